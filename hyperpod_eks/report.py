@@ -1,0 +1,40 @@
+"""What happens, told as values; how it looks is for whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class What(StrEnum):
+    """The things that can be said of a resource, in the user's words."""
+
+    PENDING = "pending"  # declared, waiting for what it depends on
+    CREATING = "creating"
+    UPDATING = "updating"
+    WAITING = "waiting"  # AWS is at work, or not ready for us
+    READY = "ready"
+    DELETING = "deleting"
+    GONE = "gone"
+    KEPT = "kept"  # a delete leaves it alone; `why` says the reason
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to one resource.
+
+    ``key`` is ``step/name`` (``network/vpc``); ``id`` is AWS's id once known; ``why`` is the
+    provider's own words or the reason for a wait; ``changed`` tells a ready thing that this run
+    made or changed from one that it only found.
+    """
+
+    key: str
+    what: What
+    id: str = ""
+    why: str = ""
+    changed: bool = False
+
+
+Report = Callable[[Event], None]
