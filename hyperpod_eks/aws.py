@@ -1,0 +1,284 @@
+"""The only door to AWS: one session, lazily made clients, who we are, and shared looks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.retry import Class, classify
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_eks import EKSClient
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sts import STSClient
+
+T = TypeVar("T")
+
+CLUSTER = "hyperpod-eks:cluster"
+LINEAGE = "hyperpod-eks:lineage"
+LABEL = "hyperpod-eks:label"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who calls, and where: read from ``sts:GetCallerIdentity``."""
+
+    arn: str
+    account: str
+    partition: str
+    region: str
+
+
+class Aws:
+    """One cluster's view of one account and region.
+
+    ``cluster`` and ``lineage`` sign everything that is made.  Endpoint, credentials and
+    certificates come from the ordinary AWS configuration (``AWS_ENDPOINT_URL`` included).
+    """
+
+    def __init__(self, session: boto3.Session, cluster: str, tags: Mapping[str, str]) -> None:
+        self.session = session
+        self.cluster = cluster
+        self.user_tags = dict(tags)
+        self.lineage = ""
+        self._lock = threading.RLock()
+
+    def _client(self, service: str, **config: Any) -> Any:
+        from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
+
+        # connections for every worker; one attempt is botocore's way to say "no retries"
+        config = {"retries": {"mode": "standard", "max_attempts": 8}} | config
+        with self._lock:  # boto3 sessions are not thread-safe while they make clients
+            client: Any = self.session.client(
+                service,  # type: ignore[call-overload]  # the name is data here
+                config=Config(
+                    max_pool_connections=16, connect_timeout=10, read_timeout=60, **config
+                ),
+            )
+        client.meta.events.register("after-call", _name_service)
+        return client
+
+    @cached_property
+    def ec2(self) -> EC2Client:
+        """EC2, for calls that may be repeated."""
+        return self._client("ec2")  # type: ignore[no-any-return]
+
+    @cached_property
+    def ec2_once(self) -> EC2Client:
+        """EC2 with a single attempt, for creates that have neither token nor name.
+
+        botocore re-sends a request whose answer was lost; CreateVpc, CreateInternetGateway and
+        AllocateAddress would then make a second thing.
+        """
+        return self._client("ec2", retries={"total_max_attempts": 1})  # type: ignore[no-any-return]
+
+    @cached_property
+    def eks(self) -> EKSClient:
+        """Amazon EKS."""
+        return self._client("eks")  # type: ignore[no-any-return]
+
+    @cached_property
+    def iam(self) -> IAMClient:
+        """IAM."""
+        return self._client("iam")  # type: ignore[no-any-return]
+
+    @cached_property
+    def logs(self) -> CloudWatchLogsClient:
+        """CloudWatch Logs."""
+        return self._client("logs")  # type: ignore[no-any-return]
+
+    @cached_property
+    def s3(self) -> S3Client:
+        """Amazon S3."""
+        return self._client("s3")  # type: ignore[no-any-return]
+
+    @cached_property
+    def sagemaker(self) -> SageMakerClient:
+        """Amazon SageMaker."""
+        return self._client("sagemaker")  # type: ignore[no-any-return]
+
+    @cached_property
+    def sts(self) -> STSClient:
+        """AWS STS."""
+        return self._client("sts")  # type: ignore[no-any-return]
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Ask STS who we are.
+
+        Raises Usage without a region, Denied without usable credentials.
+        """
+        region = self.session.region_name
+        if not region:
+            raise Usage(
+                "no AWS region: neither --region, AWS_REGION, the config file nor the profile names one",
+                "Name one, for example --region us-west-2.",
+            )
+        arn = self.sts.get_caller_identity()["Arn"]
+        _, partition, _, _, account, _ = arn.split(":", 5)
+        return Identity(arn, account, partition, region)
+
+    def tags(self, label: str) -> dict[str, str]:
+        """Everything that makes a resource ours and findable, and the user's own tags."""
+        return self.user_tags | {
+            "Name": f"{self.cluster}-{label}",
+            CLUSTER: self.cluster,
+            LINEAGE: self.lineage,
+            LABEL: label,
+        }
+
+    def pairs(self, label: str) -> list[Any]:
+        """Return the tags as IAM, S3 and SageMaker spell them."""
+        return [{"Key": key, "Value": value} for key, value in self.tags(label).items()]
+
+    def born_with(self, label: str, resource_type: str) -> list[Any]:
+        """Return the tags as EC2's creates take them."""
+        return [{"ResourceType": resource_type, "Tags": self.pairs(label)}]
+
+
+class Look:
+    """One moment's view: the same question is asked of AWS once, whoever asks."""
+
+    def __init__(self, aws: Aws) -> None:
+        self.aws = aws
+        self._answers: dict[Hashable, tuple[threading.Lock, list[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def once(self, question: Hashable, ask: Callable[[], T]) -> T:
+        """Ask, or share what another worker is asking or has been told.  Errors are not shared."""
+        with self._lock:
+            lock, answer = self._answers.setdefault(question, (threading.Lock(), []))
+        with lock:
+            if not answer:
+                answer.append(ask())
+            result: T = answer[0]
+        return result
+
+    def all(self, client: Any, method: str, key: str, **arguments: Any) -> list[Any]:
+        """Every item of a list operation, page by page; ``key`` names the list in the answer."""
+
+        def ask() -> list[Any]:
+            pages = client.get_paginator(method).paginate(**arguments)
+            return [item for page in pages for item in page.get(key, ())]
+
+        return self.once((method, key, repr(arguments)), ask)
+
+    def ec2(self, method: str, key: str, label: str) -> list[Any]:
+        """What EC2 has of one kind with this cluster's tag and this label."""
+        filters = [{"Name": f"tag:{CLUSTER}", "Values": [self.aws.cluster]}]
+        name = "Filter" if method == "describe_nat_gateways" else "Filters"
+        if method == "describe_addresses":  # the one list that has no pages
+            found = self.once(
+                method, lambda: list(self.aws.ec2.describe_addresses(Filters=filters)["Addresses"])  # type: ignore[arg-type]
+            )
+        else:
+            found = self.all(self.aws.ec2, method, key, **{name: filters})
+        return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
+
+
+def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> str | None:
+    """
+    Read one tag, whichever way the service spells them.
+
+    >>> tag([{"Key": "Name", "Value": "demo"}], "Name")
+    'demo'
+    >>> tag({"Name": "demo"}, LINEAGE)
+    """  # noqa: D212
+    if not isinstance(tags, Mapping):
+        tags = {str(each["Key"]): str(each["Value"]) for each in tags}
+    return tags.get(key)
+
+
+def owner(tags: Iterable[Mapping[str, object]] | Mapping[str, str]) -> str | None:
+    """Return the lineage that signed these tags, None where we did not."""
+    return tag(tags, LINEAGE)
+
+
+@contextmanager
+def absent(*codes: str) -> Iterator[None]:
+    """Read these error codes as "it is not there"; let every other error fly."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in codes:
+            raise
+
+
+def meaning(error: Exception) -> Class | None:
+    """Classify whatever a call raised; None is a bug or a refusal that time does not heal."""
+    from botocore import exceptions as e  # noqa: PLC0415
+
+    if isinstance(error, e.ClientError):
+        about = error.response["Error"]
+        return classify(
+            str(error.response["ResponseMetadata"].get("Service", "")),
+            error.operation_name,
+            about.get("Code", ""),
+            about.get("Message", ""),
+            error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
+        )
+    if isinstance(error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError):
+        return Class.THROTTLE  # nothing was sent
+    if isinstance(error, e.HTTPClientError | e.ConnectionError):
+        return Class.UNKNOWN  # it may have been done
+    if isinstance(error, credential_errors()):
+        return Class.EXPIRED
+    return None
+
+
+def _name_service(parsed: dict[str, Any], model: Any, **_: object) -> None:
+    """Write the service into the answer: CreateCluster alone says neither EKS nor SageMaker."""
+    parsed.setdefault("ResponseMetadata", {})["Service"] = model.service_model.service_name
+
+
+def credential_errors() -> tuple[type[Exception], ...]:
+    """What botocore raises when it finds no usable credentials."""
+    from botocore import exceptions as e  # noqa: PLC0415
+
+    return (
+        e.NoCredentialsError,
+        e.PartialCredentialsError,
+        e.CredentialRetrievalError,
+        e.TokenRetrievalError,
+        e.SSOError,
+        e.NoAuthTokenError,
+    )
+
+
+def refused(error: Exception) -> bool:
+    """Whether we know that nothing was made: AWS understood and declined, or was never asked."""
+    from botocore import exceptions as e  # noqa: PLC0415
+
+    if isinstance(error, e.ClientError):
+        return bool(error.response["ResponseMetadata"].get("HTTPStatusCode", 500) < 500)
+    return not isinstance(error, e.HTTPClientError) or isinstance(
+        error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
+    )
+
+
+def session(region: str | None, profile: str | None) -> boto3.Session:
+    """Open the session that everything uses; the AWS configuration chain fills the gaps.
+
+    Raises Usage for an unknown profile, Denied for a broken configuration.
+    """
+    import boto3  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ProfileNotFound  # noqa: PLC0415
+
+    try:
+        return boto3.Session(region_name=region, profile_name=profile)
+    except ProfileNotFound as error:
+        raise Usage(str(error), "See `aws configure list-profiles`.") from error
+    except BotoCoreError as error:
+        raise Denied(f"the AWS configuration cannot be used: {error}") from error

@@ -1,0 +1,224 @@
+"""The command line: options in, one document on stdout, progress on stderr, an exit code."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hyperpod_eks import __version__
+from hyperpod_eks.errors import Exit, HyperpodError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXAMPLES = """
+\b
+Examples:
+  hyperpod-eks create demo --local         the whole life of a cluster,
+  hyperpod-eks status demo --local         on the embedded stack,
+  hyperpod-eks delete demo --local --yes   with no AWS account
+  hyperpod-eks create -f cluster.yaml      the same on AWS
+"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXAMPLES,
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Create, look at and delete an Amazon SageMaker HyperPod cluster orchestrated by Amazon EKS."""
+
+
+def shared(command: F) -> F:
+    """Add the options that create, status and delete share."""
+    for option in reversed(
+        [
+            click.argument("name", required=False),
+            click.option(
+                "-f", "--file", metavar="FILE", help="Config file; - reads standard input."
+            ),
+            click.option("--local", is_flag=True, help="Use the embedded stack instead of AWS."),
+            click.option("--region", help="AWS region."),
+            click.option("--profile", help="Profile of the AWS configuration."),
+            click.option(
+                "--manifest",
+                type=click.Path(path_type=Path),
+                help="Where the state is kept.  [default: ./NAME.hyperpod-eks.json]",
+            ),
+            click.option(
+                "-o",
+                "--output",
+                type=click.Choice(["text", "json"]),
+                default="text",
+                envvar="HYPERPOD_EKS_OUTPUT",
+                show_default=True,
+                help="Form of the document on stdout.",
+            ),
+            click.option(
+                "--parallelism",
+                type=click.IntRange(1, 64),
+                default=8,
+                show_default=True,
+                help="Calls to AWS at the same time.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+progress = click.option(
+    "--progress",
+    type=click.Choice(["auto", "live", "plain", "none"]),
+    default="auto",
+    show_default=True,
+    help="How to tell what happens, on stderr.",
+)
+lock_timeout = click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait for another run on the same manifest.",
+)
+
+
+@main.command(epilog="Exit codes and the JSON document: docs/pipelines.md")
+@shared
+@progress
+@lock_timeout
+@click.option("--kubernetes-version", metavar="1.N", help="Kubernetes version of a new cluster.")
+@click.option(
+    "--chart",
+    metavar="PATH",
+    help="HyperPod Helm chart, or a checkout that has it, instead of the pinned download.",
+)
+@click.option("--lifecycle", metavar="PATH", help="Folder of lifecycle scripts.")
+@click.option("--helm", metavar="PATH", help="The helm program.  [default: helm on PATH]")
+@click.option(
+    "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
+)
+def create(**options: Any) -> int:
+    """Make the cluster NAME, or what is missing of it; run again, it continues.
+
+    With no config file it is the minimal cluster: two ml.m5.2xlarge with 500 GB each.  Without
+    -f, a cluster that exists keeps the config of its last create.
+    """
+    from hyperpod_eks.cli import commands  # noqa: PLC0415
+
+    return commands.create(**options)
+
+
+@main.command()
+@shared
+def status(**options: Any) -> int:
+    """Show the cluster NAME: resources, health, nodes, and what differs from its declaration."""
+    from hyperpod_eks.cli import commands  # noqa: PLC0415
+
+    return commands.status(**options)
+
+
+@main.command()
+@shared
+@progress
+@lock_timeout
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def delete(**options: Any) -> int:
+    """Take the cluster NAME away, with everything that create made, and prove that it is gone."""
+    from hyperpod_eks.cli import commands  # noqa: PLC0415
+
+    return commands.delete(**options)
+
+
+@main.group()
+def local() -> None:
+    """The embedded stack: AWS and Kubernetes on this machine, for trials and tests."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code; every error ends as words on stderr.
+
+    In JSON mode the error is a document on stdout as well.
+    """
+    from hyperpod_eks.cli.stop import Interrupted  # noqa: PLC0415
+
+    try:
+        _add_local()
+        return int(main.main(list(arguments), prog_name="hyperpod-eks", standalone_mode=False) or 0)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.Abort:
+        click.echo("aborted", err=True)
+        return Exit.USAGE
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except Interrupted as stop:
+        return _fail(arguments, stop.code, str(stop), stop.hint, type(stop).__name__)
+    except HyperpodError as error:
+        notes = getattr(error, "__notes__", [])
+        message = "\n".join([str(error), *notes])
+        return _fail(arguments, error.exit, message, error.hint, type(error).__name__)
+    except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
+        return _unforeseen(arguments, error)
+
+
+def _add_local() -> None:
+    gc.freeze()
+    from hyperpod_eks.cli import local as commands  # noqa: PLC0415
+
+    for command in commands.COMMANDS:
+        local.add_command(command)
+
+
+def _fail(arguments: Sequence[str], code: int, message: str, hint: str, kind: str) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(hint, err=True)
+    if _wants_json(arguments):
+        document = {
+            "schema": "hyperpod-eks/result/v1",
+            "ok": False,
+            "exit_code": int(code),
+            "error": {"class": kind, "message": message, "hint": hint},
+        }
+        click.echo(json.dumps(document))
+    return int(code)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    given = [*arguments, os.environ.get("HYPERPOD_EKS_OUTPUT", "")]
+    return any(x in ("json", "-ojson", "--output=json") for x in given)
+
+
+def _unforeseen(arguments: Sequence[str], error: Exception) -> int:
+    """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    from hyperpod_eks.aws import meaning  # noqa: PLC0415
+    from hyperpod_eks.retry import Class  # noqa: PLC0415
+
+    kind = meaning(error)
+    if kind in (Class.EXPIRED, Class.DENIED):
+        hint = "Nothing is lost: renew or correct the credentials and run the same command again."
+        return _fail(arguments, Exit.DENIED, str(error), hint, "Denied")
+    if isinstance(error, BotoCoreError | ClientError):
+        return _fail(arguments, Exit.FAILED, str(error), "Run the same command again.", "Aws")
+    log = Path(os.environ.get("TMPDIR", "/tmp")) / f"hyperpod-eks-{os.getpid()}.log"  # noqa: S108
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        traceback.print_exception(error, file=out)
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    hint = f"This is a bug of hyperpod-eks; please report it with {log}."
+    return _fail(arguments, Exit.BUG, f"{type(error).__name__}: {error}{notes}", hint, "Bug")

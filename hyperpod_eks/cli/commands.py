@@ -1,0 +1,391 @@
+"""What create, status and delete do once their options are read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperpod_eks import config as configs
+from hyperpod_eks import engine, progress
+from hyperpod_eks.aws import Aws, session
+from hyperpod_eks.cli.stop import stoppable
+from hyperpod_eks.config import Config
+from hyperpod_eks.engine import World
+from hyperpod_eks.errors import Exit, NotFound, Remains, Usage
+from hyperpod_eks.manifest import Manifest, locked, read
+from hyperpod_eks.report import Event, Report
+from hyperpod_eks.resource import Resource, Sight, Verdict
+from hyperpod_eks.site import Site, lineage, survey
+from hyperpod_eks.stack import STEPS, stack
+
+
+def create(progress: str, lock_timeout: float, helm: str | None, replace_failed: bool, **given: Any) -> int:
+    """Make the cluster and print its outputs."""
+    with _reporting(progress, "create", given) as story, _opened(
+        "create", given, story, lock_timeout=lock_timeout, files=True, helm=helm
+    ) as at:
+        at.world.replace_failed = replace_failed
+        at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
+        for warning in at.site.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        lives = engine.create(at.wants, at.world)
+        document = _result("create", at, story) | {
+            "outputs": _outputs(at.site, {key: live.id for key, live in lives.items()})
+        }
+    _print(given, document, _created)
+    return Exit.OK
+
+
+def status(**given: Any) -> int:
+    """Look at everything and print it; exit 8 when there is no such cluster."""
+    with _opened("status", given, _silent, write=False, files=False) as at:
+        sights = engine.status(at.wants, at.world)
+        document = _status(at, sights)
+    if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
+        raise NotFound(
+            f"there is no cluster {at.site.name} in {at.site.region} of account "
+            f"{at.site.identity.account}",
+            f"Make it: hyperpod-eks create {at.site.name}",
+        )
+    _print(given, document, lambda d: _view(d))
+    return Exit.OK
+
+
+def delete(progress: str, lock_timeout: float, yes: bool, **given: Any) -> int:
+    """Take everything away that is ours, then ask AWS again and print its answer."""
+    with _reporting(progress, "delete", given) as story, _opened(
+        "delete", given, story, lock_timeout=lock_timeout, files=False
+    ) as at:
+        if at.config.deletion_protection:
+            raise Usage(
+                f"deletion_protection: the cluster {at.site.name} is protected",
+                "Set deletion_protection: false in the config, run create, then delete.",
+            )
+        _confirm(at.site, yes)
+        removed, kept = engine.delete(at.wants, at.world)
+        remains = engine.remaining(at.wants, at.world, frozenset(kept))
+        document = _result("delete", at, story) | {
+            "removed": removed,
+            "kept": kept,
+            "remaining": remains,
+        }
+        if remains:
+            lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
+            raise Remains(f"AWS still shows:\n{lines}")
+        at.manifest.retire()
+    _print(given, document, _deleted)
+    return Exit.OK
+
+
+# --- opening the world
+
+
+@dataclass
+class Opened:
+    """Everything that a command works with."""
+
+    config: Config
+    site: Site
+    wants: list[Resource]
+    world: World
+
+    @property
+    def manifest(self) -> Manifest:
+        """The journal."""
+        return self.world.manifest
+
+
+@dataclass
+class Story:
+    """What happened, kept for the document while it is told."""
+
+    tell: Report
+    last: dict[str, Event] = field(default_factory=dict)
+
+    def __call__(self, event: Event) -> None:
+        """Keep and pass on."""
+        self.last[event.key] = event
+        self.tell(event)
+
+
+def _silent(event: Event) -> None:
+    """Tell nobody."""
+
+
+@contextmanager
+def _reporting(kind: str, verb: str, given: Mapping[str, Any]) -> Iterator[Story]:
+    title = " ".join(filter(None, [f"hyperpod-eks {verb}", given["name"] or given["file"]]))
+    with progress.choose(sys.stderr, os.environ, kind, title) as tell:
+        yield Story(tell)
+
+
+@contextmanager
+def _opened(
+    verb: str,
+    given: Mapping[str, Any],
+    report: Report,
+    *,
+    write: bool = True,
+    files: bool,
+    lock_timeout: float = 0,
+    helm: str | None = None,
+) -> Iterator[Opened]:
+    """Read config and manifest, ask AWS who and where we are, and declare the stack."""
+    environ: Mapping[str, str] = os.environ
+    if given["local"]:
+        from hyperpod_eks.local import daemon  # noqa: PLC0415
+
+        _apply(daemon.ensure().environ)
+    if given["profile"]:
+        os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
+    overrides = {
+        "name": given["name"],
+        "region": given["region"],
+        "eks.version": given.get("kubernetes_version"),
+        "chart.path": given.get("chart"),
+        "lifecycle.path": given.get("lifecycle"),
+    }
+    name = given["name"]
+    if given["file"] or not name:
+        config = configs.load(given["file"], overrides, environ, files=files)
+        name = config.name
+    path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
+    with locked(path, lock_timeout) if write else _free():
+        manifest = read(path, name)
+        if not given["file"]:
+            config = configs.load_document(manifest.config, overrides, environ, files=files)
+        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
+        world = World(aws, manifest, report, parallelism=given["parallelism"])
+        with stoppable(world.stop, _again(verb, given)):
+            site = survey(aws, config)
+            _same_place(manifest, site)
+            yield Opened(config, site, stack(site, helm), world)
+
+
+@contextmanager
+def _free() -> Iterator[None]:
+    yield
+
+
+def _apply(environ: Mapping[str, str | None]) -> None:
+    for name, value in environ.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _again(verb: str, given: Mapping[str, Any]) -> str:
+    """The command that continues."""
+    words = ["hyperpod-eks", verb]
+    words += [given["name"]] if given["name"] else []
+    for name, value in given.items():
+        if name in ("name", "output", "parallelism") or value in (None, False):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, str(value)]
+    if verb == "delete":
+        words.append("--yes")
+    return shlex.join(words)
+
+
+def _same_place(manifest: Manifest, site: Site) -> None:
+    """Refuse another account or region than the manifest's; complete a new manifest."""
+    here = (site.identity.account, site.region)
+    if manifest.account and (manifest.account, manifest.region) != here:
+        raise Usage(
+            f"{manifest.path} belongs to account {manifest.account}, region {manifest.region}; "
+            f"these credentials lead to account {here[0]}, region {here[1]}",
+            "Use the right profile and region, or another manifest (--manifest).",
+        )
+    manifest.account, manifest.region = here
+    manifest.lineage = lineage(site.identity, site.name)
+
+
+def _confirm(site: Site, yes: bool) -> None:
+    """Ask for the name on a terminal; elsewhere --yes must be given."""
+    if yes:
+        return
+    where = f"account {site.identity.account}, region {site.region}"
+    if not sys.stdin.isatty() or os.environ.get("CI"):
+        raise Usage(f"delete {site.name} ({where}) asks before it deletes", "Give --yes.")
+    click.echo(f"This deletes the cluster {site.name} and all its data ({where}).", err=True)
+    if click.prompt("Type the cluster's name to go on", err=True) != site.name:
+        raise Usage("that is not the cluster's name; nothing was deleted")
+
+
+# --- documents
+
+
+def _result(command: str, at: Opened, story: Story) -> dict[str, Any]:
+    steps = []
+    for step in STEPS:
+        rows = [
+            {
+                "key": event.key,
+                "id": event.id,
+                "state": event.what.value,
+                "changed": event.changed,
+            }
+            for event in story.last.values()
+            if event.key.startswith(f"{step}/")
+        ]
+        if rows:
+            steps.append({"name": step, "resources": rows})
+    changed = any(event.changed for event in story.last.values())
+    return {
+        "schema": "hyperpod-eks/result/v1",
+        "command": command,
+        "ok": True,
+        "changed": changed,
+        "exit_code": 0,
+        "cluster": {"name": at.site.name},
+        "account": at.site.identity.account,
+        "region": at.site.region,
+        "partition": at.site.identity.partition,
+        "steps": steps,
+        "error": None,
+    }
+
+
+def _outputs(site: Site, ids: Mapping[str, str]) -> dict[str, str]:
+    """Values for scripts."""
+    return {
+        "cluster_name": site.name,
+        "region": site.region,
+        "eks_cluster_arn": site.arn("eks", f"cluster/{site.name}"),
+        "vpc_id": ids.get("network/vpc", ""),
+        "security_group_id": ids.get("network/security-group", ""),
+        "bucket": site.bucket,
+        "kubeconfig_command": f"aws eks update-kubeconfig --region {site.region} --name {site.name}",
+    }
+
+
+def _status(at: Opened, sights: list[Sight]) -> dict[str, Any]:
+    """Everything in one document: hyperpod-eks/status/v1."""
+    states = {
+        Verdict.ABSENT: "missing",
+        Verdict.FOREIGN: "foreign",
+        Verdict.TWINS: "drifted",
+        Verdict.BUSY: "waiting",
+        Verdict.FAILED: "failed",
+        Verdict.DRIFTED: "drifted",
+        Verdict.MATCHES: "ready",
+    }
+    by_key = {s.want.key: s for s in sights}
+
+    def about(key: str) -> Mapping[str, Any]:
+        sight = by_key.get(key)
+        return sight.live.attributes if sight and sight.live else {}
+
+    differences = [
+        {"key": s.want.key, "field": name, "is": _plain(a), "declared": _plain(b)}
+        for s in sights
+        for name, (a, b) in s.differs.items()
+    ]
+    records = at.manifest.records
+    differences += [
+        {"key": key, "field": "id", "is": None, "declared": record.id}
+        for key, record in records.items()
+        if record.state == "ready" and key in by_key and by_key[key].verdict is Verdict.ABSENT
+    ]
+    hyperpod, control = about("hyperpod/cluster"), about("eks/cluster")
+    cluster_sight = by_key["hyperpod/cluster"]
+    return {
+        "schema": "hyperpod-eks/status/v1",
+        "cluster": {
+            "name": at.site.name,
+            "arn": cluster_sight.live.arn if cluster_sight.live else "",
+            "status": hyperpod.get("status", "absent"),
+            "failure": hyperpod.get("failure", ""),
+            "ready": all(s.verdict is Verdict.MATCHES for s in sights),
+        },
+        "account": at.site.identity.account,
+        "region": at.site.region,
+        "eks": {
+            "name": at.site.name,
+            "version": control.get("version", ""),
+            "status": control.get("status", "absent"),
+            "health": control.get("issues", []),
+            "endpoint": control.get("endpoint", ""),
+        },
+        "addons": [
+            {
+                "name": s.want.label,
+                "version": about(s.want.key).get("version", ""),
+                "status": about(s.want.key).get("status", "absent"),
+                "issues": about(s.want.key).get("issues", []),
+            }
+            for s in sights
+            if s.want.step == "addons"
+        ],
+        "helm": dict(about("helm/release")),
+        "instance_groups": hyperpod.get("groups", []),
+        "nodes": about("hyperpod/nodes").get("nodes", []),
+        "steps": [
+            {
+                "name": step,
+                "resources": [
+                    {
+                        "name": s.want.label,
+                        "id": s.live.id if s.live else "",
+                        "arn": s.live.arn if s.live else "",
+                        "state": states[s.verdict],
+                        "why": s.live.why if s.live else "",
+                        "differs": {k: [_plain(a), _plain(b)] for k, (a, b) in s.differs.items()},
+                    }
+                    for s in sights
+                    if s.want.step == step
+                ],
+            }
+            for step in STEPS
+        ],
+        "differences": differences,
+    }
+
+
+def _plain(value: object) -> Any:
+    """Sets and tuples as JSON."""
+    if isinstance(value, frozenset | set):
+        return sorted(map(str, value))
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return value
+
+
+def _print(given: Mapping[str, Any], document: dict[str, Any], text: Any) -> None:
+    click.echo(json.dumps(document, indent=2) if given["output"] == "json" else text(document))
+
+
+def _created(document: dict[str, Any]) -> str:
+    """A short block for people."""
+    outputs = document["outputs"]
+    done = "is ready" if document["changed"] else "is as declared; nothing was changed"
+    rows = [(name.replace("_", " "), value) for name, value in outputs.items() if value]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines])
+
+
+def _deleted(document: dict[str, Any]) -> str:
+    kept = [f"kept {key}: {why}" for key, why in document["kept"].items()]
+    gone = len(document["removed"])
+    first = f"{gone} resources deleted" if gone else "already gone"
+    return "\n".join([*kept, f"cluster {document['cluster']['name']}: {first}; nothing remains"])
+
+
+def _view(document: dict[str, Any]) -> str:
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return progress.render_status(document, shutil.get_terminal_size((100, 24)).columns, colour)

@@ -1,0 +1,48 @@
+"""Signals: the first one stops in good order, the second one at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """A signal asked us to stop; everything is recorded."""
+
+    hint = ""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; everything is recorded")
+        self.code = 128 + number
+
+
+@contextmanager
+def stoppable(stop: Callable[[BaseException], None], resume: str) -> Iterator[None]:
+    """Turn HUP, INT and TERM into ``stop(Interrupted)``; a second one leaves at once.
+
+    Leaving at once loses nothing: every intent is on disk before its call.  ``resume`` is the
+    command that continues.
+    """
+    told = False
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal told
+        if told:
+            os._exit(128 + number)
+        told = True
+        os.write(sys.stderr.fileno(), b"\nstopping; what is done is recorded; once more leaves at once\n")
+        error = Interrupted(number)
+        error.hint = f"To continue: {resume}"
+        stop(error)
+
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

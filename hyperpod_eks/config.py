@@ -1,0 +1,474 @@
+"""What the user wants, checked once and then never doubted."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from hyperpod_eks import config_checks as checks
+from hyperpod_eks import versions
+from hyperpod_eks.config_checks import warnings
+from hyperpod_eks.config_files import check_chart, check_lifecycle, packaged_lifecycle
+from hyperpod_eks.config_network import ZoneSubnets, subnets
+from hyperpod_eks.config_rules import Aws, Check, Finding, Pattern, explain
+from hyperpod_eks.config_yaml import Document, Loc, Mark, dotted, read
+from hyperpod_eks.errors import Usage
+
+__all__ = ["Config", "ZoneSubnets", "check_lifecycle", "load", "subnets", "warnings"]
+
+# The settings that have a flag and a variable, besides their place in the file.
+SETTINGS = {
+    "name": ("--name", "HYPERPOD_EKS_NAME"),
+    "region": ("--region", "HYPERPOD_EKS_REGION"),
+    "eks.version": ("--kubernetes-version", "HYPERPOD_EKS_KUBERNETES_VERSION"),
+    "chart.path": ("--chart", "HYPERPOD_EKS_CHART"),
+    "lifecycle.path": ("--lifecycle", "HYPERPOD_EKS_LIFECYCLE"),
+}
+MAX_TAGS = 40  # AWS takes 50; the rest is for the tool's own and Kubernetes'
+GROUP = "CreateCluster.InstanceGroups."
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, given: object) -> object:
+        """Let ``coredns:`` with nothing behind it mean the defaults."""
+        return {} if given is None else given
+
+
+class Network(Section):
+    """The VPC that is made for the cluster."""
+
+    cidr: Annotated[
+        str,
+        Check("IPv4 block, /16 to /24, not a reserved range", checks.cidr_fault),
+        Field(description="Address block of the VPC, divided into private and public subnets."),
+    ] = "10.0.0.0/16"
+    availability_zone_ids: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Pattern(
+                    "an availability zone id",
+                    "like usw2-az1; ids mean the same place in every account, names do not",
+                    r"[a-z]{3,4}[0-9]+-az[0-9]+",
+                    "list them with `aws ec2 describe-availability-zones`, column ZoneId",
+                ),
+            ],
+            ...,
+        ],
+        Field(
+            strict=False,
+            description="Zones for the subnets, two to six. Empty: the region's first two.",
+        ),
+    ] = ()
+    nat: Annotated[
+        Literal["single", "per-az"],
+        Field(
+            description="One NAT gateway for all zones (cheaper), or one in each (survives the loss"
+            " of a zone)."
+        ),
+    ] = "single"
+
+
+class Access(Section):
+    """One IAM principal that may use the Kubernetes API."""
+
+    principal_arn: Annotated[
+        str,
+        Check("ARN of an IAM role or user, with its path", checks.principal_fault),
+        Field(description="Who gets access. The caller of `create` always does."),
+    ]
+    policy: Annotated[
+        str,
+        Pattern(
+            "the name of an EKS access policy",
+            "like AmazonEKSViewPolicy",
+            r"Amazon[A-Za-z0-9]{1,100}Policy",
+            "list them with `aws eks list-access-policies`",
+        ),
+        Field(description="Name of the EKS access policy, for the whole cluster."),
+    ] = "AmazonEKSClusterAdminPolicy"
+
+
+class Eks(Section):
+    """The EKS control plane that orchestrates the cluster."""
+
+    version: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "a Kubernetes version",
+                "major and minor number",
+                r"1\.[0-9]{2}",
+                f'write it in quotes, like "{versions.SUPPORTED_KUBERNETES[-1]}"',
+            ),
+        ]
+        | None,
+        Field(
+            description="Kubernetes version. Without it: the highest in standard support that"
+            " HyperPod lists."
+        ),
+    ] = None
+    allow_untested_version: Annotated[
+        bool, Field(description="Accept a Kubernetes version that HyperPod does not list.")
+    ] = False
+    support_type: Annotated[
+        str,
+        Aws("eks", "CreateCluster.upgradePolicy.supportType"),
+        Field(
+            description="EXTENDED keeps the version after standard support, for a price; STANDARD"
+            " lets EKS upgrade the control plane."
+        ),
+    ] = "EXTENDED"
+    log_types: Annotated[
+        tuple[Annotated[str, Aws("eks", "CreateCluster.logging.clusterLogging.types")], ...],
+        Field(strict=False, description="Control plane logs sent to CloudWatch."),
+    ] = ("api", "audit", "authenticator", "controllerManager", "scheduler")
+    log_retention_days: Annotated[
+        int,
+        Check(
+            "days that CloudWatch Logs offers: 1 to 3653, in its own steps",
+            checks.retention_fault,
+        ),
+        Field(description="How long CloudWatch keeps the control plane logs."),
+    ] = 30
+    access: Annotated[
+        tuple[Access, ...],
+        Field(strict=False, description="Further principals with access to the Kubernetes API."),
+    ] = ()
+
+
+class Addon(Section):
+    """An EKS add-on that every HyperPod cluster needs."""
+
+    version: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "the version of an EKS add-on",
+                "like v1.20.4-eksbuild.1",
+                r"v[0-9]+\.[0-9]+\.[0-9]+-eksbuild\.[0-9]+",
+                "list them with `aws eks describe-addon-versions`",
+            ),
+        ]
+        | None,
+        Field(description="Version. Without it: EKS's default for the Kubernetes version."),
+    ] = None
+    configuration_values: Annotated[
+        Mapping[str, JsonValue],
+        Field(description="Settings of the add-on, as its own schema names them."),
+    ] = {}
+
+
+class Addons(Section):
+    """The four add-ons that HyperPod needs; they are always installed."""
+
+    vpc_cni: Annotated[
+        Addon, Field(alias="vpc-cni", description="Pod network; HyperPod needs 1.18.3 or newer.")
+    ] = Addon()
+    kube_proxy: Annotated[
+        Addon, Field(alias="kube-proxy", description="Service network on every node.")
+    ] = Addon()
+    coredns: Annotated[Addon, Field(alias="coredns", description="Names inside the cluster.")] = (
+        Addon()
+    )
+    eks_pod_identity_agent: Annotated[
+        Addon, Field(alias="eks-pod-identity-agent", description="IAM roles for pods.")
+    ] = Addon()
+
+    def items(self) -> list[tuple[str, Addon]]:
+        """Return each add-on with the name that EKS gives it, in the order of installation."""
+        return [
+            (field.alias or name, getattr(self, name))
+            for name, field in type(self).model_fields.items()
+        ]
+
+
+class Chart(Section):
+    """The HyperPod Helm chart that is installed before the nodes come."""
+
+    path: Annotated[
+        Path | None,
+        Field(
+            strict=False,
+            description="Folder of the chart, relative to this file. Without it: the chart that"
+            " the tool knows.",
+        ),
+    ] = None
+    values: Annotated[
+        Mapping[str, JsonValue], Field(description="Values that override the chart's own.")
+    ] = {}
+
+
+class Lifecycle(Section):
+    """The scripts that HyperPod runs on each node when it comes up."""
+
+    path: Annotated[
+        Path,
+        Field(
+            strict=False,
+            default_factory=packaged_lifecycle,
+            description="Folder that is uploaded, relative to this file. Without it: the scripts"
+            " that come with the tool.",
+        ),
+    ]
+    on_create: Annotated[
+        str,
+        Aws("sagemaker", GROUP + "LifeCycleConfig.OnCreate"),
+        Pattern(
+            "a file name in the lifecycle folder",
+            "no folder in it",
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]*",
+            "put the entry script at the top of the folder",
+        ),
+        Field(description="The entry script in that folder."),
+    ] = "on_create.sh"
+
+
+class InstanceGroup(Section):
+    """A group of equal nodes."""
+
+    name: Annotated[
+        str,
+        Aws("sagemaker", GROUP + "InstanceGroupName"),
+        Field(description="Name of the group, unique in the cluster."),
+    ]
+    instance_type: Annotated[
+        str,
+        Aws("sagemaker", GROUP + "InstanceType"),
+        Field(description="SageMaker instance type, with its `ml.`."),
+    ]
+    instance_count: Annotated[
+        int,
+        Aws("sagemaker", GROUP + "InstanceCount"),
+        Field(description="How many nodes the group shall have."),
+    ]
+    threads_per_core: Annotated[
+        int,
+        Aws("sagemaker", GROUP + "ThreadsPerCore"),
+        Field(description="2 turns hyper-threading on, where the type has it."),
+    ] = 1
+    ebs_volume_size_in_gb: Annotated[
+        Annotated[
+            int, Aws("sagemaker", GROUP + "InstanceStorageConfigs.EbsVolumeConfig.VolumeSizeInGB")
+        ]
+        | None,
+        Field(description="Extra EBS volume of each node, in GB; `null` for none."),
+    ] = 500
+
+
+class Config(Section):
+    """A HyperPod cluster, the EKS cluster that orchestrates it, and all they stand on."""
+
+    name: Annotated[
+        str,
+        Aws("sagemaker", "CreateCluster.ClusterName"),
+        Field(
+            description="Name of the HyperPod and of the EKS cluster; other names begin with it."
+        ),
+    ]
+    region: Annotated[
+        str,
+        Check("an AWS region", checks.region_fault),
+        Field(description="AWS region. Without it: `AWS_REGION`, then the profile's."),
+    ]
+    account: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "an AWS account id",
+                "12 digits",
+                r"[0-9]{12}",
+                'write it in quotes, like "111122223333"',
+            ),
+        ]
+        | None,
+        Field(description="Guard: nothing is done in any other account."),
+    ] = None
+    tags: Annotated[
+        Mapping[
+            Annotated[
+                str,
+                Aws("sagemaker", "CreateCluster.Tags.Key"),
+                Check("not aws: or hyperpod-eks:", checks.tag_fault),
+            ],
+            Annotated[
+                str,
+                Aws("sagemaker", "CreateCluster.Tags.Value"),
+            ],
+        ],
+        Field(
+            max_length=MAX_TAGS,
+            description="Tags on everything that is made.",
+        ),
+    ] = {}
+    network: Annotated[Network, Field(description="The VPC.")] = Network()
+    eks: Annotated[Eks, Field(description="The control plane.")] = Eks()
+    addons: Annotated[Addons, Field(description="The EKS add-ons.")] = Addons()
+    chart: Annotated[Chart, Field(description="The HyperPod Helm chart.")] = Chart()
+    lifecycle: Annotated[
+        Lifecycle, Field(default_factory=Lifecycle, description="The nodes' scripts.")
+    ]
+    node_recovery: Annotated[
+        str,
+        Aws("sagemaker", "CreateCluster.NodeRecovery"),
+        Field(description="Whether HyperPod replaces faulty nodes by itself."),
+    ] = "Automatic"
+    node_provisioning_mode: Annotated[
+        Annotated[str, Aws("sagemaker", "CreateCluster.NodeProvisioningMode")] | None,
+        Field(
+            description="Continuous brings nodes up one by one as AWS finds them; `null` is"
+            " all or nothing."
+        ),
+    ] = "Continuous"
+    instance_groups: Annotated[
+        tuple[InstanceGroup, ...],
+        Field(strict=False, description="The groups of nodes."),
+    ] = (  # Not validated: that would read botocore's model on import.
+        InstanceGroup.model_construct(
+            name="worker-group", instance_type="ml.m5.2xlarge", instance_count=2
+        ),
+    )
+    deletion_protection: Annotated[
+        bool, Field(description="Refuse `delete`, and let EKS refuse it too.")
+    ] = False
+
+    def bucket(self, account: str) -> str:
+        """Return the name of the lifecycle bucket in `account`.
+
+        HyperPod's managed node policy reads buckets that are called ``sagemaker-*``.
+        """
+        return f"sagemaker-{self.name}-{account}-{self.region}"
+
+
+def load(
+    path: str | None,
+    overrides: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    files: bool = True,
+) -> Config:
+    """Read, complete and check the configuration.
+
+    `path` is a YAML file, ``-`` for standard input, or None for the minimal cluster. `overrides`
+    are the values of flags by dotted setting (see `SETTINGS`); None is a flag that was not given. A
+    flag wins over its variable, that over the file, that over the default. The region may also
+    come from ``AWS_REGION``, ``AWS_DEFAULT_REGION`` and the profile (``AWS_PROFILE``) in AWS's
+    config file, after all others. Relative paths in the file start at the file's folder.
+    With `files` the lifecycle folder and the chart are looked into as well; only a command that
+    uploads them needs that.
+
+    Raises `Usage` with one line per mistake: place, setting, value, rule and fix.
+    """
+    document = read(path) if path is not None else Document("", {})
+    origins = _complete(document, path, overrides, environ)
+    config, findings = None, []
+    try:
+        config = Config.model_validate(document.value)
+    except ValidationError as errors:
+        found = errors.errors(include_url=False)
+        findings = [explain(Config, error, document) for error in found]
+    more = [*checks.across(document.value), *(_files(document.value) if files else ())]
+    wrong = {finding.loc for finding in findings}
+    findings += [one for one in more if not any(one.loc[: len(loc)] == loc for loc in wrong)]
+    lines = [_line(document, origins, finding) for finding in findings]
+    lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
+    if lines or config is None:
+        raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
+    return config
+
+
+def _complete(
+    document: Document,
+    path: str | None,
+    overrides: Mapping[str, str | None],
+    environ: Mapping[str, str],
+) -> dict[Loc, str]:
+    """Put flags and variables into the document; return where each of these values came from."""
+    origins: dict[Loc, str] = {}
+    folder = Path.cwd() if path in (None, "-") else Path(str(path)).parent
+    for section in ("chart", "lifecycle"):
+        if isinstance(given := checks.get(document.value, section, "path"), str):
+            document.value[section]["path"] = str((folder / Path(given).expanduser()).absolute())
+    for key, (flag, variable) in SETTINGS.items():
+        value, origin = overrides.get(key), f"flag {flag}"
+        if value is None:
+            value, origin = environ.get(variable) or None, f"variable {variable}"
+        if value is None:
+            continue
+        if key.endswith(".path"):
+            value = str(Path(value).expanduser().absolute())
+        *section_name, leaf = key.split(".")
+        target = document.value
+        for name in section_name:
+            target[name] = {} if target.get(name) is None else target[name]
+            target = target[name]
+        if isinstance(target, dict):  # else it is reported as what it is
+            target[leaf] = value
+            origins[(*section_name, leaf)] = origin
+    if document.value.get("region") is None:
+        region, origin = _aws_region(environ)
+        if region:
+            document.value["region"] = region
+            origins[("region",)] = origin
+    return origins
+
+
+def _aws_region(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the region that AWS's own tools would take, and where it comes from."""
+    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        if region := environ.get(variable):
+            return region, f"variable {variable}"
+    profile = environ.get("AWS_PROFILE") or "default"
+    file = Path(environ.get("AWS_CONFIG_FILE") or f"{environ.get('HOME', '~')}/.aws/config")
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read(file.expanduser(), encoding="utf-8")
+    except (configparser.Error, OSError, UnicodeDecodeError):
+        return "", ""
+    section = "default" if profile == "default" else f"profile {profile}"
+    region = parser.get(section, "region", fallback="")
+    return region, f"profile {profile} in {file}"
+
+
+def _files(data: Mapping[str, Any]) -> list[Finding]:
+    """Look into the folders that the settings name; what is no text is reported elsewhere."""
+    path = checks.get(data, "lifecycle", "path") or packaged_lifecycle()
+    entry = checks.get(data, "lifecycle", "on_create") or "on_create.sh"
+    chart = checks.get(data, "chart", "path")
+    found = []
+    if isinstance(path, str | Path) and isinstance(entry, str):
+        errors, _ = check_lifecycle(Path(path), entry)
+        found = [Finding(("lifecycle", "path"), text) for text in errors]
+    if isinstance(chart, str) and (text := check_chart(Path(chart))):
+        found.append(Finding(("chart", "path"), text))
+    return found
+
+
+def _line(
+    document: Document, origins: Mapping[Loc, str], finding: Finding
+) -> tuple[Mark | None, str]:
+    """Return a mistake's place in the file, and its whole line."""
+    text = f"{dotted(finding.loc)}: {finding.text}"
+    if origin := origins.get(finding.loc):
+        return None, f"{origin}: {text}"
+    mark = document.place(finding.loc, key=finding.at_key) if document.name else None
+    return mark, f"{_at(document, mark)}{text}"
+
+
+def _at(document: Document, mark: Mark | None) -> str:
+    return f"{document.name}:{mark.line}:{mark.column}: " if mark else ""
+
+
+def _order(line: tuple[Mark | None, str]) -> tuple[int, int]:
+    mark, _ = line
+    return (mark.line, mark.column) if mark else (0, 0)

@@ -1,0 +1,113 @@
+"""What can be said of the lifecycle scripts and the chart before anything is uploaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# A lifecycle folder is fetched by every node; downloads that take long end in a timeout and in a
+# loop of replaced nodes.
+LARGE = 10 << 20
+
+_CALL = re.compile(
+    r"""(?:^|[;&|(`]|\$\(|\b(?:bash|sh|source|exec|sudo|python3?|nohup)\s+|(?<![\w/.])\.\s+)
+        \s*["']?(?:\./|\$\{?(?:SCRIPT_DIR|DIR|HERE|script_dir|here)\}?/|\$\(dirname\ "?\$0"?\)/)?
+        (?P<file>[A-Za-z0-9_][A-Za-z0-9_./-]*\.(?:sh|py))\b""",
+    re.VERBOSE,
+)
+_OLD = "/etc/eks/containerd/containerd-config.toml"  # on Amazon Linux 2 only
+_NEW = "/etc/containerd/config.toml"  # on Amazon Linux 2023
+
+
+def packaged_lifecycle() -> Path:
+    """Return the folder of the lifecycle scripts that come with the tool."""
+    here = Path(__file__).parent
+    packaged = here / "_lifecycle"
+    return packaged if packaged.is_dir() else here.parent / "lifecycle"
+
+
+def check_lifecycle(path: Path, entry: str) -> tuple[list[str], list[str]]:
+    """Look through a lifecycle folder whose entry script is `entry`.
+
+    Returns errors, each something that fails on the node twenty minutes later, and warnings.
+    HyperPod copies the folder to the node and runs the entry script; all that is known when it
+    fails is "Lifecycle scripts did not run successfully".
+    """
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.exists() else "does not exist"
+        return [f"{path} {what}; name the folder that holds {entry}"], []
+    try:
+        files = {str(f.relative_to(path)): f for f in sorted(path.rglob("*")) if f.is_file()}
+        scripts = {name: f.read_bytes() for name, f in files.items() if name.endswith(".sh")}
+        if entry in files:
+            scripts[entry] = files[entry].read_bytes()
+        size = sum(f.stat().st_size for f in files.values())
+    except OSError as error:
+        return [f"{error.filename}: {error.strerror}; make it readable"], []
+    if entry not in files:
+        there = ", ".join(list(files)[:5]) or "nothing"
+        text = f"{path} has no {entry} (it holds {there}); put it there, or name another entry"
+        return [f"{text} script as lifecycle.on_create"], []
+    errors = [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
+    errors += _shebang(path / entry, scripts[entry])
+    for name, raw in scripts.items():
+        errors += [
+            f"{path / name} calls {file}, which is not in the folder; add it, for this folder is"
+            " all that the nodes get"
+            for file in sorted(_called(raw))
+            if not {file, str(Path(name).parent / file)} & files.keys()
+        ]
+    warnings = []
+    if size > LARGE:
+        warnings.append(
+            f"lifecycle.path: {path} holds {size >> 20} MiB, which every node downloads before it"
+            " starts; keep large files elsewhere"
+        )
+    return errors, warnings
+
+
+def check_chart(path: Path) -> str:
+    """Return what is wrong with a chart folder, or ""."""
+    if (path / "Chart.yaml").is_file():
+        return ""
+    return f"{path} is not a Helm chart (it has no Chart.yaml); name the folder that has one"
+
+
+def _script(path: Path, raw: bytes, name: str) -> Iterator[str]:
+    if not raw.strip():
+        yield f"{path} is empty; write the script or remove the file"
+    if b"\r" in raw:
+        line = raw.count(b"\n", 0, raw.index(b"\r")) + 1
+        yield (
+            f"{path}:{line} ends in CR LF, which bash takes for a command; convert"
+            f" it with `sed -i 's/\\r$//' {name}`"
+        )
+    text = raw.decode("utf-8", "replace")
+    for number, code in _code(text):
+        tested = re.search(rf"-[ef]\s+[\"']?{re.escape(_OLD)}", text)
+        if _OLD in code and _NEW not in text and not tested:
+            yield (
+                f"{path}:{number} uses {_OLD}, which Amazon Linux 2023 nodes do not"
+                f" have; use {_NEW} there, or test with `[ -f … ]` first"
+            )
+            break
+
+
+def _shebang(path: Path, raw: bytes) -> Iterator[str]:
+    if raw.strip() and not raw.startswith(b"#!"):
+        first = raw.splitlines()[0].decode("utf-8", "replace")[:40]
+        yield (f"{path}:1 is {first!r}, not a #! line; begin the script with #!/bin/bash")
+
+
+def _called(raw: bytes) -> set[str]:
+    """Return the scripts that a shell script calls by a name relative to its folder."""
+    text = raw.decode("utf-8", "replace")
+    return {m["file"].removeprefix("./") for _, code in _code(text) for m in _CALL.finditer(code)}
+
+
+def _code(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a shell script that are not comments, numbered from 1."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.lstrip().startswith("#"):
+            yield number, line

@@ -1,0 +1,217 @@
+"""The three kinds of rule that a setting can have, and the words for breaking one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from hyperpod_eks import model
+from hyperpod_eks.config_yaml import Loc
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from hyperpod_eks.config_yaml import Document, Mark
+
+# Up to this many values an enumeration stands in the schema. Instance types do not: AWS adds some
+# every month, and the installed botocore is asked when the file is read.
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a rule does inside pydantic."""
+
+    def fault(self, value: Any) -> str:
+        """Return what is wrong with a value, or ""."""
+        raise NotImplementedError
+
+    def schema(self, found: dict[str, Any]) -> None:
+        """Add the rule to the JSON Schema of its setting, where it can be said there."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler(core)
+        self.schema(found)
+        return found
+
+    def _check(self, value: Any) -> Any:
+        if text := self.fault(value):
+            raise PydanticCustomError("refused", "{text}", {"text": text})
+        return value
+
+
+@dataclass(frozen=True)
+class Aws(_Rule):
+    """A rule that AWS states: whatever botocore's model says of a member of a request."""
+
+    service: str
+    path: str
+
+    def fault(self, value: Any) -> str:
+        """Ask the model."""
+        return "; ".join(model.faults(self.service, self.path, value))
+
+    @property
+    def rule(self) -> str:
+        """The rule as the reference prints it."""
+        return model.expected(self.service, self.path)
+
+    @property
+    def member(self) -> str:
+        """The member as AWS's API reference names it: ``CreateCluster InstanceGroups``."""
+        operation, members = self.path.split(".", 1)
+        return f"{operation} {members}"
+
+    def schema(self, found: dict[str, Any]) -> None:
+        """Add bounds, short enumerations and translatable patterns."""
+        shape = model.shape(self.service, self.path)
+        text = shape["type"] == "string"
+        for name, keyword in (("min", "minLength"), ("max", "maxLength")):
+            if name in shape:
+                found[keyword if text else keyword.replace("Length", "imum")] = shape[name]
+        if 0 < len(shape.get("enum", ())) <= LISTED:
+            found["enum"] = list(shape["enum"])
+        if "pattern" in shape and "\\p" not in shape["pattern"]:
+            found["pattern"] = f"^(?:{shape['pattern']})$"
+
+
+@dataclass(frozen=True)
+class Pattern(_Rule):
+    """Text of a certain form: what it is, the rule, the regular expression, and where to look."""
+
+    what: str
+    rule: str
+    regex: str
+    fix: str
+
+    def fault(self, value: Any) -> str:
+        """Match the whole text."""
+        if re.fullmatch(self.regex, value):
+            return ""
+        return f"{model.show(value)} is not {self.what} ({self.rule}); {self.fix}"
+
+    def schema(self, found: dict[str, Any]) -> None:
+        """Add the pattern."""
+        found["pattern"] = f"^(?:{self.regex})$"
+
+
+@dataclass(frozen=True)
+class Check(_Rule):
+    """A rule that needs code; `refuses` returns "" or the rest of ``<value> …``."""
+
+    rule: str
+    refuses: Callable[[Any], str]
+
+    def fault(self, value: Any) -> str:
+        """Run the code."""
+        text = self.refuses(value)
+        return f"{model.show(value)} {text}" if text else ""
+
+
+_WORDS = {
+    "string_type": "text",
+    "path_type": "text",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "mapping_type": "a mapping",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
+_MISSING = {
+    "name": "give --name, set HYPERPOD_EKS_NAME, or write `name:` in the file",
+    "region": "give --region, set AWS_REGION, or write `region:` in the file",
+}
+
+
+class Finding(NamedTuple):
+    """A mistake: where, the text (value, rule and fix), and whether it is about the key there."""
+
+    loc: Loc
+    text: str
+    at_key: bool = False
+
+
+def explain(  # noqa: PLR0911  one return per kind of mistake
+    top: type[BaseModel], error: ErrorDetails, document: Document
+) -> Finding:
+    """Say in the user's words what pydantic found in a configuration of type `top`."""
+    kind, loc, given = error["type"], error["loc"], error["input"]
+    context = error.get("ctx", {})
+    at_key = loc[-1:] == ("[key]",)
+    _, rules = find(top, loc)
+    loc = loc[:-1] if at_key else loc
+    if kind == "refused":
+        return Finding(loc, str(context["text"]), at_key)
+    if kind == "missing" and len(loc) == 1:
+        return Finding(loc, f"is missing (every cluster has one); {_MISSING[str(loc[0])]}")
+    if kind == "missing":
+        return Finding(loc, "is missing (it has no default); write it")
+    if kind == "extra_forbidden":
+        names = tuple(fields(find(top, loc[:-1])[0]))
+        near = model.nearest(str(loc[-1]), names)
+        fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+        return Finding(loc, f"is not a setting; {fix}", True)
+    if kind == "literal_error":
+        options = tuple(re.findall(r"'([^']*)'", str(context["expected"])))
+        near = model.nearest(str(given), options)
+        fix = f"did you mean {near[0]}?" if near else f"give {' or '.join(options)}"
+        return Finding(loc, f"{model.show(given)} is not one of {', '.join(options)}; {fix}")
+    if kind == "too_long":
+        size, most = context["actual_length"], context["max_length"]
+        return Finding(loc, f"has {size} entries (at most {most} fit); remove {size - most}")
+    if word := _WORDS.get(kind):
+        return Finding(loc, _wrong_type(word, given, rules, document.values.get(loc)))
+    return Finding(loc, f"{model.show(given)}: {error['msg']}")
+
+
+def _wrong_type(word: str, given: object, rules: tuple[object, ...], mark: Mark | None) -> str:
+    """Say that `given`, written at `mark`, is not what `word` calls the expected type."""
+    if given is None:
+        return f"has no value ({word} is expected); give {word}, or remove the key"
+    if word == "text" and mark and mark.text:
+        return f'{mark.text} is not text to YAML; put it in quotes: "{mark.text}"'
+    for rule in rules:
+        if isinstance(rule, Aws) and (text := rule.fault(given)):
+            return text
+    if isinstance(given, list | dict):
+        kind = "a list" if isinstance(given, list) else "a mapping"
+        return f"{kind} is given where {word} is expected; give {word}"
+    return f"{model.show(given)} is not {word}; give {word}"
+
+
+def fields(section: Any) -> dict[str, Any]:
+    """Return the settings of a section by the names they have in the file."""
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return {}
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
+def find(here: Any, loc: Loc, rules: tuple[object, ...] = ()) -> tuple[Any, tuple[object, ...]]:
+    """Return the type and the rules of the setting at `loc` below the type `here`."""
+    origin, inner = get_origin(here), get_args(here)
+    if origin is Annotated:
+        return find(inner[0], loc, (*rules, *inner[1:]))
+    if origin in (Union, UnionType):
+        return find(next(one for one in inner if one is not type(None)), loc, rules)
+    if not loc:
+        return here, rules
+    if origin is tuple:
+        return find(inner[0], loc[1:])
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return find(inner[0], ()) if loc[1:] == ("[key]",) else find(inner[1], loc[1:])
+    field = fields(here).get(str(loc[0]))
+    return find(field.annotation, loc[1:], tuple(field.metadata)) if field else (None, ())

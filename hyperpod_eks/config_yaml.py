@@ -1,0 +1,214 @@
+"""YAML with a place for every value, so that a mistake is reported where it was written."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from hyperpod_eks.errors import Usage
+
+Loc = tuple[str | int, ...]
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 50
+MAX_VALUES = 20_000  # aliases included: a bomb of nested aliases is refused here
+
+_TEXT = "tag:yaml.org,2002:str"
+_PLAIN = ("null", "bool", "int", "float")  # the rest of YAML 1.1 (dates, =) is text in YAML 1.2
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where something was written: line and column from 1, and a scalar's own text."""
+
+    line: int
+    column: int
+    text: str = ""
+
+
+@dataclass
+class Document:
+    """A parsed file: plain Python values, and where each of them and each key was written."""
+
+    name: str
+    value: Any = None
+    values: dict[Loc, Mark] = field(default_factory=dict)
+    keys: dict[Loc, Mark] = field(default_factory=dict)
+    problems: list[tuple[Mark, str]] = field(default_factory=list)
+
+    def place(self, loc: Loc, *, key: bool = False) -> Mark | None:
+        """Return where `loc` was written (its key if asked), or the nearest thing around it."""
+        if key and loc in self.keys:
+            return self.keys[loc]
+        for end in range(len(loc), -1, -1):
+            if found := self.values.get(loc[:end]):
+                inner = end < len(loc)
+                return self.keys.get(loc[:end], found) if inner else found
+        return None
+
+
+def read(path: str) -> Document:
+    """Read the YAML file at `path` (`-` is standard input).
+
+    Raises `Usage` when there is no single readable YAML document in it. Mistakes beside which the
+    rest can still be checked (duplicate keys) are left in `Document.problems`.
+    """
+    name = "standard input" if path == "-" else path
+    try:
+        data = _bytes(sys.stdin.buffer) if path == "-" else _file(path)
+    except OSError as error:
+        raise Usage(
+            f"{name}: cannot be read: {error.strerror}",
+            "Name an existing YAML file; `-` reads standard input.",
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise Usage(f"{name}: is larger than 1 MiB: that is not a cluster's configuration")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Usage(f"{name}:{line}: is not UTF-8 text; save the file as UTF-8") from error
+    if "\0" in text:
+        raise Usage(f"{name}: is a binary file; a YAML file is expected")
+    return _document(name, text)
+
+
+def _file(path: str) -> bytes:
+    with Path(path).open("rb") as stream:
+        return _bytes(stream)
+
+
+def _bytes(stream: BinaryIO) -> bytes:
+    return stream.read(MAX_BYTES + 1)
+
+
+def _document(name: str, text: str) -> Document:
+    # Both are typed as the Python loader, whose interface the C one has.
+    fast: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    document = Document(name)
+    try:
+        _refuse_depth(yaml.parse(text, Loader=fast), name)
+        root = yaml.compose(text, Loader=fast)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise Usage(f"{place}: {_explain(error, text)}") from error
+    except yaml.YAMLError as error:  # ReaderError: a control character
+        raise Usage(f"{name}: is not YAML: {' '.join(str(error).split())}") from error
+    if root is None:
+        raise Usage(f"{name}: is empty; write at least `name: demo` and `region: us-west-2`")
+    if not isinstance(root, yaml.MappingNode):
+        raise Usage(f"{name}:1:1: is not a mapping of settings; begin with `name: demo`")
+    document.value = _Reader(document, yaml.constructor.SafeConstructor()).build(root, (), ())
+    return document
+
+
+def _refuse_depth(events: Iterator[yaml.Event], name: str) -> None:
+    """Refuse deep nesting before the parser recurses into it."""
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                line = event.start_mark.line + 1
+                raise Usage(f"{name}:{line}: is nested deeper than {MAX_DEPTH} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
+    problem = error.problem or "is not YAML"
+    mark = error.problem_mark
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if line[: len(line) - len(line.lstrip())].count("\t"):
+        return "is indented with a tab, which YAML forbids; indent with spaces"
+    if "expected a single document" in str(error):
+        return "a second document begins here; keep one document, remove the `---`"
+    if "undefined alias" in problem:
+        return f"{problem}; define it with & before it is used"
+    context = f" {error.context}" if error.context else ""
+    return f"is not YAML: {problem}{context}; check quotes, colons and indentation around here"
+
+
+@dataclass
+class _Reader:
+    """Turns nodes into values and notes where they stand."""
+
+    document: Document
+    constructor: yaml.constructor.SafeConstructor
+    count: int = 0
+
+    def build(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> Any:
+        mark = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
+        self.count += 1
+        if self.count > MAX_VALUES or id(node) in around:
+            raise Usage(
+                f"{self.document.name}:{mark.line}:{mark.column}: aliases expand to more than"
+                f" {MAX_VALUES} values; write them out"
+            )
+        self.document.values.setdefault(loc, mark)
+        around = (*around, id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, loc, around)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*loc, i), around) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
+        self.document.values[loc] = Mark(mark.line, mark.column, node.value)
+        return self._scalar(node, mark)
+
+    def _mapping(self, node: yaml.MappingNode, loc: Loc, around: tuple[int, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1, key)
+            path = (*loc, key)
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                self._problem(mark, "merge keys (<<) are not read; write the fields out")
+            elif key_node.tag != _TEXT:
+                self._problem(mark, f'the key {key} is not text; put it in quotes: "{key}"')
+            elif key in found:
+                first = self.document.keys[path].line
+                self._problem(
+                    mark, f"{dotted(path)}: is given twice, first in line {first}; keep one"
+                )
+            else:
+                self.document.keys[path] = mark
+                found[key] = self.build(value_node, path, around)
+        return found
+
+    def _scalar(self, node: yaml.ScalarNode, mark: Mark) -> Any:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if node.tag == kind:
+            self._problem(mark, f"the tag {node.tag} is not known here; write the value without it")
+        if kind not in _PLAIN:
+            return node.value
+        try:
+            value = self.constructor.construct_object(node)  # type: ignore[no-untyped-call]
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError
+        except ValueError:
+            self._problem(mark, f"{node.value[:60]} is not a number that can be used here")
+            return None
+        return value
+
+    def _problem(self, mark: Mark, text: str) -> None:
+        self.document.problems.append((mark, text))
+
+
+def dotted(loc: Loc) -> str:
+    """Return `loc` the way a person writes it.
+
+    >>> dotted(("instance_groups", 0, "instance_count"))
+    'instance_groups[0].instance_count'
+    """
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text

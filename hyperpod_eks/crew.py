@@ -1,0 +1,74 @@
+"""Hands for the engine: daemon threads that make calls, and one place where their results arrive."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Result(NamedTuple):
+    """What came of one job: ``value``, or ``error`` if it raised."""
+
+    job: Any
+    value: Any
+    error: BaseException | None
+
+
+class Clock:
+    """Wall time, and waiting in it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def wait(self, results: queue.SimpleQueue[Result], seconds: float, at_work: int) -> Result | None:  # noqa: ARG002
+        """Take the next result, waiting at most ``seconds``; ``at_work`` counts the jobs under way."""
+        try:
+            return results.get(timeout=max(seconds, 0))
+        except queue.Empty:
+            return None
+
+
+class Crew:
+    """``size`` workers.  They are daemons: leaving never waits for an answer of AWS."""
+
+    def __init__(self, size: int, clock: Clock) -> None:
+        self.clock = clock
+        self.at_work = 0
+        self._todo: queue.SimpleQueue[tuple[Any, Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._size = size
+        for _ in range(size):
+            threading.Thread(target=self._work, daemon=True, name="hyperpod-eks").start()
+
+    def submit(self, job: Any, call: Callable[[], Any]) -> None:
+        """Have ``call`` made by a worker; its result arrives with ``job`` attached."""
+        self.at_work += 1
+        self._todo.put((job, call))
+
+    def wait(self, seconds: float) -> Result | None:
+        """Take the next result, waiting at most ``seconds``."""
+        result = self.clock.wait(self._done, seconds, self.at_work)
+        if result is not None and result.job is not None:
+            self.at_work -= 1
+        return result
+
+    def interrupt(self, error: BaseException) -> None:
+        """Make ``wait`` return now.  Safe to call from a signal handler (SimpleQueue.put is)."""
+        self._done.put(Result(None, None, error))
+
+    def dismiss(self) -> None:
+        """Let the idle workers end."""
+        for _ in range(self._size):
+            self._todo.put(None)
+
+    def _work(self) -> None:
+        while (task := self._todo.get()) is not None:
+            job, call = task
+            try:
+                self._done.put(Result(job, call(), None))
+            except BaseException as error:  # noqa: BLE001  the engine decides what it means
+                self._done.put(Result(job, None, error))

@@ -1,0 +1,623 @@
+"""Look, judge, act, look again: the one loop behind create, status and delete.
+
+Every resource has its turn as soon as what it depends on is ready (or, in a delete, as soon as
+what depends on it is gone).  Workers make the calls; this thread alone decides, writes the journal
+and tells the story.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hyperpod_eks.aws import Aws, Look, meaning, refused
+from hyperpod_eks.crew import Clock, Crew, Result
+from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError, Remains, Unfinished
+from hyperpod_eks.manifest import Manifest, Unwritable
+from hyperpod_eks.report import Event, Report, What
+from hyperpod_eks.resource import Immovable, Known, Live, Resource, Sight, State, Verdict, judge
+from hyperpod_eks.retry import PATIENCE, Class
+
+PAUSES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
+"""Seconds between two looks at the same thing; the last one repeats."""
+GRACE = 60.0
+"""Seconds that AWS may take to show what was made; absence is believed only after them."""
+LAST_WORDS = 3.0
+"""Seconds that calls under way may still take to answer once we are told to stop."""
+
+
+@dataclass
+class World:
+    """What every command holds: AWS, the journal, and who is listening."""
+
+    aws: Aws
+    manifest: Manifest
+    report: Report
+    clock: Clock = field(default_factory=Clock)
+    parallelism: int = 8
+    replace_failed: bool = False
+    crew: Crew = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.crew = Crew(self.parallelism, self.clock)
+        self.running = False
+
+    def stop(self, error: BaseException) -> None:
+        """Stop in good order, from a signal handler: the loop ends, or else this very line."""
+        if self.running:
+            self.crew.interrupt(error)
+        else:
+            raise error
+
+
+@dataclass
+class Turn:
+    """Where one resource stands in a run."""
+
+    want: Resource
+    sight: Sight | None = None
+    at_work: str = ""  # the verb that a worker is carrying out
+    due: float = 0.0
+    looks: int = 0
+    since: float = 0.0
+    acted: float | None = None
+    settled: Mapping[str, Any] = field(default_factory=dict)  # what the last settle was to change
+    changed: bool = False
+    fresh: bool = False  # this run wrote the intent
+    replaced: bool = False
+    refused: dict[Class, float] = field(default_factory=dict)
+
+    def again(self, now: float) -> None:
+        """Look again after a pause that grows, a little apart from everybody else."""
+        pause = PAUSES[min(self.looks, len(PAUSES) - 1)]
+        self.looks += 1
+        self.sight = None
+        self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
+
+
+class Run:
+    """The loop that create and delete share."""
+
+    def __init__(self, wants: Iterable[Resource], world: World) -> None:
+        self.world = world
+        self.aws, self.manifest = world.aws, world.manifest
+        self.turns = {want.key: Turn(want) for want in wants}
+        self.open = dict(self.turns)
+        self.lives: dict[str, Live] = {}
+        self.known = Known(self.lives)
+        self.progress = world.clock.now()
+
+    @property
+    def now(self) -> float:
+        return self.world.clock.now()
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Bring every turn to its end; a failure stops new work, and what is under way is kept."""
+        self.world.running = True
+        try:
+            while self.open:
+                self._advance()
+                if self.open:
+                    self._receive(self._pause())
+        except HyperpodError:
+            self._last_words(LAST_WORDS * 10)
+            raise
+        except BaseException:
+            self._last_words(LAST_WORDS)
+            raise
+        finally:
+            self.world.running = False
+
+    def _advance(self) -> None:
+        look = Look(self.aws)  # shared by all that look in this moment
+        for turn in list(self.open.values()):
+            if turn.at_work or not self.may_begin(turn):
+                continue
+            if turn.sight is not None:
+                self.decide(turn, turn.sight)
+            elif turn.due <= self.now:
+                self.submit(turn, "look", lambda want=turn.want: want.find(look))
+
+    def _pause(self) -> float:
+        """Seconds until something is due; ten at most, for the clock may be changed."""
+        due = [t.due for t in self.open.values() if not t.at_work and self.may_begin(t)]
+        if not due and not self.world.crew.at_work:
+            raise AssertionError(f"nothing to do, yet not done: {sorted(self.open)}")
+        return min(max(min(due, default=10.0 + self.now) - self.now, 0.0), 10.0)
+
+    def _receive(self, seconds: float) -> None:
+        result = self.world.crew.wait(seconds)
+        if result is None:
+            return
+        if result.job is None:
+            raise result.error or AssertionError("an empty interruption")
+        self._take(result)
+
+    def _take(self, result: Result) -> None:
+        turn, verb = result.job, result.job.at_work
+        turn.at_work = ""
+        if isinstance(result.error, Exception):
+            self._failed(turn, verb, result.error)
+        elif result.error is not None:
+            raise result.error
+        elif verb == "look":
+            turn.sight = self.judge(turn, result.value)
+        else:
+            self.acted(turn, verb, result.value)
+
+    def _last_words(self, seconds: float) -> None:
+        """Wait a moment for the changes under way, so that the journal knows what came of them."""
+        deadline = self.now + seconds
+        while self.now < deadline and any(
+            t.at_work not in ("", "look") for t in self.turns.values()
+        ):
+            result = self.world.crew.wait(deadline - self.now)
+            if result is None or result.job is None:
+                return  # time is up, or told a second time
+            if result.error is None and result.job.at_work == "create":
+                self._record(result.job.want, result.value, "created")
+            result.job.at_work = ""
+
+    # --- what a run is made of
+
+    @abstractmethod
+    def may_begin(self, turn: Turn) -> bool:
+        """Whether everything that must come first is done."""
+
+    @abstractmethod
+    def decide(self, turn: Turn, sight: Sight) -> None:
+        """Do what follows from a look."""
+
+    @abstractmethod
+    def acted(self, turn: Turn, verb: str, value: Any) -> None:
+        """Go on after a change that AWS accepted."""
+
+    def submit(self, turn: Turn, verb: str, call: Callable[[], Any]) -> None:
+        """Have a call made; one at a time for each resource."""
+        turn.at_work = verb
+        turn.since = turn.since or self.now
+        self.world.crew.submit(turn, call)
+
+    def judge(self, turn: Turn, lives: Sequence[Live]) -> Sight:
+        return judge(
+            turn.want,
+            lives,
+            self.known,
+            self.aws.lineage,
+            unsigned_ours=self._unsigned_ours(turn.want),
+        )
+
+    def _unsigned_ours(self, want: Resource) -> bool:
+        record = self.manifest.records.get(want.key)
+        if want.made:
+            return record is not None and record.state != "deleted"
+        return self.is_ours(want.source)
+
+    def is_ours(self, key: str) -> bool:
+        """Whether the journal or this run's looks say that it is, or was, this cluster's."""
+        record, turn = self.manifest.records.get(key), self.turns.get(key)
+        seen = turn.sight if turn else None
+        return (record is not None and bool(record.id)) or (
+            seen is not None and seen.verdict not in (Verdict.ABSENT, Verdict.FOREIGN)
+        )
+
+    def hidden(self, turn: Turn, *, doubts: bool) -> bool:
+        """Whether an absent thing may only be invisible yet; ``doubts``: an intent is enough."""
+        record = self.manifest.records.get(turn.want.key)
+        if record is None or record.state.startswith("delet") or (record.unsure and not doubts):
+            return False
+        return self.now - record.since < GRACE
+
+    def say(self, turn: Turn, what: What, why: str = "") -> None:
+        live = self.lives.get(turn.want.key) or (turn.sight.live if turn.sight else None)
+        self.world.report(
+            Event(turn.want.key, what, live.id if live else "", why, changed=turn.changed)
+        )
+
+    def wait(self, turn: Turn, why: str) -> None:
+        """Look again soon, unless patience is out: nothing anywhere has moved for too long."""
+        self.say(turn, What.WAITING, why)
+        if self.now - max(turn.since, self.progress) > turn.want.patience:
+            self.say(turn, What.FAILED, why)
+            raise Unfinished(f"{turn.want.key}: still waiting ({why or 'no reason given'})")
+        turn.again(self.now)
+
+    def end(self, turn: Turn) -> None:
+        """Its part is done."""
+        self.progress = self.now
+        self.open.pop(turn.want.key, None)
+
+    def _record(self, want: Resource, live: Live, state: str) -> None:
+        if want.recorded:
+            try:
+                self.manifest.record(want, live, state, self.now)
+            except Unwritable as error:
+                error.add_note(f"made, but not recorded: {want.key} is {live.id} {live.arn}".rstrip())
+                raise
+
+    def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+        """A call raised: wait it out if time heals it, else stop the run with its words."""
+        key, kind = turn.want.key, meaning(error)
+        if verb == "create" and turn.fresh and refused(error):
+            self.manifest.forget(key)
+        if kind is Class.GONE and verb == "delete":
+            turn.again(self.now)
+            return
+        patience = PATIENCE.get(kind) if kind else None
+        words = words_of(error)
+        if patience is not None:
+            first = turn.refused.setdefault(kind, self.now)  # type: ignore[arg-type]
+            if self.now - first <= patience:
+                self.say(turn, What.WAITING, f"{kind}: {words}")
+                turn.again(self.now)
+                return
+        self.say(turn, What.FAILED, words)
+        raise explained(turn.want, verb, error, kind, words) from error
+
+
+def words_of(error: Exception) -> str:
+    """AWS's message without botocore's frame around it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Message"):
+        return f"{response['Error']['Message']} ({response['Error'].get('Code', '')})"
+    return str(error)
+
+
+def explained(
+    want: Resource, verb: str, error: Exception, kind: Class | None, words: str
+) -> Exception:
+    """Turn a failed call into the error that the command ends with."""
+    doing = {"look": "looking at", "create": "creating", "settle": "updating", "delete": "deleting"}
+    message = f"{doing[verb]} {want.key}: {words}"
+    again = "Nothing is lost: run the same command again."
+    match kind:
+        case Class.EXPIRED:
+            return Denied(message)
+        case Class.DENIED:
+            return Denied(message, f"Allow the action for your identity. {again}")
+        case Class.CAPACITY:
+            return Capacity(message, f"Ask for more under Service Quotas, or make room. {again}")
+        case Class.DEPENDENCY:
+            return Remains(message)
+        case None if isinstance(error, HyperpodError):
+            return error
+        case None if not hasattr(error, "response"):
+            error.add_note(f"while {doing[verb]} {want.key}")
+            return error
+    return HyperpodError(message, again)
+
+
+class Provide(Run):
+    """Make everything as declared."""
+
+    def run(self) -> None:
+        """Look at everything at once, refuse strangers before the first change, then make it."""
+        for turn in self.turns.values():
+            if turn.want.made:
+                self.say(turn, What.PENDING)
+            else:
+                self.end(turn)
+        sights = look_at_all(self)
+        strangers = [s for s in sights if s.verdict is Verdict.FOREIGN]
+        if strangers:
+            raise foreign(strangers)
+        super().run()
+
+    def may_begin(self, turn: Turn) -> bool:
+        return all(need.key not in self.open for need in turn.want.needs())
+
+    def decide(self, turn: Turn, sight: Sight) -> None:
+        want, live = turn.want, sight.live
+        match sight.verdict:
+            case Verdict.FOREIGN:
+                raise foreign([sight])
+            case Verdict.ABSENT if self.hidden(turn, doubts=want.nameless):
+                self.wait(turn, "AWS does not show it yet")
+            case Verdict.ABSENT if want.awaited:
+                self.wait(turn, "not there yet")
+            case Verdict.ABSENT:
+                self._create(turn)
+            case Verdict.BUSY:
+                self.wait(turn, live.why if live else "")
+            case Verdict.FAILED if live and self.world.replace_failed and not turn.replaced:
+                turn.replaced = turn.changed = True
+                self.say(turn, What.DELETING, live.why)
+                self.manifest.mark(want.key, "deleted")
+                self.submit(turn, "delete", lambda: want.delete(self.aws, live))
+            case Verdict.FAILED:
+                self.say(turn, What.FAILED, live.why if live else "")
+                raise HyperpodError(
+                    f"{want.key} has failed: {live.why if live else ''}",
+                    "Remove the cause, then run the same command with --replace-failed.",
+                )
+            case Verdict.TWINS:
+                self._part_twins(turn, sight)
+            case Verdict.DRIFTED if live and (turn.acted is None or sight.differs != turn.settled):
+                self._settle(turn, live, sight)
+            case Verdict.DRIFTED if turn.acted is not None and self.now - turn.acted < GRACE:
+                self.wait(turn, "the change is not visible yet")
+            case Verdict.DRIFTED:
+                raise unchanged(sight)
+            case _:
+                assert live
+                self._ready(turn, live)
+
+    def _create(self, turn: Turn) -> None:
+        want = turn.want
+        record = self.manifest.records.get(want.key)
+        turn.fresh = not (record and record.unsure)
+        turn.changed = True
+        token = "" if want.shared else self.manifest.intend(want, self.now)
+        self.say(turn, What.CREATING, f"usually {want.usual}" if want.usual else "")
+        self.submit(turn, "create", lambda: want.create(self.aws, self.known, token))
+
+    def _settle(self, turn: Turn, live: Live, sight: Sight) -> None:
+        want = turn.want
+        turn.changed, turn.acted, turn.settled = True, self.now, sight.differs
+        self._record(want, live, "created")
+        self.say(turn, What.UPDATING, ", ".join(sight.differs))
+        self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, live))
+
+    def acted(self, turn: Turn, verb: str, value: Live | None) -> None:
+        turn.refused.clear()
+        if verb == "create" and value is not None:
+            self._record(turn.want, value, "created")
+            turn.looks = 0
+            if turn.want.nameless:  # a lost answer may have left a twin: look before believing
+                turn.again(self.now)
+                turn.due = self.now
+                return
+        turn.sight = self.judge(turn, [value]) if value is not None else None
+        if turn.sight is None:
+            turn.due = self.now
+
+    def _ready(self, turn: Turn, live: Live) -> None:
+        self.lives[turn.want.key] = live
+        self._record(turn.want, live, "ready")
+        if turn.changed:
+            self.manifest.durations[turn.want.key] = round(self.now - turn.since, 1)
+        self.say(turn, What.READY, live.why)
+        self.end(turn)
+
+    def _part_twins(self, turn: Turn, sight: Sight) -> None:
+        """Two of one: a lost answer was repeated.  Keep the one in the journal, else the first."""
+        record = self.manifest.records.get(turn.want.key)
+        keep = next(
+            (t for t in sight.twins if record and t.id == record.id), sight.twins[0]
+        )
+        extra = next(t for t in sight.twins if t.id != keep.id)
+        self._record(turn.want, keep, "created")
+        self.say(turn, What.DELETING, f"{extra.id}, a twin of {keep.id}")
+        self.submit(turn, "delete", lambda: turn.want.delete(self.aws, extra))
+
+    def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+        if isinstance(error, Immovable) and turn.sight:
+            raise unchanged(turn.sight) from error
+        if verb == "settle":
+            turn.acted = None
+        super()._failed(turn, verb, error)
+
+
+class Remove(Run):
+    """Take away everything that is ours, what was made last first."""
+
+    def __init__(self, wants: Iterable[Resource], world: World, keep: frozenset[str]) -> None:
+        super().__init__(wants, world)
+        self.keep = keep
+        self.kept: dict[str, str] = {}
+        self.removed: list[str] = []
+        self.users: dict[str, set[str]] = {key: set() for key in self.turns}
+        for want in [t.want for t in self.turns.values()]:
+            for need in want.needs():
+                self.users.setdefault(need.key, set()).add(want.key)
+
+    def may_begin(self, turn: Turn) -> bool:
+        return not any(user in self.open for user in self.users[turn.want.key])
+
+    def decide(self, turn: Turn, sight: Sight) -> None:
+        want, live = turn.want, sight.live
+        holder = want.within
+        match sight.verdict:
+            case Verdict.ABSENT if self.hidden(turn, doubts=True):
+                self.wait(turn, "it may only be hidden yet")
+            case Verdict.ABSENT:
+                self._gone(turn)
+            case Verdict.FOREIGN:
+                self._keep(turn, f"belongs to {stranger(sight)}")
+            case _ if want.shared:
+                self._keep(turn, "shared by every cluster of the account")
+            case _ if want.key in self.keep:
+                self._keep(turn, "asked to keep it")
+            case _ if (blocker := self._kept_user(want)) is not None:
+                self._keep(turn, f"{blocker} still needs it")
+            case _ if holder is not None and self._goes(holder):
+                self._gone(turn, f"goes with {holder.key}")
+            case _ if live and live.state is State.LEAVING:
+                self.wait(turn, live.why)
+            case _ if turn.acted is not None and self.now - turn.acted < 2:
+                self.wait(turn, live.why if live else "")
+            case _:
+                assert live
+                target = sight.twins[0] if sight.twins else live
+                turn.acted, turn.changed = self.now, True
+                self.manifest.mark(want.key, "deleting")
+                self.say(turn, What.DELETING)
+                self.submit(turn, "delete", lambda: want.delete(self.aws, target))
+
+    def acted(self, turn: Turn, verb: str, value: object) -> None:  # noqa: ARG002
+        turn.refused.clear()
+        turn.looks = 0
+        turn.again(self.now)
+
+    def _goes(self, holder: Resource) -> bool:
+        """Whether the thing that it lives in is ours and about to be deleted."""
+        turn = self.turns.get(holder.key)
+        return (
+            turn is not None
+            and turn.sight is not None
+            and turn.sight.verdict not in (Verdict.ABSENT, Verdict.FOREIGN)
+            and holder.key not in self.keep
+        )
+
+    def _kept_user(self, want: Resource) -> str | None:
+        return next((user for user in self.users[want.key] if user in self.kept), None)
+
+    def _gone(self, turn: Turn, why: str = "") -> None:
+        self.manifest.mark(turn.want.key, "deleted")
+        if turn.changed or why:
+            self.removed.append(turn.want.key)
+        self.say(turn, What.GONE, why)
+        self.end(turn)
+
+    def _keep(self, turn: Turn, why: str) -> None:
+        self.kept[turn.want.key] = why
+        self.say(turn, What.KEPT, why)
+        self.end(turn)
+
+    def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+        if verb == "delete":
+            turn.acted = None
+        super()._failed(turn, verb, error)
+
+
+def look_at_all(run: Run) -> list[Sight]:
+    """One concurrent look at everything; each resource is judged once what it needs is judged."""
+    look = Look(run.aws)
+    found: dict[str, Sequence[Live]] = {}
+    looking = {t.want.key: t for t in run.turns.values() if t.want.made}
+    while looking:
+        for turn in looking.values():
+            if not turn.at_work and turn.due <= run.now:
+                run.submit(turn, "look", lambda want=turn.want, look=look: want.find(look))
+        due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
+        result = run.world.crew.wait(max(due - run.now, 0.0))
+        if result is None:
+            continue
+        if result.job is None:
+            raise result.error or AssertionError("an empty interruption")
+        turn = result.job
+        turn.at_work = ""
+        if isinstance(result.error, Exception):
+            run._failed(turn, "look", result.error)
+        elif result.error is not None:
+            raise result.error
+        else:
+            found[turn.want.key] = result.value
+            del looking[turn.want.key]
+    return judge_all(run, found)
+
+
+def judge_all(run: Run, found: dict[str, Sequence[Live]]) -> list[Sight]:
+    """Judge in the order of dependence, so that ids can be compared."""
+    seen: dict[str, Live] = {}
+    known, sights = Known(seen), []
+    for turn in run.turns.values():
+        if turn.want.key not in found:
+            continue
+        sight = judge(
+            turn.want,
+            found[turn.want.key],
+            known,
+            run.aws.lineage,
+            unsigned_ours=run._unsigned_ours(turn.want),
+        )
+        turn.sight = sight
+        if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
+            seen[turn.want.key] = sight.live
+        sights.append(sight)
+    return sights
+
+
+def create(wants: Sequence[Resource], world: World) -> dict[str, Live]:
+    """Make everything as declared and return what is live, by key.
+
+    ``wants`` stand in an order in which everything comes after what it needs.  Raises Foreign
+    before the first change if a name is taken; Unfinished, Denied, Capacity or HyperpodError
+    when it has to stop.  Whatever was made is in the journal, and the same call continues.
+    """
+    run = Provide(wants, world)
+    run.run()
+    if any(turn.changed for turn in run.turns.values()):
+        run.manifest.save()  # the durations
+    return run.lives
+
+
+def status(wants: Sequence[Resource], world: World) -> list[Sight]:
+    """Look at everything, change nothing."""
+    return look_at_all(Run(wants, world))
+
+
+def delete(
+    wants: Sequence[Resource], world: World, keep: frozenset[str] = frozenset()
+) -> tuple[list[str], dict[str, str]]:
+    """Take away what is ours of all that is declared or remembered.
+
+    Returns the keys of what went and, by key, why something stays.  Raises Remains when AWS
+    refuses to let go of something.
+    """
+    every = {want.key: want for want in world.manifest.remembered().values()}
+    every |= {want.key: want for want in wants if not want.awaited}
+    run = Remove(every.values(), world, keep)
+    look_at_all(run)
+    for turn in run.turns.values():
+        turn.due = 0.0
+        if turn.want.made and turn.sight and turn.sight.verdict is Verdict.ABSENT:
+            continue
+        if turn.want.made:
+            run.say(turn, What.PENDING)
+    run.run()
+    return run.removed, run.kept
+
+
+def remaining(wants: Sequence[Resource], world: World, kept: frozenset[str]) -> dict[str, str]:
+    """Ask AWS again what is left of us; by key, its id.  Empty is the proof of a delete."""
+    run = Run([want for want in wants if not want.awaited], world)
+    look = Look(world.aws)
+    left: dict[str, str] = {}
+    for turn in run.turns.values():
+        want = turn.want
+        if want.key in kept or want.shared:
+            continue
+        run.submit(turn, "look", lambda want=want: want.find(look))
+    while any(t.at_work for t in run.turns.values()):
+        result = world.crew.wait(10.0)
+        if result is None:
+            continue
+        if result.error is not None:
+            raise result.error
+        result.job.at_work = ""
+        want = result.job.want
+        ours = [x for x in result.value if x.owner in (world.aws.lineage, None)]
+        if ours and not (want.made and all(x.owner is None for x in ours)):
+            left[want.key] = ", ".join(x.id for x in ours)
+    return left
+
+
+def stranger(sight: Sight) -> str:
+    """Say whose a foreign thing seems to be."""
+    owner = sight.live.owner if sight.live else None
+    return f"another cluster of hyperpod-eks (lineage {owner})" if owner else "somebody else"
+
+
+def foreign(sights: Sequence[Sight]) -> Foreign:
+    """Name everything that stands under our names and is not ours."""
+    lines = [
+        f"{s.want.key}: {(s.live.arn or s.live.id) if s.live else ''} exists and belongs to {stranger(s)}"
+        for s in sights
+    ]
+    return Foreign("\n".join(lines))
+
+
+def unchanged(sight: Sight) -> HyperpodError:
+    """Say what AWS will not change."""
+    differs = "; ".join(f"{k} is {a!r}, declared {b!r}" for k, (a, b) in sight.differs.items())
+    return HyperpodError(
+        f"{sight.want.key}: {differs}",
+        "AWS does not change this in place: declare it as it is, or delete it and create again.",
+    )
+

@@ -1,0 +1,273 @@
+"""IAM that spreads slowly, refuses bad trust and deletes nothing attached; STS beside it."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import moto.iam.urls
+from moto.core.responses import ActionResult
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+from moto.iam.exceptions import DeleteConflictException, IAMException, MalformedPolicyDocument
+from moto.iam.models import AWSManagedPolicy, IAMBackend, ManagedPolicy, Role, iam_backends
+from moto.iam.policy_validation import IAMTrustPolicyDocumentValidator
+from moto.iam.responses import IamResponse
+from moto.sts.models import AssumedRole, STSBackend, sts_backends
+
+from hyperpod_eks.local.aws import plugin
+from hyperpod_eks.local.aws.lag import Lagging
+from hyperpod_eks.local.aws.sim import (
+    ACCESS_KEY,
+    ACCOUNT,
+    ADMIN_ARN,
+    ADMIN_PATH,
+    ADMIN_ROLE,
+    ADMIN_SESSION,
+    SECRET_KEY,
+    current,
+)
+
+_AWS_POLICY = "arn:aws:iam::aws:policy/"
+_SERVICE_ROLE_PATH = "/aws-service-role/"
+
+#: Names that do not follow from the service's name, and the policy that the role carries.
+_SERVICE_ROLES = {
+    "hyperpod.sagemaker.amazonaws.com": (
+        "AWSServiceRoleForSageMakerHyperPod",
+        "AmazonSageMakerHyperPodServiceRolePolicy",
+    ),
+    "eks.amazonaws.com": ("AWSServiceRoleForAmazonEKS", "AmazonEKSServiceRolePolicy"),
+    "eks-nodegroup.amazonaws.com": (
+        "AWSServiceRoleForAmazonEKSNodegroup",
+        "AWSServiceRoleForAmazonEKSNodegroup",
+    ),
+}
+
+
+def _trust(**principal: str) -> str:
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+class Backend(IAMBackend):
+    """moto's IAM with AWS's own policies at hand, honest conflicts and the caller's role."""
+
+    _url_module = plugin.url_module("iam")
+
+    def __init__(self, region_name: str, account_id: str) -> None:
+        super().__init__(region_name, account_id)
+        self._new_role(ADMIN_ROLE, ADMIN_PATH, _trust(AWS=f"arn:aws:iam::{account_id}:root"))
+
+    def _new_role(
+        self, name: str, path: str, trust: str, description: str = "", service: str | None = None
+    ) -> Role:
+        return super().create_role(name, trust, path, None, description, [], "3600", service)
+
+    # -- policies --------------------------------------------------------------------------------
+
+    def _load(self, policy_arn: str) -> None:
+        """Take one of AWS's policies from moto's data: all 1,582 would cost half a second."""
+        if policy_arn in self.managed_policies or not policy_arn.startswith(_AWS_POLICY):
+            return
+        name = policy_arn.rsplit("/", 1)[-1]
+        label = f'\n "{name}":'
+        if (start := aws_managed_policies_data.find(label)) < 0:
+            return
+        data, _ = json.JSONDecoder().raw_decode(aws_managed_policies_data, start + len(label))
+        policy = AWSManagedPolicy.from_data(name, self.account_id, self.region_name, data)
+        self.managed_policies[policy.arn] = policy
+
+    def get_policy(self, policy_arn: str) -> ManagedPolicy:
+        """Find AWS's policies too."""
+        self._load(policy_arn)
+        return super().get_policy(policy_arn)
+
+    def attach_role_policy(self, policy_arn: str, role_name: str) -> None:
+        """Attach once: a second attachment changes nothing."""
+        self._load(policy_arn)
+        if policy_arn not in self.get_role(role_name).managed_policies:
+            super().attach_role_policy(policy_arn, role_name)
+
+    def delete_policy(self, policy_arn: str) -> None:
+        """Refuse while the policy is attached or has more than its default version."""
+        policy = self.get_policy(policy_arn)
+        if policy.attachment_count:
+            raise DeleteConflictException("Cannot delete a policy attached to entities.")
+        if len(policy.versions) > 1:
+            raise DeleteConflictException(
+                "This policy has more than one version. Before you delete a policy, you must "
+                "delete the policy's versions. The default version is deleted with the policy."
+            )
+        super().delete_policy(policy_arn)
+
+    # -- roles -----------------------------------------------------------------------------------
+
+    def create_role(
+        self, role_name: str, assume_role_policy_document: str, *a: Any, **k: Any
+    ) -> Any:
+        """Check the trust policy; other services see the role ``Delays.iam`` from now."""
+        self._check_trust(assume_role_policy_document)
+        role = super().create_role(role_name, assume_role_policy_document, *a, **k)
+        current().role_created(role.arn)
+        return role
+
+    def update_assume_role_policy(self, role_name: str, policy_document: str) -> None:
+        """Check the trust policy."""
+        self._check_trust(policy_document)
+        super().update_assume_role_policy(role_name, policy_document)
+
+    def _check_trust(self, document: str) -> None:
+        IAMTrustPolicyDocumentValidator(document).validate()
+        for kind, principal in _principals(json.loads(document)):
+            own = re.fullmatch(rf"arn:aws:iam::{ACCOUNT}:(role|user)/(.+)", principal)
+            known = {r.arn for r in self.roles.values()} | {u.arn for u in self.users.values()}
+            wrong = {
+                "Service": not principal.endswith((".amazonaws.com", ".aws.internal")),
+                "AWS": own is not None and principal not in known,
+            }.get(kind, False)
+            if wrong:
+                text = f'Invalid principal in policy: "{kind.upper()}":"{principal}"'
+                raise MalformedPolicyDocument(text)
+
+    def delete_role(self, role_name: str) -> None:
+        """Refuse what only its service may delete."""
+        role = self.get_role(role_name)
+        if role.path.startswith(_SERVICE_ROLE_PATH):
+            text = (
+                f"Cannot perform the operation on the protected role '{role_name}' - "
+                f"this role is only modifiable by AWS"
+            )
+            raise IAMException("UnmodifiableEntity", text)
+        super().delete_role(role_name)
+        current().role_deleted(role.arn)
+
+    def create_service_linked_role(
+        self, service_name: str, description: str = "", suffix: str = ""
+    ) -> Role:
+        """Create the role under AWS's name for it; InvalidInput when it exists."""
+        name, policy = _SERVICE_ROLES.get(service_name, (None, None))
+        if name is None:
+            return super().create_service_linked_role(service_name, description, suffix)
+        if any(role.name == name for role in self.roles.values()):
+            text = (
+                f"Service role name {name} has been taken in this account, "
+                f"please try a different suffix."
+            )
+            raise IAMException("InvalidInput", text)
+        path = f"{_SERVICE_ROLE_PATH}{service_name}/"
+        role = self._new_role(name, path, _trust(Service=service_name), description, service_name)
+        self.attach_role_policy(f"{_AWS_POLICY}aws-service-role/{policy}", name)
+        current().role_created(role.arn)
+        return role
+
+
+def _principals(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    statements = document["Statement"]
+    for statement in statements if isinstance(statements, list) else [statements]:
+        principal = statement.get("Principal", {})
+        for kind, names in (principal if isinstance(principal, dict) else {}).items():
+            for name in names if isinstance(names, list) else [names]:
+                yield kind, name
+
+
+class Response(Lagging, IamResponse):
+    """moto's IAM answers, with lag and the policy simulator."""
+
+    lag_service = "iam"
+    stores: Mapping[str, str] = {
+        "roles": "GetRole|ListRoles|List(Attached)?RolePolicies|GetRolePolicy|ListRoleTags",
+        "managed_policies": "GetPolicy|ListPolicies|GetPolicyVersion|ListPolicyVersions",
+    }
+
+    def lagging_backend(self) -> IAMBackend:
+        """Return the account's IAM."""
+        return iam_backends[self.current_account]["aws"]
+
+    def simulate_principal_policy(self) -> ActionResult:
+        """Allow every action but those that ``Sim.denied`` matches; policies are not evaluated."""
+        resources = self._get_param("ResourceArns", ["*"])
+        results = []
+        for action in self._get_param("ActionNames", []):
+            denied = any(fnmatch.fnmatchcase(action, pattern) for pattern in current().denied)
+            results += [
+                {
+                    "EvalActionName": action,
+                    "EvalResourceName": resource,
+                    "EvalDecision": "implicitDeny" if denied else "allowed",
+                    "MatchedStatements": [],
+                    "MissingContextValues": [],
+                }
+                for resource in resources
+            ]
+        return ActionResult({"EvaluationResults": results, "IsTruncated": False})
+
+
+class Sts(STSBackend):
+    """moto's STS, whose caller is a session of the Admin role unless its key says otherwise."""
+
+    _url_module = plugin.url_module("sts")
+
+    def __init__(self, region_name: str, account_id: str) -> None:
+        super().__init__(region_name, account_id)
+        key = iam_backends[account_id]["aws"].create_temp_access_key()
+        session = AssumedRole(account_id, "us-east-1", key, ADMIN_SESSION, ADMIN_ARN, "", 3600, "")
+        session.access_key_id, session.secret_access_key = ACCESS_KEY, SECRET_KEY
+        self.assumed_roles.append(session)
+
+    def get_caller_identity(self, access_key_id: str, region: str) -> tuple[str, str, str]:
+        """Answer for the default credentials when nobody was given this key."""
+        user_id, arn, account = super().get_caller_identity(access_key_id, region)
+        if arn.endswith(":user/moto"):
+            return super().get_caller_identity(ACCESS_KEY, region)
+        return user_id, arn, account
+
+
+def install() -> None:
+    """Swap moto's IAM and STS classes for ours."""
+    plugin.backend(iam_backends, Backend)
+    plugin.backend(sts_backends, Sts)
+    moto.iam.urls.url_paths["{0}/$"] = Response.dispatch
+
+
+def inventory(account: str, region: str) -> dict[str, Any]:
+    """Return roles, customer policies, users, groups and profiles; ``region`` does not matter.
+
+    Service-linked roles, which AWS keeps when everything else is gone, stand on their own.
+    """
+    iam = iam_backends[account]["aws"]
+    roles = {
+        role.name: {
+            "Arn": role.arn,
+            "AssumeRolePolicyDocument": json.loads(role.assume_role_policy_document),
+            "AttachedPolicies": sorted(role.managed_policies),
+            "InlinePolicies": {
+                name: json.loads(document) for name, document in sorted(role.policies.items())
+            },
+            "Tags": {tag["Key"]: tag["Value"] for tag in role.tags},
+        }
+        for role in iam.roles.values()
+    }
+    linked = {name for name, role in roles.items() if f":role{_SERVICE_ROLE_PATH}" in role["Arn"]}
+    return {
+        "Roles": {name: role for name, role in roles.items() if name not in linked},
+        "ServiceLinkedRoles": {name: roles[name] for name in linked},
+        "Policies": {
+            policy.arn: {
+                "AttachmentCount": policy.attachment_count,
+                "Versions": {v.version_id: json.loads(v.document) for v in policy.versions},
+                "Tags": {tag["Key"]: tag["Value"] for tag in policy.get_tags()},
+            }
+            for policy in iam.managed_policies.values()
+            if not policy.arn.startswith(_AWS_POLICY)
+        },
+        "Users": {user.name: {} for user in iam.users.values()},
+        "Groups": {group.name: {} for group in iam.groups.values()},
+        "InstanceProfiles": {
+            profile.name: sorted(role.name for role in profile.roles)
+            for profile in iam.instance_profiles.values()
+        },
+        "OpenIdProviders": {arn: {} for arn in iam.open_id_providers},
+    }

@@ -1,0 +1,79 @@
+"""Our services inside moto: backend classes are swapped and URL tables extended, nothing patched.
+
+A service module of this package offers:
+
+- ``install() -> None``: put its classes into moto's tables with ``backend`` and ``routes``;
+- ``inventory(account, region) -> dict[str, Any]``: everything that exists, JSON-able and in a
+  stable order, by kind (``Stack.inventory`` merges them);
+
+What the account holds from the start is made by the backends' ``__init__``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+SERVICES = ("ec2", "iam", "s3", "quotas", "eks", "hyperpod")
+
+_installed: list[ModuleType] = []
+
+
+def install() -> list[ModuleType]:
+    """Plug every service in, once per process; must run before moto's first request."""
+    if not _installed:
+        for name in SERVICES:
+            try:
+                _installed.append(importlib.import_module(f"{__package__}.{name}"))
+            except ModuleNotFoundError:
+                continue
+        for module in _installed:
+            module.install()
+    return _installed
+
+
+def reset() -> None:
+    """Empty every moto backend that was used; they are made anew when next asked for.
+
+    Unlike moto's own reset this does not build each backend again at once.
+    """
+    from moto.core.base_backend import BackendDict, BaseBackend  # noqa: PLC0415  moto is slow
+    from moto.core.model_instances import reset_model_data  # noqa: PLC0415
+
+    used: list[Any] = BackendDict._instances  # type: ignore[misc]  # moto's generic
+    for backends in used:
+        for account in backends.values():
+            for one in account.values():
+                if type(one).reset is not BaseBackend.reset:
+                    one.reset()
+            account.clear()
+    reset_model_data()
+
+
+def backend(backends: Any, cls: type) -> None:
+    """Make moto build this service's backends from ``cls`` (``moto.<service>.models`` dict)."""
+    backends.backend = cls
+
+
+def routes(urls: ModuleType, service: str, dispatch: Callable[..., Any]) -> None:
+    """Send every REST operation of a service, as botocore's model knows them, to ``dispatch``.
+
+    The path members of ARNs arrive with their slashes decoded, so those take everything.
+    """
+    from moto.core.utils import get_service_model  # noqa: PLC0415  moto is slow to load
+
+    def member(match: re.Match[str]) -> str:
+        return f"(?P<{match[1]}>{'.+' if match[1].endswith('Arn') else '[^/]+'})"
+
+    model = get_service_model(service)
+    for name in model.operation_names:
+        uri = model.operation_model(name).http["requestUri"].split("?")[0]
+        urls.url_paths["{0}" + re.sub(r"\{(\w+)\+?\}", member, uri) + "$"] = dispatch
+
+
+def url_module(service: str) -> Any:
+    """Return the property by which a backend class outside moto names its URL table."""
+    return property(lambda self: importlib.import_module(f"moto.{service}.urls"))

@@ -1,0 +1,83 @@
+"""S3 whose new buckets are private, encrypted and owner-enforced, as AWS makes them since 2023."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from moto.s3.models import FakeBucket, FakeDeleteMarker, PublicAccessBlock, S3Backend, s3_backends
+
+from hyperpod_eks.local.aws import plugin
+
+
+def _encryption() -> dict[str, Any]:
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    return {"Rule": {**rule, "BucketKeyEnabled": "false"}}
+
+
+class Bucket(FakeBucket):
+    """moto's bucket, whose policy's TLS conditions hold: moto knows no conditions at all."""
+
+    def get_permission(self, action: str, resource: str) -> Any:
+        """Judge a call as one that came over TLS: what is denied only to plain HTTP is allowed."""
+        policy = json.loads(self.policy) if self.policy else {"Statement": []}
+        plain = {"Bool": {"aws:SecureTransport": "false"}}
+        left = [each for each in policy["Statement"] if each.get("Condition") != plain]
+        whole, self.policy = self.policy, json.dumps({**policy, "Statement": left}).encode()
+        try:
+            return super().get_permission(action, resource)
+        finally:
+            self.policy = whole
+
+
+class Backend(S3Backend):
+    """moto's S3 with the settings of a new bucket."""
+
+    _url_module = plugin.url_module("s3")
+
+    def create_bucket(self, *args: Any, **kwargs: Any) -> FakeBucket:
+        """Give the bucket SSE-S3, a full public access block and BucketOwnerEnforced."""
+        bucket = super().create_bucket(*args, **kwargs)
+        bucket.__class__ = Bucket
+        bucket.encryption = _encryption()
+        bucket.public_access_block = PublicAccessBlock("true", "true", "true", "true")
+        bucket.ownership_rule = "BucketOwnerEnforced"  # type: ignore[assignment]  # moto's own type is wrong
+        return bucket
+
+    def delete_bucket_encryption(self, bucket_name: str) -> None:
+        """Go back to SSE-S3: a bucket is never without."""
+        self.get_bucket(bucket_name).encryption = _encryption()
+
+
+def install() -> None:
+    """Swap moto's S3 backend for ours."""
+    plugin.backend(s3_backends, Backend)
+
+
+def inventory(account: str, region: str) -> dict[str, Any]:
+    """Return every bucket with its settings and object versions; ``region`` does not matter."""
+    s3 = s3_backends[account]["aws"]
+    return {
+        bucket.name: {
+            "Region": bucket.region_name,
+            "Encryption": bucket.encryption,
+            "PublicAccessBlock": bucket.public_access_block
+            and bucket.public_access_block.to_config_dict(),
+            "Ownership": bucket.ownership_rule,
+            "Versioning": bucket.versioning_status,
+            "Policy": bucket.policy and bucket.policy.decode(),
+            "Tags": s3.tagger.get_tag_dict_for_resource(bucket.arn),
+            "Uploads": sorted(bucket.multiparts),
+            "Objects": {
+                name: [_version(version) for version in versions]
+                for name, versions in sorted(bucket.keys.lists())
+            },
+        }
+        for bucket in s3.buckets.values()
+    }
+
+
+def _version(version: Any) -> str:
+    if isinstance(version, FakeDeleteMarker):
+        return f"{version.version_id} deleted"
+    return f"{version.version_id} {version.etag} {version.size}"

@@ -1,0 +1,193 @@
+"""The AWS endpoint: moto's WSGI application behind one lock, with faults and a call log."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import parse_qs, unquote
+from xml.sax.saxutils import escape
+
+from moto.core.request import Request
+from moto.core.routing import get_service_router
+from moto.core.utils import get_service_model
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.exceptions import HTTPException
+from werkzeug.serving import make_server
+
+from hyperpod_eks.local.aws.plugin import install
+from hyperpod_eks.local.aws.sim import Call, Fault, Sim, is_read
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+#: Services whose name in a signature is not their name in boto3.
+_SIGNED_AS = {"servicequotas": "service-quotas"}
+
+_XML_ERRORS = {
+    "ec2": "<Response><Errors><Error>{error}</Error></Errors>"
+    "<RequestID>local</RequestID></Response>",
+    "query": "<ErrorResponse><Error><Type>Sender</Type>{error}</Error>"
+    "<RequestId>local</RequestId></ErrorResponse>",
+    "rest-xml": "<Error>{error}<RequestId>local</RequestId></Error>",
+}
+
+
+class Aws:
+    """The WSGI application: every call is logged, may go wrong as ordered, and is moto's then."""
+
+    def __init__(self, sim: Sim) -> None:
+        install()
+        self._sim = sim
+        self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        """Answer one request of an AWS client (PEP 3333)."""
+        sim = self._sim
+        service, operation, dry = identify(environ)
+
+        def record(status: int) -> None:
+            mutating = not (dry or is_read(operation))
+            sim.calls.append(Call(service, operation, status, mutating, sim.clock.elapsed()))
+
+        with sim.clock.lock:
+            fault = sim.fault(service, operation)
+        if fault is not None and fault.kind == "delay":
+            time.sleep(fault.seconds)
+        if fault is not None and fault.kind == "reset":
+            record(0)
+            _hang_up(environ)
+        if fault is not None and fault.kind == "error":
+            answer = error(environ, service, fault)
+        else:
+            with sim.clock.lock:
+                answer = self._forward(environ, service, operation)
+        record(answer.status)
+        if fault is not None and fault.kind == "lost":
+            _hang_up(environ)
+        start(answer.reason, answer.headers)
+        return [answer.body]
+
+    def _forward(self, environ: WSGIEnvironment, service: str, operation: str) -> _Answer:
+        begun: list[Any] = []
+
+        def begin(status: str, headers: list[tuple[str, str]], exc: Any = None) -> Any:
+            begun[:] = [status, headers]
+
+        try:
+            body = b"".join(self._moto(environ, begin))
+        except Exception as problem:
+            log.exception("%s %s failed inside the local stack", service, operation)
+            status, code = 500, "InternalFailure"
+            if isinstance(problem, NotImplementedError | ModuleNotFoundError):
+                # a status that clients do not retry: waiting would not help
+                status, code = 501, "NotImplemented"
+            text = f"the local stack does not do {service}:{operation}: {problem!r}"
+            return error(environ, service, Fault(service, code=code, status=status, message=text))
+        return _Answer(begun[0], begun[1], body)
+
+
+class _Answer:
+    def __init__(self, reason: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.reason, self.headers, self.body = reason, headers, body
+        self.status = int(reason[:3])
+
+
+def identify(environ: WSGIEnvironment) -> tuple[str, str, bool]:
+    """Return the request's service (boto3's name), operation, and whether it is an EC2 dry run.
+
+    An unknown service or operation is an empty string. The request body stays readable.
+    """
+    authorization = environ.get("HTTP_AUTHORIZATION", "") or unquote(environ["QUERY_STRING"])
+    scope = re.search(r"Credential=[^/]+/\d+/[^/]*/([^/]+)/", authorization)
+    service = _SIGNED_AS.get(scope[1], scope[1]) if scope else ""
+    if target := environ.get("HTTP_X_AMZ_TARGET"):
+        return service, target.split(".")[-1], False
+    query = environ["QUERY_STRING"]
+    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        query = body.decode()
+    form = parse_qs(query)
+    if "Action" in form:
+        return service, form["Action"][0], form.get("DryRun") == ["true"]
+    try:
+        operation, _ = get_service_router(service).match(Request(dict(environ)))
+    except (HTTPException, LookupError, ValueError):
+        return service, "", False
+    return service, operation.name, False
+
+
+def error(environ: WSGIEnvironment, service: str, fault: Fault) -> _Answer:
+    """Write an error as the service itself would, by its protocol in botocore's model."""
+    try:
+        protocol = str(get_service_model(service).protocol)
+    except Exception:  # noqa: BLE001  whatever botocore says of a service that does not exist
+        protocol = "json"
+    headers = [("x-amzn-RequestId", "local")]
+    if protocol in _XML_ERRORS:
+        inner = f"<Code>{escape(fault.code)}</Code><Message>{escape(fault.message)}</Message>"
+        text = _XML_ERRORS[protocol].format(error=inner)
+        headers.append(("Content-Type", "text/xml"))
+    else:
+        text = json.dumps({"__type": fault.code, "message": fault.message})
+        headers.append(("Content-Type", f"application/x-amz-{protocol}-1.1"))
+        headers.append(("x-amzn-ErrorType", fault.code))
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else text.encode()
+    headers.append(("Content-Length", str(len(body))))
+    return _Answer(f"{fault.status} Error", headers, body)
+
+
+def _hang_up(environ: WSGIEnvironment) -> NoReturn:
+    """Close the connection without an answer; werkzeug takes the exception as a lost client."""
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError
+
+
+class _Handler(MotoRequestHandler):
+    disable_nagle_algorithm = True
+
+    def log(self, *_: Any) -> None:
+        """Stay silent: the call log says it all."""
+
+
+class Server:
+    """A WSGI application on a loopback port, served by a thread per connection.
+
+    Port 0 takes a free one; OSError when the port is taken.
+    """
+
+    def __init__(self, app: WSGIApplication, port: int = 0) -> None:
+        # bound here, because werkzeug exits the process when it cannot bind
+        with socket.create_server(("127.0.0.1", port)) as bound:
+            self._httpd = make_server(
+                "127.0.0.1",
+                bound.getsockname()[1],
+                app,
+                threaded=True,
+                request_handler=_Handler,
+                fd=bound.fileno(),
+            )
+        self.url = f"http://127.0.0.1:{self._httpd.port}"
+        self._thread = threading.Thread(
+            target=self._httpd.serve_forever, args=(0.05,), daemon=True, name="local-aws"
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the port and wait for the listening thread."""
+        self._httpd.shutdown()
+        self._thread.join()
+        self._httpd.server_close()

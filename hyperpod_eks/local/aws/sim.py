@@ -1,0 +1,284 @@
+"""What the simulated account knows besides moto: time, delays, faults, quotas, identities."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from hyperpod_eks.local.clock import Clock
+
+if TYPE_CHECKING:
+    from hyperpod_eks.local.kubernetes import Cluster
+    from hyperpod_eks.local.tls import Pki
+
+ACCOUNT = "123456789012"
+#: The credentials of the local account; they open nothing anywhere else.
+ACCESS_KEY = "ASIALOCALSTACK000000"
+SECRET_KEY = "local"
+#: Who those credentials are: a session of a role whose path its session ARN does not show.
+ADMIN_PATH = "/team/"
+ADMIN_ROLE = "Admin"
+ADMIN_SESSION = "local"
+ADMIN_ARN = f"arn:aws:iam::{ACCOUNT}:role{ADMIN_PATH}{ADMIN_ROLE}"
+
+_READS = re.compile(r"(Describe|List|Get|Head|Search|Simulate|Decode|AssumeRole|StartLiveTail)\w*")
+
+
+def is_read(operation: str) -> bool:
+    """Say whether an operation, by its name, changes nothing in the account."""
+    return _READS.fullmatch(operation) is not None
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Simulated seconds that each transition takes; the defaults take no time at all."""
+
+    iam: float = 0.0  # until other services see a new role
+    nat_create: float = 0.0
+    nat_delete: float = 0.0
+    eni_linger: float = 0.0  # a service's network interfaces outlive what used them
+    endpoint_create: float = 0.0
+    endpoint_delete: float = 0.0
+    eks_create: float = 0.0
+    eks_update: float = 0.0
+    eks_delete: float = 0.0
+    addon: float = 0.0
+    access_entry: float = 0.0  # until Kubernetes honours a new access entry
+    hyperpod_create: float = 0.0  # cluster-level resources, before any node
+    hyperpod_provision: float = 0.0  # from a node's request to its lifecycle script
+    hyperpod_lifecycle: float = 0.0
+    hyperpod_software: float = 0.0  # UpdateClusterSoftware, per batch
+    hyperpod_terminate: float = 0.0
+    hyperpod_delete: float = 0.0
+    deep_health: float = 0.0
+    node_ready: float = 0.0
+    pod_start: float = 0.0
+    controller: float = 0.0  # reaction of Kubernetes' own controllers
+
+    @classmethod
+    def instant(cls) -> Delays:
+        """Everything happens at once."""
+        return cls()
+
+    @classmethod
+    def real(cls) -> Delays:
+        """What AWS commonly takes: medians of public create and destroy logs."""
+        return cls(
+            iam=8,
+            nat_create=105,
+            nat_delete=58,
+            eni_linger=60,
+            endpoint_create=6,
+            endpoint_delete=6,
+            eks_create=620,
+            eks_update=300,
+            eks_delete=205,
+            addon=40,
+            access_entry=8,
+            hyperpod_create=240,
+            hyperpod_provision=390,
+            hyperpod_lifecycle=90,
+            hyperpod_software=900,
+            hyperpod_terminate=180,
+            hyperpod_delete=750,
+            deep_health=3600,
+            node_ready=30,
+            pod_start=10,
+            controller=1,
+        )
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong with matching calls, ``count`` times.
+
+    ``service`` and ``operation`` are regular expressions over the whole name
+    (``ec2``, ``Create.*``). By ``kind``:
+
+    - ``error``: the call is not carried out; it answers ``status``, ``code`` and ``message`` in
+      the service's own error format;
+    - ``lost``: the call takes effect and its answer is lost, the connection closes;
+    - ``reset``: the connection closes, the call is not carried out;
+    - ``delay``: the call is carried out ``seconds`` real seconds later;
+    - ``lag``: what a call of EC2 or IAM creates stays unseen by describes, for ``reads`` of them
+      and for ``seconds`` simulated seconds (eventual consistency).
+
+    Of the calls that match, a share of ``rate`` is hit.
+    """
+
+    service: str
+    operation: str = ".*"
+    code: str = "ThrottlingException"
+    status: int = 400
+    message: str = "Rate exceeded"
+    count: int = 1
+    rate: float = 1.0
+    kind: Literal["error", "lost", "reset", "delay", "lag"] = "error"
+    seconds: float = 0.0
+    reads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("error", "lost", "reset", "delay", "lag"):
+            raise ValueError(f"no such kind of fault: {self.kind}")
+
+    def matches(self, service: str, operation: str) -> bool:
+        """Say whether the call is one of those that this fault is about."""
+        return (
+            self.count > 0
+            and re.fullmatch(self.service, service) is not None
+            and re.fullmatch(self.operation, operation) is not None
+        )
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that reached the endpoint; ``status`` 0 says that it was not carried out."""
+
+    service: str
+    operation: str
+    status: int
+    mutating: bool
+    at: float
+
+
+@dataclass
+class Unseen:
+    """A new resource that describes leave out, for ``reads`` of them and until ``until``."""
+
+    store: str
+    key: str
+    reads: int
+    until: float
+
+
+@dataclass
+class Sim:
+    """The account's own state, beside the moto backends."""
+
+    clock: Clock
+    delays: Delays = field(default_factory=Delays)
+    region: str = "us-west-2"
+    faults: list[Fault] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    #: The Kubernetes endpoints of live EKS clusters, by cluster ARN.
+    clusters: dict[str, Cluster] = field(default_factory=dict)
+    #: Quotas that a test changed, by service code and quota name.
+    quotas: dict[tuple[str, str], float] = field(default_factory=dict)
+    #: Actions that SimulatePrincipalPolicy answers with implicitDeny.
+    denied: set[str] = field(default_factory=set)
+    #: What was created under a fault of kind ``lag`` and is not to be seen yet.
+    unseen: list[Unseen] = field(default_factory=list)
+    roles_at: dict[str, float] = field(default_factory=dict)
+    _random: random.Random = field(
+        default_factory=lambda: random.Random(0)  # noqa: S311  it picks faults, not secrets
+    )
+
+    @cached_property
+    def pki(self) -> Pki:
+        """The certificate authority of every Kubernetes endpoint, made when first needed."""
+        from hyperpod_eks.local.tls import make_pki  # noqa: PLC0415  cryptography is slow to load
+
+        return make_pki()
+
+    def fault(self, service: str, operation: str, *, lag: bool = False) -> Fault | None:
+        """Take the first fault that hits this call, using up one of its count.
+
+        Those of kind ``lag`` are asked for by the services, the others by the server.
+        """
+        for fault in self.faults:
+            fits = (fault.kind == "lag") is lag and fault.matches(service, operation)
+            if fits and self._random.random() < fault.rate:
+                fault.count -= 1
+                return fault
+        return None
+
+    def role_created(self, arn: str) -> None:
+        """Start the delay after which other services see the role."""
+        self.roles_at[arn] = self.clock.elapsed()
+
+    def role_deleted(self, arn: str) -> None:
+        """Forget the role."""
+        self.roles_at.pop(arn, None)
+
+    def role_visible(self, arn: str) -> bool:
+        """Say whether a role exists and has spread to the services that would assume it."""
+        at = self.roles_at.get(arn)
+        return at is not None and self.clock.elapsed() - at >= self.delays.iam
+
+    def quota(self, service: str, name: str) -> float:
+        """Return a limit of the account, as ``quota("vpc", "VPCs per Region")``; else KeyError."""
+        if (changed := self.quotas.get((service, name))) is not None:
+            return changed
+        from hyperpod_eks.local.aws.quotas import limits  # noqa: PLC0415  it imports this module
+
+        return limits()[service][name]
+
+    def set_quota(self, service: str, name: str, value: float) -> None:
+        """Change one limit until the next reset; KeyError when there is no such quota."""
+        self.quota(service, name)
+        self.quotas[service, name] = value
+
+    def stop_kubernetes(self, arn: str) -> None:
+        """Stop the Kubernetes endpoint of an EKS cluster, if there is one."""
+        if (cluster := self.clusters.pop(arn, None)) is not None:
+            cluster.stop()
+
+    def reset(self) -> None:
+        """Forget everything but the clock's time and the delays."""
+        self.clock.clear()
+        for arn in list(self.clusters):
+            self.stop_kubernetes(arn)
+        self.roles_at.clear()
+        self.quotas.clear()
+        self.denied.clear()
+        self.unseen.clear()
+        self.faults.clear()
+        self.calls.clear()
+        self._random.seed(0)
+
+
+def principal_of(access_key: str) -> str:
+    """Return the ARN of the IAM role or user behind an access key, as EKS access entries name it.
+
+    A session counts as its role, path included. A key that nobody was given counts as the
+    default credentials.
+    """
+    from moto.iam.models import iam_backends  # noqa: PLC0415  moto is slow to load
+    from moto.sts.models import sts_backends  # noqa: PLC0415
+
+    if session := sts_backends[ACCOUNT]["aws"].get_assumed_role_from_access_key(access_key):
+        return str(session.role_arn)
+    if user := iam_backends[ACCOUNT]["aws"].get_user_from_access_key_id(access_key):
+        return str(user.arn)
+    return ADMIN_ARN
+
+
+_current: list[Sim] = []
+
+
+def current() -> Sim:
+    """Return the state of the one stack that lives in this process."""
+    if not _current:
+        raise RuntimeError("no local stack is running in this process")
+    return _current[-1]
+
+
+def use(sim: Sim | None) -> None:
+    """Make ``sim`` the current state, or none; RuntimeError when another one is.
+
+    moto keeps its backends in module globals, so there can be only one at a time.
+    """
+    if sim is not None and _current:
+        raise RuntimeError("this process has a local stack already; stop that one first")
+    _current[:] = [] if sim is None else [sim]
+
+
+def delays_from(changes: dict[str, float], base: Delays) -> Delays:
+    """Return ``base`` with some transitions changed; ValueError names one that does not exist."""
+    known = {f.name for f in fields(Delays)}
+    if unknown := sorted(set(changes) - known):
+        raise ValueError(f"no such delay: {', '.join(unknown)}; choose from {sorted(known)}")
+    return replace(base, **{name: float(seconds) for name, seconds in changes.items()})

@@ -1,0 +1,105 @@
+"""The remote control of a running stack, under ``/_stack/`` on the AWS endpoint's port.
+
+All bodies are JSON. ``GET``:
+
+- ``health``: ``{"status", "pid", "speed", "region", "elapsed"}``, elapsed in simulated seconds;
+- ``calls``: the call log, oldest first: ``[{"service", "operation", "status", "mutating", "at"}]``;
+- ``inventory``: everything that exists in the account (``Stack.inventory``);
+- ``faults``: what is still to go wrong.
+
+``POST``:
+
+- ``faults``: a list of faults (the fields of ``Fault``) that takes the place of the current one;
+- ``delays``: ``{name: simulated seconds}``, the fields of ``Delays`` to change;
+- ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
+- ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
+- ``advance``: ``{"seconds"}``, move simulated time forward;
+- ``reset``: back to an empty account;
+- ``stop``: end the stack.
+
+A refused request answers 400 and ``{"error"}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from hyperpod_eks.local.aws.sim import Fault, delays_from
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from hyperpod_eks.local.stack import Stack
+
+PREFIX = "/_stack/"
+
+
+class Control:
+    """The WSGI application of the remote control."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        status, answer = "200 OK", None
+        name = environ["PATH_INFO"].removeprefix(PREFIX)
+        try:
+            if environ["REQUEST_METHOD"] == "GET":
+                answer = self._get(name)
+            else:
+                answer = self._post(name, json.loads(environ["wsgi.input"].read(size) or b"null"))
+        except (LookupError, TypeError, ValueError) as problem:
+            status, answer = "400 Bad Request", {"error": str(problem)}
+        body = json.dumps(answer).encode()
+        start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    def _get(self, name: str) -> Any:
+        stack = self._stack
+        match name:
+            case "health":
+                return {
+                    "status": "ok",
+                    "pid": os.getpid(),
+                    "speed": stack.clock.speed,
+                    "region": stack.region,
+                    "elapsed": stack.clock.elapsed(),
+                }
+            case "calls":
+                return [dataclasses.asdict(call) for call in list(stack.calls)]
+            case "faults":
+                return [dataclasses.asdict(fault) for fault in list(stack.faults)]
+            case "inventory":
+                return stack.inventory()
+        raise ValueError(f"no such page: GET {PREFIX}{name}")
+
+    def _post(self, name: str, body: Any) -> Any:
+        stack, sim = self._stack, self._stack.sim
+        match name:
+            case "faults":
+                stack.faults[:] = [Fault(**fault) for fault in body]
+            case "delays":
+                sim.delays = delays_from(body, sim.delays)
+                return dataclasses.asdict(sim.delays)
+            case "quotas":
+                for quota in body:
+                    sim.set_quota(quota["service"], quota["name"], float(quota["value"]))
+            case "denied":
+                sim.denied = set(body)
+            case "advance":
+                stack.clock.advance(float(body["seconds"]))
+            case "reset":
+                stack.reset()
+            case "stop":
+                # the answer must leave before the server goes
+                threading.Timer(0.1, stack.stop).start()
+            case _:
+                raise ValueError(f"no such page: POST {PREFIX}{name}")
+        return {}

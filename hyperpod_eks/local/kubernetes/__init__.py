@@ -1,0 +1,8 @@
+"""A Kubernetes API server small enough to embed, which real clients take for a real one."""
+
+from .api import Fault, Identity
+from .clock import INSTANT, Clock, Delays
+from .cluster import Cluster
+from .errors import ApiError
+
+__all__ = ["INSTANT", "ApiError", "Clock", "Cluster", "Delays", "Fault", "Identity"]

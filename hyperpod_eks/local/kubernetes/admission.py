@@ -1,0 +1,239 @@
+"""What an object must be, and what it gets without asking: the rules and defaults of its kind."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from typing import Any
+
+from . import schema
+from .errors import Cause, bad_request, invalid
+from .objects import Obj, clone, dig
+from .resources import Resource
+
+# --- rules ---------------------------------------------------------------------------------------
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_LABEL_RULE = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and "
+    "must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used "
+    f"for validation is '{_LABEL}')"
+)
+_SUBDOMAIN_RULE = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
+    "'.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used "
+    rf"for validation is '{_LABEL}(\.{_LABEL})*')"
+)
+_WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet")
+_IMMUTABLE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "Deployment": (("spec", "selector"),),
+    "DaemonSet": (("spec", "selector"),),
+    "StatefulSet": (("spec", "selector"), ("spec", "serviceName")),
+    "ReplicaSet": (("spec", "selector"),),
+    "Job": (("spec", "selector"), ("spec", "template")),
+    "RoleBinding": (("roleRef",),),
+    "ClusterRoleBinding": (("roleRef",),),
+    "Secret": (("type",),),
+}
+
+
+def check(resource: Resource, obj: Obj, namespace: str, live: Obj | None, *, strict: bool) -> None:
+    """Refuse an object that is to be stored at `resource` in `namespace`, in place of `live`.
+
+    Raises ApiError 400 if the object is of another kind or place (or has unknown fields, when
+    `strict`), 422 if its name or fields break a rule.
+    """
+    kind, version = obj["kind"], obj["apiVersion"].rpartition("/")[2]
+    if (kind, obj["apiVersion"]) != (resource.kind, resource.group_version):
+        here = f"{resource.group or 'core'}.{resource.kind}"
+        raise bad_request(
+            f'{kind} in version "{version}" cannot be handled as a {resource.kind}: converting '
+            f"({version}.{kind}) to ({here}): unknown conversion"
+        )
+    if strict and (unknown := schema.unknown_fields(resource, obj)):
+        raise bad_request(
+            f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: '
+            + ", ".join(unknown)
+        )
+    if resource.namespaced and obj["metadata"].get("namespace", namespace) != namespace:
+        raise bad_request(
+            f"the namespace of the provided object does not match the namespace sent on the "
+            f"request ({obj['metadata']['namespace']} is not {namespace})"
+        )
+    if causes := [*_name_causes(resource, obj), *_field_causes(obj, live)]:
+        raise invalid(resource.group, kind, obj["metadata"].get("name", ""), causes)
+
+
+def _name_causes(resource: Resource, obj: Obj) -> list[Cause]:
+    name = obj["metadata"].get("name")
+    if not name:
+        message = "Required value: name or generateName is required"
+        return [Cause("metadata.name", message, "FieldValueRequired")]
+    if resource.group == "rbac.authorization.k8s.io":  # system:node and the like
+        return []
+    pattern, rule = _SUBDOMAIN, _SUBDOMAIN_RULE
+    if resource.kind in ("Namespace", "Service"):
+        pattern, rule = _LABEL, _LABEL_RULE
+    if re.fullmatch(pattern, name) and len(name) <= 253:
+        return []
+    return [Cause("metadata.name", f'Invalid value: "{name}": {rule}')]
+
+
+def _field_causes(obj: Obj, live: Obj | None) -> list[Cause]:
+    causes = []
+    if obj["kind"] in _WORKLOADS:
+        wanted = dig(obj, "spec", "selector", "matchLabels") or {}
+        found = dig(obj, "spec", "template", "metadata", "labels") or {}
+        if not wanted.items() <= found.items():
+            message = f"Invalid value: {_json(found)}: `selector` does not match template `labels`"
+            causes.append(Cause("spec.template.metadata.labels", message))
+    for path in _IMMUTABLE.get(obj["kind"], ()) if live else ():
+        before, now = dig(live, *path), dig(obj, *path)
+        if before is not None and before != now:
+            message = f"Invalid value: {_json(now)}: field is immutable"
+            causes.append(Cause(".".join(path), message))
+    return causes
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+# --- defaults ------------------------------------------------------------------------------------
+
+_GENERATIONS = {
+    *(*_WORKLOADS, "CustomResourceDefinition", "Ingress", "NetworkPolicy", "PodDisruptionBudget"),
+    *("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "CronJob", "Job"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+}
+_POD: Obj = {
+    "restartPolicy": "Always",
+    "terminationGracePeriodSeconds": 30,
+    "dnsPolicy": "ClusterFirst",
+    "securityContext": {},
+    "schedulerName": "default-scheduler",
+}
+_CONTAINER: Obj = {
+    "resources": {},
+    "terminationMessagePath": "/dev/termination-log",
+    "terminationMessagePolicy": "File",
+}
+_NODE_INFO = (
+    *("machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion"),
+    *("kubeletVersion", "kubeProxyVersion", "operatingSystem", "architecture"),
+)
+NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+DEFAULTS: dict[str, Obj] = {
+    "CustomResourceDefinition": {"spec": {"conversion": {"strategy": "None"}}},
+    "DaemonSet": {
+        "spec": {
+            "revisionHistoryLimit": 10,
+            "updateStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0},
+            },
+        }
+    },
+    "Deployment": {
+        "spec": {
+            "replicas": 1,
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"},
+            },
+            "revisionHistoryLimit": 10,
+            "progressDeadlineSeconds": 600,
+        }
+    },
+    "Namespace": {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}},
+    "Node": {
+        "status": {
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+            "nodeInfo": dict.fromkeys(_NODE_INFO, ""),
+        }
+    },
+    "Pod": {"status": {"phase": "Pending"}},
+    "Secret": {"type": "Opaque"},
+    "Service": {"spec": {"type": "ClusterIP", "sessionAffinity": "None"}},
+}
+
+
+def has_generation(resource: Resource) -> bool:
+    """Whether the kind counts the changes of its specification in `metadata.generation`."""
+    return bool(resource.definition) or resource.kind in _GENERATIONS
+
+
+def fill(resource: Resource, obj: Obj, *, new: bool) -> Obj:
+    """A copy of `obj` with the defaults of its kind; `new` if it is being created."""
+    obj = clone(obj)
+    if new and resource.subresources and resource.kind != "Node":
+        obj.pop("status", None)  # only controllers say how things stand
+    _set_defaults(obj, DEFAULTS.get(obj["kind"], {}))
+    match obj["kind"]:
+        case "Secret":
+            for key, text in obj.pop("stringData", {}).items():
+                encoded = base64.b64encode(text.encode()).decode()
+                obj.setdefault("data", {})[key] = encoded
+        case "Namespace":
+            name = obj["metadata"]["name"]
+            obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = name
+        case "Node" if new and NOT_READY not in (dig(obj, "spec", "taints") or []):
+            taints = obj.setdefault("spec", {}).setdefault("taints", [])
+            taints.append(NOT_READY)
+        case "Pod":
+            _fill_pod(obj["spec"])
+        case "Service":
+            _fill_service(obj)
+        case "CustomResourceDefinition":
+            _fill_definition(obj, new=new)
+    if (template := dig(obj, "spec", "template", "spec")) and not resource.definition:
+        _fill_pod(template)
+    if resource.subresources and resource.kind in _WORKLOADS:
+        obj.setdefault("status", {})
+    return obj
+
+
+def _set_defaults(obj: Obj, defaults: Obj) -> None:
+    for name, value in defaults.items():
+        if isinstance(value, dict) and isinstance(obj.get(name), dict):
+            _set_defaults(obj[name], value)
+        else:
+            obj.setdefault(name, clone(value))
+
+
+def _fill_pod(spec: Obj) -> None:
+    _set_defaults(spec, _POD)
+    for container in [*spec.get("containers", ()), *spec.get("initContainers", ())]:
+        _set_defaults(container, _CONTAINER)
+        tag = container.get("image", "").rpartition("/")[2].partition(":")[2]
+        container.setdefault(
+            "imagePullPolicy", "Always" if tag in ("", "latest") else "IfNotPresent"
+        )
+        for port in container.get("ports", ()):
+            port.setdefault("protocol", "TCP")
+
+
+def _fill_service(service: Obj) -> None:
+    spec = service.setdefault("spec", {})
+    for port in spec.get("ports", ()):
+        _set_defaults(port, {"protocol": "TCP", "targetPort": port["port"]})
+    if spec.get("type") != "ExternalName":
+        # Some address of the range that EKS uses; the same one for the same name, always.
+        key = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
+        digest = hashlib.sha256(key.encode()).digest()
+        spec.setdefault("clusterIP", f"10.100.{digest[0]}.{digest[1]}")
+
+
+def _fill_definition(definition: Obj, *, new: bool) -> None:
+    names, versions = definition["spec"]["names"], definition["spec"]["versions"]
+    names.setdefault("singular", names["kind"].lower())
+    names.setdefault("listKind", f"{names['kind']}List")
+    if new:
+        definition["status"] = {
+            "conditions": None,
+            "acceptedNames": {"plural": "", "kind": ""},
+            "storedVersions": [v["name"] for v in versions if v.get("storage")],
+        }

@@ -1,0 +1,435 @@
+"""One request in, one answer out: what the server says, apart from how it is transported."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import yaml
+
+from . import discovery, errors, protobuf, table
+from .errors import ApiError
+from .objects import Obj
+from .resources import REVIEWS, Resource
+from .selection import predicate
+from .store import Store, Write
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it exists
+_PATCHES = {
+    "application/json-patch+json": "json",
+    "application/merge-patch+json": "merge",
+    "application/strategic-merge-patch+json": "strategic",
+    "application/apply-patch+yaml": "apply",
+}
+_PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
+_MAX_WATCH = 1800.0  # seconds
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a token belongs to, and whether that user may do everything or nothing."""
+
+    username: str
+    groups: tuple[str, ...] = ("system:authenticated",)
+    allowed: bool = True
+
+
+@dataclass
+class Fault:
+    """An error for the next `times` requests whose method and path match: regular expressions.
+
+    `path` is searched in the path with its query, `method` must match whole.
+    """
+
+    status: int
+    reason: str
+    message: str
+    method: str = ".*"
+    path: str = ""
+    times: int = 1
+
+    def hits(self, method: str, path: str) -> bool:
+        """Whether this request fails; uses up one of `times`."""
+        hit = self.times > 0 and re.fullmatch(self.method, method) and re.search(self.path, path)
+        self.times -= bool(hit)
+        return bool(hit)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request; header names are case-insensitive, as in `email.message.Message`."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The path without query and without a slash at its end (the Python client sends one)."""
+        return urlsplit(self.target).path.rstrip("/") or "/"
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The last value of every query parameter."""
+        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+
+    def accepts(self, what: str) -> bool:
+        """Whether the Accept header mentions this."""
+        return what in self.headers.get("Accept", "").replace(" ", "")
+
+    def content_type(self) -> str:
+        """The media type of the body."""
+        return self.headers.get("Content-Type", "application/json").partition(";")[0]
+
+    def content(self) -> Any:
+        """The body as data, None if empty. Raises ApiError 400 or 415."""
+        if not self.body:
+            return None
+        kind = self.content_type()
+        try:
+            if kind == protobuf.MEDIA_TYPE:
+                return protobuf.decode(self.body)
+            if kind.endswith("yaml") and not self.body.startswith(b"{"):
+                return yaml.load(self.body, _LOADER)  # noqa: S506 - a safe loader
+            if kind in ("application/json", "application/yaml", *_PATCHES):
+                return json.loads(self.body)
+        except (ValueError, yaml.YAMLError) as error:
+            raise errors.bad_request(f"the object provided is unrecognized: {error}") from None
+        message = "415: Unsupported Media Type"
+        raise ApiError(415, "UnsupportedMediaType", message, {})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back: a status, and JSON data or text; or a stream of JSON documents."""
+
+    status: int
+    content: Any = None
+    content_type: str = "application/json"
+    stream: Iterator[Obj | None] | None = None
+    """Documents as they come; None means that nothing happened and the client may have gone."""
+
+    def encoded(self) -> bytes:
+        """The body."""
+        if isinstance(self.content, str):
+            return self.content.encode()
+        return json.dumps(self.content, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a path below a group version points at; name and sub-resource may be ""."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+
+
+class Api:
+    """The API of one cluster: who may ask, what exists, and the verbs."""
+
+    def __init__(
+        self, store: Store, version: str, authenticate: Callable[[str], Identity | None]
+    ) -> None:
+        self.faults: list[Fault] = []
+        self._store = store
+        self._version = discovery.version_document(version)
+        self._authenticate = authenticate
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a request; refusals are answers, too."""
+        try:
+            return self._answer(request)
+        except ApiError as error:
+            return Answer(error.code, error.document())
+
+    def _answer(self, request: Request) -> Answer:
+        for fault in self.faults:
+            if fault.hits(request.method, request.target):
+                raise ApiError(fault.status, fault.reason, fault.message)
+        path = request.path
+        if path in _PUBLIC:
+            return Answer(200, self._version) if path == "/version" else _text(200, "ok")
+        user = self._user(request)
+        if request.method == "GET" and (found := self._describe(request)):
+            return found
+        target = self._target(path)
+        if target is None:
+            return _text(404, "404 page not found\n")
+        if target.resource.kind in REVIEWS:
+            return _review(request, user)
+        if not user.allowed:
+            raise _forbidden(request, target, user)
+        return self._dispatch(request, target)
+
+    def _user(self, request: Request) -> Identity:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        user = self._authenticate(token.strip()) if scheme.lower() == "bearer" else None
+        if user is None:
+            raise ApiError(401, "Unauthorized", "Unauthorized")
+        return user
+
+    def _describe(self, request: Request) -> Answer | None:
+        """Discovery, which every authenticated user may read."""
+        aggregated = request.accepts("as=APIGroupDiscoveryList") and request.accepts("v=v2;")
+        found = discovery.answer(
+            self._store.registry,
+            request.path,
+            aggregated=aggregated,
+            version=self._version["gitVersion"],
+        )
+        if found is None:
+            return None
+        if found.get("kind") == "APIGroupDiscoveryList":
+            return Answer(200, found, discovery.AGGREGATED_TYPE)
+        return Answer(200, found)
+
+    def _target(self, path: str) -> _Target | None:
+        """Read a path. Raises ApiError 404 if its group version has no such resource."""
+        match [unquote(part) for part in path.strip("/").split("/")]:
+            case ["api", version, *rest] if rest:
+                group = ""
+            case ["apis", group, version, *rest] if rest:
+                pass
+            case _:
+                return None
+        namespace = ""
+        if rest[0] == "namespaces" and len(rest) > 2 and rest[2] != "status":
+            namespace, rest = rest[1], rest[2:]
+        plural, name, subresource, *more = (*rest, "", "")
+        registry = self._store.registry
+        resource = registry.find(group, version, plural)
+        if resource is None and version not in registry.versions().get(group, ()):
+            return None
+        known = resource and subresource in ("", *resource.subresources) and not any(more)
+        if not resource or not known:
+            raise errors.unknown_resource()
+        return _Target(resource, namespace, name, subresource)
+
+    def _dispatch(self, request: Request, target: _Target) -> Answer:
+        if request.method == "GET" and request.query.get("watch") in ("1", "true"):
+            return self._watch(request, target)
+        verbs = {
+            ("GET", False): self._list,
+            ("GET", True): self._get,
+            ("POST", False): self._create,
+            ("PUT", True): self._update,
+            ("PATCH", True): self._patch,
+            ("DELETE", False): self._delete_collection,
+            ("DELETE", True): self._delete,
+        }
+        verb = verbs.get((request.method, bool(target.name)))
+        if verb is None:
+            raise errors.not_allowed()
+        return verb(request, target)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def _get(self, request: Request, target: _Target) -> Answer:
+        obj = self._store.get(target.resource, target.namespace, target.name)
+        if target.subresource == "log":
+            return _text(200, f"(no output: {target.namespace}/{target.name} is simulated)\n")
+        if request.accepts("as=Table"):
+            version = obj["metadata"]["resourceVersion"]
+            return Answer(200, table.render(target.resource, [obj], self._now(), version))
+        return Answer(200, obj)
+
+    def _list(self, request: Request, target: _Target) -> Answer:
+        resource = target.resource
+        objects, version = self._selected(request, target)
+        if request.accepts("as=Table"):
+            return Answer(200, table.render(resource, objects, self._now(), version))
+        if not resource.definition:  # only the items of custom resources repeat their kind
+            skipped = ("kind", "apiVersion")
+            objects = [{k: v for k, v in o.items() if k not in skipped} for o in objects]
+        return Answer(200, _list_of(resource, objects, version))
+
+    def _selected(self, request: Request, target: _Target) -> tuple[list[Obj], str]:
+        query = request.query
+        selected = predicate(query.get("labelSelector", ""), query.get("fieldSelector", ""))
+        with self._store.lock:
+            objects = self._store.objects(target.resource, target.namespace)
+            version = str(self._store.version)
+        return [obj for obj in objects if selected(obj)], version
+
+    def _watch(self, request: Request, target: _Target) -> Answer:
+        as_table = request.accepts("as=Table")
+
+        def documents() -> Iterator[Obj | None]:
+            for event in self._changes(request, target):
+                if event and as_table and event["type"] not in ("BOOKMARK", "ERROR"):
+                    obj, version = event["object"], event["object"]["metadata"]["resourceVersion"]
+                    rendered = table.render(target.resource, [obj], self._now(), version)
+                    yield {**event, "object": rendered}
+                else:
+                    yield event
+
+        return Answer(200, stream=documents())
+
+    def _changes(self, request: Request, target: _Target) -> Iterator[Obj | None]:
+        """The watch events: what is there, unless the client knows; a bookmark; what happens."""
+        query, resource = request.query, target.resource
+        names = f"metadata.name={target.name}" if target.name else ""
+        fields = ",".join(filter(None, (query.get("fieldSelector", ""), names)))
+        selected = predicate(query.get("labelSelector", ""), fields)
+        since = query.get("resourceVersion", "")
+        initial = query.get("sendInitialEvents") == "true"
+        if initial or since in ("", "0"):
+            objects, since = self._selected(request, target)
+            for obj in filter(selected, objects):
+                yield {"type": "ADDED", "object": obj}
+        elif int(since) < self._store.oldest():
+            gone = ApiError(410, "Expired", f"too old resource version: {since}")
+            yield {"type": "ERROR", "object": gone.document()}
+            return
+        if initial:
+            metadata = {
+                "resourceVersion": since,
+                "annotations": {"k8s.io/initial-events-end": "true"},
+            }
+            kind = {"kind": resource.kind, "apiVersion": resource.group_version}
+            yield {"type": "BOOKMARK", "object": {**kind, "metadata": metadata}}
+
+        def seen(obj: Obj | None) -> bool:
+            here = obj is not None and target.namespace in ("", obj["metadata"].get("namespace"))
+            return here and obj is not None and selected(obj)
+
+        until = time.monotonic() + float(query.get("timeoutSeconds") or _MAX_WATCH)
+        for event in self._store.events(resource, int(since), until):
+            if event is None:
+                yield None
+                continue
+            before, after = seen(event.before), event.type != "DELETED" and seen(event.obj)
+            if after:
+                yield {"type": "MODIFIED" if before else "ADDED", "object": event.obj}
+            elif before:
+                yield {"type": "DELETED", "object": event.obj}
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def _create(self, request: Request, target: _Target) -> Answer:
+        self._needs_namespace(target)
+        body, how = request.content(), _write(request, target)
+        return Answer(201, self._store.create(target.resource, target.namespace, body, how))
+
+    def _update(self, request: Request, target: _Target) -> Answer:
+        body, how = request.content(), _write(request, target)
+        name = (body.get("metadata") or {}).get("name") if isinstance(body, dict) else None
+        if name != target.name:
+            raise errors.bad_request(
+                f"the name of the object ({name}) does not match the name on the URL "
+                f"({target.name})"
+            )
+        return Answer(200, self._store.update(target.resource, target.namespace, body, how))
+
+    def _patch(self, request: Request, target: _Target) -> Answer:
+        kind, body = _PATCHES.get(request.content_type()), request.content()
+        if kind is None or (kind == "strategic" and target.resource.definition):
+            raise ApiError(
+                415,
+                "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json-patch+json, application/merge-patch+json, "
+                "application/apply-patch+yaml",
+            )
+        if kind == "apply" and not request.query.get("fieldManager"):
+            cause = errors.Cause(
+                "fieldManager", "Required value: is required for apply patch", "FieldValueRequired"
+            )
+            raise errors.invalid("meta.k8s.io", "PatchOptions", "", [cause])
+        how = _write(request, target)
+        obj, created = self._store.patch(
+            target.resource, target.namespace, target.name, kind, body, how
+        )
+        return Answer(201 if created else 200, obj)
+
+    def _delete(self, request: Request, target: _Target) -> Answer:
+        resource, name = target.resource, target.name
+        obj, gone = self._store.delete(resource, target.namespace, name, _delete_options(request))
+        if not gone or resource.kind == "Pod":
+            return Answer(200, obj)
+        told = {**errors.details(resource, name), "uid": obj["metadata"]["uid"]}
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+        return Answer(200, {**status, "details": told})
+
+    def _delete_collection(self, request: Request, target: _Target) -> Answer:
+        options = _delete_options(request)
+        objects, version = self._selected(request, target)
+        for obj in objects:
+            metadata = obj["metadata"]
+            if self._store.find(target.resource, metadata.get("namespace", ""), metadata["name"]):
+                self._store.delete(
+                    target.resource, metadata.get("namespace", ""), metadata["name"], options
+                )
+        return Answer(200, _list_of(target.resource, objects, version))
+
+    def _needs_namespace(self, target: _Target) -> None:
+        if target.resource.namespaced and not target.namespace:
+            raise errors.not_allowed()
+
+    def _now(self) -> datetime:
+        return self._store.clock.now()
+
+
+def _text(status: int, text: str) -> Answer:
+    return Answer(status, text, "text/plain; charset=utf-8")
+
+
+def _list_of(resource: Resource, objects: list[Obj], version: str) -> Obj:
+    kind = {"kind": f"{resource.kind}List", "apiVersion": resource.group_version}
+    more = {"continue": ""} if resource.definition else {}
+    return {**kind, "metadata": {**more, "resourceVersion": version}, "items": objects}
+
+
+def _review(request: Request, user: Identity) -> Answer:
+    """Answer a question about the user, which every authenticated user may ask."""
+    if request.method != "POST":
+        raise errors.not_allowed()
+    body = request.content() or {}
+    status: Obj = {"userInfo": {"username": user.username, "groups": user.groups}}
+    if body.get("kind") == "SelfSubjectAccessReview":
+        status = {"allowed": user.allowed}
+    return Answer(201, {"metadata": {}, **body, "status": status})
+
+
+def _forbidden(request: Request, target: _Target, user: Identity) -> ApiError:
+    verb = _VERBS.get(request.method) or request.method.lower()
+    if not target.name:
+        verb = {"get": "list", "delete": "deletecollection"}.get(verb, verb)
+    resource, namespace = target.resource, target.namespace
+    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+    name = f' "{target.name}"' if target.name else ""
+    return ApiError(
+        403,
+        "Forbidden",
+        f'{resource.qualified}{name} is forbidden: User "{user.username}" cannot {verb} resource '
+        f'"{resource.plural}" in API group "{resource.group}" {where}',
+        errors.details(resource, target.name),
+    )
+
+
+def _write(request: Request, target: _Target) -> Write:
+    query = request.query
+    agent = request.headers.get("User-Agent", "unknown").partition("/")[0]
+    return Write(
+        manager=query.get("fieldManager") or agent,
+        subresource=target.subresource,
+        dry_run="dryRun" in query,
+        strict=query.get("fieldValidation") == "Strict",
+        force=query.get("force") == "true",
+    )
+
+
+def _delete_options(request: Request) -> Obj:
+    query, body = request.query, request.content() or {}
+    named = ("propagationPolicy", "dryRun")
+    return {**{name: query[name] for name in named if name in query}, **body}

@@ -1,0 +1,175 @@
+"""The server's own description of itself, which clients ask for before anything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .objects import Obj
+from .resources import Registry, Resource
+
+AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+# Without these query parameters in the OpenAPI document, helm and kubectl validate themselves.
+_PATCH_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
+
+
+def version_document(version: str) -> Obj:
+    """/version for a Kubernetes minor version such as "1.33"."""
+    major, minor = version.split(".")[:2]
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"v{major}.{minor}.0-eks-local",
+        "gitCommit": "0" * 40,
+        "gitTreeState": "clean",
+        "buildDate": "2025-01-01T00:00:00Z",
+        "goVersion": "go1.24",
+        "compiler": "gc",
+        "platform": "linux/amd64",
+    }
+
+
+def answer(registry: Registry, path: str, *, aggregated: bool, version: str) -> Obj | None:
+    """The discovery or OpenAPI document at `path`, or None if there is none.
+
+    `aggregated` asks for apidiscovery.k8s.io/v2 at /api and /apis: everything in two requests
+    instead of one for each group version.
+    """
+    if path in ("/api", "/apis") and aggregated:
+        return _aggregated(registry, core=path == "/api")
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+    if path == "/apis":
+        groups = [_group(g, v) for g, v in registry.versions().items() if g]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+    if path == "/openapi/v2":
+        info = {"title": "Kubernetes", "version": version}
+        return {"swagger": "2.0", "info": info, "paths": {}, "definitions": {}}
+    if path == "/openapi/v3":
+        return _openapi_index(registry)
+    return _below_a_group(registry, path.strip("/").split("/"), version)
+
+
+def _below_a_group(registry: Registry, parts: list[str], version: str) -> Obj | None:
+    openapi = parts[:2] == ["openapi", "v3"]
+    match parts[2:] if openapi else parts:
+        case ["apis", group] if group in registry.versions() and not openapi:
+            return {
+                "kind": "APIGroup",
+                "apiVersion": "v1",
+                **_group(group, registry.versions()[group]),
+            }
+        case ["api", "v1"]:
+            resources = _in(registry, "", "v1")
+        case ["apis", group, group_version]:
+            resources = _in(registry, group, group_version)
+        case _:
+            return None
+    if not resources:
+        return None
+    return _openapi(resources, version) if openapi else _resource_list(resources)
+
+
+def _in(registry: Registry, group: str, version: str) -> list[Resource]:
+    return [r for r in registry if (r.group, r.version) == (group, version)]
+
+
+def _group(group: str, versions: list[str]) -> Obj:
+    entries = [{"groupVersion": f"{group}/{v}", "version": v} for v in versions]
+    return {"name": group, "versions": entries, "preferredVersion": entries[0]}
+
+
+def _resource_list(resources: list[Resource]) -> Obj:
+    entries: list[Obj] = []
+    for r in resources:
+        common = {"namespaced": r.namespaced, "kind": r.kind}
+        entry = {"name": r.plural, "singularName": r.singular, **common, "verbs": r.verbs}
+        entries.append({**entry, **({"shortNames": r.short_names} if r.short_names else {})})
+        entries += [
+            {"name": f"{r.plural}/{s}", "singularName": "", **common, "verbs": _sub_verbs(s)}
+            for s in r.subresources
+        ]
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": resources[0].group_version,
+        "resources": entries,
+    }
+
+
+def _sub_verbs(subresource: str) -> list[str]:
+    return ["get"] if subresource == "log" else ["get", "patch", "update"]
+
+
+def _aggregated(registry: Registry, *, core: bool) -> Obj:
+    items = []
+    for group, versions in registry.versions().items():
+        if (group == "") == core:
+            entries = [
+                {
+                    "version": version,
+                    "freshness": "Current",
+                    "resources": [_aggregated_resource(r) for r in _in(registry, group, version)],
+                }
+                for version in versions
+            ]
+            items.append({"metadata": {"name": group} if group else {}, "versions": entries})
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": items,
+    }
+
+
+def _aggregated_resource(r: Resource) -> Obj:
+    kind = _group_version_kind(r)
+    return {
+        "resource": r.plural,
+        "responseKind": kind,
+        "scope": "Namespaced" if r.namespaced else "Cluster",
+        "singularResource": r.singular,
+        "verbs": r.verbs,
+        "shortNames": r.short_names,
+        "subresources": [
+            {"subresource": s, "responseKind": kind, "verbs": _sub_verbs(s)} for s in r.subresources
+        ],
+    }
+
+
+def _group_version_kind(r: Resource) -> dict[str, str]:
+    return {"group": r.group, "version": r.version, "kind": r.kind}
+
+
+def _openapi_index(registry: Registry) -> Obj:
+    paths: dict[str, Any] = {}
+    for group, versions in registry.versions().items():
+        for version in versions:
+            path = f"apis/{group}/{version}" if group else f"api/{version}"
+            # The hash lets clients keep the document; it must change with the set of kinds.
+            marker = len(_in(registry, group, version))
+            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={marker}"}
+    return {"paths": paths}
+
+
+def _openapi(resources: list[Resource], version: str) -> Obj:
+    """Says only that every kind takes ?fieldValidation=, so that clients leave it to the server."""
+    query = {"in": "query", "schema": {"type": "string", "uniqueItems": True}}
+    paths = {}
+    for r in resources:
+        base = "/".join(filter(None, ("", "apis" if r.group else "api", r.group, r.version)))
+        base = f"/{base}/namespaces/{{namespace}}" if r.namespaced else f"/{base}"
+        paths[f"{base}/{r.plural}/{{name}}"] = {
+            "patch": {
+                "operationId": f"patch{r.kind}",
+                "responses": {"200": {"description": "OK"}},
+                "parameters": [{"name": name, **query} for name in _PATCH_PARAMETERS],
+                "x-kubernetes-action": "patch",
+                "x-kubernetes-group-version-kind": _group_version_kind(r),
+            }
+        }
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": version},
+        "paths": paths,
+        "components": {"schemas": {}},
+    }

@@ -1,0 +1,325 @@
+"""The journal: what we set out to make, what came of it, written down before and after."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hyperpod_eks import __version__
+from hyperpod_eks.errors import HyperpodError, Locked, Usage
+from hyperpod_eks.resource import KINDS, Live, Resource, is_resource
+
+SCHEMA = "hyperpod-eks/manifest/v1"
+BACKUPS = 10
+
+
+class Unwritable(HyperpodError):
+    """The manifest cannot be written, so nothing more is made."""
+
+    hint = "Free some disk or name another place with --manifest; then run the same command again."
+
+
+@dataclass(frozen=True)
+class Record:
+    """One resource.  ``state`` is intent (perhaps made), created, ready, deleting or deleted.
+
+    ``since`` is when we set out to make it (seconds since the epoch); ``token`` makes every
+    re-send of that one birth the same request.
+    """
+
+    kind: str
+    want: Mapping[str, Any]
+    state: str
+    since: float
+    token: str
+    id: str = ""
+    arn: str = ""
+
+    @property
+    def unsure(self) -> bool:
+        """Whether we set out to make it and do not know that we did."""
+        return self.state == "intent"
+
+
+@dataclass
+class Manifest:
+    """The state of one cluster on disk; every change is durable when its method returns.
+
+    Format: one JSON object, documented in docs/architecture.md.  Written to a temporary file in
+    the same folder, fsynced, renamed, and the folder fsynced, so that a reader sees the old or
+    the new version and never half of one.
+    """
+
+    path: Path
+    cluster: str
+    account: str = ""
+    region: str = ""
+    lineage: str = ""
+    serial: int = 0
+    records: dict[str, Record] = field(default_factory=dict)
+    durations: dict[str, float] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    """The config of the last create."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything on disk."""
+        return self.path.exists()
+
+    # --- what the engine says
+
+    def intend(self, want: Resource, now: float) -> str:
+        """Write down that we are about to make it, before the call; return the birth's token.
+
+        A birth that was intended before and is still unresolved keeps its token and its time.
+        """
+        known = self.records.get(want.key)
+        packed = pack(want)
+        if known and known.unsure and known.want == packed:
+            return known.token
+        seed = "|".join([self.account, self.region, self.lineage, want.key, repr(packed), repr(now)])
+        token = "hpe-" + hashlib.sha256(seed.encode()).hexdigest()[:56]
+        self._put(want.key, Record(want.kind(), packed, "intent", now, token))
+        return token
+
+    def record(self, want: Resource, live: Live, state: str, now: float) -> None:
+        """Write down that it exists: ``created`` after the call, ``ready`` when it is usable."""
+        known = self.records.get(want.key)
+        since, token = (known.since, known.token) if known else (now, "")
+        self._put(want.key, Record(want.kind(), pack(want), state, since, token, live.id, live.arn))
+
+    def mark(self, key: str, state: str) -> None:
+        """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone."""
+        if known := self.records.get(key):
+            self._put(key, replace(known, state=state))
+
+    def forget(self, key: str) -> None:
+        """Strike out an intent of which we know that nothing came."""
+        if key in self.records:
+            del self.records[key]
+            self.save()
+
+    def age(self, key: str, now: float) -> float | None:
+        """How many seconds ago we set out to make it; None if we never did."""
+        known = self.records.get(key)
+        return now - known.since if known else None
+
+    def remembered(self) -> dict[str, Resource]:
+        """Every resource that we may have made, rebuilt from the journal."""
+        built: dict[str, Resource] = {}
+        for key in self.records:
+            unpack(key, self.records, built)
+        return {k: v for k, v in built.items() if self.records[k].state != "deleted"}
+
+    def retire(self) -> None:
+        """Everything is gone: keep the last version as a backup and remove the file."""
+        if self.exists:
+            self._back_up(self.serial)
+            self.path.unlink()
+            _sync_folder(self.path.parent)
+        self.records.clear()
+
+    # --- the file
+
+    def _put(self, key: str, record: Record) -> None:
+        if self.records.get(key) != record:
+            self.records[key] = record
+            self.save()
+
+    def save(self) -> None:
+        """Write the whole manifest durably.  Raises Unwritable."""
+        self.serial += 1
+        document = {
+            "schema": SCHEMA,
+            "tool_version": __version__,
+            "serial": self.serial,
+            "cluster": self.cluster,
+            "account": self.account,
+            "region": self.region,
+            "lineage": self.lineage,
+            "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "resources": {key: asdict(record) for key, record in self.records.items()},
+            "durations": self.durations,
+            "config": self.config,
+        }
+        try:
+            self._back_up(self.serial - 1)
+            write_durably(self.path, json.dumps(document, indent=1) + "\n")
+        except OSError as error:
+            self.serial -= 1
+            raise Unwritable(f"cannot write the manifest {self.path}: {error.strerror}") from error
+
+    def _back_up(self, serial: int) -> None:
+        """Keep the version on disk, which is about to be replaced, and the nine before it."""
+        if not self.exists:
+            return
+        folder = self.path.parent / f".{self.path.stem}.backups"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError, FileExistsError):
+            os.link(self.path, folder / f"{serial:08d}.json")
+        for old in sorted(folder.glob("*.json"))[:-BACKUPS]:
+            old.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace a file's content so that a crash leaves the old or the new one; mode 0600."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path, cluster: str) -> Manifest:
+    """Read a manifest; an absent one is empty.
+
+    Raises Usage when it is another cluster's, unreadable, broken or from a newer version; the
+    message names the way back.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["schema"] != SCHEMA:
+            raise Usage(
+                f"{path} has the schema {document['schema']!r}; this version reads {SCHEMA!r}",
+                "Use the version of hyperpod-eks that wrote it.",
+            )
+        known = {each.name for each in fields(Record)}
+        records = {
+            key: Record(**{k: v for k, v in record.items() if k in known})
+            for key, record in document["resources"].items()
+        }
+        manifest = Manifest(
+            path,
+            document["cluster"],
+            document["account"],
+            document["region"],
+            document["lineage"],
+            document["serial"],
+            records,
+            document.get("durations", {}),
+            document.get("config", {}),
+        )
+    except FileNotFoundError:
+        return Manifest(path, cluster)
+    except OSError as error:
+        raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Usage(
+            f"the manifest {path} is broken: {type(error).__name__}: {error}",
+            f"Copy the newest readable version back from {path.parent}/.{path.stem}.backups/, or "
+            "move the file away: names and tags find everything again.",
+        ) from error
+    if manifest.cluster != cluster:
+        raise Usage(
+            f"{path} is the manifest of the cluster {manifest.cluster!r}, not of {cluster!r}",
+            "Name another file with --manifest.",
+        )
+    return manifest
+
+
+@contextmanager
+def locked(path: Path, timeout: float = 0) -> Iterator[None]:
+    """Keep every other run away from this manifest; the kernel frees the lock of a dead one.
+
+    The lock is an flock on ``PATH.lock``, which is never removed.  Waits ``timeout`` seconds.
+    Raises Locked, naming the holder, and Usage when the folder cannot be written.
+    """
+    beside = path.with_suffix(".lock")
+    try:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Usage(
+            f"cannot write in the manifest's folder {path.parent}: {error.strerror}",
+            "Name another place with --manifest.",
+        ) from error
+    with os.fdopen(descriptor, "r+") as lock:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = lock.read().strip() or "another run"
+                    raise Locked(
+                        f"{holder} is working on {path}",
+                        "Wait until it ends, or give --lock-timeout.",
+                    ) from None
+                time.sleep(0.1)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, started {_clock_time()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)
+
+
+def _clock_time() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# --- declarations as JSON
+
+
+def pack(want: Resource) -> dict[str, Any]:
+    """Turn a declaration into JSON; other resources in it become references to their keys."""
+
+    def plain(value: object) -> object:
+        if is_resource(value):
+            return {"$resource": value.key}  # type: ignore[attr-defined]
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        if isinstance(value, Mapping):
+            return {key: plain(each) for key, each in value.items()}
+        return str(value) if isinstance(value, Path) else value
+
+    return {each.name: plain(getattr(want, each.name)) for each in fields(want)}
+
+
+def unpack(key: str, records: Mapping[str, Record], built: dict[str, Resource]) -> Resource | None:
+    """Rebuild a declaration and, first, those it refers to; None for a kind we do not know."""
+    if key in built:
+        return built[key]
+    record = records.get(key)
+    if record is None or record.kind not in KINDS:
+        return None
+
+    def rich(value: Any) -> Any:
+        if isinstance(value, Mapping) and "$resource" in value:
+            return unpack(value["$resource"], records, built)
+        if isinstance(value, list):
+            items = [rich(each) for each in value]
+            return tuple(x for x, raw in zip(items, value, strict=True) if x is not None or raw is None)
+        return value
+
+    kind = KINDS[record.kind]
+    # what an older version wrote may lack a field; None is enough to find and delete it
+    built[key] = kind(**{each.name: rich(record.want.get(each.name)) for each in fields(kind)})
+    return built[key]

@@ -1,0 +1,359 @@
+"""What AWS itself says a request may hold: botocore's service models, read when they are needed.
+
+Enumerations, bounds and patterns live in the JSON models that botocore ships, so an upgrade of
+boto3 brings new instance types without a change here, and nothing is copied. botocore checks
+required members, types and lower bounds of a request; `violations` also checks upper bounds,
+lengths, patterns, enumerations and unions, before anything is sent.
+
+A *path* names a member the way AWS's API reference does, lists being entered silently:
+``CreateCluster.InstanceGroups.InstanceCount``.
+
+Reading the ``sagemaker`` model takes about 0.07 s, importing ``botocore.loaders`` about 0.1 s,
+once per process; hand `loader` to the session (``register_component("data_loader", loader())``)
+and boto3 does not read it a second time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from botocore.loaders import Loader
+
+Shape = Mapping[str, Any]
+Bounds = tuple[int | None, int | None]
+
+# AWS writes its patterns for Java. Inside a class, Python's \w stands for letters and digits of
+# all languages and accepts a little more: the service has the last word.
+_JAVA = {
+    r"\p{L}": r"\w",
+    r"\p{N}": r"\d",
+    r"\p{Z}": "\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
+    r"\p{Alnum}": "a-zA-Z0-9",
+}
+# What AWS's patterns mean, for those that people meet; AWS prints only the pattern.
+_MEANING = {
+    "[a-zA-Z0-9](-*[a-zA-Z0-9])*": "use letters and digits, with hyphens between them",
+    r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)": "use letters, digits, spaces and _.:/=+-@",
+}
+_PYTHON: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "long": (int,),
+    "float": (int, float),
+    "double": (int, float),
+    "boolean": (bool,),
+    "list": (list, tuple),
+    "map": (Mapping,),
+    "structure": (Mapping,),
+}
+_WORDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "long": "a whole number",
+    "float": "a number",
+    "double": "a number",
+    "boolean": "true or false",
+    "list": "a list",
+    "map": "a mapping",
+    "structure": "a mapping",
+}
+
+
+@cache
+def loader() -> Loader:
+    """Return the reader of botocore's packaged models, one for the whole process."""
+    from botocore.loaders import Loader  # noqa: PLC0415  0.1 s that --help need not pay
+
+    return Loader()
+
+
+def service(name: str) -> Shape:
+    """Return the whole model of a service (``sagemaker``, ``eks``) as botocore packages it."""
+    found: Shape = loader().load_service_model(name, "service-2")
+    return found
+
+
+def regions() -> tuple[str, ...]:
+    """Return the names of all regions that the installed botocore knows, in every partition."""
+    partitions = loader().load_data("partitions")["partitions"]
+    return tuple(
+        name
+        for partition in partitions
+        for name in partition["regions"]
+        if not name.endswith("-global")
+    )
+
+
+def shape(name: str, path: str) -> Shape:
+    """Return the shape at `path` of service `name`: ``Operation.Member.Member``, or a shape's name.
+
+    Raises `KeyError` for a path that the model does not have.
+    """
+    model = service(name)
+    first, *members = path.split(".")
+    shapes = model["shapes"]
+    here = model["operations"][first]["input"]["shape"] if first in model["operations"] else first
+    for member in members:
+        here = shapes[_element(shapes, here)]["members"][member]["shape"]
+    found: Shape = shapes[_element(shapes, here) if members else here]
+    return found
+
+
+def enum(name: str, path: str) -> tuple[str, ...]:
+    """Return the values that the member may have; empty when AWS does not enumerate them."""
+    return tuple(shape(name, path).get("enum", ()))
+
+
+def pattern(name: str, path: str) -> str:
+    """Return the member's pattern as AWS writes it (Java's dialect); empty when it has none."""
+    return str(shape(name, path).get("pattern", ""))
+
+
+def bounds(name: str, path: str) -> Bounds:
+    """Return the least and the greatest value (of text and lists: length); None is unlimited."""
+    found = shape(name, path)
+    return found.get("min"), found.get("max")
+
+
+def expected(name: str, path: str) -> str:
+    """Return what the member may be, as the end of "give …": ``a whole number from 0 to 6758``."""
+    return _expected(shape(name, path))
+
+
+def faults(name: str, path: str, value: object) -> list[str]:
+    """Return what is wrong with one value of the member at `path`: value, rule and fix each."""
+    operation, _, members = path.partition(".")
+    label = f"{operation} {members.rpartition('.')[2]}".rstrip()
+    return [text for _, text in _faults(service(name), shape(name, path), value, "", label)]
+
+
+def violations(name: str, operation: str, params: Mapping[str, object]) -> list[str]:
+    """Return everything that the model of service `name` holds against a request.
+
+    `params` are the keyword arguments of the boto3 call. Each line names the member, its value,
+    the rule and a fix; an empty list means that AWS's model has no objection.
+    """
+    model = service(name)
+    top = model["shapes"][model["operations"][operation]["input"]["shape"]]
+    return [f"{path}: {text}" for path, text in _faults(model, top, params, "", operation)]
+
+
+def nearest(value: str, options: tuple[str, ...]) -> list[str]:
+    """Return up to three options that `value` was probably meant to be, best first.
+
+    >>> nearest("m5.2xlarge", ("ml.m5.2xlarge", "ml.p5.48xlarge"))
+    ['ml.m5.2xlarge']
+    """
+    shared = _shared(options)
+    wanted = value.strip().lower()
+    wanted = wanted if wanted.startswith(shared.lower()) else shared.lower() + wanted
+    lower = {option.lower(): option for option in options}
+    if wanted in lower:
+        return [lower[wanted]]
+    return [lower[near] for near in difflib.get_close_matches(wanted, lower, n=3, cutoff=0.6)]
+
+
+def show(value: object, limit: int = 60) -> str:
+    """Return `value` as a message quotes it: JSON, cut to about `limit` characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _shared(options: tuple[str, ...]) -> str:
+    """Return what all options begin with; nothing when there is one option only."""
+    first, last = min(options, default=""), max(options, default="")
+    size = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return first[:size]
+
+
+def _element(shapes: Shape, name: str) -> str:
+    """Return the name of what a list holds, or the name itself of what is no list."""
+    while shapes[name]["type"] == "list":
+        name = shapes[name]["member"]["shape"]
+    return name
+
+
+def _faults(
+    model: Shape, here: Shape, value: object, path: str, label: str
+) -> Iterator[tuple[str, str]]:
+    """Walk `value` beside its shape; yield the place and the text of each fault.
+
+    `label` is the member as AWS names it, for the rule.
+    """
+    kind = here["type"]
+    wanted = _PYTHON.get(kind)
+    if wanted and (
+        not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)
+    ):
+        yield (
+            path or label,
+            f"{show(value)} is not {_WORDS[kind]} ({label}{_rule(here)}); give {_expected(here)}",
+        )
+    elif kind == "structure":
+        assert isinstance(value, Mapping)
+        yield from _structure(model, here, value, path, label)
+    elif kind == "list":
+        assert isinstance(value, list | tuple)
+        yield from _length(here, value, path, label, "entries")
+        member = model["shapes"][here["member"]["shape"]]
+        for index, entry in enumerate(value):
+            yield from _faults(model, member, entry, f"{path}[{index}]", label)
+    elif kind == "map":
+        assert isinstance(value, Mapping)
+        yield from _length(here, value, path, label, "entries")
+        for key, entry in value.items():
+            at = f"{path}[{show(key)}]"
+            yield from _faults(
+                model, model["shapes"][here["key"]["shape"]], key, at, f"{label} key"
+            )
+            yield from _faults(model, model["shapes"][here["value"]["shape"]], entry, at, label)
+    elif kind == "string":
+        assert isinstance(value, str)
+        if text := _string(here, value, label):
+            yield path or label, text
+    elif kind in ("integer", "long", "float", "double"):
+        assert isinstance(value, int | float)
+        least, most = here.get("min"), here.get("max")
+        side = (
+            f"below {least}" if least is not None and value < least
+            else f"above {most}" if most is not None and value > most
+            else ""
+        )  # fmt: skip
+        if side:
+            rule = _rule(here)
+            yield path or label, f"{value} is {side} ({label}{rule}); give {_expected(here)}"
+
+
+def _structure(
+    model: Shape, here: Shape, value: Mapping[str, object], path: str, label: str
+) -> Iterator[tuple[str, str]]:
+    members = here.get("members", {})
+    operation = label.partition(" ")[0]
+    for name in here.get("required", ()):
+        if name not in value:
+            yield _join(path, name), f"is missing ({label} requires it); give it"
+    for name, entry in value.items():
+        if name not in members:
+            near = nearest(name, tuple(members))
+            fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(members)}"
+            yield _join(path, name), f"{label} has no such member; {fix}"
+        else:
+            member = model["shapes"][members[name]["shape"]]
+            yield from _faults(model, member, entry, _join(path, name), f"{operation} {name}")
+    if here.get("union") and len(value) != 1:
+        given = ", ".join(value) or "nothing"
+        yield path or label, f"{given} is given ({label} takes exactly one of {', '.join(members)})"
+
+
+def _string(here: Shape, value: str, label: str) -> str:
+    options = tuple(here.get("enum", ()))
+    if options and value not in options:
+        return _unlisted(value, options, label)
+    least, most = here.get("min") or 0, here.get("max")
+    if len(value) < least or (most is not None and len(value) > most):
+        return (
+            f"{show(value)} has {_count(len(value), 'character')} ({label}{_rule(here)});"
+            f" give {_expected(here)}"
+        )
+    regex = _regex(here.get("pattern", ""))
+    if regex and not regex.fullmatch(value):
+        fix = _MEANING.get(here["pattern"], "change it so that it does")
+        return f"{show(value)} does not match {here['pattern']} ({label}); {fix}"
+    return ""
+
+
+def _unlisted(value: str, options: tuple[str, ...], label: str) -> str:
+    near = nearest(value, options)
+    meant = f"did you mean {_either(near)}?" if near else ""
+    if len(options) <= 10:
+        return (
+            f"{show(value)} is not one of {', '.join(options)} ({label});"
+            f" {meant or 'give ' + _either(list(options))}"
+        )
+    shared = _shared(options)
+    if shared and not value.startswith(shared):
+        meant = f'they begin with "{shared}"{": " if meant else ""}{meant}'
+    from botocore import __version__  # noqa: PLC0415  imported by now
+
+    return (
+        f"{show(value)} is not one of the {len(options)} values of {label} that botocore"
+        f" {__version__} knows; {meant or 'choose one of them, or upgrade boto3 if it is newer'}"
+    )
+
+
+def _length(
+    here: Shape, value: object, path: str, label: str, unit: str
+) -> Iterator[tuple[str, str]]:
+    size = len(value)  # type: ignore[arg-type]  # a list or a mapping, by its shape
+    if size < (here.get("min") or 0) or size > here.get("max", size):
+        yield (
+            path or label,
+            f"has {size} {unit} ({label}{_rule(here)}); give {_span(here)} {unit}",
+        )
+
+
+def _span(here: Shape) -> str:
+    least, most = here.get("min"), here.get("max")
+    if most is None:
+        return f"at least {least}"
+    return f"{least or 0} to {most}" if least != most else f"{most}"
+
+
+def _rule(here: Shape) -> str:
+    """Return the shape's bounds as the rest of a sentence about it: `` is 0 to 6758``."""
+    if here.get("min") is None and here.get("max") is None:
+        return ""
+    kind = here["type"]
+    if kind == "string":
+        return f" has {_span(here)} characters"
+    return f" has {_span(here)} entries" if kind in ("list", "map") else f" is {_span(here)}"
+
+
+def _expected(here: Shape) -> str:
+    options = list(here.get("enum", ()))
+    if options:
+        return _either(options) if len(options) <= 10 else f"one of its {len(options)} values"
+    least, most, kind = here.get("min"), here.get("max"), here["type"]
+    if least is None and most is None:
+        return _WORDS.get(kind, "a value")
+    if kind == "string":
+        return f"text of {_span(here)} characters"
+    if kind in ("list", "map"):
+        return f"{_WORDS[kind]} of {_span(here)} entries"
+    if least is not None and most is not None:
+        return f"{_WORDS[kind]} from {least} to {most}"
+    return f"{_WORDS[kind]} of {_span(here) if most is None else f'at most {most}'}"
+
+
+def _either(options: list[str]) -> str:
+    """Join as one says it: ``a, b or c``.
+
+    >>> _either(["a", "b", "c"])
+    'a, b or c'
+    """
+    return " or ".join(filter(None, [", ".join(options[:-1]), options[-1]]))
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+@lru_cache(maxsize=256)
+def _regex(java: str) -> re.Pattern[str] | None:
+    """Translate a pattern of AWS; None for no pattern and for one beyond translation."""
+    for written, meant in _JAVA.items():
+        java = java.replace(written, meant)
+    try:
+        return re.compile(java) if java else None
+    except re.error:
+        return None

@@ -1,0 +1,387 @@
+"""What people look at while it runs: events as a live picture, or as lines."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, TextIO, cast
+
+from hyperpod_eks.progress_status import render_status
+from hyperpod_eks.progress_text import (
+    ASCII,
+    STYLES,
+    Line,
+    Piece,
+    clean,
+    crop,
+    cut,
+    elapsed,
+    pad,
+    speaks_utf8,
+    wants_colour,
+)
+from hyperpod_eks.report import Event, Report, What
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["choose", "elapsed", "live", "plain", "render_status", "wants_colour"]
+
+Progress = Literal["auto", "live", "plain", "none"]
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+HEARTBEAT = 30.0
+"""Seconds between two lines about a wait of which nothing new is known."""
+
+_DONE = (What.READY, What.GONE, What.KEPT)
+_IDLE = (What.PENDING, *_DONE, What.FAILED)
+_PAST = {What.CREATING: "created", What.UPDATING: "updated", What.DELETING: "deleted"}
+_SYMBOL = {
+    What.PENDING: ("·", "quiet"),
+    What.READY: ("✔", "good"),
+    What.GONE: ("−", "good"),
+    What.KEPT: ("↷", "warn"),
+    What.FAILED: ("✘", "bad"),
+}
+_FRAMES = "⠋⠙⠸⠴⠦⠇"
+_ASCII_FRAMES = "|/-\\"
+
+
+@dataclass
+class Item:
+    """What is known of one resource."""
+
+    name: str
+    what: What = What.PENDING
+    id: str = ""
+    why: str = ""
+    changed: bool = False
+    verb: What | None = None  # what was being done to it
+    began: float | None = None
+    ended: float | None = None
+
+    def take(self, event: Event, now: float) -> None:
+        """Learn from an event."""
+        if event.what in _PAST:
+            self.verb = event.what
+        if event.what is not What.PENDING and self.began is None:
+            self.began = now
+        ended = event.what in _DONE or event.what is What.FAILED
+        self.ended = (self.ended or now) if ended else None
+        self.what, self.why, self.changed = event.what, clean(event.why), event.changed
+        self.id = clean(event.id) or self.id
+
+    @property
+    def word(self) -> str:
+        """What happened, in one word."""
+        if self.what in (What.READY, What.GONE) and self.changed and self.verb:
+            return _PAST[self.verb]
+        return self.what.value
+
+    def seconds(self, now: float) -> float:
+        """How long it has taken, or took."""
+        return ((now if self.ended is None else self.ended) - self.began) if self.began else 0.0
+
+
+@dataclass
+class Board:
+    """All that has been reported, drawn as a tree of steps and their resources."""
+
+    title: str
+    began: float
+    steps: dict[str, dict[str, Item]] = field(default_factory=dict)
+
+    def take(self, event: Event, now: float) -> Item:
+        """Learn from an event; return the resource that it is about."""
+        step, _, name = event.key.partition("/")
+        items = self.steps.setdefault(step, {})
+        item = items.setdefault(name, Item(clean(name)))
+        item.take(event, now)
+        return item
+
+    def lines(self, width: int, height: int, now: float, *, utf8: bool = True) -> list[Line]:
+        """Draw it for a terminal of `width` columns and `height` rows.
+
+        Where the rows do not suffice, finished steps become one line each, then those that have
+        not begun, then steps at work show only what is at work or failed.
+        """
+        frames = _FRAMES if utf8 else _ASCII_FRAMES
+        spin = (frames[int(now * 4) % len(frames)], "busy")
+        rows = max(height - 1, 1)
+        steps = {name: list(items.values()) for name, items in self.steps.items()}
+        shown = {name: items for name, items in steps.items() if items}
+        for may_close in (_finished, _untouched):
+            for name in [name for name, items in shown.items() if may_close(items)]:
+                if 1 + len(steps) + sum(map(len, shown.values())) > rows:
+                    shown[name] = []
+        if 1 + len(steps) + sum(map(len, shown.values())) > rows:
+            shown = {name: [i for i in items if _matters(i)] for name, items in shown.items()}
+        found = [self._head(width, now)]
+        columns = _columns([item for items in shown.values() for item in items], width)
+        for name, items in steps.items():
+            found.append(_step(name, items, now, width, spin))
+            found += [_row(item, now, columns, spin) for item in shown[name]]
+        if len(found) > rows:
+            found = [*found[: rows - 1], [Piece(f"  … {len(found) - rows + 1} more", "quiet")]]
+        if not utf8:
+            found = [[Piece(text.translate(ASCII), style) for text, style in x] for x in found]
+        return [crop(line, width) for line in found]
+
+    def _head(self, width: int, now: float) -> Line:
+        items = [item for items in self.steps.values() for item in items.values()]
+        done = sum(item.what in _DONE for item in items)
+        words = f"  {done} of {len(items)}"
+        took = elapsed(int(now - self.began))
+        title = cut(clean(self.title), width - len(words) - 8)
+        gap = width - len(title) - len(words) - len(took)
+        return [Piece(title, "strong"), Piece(words), Piece(" " * max(gap, 1) + took, "quiet")]
+
+
+def _finished(items: list[Item]) -> bool:
+    return all(item.what in _DONE for item in items)
+
+
+def _untouched(items: list[Item]) -> bool:
+    return all(item.what is What.PENDING for item in items)
+
+
+def _matters(item: Item) -> bool:
+    return item.what not in (What.PENDING, *_DONE)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    name: int
+    id: int
+    words: int
+
+
+def _columns(items: list[Item], width: int) -> _Columns:
+    """Share the width: 4 for the symbol, 8 for the time, names and ids what they need, the rest."""
+    wide = width >= 120
+    name = min(max((len(item.name) for item in items), default=0), 40 if wide else 24)
+    ident = min(max((len(item.id) for item in items), default=0), 48 if wide else 14)
+    ident = ident if width >= 60 else 0
+    return _Columns(name, ident, max(width - 4 - name - 2 - (ident + 2 if ident else 0) - 8, 8))
+
+
+def _step(name: str, items: list[Item], now: float, width: int, spin: tuple[str, str]) -> Line:
+    done = sum(item.what in _DONE for item in items)
+    if any(item.what is What.FAILED for item in items):
+        symbol, style = _SYMBOL[What.FAILED]
+    elif _finished(items):
+        symbol, style = _SYMBOL[What.READY]
+    elif _untouched(items):
+        symbol, style = _SYMBOL[What.PENDING]
+    else:
+        symbol, style = spin
+    if _finished(items) or _untouched(items):
+        words = ", ".join(f"{n} {word}" for word, n in Counter(i.word for i in items).items())
+    else:
+        words = f"{done} of {len(items)}"
+    began = [item.began for item in items if item.began is not None]
+    ends = [item.ended for item in items if item.ended is not None]
+    open_ = any(item.began is not None and item.ended is None for item in items)
+    took = (now if open_ else max(ends)) - min(began) if began and (open_ or ends) else 0.0
+    time_ = elapsed(int(took)) if took >= 1 else ""
+    return [
+        Piece(f"{symbol} ", style),
+        Piece(pad(name, 10)),
+        Piece(pad(words, width - 12 - 8), "quiet"),
+        Piece(f"{time_:>8}", "quiet"),
+    ]
+
+
+def _row(item: Item, now: float, columns: _Columns, spin: tuple[str, str]) -> Line:
+    symbol, style = _SYMBOL.get(item.what, spin)
+    words = item.why if item.what is What.WAITING and item.why else item.word
+    if item.what in (What.FAILED, What.KEPT) and item.why:
+        words = f"{item.word}: {item.why}"
+    took = item.seconds(now)
+    time_ = elapsed(int(took)) if took >= 1 and item.what is not What.PENDING else ""
+    quiet = "quiet" if item.what in (What.PENDING, *_DONE) else ""
+    return [
+        Piece(f"  {symbol} ", style),
+        Piece(pad(item.name, columns.name) + "  ", "quiet" if item.what is What.PENDING else ""),
+        Piece(pad(item.id, columns.id) + "  " if columns.id else "", "quiet"),
+        Piece(pad(words, columns.words), "bad" if item.what is What.FAILED else quiet),
+        Piece(f"{time_:>8}", "quiet"),
+    ]
+
+
+@contextmanager
+def live(
+    stream: TextIO, environ: Mapping[str, str], title: str = "", clock: Clock = time.time
+) -> Iterator[Report]:
+    """Draw a tree of steps on the terminal `stream` until the context is left.
+
+    The first line appears at once and without rich, whose import would be felt; the last picture
+    stays. `clock` gives seconds since the epoch.
+    """
+    quiet = _Quiet(stream)
+    quiet.write(f"{cut(clean(title), 78)} …")
+    quiet.flush()
+    picture = _Picture(quiet, environ, Board(title, clock()), clock)
+    try:
+        yield picture.report
+    finally:
+        picture.stop()
+
+
+class _Picture:
+    """A board on a terminal, drawn by rich a few times a second."""
+
+    def __init__(
+        self, stream: _Quiet, environ: Mapping[str, str], board: Board, clock: Clock
+    ) -> None:
+        self.stream, self.environ, self.board, self.clock = stream, environ, board, clock
+        self.lock = threading.Lock()
+        self.utf8 = speaks_utf8(cast("TextIO", stream))
+        self.end: Callable[[], None] = lambda: None
+
+    def report(self, event: Event) -> None:
+        with self.lock:
+            self.board.take(event, self.clock())
+            first = len(self.board.steps) == 1 and not self.started
+        if first:
+            self.start()
+
+    started = False
+
+    def start(self) -> None:
+        from rich.console import Console  # noqa: PLC0415  0.1 s, after the first line
+        from rich.live import Live  # noqa: PLC0415
+
+        self.started = True
+        self.stream.write("\r\x1b[2K")
+        self.console = Console(
+            file=cast("TextIO", self.stream),
+            force_terminal=True,
+            color_system="standard" if wants_colour(cast("TextIO", self.stream), self.environ) else None,
+            no_color=False,
+            markup=False,
+            highlight=False,
+            emoji=False,
+            legacy_windows=False,
+        )
+        shown = Live(
+            console=self.console,
+            get_renderable=self.draw,
+            refresh_per_second=4,
+            redirect_stdout=False,  # it may be a pipe with the result in it
+            vertical_overflow="crop",
+        )
+        shown.start(refresh=True)
+        self.end = shown.stop
+
+    def stop(self) -> None:
+        if not self.started:
+            self.stream.write("\r\x1b[2K")
+            self.stream.flush()
+        self.end()
+
+    def draw(self) -> Text:
+        from rich.text import Text  # noqa: PLC0415
+
+        width, height = self.console.size
+        with self.lock:
+            lines = self.board.lines(width, height, self.clock(), utf8=self.utf8)
+        text = Text(no_wrap=True, overflow="crop", end="")
+        for n, line in enumerate(lines):
+            for piece in line:
+                text.append(piece.text, STYLES[piece.style][1] if piece.style else None)
+            text.append("\n" if n < len(lines) - 1 else "")
+        return text
+
+
+@contextmanager
+def plain(stream: TextIO, clock: Clock = time.time) -> Iterator[Report]:
+    """Write one line for each change to `stream`, for pipes and logs; lines are never cut.
+
+    A wait is told when its words change, and every `HEARTBEAT` seconds while they do not.
+    """
+    quiet, board, lock = _Quiet(stream), Board("", clock()), threading.Lock()
+    told: dict[str, tuple[tuple[object, ...], float]] = {}
+
+    def report(event: Event) -> None:
+        with lock:
+            now = clock()
+            item = board.take(event, now)
+            news = (item.what, item.word, item.why)
+            before, at = told.get(event.key, ((), 0.0))
+            waits = item.what not in _IDLE
+            if item.what is What.PENDING or (news == before and not (waits and now - at >= HEARTBEAT)):
+                return
+            told[event.key] = news, now
+            quiet.write(_sentence(event.key, item, now))
+            quiet.flush()
+
+    yield report
+
+
+def _sentence(key: str, item: Item, now: float) -> str:
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    why = "" if item.what is What.READY else item.why
+    words = f"{clean(key)} {item.word}{f' {item.id}' if item.id else ''}{f': {why}' if why else ''}"
+    took = item.seconds(now)
+    return f"{stamp} {words}{f' ({elapsed(took)})' if took >= 0.05 else ''}\n"
+
+
+@contextmanager
+def none() -> Iterator[Report]:
+    """Show nothing."""
+    yield lambda event: None
+
+
+def choose(
+    stream: TextIO,
+    environ: Mapping[str, str],
+    progress: Progress = "auto",
+    title: str = "",
+    clock: Clock = time.time,
+) -> AbstractContextManager[Report]:
+    """Choose how `stream` shows progress; the context that is returned yields the `Report`.
+
+    ``auto`` is a live picture on a terminal outside CI, and lines elsewhere. Colour has no part in
+    it: ``FORCE_COLOR`` must not animate a pipe. ``live`` overrides CI, but not a pipe.
+    """
+    if progress == "none":
+        return none()
+    able = stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+    ci = environ.get("CI", "").lower() not in ("", "0", "false")
+    if able and (progress == "live" or (progress == "auto" and not ci)):
+        return live(stream, environ, title, clock)
+    return plain(stream, clock)
+
+
+class _Quiet:
+    """A stream whose reader may go away: a closed pipe or terminal must not end the run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = getattr(stream, "encoding", None) or "ascii"
+        self.errors = "replace"
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(text.encode("ascii", "replace").decode())
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()

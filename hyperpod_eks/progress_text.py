@@ -1,0 +1,114 @@
+"""Lines of text for a terminal: pieces with a role, cut to a width, coloured or not."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TextIO
+
+# What a piece of text is there for, as ANSI attributes; they read on light and dark grounds.
+# rich understands the second word.
+STYLES = {
+    "good": ("32", "green"),
+    "busy": ("36", "cyan"),
+    "warn": ("33", "yellow"),
+    "bad": ("31", "red"),
+    "strong": ("1", "bold"),
+    "quiet": ("2", "dim"),
+}
+ASCII = str.maketrans({"✔": "+", "✘": "x", "·": ".", "−": "-", "!": "!", "…": "~", "→": ">", "↷": "="})
+
+
+class Piece(NamedTuple):
+    """Some text of a line and the role that it plays (a key of `STYLES`, or none)."""
+
+    text: str
+    style: str = ""
+
+
+Line = list[Piece]
+
+
+def elapsed(seconds: float) -> str:
+    """Say a duration in seconds as people do.
+
+    >>> elapsed(0.31), elapsed(7), elapsed(42.7), elapsed(432), elapsed(3900)
+    ('0.3s', '7s', '42s', '7m12s', '1h05m')
+    """
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f}".removesuffix(".0") + "s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes == 0:
+        return f"{rest}s"
+    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def clean(text: object) -> str:
+    """Return `text` as one line that cannot move a cursor: what AWS says is not ours to trust."""
+    words = " ".join(str(text).split())
+    return "".join(c for c in words if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+
+
+def cells(text: str) -> int:
+    """Return how many columns of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def cut(text: str, width: int) -> str:
+    """Shorten `text` to `width` columns, with a mark where something is missing.
+
+    >>> cut("vpc-0123456789", 8)
+    'vpc-012…'
+    """
+    if cells(text) <= width:
+        return text
+    while text and cells(text) >= width:
+        text = text[:-1]
+    return f"{text}…"[: max(width, 0)]
+
+
+def pad(text: str, width: int) -> str:
+    """Cut or fill `text` to exactly `width` columns."""
+    text = cut(text, width)
+    return text + " " * (width - cells(text))
+
+
+def crop(line: Iterable[Piece], width: int) -> Line:
+    """Cut a line to `width` columns."""
+    found, room = [], width
+    for text, style in line:
+        found.append(Piece(cut(text, room), style))
+        room -= cells(text)
+        if room <= 0:
+            break
+    return found
+
+
+def paint(line: Iterable[Piece], colour: bool) -> str:
+    """Return a line as it is written, with ANSI attributes if `colour`."""
+    return "".join(
+        f"\x1b[{STYLES[style][0]}m{text}\x1b[0m" if colour and style and text.strip() else text
+        for text, style in line
+    ).rstrip()
+
+
+def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Decide about colour alone: ``NO_COLOR`` forbids it, ``*FORCE*`` asks for it, else a terminal.
+
+    The conventions are those of no-color.org and of CLICOLOR; an empty variable is not set.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if any(environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return stream.isatty() and environ.get("TERM") != "dumb" and environ.get("CLICOLOR") != "0"
+
+
+def speaks_utf8(stream: TextIO) -> bool:
+    """Tell whether more than ASCII can be written to `stream`."""
+    return (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "") == "utf8"

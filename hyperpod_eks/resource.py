@@ -1,0 +1,223 @@
+"""The vocabulary: what a resource is, what AWS says of it, and what follows from comparing them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws import Aws, Look
+
+MINUTE = 60.0
+
+
+class State(StrEnum):
+    """What a description says of a thing's condition."""
+
+    READY = "ready"
+    BUSY = "busy"
+    LEAVING = "leaving"  # being deleted, by us or anybody else
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Live:
+    """A resource as AWS describes it at one moment.
+
+    ``owner`` is the lineage that its tags name, None where it carries none of ours.  ``why`` holds
+    AWS's own words for the state.  ``facts`` are what is compared with the declaration, under the
+    declaration's field names; a fact left out is one that we do not care about.  ``attributes``
+    are for those that depend on it (an endpoint, a version) and for ``status``.
+    """
+
+    id: str
+    arn: str = ""
+    owner: str | None = None
+    state: State = State.READY
+    why: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Known:
+    """The live resources that a declaration depends on."""
+
+    def __init__(self, lives: Mapping[str, Live]) -> None:
+        self._lives = lives
+
+    def __call__(self, want: Resource) -> Live:
+        return self._lives[want.key]
+
+    def __contains__(self, want: Resource) -> bool:
+        return want.key in self._lives
+
+
+@dataclass(frozen=True)
+class Resource(ABC):
+    """A thing we declare: its fields are what we want, its verbs talk to AWS.
+
+    Fields that are resources (or tuples of them) are what it depends on; ``after`` adds those
+    that matter only for the order.  ``find`` looks by our own names and tags, never by another
+    resource's id, so that everything can be looked for at once.  ``create`` is the one call that
+    brings it into being, signed with our tags where the API takes them.  ``settle`` and ``delete``
+    are calls that may be repeated.  Waiting, retrying, ownership and bookkeeping belong to the
+    engine.
+    """
+
+    label: str
+    after: tuple[Resource, ...] = field(default=(), kw_only=True)
+
+    step: ClassVar[str]
+    patience: ClassVar[float] = 5 * MINUTE
+    usual: ClassVar[str] = ""
+    """How long AWS usually takes, in words for people."""
+    named: ClassVar[bool] = True
+    """The name is unique in the account or region: a stranger under it stops us."""
+    nameless: ClassVar[bool] = False
+    """Its create has neither token nor name, so that a lost answer can make a twin."""
+    made: ClassVar[bool] = True
+    """We create it; False for what AWS leaves behind and we only take away."""
+    shared: ClassVar[bool] = False
+    """The account has one for all clusters: never ours, never deleted."""
+    awaited: ClassVar[bool] = False
+    """It comes and goes with others by itself; we only wait for it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        KINDS[cls.kind()] = cls
+
+    @classmethod
+    def kind(cls) -> str:
+        """Name the kind in the manifest: ``network/Vpc``."""
+        return f"{cls.__module__.rpartition('.')[2]}/{cls.__name__}"
+
+    @property
+    def key(self) -> str:
+        """The logical id: ``network/vpc``."""
+        return f"{self.step}/{self.label}"
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is this cluster's own, and so in the journal."""
+        return self.made and not self.shared and not self.awaited
+
+    @property
+    def within(self) -> Resource | None:
+        """The resource with which AWS takes this one away."""
+        return None
+
+    @property
+    def source(self) -> str:
+        """For what AWS leaves behind: the key of the resource that it is left by."""
+        return ""
+
+    def needs(self) -> Iterator[Resource]:
+        """Every resource that must be ready before this one can be made."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            yield from (v for v in (value if isinstance(value, tuple) else (value,)) if is_resource(v))
+
+    def expected(self, name: str, known: Known) -> Any:
+        """The declared value of a fact: the field, with resources replaced by their ids."""
+        value = getattr(self, name)
+        if isinstance(value, tuple):
+            return tuple(known(v).id if is_resource(v) else v for v in value)
+        return known(value).id if is_resource(value) else value
+
+    @abstractmethod
+    def find(self, look: Look) -> Sequence[Live]:
+        """Describe every candidate, ours or not; empty when there is none."""
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Make it with exactly one call; ``token`` is stable across retries of this birth."""
+        raise NotImplementedError(f"{self.kind()} is not made by us")
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live | None:
+        """Make it as declared; return it if the answers prove that it is, None to look again."""
+        raise Immovable(self)
+
+    @abstractmethod
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Take it away, or begin to."""
+
+
+KINDS: dict[str, type[Resource]] = {}
+
+
+def is_resource(value: object) -> bool:
+    """Whether a field's value is another declaration."""
+    return isinstance(value, Resource)
+
+
+class Immovable(Exception):
+    """AWS has no call that changes this in place."""
+
+
+class Verdict(StrEnum):
+    """What a look at a resource means."""
+
+    ABSENT = "absent"
+    FOREIGN = "foreign"
+    TWINS = "twins"
+    BUSY = "busy"
+    FAILED = "failed"
+    DRIFTED = "drifted"
+    MATCHES = "matches"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One look at one resource, judged."""
+
+    want: Resource
+    verdict: Verdict
+    live: Live | None = None
+    twins: tuple[Live, ...] = ()
+    differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+def judge(
+    want: Resource, lives: Sequence[Live], known: Known, lineage: str, *, unsigned_ours: bool
+) -> Sight:
+    """Compare the declared with the described.  Pure: this is all the planning there is.
+
+    ``unsigned_ours``: an unsigned thing counts as ours, because we set out to make it (and may
+    have died before signing it), or because it is what AWS leaves behind of something of ours.
+    """
+    if want.shared or want.awaited:
+        ours = list(lives)
+    else:
+        ours = [x for x in lives if x.owner == lineage or (x.owner is None and unsigned_ours)]
+    if not ours:
+        foreign = lives[0] if lives and want.named else None
+        return Sight(want, Verdict.FOREIGN if foreign else Verdict.ABSENT, foreign)
+    if len(ours) > 1:
+        return Sight(want, Verdict.TWINS, ours[0], twins=tuple(sorted(ours, key=lambda x: x.id)))
+    live = ours[0]
+    if live.state is not State.READY:
+        return Sight(want, Verdict.FAILED if live.state is State.FAILED else Verdict.BUSY, live)
+    differs = drift(want, live, known)
+    if live.owner is None and want.recorded:
+        differs["owner"] = (None, lineage)
+    return Sight(want, Verdict.DRIFTED if differs else Verdict.MATCHES, live, differs=differs)
+
+
+def drift(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]]:
+    """Where the described is not the declared, as ``{field: (is, should be)}``.
+
+    A fact about a dependency that is not there itself cannot be compared and is left out.
+    """
+    if not all(need in known for need in want.needs() if need.made):
+        known_facts = {k: v for k, v in live.facts.items() if not _about_needs(want, k)}
+    else:
+        known_facts = dict(live.facts)
+    expected = {name: want.expected(name, known) for name in known_facts}
+    return {k: (v, expected[k]) for k, v in known_facts.items() if v != expected[k]}
+
+
+def _about_needs(want: Resource, name: str) -> bool:
+    value = getattr(want, name, None)
+    return value is None or is_resource(value) or (isinstance(value, tuple) and any(map(is_resource, value)))

@@ -1,0 +1,181 @@
+"""What an AWS error means for us, as one table: wait and look again, stop, or read as success.
+
+botocore already retries throttling, 5xx answers and broken connections a few times by itself
+(mode ``standard``); what stands here is what it leaves to its caller.  Sources: the error
+sections of the EKS, EC2, IAM, S3 and SageMaker API references.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Class(StrEnum):
+    """What to do about an error."""
+
+    THROTTLE = "AWS is throttling us"
+    PROPAGATION = "waiting for AWS to see a new role or permission"
+    BUSY = "waiting for another operation to end"
+    DEPENDENCY = "something still uses it"
+    NOT_FOUND_YET = "waiting for AWS to see a new resource"
+    EXISTS = "it seems to exist already; looking again"
+    UNKNOWN = "the answer was lost; looking again"
+    GONE = "it is gone"
+    CAPACITY = "no capacity or quota"
+    EXPIRED = "credentials expired"
+    DENIED = "not allowed"
+
+
+PATIENCE: dict[Class, float] = {
+    Class.THROTTLE: 600,
+    Class.PROPAGATION: 180,
+    Class.BUSY: 3600,
+    Class.DEPENDENCY: 1200,
+    Class.NOT_FOUND_YET: 300,
+    Class.EXISTS: 120,
+    Class.UNKNOWN: 300,
+}
+"""Seconds that each class is waited out, counted from its first error on one resource."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row: ``operation``, ``code`` and ``says`` are regular expressions (``says`` searches)."""
+
+    to: Class
+    code: str
+    service: str = ".*"
+    operation: str = ".*"
+    says: str = ""
+
+
+TABLE: tuple[Rule, ...] = (
+    # credentials: never retried
+    Rule(
+        Class.EXPIRED,
+        "ExpiredToken|ExpiredTokenException|RequestExpired|UnrecognizedClientException"
+        "|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch|RequestTimeTooSkewed",
+    ),
+    Rule(Class.EXPIRED, "AuthFailure", says="not able to validate the provided access credentials"),
+    # quota and capacity: never retried
+    Rule(
+        Class.CAPACITY,
+        "ResourceLimitExceeded|ResourceLimitExceededException|ServiceQuotaExceededException"
+        "|LimitExceeded|(Vpc|InternetGateway|Address|NatGateway|RouteTable|SecurityGroup|Subnet"
+        "|VpcEndpoint)LimitExceeded|InsufficientInstanceCapacity|TooManyBuckets",
+    ),
+    # throttling
+    Rule(
+        Class.THROTTLE,
+        "Throttl.*|RequestLimitExceeded|TooManyRequestsException|SlowDown|EC2ThrottledException"
+        "|RequestThrottled.*|BandwidthLimitExceeded|PriorRequestNotComplete",
+    ),
+    # a new role, policy or entry that a service does not see yet
+    Rule(
+        Class.PROPAGATION,
+        "InvalidParameterException",
+        "eks",
+        "CreateCluster|CreateAddon|UpdateAddon",
+        "does not exist|role params|could not be assumed|doesn't have the Amazon EKS Managed"
+        "|must include the `ec2:|CREATE_FAILED",
+    ),
+    Rule(
+        Class.PROPAGATION,
+        "InvalidParameterException",
+        "eks",
+        "CreateAccessEntry|CreatePodIdentityAssociation",
+        "invalid principal|does not exist|is invalid",
+    ),
+    Rule(
+        Class.PROPAGATION,
+        "ValidationException",
+        "sagemaker",
+        "CreateCluster|UpdateCluster",
+        "(?i)assume.*role|role.*assume|role .*permission",
+    ),
+    Rule(Class.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
+    Rule(Class.PROPAGATION, "ResourcePropagationDelayException"),
+    # something else is being done to it
+    Rule(Class.BUSY, "ConcurrentModification|EntityTemporarilyUnmodifiable", "iam"),
+    Rule(Class.BUSY, "OperationAborted", "s3"),
+    Rule(Class.BUSY, "ConflictException", "sagemaker|logs"),
+    Rule(Class.BUSY, "OperationAbortedException|ServiceUnavailableException", "logs"),
+    Rule(
+        Class.BUSY,
+        "ResourceInUseException",
+        "eks",
+        "Delete.*|Update.*|Associate.*",
+    ),
+    Rule(Class.BUSY, "InvalidRequestException", "eks", says="(?i)in progress|not in (an )?active"),
+    Rule(Class.BUSY, "IncorrectState|IncorrectInstanceState", "ec2"),
+    # a delete that something still holds
+    Rule(Class.DEPENDENCY, "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse", "ec2"),
+    Rule(Class.DEPENDENCY, "AuthFailure|InvalidParameterValue", "ec2", "ReleaseAddress|DeleteNetw.*"),
+    Rule(Class.DEPENDENCY, "OperationNotPermitted", "ec2", "Delete.*|Detach.*"),
+    Rule(Class.DEPENDENCY, "DeleteConflict", "iam"),
+    Rule(Class.DEPENDENCY, "BucketNotEmpty", "s3"),
+    # somebody, perhaps we ourselves a moment ago, was first
+    Rule(Class.EXISTS, "EntityAlreadyExists", "iam"),
+    Rule(Class.EXISTS, "InvalidInput", "iam", "CreateServiceLinkedRole", "has been taken"),
+    Rule(Class.EXISTS, "ResourceInUseException", "eks", "Create.*"),
+    Rule(Class.EXISTS, "ResourceInUse", "sagemaker", "Create.*"),
+    Rule(Class.EXISTS, "BucketAlreadyOwnedByYou|BucketAlreadyExists", "s3"),
+    Rule(Class.EXISTS, "ResourceAlreadyExistsException", "logs"),
+    Rule(Class.EXISTS, "InvalidGroup.Duplicate|InvalidSubnet.Conflict|RouteAlreadyExists", "ec2"),
+    Rule(Class.EXISTS, "InvalidPermission.Duplicate|Resource.AlreadyAssociated", "ec2"),
+    # a delete of what is not there any more
+    Rule(
+        Class.GONE,
+        r".*\.NotFound|.*NotFound|.*NotFoundException|NoSuch.*|ResourceNotFound|Gateway.NotAttached"
+        "|404",
+        operation="Delete.*|Detach.*|Release.*|Revoke.*|Disassociate.*",
+    ),
+    # a create that cannot see what was made a moment ago
+    Rule(Class.NOT_FOUND_YET, r".*\.NotFound|NatGatewayNotFound|InvalidGatewayID.*", "ec2"),
+    Rule(Class.NOT_FOUND_YET, "Gateway.NotAttached", "ec2", "Create.*"),
+    Rule(Class.NOT_FOUND_YET, "NoSuchEntity", "iam", "Attach.*|Create.*|Put.*|Tag.*"),
+    Rule(Class.NOT_FOUND_YET, "NoSuchBucket", "s3", "Put.*"),
+    Rule(
+        Class.NOT_FOUND_YET,
+        "ResourceNotFoundException",
+        "eks",
+        "Associate.*|Create.*|Update.*|Tag.*",
+    ),
+    Rule(
+        Class.NOT_FOUND_YET,
+        "InvalidParameterException",
+        "eks",
+        "CreateCluster",
+        "following (subnets|security groups) do not exist",
+    ),
+    # what only a person can change
+    Rule(
+        Class.DENIED,
+        "AccessDenied|AccessDeniedException|UnauthorizedOperation|AuthorizationError.*|Forbidden"
+        "|OptInRequired|403",
+    ),
+)
+
+
+def classify(service: str, operation: str, code: str, message: str, status: int) -> Class | None:
+    """Find what an error means; None is a bug or a plain refusal, which is never retried.
+
+    ``service`` is botocore's name (``ec2``), ``operation`` the API's (``CreateVpc``), ``status``
+    the HTTP status.
+
+    >>> classify("ec2", "DeleteVpc", "DependencyViolation", "has dependencies", 400).name
+    'DEPENDENCY'
+    >>> classify("ec2", "CreateVpc", "InvalidVpc.Range", "", 400) is None
+    True
+    """
+    for rule in TABLE:
+        if (
+            re.fullmatch(rule.code, code)
+            and re.fullmatch(rule.service, service)
+            and re.fullmatch(rule.operation, operation)
+            and re.search(rule.says, message)
+        ):
+            return rule.to
+    return Class.UNKNOWN if status >= 500 else None

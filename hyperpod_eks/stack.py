@@ -1,0 +1,45 @@
+"""The whole stack on one page: the steps, and what each builds on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hyperpod_eks.resource import Resource
+from hyperpod_eks.site import Site
+from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, network, s3
+
+STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
+
+
+def stack(site: Site) -> list[Resource]:
+    """Declare everything, in an order in which each comes after what it needs.
+
+    The arguments are the dependency graph: whatever does not stand in one is made at the same
+    time.
+    """
+    net = network.step(site)
+    subnets = tuple(net.private.values())
+    roles = iam.step(site, net.vpc, subnets, net.security_group)
+    scripts = s3.step(site)
+    interfaces = network.leftovers(site, net, (roles.cluster, roles.execution))
+    control = eks.step(site, roles.cluster, net, interfaces)
+    extras = addons.step(site, control.cluster)
+    chart = helm.step(site, control)
+    cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
+    nodes = hyperpod.step(site, roles, net, scripts, control.cluster, (chart, *cni, interfaces))
+    return list(in_order([*control.access, *extras, nodes]))
+
+
+def in_order(goals: list[Resource]) -> Iterator[Resource]:
+    """Yield the goals and all that they need, each after what it needs itself."""
+    seen: set[str] = set()
+
+    def visit(want: Resource) -> Iterator[Resource]:
+        if want.key not in seen:
+            seen.add(want.key)
+            for need in want.needs():
+                yield from visit(need)
+            yield want
+
+    for goal in goals:
+        yield from visit(goal)

@@ -1,0 +1,140 @@
+"""The EKS add-ons that a HyperPod cluster cannot do without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
+from hyperpod_eks.site import Site
+from hyperpod_eks.steps.eks import Cluster, describe
+
+STATES = {
+    "ACTIVE": State.READY,
+    "CREATE_FAILED": State.FAILED,
+    "DELETE_FAILED": State.FAILED,
+    "UPDATE_FAILED": State.READY,  # the old version works on; the difference shows as drift
+    "DELETING": State.LEAVING,
+}
+
+
+def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
+    """Declare the add-ons; vpc-cni first, for the nodes wait for it."""
+    return tuple(
+        Addon(
+            name,
+            cluster=cluster,
+            version=addon.version or "",
+            configuration=json.dumps(addon.configuration_values, sort_keys=True)
+            if addon.configuration_values
+            else "",
+        )
+        for name, addon in site.config.addons.items()
+    )
+
+
+@dataclass(frozen=True)
+class Addon(Resource):
+    """An add-on, at the version that AWS calls the default, or as configured.
+
+    coredns stays DEGRADED (InsufficientNumberOfReplicas) until nodes exist, so that it is busy
+    and not failed; nothing waits for it but the end of the run.
+    """
+
+    cluster: Cluster
+    version: str
+    """Empty for the default of the cluster's Kubernetes version; then any is as declared."""
+    configuration: str
+    """JSON, empty for none."""
+
+    step = "addons"
+    patience = 20 * MINUTE
+    usual = "1 min"
+
+    @property
+    def within(self) -> Resource | None:
+        """Add-ons die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name."""
+        with absent("ResourceNotFoundException"):
+            if not describe(look, self.cluster.name):
+                return []
+            found = look.aws.eks.describe_addon(
+                clusterName=self.cluster.name, addonName=self.label
+            )["addon"]
+            return [self._live(found)]
+        return []
+
+    def _live(self, found: Mapping[str, Any]) -> Live:
+        issues = found.get("health", {}).get("issues", ())
+        words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
+        facts: dict[str, Any] = {}
+        if self.version:
+            facts["version"] = found.get("addonVersion")
+        if self.configuration:
+            facts["configuration"] = json.dumps(
+                json.loads(found.get("configurationValues") or "{}"), sort_keys=True
+            )
+        return Live(
+            self.label,
+            found["addonArn"],
+            owner=owner(found.get("tags", {})),
+            state=STATES.get(found["status"], State.BUSY),
+            why=f"{found['status']} {words}".strip()
+            if found["status"] != "ACTIVE"
+            else found.get("addonVersion", ""),
+            facts=facts,
+            attributes={
+                "version": found.get("addonVersion"),
+                "status": found["status"],
+                "issues": [dict(issue) for issue in issues],
+            },
+        )
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token."""
+        request: dict[str, Any] = {
+            "clusterName": self.cluster.name,
+            "addonName": self.label,
+            "addonVersion": self.version
+            or default_version(aws, self.label, known(self.cluster).attributes["version"]),
+            "resolveConflicts": "OVERWRITE",
+            "clientRequestToken": token,
+            "tags": aws.tags(self.label),
+        }
+        if self.configuration:
+            request["configurationValues"] = self.configuration
+        return self._live(aws.eks.create_addon(**request)["addon"])
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+        """Change version and configuration; what somebody changed in Kubernetes is preserved."""
+        request: dict[str, Any] = {"resolveConflicts": "PRESERVE"}
+        if self.version:
+            request["addonVersion"] = self.version
+        if self.configuration:
+            request["configurationValues"] = self.configuration
+        if live.owner is None:
+            aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
+        aws.eks.update_addon(clusterName=self.cluster.name, addonName=self.label, **request)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Kubernetes objects go with it."""
+        aws.eks.delete_addon(clusterName=self.cluster.name, addonName=self.label)
+
+
+def default_version(aws: Aws, addon: str, kubernetes: str) -> str:
+    """Ask EKS which version of an add-on is the default for a Kubernetes version."""
+    addons = aws.eks.describe_addon_versions(addonName=addon, kubernetesVersion=kubernetes)["addons"]
+    for version in addons[0]["addonVersions"] if addons else ():
+        if any(c.get("defaultVersion") for c in version.get("compatibilities", ())):
+            return version["addonVersion"]
+    raise HyperpodError(
+        f"EKS has no default version of the add-on {addon} for Kubernetes {kubernetes}",
+        f"Name one in the config: addons.{addon}.version.",
+    )

@@ -1,0 +1,387 @@
+"""The control plane that orchestrates the nodes, its log group, and who may talk to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hyperpod_eks import kube
+from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
+from hyperpod_eks.site import Site
+from hyperpod_eks.steps.iam import Role
+from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet
+
+STATES = {
+    "ACTIVE": State.READY,
+    "CREATING": State.BUSY,
+    "PENDING": State.BUSY,
+    "UPDATING": State.BUSY,
+    "DELETING": State.LEAVING,
+    "FAILED": State.FAILED,
+}
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the other steps build on."""
+
+    cluster: Cluster
+    access: tuple[AccessEntry, ...]
+
+
+def step(site: Site, role: Role, net: Network, interfaces: Resource) -> Control:
+    """Declare log group, cluster and access entries; the caller's own entry comes first."""
+    eks = site.config.eks
+    logs = LogGroup(
+        "log-group",
+        name=f"/aws/eks/{site.name}/cluster",
+        arn=site.arn("logs", f"log-group:/aws/eks/{site.name}/cluster"),
+        retention=eks.log_retention_days,
+    )
+    cluster = Cluster(
+        "cluster",
+        name=site.name,
+        version=site.kubernetes_version,
+        pinned=eks.version is not None,
+        role=role,
+        subnets=tuple(net.private.values()),
+        security_group=net.security_group,
+        log_types=tuple(eks.log_types),
+        support_type=eks.support_type,
+        deletion_protection=site.config.deletion_protection,
+        after=(logs, interfaces),
+    )
+    admin = site.access_policy("AmazonEKSClusterAdminPolicy")
+    entries = [AccessEntry("access-caller", cluster=cluster, principal="", policy=admin)]
+    entries += [
+        AccessEntry(
+            f"access-{entry.principal_arn.rpartition('/')[2]}",
+            cluster=cluster,
+            principal=entry.principal_arn,
+            policy=site.access_policy(entry.policy),
+        )
+        for entry in eks.access
+    ]
+    return Control(cluster, tuple(entries))
+
+
+@dataclass(frozen=True)
+class LogGroup(Resource):
+    """The control plane's log group, made before EKS would make it without retention."""
+
+    name: str
+    arn: str
+    retention: int
+    """Days."""
+
+    step = "eks"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name."""
+        logs = look.aws.logs
+        groups = look.all(logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.name)
+        for group in groups:
+            if group["logGroupName"] == self.name:
+                tags = logs.list_tags_for_resource(resourceArn=self.arn)["tags"]
+                return [
+                    Live(
+                        self.name,
+                        self.arn,
+                        owner=owner(tags),
+                        facts={"retention": group.get("retentionInDays")},
+                    )
+                ]
+        return []
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The name is unique in the region."""
+        aws.logs.create_log_group(logGroupName=self.name, tags=aws.tags(self.label))
+        return Live(self.name, self.arn, owner=aws.lineage, facts={"retention": None})
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+        """Set the retention, and sign a group that EKS made anew."""
+        if live.owner is None:
+            aws.logs.tag_resource(resourceArn=self.arn, tags=aws.tags(self.label))
+        aws.logs.put_retention_policy(logGroupName=self.name, retentionInDays=self.retention)
+        return replace(live, owner=aws.lineage, facts={"retention": self.retention})
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Only after the cluster: EKS makes it again as long as it writes."""
+        aws.logs.delete_log_group(logGroupName=self.name)
+
+
+@dataclass(frozen=True)
+class Cluster(Resource):
+    """The EKS cluster.
+
+    HyperPod demands the authentication mode API or API_AND_CONFIG_MAP, and the API's default is
+    neither (SageMaker developer guide, "Prerequisites for EKS orchestration").
+    """
+
+    name: str
+    version: str
+    pinned: bool
+    """Whether the config names the version; otherwise any is as declared."""
+    role: Role
+    subnets: tuple[Subnet, ...]
+    security_group: SecurityGroup
+    log_types: tuple[str, ...]
+    support_type: str
+    deletion_protection: bool
+    endpoint_access: tuple[bool, bool] = (True, True)
+    """Whether the endpoint is reached from the internet, and from inside the VPC."""
+    authentication_mode: str = "API"
+
+    step = "eks"
+    patience = 40 * MINUTE
+    usual = "9 to 13 min"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name."""
+        return [self._live(found) for found in describe(look, self.name)]
+
+    def _live(self, found: Mapping[str, Any]) -> Live:
+        vpc = found.get("resourcesVpcConfig", {})
+        issues = found.get("health", {}).get("issues", ())
+        words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
+        facts: dict[str, Any] = {
+            "subnets": frozenset(vpc.get("subnetIds", ())),
+            "log_types": frozenset(
+                kind
+                for setup in found.get("logging", {}).get("clusterLogging", ())
+                if setup.get("enabled")
+                for kind in setup.get("types", ())
+            ),
+            "endpoint_access": (
+                vpc.get("endpointPublicAccess", True),
+                vpc.get("endpointPrivateAccess", False),
+            ),
+            "authentication_mode": found.get("accessConfig", {}).get("authenticationMode"),
+            "support_type": found.get("upgradePolicy", {}).get("supportType"),
+            "deletion_protection": found.get("deletionProtection", False),
+        }
+        if self.pinned:
+            facts["version"] = found["version"]
+        return Live(
+            found["name"],
+            found["arn"],
+            owner=owner(found.get("tags", {})),
+            state=STATES.get(found["status"], State.BUSY),
+            why=words or found["status"],
+            facts=facts,
+            attributes={
+                "version": found["version"],
+                "status": found["status"],
+                "endpoint": found.get("endpoint", ""),
+                "certificate_authority": found.get("certificateAuthority", {}).get("data", ""),
+                "issues": [dict(issue) for issue in issues],
+            },
+        )
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Subnets and log types have no order."""
+        value = super().expected(name, known)
+        return frozenset(value) if name in ("subnets", "log_types") else value
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
+        public, private = self.endpoint_access
+        found = aws.eks.create_cluster(
+            name=self.name,
+            version=self.version,
+            roleArn=known(self.role).arn,
+            resourcesVpcConfig={
+                "subnetIds": [known(subnet).id for subnet in self.subnets],
+                "securityGroupIds": [known(self.security_group).id],
+                "endpointPublicAccess": public,
+                "endpointPrivateAccess": private,
+            },
+            accessConfig={
+                "authenticationMode": "API",
+                # the entry is ours to make: one that EKS makes carries no tags
+                "bootstrapClusterCreatorAdminPermissions": False,
+            },
+            bootstrapSelfManagedAddons=False,
+            logging={"clusterLogging": self._logging(self.log_types, enabled=True)},
+            upgradePolicy={"supportType": self.support_type},  # type: ignore[typeddict-item]
+            deletionProtection=self.deletion_protection,
+            clientRequestToken=token,
+            tags=aws.tags(self.label),
+        )["cluster"]
+        return self._live(found)
+
+    @staticmethod
+    def _logging(types: Sequence[str], *, enabled: bool) -> Any:
+        return [{"types": list(types), "enabled": enabled}] if types else []
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+        """Change one thing; EKS takes one update at a time, and the next look asks for the next."""
+        facts = live.facts
+        wanted = {name: self.expected(name, known) for name in facts}
+        change: dict[str, Any] = {}
+        if facts["authentication_mode"] != self.authentication_mode:
+            change = {"accessConfig": {"authenticationMode": self.authentication_mode}}
+        elif facts["endpoint_access"] != self.endpoint_access:
+            public, private = self.endpoint_access
+            change = {
+                "resourcesVpcConfig": {
+                    "endpointPublicAccess": public,
+                    "endpointPrivateAccess": private,
+                }
+            }
+        elif facts["log_types"] != wanted["log_types"]:
+            change = {
+                "logging": {
+                    "clusterLogging": [
+                        *self._logging(sorted(wanted["log_types"]), enabled=True),
+                        *self._logging(sorted(facts["log_types"] - wanted["log_types"]), enabled=False),
+                    ]
+                }
+            }
+        elif facts["support_type"] != self.support_type:
+            change = {"upgradePolicy": {"supportType": self.support_type}}
+        elif facts["deletion_protection"] != self.deletion_protection:
+            change = {"deletionProtection": self.deletion_protection}
+        if not change:
+            super().settle(aws, known, live)
+        aws.eks.update_cluster_config(name=self.name, **change)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Takes add-ons and access entries with it."""
+        aws.eks.delete_cluster(name=self.name)
+
+
+def describe(look: Look, name: str) -> list[dict[str, Any]]:
+    """Describe an EKS cluster, once for all who ask in this look; empty when there is none."""
+
+    def ask() -> list[dict[str, Any]]:
+        with absent("ResourceNotFoundException"):
+            return [dict(look.aws.eks.describe_cluster(name=name)["cluster"])]
+        return []
+
+    return look.once(("eks", name), ask)
+
+
+def access(look: Look, name: str) -> kube.Access | None:
+    """Say how to reach the Kubernetes API of a cluster; None while it has no endpoint."""
+    found = describe(look, name)
+    if not found or not found[0].get("endpoint"):
+        return None
+    return kube.Access(
+        name,
+        found[0]["endpoint"],
+        found[0]["certificateAuthority"]["data"],
+        lambda: kube.token(look.aws.session, name, look.aws.identity.region),
+    )
+
+
+@dataclass(frozen=True)
+class AccessEntry(Resource):
+    """One principal's access to the Kubernetes API, with one access policy for the whole cluster."""
+
+    cluster: Cluster
+    principal: str
+    """ARN of a role or user; empty for whoever runs this."""
+    policy: str
+
+    step = "eks"
+
+    @property
+    def within(self) -> Resource | None:
+        """Entries die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By principal."""
+        principal = self.principal or caller(look)
+        with absent("ResourceNotFoundException"):
+            if not describe(look, self.cluster.name):
+                return []
+            entry = look.aws.eks.describe_access_entry(
+                clusterName=self.cluster.name, principalArn=principal
+            )["accessEntry"]
+            policies = look.all(
+                look.aws.eks,
+                "list_associated_access_policies",
+                "associatedAccessPolicies",
+                clusterName=self.cluster.name,
+                principalArn=principal,
+            )
+            whole = [p["policyArn"] for p in policies if p["accessScope"]["type"] == "cluster"]
+            return [
+                Live(
+                    principal,
+                    entry["accessEntryArn"],
+                    owner=owner(entry.get("tags", {})),
+                    facts={"policy": self.policy if self.policy in whole else None},
+                )
+            ]
+        return []
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token."""
+        entry = aws.eks.create_access_entry(
+            clusterName=self.cluster.name,
+            principalArn=self.principal or caller(Look(aws)),
+            type="STANDARD",
+            clientRequestToken=token,
+            tags=aws.tags(self.label),
+        )["accessEntry"]
+        return Live(
+            entry["principalArn"],
+            entry["accessEntryArn"],
+            owner=aws.lineage,
+            facts={"policy": None},
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+        """Associate the policy; the same association twice succeeds."""
+        if live.owner is None:
+            aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
+        aws.eks.associate_access_policy(
+            clusterName=self.cluster.name,
+            principalArn=live.id,
+            policyArn=self.policy,
+            accessScope={"type": "cluster"},
+        )
+        return replace(live, owner=aws.lineage, facts={"policy": self.policy})
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Takes its associations with it."""
+        aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
+
+
+def caller(look: Look) -> str:
+    """Find the IAM principal behind the caller, as an access entry wants it.
+
+    STS answers for an assumed role with an ARN that has lost the role's path
+    (``arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION``); ``iam:GetRole`` gives it back, which SSO
+    roles (``/aws-reserved/sso.amazonaws.com/...``) need.  Raises Usage for the root user, which
+    cannot have an entry, and Denied when the role may not be read.
+    """
+    arn = look.aws.identity.arn
+    if arn.endswith(":root"):
+        raise Usage(
+            "the root user cannot have access to an EKS cluster",
+            "Run this as a role or an IAM user.",
+        )
+    role = re.fullmatch(r"arn:[^:]+:sts::\d+:assumed-role/([^/]+)/.+", arn)
+    if not role:
+        return arn
+
+    def ask() -> str:
+        from botocore.exceptions import ClientError  # noqa: PLC0415
+
+        try:
+            return str(look.aws.iam.get_role(RoleName=role[1])["Role"]["Arn"])
+        except ClientError as error:
+            raise Denied(
+                f"cannot read your own role {role[1]}: {error}",
+                "Allow iam:GetRole on it; EKS needs the role's full ARN for the access entry.",
+            ) from error
+
+    return look.once("caller", ask)

@@ -1,0 +1,252 @@
+"""The bucket that HyperPod reads its lifecycle scripts from, and the scripts in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.resource import Known, Live, Resource
+from hyperpod_eks.site import Site
+
+PREFIX = "lifecycle/"
+PRIVATE = {
+    "BlockPublicAcls": True,
+    "IgnorePublicAcls": True,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
+
+
+def step(site: Site) -> Scripts:
+    """Declare the bucket and its content."""
+    bucket = Bucket("bucket", name=site.bucket, region=site.region, arn=site.arn("s3", site.bucket))
+    return Scripts("scripts", bucket=bucket, folder=str(site.config.lifecycle.path))
+
+
+@dataclass(frozen=True)
+class Bucket(Resource):
+    """A private, encrypted bucket that is reached over TLS alone."""
+
+    name: str
+    region: str
+    arn: str
+    public_access: str = "blocked"
+    ownership: str = "BucketOwnerEnforced"
+    encryption: str = "AES256"
+    policy: str = "TLS only"
+
+    step = "s3"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name; a bucket of another account answers 403."""
+        s3 = look.aws.s3
+        with absent("404", "NoSuchBucket"):
+            try:
+                tags = self._read(s3.get_bucket_tagging, "TagSet", "NoSuchTagSet") or []
+            except Exception as error:
+                if getattr(error, "response", {}).get("Error", {}).get("Code") in ("403", "AccessDenied"):
+                    return [Live(self.name, self.arn, owner="of another account, or not allowed")]
+                raise
+            blocked = self._read(
+                s3.get_public_access_block,
+                "PublicAccessBlockConfiguration",
+                "NoSuchPublicAccessBlockConfiguration",
+            )
+            ownership = self._read(
+                s3.get_bucket_ownership_controls,
+                "OwnershipControls",
+                "OwnershipControlsNotFoundError",
+            )
+            encryption = self._read(
+                s3.get_bucket_encryption,
+                "ServerSideEncryptionConfiguration",
+                "ServerSideEncryptionConfigurationNotFoundError",
+            )
+            policy = self._read(s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy")
+            return [
+                Live(
+                    self.name,
+                    self.arn,
+                    owner=owner(tags),
+                    facts={
+                        "public_access": "blocked" if blocked == PRIVATE else "open",
+                        "ownership": ownership["Rules"][0]["ObjectOwnership"] if ownership else None,
+                        "encryption": _algorithm(encryption),
+                        "policy": "TLS only" if policy == self._tls_only() else "other",
+                    },
+                )
+            ]
+        return []
+
+    def _read(self, call: Callable[..., Mapping[str, Any]], key: str, missing: str) -> Any:
+        with absent(missing):
+            return call(Bucket=self.name)[key]
+        return None
+
+    def _tls_only(self) -> str:
+        statement = {
+            "Sid": "TlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [self.arn, f"{self.arn}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+        return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The name is unique in the world; tags come with ``settle``."""
+        place: Any = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
+        if self.region == "us-east-1":  # the one region that must not be named
+            place = {}
+        aws.s3.create_bucket(Bucket=self.name, ObjectOwnership="BucketOwnerEnforced", **place)
+        # what AWS gives every new bucket since 2023
+        facts = {
+            "public_access": "blocked",
+            "ownership": "BucketOwnerEnforced",
+            "encryption": "AES256",
+            "policy": "other",
+        }
+        return Live(self.name, self.arn, owner=None, facts=facts)
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+        """Sign it first, so that a crash leaves nothing unsigned behind."""
+        s3, facts = aws.s3, live.facts
+        if live.owner is None:
+            s3.put_bucket_tagging(Bucket=self.name, Tagging={"TagSet": aws.pairs(self.label)})
+        if facts["public_access"] != self.public_access:
+            s3.put_public_access_block(
+                Bucket=self.name,
+                PublicAccessBlockConfiguration=PRIVATE,  # type: ignore[arg-type]  # plain dict
+            )
+        if facts["ownership"] != self.ownership:
+            s3.put_bucket_ownership_controls(
+                Bucket=self.name,
+                OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
+            )
+        if facts["encryption"] != self.encryption:
+            rule: Any = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+            s3.put_bucket_encryption(
+                Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": [rule]}
+            )
+        if facts["policy"] != self.policy:
+            s3.put_bucket_policy(Bucket=self.name, Policy=self._tls_only())
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Empty it first: objects, versions, delete markers and unfinished uploads."""
+        s3 = aws.s3
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=self.name):
+            items = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            if items:
+                doomed: Any = [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items]
+                s3.delete_objects(Bucket=self.name, Delete={"Objects": doomed, "Quiet": True})
+        for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.name):
+            for upload in uploads.get("Uploads", ()):
+                s3.abort_multipart_upload(
+                    Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
+        s3.delete_bucket(Bucket=self.name)
+
+
+def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:
+    for rule in encryption["Rules"] if encryption else ():
+        default = rule.get("ApplyServerSideEncryptionByDefault", {})
+        return str(default.get("SSEAlgorithm"))
+    return None
+
+
+@dataclass(frozen=True)
+class Scripts(Resource):
+    """The whole lifecycle folder under one prefix: changed files are sent, removed ones removed."""
+
+    bucket: Bucket
+    folder: str
+
+    step = "s3"
+
+    @property
+    def uri(self) -> str:
+        """What HyperPod is told (LifeCycleConfig.SourceS3Uri)."""
+        return f"s3://{self.bucket.name}/{PREFIX}"
+
+    @property
+    def within(self) -> Resource | None:
+        """Objects go with their bucket."""
+        return self.bucket
+
+    def files(self) -> dict[str, tuple[Path, str]]:
+        """Files of the folder: their keys, and of each the path and its MD5, as S3's ETag has it."""
+        root = Path(self.folder)
+        return {
+            PREFIX + path.relative_to(root).as_posix(): (path, _md5(path))
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+        }
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By listing the prefix: one call for a thousand files."""
+        with absent("NoSuchBucket", "404", "403", "AccessDenied"):
+            items = look.all(
+                look.aws.s3, "list_objects_v2", "Contents", Bucket=self.bucket.name, Prefix=PREFIX
+            )
+            there = {item["Key"]: item["ETag"].strip('"') for item in items}
+            return [self._live(look.aws, there)] if there else []
+        return []
+
+    def _live(self, aws: Aws, there: Mapping[str, str]) -> Live:
+        return Live(
+            self.uri,
+            owner=aws.lineage,  # the bucket is ours, or the run has stopped before
+            why=f"{len(there)} file{'s' * (len(there) != 1)}",
+            facts={"files": dict(there)},
+        )
+
+    def expected(self, name: str, known: Known) -> Any:
+        """The folder as it is now."""
+        if name == "files":
+            return {key: md5 for key, (_, md5) in self.files().items()}
+        return super().expected(name, known)
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Uploads may be repeated, so that this is no more than settling an empty prefix."""
+        return self.settle(aws, known, self._live(aws, {}))
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+        """Send what changed, eight at a time; remove what the folder no longer has."""
+        there, local = live.facts["files"], self.files()
+        changed = [key for key, (_, md5) in local.items() if there.get(key) != md5]
+        with ThreadPoolExecutor(8) as pool:
+            list(
+                pool.map(
+                    lambda key: aws.s3.put_object(
+                        Bucket=self.bucket.name, Key=key, Body=local[key][0].read_bytes()
+                    ),
+                    changed,
+                )
+            )
+        removed = sorted(there.keys() - local.keys())
+        for i in range(0, len(removed), 1000):
+            aws.s3.delete_objects(
+                Bucket=self.bucket.name,
+                Delete={"Objects": [{"Key": key} for key in removed[i : i + 1000]], "Quiet": True},
+            )
+        return self._live(aws, {key: md5 for key, (_, md5) in local.items()})
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Remove every file of the prefix."""
+        keys = sorted(live.facts["files"])
+        for i in range(0, len(keys), 1000):
+            aws.s3.delete_objects(
+                Bucket=self.bucket.name,
+                Delete={"Objects": [{"Key": key} for key in keys[i : i + 1000]], "Quiet": True},
+            )
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,124 @@
+"""What AWS publishes on dated pages only, and the choice of a Kubernetes version.
+
+Nothing here can be read from an API: each table names its page and the day it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+from hyperpod_eks.errors import Usage
+
+# Kubernetes versions of HyperPod. Amazon SageMaker AI Developer Guide, page
+# sagemaker-hyperpod-eks-prerequisites.html, read 2026-10-04.
+SUPPORTED_KUBERNETES = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35")
+
+# The oldest VPC CNI that works with HyperPod; the same page, the same day.
+OLDEST_VPC_CNI = (1, 18, 3)
+
+# Regions of HyperPod. Page sagemaker-hyperpod.html of the same guide, read 2026-10-04. The list
+# grows: another region is worth a warning, not a refusal.
+REGIONS_READ = date(2026, 10, 4)
+HYPERPOD_REGIONS = (
+    "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+    "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-south-2",
+    "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4",
+    "ap-northeast-1", "sa-east-1",
+)  # fmt: skip
+
+# Days that CloudWatch Logs can keep a log group. CloudWatch Logs API Reference, PutRetentionPolicy,
+# read 2026-11-23; the model does not enumerate them.
+LOG_RETENTION_DAYS = (
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
+    3288, 3653,
+)  # fmt: skip
+
+# USD per hour and cluster for a Kubernetes version in extended support. Amazon EKS pricing page,
+# read 2026-10-04.
+EXTENDED_SUPPORT_USD = 0.60
+
+_SOON = 60  # days
+
+
+def choose_version(
+    offered: Iterable[Mapping[str, Any]],
+    wanted: str | None = None,
+    allow_untested: bool = False,
+    today: date | None = None,
+) -> tuple[str, list[str]]:
+    """Choose the Kubernetes version of a new cluster.
+
+    `offered` is ``clusterVersions`` of EKS's DescribeClusterVersions. Without `wanted`, the highest
+    version in standard support that HyperPod supports is taken (with `allow_untested`: the highest
+    in standard support). `today` defaults to the day in UTC.
+
+    Returns the version, and warnings about what it will cost or when its support ends.
+    Raises `Usage` for a version that EKS no longer creates, that it never heard of, or that
+    HyperPod does not list.
+    """
+    today = today or datetime.now(UTC).date()
+    by_version = {str(one["clusterVersion"]): one for one in offered}
+    creatable = [v for v, one in by_version.items() if _status(one) != "UNSUPPORTED"]
+    tested = [v for v in creatable if allow_untested or v in SUPPORTED_KUBERNETES]
+    if wanted is None:
+        standard = [v for v in tested if _status(by_version[v]) == "STANDARD_SUPPORT"]
+        if not (choice := max(standard or tested, key=_order, default=None)):
+            raise Usage(
+                f"EKS offers Kubernetes {_listed(creatable)} and HyperPod supports"
+                f" {_listed(SUPPORTED_KUBERNETES)}: none is in both",
+                "Choose one of EKS's with --kubernetes-version and eks.allow_untested_version.",
+            )
+        return choice, _warnings(by_version[choice], today)
+    if wanted not in creatable:
+        why = "no longer creates" if wanted in by_version else "does not offer"
+        raise Usage(
+            f"eks.version: EKS {why} Kubernetes {wanted} clusters",
+            f"Choose one of {_listed(tested)}, or leave eks.version out.",
+        )
+    if wanted not in tested:
+        raise Usage(
+            f"eks.version: HyperPod does not list Kubernetes {wanted}"
+            f" (it lists {_listed(SUPPORTED_KUBERNETES)})",
+            f"Choose one of {_listed(tested)}, or set eks.allow_untested_version: true.",
+        )
+    warnings = _warnings(by_version[wanted], today)
+    if wanted not in SUPPORTED_KUBERNETES:
+        warnings.append(f"HyperPod does not list Kubernetes {wanted}; it was allowed nevertheless")
+    return wanted, warnings
+
+
+def _warnings(one: Mapping[str, Any], today: date) -> list[str]:
+    version = one["clusterVersion"]
+    ends = _day(one.get("endOfStandardSupportDate"))
+    final = _day(one.get("endOfExtendedSupportDate"))
+    price = f"{EXTENDED_SUPPORT_USD:.2f} USD per hour"
+    if _status(one) == "EXTENDED_SUPPORT":
+        until = f" until {final}" if final else ""
+        found = [f"Kubernetes {version} is in extended support{until}: {price} more"]
+        if final and (final - today).days <= _SOON:
+            found.append(f"EKS upgrades Kubernetes {version} clusters by itself after {final}")
+        return found
+    if ends and (ends - today).days <= _SOON:
+        then = f"extended support then costs {price} more"
+        return [f"standard support of Kubernetes {version} ends on {ends}; {then}"]
+    return []
+
+
+def _status(one: Mapping[str, Any]) -> str:
+    """Return the support status; the older member ``status`` spells it ``standard-support``."""
+    text = str(one.get("versionStatus") or one.get("status") or "STANDARD_SUPPORT")
+    return text.upper().replace("-", "_")
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _day(moment: datetime | date | None) -> date | None:
+    return moment.date() if isinstance(moment, datetime) else moment
+
+
+def _listed(versions: Iterable[str]) -> str:
+    return ", ".join(sorted(versions, key=_order)) or "none"
