@@ -12,6 +12,7 @@ def main() -> None:
     gc.disable()
     from hyperpod_eks.cli import run  # noqa: PLC0415
 
+    gc.freeze()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -121,7 +121,7 @@ class Aws:
         region = self.session.region_name
         if not region:
             raise Usage(
-                "no AWS region: neither --region, AWS_REGION, the config file nor the profile names one",
+                "no AWS region: no option, variable, config file or profile names one",
                 "Name one, for example --region us-west-2.",
             )
         arn = self.sts.get_caller_identity()["Arn"]
@@ -179,7 +179,8 @@ class Look:
         name = "Filter" if method == "describe_nat_gateways" else "Filters"
         if method == "describe_addresses":  # the one list that has no pages
             found = self.once(
-                method, lambda: list(self.aws.ec2.describe_addresses(Filters=filters)["Addresses"])  # type: ignore[arg-type]
+                method,
+                lambda: list(self.aws.ec2.describe_addresses(Filters=filters)["Addresses"]),  # type: ignore[arg-type]
             )
         else:
             found = self.all(self.aws.ec2, method, key, **{name: filters})
@@ -193,7 +194,7 @@ def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> s
     >>> tag([{"Key": "Name", "Value": "demo"}], "Name")
     'demo'
     >>> tag({"Name": "demo"}, LINEAGE)
-    """  # noqa: D212
+    """
     if not isinstance(tags, Mapping):
         tags = {str(each["Key"]): str(each["Value"]) for each in tags}
     return tags.get(key)
@@ -229,7 +230,9 @@ def meaning(error: Exception) -> Class | None:
             about.get("Message", ""),
             error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
         )
-    if isinstance(error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError):
+    if isinstance(
+        error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
+    ):
         return Class.THROTTLE  # nothing was sent
     if isinstance(error, e.HTTPClientError | e.ConnectionError):
         return Class.UNKNOWN  # it may have been done

@@ -67,7 +67,7 @@ class Network(Section):
         ],
         Field(
             strict=False,
-            description="Zones for the subnets, two to six. Empty: the region's first two.",
+            description="Zones for the subnets, two to six. Empty: two that have the instance types.",
         ),
     ] = ()
     nat: Annotated[
@@ -95,7 +95,7 @@ class Access(Section):
             r"Amazon[A-Za-z0-9]{1,100}Policy",
             "list them with `aws eks list-access-policies`",
         ),
-        Field(description="Name of the EKS access policy, for the whole cluster."),
+        Field(description="EKS access policy, for the whole cluster."),
     ] = "AmazonEKSClusterAdminPolicy"
 
 
@@ -200,7 +200,7 @@ class Chart(Section):
         Path | None,
         Field(
             strict=False,
-            description="Folder of the chart, relative to this file. Without it: the chart that"
+            description="Folder of the chart, relative to the file. Without it: the chart that"
             " the tool knows.",
         ),
     ] = None
@@ -217,7 +217,7 @@ class Lifecycle(Section):
         Field(
             strict=False,
             default_factory=packaged_lifecycle,
-            description="Folder that is uploaded, relative to this file. Without it: the scripts"
+            description="Folder that is uploaded, relative to the file. Without it: the scripts"
             " that come with the tool.",
         ),
     ]
@@ -273,13 +273,15 @@ class Config(Section):
         str,
         Aws("sagemaker", "CreateCluster.ClusterName"),
         Field(
-            description="Name of the HyperPod and of the EKS cluster; other names begin with it."
+            description="Name of the HyperPod and of the EKS cluster; other names begin with it. In"
+            " small letters, and short enough for the bucket `sagemaker-<name>-<account>-<region>`"
+            " (63)."
         ),
     ]
     region: Annotated[
         str,
         Check("an AWS region", checks.region_fault),
-        Field(description="AWS region. Without it: `AWS_REGION`, then the profile's."),
+        Field(description="Without it: `AWS_REGION`, then the profile's."),
     ]
     account: Annotated[
         Annotated[
@@ -301,15 +303,9 @@ class Config(Section):
                 Aws("sagemaker", "CreateCluster.Tags.Key"),
                 Check("not aws: or hyperpod-eks:", checks.tag_fault),
             ],
-            Annotated[
-                str,
-                Aws("sagemaker", "CreateCluster.Tags.Value"),
-            ],
+            Annotated[str, Aws("sagemaker", "CreateCluster.Tags.Value")],
         ],
-        Field(
-            max_length=MAX_TAGS,
-            description="Tags on everything that is made.",
-        ),
+        Field(max_length=MAX_TAGS, description="Tags on everything that is made, at most 40."),
     ] = {}
     network: Annotated[Network, Field(description="The VPC.")] = Network()
     eks: Annotated[Eks, Field(description="The control plane.")] = Eks()

@@ -1,4 +1,4 @@
-"""Hands for the engine: daemon threads that make calls, and one place where their results arrive."""
+"""Hands for the engine: threads that make calls, and one place where their results arrive."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ class Clock:
         """Seconds since the epoch."""
         return time.time()
 
-    def wait(self, results: queue.SimpleQueue[Result], seconds: float, at_work: int) -> Result | None:  # noqa: ARG002
-        """Take the next result, waiting at most ``seconds``; ``at_work`` counts the jobs under way."""
+    def wait(
+        self, results: queue.SimpleQueue[Result], seconds: float, at_work: int
+    ) -> Result | None:
+        """Take the next result, waiting at most ``seconds``; ``at_work`` jobs are under way."""
         try:
             return results.get(timeout=max(seconds, 0))
         except queue.Empty:

@@ -7,10 +7,11 @@ and tells the story.
 
 from __future__ import annotations
 
+import math
 import random
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import Aws, Look, meaning, refused
@@ -25,6 +26,8 @@ PAUSES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 """Seconds between two looks at the same thing; the last one repeats."""
 GRACE = 60.0
 """Seconds that AWS may take to show what was made; absence is believed only after them."""
+FRESH = 2.0
+"""Seconds for which a look is believed; an older one is repeated before anything is done."""
 LAST_WORDS = 3.0
 """Seconds that calls under way may still take to answer once we are told to stop."""
 
@@ -59,6 +62,7 @@ class Turn:
 
     want: Resource
     sight: Sight | None = None
+    seen: float = 0.0  # when the sight was taken
     at_work: str = ""  # the verb that a worker is carrying out
     due: float = 0.0
     looks: int = 0
@@ -74,7 +78,7 @@ class Turn:
         """Look again after a pause that grows, a little apart from everybody else."""
         pause = PAUSES[min(self.looks, len(PAUSES) - 1)]
         self.looks += 1
-        self.sight = None
+        self.seen = -math.inf
         self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
 
 
@@ -92,6 +96,7 @@ class Run:
 
     @property
     def now(self) -> float:
+        """Seconds since the epoch."""
         return self.world.clock.now()
 
     # --- the loop
@@ -118,10 +123,10 @@ class Run:
         for turn in list(self.open.values()):
             if turn.at_work or not self.may_begin(turn):
                 continue
-            if turn.sight is not None:
+            if turn.sight is not None and self.now - turn.seen <= FRESH:
                 self.decide(turn, turn.sight)
             elif turn.due <= self.now:
-                self.submit(turn, "look", lambda want=turn.want: want.find(look))
+                self.submit(turn, "look", partial(turn.want.find, look))
 
     def _pause(self) -> float:
         """Seconds until something is due; ten at most, for the clock may be changed."""
@@ -146,7 +151,7 @@ class Run:
         elif result.error is not None:
             raise result.error
         elif verb == "look":
-            turn.sight = self.judge(turn, result.value)
+            turn.sight, turn.seen = self.judge(turn, result.value), self.now
         else:
             self.acted(turn, verb, result.value)
 
@@ -165,17 +170,17 @@ class Run:
 
     # --- what a run is made of
 
-    @abstractmethod
     def may_begin(self, turn: Turn) -> bool:
         """Whether everything that must come first is done."""
+        raise NotImplementedError
 
-    @abstractmethod
     def decide(self, turn: Turn, sight: Sight) -> None:
         """Do what follows from a look."""
+        raise NotImplementedError
 
-    @abstractmethod
     def acted(self, turn: Turn, verb: str, value: Any) -> None:
         """Go on after a change that AWS accepted."""
+        raise NotImplementedError
 
     def submit(self, turn: Turn, verb: str, call: Callable[[], Any]) -> None:
         """Have a call made; one at a time for each resource."""
@@ -184,6 +189,7 @@ class Run:
         self.world.crew.submit(turn, call)
 
     def judge(self, turn: Turn, lives: Sequence[Live]) -> Sight:
+        """Say what a look means."""
         return judge(
             turn.want,
             lives,
@@ -195,7 +201,7 @@ class Run:
     def _unsigned_ours(self, want: Resource) -> bool:
         record = self.manifest.records.get(want.key)
         if want.made:
-            return record is not None and record.state != "deleted"
+            return not want.signed and record is not None and record.state != "deleted"
         return self.is_ours(want.source)
 
     def is_ours(self, key: str) -> bool:
@@ -211,9 +217,10 @@ class Run:
         record = self.manifest.records.get(turn.want.key)
         if record is None or record.state.startswith("delet") or (record.unsure and not doubts):
             return False
-        return self.now - record.since < GRACE
+        return turn.seen - record.since < GRACE
 
     def say(self, turn: Turn, what: What, why: str = "") -> None:
+        """Tell whoever listens."""
         live = self.lives.get(turn.want.key) or (turn.sight.live if turn.sight else None)
         self.world.report(
             Event(turn.want.key, what, live.id if live else "", why, changed=turn.changed)
@@ -237,13 +244,16 @@ class Run:
             try:
                 self.manifest.record(want, live, state, self.now)
             except Unwritable as error:
-                error.add_note(f"made, but not recorded: {want.key} is {live.id} {live.arn}".rstrip())
+                error.add_note(
+                    f"made, but not recorded: {want.key} is {live.id} {live.arn}".rstrip()
+                )
                 raise
 
     def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
         """A call raised: wait it out if time heals it, else stop the run with its words."""
         key, kind = turn.want.key, meaning(error)
-        if verb == "create" and turn.fresh and refused(error):
+        # "exists" may answer a request that botocore had to repeat: then the thing is ours
+        if verb == "create" and turn.fresh and kind is not Class.EXISTS and refused(error):
             self.manifest.forget(key)
         if kind is Class.GONE and verb == "delete":
             turn.again(self.now)
@@ -309,9 +319,11 @@ class Provide(Run):
         super().run()
 
     def may_begin(self, turn: Turn) -> bool:
+        """Once everything that it needs is ready."""
         return all(need.key not in self.open for need in turn.want.needs())
 
     def decide(self, turn: Turn, sight: Sight) -> None:
+        """Create what is absent, settle what differs, wait for what is busy."""
         want, live = turn.want, sight.live
         match sight.verdict:
             case Verdict.FOREIGN:
@@ -364,6 +376,7 @@ class Provide(Run):
         self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, live))
 
     def acted(self, turn: Turn, verb: str, value: Live | None) -> None:
+        """Record a birth before anything else, then judge what the answer shows or look again."""
         turn.refused.clear()
         if verb == "create" and value is not None:
             self._record(turn.want, value, "created")
@@ -372,9 +385,9 @@ class Provide(Run):
                 turn.again(self.now)
                 turn.due = self.now
                 return
-        turn.sight = self.judge(turn, [value]) if value is not None else None
-        if turn.sight is None:
-            turn.due = self.now
+        turn.sight, turn.seen = None, self.now
+        if value is not None:
+            turn.sight = self.judge(turn, [value])
 
     def _ready(self, turn: Turn, live: Live) -> None:
         self.lives[turn.want.key] = live
@@ -387,9 +400,7 @@ class Provide(Run):
     def _part_twins(self, turn: Turn, sight: Sight) -> None:
         """Two of one: a lost answer was repeated.  Keep the one in the journal, else the first."""
         record = self.manifest.records.get(turn.want.key)
-        keep = next(
-            (t for t in sight.twins if record and t.id == record.id), sight.twins[0]
-        )
+        keep = next((t for t in sight.twins if record and t.id == record.id), sight.twins[0])
         extra = next(t for t in sight.twins if t.id != keep.id)
         self._record(turn.want, keep, "created")
         self.say(turn, What.DELETING, f"{extra.id}, a twin of {keep.id}")
@@ -417,9 +428,11 @@ class Remove(Run):
                 self.users.setdefault(need.key, set()).add(want.key)
 
     def may_begin(self, turn: Turn) -> bool:
+        """Once everything that needs it is gone."""
         return not any(user in self.open for user in self.users[turn.want.key])
 
     def decide(self, turn: Turn, sight: Sight) -> None:
+        """Delete what is there and ours, and believe its absence only when that is safe."""
         want, live = turn.want, sight.live
         holder = want.within
         match sight.verdict:
@@ -449,7 +462,8 @@ class Remove(Run):
                 self.say(turn, What.DELETING)
                 self.submit(turn, "delete", lambda: want.delete(self.aws, target))
 
-    def acted(self, turn: Turn, verb: str, value: object) -> None:  # noqa: ARG002
+    def acted(self, turn: Turn, verb: str, value: object) -> None:
+        """Look until it is gone."""
         turn.refused.clear()
         turn.looks = 0
         turn.again(self.now)
@@ -493,7 +507,7 @@ def look_at_all(run: Run) -> list[Sight]:
     while looking:
         for turn in looking.values():
             if not turn.at_work and turn.due <= run.now:
-                run.submit(turn, "look", lambda want=turn.want, look=look: want.find(look))
+                run.submit(turn, "look", partial(turn.want.find, look))
         due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
         result = run.world.crew.wait(max(due - run.now, 0.0))
         if result is None:
@@ -526,7 +540,7 @@ def judge_all(run: Run, found: dict[str, Sequence[Live]]) -> list[Sight]:
             run.aws.lineage,
             unsigned_ours=run._unsigned_ours(turn.want),
         )
-        turn.sight = sight
+        turn.sight, turn.seen = sight, run.now
         if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
             seen[turn.want.key] = sight.live
         sights.append(sight)
@@ -583,7 +597,7 @@ def remaining(wants: Sequence[Resource], world: World, kept: frozenset[str]) -> 
         want = turn.want
         if want.key in kept or want.shared:
             continue
-        run.submit(turn, "look", lambda want=want: want.find(look))
+        run.submit(turn, "look", partial(want.find, look))
     while any(t.at_work for t in run.turns.values()):
         result = world.crew.wait(10.0)
         if result is None:
@@ -607,8 +621,9 @@ def stranger(sight: Sight) -> str:
 def foreign(sights: Sequence[Sight]) -> Foreign:
     """Name everything that stands under our names and is not ours."""
     lines = [
-        f"{s.want.key}: {(s.live.arn or s.live.id) if s.live else ''} exists and belongs to {stranger(s)}"
+        f"{s.want.key}: {s.live.arn or s.live.id} exists and belongs to {stranger(s)}"
         for s in sights
+        if s.live
     ]
     return Foreign("\n".join(lines))
 
@@ -620,4 +635,3 @@ def unchanged(sight: Sight) -> HyperpodError:
         f"{sight.want.key}: {differs}",
         "AWS does not change this in place: declare it as it is, or delete it and create again.",
     )
-

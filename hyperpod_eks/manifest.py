@@ -87,7 +87,9 @@ class Manifest:
         packed = pack(want)
         if known and known.unsure and known.want == packed:
             return known.token
-        seed = "|".join([self.account, self.region, self.lineage, want.key, repr(packed), repr(now)])
+        seed = "|".join(
+            [self.account, self.region, self.lineage, want.key, repr(packed), repr(now)]
+        )
         token = "hpe-" + hashlib.sha256(seed.encode()).hexdigest()[:56]
         self._put(want.key, Record(want.kind(), packed, "intent", now, token))
         return token
@@ -316,7 +318,9 @@ def unpack(key: str, records: Mapping[str, Record], built: dict[str, Resource]) 
             return unpack(value["$resource"], records, built)
         if isinstance(value, list):
             items = [rich(each) for each in value]
-            return tuple(x for x, raw in zip(items, value, strict=True) if x is not None or raw is None)
+            return tuple(
+                x for x, raw in zip(items, value, strict=True) if x is not None or raw is None
+            )
         return value
 
     kind = KINDS[record.kind]

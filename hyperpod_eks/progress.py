@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from hyperpod_eks.progress_status import render_status
 from hyperpod_eks.progress_text import (
-    ASCII,
     STYLES,
     Line,
     Piece,
+    asciify,
+    cells,
     clean,
     crop,
     cut,
@@ -45,7 +46,7 @@ _PAST = {What.CREATING: "created", What.UPDATING: "updated", What.DELETING: "del
 _SYMBOL = {
     What.PENDING: ("·", "quiet"),
     What.READY: ("✔", "good"),
-    What.GONE: ("−", "good"),
+    What.GONE: ("-", "good"),
     What.KEPT: ("↷", "warn"),
     What.FAILED: ("✘", "bad"),
 }
@@ -122,25 +123,25 @@ class Board:
                     shown[name] = []
         if 1 + len(steps) + sum(map(len, shown.values())) > rows:
             shown = {name: [i for i in items if _matters(i)] for name, items in shown.items()}
-        found = [self._head(width, now)]
-        columns = _columns([item for items in shown.values() for item in items], width)
+        size = max((4 + cells(i.name) for items in steps.values() for i in items), default=0)
+        size = min(max(size, 12, cells(self.title)), 44 if width >= 120 else 28)
+        found = [self._head(size, now)]
         for name, items in steps.items():
-            found.append(_step(name, items, now, width, spin))
-            found += [_row(item, now, columns, spin) for item in shown[name]]
+            found.append(_step(name, items, now, size, spin))
+            found += [_row(item, now, size, spin, width) for item in shown[name]]
         if len(found) > rows:
             found = [*found[: rows - 1], [Piece(f"  … {len(found) - rows + 1} more", "quiet")]]
-        if not utf8:
-            found = [[Piece(text.translate(ASCII), style) for text, style in x] for x in found]
-        return [crop(line, width) for line in found]
+        found = [crop(line, width) for line in found]
+        return found if utf8 else [asciify(line) for line in found]
 
-    def _head(self, width: int, now: float) -> Line:
+    def _head(self, size: int, now: float) -> Line:
         items = [item for items in self.steps.values() for item in items.values()]
         done = sum(item.what in _DONE for item in items)
-        words = f"  {done} of {len(items)}"
-        took = elapsed(int(now - self.began))
-        title = cut(clean(self.title), width - len(words) - 8)
-        gap = width - len(title) - len(words) - len(took)
-        return [Piece(title, "strong"), Piece(words), Piece(" " * max(gap, 1) + took, "quiet")]
+        return [
+            Piece(pad(clean(self.title), size), "strong"),
+            _time(now - self.began),
+            Piece(f"{done} of {len(items)}"),
+        ]
 
 
 def _finished(items: list[Item]) -> bool:
@@ -155,24 +156,8 @@ def _matters(item: Item) -> bool:
     return item.what not in (What.PENDING, *_DONE)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    name: int
-    id: int
-    words: int
-
-
-def _columns(items: list[Item], width: int) -> _Columns:
-    """Share the width: 4 for the symbol, 8 for the time, names and ids what they need, the rest."""
-    wide = width >= 120
-    name = min(max((len(item.name) for item in items), default=0), 40 if wide else 24)
-    ident = min(max((len(item.id) for item in items), default=0), 48 if wide else 14)
-    ident = ident if width >= 60 else 0
-    return _Columns(name, ident, max(width - 4 - name - 2 - (ident + 2 if ident else 0) - 8, 8))
-
-
-def _step(name: str, items: list[Item], now: float, width: int, spin: tuple[str, str]) -> Line:
-    done = sum(item.what in _DONE for item in items)
+def _step(name: str, items: list[Item], now: float, size: int, spin: tuple[str, str]) -> Line:
+    """One line for a step: its state, how long it has taken, and a count."""
     if any(item.what is What.FAILED for item in items):
         symbol, style = _SYMBOL[What.FAILED]
     elif _finished(items):
@@ -184,35 +169,33 @@ def _step(name: str, items: list[Item], now: float, width: int, spin: tuple[str,
     if _finished(items) or _untouched(items):
         words = ", ".join(f"{n} {word}" for word, n in Counter(i.word for i in items).items())
     else:
-        words = f"{done} of {len(items)}"
+        words = f"{sum(item.what in _DONE for item in items)} of {len(items)}"
     began = [item.began for item in items if item.began is not None]
-    ends = [item.ended for item in items if item.ended is not None]
-    open_ = any(item.began is not None and item.ended is None for item in items)
-    took = (now if open_ else max(ends)) - min(began) if began and (open_ or ends) else 0.0
-    time_ = elapsed(int(took)) if took >= 1 else ""
-    return [
-        Piece(f"{symbol} ", style),
-        Piece(pad(name, 10)),
-        Piece(pad(words, width - 12 - 8), "quiet"),
-        Piece(f"{time_:>8}", "quiet"),
-    ]
+    ended = [now if item.ended is None else item.ended for item in items if item.began is not None]
+    took = _time(max(ended) - min(began) if began else 0)
+    return [Piece(f"{symbol} ", style), Piece(pad(name, size - 2)), took, Piece(words)]
 
 
-def _row(item: Item, now: float, columns: _Columns, spin: tuple[str, str]) -> Line:
+def _row(item: Item, now: float, size: int, spin: tuple[str, str], width: int) -> Line:
+    """One line for a resource: its state, time, what happens, the provider's words and its id."""
     symbol, style = _SYMBOL.get(item.what, spin)
-    words = item.why if item.what is What.WAITING and item.why else item.word
-    if item.what in (What.FAILED, What.KEPT) and item.why:
-        words = f"{item.word}: {item.why}"
-    took = item.seconds(now)
-    time_ = elapsed(int(took)) if took >= 1 and item.what is not What.PENDING else ""
-    quiet = "quiet" if item.what in (What.PENDING, *_DONE) else ""
+    over = item.what in (What.PENDING, What.READY, What.GONE)
+    why = "" if over else item.why
+    room = width - size - 10 - 10 - cells(why)
+    ident = item.id if not why or room > cells(item.id) + 2 else ""
     return [
         Piece(f"  {symbol} ", style),
-        Piece(pad(item.name, columns.name) + "  ", "quiet" if item.what is What.PENDING else ""),
-        Piece(pad(item.id, columns.id) + "  " if columns.id else "", "quiet"),
-        Piece(pad(words, columns.words), "bad" if item.what is What.FAILED else quiet),
-        Piece(f"{time_:>8}", "quiet"),
+        Piece(pad(item.name, size - 4), "quiet" if item.what is What.PENDING else ""),
+        _time(item.seconds(now)),
+        Piece(f"{item.word:<8}  ", "quiet" if over else ""),
+        Piece(f"{why}  " if why else "", "bad" if item.what is What.FAILED else ""),
+        Piece(ident, "quiet"),
     ]
+
+
+def _time(seconds: float) -> Piece:
+    text = elapsed(int(seconds)) if seconds >= 1 else ""
+    return Piece(f"{text:>8}  ", "quiet")
 
 
 @contextmanager
@@ -263,7 +246,9 @@ class _Picture:
         self.console = Console(
             file=cast("TextIO", self.stream),
             force_terminal=True,
-            color_system="standard" if wants_colour(cast("TextIO", self.stream), self.environ) else None,
+            color_system="standard"
+            if wants_colour(cast("TextIO", self.stream), self.environ)
+            else None,
             no_color=False,
             markup=False,
             highlight=False,
@@ -316,7 +301,9 @@ def plain(stream: TextIO, clock: Clock = time.time) -> Iterator[Report]:
             news = (item.what, item.word, item.why)
             before, at = told.get(event.key, ((), 0.0))
             waits = item.what not in _IDLE
-            if item.what is What.PENDING or (news == before and not (waits and now - at >= HEARTBEAT)):
+            if item.what is What.PENDING or (
+                news == before and not (waits and now - at >= HEARTBEAT)
+            ):
                 return
             told[event.key] = news, now
             quiet.write(_sentence(event.key, item, now))

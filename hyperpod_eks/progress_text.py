@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TextIO
@@ -16,7 +17,7 @@ STYLES = {
     "strong": ("1", "bold"),
     "quiet": ("2", "dim"),
 }
-ASCII = str.maketrans({"✔": "+", "✘": "x", "·": ".", "−": "-", "!": "!", "…": "~", "→": ">", "↷": "="})
+_ASCII = str.maketrans({"✔": "+", "✘": "x", "·": ".", "…": "~", "→": ">", "↷": "="})
 
 
 class Piece(NamedTuple):
@@ -87,6 +88,21 @@ def crop(line: Iterable[Piece], width: int) -> Line:
         if room <= 0:
             break
     return found
+
+
+def wrap(text: str, width: int, most: int = 3) -> list[str]:
+    """Break `text` between words into at most `most` lines; the last is cut if need be."""
+    lines = textwrap.wrap(text, max(width, 20), break_on_hyphens=False) or [""]
+    return (
+        lines
+        if len(lines) <= most
+        else [*lines[: most - 1], cut(" ".join(lines[most - 1 :]), width)]
+    )
+
+
+def asciify(line: Iterable[Piece]) -> Line:
+    """Draw with ASCII what this module's users draw with more."""
+    return [Piece(text.translate(_ASCII), style) for text, style in line]
 
 
 def paint(line: Iterable[Piece], colour: bool) -> str:

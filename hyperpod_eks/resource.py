@@ -49,6 +49,7 @@ class Known:
         self._lives = lives
 
     def __call__(self, want: Resource) -> Live:
+        """Return what is live of a declaration; KeyError if it is not ready."""
         return self._lives[want.key]
 
     def __contains__(self, want: Resource) -> bool:
@@ -78,6 +79,8 @@ class Resource(ABC):
     """The name is unique in the account or region: a stranger under it stops us."""
     nameless: ClassVar[bool] = False
     """Its create has neither token nor name, so that a lost answer can make a twin."""
+    signed: ClassVar[bool] = True
+    """It carries our tags from birth; False where they come later, or AWS makes it anew."""
     made: ClassVar[bool] = True
     """We create it; False for what AWS leaves behind and we only take away."""
     shared: ClassVar[bool] = False
@@ -118,7 +121,9 @@ class Resource(ABC):
         """Every resource that must be ready before this one can be made."""
         for each in fields(self):
             value = getattr(self, each.name)
-            yield from (v for v in (value if isinstance(value, tuple) else (value,)) if is_resource(v))
+            yield from (
+                v for v in (value if isinstance(value, tuple) else (value,)) if is_resource(v)
+            )
 
     def expected(self, name: str, known: Known) -> Any:
         """The declared value of a fact: the field, with resources replaced by their ids."""
@@ -220,4 +225,8 @@ def drift(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]
 
 def _about_needs(want: Resource, name: str) -> bool:
     value = getattr(want, name, None)
-    return value is None or is_resource(value) or (isinstance(value, tuple) and any(map(is_resource, value)))
+    return (
+        value is None
+        or is_resource(value)
+        or (isinstance(value, tuple) and any(map(is_resource, value)))
+    )

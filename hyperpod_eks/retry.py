@@ -112,7 +112,9 @@ TABLE: tuple[Rule, ...] = (
     Rule(Class.BUSY, "IncorrectState|IncorrectInstanceState", "ec2"),
     # a delete that something still holds
     Rule(Class.DEPENDENCY, "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse", "ec2"),
-    Rule(Class.DEPENDENCY, "AuthFailure|InvalidParameterValue", "ec2", "ReleaseAddress|DeleteNetw.*"),
+    Rule(
+        Class.DEPENDENCY, "AuthFailure|InvalidParameterValue", "ec2", "ReleaseAddress|DeleteNetw.*"
+    ),
     Rule(Class.DEPENDENCY, "OperationNotPermitted", "ec2", "Delete.*|Detach.*"),
     Rule(Class.DEPENDENCY, "DeleteConflict", "iam"),
     Rule(Class.DEPENDENCY, "BucketNotEmpty", "s3"),

@@ -114,7 +114,8 @@ def survey(aws: Aws, config: Config) -> Site:
         aws.lineage = lineage(who, config.name)
         if config.account and config.account != who.account:
             raise Usage(
-                f"account: the config says {config.account}, the credentials belong to {who.account}",
+                f"account: the config says {config.account}, but these credentials belong to "
+                f"{who.account}",
                 "Use the right profile (--profile), or correct the config.",
             )
         chosen = _choose_zones(

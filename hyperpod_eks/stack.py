@@ -11,7 +11,7 @@ from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, network, s3
 STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
 
 
-def stack(site: Site) -> list[Resource]:
+def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:
     """Declare everything, in an order in which each comes after what it needs.
 
     The arguments are the dependency graph: whatever does not stand in one is made at the same
@@ -24,7 +24,7 @@ def stack(site: Site) -> list[Resource]:
     interfaces = network.leftovers(site, net, (roles.cluster, roles.execution))
     control = eks.step(site, roles.cluster, net, interfaces)
     extras = addons.step(site, control.cluster)
-    chart = helm.step(site, control)
+    chart = helm.step(site, control, helm_binary)
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
     nodes = hyperpod.step(site, roles, net, scripts, control.cluster, (chart, *cni, interfaces))
     return list(in_order([*control.access, *extras, nodes]))

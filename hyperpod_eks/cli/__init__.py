@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from hyperpod_eks import __version__
+from hyperpod_eks.cli.local import local as local_group
 from hyperpod_eks.errors import Exit, HyperpodError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,7 +34,7 @@ Examples:
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
-    """Create, look at and delete an Amazon SageMaker HyperPod cluster orchestrated by Amazon EKS."""
+    """Create, look at and delete a SageMaker HyperPod cluster orchestrated by Amazon EKS."""
 
 
 def shared(command: F) -> F:
@@ -138,9 +138,7 @@ def delete(**options: Any) -> int:
     return commands.delete(**options)
 
 
-@main.group()
-def local() -> None:
-    """The embedded stack: AWS and Kubernetes on this machine, for trials and tests."""
+main.add_command(local_group)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -151,7 +149,6 @@ def run(arguments: Sequence[str]) -> int:
     from hyperpod_eks.cli.stop import Interrupted  # noqa: PLC0415
 
     try:
-        _add_local()
         return int(main.main(list(arguments), prog_name="hyperpod-eks", standalone_mode=False) or 0)
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
@@ -172,14 +169,6 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(arguments, error.exit, message, error.hint, type(error).__name__)
     except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
         return _unforeseen(arguments, error)
-
-
-def _add_local() -> None:
-    gc.freeze()
-    from hyperpod_eks.cli import local as commands  # noqa: PLC0415
-
-    for command in commands.COMMANDS:
-        local.add_command(command)
 
 
 def _fail(arguments: Sequence[str], code: int, message: str, hint: str, kind: str) -> int:

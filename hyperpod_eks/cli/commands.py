@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ from hyperpod_eks.site import Site, lineage, survey
 from hyperpod_eks.stack import STEPS, stack
 
 
-def create(progress: str, lock_timeout: float, helm: str | None, replace_failed: bool, **given: Any) -> int:
+def create(
+    progress: str, lock_timeout: float, helm: str | None, replace_failed: bool, **given: Any
+) -> int:
     """Make the cluster and print its outputs."""
-    with _reporting(progress, "create", given) as story, _opened(
-        "create", given, story, lock_timeout=lock_timeout, files=True, helm=helm
-    ) as at:
+    with (
+        _reporting(progress, "create", given) as story,
+        _opened("create", given, story, lock_timeout=lock_timeout, files=True, helm=helm) as at,
+    ):
         at.world.replace_failed = replace_failed
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         for warning in at.site.warnings:
@@ -57,15 +60,16 @@ def status(**given: Any) -> int:
             f"{at.site.identity.account}",
             f"Make it: hyperpod-eks create {at.site.name}",
         )
-    _print(given, document, lambda d: _view(d))
+    _print(given, document, _view)
     return Exit.OK
 
 
 def delete(progress: str, lock_timeout: float, yes: bool, **given: Any) -> int:
     """Take everything away that is ours, then ask AWS again and print its answer."""
-    with _reporting(progress, "delete", given) as story, _opened(
-        "delete", given, story, lock_timeout=lock_timeout, files=False
-    ) as at:
+    with (
+        _reporting(progress, "delete", given) as story,
+        _opened("delete", given, story, lock_timeout=lock_timeout, files=False) as at,
+    ):
         if at.config.deletion_protection:
             raise Usage(
                 f"deletion_protection: the cluster {at.site.name} is protected",
@@ -123,7 +127,7 @@ def _silent(event: Event) -> None:
 
 
 @contextmanager
-def _reporting(kind: str, verb: str, given: Mapping[str, Any]) -> Iterator[Story]:
+def _reporting(kind: Any, verb: str, given: Mapping[str, Any]) -> Iterator[Story]:
     title = " ".join(filter(None, [f"hyperpod-eks {verb}", given["name"] or given["file"]]))
     with progress.choose(sys.stderr, os.environ, kind, title) as tell:
         yield Story(tell)
@@ -141,7 +145,6 @@ def _opened(
     helm: str | None = None,
 ) -> Iterator[Opened]:
     """Read config and manifest, ask AWS who and where we are, and declare the stack."""
-    environ: Mapping[str, str] = os.environ
     if given["local"]:
         from hyperpod_eks.local import daemon  # noqa: PLC0415
 
@@ -155,15 +158,14 @@ def _opened(
         "chart.path": given.get("chart"),
         "lifecycle.path": given.get("lifecycle"),
     }
-    name = given["name"]
+    name, loaded = given["name"], None
     if given["file"] or not name:
-        config = configs.load(given["file"], overrides, environ, files=files)
-        name = config.name
+        loaded = configs.load(given["file"], overrides, os.environ, files=files)
+        name = loaded.name
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
-    with locked(path, lock_timeout) if write else _free():
+    with locked(path, lock_timeout) if write else nullcontext():
         manifest = read(path, name)
-        if not given["file"]:
-            config = configs.load_document(manifest.config, overrides, environ, files=files)
+        config = loaded or _remembered(manifest, overrides, files)
         aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
         world = World(aws, manifest, report, parallelism=given["parallelism"])
         with stoppable(world.stop, _again(verb, given)):
@@ -172,9 +174,19 @@ def _opened(
             yield Opened(config, site, stack(site, helm), world)
 
 
-@contextmanager
-def _free() -> Iterator[None]:
-    yield
+def _remembered(manifest: Manifest, overrides: Mapping[str, str | None], files: bool) -> Config:
+    """Take the config of the last create, with the flags given now; for none, the minimal one."""
+    if not manifest.config:
+        return configs.load(None, overrides, os.environ, files=files)
+    document: dict[str, Any] = json.loads(json.dumps(manifest.config))
+    for key, value in overrides.items():
+        *sections, leaf = key.split(".")
+        target = document
+        for section in sections:
+            target = target[section]
+        if value is not None:
+            target[leaf] = value
+    return Config.model_validate_json(json.dumps(document))
 
 
 def _apply(environ: Mapping[str, str | None]) -> None:
@@ -267,7 +279,8 @@ def _outputs(site: Site, ids: Mapping[str, str]) -> dict[str, str]:
         "vpc_id": ids.get("network/vpc", ""),
         "security_group_id": ids.get("network/security-group", ""),
         "bucket": site.bucket,
-        "kubeconfig_command": f"aws eks update-kubeconfig --region {site.region} --name {site.name}",
+        "kubeconfig_command": "aws eks update-kubeconfig "
+        f"--region {site.region} --name {site.name}",
     }
 
 

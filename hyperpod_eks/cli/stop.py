@@ -29,12 +29,14 @@ def stoppable(stop: Callable[[BaseException], None], resume: str) -> Iterator[No
     """
     told = False
 
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal told
         if told:
             os._exit(128 + number)
         told = True
-        os.write(sys.stderr.fileno(), b"\nstopping; what is done is recorded; once more leaves at once\n")
+        os.write(
+            sys.stderr.fileno(), b"\nstopping; what is done is recorded; once more leaves at once\n"
+        )
         error = Interrupted(number)
         error.hint = f"To continue: {resume}"
         stop(error)

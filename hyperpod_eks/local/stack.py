@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.local.aws.plugin import install, reset
 from hyperpod_eks.local.aws.sim import (
     ACCESS_KEY,
     SECRET_KEY,
@@ -18,6 +20,7 @@ from hyperpod_eks.local.aws.sim import (
     use,
 )
 from hyperpod_eks.local.clock import Clock
+from hyperpod_eks.local.control import PREFIX, Control
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -73,6 +76,17 @@ def client_environ(
     }
 
 
+@contextmanager
+def _without_aws_variables() -> Iterator[None]:
+    """Keep from moto, which makes boto3 sessions as it loads, a profile that may not exist."""
+    names = [name for name in os.environ if name.startswith("AWS_")]
+    saved = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(saved)
+
+
 class Stack:
     """An AWS account on the loopback interface, empty at first and gone with the process.
 
@@ -96,14 +110,15 @@ class Stack:
         region: str = DEFAULT_REGION,
     ) -> None:
         try:
-            from hyperpod_eks.local.aws.server import Aws, Server  # noqa: PLC0415  loads moto
-            from hyperpod_eks.local.control import PREFIX, Control  # noqa: PLC0415
+            with _without_aws_variables():
+                from hyperpod_eks.local.aws.server import Aws, Server  # noqa: PLC0415  loads moto
+
+                install()
         except ModuleNotFoundError as missing:
             raise Usage(
                 f"the local stack needs packages that are not installed: {missing.name}",
                 EXTRA_HINT,
             ) from missing
-
         if delays is None:
             delays = Delays.real() if speed else Delays.instant()
         self.region = region
@@ -157,8 +172,6 @@ class Stack:
 
         Time goes on, delays stay.
         """
-        from hyperpod_eks.local.aws.plugin import reset  # noqa: PLC0415  loads moto
-
         with self.clock.lock:
             self.sim.reset()
             reset()

@@ -1,0 +1,1 @@
+"""The seven steps: each declares what it is responsible for."""

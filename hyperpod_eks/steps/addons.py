@@ -130,7 +130,9 @@ class Addon(Resource):
 
 def default_version(aws: Aws, addon: str, kubernetes: str) -> str:
     """Ask EKS which version of an add-on is the default for a Kubernetes version."""
-    addons = aws.eks.describe_addon_versions(addonName=addon, kubernetesVersion=kubernetes)["addons"]
+    addons = aws.eks.describe_addon_versions(addonName=addon, kubernetesVersion=kubernetes)[
+        "addons"
+    ]
     for version in addons[0]["addonVersions"] if addons else ():
         if any(c.get("defaultVersion") for c in version.get("compatibilities", ())):
             return version["addonVersion"]

@@ -79,6 +79,7 @@ class LogGroup(Resource):
     """Days."""
 
     step = "eks"
+    signed = False  # EKS makes a deleted one anew as long as the cluster writes
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
@@ -238,7 +239,9 @@ class Cluster(Resource):
                 "logging": {
                     "clusterLogging": [
                         *self._logging(sorted(wanted["log_types"]), enabled=True),
-                        *self._logging(sorted(facts["log_types"] - wanted["log_types"]), enabled=False),
+                        *self._logging(
+                            sorted(facts["log_types"] - wanted["log_types"]), enabled=False
+                        ),
                     ]
                 }
             }
@@ -281,7 +284,7 @@ def access(look: Look, name: str) -> kube.Access | None:
 
 @dataclass(frozen=True)
 class AccessEntry(Resource):
-    """One principal's access to the Kubernetes API, with one access policy for the whole cluster."""
+    """One principal's access to the whole Kubernetes API, with one access policy."""
 
     cluster: Cluster
     principal: str

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hyperpod_eks.aws import Aws, Look
-from hyperpod_eks.resource import MINUTE, Known, Live, Resource
+from hyperpod_eks.resource import MINUTE, Live, Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 

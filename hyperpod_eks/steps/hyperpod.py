@@ -108,9 +108,7 @@ class Cluster(Resource):
         found = describe(look, self.name)
         if found is None:
             return []
-        tags = look.all(
-            look.aws.sagemaker, "list_tags", "Tags", ResourceArn=found["ClusterArn"]
-        )
+        tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=found["ClusterArn"])
         return [self._live(found, owner(tags))]
 
     def _live(self, found: Mapping[str, Any], signed: str | None) -> Live:
@@ -185,7 +183,7 @@ class Cluster(Resource):
             "Subnets": [known(subnet).id],
         }
 
-    def _group(self, group: InstanceGroup, known: Known) -> dict[str, Any]:
+    def _group(self, group: InstanceGroup, known: Known) -> Any:
         """ThreadsPerCore is always sent: an update that leaves it out resets it."""
         request: dict[str, Any] = {
             "InstanceGroupName": group.name,

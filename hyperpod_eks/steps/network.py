@@ -1,4 +1,4 @@
-"""A VPC with private subnets for EKS and the nodes, and public ones only to hold the NAT gateways."""
+"""A VPC: private subnets for EKS and the nodes, public ones only to hold the NAT gateways."""
 
 from __future__ import annotations
 
@@ -335,7 +335,11 @@ class RouteTable(Resource):
         return Live(
             item["RouteTableId"],
             owner=owner(item.get("Tags", ())),
-            facts={"vpc": item["VpcId"], "target": next(iter(ways), None), "subnets": frozenset(order)},
+            facts={
+                "vpc": item["VpcId"],
+                "target": next(iter(ways), None),
+                "subnets": frozenset(order),
+            },
             attributes={"associations": users},
         )
 
@@ -357,7 +361,7 @@ class RouteTable(Resource):
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Point the default route at the target and associate the subnets."""
         target = known(self.target).id
-        way = {
+        way: Any = {
             "RouteTableId": live.id,
             "DestinationCidrBlock": ANYWHERE,
             "GatewayId" if isinstance(self.target, InternetGateway) else "NatGatewayId": target,
@@ -508,7 +512,7 @@ class SecurityGroup(Resource):
             ("egress", aws.ec2.authorize_security_group_egress),
         ):
             for peer in sorted(self.expected(name, known) - live.facts[name]):
-                rule: dict[str, Any] = {"IpProtocol": "-1"}
+                rule: Any = {"IpProtocol": "-1"}
                 if peer == "self":
                     rule["UserIdGroupPairs"] = [{"GroupId": live.id}]
                 else:
@@ -538,7 +542,10 @@ def _raise_unsuccessful(items: Sequence[Mapping[str, Any]], operation: str) -> N
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     for item in items:
-        about: Any = {"Error": item["Error"], "ResponseMetadata": {"HTTPStatusCode": 400, "Service": "ec2"}}
+        about: Any = {
+            "Error": item["Error"],
+            "ResponseMetadata": {"HTTPStatusCode": 400, "Service": "ec2"},
+        }
         raise ClientError(about, operation)
 
 
@@ -577,7 +584,9 @@ class Interfaces(Resource):
         ]
         if not items:
             return []
-        words = "; ".join(f"{i['NetworkInterfaceId']} ({i.get('Description', '')})" for i in items[:3])
+        words = "; ".join(
+            f"{i['NetworkInterfaceId']} ({i.get('Description', '')})" for i in items[:3]
+        )
         loose = [
             i["NetworkInterfaceId"]
             for i in items
@@ -626,14 +635,19 @@ class Leftovers(Resource):
                 continue
             here: Any = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
             ec2 = look.aws.ec2
-            for item in look.all(ec2, "describe_security_groups", "SecurityGroups", Filters=here):
-                if item["GroupName"].startswith(
-                    (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
-                ):
-                    groups.append(item["GroupId"])
-            for item in look.all(ec2, "describe_vpc_endpoints", "VpcEndpoints", Filters=here):
-                if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted":
-                    endpoints.append(item["VpcEndpointId"])
+            names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
+            groups += [
+                item["GroupId"]
+                for item in look.all(
+                    ec2, "describe_security_groups", "SecurityGroups", Filters=here
+                )
+                if item["GroupName"].startswith(names)
+            ]
+            endpoints += [
+                item["VpcEndpointId"]
+                for item in look.all(ec2, "describe_vpc_endpoints", "VpcEndpoints", Filters=here)
+                if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
+            ]
         if not groups and not endpoints:
             return []
         return [

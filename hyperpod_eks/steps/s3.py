@@ -42,6 +42,7 @@ class Bucket(Resource):
     policy: str = "TLS only"
 
     step = "s3"
+    signed = False
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""
@@ -50,7 +51,10 @@ class Bucket(Resource):
             try:
                 tags = self._read(s3.get_bucket_tagging, "TagSet", "NoSuchTagSet") or []
             except Exception as error:
-                if getattr(error, "response", {}).get("Error", {}).get("Code") in ("403", "AccessDenied"):
+                if getattr(error, "response", {}).get("Error", {}).get("Code") in (
+                    "403",
+                    "AccessDenied",
+                ):
                     return [Live(self.name, self.arn, owner="of another account, or not allowed")]
                 raise
             blocked = self._read(
@@ -76,7 +80,9 @@ class Bucket(Resource):
                     owner=owner(tags),
                     facts={
                         "public_access": "blocked" if blocked == PRIVATE else "open",
-                        "ownership": ownership["Rules"][0]["ObjectOwnership"] if ownership else None,
+                        "ownership": ownership["Rules"][0]["ObjectOwnership"]
+                        if ownership
+                        else None,
                         "encryption": _algorithm(encryption),
                         "policy": "TLS only" if policy == self._tls_only() else "other",
                     },
@@ -163,7 +169,7 @@ def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:
 
 @dataclass(frozen=True)
 class Scripts(Resource):
-    """The whole lifecycle folder under one prefix: changed files are sent, removed ones removed."""
+    """The whole lifecycle folder under one prefix."""
 
     bucket: Bucket
     folder: str
@@ -181,7 +187,7 @@ class Scripts(Resource):
         return self.bucket
 
     def files(self) -> dict[str, tuple[Path, str]]:
-        """Files of the folder: their keys, and of each the path and its MD5, as S3's ETag has it."""
+        """Files of the folder by key: the path, and the MD5 that S3 shows as ETag."""
         root = Path(self.folder)
         return {
             PREFIX + path.relative_to(root).as_posix(): (path, _md5(path))

@@ -24,6 +24,9 @@ _installed: list[ModuleType] = []
 
 def install() -> list[ModuleType]:
     """Plug every service in, once per process; must run before moto's first request."""
+    from moto.core.base_backend import AccountSpecificBackend  # noqa: PLC0415  moto is slow
+
+    AccountSpecificBackend.get_session()  # cached: made now, in the environment we chose
     if not _installed:
         for name in SERVICES:
             try:

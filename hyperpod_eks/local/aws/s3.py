@@ -38,10 +38,10 @@ class Backend(S3Backend):
     def create_bucket(self, *args: Any, **kwargs: Any) -> FakeBucket:
         """Give the bucket SSE-S3, a full public access block and BucketOwnerEnforced."""
         bucket = super().create_bucket(*args, **kwargs)
-        bucket.__class__ = Bucket
+        bucket.__class__ = Bucket  # type: ignore[type-abstract]  # in CloudFormation's part only
         bucket.encryption = _encryption()
         bucket.public_access_block = PublicAccessBlock("true", "true", "true", "true")
-        bucket.ownership_rule = "BucketOwnerEnforced"  # type: ignore[assignment]  # moto's own type is wrong
+        bucket.ownership_rule = "BucketOwnerEnforced"  # type: ignore[assignment]  # moto says dict
         return bucket
 
     def delete_bucket_encryption(self, bucket_name: str) -> None:

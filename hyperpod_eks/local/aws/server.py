@@ -25,7 +25,6 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import make_server
 
-from hyperpod_eks.local.aws.plugin import install
 from hyperpod_eks.local.aws.sim import Call, Fault, Sim, is_read
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ class Aws:
     """The WSGI application: every call is logged, may go wrong as ordered, and is moto's then."""
 
     def __init__(self, sim: Sim) -> None:
-        install()
         self._sim = sim
         self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
 

@@ -12,6 +12,7 @@ from hyperpod_eks.local.clock import Clock
 
 if TYPE_CHECKING:
     from hyperpod_eks.local.kubernetes import Cluster
+    from hyperpod_eks.local.kubernetes import Delays as KubernetesDelays
     from hyperpod_eks.local.tls import Pki
 
 ACCOUNT = "123456789012"
@@ -57,6 +58,7 @@ class Delays:
     node_ready: float = 0.0
     pod_start: float = 0.0
     controller: float = 0.0  # reaction of Kubernetes' own controllers
+    namespace: float = 0.0  # from a namespace's deletion until its content goes
 
     @classmethod
     def instant(cls) -> Delays:
@@ -88,6 +90,7 @@ class Delays:
             node_ready=30,
             pod_start=10,
             controller=1,
+            namespace=5,
         )
 
 
@@ -182,6 +185,14 @@ class Sim:
         from hyperpod_eks.local.tls import make_pki  # noqa: PLC0415  cryptography is slow to load
 
         return make_pki()
+
+    @property
+    def kubernetes_delays(self) -> KubernetesDelays:
+        """The part of the delays that a Kubernetes endpoint takes care of itself."""
+        from hyperpod_eks.local.kubernetes import Delays as Part  # noqa: PLC0415  not for EC2 alone
+
+        table = self.delays
+        return Part(table.pod_start, table.controller, table.namespace)
 
     def fault(self, service: str, operation: str, *, lag: bool = False) -> Fault | None:
         """Take the first fault that hits this call, using up one of its count.

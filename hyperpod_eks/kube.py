@@ -1,0 +1,339 @@
+"""The only door to a cluster's Kubernetes API: access, nodes, and what helm leaves behind."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from hyperpod_eks.errors import HyperpodError
+
+if TYPE_CHECKING:
+    import boto3
+
+CLUSTER_NAME = "sagemaker.amazonaws.com/cluster-name"
+GROUP_NAME = "sagemaker.amazonaws.com/instance-group-name"
+HEALTH_STATUS = "sagemaker.amazonaws.com/node-health-status"
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+
+TOKEN_LIFE = 600.0
+"""Seconds that a token is used; EKS accepts it for 15 minutes."""
+PAGE = 500
+"""Objects asked for at once."""
+TIMEOUT = (10, 60)
+"""Seconds to connect, and to wait for an answer to go on."""
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
+
+class KubeNotReady(HyperpodError):
+    """The API server does not let us in yet, or is busy with something that time ends."""
+
+    hint = (
+        "A new cluster or access entry takes a minute to work: run the same command again."
+        " If it stays so, see who you are with `aws sts get-caller-identity`, and whether the"
+        " cluster's endpoint and its access entries let you in."
+    )
+
+
+def token(session: boto3.Session, cluster: str, region: str) -> str:
+    """Return a bearer token for an EKS cluster, good for 15 minutes; no network call is made.
+
+    It is a presigned ``sts:GetCallerIdentity`` with the cluster's name in a signed header, as
+    `aws eks get-token` makes it.  ``AWS_ENDPOINT_URL`` and its kin choose the host.
+    """
+    header = "x-k8s-aws-id"
+
+    def take(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+        context[header] = params.pop(header)
+
+    def sign(request: Any, **_: object) -> None:
+        request.headers[header] = request.context[header]
+
+    sts = session.client("sts", region_name=region)
+    sts.meta.events.register("provide-client-params.sts.GetCallerIdentity", take)
+    sts.meta.events.register("before-sign.sts.GetCallerIdentity", sign)
+    url = sts.generate_presigned_url(
+        "get_caller_identity", Params={header: cluster}, ExpiresIn=60, HttpMethod="GET"
+    )
+    return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach one cluster: ``eks:DescribeCluster``'s name, endpoint and CA (base64), and a
+    function that makes a fresh token.
+
+    >>> Access("demo", "https://example.invalid", "", lambda: "secret")
+    Access(cluster='demo', endpoint='https://example.invalid')
+    """
+
+    cluster: str
+    endpoint: str
+    ca: str
+    token: Callable[[], str]
+
+    def __repr__(self) -> str:
+        return f"Access(cluster={self.cluster!r}, endpoint={self.endpoint!r})"
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._make_client()
+
+    def _make_client(self, accept: str = "") -> Any:
+        """Make a `kubernetes` client that knows nothing of the user's kubeconfig."""
+        from kubernetes.client import ApiClient, Configuration  # noqa: PLC0415  costs 0.3 s
+
+        configuration: Any = Configuration()  # its attributes are typed by their defaults
+        configuration.host = self.endpoint
+        configuration.proxy = _proxy(self.endpoint)
+        configuration.no_proxy = None
+        configuration.retries = False  # who asks again is the caller's decision
+        expires = 0.0
+
+        def refresh(of: Any) -> None:
+            nonlocal expires
+            if time.monotonic() > expires:
+                of.api_key = {"authorization": f"Bearer {self.token()}"}
+                expires = time.monotonic() + TOKEN_LIFE
+
+        refresh(configuration)  # the hook is only asked where there is a key
+        configuration.refresh_api_key_hook = refresh
+        client: Any = ApiClient(configuration)
+        # the one spelling of "these bytes are the CA" that all supported versions share
+        pool = client.rest_client.pool_manager.connection_pool_kw
+        pool["ca_cert_data"] = base64.b64decode(self.ca).decode()
+        if accept:
+            client.set_default_header("Accept", accept)
+        return client
+
+
+def _proxy(endpoint: str) -> str | None:
+    """Return the proxy that the environment names for this endpoint; never one for loopback."""
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if loopback or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get("https")
+
+
+@contextmanager
+def _words(access: Access) -> Iterator[None]:
+    """Tell errors in our terms: what time may heal is KubeNotReady."""
+    from kubernetes.client import ApiException  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError, SSLError  # noqa: PLC0415
+
+    where = f"Kubernetes API of {access.cluster}"
+    try:
+        yield
+    except ApiException as error:
+        says = f"{where}: {error.status} {error.reason}: {_message(error.body)}"
+        if error.status in (401, 403, 429) or error.status >= 500:
+            raise KubeNotReady(says) from None
+        raise HyperpodError(says) from error
+    except SSLError as error:
+        raise HyperpodError(
+            f"{where}: {access.endpoint} does not prove to be the cluster: {error}",
+            "Its certificate is not signed by the cluster's CA: is a proxy in between?"
+            " Except the endpoint from it with NO_PROXY.",
+        ) from error
+    except HTTPError as error:
+        raise KubeNotReady(f"{where}: no answer from {access.endpoint}: {error}") from None
+
+
+def _message(body: Any) -> str:
+    """Return the message of a Status document, or whatever came instead of one."""
+    try:
+        return str(json.loads(body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(body or "no details")[:200]
+
+
+def _ask(call: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+    """Ask, and read the JSON ourselves: the client's models take 20 times as long."""
+    answer = call(**arguments, _preload_content=False, _request_timeout=TIMEOUT)
+    document: dict[str, Any] = json.loads(answer.data)
+    return document
+
+
+def _list(call: Callable[..., Any], **arguments: Any) -> Iterator[dict[str, Any]]:
+    """Every item of a list, page by page, so that one page at a time is in memory."""
+    while True:
+        page = _ask(call, limit=PAGE, **arguments)
+        yield from page["items"]
+        if not (following := page["metadata"].get("continue")):
+            return
+        arguments["_continue"] = following
+
+
+@contextmanager
+def kubeconfig(access: Access) -> Iterator[Path]:
+    """Lend a kubeconfig with a fresh token, in a folder that only we can read.
+
+    Other files may be put beside it.  All of it is gone afterwards, also when the interpreter
+    ends in the middle.
+    """
+    name = access.cluster
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": name,
+        "clusters": [
+            {
+                "name": name,
+                "cluster": {
+                    "server": access.endpoint,
+                    "certificate-authority-data": access.ca,
+                },
+            }
+        ],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "users": [{"name": name, "user": {"token": access.token()}}],
+    }
+    with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:  # mode 0700
+        path = Path(folder) / "kubeconfig"
+        path.touch(0o600)
+        path.write_text(json.dumps(document))  # JSON is YAML
+        yield path
+
+
+@dataclass(frozen=True)
+class Node:
+    """A HyperPod node as Kubernetes sees it.
+
+    ``health`` is HyperPod's own verdict (Schedulable, Unschedulable,
+    UnschedulablePendingReplacement, UnschedulablePendingReboot), empty before the first one;
+    ``why`` is what kubelet says while the node is not ready.
+    """
+
+    name: str
+    ready: bool
+    health: str
+    instance_group: str
+    instance_type: str
+    why: str = ""
+
+    @property
+    def instance_id(self) -> str:
+        """The EC2 instance: HyperPod names its nodes ``hyperpod-<instance id>``."""
+        return self.name.removeprefix("hyperpod-")
+
+
+def nodes(access: Access, cluster_name: str) -> list[Node]:
+    """List the nodes of a HyperPod cluster, in the order of their names.
+
+    Raises KubeNotReady while the API server does not answer us, HyperpodError otherwise.
+    """
+    from kubernetes.client import CoreV1Api  # noqa: PLC0415
+
+    core = CoreV1Api(access._client)
+    with _words(access):
+        return [
+            _node(n) for n in _list(core.list_node, label_selector=f"{CLUSTER_NAME}={cluster_name}")
+        ]
+
+
+def _node(document: Mapping[str, Any]) -> Node:
+    labels = document["metadata"].get("labels", {})
+    conditions = document.get("status", {}).get("conditions", ())
+    ready: Mapping[str, str] = next((c for c in conditions if c["type"] == "Ready"), {})
+    good = ready.get("status") == "True"
+    return Node(
+        name=document["metadata"]["name"],
+        ready=good,
+        health=labels.get(HEALTH_STATUS, ""),
+        instance_group=labels.get(GROUP_NAME, ""),
+        instance_type=labels.get(INSTANCE_TYPE, ""),
+        why="" if good else ready.get("message", "kubelet has not reported yet"),
+    )
+
+
+def namespaces(access: Access) -> dict[str, str]:
+    """Return the phase (Active, Terminating) of every namespace.  Raises as `nodes`."""
+    from kubernetes.client import CoreV1Api  # noqa: PLC0415
+
+    core = CoreV1Api(access._client)
+    with _words(access):
+        return {
+            each["metadata"]["name"]: each.get("status", {}).get("phase", "Active")
+            for each in _list(core.list_namespace)
+        }
+
+
+def secret_labels(access: Access, selector: str) -> list[dict[str, Any]]:
+    """Return the metadata of matching Secrets in all namespaces, not their content."""
+    from kubernetes.client import CoreV1Api  # noqa: PLC0415
+
+    core = CoreV1Api(access._make_client(METADATA_ONLY))
+    with _words(access):
+        call = core.list_secret_for_all_namespaces
+        return [each["metadata"] for each in _list(call, label_selector=selector)]
+
+
+def secret(access: Access, name: str, namespace: str) -> dict[str, bytes] | None:
+    """Read a Secret; None if it is gone."""
+    from kubernetes.client import ApiException, CoreV1Api  # noqa: PLC0415
+
+    core = CoreV1Api(access._client)
+    with _words(access):
+        try:
+            found = _ask(core.read_namespaced_secret, name=name, namespace=namespace)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+    return {key: base64.b64decode(value) for key, value in found.get("data", {}).items()}
+
+
+def workloads(access: Access) -> set[tuple[str, str, str]]:
+    """Return kind, namespace and name of every Deployment, DaemonSet and StatefulSet."""
+    from kubernetes.client import AppsV1Api  # noqa: PLC0415
+
+    apps = AppsV1Api(access._client)
+    calls = {
+        "Deployment": apps.list_deployment_for_all_namespaces,
+        "DaemonSet": apps.list_daemon_set_for_all_namespaces,
+        "StatefulSet": apps.list_stateful_set_for_all_namespaces,
+    }
+    with _words(access):
+        return {
+            (kind, each["metadata"]["namespace"], each["metadata"]["name"])
+            for kind, call in calls.items()
+            for each in _list(call)
+        }
+
+
+def delete_leftover_cluster_roles(access: Access, names: Iterable[str]) -> list[str]:
+    """Delete those of these ClusterRoles that no helm release owns; return what was deleted.
+
+    The aggregation controller can write a role's rules just after helm has deleted the role, and
+    thereby makes it again without helm's marks; helm then refuses to install over it.
+    """
+    from kubernetes.client import ApiException, RbacAuthorizationV1Api  # noqa: PLC0415
+
+    rbac = RbacAuthorizationV1Api(access._client)
+    deleted = []
+    with _words(access):
+        for name in names:
+            try:
+                found = _ask(rbac.read_cluster_role, name=name)
+                if "meta.helm.sh/release-name" in found["metadata"].get("annotations", {}):
+                    continue
+                _ask(rbac.delete_cluster_role, name=name)
+                deleted.append(name)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+    return deleted

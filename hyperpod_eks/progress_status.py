@@ -1,0 +1,273 @@
+"""What there is, on one screen: the text of `hyperpod-eks status`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hyperpod_eks.progress_text import (
+    Line,
+    Piece,
+    asciify,
+    cells,
+    clean,
+    crop,
+    cut,
+    pad,
+    paint,
+    wrap,
+)
+
+NODES = 10
+"""Nodes that are listed one by one, those with a problem first."""
+PROBLEMS = 5
+"""Resources that are listed one by one for each step."""
+
+_GOOD = ("inservice", "active", "deployed", "running", "ready", "schedulable", "healthy", "yes")
+_BAD = ("fail", "degrad", "error", "unhealthy", "unschedulable", "notfound", "rollingback")
+_STATES = {
+    "ready": ("✔", "good"),
+    "waiting": ("·", "busy"),
+    "missing": ("-", "warn"),
+    "drifted": ("!", "warn"),
+    "failed": ("✘", "bad"),
+    "foreign": ("✘", "bad"),
+}
+
+Json = Mapping[str, Any]
+
+
+def render_status(document: Json, width: int, colour: bool, *, utf8: bool = True) -> str:
+    """Return the text of a status document (``hyperpod-eks/status/v1``), lines ended by newlines.
+
+    Every part may be absent or null: what is not there yet is said to be missing or left out.
+    Problems are named one by one, what is well is counted. The flat list ``differences`` is for
+    programs: the same facts stand in ``steps``. Lines are cut to `width` columns; without `utf8`
+    only ASCII is drawn.
+    """
+    parts = (_cluster, _control_plane, _groups, _nodes, _steps)
+    blocks = [list(part(document, width)) for part in parts]
+    text = "\n\n".join(
+        "\n".join(_written(line, width, colour, utf8) for line in block)
+        for block in blocks
+        if block
+    )
+    return f"{text}\n"
+
+
+def _written(line: Line, width: int, colour: bool, utf8: bool) -> str:
+    line = crop(line, width)
+    return paint(line if utf8 else asciify(line), colour)
+
+
+def _cluster(document: Json, _: int) -> Iterator[Line]:
+    cluster = document.get("cluster") or {}
+    status = clean(cluster.get("status") or "not created")
+    if _tone(status) == "good":
+        status += ", ready" if cluster.get("ready") else ", not ready"
+    name = Piece(clean(cluster.get("name", "")), "strong")
+    yield [_mark("ready" if cluster.get("ready") else _worse(status)), name, Piece(f"  {status}")]
+    where = [clean(document[key]) for key in ("account", "region") if document.get(key)]
+    if where:
+        yield [Piece(f"  {' '.join(where)}")]
+    if cluster.get("arn"):
+        yield [Piece(f"  {clean(cluster['arn'])}", "quiet")]
+
+
+def _control_plane(document: Json, width: int) -> Iterator[Line]:
+    if eks := document.get("eks"):
+        issues = [_issue(issue) for issue in eks.get("health") or ()]
+        status = clean(eks.get("status") or "missing")
+        words = f"{clean(eks.get('name', ''))}, Kubernetes {clean(eks.get('version', '?'))}"
+        yield from _labelled("EKS", "degraded" if issues else status, [words, status], width)
+        yield from _problems(issues, "bad", width)
+    if addons := document.get("addons"):
+        named = [f"{clean(a['name'])} {_short(a.get('version'))}".rstrip() for a in addons]
+        yield from _labelled("add-ons", _worst(a.get("status") for a in addons), named, width)
+        for addon in addons:
+            status = clean(addon.get("status") or "missing")
+            if _tone(status) != "good":
+                issues = [_issue(issue) for issue in addon.get("issues") or ()]
+                words = ": ".join([f"{clean(addon['name'])} {status}", *issues])
+                yield from _problems([words], _tone(status), width)
+    if helm := document.get("helm"):
+        status = clean(helm.get("status") or "missing")
+        words = f"{clean(helm.get('release', ''))} in {clean(helm.get('namespace', ''))}"
+        more = [f"revision {helm['revision']}"] if helm.get("revision") else []
+        yield from _labelled("Helm", status, [words, *more, status], width)
+
+
+def _problems(texts: list[str], style: str, width: int) -> Iterator[Line]:
+    for text in texts:
+        for line in wrap(text, width - 12):
+            yield [Piece(" " * 12), Piece(line, style)]
+
+
+def _groups(document: Json, _: int) -> Iterator[Line]:
+    groups = document.get("instance_groups") or ()
+    rows = [
+        [
+            clean(group.get("name", "")),
+            clean(group.get("instance_type", "")),
+            clean(group.get("status") or "missing"),
+            f"{group.get('current', 0)} of {group.get('target', 0)}",
+        ]
+        for group in groups
+    ]
+    marks = [
+        _mark(row[2] if group.get("current") == group.get("target") else _worse(row[2]))
+        for row, group in zip(rows, groups, strict=True)
+    ]
+    yield from _table(["GROUP", "TYPE", "STATUS", "NODES"], rows, marks)
+
+
+def _nodes(document: Json, width: int) -> Iterator[Line]:
+    nodes = sorted(document.get("nodes") or (), key=_well)
+    listed = nodes if len(nodes) <= NODES else [n for n in nodes if not _well(n)][:NODES]
+    wide = width >= 120
+    rows = []
+    for node in listed:
+        name = clean(node.get("name") or node.get("instance_id") or "")
+        row = [
+            name if wide else cut(name, 28),
+            clean(node.get("instance_group", "")),
+            clean(node.get("status") or "-"),
+            {"True": "yes", "False": "no"}.get(str(node.get("ready")), "-"),
+            clean(node.get("health") or "-"),
+        ]
+        extra = [clean(node.get("instance_id", "")), clean(node.get("instance_type", ""))]
+        rows.append([*row, *extra] if wide else row)
+    head = ["NODE", "GROUP", "STATUS", "READY", "HEALTH"]
+    marks = [_mark("Running" if _well(n) else _worse(str(n.get("status") or ""))) for n in listed]
+    yield from _table([*head, "INSTANCE", "TYPE"] if wide else head, rows, marks)
+    rest = nodes[len(listed) :]
+    counts = Counter(
+        f"{clean(n.get('status') or '-')}{'' if _well(n) else ', not ready'}" for n in rest
+    )
+    if rest:
+        words = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+        more = f"{len(rest)} more nodes" if listed else f"{len(rest)} nodes"
+        yield [
+            _mark("Running") if all(map(_well, rest)) else _mark("waiting"),
+            Piece(f"{more}: {words}"),
+        ]
+
+
+def _steps(document: Json, width: int) -> Iterator[Line]:
+    steps = {clean(s["name"]): s.get("resources") or () for s in document.get("steps") or ()}
+    wrong = {n: [r for r in rs if r.get("state") != "ready"] for n, rs in steps.items()}
+    for name, resources in steps.items():
+        if not wrong[name]:
+            continue
+        counts = Counter(str(r.get("state")) for r in resources)
+        symbol, style = _STATES[max(counts, key=list(_STATES).index)]
+        words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
+        yield [Piece(f"{symbol} ", style), Piece(pad(name, 10)), Piece(words)]
+        size = min(max(cells(clean(r.get("name", ""))) for r in wrong[name][:PROBLEMS]), 28)
+        for one in wrong[name][:PROBLEMS]:
+            state = str(one.get("state"))
+            first = [
+                Piece(f"    {state:<8} ", _STATES[state][1]),
+                Piece(f"{pad(clean(one.get('name', '')), size)}  "),
+            ]
+            words_ = [line for text in _why(one) for line in wrap(text, width - 15 - size)]
+            yield [*first, *(Piece(text) for text in words_[:1])]
+            for text in words_[1:]:
+                yield [Piece(" " * (15 + size)), Piece(text)]
+        if len(wrong[name]) > PROBLEMS:
+            yield [Piece(f"    … {len(wrong[name]) - PROBLEMS} more", "quiet")]
+    good = [name for name in steps if not wrong[name]]
+    count = sum(len(steps[name]) for name in good)
+    if count:
+        yield [
+            _mark("ready"),
+            Piece(f"{count} resources as declared"),
+            Piece(f"  {', '.join(good)}", "quiet"),
+        ]
+
+
+def _why(resource: Json) -> list[str]:
+    changes = [
+        f"{name}: {_brief(pair[0])} → {_brief(pair[1])}"
+        if isinstance(pair, list | tuple) and len(pair) == 2
+        else f"{name}: {_brief(pair)}"
+        for name, pair in (resource.get("differs") or {}).items()
+    ]
+    return [clean(text) for text in (resource.get("why"), *changes) if text]
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return (
+        "none"
+        if value in (None, "")
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )
+
+
+def _labelled(label: str, status: str, words: Sequence[str], width: int) -> Iterator[Line]:
+    """One fact with its label; its words flow over as many lines as they need."""
+    lines: list[str] = []
+    for word in words:
+        if lines and cells(lines[-1]) + cells(word) + 2 <= width - 13:
+            lines[-1] += f", {word}"
+        else:
+            if lines:
+                lines[-1] += ","
+            lines.append(word)
+    for number, line in enumerate(lines):
+        first = [_mark(status), Piece(pad(label, 10))] if number == 0 else [Piece(" " * 12)]
+        yield [*first, Piece(line)]
+
+
+def _table(head: list[str], rows: list[list[str]], marks: list[Piece]) -> Iterator[Line]:
+    if not rows:
+        return
+    sizes = [max(cells(row[n]) for row in [head, *rows]) for n in range(len(head))]
+    yield [Piece("  " + "  ".join(map(pad, head, sizes)), "quiet")]
+    for mark, row in zip(marks, rows, strict=True):
+        yield [mark, Piece("  ".join(map(pad, row, sizes)))]
+
+
+def _well(node: Json) -> bool:
+    return (
+        node.get("ready") is not False
+        and _tone(str(node.get("status") or "")) == "good"
+        and (not node.get("health") or _tone(str(node["health"])) == "good")
+    )
+
+
+def _tone(status: str) -> str:
+    plain = status.lower().replace(" ", "").replace("_", "")
+    if any(word in plain for word in _BAD):
+        return "bad"
+    return "good" if plain in _GOOD else "busy"
+
+
+def _mark(status: str) -> Piece:
+    symbol = {"good": "✔", "bad": "✘", "busy": "·"}[_tone(status)]
+    return Piece(f"{symbol} ", _tone(status))
+
+
+def _worse(status: str) -> str:
+    """Return a status that is not well: `status` itself, unless it claims to be."""
+    return "waiting" if _tone(status) == "good" else status
+
+
+def _worst(statuses: Any) -> str:
+    tones = [_tone(str(status or "")) for status in statuses]
+    return "failed" if "bad" in tones else "waiting" if "busy" in tones else "active"
+
+
+def _issue(issue: Any) -> str:
+    if isinstance(issue, Mapping):
+        return clean(": ".join(str(issue[k]) for k in ("code", "message") if issue.get(k)))
+    return clean(issue)
+
+
+def _short(version: object) -> str:
+    return clean(version or "").partition("-eksbuild")[0]

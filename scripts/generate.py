@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Write what is derived from the code: the configuration's reference and its JSON Schema.
+
+``scripts/generate.py`` rewrites docs/config.md and docs/config.schema.json; ``--check`` only tells,
+with exit code 1, whether they are stale.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from hyperpod_eks import model
+from hyperpod_eks.config import GROUP, SETTINGS, Config
+from hyperpod_eks.config_rules import LISTED, Aws, Check, Pattern, fields, find
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+INTRODUCTION = """\
+# The configuration file
+
+<!-- Written by scripts/generate.py from hyperpod_eks/config.py: change it there. -->
+
+A cluster is described by one YAML file (`hyperpod-eks create -f cluster.yaml`; `-f -` reads
+standard input). Two settings are needed, [`examples/minimal.yaml`](../examples/minimal.yaml); the
+rest has defaults. [`config.schema.json`](config.schema.json) lets an editor check and complete the
+file: put `# yaml-language-server: $schema=<path or URL of the schema>` on its first line.
+
+Every mistake is reported at once, with its place:
+
+```
+cluster.yaml:12:21: instance_groups[0].instance_count: {mistake}
+```
+
+Unknown and repeated keys are mistakes. What AWS enumerates or bounds (instance types, counts,
+patterns) is asked of the installed boto3, so upgrading it brings new instance types.
+
+A flag wins over its variable, the variable over the file, the file over the default:
+
+"""
+
+
+def reference() -> str:
+    """Return docs/config.md."""
+    rows = [
+        [f"`{key}`", f"`{flag}`", f"`{variable}`"] for key, (flag, variable) in SETTINGS.items()
+    ]
+    region = (
+        "\nThe region may also come from `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile's"
+        " section in AWS's\nconfig file, when nothing above names it.\n"
+    )
+    mistake = model.faults("sagemaker", GROUP + "InstanceCount", -1)[0]
+    introduction = INTRODUCTION.format(mistake=mistake)
+    parts = [introduction + _table(["Setting", "Flag", "Variable"], rows) + region]
+    return "\n".join([*parts, *_sections("", Config)])
+
+
+def schema() -> str:
+    """Return docs/config.schema.json."""
+    found = Config.model_json_schema()
+    del found["required"]  # name and region may come from flags and variables
+    optional = {f"#/$defs/{name}" for name, one in found["$defs"].items() if "required" not in one}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps({**head, **_tidy(found, optional)}, indent=2) + "\n"
+
+
+def _tidy(node: Any, optional: set[str]) -> Any:
+    """Drop pydantic's titles; let a section be empty (``coredns:``) if nothing in it is needed."""
+    if isinstance(node, list):
+        return [_tidy(one, optional) for one in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("$ref") in optional - {"#/$defs/JsonValue"}:
+        about = {"description": node["description"]} if "description" in node else {}
+        return {"anyOf": [{"$ref": node["$ref"]}, {"type": "null"}], **about}
+    return {k: _tidy(v, optional) for k, v in node.items() if k != "title" or isinstance(v, dict)}
+
+
+def _sections(prefix: str, section: type[BaseModel]) -> Iterator[str]:
+    """Yield one section with a table for `section`, and one for each model below it."""
+    title = f"`{prefix.removesuffix('.').removesuffix('[]')}`" if prefix else "Top level"
+    about = (section.__doc__ or "").strip().partition("\n")[0]
+    rows, below = [], []
+    for name, field in fields(section).items():
+        inner, _ = find(field.annotation, ())
+        item, _ = find(field.annotation, (0,)) if get_origin(inner) is tuple else (inner, ())
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            suffix = "[]." if item is not inner else "."
+            below.append((f"{prefix}{name}{suffix}", item))
+        kind = _values(section, name) or _type(inner)
+        about = f"{field.description} {_rule(section, name)}".strip()
+        rows.append([f"`{name}`", kind, _default(field), about, _member(section, name)])
+    table = _table(["Setting", "Type", "Default", "Meaning and rule", "AWS"], rows)
+    yield f"## {title}\n\n{about}\n\n{table}"
+    for path, item in below:
+        same = [one for one in below if one[1] is item]
+        if len(same) == 1:
+            yield from _sections(path, item)
+        elif same[0][0] == path:
+            yield from _sections(f"{prefix}<name>.", item)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(
+        f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |\n" for row in lines
+    )
+
+
+def _type(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin is tuple:
+        return f"list of {_type(find(inner[0], ())[0])}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "mapping"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "section"
+    assert origin is not Union
+    return {"str": "text", "Path": "path", "int": "number", "bool": "true or false"}[kind.__name__]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**needed**"
+    value = field.default
+    if field.default_factory or isinstance(value, BaseModel) or value is None or value == {}:
+        return ""
+    if isinstance(value, tuple):
+        if value and isinstance(value[0], BaseModel):
+            return "one group, see the minimal example"
+        return ", ".join(f"`{one}`" for one in value)
+    return f"`{json.dumps(value) if isinstance(value, bool) else value}`"
+
+
+def _rules(section: type[BaseModel], name: str) -> list[Any]:
+    inner, rules = find(section, (name,))
+    if get_origin(inner) is tuple:
+        rules = (*rules, *find(inner, (0,))[1])
+    return [rule for rule in rules if isinstance(rule, Aws | Pattern | Check)]
+
+
+def _rule(section: type[BaseModel], name: str) -> str:
+    texts = []
+    for rule in _rules(section, name):
+        text = rule.rule if isinstance(rule, Pattern | Check) else _aws(rule)
+        texts.append(f"{text[0].upper()}{text[1:]}." if text else "")
+    return " ".join(filter(None, texts))
+
+
+def _aws(rule: Aws) -> str:
+    return "" if model.enum(rule.service, rule.path) else rule.rule
+
+
+def _values(section: type[BaseModel], name: str) -> str:
+    """Return the type of a setting that takes a few values of AWS's."""
+    values = [
+        value
+        for rule in _rules(section, name)
+        if isinstance(rule, Aws) and len(model.enum(rule.service, rule.path)) <= LISTED
+        for value in model.enum(rule.service, rule.path)
+    ]
+    several = get_origin(find(section, (name,))[0]) is tuple
+    return ("list of " if several and values else "") + (", " if several else " or ").join(
+        f"`{v}`" for v in values
+    )
+
+
+def _member(section: type[BaseModel], name: str) -> str:
+    return ", ".join(rule.member for rule in _rules(section, name) if isinstance(rule, Aws))
+
+
+def main() -> int:
+    """Write the files, or with ``--check`` compare them."""
+    stale = 0
+    for name, text in (("config.md", reference()), ("config.schema.json", schema())):
+        file = DOCS / name
+        if "--check" in sys.argv[1:]:
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                print(f"docs/{name} is stale: run scripts/generate.py", file=sys.stderr)
+                stale = 1
+        else:
+            file.write_text(text, encoding="utf-8")
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""One toy account and a user who runs commands in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks import engine
+from hyperpod_eks.engine import World
+from hyperpod_eks.manifest import read
+from hyperpod_eks.report import Event
+from hyperpod_eks.resource import Live, Resource, Sight
+
+from .toys import Cloud, FakeClock, Killed, Nameless, Toy, ToyAws, Unsigned
+
+
+class User:
+    """Runs create, status and delete, one process each, against one toy account."""
+
+    def __init__(self, cloud: Cloud, path: Path) -> None:
+        self.cloud, self.path = cloud, path
+        self.events: list[Event] = []
+        self.world = self._world()
+
+    def _world(self) -> World:
+        self.cloud.restart()
+        aws: Any = ToyAws(self.cloud)
+        manifest = read(self.path, "toy")
+        manifest.lineage = self.cloud.lineage
+        return World(aws, manifest, self.events.append, clock=self.cloud.clock, parallelism=2)
+
+    def create(self, wants: Sequence[Resource], **world: Any) -> dict[str, Live]:
+        self.world = self._world()
+        for name, value in world.items():
+            setattr(self.world, name, value)
+        return engine.create(wants, self.world)
+
+    def status(self, wants: Sequence[Resource]) -> list[Sight]:
+        self.world = self._world()
+        return engine.status(wants, self.world)
+
+    def delete(self, wants: Sequence[Resource]) -> None:
+        self.world = self._world()
+        _, kept = engine.delete(wants, self.world)
+        assert not engine.remaining(wants, self.world, frozenset(kept))
+        self.world.manifest.retire()
+
+    def killed_in(self, command: Callable[[], object], call: int, *, after: bool) -> bool:
+        """Run a command that is killed at its ``call``-th change; whether it got that far."""
+        original = self._world
+
+        def fused() -> World:
+            world = original()
+            self.cloud.fuse, self.cloud.after = call, after
+            return world
+
+        self._world = fused  # type: ignore[method-assign]  # the next process gets a fuse
+        try:
+            command()
+        except Killed:
+            return True
+        finally:
+            self._world = original  # type: ignore[method-assign]
+        return False
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    cloud = Cloud(FakeClock())
+    Toy.cloud = cloud
+    return cloud
+
+
+@pytest.fixture
+def user(cloud: Cloud, tmp_path: Path) -> User:
+    return User(cloud, tmp_path / "toy.json")
+
+
+@pytest.fixture
+def wants() -> list[Resource]:
+    """Every class of thing, in a small graph."""
+    vpc = Nameless("vpc")
+    role = Toy("role")
+    bucket = Unsigned("bucket")
+    subnet = Toy("subnet", needs_=(vpc,))
+    cluster = Toy("cluster", needs_=(subnet, role), after=(bucket,))
+    return [vpc, role, bucket, subnet, cluster]

@@ -1,0 +1,197 @@
+"""A toy cloud whose things come late, and toy kinds that stand for every class of API."""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from botocore.exceptions import ClientError
+
+from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.crew import Clock, Result
+from hyperpod_eks.resource import Known, Live, Resource, State
+
+OURS = "ours"
+
+
+class Killed(BaseException):
+    """SIGKILL: the process is gone at this very call."""
+
+
+def taken() -> Exception:
+    """The refusal of a second thing of one name, as a service words it."""
+    about: Any = {
+        "Error": {"Code": "EntityAlreadyExists", "Message": "that name is taken"},
+        "ResponseMetadata": {"HTTPStatusCode": 409, "Service": "iam"},
+    }
+    return ClientError(about, "CreateToy")
+
+
+class FakeClock(Clock):
+    """Time that passes only while nobody works."""
+
+    def __init__(self) -> None:
+        self.time = 1_000_000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def wait(
+        self, results: queue.SimpleQueue[Result], seconds: float, at_work: int
+    ) -> Result | None:
+        try:
+            return results.get(timeout=5.0 if at_work else 0.0)
+        except queue.Empty:
+            assert not at_work, "a job hangs"
+            self.time += max(seconds, 0.01)
+            return None
+
+
+@dataclass
+class Thing:
+    """What exists in the toy cloud."""
+
+    id: str
+    name: str
+    owner: str | None
+    token: str
+    shape: str
+    visible_at: float = 0.0
+    leaving: bool = False
+
+
+@dataclass
+class Cloud:
+    """Named and nameless things, a fuse that kills, and lag before things are seen."""
+
+    clock: FakeClock
+    lag: float = 0.0
+    things: list[Thing] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    fuse: int | None = None
+    after: bool = False
+    dead: bool = False
+    count: int = 0
+    lineage: str = OURS
+    process: int = 0
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def call(self, aws: Any, what: str, effect: Callable[[], Any]) -> Any:
+        """Make a mutating call; at the fuse the process dies before or after the effect."""
+        if self.dead or aws.process != self.process:
+            raise Killed  # a thread of a dead process makes no calls
+        self.calls.append(what)
+        mine = self.fuse is not None and len(self.calls) == self.fuse
+        if mine and not self.after:
+            self.dead = True
+            raise Killed
+        result = effect()
+        if mine:
+            self.dead = True
+            raise Killed
+        return result
+
+    def restart(self) -> None:
+        """A new process."""
+        self.dead, self.fuse, self.calls = False, None, []
+        self.process += 1
+
+    def add(self, name: str, owner: str | None, token: str, shape: str) -> Thing:
+        self.count += 1
+        thing = Thing(f"id-{self.count}", name, owner, token, shape, self.clock.now() + self.lag)
+        self.things.append(thing)
+        return thing
+
+    def seen(self, aws: Any, name: str) -> list[Thing]:
+        if self.dead or aws.process != self.process:
+            raise Killed
+        now = self.clock.now()
+        return [t for t in self.things if t.name == name and t.visible_at <= now]
+
+    def inventory(self) -> list[tuple[str, str | None, str]]:
+        return sorted((t.name, t.owner, t.shape) for t in self.things)
+
+
+@dataclass(frozen=True)
+class Toy(Resource):
+    """A thing with a unique name."""
+
+    shape: str = "round"
+    needs_: tuple[Resource, ...] = ()
+
+    step = "toys"
+    cloud: ClassVar[Cloud]
+
+    def find(self, look: Look) -> Sequence[Live]:
+        return [self._live(t) for t in self.cloud.seen(look.aws, self.label)]
+
+    def _live(self, thing: Thing) -> Live:
+        state = State.LEAVING if thing.leaving else State.READY
+        return Live(thing.id, owner=thing.owner, state=state, facts={"shape": thing.shape})
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        def effect() -> Thing:
+            if any(t.name == self.label for t in self.cloud.things):
+                raise taken()
+            return self.cloud.add(self.label, self.cloud.lineage, token, self.shape)
+
+        return self._live(self.cloud.call(aws, f"create {self.label}", effect))
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+        def effect() -> None:
+            for thing in self.cloud.things:
+                if thing.id == live.id:
+                    thing.shape, thing.owner = self.shape, self.cloud.lineage
+
+        self.cloud.call(aws, f"settle {self.label}", effect)
+        return replace(live, owner=self.cloud.lineage, facts={"shape": self.shape})
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        def effect() -> None:
+            self.cloud.things = [t for t in self.cloud.things if t.id != live.id]
+
+        self.cloud.call(aws, f"delete {self.label}", effect)
+
+
+@dataclass(frozen=True)
+class Nameless(Toy):
+    """A thing that can exist twice: neither name nor token protects its birth."""
+
+    named = False
+    nameless = True
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        return self._live(
+            self.cloud.call(
+                aws,
+                f"create {self.label}",
+                lambda: self.cloud.add(self.label, self.cloud.lineage, token, self.shape),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Unsigned(Toy):
+    """A thing whose birth takes no tags: it is signed afterwards."""
+
+    signed = False
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        def effect() -> Thing:
+            if any(t.name == self.label for t in self.cloud.things):
+                raise taken()
+            return self.cloud.add(self.label, None, token, self.shape)
+
+        return self._live(self.cloud.call(aws, f"create {self.label}", effect))
+
+
+class ToyAws:
+    """As much of the door as the engine sees."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.lineage = cloud.lineage
+        self.process = cloud.process
+        self.cluster = "toy"

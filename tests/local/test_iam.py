@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from botocore.exceptions import ClientError
+
+from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.stack import Stack
+from tests.local.conftest import Clients
+
+CLUSTER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
+HYPERPOD = "hyperpod.sagemaker.amazonaws.com"
+ALLOW = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [ALLOW]})
+
+
+def trust(**principal: str) -> str:
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@contextmanager
+def refused(code: str, text: str = "") -> Iterator[None]:
+    with pytest.raises(ClientError) as caught:
+        yield
+    error = caught.value.response["Error"]
+    assert error["Code"] == code
+    assert text in error["Message"]
+
+
+def add_role(aws: Clients, name: str = "r", **principal: str) -> str:
+    document = trust(**(principal or {"Service": "eks.amazonaws.com"}))
+    role = aws.iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)
+    return str(role["Role"]["Arn"])
+
+
+def test_other_services_see_a_new_role_after_a_while(stack: Stack, aws: Clients) -> None:
+    stack.sim.delays = replace(stack.sim.delays, iam=8)
+    arn = add_role(aws)
+    assert not stack.sim.role_visible(arn)
+    stack.clock.advance(8)
+    assert stack.sim.role_visible(arn)
+    aws.iam.delete_role(RoleName="r")
+    assert not stack.sim.role_visible(arn)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        CLUSTER_POLICY,
+        "arn:aws:iam::aws:policy/AmazonSageMakerClusterInstanceRolePolicy",
+        "arn:aws:iam::aws:policy/AmazonEKS_CNI_Policy",
+        "arn:aws:iam::aws:policy/aws-service-role/AmazonSageMakerHyperPodServiceRolePolicy",
+    ],
+)
+def test_the_policies_of_aws_are_there(aws: Clients, arn: str) -> None:
+    policy = aws.iam.get_policy(PolicyArn=arn)["Policy"]
+    assert policy["Arn"] == arn
+    version = aws.iam.get_policy_version(PolicyArn=arn, VersionId=policy["DefaultVersionId"])
+    assert version["PolicyVersion"]["Document"]["Statement"]
+
+
+def test_a_policy_that_aws_does_not_have_is_not(aws: Clients) -> None:
+    add_role(aws)
+    with refused("NoSuchEntity", "does not exist or is not attachable"):
+        aws.iam.attach_role_policy(RoleName="r", PolicyArn=CLUSTER_POLICY + "X")
+    with refused("NoSuchEntity"):
+        wrong_path = "arn:aws:iam::aws:policy/x/AmazonEKSClusterPolicy"
+        aws.iam.attach_role_policy(RoleName="r", PolicyArn=wrong_path)
+
+
+def test_what_is_attached_is_not_deleted(aws: Clients) -> None:
+    add_role(aws)
+    arn = aws.iam.create_policy(PolicyName="p", PolicyDocument=POLICY)["Policy"]["Arn"]
+    aws.iam.attach_role_policy(RoleName="r", PolicyArn=arn)
+    aws.iam.attach_role_policy(RoleName="r", PolicyArn=arn)  # changes nothing
+    aws.iam.create_policy_version(PolicyArn=arn, PolicyDocument=POLICY)
+    with refused("DeleteConflict", "Cannot delete a policy attached to entities."):
+        aws.iam.delete_policy(PolicyArn=arn)
+    with refused("DeleteConflict", "must detach all policies first"):
+        aws.iam.delete_role(RoleName="r")
+    aws.iam.detach_role_policy(RoleName="r", PolicyArn=arn)
+    with refused("DeleteConflict", "more than one version"):
+        aws.iam.delete_policy(PolicyArn=arn)
+    aws.iam.delete_policy_version(PolicyArn=arn, VersionId="v2")
+    aws.iam.delete_policy(PolicyArn=arn)
+    aws.iam.put_role_policy(RoleName="r", PolicyName="inline", PolicyDocument=POLICY)
+    with refused("DeleteConflict", "must delete policies first"):
+        aws.iam.delete_role(RoleName="r")
+    aws.iam.delete_role_policy(RoleName="r", PolicyName="inline")
+    aws.iam.delete_role(RoleName="r")
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("{", "Syntax"),
+        ('{"Version": "2012-10-17"}', "Syntax"),
+        (trust(Service="eks"), 'Invalid principal in policy: "SERVICE":"eks"'),
+        (trust(AWS="arn:aws:iam::123456789012:role/nobody"), "Invalid principal in policy"),
+    ],
+)
+def test_bad_trust_is_refused(aws: Clients, document: str, said: str) -> None:
+    with refused("MalformedPolicyDocument", said):
+        aws.iam.create_role(RoleName="r", AssumeRolePolicyDocument=document)
+    add_role(aws)
+    with refused("MalformedPolicyDocument", said):
+        aws.iam.update_assume_role_policy(RoleName="r", PolicyDocument=document)
+
+
+def test_good_trust_is_taken(aws: Clients) -> None:
+    add_role(aws, "one", Service=HYPERPOD)
+    add_role(aws, "two", AWS="arn:aws:iam::123456789012:role/one")
+    add_role(aws, "three", AWS="arn:aws:iam::123456789012:root")
+
+
+def test_the_service_linked_role_has_its_own_name_and_keeper(stack: Stack, aws: Clients) -> None:
+    role = aws.iam.create_service_linked_role(AWSServiceName=HYPERPOD)["Role"]
+    assert role["RoleName"] == "AWSServiceRoleForSageMakerHyperPod"
+    assert role["Path"] == f"/aws-service-role/{HYPERPOD}/"
+    attached = aws.iam.list_attached_role_policies(RoleName=role["RoleName"])
+    (policy,) = attached["AttachedPolicies"]
+    assert policy["PolicyName"] == "AmazonSageMakerHyperPodServiceRolePolicy"
+    with refused("InvalidInput", f"{role['RoleName']} has been taken in this account"):
+        aws.iam.create_service_linked_role(AWSServiceName=HYPERPOD)
+    with refused("UnmodifiableEntity"):
+        aws.iam.delete_role(RoleName=role["RoleName"])
+    account = stack.inventory()["iam"]
+    assert list(account["ServiceLinkedRoles"]) == [role["RoleName"]]
+    assert list(account["Roles"]) == ["Admin"]
+
+
+def test_the_policy_simulator_denies_what_it_is_told_to(stack: Stack, aws: Clients) -> None:
+    stack.sim.denied.add("sagemaker:Create*")
+    answer = aws.iam.simulate_principal_policy(
+        PolicySourceArn="arn:aws:iam::123456789012:role/team/Admin",
+        ActionNames=["sagemaker:CreateCluster", "ec2:CreateVpc"],
+    )
+    decisions = {r["EvalActionName"]: r["EvalDecision"] for r in answer["EvaluationResults"]}
+    assert decisions == {"sagemaker:CreateCluster": "implicitDeny", "ec2:CreateVpc": "allowed"}
+
+
+def test_a_new_role_may_not_be_seen_yet(stack: Stack, aws: Clients) -> None:
+    stack.faults.append(Fault("iam", "CreateRole", kind="lag", reads=1, seconds=5))
+    add_role(aws)
+    with refused("NoSuchEntity"):
+        aws.iam.get_role(RoleName="r")
+    stack.clock.advance(5)
+    aws.iam.get_role(RoleName="r")
