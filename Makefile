@@ -1,0 +1,42 @@
+# `make demo` and `make test` do all the set-up; everything goes into .venv and .cache beside this file.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint format bench prove docs clean
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+.venv/local: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
+	@touch $@
+
+.venv/dev: .venv/local
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+.cache/helm/%/helm: | .venv/local
+	$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm
+
+demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster on the embedded stack
+	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/helm/4.3.1:$$PATH" scripts/demo.sh
+
+test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: .venv/dev  ## style, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev  ## put the code into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: .venv/dev  ## write the generated pages
+	$(BIN)/python scripts/generate.py
+
+clean:  ## remove everything that make made
+	rm -rf .venv .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

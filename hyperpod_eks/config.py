@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,7 +68,8 @@ class Network(Section):
         ],
         Field(
             strict=False,
-            description="Zones for the subnets, two to six. Empty: two that have the instance types.",
+            description="Zones for the subnets, two to six. Empty: two that have the instance"
+            " types.",
         ),
     ] = ()
     nat: Annotated[
@@ -130,7 +132,7 @@ class Eks(Section):
         ),
     ] = "EXTENDED"
     log_types: Annotated[
-        tuple[Annotated[str, Aws("eks", "CreateCluster.logging.clusterLogging.types")], ...],
+        tuple[Annotated[str, Aws("eks", "CreateCluster.logging.clusterLogging.types[]")], ...],
         Field(strict=False, description="Control plane logs sent to CloudWatch."),
     ] = ("api", "audit", "authenticator", "controllerManager", "scheduler")
     log_retention_days: Annotated[
@@ -347,7 +349,7 @@ class Config(Section):
 
 
 def load(
-    path: str | None,
+    path: str | Mapping[str, Any] | None,
     overrides: Mapping[str, str | None],
     environ: Mapping[str, str],
     *,
@@ -355,17 +357,21 @@ def load(
 ) -> Config:
     """Read, complete and check the configuration.
 
-    `path` is a YAML file, ``-`` for standard input, or None for the minimal cluster. `overrides`
-    are the values of flags by dotted setting (see `SETTINGS`); None is a flag that was not given. A
-    flag wins over its variable, that over the file, that over the default. The region may also
-    come from ``AWS_REGION``, ``AWS_DEFAULT_REGION`` and the profile (``AWS_PROFILE``) in AWS's
-    config file, after all others. Relative paths in the file start at the file's folder.
-    With `files` the lifecycle folder and the chart are looked into as well; only a command that
-    uploads them needs that.
+    `path` is a YAML file, ``-`` for standard input, None for the minimal cluster, or what
+    ``Config.model_dump(mode="json", by_alias=True)`` returned once. `overrides` are the values of
+    flags by dotted setting (see `SETTINGS`); None is a flag that was not given. A flag wins over
+    its variable, that over the file, that over the default. The region may also come from
+    ``AWS_REGION``, ``AWS_DEFAULT_REGION`` and the profile (``AWS_PROFILE``) in AWS's config file,
+    after all others. Relative paths in the file start at the file's folder. With `files` the
+    lifecycle folder and the chart are looked into as well; only a command that uploads them needs
+    that.
 
     Raises `Usage` with one line per mistake: place, setting, value, rule and fix.
     """
-    document = read(path) if path is not None else Document("", {})
+    if isinstance(path, str):
+        document = read(path)
+    else:
+        document = Document("", copy.deepcopy(dict(path or {})))
     origins = _complete(document, path, overrides, environ)
     config, findings = None, []
     try:
@@ -373,9 +379,15 @@ def load(
     except ValidationError as errors:
         found = errors.errors(include_url=False)
         findings = [explain(Config, error, document) for error in found]
-    more = [*checks.across(document.value), *(_files(document.value) if files else ())]
     wrong = {finding.loc for finding in findings}
-    findings += [one for one in more if not any(one.loc[: len(loc)] == loc for loc in wrong)]
+    findings += [
+        one
+        for one in checks.across(document.value)
+        if not any(one.loc[: len(loc)] == loc for loc in wrong)
+    ]
+    if files:
+        sections = {loc[0] for loc in wrong}
+        findings += [one for one in _files(document.value) if one.loc[0] not in sections]
     lines = [_line(document, origins, finding) for finding in findings]
     lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
     if lines or config is None:
@@ -385,13 +397,13 @@ def load(
 
 def _complete(
     document: Document,
-    path: str | None,
+    path: str | Mapping[str, Any] | None,
     overrides: Mapping[str, str | None],
     environ: Mapping[str, str],
 ) -> dict[Loc, str]:
     """Put flags and variables into the document; return where each of these values came from."""
     origins: dict[Loc, str] = {}
-    folder = Path.cwd() if path in (None, "-") else Path(str(path)).parent
+    folder = Path(path).parent if isinstance(path, str) else Path()  # of "-" too
     for section in ("chart", "lifecycle"):
         if isinstance(given := checks.get(document.value, section, "path"), str):
             document.value[section]["path"] = str((folder / Path(given).expanduser()).absolute())

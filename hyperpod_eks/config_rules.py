@@ -72,7 +72,7 @@ class Aws(_Rule):
     @property
     def member(self) -> str:
         """The member as AWS's API reference names it: ``CreateCluster InstanceGroups``."""
-        operation, members = self.path.split(".", 1)
+        operation, members = self.path.removesuffix("[]").split(".", 1)
         return f"{operation} {members}"
 
     def schema(self, found: dict[str, Any]) -> None:
@@ -145,9 +145,7 @@ class Finding(NamedTuple):
     at_key: bool = False
 
 
-def explain(  # noqa: PLR0911  one return per kind of mistake
-    top: type[BaseModel], error: ErrorDetails, document: Document
-) -> Finding:
+def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Finding:
     """Say in the user's words what pydantic found in a configuration of type `top`."""
     kind, loc, given = error["type"], error["loc"], error["input"]
     context = error.get("ctx", {})
@@ -171,7 +169,7 @@ def explain(  # noqa: PLR0911  one return per kind of mistake
         fix = f"did you mean {near[0]}?" if near else f"give {' or '.join(options)}"
         return Finding(loc, f"{model.show(given)} is not one of {', '.join(options)}; {fix}")
     if kind == "too_long":
-        size, most = context["actual_length"], context["max_length"]
+        size, most = len(given), context["max_length"]
         return Finding(loc, f"has {size} entries (at most {most} fit); remove {size - most}")
     if word := _WORDS.get(kind):
         return Finding(loc, _wrong_type(word, given, rules, document.values.get(loc)))

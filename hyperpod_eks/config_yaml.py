@@ -99,8 +99,10 @@ def _document(name: str, text: str) -> Document:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise Usage(f"{place}: {_explain(error, text)}") from error
-    except yaml.YAMLError as error:  # ReaderError: a control character
-        raise Usage(f"{name}: is not YAML: {' '.join(str(error).split())}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        code = ord(error.character) if isinstance(error.character, str) else error.character
+        raise Usage(f"{name}:{line}: has a control character (U+{code:04X}); remove it") from error
     if root is None:
         raise Usage(f"{name}: is empty; write at least `name: demo` and `region: us-west-2`")
     if not isinstance(root, yaml.MappingNode):

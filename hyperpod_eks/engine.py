@@ -159,7 +159,7 @@ class Run:
         """Wait a moment for the changes under way, so that the journal knows what came of them."""
         deadline = self.now + seconds
         while self.now < deadline and any(
-            t.at_work not in ("", "look") for t in self.turns.values()
+            t.at_work not in ("", "look", "holders") for t in self.turns.values()
         ):
             result = self.world.crew.wait(deadline - self.now)
             if result is None or result.job is None:
@@ -414,14 +414,23 @@ class Provide(Run):
         super()._failed(turn, verb, error)
 
 
+@dataclass(frozen=True)
+class Fate:
+    """What a delete does with a resource: ``delete`` it, ``keep`` it, or it ``goes`` by itself."""
+
+    verb: str
+    why: str = ""
+
+
 class Remove(Run):
     """Take away everything that is ours, what was made last first."""
 
     def __init__(self, wants: Iterable[Resource], world: World, keep: frozenset[str]) -> None:
         super().__init__(wants, world)
-        self.keep = keep
+        self.keep = set(keep)
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
+        self.held: dict[str, list[str]] = {}
         self.users: dict[str, set[str]] = {key: set() for key in self.turns}
         for want in [t.want for t in self.turns.values()]:
             for need in want.needs():
@@ -431,42 +440,64 @@ class Remove(Run):
         """Once everything that needs it is gone."""
         return not any(user in self.open for user in self.users[turn.want.key])
 
+    def fate(self, sight: Sight) -> Fate:
+        """Decide what becomes of a resource that is there."""
+        want = sight.want
+        if sight.verdict is Verdict.FOREIGN:
+            return Fate("keep", f"belongs to {stranger(sight)}")
+        if want.shared:
+            return Fate("keep", "shared by every cluster of the account")
+        if want.key in self.keep:
+            return Fate("keep", "asked to keep it")
+        user = next((user for user in self.users[want.key] if user in self.keep), None)
+        if user and want.made:
+            self.keep.add(want.key)
+            return Fate("keep", f"{user} needs it")
+        if want.within is not None and self._goes(want.within):
+            return Fate("goes", f"goes with {want.within.key}")
+        return Fate("delete")
+
     def decide(self, turn: Turn, sight: Sight) -> None:
         """Delete what is there and ours, and believe its absence only when that is safe."""
         want, live = turn.want, sight.live
-        holder = want.within
-        match sight.verdict:
-            case Verdict.ABSENT if self.hidden(turn, doubts=True):
+        if live is None:
+            if self.hidden(turn, doubts=True):
                 self.wait(turn, "it may only be hidden yet")
-            case Verdict.ABSENT:
+            else:
                 self._gone(turn)
-            case Verdict.FOREIGN:
-                self._keep(turn, f"belongs to {stranger(sight)}")
-            case _ if want.shared:
-                self._keep(turn, "shared by every cluster of the account")
-            case _ if want.key in self.keep:
-                self._keep(turn, "asked to keep it")
-            case _ if (blocker := self._kept_user(want)) is not None:
-                self._keep(turn, f"{blocker} still needs it")
-            case _ if holder is not None and self._goes(holder):
-                self._gone(turn, f"goes with {holder.key}")
-            case _ if live and live.state is State.LEAVING:
-                self.wait(turn, live.why)
-            case _ if turn.acted is not None and self.now - turn.acted < 2:
-                self.wait(turn, live.why if live else "")
-            case _:
-                assert live
-                target = sight.twins[0] if sight.twins else live
-                turn.acted, turn.changed = self.now, True
-                self.manifest.mark(want.key, "deleting")
-                self.say(turn, What.DELETING)
-                self.submit(turn, "delete", lambda: want.delete(self.aws, target))
+            return
+        fate = self.fate(sight)
+        if fate.verb == "keep":
+            self.kept[want.key] = fate.why
+            self.say(turn, What.KEPT, fate.why)
+            self.end(turn)
+        elif fate.verb == "goes":
+            self._gone(turn, fate.why)
+        elif live.state is State.LEAVING or (turn.acted and self.now - turn.acted < FRESH):
+            self.wait(turn, live.why)
+        else:
+            target = sight.twins[0] if sight.twins else live
+            turn.acted, turn.changed = self.now, True
+            self.manifest.mark(want.key, "deleting")
+            self.say(turn, What.DELETING)
+            self.submit(turn, "delete", partial(want.delete, self.aws, target))
 
-    def acted(self, turn: Turn, verb: str, value: object) -> None:
-        """Look until it is gone."""
+    def acted(self, turn: Turn, verb: str, value: Any) -> None:
+        """Look until it is gone; who holds it is told while we wait."""
+        if verb == "holders":
+            self.held[turn.want.key] = value
+            self.wait(turn, f"held by {'; '.join(value)}" if value else str(Class.DEPENDENCY))
+            return
         turn.refused.clear()
         turn.looks = 0
         turn.again(self.now)
+
+    def wait(self, turn: Turn, why: str) -> None:
+        """Wait as every run does, but end with what remains and who holds it."""
+        try:
+            super().wait(turn, why)
+        except Unfinished as error:
+            raise Remains(str(error)) from error
 
     def _goes(self, holder: Resource) -> bool:
         """Whether the thing that it lives in is ours and about to be deleted."""
@@ -475,11 +506,8 @@ class Remove(Run):
             turn is not None
             and turn.sight is not None
             and turn.sight.verdict not in (Verdict.ABSENT, Verdict.FOREIGN)
-            and holder.key not in self.keep
+            and self.fate(turn.sight).verb != "keep"
         )
-
-    def _kept_user(self, want: Resource) -> str | None:
-        return next((user for user in self.users[want.key] if user in self.kept), None)
 
     def _gone(self, turn: Turn, why: str = "") -> None:
         self.manifest.mark(turn.want.key, "deleted")
@@ -488,15 +516,22 @@ class Remove(Run):
         self.say(turn, What.GONE, why)
         self.end(turn)
 
-    def _keep(self, turn: Turn, why: str) -> None:
-        self.kept[turn.want.key] = why
-        self.say(turn, What.KEPT, why)
-        self.end(turn)
-
     def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+        if verb == "holders":  # a courtesy: without it the wait goes on all the same
+            turn.again(self.now)
+            return
         if verb == "delete":
             turn.acted = None
-        super()._failed(turn, verb, error)
+        try:
+            super()._failed(turn, verb, error)
+        except Remains as remains:
+            for holder in self.held.get(turn.want.key, ()):
+                remains.add_note(f"held by {holder}")
+            raise
+        if verb == "delete" and meaning(error) is Class.DEPENDENCY and turn.sight:
+            live = turn.sight.live
+            assert live
+            self.submit(turn, "holders", partial(turn.want.holders, Look(self.aws), live))
 
 
 def look_at_all(run: Run) -> list[Sight]:
@@ -577,15 +612,22 @@ def delete(
     every = {want.key: want for want in world.manifest.remembered().values()}
     every |= {want.key: want for want in wants if not want.awaited}
     run = Remove(every.values(), world, keep)
-    look_at_all(run)
-    for turn in run.turns.values():
-        turn.due = 0.0
-        if turn.want.made and turn.sight and turn.sight.verdict is Verdict.ABSENT:
-            continue
-        if turn.want.made:
-            run.say(turn, What.PENDING)
+    for sight in look_at_all(run):
+        if sight.verdict is not Verdict.ABSENT:
+            run.say(run.turns[sight.want.key], What.PENDING)
     run.run()
     return run.removed, run.kept
+
+
+def doomed(
+    wants: Sequence[Resource], world: World, keep: frozenset[str] = frozenset()
+) -> list[tuple[Sight, Fate]]:
+    """Tell what ``delete`` would do with what it finds, changing nothing."""
+    every = {want.key: want for want in world.manifest.remembered().values()}
+    every |= {want.key: want for want in wants if not want.awaited}
+    run = Remove(every.values(), world, keep)
+    sights = [s for s in look_at_all(run) if s.verdict is not Verdict.ABSENT]
+    return [(sight, run.fate(sight)) for sight in reversed(sights)]
 
 
 def remaining(wants: Sequence[Resource], world: World, kept: frozenset[str]) -> dict[str, str]:

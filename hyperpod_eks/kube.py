@@ -133,22 +133,22 @@ def _proxy(endpoint: str) -> str | None:
 def _words(access: Access) -> Iterator[None]:
     """Tell errors in our terms: what time may heal is KubeNotReady."""
     from kubernetes.client import ApiException  # noqa: PLC0415
-    from urllib3.exceptions import HTTPError, SSLError  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     where = f"Kubernetes API of {access.cluster}"
     try:
         yield
     except ApiException as error:
+        if error.status == 0:  # how the client spells an SSLError
+            raise HyperpodError(
+                f"{where}: {access.endpoint} does not prove to be the cluster: {error.reason}",
+                "Its certificate is not signed by the cluster's CA: is a proxy in between?"
+                " Except the endpoint from it with NO_PROXY.",
+            ) from error
         says = f"{where}: {error.status} {error.reason}: {_message(error.body)}"
         if error.status in (401, 403, 429) or error.status >= 500:
             raise KubeNotReady(says) from None
         raise HyperpodError(says) from error
-    except SSLError as error:
-        raise HyperpodError(
-            f"{where}: {access.endpoint} does not prove to be the cluster: {error}",
-            "Its certificate is not signed by the cluster's CA: is a proxy in between?"
-            " Except the endpoint from it with NO_PROXY.",
-        ) from error
     except HTTPError as error:
         raise KubeNotReady(f"{where}: no answer from {access.endpoint}: {error}") from None
 
@@ -162,7 +162,10 @@ def _message(body: Any) -> str:
 
 
 def _ask(call: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-    """Ask, and read the JSON ourselves: the client's models take 20 times as long."""
+    """Ask, and read the JSON ourselves.
+
+    The client's models take 0.9 s (version 37) to 3 s (version 35) for 1000 nodes, json 0.3 s.
+    """
     answer = call(**arguments, _preload_content=False, _request_timeout=TIMEOUT)
     document: dict[str, Any] = json.loads(answer.data)
     return document

@@ -5,8 +5,8 @@ boto3 brings new instance types without a change here, and nothing is copied. bo
 required members, types and lower bounds of a request; `violations` also checks upper bounds,
 lengths, patterns, enumerations and unions, before anything is sent.
 
-A *path* names a member the way AWS's API reference does, lists being entered silently:
-``CreateCluster.InstanceGroups.InstanceCount``.
+A *path* names a member the way AWS's API reference does, lists on the way being entered silently:
+``CreateCluster.InstanceGroups.InstanceCount``; ``[]`` at its end is what a list holds.
 
 Reading the ``sagemaker`` model takes about 0.07 s, importing ``botocore.loaders`` about 0.1 s,
 once per process; hand `loader` to the session (``register_component("data_loader", loader())``)
@@ -96,12 +96,12 @@ def shape(name: str, path: str) -> Shape:
     Raises `KeyError` for a path that the model does not have.
     """
     model = service(name)
-    first, *members = path.split(".")
+    first, *members = path.removesuffix("[]").split(".")
     shapes = model["shapes"]
     here = model["operations"][first]["input"]["shape"] if first in model["operations"] else first
     for member in members:
         here = shapes[_element(shapes, here)]["members"][member]["shape"]
-    found: Shape = shapes[_element(shapes, here) if members else here]
+    found: Shape = shapes[_element(shapes, here) if path.endswith("[]") else here]
     return found
 
 
@@ -128,7 +128,7 @@ def expected(name: str, path: str) -> str:
 
 def faults(name: str, path: str, value: object) -> list[str]:
     """Return what is wrong with one value of the member at `path`: value, rule and fix each."""
-    operation, _, members = path.partition(".")
+    operation, _, members = path.removesuffix("[]").partition(".")
     label = f"{operation} {members.rpartition('.')[2]}".rstrip()
     return [text for _, text in _faults(service(name), shape(name, path), value, "", label)]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from hyperpod_eks.progress_status import render_status
 from hyperpod_eks.progress_text import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["choose", "elapsed", "live", "plain", "render_status", "wants_colour"]
 
-Progress = Literal["auto", "live", "plain", "none"]
 Clock = Callable[[], float]
 """Seconds since the epoch."""
 
@@ -329,14 +328,15 @@ def none() -> Iterator[Report]:
 def choose(
     stream: TextIO,
     environ: Mapping[str, str],
-    progress: Progress = "auto",
+    progress: str = "auto",
     title: str = "",
     clock: Clock = time.time,
 ) -> AbstractContextManager[Report]:
     """Choose how `stream` shows progress; the context that is returned yields the `Report`.
 
-    ``auto`` is a live picture on a terminal outside CI, and lines elsewhere. Colour has no part in
-    it: ``FORCE_COLOR`` must not animate a pipe. ``live`` overrides CI, but not a pipe.
+    `progress` is ``auto`` (a live picture on a terminal outside CI, lines elsewhere), ``live``
+    (which overrides CI, but not a pipe), ``plain`` or ``none``. Colour has no part in it:
+    ``FORCE_COLOR`` must not animate a pipe. `title` says what is being done to what.
     """
     if progress == "none":
         return none()

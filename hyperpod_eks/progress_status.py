@@ -61,9 +61,9 @@ def _written(line: Line, width: int, colour: bool, utf8: bool) -> str:
     return paint(line if utf8 else asciify(line), colour)
 
 
-def _cluster(document: Json, _: int) -> Iterator[Line]:
+def _cluster(document: Json, width: int) -> Iterator[Line]:
     cluster = document.get("cluster") or {}
-    status = clean(cluster.get("status") or "not created")
+    status = clean(cluster.get("status") or "absent")
     if _tone(status) == "good":
         status += ", ready" if cluster.get("ready") else ", not ready"
     name = Piece(clean(cluster.get("name", "")), "strong")
@@ -73,26 +73,28 @@ def _cluster(document: Json, _: int) -> Iterator[Line]:
         yield [Piece(f"  {' '.join(where)}")]
     if cluster.get("arn"):
         yield [Piece(f"  {clean(cluster['arn'])}", "quiet")]
+    if cluster.get("failure"):
+        for line in wrap(clean(cluster["failure"]), width - 2, most=5):
+            yield [Piece(f"  {line}", "bad")]
 
 
 def _control_plane(document: Json, width: int) -> Iterator[Line]:
     if eks := document.get("eks"):
         issues = [_issue(issue) for issue in eks.get("health") or ()]
-        status = clean(eks.get("status") or "missing")
-        words = f"{clean(eks.get('name', ''))}, Kubernetes {clean(eks.get('version', '?'))}"
-        yield from _labelled("EKS", "degraded" if issues else status, [words, status], width)
+        status = clean(eks.get("status") or "absent")
+        version = f"Kubernetes {clean(eks['version'])}" if eks.get("version") else ""
+        words = [*filter(None, (clean(eks.get("name", "")), version, status))]
+        yield from _labelled("EKS", "degraded" if issues else status, words, width)
         yield from _problems(issues, "bad", width)
     if addons := document.get("addons"):
-        named = [f"{clean(a['name'])} {_short(a.get('version'))}".rstrip() for a in addons]
-        yield from _labelled("add-ons", _worst(a.get("status") for a in addons), named, width)
+        status = _worst(addon.get("status") for addon in addons)
+        yield from _labelled("add-ons", status, [_addon(addon) for addon in addons], width)
         for addon in addons:
-            status = clean(addon.get("status") or "missing")
-            if _tone(status) != "good":
-                issues = [_issue(issue) for issue in addon.get("issues") or ()]
-                words = ": ".join([f"{clean(addon['name'])} {status}", *issues])
-                yield from _problems([words], _tone(status), width)
+            issues = [_issue(issue) for issue in addon.get("issues") or ()]
+            texts = [f"{clean(addon['name'])}: {issue}" for issue in issues]
+            yield from _problems(texts, _tone(str(addon.get("status") or "")), width)
     if helm := document.get("helm"):
-        status = clean(helm.get("status") or "missing")
+        status = clean(helm.get("status") or "absent")
         words = f"{clean(helm.get('release', ''))} in {clean(helm.get('namespace', ''))}"
         more = [f"revision {helm['revision']}"] if helm.get("revision") else []
         yield from _labelled("Helm", status, [words, *more, status], width)
@@ -269,5 +271,7 @@ def _issue(issue: Any) -> str:
     return clean(issue)
 
 
-def _short(version: object) -> str:
-    return clean(version or "").partition("-eksbuild")[0]
+def _addon(addon: Json) -> str:
+    status, version = clean(addon.get("status") or "absent"), clean(addon.get("version") or "")
+    words = [clean(addon["name"]), version.partition("-eksbuild")[0]]
+    return " ".join(filter(None, [*words, "" if _tone(status) == "good" else status]))

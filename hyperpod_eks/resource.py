@@ -149,6 +149,11 @@ class Resource(ABC):
         """Take it away, or begin to."""
 
 
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """Name what keeps AWS from deleting it, each with the command that frees it."""
+        return []
+
+
 KINDS: dict[str, type[Resource]] = {}
 
 

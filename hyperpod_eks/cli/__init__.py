@@ -131,6 +131,13 @@ def status(**options: Any) -> int:
 @progress
 @lock_timeout
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--keep",
+    metavar="WHAT,...",
+    default="",
+    help="Leave standing: bucket, logs, network.",
+)
+@click.option("--dry-run", is_flag=True, help="Only tell what would go and what would stay.")
 def delete(**options: Any) -> int:
     """Take the cluster NAME away, with everything that create made, and prove that it is gone."""
     from hyperpod_eks.cli import commands  # noqa: PLC0415

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,22 @@ def status(**given: Any) -> int:
     return Exit.OK
 
 
-def delete(progress: str, lock_timeout: float, yes: bool, **given: Any) -> int:
+def delete(
+    progress: str,
+    lock_timeout: float,
+    yes: bool,
+    keep: str,
+    dry_run: bool,
+    **given: Any,
+) -> int:
     """Take everything away that is ours, then ask AWS again and print its answer."""
+    kinds = _kinds_to_keep(keep)
+    if dry_run:
+        with _opened("delete", given, _silent, write=False, files=False) as at:
+            doomed = engine.doomed(at.wants, at.world, _kept_keys(at, kinds))
+            document = _result("delete", at, Story(_silent)) | {"plan": _fates(doomed)}
+        _print(given, document, _doomed)
+        return Exit.OK
     with (
         _reporting(progress, "delete", given) as story,
         _opened("delete", given, story, lock_timeout=lock_timeout, files=False) as at,
@@ -76,7 +91,7 @@ def delete(progress: str, lock_timeout: float, yes: bool, **given: Any) -> int:
                 "Set deletion_protection: false in the config, run create, then delete.",
             )
         _confirm(at.site, yes)
-        removed, kept = engine.delete(at.wants, at.world)
+        removed, kept = engine.delete(at.wants, at.world, _kept_keys(at, kinds))
         remains = engine.remaining(at.wants, at.world, frozenset(kept))
         document = _result("delete", at, story) | {
             "removed": removed,
@@ -86,9 +101,42 @@ def delete(progress: str, lock_timeout: float, yes: bool, **given: Any) -> int:
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
-        at.manifest.retire()
+        if not kinds:
+            at.manifest.retire()
     _print(given, document, _deleted)
     return Exit.OK
+
+
+KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
+
+
+def _kinds_to_keep(keep: str) -> list[str]:
+    """Read --keep.  Raises Usage for a word that it does not know."""
+    kinds = [kind for kind in keep.replace(" ", "").split(",") if kind]
+    for kind in kinds:
+        if kind not in KEEPABLE:
+            raise Usage(f"--keep: {kind!r} is none of {', '.join(KEEPABLE)}")
+    return kinds
+
+
+def _kept_keys(at: Opened, kinds: list[str]) -> frozenset[str]:
+    """Spell out what --keep means: interfaces that services leave are never kept."""
+    keys = {*at.manifest.records, *(want.key for want in at.wants)}
+    left = {want.key for want in at.wants if want.key == "network/interfaces"}
+    wanted = {key for kind in kinds for key in keys if fnmatch(key, KEEPABLE[kind])}
+    return frozenset(wanted - left)
+
+
+def _fates(doomed: list[tuple[Sight, engine.Fate]]) -> list[dict[str, str]]:
+    return [
+        {
+            "key": sight.want.key,
+            "id": sight.live.id if sight.live else "",
+            "action": "keep" if fate.verb == "keep" else "delete",
+            "why": fate.why,
+        }
+        for sight, fate in doomed
+    ]
 
 
 # --- opening the world
@@ -393,10 +441,24 @@ def _created(document: dict[str, Any]) -> str:
 
 
 def _deleted(document: dict[str, Any]) -> str:
-    kept = [f"kept {key}: {why}" for key, why in document["kept"].items()]
+    # a role that the whole account shares was never the cluster's
+    kept = [f"kept {k}: {why}" for k, why in document["kept"].items() if "shared by" not in why]
     gone = len(document["removed"])
     first = f"{gone} resources deleted" if gone else "already gone"
-    return "\n".join([*kept, f"cluster {document['cluster']['name']}: {first}; nothing remains"])
+    rest = "nothing else remains" if kept else "nothing remains"
+    return "\n".join([*kept, f"cluster {document['cluster']['name']}: {first}; {rest}"])
+
+
+def _doomed(document: dict[str, Any]) -> str:
+    rows = document["plan"]
+    if not rows:
+        return f"cluster {document['cluster']['name']}: nothing is there to delete"
+    width = max(len(row["key"]) for row in rows)
+    lines = []
+    for row in rows:
+        why = f" ({row['why']})" if row["why"] else ""
+        lines.append(f"{row['action']:<6} {row['key']:<{width}} {row['id']}{why}".rstrip())
+    return "\n".join(lines)
 
 
 def _view(document: dict[str, Any]) -> str:

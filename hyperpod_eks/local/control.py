@@ -13,6 +13,7 @@ All bodies are JSON. ``GET``:
 - ``delays``: ``{name: simulated seconds}``, the fields of ``Delays`` to change;
 - ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
 - ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
+- ``failures``: ``{"group/NAME": how}`` and the like (``Sim.failures``), in place of the current;
 - ``advance``: ``{"seconds"}``, move simulated time forward;
 - ``reset``: back to an empty account;
 - ``stop``: end the stack.
@@ -93,6 +94,8 @@ class Control:
                     sim.set_quota(quota["service"], quota["name"], float(quota["value"]))
             case "denied":
                 sim.denied = set(body)
+            case "failures":
+                sim.failures = {str(thing): str(how) for thing, how in body.items()}
             case "advance":
                 stack.clock.advance(float(body["seconds"]))
             case "reset":

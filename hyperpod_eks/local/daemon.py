@@ -95,14 +95,15 @@ def ensure(speed: float | None = None, port: int = 0, region: str = DEFAULT_REGI
 
 
 def stop() -> bool:
-    """End the running stack and wait until its process is gone; False when none runs."""
+    """End the running stack and wait until it is gone; False when none runs."""
     with _lock():
         running = find()
         if running is None:
             _state_file().unlink(missing_ok=True)
             return False
         running.control("stop", {})
-        if not _wait(lambda: not _alive(running.pid)):
+        # its state file is the last thing to go, unless someone kills it first
+        if not _wait(lambda: not (_state_file().exists() and _alive(running.pid))):
             raise HyperpodError(f"the local stack (process {running.pid}) does not end")
         return True
 

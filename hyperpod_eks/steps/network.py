@@ -137,6 +137,26 @@ class Vpc(Resource):
         """Default security group, network ACL and main route table go with it."""
         aws.ec2.delete_vpc(VpcId=live.id)
 
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """Whatever else is in it."""
+        here: Any = [{"Name": "vpc-id", "Values": [live.id]}]
+        ec2 = look.aws.ec2
+        groups = look.all(ec2, "describe_security_groups", "SecurityGroups", Filters=here)
+        subnets = look.all(ec2, "describe_subnets", "Subnets", Filters=here)
+        return [
+            *_interfaces(look, "vpc-id", live.id),
+            *(
+                f"security group {g['GroupId']} ({g['GroupName']}): "
+                f"aws ec2 delete-security-group --group-id {g['GroupId']}"
+                for g in groups
+                if g["GroupName"] != "default"
+            ),
+            *(
+                f"subnet {s['SubnetId']}: aws ec2 delete-subnet --subnet-id {s['SubnetId']}"
+                for s in subnets
+            ),
+        ]
+
 
 @dataclass(frozen=True)
 class InternetGateway(Resource):
@@ -227,6 +247,10 @@ class Subnet(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while an interface is in it."""
         aws.ec2.delete_subnet(SubnetId=live.id)
+
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """The interfaces in it."""
+        return _interfaces(look, "subnet-id", live.id)
 
 
 @dataclass(frozen=True)
@@ -525,6 +549,23 @@ class SecurityGroup(Resource):
         """Refused while an interface or another group's rule uses it."""
         aws.ec2.delete_security_group(GroupId=live.id)
 
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """Interfaces in the group, and groups whose rules name it."""
+        naming: list[Any] = []
+        for way in ("ip-permission.group-id", "egress.ip-permission.group-id"):
+            there: Any = [{"Name": way, "Values": [live.id]}]
+            naming += look.all(
+                look.aws.ec2, "describe_security_groups", "SecurityGroups", Filters=there
+            )
+        return [
+            *_interfaces(look, "group-id", live.id),
+            *(
+                f"a rule of security group {g['GroupId']} ({g['GroupName']}): remove the rule"
+                for g in naming
+                if g["GroupId"] != live.id
+            ),
+        ]
+
 
 def _peers(
     rules: Sequence[Mapping[str, Any]], group: str, declared: tuple[str, ...]
@@ -536,6 +577,20 @@ def _peers(
             found |= {"self" for p in rule.get("UserIdGroupPairs", ()) if p.get("GroupId") == group}
             found |= {r["CidrIp"] for r in rule.get("IpRanges", ())}
     return frozenset(found.intersection(declared))
+
+
+def _interfaces(look: Look, by: str, value: str) -> list[str]:
+    """Describe the interfaces that hold something, and how each is freed."""
+    there: Any = [{"Name": by, "Values": [value]}]
+    found = look.all(
+        look.aws.ec2, "describe_network_interfaces", "NetworkInterfaces", Filters=there
+    )
+    return [
+        f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "
+        f"{i['Status']}, of {i.get('RequesterId') or i.get('OwnerId', 'this account')}): "
+        f"aws ec2 delete-network-interface --network-interface-id {i['NetworkInterfaceId']}"
+        for i in found
+    ]
 
 
 def _raise_unsuccessful(items: Sequence[Mapping[str, Any]], operation: str) -> None:

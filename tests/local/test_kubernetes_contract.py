@@ -13,7 +13,6 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ DEPENDS_ON_THE_MOMENT = {"deploy apply add container", "deploy apply back", "dep
 
 
 @pytest.fixture(scope="module")
-def answers() -> Iterator[dict[str, tuple[int, Any]]]:
+def answers() -> dict[str, tuple[int, Any]]:
     """Status and body that our server gives to each request, by the name of the request."""
     pki, clock = make_pki(), Clock()
     admin = Identity("admin", ("system:masters", "system:authenticated"))
@@ -54,7 +53,7 @@ def answers() -> Iterator[dict[str, tuple[int, Any]]]:
         clock.advance(0.6)  # controllers react in between; a deleted namespace still ends
     connection.close()
     cluster.stop()
-    yield found
+    return found
 
 
 def settled(name: str, body: Any) -> Any:

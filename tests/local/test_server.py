@@ -31,8 +31,8 @@ CALLS = {
 def call(aws: Clients, service: str) -> Any:
     operation, parameters = CALLS[service]
     client = getattr(aws, service.replace("-", "_"))
-    python_name = {py: api for py, api in client.meta.method_to_api_mapping.items()}
-    (method,) = [py for py, api in python_name.items() if api == operation]
+    methods = client.meta.method_to_api_mapping.items()
+    (method,) = [method for method, name in methods if name == operation]
     return getattr(client, method)(**parameters)
 
 
@@ -97,7 +97,7 @@ def test_a_delayed_call_holds_up_nobody_else(stack: Stack, aws: Clients) -> None
     with ThreadPoolExecutor() as pool:
         start = time.perf_counter()
         slow = pool.submit(aws.ec2.describe_vpcs)
-        while not stack.faults[0].count == 0:
+        while stack.faults[0].count:
             time.sleep(0.01)
         aws.sts.get_caller_identity()
         assert time.perf_counter() - start < 1
@@ -125,7 +125,9 @@ def test_the_call_log_tells_what_changed_the_account(stack: Stack, aws: Clients)
     )
     aws.s3.put_object(Bucket="b-1", Key="a/b c", Body=b"x")
     aws.s3.get_object(Bucket="b-1", Key="a/b c")
-    aws.s3.put_public_access_block(Bucket="b-1", PublicAccessBlockConfiguration={})
+    aws.s3.put_public_access_block(
+        Bucket="b-1", PublicAccessBlockConfiguration={"BlockPublicAcls": True}
+    )
     aws.iam.simulate_principal_policy(PolicySourceArn="x" * 20, ActionNames=["s3:GetObject"])
     calls = [(c.service, c.operation, c.mutating) for c in stack.calls]
     assert calls == [
@@ -140,9 +142,7 @@ def test_the_call_log_tells_what_changed_the_account(stack: Stack, aws: Clients)
     assert stack.calls[1].at - stack.calls[0].at == pytest.approx(5)
 
 
-def test_what_the_stack_cannot_do_is_said_and_not_retried(
-    stack: Stack, patient: Clients, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_the_stack_cannot_do_is_said_and_not_retried(stack: Stack, patient: Clients) -> None:
     for act in (patient.ec2.describe_ipams, patient.pricing.describe_services):
         with pytest.raises(ClientError, match="the local stack does not do"):
             act()

@@ -49,7 +49,7 @@ class Aws:
 
     def __init__(self, sim: Sim) -> None:
         self._sim = sim
-        self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+        self._moto: WSGIApplication = DomainDispatcherApplication(_create_app)
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer one request of an AWS client (PEP 3333)."""
@@ -86,15 +86,21 @@ class Aws:
 
         try:
             body = b"".join(self._moto(environ, begin))
+        except NotImplementedError as problem:
+            # a status that clients do not retry: waiting would not help
+            text = f"the local stack does not do {service}:{operation} ({problem})"
+            return error(environ, service, Fault(service, "", "NotImplemented", 501, text))
         except Exception as problem:
-            log.exception("%s %s failed inside the local stack", service, operation)
-            status, code = 500, "InternalFailure"
-            if isinstance(problem, NotImplementedError | ModuleNotFoundError):
-                # a status that clients do not retry: waiting would not help
-                status, code = 501, "NotImplemented"
-            text = f"the local stack does not do {service}:{operation}: {problem!r}"
-            return error(environ, service, Fault(service, code=code, status=status, message=text))
+            log.exception("%s:%s failed inside the local stack", service, operation)
+            text = f"the local stack failed at {service}:{operation} ({problem!r})"
+            return error(environ, service, Fault(service, "", "InternalFailure", 500, text))
         return _Answer(begun[0], begun[1], body)
+
+
+def _create_app(service: Any) -> Any:
+    if service is None:
+        raise NotImplementedError("there is no such service here")
+    return create_backend_app(service)
 
 
 class _Answer:

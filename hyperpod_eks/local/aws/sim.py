@@ -175,6 +175,11 @@ class Sim:
     #: What was created under a fault of kind ``lag`` and is not to be seen yet.
     unseen: list[Unseen] = field(default_factory=list)
     roles_at: dict[str, float] = field(default_factory=dict)
+    #: What fails inside EKS and HyperPod: "group/NAME", "cluster/NAME" or "addon/NAME" (NAME may
+    #: be *) to how it fails, which the modules hyperpod_nodes, eks and eks_addons list.
+    failures: dict[str, str] = field(default_factory=dict)
+    #: Draws the ids of EKS and HyperPod: the same in every run.
+    ids: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  no secrets
     _random: random.Random = field(
         default_factory=lambda: random.Random(0)  # noqa: S311  it picks faults, not secrets
     )
@@ -205,6 +210,10 @@ class Sim:
                 fault.count -= 1
                 return fault
         return None
+
+    def failure(self, kind: str, name: str) -> str:
+        """Return how a thing shall fail, or an empty string: ``failure("group", "workers")``."""
+        return self.failures.get(f"{kind}/{name}") or self.failures.get(f"{kind}/*") or ""
 
     def role_created(self, arn: str) -> None:
         """Start the delay after which other services see the role."""
@@ -245,10 +254,12 @@ class Sim:
         self.roles_at.clear()
         self.quotas.clear()
         self.denied.clear()
+        self.failures.clear()
         self.unseen.clear()
         self.faults.clear()
         self.calls.clear()
         self._random.seed(0)
+        self.ids.seed(0)
 
 
 def principal_of(access_key: str) -> str:

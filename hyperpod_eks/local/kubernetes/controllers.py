@@ -12,10 +12,9 @@ from .errors import ApiError
 from .objects import Obj, deleting, dig, owner_uids, with_metadata
 from .resources import Resource
 from .selection import selects
-from .store import CRD_FINALIZER, Event, Store, Write
+from .store import CRD_FINALIZER, FOREGROUND, ORPHAN, Event, Store, Write
 
 AGGREGATOR = "clusterrole-aggregation-controller"
-_FOREGROUND = "foregroundDeletion"
 
 
 class Controllers:
@@ -108,19 +107,25 @@ class Controllers:
         """Delete what has lost all its owners; finish deletions that wait for dependents."""
         everything = list(self._store.everything())
         alive = {obj["metadata"]["uid"] for _, obj in everything}
-        ending = {
-            obj["metadata"]["uid"]
-            for _, obj in everything
-            if deleting(obj) and _FOREGROUND in (obj["metadata"].get("finalizers") or [])
-        }
+        ending, orphaning = (
+            {
+                obj["metadata"]["uid"]
+                for _, obj in everything
+                if deleting(obj) and finalizer in (obj["metadata"].get("finalizers") or [])
+            }
+            for finalizer in (FOREGROUND, ORPHAN)
+        )
         for resource, obj in everything:
             owners = set(owner_uids(obj))
-            if owners and (not owners & alive or owners & ending):
+            if owners & orphaning:
+                left = [r for r in obj["metadata"]["ownerReferences"] if r["uid"] not in orphaning]
+                self._store.modify(resource, obj, with_metadata(obj, ownerReferences=left or None))
+            elif owners and (not owners & alive or owners & ending):
                 self._delete(resource, obj)
         for resource, obj in everything:
             uid = obj["metadata"]["uid"]
-            if uid in ending and not self._store.dependents(uid):
-                self._release(resource, obj, _FOREGROUND)
+            if uid in ending | orphaning and not self._store.dependents(uid):
+                self._release(resource, obj, FOREGROUND if uid in ending else ORPHAN)
 
     def _definition_changed(self, definition: Obj, *, gone: bool) -> None:
         """Serve a new kind at once, as clients expect; end its objects before it ends."""

@@ -19,7 +19,8 @@ _FIRST_VERSION = 1000
 _KEPT_EVENTS = 20_000
 # Set by the server alone; what a client sends is ignored.
 _SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
-_FOREGROUND = "foregroundDeletion"
+# Finalizers of the server's own, which its controllers take away.
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 
 
@@ -216,10 +217,7 @@ class Store:
             _check_preconditions(live, options.get("preconditions") or {})
             if options.get("dryRun"):
                 return live, True
-            policy = options.get("propagationPolicy")
-            if policy == "Orphan":
-                self._orphan(live["metadata"]["uid"])
-            doomed = self._doomed(resource, live, foreground=policy == "Foreground")
+            doomed = self._doomed(resource, live, options.get("propagationPolicy"))
             if not _finalizers(doomed):
                 return self._purge(resource, live), True
             if deleting(live):
@@ -304,12 +302,7 @@ class Store:
             return {**new, "metadata": {**new["metadata"], **_version_of(live)}}
         return self._settled(resource, self._commit("MODIFIED", resource, new, live))
 
-    def _orphan(self, uid: str) -> None:
-        for resource, obj in self.dependents(uid):
-            owners = [o for o in obj["metadata"]["ownerReferences"] if o["uid"] != uid]
-            self.modify(resource, obj, with_metadata(obj, ownerReferences=owners or None))
-
-    def _doomed(self, resource: Resource, live: Obj, *, foreground: bool) -> Obj:
+    def _doomed(self, resource: Resource, live: Obj, policy: str | None) -> Obj:
         """What a deletion makes of an object before its finalizers are asked."""
         finalizers = live["metadata"].get("finalizers") or []
         if resource.kind == "Namespace":
@@ -326,8 +319,9 @@ class Store:
             conditions = [*(live["status"].get("conditions") or []), condition]
             live = {**live, "status": {**live["status"], "conditions": conditions}}
             return with_metadata(live, finalizers=[*finalizers, CRD_FINALIZER])
-        if foreground and not deleting(live) and self.dependents(live["metadata"]["uid"]):
-            return with_metadata(live, finalizers=[*finalizers, _FOREGROUND])
+        first = {"Foreground": FOREGROUND, "Orphan": ORPHAN}.get(policy or "")
+        if first and not deleting(live) and self.dependents(live["metadata"]["uid"]):
+            return with_metadata(live, finalizers=[*finalizers, first])
         return live
 
     def _settled(self, resource: Resource, obj: Obj) -> Obj:

@@ -10,6 +10,7 @@ from typing import Any
 from .clock import timestamp
 from .errors import ApiError
 from .objects import Obj, deleting, dig, labels, owner_uids, with_metadata
+from .resources import Resource
 from .selection import expressions
 from .store import Store
 
@@ -230,8 +231,6 @@ class Workloads:
         metadata, spec = deployment["metadata"], deployment["spec"]
         annotations = metadata.get("annotations") or {}
         revision = str(int(annotations.get(_REVISION, 0)) + 1)
-        annotated = with_metadata(deployment, annotations={**annotations, _REVISION: revision})
-        deployment = self._store.modify(self._deployments, deployment, annotated)
         template = _labelled(spec["template"], {"pod-template-hash": digest})
         replica_set = {
             "metadata": {
@@ -246,7 +245,9 @@ class Workloads:
                 "template": template,
             },
         }
-        self._try_create(self._replica_sets, metadata["namespace"], replica_set)
+        if self._try_create(self._replica_sets, metadata["namespace"], replica_set):
+            annotated = with_metadata(deployment, annotations={**annotations, _REVISION: revision})
+            self._store.modify(self._deployments, deployment, annotated)
 
     def _replica_set(self, replica_set: Obj, pods: list[Obj]) -> None:
         spec, name = replica_set["spec"], replica_set["metadata"]["name"]
@@ -297,18 +298,20 @@ class Workloads:
         pod = {"metadata": metadata, "spec": spec}
         self._try_create(self._pods, owner["metadata"]["namespace"], pod)
 
-    def _try_create(self, resource: Any, namespace: str, obj: Obj) -> None:
+    def _try_create(self, resource: Resource, namespace: str, obj: Obj) -> bool:
         try:
             self._store.create(resource, namespace, obj)
         except ApiError as error:
             # The namespace is ending (403, 404), or a pod of that name is (409).
             if error.code not in (403, 404, 409):
                 raise
+            return False
+        return True
 
     def _delete_pod(self, pod: Obj) -> None:
         self._delete(self._pods, pod)
 
-    def _delete(self, resource: Any, obj: Obj) -> None:
+    def _delete(self, resource: Resource, obj: Obj) -> None:
         metadata = obj["metadata"]
         if self._store.find(resource, metadata["namespace"], metadata["name"]):
             self._store.delete(resource, metadata["namespace"], metadata["name"])

@@ -1,0 +1,393 @@
+"""AWS's HyperPod Helm chart: where it comes from, what its values mean, and how it is made ready."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.helm import Helm, update_dependencies
+
+IN_CHECKOUT = "helm_chart/HyperPodHelmChart"
+"""Where the chart is in AWS's repository."""
+BIGGEST = 64 * 2**20
+"""Bytes that a downloaded chart may have; AWS's has four million."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A chart that is known by its content: `digest` is of the folder, for archives vary."""
+
+    url: str
+    digest: str
+
+
+# Commit of 2026-06-22.  The chart's own version has been 0.1.0 from the start and tells nothing.
+PINNED = Pin(
+    "https://codeload.github.com/aws/sagemaker-hyperpod-cli/tar.gz/"
+    "011ca927123e02b35a399935bbb3ab1905fe33c7",
+    "d4bef34e665877995a82614fde96124cc148f674a775e427dd24887c527255f5",
+)
+
+# The regions for which the chart knows an account with the health monitoring agent's image; in
+# others it silently takes the image of us-east-1, which nodes there may not pull.
+# Source: charts/health-monitoring-agent/templates/_helpers.tpl at the pinned commit (2026-06-22).
+AGENT_REGIONS = frozenset(
+    {
+        *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
+        *("eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-south-2"),
+        *("ap-northeast-1", "ap-south-1"),
+        *("ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4"),
+    }
+)
+
+# The chart's own defaults for the switches that the rules below look at; all others are off.
+ON_BY_DEFAULT = (
+    "deep-health-check.enabled",
+    "health-monitoring-agent.enabled",
+    "job-auto-restart.enabled",
+    "nvidia-device-plugin.devicePlugin.enabled",
+    "trainingOperators.enabled",
+)
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def values_for(region: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the user's values over the two that always have to be set.
+
+    Left to itself the chart looks for the region on the nodes, and there are none yet.
+    """
+    ours = {"global": {"region": region}, "health-monitoring-agent": {"region": region}}
+    return merge(ours, values)
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay values over values as Helm does: key by key, and null takes a key away.
+
+    >>> merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": None})
+    {'a': {'b': 4, 'c': 2}}
+    """
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def check_values(region: str, values: Mapping[str, Any]) -> list[str]:
+    """Name the values with which AWS's chart cannot work, each with the way out.
+
+    `values` are the user's.  The rules were found by rendering the chart at the pinned commit.
+    """
+
+    def on(path: str) -> bool:
+        return bool(_lookup(values, path, path in ON_BY_DEFAULT))
+
+    problems = []
+    agent = "health-monitoring-agent.enabled"
+    image = _lookup(values, "health-monitoring-agent.hmaimage", "")
+    chosen = _lookup(values, "health-monitoring-agent.region", region)
+    if on(agent) and not image and chosen not in AGENT_REGIONS:
+        problems.append(
+            f"health-monitoring-agent.region is {chosen}, for which the chart has no image: name"
+            " one that your nodes can pull with health-monitoring-agent.hmaimage, or set"
+            f" {agent} to false"
+        )
+    needy = [path for path in (agent, "job-auto-restart.enabled") if on(path)]
+    if not on("deep-health-check.enabled") and needy:
+        problems.append(
+            "deep-health-check.enabled is false, but it makes the namespace aws-hyperpod that"
+            f" {' and '.join(needy)} need: set it to true, or those to false"
+        )
+    needy = [p for p in ("mlflow.enabled", "namespaced-role-and-bindings.enabled") if on(p)]
+    if not on("trainingOperators.enabled") and needy:
+        problems.append(
+            "trainingOperators.enabled is false, but it makes the namespace kubeflow that"
+            f" {' and '.join(needy)} need: set it to true, or those to false"
+        )
+    if on("gpu-operator.enabled") and on("nvidia-device-plugin.devicePlugin.enabled"):
+        problems.append(
+            "gpu-operator.enabled is true, and it brings a device plugin of its own: set"
+            " nvidia-device-plugin.devicePlugin.enabled to false"
+        )
+    for path in ("cluster", "namespaced", "team"):
+        if _lookup(values, f"{path}-role-and-bindings.enable", None) is not None:
+            problems.append(
+                f"{path}-role-and-bindings.enable is a key of older charts and does nothing:"
+                f" it is {path}-role-and-bindings.enabled"
+            )
+    return problems
+
+
+def _lookup(values: Any, path: str, default: Any) -> Any:
+    for key in path.split("."):
+        if not isinstance(values, Mapping) or key not in values:
+            return default
+        values = values[key]
+    return values
+
+
+# --- identity -------------------------------------------------------------------------------------
+
+
+def digest(folder: Path) -> str:
+    """Return the SHA-256 of a folder's content: sorted paths and what the files hold.
+
+    The same as ``find -type f | sed 's,^./,,' | LC_ALL=C sort | xargs sha256sum | sha256sum``.
+    """
+    files = sorted(
+        (Path(root, name).relative_to(folder).as_posix().encode(), Path(root, name))
+        for root, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    )
+    whole = hashlib.sha256()
+    for name, file in files:
+        whole.update(hashlib.sha256(file.read_bytes()).hexdigest().encode() + b"  " + name + b"\n")
+    return whole.hexdigest()
+
+
+def fingerprint(source: Path | None, values: Mapping[str, Any]) -> str:
+    """Identify what would be installed: the chart's content and its values.
+
+    `source` as in `stage`.  Nothing is downloaded, and charts that it depends on need no look:
+    Chart.yaml pins their versions.
+    """
+    chart = PINNED.digest if source is None else digest(locate(source))
+    return hashlib.sha256(f"{chart} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
+
+
+# --- staging --------------------------------------------------------------------------------------
+
+
+def locate(path: Path) -> Path:
+    """Find the chart: `path` itself, or its place in a checkout of AWS's repository.
+
+    Raises Usage if neither is a chart.
+    """
+    for folder in (path, path / IN_CHECKOUT):
+        if (folder / "Chart.yaml").is_file():
+            return folder
+    raise Usage(
+        f"chart.path: {path} is no Helm chart: there is no Chart.yaml, and no {IN_CHECKOUT}",
+        "Name the folder HyperPodHelmChart, or a checkout of"
+        " https://github.com/aws/sagemaker-hyperpod-cli that holds it.",
+    )
+
+
+def stage(source: Path | None, into: Path, values: Mapping[str, Any], helm: Helm) -> Path:
+    """Make a copy of a chart in the folder `into` that helm can install, and return its path.
+
+    `source` is the user's chart (see `locate`), which is never changed, or None for AWS's at the
+    pinned commit.  `values` decide about the charts that it depends on but does not hold: those
+    that are switched off (the `condition` of Chart.yaml) are left out, and only the others are
+    fetched, so that a chart whose remote parts are off or vendored needs no network.  AWS's chart
+    has three remote ones: cert-manager (off), nvidia-device-plugin and aws-efa-k8s-device-plugin.
+
+    Raises Usage for a folder that is no chart, HyperpodError if something cannot be fetched.
+    """
+    chart = into / "chart"
+    shutil.copytree(download() if source is None else locate(source), chart)
+    _complete(chart, values, helm)
+    return chart
+
+
+def _complete(chart: Path, values: Mapping[str, Any], helm: Helm) -> None:
+    """Leave in `chart` and the charts inside it nothing stale, and nothing missing."""
+    about = _read(chart / "Chart.yaml")
+    effective = merge(_read(chart / "values.yaml"), values)
+    present = _drop_stale(chart / "charts")
+    wanted, missing = [], []
+    for dependency in about.get("dependencies") or ():
+        enabled = _enabled(dependency, effective)
+        if folder := present.get(dependency["name"]):
+            if enabled and folder.is_dir():
+                part = _lookup(effective, dependency.get("alias") or dependency["name"], {})
+                _complete(folder, part | {"global": effective.get("global") or {}}, helm)
+        elif enabled:
+            missing.append(dependency)
+        else:
+            continue
+        wanted.append(dependency)
+    if wanted != (about.get("dependencies") or []):
+        _write(chart / "Chart.yaml", about | {"dependencies": wanted})
+    if missing:
+        _fetch(missing, chart / "charts", helm)
+
+
+def _drop_stale(charts: Path) -> dict[str, Path]:
+    """Return the charts in a folder by name, after taking away archives of those unpacked there.
+
+    Helm loads both and takes one at random.  AWS's chart is in the repository with such an
+    archive, health-monitoring-agent-0.1.0.tgz, which holds an agent of a year before.
+    """
+    present = {}
+    if charts.is_dir():
+        for about in charts.glob("*/Chart.yaml"):
+            present[_read(about)["name"]] = about.parent
+        for archive in charts.glob("*.tgz"):
+            name = _name_in(archive)
+            if name in present:
+                archive.unlink()
+            else:
+                present[name] = archive
+    return present
+
+
+def _enabled(dependency: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether a dependency is used: the first of its conditions that is a boolean decides."""
+    for path in (dependency.get("condition") or "").split(","):
+        found = _lookup(values, path.strip(), None)
+        if isinstance(found, bool):
+            return found
+    return True
+
+
+def _fetch(dependencies: list[dict[str, Any]], charts: Path, helm: Helm) -> None:
+    """Have helm download these charts into `charts`: these alone, not all that Chart.yaml lists."""
+    with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
+        asking = Path(folder) / "asking"
+        asking.mkdir()
+        about = {"apiVersion": "v2", "name": "asking", "version": "0.0.0"}
+        _write(asking / "Chart.yaml", about | {"dependencies": dependencies})
+        try:
+            update_dependencies(helm, asking)
+        except HyperpodError as error:
+            names = [
+                f"{each['name']} {each['version']} ({each['repository']})" for each in dependencies
+            ]
+            switches = [
+                f"{each['condition']}: false" for each in dependencies if each.get("condition")
+            ]
+            raise HyperpodError(
+                f"the chart needs {', '.join(names)}, which cannot be fetched: {error}",
+                "Run it where these addresses can be reached; or put those charts into the folder"
+                " charts/ of a copy of the chart and name it as chart.path; or do without them,"
+                f" with chart.values: {'; '.join(switches) or 'see Chart.yaml'}.",
+            ) from error
+        charts.mkdir(exist_ok=True)
+        for archive in (asking / "charts").glob("*.tgz"):
+            shutil.copy(archive, charts)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415  not needed by --help
+
+    if not file.is_file():
+        return {}
+    try:
+        document = yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except yaml.YAMLError as error:
+        raise Usage(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(document or {}, dict):
+        raise Usage(f"{file} is not a YAML mapping")
+    return document or {}
+
+
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    import yaml  # noqa: PLC0415
+
+    file.write_text(yaml.safe_dump(dict(document), sort_keys=False))
+
+
+def _name_in(archive: Path) -> str:
+    """Return the name of a packed chart: the one folder that its archive has."""
+    try:
+        with tarfile.open(archive) as tar:
+            return (tar.next() or tarfile.TarInfo("?")).name.split("/")[0]
+    except tarfile.TarError as error:
+        raise Usage(f"{archive} is no packed chart: {error}") from error
+
+
+# --- download -------------------------------------------------------------------------------------
+
+
+def cache() -> Path:
+    """Return the folder for what is downloaded once: in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hyperpod-eks"
+
+
+def download(pin: Pin = PINNED) -> Path:
+    """Return the folder of a pinned chart, downloading it if the cache has it not, or not whole.
+
+    Raises HyperpodError if it cannot be had, or is not what the pin says.
+    """
+    folder = cache() / "chart" / pin.digest[:16]
+    if folder.is_dir() and digest(folder) == pin.digest:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as parts:
+        part = Path(parts) / "chart"
+        _download(pin.url, part)
+        if (found := digest(part)) != pin.digest:
+            raise HyperpodError(
+                f"{pin.url} is not the chart that this version was tested with:"
+                f" digest {found}, expected {pin.digest}",
+                "Nothing was kept. See what is between here and there, or name a chart that you"
+                " trust with --chart.",
+            )
+        if folder.exists():  # not whole, or another run was first
+            folder.rename(Path(parts) / "old")
+        part.rename(folder)
+    return folder
+
+
+def _download(url: str, into: Path) -> None:
+    """Unpack the chart from the archive of a repository while it arrives."""
+    import urllib.request  # noqa: PLC0415  costs 50 ms
+
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=60) as answer,  # noqa: S310  constants only
+            tarfile.open(fileobj=answer, mode="r|gz") as tar,
+        ):
+            _unpack(tar, into)
+    # URLError is an OSError, and a broken stream shows in four ways
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise HyperpodError(
+            f"AWS's HyperPod chart cannot be downloaded from {url}: {error}",
+            "Run the same command again; or get the chart in another way and name it with --chart:"
+            " a checkout of https://github.com/aws/sagemaker-hyperpod-cli will do.",
+        ) from error
+
+
+def _unpack(tar: tarfile.TarFile, into: Path) -> None:
+    """Write the chart's files, and nothing that is not a plain file inside the chart's folder."""
+    size = 0
+    for member, path, content in _members(tar):
+        size += member.size
+        if ".." in path.parts or content is None or size > BIGGEST:
+            raise tarfile.TarError(f"{member.name} has no place in a chart")
+        target = into / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.read())
+    if not size:
+        raise tarfile.TarError(f"there is no {IN_CHECKOUT} in it")
+
+
+def _members(
+    tar: tarfile.TarFile,
+) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath, IO[bytes] | None]]:
+    """Everything below the chart's folder but folders: member, path in the chart, content."""
+    for member in tar:
+        # the first part is the repository and its commit
+        path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+        if path.is_relative_to(IN_CHECKOUT) and not member.isdir():
+            content = tar.extractfile(member) if member.isreg() else None
+            yield member, path.relative_to(IN_CHECKOUT), content

@@ -1,0 +1,500 @@
+"""Helm, as HyperPod's chart needs it: one release, in any state, and never waited for.
+
+What a release *is* gets read from helm's own records, the Secrets `sh.helm.release.v1.*`: one
+request for the labels of all revisions in all namespaces and one for the newest record tell
+state, chart, values and manifest in some 10 ms.  `helm status` takes ten times as long, looks at
+one name in one namespace, and needs helm.  What helm *does* goes through pyhelm3 and the helm
+program.
+
+The fingerprint of what was installed (see `chart.fingerprint`) is the release's description, as
+`helm history` shows it.  Helm writes it only when an install or upgrade has succeeded, and every
+other change of the release overwrites it: whatever somebody else did to the release, it no longer
+counts as ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import base64
+import contextlib
+import gzip
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hyperpod_eks import kube
+from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
+from hyperpod_eks.kube import Access, KubeNotReady
+
+if TYPE_CHECKING:
+    from pyhelm3 import Client
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+NAME = "hyperpod-dependencies"
+NAMESPACE = "kube-system"
+OTHER_NAME = "dependencies"
+"""What AWS's own CloudFormation templates call the release."""
+CHART = "hyperpod-helm-chart"
+NAMESPACES = ("aws-hyperpod", "kubeflow", "mpi-operator")
+"""The namespaces that the chart makes and an uninstall takes away."""
+AGGREGATED = ("kubeflow-mpijobs-admin", "kubeflow-training-admin")
+"""The chart's aggregated ClusterRoles: the ones that can outlive an uninstall."""
+
+OLDEST = (3, 17)
+"""The first helm with --take-ownership."""
+TIMEOUT = "5m"
+"""What helm gives itself, in helm's spelling."""
+LAST_WORDS = 10.0
+"""Seconds for helm to write down that it was stopped."""
+MARK = "hyperpod-eks "
+"""What our descriptions begin with; the fingerprint follows."""
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Helm:
+    """A helm program that we can work with; the version as (major, minor, patch)."""
+
+    binary: Path
+    version: tuple[int, int, int]
+
+
+def find_helm(option: str | Path | None = None) -> Helm:
+    """Find helm: the option, ``HYPERPOD_EKS_HELM``, PATH, or what scripts/get_helm.py fetched.
+
+    The first two must be right if they are given; of the others the first that is new enough is
+    taken.  Raises Usage that names the options if there is none.
+    """
+    for source, path in (
+        ("--helm", option),
+        ("HYPERPOD_EKS_HELM", os.environ.get("HYPERPOD_EKS_HELM")),
+    ):
+        if path:
+            helm = _examine(Path(path))
+            if isinstance(helm, str):
+                raise Usage(f"{source}: {path} {helm}", _OTHERWISE)
+            return helm
+    refused = []
+    for candidate in (shutil.which("helm"), *_cached()):
+        if candidate:
+            helm = _examine(Path(candidate))
+            if isinstance(helm, Helm):
+                return helm
+            refused.append(f"{candidate} {helm}")
+    raise Usage(f"no usable helm: {'; '.join(refused) or 'there is none on PATH'}", _OTHERWISE)
+
+
+_OTHERWISE = (
+    f"Install helm {OLDEST[0]}.{OLDEST[1]} or newer (https://helm.sh/docs/intro/install/), or name"
+    " one with --helm or HYPERPOD_EKS_HELM, or on Linux (x86-64) let scripts/get_helm.py fetch one."
+)
+
+
+def _cached() -> list[Path]:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    found = base.joinpath("hyperpod-eks", "helm").glob("*/helm")
+    return sorted(found, key=lambda path: _version(path.parent.name) or (0, 0, 0), reverse=True)
+
+
+def _examine(binary: Path) -> Helm | str:
+    """Ask a program for its version; return what is wrong with it where it will not do."""
+    try:
+        run = subprocess.run(
+            [binary, "version", "--template", "{{.Version}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            env=_environment(None),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"cannot be run: {error}"
+    version = _version(run.stdout)
+    if run.returncode or version is None:
+        return f"is no helm: {(run.stderr or run.stdout).strip()[:200] or 'it says nothing'}"
+    if version[:2] < OLDEST:
+        return f"is helm {run.stdout.strip()}: {OLDEST[0]}.{OLDEST[1]} is the oldest that will do"
+    return Helm(binary.absolute(), version)
+
+
+def _version(text: str) -> tuple[int, int, int] | None:
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", text.strip())
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def _environment(home: Path | None) -> dict[str, str]:
+    """Return the environment for helm: nothing of the user's helm and kubectl, nothing to share.
+
+    client-go caches what a server offers by host and port, which loopback servers reuse;
+    LD_LIBRARY_PATH of a bundled Python breaks other programs' TLS.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HELM_", "KUBE")) and name not in ("LD_LIBRARY_PATH", "LD_PRELOAD")
+    }
+    if home is not None:
+        for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"):
+            kept[name] = str(home / name.lower())
+    return kept
+
+
+# --- what there is --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Release:
+    """The newest revision of a release.
+
+    `status` is helm's: deployed, failed, pending-install, pending-upgrade, pending-rollback,
+    uninstalling, uninstalled, superseded, unknown.  `fingerprint` is what `install` was given,
+    empty if the last change was not one of ours or failed.
+    """
+
+    name: str
+    namespace: str
+    revision: int
+    status: str
+    chart: str
+    chart_version: str
+    fingerprint: str
+    description: str
+    values: Mapping[str, Any] = field(repr=False)
+    manifest: str = field(repr=False)
+    hooks: Sequence[Mapping[str, Any]] = field(repr=False)
+
+
+def releases(access: Access) -> list[Release]:
+    """Find HyperPod's release under both names it is known by, in every namespace and state.
+
+    A release called "dependencies" counts only if it is of HyperPod's chart.
+    Raises KubeNotReady, HyperpodError as `kube.nodes`.
+    """
+    newest: dict[tuple[str, str], Mapping[str, Any]] = {}
+    selector = f"owner=helm,name in ({NAME},{OTHER_NAME})"
+    for found in kube.secret_labels(access, selector):
+        key = (found["namespace"], found["labels"]["name"])
+        if key not in newest or _revision(found) > _revision(newest[key]):
+            newest[key] = found
+    records = (
+        (namespace, kube.secret(access, found["name"], namespace))
+        for (namespace, _), found in sorted(newest.items())
+    )
+    read = [_read(namespace, record["release"]) for namespace, record in records if record]
+    return [each for each in read if each.name == NAME or each.chart == CHART]
+
+
+def release(access: Access, name: str = NAME, namespace: str = NAMESPACE) -> Release | None:
+    """Find one release; None if there is none.  Raises as `releases`."""
+    found = (each for each in releases(access) if (each.name, each.namespace) == (name, namespace))
+    return next(found, None)
+
+
+def _revision(metadata: Mapping[str, Any]) -> int:
+    return int(metadata["labels"]["version"])
+
+
+def _read(namespace: str, record: bytes) -> Release:
+    """Decode a record: JSON in gzip in base64 (in the base64 that every Secret has)."""
+    document = json.loads(gzip.decompress(base64.b64decode(record)))
+    info, chart = document["info"], document["chart"]["metadata"]
+    description = info.get("description", "")
+    ours = info["status"] == "deployed" and description.startswith(MARK)
+    return Release(
+        name=document["name"],
+        namespace=namespace,
+        revision=document["version"],
+        status=info["status"],
+        chart=chart["name"],
+        chart_version=chart["version"],
+        fingerprint=description.removeprefix(MARK) if ours else "",
+        description=description,
+        values=document.get("config") or {},
+        manifest=document.get("manifest", ""),
+        hooks=document.get("hooks") or (),
+    )
+
+
+# --- what is done ---------------------------------------------------------------------------------
+
+
+def install(
+    access: Access,
+    helm: Helm,
+    chart: Path,
+    values: Mapping[str, Any],
+    fingerprint: str,
+    *,
+    name: str = NAME,
+    namespace: str = NAMESPACE,
+    timeout: str = TIMEOUT,
+) -> Release:
+    """Install or upgrade the release, and return it as helm recorded it.
+
+    `chart` is a staged chart (see `chart.stage`), `timeout` is helm's for its hooks ("5m").
+    Workloads are not waited for: there are no nodes yet.  Objects that an earlier release left
+    behind are taken over.  A release that a broken-off run left pending is rolled back, or
+    uninstalled if there is nothing to roll back to.
+
+    Raises KubeNotReady if it is worth another try (no access yet, namespaces that are still being
+    deleted, another helm at work), HyperpodError with helm's words otherwise.
+    """
+    ending = [n for n, phase in kube.namespaces(access).items() if phase == "Terminating"]
+    if ending := sorted(set(ending) & {*NAMESPACES, namespace}):
+        raise KubeNotReady(
+            f"namespaces of an earlier release are still being deleted: {', '.join(ending)}"
+        )
+    before = release(access, name, namespace)
+
+    async def work(client: Client) -> None:
+        from pyhelm3 import Chart  # noqa: PLC0415  costs 0.2 s
+
+        if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
+            await client.get_proceedable_revision(name, namespace=namespace, timeout=timeout)
+        # Helm 4 applies on the server by default and then fights the aggregation controller for
+        # the rules of aggregated ClusterRoles.  Helm 3 does not know the flag.
+        extra = {"server_side": "false"} if helm.version >= (4,) else {}
+        await client.install_or_upgrade_release(
+            name,
+            Chart(client._command, ref=chart, metadata=_metadata(chart)),  # noqa: SLF001
+            dict(values),
+            namespace=namespace,
+            create_namespace=False,
+            description=MARK + fingerprint,
+            take_ownership=True,
+            wait=False,
+            timeout=timeout,
+            **extra,
+        )
+
+    try:
+        _with_client(access, helm, work)
+    except _TimedOut as error:
+        raise _timed_out(error, release(access, name, namespace), timeout) from error
+    after = release(access, name, namespace)
+    if after is None:
+        raise HyperpodError(f"helm says that {name} is installed, but there is no record of it")
+    return after
+
+
+def uninstall(
+    access: Access,
+    helm: Helm,
+    what: Release | None,
+    *,
+    patience: float = 600.0,
+    poll: float = 2.0,
+) -> None:
+    """Uninstall a release and take away what helm leaves; CRDs stay, as helm has it.
+
+    `what` is None if the release is gone, but perhaps not all that it had.  Looks every `poll`
+    seconds, `patience` seconds long, until nothing of it is there.  Helm's own waiting is not
+    used: it can wait for ever for a ClusterRole that a controller has made again.
+
+    Raises Unfinished that names what is still there, KubeNotReady and HyperpodError as `install`.
+    """
+    if what is not None:
+
+        async def work(client: Client) -> None:
+            await client.uninstall_release(what.name, namespace=what.namespace, timeout=TIMEOUT)
+
+        _with_client(access, helm, work)
+    until = time.monotonic() + patience
+    while remains := sweep(access, what):
+        if time.monotonic() > until:
+            raise Unfinished(
+                f"helm has uninstalled the chart, but there are still {', '.join(remains)}"
+            )
+        time.sleep(poll)
+
+
+def sweep(access: Access, what: Release | None) -> list[str]:
+    """Look once at what is left of an uninstalled release: delete ClusterRoles, name the rest.
+
+    Raises as `kube.nodes`.
+    """
+    roles, named = set(AGGREGATED), set(NAMESPACES)
+    workloads: set[tuple[str, str, str]] = set()
+    for each in _objects(what.manifest) if what else ():
+        kind, about = each["kind"], each["metadata"]
+        if kind == "ClusterRole" and "aggregationRule" in each:
+            roles.add(about["name"])
+        elif kind == "Namespace":
+            named.add(about["name"])
+        else:
+            workloads.add(
+                (kind, about.get("namespace", what.namespace if what else ""), about["name"])
+            )
+    kube.delete_leftover_cluster_roles(access, sorted(roles))
+    # a namespace of that name that nobody deletes is somebody else's
+    ending = {n for n, phase in kube.namespaces(access).items() if phase == "Terminating"} & named
+    there = workloads & kube.workloads(access)
+    return [f"namespace {n}" for n in sorted(ending)] + ["/".join(each) for each in sorted(there)]
+
+
+def update_dependencies(helm: Helm, chart: Path) -> None:
+    """Have helm download the charts that Chart.yaml names.  Raises HyperpodError."""
+    with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
+        # pyhelm3 has no call for this one
+        command = ["dependency", "update", str(chart)]
+        asyncio.run(_client(helm, Path(home), None)._command.run(command))  # noqa: SLF001
+
+
+def _metadata(chart: Path) -> Any:
+    import yaml  # noqa: PLC0415
+
+    return yaml.safe_load((chart / "Chart.yaml").read_bytes())
+
+
+def _objects(manifest: str) -> list[Mapping[str, Any]]:
+    import yaml  # noqa: PLC0415
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 0.07 s for AWS's chart, not 0.5
+    return [each for each in yaml.load_all(manifest, loader) if each]
+
+
+# --- running it -----------------------------------------------------------------------------------
+
+
+def _with_client(access: Access, helm: Helm, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
+    with kube.kubeconfig(access) as config:
+        return asyncio.run(work(_client(helm, config.parent, config)))
+
+
+def _client(helm: Helm, home: Path, config: Path | None) -> Client:
+    """Make a pyhelm3 client whose helm is run by us, and which never waits."""
+    from pyhelm3 import Client  # noqa: PLC0415
+    from pyhelm3.command import Command  # noqa: PLC0415
+    from semver import VersionInfo  # noqa: PLC0415
+
+    class Quiet(Command):
+        def client_version(self) -> Any:
+            return VersionInfo(*helm.version)  # known already: saves a process
+
+        async def run(self, command: Sequence[Any], input: bytes | None = None) -> bytes:  # noqa: A002
+            parts = [str(helm.binary), *(str(part) for part in command)]
+            if config:
+                parts += ["--kubeconfig", str(config)]
+            return await _run(parts, input, _environment(home))
+
+        # the nodes may be missing or gone: whoever waits for pods waits in vain
+
+        async def uninstall(self, release_name: str, **options: Any) -> None:
+            await super().uninstall(release_name, **options | {"wait": False})
+
+        async def rollback(self, release_name: str, revision: int | None, **options: Any) -> None:
+            await super().rollback(release_name, revision, **options | {"wait": False})
+
+        async def install_or_upgrade(self, *arguments: Any, **options: Any) -> Any:
+            # pyhelm3 would parse the whole manifest, 0.5 s for AWS's chart, and we need it not
+            return await super().install_or_upgrade(*arguments, **options) | {
+                "manifest": "",
+                "hooks": [],
+            }
+
+    return Client(Quiet(), executable=str(helm.binary))
+
+
+async def _run(
+    command: Sequence[str], given: bytes | None, environment: Mapping[str, str]
+) -> bytes:
+    """Run helm in a process group of its own and return its stdout.
+
+    A signal at the terminal goes to us alone.  When we are interrupted, or end in the middle of
+    it, helm gets SIGTERM: it then records the release as failed, not as pending for ever.
+    """
+    log.debug("running %s", " ".join(command))
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    stop = partial(_signal, process.pid, signal.SIGTERM)
+    atexit.register(stop)
+    try:
+        stdout, stderr = await process.communicate(given)
+    except BaseException:
+        stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), LAST_WORDS)
+        _signal(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        atexit.unregister(stop)
+    if process.returncode:
+        raise _meaning(command[1], stdout, stderr, process.returncode)
+    return stdout
+
+
+def _signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+class _TimedOut(HyperpodError):
+    """Helm gave up by itself."""
+
+
+# What helm's stderr says -> what it means; the first that is found counts.
+_TIME_HEALS = re.compile(
+    r"because it is being terminated"
+    r"|another operation \(install/upgrade/rollback\) is in progress"
+    r"|cluster unreachable|connection refused|i/o timeout|TLS handshake timeout|no such host"
+    r"|: Unauthorized|asked for the client to provide credentials| is forbidden: User "
+    r"|etcdserver|the server is currently unable"
+)
+_TIMED_OUT = re.compile(r"timed out waiting for the condition|context deadline exceeded")
+
+
+def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
+    """Turn a failed run into an error: pyhelm3's own where pyhelm3 waits for it."""
+    from pyhelm3.errors import ReleaseNotFoundError  # noqa: PLC0415
+
+    text = stderr.decode(errors="replace").strip()
+    if "release: not found" in text:
+        return ReleaseNotFoundError(code, stdout, stderr)
+    lines = [
+        line for line in text.splitlines() if not line.startswith(("WARNING:", "level=", "I1"))
+    ]
+    words = f"helm {verb}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
+    if _TIME_HEALS.search(text):
+        return KubeNotReady(words)
+    if _TIMED_OUT.search(text):
+        return _TimedOut(words)
+    if "context canceled" in text:
+        return Unfinished(f"{words} (helm was stopped)")
+    return HyperpodError(words, "See what helm did with `helm history` and `helm status`.")
+
+
+def _timed_out(error: HyperpodError, what: Release | None, timeout: str) -> HyperpodError:
+    """Say what helm was waiting for: the hooks that it began and did not see end."""
+    waiting = [
+        f"{hook['kind']} {hook['name']}"
+        for hook in (what.hooks if what else ())
+        if hook.get("last_run", {}).get("phase") in ("Running", "Unknown", "Failed")
+    ]
+    return HyperpodError(
+        f"helm gave up after {timeout}, waiting for {', '.join(waiting) or 'the cluster'}: {error}",
+        "A chart whose hooks need nodes cannot be installed before the nodes are there. Have a"
+        " look with `kubectl get jobs,pods --all-namespaces`.",
+    )

@@ -1,0 +1,169 @@
+"""What EKS publishes and nobody can compute: versions, add-ons and access policies, as of 2026-11."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+# Amazon EKS User Guide, "Kubernetes version lifecycle", read 2026-11-23: release, end of standard
+# support, end of extended support. The days of 1.36 are estimates.
+_CALENDAR = {
+    "1.36": ("2026-06-02", "2027-08-02", "2028-08-02"),
+    "1.35": ("2026-01-28", "2027-03-27", "2028-03-27"),
+    "1.34": ("2025-10-02", "2026-12-02", "2027-12-02"),
+    "1.33": ("2025-05-29", "2026-07-29", "2027-07-29"),
+    "1.32": ("2025-01-23", "2026-03-23", "2027-03-23"),
+    "1.31": ("2024-09-26", "2025-11-26", "2026-11-26"),
+    "1.30": ("2024-05-23", "2025-07-23", "2026-07-23"),
+}
+#: The day that decides a version's status: the same whenever the stack runs.
+_TODAY = "2026-11-23"
+DEFAULT_VERSION = "1.35"
+
+
+def _day(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _version(name: str) -> dict[str, Any]:
+    released, standard, extended = _CALENDAR[name]
+    status = "STANDARD_SUPPORT" if standard > _TODAY else "EXTENDED_SUPPORT"
+    status = status if extended > _TODAY else "UNSUPPORTED"
+    return {
+        "clusterVersion": name,
+        "clusterType": "eks",
+        "defaultPlatformVersion": "eks.12",
+        "defaultVersion": name == DEFAULT_VERSION,
+        "releaseDate": _day(released),
+        "endOfStandardSupportDate": _day(standard),
+        "endOfExtendedSupportDate": _day(extended),
+        "status": status.lower().replace("_", "-"),
+        "versionStatus": status,
+        "kubernetesPatchVersion": f"{name}.4",
+    }
+
+
+#: ClusterVersionInformation by version, newest first.
+VERSIONS = {name: _version(name) for name in _CALENDAR}
+CREATABLE = [name for name, one in VERSIONS.items() if one["versionStatus"] != "UNSUPPORTED"]
+
+
+@dataclass(frozen=True)
+class AddonKind:
+    """An add-on: its versions, newest first, and the workload that it puts into the cluster."""
+
+    versions: dict[str, str]
+    """By add-on version, the Kubernetes versions that it runs on: from-to, ``1.31-1.36``."""
+    default: int
+    """Which of the versions for one Kubernetes version is the default: rarely the newest."""
+    workload: str
+    """Kind, namespace and name: ``DaemonSet/kube-system/aws-node``."""
+    type: str = "networking"
+    pod_identity: bool = False
+    """Whether CreateAddon takes podIdentityAssociations for it (requiresIamPermissions)."""
+
+    def for_kubernetes(self, version: str) -> list[str]:
+        """Return the versions for a Kubernetes version, newest first."""
+        return [name for name, span in self.versions.items() if _within(version, span)]
+
+
+def _within(version: str, span: str) -> bool:
+    first, last = span.split("-")
+    return _minor(first) <= _minor(version) <= _minor(last)
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])
+
+
+# Plausible versions: DescribeAddonVersions is the truth, and clients must ask it.
+ADDONS = {
+    "vpc-cni": AddonKind(
+        {
+            "v1.21.1-eksbuild.1": "1.31-1.36",
+            "v1.20.5-eksbuild.1": "1.31-1.36",
+            "v1.19.6-eksbuild.7": "1.31-1.36",
+            "v1.18.6-eksbuild.1": "1.31-1.36",
+            "v1.18.2-eksbuild.1": "1.31-1.35",  # older than HyperPod takes
+        },
+        1,
+        "DaemonSet/kube-system/aws-node",
+        pod_identity=True,
+    ),
+    "kube-proxy": AddonKind(
+        {
+            f"v1.{minor}.{patch}-eksbuild.2": f"1.{minor}-1.{minor}"
+            for minor in range(36, 30, -1)
+            for patch in (4, 2)
+        },
+        1,
+        "DaemonSet/kube-system/kube-proxy",
+    ),
+    "coredns": AddonKind(
+        {
+            "v1.13.1-eksbuild.1": "1.34-1.36",
+            "v1.12.4-eksbuild.1": "1.33-1.36",
+            "v1.11.4-eksbuild.24": "1.31-1.34",
+            "v1.11.3-eksbuild.2": "1.31-1.33",
+        },
+        1,
+        "Deployment/kube-system/coredns",
+    ),
+    "eks-pod-identity-agent": AddonKind(
+        {"v1.4.0-eksbuild.1": "1.31-1.36", "v1.3.10-eksbuild.1": "1.31-1.36"},
+        0,
+        "DaemonSet/kube-system/eks-pod-identity-agent",
+        "security",
+    ),
+    "aws-fsx-csi-driver": AddonKind(
+        {"v1.10.0-eksbuild.1": "1.31-1.36"},
+        0,
+        "Deployment/kube-system/fsx-csi-controller",
+        "storage",
+        pod_identity=True,
+    ),
+    "amazon-sagemaker-hyperpod-taskgovernance": AddonKind(
+        {"v1.6.1-eksbuild.1": "1.31-1.36", "v1.6.0-eksbuild.1": "1.31-1.36"},
+        0,
+        "Deployment/kueue-system/kueue-controller-manager",
+        "machine-learning",
+    ),
+    "amazon-sagemaker-hyperpod-training-operator": AddonKind(
+        {"v1.3.0-eksbuild.1": "1.31-1.36", "v1.2.1-eksbuild.1": "1.31-1.35"},
+        0,
+        "Deployment/aws-hyperpod/hp-training-operator-hp-training-controller-manager",
+        "machine-learning",
+    ),
+    "amazon-sagemaker-hyperpod-observability": AddonKind(
+        {"v1.2.0-eksbuild.3": "1.32-1.37"},
+        0,
+        "Deployment/hyperpod-observability/hyperpod-observability-central-collector",
+        "observability",
+        pod_identity=True,
+    ),
+    "amazon-sagemaker-hyperpod-inference": AddonKind(
+        {"v2.1.0-eksbuild.1": "1.32-1.37"},
+        0,
+        "Deployment/hyperpod-inference-system/hyperpod-inference-operator-controller-manager",
+        "machine-learning",
+        pod_identity=True,
+    ),
+}
+
+_POLICY = "arn:aws:eks::aws:cluster-access-policy/"
+#: Access policies by name (EKS User Guide, "Review access policy permissions").
+ACCESS_POLICIES = {
+    name: _POLICY + name
+    for name in (
+        "AmazonEKSAdminPolicy",
+        "AmazonEKSAdminViewPolicy",
+        "AmazonEKSClusterAdminPolicy",
+        "AmazonEKSEditPolicy",
+        "AmazonEKSViewPolicy",
+        "AmazonSagemakerHyperpodClusterPolicy",
+        "AmazonSagemakerHyperpodSystemNamespacePolicy",
+    )
+}
+ADMIN_POLICY = ACCESS_POLICIES["AmazonEKSClusterAdminPolicy"]
+HYPERPOD_POLICY = ACCESS_POLICIES["AmazonSagemakerHyperpodClusterPolicy"]

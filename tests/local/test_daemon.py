@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+from click.testing import CliRunner
+
+from hyperpod_eks.cli.local import local
+from hyperpod_eks.errors import HyperpodError, NotFound, Usage
+from hyperpod_eks.local import daemon
+from tests.local.conftest import apply
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache folder of our own, with nothing running in it before or after."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_PROFILE", "of-nobody")
+    yield tmp_path / "hyperpod-eks"
+    daemon.stop()
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(local, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_life_of_a_stack(cache: Path) -> None:
+    shown = json.loads(run("start", "--speed", "100"))
+    assert json.loads(run("status")) == json.loads(run("start")) == shown
+    state = cache / "local.json"
+    assert json.loads(state.read_text()) == shown
+    for file in (state, cache / "local.log", cache / "local.lock"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    client = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"
+    script = f"{run('env')}\n{shlex.join([sys.executable, '-c', client])}"
+    hostile = {"AWS_PROFILE": "of-nobody", "AWS_SESSION_TOKEN": "x", "HTTP_PROXY": "http://x:1"}
+    shell = subprocess.run(
+        ["sh", "-c", script], env={**os.environ, **hostile}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert shell.stdout == "arn:aws:sts::123456789012:assumed-role/Admin/local\n"
+
+    run("stop")
+    assert not state.exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(shown["endpoint"].rsplit(":", 1)[1])))
+    with pytest.raises(NotFound, match="no local stack is running"):
+        run("status")
+    with pytest.raises(NotFound, match="no local stack is running"):
+        run("env")
+    run("stop")
+
+
+def test_two_starts_at_once_make_one_stack(cache: Path) -> None:
+    code = "from hyperpod_eks.local import daemon; print(daemon.ensure().pid)"
+
+    def start(_: int) -> str:
+        return subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60)
+
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(start, range(2))
+    assert first == second
+
+
+def test_what_a_dead_stack_left_behind_is_in_nobodys_way(cache: Path) -> None:
+    dead = daemon.ensure()
+    os.kill(dead.pid, signal.SIGKILL)
+    assert (cache / "local.json").exists()
+    assert daemon.find() is None
+    living = daemon.ensure()
+    assert living.pid != dead.pid
+    (cache / "local.json").write_text("{")
+    assert daemon.find() is None
+    os.kill(living.pid, signal.SIGTERM)
+
+
+def test_a_terminated_stack_cleans_up(cache: Path) -> None:
+    running = daemon.ensure()
+    os.kill(running.pid, signal.SIGTERM)
+    os.waitpid(running.pid, 0)
+    assert not (cache / "local.json").exists()
+
+
+def test_a_stack_at_another_speed_is_not_taken_for_ours(cache: Path) -> None:
+    assert daemon.ensure().speed == 60
+    assert daemon.ensure(60).speed == 60
+    with pytest.raises(Usage, match="runs at speed 60, not at 300") as caught:
+        daemon.ensure(300)
+    assert "local stop" in caught.value.hint
+
+
+def test_a_start_that_fails_says_why(cache: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(HyperpodError, match=f"cannot listen on port {port}") as caught:
+            daemon.ensure(port=port)
+    assert str(cache / "local.log") in caught.value.hint
+
+
+def test_time_passes_as_fast_as_asked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = daemon.ensure(1000)
+    before = running.control("health")["elapsed"]
+    apply(monkeypatch, running.environ)
+    ec2 = boto3.Session().client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    assert vpc in running.control("inventory")[running.region]["ec2"]["Vpcs"]
+    assert running.control("health")["elapsed"] - before > 1

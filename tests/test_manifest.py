@@ -1,0 +1,171 @@
+"""The journal survives whatever happens to its writer, its file and its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.manifest import BACKUPS, Manifest, Unwritable, locked, pack, read
+from hyperpod_eks.resource import Live
+from hyperpod_eks.steps.network import Subnet, Vpc
+
+VPC = Vpc("vpc", cidr="10.0.0.0/16")
+SUBNET = Subnet("private-subnet-usw2-az1", vpc=VPC, cidr="10.0.0.0/18", zone="usw2-az1")
+
+# a writer that dies at the n-th thing it does with a file
+WRITER = """
+import os, sys
+from pathlib import Path
+from hyperpod_eks.manifest import Manifest, read
+from hyperpod_eks.steps.network import Vpc
+
+path, fuse = Path(sys.argv[1]), int(sys.argv[2])
+manifest = read(path, "demo")
+count = 0
+
+def hook(event, args):
+    global count
+    if event in ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.listdir", "os.scandir"):
+        count += 1
+        if count == fuse:
+            os._exit(137)
+
+sys.addaudithook(hook)
+manifest.intend(Vpc("vpc", cidr="10.0.0.0/16"), 5.0)
+os._exit(0)
+"""
+
+
+def a_manifest(path: Path) -> Manifest:
+    manifest = Manifest(path, "demo", "111122223333", "us-west-2", "abc")
+    manifest.save()
+    return manifest
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    manifest.intend(VPC, 1.0)
+    manifest.record(VPC, Live("vpc-1", "arn:vpc-1"), "ready", 2.0)
+    manifest.intend(SUBNET, 3.0)
+    again = read(manifest.path, "demo")
+    assert again.records == manifest.records
+    assert again.remembered() == {VPC.key: VPC, SUBNET.key: SUBNET}
+    assert (again.records[VPC.key].unsure, again.records[SUBNET.key].unsure) == (False, True)
+
+
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    assert manifest.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_birth_keeps_its_token_until_it_is_resolved(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    token = manifest.intend(VPC, 1.0)
+    assert read(manifest.path, "demo").intend(VPC, 99.0) == token
+    manifest.record(VPC, Live("vpc-1"), "ready", 2.0)
+    assert manifest.intend(VPC, 99.0) != token
+    assert len(token) <= 64
+
+
+def test_the_last_ten_versions_are_kept(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    for now in range(20):
+        manifest.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
+    kept = sorted((tmp_path / ".demo.backups").glob("*.json"))
+    assert len(kept) == BACKUPS
+    serials = [json.loads(each.read_text())["serial"] for each in kept]
+    assert serials == list(range(manifest.serial - BACKUPS, manifest.serial))
+
+
+def test_a_killed_writer_leaves_the_old_or_the_new_version(tmp_path: Path) -> None:
+    outcomes = []
+    for fuse in range(1, 30):
+        folder = tmp_path / str(fuse)
+        folder.mkdir()
+        before = a_manifest(folder / "demo.json").records
+        done = subprocess.run(
+            [sys.executable, "-c", WRITER, str(folder / "demo.json"), str(fuse)], check=False
+        )
+        records = read(folder / "demo.json", "demo").records
+        assert records == before or set(records) == {VPC.key}
+        outcomes.append((done.returncode, len(records)))
+        if done.returncode == 0:
+            break
+    assert outcomes[0] == (137, 0)
+    assert outcomes[-1] == (0, 1)
+    assert len(outcomes) > 4  # it was killed in the middle more than once
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is broken"),
+        ('{"schema": "hyperpod-eks/manifest/v1", "clus', "is broken"),
+        ("[]", "is broken"),
+        ('{"schema": "hyperpod-eks/manifest/v2"}', "this version reads 'hyperpod-eks/manifest/v1'"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_with_a_way_back(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "demo.json"
+    path.write_text(text)
+    with pytest.raises(Usage, match=says) as caught:
+        read(path, "demo")
+    assert caught.value.hint
+    assert path.read_text() == text
+
+
+def test_another_clusters_manifest_is_refused(tmp_path: Path) -> None:
+    a_manifest(tmp_path / "demo.json")
+    with pytest.raises(Usage, match="manifest of the cluster 'demo', not of 'other'"):
+        read(tmp_path / "demo.json", "other")
+
+
+def test_a_full_disk_stops_before_anything_is_made() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    manifest = Manifest(Path("/dev/full/demo.json"), "demo")
+    with pytest.raises(Unwritable, match="cannot write the manifest"):
+        manifest.intend(VPC, 1.0)
+
+
+def test_a_second_run_is_told_who_holds_the_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "demo.json"
+    with (
+        locked(path),
+        pytest.raises(Locked, match=rf"process {os.getpid()} on .* is working on"),
+        locked(path),
+    ):
+        pass
+    with locked(path):
+        pass
+
+
+def test_the_kernel_frees_the_lock_of_a_killed_run(tmp_path: Path) -> None:
+    path = tmp_path / "demo.json"
+    code = (
+        "import sys, time; from pathlib import Path; from hyperpod_eks.manifest import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Locked, match=f"process {holder.pid}"), locked(path):
+            pass
+        holder.kill()
+    with locked(path):
+        pass
+
+
+def test_declarations_refer_to_each_other_by_key() -> None:
+    assert pack(SUBNET)["vpc"] == {"$resource": "network/vpc"}
