@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.retry import Class, classify
 
 if TYPE_CHECKING:
@@ -96,6 +96,16 @@ class Aws:
     def logs(self) -> CloudWatchLogsClient:
         """CloudWatch Logs."""
         return self._client("logs")  # type: ignore[no-any-return]
+
+    @cached_property
+    def elb(self) -> Any:
+        """Elastic Load Balancing, classic: only to take away what Kubernetes made."""
+        return self._client("elb")
+
+    @cached_property
+    def elbv2(self) -> Any:
+        """Elastic Load Balancing, application and network: the same."""
+        return self._client("elbv2")
 
     @cached_property
     def s3(self) -> S3Client:
@@ -221,6 +231,8 @@ def meaning(error: Exception) -> Class | None:
     """Classify whatever a call raised; None is a bug or a refusal that time does not heal."""
     from botocore import exceptions as e  # noqa: PLC0415
 
+    if isinstance(error, HyperpodError):
+        return Class.PROPAGATION if error.passes else None
     if isinstance(error, e.ClientError):
         about = error.response["Error"]
         return classify(

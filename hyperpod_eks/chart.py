@@ -1,4 +1,4 @@
-"""AWS's HyperPod Helm chart: where it comes from, what its values mean, and how it is made ready."""
+"""AWS's HyperPod Helm chart: where it comes from, what its values mean, how it is made ready."""
 
 from __future__ import annotations
 
@@ -126,12 +126,12 @@ def check_values(region: str, values: Mapping[str, Any]) -> list[str]:
             "gpu-operator.enabled is true, and it brings a device plugin of its own: set"
             " nvidia-device-plugin.devicePlugin.enabled to false"
         )
-    for path in ("cluster", "namespaced", "team"):
-        if _lookup(values, f"{path}-role-and-bindings.enable", None) is not None:
-            problems.append(
-                f"{path}-role-and-bindings.enable is a key of older charts and does nothing:"
-                f" it is {path}-role-and-bindings.enabled"
-            )
+    problems += [
+        f"{name}-role-and-bindings.enable is a key of older charts and does nothing:"
+        f" it is {name}-role-and-bindings.enabled"
+        for name in ("cluster", "namespaced", "team")
+        if _lookup(values, f"{name}-role-and-bindings.enable", None) is not None
+    ]
     return problems
 
 

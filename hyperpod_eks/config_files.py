@@ -10,8 +10,11 @@ from pathlib import Path
 # loop of replaced nodes.
 LARGE = 10 << 20
 
+# A script that is run or sourced by a name relative to the folder: what may stand before it, the
+# spellings of "here", and the name.
 _CALL = re.compile(
-    r"""(?:^|[;&|(`]|\$\(|\b(?:bash|sh|source|exec|sudo|python3?|nohup)\s+|(?<![\w/.])\.\s+)
+    r"""(?:^|[;&|(`!]|\$\(|(?<![\w/.])\.\s+
+          |\b(?:if|then|else|do|while|until|bash|sh|source|exec|sudo|python3?|nohup)\s+)
         \s*["']?(?:\./|\$\{?(?:SCRIPT_DIR|DIR|HERE|script_dir|here)\}?/|\$\(dirname\ "?\$0"?\)/)?
         (?P<file>[A-Za-z0-9_][A-Za-z0-9_./-]*\.(?:sh|py))\b""",
     re.VERBOSE,

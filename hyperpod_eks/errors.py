@@ -33,6 +33,8 @@ class HyperpodError(Exception):
 
     exit = Exit.FAILED
     hint = ""
+    passes = False
+    """Whether time heals it, so that the engine tries again."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -32,14 +32,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hyperpod_eks import kube
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
 from hyperpod_eks.kube import Access, KubeNotReady
-
-if TYPE_CHECKING:
-    from pyhelm3 import Client
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -115,7 +112,7 @@ def _cached() -> list[Path]:
 def _examine(binary: Path) -> Helm | str:
     """Ask a program for its version; return what is wrong with it where it will not do."""
     try:
-        run = subprocess.run(
+        run = subprocess.run(  # noqa: S603  the user's own program
             [binary, "version", "--template", "{{.Version}}"],
             capture_output=True,
             text=True,
@@ -262,9 +259,7 @@ def install(
         )
     before = release(access, name, namespace)
 
-    async def work(client: Client) -> None:
-        from pyhelm3 import Chart  # noqa: PLC0415  costs 0.2 s
-
+    async def work(client: Any) -> None:
         if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
             await client.get_proceedable_revision(name, namespace=namespace, timeout=timeout)
         # Helm 4 applies on the server by default and then fights the aggregation controller for
@@ -272,7 +267,7 @@ def install(
         extra = {"server_side": "false"} if helm.version >= (4,) else {}
         await client.install_or_upgrade_release(
             name,
-            Chart(client._command, ref=chart, metadata=_metadata(chart)),  # noqa: SLF001
+            _pyhelm3().Chart(client._command, ref=chart, metadata=_metadata(chart)),
             dict(values),
             namespace=namespace,
             create_namespace=False,
@@ -311,7 +306,7 @@ def uninstall(
     """
     if what is not None:
 
-        async def work(client: Client) -> None:
+        async def work(client: Any) -> None:
             await client.uninstall_release(what.name, namespace=what.namespace, timeout=TIMEOUT)
 
         _with_client(access, helm, work)
@@ -353,7 +348,7 @@ def update_dependencies(helm: Helm, chart: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
         # pyhelm3 has no call for this one
         command = ["dependency", "update", str(chart)]
-        asyncio.run(_client(helm, Path(home), None)._command.run(command))  # noqa: SLF001
+        asyncio.run(_client(helm, Path(home), None)._command.run(command))
 
 
 def _metadata(chart: Path) -> Any:
@@ -372,20 +367,26 @@ def _objects(manifest: str) -> list[Mapping[str, Any]]:
 # --- running it -----------------------------------------------------------------------------------
 
 
-def _with_client(access: Access, helm: Helm, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+def _pyhelm3() -> Any:
+    import pyhelm3  # type: ignore[import-untyped]  # noqa: PLC0415  no types; costs 0.2 s
+
+    return pyhelm3
+
+
+def _with_client(access: Access, helm: Helm, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
     with kube.kubeconfig(access) as config:
         return asyncio.run(work(_client(helm, config.parent, config)))
 
 
-def _client(helm: Helm, home: Path, config: Path | None) -> Client:
+def _client(helm: Helm, home: Path, config: Path | None) -> Any:
     """Make a pyhelm3 client whose helm is run by us, and which never waits."""
-    from pyhelm3 import Client  # noqa: PLC0415
-    from pyhelm3.command import Command  # noqa: PLC0415
     from semver import VersionInfo  # noqa: PLC0415
 
-    class Quiet(Command):
-        def client_version(self) -> Any:
+    base = _pyhelm3().command.Command
+
+    class Command(base):  # type: ignore[misc, valid-type]  # pyhelm3 has no types
+        def client_version(self) -> VersionInfo:
             return VersionInfo(*helm.version)  # known already: saves a process
 
         async def run(self, command: Sequence[Any], input: bytes | None = None) -> bytes:  # noqa: A002
@@ -409,7 +410,7 @@ def _client(helm: Helm, home: Path, config: Path | None) -> Client:
                 "hooks": [],
             }
 
-    return Client(Quiet(), executable=str(helm.binary))
+    return _pyhelm3().Client(Command(), executable=str(helm.binary))
 
 
 async def _run(
@@ -435,9 +436,11 @@ async def _run(
         stdout, stderr = await process.communicate(given)
     except BaseException:
         stop()
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(process.wait(), LAST_WORDS)
-        _signal(process.pid, signal.SIGKILL)
+        except TimeoutError:
+            _signal(process.pid, signal.SIGKILL)
+            await process.wait()
         raise
     finally:
         atexit.unregister(stop)
@@ -463,19 +466,17 @@ _TIME_HEALS = re.compile(
     r"|: Unauthorized|asked for the client to provide credentials| is forbidden: User "
     r"|etcdserver|the server is currently unable"
 )
+_CHATTER = re.compile(r"WARNING:|level=|[IWE]\d{4} ")
 _TIMED_OUT = re.compile(r"timed out waiting for the condition|context deadline exceeded")
 
 
 def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
     """Turn a failed run into an error: pyhelm3's own where pyhelm3 waits for it."""
-    from pyhelm3.errors import ReleaseNotFoundError  # noqa: PLC0415
-
     text = stderr.decode(errors="replace").strip()
     if "release: not found" in text:
-        return ReleaseNotFoundError(code, stdout, stderr)
-    lines = [
-        line for line in text.splitlines() if not line.startswith(("WARNING:", "level=", "I1"))
-    ]
+        missing: Exception = _pyhelm3().errors.ReleaseNotFoundError(code, stdout, stderr)
+        return missing
+    lines = [line.strip() for line in text.splitlines() if not _CHATTER.match(line)]
     words = f"helm {verb}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
     if _TIME_HEALS.search(text):
         return KubeNotReady(words)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
-from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, network, s3
+from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
 
 STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
 
@@ -21,12 +21,12 @@ def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:
     subnets = tuple(net.private.values())
     roles = iam.step(site, net.vpc, subnets, net.security_group)
     scripts = s3.step(site)
-    interfaces = network.leftovers(site, net, (roles.cluster, roles.execution))
-    control = eks.step(site, roles.cluster, net, interfaces)
+    left = leftovers.step(site, net, (roles.cluster, roles.execution))
+    control = eks.step(site, roles.cluster, net, left)
     extras = addons.step(site, control.cluster)
     chart = helm.step(site, control, helm_binary)
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
-    nodes = hyperpod.step(site, roles, net, scripts, control.cluster, (chart, *cni, interfaces))
+    nodes = hyperpod.step(site, roles, net, scripts, control.cluster, (chart, *cni, *left))
     return list(in_order([*control.access, *extras, nodes]))
 
 

@@ -16,13 +16,16 @@ from typing import Any
 
 import click
 
+from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import engine, progress
+from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import Aws, session
 from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, NotFound, Remains, Usage
+from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import Manifest, locked, read
 from hyperpod_eks.report import Event, Report
 from hyperpod_eks.resource import Resource, Sight, Verdict
@@ -214,6 +217,12 @@ def _opened(
     with locked(path, lock_timeout) if write else nullcontext():
         manifest = read(path, name)
         config = loaded or _remembered(manifest, overrides, files)
+        if given["local"] and config.chart.path is None:
+            stand_in = config.chart.model_copy(update={"path": CHART})
+            config = config.model_copy(update={"chart": stand_in})
+        if verb == "create":
+            helm = str(helms.find_helm(helm).binary)
+            _check_values(config)
         aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
         world = World(aws, manifest, report, parallelism=given["parallelism"])
         with stoppable(world.stop, _again(verb, given)):
@@ -235,6 +244,13 @@ def _remembered(manifest: Manifest, overrides: Mapping[str, str | None], files: 
         if value is not None:
             target[leaf] = value
     return Config.model_validate_json(json.dumps(document))
+
+
+def _check_values(config: Config) -> None:
+    """Raise Usage for chart values that cannot work together."""
+    problems = charts.check_values(config.region, config.chart.values)
+    if problems:
+        raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
 
 
 def _apply(environ: Mapping[str, str | None]) -> None:

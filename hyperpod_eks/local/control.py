@@ -14,6 +14,7 @@ All bodies are JSON. ``GET``:
 - ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
 - ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
 - ``failures``: ``{"group/NAME": how}`` and the like (``Sim.failures``), in place of the current;
+- ``failures``: ``{"kind/name": how}``, what shall fail inside EKS and HyperPod (``Sim.failures``);
 - ``advance``: ``{"seconds"}``, move simulated time forward;
 - ``reset``: back to an empty account;
 - ``stop``: end the stack.
@@ -56,7 +57,7 @@ class Control:
                 answer = self._get(name)
             else:
                 answer = self._post(name, json.loads(environ["wsgi.input"].read(size) or b"null"))
-        except (LookupError, TypeError, ValueError) as problem:
+        except (AttributeError, LookupError, TypeError, ValueError) as problem:
             status, answer = "400 Bad Request", {"error": str(problem)}
         body = json.dumps(answer).encode()
         start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
@@ -96,6 +97,8 @@ class Control:
                 sim.denied = set(body)
             case "failures":
                 sim.failures = {str(thing): str(how) for thing, how in body.items()}
+            case "failures":
+                sim.failures = {str(what): str(how) for what, how in body.items()}
             case "advance":
                 stack.clock.advance(float(body["seconds"]))
             case "reset":

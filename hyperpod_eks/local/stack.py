@@ -115,6 +115,8 @@ class Stack:
 
                 install()
         except ModuleNotFoundError as missing:
+            if (missing.name or "").startswith("hyperpod_eks"):
+                raise
             raise Usage(
                 f"the local stack needs packages that are not installed: {missing.name}",
                 EXTRA_HINT,

@@ -33,7 +33,7 @@ class Control:
     access: tuple[AccessEntry, ...]
 
 
-def step(site: Site, role: Role, net: Network, interfaces: Resource) -> Control:
+def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Control:
     """Declare log group, cluster and access entries; the caller's own entry comes first."""
     eks = site.config.eks
     logs = LogGroup(
@@ -53,7 +53,7 @@ def step(site: Site, role: Role, net: Network, interfaces: Resource) -> Control:
         log_types=tuple(eks.log_types),
         support_type=eks.support_type,
         deletion_protection=site.config.deletion_protection,
-        after=(logs, interfaces),
+        after=(logs, *left),
     )
     admin = site.access_policy("AmazonEKSClusterAdminPolicy")
     entries = [AccessEntry("access-caller", cluster=cluster, principal="", policy=admin)]

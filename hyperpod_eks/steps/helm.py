@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+from hyperpod_eks import chart, helm
 from hyperpod_eks.aws import Aws, Look
-from hyperpod_eks.resource import MINUTE, Live, Resource
+from hyperpod_eks.resource import MINUTE, Known, Live, Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 
 
 def step(site: Site, control: eks.Control, binary: str | None) -> Release:
-    """Declare the release."""
-    return Release("release", cluster=control.cluster, binary=binary or "", after=control.access)
+    """Declare the release; whoever installs it needs access first."""
+    config = site.config.chart
+    return Release(
+        "release",
+        cluster=control.cluster,
+        chart=str(config.path or ""),
+        values=json.dumps(chart.values_for(site.region, config.values), sort_keys=True),
+        binary=binary or "",
+        after=control.access,
+    )
 
 
 @dataclass(frozen=True)
 class Release(Resource):
-    """The release in the cluster."""
+    """The release ``hyperpod-dependencies`` in ``kube-system``.
+
+    It is as declared when its fingerprint is that of the chart and the values: AWS's chart never
+    changes its version number.
+    """
 
     cluster: eks.Cluster
+    chart: str
+    """Path of the chart; empty for AWS's at the pinned commit."""
+    values: str
+    """JSON."""
     binary: str
+    """Path of helm; empty to look for it."""
 
     step = "helm"
     patience = 15 * MINUTE
+    usual = "1 min"
 
     @property
     def within(self) -> Resource | None:
@@ -32,8 +56,64 @@ class Release(Resource):
         return self.cluster
 
     def find(self, look: Look) -> Sequence[Live]:
-        """In the cluster."""
-        return []
+        """In helm's own records, under both names that the release is known by."""
+        access = eks.access(look, self.cluster.name)
+        if access is None:
+            return []
+        lives = []
+        for found in helm.releases(access):
+            ours = (found.name, found.namespace) == (helm.NAME, helm.NAMESPACE)
+            lives.append(
+                Live(
+                    f"{found.namespace}/{found.name}",
+                    owner=look.aws.lineage if ours else "another release of the chart",
+                    why=f"{found.status}, revision {found.revision}",
+                    facts={"fingerprint": found.fingerprint},
+                    attributes={
+                        "release": found.name,
+                        "namespace": found.namespace,
+                        "status": found.status,
+                        "revision": found.revision,
+                        "chart": f"{found.chart}-{found.chart_version}",
+                    },
+                )
+            )
+        return lives
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Compute the fingerprint from the chart as it is now."""
+        if name == "fingerprint":
+            return _fingerprint(self.chart, self.values)
+        return super().expected(name, known)
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Install: ``helm upgrade --install`` may be repeated."""
+        return self._install(aws)
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+        """Upgrade, or repair what a killed helm left."""
+        return self._install(aws)
+
+    def _install(self, aws: Aws) -> Live:
+        look = Look(aws)
+        access = eks.access(look, self.cluster.name)
+        assert access, "the cluster is ready, so it has an endpoint"
+        program, values = helm.find_helm(self.binary or None), json.loads(self.values)
+        with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
+            source = Path(self.chart) if self.chart else None
+            staged = chart.stage(source, Path(folder), values, program)
+            helm.install(access, program, staged, values, _fingerprint(self.chart, self.values))
+        ours = [live for live in self.find(look) if live.owner == aws.lineage]
+        return ours[0]
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Uninstall."""
+        """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""
+        access = eks.access(Look(aws), self.cluster.name)
+        if access is not None:
+            program = helm.find_helm(self.binary or None)
+            helm.uninstall(access, program, helm.release(access))
+
+
+@cache
+def _fingerprint(path: str, values: str) -> str:
+    return chart.fingerprint(Path(path) if path else None, json.loads(values))

@@ -191,6 +191,8 @@ def test_the_stack_is_controlled_over_http(stack: Stack, aws: Clients) -> None:
         aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")
     control(stack, "denied", ["iam:*"])
     assert stack.sim.denied == {"iam:*"}
+    control(stack, "failures", {"group/*": "capacity"})
+    assert stack.sim.failure("group", "workers") == "capacity"
     control(stack, "reset", {})
     assert control(stack, "calls") == []
 
@@ -203,6 +205,7 @@ def test_the_stack_is_controlled_over_http(stack: Stack, aws: Clients) -> None:
         ("delays", {"eks_craete": 1}, "no such delay"),
         ("faults", [{"service": "ec2", "kind": "explode"}], "no such kind"),
         ("faults", [{"servise": "ec2"}], "servise"),
+        ("failures", ["group/*"], "items"),
         ("quotas", [{"service": "vpc", "name": "Moons", "value": 1}], "Moons"),
     ],
 )

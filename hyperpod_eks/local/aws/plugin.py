@@ -12,6 +12,7 @@ What the account holds from the start is made by the backends' ``__init__``.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable
 from types import ModuleType
@@ -29,10 +30,8 @@ def install() -> list[ModuleType]:
     AccountSpecificBackend.get_session()  # cached: made now, in the environment we chose
     if not _installed:
         for name in SERVICES:
-            try:
+            if importlib.util.find_spec(f"{__package__}.{name}") is not None:
                 _installed.append(importlib.import_module(f"{__package__}.{name}"))
-            except ModuleNotFoundError:
-                continue
         for module in _installed:
             module.install()
     return _installed

@@ -44,9 +44,8 @@ class Requirement(NamedTuple):
 def parse(text: str) -> list[Requirement]:
     """Read a `labelSelector` query.
 
-    >>> parse("owner=helm,name in (a, b),!old")[1:]
-    [Requirement(key='name', operator='In', values=('a', 'b')),
-     Requirement(key='old', operator='DoesNotExist', values=())]
+    >>> parse("name in (a, b)")
+    [Requirement(key='name', operator='In', values=('a', 'b'))]
 
     Raises ApiError 400 if the text is no selector.
     """

@@ -1,0 +1,308 @@
+"""Add-ons: what EKS installs into a cluster and keeps an eye on.
+
+``Sim.failures["addon/NAME"]`` is an AddonIssueCode (``ConfigurationConflict``) with which the
+creation or update of that add-on fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from hyperpod_eks.local.aws import eks_access, eks_kube, roles
+from hyperpod_eks.local.aws.eks_data import ADDONS, CREATABLE, AddonKind
+from hyperpod_eks.local.aws.eks_model import Addon, Cluster
+from hyperpod_eks.local.aws.sim import ACCOUNT, current
+from hyperpod_eks.local.aws.wire import Refused, new_uuid
+
+#: What EKS installs by itself with bootstrapSelfManagedAddons.
+_SELF_MANAGED = ("vpc-cni", "kube-proxy", "coredns")
+
+
+def create(cluster: Cluster, request: dict[str, Any]) -> Addon:
+    """Begin to install an add-on (EKS API CreateAddon)."""
+    sim, name = current(), request["addonName"]
+    if (there := cluster.addons.get(name)) is not None:
+        if request.get("clientRequestToken") and there.request == request:
+            return there
+        raise Refused("ResourceInUseException", "Addon already exists.")
+    kind = _kind(cluster, name)
+    _check(cluster, kind, request)
+    version = request.get("addonVersion") or default_version(kind, cluster.document["version"])
+    now, (what, namespace, workload) = sim.clock.now(), kind.workload.split("/")
+    region = cluster.arn.split(":")[3]
+    arn = f"arn:aws:eks:{region}:{ACCOUNT}:addon/{cluster.name}/{name}/{new_uuid(sim.ids)}"
+    addon = Addon(
+        {
+            "addonName": name,
+            "clusterName": cluster.name,
+            "status": "CREATING",
+            "addonVersion": version,
+            "health": {"issues": []},
+            "addonArn": arn,
+            "createdAt": now,
+            "modifiedAt": now,
+            "serviceAccountRoleArn": request.get("serviceAccountRoleArn"),
+            "tags": dict(request.get("tags") or {}),
+            "publisher": "eks",
+            "owner": "aws",
+            "configurationValues": request.get("configurationValues"),
+            "podIdentityAssociations": _associate(cluster, namespace, request, arn),
+            "namespaceConfig": {"namespace": namespace},
+        },
+        request,
+        (what, namespace, workload),
+    )
+    cluster.addons[name] = addon
+    _settle_later(cluster, addon, force=request.get("resolveConflicts") == "OVERWRITE")
+    return addon
+
+
+def update(cluster: Cluster, request: dict[str, Any]) -> dict[str, Any]:
+    """Begin to change an add-on (EKS API UpdateAddon); returns the Update."""
+    sim, addon = current(), find(cluster, request)
+    status = addon.document["status"]
+    if status in ("CREATING", "UPDATING", "DELETING"):
+        text = f"Addon {addon.document['addonName']} cannot be updated as it is currently in "
+        raise Refused("ResourceInUseException", f"{text}{status} state")
+    kind = _kind(cluster, request["addonName"])
+    _check(cluster, kind, request)
+    members = ("addonVersion", "serviceAccountRoleArn", "configurationValues")
+    changes = {member: request[member] for member in members if request.get(member) is not None}
+    document = addon.document
+    update_ = {
+        "id": new_uuid(sim.ids),
+        "status": "InProgress",
+        "type": "AddonUpdate",
+        "params": [{"type": k[0].upper() + k[1:], "value": str(v)} for k, v in changes.items()],
+        "createdAt": sim.clock.now(),
+        "errors": [],
+        "addonName": document["addonName"],
+    }
+    cluster.updates[update_["id"]] = update_
+    if request.get("podIdentityAssociations") is not None:
+        for association_id in [
+            each
+            for each, one in cluster.associations.items()
+            if one.document["ownerArn"] == document["addonArn"]
+        ]:
+            del cluster.associations[association_id]
+        arns = _associate(cluster, addon.workload[1], request, document["addonArn"])
+        document["podIdentityAssociations"] = arns
+    document.update(changes, status="UPDATING", modifiedAt=sim.clock.now())
+    force = request.get("resolveConflicts") == "OVERWRITE"
+    _settle_later(cluster, addon, force=force, update=update_)
+    return update_
+
+
+def delete(cluster: Cluster, request: dict[str, Any]) -> Addon:
+    """Begin to remove an add-on; with ``preserve`` its workload stays."""
+    sim, addon = current(), find(cluster, request)
+    addon.document["status"] = "DELETING"
+
+    def gone() -> None:
+        if cluster.addons.get(request["addonName"]) is not addon:
+            return
+        del cluster.addons[request["addonName"]]
+        owned = addon.document["addonArn"]
+        for association_id, association in list(cluster.associations.items()):
+            if association.document["ownerArn"] == owned:
+                del cluster.associations[association_id]
+        if not request.get("preserve"):
+            eks_kube.delete_workload(cluster, addon.workload)
+
+    sim.clock.after(sim.delays.addon, gone)
+    return addon
+
+
+def find(cluster: Cluster, request: dict[str, Any]) -> Addon:
+    """Return an add-on by name; ResourceNotFoundException without."""
+    addon = cluster.addons.get(request["addonName"])
+    if addon is None:
+        text = f"No addon: {request['addonName']} found in cluster: {cluster.name}"
+        raise Refused("ResourceNotFoundException", text)
+    return addon
+
+
+def describe(cluster: Cluster, addon: Addon) -> dict[str, Any]:
+    """Return the Addon with its health of this moment.
+
+    A Deployment that lacks replicas makes it DEGRADED, so that coredns is until nodes are ready
+    (EKS User Guide, "Amazon EKS add-ons"; InsufficientNumberOfReplicas).
+    """
+    document = addon.document
+    if document["status"] in ("ACTIVE", "DEGRADED"):
+        healthy = eks_kube.is_healthy(cluster, addon.workload)
+        document["status"] = "ACTIVE" if healthy else "DEGRADED"
+        text = "The add-on is unhealthy because it doesn't have the desired number of replicas."
+        document["health"] = {
+            "issues": [] if healthy else [_issue("InsufficientNumberOfReplicas", text)]
+        }
+    return document
+
+
+def install_self_managed(cluster: Cluster) -> None:
+    """Install the networking add-ons that EKS then does not manage."""
+    for name in _SELF_MANAGED:
+        kind = ADDONS[name]
+        version = default_version(kind, cluster.document["version"])
+        what, namespace, workload = kind.workload.split("/")
+        image = _image(cluster, workload, version)
+        eks_kube.apply_workload(
+            cluster, (what, namespace, workload), f"{image}-self-managed", manager="eks-bootstrap",
+            force=True,
+        )  # fmt: skip
+
+
+def _settle_later(
+    cluster: Cluster, addon: Addon, *, force: bool, update: dict[str, Any] | None = None
+) -> None:
+    sim, document = current(), addon.document
+
+    def settle() -> None:
+        name = document["addonName"]
+        busy = document["status"] in ("CREATING", "UPDATING")
+        if cluster.addons.get(name) is not addon or not busy:
+            return
+        code, text = sim.failure("addon", name), "The add-on failed as ordered."
+        if not code:
+            image = _image(cluster, addon.workload[2], document["addonVersion"])
+            text = eks_kube.apply_workload(
+                cluster, addon.workload, image, manager="eks", force=force
+            )
+            code = "ConfigurationConflict" if text else ""
+        document["modifiedAt"] = sim.clock.now()
+        document["health"] = {"issues": [_issue(code, text)] if code else []}
+        if code:
+            document["status"] = "UPDATE_FAILED" if update else "CREATE_FAILED"
+        else:
+            document["status"] = "ACTIVE"
+        if update is not None:
+            update["status"] = "Failed" if code else "Successful"
+            update["errors"] = [{"errorCode": code, "errorMessage": text}] if code else []
+
+    sim.clock.after(sim.delays.addon, settle)
+
+
+def _issue(code: str, text: str) -> dict[str, Any]:
+    return {"code": code, "message": text, "resourceIds": []}
+
+
+def _image(cluster: Cluster, name: str, version: str) -> str:
+    region = cluster.arn.split(":")[3]
+    return f"602401143452.dkr.ecr.{region}.amazonaws.com/eks/{name}:{version}"
+
+
+def _kind(cluster: Cluster, name: str) -> AddonKind:
+    version = cluster.document["version"]
+    if name not in ADDONS or not ADDONS[name].for_kubernetes(version):
+        text = f"Addon {name} specified is not supported in {version} kubernetes version"
+        raise Refused("InvalidParameterException", text)
+    return ADDONS[name]
+
+
+def _check(cluster: Cluster, kind: AddonKind, request: dict[str, Any]) -> None:
+    version = request.get("addonVersion") or kind.for_kubernetes(cluster.document["version"])[0]
+    if version not in kind.for_kubernetes(cluster.document["version"]):
+        text = "Addon version specified is not supported"
+        raise Refused("InvalidParameterException", f"{text}: {version}")
+    role = request.get("serviceAccountRoleArn")
+    if role and roles.find(role) is None:
+        text = f"Role with arn: {role} does not exist"
+        raise Refused("InvalidParameterException", text)
+    if request.get("podIdentityAssociations") and not kind.pod_identity:
+        text = f"Pod Identity feature is not supported for addon version: {version}"
+        raise Refused("InvalidParameterException", text)
+    try:
+        values = yaml.safe_load(request.get("configurationValues") or "{}")
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, dict):
+        text = "ConfigurationValue provided in request is not supported: not a JSON or YAML object"
+        raise Refused("InvalidParameterException", text)
+
+
+def _associate(
+    cluster: Cluster, namespace: str, request: dict[str, Any], owner: str
+) -> list[str]:
+    return [
+        eks_access.create_association(cluster, {"namespace": namespace, **each}, owner).document[
+            "associationArn"
+        ]
+        for each in request.get("podIdentityAssociations") or []
+    ]
+
+
+# -- versions ------------------------------------------------------------------------------------
+
+
+def default_version(kind: AddonKind, kubernetes: str) -> str:
+    """Return the version that EKS installs when none is named."""
+    versions = kind.for_kubernetes(kubernetes)
+    return versions[min(kind.default, len(versions) - 1)]
+
+
+def versions(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the AddonInfo of every add-on that a request asks for (DescribeAddonVersions)."""
+    wanted = request.get("kubernetesVersion")
+    for name, kind in ADDONS.items():
+        if request.get("addonName") not in (None, name) or not _asked(kind, request):
+            continue
+        for_these = [v for v in CREATABLE if wanted in (None, v) and kind.for_kubernetes(v)]
+        if for_these:
+            yield {
+                "addonName": name,
+                "type": kind.type,
+                "addonVersions": [
+                    one
+                    for version in kind.versions
+                    if (one := _info(kind, version, for_these))["compatibilities"]
+                ],
+                "publisher": "eks",
+                "owner": "aws",
+                "defaultNamespace": kind.workload.split("/")[1],
+            }
+
+
+def _asked(kind: AddonKind, request: dict[str, Any]) -> bool:
+    return all(
+        value in (request.get(member) or [value])
+        for member, value in (("types", kind.type), ("publishers", "eks"), ("owners", "aws"))
+    )
+
+
+def _info(kind: AddonKind, version: str, kubernetes: list[str]) -> dict[str, Any]:
+    return {
+        "addonVersion": version,
+        "architecture": ["amd64", "arm64"],
+        "computeTypes": ["ec2", "hybrid", "hyperpod"],
+        "compatibilities": [
+            {
+                "clusterVersion": each,
+                "platformVersions": ["*"],
+                "defaultVersion": version == default_version(kind, each),
+            }
+            for each in kubernetes
+            if version in kind.for_kubernetes(each)
+        ],
+        "requiresConfiguration": False,
+        "requiresIamPermissions": kind.pod_identity,
+    }
+
+
+def configuration(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer a JSON schema that allows every setting (DescribeAddonConfiguration)."""
+    name, version = request["addonName"], request["addonVersion"]
+    if name not in ADDONS or version not in ADDONS[name].versions:
+        text = f"Addon {name} with version {version} not found"
+        raise Refused("ResourceNotFoundException", text)
+    schema = {"$schema": "http://json-schema.org/draft-06/schema#", "type": "object"}
+    return {
+        "addonName": name,
+        "addonVersion": version,
+        "configurationSchema": json.dumps(schema),
+        "podIdentityConfiguration": [],
+    }
