@@ -51,6 +51,8 @@ class Aws:
         self.cluster = cluster
         self.user_tags = dict(tags)
         self.lineage = ""
+        self.adopted: Mapping[str, str] = {}
+        """Ids of existing resources that take the place of ours, by key."""
         self._lock = threading.RLock()
 
     def _client(self, service: str, **config: Any) -> Any:
@@ -156,11 +158,24 @@ class Aws:
         return [{"ResourceType": resource_type, "Tags": self.pairs(label)}]
 
 
+IDS = {
+    "describe_vpcs": "VpcIds",
+    "describe_subnets": "SubnetIds",
+    "describe_internet_gateways": "InternetGatewayIds",
+    "describe_nat_gateways": "NatGatewayIds",
+    "describe_route_tables": "RouteTableIds",
+    "describe_security_groups": "GroupIds",
+    "describe_vpc_endpoints": "VpcEndpointIds",
+}
+"""How each list is asked for one id; addresses are never adopted."""
+
+
 class Look:
     """One moment's view: the same question is asked of AWS once, whoever asks."""
 
     def __init__(self, aws: Aws) -> None:
         self.aws = aws
+        self.adopted = aws.adopted
         self._answers: dict[Hashable, tuple[threading.Lock, list[Any]]] = {}
         self._lock = threading.Lock()
 
@@ -184,7 +199,9 @@ class Look:
         return self.once((method, key, repr(arguments)), ask)
 
     def ec2(self, method: str, key: str, label: str) -> list[Any]:
-        """What EC2 has of one kind with this cluster's tag and this label."""
+        """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
+        if adopted := self.adopted.get(f"network/{label}"):
+            return self.all(self.aws.ec2, method, key, **{IDS[method]: [adopted]})
         filters = [{"Name": f"tag:{CLUSTER}", "Values": [self.aws.cluster]}]
         name = "Filter" if method == "describe_nat_gateways" else "Filters"
         if method == "describe_addresses":  # the one list that has no pages

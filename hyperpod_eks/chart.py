@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -355,10 +356,12 @@ def _download(url: str, into: Path) -> None:
     try:
         with (
             urllib.request.urlopen(url, timeout=60) as answer,  # noqa: S310  constants only
-            tarfile.open(fileobj=answer, mode="r|gz") as tar,
+            gzip.open(answer) as content,
+            tarfile.open(fileobj=content, mode="r|") as tar,
         ):
             _unpack(tar, into)
-    # URLError is an OSError, and a broken stream shows in four ways
+            content.read()  # tarfile takes a broken end for the end, gzip does not
+    # URLError is an OSError, and a broken stream shows in many ways
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise HyperpodError(
             f"AWS's HyperPod chart cannot be downloaded from {url}: {error}",

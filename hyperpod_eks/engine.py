@@ -10,13 +10,21 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import Aws, Look, meaning, refused
 from hyperpod_eks.crew import Clock, Crew, Result
-from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError, Remains, Unfinished
+from hyperpod_eks.errors import (
+    Capacity,
+    Denied,
+    Foreign,
+    HyperpodError,
+    NotFound,
+    Remains,
+    Unfinished,
+)
 from hyperpod_eks.manifest import Manifest, Unwritable
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Immovable, Known, Live, Resource, Sight, State, Verdict, judge
@@ -190,13 +198,18 @@ class Run:
 
     def judge(self, turn: Turn, lives: Sequence[Live]) -> Sight:
         """Say what a look means."""
-        return judge(
-            turn.want,
-            lives,
-            self.known,
-            self.aws.lineage,
-            unsigned_ours=self._unsigned_ours(turn.want),
-        )
+        return self.judged(turn.want, lives, self.known)
+
+    def judged(self, want: Resource, lives: Sequence[Live], known: Known) -> Sight:
+        """Judge; what was adopted is as it is."""
+        if want.key in self.manifest.adopted:
+            if not lives:
+                return Sight(want, Verdict.ABSENT)
+            live = replace(lives[0], owner=self.aws.lineage)
+            verdict = Verdict.MATCHES if live.state is State.READY else Verdict.BUSY
+            return Sight(want, verdict, live)
+        ours = self._unsigned_ours(want)
+        return judge(want, lives, known, self.aws.lineage, unsigned_ours=ours)
 
     def _unsigned_ours(self, want: Resource) -> bool:
         record = self.manifest.records.get(want.key)
@@ -330,6 +343,11 @@ class Provide(Run):
                 raise foreign([sight])
             case Verdict.ABSENT if self.hidden(turn, doubts=want.nameless):
                 self.wait(turn, "AWS does not show it yet")
+            case Verdict.ABSENT if want.key in self.manifest.adopted:
+                raise NotFound(
+                    f"{want.key}: {self.manifest.adopted[want.key]} was adopted and is gone",
+                    "Adopt another one in its place.",
+                )
             case Verdict.ABSENT if want.awaited:
                 self.wait(turn, "not there yet")
             case Verdict.ABSENT:
@@ -447,6 +465,8 @@ class Remove(Run):
             return Fate("keep", f"belongs to {stranger(sight)}")
         if want.shared:
             return Fate("keep", "shared by every cluster of the account")
+        if want.key in self.manifest.adopted:
+            return Fate("keep", "adopted, never ours to delete")
         if want.key in self.keep:
             return Fate("keep", "asked to keep it")
         user = next((user for user in self.users[want.key] if user in self.keep), None)
@@ -568,13 +588,7 @@ def judge_all(run: Run, found: dict[str, Sequence[Live]]) -> list[Sight]:
     for turn in run.turns.values():
         if turn.want.key not in found:
             continue
-        sight = judge(
-            turn.want,
-            found[turn.want.key],
-            known,
-            run.aws.lineage,
-            unsigned_ours=run._unsigned_ours(turn.want),
-        )
+        sight = run.judged(turn.want, found[turn.want.key], known)
         turn.sight, turn.seen = sight, run.now
         if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
             seen[turn.want.key] = sight.live
@@ -594,6 +608,18 @@ def create(wants: Sequence[Resource], world: World) -> dict[str, Live]:
     if any(turn.changed for turn in run.turns.values()):
         run.manifest.save()  # the durations
     return run.lives
+
+
+def rebuild(wants: Sequence[Resource], world: World) -> list[Sight]:
+    """Write everything into the journal that names and tags say is ours; change nothing."""
+    run = Run(wants, world)
+    found = []
+    for sight in look_at_all(run):
+        if sight.live and sight.verdict is not Verdict.FOREIGN and sight.want.recorded:
+            state = "ready" if sight.verdict is Verdict.MATCHES else "created"
+            run._record(sight.want, sight.live, state)
+            found.append(sight)
+    return found
 
 
 def status(wants: Sequence[Resource], world: World) -> list[Sight]:
@@ -637,7 +663,7 @@ def remaining(wants: Sequence[Resource], world: World, kept: frozenset[str]) -> 
     left: dict[str, str] = {}
     for turn in run.turns.values():
         want = turn.want
-        if want.key in kept or want.shared:
+        if want.key in kept or want.shared or want.key in world.manifest.adopted:
             continue
         run.submit(turn, "look", partial(want.find, look))
     while any(t.at_work for t in run.turns.values()):

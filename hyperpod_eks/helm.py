@@ -48,7 +48,7 @@ OTHER_NAME = "dependencies"
 CHART = "hyperpod-helm-chart"
 NAMESPACES = ("aws-hyperpod", "kubeflow", "mpi-operator")
 """The namespaces that the chart makes and an uninstall takes away."""
-AGGREGATED = ("kubeflow-mpijobs-admin", "kubeflow-training-admin")
+AGGREGATED = (f"{NAME}-mpi-operator-kubeflow-mpijobs-admin", "kubeflow-training-admin")
 """The chart's aggregated ClusterRoles: the ones that can outlive an uninstall."""
 
 OLDEST = (3, 17)

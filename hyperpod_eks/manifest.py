@@ -44,6 +44,8 @@ class Record:
     token: str
     id: str = ""
     arn: str = ""
+    origin: str = "created"
+    """``created`` by us, or ``adopted``: used as it is, never changed and never deleted."""
 
     @property
     def unsure(self) -> bool:
@@ -98,7 +100,20 @@ class Manifest:
         """Write down that it exists: ``created`` after the call, ``ready`` when it is usable."""
         known = self.records.get(want.key)
         since, token = (known.since, known.token) if known else (now, "")
-        self._put(want.key, Record(want.kind(), pack(want), state, since, token, live.id, live.arn))
+        origin = known.origin if known else "created"
+        self._put(
+            want.key,
+            Record(want.kind(), pack(want), state, since, token, live.id, live.arn, origin),
+        )
+
+    def adopt(self, key: str, id_: str, now: float) -> None:
+        """Write down that an existing resource takes the place of one that we would make."""
+        self._put(key, Record("", {}, "ready", now, "", id_, origin="adopted"))
+
+    @property
+    def adopted(self) -> dict[str, str]:
+        """Ids of what was adopted, by key."""
+        return {key: r.id for key, r in self.records.items() if r.origin == "adopted"}
 
     def mark(self, key: str, state: str) -> None:
         """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -109,7 +110,7 @@ class Board:
         """Draw it for a terminal of `width` columns and `height` rows.
 
         Where the rows do not suffice, finished steps become one line each, then those that have
-        not begun, then steps at work show only what is at work or failed.
+        not begun, then steps at work show only what is at work or failed, and the others nothing.
         """
         frames = _FRAMES if utf8 else _ASCII_FRAMES
         spin = (frames[int(now * 4) % len(frames)], "busy")
@@ -122,8 +123,11 @@ class Board:
                     shown[name] = []
         if 1 + len(steps) + sum(map(len, shown.values())) > rows:
             shown = {name: [i for i in items if _matters(i)] for name, items in shown.items()}
+        if 1 + len(steps) + sum(map(len, shown.values())) > rows:
+            steps = {name: items for name, items in steps.items() if shown[name]}
         size = max((4 + cells(i.name) for items in steps.values() for i in items), default=0)
-        size = min(max(size, 12, cells(self.title)), 44 if width >= 120 else 28)
+        most = 44 if width >= 120 else 28 if width >= 70 else 18
+        size = min(max(size, 12, cells(self.title)), most)
         found = [self._head(size, now)]
         for name, items in steps.items():
             found.append(_step(name, items, now, size, spin))
@@ -356,7 +360,7 @@ class _Quiet:
         self.errors = "replace"
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
+        with self._surviving():
             try:
                 self._stream.write(text)
             except UnicodeEncodeError:
@@ -364,8 +368,21 @@ class _Quiet:
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
+        with self._surviving():
             self._stream.flush()
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError:  # closed on our side
+            pass
+        except OSError:
+            # What is still buffered would fail again when Python exits, and change the exit code.
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
 
     def isatty(self) -> bool:
         return self._stream.isatty()

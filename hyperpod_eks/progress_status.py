@@ -166,6 +166,8 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
         symbol, style = _STATES[max(counts, key=list(_STATES).index)]
         words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
         yield [Piece(f"{symbol} ", style), Piece(pad(name, 10)), Piece(words)]
+        if counts == {"missing": len(resources)} and not any(map(_why, resources)):
+            continue
         size = min(max(cells(clean(r.get("name", ""))) for r in wrong[name][:PROBLEMS]), 28)
         for one in wrong[name][:PROBLEMS]:
             state = str(one.get("state"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hyperpod_eks.aws import CLUSTER, LABEL, Aws, Identity, absent, tag
@@ -29,6 +30,8 @@ class Site:
     offered: dict[str, frozenset[str]]
     kubernetes_version: str
     warnings: tuple[str, ...] = ()
+    adopted: Mapping[str, str] = field(default_factory=dict)
+    """Ids of existing resources that take the place of ours, by key."""
 
     @property
     def name(self) -> str:
@@ -43,7 +46,12 @@ class Site:
     @property
     def bucket(self) -> str:
         """The lifecycle bucket; the prefix ``sagemaker-`` lets the managed policy read it."""
-        return self.config.bucket(self.identity.account)
+        return self.adopted.get("s3/bucket") or self.config.bucket(self.identity.account)
+
+    @property
+    def eks_name(self) -> str:
+        """Name of the EKS cluster: the cluster's own, or that of an adopted one."""
+        return self.adopted.get("eks/cluster") or self.name
 
     @property
     def plan(self) -> tuple[ZoneSubnets, ...]:
@@ -60,9 +68,9 @@ class Site:
         """Spell the ARN of a policy that AWS manages."""
         return f"arn:{self.identity.partition}:iam::aws:policy/{name}"
 
-    def iam_name(self, purpose: str) -> str:
+    def iam_name(self, purpose: str, key: str = "") -> str:
         """Name a role or policy: IAM is global, so the region is part of it (64 characters)."""
-        return fit(f"{self.name}-{purpose}-{self.region}", 64)
+        return self.adopted.get(key) or fit(f"{self.name}-{purpose}-{self.region}", 64)
 
     def access_policy(self, name: str) -> str:
         """Spell the ARN of an EKS access policy."""
@@ -121,7 +129,7 @@ def survey(aws: Aws, config: Config) -> Site:
         chosen = _choose_zones(
             config, zones.result(), offered.result(), taken.result(), types, who.region
         )
-        return Site(config, who, chosen, offered.result(), *version.result())
+        return Site(config, who, chosen, offered.result(), *version.result(), adopted=aws.adopted)
 
 
 def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]:
@@ -138,7 +146,8 @@ def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]
         )
     except Usage:
         with absent("ResourceNotFoundException"):
-            return aws.eks.describe_cluster(name=config.name)["cluster"]["version"], ()
+            name = aws.adopted.get("eks/cluster") or config.name
+            return aws.eks.describe_cluster(name=name)["cluster"]["version"], ()
         raise
     for name, addon in config.addons.items():
         if addon.version:

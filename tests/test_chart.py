@@ -262,7 +262,8 @@ class TestStage:
         )
         staged = chart.stage(source, tmp_path / "work", {}, HELM)
 
-        assert (staged / "charts/remote-0.1.0.tgz").read_bytes() == packed("remote")
+        served = server.folder / "remote-0.1.0.tgz"
+        assert (staged / "charts/remote-0.1.0.tgz").read_bytes() == served.read_bytes()
         assert (staged / "charts/local/charts/inner-0.1.0.tgz").is_file()
         assert not any("unwanted" in path for path in server.asked)
         rendered = subprocess.run(
@@ -342,7 +343,7 @@ class TestDownload:
             chart.download(pin)
         assert list(cache.iterdir()) == []
 
-    @pytest.mark.parametrize("keep", [0.0, 0.3, 0.6])
+    @pytest.mark.parametrize("keep", [0.0, 0.3, 0.6, 0.99])
     def test_a_broken_download_leaves_nothing(
         self, server: Server, checkout: Path, cache: Path, keep: float
     ) -> None:

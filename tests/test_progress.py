@@ -230,14 +230,18 @@ def terminal(columns: int, rows: int) -> Iterator[tuple[int, int]]:
 
 
 def on_a_terminal(
-    *arguments: str, stdout: Any = None, columns: int = 80, rows: int = 24, **environ: str
+    *arguments: str,
+    stdout: Any = None,
+    columns: int = 80,
+    rows: int = 24,
+    environ: dict[str, str] | None = None,
 ) -> bytes:
     """All that the program writes to a terminal; `stdout` goes elsewhere if given."""
     with terminal(columns, rows) as (control, program):
         command = [sys.executable, "-c", PROGRAM, *arguments]
         out = program if stdout is None else stdout
         process = subprocess.Popen(
-            command, stdin=program, stdout=out, stderr=program, env=BASE | environ
+            command, stdin=program, stdout=out, stderr=program, env=BASE | (environ or {})
         )
         os.close(program)
         written = b""
@@ -316,7 +320,7 @@ def test_a_narrow_terminal_wraps_nothing() -> None:
 def test_on_a_terminal(
     environ: dict[str, str], progress: str, animated: bool, coloured: bool
 ) -> None:
-    written = on_a_terminal(progress, **environ)
+    written = on_a_terminal(progress, environ=environ)
     assert (b"\x1b[?25l" in written) is animated
     assert (b"\x1b[32m" in written) is coloured
     assert (b"Z network/vpc created vpc-0ab" in written) is not animated
@@ -374,7 +378,7 @@ def document(nodes: int = 2, trouble: bool = False) -> dict[str, Any]:
     versions |= {"eks-pod-identity-agent": "v1.3.10"}
     issue = {
         "code": "InsufficientNumberOfReplicas",
-        "message": "The add-on is unhealthy because it doesn't have the desired number of replicas.",
+        "message": "The add-on is unhealthy: it doesn't have the desired number of replicas.",
     }
     ill = trouble and nodes > 0
     wrong: list[dict[str, Any]] = [

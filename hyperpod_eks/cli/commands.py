@@ -224,6 +224,7 @@ def _opened(
             helm = str(helms.find_helm(helm).binary)
             _check_values(config)
         aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
+        aws.adopted = manifest.adopted
         world = World(aws, manifest, report, parallelism=given["parallelism"])
         with stoppable(world.stop, _again(verb, given)):
             site = survey(aws, config)

@@ -38,13 +38,13 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
     eks = site.config.eks
     logs = LogGroup(
         "log-group",
-        name=f"/aws/eks/{site.name}/cluster",
-        arn=site.arn("logs", f"log-group:/aws/eks/{site.name}/cluster"),
+        name=f"/aws/eks/{site.eks_name}/cluster",
+        arn=site.arn("logs", f"log-group:/aws/eks/{site.eks_name}/cluster"),
         retention=eks.log_retention_days,
     )
     cluster = Cluster(
         "cluster",
-        name=site.name,
+        name=site.eks_name,
         version=site.kubernetes_version,
         pinned=eks.version is not None,
         role=role,

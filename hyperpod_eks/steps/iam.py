@@ -31,7 +31,7 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
         partition=site.identity.partition,
         account=site.identity.account,
         region=site.region,
-        cluster=site.name,
+        cluster=site.eks_name,
         vpc=vpc,
         subnets=subnets,
         security_group=group,
@@ -39,13 +39,13 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
     return Roles(
         cluster=Role(
             "cluster-role",
-            name=site.iam_name("eks"),
+            name=site.iam_name("eks", "iam/cluster-role"),
             trusts="eks.amazonaws.com",
             managed=(site.managed_policy("AmazonEKSClusterPolicy"),),
         ),
         execution=Role(
             "execution-role",
-            name=site.iam_name("hyperpod"),
+            name=site.iam_name("hyperpod", "iam/execution-role"),
             trusts="sagemaker.amazonaws.com",
             managed=(site.managed_policy("AmazonSageMakerClusterInstanceRolePolicy"),),
             policies=(policy,),

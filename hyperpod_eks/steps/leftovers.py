@@ -20,10 +20,10 @@ def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resourc
     its execution role goes first).
     """
     places = (net.vpc, *net.private.values(), net.security_group)
-    groups = Leftovers("leftovers", cluster=site.name, after=places)
+    groups = Leftovers("leftovers", cluster=site.eks_name, after=places)
     interfaces = Interfaces("interfaces", after=(*places, groups, *roles))
-    balancers = LoadBalancers("load-balancers", cluster=site.name, after=(interfaces,))
-    return interfaces, balancers, Volumes("volumes", cluster=site.name)
+    balancers = LoadBalancers("load-balancers", cluster=site.eks_name, after=(interfaces,))
+    return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)
 
 
 @dataclass(frozen=True)

@@ -194,4 +194,5 @@ class ToyAws:
     def __init__(self, cloud: Cloud) -> None:
         self.lineage = cloud.lineage
         self.process = cloud.process
+        self.adopted: dict[str, str] = {}
         self.cluster = "toy"

@@ -238,6 +238,53 @@ def test_nat_gateways_are_found_by_tag(net: Net) -> None:
     assert found("tag:cluster", "b") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "create", "describe", "answer"),
+    [
+        ("vpc", "create_vpc", "describe_vpcs", "Vpcs"),
+        ("subnet", "create_subnet", "describe_subnets", "Subnets"),
+        ("security-group", "create_security_group", "describe_security_groups", "SecurityGroups"),
+        ("route-table", "create_route_table", "describe_route_tables", "RouteTables"),
+        ("elastic-ip", "allocate_address", "describe_addresses", "Addresses"),
+        (
+            "internet-gateway",
+            "create_internet_gateway",
+            "describe_internet_gateways",
+            "InternetGateways",
+        ),
+        ("vpc-endpoint", "create_vpc_endpoint", "describe_vpc_endpoints", "VpcEndpoints"),
+        (
+            "network-interface",
+            "create_network_interface",
+            "describe_network_interfaces",
+            "NetworkInterfaces",
+        ),
+    ],
+)
+def test_every_kind_is_born_with_tags_and_found_by_them(
+    net: Net, kind: str, create: str, describe: str, answer: str
+) -> None:
+    parameters: dict[str, dict[str, Any]] = {
+        "vpc": {"CidrBlock": "10.9.0.0/16"},
+        "subnet": {"VpcId": net.vpc, "CidrBlock": "10.0.7.0/24"},
+        "security-group": {"VpcId": net.vpc, "GroupName": "g", "Description": "d"},
+        "route-table": {"VpcId": net.vpc},
+        "vpc-endpoint": {"VpcId": net.vpc, "ServiceName": f"com.amazonaws.{REGION}.s3"},
+        "network-interface": {"SubnetId": net.subnet},
+    }
+    tags = [{"Key": "cluster", "Value": "a"}, {"Key": "lineage", "Value": "1"}]
+    specification = [{"ResourceType": kind, "Tags": tags}]
+    getattr(net.ec2, create)(**parameters.get(kind, {}), TagSpecifications=specification)
+
+    def found(**filters: str) -> int:
+        names = {"tag_key": "tag-key", "cluster": "tag:cluster", "lineage": "tag:lineage"}
+        asked = [{"Name": names[name], "Values": [value]} for name, value in filters.items()]
+        return len(getattr(net.ec2, describe)(Filters=asked)[answer])
+
+    assert found(cluster="a", lineage="1") == found(tag_key="lineage") == 1
+    assert found(cluster="a", lineage="2") == found(cluster="b") == found(tag_key="other") == 0
+
+
 # -- asking twice --------------------------------------------------------------------------------
 
 

@@ -62,7 +62,7 @@ def test_calls_count_as_made_over_tls(aws: Clients, bucket: str) -> None:
     aws.s3.put_object(Bucket=bucket, Key="k", Body=b"1")
     assert aws.s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"1"
     assert json.loads(aws.s3.get_bucket_policy(Bucket=bucket)["Policy"]) == policy
-    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", **everyone}]}
+    policy = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", **everyone}}
     aws.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
     with pytest.raises(ClientError, match="403"):
         aws.s3.get_object(Bucket=bucket, Key="k")

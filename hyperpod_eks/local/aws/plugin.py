@@ -29,9 +29,8 @@ def install() -> list[ModuleType]:
 
     AccountSpecificBackend.get_session()  # cached: made now, in the environment we chose
     if not _installed:
-        for name in SERVICES:
-            if importlib.util.find_spec(f"{__package__}.{name}") is not None:
-                _installed.append(importlib.import_module(f"{__package__}.{name}"))
+        names = [f"{__package__}.{service}" for service in SERVICES]
+        _installed.extend(importlib.import_module(n) for n in names if importlib.util.find_spec(n))
         for module in _installed:
             module.install()
     return _installed

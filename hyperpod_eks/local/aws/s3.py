@@ -22,7 +22,9 @@ class Bucket(FakeBucket):
         """Judge a call as one that came over TLS: what is denied only to plain HTTP is allowed."""
         policy = json.loads(self.policy) if self.policy else {"Statement": []}
         plain = {"Bool": {"aws:SecureTransport": "false"}}
-        left = [each for each in policy["Statement"] if each.get("Condition") != plain]
+        listed = policy["Statement"]
+        statements = listed if isinstance(listed, list) else [listed]
+        left = [each for each in statements if each.get("Condition") != plain]
         whole, self.policy = self.policy, json.dumps({**policy, "Statement": left}).encode()
         try:
             return super().get_permission(action, resource)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -64,11 +65,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request; header names are case-insensitive, as in `email.message.Message`."""
+    """An HTTP request."""
 
     method: str
     target: str
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     @property
@@ -262,10 +263,15 @@ class Api:
         return [obj for obj in objects if selected(obj)], version
 
     def _watch(self, request: Request, target: _Target) -> Answer:
-        as_table = request.accepts("as=Table")
+        query, as_table = request.query, request.accepts("as=Table")
+        names = f"metadata.name={target.name}" if target.name else ""
+        fields = ",".join(filter(None, (query.get("fieldSelector", ""), names)))
+        selected = predicate(query.get("labelSelector", ""), fields)
+        if not (query.get("resourceVersion") or "0").isdigit():
+            raise errors.bad_request("resourceVersion is not a number")
 
         def documents() -> Iterator[Obj | None]:
-            for event in self._changes(request, target):
+            for event in self._changes(request, target, selected):
                 if event and as_table and event["type"] not in ("BOOKMARK", "ERROR"):
                     obj, version = event["object"], event["object"]["metadata"]["resourceVersion"]
                     rendered = table.render(target.resource, [obj], self._now(), version)
@@ -275,15 +281,14 @@ class Api:
 
         return Answer(200, stream=documents())
 
-    def _changes(self, request: Request, target: _Target) -> Iterator[Obj | None]:
+    def _changes(
+        self, request: Request, target: _Target, selected: Callable[[Obj], bool]
+    ) -> Iterator[Obj | None]:
         """The watch events: what is there, unless the client knows; a bookmark; what happens."""
         query, resource = request.query, target.resource
-        names = f"metadata.name={target.name}" if target.name else ""
-        fields = ",".join(filter(None, (query.get("fieldSelector", ""), names)))
-        selected = predicate(query.get("labelSelector", ""), fields)
-        since = query.get("resourceVersion", "")
+        since = query.get("resourceVersion") or "0"
         initial = query.get("sendInitialEvents") == "true"
-        if initial or since in ("", "0"):
+        if initial or since == "0":
             objects, since = self._selected(request, target)
             for obj in filter(selected, objects):
                 yield {"type": "ADDED", "object": obj}

@@ -8,6 +8,7 @@ import logging
 import select
 import socket
 import ssl
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -86,7 +87,8 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients may go at any time; only our own mistakes are worth a word."""
-        logger.debug("connection from %s ended", client_address, exc_info=True)
+        if not isinstance(sys.exception(), OSError):
+            logger.exception("connection from %s", client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -104,8 +106,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _serve(self) -> None:
+        if "Transfer-Encoding" in self.headers:  # no client that we know sends chunks
+            self.send_error(411)
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Request(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
+        request = Request(self.command, self.path, self.headers, body)
         try:
             answer = self.server.api.answer(request)
         except Exception as error:

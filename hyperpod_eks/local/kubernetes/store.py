@@ -169,7 +169,7 @@ class Store:
             admission.check(resource, body, namespace, None, strict=how.strict)
             return self._replace(resource, live, body, how)
 
-    def patch(  # noqa: PLR0917 - an address, a kind of patch, a body, and how
+    def patch(
         self, resource: Resource, namespace: str, name: str, kind: str, body: Any, how: Write
     ) -> tuple[Obj, bool]:
         """Change an object by a patch of `kind` json, merge, strategic or apply.
