@@ -233,14 +233,15 @@ def owner(tags: Iterable[Mapping[str, object]] | Mapping[str, str]) -> str | Non
 
 
 @contextmanager
-def absent(*codes: str) -> Iterator[None]:
-    """Read these error codes as "it is not there"; let every other error fly."""
+def absent(*codes: str, says: str = "") -> Iterator[None]:
+    """Read these error codes, if they say so, as "it is not there"; let every other error fly."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     try:
         yield
     except ClientError as error:
-        if error.response["Error"]["Code"] not in codes:
+        about = error.response["Error"]
+        if about["Code"] not in codes or says not in about.get("Message", ""):
             raise
 
 

@@ -118,8 +118,8 @@ def _refuse_depth(events: Iterator[yaml.Event], name: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                line = event.start_mark.line + 1
-                raise Usage(f"{name}:{line}: is nested deeper than {MAX_DEPTH} levels")
+                line = f":{event.start_mark.line + 1}" if event.start_mark else ""
+                raise Usage(f"{name}{line}: is nested deeper than {MAX_DEPTH} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -192,7 +192,7 @@ class _Reader:
         if kind not in _PLAIN:
             return node.value
         try:
-            value = self.constructor.construct_object(node)  # type: ignore[no-untyped-call]
+            value = self.constructor.construct_object(node)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError
         except ValueError:

@@ -213,8 +213,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read(path: Path, cluster: str) -> Manifest:
+def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
     """Read a manifest; an absent one is empty.
+
+    ``cluster`` is the name that it must have, if given.  With ``broken``, one that cannot be read
+    is put aside (``PATH.broken``) and counts as absent.
 
     Raises Usage when it is another cluster's, unreadable, broken or from a newer version; the
     message names the way back.
@@ -247,12 +250,15 @@ def read(path: Path, cluster: str) -> Manifest:
     except OSError as error:
         raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if broken:
+            path.rename(path.with_suffix(".broken"))
+            return Manifest(path, cluster)
         raise Usage(
             f"the manifest {path} is broken: {type(error).__name__}: {error}",
-            f"Copy the newest readable version back from {path.parent}/.{path.stem}.backups/, or "
-            "move the file away: names and tags find everything again.",
+            f"Make it anew from names and tags: hyperpod-eks adopt {cluster or 'NAME'} --rebuild; "
+            f"older versions are in {path.parent}/.{path.stem}.backups/.",
         ) from error
-    if manifest.cluster != cluster:
+    if cluster and manifest.cluster != cluster:
         raise Usage(
             f"{path} is the manifest of the cluster {manifest.cluster!r}, not of {cluster!r}",
             "Name another file with --manifest.",

@@ -30,6 +30,7 @@ from hyperpod_eks.progress_text import (
 from hyperpod_eks.report import Event, Report, What
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.text import Text
 
 __all__ = ["choose", "elapsed", "live", "plain", "render_status", "wants_colour"]
@@ -52,6 +53,7 @@ _SYMBOL = {
 }
 _FRAMES = "⠋⠙⠸⠴⠦⠇"
 _ASCII_FRAMES = "|/-\\"
+_ERASE = "\r\x1b[2K"
 
 
 @dataclass
@@ -210,10 +212,10 @@ def live(
     The first line appears at once and without rich, whose import would be felt; the last picture
     stays. `clock` gives seconds since the epoch.
     """
-    quiet = _Quiet(stream)
+    quiet = cast("TextIO", _Quiet(stream))
     quiet.write(f"{cut(clean(title), 78)} …")
     quiet.flush()
-    picture = _Picture(quiet, environ, Board(title, clock()), clock)
+    picture = _Picture(quiet, wants_colour(stream, environ), Board(title, clock()), clock)
     try:
         yield picture.report
     finally:
@@ -223,56 +225,47 @@ def live(
 class _Picture:
     """A board on a terminal, drawn by rich a few times a second."""
 
-    def __init__(
-        self, stream: _Quiet, environ: Mapping[str, str], board: Board, clock: Clock
-    ) -> None:
-        self.stream, self.environ, self.board, self.clock = stream, environ, board, clock
-        self.lock = threading.Lock()
-        self.utf8 = speaks_utf8(cast("TextIO", stream))
-        self.end: Callable[[], None] = lambda: None
+    def __init__(self, stream: TextIO, colour: bool, board: Board, clock: Clock) -> None:
+        self.stream, self.colour, self.board, self.clock = stream, colour, board, clock
+        self.utf8 = speaks_utf8(stream)
+        self.lock = threading.Lock()  # rich draws in a thread of its own
+        self.shown: Live | None = None
 
     def report(self, event: Event) -> None:
         with self.lock:
             self.board.take(event, self.clock())
-            first = len(self.board.steps) == 1 and not self.started
-        if first:
+        if self.shown is None:
             self.start()
-
-    started = False
 
     def start(self) -> None:
         from rich.console import Console  # noqa: PLC0415  0.1 s, after the first line
         from rich.live import Live  # noqa: PLC0415
 
-        self.started = True
-        self.stream.write("\r\x1b[2K")
         self.console = Console(
-            file=cast("TextIO", self.stream),
+            file=self.stream,
             force_terminal=True,
-            color_system="standard"
-            if wants_colour(cast("TextIO", self.stream), self.environ)
-            else None,
-            no_color=False,
-            markup=False,
+            color_system="standard" if self.colour else None,
+            no_color=False,  # decided already
+            markup=False,  # brackets are AWS's
             highlight=False,
             emoji=False,
-            legacy_windows=False,
         )
-        shown = Live(
+        self.shown = Live(
             console=self.console,
             get_renderable=self.draw,
             refresh_per_second=4,
             redirect_stdout=False,  # it may be a pipe with the result in it
             vertical_overflow="crop",
         )
-        shown.start(refresh=True)
-        self.end = shown.stop
+        self.stream.write(_ERASE)
+        self.shown.start(refresh=True)
 
     def stop(self) -> None:
-        if not self.started:
-            self.stream.write("\r\x1b[2K")
+        if self.shown is not None:
+            self.shown.stop()
+        else:
+            self.stream.write(_ERASE)
             self.stream.flush()
-        self.end()
 
     def draw(self) -> Text:
         from rich.text import Text  # noqa: PLC0415

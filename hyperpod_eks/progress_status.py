@@ -28,7 +28,7 @@ _GOOD = ("inservice", "active", "deployed", "running", "ready", "schedulable", "
 _BAD = ("fail", "degrad", "error", "unhealthy", "unschedulable", "notfound", "rollingback")
 _STATES = {
     "ready": ("✔", "good"),
-    "waiting": ("·", "busy"),
+    "waiting": ("○", "busy"),
     "missing": ("-", "warn"),
     "drifted": ("!", "warn"),
     "failed": ("✘", "bad"),
@@ -83,8 +83,8 @@ def _control_plane(document: Json, width: int) -> Iterator[Line]:
         issues = [_issue(issue) for issue in eks.get("health") or ()]
         status = clean(eks.get("status") or "absent")
         version = f"Kubernetes {clean(eks['version'])}" if eks.get("version") else ""
-        words = [*filter(None, (clean(eks.get("name", "")), version, status))]
-        yield from _labelled("EKS", "degraded" if issues else status, words, width)
+        facts = [*filter(None, (clean(eks.get("name", "")), version, status))]
+        yield from _labelled("EKS", "degraded" if issues else status, facts, width)
         yield from _problems(issues, "bad", width)
     if addons := document.get("addons"):
         status = _worst(addon.get("status") for addon in addons)
@@ -253,7 +253,7 @@ def _tone(status: str) -> str:
 
 
 def _mark(status: str) -> Piece:
-    symbol = {"good": "✔", "bad": "✘", "busy": "·"}[_tone(status)]
+    symbol = {"good": "✔", "bad": "✘", "busy": "○"}[_tone(status)]
     return Piece(f"{symbol} ", _tone(status))
 
 

@@ -17,7 +17,7 @@ STYLES = {
     "strong": ("1", "bold"),
     "quiet": ("2", "dim"),
 }
-_ASCII = str.maketrans({"✔": "+", "✘": "x", "·": ".", "…": "~", "→": ">", "↷": "="})
+_ASCII = str.maketrans({"✔": "+", "✘": "x", "·": ".", "○": "o", "…": "~", "→": ">", "↷": "="})
 
 
 class Piece(NamedTuple):

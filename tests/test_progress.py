@@ -488,7 +488,7 @@ def test_status_of_what_is_not_there_yet() -> None:
         for resource in step["resources"]:
             resource["state"] = "missing"
     same("status-absent-80", render_status(absent, 80, colour=False))
-    assert render_status({"cluster": {"name": "demo"}}, 80, colour=False) == "· demo  absent\n"
+    assert render_status({"cluster": {"name": "demo"}}, 80, colour=False) == "○ demo  absent\n"
 
 
 def test_status_of_a_failed_cluster_tells_awss_words() -> None:

@@ -145,6 +145,51 @@ def delete(**options: Any) -> int:
     return commands.delete(**options)
 
 
+@main.command()
+@shared
+@lock_timeout
+@click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    metavar="KEY=ID",
+    help="Use this existing resource in place of one that create would make.",
+)
+@click.option("--rebuild", is_flag=True, help="Make a lost or broken manifest anew.")
+def adopt(**options: Any) -> int:
+    """Put existing resources into the manifest of the cluster NAME.
+
+    What is adopted by id is used as it is: never changed, never deleted.  Keys: network/vpc,
+    network/internet-gateway, network/security-group, network/private-subnet-ZONEID,
+    iam/cluster-role, iam/execution-role, s3/bucket, eks/cluster.
+
+    --rebuild finds what create made by names and tags and writes a new manifest; a broken one is
+    kept beside it.
+    """
+    from hyperpod_eks.cli import commands  # noqa: PLC0415
+
+    return commands.adopt(**options)
+
+
+@main.command()
+@click.option("--local", is_flag=True, help="Use the embedded stack instead of AWS.")
+@click.option("--region", help="AWS region.")
+@click.option("--profile", help="Profile of the AWS configuration.")
+@click.option(
+    "--manifest",
+    "manifests",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Manifest of a cluster that is known.  [default: *.hyperpod-eks.json here]",
+)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def orphans(**options: Any) -> int:
+    """List what carries our tags and stands in no manifest.  Nothing is changed."""
+    from hyperpod_eks.cli import commands  # noqa: PLC0415
+
+    return commands.orphans(**options)
+
+
 main.add_command(local_group)
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from hyperpod_eks.aws import Aws, session
 from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
-from hyperpod_eks.errors import Exit, NotFound, Remains, Usage
+from hyperpod_eks.errors import Exit, Foreign, NotFound, Remains, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import Manifest, locked, read
+from hyperpod_eks.orphans import signed
 from hyperpod_eks.report import Event, Report
 from hyperpod_eks.resource import Resource, Sight, Verdict
 from hyperpod_eks.site import Site, lineage, survey
@@ -107,6 +108,80 @@ def delete(
         if not kinds:
             at.manifest.retire()
     _print(given, document, _deleted)
+    return Exit.OK
+
+
+ADOPTABLE = (
+    "network/vpc",
+    "network/internet-gateway",
+    "network/security-group",
+    "network/private-subnet-*",
+    "network/public-subnet-*",
+    "iam/cluster-role",
+    "iam/execution-role",
+    "s3/bucket",
+    "eks/cluster",
+)
+
+
+def adopt(lock_timeout: float, resources: tuple[str, ...], rebuild: bool, **given: Any) -> int:
+    """Write existing resources into the manifest; every one must exist."""
+    wanted = dict(_key_and_id(each) for each in resources)
+    if not wanted and not rebuild:
+        raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
+    with _opened(
+        "adopt", given, _silent, lock_timeout=lock_timeout, files=False, broken=rebuild
+    ) as at:
+        for key, id_ in wanted.items():
+            known = at.manifest.records.get(key)
+            if known and known.origin == "created" and known.state != "deleted":
+                raise Foreign(f"{key}: {known.id} was made by create", "Delete the cluster first.")
+            at.manifest.adopt(key, id_, at.world.clock.now())
+        at.world.aws.adopted = at.manifest.adopted
+        wants = stack(replace(at.site, adopted=at.manifest.adopted))
+        found = engine.rebuild(wants, at.world)
+        missing = [key for key in wanted if key not in {sight.want.key for sight in found}]
+        if missing:
+            for key in missing:
+                at.manifest.forget(key)
+            raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
+        at.manifest.save()
+        rows = [
+            {
+                "key": sight.want.key,
+                "id": sight.live.id if sight.live else "",
+                "origin": at.manifest.records[sight.want.key].origin,
+            }
+            for sight in found
+        ]
+        document = _result("adopt", at, Story(_silent)) | {"resources": rows}
+    _print(given, document, _adopted)
+    return Exit.OK
+
+
+def _key_and_id(text: str) -> tuple[str, str]:
+    key, separator, id_ = text.partition("=")
+    if not (separator and id_ and any(fnmatch(key, pattern) for pattern in ADOPTABLE)):
+        raise Usage(f"--resource: {text!r} is not KEY=ID with a KEY of {', '.join(ADOPTABLE)}")
+    return key, id_
+
+
+def orphans(local: bool, manifests: tuple[Path, ...], **given: Any) -> int:
+    """List what is signed by this tool and stands in no manifest."""
+    if local:
+        _use_local()
+    aws = Aws(session(given["region"], given["profile"]), "", {})
+    identity = aws.identity
+    paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
+    known = {lineage(identity, read(path).cluster) for path in paths}
+    left = [each for each in signed(aws) if each.lineage not in known]
+    document = {
+        "schema": "hyperpod-eks/orphans/v1",
+        "account": identity.account,
+        "region": identity.region,
+        "orphans": [asdict(each) for each in left],
+    }
+    _print(given, document, _orphans)
     return Exit.OK
 
 
@@ -194,12 +269,11 @@ def _opened(
     files: bool,
     lock_timeout: float = 0,
     helm: str | None = None,
+    broken: bool = False,
 ) -> Iterator[Opened]:
     """Read config and manifest, ask AWS who and where we are, and declare the stack."""
     if given["local"]:
-        from hyperpod_eks.local import daemon  # noqa: PLC0415
-
-        _apply(daemon.ensure().environ)
+        _use_local()
     if given["profile"]:
         os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
     overrides = {
@@ -215,7 +289,7 @@ def _opened(
         name = loaded.name
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
     with locked(path, lock_timeout) if write else nullcontext():
-        manifest = read(path, name)
+        manifest = read(path, name, broken=broken)
         config = loaded or _remembered(manifest, overrides, files)
         if given["local"] and config.chart.path is None:
             stand_in = config.chart.model_copy(update={"path": CHART})
@@ -252,6 +326,13 @@ def _check_values(config: Config) -> None:
     problems = charts.check_values(config.region, config.chart.values)
     if problems:
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
+
+
+def _use_local() -> None:
+    """Point this process, and what it starts, at the embedded stack."""
+    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+
+    _apply(daemon.ensure().environ)
 
 
 def _apply(environ: Mapping[str, str | None]) -> None:
@@ -476,6 +557,23 @@ def _doomed(document: dict[str, Any]) -> str:
         why = f" ({row['why']})" if row["why"] else ""
         lines.append(f"{row['action']:<6} {row['key']:<{width}} {row['id']}{why}".rstrip())
     return "\n".join(lines)
+
+
+def _adopted(document: dict[str, Any]) -> str:
+    rows = document["resources"]
+    width = max((len(row["key"]) for row in rows), default=0)
+    lines = [f"{row['origin']:<8} {row['key']:<{width}} {row['id']}" for row in rows]
+    return "\n".join([*lines, f"{len(rows)} resources are in the manifest"])
+
+
+def _orphans(document: dict[str, Any]) -> str:
+    rows = document["orphans"]
+    if not rows:
+        return f"no orphans in {document['region']} of account {document['account']}"
+    names = sorted({row["cluster"] for row in rows})
+    lines = [f"{row['cluster']}  {row['kind']}  {row['id']}" for row in rows]
+    hints = [f"To delete them: hyperpod-eks delete {name}" for name in names]
+    return "\n".join([*lines, *hints])
 
 
 def _view(document: dict[str, Any]) -> str:

@@ -237,7 +237,11 @@ def describe(look: Look, name: str) -> dict[str, Any] | None:
     """Describe a HyperPod cluster, once for all who ask in this look; None when there is none."""
 
     def ask() -> dict[str, Any] | None:
-        with absent("ResourceNotFound"):
+        # the model says ResourceNotFound; emulators answer with ValidationException
+        with (
+            absent("ResourceNotFound"),
+            absent("ValidationException", says="Could not find cluster"),
+        ):
             return dict(look.aws.sagemaker.describe_cluster(ClusterName=name))
         return None
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -57,7 +58,7 @@ def test_calls_count_as_made_over_tls(aws: Clients, bucket: str) -> None:
     everyone = {"Principal": "*", "Action": "s3:*", "Resource": f"arn:aws:s3:::{bucket}/*"}
     plain = {"Bool": {"aws:SecureTransport": "false"}}
     statement = {"Effect": "Deny", **everyone, "Condition": plain}
-    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    policy: dict[str, Any] = {"Version": "2012-10-17", "Statement": [statement]}
     aws.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
     aws.s3.put_object(Bucket=bucket, Key="k", Body=b"1")
     assert aws.s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"1"

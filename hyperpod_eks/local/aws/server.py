@@ -49,7 +49,7 @@ class Aws:
 
     def __init__(self, sim: Sim) -> None:
         self._sim = sim
-        self._moto: WSGIApplication = DomainDispatcherApplication(_create_app)
+        self._moto: WSGIApplication = _Dispatcher(_create_app)
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer one request of an AWS client (PEP 3333)."""
@@ -95,6 +95,20 @@ class Aws:
             text = f"the local stack failed at {service}:{operation} ({problem!r})"
             return error(environ, service, Fault(service, "", "InternalFailure", 500, text))
         return _Answer(begun[0], begun[1], body)
+
+
+class _Dispatcher(DomainDispatcherApplication):
+    """moto's, which lists its own folder for every request, with a memory."""
+
+    def __init__(self, create_app: Any) -> None:
+        super().__init__(create_app)
+        self._backends: dict[str | None, Any] = {}
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        """Return the name of the service that a host name stands for."""
+        if host not in self._backends:
+            self._backends[host] = super().get_backend_for_host(host)
+        return self._backends[host]
 
 
 def _create_app(service: Any) -> Any:

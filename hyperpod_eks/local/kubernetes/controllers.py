@@ -75,7 +75,8 @@ class Controllers:
         """Run a controller now, or after the one that is running and has caused this one."""
         with self._store.lock:
             self._scheduled.discard(controller)
-            self._due.append(controller)
+            if controller not in self._due:
+                self._due.append(controller)
             if self._running or self._stopped:
                 return
             self._running = True

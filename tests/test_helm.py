@@ -1,0 +1,473 @@
+"""Helm: the real program, versions 3 and 4, against the embedded Kubernetes API."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks import chart, helm, kube
+from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
+from hyperpod_eks.helm import Helm, Release
+from hyperpod_eks.kube import Access, KubeNotReady
+from hyperpod_eks.local.clock import Clock
+from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
+from hyperpod_eks.local.tls import Pki, make_pki
+
+BINARIES = Path(__file__).parents[1] / ".cache" / "helm"
+STAND_IN = Path(chart.__file__).parent / "local" / "chart"
+VALUES = chart.values_for("eu-west-1", {})
+REAL = os.environ.get("HYPERPOD_CHART")
+AGENT = "daemonsets.apps/aws-hyperpod/health-monitoring-agent"
+ROLE = "hyperpod-dependencies-mpi-operator-kubeflow-mpijobs-admin"
+
+
+def version(name: str) -> Helm:
+    binary = BINARIES / name / "helm"
+    if not binary.exists():
+        pytest.skip(f"no helm {name} in .cache/helm")
+    major, minor, patch = map(int, name.split("."))
+    return Helm(binary, (major, minor, patch))
+
+
+@pytest.fixture(params=["3.17.2", "4.3.1"])
+def either(request: pytest.FixtureRequest) -> Helm:
+    return version(request.param)
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return make_pki()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cluster(pki: Pki, clock: Clock) -> Iterator[Cluster]:
+    """A cluster without nodes, where a deleted namespace needs 5 s of the clock to go."""
+    tokens = {"good": Identity("admin")}
+    cluster = Cluster(clock, tokens.get, "1.33", pki, delays=Delays(0, 0, 5))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def access(cluster: Cluster) -> Access:
+    return reach(cluster)
+
+
+def reach(cluster: Cluster) -> Access:
+    return Access("demo", cluster.url, base64.b64encode(cluster.ca_pem).decode(), lambda: "good")
+
+
+def image(cluster: Cluster) -> str:
+    agent = cluster.snapshot()[AGENT]
+    return str(agent["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def existing(release: Release | None) -> Release:
+    assert release is not None
+    return release
+
+
+class TestLife:
+    def test_install_upgrade_uninstall(
+        self, either: Helm, cluster: Cluster, clock: Clock, access: Access
+    ) -> None:
+        assert helm.releases(access) == []
+
+        first = helm.install(access, either, STAND_IN, VALUES, "one")
+
+        assert first == helm.release(access)
+        assert (first.revision, first.status, first.fingerprint) == (1, "deployed", "one")
+        assert (first.chart, first.chart_version) == (helm.CHART, "0.1.0")
+        assert first.values == VALUES
+        assert "eu-west-1" in image(cluster)
+        assert cluster.has("CustomResourceDefinition", "mpijobs.kubeflow.org")
+
+        # the rules of the aggregated role are the aggregation controller's by now
+        second = helm.install(access, either, STAND_IN, VALUES | {"global": {}}, "two")
+        assert (second.revision, second.status, second.fingerprint) == (2, "deployed", "two")
+
+        cluster.recreate_aggregated = True  # so that it outlives helm's delete
+        with pytest.raises(Unfinished, match="still namespace aws-hyperpod, namespace kubeflow"):
+            helm.uninstall(access, either, second, patience=0)
+        assert helm.release(access) is None
+        assert not cluster.has("ClusterRole", ROLE)
+
+        with pytest.raises(KubeNotReady, match="still being deleted: aws-hyperpod, kubeflow, mpi"):
+            helm.install(access, either, STAND_IN, VALUES, "three")
+
+        clock.advance(5)
+        helm.uninstall(access, either, None, patience=0)
+        assert not cluster.has("Namespace", "aws-hyperpod")
+        assert not cluster.has("DaemonSet", "health-monitoring-agent", "aws-hyperpod")
+        assert not cluster.has("Deployment", f"{helm.NAME}-mpi-operator", helm.NAMESPACE)
+
+    @pytest.mark.skipif(REAL is None, reason="HYPERPOD_CHART names no copy of AWS's chart")
+    def test_aws_own_chart(
+        self, either: Helm, cluster: Cluster, clock: Clock, access: Access, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "source"
+        shutil.copytree(chart.locate(Path(str(REAL))), source)
+        for name in ("nvidia-device-plugin", "aws-efa-k8s-device-plugin"):
+            stub = source / "charts" / name
+            stub.mkdir()
+            number = {"nvidia-device-plugin": "0.16.1"}.get(name, "0.5.20")
+            stub.joinpath("Chart.yaml").write_text(
+                f"apiVersion: v2\nname: {name}\nversion: {number}\n"
+            )
+        print_ = chart.fingerprint(source, VALUES)
+        staged = chart.stage(source, tmp_path, VALUES, either)
+
+        first = helm.install(access, either, staged, VALUES, print_)
+        assert (first.status, first.fingerprint) == ("deployed", print_)
+        assert "533267293120.dkr.ecr.eu-west-1.amazonaws.com" in image(cluster)
+        assert "1.0.1892.0" in image(cluster)
+        second = helm.install(access, either, staged, VALUES | {"storage": {}}, "two")
+        assert (second.revision, second.status) == (2, "deployed")
+
+        cluster.recreate_aggregated = True
+        with pytest.raises(Unfinished):
+            helm.uninstall(access, either, second, patience=0)
+        clock.advance(5)
+        helm.uninstall(access, either, second, patience=0)
+        again = helm.install(access, either, staged, VALUES, print_)
+        assert (again.revision, again.status) == (1, "deployed")
+
+
+WAITING = "waiting-for-a-node"
+HOOK = f"""
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {WAITING}
+  annotations: {{"helm.sh/hook": pre-install}}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{{name: x, image: x}}]
+"""
+
+
+class TestBrokenOff:
+    """A chart whose hook needs a node, on a cluster that has none."""
+
+    @pytest.fixture
+    def hooked(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "hooked"
+        shutil.copytree(STAND_IN, folder)
+        (folder / "templates/hook.yaml").write_text(HOOK)
+        return folder
+
+    def test_a_killed_install_is_repaired(
+        self, cluster: Cluster, access: Access, tmp_path: Path, hooked: Path
+    ) -> None:
+        real = version("4.3.1")
+        pid = tmp_path / "pid"
+        wrapper = tmp_path / "helm"
+        wrapper.write_text(f'#!/bin/sh\necho $$ >{pid}\nexec {real.binary} "$@"\n')
+        wrapper.chmod(0o755)
+        errors: list[Exception] = []
+
+        def install() -> None:
+            try:
+                helm.install(access, Helm(wrapper, real.version), hooked, VALUES, "one")
+            except HyperpodError as error:
+                errors.append(error)
+
+        worker = threading.Thread(target=install)
+        worker.start()
+        until(lambda: cluster.has("Job", WAITING, helm.NAMESPACE))
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+        worker.join()
+
+        assert errors
+        assert existing(helm.release(access)).status == "pending-install"
+        repaired = helm.install(access, real, STAND_IN, VALUES, "two")
+        assert (repaired.revision, repaired.status, repaired.fingerprint) == (1, "deployed", "two")
+
+    def test_an_interrupt_ends_helm_in_good_order(
+        self, cluster: Cluster, access: Access, tmp_path: Path, hooked: Path
+    ) -> None:
+        script = tmp_path / "create.py"
+        script.write_text(
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from hyperpod_eks import helm, kube\n"
+            "url, ca, binary, chart = sys.argv[1:]\n"
+            "access = kube.Access('demo', url, ca, lambda: 'good')\n"
+            "known = helm.Helm(Path(binary), (3, 17, 2))\n"
+            "helm.install(access, known, Path(chart), {}, 'one')\n"
+        )
+        command = [sys.executable, script, access.endpoint, access.ca]
+        with subprocess.Popen(
+            [*command, version("3.17.2").binary, hooked], stderr=subprocess.DEVNULL
+        ) as create:
+            until(lambda: cluster.has("Job", WAITING, helm.NAMESPACE))
+            create.send_signal(signal.SIGINT)
+        assert create.returncode
+
+        assert existing(helm.release(access)).status == "failed"
+
+    def test_a_time_out_names_what_helm_waited_for(self, access: Access, hooked: Path) -> None:
+        with pytest.raises(HyperpodError, match=f"gave up after 1s, waiting for Job {WAITING}"):
+            helm.install(access, version("4.3.1"), hooked, VALUES, "one", timeout="1s")
+        failed = existing(helm.release(access))
+        assert (failed.status, failed.fingerprint) == ("failed", "")
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that another process brings about."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen within 30 s"
+        time.sleep(0.01)
+
+
+class TestRecords:
+    """What helm's Secrets say, without helm."""
+
+    def record(
+        self,
+        access: Access,
+        *,
+        name: str = helm.NAME,
+        namespace: str = helm.NAMESPACE,
+        chart: str = helm.CHART,
+        revision: int = 1,
+        status: str = "deployed",
+        description: str = "hyperpod-eks one",
+    ) -> None:
+        from kubernetes.client import CoreV1Api
+
+        document = {
+            "name": name,
+            "version": revision,
+            "info": {"status": status, "description": description},
+            "chart": {"metadata": {"name": chart, "version": "0.1.0"}},
+        }
+        coded = base64.b64encode(gzip.compress(json.dumps(document).encode())).decode()
+        labels = {"owner": "helm", "name": name, "status": status, "version": str(revision)}
+        secret = {
+            "metadata": {"name": f"sh.helm.release.v1.{name}.v{revision}", "labels": labels},
+            "type": "helm.sh/release.v1",
+            "stringData": {"release": coded},
+        }
+        secret["data"] = {"release": base64.b64encode(coded.encode()).decode()}
+        del secret["stringData"]
+        CoreV1Api(access._client).create_namespaced_secret(namespace, secret)
+
+    def test_the_newest_revision_counts_as_a_number(self, access: Access) -> None:
+        self.record(access, revision=9, status="superseded")
+        self.record(access, revision=10, status="pending-upgrade", description="Preparing upgrade")
+
+        found = existing(helm.release(access))
+
+        assert (found.revision, found.status, found.fingerprint) == (10, "pending-upgrade", "")
+
+    @pytest.mark.parametrize(
+        ("status", "description", "fingerprint"),
+        [
+            ("deployed", "hyperpod-eks one", "one"),
+            ("deployed", "Upgrade complete", ""),
+            ("deployed", "Rollback to 1", ""),
+            ("failed", "hyperpod-eks one", ""),
+        ],
+    )
+    def test_only_our_own_success_leaves_a_fingerprint(
+        self, access: Access, status: str, description: str, fingerprint: str
+    ) -> None:
+        self.record(access, status=status, description=description)
+        assert existing(helm.release(access)).fingerprint == fingerprint
+
+    def test_the_chart_is_found_where_others_put_it(self, access: Access) -> None:
+        self.record(access, name="dependencies")
+        self.record(access, name="dependencies", namespace="default", chart="somebody-elses")
+        self.record(access, namespace="default", description="Install complete")
+
+        found = [(each.namespace, each.name) for each in helm.releases(access)]
+
+        assert found == [("default", helm.NAME), ("kube-system", "dependencies")]
+        assert helm.release(access) is None
+
+
+def fake(folder: Path, script: str) -> Path:
+    """Make a program that calls itself helm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    binary = folder / "helm"
+    binary.write_text(f"#!/bin/sh\n{script}\n")
+    binary.chmod(0o755)
+    return binary
+
+
+class TestFind:
+    @pytest.fixture(autouse=True)
+    def bare(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """No helm anywhere."""
+        monkeypatch.delenv("HYPERPOD_EKS_HELM", raising=False)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/bin")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def test_the_option_comes_first_then_the_variable_then_path(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        option = fake(tmp_path / "option", "echo v4.0.0")
+        variable = fake(tmp_path / "variable", "echo v3.18.0")
+        on_path = fake(tmp_path / "path", "echo v3.17.0-rc.1")
+        monkeypatch.setenv("HYPERPOD_EKS_HELM", str(variable))
+
+        assert helm.find_helm(option) == Helm(option, (4, 0, 0))
+        assert helm.find_helm() == Helm(variable, (3, 18, 0))
+        monkeypatch.delenv("HYPERPOD_EKS_HELM")
+        assert helm.find_helm() == Helm(on_path, (3, 17, 0))
+
+    def test_the_newest_that_was_fetched_steps_in_for_one_that_is_too_old(
+        self, tmp_path: Path
+    ) -> None:
+        fake(tmp_path / "path", "echo v3.16.4")
+        for number in ("3.17.2", "10.0.0", "4.3.1"):
+            fake(tmp_path / "cache/hyperpod-eks/helm" / number, f"echo v{number}")
+
+        assert helm.find_helm().version == (10, 0, 0)
+
+    def test_without_any_the_options_are_named(self) -> None:
+        with pytest.raises(Usage, match="there is none on PATH") as caught:
+            helm.find_helm()
+        for way in ("--helm", "HYPERPOD_EKS_HELM", "get_helm.py", "https://helm.sh"):
+            assert way in caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("script", "says"),
+        [
+            ("echo v3.16.4", r"is helm v3\.16\.4: 3\.17 is the oldest"),
+            ("echo hello", "is no helm: hello"),
+            ("echo broken >&2; exit 1", "is no helm: broken"),
+        ],
+    )
+    def test_an_option_that_will_not_do_is_refused(
+        self, tmp_path: Path, script: str, says: str
+    ) -> None:
+        fake(tmp_path / "path", "echo v4.0.0")
+        with pytest.raises(Usage, match=f"--helm: .*{says}"):
+            helm.find_helm(fake(tmp_path / "option", script))
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(Usage, match="--helm: .* cannot be run"):
+            helm.find_helm(tmp_path / "nothing")
+
+
+class TestRun:
+    """How helm is run, seen by a program in its place."""
+
+    @pytest.mark.parametrize("number", [(3, 17, 2), (4, 3, 1)])
+    def test_arguments_and_environment(
+        self,
+        access: Access,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: tuple[int, int, int],
+    ) -> None:
+        for name in ("LD_LIBRARY_PATH", "HELM_NAMESPACE", "HELM_DRIVER", "KUBECONFIG"):
+            monkeypatch.setenv(name, "the user's")
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid")
+        seen = tmp_path / "seen"
+        binary = fake(
+            tmp_path / "with blank",
+            f'printf "%s\\n" "$@" >{seen}.arguments; env >{seen}.environment; cat >{seen}.values; exit 1',
+        )
+        with pytest.raises(HyperpodError, match="helm upgrade: exit code 1"):
+            helm.install(access, Helm(binary, number), STAND_IN, VALUES, "one")
+
+        arguments = Path(f"{seen}.arguments").read_text().splitlines()
+        lines = Path(f"{seen}.environment").read_text().splitlines()
+        environment = dict(line.split("=", 1) for line in lines)
+        assert json.loads(Path(f"{seen}.values").read_text()) == VALUES
+        assert {"--install", "--take-ownership"} < set(arguments)
+        assert not {"--wait", "--create-namespace", "--force"} & set(arguments)
+        assert ("--server-side=false" in arguments) == (number >= (4,))
+        assert arguments[arguments.index("--timeout") + 1] == helm.TIMEOUT
+        assert not any("good" in text for text in (*arguments, *lines))
+        assert environment["HTTPS_PROXY"] == "http://proxy.invalid"
+        assert "the user's" not in environment.values()
+        home = Path(arguments[arguments.index("--kubeconfig") + 1]).parent
+        for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"):
+            assert Path(environment[name]).parent == home
+        assert not home.exists()
+
+    @pytest.mark.parametrize(
+        ("stderr", "error", "says"),
+        [
+            (
+                "Error: namespaces is forbidden: unable to create new content in namespace"
+                " aws-hyperpod because it is being terminated",
+                KubeNotReady,
+                "helm upgrade: namespaces is forbidden",
+            ),
+            ("Error: query: failed to query with labels: Unauthorized", KubeNotReady, "Unauth"),
+            (
+                "Error: Kubernetes cluster unreachable: context deadline exceeded",
+                KubeNotReady,
+                "unreachable",
+            ),
+            (
+                "Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress",
+                KubeNotReady,
+                "in progress",
+            ),
+            (
+                "WARNING: something\nError: failed post-install: timed out waiting for the condition",
+                HyperpodError,
+                "gave up after 5m, waiting for the cluster: helm upgrade: failed post-install",
+            ),
+            ("Error: context canceled", Unfinished, "helm was stopped"),
+            ("Error: parse error at (x.yaml:1)", HyperpodError, "helm upgrade: parse error at"),
+        ],
+    )
+    def test_what_helm_says_is_told_and_classified(
+        self, access: Access, tmp_path: Path, stderr: str, error: type[HyperpodError], says: str
+    ) -> None:
+        (tmp_path / "stderr").write_text(stderr)
+        binary = fake(tmp_path, f"cat >/dev/null; cat {tmp_path / 'stderr'} >&2; exit 1")
+
+        with pytest.raises(HyperpodError, match=says) as caught:
+            helm.install(access, Helm(binary, (4, 3, 1)), STAND_IN, VALUES, "one")
+        assert type(caught.value) is error
+
+    def test_no_access_is_no_access_yet_and_helm_is_not_run(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        ca = base64.b64encode(cluster.ca_pem).decode()
+        stranger = Access("demo", cluster.url, ca, lambda: "unknown")
+        nothing = Helm(tmp_path / "nothing", (4, 3, 1))
+        with pytest.raises(KubeNotReady, match="401"):
+            helm.install(stranger, nothing, STAND_IN, VALUES, "one")
+
+
+def test_a_role_that_another_release_owns_is_left_alone(cluster: Cluster, access: Access) -> None:
+    from kubernetes.client import RbacAuthorizationV1Api
+
+    rbac = RbacAuthorizationV1Api(access._client)
+    owned = {"meta.helm.sh/release-name": "somebody-elses"}
+    rbac.create_cluster_role({"metadata": {"name": "owned", "annotations": owned}, "rules": []})
+    rbac.create_cluster_role({"metadata": {"name": "orphan"}, "rules": []})
+
+    assert kube.delete_leftover_cluster_roles(access, ["orphan", "owned", "gone"]) == ["orphan"]
+    assert cluster.has("ClusterRole", "owned")
+    assert not cluster.has("ClusterRole", "orphan")
