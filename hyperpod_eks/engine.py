@@ -383,7 +383,8 @@ class Provide(Run):
         turn.fresh = not (record and record.unsure)
         turn.changed = True
         token = "" if want.shared else self.manifest.intend(want, self.now)
-        self.say(turn, What.CREATING, f"usually {want.usual}" if want.usual else "")
+        if not turn.refused:
+            self.say(turn, What.CREATING, f"usually {want.usual}" if want.usual else "")
         self.submit(turn, "create", lambda: want.create(self.aws, self.known, token))
 
     def _settle(self, turn: Turn, live: Live, sight: Sight) -> None:

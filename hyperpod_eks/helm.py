@@ -14,7 +14,6 @@ counts as ours.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import base64
 import contextlib
@@ -252,16 +251,21 @@ def install(
     Raises KubeNotReady if it is worth another try (no access yet, namespaces that are still being
     deleted, another helm at work), HyperpodError with helm's words otherwise.
     """
-    ending = [n for n, phase in kube.namespaces(access).items() if phase == "Terminating"]
-    if ending := sorted(set(ending) & {*NAMESPACES, namespace}):
+    before = release(access, name, namespace)
+    if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
+        _with_client(
+            access,
+            helm,
+            lambda client: client.get_proceedable_revision(
+                name, namespace=namespace, timeout=timeout
+            ),
+        )
+    if ending := _terminating(access, {*NAMESPACES, namespace}):
         raise KubeNotReady(
             f"namespaces of an earlier release are still being deleted: {', '.join(ending)}"
         )
-    before = release(access, name, namespace)
 
     async def work(client: Any) -> None:
-        if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
-            await client.get_proceedable_revision(name, namespace=namespace, timeout=timeout)
         # Helm 4 applies on the server by default and then fights the aggregation controller for
         # the rules of aggregated ClusterRoles.  Helm 3 does not know the flag.
         extra = {"server_side": "false"} if helm.version >= (4,) else {}
@@ -337,10 +341,15 @@ def sweep(access: Access, what: Release | None) -> list[str]:
                 (kind, about.get("namespace", what.namespace if what else ""), about["name"])
             )
     kube.delete_leftover_cluster_roles(access, sorted(roles))
-    # a namespace of that name that nobody deletes is somebody else's
-    ending = {n for n, phase in kube.namespaces(access).items() if phase == "Terminating"} & named
     there = workloads & kube.workloads(access)
-    return [f"namespace {n}" for n in sorted(ending)] + ["/".join(each) for each in sorted(there)]
+    # a namespace of that name that nobody deletes is somebody else's
+    ending = [f"namespace {name}" for name in _terminating(access, named)]
+    return ending + ["/".join(each) for each in sorted(there)]
+
+
+def _terminating(access: Access, names: set[str]) -> list[str]:
+    phases = kube.namespaces(access)
+    return sorted(name for name in names if phases.get(name) == "Terminating")
 
 
 def update_dependencies(helm: Helm, chart: Path) -> None:
@@ -348,7 +357,7 @@ def update_dependencies(helm: Helm, chart: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
         # pyhelm3 has no call for this one
         command = ["dependency", "update", str(chart)]
-        asyncio.run(_client(helm, Path(home), None)._command.run(command))
+        _complete(_client(helm, Path(home), None)._command.run(command))
 
 
 def _metadata(chart: Path) -> Any:
@@ -376,7 +385,16 @@ def _pyhelm3() -> Any:
 def _with_client(access: Access, helm: Helm, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
     with kube.kubeconfig(access) as config:
-        return asyncio.run(work(_client(helm, config.parent, config)))
+        return _complete(work(_client(helm, config.parent, config)))
+
+
+def _complete(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio  # noqa: PLC0415  costs 30 ms
+
+    try:
+        return asyncio.run(work)
+    except (ValueError, _pyhelm3().errors.Error) as error:  # its models, and json
+        raise HyperpodError(f"pyhelm3 does not understand helm or the chart: {error}") from error
 
 
 def _client(helm: Helm, home: Path, config: Path | None) -> Any:
@@ -421,6 +439,8 @@ async def _run(
     A signal at the terminal goes to us alone.  When we are interrupted, or end in the middle of
     it, helm gets SIGTERM: it then records the release as failed, not as pending for ever.
     """
+    import asyncio  # noqa: PLC0415
+
     log.debug("running %s", " ".join(command))
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -106,24 +106,20 @@ lock_timeout = click.option(
 @click.option(
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
-def create(**options: Any) -> int:
+def create(**options: Any) -> None:
     """Make the cluster NAME, or what is missing of it; run again, it continues.
 
     With no config file it is the minimal cluster: two ml.m5.2xlarge with 500 GB each.  Without
     -f, a cluster that exists keeps the config of its last create.
     """
-    from hyperpod_eks.cli import commands  # noqa: PLC0415
-
-    return commands.create(**options)
+    _tell("create", options)
 
 
 @main.command()
 @shared
-def status(**options: Any) -> int:
+def status(**options: Any) -> None:
     """Show the cluster NAME: resources, health, nodes, and what differs from its declaration."""
-    from hyperpod_eks.cli import commands  # noqa: PLC0415
-
-    return commands.status(**options)
+    _tell("status", options)
 
 
 @main.command()
@@ -138,11 +134,9 @@ def status(**options: Any) -> int:
     help="Leave standing: bucket, logs, network.",
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would go and what would stay.")
-def delete(**options: Any) -> int:
+def delete(**options: Any) -> None:
     """Take the cluster NAME away, with everything that create made, and prove that it is gone."""
-    from hyperpod_eks.cli import commands  # noqa: PLC0415
-
-    return commands.delete(**options)
+    _tell("delete", options)
 
 
 @main.command()
@@ -156,7 +150,7 @@ def delete(**options: Any) -> int:
     help="Use this existing resource in place of one that create would make.",
 )
 @click.option("--rebuild", is_flag=True, help="Make a lost or broken manifest anew.")
-def adopt(**options: Any) -> int:
+def adopt(**options: Any) -> None:
     """Put existing resources into the manifest of the cluster NAME.
 
     What is adopted by id is used as it is: never changed, never deleted.  Keys: network/vpc,
@@ -166,9 +160,7 @@ def adopt(**options: Any) -> int:
     --rebuild finds what create made by names and tags and writes a new manifest; a broken one is
     kept beside it.
     """
-    from hyperpod_eks.cli import commands  # noqa: PLC0415
-
-    return commands.adopt(**options)
+    _tell("adopt", options)
 
 
 @main.command()
@@ -183,14 +175,37 @@ def adopt(**options: Any) -> int:
     help="Manifest of a cluster that is known.  [default: *.hyperpod-eks.json here]",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def orphans(**options: Any) -> int:
+def orphans(output: str, **options: Any) -> None:
     """List what carries our tags and stands in no manifest.  Nothing is changed."""
     from hyperpod_eks.cli import commands  # noqa: PLC0415
 
-    return commands.orphans(**options)
+    _print(output, commands.orphans(**options))
 
 
 main.add_command(local_group)
+
+
+def _tell(verb: str, options: dict[str, Any]) -> None:
+    """Run a command while its progress is told, then print its document.
+
+    The first line is out before anything heavy is imported.
+    """
+    from hyperpod_eks import progress  # noqa: PLC0415
+
+    kind, output = options.pop("progress", "none"), options.pop("output")
+    options.setdefault("lock_timeout", 0.0)
+    title = f"hyperpod-eks {verb} {options['name'] or options['file'] or ''}".rstrip()
+    with progress.choose(sys.stderr, os.environ, kind, title) as report:
+        from hyperpod_eks.cli import commands  # noqa: PLC0415
+
+        document = getattr(commands, verb)(report, **options)
+    _print(output, document)
+
+
+def _print(output: str, document: dict[str, Any]) -> None:
+    from hyperpod_eks.cli import commands  # noqa: PLC0415
+
+    click.echo(json.dumps(document, indent=2) if output == "json" else commands.text(document))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -201,7 +216,8 @@ def run(arguments: Sequence[str]) -> int:
     from hyperpod_eks.cli.stop import Interrupted  # noqa: PLC0415
 
     try:
-        return int(main.main(list(arguments), prog_name="hyperpod-eks", standalone_mode=False) or 0)
+        left = main.main(list(arguments), prog_name="hyperpod-eks", standalone_mode=False)
+        return left if isinstance(left, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.Abort:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -24,91 +23,73 @@ from hyperpod_eks.aws import Aws, session
 from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
-from hyperpod_eks.errors import Exit, Foreign, NotFound, Remains, Usage
+from hyperpod_eks.errors import Foreign, NotFound, Remains, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import Manifest, locked, read
 from hyperpod_eks.orphans import signed
+from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Event, Report
 from hyperpod_eks.resource import Resource, Sight, Verdict
 from hyperpod_eks.site import Site, lineage, survey
 from hyperpod_eks.stack import STEPS, stack
 
+Document = dict[str, Any]
 
-def create(
-    progress: str, lock_timeout: float, helm: str | None, replace_failed: bool, **given: Any
-) -> int:
-    """Make the cluster and print its outputs."""
-    with (
-        _reporting(progress, "create", given) as story,
-        _opened("create", given, story, lock_timeout=lock_timeout, files=True, helm=helm) as at,
-    ):
+
+def create(tell: Report, helm: str | None, replace_failed: bool, **given: Any) -> Document:
+    """Make the cluster; the document has its outputs."""
+    story = Story(tell)
+    with _opened("create", given, story, files=True, helm=helm) as at:
         at.world.replace_failed = replace_failed
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
-        for warning in at.site.warnings:
+        for warning in [*configs.warnings(at.config), *at.site.warnings]:
             click.echo(f"warning: {warning}", err=True)
         lives = engine.create(at.wants, at.world)
-        document = _result("create", at, story) | {
-            "outputs": _outputs(at.site, {key: live.id for key, live in lives.items()})
-        }
-    _print(given, document, _created)
-    return Exit.OK
+        ids = {key: live.id for key, live in lives.items()}
+        return _result("create", at, story) | {"outputs": _outputs(at.site, ids)}
 
 
-def status(**given: Any) -> int:
-    """Look at everything and print it; exit 8 when there is no such cluster."""
-    with _opened("status", given, _silent, write=False, files=False) as at:
+def status(tell: Report, **given: Any) -> Document:
+    """Look at everything.  Raises NotFound when there is no such cluster."""
+    with _opened("status", given, tell, write=False, files=False) as at:
         sights = engine.status(at.wants, at.world)
-        document = _status(at, sights)
-    if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
-        raise NotFound(
-            f"there is no cluster {at.site.name} in {at.site.region} of account "
-            f"{at.site.identity.account}",
-            f"Make it: hyperpod-eks create {at.site.name}",
-        )
-    _print(given, document, _view)
-    return Exit.OK
+        if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
+            raise NotFound(
+                f"there is no cluster {at.site.name} in {at.site.region} of account "
+                f"{at.site.identity.account}",
+                f"Make it: hyperpod-eks create {at.site.name}",
+            )
+        return _status(at, sights)
 
 
-def delete(
-    progress: str,
-    lock_timeout: float,
-    yes: bool,
-    keep: str,
-    dry_run: bool,
-    **given: Any,
-) -> int:
-    """Take everything away that is ours, then ask AWS again and print its answer."""
+def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> Document:
+    """Take everything away that is ours, then ask AWS again; with ``dry_run``, only tell."""
     kinds = _kinds_to_keep(keep)
-    if dry_run:
-        with _opened("delete", given, _silent, write=False, files=False) as at:
-            doomed = engine.doomed(at.wants, at.world, _kept_keys(at, kinds))
-            document = _result("delete", at, Story(_silent)) | {"plan": _fates(doomed)}
-        _print(given, document, _doomed)
-        return Exit.OK
-    with (
-        _reporting(progress, "delete", given) as story,
-        _opened("delete", given, story, lock_timeout=lock_timeout, files=False) as at,
-    ):
+    story = Story(tell)
+    with _opened("delete", given, story, write=not dry_run, files=False) as at:
+        keys = _kept_keys(at, kinds)
+        if dry_run:
+            return _result("delete", at, story) | {
+                "plan": _fates(engine.doomed(at.wants, at.world, keys))
+            }
         if at.config.deletion_protection:
             raise Usage(
                 f"deletion_protection: the cluster {at.site.name} is protected",
                 "Set deletion_protection: false in the config, run create, then delete.",
             )
         _confirm(at.site, yes)
-        removed, kept = engine.delete(at.wants, at.world, _kept_keys(at, kinds))
+        removed, kept = engine.delete(at.wants, at.world, keys)
         remains = engine.remaining(at.wants, at.world, frozenset(kept))
-        document = _result("delete", at, story) | {
-            "removed": removed,
-            "kept": kept,
-            "remaining": remains,
-        }
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
         if not kinds:
             at.manifest.retire()
-    _print(given, document, _deleted)
-    return Exit.OK
+        return _result("delete", at, story) | {
+            "removed": removed,
+            "kept": kept,
+            "remaining": remains,
+        }
 
 
 ADOPTABLE = (
@@ -124,14 +105,12 @@ ADOPTABLE = (
 )
 
 
-def adopt(lock_timeout: float, resources: tuple[str, ...], rebuild: bool, **given: Any) -> int:
+def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any) -> Document:
     """Write existing resources into the manifest; every one must exist."""
     wanted = dict(_key_and_id(each) for each in resources)
     if not wanted and not rebuild:
         raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
-    with _opened(
-        "adopt", given, _silent, lock_timeout=lock_timeout, files=False, broken=rebuild
-    ) as at:
+    with _opened("adopt", given, tell, files=False, broken=rebuild) as at:
         for key, id_ in wanted.items():
             known = at.manifest.records.get(key)
             if known and known.origin == "created" and known.state != "deleted":
@@ -154,9 +133,7 @@ def adopt(lock_timeout: float, resources: tuple[str, ...], rebuild: bool, **give
             }
             for sight in found
         ]
-        document = _result("adopt", at, Story(_silent)) | {"resources": rows}
-    _print(given, document, _adopted)
-    return Exit.OK
+        return _result("adopt", at, Story(tell)) | {"resources": rows}
 
 
 def _key_and_id(text: str) -> tuple[str, str]:
@@ -166,7 +143,7 @@ def _key_and_id(text: str) -> tuple[str, str]:
     return key, id_
 
 
-def orphans(local: bool, manifests: tuple[Path, ...], **given: Any) -> int:
+def orphans(local: bool, manifests: tuple[Path, ...], **given: Any) -> Document:
     """List what is signed by this tool and stands in no manifest."""
     if local:
         _use_local()
@@ -175,14 +152,13 @@ def orphans(local: bool, manifests: tuple[Path, ...], **given: Any) -> int:
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
     known = {lineage(identity, read(path).cluster) for path in paths}
     left = [each for each in signed(aws) if each.lineage not in known]
-    document = {
+    return {
         "schema": "hyperpod-eks/orphans/v1",
+        "command": "orphans",
         "account": identity.account,
         "region": identity.region,
         "orphans": [asdict(each) for each in left],
     }
-    _print(given, document, _orphans)
-    return Exit.OK
 
 
 KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
@@ -248,17 +224,6 @@ class Story:
         self.tell(event)
 
 
-def _silent(event: Event) -> None:
-    """Tell nobody."""
-
-
-@contextmanager
-def _reporting(kind: Any, verb: str, given: Mapping[str, Any]) -> Iterator[Story]:
-    title = " ".join(filter(None, [f"hyperpod-eks {verb}", given["name"] or given["file"]]))
-    with progress.choose(sys.stderr, os.environ, kind, title) as tell:
-        yield Story(tell)
-
-
 @contextmanager
 def _opened(
     verb: str,
@@ -267,7 +232,6 @@ def _opened(
     *,
     write: bool = True,
     files: bool,
-    lock_timeout: float = 0,
     helm: str | None = None,
     broken: bool = False,
 ) -> Iterator[Opened]:
@@ -288,7 +252,7 @@ def _opened(
         loaded = configs.load(given["file"], overrides, os.environ, files=files)
         name = loaded.name
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
-    with locked(path, lock_timeout) if write else nullcontext():
+    with locked(path, given["lock_timeout"]) if write else nullcontext():
         manifest = read(path, name, broken=broken)
         config = loaded or _remembered(manifest, overrides, files)
         if given["local"] and config.chart.path is None:
@@ -308,17 +272,7 @@ def _opened(
 
 def _remembered(manifest: Manifest, overrides: Mapping[str, str | None], files: bool) -> Config:
     """Take the config of the last create, with the flags given now; for none, the minimal one."""
-    if not manifest.config:
-        return configs.load(None, overrides, os.environ, files=files)
-    document: dict[str, Any] = json.loads(json.dumps(manifest.config))
-    for key, value in overrides.items():
-        *sections, leaf = key.split(".")
-        target = document
-        for section in sections:
-            target = target[section]
-        if value is not None:
-            target[leaf] = value
-    return Config.model_validate_json(json.dumps(document))
+    return configs.load(manifest.config or None, overrides, os.environ, files=files)
 
 
 def _check_values(config: Config) -> None:
@@ -344,11 +298,11 @@ def _apply(environ: Mapping[str, str | None]) -> None:
 
 
 def _again(verb: str, given: Mapping[str, Any]) -> str:
-    """The command that continues."""
+    """Spell the command that continues."""
     words = ["hyperpod-eks", verb]
     words += [given["name"]] if given["name"] else []
     for name, value in given.items():
-        if name in ("name", "output", "parallelism") or value in (None, False):
+        if name in ("name", "output", "parallelism", "lock_timeout") or value in (None, False):
             continue
         flag = f"--{name.replace('_', '-')}"
         words += [flag] if value is True else [flag, str(value)]
@@ -430,7 +384,7 @@ def _outputs(site: Site, ids: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _status(at: Opened, sights: list[Sight]) -> dict[str, Any]:
+def _status(at: Opened, sights: list[Sight]) -> Document:
     """Everything in one document: hyperpod-eks/status/v1."""
     states = {
         Verdict.ABSENT: "missing",
@@ -524,8 +478,20 @@ def _plain(value: object) -> Any:
     return value
 
 
-def _print(given: Mapping[str, Any], document: dict[str, Any], text: Any) -> None:
-    click.echo(json.dumps(document, indent=2) if given["output"] == "json" else text(document))
+# --- documents as text
+
+
+def text(document: Document) -> str:
+    """Write a document for people."""
+    if "plan" in document:
+        return _doomed(document)
+    writers = {
+        "create": _created,
+        "delete": _deleted,
+        "adopt": _adopted,
+        "orphans": _orphans,
+    }
+    return writers.get(document.get("command", ""), _view)(document)
 
 
 def _created(document: dict[str, Any]) -> str:
@@ -577,5 +543,9 @@ def _orphans(document: dict[str, Any]) -> str:
 
 
 def _view(document: dict[str, Any]) -> str:
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return progress.render_status(document, shutil.get_terminal_size((100, 24)).columns, colour)
+    return progress.render_status(
+        document,
+        shutil.get_terminal_size((100, 24)).columns,
+        progress.wants_colour(sys.stdout, os.environ),
+        utf8=speaks_utf8(sys.stdout),
+    )

@@ -279,7 +279,9 @@ class Backend(BaseBackend):
         """Begin the one change that a request asks for (EKS API UpdateClusterConfig)."""
         cluster = self.find(request["name"])
         document, changes = cluster.document, {}
-        asked = [each for each in (*_UPDATES, "resourcesVpcConfig") if request.get(each) is not None]
+        asked = [
+            each for each in (*_UPDATES, "resourcesVpcConfig") if request.get(each) is not None
+        ]
         if not asked:
             raise _invalid("No changes needed for the cluster")
         kinds = {_UPDATES.get(each, (each,))[0] for each in asked}
@@ -353,7 +355,9 @@ class Backend(BaseBackend):
 
     def _check_idle(self, cluster: Cluster, what: str) -> None:
         if cluster.status in ("CREATING", "UPDATING", "DELETING"):
-            text = f"Cannot {what} because cluster {cluster.name} currently has an update in progress"
+            text = (
+                f"Cannot {what} because cluster {cluster.name} currently has an update in progress"
+            )
             raise Refused("ResourceInUseException", text)
 
     def _begin(
@@ -444,7 +448,9 @@ def _check_version(version: str) -> None:
 
 
 def _enabled(logging: dict[str, Any]) -> set[str]:
-    return {kind for setup in logging["clusterLogging"] if setup["enabled"] for kind in setup["types"]}
+    return {
+        kind for setup in logging["clusterLogging"] if setup["enabled"] for kind in setup["types"]
+    }
 
 
 def _logging(before: set[str], change: dict[str, Any] | None) -> dict[str, Any]:
@@ -503,7 +509,9 @@ class Response(wire.Response):
         found = [
             one
             for name, one in VERSIONS.items()
-            if (name in named if named else name in CREATABLE or request.get("includeAll") or status)
+            if (
+                name in named if named else name in CREATABLE or request.get("includeAll") or status
+            )
             and (not request.get("defaultOnly") or one["defaultVersion"])
             and status in (None, one["versionStatus"])
             and request.get("status") in (None, one["status"])

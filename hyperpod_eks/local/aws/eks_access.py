@@ -241,7 +241,11 @@ def delete_entry(cluster: Cluster, request: dict[str, Any]) -> None:
 
 def associate(cluster: Cluster, request: dict[str, Any]) -> dict[str, Any]:
     """Associate a policy with an entry, or change its scope (EKS API AssociateAccessPolicy)."""
-    entry, policy, scope = find_entry(cluster, request), request["policyArn"], request["accessScope"]
+    entry, policy, scope = (
+        find_entry(cluster, request),
+        request["policyArn"],
+        request["accessScope"],
+    )
     if entry.document["type"] != "STANDARD":
         raise Refused(
             "InvalidRequestException",

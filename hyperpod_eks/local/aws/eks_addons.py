@@ -225,9 +225,7 @@ def _check(cluster: Cluster, kind: AddonKind, request: dict[str, Any]) -> None:
         raise Refused("InvalidParameterException", text)
 
 
-def _associate(
-    cluster: Cluster, namespace: str, request: dict[str, Any], owner: str
-) -> list[str]:
+def _associate(cluster: Cluster, namespace: str, request: dict[str, Any], owner: str) -> list[str]:
     return [
         eks_access.create_association(cluster, {"namespace": namespace, **each}, owner).document[
             "associationArn"

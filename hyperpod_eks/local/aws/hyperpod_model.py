@@ -148,8 +148,10 @@ class Group:
     def instance_types(self) -> list[str]:
         """The instance types, the preferred one first."""
         requirements = self.spec.get("InstanceRequirements") or {}
-        return [self.spec["InstanceType"]] if "InstanceType" in self.spec else list(
-            requirements["InstanceTypes"]
+        return (
+            [self.spec["InstanceType"]]
+            if "InstanceType" in self.spec
+            else list(requirements["InstanceTypes"])
         )
 
     @property

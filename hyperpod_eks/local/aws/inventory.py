@@ -21,18 +21,11 @@ def inventory(sim: Sim) -> dict[str, Any]:
     Of the regions, the stack's own is always there, another one only with more in it than the
     default VPC. The result went through JSON, its keys are sorted, and it holds no times.
     """
-    services = {module.__name__.rsplit(".", 1)[-1]: module for module in plugin.install()}
-    regional = {
-        name: module
-        for name, module in services.items()
-        if name not in _GLOBAL and hasattr(module, "inventory")
-    }
-    content: dict[str, Any] = {
-        name: services[name].inventory(ACCOUNT, sim.region) for name in _GLOBAL
-    }
+    services = plugin.inventories()
+    content: dict[str, Any] = {name: services.pop(name)(ACCOUNT, sim.region) for name in _GLOBAL}
     for region in sorted({sim.region, *ec2_backends[ACCOUNT]}):
         inside = {
-            **{name: module.inventory(ACCOUNT, region) for name, module in regional.items()},
+            **{name: of(ACCOUNT, region) for name, of in services.items()},
             "logs": _logs(region),
         }
         if region == sim.region or not _pristine(inside):

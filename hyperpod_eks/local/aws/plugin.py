@@ -3,8 +3,8 @@
 A service module of this package offers:
 
 - ``install() -> None``: put its classes into moto's tables with ``backend`` and ``routes``;
-- ``inventory(account, region) -> dict[str, Any]``: everything that exists, JSON-able and in a
-  stable order, by kind (``Stack.inventory`` merges them);
+- ``inventory(account, region) -> dict[str, Any]``, where it holds anything: everything that
+  exists, JSON-able and in a stable order, by kind (``Stack.inventory`` merges them).
 
 What the account holds from the start is made by the backends' ``__init__``.
 """
@@ -12,7 +12,6 @@ What the account holds from the start is made by the backends' ``__init__``.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 from collections.abc import Callable
 from types import ModuleType
@@ -20,20 +19,29 @@ from typing import Any
 
 SERVICES = ("ec2", "iam", "s3", "quotas", "eks", "hyperpod")
 
-_installed: list[ModuleType] = []
+#: Tells what exists in an account and region, by kind.
+Inventory = Callable[[str, str], dict[str, Any]]
+
+_services: dict[str, ModuleType] = {}
 
 
-def install() -> list[ModuleType]:
+def install() -> None:
     """Plug every service in, once per process; must run before moto's first request."""
     from moto.core.base_backend import AccountSpecificBackend  # noqa: PLC0415  moto is slow
 
     AccountSpecificBackend.get_session()  # cached: made now, in the environment we chose
-    if not _installed:
-        names = [f"{__package__}.{service}" for service in SERVICES]
-        _installed.extend(importlib.import_module(n) for n in names if importlib.util.find_spec(n))
-        for module in _installed:
+    if not _services:
+        names = {name: f"{__package__}.{name}" for name in SERVICES}
+        _services.update({name: importlib.import_module(path) for name, path in names.items()})
+        for module in _services.values():
             module.install()
-    return _installed
+
+
+def inventories() -> dict[str, Inventory]:
+    """Return what tells each installed service's content, by the service module's name."""
+    return {
+        name: module.inventory for name, module in _services.items() if hasattr(module, "inventory")
+    }
 
 
 def reset() -> None:

@@ -53,7 +53,8 @@ def _permissions(role: Role) -> Iterator[dict[str, Any]]:
     for document in role.policies.values():
         yield from _statements(document)
     for policy in role.managed_policies.values():
-        yield from _statements(policy.document)
+        version = next(v for v in policy.versions if v.version_id == policy.default_version_id)
+        yield from _statements(version.document)
 
 
 def _statements(document: str) -> list[dict[str, Any]]:
