@@ -19,7 +19,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import engine, progress
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, session
+from hyperpod_eks.aws import Aws, Look, session
 from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
@@ -32,6 +32,7 @@ from hyperpod_eks.report import Event, Report
 from hyperpod_eks.resource import Resource, Sight, Verdict
 from hyperpod_eks.site import Site, lineage, survey
 from hyperpod_eks.stack import STEPS, stack
+from hyperpod_eks.steps import hyperpod
 
 Document = dict[str, Any]
 
@@ -412,15 +413,15 @@ def _status(at: Opened, sights: list[Sight]) -> Document:
         for key, record in records.items()
         if record.state == "ready" and key in by_key and by_key[key].verdict is Verdict.ABSENT
     ]
-    hyperpod, control = about("hyperpod/cluster"), about("eks/cluster")
+    cluster, control = about("hyperpod/cluster"), about("eks/cluster")
     cluster_sight = by_key["hyperpod/cluster"]
     return {
         "schema": "hyperpod-eks/status/v1",
         "cluster": {
             "name": at.site.name,
             "arn": cluster_sight.live.arn if cluster_sight.live else "",
-            "status": hyperpod.get("status", "absent"),
-            "failure": hyperpod.get("failure", ""),
+            "status": cluster.get("status", "absent"),
+            "failure": cluster.get("failure", ""),
             "ready": all(s.verdict is Verdict.MATCHES for s in sights),
         },
         "account": at.site.identity.account,
@@ -443,8 +444,10 @@ def _status(at: Opened, sights: list[Sight]) -> Document:
             if s.want.step == "addons"
         ],
         "helm": dict(about("helm/release")),
-        "instance_groups": hyperpod.get("groups", []),
-        "nodes": about("hyperpod/nodes").get("nodes", []),
+        "instance_groups": cluster.get("groups", []),
+        "nodes": hyperpod.node_rows(
+            Look(at.world.aws), at.site.name, about("hyperpod/nodes").get("nodes", [])
+        ),
         "steps": [
             {
                 "name": step,

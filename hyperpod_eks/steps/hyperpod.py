@@ -248,6 +248,36 @@ def describe(look: Look, name: str) -> dict[str, Any] | None:
     return look.once(("hyperpod", name), ask)
 
 
+def node_rows(look: Look, name: str, registered: Sequence[kube.Node]) -> list[dict[str, Any]]:
+    """Join what HyperPod and Kubernetes say of each node, one row an instance."""
+    with absent("ResourceNotFound"):
+        found = look.all(
+            look.aws.sagemaker,
+            "list_cluster_nodes",
+            "ClusterNodeSummaries",
+            ClusterName=name,
+            PaginationConfig={"PageSize": 100},
+        )
+        seen = {node.instance_id: node for node in registered}
+        rows = []
+        for each in found:
+            node = seen.get(each["InstanceId"])
+            rows.append(
+                {
+                    "name": node.name if node else "",
+                    "instance_id": each["InstanceId"],
+                    "instance_group": each["InstanceGroupName"],
+                    "instance_type": each["InstanceType"],
+                    "status": each["InstanceStatus"]["Status"],
+                    "ready": bool(node and node.ready),
+                    "health": node.health if node else "",
+                    "why": each["InstanceStatus"].get("Message") or (node.why if node else ""),
+                }
+            )
+        return rows
+    return []
+
+
 @dataclass(frozen=True)
 class Nodes(Resource):
     """The nodes as Kubernetes sees them: registered and Ready.

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moto.ec2.models import ec2_backends
-from moto.eks.models import eks_backends
 
-from hyperpod_eks.local.aws import instance_types, roles
+from hyperpod_eks.local.aws import eks_clusters, instance_types, roles
 from hyperpod_eks.local.aws.eks_model import Cluster as EksCluster
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, is_spot
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
@@ -35,7 +34,7 @@ _NETWORK_ACTIONS = (
     "ec2:DescribeSecurityGroups",
 )
 #: Members of a group that UpdateCluster cannot change.
-_FIXED = ("InstanceType", "OverrideVpcConfig", "CapacityRequirements", "TrainingPlanArn")
+_FIXED = ("InstanceType", "OverrideVpcConfig", "CapacityRequirements")
 
 
 def invalid(text: str) -> Refused:
@@ -224,8 +223,8 @@ def _limit_exceeded(quota: str, limit: float, used: float, delta: float) -> Refu
 
 def check_eks(region: str, arn: str) -> EksCluster:
     """Return the EKS cluster that shall orchestrate, after checking that it can."""
-    clusters = eks_backends[ACCOUNT][region].clusters.values()
-    cluster: EksCluster | None = next((c for c in clusters if c.arn == arn), None)
+    clusters = eks_clusters.of_region(region).clusters.values()
+    cluster = next((c for c in clusters if c.arn == arn), None)
     if cluster is None:
         raise invalid(f"The EKS cluster {arn} does not exist")
     if cluster.status not in ("ACTIVE", "UPDATING"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -176,6 +177,11 @@ class Group:
             return "Degraded"
         return "Updating" if self.reached else "Creating"
 
+    @property
+    def scale(self) -> Document:
+        """The counts as operations show them."""
+        return {"CurrentCount": self.current, "TargetCount": self.target, "MinCount": self.minimum}
+
     def details(self) -> Document:
         """Return the ClusterInstanceGroupDetails, or those of a restricted group."""
         spec, current_ = self.spec, self.current
@@ -326,6 +332,52 @@ class Cluster:
                 "EventDetails": {"EventMetadata": {kind: metadata or {}}},
             }
         )
+
+    # -- operations ------------------------------------------------------------------------------
+
+    def begin(self, kind: str, **details: Any) -> None:
+        """Begin an operation: Scaling or DeepHealthCheck, with the members that describe it."""
+        sim = current()
+        operation_id = new_uuid(sim.ids)
+        self.operations[operation_id] = {
+            "OperationId": operation_id,
+            "ClusterArn": self.arn,
+            "Type": kind,
+            "Status": "InProgress",
+            "CreationTime": sim.clock.now(),
+            **details,
+        }
+
+    def begin_scaling(self, before: dict[str, Document], names: Iterable[str]) -> None:
+        """Begin the scaling of groups, which supersedes the one before it; Continuous only.
+
+        ``before`` has the counts of the groups as they were (``Group.scale``).
+        """
+        if not self.continuous:
+            return
+        self._end_operations("Superseded", "Scaling")
+        details = [
+            {
+                "InstanceGroupName": name,
+                "Status": "InProgress",
+                "Original": before.get(name) or {"CurrentCount": 0, "TargetCount": 0},
+                "Desired": self.groups[name].scale,
+            }
+            for name in sorted({*before, *names})
+        ]
+        self.begin("Scaling", ScalingDetails=details)
+
+    def end_operations(self) -> None:
+        """Call every operation done, but for health checks that still run."""
+        self._end_operations("Done", "Scaling")
+        if not any(group.counts["DeepHealthCheckInProgress"] for group in self.groups.values()):
+            self._end_operations("Done", "DeepHealthCheck")
+
+    def _end_operations(self, status: str, kind: str) -> None:
+        for operation in self.operations.values():
+            if (operation["Type"], operation["Status"]) == (kind, "InProgress"):
+                for one in (operation, *operation.get("ScalingDetails", ())):
+                    one["Status"] = status
 
 
 def is_spot(spec: Document) -> bool:

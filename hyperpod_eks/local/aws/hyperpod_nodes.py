@@ -20,9 +20,10 @@ from moto.ec2.models import ec2_backends
 from moto.logs.models import logs_backends
 from moto.s3.models import s3_backends
 
-from hyperpod_eks.local.aws import instance_types, roles, training_plans
+from hyperpod_eks.local.aws import instance_types, roles
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Group, Node
-from hyperpod_eks.local.aws.sim import current
+from hyperpod_eks.local.aws.sim import ACCOUNT, current
+from hyperpod_eks.local.aws.training_plans import TrainingPlans
 from hyperpod_eks.local.kubernetes import ApiError
 
 _ENSURE = "Ensure that your VPC and security groups are properly configured before attempting to"
@@ -59,17 +60,17 @@ class Fleet:
 
     def __init__(
         self,
-        account: str,
         region: str,
+        plans: TrainingPlans,
         settled: Callable[[Cluster], None],
         failed: Callable[[Cluster, str], None],
     ) -> None:
-        self._account, self._region = account, region
+        self._region, self._plans = region, plans
         self._settled, self._failed = settled, failed
 
     @property
     def _ec2(self) -> Any:
-        return ec2_backends[self._account][self._region]
+        return ec2_backends[ACCOUNT][self._region]
 
     def zone_of(self, subnet_id: str) -> str:
         """Return the Availability Zone of a subnet."""
@@ -174,7 +175,7 @@ class Fleet:
 
     def _natural_failure(self, group: Group, nodes: list[Node]) -> str:
         """Return how nodes fail because of what the account looks like, or an empty string."""
-        plan = training_plans.zone_of(group.spec.get("TrainingPlanArn"))
+        plan = self._plans.zone(group.spec.get("TrainingPlanArn"))
         if plan and any(node.subnet.availability_zone != plan for node in nodes):
             return "subnet-zone"
         if any(map(instance_types.has_efa, group.instance_types)) and not self._open_to_itself(
@@ -209,7 +210,7 @@ class Fleet:
         match = re.fullmatch(r"(?:https|s3)://([^/]+)/?(.*)", config["SourceS3Uri"])
         assert match is not None  # the model's pattern
         bucket, key = match[1], f"{match[2].rstrip('/')}/{script}".lstrip("/")
-        s3 = s3_backends[self._account]["aws"]
+        s3 = s3_backends[ACCOUNT]["aws"]
         role = roles.find(group.spec["ExecutionRole"])
         if bucket not in s3.buckets:
             return (
@@ -274,7 +275,7 @@ class Fleet:
 
     def write_log(self, cluster: Cluster, stream: str, lines: Iterable[str]) -> None:
         """Write to the cluster's log group, which is made when it is missing and never deleted."""
-        logs = logs_backends[self._account][self._region]
+        logs = logs_backends[ACCOUNT][self._region]
         stamp = int(current().clock.now().timestamp() * 1000)
         logs.ensure_log_group(cluster.log_group)
         logs.ensure_log_stream(cluster.log_group, stream)

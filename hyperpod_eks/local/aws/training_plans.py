@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.sagemaker.models import sagemaker_backends
 
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
 from hyperpod_eks.local.aws.wire import Refused, in_order, page
@@ -20,8 +20,9 @@ _UPFRONT = "12345.67"
 class TrainingPlans:
     """The training plans of a region, and the offerings that were found for them."""
 
-    def __init__(self, region: str) -> None:
-        self._region = region
+    def __init__(self, region: str, in_use: Callable[[str], int]) -> None:
+        """``in_use`` counts the instances that run under the plan of an ARN."""
+        self._region, self._in_use = region, in_use
         self.plans: dict[str, Document] = {}
         """DescribeTrainingPlan's answers by ARN; ``Tags`` beside the API's members."""
         self._offerings: dict[str, Document] = {}
@@ -129,29 +130,16 @@ class TrainingPlans:
         rows, token = page(in_order(found, request, keys, "StartTime"), request, limit=10)
         return {"TrainingPlanSummaries": rows, "NextToken": token}
 
-    def _in_use(self, arn: str) -> int:
-        clusters = sagemaker_backends[ACCOUNT][self._region].hyperpod.values()
-        return sum(
-            group.current
-            for cluster in clusters
-            for group in cluster.groups.values()
-            if group.spec.get("TrainingPlanArn") == arn
-        )
+    def zone(self, arn: str | None) -> str:
+        """Return the Availability Zone of a plan's capacity; empty when there is no such plan."""
+        plan = self.plans.get(arn or "")
+        return plan["ReservedCapacitySummaries"][0]["AvailabilityZone"] if plan else ""
 
 
 def _status(plan: Document, now: datetime) -> str:
     if now < plan["StartTime"]:
         return "Scheduled"
     return "Active" if now < plan["EndTime"] else "Expired"
-
-
-def zone_of(arn: str | None) -> str:
-    """Return the Availability Zone of a plan's capacity; empty when there is no such plan."""
-    if not arn:
-        return ""
-    plans: TrainingPlans = sagemaker_backends[ACCOUNT][arn.split(":")[3]].training_plans
-    plan = plans.plans.get(arn)
-    return plan["ReservedCapacitySummaries"][0]["AvailabilityZone"] if plan else ""
 
 
 def zone_id(region: str, zone: str) -> str:
