@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from hyperpod_eks.errors import HyperpodError, Usage
-from hyperpod_eks.helm import Helm, update_dependencies
+from hyperpod_eks.helm import Helm, cache, update_dependencies
 
 IN_CHECKOUT = "helm_chart/HyperPodHelmChart"
 """Where the chart is in AWS's repository."""
@@ -74,17 +74,15 @@ def values_for(region: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay values over values as Helm does: key by key, and null takes a key away.
+    """Lay values over values as Helm does, key by key; null stays, for it takes a default away.
 
     >>> merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": None})
-    {'a': {'b': 4, 'c': 2}}
+    {'a': {'b': 4, 'c': 2}, 'd': None}
     """
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(below, Mapping) and isinstance(value, Mapping):
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
             merged[key] = merge(below, value)
         else:
             merged[key] = value
@@ -214,33 +212,37 @@ def _complete(chart: Path, values: Mapping[str, Any], helm: Helm) -> None:
     effective = merge(_read(chart / "values.yaml"), values)
     present = _drop_stale(chart / "charts")
     wanted, missing = [], []
-    for dependency in about.get("dependencies") or ():
+    dependencies = about.get("dependencies") or []
+    if not all(isinstance(each, dict) and "name" in each for each in dependencies):
+        raise Usage(f"{chart / 'Chart.yaml'}: every dependency has to have a name")
+    for dependency in dependencies:
         enabled = _enabled(dependency, effective)
         if folder := present.get(dependency["name"]):
             if enabled and folder.is_dir():
-                part = _lookup(effective, dependency.get("alias") or dependency["name"], {})
-                _complete(folder, part | {"global": effective.get("global") or {}}, helm)
+                part = effective.get(dependency.get("alias") or dependency["name"])
+                shared = {"global": effective.get("global") or {}}
+                _complete(folder, merge(part if isinstance(part, dict) else {}, shared), helm)
         elif enabled:
             missing.append(dependency)
         else:
             continue
         wanted.append(dependency)
-    if wanted != (about.get("dependencies") or []):
+    if wanted != dependencies:
         _write(chart / "Chart.yaml", about | {"dependencies": wanted})
     if missing:
         _fetch(missing, chart / "charts", helm)
 
 
-def _drop_stale(charts: Path) -> dict[str, Path]:
+def _drop_stale(charts: Path) -> dict[str | None, Path]:
     """Return the charts in a folder by name, after taking away archives of those unpacked there.
 
     Helm loads both and takes one at random.  AWS's chart is in the repository with such an
     archive, health-monitoring-agent-0.1.0.tgz, which holds an agent of a year before.
     """
-    present = {}
+    present: dict[str | None, Path] = {}
     if charts.is_dir():
         for about in charts.glob("*/Chart.yaml"):
-            present[_read(about)["name"]] = about.parent
+            present[_read(about).get("name")] = about.parent
         for archive in charts.glob("*.tgz"):
             name = _name_in(archive)
             if name in present:
@@ -270,7 +272,8 @@ def _fetch(dependencies: list[dict[str, Any]], charts: Path, helm: Helm) -> None
             update_dependencies(helm, asking)
         except HyperpodError as error:
             names = [
-                f"{each['name']} {each['version']} ({each['repository']})" for each in dependencies
+                f"{each['name']} {each.get('version')} ({each.get('repository')})"
+                for each in dependencies
             ]
             switches = [
                 f"{each['condition']}: false" for each in dependencies if each.get("condition")
@@ -316,12 +319,6 @@ def _name_in(archive: Path) -> str:
 
 
 # --- download -------------------------------------------------------------------------------------
-
-
-def cache() -> Path:
-    """Return the folder for what is downloaded once: in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hyperpod-eks"
 
 
 def download(pin: Pin = PINNED) -> Path:

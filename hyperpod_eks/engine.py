@@ -534,7 +534,7 @@ class Remove(Run):
         self.manifest.mark(turn.want.key, "deleted")
         if turn.changed or why:
             self.removed.append(turn.want.key)
-        self.say(turn, What.GONE, why)
+            self.say(turn, What.GONE, why)
         self.end(turn)
 
     def _failed(self, turn: Turn, verb: str, error: Exception) -> None:

@@ -102,9 +102,14 @@ _OTHERWISE = (
 )
 
 
+def cache() -> Path:
+    """Return the folder for what is downloaded once: in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hyperpod-eks"
+
+
 def _cached() -> list[Path]:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    found = base.joinpath("hyperpod-eks", "helm").glob("*/helm")
+    found = cache().glob("helm/*/helm")
     return sorted(found, key=lambda path: _version(path.parent.name) or (0, 0, 0), reverse=True)
 
 
@@ -357,7 +362,7 @@ def update_dependencies(helm: Helm, chart: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
         # pyhelm3 has no call for this one
         command = ["dependency", "update", str(chart)]
-        _complete(_client(helm, Path(home), None)._command.run(command))
+        _finish(_client(helm, Path(home), None)._command.run(command))
 
 
 def _metadata(chart: Path) -> Any:
@@ -385,10 +390,10 @@ def _pyhelm3() -> Any:
 def _with_client(access: Access, helm: Helm, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
     with kube.kubeconfig(access) as config:
-        return _complete(work(_client(helm, config.parent, config)))
+        return _finish(work(_client(helm, config.parent, config)))
 
 
-def _complete(work: Coroutine[Any, Any, T]) -> T:
+def _finish(work: Coroutine[Any, Any, T]) -> T:
     import asyncio  # noqa: PLC0415  costs 30 ms
 
     try:

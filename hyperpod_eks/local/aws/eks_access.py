@@ -94,7 +94,7 @@ def _identity(cluster: Cluster, access_key: str) -> Identity | None:
 
 def _unique_id(principal: str) -> str:
     iam = iam_backends[ACCOUNT]["aws"]
-    everyone = (*iam.roles.values(), *iam.users.values())
+    everyone: list[Any] = [*iam.roles.values(), *iam.users.values()]
     return next((str(one.id) for one in everyone if one.arn == principal), "")
 
 

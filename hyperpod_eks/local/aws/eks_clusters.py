@@ -276,7 +276,7 @@ class Backend(BaseBackend):
     def update_config(self, request: dict[str, Any]) -> dict[str, Any]:
         """Begin the one change that a request asks for (EKS API UpdateClusterConfig)."""
         cluster = self.find(request["name"])
-        document, changes = cluster.document, {}
+        document, changes = cluster.document, dict[str, Any]()
         asked = [
             each for each in (*_UPDATES, "resourcesVpcConfig") if request.get(each) is not None
         ]
@@ -315,7 +315,7 @@ class Backend(BaseBackend):
             ]
             return "VpcConfigUpdate" if network else "EndpointAccessUpdate", params
         for member in asked:
-            value, old = request[member], document.get(member)
+            value, old = request[member], cast("Any", document.get(member))
             if member == "logging":
                 value = _logging(enabled_logs(old), value)
             elif member == "accessConfig":
@@ -362,15 +362,16 @@ class Backend(BaseBackend):
         self, cluster: Cluster, kind: str, params: list[dict[str, str]], changes: dict[str, Any]
     ) -> dict[str, Any]:
         sim = current()
+        update_id = new_uuid(sim.ids)
         update = {
-            "id": new_uuid(sim.ids),
+            "id": update_id,
             "status": "InProgress",
             "type": kind,
             "params": params,
             "createdAt": sim.clock.now(),
             "errors": [],
         }
-        cluster.updates[update["id"]] = update
+        cluster.updates[update_id] = update
         cluster.document["status"] = "UPDATING"
 
         def done() -> None:

@@ -1,4 +1,4 @@
-"""What EKS publishes and nobody can compute: versions, add-ons and access policies, as of 2026-11."""
+"""What EKS publishes and nobody can compute: versions, add-ons, access policies; as of 2026-11."""
 
 from __future__ import annotations
 

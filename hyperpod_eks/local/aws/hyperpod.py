@@ -97,7 +97,7 @@ class Response(wire.Response, SageMakerResponse):
         """Answer a node, named by its id or its logical id."""
         request = self.request()
         nodes = self.backend.find(request["ClusterName"]).nodes
-        wanted = request.get("NodeId") or request.get("NodeLogicalId")
+        wanted = request.get("NodeId") or request.get("NodeLogicalId") or ""
         node = nodes.get(wanted) or next(
             (n for n in nodes.values() if n.logical_id == wanted), None
         )
@@ -212,7 +212,7 @@ class Response(wire.Response, SageMakerResponse):
 
     def _tags(self, arn: str) -> dict[str, str] | None:
         """Return the tags, to be changed, of a resource of ours; None if it is moto's."""
-        kind = arn.split(":")[5].split("/")[0]
+        kind = arn.split(":")[5].partition("/")[0]
         if kind == "cluster":
             return self.backend.find(arn).tags
         if kind == "training-plan":
@@ -225,7 +225,7 @@ class Response(wire.Response, SageMakerResponse):
         request = self.request()
         tags = self._tags(request["ResourceArn"])
         if tags is None:
-            return super().list_tags()  # type: ignore[no-any-return]  # moto's
+            return super().list_tags()
         rows, token = page([{"Key": k, "Value": v} for k, v in tags.items()], request)
         return ActionResult({"Tags": rows, "NextToken": token})
 
@@ -234,7 +234,7 @@ class Response(wire.Response, SageMakerResponse):
         request = self.request()
         tags = self._tags(request["ResourceArn"])
         if tags is None:
-            return super().add_tags()  # type: ignore[no-any-return]  # moto's
+            return super().add_tags()
         added = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
         if len({*tags, *added}) > 50:
             raise Refused("ResourceLimitExceeded", "A resource can have at most 50 tags.")
@@ -246,7 +246,7 @@ class Response(wire.Response, SageMakerResponse):
         request = self.request()
         tags = self._tags(request["ResourceArn"])
         if tags is None:
-            return super().delete_tags()  # type: ignore[no-any-return]  # moto's
+            return super().delete_tags()
         for key in request["TagKeys"]:
             tags.pop(key, None)
         return EmptyResult()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from hyperpod_eks.local.aws import hyperpod_checks
@@ -32,14 +33,16 @@ def add(backend: Backend, request: Document) -> Document:
             )
         else:
             accepted.append(asked)
-    extra = {a["InstanceGroupName"]: a["IncrementTargetCountBy"] for a in accepted}
+    extra: Counter[str] = Counter()
+    for asked in accepted:
+        extra[asked["InstanceGroupName"]] += asked["IncrementTargetCountBy"]
     specs = [
-        {**group.spec, "InstanceCount": group.target + extra.get(name, 0)}
+        {**group.spec, "InstanceCount": group.target + extra[name]}
         for name, group in cluster.groups.items()
     ]
     hyperpod_checks.check_quotas(backend.hyperpod.values(), cluster.name, specs)
     before = {name: cluster.groups[name].scale for name in extra}
-    added = []
+    added: list[Node] = []
     for name, count in extra.items():
         cluster.groups[name].target += count
     cluster.begin_scaling(before, extra)
@@ -82,20 +85,20 @@ def remove(backend: Backend, request: Document) -> Document:
     """Lower targets and terminate the nodes (SageMaker API BatchDeleteClusterNodes)."""
     cluster = backend.find(request["ClusterName"])
     before = {name: group.scale for name, group in cluster.groups.items()}
-    touched: set[str] = set()
-    leaving: list[Node] = []
+    leaving: dict[str, Node] = {}
 
     def remove(node: Node) -> str:
-        if node.status == "ShuttingDown" or cluster.status == "Deleting":
+        if node.status == "ShuttingDown" or node.id in leaving:
             return "InvalidNodeStatus"
-        node.group.target = max(0, node.group.target - 1)
-        touched.add(node.group.name)
-        leaving.append(node)
+        leaving[node.id] = node
         return ""
 
     answer = _each_node(cluster, request, remove, "NodeIdNotFound", "Code")
+    touched = Counter(node.group.name for node in leaving.values())
+    for name, count in touched.items():
+        cluster.groups[name].target = max(0, cluster.groups[name].target - count)
     cluster.begin_scaling({name: before[name] for name in touched}, touched)
-    backend.fleet.terminate(cluster, leaving)
+    backend.fleet.terminate(cluster, leaving.values())
     return answer
 
 
@@ -154,7 +157,9 @@ def _each_node(
     ``act`` returns an error code, or nothing; ``unknown`` is the code for no such node.
     """
     answer: Document = {}
-    by_logical = {node.logical_id: node for node in cluster.nodes.values()}
+    by_logical: dict[str, Node] = {}
+    if request.get("NodeLogicalIds"):
+        by_logical = {node.logical_id: node for node in cluster.nodes.values()}
     for ids, nodes, done, failed, member in (
         (request.get("NodeIds"), cluster.nodes, "Successful", "Failed", "NodeId"),
         (

@@ -6,8 +6,7 @@ Wordings that no public source shows are ours; the codes are SageMaker's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from moto.ec2.models import ec2_backends
 
@@ -33,6 +32,10 @@ _NETWORK_ACTIONS = (
     "ec2:DescribeSubnets",
     "ec2:DescribeSecurityGroups",
 )
+_PER_CLUSTER = "Maximum number instances allowed per SageMaker HyperPod cluster"
+_IN_ALL = "Total number of instances allowed across SageMaker HyperPod clusters"
+_SPOT_IN_ALL = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
+_LARGEST = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance"
 #: Members of a group that UpdateCluster cannot change.
 _FIXED = ("InstanceType", "OverrideVpcConfig", "CapacityRequirements")
 
@@ -56,7 +59,7 @@ def check_groups(specs: list[Document], *, continuous: bool) -> None:
             raise invalid(f"Instance group '{spec['InstanceGroupName']}': {problem}")
 
 
-def _problem(spec: Document, *, continuous: bool) -> str:  # noqa: PLR0911  one rule each
+def _problem(spec: Document, *, continuous: bool) -> str:
     if ("InstanceType" in spec) is ("InstanceRequirements" in spec):
         return "exactly one of InstanceType and InstanceRequirements must be given"
     minimum = spec.get("MinInstanceCount")
@@ -174,38 +177,35 @@ def check_quotas(clusters: Iterable[Cluster], name: str, wanted: Iterable[Docume
         wanted: the specifications of all its groups after the request.
     """
     sim, wanted = current(), list(wanted)
-    used: Counter[str] = Counter()
-    before: Counter[str] = Counter()
+    used, before, after = Counter[str](), Counter[str](), Counter[str]()
     for cluster in clusters:
         for group in cluster.groups.values():
             _count(used, group.spec)
             if cluster.name == name:
                 _count(before, group.spec)
-    after: Counter[str] = Counter()
     for spec in wanted:
         _count(after, spec)
+    after[_PER_CLUSTER] = after[_IN_ALL]
+    before[_PER_CLUSTER] = used[_PER_CLUSTER] = before[_IN_ALL]
     for quota, count in after.items():
         limit, delta = sim.quota("sagemaker", quota), count - before[quota]
         if delta > 0 and used[quota] + delta > limit:
             raise _limit_exceeded(quota, limit, used[quota], delta)
-    per_cluster = "Maximum number instances allowed per SageMaker HyperPod cluster"
-    total = sum(spec["InstanceCount"] for spec in wanted)
-    limit = sim.quota("sagemaker", per_cluster)
-    had = sum(before.values())
-    if total > limit and total > had:
-        raise _limit_exceeded(per_cluster, limit, had, total - had)
-    largest = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance"
+    limit = sim.quota("sagemaker", _LARGEST)
     for spec in wanted:
         for storage in spec.get("InstanceStorageConfigs") or []:
             size = (storage.get("EbsVolumeConfig") or {}).get("VolumeSizeInGB", 0)
-            if size > sim.quota("sagemaker", largest):
-                raise _limit_exceeded(largest, sim.quota("sagemaker", largest), 0, size)
+            if size > limit:
+                raise _limit_exceeded(_LARGEST, limit, 0, size)
 
 
-def _count(counter: Counter[str], spec: Mapping[str, Any]) -> None:
+def _count(counter: Counter[str], spec: Document) -> None:
+    """Count a group's instances under every quota that they use up."""
     kind = spec.get("InstanceType") or spec["InstanceRequirements"]["InstanceTypes"][0]
-    usage = "cluster spot instance usage" if is_spot(dict(spec)) else "cluster usage"
-    counter[f"{kind} for {usage}"] += spec["InstanceCount"]
+    spot = is_spot(spec)
+    usage = "cluster spot instance usage" if spot else "cluster usage"
+    for quota in (f"{kind} for {usage}", _IN_ALL, *([_SPOT_IN_ALL] if spot else [])):
+        counter[quota] += spec["InstanceCount"]
 
 
 def _limit_exceeded(quota: str, limit: float, used: float, delta: float) -> Refused:

@@ -15,6 +15,7 @@ from hyperpod_eks.local.aws.hyperpod_checks import invalid
 from hyperpod_eks.local.aws.hyperpod_model import (
     FIRST_RELEASE,
     NEXT_RELEASE,
+    PRESENT,
     Cluster,
     Document,
     Group,
@@ -227,30 +228,26 @@ class Backend(SageMakerModelBackend):
             return
         cluster.failure_message = text
         cluster.event(text, level="Error", metadata={"FailureMessage": text})
-        creating = cluster.status == "Creating"
+        creating, before = cluster.status == "Creating", cluster.before or {}
         cluster.status = "RollingBack"
-        for name, group in list(cluster.groups.items()):
-            old = (cluster.before or {}).get(name)
-            nodes = list(group.nodes.values())
-            if old is not None:
-                group.spec, group.leaving = old, False
-                surplus = [n for n in nodes if n.status in ("Pending", "Failure")]
-                self.fleet.terminate(cluster, [*surplus])
+        doomed = []
+        for name, group in cluster.groups.items():
+            present = [node for node in group.nodes.values() if node.status in PRESENT]
+            if name in before:
+                group.spec, group.leaving = before[name], False
+                group.target = min(group.target, len(present))
+                present = present[: group.target]
             else:
                 group.leaving = not creating
-                self.fleet.terminate(cluster, nodes)
+                present = []
+            doomed += [node for node in group.nodes.values() if node not in present]
+        self.fleet.terminate(cluster, doomed)
         self.settle(cluster)
 
     def _rolled_back(self, cluster: Cluster) -> None:
-        if any(n.status in ("Pending", "Failure", "ShuttingDown") for n in cluster.nodes.values()):
-            return
-        if cluster.before is None:
-            cluster.status = "Failed"
-            return
-        cluster.status, cluster.before = "Updating", None
-        message = cluster.failure_message
-        self._scale(cluster, list(cluster.groups.values()))
-        cluster.failure_message = message
+        if all(node.status in PRESENT for node in cluster.nodes.values()):
+            cluster.status = "Failed" if cluster.before is None else "InService"
+            cluster.before = None
 
     # -- updates ---------------------------------------------------------------------------------
 
@@ -289,9 +286,9 @@ class Backend(SageMakerModelBackend):
         self._check_against(eks, [], specs)
         hyperpod_checks.check_quotas(self.hyperpod.values(), cluster.name, [*specs, *stayers])
 
-        cluster.before = {name: group.spec for name, group in cluster.groups.items()}
         if not continuous:
             cluster.status = "Updating"
+            cluster.before = {name: group.spec for name, group in cluster.groups.items()}
         cluster.failure_message = None
         cluster.members.update(members)
         touched = {*names, *goers}

@@ -353,7 +353,8 @@ class Cluster:
 
         ``before`` has the counts of the groups as they were (``Group.scale``).
         """
-        if not self.continuous:
+        touched = sorted({*before, *names})
+        if not touched or not self.continuous:
             return
         self._end_operations("Superseded", "Scaling")
         details = [
@@ -363,7 +364,7 @@ class Cluster:
                 "Original": before.get(name) or {"CurrentCount": 0, "TargetCount": 0},
                 "Desired": self.groups[name].scale,
             }
-            for name in sorted({*before, *names})
+            for name in touched
         ]
         self.begin("Scaling", ScalingDetails=details)
 

@@ -20,7 +20,7 @@ def has_efa(instance_type: str) -> bool:
 def accelerators(instance_type: str) -> dict[str, int]:
     """Return the accelerators by Kubernetes resource name: ``{"nvidia.com/gpu": 8}``."""
     facts = _facts(instance_type)
-    gpus = [gpu for gpu in (facts.get("GpuInfo") or {}).get("Gpus", ())]
+    gpus = (facts.get("GpuInfo") or {}).get("Gpus", ())
     counts = {
         "nvidia.com/gpu": sum(g["Count"] for g in gpus if g["Manufacturer"] == "NVIDIA"),
         "aws.amazon.com/neuron": sum(

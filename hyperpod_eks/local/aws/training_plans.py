@@ -35,8 +35,9 @@ class TrainingPlans:
         offerings = []
         for zone in _ZONES:
             name = f"{self._region}{zone}"
+            offering_id = f"tpo-{sim.ids.getrandbits(48):012x}"
             offering = {
-                "TrainingPlanOfferingId": f"tpo-{sim.ids.getrandbits(48):012x}",
+                "TrainingPlanOfferingId": offering_id,
                 "TargetResources": request.get("TargetResources") or ["hyperpod-cluster"],
                 "DurationHours": hours,
                 "DurationMinutes": 0,
@@ -55,7 +56,7 @@ class TrainingPlans:
                     }
                 ],
             }
-            self._offerings[offering["TrainingPlanOfferingId"]] = offering
+            self._offerings[offering_id] = offering
             offerings.append(offering)
         return {"TrainingPlanOfferings": offerings}
 

@@ -28,7 +28,7 @@ _CLASSES = {
 }
 
 
-class Refused(ServiceException):  # type: ignore[misc]  # moto is untyped here
+class Refused(ServiceException):
     """An error answer: ``Refused("ResourceInUse", "Cluster with name x already exists.")``."""
 
 
