@@ -436,19 +436,26 @@ def _client(helm: Helm, home: Path, config: Path | None) -> Any:
     return _pyhelm3().Client(Command(), executable=str(helm.binary))
 
 
+_WITH_US = '(read _ <&{0}; kill -TERM 0) >/dev/null 2>&1 & exec "$@"'
+"""Run a command that does not outlive us: the shell beside it waits for our end of a pipe."""
+
+
 async def _run(
     command: Sequence[str], given: bytes | None, environment: Mapping[str, str]
 ) -> bytes:
     """Run helm in a process group of its own and return its stdout.
 
     A signal at the terminal goes to us alone.  When we are interrupted, or end in the middle of
-    it, helm gets SIGTERM: it then records the release as failed, not as pending for ever.
+    it, however suddenly, helm gets SIGTERM: it then records the release as failed, not as pending
+    for ever, and no helm is left at work beside the next run.
     """
     import asyncio  # noqa: PLC0415
 
     log.debug("running %s", " ".join(command))
+    alive, ours = os.pipe()  # ours closes when we die, and nobody else has it
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *("/bin/sh", "-c", _WITH_US.format(alive), "sh", *command),
+        pass_fds=(alive,),
         stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -469,6 +476,8 @@ async def _run(
         raise
     finally:
         atexit.unregister(stop)
+        os.close(alive)
+        os.close(ours)
     if process.returncode:
         raise _meaning(command[1], stdout, stderr, process.returncode)
     return stdout

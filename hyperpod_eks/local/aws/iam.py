@@ -250,10 +250,9 @@ def inventory(account: str, region: str) -> dict[str, Any]:
         }
         for role in iam.roles.values()
     }
-    linked = {name for name, role in roles.items() if f":role{_SERVICE_ROLE_PATH}" in role["Arn"]}
     return {
-        "Roles": {name: role for name, role in roles.items() if name not in linked},
-        "ServiceLinkedRoles": {name: roles[name] for name in linked},
+        # service-linked roles are AWS's: it makes and keeps them for the whole account
+        "Roles": {n: r for n, r in roles.items() if f":role{_SERVICE_ROLE_PATH}" not in r["Arn"]},
         "Policies": {
             policy.arn: {
                 "AttachmentCount": policy.attachment_count,
