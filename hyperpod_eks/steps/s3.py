@@ -84,7 +84,7 @@ class Bucket(Resource):
                         if ownership
                         else None,
                         "encryption": _algorithm(encryption),
-                        "policy": "TLS only" if policy == self._tls_only() else "other",
+                        "policy": "TLS only" if policy and _same(policy, self._tls_only()) else "other",
                     },
                 )
             ]
@@ -158,6 +158,11 @@ class Bucket(Resource):
                     Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
         s3.delete_bucket(Bucket=self.name)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two policies say the same, however S3 has spaced them."""
+    return bool(json.loads(one) == json.loads(other))
 
 
 def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:

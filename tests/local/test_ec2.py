@@ -342,8 +342,10 @@ def test_the_nat_limit_counts_per_zone(stack: Stack, net: Net) -> None:
     net.add_nat()
     with refused("NatGatewayLimitExceeded"):
         net.add_nat()
+    home = net.ec2.describe_subnets(SubnetIds=[net.subnet])["Subnets"][0]["AvailabilityZone"]
+    zone = "us-west-2b" if home == "us-west-2a" else "us-west-2a"
     elsewhere = net.ec2.create_subnet(
-        VpcId=net.vpc, CidrBlock="10.0.1.0/24", AvailabilityZone="us-west-2b"
+        VpcId=net.vpc, CidrBlock="10.0.1.0/24", AvailabilityZone=zone
     )["Subnet"]["SubnetId"]
     eip = net.ec2.allocate_address(Domain="vpc")["AllocationId"]
     assert net.nat(net.add_nat(SubnetId=elsewhere, AllocationId=eip))["State"] == "available"
