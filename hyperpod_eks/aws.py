@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.model import loader
 from hyperpod_eks.retry import Class, classify
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 CLUSTER = "hyperpod-eks:cluster"
 LINEAGE = "hyperpod-eks:lineage"
@@ -54,6 +58,14 @@ class Aws:
         self.adopted: Mapping[str, str] = {}
         """Ids of existing resources that take the place of ours, by key."""
         self._lock = threading.RLock()
+
+    def warm(self) -> None:
+        """Make the clients that every command needs, before their first calls.
+
+        That is computing, 0.2 s of it; calls that wait for it in between would not overlap.
+        """
+        for client in ("sts", "ec2", "eks", "iam", "s3", "sagemaker", "logs"):
+            getattr(self, client)
 
     def _client(self, service: str, **config: Any) -> Any:
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
@@ -108,6 +120,11 @@ class Aws:
     def elbv2(self) -> Any:
         """Elastic Load Balancing, application and network: the same."""
         return self._client("elbv2")
+
+    @cached_property
+    def quotas(self) -> Any:
+        """Service Quotas."""
+        return self._client("service-quotas")
 
     @cached_property
     def s3(self) -> S3Client:
@@ -202,16 +219,19 @@ class Look:
         """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
         if adopted := self.adopted.get(f"network/{label}"):
             return self.all(self.aws.ec2, method, key, **{IDS[method]: [adopted]})
+        found = self.signed(method, key)
+        return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
+
+    def signed(self, method: str, key: str) -> list[Any]:
+        """What EC2 has of one kind with this cluster's tag."""
         filters = [{"Name": f"tag:{CLUSTER}", "Values": [self.aws.cluster]}]
         name = "Filter" if method == "describe_nat_gateways" else "Filters"
         if method == "describe_addresses":  # the one list that has no pages
-            found = self.once(
+            return self.once(
                 method,
                 lambda: list(self.aws.ec2.describe_addresses(Filters=filters)["Addresses"]),  # type: ignore[arg-type]
             )
-        else:
-            found = self.all(self.aws.ec2, method, key, **{name: filters})
-        return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
+        return self.all(self.aws.ec2, method, key, **{name: filters})
 
 
 def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> str | None:
@@ -264,7 +284,7 @@ def meaning(error: Exception) -> Class | None:
         error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
     ):
         return Class.THROTTLE  # nothing was sent
-    if isinstance(error, e.HTTPClientError | e.ConnectionError):
+    if isinstance(error, e.HTTPClientError | e.ConnectionError | _garbled()):
         return Class.UNKNOWN  # it may have been done
     if isinstance(error, credential_errors()):
         return Class.EXPIRED
@@ -272,8 +292,14 @@ def meaning(error: Exception) -> Class | None:
 
 
 def _name_service(parsed: dict[str, Any], model: Any, **_: object) -> None:
-    """Write the service into the answer: CreateCluster alone says neither EKS nor SageMaker."""
-    parsed.setdefault("ResponseMetadata", {})["Service"] = model.service_model.service_name
+    """Write the service into the answer: CreateCluster alone says neither EKS nor SageMaker.
+
+    And log the call, with the id that AWS's support asks for.
+    """
+    meta = parsed.setdefault("ResponseMetadata", {})
+    meta["Service"] = service = model.service_model.service_name
+    code = parsed.get("Error", {}).get("Code") or meta.get("HTTPStatusCode", "")
+    log.info("%s:%s %s %s", service, model.name, code, meta.get("RequestId", ""))
 
 
 def credential_errors() -> tuple[type[Exception], ...]:
@@ -290,13 +316,24 @@ def credential_errors() -> tuple[type[Exception], ...]:
     )
 
 
+def _garbled() -> type[Exception]:
+    """What botocore raises for an answer that it cannot read, as proxies give them."""
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+    return ResponseParserError
+
+
 def refused(error: Exception) -> bool:
-    """Whether we know that nothing was made: AWS understood and declined, or was never asked."""
+    """Whether we know that nothing was made: AWS understood and declined, or was never asked.
+
+    A request that botocore had to send again may have been carried out the first time.
+    """
     from botocore import exceptions as e  # noqa: PLC0415
 
     if isinstance(error, e.ClientError):
-        return bool(error.response["ResponseMetadata"].get("HTTPStatusCode", 500) < 500)
-    return not isinstance(error, e.HTTPClientError) or isinstance(
+        about = error.response["ResponseMetadata"]
+        return about.get("HTTPStatusCode", 500) < 500 and not about.get("RetryAttempts")
+    return not isinstance(error, e.HTTPClientError | _garbled()) or isinstance(
         error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
     )
 
@@ -308,10 +345,32 @@ def session(region: str | None, profile: str | None) -> boto3.Session:
     """
     import boto3  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ProfileNotFound  # noqa: PLC0415
+    from botocore.session import get_session  # noqa: PLC0415
 
+    core = get_session()
+    core.register_component("data_loader", loader())  # what the config has read is not read again
     try:
-        return boto3.Session(region_name=region, profile_name=profile)
+        return boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
     except ProfileNotFound as error:
         raise Usage(str(error), "See `aws configure list-profiles`.") from error
     except BotoCoreError as error:
         raise Denied(f"the AWS configuration cannot be used: {error}") from error
+
+
+def read_only(session: boto3.Session) -> None:
+    """Let the session's future clients refuse every call that may change something.
+
+    For commands that only look: should one of them try, it is our bug, and nothing was sent.
+    """
+
+    def refuse(model: Any, **_: object) -> None:
+        service = model.service_model.service_name
+        if service not in _LOGIN and not _READS.match(model.name):
+            raise RuntimeError(f"{service}:{model.name} from a command that only looks")
+
+    session.events.register("before-call", refuse)
+
+
+_READS = re.compile("Describe|Get|List|Head|Search|Simulate|Decode")
+_LOGIN = ("sts", "sso", "sso-oidc", "signin")
+"""Services that only give credentials."""

@@ -11,15 +11,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from hyperpod_eks import config_checks as checks
-from hyperpod_eks import versions
+from hyperpod_eks import model, versions
 from hyperpod_eks.config_checks import warnings
 from hyperpod_eks.config_files import check_chart, check_lifecycle, packaged_lifecycle
 from hyperpod_eks.config_network import ZoneSubnets, subnets
-from hyperpod_eks.config_rules import Aws, Check, Finding, Pattern, explain
+from hyperpod_eks.config_rules import Aws, Check, Finding, Members, Pattern, explain, fields, find
 from hyperpod_eks.config_yaml import Document, Loc, Mark, dotted, read
 from hyperpod_eks.errors import Usage
 
-__all__ = ["Config", "ZoneSubnets", "check_lifecycle", "load", "subnets", "warnings"]
+__all__ = [
+    "Config", "Group", "ZoneSubnets", "check_lifecycle", "load", "request", "subnets", "warnings",
+]  # fmt: skip
 
 # The settings that have a flag and a variable, besides their place in the file.
 SETTINGS = {
@@ -31,6 +33,43 @@ SETTINGS = {
 }
 MAX_TAGS = 40  # AWS takes 50; the rest is for the tool's own and Kubernetes'
 GROUP = "CreateCluster.InstanceGroups."
+RESTRICTED = "CreateCluster.RestrictedInstanceGroups."
+
+ZoneIds = tuple[
+    Annotated[
+        str,
+        Pattern(
+            "an availability zone id",
+            "like usw2-az1; ids mean the same place in every account, names do not",
+            r"[a-z]{3,4}[0-9]+-az[0-9]+",
+            "list them with `aws ec2 describe-availability-zones`, column ZoneId",
+        ),
+    ],
+    ...,
+]
+Cidrs = tuple[Annotated[str, Check("IPv4 block", checks.block_fault)], ...]
+Key = Annotated[
+    Annotated[
+        str,
+        Pattern(
+            "the ARN of a KMS key",
+            "not an alias: keys are compared by ARN",
+            r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
+            "print it with `aws kms describe-key`",
+        ),
+    ]
+    | None,
+    Field(),
+]
+
+
+def _id(kind: str, prefix: str) -> Pattern:
+    return Pattern(
+        f"the id of {kind}",
+        f"{prefix}- and 8 or 17 hexadecimal digits",
+        rf"{prefix}-(?:[0-9a-f]{{8}}|[0-9a-f]{{17}})",
+        "copy it from the console or the AWS CLI",
+    )
 
 
 class Section(BaseModel):
@@ -53,19 +92,16 @@ class Network(Section):
         Check("IPv4 block, /16 to /24, not a reserved range", checks.cidr_fault),
         Field(description="Address block of the VPC, divided into private and public subnets."),
     ] = "10.0.0.0/16"
+    secondary_cidrs: Annotated[
+        Cidrs,
+        Field(
+            strict=False,
+            description="Further blocks of the VPC, one for each zone in order: nodes then live"
+            " there, for EFA nodes take 50 to 80 addresses each.",
+        ),
+    ] = ()
     availability_zone_ids: Annotated[
-        tuple[
-            Annotated[
-                str,
-                Pattern(
-                    "an availability zone id",
-                    "like usw2-az1; ids mean the same place in every account, names do not",
-                    r"[a-z]{3,4}[0-9]+-az[0-9]+",
-                    "list them with `aws ec2 describe-availability-zones`, column ZoneId",
-                ),
-            ],
-            ...,
-        ],
+        ZoneIds,
         Field(
             strict=False,
             description="Zones for the subnets, two to six. Empty: two that have the instance"
@@ -73,12 +109,57 @@ class Network(Section):
         ),
     ] = ()
     nat: Annotated[
-        Literal["single", "per-az"],
+        Literal["single", "per-az", "none"],
         Field(
-            description="One NAT gateway for all zones (cheaper), or one in each (survives the loss"
-            " of a zone)."
+            description="One NAT gateway for all zones (cheaper), one in each (survives the loss"
+            " of a zone), or none: a closed network, with interface endpoints instead."
         ),
     ] = "single"
+    interface_endpoints: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Pattern(
+                    "the short name of an endpoint service",
+                    "like ecr.api, without com.amazonaws.<region>.",
+                    r"[a-z0-9-]+(?:\.[a-z0-9-]+)*",
+                    "list them with `aws ec2 describe-vpc-endpoint-services`",
+                ),
+            ],
+            ...,
+        ]
+        | None,
+        Field(
+            strict=False,
+            description="Services that are reached inside the VPC. Without it: none, or with"
+            " `nat: none` all that HyperPod needs.",
+        ),
+    ] = None
+    endpoint_policy: Annotated[
+        Mapping[str, JsonValue] | None,
+        Field(description="Policy document of every VPC endpoint. Without it: AWS's, all allowed."),
+    ] = None
+    security_groups: Annotated[
+        Literal["shared", "strict"],
+        Field(
+            description="One group for nodes and control plane that is open to itself, or two that"
+            " let through only what Kubernetes and EFA need."
+        ),
+    ] = "shared"
+    storage_ports: Annotated[
+        bool,
+        Field(description="Open the ports of FSx for Lustre (988, 1018-1023) among the nodes."),
+    ] = False
+    subnet_tags: Annotated[
+        Mapping[
+            Annotated[str, Check("not aws: or hyperpod-eks:", checks.tag_fault)],
+            str,
+        ],
+        Field(
+            max_length=10,
+            description="Further tags of the private subnets, like kubernetes.io/role/internal-elb.",
+        ),
+    ] = {}
 
 
 class Access(Section):
@@ -97,8 +178,19 @@ class Access(Section):
             r"Amazon[A-Za-z0-9]{1,100}Policy",
             "list them with `aws eks list-access-policies`",
         ),
-        Field(description="EKS access policy, for the whole cluster."),
+        Field(description="EKS access policy."),
     ] = "AmazonEKSClusterAdminPolicy"
+    namespaces: Annotated[
+        tuple[
+            Annotated[str, Aws("eks", "AssociateAccessPolicy.accessScope.namespaces[]")],
+            ...,
+        ],
+        Field(strict=False, description="Where the policy counts. Empty: the whole cluster."),
+    ] = ()
+    kubernetes_groups: Annotated[
+        tuple[Annotated[str, Check("not system:", checks.kubernetes_group_fault)], ...],
+        Field(strict=False, description="Groups of Kubernetes RBAC that it belongs to."),
+    ] = ()
 
 
 class Eks(Section):
@@ -143,6 +235,16 @@ class Eks(Section):
         ),
         Field(description="How long CloudWatch keeps the control plane logs."),
     ] = 30
+    endpoint_public_access: Annotated[
+        bool, Field(description="Whether the Kubernetes API is reached from the internet.")
+    ] = True
+    endpoint_private_access: Annotated[
+        bool, Field(description="Whether it is reached inside the VPC.")
+    ] = True
+    public_access_cidrs: Annotated[
+        Cidrs,
+        Field(strict=False, description="From where on the internet it is reached."),
+    ] = ("0.0.0.0/0",)
     access: Annotated[
         tuple[Access, ...],
         Field(strict=False, description="Further principals with access to the Kubernetes API."),
@@ -236,24 +338,27 @@ class Lifecycle(Section):
     ] = "on_create.sh"
 
 
-class InstanceGroup(Section):
-    """A group of equal nodes."""
+class Group(Section):
+    """What every group of nodes has.  Settings are the API's members in snake_case."""
 
     name: Annotated[
         str,
         Aws("sagemaker", GROUP + "InstanceGroupName"),
         Field(description="Name of the group, unique in the cluster."),
     ]
-    instance_type: Annotated[
-        str,
-        Aws("sagemaker", GROUP + "InstanceType"),
-        Field(description="SageMaker instance type, with its `ml.`."),
-    ]
     instance_count: Annotated[
         int,
         Aws("sagemaker", GROUP + "InstanceCount"),
         Field(description="How many nodes the group shall have."),
     ]
+    availability_zone_ids: Annotated[
+        ZoneIds,
+        Field(
+            strict=False,
+            description="Zones of the nodes. Empty: the training plan's, else the first that has"
+            " the type; a group that exists stays where it is.",
+        ),
+    ] = ()
     threads_per_core: Annotated[
         int,
         Aws("sagemaker", GROUP + "ThreadsPerCore"),
@@ -264,8 +369,207 @@ class InstanceGroup(Section):
             int, Aws("sagemaker", GROUP + "InstanceStorageConfigs.EbsVolumeConfig.VolumeSizeInGB")
         ]
         | None,
-        Field(description="Extra EBS volume of each node, in GB; `null` for none."),
+        Field(
+            description="Extra EBS volume of each node, in GB, unless `instance_storage_configs`"
+            " has one; `null` for none."
+        ),
     ] = 500
+    instance_storage_configs: Annotated[
+        tuple[
+            Annotated[
+                Mapping[str, JsonValue], Members("sagemaker", GROUP + "InstanceStorageConfigs[]")
+            ],
+            ...,
+        ],
+        Field(
+            strict=False,
+            max_length=4,
+            description="EBS volumes (a root volume to encrypt it) and FSx mounts.",
+        ),
+    ] = ()
+    on_start_deep_health_checks: Annotated[
+        tuple[Annotated[str, Aws("sagemaker", GROUP + "OnStartDeepHealthChecks[]")], ...],
+        Field(strict=False, description="Checks of accelerators and network before a node works."),
+    ] = ()
+    training_plan_arn: Annotated[
+        Annotated[str, Aws("sagemaker", GROUP + "TrainingPlanArn")] | None,
+        Field(description="The training plan whose capacity it uses."),
+    ] = None
+    scheduled_update_config: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "ScheduledUpdateConfig")]
+        | None,
+        Field(description="When HyperPod updates the nodes' software, and how many at a time."),
+    ] = None
+    execution_role: Annotated[
+        Annotated[str, Aws("sagemaker", GROUP + "ExecutionRole")] | None,
+        Field(description="An existing role for these nodes. Without it: the cluster's."),
+    ] = None
+
+
+class InstanceGroup(Group):
+    """A group of equal nodes.  Settings are the API's members in snake_case."""
+
+    instance_type: Annotated[
+        Annotated[str, Aws("sagemaker", GROUP + "InstanceType")] | None,
+        Field(description="SageMaker instance type, with its `ml.`; or `instance_requirements`."),
+    ] = None
+    instance_requirements: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "InstanceRequirements")]
+        | None,
+        Field(description="Several types, the preferred one first."),
+    ] = None
+    min_instance_count: Annotated[
+        Annotated[int, Aws("sagemaker", GROUP + "MinInstanceCount")] | None,
+        Field(description="How many nodes are enough for a start."),
+    ] = None
+    capacity_requirements: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "CapacityRequirements")]
+        | None,
+        Field(description="`{spot: {}}` for Spot capacity."),
+    ] = None
+    kubernetes_config: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "KubernetesConfig")] | None,
+        Field(description="Labels and taints of the Kubernetes nodes."),
+    ] = None
+    network_interface: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "NetworkInterface")] | None,
+        Field(description="`{interface_type: efa-only}` saves addresses."),
+    ] = None
+    image_id: Annotated[
+        Annotated[str, Aws("sagemaker", GROUP + "ImageId")] | None,
+        Field(description="AMI of your own, or `default`."),
+    ] = None
+    image_release_version: Annotated[
+        Annotated[str, Aws("sagemaker", GROUP + "ImageReleaseVersion")] | None,
+        Field(description="Release of HyperPod's AMI. Without it: the newest, once."),
+    ] = None
+    auto_patch_config: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "AutoPatchConfig")] | None,
+        Field(description="How HyperPod patches the nodes by itself."),
+    ] = None
+    life_cycle_config: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "LifeCycleConfig")] | None,
+        Field(
+            description="Scripts of this group alone (`on_init_complete` after the AMI's own"
+            " initialisation). Without it: `lifecycle`'s; `{}` sends none."
+        ),
+    ] = None
+
+    @property
+    def instance_types(self) -> tuple[str, ...]:
+        """Every type that its nodes may have, the preferred one first."""
+        several: Any = (self.instance_requirements or {}).get("instance_types", ())
+        return (self.instance_type,) if self.instance_type else tuple(several)
+
+
+class RestrictedInstanceGroup(Group):
+    """A restricted group, for Nova customisation."""
+
+    instance_type: Annotated[
+        str,
+        Aws("sagemaker", RESTRICTED + "InstanceType"),
+        Field(description="SageMaker instance type, with its `ml.`."),
+    ]
+    environment_config: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", RESTRICTED + "EnvironmentConfig")]
+        | None,
+        Field(description="The FSx for Lustre file system that HyperPod makes for it."),
+    ] = None
+
+    @property
+    def instance_types(self) -> tuple[str, ...]:
+        """Every type that its nodes may have: one."""
+        return (self.instance_type,)
+
+
+class Encryption(Section):
+    """KMS keys of your own; AWS encrypts with its own ones otherwise."""
+
+    eks_secrets: Annotated[Key, Field(description="For the secrets in Kubernetes.")] = None
+    volumes: Annotated[Key, Field(description="For the nodes' EBS volumes.")] = None
+    bucket: Annotated[Key, Field(description="For the lifecycle bucket.")] = None
+    logs: Annotated[Key, Field(description="For the control plane's log group.")] = None
+
+
+class Iam(Section):
+    """What your organisation asks of roles."""
+
+    path: Annotated[
+        str,
+        Pattern(
+            "a path of IAM", "it begins and ends with /", r"/(?:[\w+=,.@-]+/)*", "give one like /team/"
+        ),
+        Field(description="Path of the roles and policies that are made."),
+    ] = "/"
+    permissions_boundary: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "the ARN of a policy",
+                "arn:aws:iam::<account or aws>:policy/<name>",
+                r"arn:aws[a-z-]*:iam::(?:[0-9]{12}|aws):policy/[\w+=,.@/-]+",
+                "print it with `aws iam list-policies`",
+            ),
+        ]
+        | None,
+        Field(description="Permissions boundary of the roles that are made."),
+    ] = None
+
+
+class Existing(Section):
+    """What you already have: used as it is, never changed and never deleted."""
+
+    vpc: Annotated[
+        Annotated[str, _id("a VPC", "vpc")] | None, Field(description="The VPC.")
+    ] = None
+    private_subnets: Annotated[
+        tuple[Annotated[str, _id("a subnet", "subnet")], ...],
+        Field(
+            strict=False,
+            description="Private subnets, one in each zone; their own routes lead to AWS.",
+        ),
+    ] = ()
+    route_tables: Annotated[
+        tuple[Annotated[str, _id("a route table", "rtb")], ...],
+        Field(strict=False, description="Route tables that get a new S3 endpoint's route."),
+    ] = ()
+    nat_gateways: Annotated[
+        tuple[Annotated[str, _id("a NAT gateway", "nat")], ...],
+        Field(strict=False, description="NAT gateways for new subnets in your VPC."),
+    ] = ()
+    s3_endpoint: Annotated[
+        Annotated[str, _id("a VPC endpoint", "vpce")] | None,
+        Field(description="The gateway endpoint of S3."),
+    ] = None
+    security_group: Annotated[
+        Annotated[str, _id("a security group", "sg")] | None,
+        Field(description="Security group of the nodes, open to itself."),
+    ] = None
+    eks_cluster: Annotated[
+        Annotated[str, Aws("eks", "CreateCluster.name")] | None,
+        Field(
+            description="Name of the EKS cluster; VPC, subnets and security group come with it,"
+            " and so do its add-ons."
+        ),
+    ] = None
+    cluster_role: Annotated[str | None, Field(description="Name of the EKS cluster's role.")] = None
+    execution_role: Annotated[str | None, Field(description="Name of the nodes' role.")] = None
+    bucket: Annotated[
+        str | None, Field(description="Bucket for the scripts, below the prefix lifecycle/.")
+    ] = None
+    helm_release: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "a Helm release",
+                "<namespace>/<name>",
+                r"[a-z0-9-]+/[a-z0-9.-]+",
+                "list them with `helm list -A`",
+            ),
+        ]
+        | None,
+        Field(description="The release of the HyperPod chart, as <namespace>/<name>."),
+    ] = None
 
 
 class Config(Section):
@@ -328,6 +632,21 @@ class Config(Section):
             " all or nothing."
         ),
     ] = "Continuous"
+    tiered_storage_config: Annotated[
+        Annotated[
+            Mapping[str, JsonValue], Members("sagemaker", "CreateCluster.TieredStorageConfig")
+        ]
+        | None,
+        Field(description="Checkpoints in the nodes' memory."),
+    ] = None
+    auto_scaling: Annotated[
+        Annotated[Mapping[str, JsonValue], Members("sagemaker", "CreateCluster.AutoScaling")]
+        | None,
+        Field(
+            description="`{mode: Enable}` lets Karpenter decide how many nodes there are; its role"
+            " is made."
+        ),
+    ] = None
     instance_groups: Annotated[
         tuple[InstanceGroup, ...],
         Field(strict=False, description="The groups of nodes."),
@@ -336,6 +655,21 @@ class Config(Section):
             name="worker-group", instance_type="ml.m5.2xlarge", instance_count=2
         ),
     )
+    restricted_instance_groups: Annotated[
+        tuple[RestrictedInstanceGroup, ...],
+        Field(strict=False, description="Restricted groups; `instance_groups` may then be []."),
+    ] = ()
+    restricted_instance_groups_config: Annotated[
+        Annotated[
+            Mapping[str, JsonValue],
+            Members("sagemaker", "CreateCluster.RestrictedInstanceGroupsConfig"),
+        ]
+        | None,
+        Field(description="The file system that restricted groups share."),
+    ] = None
+    existing: Annotated[Existing, Field(description="What you already have.")] = Existing()
+    encryption: Annotated[Encryption, Field(description="KMS keys.")] = Encryption()
+    iam: Annotated[Iam, Field(description="Roles.")] = Iam()
     deletion_protection: Annotated[
         bool, Field(description="Refuse `delete`, and let EKS refuse it too.")
     ] = False
@@ -346,6 +680,48 @@ class Config(Section):
         HyperPod's managed node policy reads buckets that are called ``sagemaker-*``.
         """
         return f"sagemaker-{self.name}-{account}-{self.region}"
+
+
+    @property
+    def groups(self) -> tuple[InstanceGroup | RestrictedInstanceGroup, ...]:
+        """Every group of nodes, the restricted ones last."""
+        return (*self.instance_groups, *self.restricted_instance_groups)
+
+    @property
+    def scales_itself(self) -> bool:
+        """Whether Karpenter, and not the file, says how many nodes there are."""
+        return (self.auto_scaling or {}).get("mode") == "Enable"
+
+
+def request(section: Section, prefix: str) -> dict[str, Any]:
+    """Return what a section says in AWS's request, under AWS's names.
+
+    These are the settings whose rule is a member right below `prefix` (``CreateCluster.``); what
+    is not given is left out.
+    """
+    found: dict[str, Any] = {}
+    for name in fields(type(section)):
+        inner, rules = find(type(section), (name,))
+        if getattr(inner, "__origin__", None) is tuple:
+            rules = (*rules, *find(inner, (0,))[1])
+        value = getattr(section, name, None)
+        for rule in rules:
+            member = rule.path.removesuffix("[]") if isinstance(rule, Aws) else ""
+            if value is None or value == () or member.rpartition(".")[0] + "." not in (
+                prefix,
+                GROUP if prefix == RESTRICTED else prefix,
+            ):
+                continue
+            found[member.rpartition(".")[2]] = _spelled(rule, value)
+    return found
+
+
+def _spelled(rule: Aws, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_spelled(rule, one) for one in value]
+    if isinstance(rule, Members):
+        return model.spell(rule.service, rule.path, value)[0]
+    return value
 
 
 def load(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.config_yaml import Loc
 
 __all__ = [
-    "across", "cidr_fault", "get", "principal_fault", "region_fault", "retention_fault",
+    "across", "block_fault", "cidr_fault", "get", "kubernetes_group_fault", "principal_fault", "region_fault", "retention_fault",
     "tag_fault", "warnings",
 ]  # fmt: skip
 
@@ -46,6 +46,22 @@ def region_fault(region: str) -> str:
     return f"is not an AWS region that botocore knows; {fix}"
 
 
+def block_fault(cidr: str) -> str:
+    """Refuse what is no address block."""
+    try:
+        block = ipaddress.IPv4Network(cidr, strict=False)
+    except ValueError:
+        return "is not an IPv4 block (address/length); give one like 10.0.0.0/16"
+    return "" if str(block) == cidr else f"is not where such a block begins; give {block}"
+
+
+def kubernetes_group_fault(group: str) -> str:
+    """Refuse groups that EKS keeps for Kubernetes itself (CreateAccessEntry kubernetesGroups)."""
+    if group.startswith("system:"):
+        return "begins with system: (EKS refuses those); bind a group of your own"
+    return ""
+
+
 def retention_fault(days: int) -> str:
     """Refuse a retention that CloudWatch Logs does not offer."""
     if days in versions.LOG_RETENTION_DAYS:
@@ -70,9 +86,9 @@ def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _name(data)
     yield from _zones(data)
     yield from _groups(data)
-    yield from _twice(data, ("instance_groups",), "name", "is the name of an earlier group")
     yield from _twice(data, ("eks", "access"), "principal_arn", "has an entry already")
     yield from _cni(data)
+    yield from _network(data)
 
 
 def warnings(config: Config) -> list[str]:
@@ -84,13 +100,17 @@ def warnings(config: Config) -> list[str]:
             f" {versions.REGIONS_READ:%B %Y}"
         )
     zones = config.network.availability_zone_ids or ("first", "second")
-    block = ipaddress.IPv4Network(subnets(config.network.cidr, zones)[0].private)
+    blocks = config.network.secondary_cidrs or (
+        subnets(config.network.cidr, zones)[0].private,
+    )
+    block = ipaddress.IPv4Network(blocks[0])
     room = block.num_addresses - 5  # AWS keeps five in every subnet
-    for group in config.instance_groups:
-        each = next((n for part, n in ADDRESSES if group.instance_type.startswith(part)), 0)
+    for group in config.groups if not config.existing.private_subnets else ():
+        kind = next(iter(group.instance_types), "")
+        each = next((n for part, n in ADDRESSES if kind.startswith(part)), 0)
         if group.instance_count * each > room:
             found.append(
-                f"network.cidr: {group.instance_count} {group.instance_type} of {group.name} take"
+                f"network.cidr: {group.instance_count} {kind} of {group.name} take"
                 f" about {group.instance_count * each} addresses ({each} each), and a private"
                 f" subnet of {config.network.cidr} has {room}"
             )
@@ -141,15 +161,128 @@ def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _groups(data: Mapping[str, Any]) -> Iterator[Finding]:
-    groups = data.get("instance_groups")
-    if isinstance(groups, list) and len(groups) != 1:
-        least, most = model.bounds("sagemaker", "CreateCluster.InstanceGroups")
-        if not (least or 0) <= len(groups) <= (most or len(groups)):
+    """What the API reference of CreateCluster says of a group's members together."""
+    groups, restricted = data.get("instance_groups"), data.get("restricted_instance_groups")
+    least, most = model.bounds("sagemaker", "CreateCluster.InstanceGroups")
+    for name, some in (("instance_groups", groups), ("restricted_instance_groups", restricted)):
+        if not isinstance(some, list) or len(some) == 1 or (not some and (groups or restricted)):
+            continue
+        if not (least or 0) <= len(some) <= (most or len(some)) and (some or name[0] == "i"):
             rule = f"{least} to {most}"
+            member = "".join(part.title() for part in name.split("_"))
             yield Finding(
-                ("instance_groups",),
-                f"has {len(groups)} groups (CreateCluster InstanceGroups has {rule}); give {rule}",
+                (name,),
+                f"has {len(some)} groups (CreateCluster {member} has {rule}); give {rule}",
             )
+        for index, group in enumerate(some):
+            earlier = [get(g, "name") for g in (groups or ()) if name[0] == "r"]
+            earlier += [get(g, "name") for g in some[:index]]
+            if isinstance(get(group, "name"), str) and get(group, "name") in earlier:
+                text = f"{model.show(group['name'])} is the name of an earlier group"
+                yield Finding((name, index, "name"), f"{text}; give each once")
+    for name, some in (("instance_groups", groups), ("restricted_instance_groups", restricted)):
+        for index, group in enumerate(some if isinstance(some, list) else []):
+            if isinstance(group, dict):
+                for key, text in _group(data, group, flexible=name[0] == "i"):
+                    yield Finding((name, index, key), text, isinstance(group.get(key), dict | list))
+    if get(data, "auto_scaling", "mode") == "Enable" and not _continuous(data):
+        text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
+        yield Finding(("auto_scaling",), f"{text}; leave the mode as it is by default")
+    share = get(data, "tiered_storage_config", "instance_memory_allocation_percentage")
+    if isinstance(share, int) and not 20 <= share <= 100:
+        yield Finding(
+            ("tiered_storage_config", "instance_memory_allocation_percentage"),
+            f"{share} is not a usable share (20 to 100 % of the memory); give 20 to 100",
+        )
+
+
+_ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)[0-9]")
+# EFA works inside one zone only, and these types are bought for it.
+_EFA = re.compile(r"ml\.(p4|p5|p6|trn)")
+
+
+def _continuous(data: Mapping[str, Any]) -> bool:
+    return data.get("node_provisioning_mode", "Continuous") == "Continuous"
+
+
+def _group(
+    data: Mapping[str, Any], group: Mapping[str, Any], *, flexible: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the setting and the text of what a group's settings do wrong together."""
+    one, several = group.get("instance_type"), group.get("instance_requirements")
+    if flexible and one is None and several is None:
+        yield "instance_type", "is missing (each has one, or instance_requirements); write it"
+    if one is not None and several is not None:
+        text = "is given beside instance_type (CreateCluster takes one of them)"
+        yield "instance_requirements", f"{text}; remove one"
+    least, count = group.get("min_instance_count"), group.get("instance_count")
+    if isinstance(least, int) and isinstance(count, int) and least > count:
+        text = f"{least} is more than instance_count, {count} (CreateCluster MinInstanceCount)"
+        yield "min_instance_count", f"{text}; give at most {count}"
+    spot = isinstance(get(group, "capacity_requirements", "spot"), dict)
+    if not _continuous(data):
+        for key, used in (
+            ("instance_requirements", several is not None),
+            ("min_instance_count", least is not None),
+            ("capacity_requirements", spot),
+            ("instance_count", count == 0),
+        ):
+            if used:
+                value = "0 nodes" if key == "instance_count" else "this"
+                text = f"{value} needs node_provisioning_mode: Continuous (CreateCluster)"
+                yield key, f"{text}; set that, or change it"
+    yield from _volumes(group)
+    types = [one, *(get(several, "instance_types") or ())]
+    if group.get("on_start_deep_health_checks"):
+        plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
+        if plain:
+            text = f"do not fit {plain[0]} (they test accelerators)"
+            yield "on_start_deep_health_checks", f"{text}; leave them out for this group"
+        if get(group, "kubernetes_config", "taints"):
+            text = "do not go with taints in kubernetes_config (HyperPod taints the nodes itself)"
+            yield "on_start_deep_health_checks", f"{text}; leave one of them out"
+    if group.get("training_plan_arn") and several is not None:
+        text = "is given beside instance_requirements (a plan holds one type)"
+        yield "training_plan_arn", f"{text}; name that as instance_type"
+    if group.get("training_plan_arn") and spot:
+        text = "is given beside Spot capacity (a plan is capacity already bought)"
+        yield "training_plan_arn", f"{text}; remove one"
+    yield from _group_zones(data, group, types)
+    size = get(group, "environment_config", "fsx_lustre_config", "size_in_gib")
+    speed = get(group, "environment_config", "fsx_lustre_config", "per_unit_storage_throughput")
+    if isinstance(size, int) and size >= 1200 and size != 1200 and size % 2400:
+        text = f"has {size} GiB (FSx for Lustre has 1200, 2400 and multiples of 2400)"
+        yield "environment_config", f"{text}; give {size // 2400 * 2400 + 2400}"
+    if isinstance(speed, int) and speed not in (125, 250, 500, 1000):
+        text = f"has a throughput of {speed} (FSx for Lustre has 125, 250, 500 and 1000)"
+        yield "environment_config", f"{text}; give one of them"
+
+
+def _volumes(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    storages = group.get("instance_storage_configs")
+    for storage in storages if isinstance(storages, list) else ():
+        volume = get(storage, "ebs_volume_config")
+        if get(volume, "root_volume") is True and (
+            "volume_size_in_gb" in volume or not volume.get("volume_kms_key_id")
+        ):
+            text = "has a root volume with a size or without volume_kms_key_id"
+            rule = "the root volume can be encrypted with your key, and nothing else"
+            yield "instance_storage_configs", f"{text} ({rule}); give the key alone"
+
+
+def _group_zones(
+    data: Mapping[str, Any], group: Mapping[str, Any], types: list[Any]
+) -> Iterator[tuple[str, str]]:
+    zones, known = group.get("availability_zone_ids"), get(data, "network", "availability_zone_ids")
+    if not isinstance(zones, list) or not zones:
+        return
+    outside = [zone for zone in zones if isinstance(known, list) and known and zone not in known]
+    if outside:
+        text = f"{outside[0]} is not in network.availability_zone_ids (it has no subnet)"
+        yield "availability_zone_ids", f"{text}; add it there, or choose {known[0]}"
+    if len(zones) > 1 and any(isinstance(t, str) and _EFA.match(t) for t in types):
+        text = f"names {len(zones)} zones (EFA does not cross zones)"
+        yield "availability_zone_ids", f"{text}; make a group for each"
 
 
 def _twice(data: Mapping[str, Any], loc: Loc, key: str, says: str) -> Iterator[Finding]:
@@ -160,6 +293,38 @@ def _twice(data: Mapping[str, Any], loc: Loc, key: str, says: str) -> Iterator[F
             yield Finding((*loc, index, key), f"{model.show(value)} {says}; give each once")
         if isinstance(value, str):
             seen.add(value)
+
+
+def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
+    network, existing = get(data, "network"), get(data, "existing")
+    zones, more = get(network, "availability_zone_ids"), get(network, "secondary_cidrs")
+    if isinstance(more, list) and isinstance(zones, list) and more and len(more) != len(zones):
+        yield Finding(
+            ("network", "secondary_cidrs"),
+            f"has {len(more)} blocks for {len(zones)} zones (one for each); give {len(zones)}",
+        )
+    if isinstance(more, list) and more and not zones:
+        text = "needs network.availability_zone_ids (one block for each zone, in order)"
+        yield Finding(("network", "secondary_cidrs"), f"{text}; name the zones")
+    if isinstance(network, dict) and network.get("nat") == "none" and not _closed(network):
+        text = '"none" leaves the nodes no way to AWS without interface_endpoints'
+        yield Finding(("network", "nat"), f"{text}; leave those out for the full set")
+    eks = get(data, "eks")
+    if (
+        isinstance(eks, dict)
+        and eks.get("endpoint_public_access") is False
+        and (eks.get("endpoint_private_access") is False)
+    ):
+        text = "is false beside endpoint_public_access (nobody would reach the API)"
+        yield Finding(("eks", "endpoint_private_access"), f"{text}; leave one of them true")
+    for key, needs in (("private_subnets", "vpc"), ("nat_gateways", "vpc"), ("route_tables", "vpc")):
+        if get(existing, key) and not get(existing, needs) and not get(existing, "eks_cluster"):
+            text = "is given without existing.vpc (they belong together); name the VPC too"
+            yield Finding(("existing", key), text)
+
+
+def _closed(network: Mapping[str, Any]) -> bool:
+    return network.get("interface_endpoints") != []
 
 
 def _cni(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -89,6 +89,56 @@ class Aws(_Rule):
 
 
 @dataclass(frozen=True)
+class Members(Aws):
+    """A structure of AWS's: its members are the settings, in snake_case (`model.spell`)."""
+
+    def fault(self, value: Any) -> str:
+        """Ask the model about every member."""
+        spelled, unknown = model.spell(self.service, self.path, value)
+        return "; ".join(unknown or model.faults(self.service, self.path, spelled))
+
+    @property
+    def rule(self) -> str:
+        """Its members stand in the reference by themselves."""
+        return ""
+
+    def schema(self, found: dict[str, Any]) -> None:
+        """Describe every member."""
+        found.clear()
+        shapes = model.service(self.service)["shapes"]
+        found.update(_schema(shapes, model.shape(self.service, self.path)))
+
+
+def _schema(shapes: model.Shape, here: model.Shape) -> dict[str, Any]:
+    """Turn a shape into JSON Schema; bounds and patterns of values are the tool's to check."""
+    kind = here["type"]
+    if kind == "structure":
+        members = here.get("members", {}).items()
+        found: dict[str, Any] = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                model.snake(name): {
+                    "description": f"{name} in the API.",
+                    **_schema(shapes, shapes[one["shape"]]),
+                }
+                for name, one in members
+            },
+        }
+        if here.get("required"):
+            found["required"] = [model.snake(name) for name in here["required"]]
+        return found
+    if kind == "list":
+        return {"type": "array", "items": _schema(shapes, shapes[here["member"]["shape"]])}
+    if kind == "map":
+        value = _schema(shapes, shapes[here["value"]["shape"]])
+        return {"type": "object", "additionalProperties": value}
+    if 0 < len(here.get("enum", ())) <= LISTED:
+        return {"enum": list(here["enum"])}
+    return {"type": {"timestamp": "string", "long": "integer"}.get(kind, kind)}
+
+
+@dataclass(frozen=True)
 class Pattern(_Rule):
     """Text of a certain form: what it is, the rule, the regular expression, and where to look."""
 

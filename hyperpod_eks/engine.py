@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,11 +24,12 @@ from hyperpod_eks.errors import (
     NotFound,
     Remains,
     Unfinished,
+    Usage,
 )
 from hyperpod_eks.manifest import Manifest, Unwritable
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Immovable, Known, Live, Resource, Sight, State, Verdict, judge
-from hyperpod_eks.retry import PATIENCE, Class
+from hyperpod_eks.retry import PATIENCE, Class, lacks_room
 
 PAUSES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 """Seconds between two looks at the same thing; the last one repeats."""
@@ -50,6 +51,14 @@ class World:
     clock: Clock = field(default_factory=Clock)
     parallelism: int = 8
     replace_failed: bool = False
+    consent: Callable[[list[str]], None] = lambda lost: None
+    """Asked before the first change with what it would take away; raises to refuse."""
+    preflight: Callable[[list[Sight]], None] = lambda sights: None
+    """Asked before the first change, with the first look, when something is to be created."""
+    deadline: float = math.inf
+    """When to stop waiting, in seconds since the epoch."""
+    begun: Look | None = None
+    """A look that others have begun a moment ago; the first look at everything goes on with it."""
     crew: Crew = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +89,12 @@ class Turn:
     changed: bool = False
     fresh: bool = False  # this run wrote the intent
     replaced: bool = False
-    refused: dict[Class, float] = field(default_factory=dict)
+    refused: dict[tuple[str, Class], float] = field(default_factory=dict)
+    """Since when a verb is being refused for a reason that time heals."""
+
+    def accepted(self, verb: str) -> None:
+        """Forget the refusals of a verb that has worked."""
+        self.refused = {key: since for key, since in self.refused.items() if key[0] != verb}
 
     def again(self, now: float) -> None:
         """Look again after a pause that grows, a little apart from everybody else."""
@@ -117,11 +131,11 @@ class Run:
                 self._advance()
                 if self.open:
                     self._receive(self._pause())
-        except HyperpodError:
-            self._last_words(LAST_WORDS * 10)
+        except HyperpodError as error:
+            self._last_words(LAST_WORDS * 10, error)
             raise
-        except BaseException:
-            self._last_words(LAST_WORDS)
+        except BaseException as error:
+            self._last_words(LAST_WORDS, error)
             raise
         finally:
             self.world.running = False
@@ -159,12 +173,16 @@ class Run:
         elif result.error is not None:
             raise result.error
         elif verb == "look":
+            turn.accepted(verb)
             turn.sight, turn.seen = self.judge(turn, result.value), self.now
         else:
             self.acted(turn, verb, result.value)
 
-    def _last_words(self, seconds: float) -> None:
-        """Wait a moment for the changes under way, so that the journal knows what came of them."""
+    def _last_words(self, seconds: float, error: BaseException) -> None:
+        """Wait a moment for the changes under way, so that the journal knows what came of them.
+
+        What cannot be written down is added to the error that we end with.
+        """
         deadline = self.now + seconds
         while self.now < deadline and any(
             t.at_work not in ("", "look", "holders") for t in self.turns.values()
@@ -173,7 +191,11 @@ class Run:
             if result is None or result.job is None:
                 return  # time is up, or told a second time
             if result.error is None and result.job.at_work == "create":
-                self._record(result.job.want, result.value, "created")
+                try:
+                    self._record(result.job.want, result.value, "created")
+                except Unwritable as problem:
+                    for note in problem.__notes__:
+                        error.add_note(note)
             result.job.at_work = ""
 
     # --- what a run is made of
@@ -242,7 +264,8 @@ class Run:
     def wait(self, turn: Turn, why: str) -> None:
         """Look again soon, unless patience is out: nothing anywhere has moved for too long."""
         self.say(turn, What.WAITING, why)
-        if self.now - max(turn.since, self.progress) > turn.want.patience:
+        patience_ends = max(turn.since, self.progress) + turn.want.patience
+        if self.now > min(patience_ends, self.world.deadline):
             self.say(turn, What.FAILED, why)
             raise Unfinished(f"{turn.want.key}: still waiting ({why or 'no reason given'})")
         turn.again(self.now)
@@ -268,14 +291,12 @@ class Run:
         # "exists" may answer a request that botocore had to repeat: then the thing is ours
         if verb == "create" and turn.fresh and kind is not Class.EXISTS and refused(error):
             self.manifest.forget(key)
-        if kind is Class.GONE and verb == "delete":
-            turn.again(self.now)
-            return
         patience = PATIENCE.get(kind) if kind else None
         words = words_of(error)
         if patience is not None:
-            first = turn.refused.setdefault(kind, self.now)  # type: ignore[arg-type]
-            if self.now - first <= patience:
+            assert kind
+            first = turn.refused.setdefault((verb, kind), self.now)
+            if self.now <= min(first + patience, self.world.deadline):
                 self.say(turn, What.WAITING, f"{kind}: {words}")
                 turn.again(self.now)
                 return
@@ -329,6 +350,14 @@ class Provide(Run):
         strangers = [s for s in sights if s.verdict is Verdict.FOREIGN]
         if strangers:
             raise foreign(strangers)
+        drifted = [s for s in sights if s.verdict is Verdict.DRIFTED]
+        if reasons := impossible(drifted, undeclared(self.turns, self.manifest)):
+            raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
+        lost = [line for s in drifted if s.live for line in s.want.loses(s.live, s.differs)]
+        if lost:
+            self.world.consent(lost)
+        if any(s.verdict is Verdict.ABSENT and s.want.recorded for s in sights):
+            self.world.preflight(sights)
         super().run()
 
     def may_begin(self, turn: Turn) -> bool:
@@ -360,9 +389,10 @@ class Provide(Run):
                 self.manifest.mark(want.key, "deleted")
                 self.submit(turn, "delete", lambda: want.delete(self.aws, live))
             case Verdict.FAILED:
-                self.say(turn, What.FAILED, live.why if live else "")
-                raise HyperpodError(
-                    f"{want.key} has failed: {live.why if live else ''}",
+                why = live.why if live else ""
+                self.say(turn, What.FAILED, why)
+                raise (Capacity if lacks_room(why) else HyperpodError)(
+                    f"{want.key} has failed: {why}",
                     "Remove the cause, then run the same command with --replace-failed.",
                 )
             case Verdict.TWINS:
@@ -383,7 +413,7 @@ class Provide(Run):
         turn.fresh = not (record and record.unsure)
         turn.changed = True
         token = "" if want.shared else self.manifest.intend(want, self.now)
-        if not turn.refused:
+        if not any(verb == "create" for verb, _ in turn.refused):
             self.say(turn, What.CREATING, f"usually {want.usual}" if want.usual else "")
         self.submit(turn, "create", lambda: want.create(self.aws, self.known, token))
 
@@ -396,7 +426,7 @@ class Provide(Run):
 
     def acted(self, turn: Turn, verb: str, value: Live | None) -> None:
         """Record a birth before anything else, then judge what the answer shows or look again."""
-        turn.refused.clear()
+        turn.accepted(verb)
         if verb == "create" and value is not None:
             self._record(turn.want, value, "created")
             turn.looks = 0
@@ -509,7 +539,7 @@ class Remove(Run):
             self.held[turn.want.key] = value
             self.wait(turn, f"held by {'; '.join(value)}" if value else str(Class.DEPENDENCY))
             return
-        turn.refused.clear()
+        turn.accepted(verb)
         turn.looks = 0
         turn.again(self.now)
 
@@ -538,6 +568,10 @@ class Remove(Run):
         self.end(turn)
 
     def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+        within = turn.want.within
+        if verb == "look" and within is not None and self._goes(within):
+            self._gone(turn, f"goes with {within.key}")  # whether it can be seen or not
+            return
         if verb == "holders":  # a courtesy: without it the wait goes on all the same
             turn.again(self.now)
             return
@@ -556,10 +590,20 @@ class Remove(Run):
 
 
 def look_at_all(run: Run) -> list[Sight]:
-    """One concurrent look at everything; each resource is judged once what it needs is judged."""
-    look = Look(run.aws)
+    """One concurrent look at everything; each resource is judged once what it needs is judged.
+
+    What cannot be seen yet counts as busy and is looked at again in its turn: helm's release, for
+    one, is behind an access entry that may not have been made.
+    """
+    return judge_all(run, *_look(run, [t for t in run.turns.values() if t.want.made]))
+
+
+def _look(run: Run, turns: Iterable[Turn]) -> tuple[dict[str, Sequence[Live]], dict[str, Sight]]:
+    """Find what there is of each, at once; and by key, what cannot be seen now."""
+    look, run.world.begun = run.world.begun or Look(run.aws), None
     found: dict[str, Sequence[Live]] = {}
-    looking = {t.want.key: t for t in run.turns.values() if t.want.made}
+    unseen: dict[str, Sight] = {}
+    looking = {turn.want.key: turn for turn in turns}
     while looking:
         for turn in looking.values():
             if not turn.at_work and turn.due <= run.now:
@@ -570,29 +614,38 @@ def look_at_all(run: Run) -> list[Sight]:
             continue
         if result.job is None:
             raise result.error or AssertionError("an empty interruption")
-        turn = result.job
+        turn, key = result.job, result.job.want.key
         turn.at_work = ""
-        if isinstance(result.error, Exception):
-            run._failed(turn, "look", result.error)
-        elif result.error is not None:
+        if not isinstance(result.error, Exception | None):
             raise result.error
+        if result.error is None:
+            found[key] = result.value
+        elif meaning(result.error) is Class.PROPAGATION:
+            nothing = Live("", state=State.BUSY, why=words_of(result.error))
+            unseen[key] = Sight(turn.want, Verdict.BUSY, nothing)
         else:
-            found[turn.want.key] = result.value
-            del looking[turn.want.key]
-    return judge_all(run, found)
+            run._failed(turn, "look", result.error)
+            continue
+        del looking[key]
+    return found, unseen
 
 
-def judge_all(run: Run, found: dict[str, Sequence[Live]]) -> list[Sight]:
+def judge_all(
+    run: Run, found: Mapping[str, Sequence[Live]], unseen: Mapping[str, Sight]
+) -> list[Sight]:
     """Judge in the order of dependence, so that ids can be compared."""
     seen: dict[str, Live] = {}
     known, sights = Known(seen), []
     for turn in run.turns.values():
-        if turn.want.key not in found:
+        key = turn.want.key
+        if key in unseen:
+            sights.append(unseen[key])
+        if key not in found:
             continue
-        sight = run.judged(turn.want, found[turn.want.key], known)
+        sight = run.judged(turn.want, found[key], known)
         turn.sight, turn.seen = sight, run.now
         if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
-            seen[turn.want.key] = sight.live
+            seen[key] = sight.live
         sights.append(sight)
     return sights
 
@@ -600,15 +653,41 @@ def judge_all(run: Run, found: dict[str, Sequence[Live]]) -> list[Sight]:
 def create(wants: Sequence[Resource], world: World) -> dict[str, Live]:
     """Make everything as declared and return what is live, by key.
 
+    What an earlier config declared and this one does not goes at the end.
+
     ``wants`` stand in an order in which everything comes after what it needs.  Raises Foreign
     before the first change if a name is taken; Unfinished, Denied, Capacity or HyperpodError
     when it has to stop.  Whatever was made is in the journal, and the same call continues.
     """
     run = Provide(wants, world)
     run.run()
+    if gone := undeclared(run.turns, world.manifest):
+        prune = Remove(gone, world, frozenset())
+        look_at_all(prune)
+        prune.run()
     if any(turn.changed for turn in run.turns.values()):
         run.manifest.save()  # the durations
     return run.lives
+
+
+def undeclared(declared: Container[str], manifest: Manifest) -> list[Resource]:
+    """Everything that create made once and that the config no longer asks for."""
+    return [
+        want
+        for key, want in manifest.remembered().items()
+        if key not in declared and manifest.records[key].origin == "created"
+    ]
+
+
+def impossible(drifted: Sequence[Sight], gone: Sequence[Resource]) -> list[str]:
+    """Say what AWS will not change, with the reason; nothing has been changed by then."""
+    reasons = [
+        f"{s.want.key}: {name} is {is_!r}, declared {declared!r}: {reason}"
+        for s in drifted
+        for name, (is_, declared) in s.differs.items()
+        if (reason := s.want.bars(name, s.differs))
+    ]
+    return reasons + [f"{want.key} is no longer declared: {want.lasts}" for want in gone if want.lasts]
 
 
 def rebuild(wants: Sequence[Resource], world: World) -> list[Sight]:
@@ -616,7 +695,9 @@ def rebuild(wants: Sequence[Resource], world: World) -> list[Sight]:
     run = Run(wants, world)
     found = []
     for sight in look_at_all(run):
-        if sight.live and sight.verdict is not Verdict.FOREIGN and sight.want.recorded:
+        if sight.verdict is Verdict.FOREIGN or not sight.want.recorded:
+            continue
+        if sight.live and sight.live.id:
             state = "ready" if sight.verdict is Verdict.MATCHES else "created"
             run._record(sight.want, sight.live, state)
             found.append(sight)
@@ -659,25 +740,14 @@ def doomed(
 
 def remaining(wants: Sequence[Resource], world: World, kept: frozenset[str]) -> dict[str, str]:
     """Ask AWS again what is left of us; by key, its id.  Empty is the proof of a delete."""
-    run = Run([want for want in wants if not want.awaited], world)
-    look = Look(world.aws)
-    left: dict[str, str] = {}
-    for turn in run.turns.values():
-        want = turn.want
-        if want.key in kept or want.shared or want.key in world.manifest.adopted:
-            continue
-        run.submit(turn, "look", partial(want.find, look))
-    while any(t.at_work for t in run.turns.values()):
-        result = world.crew.wait(10.0)
-        if result is None:
-            continue
-        if result.error is not None:
-            raise result.error
-        result.job.at_work = ""
-        want = result.job.want
-        ours = [x for x in result.value if x.owner in (world.aws.lineage, None)]
-        if ours and not (want.made and all(x.owner is None for x in ours)):
-            left[want.key] = ", ".join(x.id for x in ours)
+    stays = kept | world.manifest.adopted.keys()
+    run = Run([w for w in wants if not (w.awaited or w.shared or w.key in stays)], world)
+    found, unseen = _look(run, run.turns.values())
+    left = {key: sight.live.why for key, sight in unseen.items() if sight.live}
+    for key, lives in found.items():
+        ours = [x for x in lives if x.owner in (world.aws.lineage, None)]
+        if ours and not (run.turns[key].want.made and all(x.owner is None for x in ours)):
+            left[key] = ", ".join(x.id for x in ours)
     return left
 
 

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,13 @@ class Manifest:
     def intend(self, want: Resource, now: float) -> str:
         """Write down that we are about to make it, before the call; return the birth's token.
 
-        A birth that was intended before and is still unresolved keeps its token and its time.
+        A birth that was intended before and is still unresolved keeps its token.  Its time is the
+        last one at which it may have happened, for that is what the wait for it counts from.
         """
         known = self.records.get(want.key)
         packed = pack(want)
         if known and known.unsure and known.want == packed:
+            self._put(want.key, replace(known, since=now))
             return known.token
         seed = "|".join(
             [self.account, self.region, self.lineage, want.key, repr(packed), repr(now)]
@@ -165,13 +167,13 @@ class Manifest:
             "region": self.region,
             "lineage": self.lineage,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "resources": {key: asdict(record) for key, record in self.records.items()},
+            "resources": {key: vars(record) for key, record in self.records.items()},
             "durations": self.durations,
             "config": self.config,
         }
         try:
             self._back_up(self.serial - 1)
-            write_durably(self.path, json.dumps(document, indent=1) + "\n")
+            write_durably(self.path, spelled(document))
         except OSError as error:
             self.serial -= 1
             raise Unwritable(f"cannot write the manifest {self.path}: {error.strerror}") from error
@@ -188,9 +190,28 @@ class Manifest:
             old.unlink(missing_ok=True)
 
 
+def spelled(document: Mapping[str, Any]) -> str:
+    """Write JSON with a line for each entry of the first two levels.
+
+    As readable as an indented one, and ten times as fast: json indents in Python, not in C.
+    """
+    rows = []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            text = f"{{\n{inner}\n }}"
+        else:
+            text = json.dumps(value)
+        rows.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
 def write_durably(path: Path, text: str) -> None:
-    """Replace a file's content so that a crash leaves the old or the new one; mode 0600."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace a file's content so that a crash leaves the old or the new one; mode 0600.
+
+    There is one writer at a time, so the draft has one name: a crash's is overwritten.
+    """
+    draft = path.with_name(f".{path.name}.tmp")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as out:
@@ -321,6 +342,8 @@ def pack(want: Resource) -> dict[str, Any]:
             return [plain(each) for each in value]
         if isinstance(value, Mapping):
             return {key: plain(each) for key, each in value.items()}
+        if is_dataclass(value) and not isinstance(value, type):
+            return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
         return str(value) if isinstance(value, Path) else value
 
     return {each.name: plain(getattr(want, each.name)) for each in fields(want)}

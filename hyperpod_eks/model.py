@@ -144,6 +144,47 @@ def violations(name: str, operation: str, params: Mapping[str, object]) -> list[
     return [f"{path}: {text}" for path, text in _faults(model, top, params, "", operation)]
 
 
+def spell(name: str, path: str, value: object) -> tuple[Any, list[str]]:
+    """Write a setting in AWS's words: ``{"drain_policy": …}`` becomes ``{"DrainPolicy": …}``.
+
+    `value` is what the member at `path` shall be, its members in snake_case; the keys of maps
+    (labels) are data and stay. Returns the value, and a line for each name that AWS does not have;
+    whatever has another type than AWS wants is left as it is, for `faults` to find.
+    """
+    found: list[str] = []
+    return _spell(service(name)["shapes"], shape(name, path), value, found), found
+
+
+def snake(member: str) -> str:
+    """Spell a member's name as the configuration does.
+
+    >>> [snake(name) for name in ("VolumeSizeInGB", "FSxLustreConfig", "SourceS3Uri", "SizeInGiB")]
+    ['volume_size_in_gb', 'fsx_lustre_config', 'source_s3_uri', 'size_in_gib']
+    """
+    for written, plain in (("GiB", "Gib"), ("FSx", "Fsx")):
+        member = member.replace(written, plain)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", member).lower()
+
+
+def _spell(shapes: Shape, here: Shape, value: object, found: list[str]) -> Any:
+    kind = here["type"]
+    if kind == "structure" and isinstance(value, Mapping):
+        names = {snake(member): member for member in here.get("members", {})}
+        spelled = {}
+        for key, entry in value.items():
+            if key in names:
+                inner = shapes[here["members"][names[key]]["shape"]]
+                spelled[names[key]] = _spell(shapes, inner, entry, found)
+            else:
+                near = nearest(str(key), tuple(names))
+                fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+                found.append(f"{key} is not a setting here; {fix}")
+        return spelled
+    if kind == "list" and isinstance(value, list | tuple):
+        return [_spell(shapes, shapes[here["member"]["shape"]], one, found) for one in value]
+    return value
+
+
 def nearest(value: str, options: tuple[str, ...]) -> list[str]:
     """Return up to three options that `value` was probably meant to be, best first.
 

@@ -87,6 +87,10 @@ class Resource(ABC):
     """The account has one for all clusters: never ours, never deleted."""
     awaited: ClassVar[bool] = False
     """It comes and goes with others by itself; we only wait for it."""
+    fixed: ClassVar[Mapping[str, str]] = {}
+    """Fields that AWS does not change in place, each with the reason."""
+    lasts: ClassVar[str] = ""
+    """Why it cannot go while the cluster stays; empty where it can."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -144,10 +148,17 @@ class Resource(ABC):
         """Make it as declared; return it if the answers prove that it is, None to look again."""
         raise Immovable(self)
 
+    def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
+        """Say why ``settle`` cannot change a field, of all that differ; empty where it can."""
+        return self.fixed.get(name, "")
+
+    def loses(self, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+        """Say what nodes or data making it as declared would take away, a line each."""
+        return []
+
     @abstractmethod
     def delete(self, aws: Aws, live: Live) -> None:
         """Take it away, or begin to."""
-
 
     def holders(self, look: Look, live: Live) -> list[str]:
         """Name what keeps AWS from deleting it, each with the command that frees it."""
@@ -204,6 +215,7 @@ def judge(
     if not ours:
         foreign = lives[0] if lives and want.named else None
         return Sight(want, Verdict.FOREIGN if foreign else Verdict.ABSENT, foreign)
+    ours = [x for x in ours if x.state is not State.LEAVING] or ours
     if len(ours) > 1:
         return Sight(want, Verdict.TWINS, ours[0], twins=tuple(sorted(ours, key=lambda x: x.id)))
     live = ours[0]

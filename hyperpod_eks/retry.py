@@ -19,10 +19,10 @@ class Class(StrEnum):
     PROPAGATION = "waiting for AWS to see a new role or permission"
     BUSY = "waiting for another operation to end"
     DEPENDENCY = "something still uses it"
-    NOT_FOUND_YET = "waiting for AWS to see a new resource"
+    NOT_FOUND_YET = "AWS does not see it yet, or no longer; looking again"
     EXISTS = "it seems to exist already; looking again"
     UNKNOWN = "the answer was lost; looking again"
-    GONE = "it is gone"
+    GONE = "it seems to be gone; looking again"
     CAPACITY = "no capacity or quota"
     EXPIRED = "credentials expired"
     DENIED = "not allowed"
@@ -35,6 +35,7 @@ PATIENCE: dict[Class, float] = {
     Class.DEPENDENCY: 1200,
     Class.NOT_FOUND_YET: 300,
     Class.EXISTS: 120,
+    Class.GONE: 300,
     Class.UNKNOWN: 300,
 }
 """Seconds that each class is waited out, counted from its first error on one resource."""
@@ -134,6 +135,12 @@ TABLE: tuple[Rule, ...] = (
         "|404",
         operation="Delete.*|Detach.*|Release.*|Revoke.*|Disassociate.*",
     ),
+    # a look of two questions, between which it came or went
+    Rule(
+        Class.NOT_FOUND_YET,
+        r".*NotFound(Exception)?|NoSuch.*|404",
+        operation="Describe.*|List.*|Get.*|Head.*",
+    ),
     # a create that cannot see what was made a moment ago
     Rule(Class.NOT_FOUND_YET, r".*\.NotFound|NatGatewayNotFound|InvalidGatewayID.*", "ec2"),
     Rule(Class.NOT_FOUND_YET, "Gateway.NotAttached", "ec2", "Create.*"),
@@ -181,3 +188,14 @@ def classify(service: str, operation: str, code: str, message: str, status: int)
         ):
             return rule.to
     return Class.UNKNOWN if status >= 500 else None
+
+
+def lacks_room(words: str) -> bool:
+    """Tell from AWS's words for a failure whether capacity or quota is what was missing.
+
+    >>> lacks_room("We currently do not have sufficient capacity for ml.p5.48xlarge")
+    True
+    >>> lacks_room("Lifecycle scripts did not run successfully")
+    False
+    """
+    return bool(re.search(r"(?i)\bcapacity\b|\bquota|limit ?exceeded|service limit", words))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperpod_eks.aws import CLUSTER, LABEL, Aws, Identity, absent, tag
-from hyperpod_eks.config import Config, ZoneSubnets, subnets
+from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
+from hyperpod_eks.config import (
+    Config,
+    InstanceGroup,
+    RestrictedInstanceGroup,
+    ZoneSubnets,
+    subnets,
+)
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.versions import choose_version
 
 PRIVATE_SUBNET = "private-subnet-"
+NODE_SUBNET = "node-subnet-"
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Site:
     offered: dict[str, frozenset[str]]
     kubernetes_version: str
     warnings: tuple[str, ...] = ()
+    plans: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By ARN, what the training plans of the groups hold: status, zone, type, total, free."""
     adopted: Mapping[str, str] = field(default_factory=dict)
     """Ids of existing resources that take the place of ours, by key."""
 
@@ -54,6 +63,16 @@ class Site:
         return self.adopted.get("eks/cluster") or self.name
 
     @property
+    def private_is_theirs(self) -> bool:
+        """Whether every private subnet is somebody's, with routes of its own."""
+        return all(f"network/{PRIVATE_SUBNET}{zone}" in self.adopted for zone in self.zones)
+
+    @property
+    def eks_is_theirs(self) -> bool:
+        """Whether the EKS cluster is somebody's."""
+        return "eks/cluster" in self.adopted
+
+    @property
     def plan(self) -> tuple[ZoneSubnets, ...]:
         """How the VPC's addresses are divided among the zones."""
         return subnets(self.config.network.cidr, self.zones)
@@ -76,6 +95,15 @@ class Site:
         """Spell the ARN of an EKS access policy."""
         return f"arn:{self.identity.partition}:eks::aws:cluster-access-policy/{name}"
 
+    def homes(self, group: InstanceGroup | RestrictedInstanceGroup) -> tuple[str, ...]:
+        """Choose the zones of a group: its own, its training plan's, or one that has its types."""
+        if group.availability_zone_ids:
+            return group.availability_zone_ids
+        planned = self.plans.get(group.training_plan_arn or "", {}).get("zone", "")
+        if planned in self.zones:
+            return (planned,)
+        return (self.zone_for(group.instance_types[0]),)
+
     def zone_for(self, instance_type: str) -> str:
         """Choose the zone of an instance group: the first that offers its type."""
         kind = instance_type.removeprefix("ml.")
@@ -88,7 +116,7 @@ def fit(name: str, length: int) -> str:
     >>> fit("demo-eks", 64)
     'demo-eks'
     >>> fit("a" * 70, 64)
-    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a9b3f1'
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-6bd5e5'
     """
     if len(name) <= length:
         return name
@@ -105,19 +133,31 @@ def lineage(identity: Identity, cluster: str) -> str:
     return hashlib.sha256(seed.encode()).hexdigest()[:16]
 
 
-def survey(aws: Aws, config: Config) -> Site:
+def survey(
+    aws: Aws,
+    config: Config,
+    look: Look | None = None,
+    beside: Sequence[Callable[[Look], object]] = (),
+) -> Site:
     """Ask AWS, all at once, who we are and which zones fit the instance groups.
 
     Signs ``aws`` with the lineage.  Zones that already hold this cluster's private subnets win
-    over a new choice.  Raises Usage when the account or the zones are not what the config says.
+    over a new choice.  ``beside`` are questions whose answers ``look`` shall have for whoever
+    comes next; one that fails is left to them.  Raises Usage when the account or the zones are
+    not what the config says.
     """
-    types = sorted({g.instance_type.removeprefix("ml.") for g in config.instance_groups})
-    with ThreadPoolExecutor(5) as pool:
+    view = look or Look(aws)
+    aws.warm()
+    types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
+    with ThreadPoolExecutor(8) as pool:
         identity = pool.submit(lambda: aws.identity)
         zones = pool.submit(_available_zones, aws)
         offered = pool.submit(_offerings, aws, types)
-        taken = pool.submit(_taken_zones, aws)
+        taken = pool.submit(_taken_zones, view)
         version = pool.submit(_kubernetes_version, aws, config)
+        plans = pool.submit(_training_plans, aws, config)
+        for question in beside:
+            pool.submit(question, view)
         who = identity.result()
         aws.lineage = lineage(who, config.name)
         if config.account and config.account != who.account:
@@ -127,9 +167,74 @@ def survey(aws: Aws, config: Config) -> Site:
                 "Use the right profile (--profile), or correct the config.",
             )
         chosen = _choose_zones(
-            config, zones.result(), offered.result(), taken.result(), types, who.region
+            config,
+            zones.result(),
+            offered.result(),
+            taken.result(),
+            types,
+            who.region,
+            _adopted_zones(aws, config),
         )
-        return Site(config, who, chosen, offered.result(), *version.result(), adopted=aws.adopted)
+        return Site(
+            config,
+            who,
+            chosen,
+            offered.result(),
+            *version.result(),
+            plans=plans.result(),
+            adopted=aws.adopted,
+        )
+
+
+def _training_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:
+    """Describe the training plans that groups name; one that is not there has no entry."""
+    found = {}
+    for arn in sorted({g.training_plan_arn for g in config.groups if g.training_plan_arn}):
+        with absent("ResourceNotFound"):
+            plan: Any = aws.sagemaker.describe_training_plan(TrainingPlanName=arn.rpartition("/")[2])
+            summary = plan.get("ReservedCapacitySummaries", [{}])[0]
+            found[arn] = {
+                "status": plan["Status"],
+                "zone": summary.get("AvailabilityZoneId", ""),
+                "type": summary.get("InstanceType", ""),
+                "total": plan.get("TotalInstanceCount", 0),
+                "free": plan.get("AvailableInstanceCount", 0),
+            }
+    return found
+
+
+def check_plans(site: Site, aws: Aws) -> None:
+    """Raise Usage for training plans that cannot give what the groups ask for.
+
+    A plan's free capacity is beside the nodes that each group has already.
+    """
+    if not any(group.training_plan_arn for group in site.config.groups):
+        return
+    running: dict[str, int] = {}
+    with absent("ResourceNotFound"):
+        found = aws.sagemaker.describe_cluster(ClusterName=site.name)
+        running = {g["InstanceGroupName"]: g.get("CurrentCount", 0) for g in found["InstanceGroups"]}
+    wrong = []
+    for group in site.config.groups:
+        if not (arn := group.training_plan_arn):
+            continue
+        at, plan = f"{group.name}: training plan {arn.rpartition('/')[2]}", site.plans.get(arn)
+        if plan is None:
+            wrong.append(f"{at} does not exist in {site.region}")
+        elif plan["status"] != "Active" and not running.get(group.name):
+            wrong.append(f"{at} is {plan['status']}, not Active")
+        elif plan["type"] != group.instance_types[0]:
+            wrong.append(f"{at} is for {plan['type']}, not for {group.instance_types[0]}")
+        elif plan["zone"] and site.homes(group) != (plan["zone"],):
+            zones = ", ".join(site.homes(group))
+            wrong.append(f"{at} is in {plan['zone']}, the group in {zones}")
+        elif group.instance_count > plan["free"] + running.get(group.name, 0):
+            wrong.append(
+                f"{at} has {plan['free']} of {plan['total']} instances free; "
+                f"{group.instance_count} are asked for"
+            )
+    if wrong:
+        raise Usage("\n".join(wrong), "Correct the group, or buy another plan.")
 
 
 def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]:
@@ -188,12 +293,20 @@ def _offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
     return {zone: frozenset(kinds) for zone, kinds in offered.items()}
 
 
-def _taken_zones(aws: Aws) -> list[str]:
-    found: list[Any] = aws.ec2.describe_subnets(
-        Filters=[{"Name": f"tag:{CLUSTER}", "Values": [aws.cluster]}]
-    )["Subnets"]
+def _taken_zones(look: Look) -> list[str]:
+    found = look.signed("describe_subnets", "Subnets")
     labels = sorted(tag(each["Tags"], LABEL) or "" for each in found)
     return [x.removeprefix(PRIVATE_SUBNET) for x in labels if x.startswith(PRIVATE_SUBNET)]
+
+
+def _adopted_zones(aws: Aws, config: Config) -> tuple[str, ...]:
+    """Zones of the private subnets that are somebody's, in the order of the configuration."""
+    prefix = f"network/{PRIVATE_SUBNET}"
+    zones = {id_: key[len(prefix) :] for key, id_ in aws.adopted.items() if key.startswith(prefix)}
+    order = config.existing.private_subnets
+    if len(zones) < 2:  # one alone takes its place among ours
+        return ()
+    return tuple(zones[each] for each in sorted(zones, key=lambda x: order.index(x) if x in order else 0))
 
 
 def _choose_zones(
@@ -203,9 +316,10 @@ def _choose_zones(
     taken: list[str],
     types: list[str],
     region: str,
+    theirs: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """Two zones, the ones that offer most of the wanted types first; EKS needs two."""
-    wanted = config.network.availability_zone_ids
+    wanted = theirs or config.network.availability_zone_ids
     unknown = [zone for zone in wanted if zone not in available]
     if unknown:
         raise Usage(
@@ -215,7 +329,7 @@ def _choose_zones(
         )
     for kind in types:
         homes = [zone for zone in wanted or available if kind in offered.get(zone, ())]
-        if not homes:
+        if not homes:  # of several types, too, each must be to be had
             elsewhere = sorted(zone for zone, kinds in offered.items() if kind in kinds)
             raise Usage(
                 f"instance_groups: ml.{kind} is not offered in {', '.join(wanted) or region}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+from hyperpod_eks.aws import Look
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
@@ -18,7 +20,7 @@ def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:
     time.
     """
     net = network.step(site)
-    subnets = tuple(net.private.values())
+    subnets = tuple({s.key: s for s in (*net.private.values(), *net.nodes.values())}.values())
     roles = iam.step(site, net.vpc, subnets, net.security_group)
     scripts = s3.step(site)
     left = leftovers.step(site, net, (roles.cluster, roles.execution))
@@ -28,6 +30,29 @@ def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
     nodes = hyperpod.step(site, roles, net, scripts, control.cluster, (chart, *cni, *left))
     return list(in_order([*control.access, *extras, nodes]))
+
+
+LISTS = {
+    "describe_vpcs": "Vpcs",
+    "describe_internet_gateways": "InternetGateways",
+    "describe_addresses": "Addresses",
+    "describe_nat_gateways": "NatGateways",
+    "describe_route_tables": "RouteTables",
+    "describe_vpc_endpoints": "VpcEndpoints",
+    "describe_security_groups": "SecurityGroups",
+}
+
+
+def ahead(control: str, name: str) -> Sequence[Callable[[Look], object]]:
+    """Questions of the first look that can be asked before the stack is declared.
+
+    ``control`` names the EKS cluster, ``name`` the HyperPod cluster.
+    """
+    return [
+        partial(eks.describe, name=control),
+        partial(hyperpod.describe, name=name),
+        *(partial(Look.signed, method=method, key=key) for method, key in LISTS.items()),
+    ]
 
 
 def in_order(goals: list[Resource]) -> Iterator[Resource]:

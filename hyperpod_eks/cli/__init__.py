@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from hyperpod_eks import __version__
 from hyperpod_eks.cli.local import local as local_group
+from hyperpod_eks.cli.options import (
+    account,
+    declared,
+    detailed,
+    lock_timeout,
+    named,
+    progress,
+    shared,
+    skip,
+    speaking,
+    timeout,
+)
+from hyperpod_eks.cli.speech import Speech, speech
 from hyperpod_eks.errors import Exit, HyperpodError
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EXAMPLES = """
 \b
@@ -37,95 +48,179 @@ def main() -> None:
     """Create, look at and delete a SageMaker HyperPod cluster orchestrated by Amazon EKS."""
 
 
-def shared(command: F) -> F:
-    """Add the options that create, status and delete share."""
-    for option in reversed(
-        [
-            click.argument("name", required=False),
-            click.option(
-                "-f", "--file", metavar="FILE", help="Config file; - reads standard input."
-            ),
-            click.option("--local", is_flag=True, help="Use the embedded stack instead of AWS."),
-            click.option("--region", help="AWS region."),
-            click.option("--profile", help="Profile of the AWS configuration."),
-            click.option(
-                "--manifest",
-                type=click.Path(path_type=Path),
-                help="Where the state is kept.  [default: ./NAME.hyperpod-eks.json]",
-            ),
-            click.option(
-                "-o",
-                "--output",
-                type=click.Choice(["text", "json"]),
-                default="text",
-                envvar="HYPERPOD_EKS_OUTPUT",
-                show_default=True,
-                help="Form of the document on stdout.",
-            ),
-            click.option(
-                "--parallelism",
-                type=click.IntRange(1, 64),
-                default=8,
-                show_default=True,
-                help="Calls to AWS at the same time.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-progress = click.option(
-    "--progress",
-    type=click.Choice(["auto", "live", "plain", "none"]),
-    default="auto",
-    show_default=True,
-    help="How to tell what happens, on stderr.",
-)
-lock_timeout = click.option(
-    "--lock-timeout",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Wait for another run on the same manifest.",
-)
-
-
 @main.command(epilog="Exit codes and the JSON document: docs/pipelines.md")
 @shared
 @progress
 @lock_timeout
-@click.option("--kubernetes-version", metavar="1.N", help="Kubernetes version of a new cluster.")
-@click.option(
-    "--chart",
-    metavar="PATH",
-    help="HyperPod Helm chart, or a checkout that has it, instead of the pinned download.",
-)
-@click.option("--lifecycle", metavar="PATH", help="Folder of lifecycle scripts.")
+@timeout
+@declared
+@skip
 @click.option("--helm", metavar="PATH", help="The helm program.  [default: helm on PATH]")
 @click.option(
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
-def create(**options: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done, as `plan` does.")
+@detailed
+def create(dry_run: bool, detailed_exitcode: bool, **options: Any) -> int:
     """Make the cluster NAME, or what is missing of it; run again, it continues.
 
     With no config file it is the minimal cluster: two ml.m5.2xlarge with 500 GB each.  Without
     -f, a cluster that exists keeps the config of its last create.
     """
-    _tell("create", options)
+    if dry_run:
+        return _tell("plan", options | {"detailed_exitcode": detailed_exitcode}, "plan")
+    if detailed_exitcode:
+        raise click.UsageError("--detailed-exitcode goes with --dry-run")
+    return _tell("create", options)
 
 
 @main.command()
 @shared
-def status(**options: Any) -> None:
+@declared
+@click.option("--replace-failed", is_flag=True, help="Plan for a create with this option.")
+@detailed
+def plan(**options: Any) -> int:
+    """Tell what `create` would do with each resource of the cluster NAME, and what it costs.
+
+    Nothing is changed and nothing is written.  The actions: create, change (with the fields that
+    differ), keep, adopt, wait, refuse (where create would stop).
+    """
+    return _tell("plan", options, "plan")
+
+
+@main.command()
+@shared
+@declared
+@skip
+@click.option("--helm", metavar="PATH", help="The helm program.  [default: helm on PATH]")
+def preflight(**options: Any) -> int:
+    """Find everything at once that would make `create` of the cluster NAME fail.
+
+    Nothing is changed.  Exit code 3 when there is an error; warnings and infos leave it at 0.
+    `create` begins with the same checks.
+    """
+    return _tell("preflight", options, "preflight")
+
+
+@main.command()
+@shared
+@click.option("--offline", is_flag=True, help="What the manifest says; AWS is not asked.")
+def status(offline: bool, **options: Any) -> int:
     """Show the cluster NAME: resources, health, nodes, and what differs from its declaration."""
-    _tell("status", options)
+    return _tell("offline", options, "outputs") if offline else _tell("status", options)
+
+
+@main.command()
+@named
+@click.argument("key", required=False)
+@speaking
+def outputs(**options: Any) -> int:
+    """Print values of the cluster NAME for scripts: all of them, or that of KEY.
+
+    They come from the manifest; AWS is not asked.  With -o env they are assignments, safe for eval.
+    """
+    return _tell("outputs", options, "outputs")
+
+
+@main.command()
+@named
+@account
+@click.option(
+    "--kubeconfig",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Merge into this file.  [default: $KUBECONFIG, else a new one, ./NAME.kubeconfig]",
+)
+@click.option("--stdout", is_flag=True, help="Print it instead.")
+@speaking
+def kubeconfig(**options: Any) -> int:
+    """Write a kubeconfig for the cluster NAME, with which kubectl and helm get in.
+
+    Like `aws eks update-kubeconfig`: entries are called after the cluster's ARN and others in the
+    file stay; the file is for your eyes only.  `delete` removes what this wrote into
+    ./NAME.kubeconfig or $KUBECONFIG.
+    """
+    return _tell("kubeconfig", options, "kubeconfig")
+
+
+@main.command()
+@click.argument("name")
+@account
+@speaking
+def token(**options: Any) -> int:
+    """Print a token for the EKS cluster NAME, as kubectl wants it from an exec plugin."""
+    return _tell("token", options, "kubeconfig")
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("-f", "--file", metavar="FILE", help="Where to; - is stdout.  [default: ./NAME.yaml]")
+@click.option("--region", help="AWS region.")
+@click.option("--instance-type", metavar="ml.TYPE", help="Type of the nodes.")
+@click.option("--instance-count", type=click.IntRange(0), metavar="N", help="How many nodes.")
+@click.option("--kubernetes-version", metavar="1.N", help="Kubernetes version.")
+@click.option(
+    "--nat",
+    type=click.Choice(["single", "per-az"]),
+    default="single",
+    show_default=True,
+    help="One NAT gateway, or one in each zone.",
+)
+@speaking
+def init(**options: Any) -> int:
+    """Write a config file to start from, with a word about each setting.
+
+    On a terminal it asks for what no option says.  A file that exists is not touched.
+    """
+    return _tell("init", options, "init")
+
+
+@main.command()
+@click.option("-f", "--file", required=True, metavar="FILE", help="Config file; - reads stdin.")
+@click.option("--name", help="Name of the cluster, instead of the file's.")
+@click.option("--region", help="AWS region, instead of the file's.")
+@declared
+@speaking
+def validate(**options: Any) -> int:
+    """Check a config file, and the folders that it names; neither AWS nor the network is asked."""
+    return _tell("validate", options, "info")
+
+
+@main.command()
+@click.option(
+    "--document",
+    "kind",
+    metavar="KIND",
+    default="config",
+    help="A document's instead of the config's: result, status, plan, outputs, ...",
+)
+@speaking
+def schema(**options: Any) -> int:
+    """Print the JSON Schema of the config file, or of a document that a command prints."""
+    return _tell("schema", options, "info")
+
+
+@main.command()
+@speaking
+def version(**options: Any) -> int:
+    """Print the version, and the versions of what it stands on."""
+    return _tell("version", options, "info")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete our words: eval "$(hyperpod-eks completion bash)"."""
+    from hyperpod_eks.cli import info  # noqa: PLC0415
+
+    click.echo(info.completion(shell, main))
 
 
 @main.command()
 @shared
 @progress
 @lock_timeout
+@timeout
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--keep",
@@ -134,9 +229,9 @@ def status(**options: Any) -> None:
     help="Leave standing: bucket, logs, network.",
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would go and what would stay.")
-def delete(**options: Any) -> None:
+def delete(**options: Any) -> int:
     """Take the cluster NAME away, with everything that create made, and prove that it is gone."""
-    _tell("delete", options)
+    return _tell("delete", options)
 
 
 @main.command()
@@ -150,7 +245,7 @@ def delete(**options: Any) -> None:
     help="Use this existing resource in place of one that create would make.",
 )
 @click.option("--rebuild", is_flag=True, help="Make a lost or broken manifest anew.")
-def adopt(**options: Any) -> None:
+def adopt(**options: Any) -> int:
     """Put existing resources into the manifest of the cluster NAME.
 
     What is adopted by id is used as it is: never changed, never deleted.  Keys: network/vpc,
@@ -160,13 +255,11 @@ def adopt(**options: Any) -> None:
     --rebuild finds what create made by names and tags and writes a new manifest; a broken one is
     kept beside it.
     """
-    _tell("adopt", options)
+    return _tell("adopt", options)
 
 
 @main.command()
-@click.option("--local", is_flag=True, help="Use the embedded stack instead of AWS.")
-@click.option("--region", help="AWS region.")
-@click.option("--profile", help="Profile of the AWS configuration.")
+@account
 @click.option(
     "--manifest",
     "manifests",
@@ -174,92 +267,71 @@ def adopt(**options: Any) -> None:
     type=click.Path(path_type=Path),
     help="Manifest of a cluster that is known.  [default: *.hyperpod-eks.json here]",
 )
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def orphans(output: str, **options: Any) -> None:
+@speaking
+def orphans(**options: Any) -> int:
     """List what carries our tags and stands in no manifest.  Nothing is changed."""
-    from hyperpod_eks.cli import commands  # noqa: PLC0415
-
-    _print(output, commands.orphans(**options))
+    return _tell("orphans", options)
 
 
 main.add_command(local_group)
 
 
-def _tell(verb: str, options: dict[str, Any]) -> None:
-    """Run a command while its progress is told, then print its document.
+def _tell(verb: str, options: dict[str, Any], module: str = "commands") -> int:
+    """Run a command while its progress is told, then print its document; return the exit code.
 
-    The first line is out before anything heavy is imported.
+    ``hyperpod_eks.cli.MODULE`` has a function of the command's name, which gets the report and the
+    options and returns the document, and ``text``, which writes such a document for people.
     """
-    from hyperpod_eks import progress  # noqa: PLC0415
-
-    kind, output = options.pop("progress", "none"), options.pop("output")
-    options.setdefault("lock_timeout", 0.0)
-    title = f"hyperpod-eks {verb} {options['name'] or options['file'] or ''}".rstrip()
-    with progress.choose(sys.stderr, os.environ, kind, title) as report:
-        from hyperpod_eks.cli import commands  # noqa: PLC0415
-
-        document = getattr(commands, verb)(report, **options)
-    _print(output, document)
-
-
-def _print(output: str, document: dict[str, Any]) -> None:
-    from hyperpod_eks.cli import commands  # noqa: PLC0415
-
-    click.echo(json.dumps(document, indent=2) if output == "json" else commands.text(document))
+    voice = speech()
+    with voice.telling(verb, options) as report:
+        chosen = import_module(f"hyperpod_eks.cli.{module}")
+        document = getattr(chosen, verb)(report, **options)
+    return voice.say(document, chosen.text)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; every error ends as words on stderr.
 
-    In JSON mode the error is a document on stdout as well.
+    For whoever wants JSON or YAML the error is a document on stdout as well.
     """
+    voice = Speech(arguments)
+    try:
+        return _run(voice)
+    finally:
+        voice.close()
+
+
+def _run(voice: Speech) -> int:
     from hyperpod_eks.cli.stop import Interrupted  # noqa: PLC0415
 
     try:
-        left = main.main(list(arguments), prog_name="hyperpod-eks", standalone_mode=False)
+        left = main.main(
+            list(voice.words), prog_name="hyperpod-eks", standalone_mode=False, obj=voice
+        )
         return left if isinstance(left, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.Abort:
-        click.echo("aborted", err=True)
-        return Exit.USAGE
+        return voice.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
     except click.ClickException as error:
-        error.show()
-        return Exit.USAGE
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx:
+            hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
+        return voice.fail(Exit.USAGE, error.format_message(), hint, "Usage")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except Interrupted as stop:
-        return _fail(arguments, stop.code, str(stop), stop.hint, type(stop).__name__)
+        return voice.fail(stop.code, str(stop), stop.hint, type(stop).__name__)
     except HyperpodError as error:
         notes = getattr(error, "__notes__", [])
         message = "\n".join([str(error), *notes])
-        return _fail(arguments, error.exit, message, error.hint, type(error).__name__)
+        return voice.fail(error.exit, message, error.hint, type(error).__name__, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
-        return _unforeseen(arguments, error)
+        return _unforeseen(voice, error)
 
 
-def _fail(arguments: Sequence[str], code: int, message: str, hint: str, kind: str) -> int:
-    click.echo(f"error: {message}", err=True)
-    if hint:
-        click.echo(hint, err=True)
-    if _wants_json(arguments):
-        document = {
-            "schema": "hyperpod-eks/result/v1",
-            "ok": False,
-            "exit_code": int(code),
-            "error": {"class": kind, "message": message, "hint": hint},
-        }
-        click.echo(json.dumps(document))
-    return int(code)
-
-
-def _wants_json(arguments: Sequence[str]) -> bool:
-    given = [*arguments, os.environ.get("HYPERPOD_EKS_OUTPUT", "")]
-    return any(x in ("json", "-ojson", "--output=json") for x in given)
-
-
-def _unforeseen(arguments: Sequence[str], error: Exception) -> int:
+def _unforeseen(voice: Speech, error: Exception) -> int:
     """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
@@ -269,13 +341,11 @@ def _unforeseen(arguments: Sequence[str], error: Exception) -> int:
     kind = meaning(error)
     if kind in (Class.EXPIRED, Class.DENIED):
         hint = "Nothing is lost: renew or correct the credentials and run the same command again."
-        return _fail(arguments, Exit.DENIED, str(error), hint, "Denied")
+        return voice.fail(Exit.DENIED, str(error), hint, "Denied", error)
     if isinstance(error, BotoCoreError | ClientError):
-        return _fail(arguments, Exit.FAILED, str(error), "Run the same command again.", "Aws")
-    log = Path(os.environ.get("TMPDIR", "/tmp")) / f"hyperpod-eks-{os.getpid()}.log"  # noqa: S108
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        traceback.print_exception(error, file=out)
+        return voice.fail(Exit.FAILED, str(error), "Run the same command again.", "Aws", error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    hint = f"This is a bug of hyperpod-eks; please report it with {log}."
-    return _fail(arguments, Exit.BUG, f"{type(error).__name__}: {error}{notes}", hint, "Bug")
+    if not (voice.log and voice.log.path):
+        traceback.print_exception(error)
+    hint = "This is a bug of hyperpod-eks; please report it with what stands in the log."
+    return voice.fail(Exit.BUG, f"{type(error).__name__}: {error}{notes}", hint, "Bug", error)

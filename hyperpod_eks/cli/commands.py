@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
@@ -19,40 +20,51 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import engine, progress
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look, session
+from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.cli.explain import explaining
+from hyperpod_eks.cli.local import use_local
+from hyperpod_eks.cli.outputs import values
+from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Foreign, NotFound, Remains, Usage
 from hyperpod_eks.local import CHART
+from hyperpod_eks.kubeconfig import forget, own_file
 from hyperpod_eks.manifest import Manifest, locked, read
 from hyperpod_eks.orphans import signed
 from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Event, Report
 from hyperpod_eks.resource import Resource, Sight, Verdict
 from hyperpod_eks.site import Site, lineage, survey
-from hyperpod_eks.stack import STEPS, stack
+from hyperpod_eks.stack import STEPS, ahead, stack
 from hyperpod_eks.steps import hyperpod
 
 Document = dict[str, Any]
 
 
-def create(tell: Report, helm: str | None, replace_failed: bool, **given: Any) -> Document:
+def create(
+    tell: Report, helm: str | None, replace_failed: bool, skip: tuple[str, ...], **given: Any
+) -> Document:
     """Make the cluster; the document has its outputs."""
+    from hyperpod_eks.cli.preflight import before_create  # noqa: PLC0415  it imports this module
+
     story = Story(tell)
-    with _opened("create", given, story, files=True, helm=helm) as at:
+    with opened("create", given, story, files=True, helm=helm) as at:
         at.world.replace_failed = replace_failed
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
-        for warning in [*configs.warnings(at.config), *at.site.warnings]:
-            click.echo(f"warning: {warning}", err=True)
-        lives = engine.create(at.wants, at.world)
-        ids = {key: live.id for key, live in lives.items()}
-        return _result("create", at, story) | {"outputs": _outputs(at.site, ids)}
+        warnings = at.warn()
+        at.world.preflight = before_create(at.world.aws, at.config, at.site, skip, speech().warn)
+        engine.create(at.wants, at.world)
+        return _result("create", at, story) | {
+            "outputs": values(at.manifest),
+            "warnings": warnings,
+        }
 
 
 def status(tell: Report, **given: Any) -> Document:
     """Look at everything.  Raises NotFound when there is no such cluster."""
-    with _opened("status", given, tell, write=False, files=False) as at:
+    with opened("status", given, tell, write=False, files=False) as at:
         sights = engine.status(at.wants, at.world)
         if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
             raise NotFound(
@@ -67,7 +79,7 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
     """Take everything away that is ours, then ask AWS again; with ``dry_run``, only tell."""
     kinds = _kinds_to_keep(keep)
     story = Story(tell)
-    with _opened("delete", given, story, write=not dry_run, files=False) as at:
+    with opened("delete", given, story, write=not dry_run, files=False) as at:
         keys = _kept_keys(at, kinds)
         if dry_run:
             return _result("delete", at, story) | {
@@ -86,6 +98,7 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             raise Remains(f"AWS still shows:\n{lines}")
         if not kinds:
             at.manifest.retire()
+            forget(own_file(at.manifest.path), at.site.arn("eks", f"cluster/{at.site.eks_name}"))
         return _result("delete", at, story) | {
             "removed": removed,
             "kept": kept,
@@ -111,7 +124,7 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
     wanted = dict(_key_and_id(each) for each in resources)
     if not wanted and not rebuild:
         raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
-    with _opened("adopt", given, tell, files=False, broken=rebuild) as at:
+    with opened("adopt", given, tell, files=False, broken=rebuild) as at:
         for key, id_ in wanted.items():
             known = at.manifest.records.get(key)
             if known and known.origin == "created" and known.state != "deleted":
@@ -144,11 +157,12 @@ def _key_and_id(text: str) -> tuple[str, str]:
     return key, id_
 
 
-def orphans(local: bool, manifests: tuple[Path, ...], **given: Any) -> Document:
+def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any) -> Document:
     """List what is signed by this tool and stands in no manifest."""
     if local:
-        _use_local()
+        use_local()
     aws = Aws(session(given["region"], given["profile"]), "", {})
+    read_only(aws.session)
     identity = aws.identity
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
     known = {lineage(identity, read(path).cluster) for path in paths}
@@ -211,6 +225,13 @@ class Opened:
         """The journal."""
         return self.world.manifest
 
+    def warn(self) -> list[str]:
+        """Say what is odd about the config here; return it too."""
+        warnings = [*configs.warnings(self.config), *self.site.warnings]
+        for warning in warnings:
+            speech().warn(warning)
+        return warnings
+
 
 @dataclass
 class Story:
@@ -226,7 +247,7 @@ class Story:
 
 
 @contextmanager
-def _opened(
+def opened(
     verb: str,
     given: Mapping[str, Any],
     report: Report,
@@ -237,8 +258,45 @@ def _opened(
     broken: bool = False,
 ) -> Iterator[Opened]:
     """Read config and manifest, ask AWS who and where we are, and declare the stack."""
+    with settings(given, write=write, files=files, broken=broken) as (config, manifest):
+        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
+        aws.adopted = manifest.adopted
+        if not write:
+            read_only(aws.session)
+        world = World(aws, manifest, report, parallelism=given.get("parallelism", 8))
+        if given.get("timeout"):
+            world.deadline = world.clock.now() + given["timeout"]
+        ours = verb in ("create", "delete")
+        with (
+            explaining(aws, config.name, config.region, gather=ours),
+            stoppable(world.stop, _again(verb, given)),
+        ):
+            if verb in ("create", "plan"):
+                _check_values(config)
+            with ThreadPoolExecutor(1) as pool:
+                program = pool.submit(helms.find_helm, helm) if verb == "create" else None
+                if verb == "adopt":  # what is to be adopted must be looked for by its id
+                    site = survey(aws, config)
+                else:
+                    world.begun = Look(aws)
+                    name = manifest.adopted.get("eks/cluster") or config.name
+                    site = survey(aws, config, world.begun, ahead(name, config.name))
+                helm = str(program.result().binary) if program else helm
+            _same_place(manifest, site)
+            yield Opened(config, site, stack(site, helm), world)
+
+
+@contextmanager
+def settings(
+    given: Mapping[str, Any], *, write: bool, files: bool, broken: bool = False
+) -> Iterator[tuple[Config, Manifest]]:
+    """Read the config and the manifest that a command is about; nothing is asked of AWS.
+
+    With ``write`` the manifest is locked as long as the context is open; ``files`` and ``broken``
+    as `config.load` and `manifest.read` take them.
+    """
     if given["local"]:
-        _use_local()
+        use_local()
     if given["profile"]:
         os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
     overrides = {
@@ -253,22 +311,13 @@ def _opened(
         loaded = configs.load(given["file"], overrides, os.environ, files=files)
         name = loaded.name
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
-    with locked(path, given["lock_timeout"]) if write else nullcontext():
+    with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
         manifest = read(path, name, broken=broken)
         config = loaded or _remembered(manifest, overrides, files)
         if given["local"] and config.chart.path is None:
             stand_in = config.chart.model_copy(update={"path": CHART})
             config = config.model_copy(update={"chart": stand_in})
-        if verb == "create":
-            helm = str(helms.find_helm(helm).binary)
-            _check_values(config)
-        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
-        aws.adopted = manifest.adopted
-        world = World(aws, manifest, report, parallelism=given["parallelism"])
-        with stoppable(world.stop, _again(verb, given)):
-            site = survey(aws, config)
-            _same_place(manifest, site)
-            yield Opened(config, site, stack(site, helm), world)
+        yield config, manifest
 
 
 def _remembered(manifest: Manifest, overrides: Mapping[str, str | None], files: bool) -> Config:
@@ -281,21 +330,6 @@ def _check_values(config: Config) -> None:
     problems = charts.check_values(config.region, config.chart.values)
     if problems:
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
-
-
-def _use_local() -> None:
-    """Point this process, and what it starts, at the embedded stack."""
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
-
-    _apply(daemon.ensure().environ)
-
-
-def _apply(environ: Mapping[str, str | None]) -> None:
-    for name, value in environ.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _again(verb: str, given: Mapping[str, Any]) -> str:
@@ -371,20 +405,6 @@ def _result(command: str, at: Opened, story: Story) -> dict[str, Any]:
     }
 
 
-def _outputs(site: Site, ids: Mapping[str, str]) -> dict[str, str]:
-    """Values for scripts."""
-    return {
-        "cluster_name": site.name,
-        "region": site.region,
-        "eks_cluster_arn": site.arn("eks", f"cluster/{site.name}"),
-        "vpc_id": ids.get("network/vpc", ""),
-        "security_group_id": ids.get("network/security-group", ""),
-        "bucket": site.bucket,
-        "kubeconfig_command": "aws eks update-kubeconfig "
-        f"--region {site.region} --name {site.name}",
-    }
-
-
 def _status(at: Opened, sights: list[Sight]) -> Document:
     """Everything in one document: hyperpod-eks/status/v1."""
     states = {
@@ -403,7 +423,7 @@ def _status(at: Opened, sights: list[Sight]) -> Document:
         return sight.live.attributes if sight and sight.live else {}
 
     differences = [
-        {"key": s.want.key, "field": name, "is": _plain(a), "declared": _plain(b)}
+        {"key": s.want.key, "field": name, "is": as_json(a), "declared": as_json(b)}
         for s in sights
         for name, (a, b) in s.differs.items()
     ]
@@ -458,7 +478,7 @@ def _status(at: Opened, sights: list[Sight]) -> Document:
                         "arn": s.live.arn if s.live else "",
                         "state": states[s.verdict],
                         "why": s.live.why if s.live else "",
-                        "differs": {k: [_plain(a), _plain(b)] for k, (a, b) in s.differs.items()},
+                        "differs": {k: [as_json(a), as_json(b)] for k, (a, b) in s.differs.items()},
                     }
                     for s in sights
                     if s.want.step == step
@@ -470,14 +490,14 @@ def _status(at: Opened, sights: list[Sight]) -> Document:
     }
 
 
-def _plain(value: object) -> Any:
+def as_json(value: object) -> Any:
     """Sets and tuples as JSON."""
     if isinstance(value, frozenset | set):
         return sorted(map(str, value))
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [as_json(each) for each in value]
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): as_json(each) for key, each in value.items()}
     return value
 
 
@@ -501,7 +521,11 @@ def _created(document: dict[str, Any]) -> str:
     """A short block for people."""
     outputs = document["outputs"]
     done = "is ready" if document["changed"] else "is as declared; nothing was changed"
-    rows = [(name.replace("_", " "), value) for name, value in outputs.items() if value]
+    rows = [
+        (name.replace("_", " "), " ".join(value) if isinstance(value, list) else value)
+        for name, value in outputs.items()
+        if value
+    ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines])

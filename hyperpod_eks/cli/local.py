@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -71,3 +72,14 @@ def _running() -> Running:
 
 def _show(running: Running) -> None:
     click.echo(json.dumps(dataclasses.asdict(running)))
+
+
+def use_local() -> None:
+    """Point this process, and what it starts, at the embedded stack."""
+    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+
+    for name, value in daemon.ensure().environ.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -34,6 +34,11 @@ def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
             else "",
         )
         for name, addon in site.config.addons.items()
+        # of somebody's cluster, only what is there or asked for
+        if not site.eks_is_theirs
+        or f"addons/{name}" in site.adopted
+        or addon.version
+        or addon.configuration_values
     )
 
 

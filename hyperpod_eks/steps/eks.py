@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,12 +36,13 @@ class Control:
 
 def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Control:
     """Declare log group, cluster and access entries; the caller's own entry comes first."""
-    eks = site.config.eks
+    eks, keys = site.config.eks, site.config.encryption
     logs = LogGroup(
         "log-group",
         name=f"/aws/eks/{site.eks_name}/cluster",
         arn=site.arn("logs", f"log-group:/aws/eks/{site.eks_name}/cluster"),
         retention=eks.log_retention_days,
+        key_arn=keys.logs or "",
     )
     cluster = Cluster(
         "cluster",
@@ -49,24 +51,41 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
         pinned=eks.version is not None,
         role=role,
         subnets=tuple(net.private.values()),
-        security_group=net.security_group,
+        security_group=net.control_group,
+        secrets_key=keys.eks_secrets or "",
+        endpoint_access=(eks.endpoint_public_access, eks.endpoint_private_access),
+        public_access_cidrs=eks.public_access_cidrs,
         log_types=tuple(eks.log_types),
         support_type=eks.support_type,
         deletion_protection=site.config.deletion_protection,
-        after=(logs, *left),
+        after=left if site.eks_is_theirs else (logs, *left),
     )
     admin = site.access_policy("AmazonEKSClusterAdminPolicy")
     entries = [AccessEntry("access-caller", cluster=cluster, principal="", policy=admin)]
     entries += [
         AccessEntry(
-            f"access-{entry.principal_arn.rpartition('/')[2]}",
+            access_label(entry.principal_arn, [each.principal_arn for each in eks.access]),
             cluster=cluster,
             principal=entry.principal_arn,
             policy=site.access_policy(entry.policy),
+            namespaces=entry.namespaces,
+            groups=entry.kubernetes_groups,
         )
         for entry in eks.access
     ]
     return Control(cluster, tuple(entries))
+
+
+def access_label(principal: str, everybody: Sequence[str]) -> str:
+    """Call an entry after its principal; those of one name in two paths are told apart.
+
+    >>> access_label("arn:aws:iam::1:role/a/dev", ["arn:aws:iam::1:role/a/dev"])
+    'access-dev'
+    """
+    name = principal.rpartition("/")[2]
+    if sum(each.rpartition("/")[2] == name for each in everybody) > 1:
+        name += f"-{hashlib.sha256(principal.encode()).hexdigest()[:6]}"
+    return f"access-{name}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,8 @@ class LogGroup(Resource):
     arn: str
     retention: int
     """Days."""
+    key_arn: str = ""
+    """ARN of a KMS key."""
 
     step = "eks"
     signed = False  # EKS makes a deleted one anew as long as the cluster writes
@@ -93,22 +114,33 @@ class LogGroup(Resource):
                         self.name,
                         self.arn,
                         owner=owner(tags),
-                        facts={"retention": group.get("retentionInDays")},
+                        facts={
+                            "retention": group.get("retentionInDays"),
+                            "key_arn": group.get("kmsKeyId", ""),
+                        },
                     )
                 ]
         return []
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the region."""
-        aws.logs.create_log_group(logGroupName=self.name, tags=aws.tags(self.label))
-        return Live(self.name, self.arn, owner=aws.lineage, facts={"retention": None})
+        key: dict[str, Any] = {"kmsKeyId": self.key_arn} if self.key_arn else {}
+        aws.logs.create_log_group(logGroupName=self.name, tags=aws.tags(self.label), **key)
+        facts = {"retention": None, "key_arn": self.key_arn}
+        return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Set the retention, and sign a group that EKS made anew."""
         if live.owner is None:
             aws.logs.tag_resource(resourceArn=self.arn, tags=aws.tags(self.label))
+        if live.facts["key_arn"] != self.key_arn:
+            if self.key_arn:
+                aws.logs.associate_kms_key(logGroupName=self.name, kmsKeyId=self.key_arn)
+            else:
+                aws.logs.disassociate_kms_key(logGroupName=self.name)
         aws.logs.put_retention_policy(logGroupName=self.name, retentionInDays=self.retention)
-        return replace(live, owner=aws.lineage, facts={"retention": self.retention})
+        facts = {"retention": self.retention, "key_arn": self.key_arn}
+        return replace(live, owner=aws.lineage, facts=facts)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Only after the cluster: EKS makes it again as long as it writes."""
@@ -133,8 +165,11 @@ class Cluster(Resource):
     log_types: tuple[str, ...]
     support_type: str
     deletion_protection: bool
+    secrets_key: str = ""
+    """ARN of a KMS key for the secrets in Kubernetes."""
     endpoint_access: tuple[bool, bool] = (True, True)
     """Whether the endpoint is reached from the internet, and from inside the VPC."""
+    public_access_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
     authentication_mode: str = "API"
 
     step = "eks"
@@ -149,8 +184,11 @@ class Cluster(Resource):
         vpc = found.get("resourcesVpcConfig", {})
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
+        encrypted = [each["provider"]["keyArn"] for each in found.get("encryptionConfig") or ()]
         facts: dict[str, Any] = {
-            "subnets": frozenset(vpc.get("subnetIds", ())),
+            # the subnets that it was made in: zones that come later are for nodes alone
+            "security_group": next(iter(vpc.get("securityGroupIds", ())), ""),
+            "secrets_key": next(iter(encrypted), ""),
             "log_types": frozenset(
                 kind
                 for setup in found.get("logging", {}).get("clusterLogging", ())
@@ -161,6 +199,9 @@ class Cluster(Resource):
                 vpc.get("endpointPublicAccess", True),
                 vpc.get("endpointPrivateAccess", False),
             ),
+            "public_access_cidrs": frozenset(vpc.get("publicAccessCidrs", ()))
+            if vpc.get("endpointPublicAccess", True)
+            else frozenset(self.public_access_cidrs),
             "authentication_mode": found.get("accessConfig", {}).get("authenticationMode"),
             "support_type": found.get("upgradePolicy", {}).get("supportType"),
             "deletion_protection": found.get("deletionProtection", False),
@@ -186,7 +227,21 @@ class Cluster(Resource):
     def expected(self, name: str, known: Known) -> Any:
         """Subnets and log types have no order."""
         value = super().expected(name, known)
-        return frozenset(value) if name in ("subnets", "log_types") else value
+        return frozenset(value) if name in ("log_types", "public_access_cidrs") else value
+
+    def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
+        """EKS upgrades by one minor version, and takes no version and no key back."""
+        is_, wanted = differs[name]
+        if name == "secrets_key" and is_:
+            return "EKS keeps the key that its secrets are encrypted with"
+        if name == "version":
+            now, then = (int(each.partition(".")[2]) for each in (is_, wanted))
+            if then < now:
+                return "EKS does not go back to an older version"
+            if then > now + 1:
+                path = ", then ".join(f"1.{minor}" for minor in range(now + 1, then + 1))
+                return f"Kubernetes is upgraded one minor version at a time: {path}"
+        return ""
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
@@ -200,6 +255,7 @@ class Cluster(Resource):
                 "securityGroupIds": [known(self.security_group).id],
                 "endpointPublicAccess": public,
                 "endpointPrivateAccess": private,
+                "publicAccessCidrs": list(self.public_access_cidrs),
             },
             accessConfig={
                 "authenticationMode": "API",
@@ -212,8 +268,12 @@ class Cluster(Resource):
             deletionProtection=self.deletion_protection,
             clientRequestToken=token,
             tags=aws.tags(self.label),
+            **({"encryptionConfig": self._encryption()} if self.secrets_key else {}),  # type: ignore[arg-type]  # checked by the model
         )["cluster"]
         return self._live(found)
+
+    def _encryption(self) -> list[dict[str, Any]]:
+        return [{"resources": ["secrets"], "provider": {"keyArn": self.secrets_key}}]
 
     @staticmethod
     def _logging(types: Sequence[str], *, enabled: bool) -> Any:
@@ -224,14 +284,29 @@ class Cluster(Resource):
         facts = live.facts
         wanted = {name: self.expected(name, known) for name in facts}
         change: dict[str, Any] = {}
+        if live.owner is None:
+            aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
+            return
+        if facts.get("version", self.version) != self.version:
+            aws.eks.update_cluster_version(name=self.name, version=self.version)
+            return
+        if facts["secrets_key"] != self.secrets_key:
+            aws.eks.associate_encryption_config(
+                clusterName=self.name,
+                encryptionConfig=self._encryption(),  # type: ignore[arg-type]  # checked by the model
+            )
+            return
         if facts["authentication_mode"] != self.authentication_mode:
             change = {"accessConfig": {"authenticationMode": self.authentication_mode}}
-        elif facts["endpoint_access"] != self.endpoint_access:
+        elif facts["security_group"] != wanted["security_group"]:
+            change = {"resourcesVpcConfig": {"securityGroupIds": [wanted["security_group"]]}}
+        elif any(facts[n] != wanted[n] for n in ("endpoint_access", "public_access_cidrs")):
             public, private = self.endpoint_access
             change = {
                 "resourcesVpcConfig": {
                     "endpointPublicAccess": public,
                     "endpointPrivateAccess": private,
+                    **({"publicAccessCidrs": list(self.public_access_cidrs)} if public else {}),
                 }
             }
         elif facts["log_types"] != wanted["log_types"]:
@@ -284,12 +359,16 @@ def access(look: Look, name: str) -> kube.Access | None:
 
 @dataclass(frozen=True)
 class AccessEntry(Resource):
-    """One principal's access to the whole Kubernetes API, with one access policy."""
+    """One principal's access to the Kubernetes API, with one access policy."""
 
     cluster: Cluster
     principal: str
     """ARN of a role or user; empty for whoever runs this."""
     policy: str
+    namespaces: tuple[str, ...] = ()
+    """Where the policy counts; empty for everywhere."""
+    groups: tuple[str, ...] = ()
+    """Groups of Kubernetes RBAC."""
 
     step = "eks"
 
@@ -314,16 +393,27 @@ class AccessEntry(Resource):
                 clusterName=self.cluster.name,
                 principalArn=principal,
             )
-            whole = [p["policyArn"] for p in policies if p["accessScope"]["type"] == "cluster"]
+            scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in policies}
+            facts: dict[str, Any] = {
+                "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
+                "namespaces": scopes.get(self.policy),
+                "groups": frozenset(entry.get("kubernetesGroups", ())),
+            }
             return [
                 Live(
                     principal,
                     entry["accessEntryArn"],
                     owner=owner(entry.get("tags", {})),
-                    facts={"policy": self.policy if self.policy in whole else None},
+                    facts=facts,
+                    attributes={"policies": list(scopes)},
                 )
             ]
         return []
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Namespaces and groups have no order."""
+        value = super().expected(name, known)
+        return frozenset(value) if name in ("namespaces", "groups") else value
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token."""
@@ -331,6 +421,7 @@ class AccessEntry(Resource):
             clusterName=self.cluster.name,
             principalArn=self.principal or caller(Look(aws)),
             type="STANDARD",
+            kubernetesGroups=list(self.groups),
             clientRequestToken=token,
             tags=aws.tags(self.label),
         )["accessEntry"]
@@ -338,24 +429,38 @@ class AccessEntry(Resource):
             entry["principalArn"],
             entry["accessEntryArn"],
             owner=aws.lineage,
-            facts={"policy": None},
+            facts={"policy": None, "namespaces": None, "groups": frozenset(self.groups)},
+            attributes={"policies": []},
         )
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Associate the policy; the same association twice succeeds."""
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
-        aws.eks.associate_access_policy(
-            clusterName=self.cluster.name,
-            principalArn=live.id,
-            policyArn=self.policy,
-            accessScope={"type": "cluster"},
-        )
-        return replace(live, owner=aws.lineage, facts={"policy": self.policy})
+        about: Any = {"clusterName": self.cluster.name, "principalArn": live.id}
+        if live.facts["groups"] != frozenset(self.groups):
+            aws.eks.update_access_entry(**about, kubernetesGroups=list(self.groups))
+        scope: Any = {"type": "cluster"}
+        if self.namespaces:
+            scope = {"type": "namespace", "namespaces": list(self.namespaces)}
+        aws.eks.associate_access_policy(**about, policyArn=self.policy, accessScope=scope)
+        if live.facts["policy"] not in (None, self.policy):  # what somebody else added stays
+            aws.eks.disassociate_access_policy(**about, policyArn=live.facts["policy"])
+        facts = {
+            "policy": self.policy,
+            "namespaces": frozenset(self.namespaces),
+            "groups": frozenset(self.groups),
+        }
+        return replace(live, owner=aws.lineage, facts=facts)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes its associations with it."""
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
+
+
+def _namespaces(scope: Mapping[str, Any]) -> frozenset[str]:
+    """Read a policy's scope; empty for the whole cluster."""
+    return frozenset(scope.get("namespaces", ()) if scope["type"] == "namespace" else ())
 
 
 def caller(look: Look) -> str:

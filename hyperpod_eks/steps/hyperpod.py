@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from hyperpod_eks import config as configs
 from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.config import GROUP, RESTRICTED, request
+from hyperpod_eks.model import shape, snake
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
@@ -26,6 +31,35 @@ STATES = {
 }
 
 
+SETTINGS = (
+    "NodeRecovery",
+    "NodeProvisioningMode",
+    "TieredStorageConfig",
+    "AutoScaling",
+    "RestrictedInstanceGroupsConfig",
+)
+"""Members of CreateCluster that UpdateCluster takes too, apart from the groups."""
+KEPT = {
+    "InstanceType": "its type",
+    "InstanceRequirements": "its types",
+    "OverrideVpcConfig": "its zones",
+    "CapacityRequirements": "its kind of capacity",
+}
+"""Members of a group that it keeps for life (UpdateCluster refuses others): it is made anew."""
+IMAGE = ("ImageId", "ImageReleaseVersion")
+"""Members that UpdateClusterSoftware changes."""
+DEFAULTS: dict[str, Any] = {
+    "CapacityRequirements": {"OnDemand": {}},
+    "DrainTimeoutInSeconds": 3600,
+    "IdleWaitWindowInSeconds": 86400,
+    "ImageId": "default",
+    "OnDrainTimeout": "Skip",
+}
+"""What AWS describes where a request is silent: no difference."""
+OURS_TO_SKIP = ("ImageReleaseVersion", "S3OutputPath", "Status", "FailureMessage", "AutoScalerType")
+"""What AWS decides where a request is silent."""
+
+
 def step(
     site: Site,
     roles: Roles,
@@ -37,34 +71,48 @@ def step(
     """Declare the cluster; ``ready`` is what its nodes cannot start without."""
     config = site.config
     logs = LogGroup("log-group", prefix=f"/aws/sagemaker/Clusters/{site.name}/")
-    groups = tuple(
-        InstanceGroup(
-            name=group.name,
-            instance_type=group.instance_type,
-            instance_count=group.instance_count,
-            threads_per_core=group.threads_per_core,
-            ebs_volume_size_in_gb=group.ebs_volume_size_in_gb,
-            zone=site.zone_for(group.instance_type),
-        )
-        for group in config.instance_groups
-    )
-    home = groups[0].zone
+    settings = request(config, "CreateCluster.")
     cluster = Cluster(
         "cluster",
         name=site.name,
         control=control,
         role=roles.execution,
-        subnet=net.private[home],
+        scaler=roles.scaler,
         security_group=net.security_group,
-        groups=groups,
-        zones=tuple((zone, subnet) for zone, subnet in net.private.items()),
-        scripts=scripts,
-        on_create=config.lifecycle.on_create,
-        node_recovery=config.node_recovery,
-        node_provisioning_mode=config.node_provisioning_mode or "",
-        after=(roles.service_linked, *net.egress, *net.private.values(), *ready, logs),
+        groups=tuple(_declared(site, group, scripts) for group in config.groups),
+        zones=tuple(net.nodes.items()),
+        settings={member: settings.get(member) for member in SETTINGS},
+        scales_itself=config.scales_itself,
+        after=(roles.service_linked, *net.egress, scripts, *ready, logs),
     )
     return Nodes("nodes", cluster=cluster, control=control)
+
+
+def _declared(
+    site: Site, group: configs.InstanceGroup | configs.RestrictedInstanceGroup, scripts: Scripts
+) -> InstanceGroup:
+    """Spell a group of the configuration as AWS's request has it."""
+    restricted = isinstance(group, configs.RestrictedInstanceGroup)
+    members = request(group, RESTRICTED if restricted else GROUP)
+    volumes = [
+        volume
+        for each in members.get("InstanceStorageConfigs", ())
+        if (volume := each.get("EbsVolumeConfig"))
+    ]
+    if group.ebs_volume_size_in_gb and not any("VolumeSizeInGB" in each for each in volumes):
+        volumes.append({"VolumeSizeInGB": group.ebs_volume_size_in_gb})
+        last: Any = {"EbsVolumeConfig": volumes[-1]}
+        members["InstanceStorageConfigs"] = [*members.get("InstanceStorageConfigs", ()), last]
+    for volume in volumes if site.config.encryption.volumes else ():
+        volume.setdefault("VolumeKmsKeyId", site.config.encryption.volumes)
+    if not restricted:
+        default = {"OnCreate": site.config.lifecycle.on_create}
+        own = members.pop("LifeCycleConfig", default)
+        if own:
+            members["LifeCycleConfig"] = {"SourceS3Uri": scripts.uri, **own}
+    return InstanceGroup(
+        group.name, restricted, members, site.homes(group), bool(group.availability_zone_ids)
+    )
 
 
 @dataclass(frozen=True)
@@ -72,11 +120,31 @@ class InstanceGroup:
     """One group of like instances (CreateCluster, ClusterInstanceGroupSpecification)."""
 
     name: str
-    instance_type: str
-    instance_count: int
-    threads_per_core: int
-    ebs_volume_size_in_gb: int | None
-    zone: str
+    restricted: bool
+    members: Mapping[str, Any]
+    """What the configuration says, in AWS's words; ids of other resources are added when known."""
+    zones: tuple[str, ...]
+    placed: bool
+    """Whether the configuration names the zones; a group that exists else stays where it is."""
+
+    @property
+    def instance_type(self) -> str:
+        """The type, or the preferred one of several."""
+        several = self.members.get("InstanceRequirements", {}).get("InstanceTypes", ())
+        return str(self.members.get("InstanceType") or next(iter(several), ""))
+
+    @property
+    def instance_count(self) -> int:
+        """How many nodes are wanted."""
+        return int(self.members["InstanceCount"])
+
+    @property
+    def ebs_volume_size_in_gb(self) -> int:
+        """The size of the extra volumes, 0 for none."""
+        return sum(
+            each.get("EbsVolumeConfig", {}).get("VolumeSizeInGB", 0)
+            for each in self.members.get("InstanceStorageConfigs", ())
+        )
 
 
 @dataclass(frozen=True)
@@ -84,24 +152,33 @@ class Cluster(Resource):
     """The HyperPod cluster.
 
     Continuous provisioning makes it InService before any node exists; ready means what users
-    mean: every group at its count.
+    mean: every group at its count (at its least count, where it has one).
+
+    Facts are called after group and member: ``workers.instance_count``.
     """
 
     name: str
     control: eks.Cluster
     role: Role
-    subnet: Subnet
+    scaler: Role | None
+    """What Karpenter works with."""
     security_group: SecurityGroup
     groups: tuple[InstanceGroup, ...]
     zones: tuple[tuple[str, Subnet], ...]
-    scripts: Scripts
-    on_create: str
-    node_recovery: str
-    node_provisioning_mode: str
+    """The nodes' subnets by availability zone id."""
+    settings: Mapping[str, Any]
+    """Members of the request that are about the whole cluster (``SETTINGS``)."""
+    scales_itself: bool
+    """Whether Karpenter says how many nodes there are."""
 
     step = "hyperpod"
     patience = 90 * MINUTE
     usual = "10 to 25 min"
+
+    def needs(self) -> Iterator[Resource]:
+        """Subnets are named with their zones."""
+        yield from super().needs()
+        yield from (subnet for _, subnet in self.zones)
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
@@ -109,17 +186,29 @@ class Cluster(Resource):
         if found is None:
             return []
         tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=found["ClusterArn"])
-        return [self._live(found, owner(tags))]
+        live = self._live(found, owner(tags))
+        if live.state is State.BUSY and (event := newest_event(look.aws, found)):
+            live = replace(live, why=f"{live.why}; {event}")
+        return [live]
 
     def _live(self, found: Mapping[str, Any], signed: str | None) -> Live:
-        state = STATES.get(found["ClusterStatus"], State.BUSY)
-        groups = found.get("InstanceGroups", ())
+        groups = every_group(found)
         running = sum(group.get("CurrentCount", 0) for group in groups)
         target = sum(group.get("TargetCount", 0) for group in groups)
         why = f"{found['ClusterStatus']}, {running} of {target} nodes running"
         if found.get("FailureMessage"):
             why = f"{found['FailureMessage']} ({found['ClusterStatus']})"
-        if state is State.READY and running < target:
+        facts: dict[str, Any] = {}
+        for member in SETTINGS:
+            facts[snake(member)] = _seen(self.settings.get(member), _setting(found, member))
+        declared = {group.name: group for group in self.groups}
+        there = {g["InstanceGroupName"]: g for g in groups if g.get("Status") != "Deleting"}
+        for name in {**declared, **there}:
+            facts[name] = "there" if name in there else "absent"
+            if name in declared and name in there:
+                facts |= self._facts(declared[name], there[name])
+        state = STATES.get(found["ClusterStatus"], State.BUSY)
+        if state is State.READY and not all(map(is_settled, groups)) and not self._outdated(facts):
             state = State.BUSY
         return Live(
             self.name,
@@ -127,17 +216,15 @@ class Cluster(Resource):
             owner=signed,
             state=state,
             why=why,
-            facts={
-                "node_recovery": found.get("NodeRecovery", self.node_recovery),
-                "groups": {g["InstanceGroupName"]: group_facts(g) for g in groups},
-            },
+            facts=facts,
             attributes={
                 "status": found["ClusterStatus"],
                 "failure": found.get("FailureMessage", ""),
+                "described": there,
                 "groups": [
                     {
                         "name": group["InstanceGroupName"],
-                        "instance_type": group.get("InstanceType", ""),
+                        "instance_type": instance_types(group),
                         "status": group.get("Status", ""),
                         "current": group.get("CurrentCount", 0),
                         "target": group.get("TargetCount", 0),
@@ -147,70 +234,184 @@ class Cluster(Resource):
             },
         )
 
-    def expected(self, name: str, known: Known) -> Any:
-        """Groups are compared by name."""
-        if name == "groups":
-            return {
-                group.name: (
-                    group.instance_type,
-                    group.instance_count,
-                    group.threads_per_core,
-                    group.ebs_volume_size_in_gb,
+    def _facts(self, group: InstanceGroup, there: Mapping[str, Any]) -> dict[str, Any]:
+        """What a described group has of what its declaration says, or AWS would not by default."""
+        seen, facts = described(there), {}
+        declared = {
+            **group.members,
+            "ExecutionRole": group.members.get("ExecutionRole", ""),
+            **({"OverrideVpcConfig": {}} if group.placed else {}),
+        }
+        for member in {**declared, **seen}:
+            if member == "InstanceGroupName" or (member == "InstanceCount" and self.scales_itself):
+                continue
+            if member in declared or (member not in OURS_TO_SKIP and member != "OverrideVpcConfig"):
+                facts[f"{group.name}.{snake(member)}"] = _seen(
+                    declared.get(member), seen.get(member), member
                 )
-                for group in self.groups
-            }
-        return super().expected(name, known)
+        return facts
+
+    def _outdated(self, facts: Mapping[str, Any]) -> bool:
+        """Whether the groups that come up are not the declared ones, as far as no id tells."""
+        return any(
+            value != self._expected(name)
+            for name, value in facts.items()
+            if not name.endswith((".execution_role", ".override_vpc_config"))
+        )
+
+    def _expected(self, name: str, known: Known | None = None) -> Any:
+        for member in SETTINGS:
+            if name == snake(member):
+                return self.settings.get(member)
+        name, _, setting = name.partition(".")
+        group = next((group for group in self.groups if group.name == name), None)
+        if not setting:
+            return "there" if group else "absent"
+        assert group
+        spec = self._group(group, known) if known else group.members
+        return next((v for member, v in spec.items() if snake(member) == setting), None)
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Look the member up in the request that would be sent."""
+        return self._expected(name, known)
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the region; there is no token."""
         request: dict[str, Any] = {
             "ClusterName": self.name,
             "Orchestrator": {"Eks": {"ClusterArn": known(self.control).arn}},
-            "NodeRecovery": self.node_recovery,
-            "InstanceGroups": [self._group(group, known) for group in self.groups],
-            "VpcConfig": self._vpc(self.subnet, known),
+            **self._settings(known),
+            **self._groups([(group, self._group(group, known)) for group in self.groups]),
+            "VpcConfig": self._vpc(tuple(zone for zone, _ in self.zones), known),
             # managed add-on policies ask for this tag
             "Tags": [*aws.pairs(self.label), {"Key": "SageMaker", "Value": "true"}],
         }
-        if self.node_provisioning_mode:
-            request["NodeProvisioningMode"] = self.node_provisioning_mode
         arn = aws.sagemaker.create_cluster(**request)["ClusterArn"]
         return Live(self.name, arn, owner=aws.lineage, state=State.BUSY, why="Creating")
 
-    def _vpc(self, subnet: Subnet, known: Known) -> dict[str, Any]:
+    def _settings(self, known: Known) -> dict[str, Any]:
+        found = {member: value for member, value in self.settings.items() if value}
+        if self.scaler:
+            found["ClusterRole"] = known(self.scaler).arn
+        return found
+
+    @staticmethod
+    def _groups(specs: Sequence[tuple[InstanceGroup, Any]]) -> dict[str, Any]:
+        """Restricted groups have a list of their own."""
+        lists = {
+            "InstanceGroups": [spec for group, spec in specs if not group.restricted],
+            "RestrictedInstanceGroups": [spec for group, spec in specs if group.restricted],
+        }
+        return {member: specs for member, specs in lists.items() if specs}
+
+    def _vpc(self, zones: tuple[str, ...], known: Known) -> dict[str, Any]:
+        subnets = dict(self.zones)
         return {
             "SecurityGroupIds": [known(self.security_group).id],
-            "Subnets": [known(subnet).id],
+            "Subnets": sorted(known(subnets[zone]).id for zone in zones),
         }
 
-    def _group(self, group: InstanceGroup, known: Known) -> Any:
-        """ThreadsPerCore is always sent: an update that leaves it out resets it."""
-        request: dict[str, Any] = {
-            "InstanceGroupName": group.name,
-            "InstanceType": group.instance_type,
-            "InstanceCount": group.instance_count,
-            "ThreadsPerCore": group.threads_per_core,
+    def _group(self, group: InstanceGroup, known: Known) -> dict[str, Any]:
+        """Spell a group whole: what an update leaves out is reset.
+
+        Each has subnets of its own, so that a group that comes later moves no other.
+        """
+        return {
             "ExecutionRole": known(self.role).arn,
-            "LifeCycleConfig": {"SourceS3Uri": self.scripts.uri, "OnCreate": self.on_create},
+            **group.members,
+            "OverrideVpcConfig": self._vpc(group.zones, known),
         }
-        if group.ebs_volume_size_in_gb:
-            request["InstanceStorageConfigs"] = [
-                {"EbsVolumeConfig": {"VolumeSizeInGB": group.ebs_volume_size_in_gb}}
-            ]
-        home = dict(self.zones)[group.zone]
-        if home.key != self.subnet.key:
-            request["OverrideVpcConfig"] = self._vpc(home, known)
-        return request
+
+    def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
+        """A group cannot be made anew while it is the only one, nor the mode taken back."""
+        group, _, setting = name.partition(".")
+        anew = self._replaced(differs)
+        if name == "node_provisioning_mode" and self.settings.get("NodeProvisioningMode") is None:
+            return "HyperPod does not go back from Continuous"
+        if setting in map(snake, KEPT) and all(g.name in anew for g in self.groups):
+            return (
+                "UpdateCluster does not change it, and HyperPod keeps at least one group: declare "
+                "a group of another name in its place"
+            )
+        return ""
+
+    def _replaced(self, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+        """Name the groups that have to be made anew."""
+        kept = tuple(map(snake, KEPT))
+        return list(
+            dict.fromkeys(
+                name.partition(".")[0] for name in differs if name.partition(".")[2] in kept
+            )
+        )
+
+    def loses(self, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+        """Nodes that go, with all that is on them."""
+        there = live.attributes["described"]
+        lines = []
+        anew = self._replaced(differs)
+        for name in anew:
+            count = there[name].get("CurrentCount", 0)
+            why = " and ".join(KEPT[m] for m in KEPT if f"{name}.{snake(m)}" in differs)
+            lines.append(f"instance group {name}: its {count} nodes are replaced, to change {why}")
+        for name, (is_, declared) in differs.items():
+            group, _, setting = name.partition(".")
+            if setting == "instance_count" and declared < is_ and group not in anew:
+                lines.append(f"instance group {group}: {is_ - declared} of its {is_} nodes go")
+            elif not setting and (is_, declared) == ("there", "absent"):
+                count = there[group].get("CurrentCount", 0)
+                lines.append(f"instance group {group}: it goes, with its {count} nodes")
+        return lines
 
     def settle(self, aws: Aws, known: Known, live: Live) -> None:
-        """Send every group whole: what an update leaves out is reset."""
+        """One update at a time; the next look asks for the next."""
         if live.owner is None:
             aws.sagemaker.add_tags(ResourceArn=live.arn, Tags=aws.pairs(self.label))
             return
-        aws.sagemaker.update_cluster(
-            ClusterName=self.name,
-            NodeRecovery=self.node_recovery,  # type: ignore[arg-type]  # checked with the config
-            InstanceGroups=[self._group(group, known) for group in self.groups],
+        there = live.attributes["described"]
+        differs = {
+            name: (value, shall)
+            for name, value in live.facts.items()
+            if value != (shall := self._expected(name, known))
+        }
+        images = {name: shall for name, (_, shall) in differs.items() if _is_image(name)}
+        if images and len(images) == len(differs):
+            self._renew(aws, images)
+            return
+        anew = self._replaced(differs)
+        specs = []
+        for group in self.groups:
+            if group.name in anew:
+                continue
+            spec = self._group(group, known)
+            if group.name in there:
+                if self.scales_itself:
+                    spec["InstanceCount"] = there[group.name]["TargetCount"]
+                if not group.placed:
+                    spec["OverrideVpcConfig"] = there[group.name].get("OverrideVpcConfig")
+            specs.append((group, {k: v for k, v in spec.items() if v is not None}))
+        declared = {group.name for group in self.groups}
+        request: dict[str, Any] = {**self._settings(known), **self._groups(specs)}
+        if goers := sorted({*anew, *(there.keys() - declared)}):
+            request["InstanceGroupsToDelete"] = goers
+        for member in ("TieredStorageConfig", "AutoScaling"):
+            if live.facts[snake(member)] and not self.settings.get(member):
+                request[member] = {"Mode": "Disable"}
+        aws.sagemaker.update_cluster(ClusterName=self.name, **request)
+
+    def _renew(self, aws: Aws, images: Mapping[str, Any]) -> None:
+        """Give one image to the groups that shall have it."""
+        image = next((v for name, v in images.items() if name.endswith(".image_id")), None)
+        groups: list[Any] = []
+        for name in dict.fromkeys(each.partition(".")[0] for each in images):
+            if image is not None and images.get(f"{name}.image_id") != image:
+                continue
+            release = images.get(f"{name}.image_release_version")
+            groups.append(
+                {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
+            )
+        update: dict[str, Any] = {"ImageId": image} if image else {}
+        aws.sagemaker.update_cluster_software(
+            ClusterName=self.name, InstanceGroups=groups, **update
         )
 
     def delete(self, aws: Aws, live: Live) -> None:
@@ -218,19 +419,98 @@ class Cluster(Resource):
         aws.sagemaker.delete_cluster(ClusterName=self.name)
 
 
-def group_facts(group: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Reduce a described group to what the config declares."""
-    volumes = [
-        config["EbsVolumeConfig"]["VolumeSizeInGB"]
-        for config in group.get("InstanceStorageConfigs", ())
-        if config.get("EbsVolumeConfig", {}).get("VolumeSizeInGB")
-    ]
-    return (
-        group.get("InstanceType"),
-        group.get("TargetCount"),
-        group.get("ThreadsPerCore"),
-        volumes[0] if volumes else None,
-    )
+def _is_image(name: str) -> bool:
+    return name.partition(".")[2] in map(snake, IMAGE)
+
+
+def every_group(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the groups that DescribeCluster shows, the restricted ones last."""
+    return [*found.get("InstanceGroups", ()), *found.get("RestrictedInstanceGroups", ())]
+
+
+def enough(group: Mapping[str, Any]) -> int:
+    """Say how many nodes make a described group ready."""
+    least = group.get("MinCount")
+    return int(group.get("TargetCount", 0) if least is None else least)
+
+
+def is_settled(group: Mapping[str, Any]) -> bool:
+    """Whether a described group has its nodes and neither makes nor loses any."""
+    if group.get("Status") in ("Deleting", "SystemUpdating"):
+        return False
+    return enough(group) <= group.get("CurrentCount", 0) <= int(group.get("TargetCount", 0))
+
+
+def instance_types(group: Mapping[str, Any]) -> str:
+    """Name the type of a described group, or its types."""
+    several = group.get("InstanceRequirements", {}).get("CurrentInstanceTypes", ())
+    return str(group.get("InstanceType") or ", ".join(several))
+
+
+def described(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a described group into the words of the request (ClusterInstanceGroupSpecification)."""
+    shapes = "ClusterInstanceGroupSpecification", "ClusterRestrictedInstanceGroupSpecification"
+    members = {m for name in shapes for m in shape("sagemaker", name)["members"]}
+    found = {k: v for k, v in group.items() if k in members}
+    found["InstanceCount"] = group.get("TargetCount")
+    found["MinInstanceCount"] = group.get("MinCount")
+    for member in IMAGE:
+        found[member] = group.get(f"Desired{member}", group.get(f"Current{member}"))
+    for member in ("InstanceRequirements", "KubernetesConfig", "AutoPatchConfig"):
+        if member in found:
+            found[member] = _desired(found[member])
+    return {k: v for k, v in found.items() if v not in (None, {}, [])}
+
+
+def _desired(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``CurrentX`` and ``DesiredX``, take the latter as ``X``."""
+    return {
+        key.removeprefix("Desired"): value
+        for key, value in config.items()
+        if not key.startswith("Current") and value not in ([], {})
+    }
+
+
+def _setting(found: Mapping[str, Any], member: str) -> Any:
+    """Read a member of the whole cluster; what is switched off counts as not there."""
+    value = found.get(member)
+    if isinstance(value, Mapping):
+        if value.get("Mode") == "Disable":
+            return None
+        if shared := value.get("SharedEnvironmentConfig"):
+            return {"SharedEnvironmentConfig": _desired(shared)}
+    return value
+
+
+def _seen(declared: Any, there: Any, member: str = "") -> Any:
+    """Reduce what AWS describes to what can differ from a declaration.
+
+    What the declaration leaves out and AWS fills in is dropped; lists of subnets have no order.
+    """
+    if declared is None and there == DEFAULTS.get(member, ...):
+        return None
+    if isinstance(there, Mapping) and member != "Labels":
+        mine = declared if isinstance(declared, Mapping) else {}
+        return {
+            key: _seen(mine.get(key), value, key)
+            for key, value in there.items()
+            if key in mine or (key not in OURS_TO_SKIP and value != DEFAULTS.get(key, ...))
+        }
+    if isinstance(there, list):
+        if member in ("Subnets", "SecurityGroupIds"):
+            return sorted(there)
+        mine = declared if isinstance(declared, list) else []
+        return [
+            _seen(mine[i] if i < len(mine) else None, each) for i, each in enumerate(there)
+        ]
+    if isinstance(there, datetime) and isinstance(declared, str):
+        return declared if _moment(declared) == there else there.isoformat()
+    return there
+
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def describe(look: Look, name: str) -> dict[str, Any] | None:
@@ -246,6 +526,38 @@ def describe(look: Look, name: str) -> dict[str, Any] | None:
         return None
 
     return look.once(("hyperpod", name), ask)
+
+
+def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a cluster's newest events, newest first, page by page.
+
+    AWS keeps events of clusters with continuous provisioning only; for others there are none.
+    ``asked`` are further members of ListClusterEvents.
+    """
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    request: dict[str, Any] = {"ClusterName": name, "SortOrder": "Descending", **asked}
+    try:
+        while most > 0:
+            answer = aws.sagemaker.list_cluster_events(**request, MaxResults=min(most, 100))
+            yield from answer["Events"]
+            most -= len(answer["Events"])
+            if not (following := answer.get("NextToken")):
+                return
+            request["NextToken"] = following
+    except ClientError as error:
+        if error.response["Error"].get("Code") != "ValidationException":
+            raise
+
+
+def newest_event(aws: Aws, found: Mapping[str, Any]) -> str:
+    """Return what happened last in a described cluster; a courtesy, so that nothing may fail."""
+    if found.get("NodeProvisioningMode") != "Continuous":
+        return ""
+    with suppress(Exception):
+        for event in events(aws, found["ClusterName"], 1):
+            return str(event["Description"])
+    return ""
 
 
 def node_rows(look: Look, name: str, registered: Sequence[kube.Node]) -> list[dict[str, Any]]:
@@ -298,8 +610,11 @@ class Nodes(Resource):
         access = eks.access(look, self.control.name)
         if found is None or access is None:
             return []
-        wanted = sum(group.get("TargetCount", 0) for group in found["InstanceGroups"])
-        nodes = look.once("nodes", lambda: kube.nodes(access, self.cluster.name))
+        wanted = sum(map(enough, every_group(found)))
+        try:
+            nodes = look.once("nodes", lambda: kube.nodes(access, self.cluster.name))
+        except kube.KubeNotReady as error:
+            return [Live("", state=State.BUSY, why=str(error))]
         ready = sum(node.ready for node in nodes)
         return [
             Live(

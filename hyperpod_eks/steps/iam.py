@@ -21,36 +21,65 @@ class Roles:
     cluster: Role
     execution: Role
     service_linked: ServiceLinkedRole
+    scaler: Role | None = None
+    """What Karpenter works with, where it decides how many nodes there are."""
 
 
 def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup) -> Roles:
     """Declare the roles; the nodes' policy names the network that they may use."""
-    policy = Policy(
+    config, prefix = site.config, site.arn("iam", "policy")
+    cluster = site.arn("eks", f"cluster/{site.eks_name}")
+    ours: dict[str, Any] = {
+        "path": config.iam.path,
+        "boundary": config.iam.permissions_boundary or "",
+    }
+    keys = tuple(sorted(filter(None, {config.encryption.volumes, config.encryption.bucket})))
+    execution = Policy(
         "execution-policy",
         name=site.iam_name("hyperpod"),
-        partition=site.identity.partition,
-        account=site.identity.account,
-        region=site.region,
-        cluster=site.eks_name,
-        vpc=vpc,
-        subnets=subnets,
-        security_group=group,
+        prefix=prefix,
+        path=config.iam.path,
+        rows=tuple(_node_rows(site.identity.partition, cluster, keys)),
+        network=site.arn("ec2", "").removesuffix(":"),
+        places=(vpc, group, *subnets),
     )
+    scaler = None
+    if config.scales_itself:
+        row = _scaler_row(site.arn("sagemaker", "cluster/*"))
+        scaler = Role(
+            "scaling-role",
+            name=site.iam_name("scaling"),
+            trusts="hyperpod.sagemaker.amazonaws.com",
+            managed=(),
+            policies=(
+                Policy(
+                    "scaling-policy",
+                    name=site.iam_name("scaling"),
+                    prefix=prefix,
+                    path=config.iam.path,
+                    rows=(row,),
+                ),
+            ),
+            **ours,
+        )
     return Roles(
         cluster=Role(
             "cluster-role",
             name=site.iam_name("eks", "iam/cluster-role"),
             trusts="eks.amazonaws.com",
             managed=(site.managed_policy("AmazonEKSClusterPolicy"),),
+            **ours,
         ),
         execution=Role(
             "execution-role",
             name=site.iam_name("hyperpod", "iam/execution-role"),
             trusts="sagemaker.amazonaws.com",
             managed=(site.managed_policy("AmazonSageMakerClusterInstanceRolePolicy"),),
-            policies=(policy,),
+            policies=() if "iam/execution-role" in site.adopted else (execution,),
+            **ours,
         ),
         service_linked=ServiceLinkedRole("service-linked-role"),
+        scaler=scaler,
     )
 
 
@@ -64,8 +93,12 @@ class Role(Resource):
     managed: tuple[str, ...]
     """ARNs of policies that AWS manages."""
     policies: tuple[Policy, ...] = ()
+    path: str = "/"
+    boundary: str = ""
+    """ARN of the permissions boundary."""
 
     step = "iam"
+    fixed = {"path": "IAM moves no role"}
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
@@ -85,6 +118,10 @@ class Role(Resource):
                     facts={
                         "trusts": _trusted(role["AssumeRolePolicyDocument"]),
                         "policies": frozenset(each["PolicyArn"] for each in attached),
+                        "path": role["Path"],
+                        "boundary": role.get("PermissionsBoundary", {}).get(
+                            "PermissionsBoundaryArn", ""
+                        ),
                     },
                 )
             ]
@@ -98,13 +135,21 @@ class Role(Resource):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the account."""
+        bounded: dict[str, Any] = {"PermissionsBoundary": self.boundary} if self.boundary else {}
         role = aws.iam.create_role(
             RoleName=self.name,
+            Path=self.path,
+            **bounded,
             AssumeRolePolicyDocument=json.dumps(trust(self.trusts)),
             Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",
             Tags=aws.pairs(self.label),
         )["Role"]
-        facts = {"trusts": self.trusts, "policies": frozenset[str]()}
+        facts = {
+            "trusts": self.trusts,
+            "policies": frozenset[str](),
+            "path": self.path,
+            "boundary": self.boundary,
+        }
         return Live(self.name, role["Arn"], owner=aws.lineage, facts=facts)
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live | None:
@@ -113,6 +158,12 @@ class Role(Resource):
             aws.iam.update_assume_role_policy(
                 RoleName=self.name, PolicyDocument=json.dumps(trust(self.trusts))
             )
+        if self.boundary and live.facts["boundary"] != self.boundary:
+            aws.iam.put_role_permissions_boundary(
+                RoleName=self.name, PermissionsBoundary=self.boundary
+            )
+        elif live.facts["boundary"] and not self.boundary:
+            aws.iam.delete_role_permissions_boundary(RoleName=self.name)
         if live.owner is None:
             aws.iam.tag_role(RoleName=self.name, Tags=aws.pairs(self.label))
         wanted = self.expected("policies", known)
@@ -120,7 +171,12 @@ class Role(Resource):
             aws.iam.attach_role_policy(RoleName=self.name, PolicyArn=arn)
         for arn in sorted(live.facts["policies"] - wanted):
             aws.iam.detach_role_policy(RoleName=self.name, PolicyArn=arn)
-        facts = {"trusts": self.trusts, "policies": wanted}
+        facts = {
+            **live.facts,
+            "trusts": self.trusts,
+            "policies": wanted,
+            "boundary": self.boundary,
+        }
         return Live(self.name, live.arn, owner=aws.lineage, facts=facts)
 
     def delete(self, aws: Aws, live: Live) -> None:
@@ -164,27 +220,24 @@ def _trusted(document: object) -> str | None:
 
 @dataclass(frozen=True)
 class Policy(Resource):
-    """What the nodes may do, beyond AmazonSageMakerClusterInstanceRolePolicy.
-
-    The action list is that of the SageMaker developer guide ("IAM role for SageMaker HyperPod",
-    EKS additions); interfaces may be made only in the cluster's own VPC.
-    """
+    """What a role of ours may do, beyond what policies of AWS's allow it."""
 
     name: str
-    partition: str
-    account: str
-    region: str
-    cluster: str
-    vpc: Vpc
-    subnets: tuple[Subnet, ...]
-    security_group: SecurityGroup
+    prefix: str
+    """The beginning of the ARNs of the account's policies."""
+    path: str
+    rows: tuple[Row, ...]
+    network: str = ""
+    """The beginning of the ARNs of the account's network."""
+    places: tuple[Vpc | SecurityGroup | Subnet, ...] = ()
+    """Where interfaces may be made; nowhere for none."""
 
     step = "iam"
 
     @property
     def arn(self) -> str:
         """Policies are found by ARN."""
-        return f"arn:{self.partition}:iam::{self.account}:policy/{self.name}"
+        return f"{self.prefix}{self.path}{self.name}"
 
     def find(self, look: Look) -> Sequence[Live]:
         """By ARN."""
@@ -210,24 +263,22 @@ class Policy(Resource):
         """The document is made of what it depends on."""
         if name != "document":
             return super().expected(name, known)
-        ec2 = f"arn:{self.partition}:ec2:{self.region}:{self.account}"
-        places = [
-            f"{ec2}:network-interface/*",
-            f"{ec2}:vpc/{known(self.vpc).id}",
-            f"{ec2}:security-group/{known(self.security_group).id}",
-            *(f"{ec2}:subnet/{known(subnet).id}" for subnet in self.subnets),
-        ]
-        cluster = f"arn:{self.partition}:eks:{self.region}:{self.account}:cluster/{self.cluster}"
-        return {
-            "Version": "2012-10-17",
-            "Statement": [_allow(*row) for row in _statements(places, self.partition, cluster)],
-        }
+        rows = list(self.rows)
+        if self.places:
+            kinds = {Vpc: "vpc", SecurityGroup: "security-group", Subnet: "subnet"}
+            places = [f"{self.network}:network-interface/*"]
+            places += [
+                f"{self.network}:{kinds[type(place)]}/{known(place).id}" for place in self.places
+            ]
+            rows.insert(0, ("Interfaces", INTERFACES, places))
+        return {"Version": "2012-10-17", "Statement": [_allow(*row) for row in rows]}
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the account."""
         document = self.expected("document", known)
         aws.iam.create_policy(
             PolicyName=self.name,
+            Path=self.path,
             PolicyDocument=json.dumps(document),
             Description=f"hyperpod-eks: nodes of the cluster {aws.cluster}",
             Tags=aws.pairs(self.label),
@@ -260,25 +311,34 @@ class Policy(Resource):
             yield from (v["VersionId"] for v in page["Versions"] if not v["IsDefaultVersion"])
 
 
-def _statements(
-    places: list[str], partition: str, cluster: str
-) -> list[tuple[str, list[str], list[str] | str]]:
-    """Rows of (id, actions, resources).  Describe actions know no resource."""
-    return [
-        (
-            "Interfaces",
-            [
-                "ec2:AssignPrivateIpAddresses",
-                "ec2:CreateNetworkInterface",
-                "ec2:CreateNetworkInterfacePermission",
-                "ec2:DeleteNetworkInterface",
-                "ec2:DeleteNetworkInterfacePermission",
-                "ec2:DetachNetworkInterface",
-                "ec2:ModifyNetworkInterfaceAttribute",
-                "ec2:UnassignPrivateIpAddresses",
-            ],
-            places,
-        ),
+Row = tuple[str, Sequence[str], Sequence[str] | str]
+"""A statement: its id, actions and resources.  Describe actions know no resource."""
+
+INTERFACES = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+    "ec2:DetachNetworkInterface",
+    "ec2:ModifyNetworkInterfaceAttribute",
+    "ec2:UnassignPrivateIpAddresses",
+)
+
+
+def _scaler_row(clusters: str) -> Row:
+    """Let Karpenter change the number of nodes (SageMaker developer guide, "Autoscaling")."""
+    actions = ("sagemaker:BatchAddClusterNodes", "sagemaker:BatchDeleteClusterNodes")
+    return "Scale", actions, clusters
+
+
+def _node_rows(partition: str, cluster: str, keys: tuple[str, ...]) -> list[Row]:
+    """What nodes do beyond AmazonSageMakerClusterInstanceRolePolicy.
+
+    The action list is that of the SageMaker developer guide ("IAM role for SageMaker HyperPod",
+    EKS additions); interfaces may be made only in the cluster's own VPC.
+    """
+    rows: list[Row] = [
         (
             "Attach",
             ["ec2:AttachNetworkInterface"],
@@ -314,10 +374,15 @@ def _statements(
         ),
         ("PodIdentity", ["eks-auth:AssumeRoleForPodIdentity"], cluster),
     ]
+    if keys:
+        actions = ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*"]
+        rows.append(("Keys", actions, keys))
+    return rows
 
 
-def _allow(sid: str, actions: list[str], resources: list[str] | str) -> dict[str, Any]:
-    return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}
+def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> dict[str, Any]:
+    places = resources if isinstance(resources, str) else list(resources)
+    return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": places}
 
 
 @dataclass(frozen=True)

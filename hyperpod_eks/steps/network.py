@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hyperpod_eks.aws import Aws, Look, owner
+from hyperpod_eks.aws import Aws, Look, owner, tag
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
-from hyperpod_eks.site import PRIVATE_SUBNET, Site
+from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, Site
 
 ANYWHERE = "0.0.0.0/0"
+
+
+CLOSED = (
+    "ec2",
+    "ec2messages",
+    "ecr.api",
+    "ecr.dkr",
+    "eks",
+    "eks-auth",
+    "logs",
+    "monitoring",
+    "sagemaker.api",
+    "ssm",
+    "ssmmessages",
+    "sts",
+)
+"""Services that nodes, add-ons and lifecycle scripts call: what a closed network needs of them
+(SageMaker developer guide, HyperPod prerequisites; EKS User Guide, "private clusters")."""
+STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
+"""FSx for Lustre User Guide, "Limiting access with Amazon VPC"."""
+HTTPS = "tcp 443"
+ALLOW_ALL = {
+    "Version": "2008-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}],
+}
+"""The policy that AWS gives an endpoint."""
 
 
 @dataclass(frozen=True)
@@ -19,22 +46,106 @@ class Network:
 
     vpc: Vpc
     private: Mapping[str, Subnet]
-    """Private subnets by availability zone id."""
+    """Private subnets by availability zone id: the control plane's."""
+    nodes: Mapping[str, Subnet]
+    """The nodes' subnets, the same or in blocks of their own."""
     security_group: SecurityGroup
+    """The nodes'."""
+    control_group: SecurityGroup
+    """The control plane's, the same unless they are strict."""
     egress: tuple[Resource, ...]
     """What must be ready before a node can reach AWS."""
 
 
 def step(site: Site) -> Network:
-    """Declare the network; nodes and control plane share one security group."""
-    vpc = Vpc("vpc", cidr=site.config.network.cidr)
-    gateway = InternetGateway("internet-gateway", vpc=vpc)
-    private: dict[str, Subnet] = {}
-    public: dict[str, Subnet] = {}
+    """Declare the network.
+
+    Private subnets that are somebody's have routes of their own; nothing is made around them but
+    what the configuration asks for.
+    """
+    config, theirs = site.config.network, site.adopted
+    vpc = Vpc("vpc", cidr=config.cidr)
+    private, nodes, blocks = _private(site, vpc)
+    routes: tuple[RouteTable, ...] = ()
+    internet: tuple[Resource, ...] = ()
+    if not site.private_is_theirs and config.nat != "none":
+        routes, internet = _internet(site, vpc, private, nodes)
+    elif not site.private_is_theirs:
+        routes = (_table("private-routes", vpc, None, (*private.values(), *nodes.values())),)
+    given = [key for key in theirs if key.startswith("network/route-table-")]
+    routes += tuple(
+        RouteTable(key.partition("/")[2], vpc=vpc, target=None, subnets=()) for key in given
+    )
+    policy = json.dumps(config.endpoint_policy, sort_keys=True) if config.endpoint_policy else ""
+    endpoints: tuple[Resource, ...] = ()
+    if routes or "network/s3-endpoint" in theirs:
+        service = f"com.amazonaws.{site.region}.s3"
+        endpoints = (
+            Endpoint("s3-endpoint", vpc=vpc, service=service, route_tables=routes, policy=policy),
+        )
+    group, control = _groups(site, vpc)
+    if control is not group:
+        endpoints += (Opening("control-plane-opening", group=group, peer=control),)
+    wanted = config.interface_endpoints
+    if wanted is None:
+        wanted = CLOSED if config.nat == "none" and not site.private_is_theirs else ()
+    if wanted:
+        blocks_in = (config.cidr, *config.secondary_cidrs)
+        door = SecurityGroup(
+            "endpoint-security-group",
+            vpc=vpc,
+            name=f"{site.name}-endpoints-hyperpod-eks",
+            ingress=tuple(f"{HTTPS} {block}" for block in blocks_in),
+            egress=(),
+        )
+        endpoints += tuple(
+            Endpoint(
+                f"endpoint-{name}",
+                vpc=vpc,
+                service=f"com.amazonaws.{site.region}.{name}",
+                subnets=tuple(private.values()),
+                security_groups=(door,),
+                policy=policy,
+            )
+            for name in wanted
+        )
+    return Network(vpc, private, nodes, group, control, (*internet, *routes, *endpoints, *blocks))
+
+
+def _private(
+    site: Site, vpc: Vpc
+) -> tuple[dict[str, Subnet], dict[str, Subnet], tuple[Resource, ...]]:
+    """Declare a private subnet in each zone, and one more for the nodes in a block of its own."""
+    config = site.config.network
+    private, nodes, opened = {}, {}, []
+    for index, planned in enumerate(site.plan):
+        zone, tags = planned.zone, config.subnet_tags
+        label = f"{PRIVATE_SUBNET}{zone}"
+        private[zone] = Subnet(label, vpc=vpc, cidr=planned.private, zone=zone, tags=tags)
+        nodes[zone] = private[zone]
+        if config.secondary_cidrs and not site.private_is_theirs:
+            block = config.secondary_cidrs[index]
+            cidr = VpcCidr(f"cidr-{block.replace('/', '-')}", vpc=vpc, cidr=block)
+            opened.append(cidr)
+            nodes[zone] = Subnet(
+                f"{NODE_SUBNET}{zone}", vpc=vpc, cidr=block, zone=zone, tags=tags, after=(cidr,)
+            )
+    return private, nodes, tuple(opened)
+
+
+def _internet(
+    site: Site, vpc: Vpc, private: Mapping[str, Subnet], nodes: Mapping[str, Subnet]
+) -> tuple[tuple[RouteTable, ...], tuple[Resource, ...]]:
+    """Declare the way out: NAT gateways, of ours or somebody's, and the routes to them."""
+    given = [key.rpartition("nat-gateway-")[2] for key in site.adopted if "/nat-gateway-" in key]
     nats: dict[str, NatGateway] = {}
+    public: dict[str, Subnet] = {}
+    gateway = InternetGateway("internet-gateway", vpc=vpc)
     for zone in site.plan:
-        label = f"{PRIVATE_SUBNET}{zone.zone}"
-        private[zone.zone] = Subnet(label, vpc=vpc, cidr=zone.private, zone=zone.zone)
+        if given:
+            if zone.zone in given:
+                nats[zone.zone] = NatGateway(f"nat-gateway-{zone.zone}", subnet=None, address=None)
+            continue
         if site.config.network.nat == "single" and nats:
             continue
         label = f"public-subnet-{zone.zone}"
@@ -44,31 +155,65 @@ def step(site: Site) -> Network:
         nats[zone.zone] = NatGateway(
             f"nat-gateway-{zone.zone}", subnet=public[zone.zone], address=address, after=(gateway,)
         )
-    to_internet = RouteTable(
-        "public-routes", vpc=vpc, target=gateway, subnets=tuple(public.values())
-    )
+    internet: tuple[Resource, ...] = ()
+    if public:
+        internet = (_table("public-routes", vpc, gateway, tuple(public.values())),)
     first = next(iter(nats))
     routes = tuple(
-        RouteTable(
+        _table(
             f"private-routes-{zone}",
-            vpc=vpc,
-            target=nat,
-            subnets=tuple(
+            vpc,
+            nat,
+            tuple(
                 subnet
-                for home, subnet in private.items()
+                for home in private
                 if home == zone or (home not in nats and zone == first)
+                for subnet in dict.fromkeys((private[home].key, nodes[home].key))
+                for subnet in (private[home] if subnet == private[home].key else nodes[home],)
             ),
         )
         for zone, nat in nats.items()
     )
-    endpoint = Endpoint(
-        "s3-endpoint",
+    return routes, internet
+
+
+def _table(
+    label: str,
+    vpc: Vpc,
+    target: InternetGateway | NatGateway | None,
+    subnets: tuple[Subnet, ...],
+) -> RouteTable:
+    """Declare a route table; a subnet that is named twice counts once."""
+    once = {subnet.key: subnet for subnet in subnets}
+    return RouteTable(label, vpc=vpc, target=target, subnets=tuple(once.values()))
+
+
+def _groups(site: Site, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
+    """Declare the security groups of nodes and control plane: one that is open to itself, or two.
+
+    EFA needs both rules that name the group itself (EC2 User Guide, "Elastic Fabric Adapter").
+    """
+    config = site.config.network
+    storage = STORAGE_PORTS if config.storage_ports else ()
+    name = f"{site.name}-hyperpod-eks"
+    if config.security_groups == "shared":
+        group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=("self", *storage))
+        return group, group
+    nodes = SecurityGroup(
+        "security-group",
         vpc=vpc,
-        service=f"com.amazonaws.{site.region}.s3",
-        route_tables=routes,
+        name=name,
+        ingress=("self", *storage),
+        egress=("self", f"{HTTPS} {ANYWHERE}"),
     )
-    group = SecurityGroup("security-group", vpc=vpc, name=f"{site.name}-hyperpod-eks")
-    return Network(vpc, private, group, (to_internet, *routes, endpoint))
+    control = SecurityGroup(
+        "control-plane-security-group",
+        vpc=vpc,
+        name=f"{site.name}-control-plane-hyperpod-eks",
+        ingress=(nodes,),
+        egress=(nodes,),
+    )
+    return nodes, control
 
 
 @dataclass(frozen=True)
@@ -82,6 +227,7 @@ class Vpc(Resource):
     step = "network"
     named = False
     nameless = True
+    fixed = {"cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"}
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags; the DNS settings take a call each."""
@@ -113,13 +259,14 @@ class Vpc(Resource):
         )["Vpc"]
         return self._live(vpc, (True, False))
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """One attribute a call; hostnames need support."""
         support, hostnames = live.facts["dns"]
         if not support:
             aws.ec2.modify_vpc_attribute(VpcId=live.id, EnableDnsSupport={"Value": True})
         if not hostnames:
             aws.ec2.modify_vpc_attribute(VpcId=live.id, EnableDnsHostnames={"Value": True})
+        return replace(live, facts={**live.facts, "dns": self.dns})
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Default security group, network ACL and main route table go with it."""
@@ -144,6 +291,46 @@ class Vpc(Resource):
                 for s in subnets
             ),
         ]
+
+
+@dataclass(frozen=True)
+class VpcCidr(Resource):
+    """A further address block of the VPC."""
+
+    vpc: Vpc
+    cidr: str
+
+    step = "network"
+    named = False
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """In the VPC's own description."""
+        return [
+            Live(
+                each["AssociationId"],
+                owner=look.aws.lineage,
+                state=State.LEAVING
+                if each["CidrBlockState"]["State"] == "disassociating"
+                else State.READY
+                if each["CidrBlockState"]["State"] == "associated"
+                else State.BUSY,
+                why=each["CidrBlockState"]["State"],
+            )
+            for vpc in look.ec2("describe_vpcs", "Vpcs", self.vpc.label)
+            for each in vpc.get("CidrBlockAssociationSet", ())
+            if each["CidrBlock"] == self.cidr
+            and each["CidrBlockState"]["State"] not in ("disassociated", "failed")
+        ]
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """A block can be associated once."""
+        found = aws.ec2.associate_vpc_cidr_block(VpcId=known(self.vpc).id, CidrBlock=self.cidr)
+        made = found["CidrBlockAssociation"]
+        return Live(made["AssociationId"], owner=aws.lineage, state=State.BUSY, why="associating")
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Refused while a subnet is in it."""
+        aws.ec2.disassociate_vpc_cidr_block(AssociationId=live.id)
 
 
 @dataclass(frozen=True)
@@ -198,9 +385,19 @@ class Subnet(Resource):
     cidr: str
     zone: str
     """Availability zone id: names are shuffled per account, ids are not."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Further tags of the user's."""
 
     step = "network"
     named = False
+    fixed = dict.fromkeys(("vpc", "cidr", "zone"), "AWS moves no subnet; give it its block back")
+
+    @property
+    def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
+        """The control plane keeps its subnets."""
+        if self.label.startswith(PRIVATE_SUBNET):
+            return "EKS keeps the zones that it was made with; name the zone again"
+        return ""
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""
@@ -217,6 +414,11 @@ class Subnet(Resource):
                 "vpc": item["VpcId"],
                 "cidr": item["CidrBlock"],
                 "zone": item["AvailabilityZoneId"],
+                "tags": {
+                    key: value
+                    for key in self.tags
+                    if (value := tag(item.get("Tags", ()), key)) is not None
+                },
             },
             attributes={"free_addresses": item.get("AvailableIpAddressCount")},
         )
@@ -228,9 +430,18 @@ class Subnet(Resource):
                 VpcId=known(self.vpc).id,
                 CidrBlock=self.cidr,
                 AvailabilityZoneId=self.zone,
-                TagSpecifications=aws.born_with(self.label, "subnet"),
+                TagSpecifications=[
+                    {"ResourceType": "subnet", "Tags": [*aws.pairs(self.label), *self._pairs()]}
+                ],
             )["Subnet"]
         )
+
+    def _pairs(self) -> list[Any]:
+        return [{"Key": key, "Value": value} for key, value in self.tags.items()]
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+        """Put the tags on; tags that are no longer asked for stay."""
+        aws.ec2.create_tags(Resources=[live.id], Tags=self._pairs())
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while an interface is in it."""
@@ -272,13 +483,15 @@ class Address(Resource):
 class NatGateway(Resource):
     """The private subnets' way out."""
 
-    subnet: Subnet
-    address: Address
+    subnet: Subnet | None
+    address: Address | None
+    """None for one that is somebody's."""
 
     step = "network"
     named = False
     patience = 15 * MINUTE
     usual = "2 min"
+    fixed = {"subnet": "a NAT gateway keeps its subnet"}
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags; deleted ones stay visible for an hour and do not count."""
@@ -300,6 +513,7 @@ class NatGateway(Resource):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token."""
+        assert self.subnet and self.address, "somebody's is never made"
         return self._live(
             aws.ec2.create_nat_gateway(
                 ClientToken=token,
@@ -319,7 +533,7 @@ class RouteTable(Resource):
     """A default route through a gateway, and the subnets that use it."""
 
     vpc: Vpc
-    target: InternetGateway | NatGateway
+    target: InternetGateway | NatGateway | None
     subnets: tuple[Subnet, ...]
 
     step = "network"
@@ -371,23 +585,30 @@ class RouteTable(Resource):
         )
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
-        """Point the default route at the target and associate the subnets."""
-        target = known(self.target).id
+        """Point the default route at the target and associate the subnets.
+
+        A subnet that another table has is moved by one call, so that it is never without a way.
+        """
+        target = known(self.target).id if self.target else None
         way: Any = {
             "RouteTableId": live.id,
             "DestinationCidrBlock": ANYWHERE,
             "GatewayId" if isinstance(self.target, InternetGateway) else "NatGatewayId": target,
         }
-        if live.facts["target"] is None:
+        if target is None and live.facts["target"] is not None:
+            aws.ec2.delete_route(RouteTableId=live.id, DestinationCidrBlock=ANYWHERE)
+        elif target is not None and live.facts["target"] is None:
             aws.ec2.create_route(**way)
         elif live.facts["target"] != target:
             aws.ec2.replace_route(**way)
         wanted = self.expected("subnets", known)
         for subnet in sorted(wanted - live.facts["subnets"]):
-            aws.ec2.associate_route_table(RouteTableId=live.id, SubnetId=subnet)
-        for subnet in live.facts["subnets"] - wanted:
-            association = live.attributes["associations"][subnet]
-            aws.ec2.disassociate_route_table(AssociationId=association)
+            if elsewhere := _association(aws, subnet):
+                aws.ec2.replace_route_table_association(
+                    AssociationId=elsewhere, RouteTableId=live.id
+                )
+            else:
+                aws.ec2.associate_route_table(RouteTableId=live.id, SubnetId=subnet)
         return replace(live, facts={**live.facts, "target": target, "subnets": wanted})
 
     def delete(self, aws: Aws, live: Live) -> None:
@@ -397,13 +618,36 @@ class RouteTable(Resource):
         aws.ec2.delete_route_table(RouteTableId=live.id)
 
 
+def _association(aws: Aws, subnet: str) -> str:
+    """Find the route table association of a subnet, "" where it has none of its own."""
+    there: Any = [{"Name": "association.subnet-id", "Values": [subnet]}]
+    return next(
+        (
+            each["RouteTableAssociationId"]
+            for table in aws.ec2.describe_route_tables(Filters=there)["RouteTables"]
+            for each in table["Associations"]
+            if each.get("SubnetId") == subnet
+        ),
+        "",
+    )
+
+
 @dataclass(frozen=True)
 class Endpoint(Resource):
-    """The gateway endpoint through which lifecycle scripts are read without the NAT gateway."""
+    """An endpoint of a service inside the VPC: a gateway on route tables, or interfaces.
+
+    The gateway endpoint of S3 lets lifecycle scripts be read without the NAT gateway.
+    """
 
     vpc: Vpc
     service: str
-    route_tables: tuple[RouteTable, ...]
+    route_tables: tuple[RouteTable, ...] = ()
+    """Of a gateway endpoint."""
+    subnets: tuple[Subnet, ...] = ()
+    """Of an interface endpoint."""
+    security_groups: tuple[SecurityGroup, ...] = ()
+    policy: str = ""
+    """JSON; empty for AWS's, which allows everything."""
 
     step = "network"
     named = False
@@ -427,40 +671,67 @@ class Endpoint(Resource):
                 "vpc": item["VpcId"],
                 "service": item["ServiceName"],
                 "route_tables": frozenset(item.get("RouteTableIds", ())),
+                "subnets": frozenset(item.get("SubnetIds", ())),
+                "security_groups": frozenset(g["GroupId"] for g in item.get("Groups", ())),
+                "policy": _policy(item.get("PolicyDocument")),
             },
         )
 
     def expected(self, name: str, known: Known) -> Any:
-        """Route tables have no order."""
+        """Route tables, subnets and groups have no order."""
         value = super().expected(name, known)
-        return frozenset(value) if name == "route_tables" else value
+        return frozenset(value) if isinstance(value, tuple) else value
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token."""
+        kind: dict[str, Any] = {
+            "VpcEndpointType": "Gateway",
+            "RouteTableIds": sorted(self.expected("route_tables", known)),
+        }
+        if self.subnets:
+            kind = {
+                "VpcEndpointType": "Interface",
+                "PrivateDnsEnabled": True,
+                "SubnetIds": sorted(self.expected("subnets", known)),
+                "SecurityGroupIds": sorted(self.expected("security_groups", known)),
+            }
+        if self.policy:
+            kind["PolicyDocument"] = self.policy
         return self._live(
             aws.ec2.create_vpc_endpoint(
                 ClientToken=token,
-                VpcEndpointType="Gateway",
                 VpcId=known(self.vpc).id,
                 ServiceName=self.service,
-                RouteTableIds=sorted(self.expected("route_tables", known)),
                 TagSpecifications=aws.born_with(self.label, "vpc-endpoint"),
+                **kind,
             )["VpcEndpoint"]
         )
 
     def settle(self, aws: Aws, known: Known, live: Live) -> None:
-        """Add and remove route tables."""
-        wanted = self.expected("route_tables", known)
-        change: dict[str, Any] = {
-            "AddRouteTableIds": sorted(wanted - live.facts["route_tables"]),
-            "RemoveRouteTableIds": sorted(live.facts["route_tables"] - wanted),
-        }
+        """Add and remove what it stands on, and give it its policy."""
+        change: dict[str, Any] = {}
+        for name, member in (
+            ("route_tables", "RouteTableIds"),
+            ("subnets", "SubnetIds"),
+            ("security_groups", "SecurityGroupIds"),
+        ):
+            wanted = self.expected(name, known)
+            change[f"Add{member}"] = sorted(wanted - live.facts[name])
+            change[f"Remove{member}"] = sorted(live.facts[name] - wanted)
+        if live.facts["policy"] != self.policy:
+            change["PolicyDocument"] = self.policy or json.dumps(ALLOW_ALL)
         aws.ec2.modify_vpc_endpoint(VpcEndpointId=live.id, **{k: v for k, v in change.items() if v})
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Its routes go with it.  The call answers 200 and names what it could not delete."""
         answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=[live.id])
         _raise_unsuccessful(answer.get("Unsuccessful", ()), "DeleteVpcEndpoints")
+
+
+def _policy(document: str | None) -> str:
+    """Spell a policy so that it can be compared; "" for the one that AWS gives."""
+    found = json.loads(document or "null")
+    return "" if found in (None, ALLOW_ALL) else json.dumps(found, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -474,11 +745,14 @@ class SecurityGroup(Resource):
 
     vpc: Vpc
     name: str
-    ingress: tuple[str, ...] = ("self",)
-    egress: tuple[str, ...] = ("self", ANYWHERE)
+    ingress: tuple[str | SecurityGroup, ...] = ("self",)
+    egress: tuple[str | SecurityGroup, ...] = ("self", ANYWHERE)
+    """Peers that all traffic is let through for: itself, another group or a block; or protocol,
+    port and peer (``tcp 443 0.0.0.0/0``)."""
 
     step = "network"
     named = False
+    fixed = {"vpc": "a security group keeps its VPC"}
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""
@@ -489,9 +763,13 @@ class SecurityGroup(Resource):
                 owner=owner(item.get("Tags", ())),
                 facts={
                     "vpc": item["VpcId"],
-                    # rules that somebody added are no drift: only declared peers are facts
-                    "ingress": _peers(item["IpPermissions"], item["GroupId"], self.ingress),
-                    "egress": _peers(item["IpPermissionsEgress"], item["GroupId"], self.egress),
+                    # rules that somebody added are no drift: only what we may declare is a fact
+                    "ingress": _rules(item["IpPermissions"], item["GroupId"]).intersection(
+                        {*STORAGE_PORTS, *_ids(look, self.ingress)}
+                    ),
+                    "egress": _rules(item["IpPermissionsEgress"], item["GroupId"]).intersection(
+                        {ANYWHERE, f"{HTTPS} {ANYWHERE}", *_ids(look, self.egress)}
+                    ),
                 },
             )
             for item in items
@@ -519,17 +797,20 @@ class SecurityGroup(Resource):
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Add the rules that are missing; rules that somebody added stay."""
-        for name, call in (
-            ("ingress", aws.ec2.authorize_security_group_ingress),
-            ("egress", aws.ec2.authorize_security_group_egress),
+        ec2 = aws.ec2
+        for name, allow, revoke in (
+            (
+                "ingress",
+                ec2.authorize_security_group_ingress,
+                ec2.revoke_security_group_ingress,
+            ),
+            ("egress", ec2.authorize_security_group_egress, ec2.revoke_security_group_egress),
         ):
-            for peer in sorted(self.expected(name, known) - live.facts[name]):
-                rule: Any = {"IpProtocol": "-1"}
-                if peer == "self":
-                    rule["UserIdGroupPairs"] = [{"GroupId": live.id}]
-                else:
-                    rule["IpRanges"] = [{"CidrIp": peer}]
-                call(GroupId=live.id, IpPermissions=[rule])
+            wanted, there = self.expected(name, known), live.facts[name]
+            for rule in sorted(wanted - there):
+                allow(GroupId=live.id, IpPermissions=[_permission(rule, live.id)])
+            for rule in sorted(there - wanted):
+                revoke(GroupId=live.id, IpPermissions=[_permission(rule, live.id)])
         rules = {name: self.expected(name, known) for name in ("ingress", "egress")}
         return replace(live, facts={**live.facts, **rules})
 
@@ -555,16 +836,94 @@ class SecurityGroup(Resource):
         ]
 
 
-def _peers(
-    rules: Sequence[Mapping[str, Any]], group: str, declared: tuple[str, ...]
-) -> frozenset[str]:
-    """Which declared peers the rules let through with all traffic; "self" is the group itself."""
+def _ids(look: Look, peers: tuple[str | SecurityGroup, ...]) -> list[str]:
+    """Spell declared peers as rules; groups by the ids that they have now."""
+    return [
+        rule
+        for peer in peers
+        for rule in (
+            [peer]
+            if isinstance(peer, str)
+            else [
+                each["GroupId"]
+                for each in look.ec2("describe_security_groups", "SecurityGroups", peer.label)
+            ]
+        )
+    ]
+
+
+def _rules(permissions: Sequence[Mapping[str, Any]], group: str) -> set[str]:
+    """Spell described rules as we declare them: ``self``, ``sg-1``, ``tcp 443 10.0.0.0/16``."""
     found = set()
-    for rule in rules:
-        if rule["IpProtocol"] == "-1":
-            found |= {"self" for p in rule.get("UserIdGroupPairs", ()) if p.get("GroupId") == group}
-            found |= {r["CidrIp"] for r in rule.get("IpRanges", ())}
-    return frozenset(found.intersection(declared))
+    for each in permissions:
+        ports = ""
+        if each["IpProtocol"] != "-1":
+            first, last = each.get("FromPort"), each.get("ToPort")
+            ports = f"{each['IpProtocol']} {first}{'' if first == last else f'-{last}'} "
+        peers = [
+            "self" if pair.get("GroupId") == group else pair.get("GroupId", "")
+            for pair in each.get("UserIdGroupPairs", ())
+        ]
+        peers += [block["CidrIp"] for block in each.get("IpRanges", ())]
+        found |= {ports + peer for peer in peers}
+    return found
+
+
+def _permission(rule: str, group: str) -> Any:
+    """Spell a rule of ours as EC2's IpPermission."""
+    *ports, peer = rule.split()
+    found: dict[str, Any] = {"IpProtocol": "-1"}
+    if ports:
+        first, _, last = ports[1].partition("-")
+        found = {"IpProtocol": ports[0], "FromPort": int(first), "ToPort": int(last or first)}
+    if peer == "self" or peer.startswith("sg-"):
+        found["UserIdGroupPairs"] = [{"GroupId": group if peer == "self" else peer}]
+    else:
+        found["IpRanges"] = [{"CidrIp": peer}]
+    return found
+
+
+@dataclass(frozen=True)
+class Opening(Resource):
+    """A rule that lets all traffic of one group into another, where each names the other.
+
+    A rule of its own, for two groups cannot both be made first, nor be deleted first.
+    """
+
+    group: SecurityGroup
+    peer: SecurityGroup
+
+    step = "network"
+    named = False
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """In the group's own description."""
+        peers = look.ec2("describe_security_groups", "SecurityGroups", self.peer.label)
+        return [
+            Live(
+                f"{group['GroupId']}/{peer['GroupId']}",
+                owner=owner(group.get("Tags", ())),
+                attributes={"group": group["GroupId"], "peer": peer["GroupId"]},
+            )
+            for group in look.ec2("describe_security_groups", "SecurityGroups", self.group.label)
+            for peer in peers
+            if peer["GroupId"] in _rules(group["IpPermissions"], group["GroupId"])
+        ]
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """A rule that is there already is refused."""
+        group, peer = known(self.group).id, known(self.peer).id
+        rule = _permission(peer, group)
+        aws.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+        return Live(
+            f"{group}/{peer}", owner=aws.lineage, attributes={"group": group, "peer": peer}
+        )
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Take the rule away."""
+        group, peer = live.attributes["group"], live.attributes["peer"]
+        rule = _permission(peer, group)
+        aws.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[rule])
 
 
 def _interfaces(look: Look, by: str, value: str) -> list[str]:

@@ -25,7 +25,13 @@ PRIVATE = {
 
 def step(site: Site) -> Scripts:
     """Declare the bucket and its content."""
-    bucket = Bucket("bucket", name=site.bucket, region=site.region, arn=site.arn("s3", site.bucket))
+    bucket = Bucket(
+        "bucket",
+        name=site.bucket,
+        region=site.region,
+        arn=site.arn("s3", site.bucket),
+        encryption=site.config.encryption.bucket or "AES256",
+    )
     return Scripts("scripts", bucket=bucket, folder=str(site.config.lifecycle.path))
 
 
@@ -39,6 +45,7 @@ class Bucket(Resource):
     public_access: str = "blocked"
     ownership: str = "BucketOwnerEnforced"
     encryption: str = "AES256"
+    """The algorithm, or the ARN of a KMS key."""
     policy: str = "TLS only"
 
     step = "s3"
@@ -57,22 +64,26 @@ class Bucket(Resource):
                 ):
                     return [Live(self.name, self.arn, owner="of another account, or not allowed")]
                 raise
-            blocked = self._read(
-                s3.get_public_access_block,
-                "PublicAccessBlockConfiguration",
-                "NoSuchPublicAccessBlockConfiguration",
+            rest = (
+                (
+                    s3.get_public_access_block,
+                    "PublicAccessBlockConfiguration",
+                    "NoSuchPublicAccessBlockConfiguration",
+                ),
+                (
+                    s3.get_bucket_ownership_controls,
+                    "OwnershipControls",
+                    "OwnershipControlsNotFoundError",
+                ),
+                (
+                    s3.get_bucket_encryption,
+                    "ServerSideEncryptionConfiguration",
+                    "ServerSideEncryptionConfigurationNotFoundError",
+                ),
+                (s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy"),
             )
-            ownership = self._read(
-                s3.get_bucket_ownership_controls,
-                "OwnershipControls",
-                "OwnershipControlsNotFoundError",
-            )
-            encryption = self._read(
-                s3.get_bucket_encryption,
-                "ServerSideEncryptionConfiguration",
-                "ServerSideEncryptionConfigurationNotFoundError",
-            )
-            policy = self._read(s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy")
+            with ThreadPoolExecutor(len(rest)) as pool:
+                blocked, ownership, encryption, policy = pool.map(lambda x: self._read(*x), rest)
             return [
                 Live(
                     self.name,
@@ -84,7 +95,9 @@ class Bucket(Resource):
                         if ownership
                         else None,
                         "encryption": _algorithm(encryption),
-                        "policy": "TLS only" if policy and _same(policy, self._tls_only()) else "other",
+                        "policy": "TLS only"
+                        if policy and _same(policy, self._tls_only())
+                        else "other",
                     },
                 )
             ]
@@ -121,7 +134,7 @@ class Bucket(Resource):
         }
         return Live(self.name, self.arn, owner=None, facts=facts)
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Sign it first, so that a crash leaves nothing unsigned behind."""
         s3, facts = aws.s3, live.facts
         if live.owner is None:
@@ -137,12 +150,20 @@ class Bucket(Resource):
                 OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
             )
         if facts["encryption"] != self.encryption:
-            rule: Any = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+            default = {"SSEAlgorithm": "AES256"}
+            if self.encryption != "AES256":
+                default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.encryption}
+            rule: Any = {
+                "ApplyServerSideEncryptionByDefault": default,
+                "BucketKeyEnabled": self.encryption != "AES256",
+            }
             s3.put_bucket_encryption(
                 Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": [rule]}
             )
         if facts["policy"] != self.policy:
             s3.put_bucket_policy(Bucket=self.name, Policy=self._tls_only())
+        declared = {name: self.expected(name, known) for name in facts}
+        return Live(self.name, self.arn, owner=aws.lineage, facts=declared)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Empty it first: objects, versions, delete markers and unfinished uploads."""
@@ -168,7 +189,7 @@ def _same(one: str, other: str) -> bool:
 def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:
     for rule in encryption["Rules"] if encryption else ():
         default = rule.get("ApplyServerSideEncryptionByDefault", {})
-        return str(default.get("SSEAlgorithm"))
+        return str(default.get("KMSMasterKeyID") or default.get("SSEAlgorithm"))
     return None
 
 

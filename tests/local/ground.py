@@ -1,4 +1,4 @@
-"""What EKS and HyperPod stand on in the tests: network, roles, scripts, and a way into Kubernetes."""
+"""What EKS and HyperPod stand on in the tests: network, roles, scripts, a way into Kubernetes."""
 
 from __future__ import annotations
 
@@ -116,7 +116,9 @@ def hyperpod_cluster(ground: Ground, *groups: dict[str, Any], **changes: Any) ->
     """Return a CreateCluster request for SageMaker."""
     return {
         "ClusterName": NAME,
-        "Orchestrator": {"Eks": {"ClusterArn": f"arn:aws:eks:us-west-2:123456789012:cluster/{NAME}"}},
+        "Orchestrator": {
+            "Eks": {"ClusterArn": f"arn:aws:eks:us-west-2:123456789012:cluster/{NAME}"}
+        },
         "VpcConfig": {"SecurityGroupIds": [ground.group], "Subnets": ground.subnets[:1]},
         "InstanceGroups": list(groups) or [workers(ground)],
         "Tags": [{"Key": "SageMaker", "Value": "true"}],
@@ -206,8 +208,7 @@ def nodes(aws: Clients) -> dict[str, dict[str, Any]]:
         node["metadata"]["name"]: {
             **node,
             "ready": any(
-                c["type"] == "Ready" and c["status"] == "True"
-                for c in node["status"]["conditions"]
+                c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"]
             ),
         }
         for node in answer["items"]

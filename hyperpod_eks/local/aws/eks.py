@@ -255,6 +255,7 @@ class Response(wire.Response):
 def install() -> None:
     """Take the place of moto's EKS, which knows clusters, node groups and Fargate only."""
     plugin.backend(eks_backends, Backend)
+    moto.eks.urls.url_paths.clear()
     plugin.routes(moto.eks.urls, "eks", Response.dispatch)
 
 

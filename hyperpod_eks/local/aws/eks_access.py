@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
 
@@ -38,36 +40,62 @@ def authenticator(cluster: Cluster) -> Callable[[str], Identity | None]:
     def authenticate(token: str) -> Identity | None:
         if token == cluster.manager_token:
             return Identity("eks:addon-manager", ("system:masters",))
-        key = _access_key(token)
-        if key is None:
+        url = _url(token)
+        if url is None:
             return None
         with current().clock.lock:  # moto is not thread-safe
-            return _identity(cluster, key)
+            key = _signer(url, cluster.name)
+            return _identity(cluster, key) if key else None
 
     return authenticate
 
 
-def _access_key(token: str) -> str | None:
-    """Return the access key that signed a token; None when it is no token or too old.
-
-    A token is ``k8s-aws-v1.`` and the base64 of a presigned sts:GetCallerIdentity whose signature
-    covers the header x-k8s-aws-id; it is good for 15 minutes (aws-iam-authenticator). The
-    signature itself is not verified.
-    """
+def _url(token: str) -> str | None:
+    """Return the request inside a token, ``k8s-aws-v1.`` and base64; None if there is none."""
     prefix, _, encoded = token.partition(".")
-    if prefix != "k8s-aws-v1":
-        return None
     try:
         url = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
-        query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-        signed = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        key = query["X-Amz-Credential"].split("/")[0]
-        headers = query["X-Amz-SignedHeaders"].split(";")
-    except (binascii.Error, UnicodeDecodeError, ValueError, KeyError):
+    except ValueError:
         return None
-    fresh = abs(datetime.now(UTC) - signed) < _TOKEN_LIFE  # signed by the client's own clock
-    right = query.get("Action") == "GetCallerIdentity" and "x-k8s-aws-id" in headers
-    return key if fresh and right else None
+    return url if prefix == "k8s-aws-v1" else None
+
+
+def _signer(url: str, cluster_name: str) -> str | None:
+    """Return the access key that signed a presigned sts:GetCallerIdentity; None refuses it.
+
+    The signature must cover the header x-k8s-aws-id with this cluster's name, and be less than 15
+    minutes old by the real time (aws-iam-authenticator). Keys that nobody was given have no secret
+    to check with.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    try:
+        signature, stamp = query.pop("X-Amz-Signature"), query["X-Amz-Date"]
+        key, _, region, service, _ = query["X-Amz-Credential"].split("/")
+        signed = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        headers = query["X-Amz-SignedHeaders"].split(";")
+    except (KeyError, ValueError):
+        return None
+    fresh = abs(datetime.now(UTC) - signed) < _TOKEN_LIFE
+    if not fresh or query.get("Action") != "GetCallerIdentity" or "x-k8s-aws-id" not in headers:
+        return None
+    if secret := _secret(key):
+        bare = urlunsplit((*parts[:3], urlencode(query, quote_via=quote), ""))
+        request = AWSRequest("GET", bare, {"host": parts.netloc, "x-k8s-aws-id": cluster_name})
+        request.context["timestamp"] = stamp
+        auth = SigV4QueryAuth(Credentials(key, secret), service, region)
+        text = auth.string_to_sign(request, auth.canonical_request(request))
+        if auth.signature(text, request) != signature:
+            return None
+    return key
+
+
+def _secret(access_key: str) -> str:
+    if session := sts_backends[ACCOUNT]["aws"].get_assumed_role_from_access_key(access_key):
+        return str(session.secret_access_key)
+    users = iam_backends[ACCOUNT]["aws"].users.values()
+    keys = (key for user in users for key in user.access_keys)
+    return next((str(k.secret_access_key) for k in keys if k.access_key_id == access_key), "")
 
 
 def _identity(cluster: Cluster, access_key: str) -> Identity | None:

@@ -205,8 +205,9 @@ def _kind(cluster: Cluster, name: str) -> AddonKind:
 
 
 def _check(cluster: Cluster, kind: AddonKind, request: dict[str, Any]) -> None:
-    version = request.get("addonVersion") or kind.for_kubernetes(cluster.document["version"])[0]
-    if version not in kind.for_kubernetes(cluster.document["version"]):
+    kubernetes = cluster.document["version"]
+    version = request.get("addonVersion") or default_version(kind, kubernetes)
+    if version not in kind.for_kubernetes(kubernetes):
         text = "Addon version specified is not supported"
         raise Refused("InvalidParameterException", f"{text}: {version}")
     role = request.get("serviceAccountRoleArn")

@@ -179,10 +179,13 @@ class Backend(BaseBackend):
 
     def _check_role(self, arn: str) -> None:
         role = roles.find(arn)
-        if role is None or not roles.trusts(role, "eks.amazonaws.com"):
-            why = "does not exist" if role is None else "could not be assumed because the trusted"
-            why += " entity is not correct" * (role is not None)
-            raise _invalid(f"Role with arn: {arn}, {why}")
+        if role is None:
+            raise _invalid(f"Role with arn: {arn}, does not exist")
+        if not roles.trusts(role, "eks.amazonaws.com"):
+            raise _invalid(
+                f"Role with arn: {arn}, could not be assumed because the trusted entity is not "
+                f"correct"
+            )
         if _CLUSTER_POLICY not in role.managed_policies:
             raise _invalid(
                 "The provided role doesn't have the Amazon EKS Managed Policies associated with "

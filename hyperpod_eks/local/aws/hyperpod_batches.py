@@ -87,13 +87,13 @@ def remove(backend: Backend, request: Document) -> Document:
     before = {name: group.scale for name, group in cluster.groups.items()}
     leaving: dict[str, Node] = {}
 
-    def remove(node: Node) -> str:
+    def act(node: Node) -> str:
         if node.status == "ShuttingDown" or node.id in leaving:
             return "InvalidNodeStatus"
         leaving[node.id] = node
         return ""
 
-    answer = _each_node(cluster, request, remove, "NodeIdNotFound", "Code")
+    answer = _each_node(cluster, request, act, "NodeIdNotFound", "Code")
     touched = Counter(node.group.name for node in leaving.values())
     for name, count in touched.items():
         cluster.groups[name].target = max(0, cluster.groups[name].target - count)
@@ -106,27 +106,27 @@ def reboot(backend: Backend, request: Document) -> Document:
     """Restart nodes (SageMaker API BatchRebootClusterNodes)."""
     cluster = backend.find(request["ClusterName"])
 
-    def reboot(node: Node) -> str:
+    def act(node: Node) -> str:
         if node.status != "Running":
             return "InvalidInstanceStatus"
         backend.fleet.reboot(node)
         return ""
 
-    return _each_node(cluster, request, reboot, "InstanceIdNotFound", "ErrorCode")
+    return _each_node(cluster, request, act, "InstanceIdNotFound", "ErrorCode")
 
 
 def replace(backend: Backend, request: Document) -> Document:
     """Terminate nodes and launch others (SageMaker API BatchReplaceClusterNodes)."""
     cluster = backend.find(request["ClusterName"])
 
-    def replace(node: Node) -> str:
+    def act(node: Node) -> str:
         if node.status not in ("Running", "Failure"):
             return "InvalidInstanceStatus"
         backend.fleet.terminate(cluster, [node])
         backend.fleet.launch(node.group, 1)
         return ""
 
-    return _each_node(cluster, request, replace, "InstanceIdNotFound", "ErrorCode")
+    return _each_node(cluster, request, act, "InstanceIdNotFound", "ErrorCode")
 
 
 def check_health(backend: Backend, request: Document) -> Cluster:

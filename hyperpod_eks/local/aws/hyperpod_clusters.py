@@ -175,11 +175,12 @@ class Backend(SageMakerModelBackend):
             iam.create_service_linked_role(_SERVICE, "", "")
         entry = eks_access.add_entry(eks, linked, "STANDARD")
         eks_access.grant(entry, HYPERPOD_POLICY, {"type": "cluster"})
-        roles = cluster.roles()
-        for role in roles:
+        new = [role for role in cluster.roles() if role not in eks.entries]
+        for role in new:
             eks_access.add_entry(eks, role, "HYPERPOD_LINUX")
-        metadata = {"EksRoleAccessEntries": roles, "SlrAccessEntry": linked}
-        cluster.event("Access entries were created in the EKS cluster.", metadata=metadata)
+        if new:
+            metadata = {"EksRoleAccessEntries": new, "SlrAccessEntry": linked}
+            cluster.event("Access entries were created in the EKS cluster.", metadata=metadata)
 
     def _created(self, cluster: Cluster) -> None:
         """Cluster-level resources are there; now the nodes."""

@@ -43,6 +43,7 @@ FAILURES = {
     "script": _SCRIPT,
     "script-timeout": "Lifecycle scripts execution timed out",
 }
+_NOT_READY = "not-ready"
 _NO_INSTANCE = ("capacity", "capacity-zone", "subnet-zone")
 #: Simulated seconds until a Continuous cluster tries again what failed.
 _RETRY = 300.0
@@ -146,6 +147,8 @@ class Fleet:
         if not waiting:
             return
         failure = sim.failure("group", group.name) or self._natural_failure(group, waiting)
+        if failure not in ("", _NOT_READY, *FAILURES):
+            raise ValueError(f"no such failure: {failure}; choose from {[*FAILURES, _NOT_READY]}")
         if failure in _NO_INSTANCE:
             self._fail(group, [], FAILURES[failure], lambda: self._provision(group, batch))
             return
@@ -222,7 +225,15 @@ class Fleet:
                 "fatal error: An error occurred (AccessDenied) when calling the GetObject "
                 "operation: Access Denied"
             )
-        return "" if s3.get_object(bucket, key) is not None else f"{script}: No such file"
+        found = s3.get_object(bucket, key)
+        if found is None:
+            return f"{script}: No such file"
+        first_line = found.value.split(b"\n", 1)[0]
+        if not first_line.startswith(b"#!"):
+            return f"{script}: Exec format error"
+        if first_line.endswith(b"\r"):
+            return f"{script}: /bin/bash^M: bad interpreter: No such file or directory"
+        return ""
 
     def _run(self, group: Group, nodes: list[Node]) -> None:
         """The nodes are up and join the EKS cluster; deep health checks may come first."""
@@ -339,7 +350,7 @@ class Fleet:
     def _ready_later(self, delay: float, group: Group, nodes: list[Node]) -> None:
         def ready() -> None:
             kubernetes = current().clusters.get(group.cluster.eks_arn)
-            if kubernetes is None or current().failure("group", group.name) == "not-ready":
+            if kubernetes is None or current().failure("group", group.name) == _NOT_READY:
                 return
             for node in nodes:
                 if node.id in group.nodes and node.status != "ShuttingDown":

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Services whose name in a signature is not their name in boto3.
-_SIGNED_AS = {"servicequotas": "service-quotas"}
+_SIGNED_AS = {"servicequotas": "service-quotas", "elasticloadbalancing": "elbv2"}
 
 _XML_ERRORS = {
     "ec2": "<Response><Errors><Error>{error}</Error></Errors>"

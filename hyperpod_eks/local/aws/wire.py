@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from random import Random
@@ -40,13 +41,26 @@ class Response(BaseResponse):
 
     invalid = "ValidationException"
 
+    def get_region_from_url(self, request: Any, full_url: str) -> str:
+        """Take the region from the signature: in a path, an ARN may look like a host name."""
+        return str(super().get_region_from_url(request, ""))
+
     def request(self) -> dict[str, Any]:
         """Return the request's members as botocore's model types them, checked against it."""
         model = get_service_model(self.boto3_service_name)
         shape = model.operation_model(self._get_action()).input_shape
-        members = {**self.uri_match, **self.params} if self.uri_match else dict(self.params)
+        members: dict[str, Any] = _aware({**(self.uri_match or {}), **self.params})
         check(members, shape, self.invalid)
         return members
+
+
+def _aware(value: Any) -> Any:
+    """Give the times in a request their zone: moto's parser leaves it out."""
+    if isinstance(value, dict):
+        return {name: _aware(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_aware(each) for each in value]
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
 
 
 def check(members: dict[str, Any], shape: Shape | None, code: str = "ValidationException") -> None:

@@ -1,0 +1,33 @@
+"""Attach to an error what it was caused by, for whoever tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hyperpod_eks import explain
+from hyperpod_eks.aws import Aws
+from hyperpod_eks.engine import words_of
+from hyperpod_eks.errors import Denied, Foreign, Usage
+
+CERTAIN = (Denied, Foreign, Usage)
+"""Errors that say all themselves: nothing more is asked of AWS."""
+
+
+@contextmanager
+def explaining(aws: Aws, name: str, region: str, *, gather: bool) -> Iterator[None]:
+    """Put ``causes`` (`explain.Diagnosis`) on every error that leaves the context.
+
+    With ``gather`` AWS and Kubernetes are asked for evidence first, unless the error is certain.
+    """
+    try:
+        yield
+    except Exception as error:
+        eks_name = aws.adopted.get("eks/cluster") or name
+        message = "\n".join([words_of(error), *getattr(error, "__notes__", ())])
+        evidence = [explain.Evidence("error", message)]
+        if gather and not isinstance(error, CERTAIN):
+            evidence = explain.gather(aws, name, eks_name, message)
+        names = {"cluster": name, "eks": eks_name, "region": region}
+        error.causes = explain.diagnose(evidence, names)  # type: ignore[attr-defined]  # read by Speech
+        raise

@@ -1,0 +1,135 @@
+"""``hyperpod-eks init``: a config file to start from, with a word about each setting."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from hyperpod_eks import config as configs
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.report import Report
+
+Document = dict[str, Any]
+
+QUESTIONS = {
+    "name": "Name of the cluster",
+    "region": "AWS region",
+    "instance_type": "Instance type of the nodes",
+    "instance_count": "How many nodes",
+}
+"""What is asked on a terminal, unless a flag answers it."""
+DEFAULTS = {"name": "demo", "instance_type": "ml.m5.2xlarge", "instance_count": 2}
+
+TEMPLATE = """\
+# A HyperPod cluster on EKS. Make it, and change it, with
+#
+#   hyperpod-eks create -f {file}
+#
+# What stands behind a # is the default; docs/config.md tells all about every setting.
+name: {name}
+region: {region}
+# account: "111122223333"       # guard: nothing is done in any other account
+# tags:                         # on everything that is made
+#   team: research
+
+network:
+  # cidr: 10.0.0.0/16
+  # availability_zone_ids: []   # two to six, like usw2-az1; empty: two that have the nodes' type
+  nat: {nat}                   # per-az: one gateway in each zone, which survives the loss of one
+
+eks:
+  {version}
+  # support_type: EXTENDED      # STANDARD lets EKS upgrade the control plane
+  # log_retention_days: 30
+  # access:                     # who may use the Kubernetes API, besides you
+  #   - principal_arn: arn:aws:iam::111122223333:role/team/reader
+  #     policy: AmazonEKSViewPolicy
+
+# lifecycle:                    # what runs on each node when it comes up
+#   path: ./lifecycle
+#   on_create: on_create.sh
+
+node_recovery: Automatic        # HyperPod replaces faulty nodes by itself
+
+instance_groups:
+  - name: worker-group
+    instance_type: {instance_type}
+    instance_count: {instance_count}
+    threads_per_core: 1         # 2: hyper-threading
+    ebs_volume_size_in_gb: 500  # for images and pods' files
+
+# deletion_protection: true     # `delete` is refused until it is false again
+"""
+
+
+def init(tell: Report, file: str | None, **answers: Any) -> Document:
+    """Write a config file; what no flag answers is asked on a terminal, else the default.
+
+    Raises Usage when the file exists, or when an answer cannot be.
+    """
+    found = _answers(answers)
+    target = file or f"{found['name']}.yaml"
+    version = found["kubernetes_version"]
+    filled = TEMPLATE.format(
+        file=target if target != "-" else "cluster.yaml",
+        name=_spelled(found["name"]),
+        region=_spelled(found["region"]),
+        nat=found["nat"],
+        version=f'version: "{version}"' if version else '# version: "1.35"             # without it: the newest that fits',
+        instance_type=_spelled(found["instance_type"]),
+        instance_count=found["instance_count"],
+    )
+    configs.load(yaml.safe_load(filled), {}, {}, files=False)
+    document = {
+        "schema": "hyperpod-eks/init/v1",
+        "command": "init",
+        "path": None if target == "-" else target,
+        "content": filled,
+    }
+    if target != "-":
+        try:
+            with Path(target).open("x", encoding="utf-8") as out:
+                out.write(filled)
+        except FileExistsError as error:
+            raise Usage(f"{target} exists; it was not touched", "Name another: -f FILE.") from error
+        except OSError as error:
+            raise Usage(f"cannot write {target}: {error.strerror}") from error
+    return document
+
+
+def _answers(flags: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(flags)
+    if found["region"] is None:
+        with suppress(Usage):  # there is none: that is what we ask
+            found["region"] = configs.load({"name": "any"}, {}, os.environ, files=False).region
+    asks = sys.stdin.isatty() and not os.environ.get("CI")
+    for key, question in QUESTIONS.items():
+        if flags[key] is None:
+            default = found[key] or DEFAULTS.get(key)
+            kind = int if key == "instance_count" else str
+            found[key] = (
+                click.prompt(question, default, err=True, type=kind) if asks else default
+            )
+    if not found["region"]:
+        raise Usage("init: which region?", "Give --region, for example --region us-west-2.")
+    return found
+
+
+def _spelled(value: str) -> str:
+    """Spell a text in YAML: ``no`` and ``1e3`` need quotes."""
+    return str(yaml.safe_dump(value, default_flow_style=True, width=1000)).split("\n")[0]
+
+
+def text(document: Document) -> str:
+    """Say what was written; the file itself where it went to stdout."""
+    path = document["path"]
+    if path is None:
+        return str(document["content"])
+    return f"wrote {path}; next: hyperpod-eks plan -f {path}"

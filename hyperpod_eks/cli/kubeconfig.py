@@ -1,0 +1,118 @@
+"""``hyperpod-eks kubeconfig`` and ``token``: the way into the cluster's Kubernetes API."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hyperpod_eks import kube
+from hyperpod_eks import kubeconfig as files
+from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.cli.local import use_local
+from hyperpod_eks.cli.outputs import remembered
+from hyperpod_eks.errors import NotFound, Unfinished
+from hyperpod_eks.report import Report
+from hyperpod_eks.steps import eks
+
+Document = dict[str, Any]
+
+LIFE = timedelta(minutes=14)
+"""How long kubectl keeps a token; EKS takes it for fifteen minutes."""
+
+
+def kubeconfig(
+    tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
+) -> Document:
+    """Write an entry for the cluster, into a file of its own or a given one.
+
+    Returns what was written where, or with ``stdout`` the kubeconfig itself.
+    """
+    name, path, region = _place(**given)
+    if given["local"]:
+        use_local()
+    aws = Aws(session(given["region"] or region, given["profile"]), name, {})
+    read_only(aws.session)
+    found = eks.describe(Look(aws), name)
+    where = f"in {aws.identity.region} of account {aws.identity.account}"
+    if not found:
+        raise NotFound(f"there is no EKS cluster {name} {where}")
+    cluster = found[0]
+    if cluster["status"] not in ("ACTIVE", "UPDATING"):
+        raise Unfinished(
+            f"the EKS cluster {name} {where} is {cluster['status']}",
+            "Its endpoint answers once it is ACTIVE: run the same command again.",
+        )
+    profile = given["profile"] or os.environ.get("AWS_PROFILE")
+    entry = files.Entry(
+        name,
+        cluster["arn"],
+        aws.identity.region,
+        cluster["endpoint"],
+        cluster["certificateAuthority"]["data"],
+        profile,
+        given["local"],
+    )
+    new = files.document(entry)
+    if stdout:
+        return new
+    target = kubeconfig or files.choose(files.paths(), entry.arn)
+    shared, target = target is not None, target or files.own_file(path)
+    files.write(target, files.merged(files.read(target) if shared else {}, new))
+    return {
+        "schema": "hyperpod-eks/kubeconfig/v1",
+        "command": "kubeconfig",
+        "cluster": {"name": name, "arn": entry.arn},
+        "path": str(target),
+        "context": entry.arn,
+        "merged": shared,
+    }
+
+
+def _place(
+    name: str | None, file: str | None, manifest: Path | None, **_: Any
+) -> tuple[str, Path, str | None]:
+    """Find the EKS cluster's name, the manifest's path, and the region, if the manifest is there."""
+    try:
+        known = remembered(name, file, manifest)
+    except NotFound:
+        if not name:
+            raise
+        return name, manifest or Path(f"{name}.hyperpod-eks.json"), None
+    return known.adopted.get("eks/cluster") or known.cluster, known.path, known.region
+
+
+def token(tell: Report, name: str, local: bool, region: str | None, profile: str | None) -> Document:
+    """Make an ``ExecCredential`` for kubectl; no network call is made."""
+    if local:
+        use_local()
+    opened = session(region, profile)
+    where = opened.region_name or ""
+    try:
+        version = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"]
+    except (KeyError, ValueError, TypeError):
+        version = "client.authentication.k8s.io/v1beta1"
+    return {
+        "kind": "ExecCredential",
+        "apiVersion": version,
+        "spec": {},
+        "status": {
+            "expirationTimestamp": (datetime.now(UTC) + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "token": kube.token(opened, name, where),
+        },
+    }
+
+
+def text(document: Document) -> str:
+    """Say where the entry is; a kubeconfig as YAML, a token as JSON, as kubectl reads them."""
+    if document.get("kind") == "ExecCredential":
+        return json.dumps(document)
+    if document.get("kind") == "Config":
+        import yaml  # noqa: PLC0415
+
+        return str(yaml.safe_dump(document, sort_keys=False))
+    path = document["path"]
+    use = "" if document["merged"] else f"\nTo use it: export KUBECONFIG={Path(path).absolute()}"
+    return f"{path} has the context {document['context']}{use}"

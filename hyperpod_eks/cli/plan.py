@@ -1,0 +1,84 @@
+"""``hyperpod-eks plan``: what create would do, and what it costs, before it is done."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from hyperpod_eks import plan as plans
+from hyperpod_eks.cli.commands import Document, as_json, opened
+from hyperpod_eks.errors import Exit
+from hyperpod_eks.progress_text import speaks_utf8, wants_colour
+from hyperpod_eks.report import Report
+
+
+def plan(
+    tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: Any
+) -> Document:
+    """Look at everything and tell what create would do: ``hyperpod-eks/plan/v1``."""
+    with opened("plan", given, tell, write=False, files=True) as at:
+        at.world.replace_failed = replace_failed
+        deeds, sights = plans.plan(at.wants, at.world)
+        version = plans.version_of(sights, at.site.kubernetes_version)
+        cost = plans.costs(at.wants, plans.support_of(at.world.aws, version))
+        counts = Counter(deed.action for deed in deeds)
+        changes = any(counts[action] for action in plans.CHANGING)
+        code = Exit.OK
+        if detailed_exitcode:
+            code = Exit.FOREIGN if counts["refuse"] else Exit.CHANGES if changes else Exit.OK
+        return {
+            "schema": "hyperpod-eks/plan/v1",
+            "command": "plan",
+            "ok": not counts["refuse"],
+            "changes": changes,
+            "exit_code": int(code),
+            "cluster": {"name": at.site.name},
+            "account": at.site.identity.account,
+            "region": at.site.region,
+            "kubernetes_version": version,
+            "counts": dict(counts),
+            "resources": [
+                {
+                    "key": deed.key,
+                    "action": deed.action,
+                    "id": deed.id,
+                    "why": deed.why,
+                    "differs": {
+                        name: [as_json(is_), as_json(shall_be)]
+                        for name, (is_, shall_be) in deed.differs.items()
+                    },
+                }
+                for deed in deeds
+            ],
+            "cost": cost,
+            "warnings": at.warn(),
+            "next": _next(given, replace_failed, counts),
+        }
+
+
+def _next(given: Mapping[str, Any], replace_failed: bool, counts: Counter[str]) -> str:
+    """Spell the create that does it; nothing where there is nothing to do."""
+    if not any(counts[action] for action in (*plans.CHANGING, "wait", "refuse")):
+        return ""
+    words = ["hyperpod-eks", "create", *([given["name"]] if given["name"] else [])]
+    for name in ("file", "region", "profile", "manifest", "kubernetes_version", "chart", "lifecycle"):
+        if given.get(name):
+            words += [f"--{name.replace('_', '-')}", str(given[name])]
+    words += ["--local"] if given["local"] else []
+    words += ["--replace-failed"] if replace_failed else []
+    return shlex.join(words)
+
+
+def text(document: Document) -> str:
+    """Write the plan for people."""
+    return plans.render(
+        document,
+        shutil.get_terminal_size((100, 24)).columns,
+        wants_colour(sys.stdout, os.environ),
+        utf8=speaks_utf8(sys.stdout),
+    )

@@ -1,0 +1,105 @@
+"""What preflight and create say of what stands in the way."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from typing import Any
+
+from hyperpod_eks import engine
+from hyperpod_eks import preflight as checks
+from hyperpod_eks.aws import Aws, read_only, session
+from hyperpod_eks.cli.commands import settings
+from hyperpod_eks.config import Config
+from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.preflight_facts import Facts, Finding
+from hyperpod_eks.progress_text import clean
+from hyperpod_eks.report import Report
+from hyperpod_eks.resource import Sight
+from hyperpod_eks.site import Site, survey
+from hyperpod_eks.stack import stack
+
+
+def preflight(
+    tell: Report, skip: tuple[str, ...], helm: str | None, **given: Any
+) -> dict[str, Any]:
+    """Find everything at once that would make create fail; change nothing."""
+    skipped = checks.known(skip)
+    with settings(given, write=False, files=False) as (config, manifest):
+        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
+        aws.adopted = manifest.adopted
+        read_only(aws.session)
+        site, found = _site(aws, config)
+        sights: list[Sight] = []
+        if site is not None:
+            world = engine.World(aws, manifest, tell, parallelism=given["parallelism"])
+            try:
+                sights = engine.status(stack(site, helm), world)
+            except HyperpodError as error:
+                text = f"what exists cannot be seen: {error}"
+                found.append(Finding("permissions", "error", text, error.hint))
+        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm)
+        found += checks.run(facts, skipped) + checks.about_settings(facts)
+        found = checks.in_order(one for one in found if one.id not in skipped)
+    return document(facts, found, skipped)
+
+
+def _site(aws: Aws, config: Config) -> tuple[Site | None, list[Finding]]:
+    """Place the config in the account, or say why it does not fit there."""
+    try:
+        return survey(aws, config), []
+    except Usage as error:
+        return None, [checks.misfit(error)]
+
+
+def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> dict[str, Any]:
+    """Write hyperpod-eks/preflight/v1."""
+    blocked = any(one.severity == "error" for one in found)
+    identity = facts.aws.identity
+    return {
+        "schema": "hyperpod-eks/preflight/v1",
+        "command": "preflight",
+        "ok": not blocked,
+        "exit_code": int(Exit.DENIED if blocked else Exit.OK),
+        "cluster": {"name": facts.config.name},
+        "account": identity.account,
+        "region": identity.region,
+        "caller": identity.arn,
+        "checks": [each for each in checks.IDS if each not in skipped],
+        "skipped": sorted(skipped),
+        "findings": [asdict(one) for one in found],
+    }
+
+
+def text(document: dict[str, Any]) -> str:
+    """Write the document for people: each finding, and what to do about it."""
+    lines = [
+        f"cluster {document['cluster']['name']} in {document['region']}, account"
+        f" {document['account']}, as {document['caller']}"
+    ]
+    for one in document["findings"]:
+        lines += [f"{one['severity']:<8} {one['id']}: {clean(one['says'])}", f"         {one['fix']}"]
+    count = len(document["checks"])
+    kinds = [one["severity"] for one in document["findings"]]
+    many = [f"{kinds.count(k)} {k}{'s' * (kinds.count(k) > 1)}" for k in dict.fromkeys(kinds)]
+    return "\n".join([*lines, f"{count} checks: {', '.join(many) or 'nothing stands in the way'}"])
+
+
+def before_create(
+    aws: Aws, config: Config, site: Site, skip: Collection[str], warn: Callable[[str], None]
+) -> Callable[[list[Sight]], None]:
+    """Return what create asks before its first change; it raises Blocked when it must not begin."""
+    skipped = checks.known(skip) | checks.AT_LOADING
+
+    def ask(sights: list[Sight]) -> None:
+        facts = Facts(aws, config, site, {sight.want.key: sight for sight in sights})
+        found = checks.run(facts, skipped)
+        told = {"kubernetes-version"} if site.warnings else set()
+        for one in found:
+            if one.severity == "warning" and one.id not in told:
+                warn(f"{one.id}: {one.says}")
+        if errors := [one for one in found if one.severity == "error"]:
+            raise checks.Blocked(errors)
+
+    return ask

@@ -1,0 +1,263 @@
+"""What a run says: one document on stdout, events where they are wanted, errors in words."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from hyperpod_eks.errors import Exit, Usage
+
+if TYPE_CHECKING:
+    from hyperpod_eks.output import Ask
+    from hyperpod_eks.report import Event, Report
+    from hyperpod_eks.runlog import Log
+
+TOOL = "hyperpod_eks"
+"""The logger of all our modules."""
+AGAIN = frozenset(
+    {
+        Exit.FAILED,
+        Exit.DENIED,
+        Exit.LOCKED,
+        Exit.UNFINISHED,
+        Exit.REMAINS,
+        Exit.CAPACITY,
+        Exit.HANGUP,
+        Exit.INTERRUPTED,
+        Exit.TERMINATED,
+    }
+)
+"""The exit codes after which the same command goes on."""
+
+
+class Speech:
+    """How one run speaks; ``words`` are its arguments, as they were typed."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+        self.form = _form(self.words, os.environ)
+        self.quiet = False
+        self.query: Ask | None = None
+        self.events: Lines | None = None
+        self.log: Log | None = None
+        self.debug = False
+
+    @contextmanager
+    def telling(self, verb: str, options: dict[str, Any]) -> Iterator[Report]:
+        """Take the options about speaking out of ``options``; the context yields the report.
+
+        The first line is out before anything heavy is imported.  Raises Usage for a query or an
+        ``--events`` that cannot be, before anything else is done.
+        """
+        from hyperpod_eks import progress, runlog  # noqa: PLC0415
+
+        self.form, self.quiet = options.pop("output"), options.pop("quiet")
+        expression, events = options.pop("query"), options.pop("events")
+        verbose, self.debug = options.pop("verbose"), options.pop("debug")
+        kind = options.pop("progress", "none")
+        if options.pop("no_color"):
+            os.environ["NO_COLOR"] = "1"
+        if expression is not None:
+            from hyperpod_eks.output import ask  # noqa: PLC0415
+
+            self.query = ask(expression)
+        if events:
+            self.events = Lines(events)
+        self.log = runlog.start(verb, everything=self.debug, aloud=verbose)
+        logging.getLogger(TOOL).info("hyperpod-eks %s", shlex.join(self.words))
+        if verbose and kind in ("auto", "live"):
+            kind = "plain"  # other lines would break the picture
+        title = f"hyperpod-eks {verb} {options.get('name') or options.get('file') or ''}".rstrip()
+        with progress.choose(
+            sys.stderr, os.environ, "none" if self.quiet else kind, title
+        ) as report:
+            yield self._also(report)
+
+    def _also(self, report: Report) -> Report:
+        """Pass on to whoever listens, and to the events and the log."""
+        log = logging.getLogger(TOOL)
+
+        def tell(event: Event) -> None:
+            log.info("%s %s %s %s", event.key, event.what, event.id, event.why)
+            if self.events:
+                self.events.event(event)
+            report(event)
+
+        return tell
+
+    def warn(self, text: str) -> None:
+        """Say something on stderr that does not stop us."""
+        if not self.quiet:
+            click.echo(f"warning: {text}", err=True)
+
+    def say(self, document: Mapping[str, Any], text: Callable[[Any], str]) -> int:
+        """Print the document in the form that was asked for; return the exit code."""
+        from hyperpod_eks.output import render  # noqa: PLC0415
+
+        code = int(document.get("exit_code") or 0)
+        if self.debug:
+            self._point_at_log()
+        if self.events:
+            self.events.last(document)
+            if self.events.stdout:
+                return code
+        done = str(document.get("schema", "")).startswith("hyperpod-eks/result/")
+        if self.quiet and done and self.form == "text" and not self.query and "plan" not in document:
+            return code
+        if words := render(document, self.form, text, self.query):
+            click.echo(words)
+        return code
+
+    def fail(
+        self, code: int, message: str, hint: str = "", kind: str = "", error: BaseException | None = None
+    ) -> int:
+        """Say what went wrong: words on stderr; a document for whoever asked for one."""
+        logging.getLogger(TOOL).error("exit %s: %s", code, message, exc_info=error)
+        click.echo(f"error: {message}", err=True)
+        if hint:
+            click.echo(hint, err=True)
+        causes = getattr(error, "causes", ())
+        for each in causes:
+            click.echo(each, err=True)
+        if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
+            self._point_at_log()
+        document = {
+            "schema": "hyperpod-eks/result/v1",
+            "ok": False,
+            "exit_code": int(code),
+            "error": {
+                "class": kind,
+                "message": message,
+                "hint": hint,
+                "aws": _aws(error),
+                "cause": _cause(error),
+                "causes": [each.document() for each in causes],
+                "docs": f"docs/exit-codes.md#exit-{code}",
+            },
+            "resume": shlex.join(["hyperpod-eks", *self.words]) if code in AGAIN else None,
+            "log_file": str(self.log.path) if self.log and self.log.path else None,
+        }
+        if self.events:
+            self.events.last(document)
+        if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
+            from hyperpod_eks.output import render  # noqa: PLC0415
+
+            click.echo(render(document, self.form, str))
+        return int(code)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self.events:
+            self.events.close()
+        if self.log:
+            self.log.end()
+
+    def _point_at_log(self) -> None:
+        if self.log and self.log.path:
+            click.echo(f"log: {self.log.path}", err=True)
+
+
+def speech() -> Speech:
+    """Return how the command that runs speaks."""
+    found = click.get_current_context().find_object(Speech)
+    assert found, "every command runs under run()"
+    return found
+
+
+class Lines:
+    """Events as JSON lines in a file, on an open descriptor or on stdout."""
+
+    def __init__(self, where: str) -> None:
+        self.stdout = where == "-"
+        self._stream = _open(where)
+
+    def event(self, event: Event) -> None:
+        """Write one event."""
+        self._write(
+            {
+                "what": event.what.value,
+                "key": event.key,
+                "id": event.id,
+                "why": event.why,
+                "changed": event.changed,
+            }
+        )
+
+    def last(self, document: Mapping[str, Any]) -> None:
+        """Write the document of the run."""
+        self._write({"what": "result", "document": document})
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        with suppress(OSError, ValueError):  # a reader that went away does not end the run
+            self._stream.write(json.dumps({"v": "1", "time": now, **row}) + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Close what we opened."""
+        if not self.stdout:
+            with suppress(OSError):
+                self._stream.close()
+
+
+def _open(where: str) -> IO[str]:
+    try:
+        if where == "-":
+            return sys.stdout
+        if number := re.fullmatch(r"fd:(\d+)", where):
+            return os.fdopen(os.dup(int(number[1])), "w", encoding="utf-8")
+        return Path(where).open("w", encoding="utf-8")
+    except OSError as error:
+        raise Usage(
+            f"--events: cannot write to {where}: {error.strerror}",
+            "Give a file, - for stdout, or fd:N for an open descriptor.",
+        ) from error
+
+
+def _form(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Find the form that was asked for where the command line could not be understood."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if given := re.fullmatch(r"(?:--output=|-[qv]*o)(.+)", word):
+            return given[1]
+        if re.fullmatch(r"--output|-[qv]*o", word):
+            return following
+    return environ.get("HYPERPOD_EKS_OUTPUT") or "text"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _aws(error: BaseException | None) -> dict[str, str] | None:
+    """Name the call that AWS refused, from the error or what caused it."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict) and hasattr(each, "operation_name"):
+            about, meta = response.get("Error", {}), response.get("ResponseMetadata", {})
+            return {
+                "service": str(meta.get("Service", "")),
+                "operation": str(each.operation_name),
+                "code": str(about.get("Code", "")),
+                "message": str(about.get("Message", "")),
+                "request_id": str(meta.get("RequestId", "")),
+            }
+    return None
+
+
+def _cause(error: BaseException | None) -> str:
+    """Say what it began with, where that is not the error itself."""
+    every = list(_chain(error))
+    return f"{type(every[-1]).__name__}: {every[-1]}" if len(every) > 1 else ""

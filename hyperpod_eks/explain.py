@@ -1,0 +1,241 @@
+"""Why it failed: what can be seen from outside, and the known causes that it points to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hyperpod_eks import kube
+from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.explain_causes import CAUSES, Cause
+from hyperpod_eks.progress_text import clean, cut
+from hyperpod_eks.steps import eks, hyperpod
+
+TAIL = 5
+"""Lines of a lifecycle log that are shown."""
+SHOWN = 3
+"""Pieces of evidence that people are shown."""
+FEW = 5
+"""Pieces of evidence of one kind that are shown: a thousand nodes fail for one reason."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Something seen: ``source`` says where (``event``, ``lifecycle log``), ``text`` in AWS's words.
+
+    ``about`` names the group, node, add-on or pod that it is about.
+    """
+
+    source: str
+    text: str
+    about: str = ""
+
+    def __str__(self) -> str:
+        about = f" of {self.about}" if self.about else ""
+        return f"{self.source}{about}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A known cause, with the evidence for it and what to do next."""
+
+    id: str
+    cause: str
+    next: str
+    docs: str
+    evidence: tuple[Evidence, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Return it for the error document."""
+        return {
+            "id": self.id,
+            "cause": self.cause,
+            "next": self.next,
+            "docs": self.docs,
+            "evidence": [
+                {"source": e.source, "about": e.about, "text": e.text} for e in self.evidence
+            ],
+        }
+
+    def __str__(self) -> str:
+        told = [cut(clean(each), 300) for each in self.evidence if each.source != "error"]
+        seen = [f"  seen:  {each}" for each in told[:SHOWN]]
+        lines = [f"cause: {self.cause} ({self.id})", *seen, f"  next:  {self.next}"]
+        return "\n".join([*lines, f"  more:  {self.docs}"])
+
+
+def diagnose(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[Diagnosis]:
+    """Match evidence with the known causes, in the order of the table.  Pure.
+
+    ``names`` fill in the commands: cluster, region, eks.
+    """
+    found: dict[Cause, Diagnosis] = {}
+    for cause in CAUSES:
+        matching = [e for e in evidence if cause.fits(e.source, e.text)]
+        if not matching:
+            continue
+        words = {"about": matching[0].about, "group": _group([*matching, *evidence]), **names}
+        words |= _captured(cause, matching[0].text)
+        matching += [e for e in evidence if e.source == cause.also]
+        found[cause] = Diagnosis(
+            cause.id,
+            _fill(cause.cause, words),
+            _fill(cause.next, words),
+            f"docs/troubleshooting.md#{cause.id}",
+            tuple(_few(matching)),
+        )
+    explained = {each for cause in found for each in cause.instead_of}
+    clear = any(not cause.vague for cause in found)
+    return [
+        diagnosis
+        for cause, diagnosis in found.items()
+        if cause.id not in explained and not (cause.vague and clear)
+    ]
+
+
+def _few(evidence: Iterable[Evidence]) -> Iterator[Evidence]:
+    """One piece of each source first, for the others mostly say the same; a few in all."""
+    first = {each.source: each for each in reversed(list(evidence))}
+    rest = [each for each in evidence if each not in first.values()]
+    yield from [*reversed(first.values()), *rest][:FEW]
+
+
+def _captured(cause: Cause, text: str) -> dict[str, str]:
+    match = cause.pattern.search(text)
+    assert match
+    return {name: value or "" for name, value in match.groupdict().items()}
+
+
+def _group(evidence: Sequence[Evidence]) -> str:
+    """Name the instance group that some evidence is about: ``group`` or ``group/node``."""
+    ours = ("event", "instance group", "lifecycle log", "node")
+    return next((e.about.partition("/")[0] for e in evidence if e.about and e.source in ours), "")
+
+
+def _fill(template: str, words: Mapping[str, str]) -> str:
+    """Put names into a template; braces that name nothing stay."""
+    return re.sub(r"\{(\w+)\}", lambda m: words.get(m[1]) or m[0], template)
+
+
+# --- gathering
+
+
+def gather(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
+    """Look for evidence everywhere at once: reads only, and what cannot be read is left out.
+
+    ``error`` is the message that the command ends with, which is evidence itself.
+    """
+    look = Look(aws)
+    sources: tuple[Callable[[], Iterable[Evidence]], ...] = (
+        lambda: _hyperpod(look, name),
+        lambda: _events(aws, name),
+        lambda: _nodes(look, name),
+        lambda: _logs(look, name),
+        lambda: _eks(look, eks_name),
+        lambda: _addons(look, eks_name),
+        lambda: _kubernetes(look, name, eks_name),
+    )
+
+    def read(source: Callable[[], Iterable[Evidence]]) -> list[Evidence]:
+        found = []
+        with suppress(Exception):  # a courtesy: the error itself is told in any case
+            for each in source():
+                found.append(each)  # noqa: PERF402  what came before an error counts
+        return found
+
+    with ThreadPoolExecutor(len(sources)) as pool:
+        parts = list(pool.map(read, sources))
+    return [Evidence("error", error), *(each for part in parts for each in part)]
+
+
+def _hyperpod(look: Look, name: str) -> Iterator[Evidence]:
+    found = hyperpod.describe(look, name)
+    if not found:
+        return
+    if found.get("FailureMessage"):
+        yield Evidence("FailureMessage", found["FailureMessage"])
+    for group in found.get("InstanceGroups", ()):
+        current, target = group.get("CurrentCount", 0), group.get("TargetCount", 0)
+        if current != target or group.get("Status") in ("Failed", "Degraded"):
+            status = group.get("Status", "")
+            text = f"{status} {current} of {target} nodes".strip()
+            yield Evidence("instance group", text, group["InstanceGroupName"])
+
+
+def _events(aws: Aws, name: str) -> Iterator[Evidence]:
+    for event in hyperpod.events(aws, name, 20):
+        if event.get("EventLevel") in ("Warn", "Error"):
+            about = "/".join(filter(None, (event.get("InstanceGroupName"), event.get("InstanceId"))))
+            yield Evidence("event", event["Description"], about)
+
+
+def _nodes(look: Look, name: str) -> Iterator[Evidence]:
+    asked = {"ClusterName": name, "PaginationConfig": {"PageSize": 100, "MaxItems": 1000}}
+    for each in look.all(look.aws.sagemaker, "list_cluster_nodes", "ClusterNodeSummaries", **asked):
+        status = each["InstanceStatus"]
+        if status.get("Message"):
+            about = f"{each['InstanceGroupName']}/{each['InstanceId']}"
+            yield Evidence("node", f"{status['Status']}: {status['Message']}", about)
+
+
+def log_group(look: Look, name: str) -> str:
+    """Return the log group of the cluster that has this name now, or of the last that had it."""
+    prefix = f"/aws/sagemaker/Clusters/{name}/"
+    found = hyperpod.describe(look, name)
+    if found:
+        return prefix + str(found["ClusterArn"].rpartition("/")[2])
+    groups = look.all(look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)
+    newest = max(groups, key=lambda each: each.get("creationTime", 0), default=None)
+    return str(newest["logGroupName"]) if newest else ""
+
+
+def _logs(look: Look, name: str) -> Iterator[Evidence]:
+    """The end of the newest lifecycle logs, newest first."""
+    logs, group = look.aws.logs, log_group(look, name)
+    if not group:
+        return
+    streams = logs.describe_log_streams(
+        logGroupName=group, orderBy="LastEventTime", descending=True, limit=20
+    )["logStreams"]
+    scripts = [s["logStreamName"] for s in streams if s["logStreamName"].startswith(SCRIPTS)]
+    for stream in scripts[:FEW]:
+        lines = logs.get_log_events(
+            logGroupName=group, logStreamName=stream, limit=TAIL, startFromHead=False
+        )["events"]
+        text = " | ".join(line["message"].strip() for line in lines)
+        if "exit code 0" not in text:
+            yield Evidence("lifecycle log", text, stream.removeprefix(SCRIPTS))
+
+
+SCRIPTS = "LifecycleConfig/"
+
+
+def _eks(look: Look, name: str) -> Iterator[Evidence]:
+    for found in eks.describe(look, name):
+        for issue in found.get("health", {}).get("issues", ()):
+            yield Evidence("EKS health", f"{issue['code']}: {issue.get('message', '')}", name)
+        if found["status"] == "FAILED":
+            yield Evidence("EKS", f"the cluster is {found['status']}", name)
+
+
+def _addons(look: Look, name: str) -> Iterator[Evidence]:
+    for addon in look.all(look.aws.eks, "list_addons", "addons", clusterName=name):
+        found = look.aws.eks.describe_addon(clusterName=name, addonName=addon)["addon"]
+        for issue in found.get("health", {}).get("issues", ()):
+            text = f"{found['status']} {issue['code']}: {issue.get('message', '')}"
+            yield Evidence("add-on", text, addon)
+
+
+def _kubernetes(look: Look, name: str, eks_name: str) -> Iterator[Evidence]:
+    access = eks.access(look, eks_name)
+    if access is None:
+        return
+    for node in kube.nodes(access, name):
+        if not node.ready:
+            yield Evidence("Kubernetes node", f"not Ready: {node.why}", node.name)
+    for pod in kube.pending(access):
+        yield Evidence("pod", pod.why, f"{pod.namespace}/{pod.name}")

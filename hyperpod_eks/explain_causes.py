@@ -1,0 +1,319 @@
+"""The known causes of failures, as one table: what they look like, and what to do next."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One row.  ``says`` is searched for in evidence whose source matches ``source``.
+
+    ``cause`` and ``next`` may hold {cluster}, {region}, {eks}, {about}, {group} and the named
+    groups of ``says``.  ``instead_of`` are the ids of causes that this one explains; ``also`` is a
+    source whose evidence belongs to it whatever it says; ``vague`` is told only where nothing
+    better is known.
+    """
+
+    id: str
+    says: str
+    cause: str
+    next: str
+    source: str = ".*"
+    instead_of: tuple[str, ...] = ()
+    also: str = ""
+    vague: bool = False
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """``says``, compiled; case does not matter."""
+        return re.compile(self.says, re.IGNORECASE | re.DOTALL)
+
+    def fits(self, source: str, text: str) -> bool:
+        """Whether some evidence points to this cause."""
+        return bool(re.fullmatch(self.source, source) and self.pattern.search(text))
+
+
+_SHOW_LOG = "hyperpod-eks logs {cluster} --group {group}"
+_REMAKE = "hyperpod-eks create {cluster} --replace-failed"
+_AGAIN = "hyperpod-eks create {cluster}"
+_SCRIPT = ("script-failed", "script-timeout")
+_LOG = "lifecycle log"
+
+CAUSES: tuple[Cause, ...] = (
+    # --- credentials and permissions
+    Cause(
+        "expired-credentials",
+        r"ExpiredToken|RequestExpired|UnrecognizedClientException|InvalidClientTokenId"
+        r"|security token included in the request is (expired|invalid)"
+        r"|validate the provided access credentials|Unable to locate credentials|Token has expired",
+        "the AWS credentials have expired or are not valid in this region",
+        "aws sso login (or renew them as you got them), then run the same command again",
+    ),
+    Cause(
+        "pass-role",
+        r"not authorized to perform:? iam:PassRole",
+        "you may not hand the role to the service (iam:PassRole)",
+        "hyperpod-eks policy {cluster}: attach its statement RolesPass",
+        instead_of=("not-allowed",),
+    ),
+    Cause(
+        "service-linked-role",
+        r"iam:CreateServiceLinkedRole|service role .* could not be created",
+        "HyperPod's service-linked role does not exist, and you may not make it",
+        "aws iam create-service-linked-role --aws-service-name hyperpod.sagemaker.amazonaws.com"
+        " (as somebody who may)",
+        instead_of=("not-allowed",),
+    ),
+    Cause(
+        "not-allowed",
+        r"not authorized to perform|UnauthorizedOperation|\(AccessDenied(Exception)?\)",
+        "your identity lacks a permission, or a permissions boundary or SCP takes it away",
+        "hyperpod-eks policy {cluster} prints what is needed; hyperpod-eks preflight {cluster}"
+        " names what is missing",
+        source="error",
+    ),
+    Cause(
+        "no-access-entry",
+        r"asked for the client to provide credentials|Kubernetes API of .*(401|403)|Unauthorized: ",
+        "the Kubernetes API does not know you: the EKS cluster has no access entry for your role,"
+        " or for its session instead of the role",
+        "aws eks list-access-entries --cluster-name {eks} --region {region}, then"
+        " hyperpod-eks create {cluster}, which makes yours",
+    ),
+    # --- region, quotas, capacity
+    Cause(
+        "no-hyperpod-region",
+        r"Could not connect to the endpoint URL.*sagemaker|HyperPod does not answer in"
+        r"|UnknownOperation.*|AWS::SageMaker::Cluster cannot be found",
+        "HyperPod does not exist in this region",
+        "choose another region, for example: hyperpod-eks create {cluster} --region us-west-2",
+    ),
+    Cause(
+        "instance-quota",
+        r"service limit '(?P<quota>[^']+)' is (?P<limit>[\d.]+)",
+        'the quota "{quota}" of the account is {limit}; AWS starts most types at 0',
+        "aws service-quotas list-service-quotas --service-code sagemaker --region {region} --query"
+        " \"Quotas[?QuotaName=='{quota}'].QuotaCode\", then request-service-quota-increase",
+    ),
+    Cause(
+        "account-quota",
+        r"(?P<what>Vpc|InternetGateway|Address|NatGateway|RouteTable|SecurityGroup)LimitExceeded",
+        "the account has as many of this kind ({what}) in the region as its quota allows",
+        "hyperpod-eks preflight {cluster} shows the quota, what is in use and how to ask for more",
+    ),
+    Cause(
+        "no-capacity-in-zone",
+        r"sufficient capacity in the Availability Zone",
+        "AWS has no free instance of this type in the chosen zone",
+        "name another zone in network.availability_zone_ids, or run the same command later",
+        instead_of=("no-capacity",),
+    ),
+    Cause(
+        "no-capacity",
+        r"sufficient capacity|Insufficient ?(Instance)?Capacity|Cannot provision requested instances",
+        "AWS has no free instance of this type now",
+        "run the same command later, choose another type or zone, or use a training plan",
+    ),
+    Cause(
+        "capacity-elsewhere",
+        r"No subnets in the capacity AZ",
+        "the capacity (training plan or reservation) is in a zone where the cluster has no subnet",
+        "compare its zone id with network.availability_zone_ids: ids (usw2-az1) are not names"
+        " (us-west-2a)",
+    ),
+    # --- nodes: network
+    Cause(
+        "efa-self-rule",
+        r"EFA health checks did not run successfully",
+        "the security group does not allow all traffic from itself and to itself, which EFA needs"
+        " (0.0.0.0/0 does not do)",
+        "hyperpod-eks preflight {cluster} names the missing rule; then " + _REMAKE,
+    ),
+    Cause(
+        "no-way-out",
+        r"network misconfiguration|Connect timeout on endpoint URL",
+        "nodes cannot reach AWS: no route to a NAT gateway or endpoint, DNS off, or an endpoint's"
+        " security group that does not let them in on port 443",
+        "hyperpod-eks status {cluster} shows routes and gateways; hyperpod-eks preflight {cluster}"
+        " checks adopted VPCs",
+        instead_of=_SCRIPT,
+    ),
+    # --- nodes: lifecycle scripts
+    Cause(
+        "script-carriage-return",
+        r"\$'\\r'|bad interpreter",
+        "the lifecycle script has Windows line ends (CR LF), or a wrong first line",
+        "sed -i 's/\\r$//' on_create.sh, then " + _AGAIN,
+        _LOG,
+        _SCRIPT,
+    ),
+    Cause(
+        "script-old-path",
+        r"/etc/eks/containerd/containerd-config\.toml: No such file",
+        "the lifecycle script was written for Amazon Linux 2, and the nodes run Amazon Linux 2023",
+        "use the script that comes with hyperpod-eks (leave lifecycle.path out), then " + _AGAIN,
+        _LOG,
+        _SCRIPT,
+    ),
+    Cause(
+        "script-not-readable",
+        r"AccessDenied.*GetObject|GetObject.*AccessDenied|kms:Decrypt",
+        "the nodes' role may not read the lifecycle bucket (AWS's policy covers buckets named"
+        " sagemaker-* only), or not its key",
+        "hyperpod-eks status {cluster} shows what differs; let the execution role read the bucket",
+        _LOG,
+        _SCRIPT,
+    ),
+    Cause(
+        "script-missing",
+        r"NoSuchBucket|NoSuchKey|: No such file",
+        "the lifecycle script, or a file that it calls, is not in the bucket",
+        "hyperpod-eks create {cluster} uploads the folder that lifecycle.path names",
+        _LOG,
+        _SCRIPT,
+    ),
+    Cause(
+        "script-timeout",
+        r"Lifecycle scripts execution timed out",
+        "the lifecycle script did not end in time: large downloads belong elsewhere",
+        _SHOW_LOG,
+        also=_LOG,
+    ),
+    Cause(
+        "script-failed",
+        r"Lifecycle scripts did not run successfully",
+        "the lifecycle script ended with an error",
+        _SHOW_LOG + ", correct the script, then " + _AGAIN,
+        also=_LOG,
+    ),
+    # --- nodes: others
+    Cause(
+        "not-ready",
+        r"not Ready: |of \d+ nodes Ready in Kubernetes",
+        "nodes run, but their kubelet does not report Ready: usually the VPC CNI, or no way to"
+        " the EKS endpoint",
+        "hyperpod-eks nodes {cluster}, then hyperpod-eks ssm {cluster} NODE --run and"
+        " journalctl -u kubelet",
+        source="error|Kubernetes node",
+    ),
+    Cause(
+        "too-many-pods",
+        r"Too many pods",
+        "the nodes are too few or too small for the add-ons: small instance types take few pods",
+        "more nodes or a larger instance type in instance_groups, then " + _AGAIN,
+    ),
+    Cause(
+        "role-lacks-permission",
+        r"(?P<role>arn:\S+) does not have permission to perform (?P<action>\S+)"
+        r"|cannot assume the execution role",
+        "the nodes' execution role lacks a permission or its trust, which HyperPod needs to the"
+        " end of the cluster",
+        "hyperpod-eks create {cluster} puts the role right; after that AWS goes on by itself",
+    ),
+    Cause(
+        "chart-missing",
+        r"missing one or more required dependencies",
+        "the HyperPod Helm chart is not in the EKS cluster, or switched off by its values",
+        "remove what switches it off from chart.values, then " + _AGAIN,
+    ),
+    Cause(
+        "chart-values",
+        r"chart\.values:",
+        "values of the chart cannot work together",
+        "correct chart.values as the message says; hyperpod-eks preflight {cluster} checks it",
+    ),
+    Cause(
+        "chart-not-fetched",
+        r"cannot be fetched|cannot be downloaded|x509|could not download chart",
+        "the chart, or one that it depends on, cannot be downloaded from here",
+        "--chart FOLDER with a checkout, or switch the part off in chart.values",
+        source="error",
+    ),
+    # --- EKS and add-ons
+    Cause(
+        "addon-conflict",
+        r"ConfigurationConflict",
+        "somebody else manages fields of the add-on {about}",
+        "aws eks update-addon --cluster-name {eks} --addon-name {about} --resolve-conflicts"
+        " OVERWRITE --region {region}, then " + _AGAIN,
+        "add-on",
+    ),
+    Cause(
+        "addon-denied",
+        r"AddonPermissionFailure|AdmissionRequestDenied",
+        "the add-on {about} is refused: its role lacks a permission, or an admission webhook of the"
+        " cluster says no",
+        "aws eks describe-addon --cluster-name {eks} --addon-name {about} --region {region}",
+        "add-on",
+    ),
+    Cause(
+        "eks-no-addresses",
+        r"InsufficientFreeAddresses",
+        "a subnet of the control plane has fewer than six free addresses",
+        "free some, or give another subnet; then " + _REMAKE,
+    ),
+    Cause(
+        "eks-role-gone",
+        r"IamRoleNotFound",
+        "the control plane's role was deleted or changed",
+        "hyperpod-eks create {cluster} makes it again",
+    ),
+    Cause(
+        "eks-failed",
+        r"eks/cluster has failed|the cluster is FAILED",
+        "AWS could not make the control plane, and a failed one stays failed",
+        _REMAKE,
+        vague=True,
+    ),
+    Cause(
+        "no-nodes-for-addons",
+        r"InsufficientNumberOfReplicas",
+        "the add-on {about} has no node to run on yet: it becomes ready with the first nodes",
+        "hyperpod-eks status {cluster}: see why there are no nodes",
+        "add-on",
+        vague=True,
+    ),
+    # --- names, deletes
+    Cause(
+        "name-taken",
+        r"exists and belongs to (?P<who>[^\n]+)",
+        "a resource of {who} has one of the names that this cluster would use",
+        "choose another cluster name, or remove that resource yourself",
+        "error",
+    ),
+    Cause(
+        "held-by-interface",
+        r"held by interface (?P<eni>eni-\w+)",
+        "a network interface ({eni}) that is not the cluster's still uses its network",
+        "aws ec2 delete-network-interface --network-interface-id {eni} --region {region} (when"
+        " nothing needs it), then hyperpod-eks delete {cluster}",
+        instead_of=("still-used",),
+    ),
+    Cause(
+        "still-used",
+        r"DependencyViolation|has dependencies|dependent object|mapped public address",
+        "something that the cluster did not make still uses its network",
+        "hyperpod-eks status {cluster} shows what is left; free it, then"
+        " hyperpod-eks delete {cluster}",
+        vague=True,
+    ),
+    # --- what remains when nothing more is known
+    Cause(
+        "failed-is-final",
+        r"\(Failed\)|hyperpod/cluster has failed",
+        "a HyperPod cluster that AWS calls Failed stays so",
+        "remove the cause, then " + _REMAKE,
+        vague=True,
+    ),
+    Cause(
+        "stuck-nodes",
+        r"(?P<current>\d+) of (?P<target>\d+) nodes",
+        "instance group {group} has {current} of its {target} nodes, and AWS gives no reason yet",
+        "hyperpod-eks events {cluster}, then hyperpod-eks create {cluster} to go on waiting",
+        "instance group",
+        vague=True,
+    ),
+)

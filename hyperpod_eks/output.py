@@ -1,0 +1,144 @@
+"""One document, in the form that was asked for: text, JSON, YAML, a table, shell variables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.progress_text import cells, clean
+
+FORMS = ("text", "json", "yaml", "table", "env")
+
+Ask = Callable[[Any], Any]
+"""A compiled query: from a document to a part of it."""
+
+_TABLES = {
+    "result": "(resources || plan || steps[].resources[]) || @",
+    "plan": "resources[].{action: action, key: key, id: id, why: why}",
+    "status": "steps[].resources[].{name: name, state: state, id: id, why: why}",
+    "outputs": "outputs",
+    "orphans": "orphans",
+}
+"""What of a document makes a table, by the kind in its schema's name."""
+_VARIABLES = {"result": "outputs || @", "outputs": "outputs"}
+"""What of a document becomes variables."""
+
+
+def ask(expression: str) -> Ask:
+    """Compile a JMESPath expression.  Raises Usage when it is not one."""
+    import jmespath  # noqa: PLC0415  comes with boto3, and few ask
+    from jmespath.exceptions import JMESPathError  # noqa: PLC0415
+
+    try:
+        query = jmespath.compile(expression)
+    except JMESPathError as error:
+        raise Usage(
+            f"--query: {expression!r} is no JMESPath expression: {str(error).splitlines()[0]}",
+            "See https://jmespath.org; an example: --query 'cluster.name'.",
+        ) from error
+
+    def answer(document: Any) -> Any:
+        try:
+            return query.search(document)
+        except JMESPathError as error:  # a function that got the wrong type
+            raise Usage(f"--query: {expression!r}: {error}") from error
+
+    return answer
+
+
+def render(
+    document: Mapping[str, Any],
+    form: str,
+    text: Callable[[Any], str],
+    query: Ask | None = None,
+) -> str:
+    """Return a document as it goes to stdout, without the last newline.
+
+    ``text`` writes the whole document for people.  With a ``query``, text is what a shell wants:
+    a value as it is, a list line by line.
+    """
+    part = query(document) if query else document
+    if form == "json":
+        return json.dumps(part, indent=2, ensure_ascii=False)
+    if form == "yaml":
+        import yaml  # noqa: PLC0415
+
+        return str(yaml.safe_dump(part, sort_keys=False, allow_unicode=True)).rstrip("\n")
+    if form == "env":
+        return "\n".join(variables(part if query else _part(document, _VARIABLES)))
+    if form == "table":
+        return table(part if query else _part(document, _TABLES))
+    return _bare(part) if query else text(document).rstrip("\n")
+
+
+def _part(document: Mapping[str, Any], parts: Mapping[str, str]) -> Any:
+    kind = str(document.get("schema", "//")).split("/")[1]
+    return ask(parts.get(kind, "@"))(document)
+
+
+def _bare(value: Any) -> str:
+    if isinstance(value, list) and not any(isinstance(each, list | dict) for each in value):
+        return "\n".join(map(_word, value))
+    return table(value) if isinstance(value, list | dict) else _word(value)
+
+
+def _word(value: Any) -> str:
+    """Spell one value: nothing is empty, true is ``true``, what has parts is JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def table(value: Any) -> str:
+    """Lay a list of objects, or one object, out in columns.
+
+    >>> print(table([{"name": "a", "nodes": 2}, {"name": "bcd", "nodes": None}]))
+    NAME  NODES
+    a     2
+    bcd
+    """
+    if isinstance(value, Mapping):
+        rows = [[str(key), clean(_word(each))] for key, each in value.items()]
+    elif isinstance(value, list):
+        heads = list(dict.fromkeys(k for each in value if isinstance(each, Mapping) for k in each))
+        rows = [[head.upper() for head in heads]] if heads else []
+        for each in value:
+            parts = [each.get(h) for h in heads] if isinstance(each, Mapping) else [each]
+            rows.append([clean(_word(part)) for part in parts])
+    else:
+        rows = [[clean(_word(value))]]
+    sizes = [max(map(cells, column)) for column in zip(*rows, strict=True)] if rows else []
+    lines = [
+        "  ".join(word + " " * (size - cells(word)) for word, size in zip(row, sizes, strict=True))
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def variables(value: Any) -> Iterator[str]:
+    """Spell a value as shell assignments, quoted so that eval is safe.
+
+    >>> print(*variables({"vpc_id": "vpc-1", "zones": ["a", "it's"]}), sep="\\n")
+    HYPERPOD_EKS_VPC_ID='vpc-1'
+    HYPERPOD_EKS_ZONES_0='a'
+    HYPERPOD_EKS_ZONES_1='it'\\''s'
+    """
+    for path, each in _leaves((), value):
+        name = re.sub("[^A-Z0-9]", "_", "_".join(path or ("value",)).upper())
+        word = _word(each).replace("'", "'\\''")
+        yield f"HYPERPOD_EKS_{name}='{word}'"
+
+
+def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for key, each in value.items():
+        yield from _leaves((*path, str(key)), each)

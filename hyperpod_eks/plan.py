@@ -1,0 +1,234 @@
+"""What create would do, told before it does it: the same looks, the same judgement, no calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hyperpod_eks import prices
+from hyperpod_eks.engine import Provide, World, look_at_all, stranger
+from hyperpod_eks.prices import Item
+from hyperpod_eks.progress_text import Line, Piece, asciify, cells, clean, crop, pad, paint, wrap
+from hyperpod_eks.resource import Known, Live, Resource, Sight, Verdict
+from hyperpod_eks.stack import STEPS
+from hyperpod_eks.steps import eks, hyperpod, network
+
+CHANGING = ("create", "change", "replace")
+"""The actions for which create makes calls that change something."""
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What create would do with one resource.
+
+    ``action`` is create, change, replace (a failed one, with --replace-failed), keep, adopt (use
+    an existing one as it is), wait (AWS is at work on it) or refuse (create would stop there).
+    ``differs`` holds, by field, what it is and what it shall be; for what depends on something
+    that has no id yet, the latter says so in words.
+    """
+
+    key: str
+    action: str
+    id: str = ""
+    why: str = ""
+    differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+def plan(wants: Sequence[Resource], world: World) -> tuple[list[Deed], list[Sight]]:
+    """Look at everything and say what ``engine.create`` would do, in the order of the stack.
+
+    Changes nothing and writes nothing.  Returns the sights too, for those who count.
+    """
+    run = Provide(wants, world)
+    sights = look_at_all(run)
+    lives: dict[str, Live] = {}
+    deeds = []
+    for sight in sights:
+        deed = _deed(run, sight, Known(lives))
+        deeds.append(deed)
+        if sight.live and deed.action not in ("create", "replace", "refuse"):
+            lives[sight.want.key] = sight.live
+    return deeds, sights
+
+
+def _deed(run: Provide, sight: Sight, known: Known) -> Deed:
+    """Decide as ``Provide.decide`` does, for one resource whose needs have been decided."""
+    want, live, turn = sight.want, sight.live, run.turns[sight.want.key]
+    key, id_ = want.key, live.id if live else ""
+    adopted = run.manifest.adopted.get(key)
+    match sight.verdict:
+        case Verdict.FOREIGN:
+            return Deed(key, "refuse", id_, f"belongs to {stranger(sight)}")
+        case Verdict.ABSENT if adopted:
+            return Deed(key, "refuse", adopted, "it was adopted and is gone")
+        case Verdict.ABSENT if want.awaited:
+            return Deed(key, "wait", "", "it comes by itself")
+        case Verdict.ABSENT if run.hidden(turn, doubts=False):
+            return Deed(key, "wait", "", "made a moment ago; AWS does not show it yet")
+        case Verdict.ABSENT:
+            return Deed(key, "create", "", f"usually {want.usual}" if want.usual else "")
+        case Verdict.BUSY:
+            return Deed(key, "wait", id_, live.why if live else "")
+        case Verdict.FAILED if run.world.replace_failed:
+            return Deed(key, "replace", id_, live.why if live else "")
+        case Verdict.FAILED:
+            why = f"it has failed: {live.why if live else ''}; --replace-failed makes it anew"
+            return Deed(key, "refuse", id_, why)
+        case Verdict.TWINS:
+            extra = ", ".join(twin.id for twin in sight.twins)
+            return Deed(key, "change", id_, f"one of the twins {extra} goes")
+    assert live
+    if adopted:
+        return Deed(key, "adopt", id_, "used as it is")
+    differs = {**sight.differs, **_unborn(want, live, known)}
+    if not differs:
+        return Deed(key, "keep", id_)
+    if fixed := _fixed(want, differs):
+        why = f"AWS does not change {', '.join(fixed)} in place: delete it, or declare it as it is"
+        return Deed(key, "refuse", id_, why, differs)
+    return Deed(key, "change", id_, "", differs)
+
+
+def _unborn(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]]:
+    """Find the facts that will differ because they name something that is made anew."""
+    found = {}
+    for name, value in live.facts.items():
+        try:
+            want.expected(name, known)
+        except KeyError as missing:
+            found[name] = (value, f"known once {missing.args[0]} is made")
+    return found
+
+
+def _fixed(want: Resource, differs: Mapping[str, Any]) -> list[str]:
+    """Name the fields that no call of AWS changes; a kind without ``settle`` has only those."""
+    if type(want).settle is Resource.settle:
+        return list(differs)
+    return [name for name in differs if name in want.fixed]
+
+
+def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:
+    """Price what is declared, per hour; ``support`` is that of the Kubernetes version."""
+
+    def items() -> Iterator[Item]:
+        yield Item(f"EKS control plane, {support}", 1, prices.EKS[support])
+        counts = Counter(type(want) for want in wants)
+        yield Item("NAT gateway", counts[network.NatGateway], prices.NAT_GATEWAY)
+        yield Item("public IPv4 address", counts[network.Address], prices.PUBLIC_IPV4)
+        for want in wants:
+            for group in want.groups if isinstance(want, hyperpod.Cluster) else ():
+                kind, count = group.instance_type, group.instance_count
+                yield Item(kind, count, prices.NODES.get(kind))
+                if size := group.ebs_volume_size_in_gb:
+                    yield Item(f"EBS, {size} GB", count, size * prices.EBS / prices.HOURS)
+
+    return prices.estimate(item for item in items() if item.count)
+
+
+def support_of(aws: Any, version: str) -> str:
+    """Ask EKS which support a Kubernetes version is in."""
+    found = aws.eks.describe_cluster_versions(clusterVersions=[version])["clusterVersions"]
+    status = str(found[0].get("versionStatus", "")) if found else ""
+    return "extended support" if status == "EXTENDED_SUPPORT" else "standard support"
+
+
+def version_of(sights: Sequence[Sight], declared: str) -> str:
+    """Return the Kubernetes version that runs, else the one that will."""
+    for sight in sights:
+        if isinstance(sight.want, eks.Cluster) and sight.live:
+            return str(sight.live.attributes.get("version") or declared)
+    return declared
+
+
+# --- as text
+
+_SIGNS = {
+    "create": ("+", "good"),
+    "change": ("~", "warn"),
+    "replace": ("!", "warn"),
+    "wait": ("○", "busy"),
+    "refuse": ("✘", "bad"),
+    "adopt": ("✔", "quiet"),
+    "keep": ("✔", "quiet"),
+}
+
+
+def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool = True) -> str:
+    """Return the text of a ``hyperpod-eks/plan/v1`` document, for a terminal of ``width``."""
+    parts = (_head(document), *_steps(document, width), _sum(document), _cost(document))
+    blocks = []
+    for part in parts:
+        lines = [crop(line, width) for line in part]
+        blocks.append("\n".join(paint(l if utf8 else asciify(l), colour) for l in lines))
+    if document["next"]:
+        blocks.append(f"To do it: {document['next']}")  # to be copied, and so never cut
+    return "\n\n".join(filter(None, blocks))
+
+
+def _head(document: Mapping[str, Any]) -> Iterator[Line]:
+    where = f"  {document['account']} {document['region']}"
+    yield [Piece(document["cluster"]["name"], "strong"), Piece(where, "quiet")]
+
+
+def _steps(document: Mapping[str, Any], width: int) -> Iterator[Iterable[Line]]:
+    """One line for each resource with something to do; what is kept is counted."""
+    whole: list[str] = []
+    for step in STEPS:
+        rows = [row for row in document["resources"] if row["key"].startswith(f"{step}/")]
+        busy = [row for row in rows if row["action"] != "keep"]
+        if rows and not busy:
+            whole.append(step)
+        elif rows:
+            kept = len(rows) - len(busy)
+            more = [Piece(f"  {kept} kept", "quiet")] if kept else []
+            yield [[Piece(step, "strong"), *more], *(x for row in busy for x in _row(row, width))]
+    if whole:
+        sign, style = _SIGNS["keep"]
+        yield [[Piece(f"{sign} ", style), Piece(f"as declared: {', '.join(whole)}")]]
+
+
+def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
+    sign, style = _SIGNS[row["action"]]
+    name = row["key"].partition("/")[2]
+    size = max(28, cells(name))
+    words = "  ".join(clean(text) for text in (row["id"], row["why"]) if text)
+    wrapped = wrap(words, width - 14 - size, most=4)
+    yield [
+        Piece(f"  {sign} {row['action']:<7}  ", style),
+        Piece(pad(name, size)),
+        Piece(f"  {wrapped[0]}", "quiet"),
+    ]
+    for more in wrapped[1:]:
+        yield [Piece(" " * (15 + size)), Piece(more, "quiet")]
+    for name, (is_, shall_be) in row["differs"].items():
+        for number, text in enumerate(wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 13)):
+            yield [Piece(" " * (13 if number == 0 else 15)), Piece(clean(text))]
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_brief, value)) or "none"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_brief(each)}" for key, each in value.items()) or "none"
+    return "none" if value in (None, "") else clean(str(value))
+
+
+def _sum(document: Mapping[str, Any]) -> Iterator[Line]:
+    counts = document["counts"]
+    words = ", ".join(f"{counts[action]} to {action}" for action in _SIGNS if counts.get(action))
+    if set(counts) <= {"keep", "adopt"}:
+        words = f"nothing to change: {sum(counts.values())} resources are as declared"
+    yield [Piece(words, "strong")]
+
+
+def _cost(document: Mapping[str, Any]) -> Iterator[Line]:
+    cost = document["cost"]
+    total = f"{cost['usd_per_hour']:.2f} USD per hour"
+    about = f", by {cost['region']} prices of {cost['as_of']}"
+    yield [Piece(f"about {total}", "strong"), Piece(about, "quiet")]
+    for item in cost["items"]:
+        usd = item["usd_per_hour"]
+        text = "   unknown" if usd is None else f"{usd:>10.3f}"
+        yield [Piece(f"{text}  "), Piece(f"{item['count']} x {item['what']}", "quiet")]

@@ -1,0 +1,123 @@
+"""What would stop a create twenty minutes later, found before the first change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from hyperpod_eks import config as configs
+from hyperpod_eks import preflight_account as account
+from hyperpod_eks import preflight_cluster as cluster
+from hyperpod_eks import preflight_network as network
+from hyperpod_eks.aws import meaning
+from hyperpod_eks.engine import words_of
+from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.preflight_facts import Check, Facts, Finding
+from hyperpod_eks.retry import Class
+
+CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
+    (account.identity, ("identity",)),
+    (account.region, ("region",)),
+    (account.permissions, ("permissions",)),
+    (account.quotas, tuple(limit.id for limit in account.LIMITS)),
+    (account.nat_gateways, ("quota-nat-gateways",)),
+    (
+        account.instances,
+        (
+            "quota-instances",
+            "quota-cluster-size",
+            "quota-total-instances",
+            "quota-volume-size",
+        ),
+    ),
+    (network.subnet_addresses, ("subnet-addresses",)),
+    (network.security_group, ("security-group",)),
+    (network.one_vpc, ("one-vpc",)),
+    (network.vpc_dns, ("vpc-dns",)),
+    (network.endpoints, ("endpoints",)),
+    (cluster.control_plane, ("kubernetes-version", "authentication-mode", "vpc-cni")),
+    (cluster.one_cluster, ("one-cluster",)),
+    (cluster.names, ("names",)),
+    (cluster.failed, ("failed",)),
+    (cluster.roles, ("roles",)),
+    (cluster.lifecycle, ("lifecycle",)),
+    (cluster.chart, ("chart", "chart-values")),
+    (cluster.helm, ("helm",)),
+)
+"""Every check, and the ids of what it can find."""
+
+MISFITS = {
+    "account": "account",
+    "network.availability_zone_ids": "zones",
+    "instance_groups": "instance-types",
+    "eks.version": "kubernetes-version",
+    "addons": "addon-versions",
+}
+"""By the setting that does not fit the account: the id of the finding."""
+
+IDS = tuple(dict.fromkeys([*(i for _, ids in CHECKS for i in ids), *MISFITS.values(), "settings"]))
+AT_LOADING = frozenset({"lifecycle", "chart", "chart-values", "helm", "settings"})
+"""Found by create while it reads its files, before it asks AWS anything."""
+_RANK = {"error": 0, "warning": 1, "info": 2}
+
+
+class Blocked(Denied):
+    """A preflight found what would make create fail; nothing was changed."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        lines = [f"{one.id}: {one.says}\n  {one.fix}" for one in findings]
+        super().__init__(
+            "preflight found what would make create fail:\n" + "\n".join(lines),
+            "Nothing was changed. Correct it and run the same command again; to go on in spite of"
+            f" it: {' '.join(f'--skip {each}' for each in sorted({x.id for x in findings}))}",
+        )
+
+
+def run(facts: Facts, skip: Collection[str] = ()) -> list[Finding]:
+    """Make every check that is not skipped, all at once; the worst findings come first.
+
+    A check that AWS does not let us make is an info finding; expired credentials raise Denied.
+    """
+    wanted = [(check, ids) for check, ids in CHECKS if not set(ids) <= set(skip)]
+    with ThreadPoolExecutor(8) as pool:
+        parts = pool.map(lambda each: _found(facts, *each), wanted)
+        found = [one for part in parts for one in part if one.id not in skip]
+    return in_order(found)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort: errors, warnings, infos; within each in the order of the checks."""
+    return sorted(findings, key=lambda one: (_RANK[one.severity], IDS.index(one.id)))
+
+
+def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        return list(check(facts))
+    except (BotoCoreError, ClientError, HyperpodError) as error:
+        if meaning(error) is Class.EXPIRED:
+            raise Denied(words_of(error)) from error
+        text = f"could not be checked: {words_of(error)}"
+        return [Finding(ids[0], "info", text, "Allow the call, or look yourself.")]
+
+
+def misfit(error: Usage) -> Finding:
+    """Tell as a finding what `site.survey` raised about a setting."""
+    text = str(error)
+    id_ = next((id_ for start, id_ in MISFITS.items() if text.startswith(start)), "settings")
+    return Finding(id_, "error", text, error.hint)
+
+
+def about_settings(facts: Facts) -> list[Finding]:
+    """What is allowed but probably not meant."""
+    fix = "See docs/config.md."
+    return [Finding("settings", "warning", text, fix) for text in configs.warnings(facts.config)]
+
+
+def known(ids: Iterable[str]) -> frozenset[str]:
+    """Check ids that somebody wants to skip.  Raises Usage for one that does not exist."""
+    chosen = frozenset(ids)
+    if unknown := sorted(chosen - set(IDS)):
+        raise Usage(f"--skip: {', '.join(unknown)} is none of {', '.join(sorted(IDS))}")
+    return chosen

@@ -1,0 +1,193 @@
+"""Checks of the cluster: versions, names, roles, scripts, chart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hyperpod_eks import chart as charts
+from hyperpod_eks import helm as helms
+from hyperpod_eks.aws import absent
+from hyperpod_eks.config_files import check_lifecycle
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.preflight_facts import Facts, Finding
+from hyperpod_eks.resource import Verdict
+from hyperpod_eks.steps import eks
+from hyperpod_eks.versions import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES
+
+
+def control_plane(facts: Facts) -> Iterator[Finding]:
+    """An EKS cluster that exists must be one that HyperPod works with.
+
+    The rules are those of the SageMaker developer guide, "Prerequisites for EKS orchestration".
+    """
+    name = facts.adopted("eks/cluster") or facts.config.name
+    for found in eks.describe(facts.look, name):
+        version = found["version"]
+        if version not in SUPPORTED_KUBERNETES:
+            yield Finding(
+                "kubernetes-version",
+                "warning",
+                f"the EKS cluster {name} runs Kubernetes {version}; HyperPod lists"
+                f" {', '.join(SUPPORTED_KUBERNETES)}",
+                f"aws eks update-cluster-version --name {name} --kubernetes-version"
+                f" {SUPPORTED_KUBERNETES[-1]}",
+                {"version": version},
+            )
+        mode = found.get("accessConfig", {}).get("authenticationMode", "CONFIG_MAP")
+        if mode == "CONFIG_MAP" and facts.adopted("eks/cluster"):
+            yield Finding(
+                "authentication-mode",
+                "error",
+                f"the EKS cluster {name} has no access entries (authentication mode {mode}),"
+                " and HyperPod needs them",
+                f"aws eks update-cluster-config --name {name} --access-config"
+                " authenticationMode=API_AND_CONFIG_MAP",
+                {"authentication_mode": mode},
+            )
+        yield from _cni(facts, name)
+    for text in facts.site.warnings if facts.site else ():
+        yield Finding("kubernetes-version", "warning", text, "Choose with --kubernetes-version.")
+
+
+def _cni(facts: Facts, name: str) -> Iterator[Finding]:
+    """HyperPod works with the Amazon VPC CNI of a certain age, and with no other."""
+    with absent("ResourceNotFoundException"):
+        found = facts.aws.eks.describe_addon(clusterName=name, addonName="vpc-cni")["addon"]
+        version = found.get("addonVersion", "")
+        numbers = tuple(int(each) for each in re.findall(r"\d+", version)[:3])
+        oldest = ".".join(map(str, OLDEST_VPC_CNI))
+        if numbers and numbers < OLDEST_VPC_CNI:
+            yield Finding(
+                "vpc-cni",
+                "error",
+                f"the EKS cluster {name} has the Amazon VPC CNI {version}; HyperPod needs {oldest}",
+                "Name a newer one in the config: addons.vpc-cni.version.",
+                {"version": version, "oldest": oldest},
+            )
+
+
+def one_cluster(facts: Facts) -> Iterator[Finding]:
+    """An EKS cluster orchestrates one HyperPod cluster."""
+    if not (adopted := facts.adopted("eks/cluster")):
+        return
+    for name, found in facts.clusters().items():
+        arn = found.get("Orchestrator", {}).get("Eks", {}).get("ClusterArn", "")
+        if name != facts.config.name and arn.endswith(f":cluster/{adopted}"):
+            yield Finding(
+                "one-cluster",
+                "error",
+                f"the adopted EKS cluster {adopted} already orchestrates the HyperPod cluster"
+                f" {name}",
+                "Adopt another EKS cluster, or let create make one.",
+                {"hyperpod_cluster": name},
+            )
+
+
+def names(facts: Facts) -> Iterator[Finding]:
+    """Nothing of anybody else may stand under our names."""
+    for key, sight in facts.sights.items():
+        if sight.verdict is Verdict.FOREIGN and sight.live:
+            yield Finding(
+                "names",
+                "error",
+                f"{key}: {sight.live.arn or sight.live.id} exists and is not this cluster's",
+                "Choose another cluster name, or remove that resource yourself.",
+                {"key": key, "id": sight.live.id, "owner": sight.live.owner},
+            )
+
+
+def failed(facts: Facts) -> Iterator[Finding]:
+    """What AWS calls failed stays failed: it has to be made again."""
+    for key, sight in facts.sights.items():
+        if sight.verdict is Verdict.FAILED and sight.live:
+            yield Finding(
+                "failed",
+                "error",
+                f"{key} has failed: {sight.live.why}",
+                "Remove the cause, then: hyperpod-eks create"
+                f" {facts.config.name} --replace-failed",
+                {"key": key, "id": sight.live.id},
+            )
+
+
+ROLES = (
+    ("iam/cluster-role", "eks.amazonaws.com", "AmazonEKSClusterPolicy"),
+    (
+        "iam/execution-role",
+        "sagemaker.amazonaws.com",
+        "AmazonSageMakerClusterInstanceRolePolicy",
+    ),
+)
+
+
+def roles(facts: Facts) -> Iterator[Finding]:
+    """An adopted role must trust its service and carry AWS's policy: it is not changed."""
+    for key, service, policy in ROLES:
+        if not (name := facts.adopted(key)):
+            continue
+        role = facts.aws.iam.get_role(RoleName=name)["Role"]
+        if service not in _trusted(role["AssumeRolePolicyDocument"]):
+            yield Finding(
+                "roles",
+                "error",
+                f"the adopted role {name} cannot be assumed by {service}",
+                f"Let its trust policy allow sts:AssumeRole to {service}:"
+                f" aws iam update-assume-role-policy --role-name {name} …",
+                {"role": name, "service": service},
+            )
+        attached = facts.look.all(
+            facts.aws.iam, "list_attached_role_policies", "AttachedPolicies", RoleName=name
+        )
+        if policy not in {each["PolicyName"] for each in attached}:
+            yield Finding(
+                "roles",
+                "warning",
+                f"the adopted role {name} does not carry AWS's policy {policy}",
+                f"aws iam attach-role-policy --role-name {name} --policy-arn"
+                f" arn:{facts.aws.identity.partition}:iam::aws:policy/{policy}",
+                {"role": name, "policy": policy},
+            )
+
+
+def _trusted(document: Any) -> set[str]:
+    """Return the services that a trust policy lets in."""
+    statements = document.get("Statement", []) if isinstance(document, Mapping) else []
+    found: set[str] = set()
+    for statement in statements if isinstance(statements, list) else [statements]:
+        principal = statement.get("Principal", {})
+        service = principal.get("Service", []) if isinstance(principal, Mapping) else []
+        if statement.get("Effect") == "Allow":
+            found |= {service} if isinstance(service, str) else set(service)
+    return found
+
+
+def lifecycle(facts: Facts) -> Iterator[Finding]:
+    """A script that fails on the node fails twenty minutes later."""
+    section = facts.config.lifecycle
+    errors, warnings = check_lifecycle(section.path, section.on_create)
+    for text in errors:
+        yield Finding("lifecycle", "error", text, "Correct the folder that lifecycle.path names.")
+    for text in warnings:
+        yield Finding("lifecycle", "warning", text, "See docs/config.md, lifecycle.")
+
+
+def chart(facts: Facts) -> Iterator[Finding]:
+    """The chart must be one, and its values must be able to work together."""
+    section = facts.config.chart
+    if section.path is not None:
+        try:
+            charts.locate(section.path)
+        except Usage as error:
+            yield Finding("chart", "error", str(error), error.hint)
+    for text in charts.check_values(facts.config.region, section.values):
+        yield Finding("chart-values", "error", text, "Correct chart.values in the config.")
+
+
+def helm(facts: Facts) -> Iterator[Finding]:
+    """The helm program must be there and new enough."""
+    try:
+        helms.find_helm(facts.helm)
+    except Usage as error:
+        yield Finding("helm", "error", str(error), error.hint)

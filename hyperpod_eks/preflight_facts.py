@@ -1,0 +1,120 @@
+"""What the checks of a preflight look at, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.config import Config
+from hyperpod_eks.resource import Live, Resource, Sight, Verdict
+from hyperpod_eks.site import Site
+from hyperpod_eks.steps import hyperpod
+
+R = TypeVar("R", bound=Resource)
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a check found.
+
+    ``says`` is a sentence with what was seen; ``seen`` holds the same for programs; ``fix`` is
+    what to do about it.  An error would make create fail.
+    """
+
+    id: str
+    severity: Severity
+    says: str
+    fix: str
+    seen: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Quota(NamedTuple):
+    """A limit of the account."""
+
+    value: float
+    code: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The configuration in its account, as looked at; more is asked of AWS when a check needs it.
+
+    ``site`` is None where the configuration does not fit the account, and then ``sights`` is empty
+    and what depends on either is not checked.
+    """
+
+    aws: Aws
+    config: Config
+    site: Site | None = None
+    sights: Mapping[str, Sight] = field(default_factory=dict)
+    helm: str | None = None
+
+    @cached_property
+    def look(self) -> Look:
+        """Share answers among the checks."""
+        return Look(self.aws)
+
+    def live(self, key: str) -> Live | None:
+        """Return what AWS shows of a resource of ours."""
+        sight = self.sights.get(key)
+        return sight.live if sight and sight.verdict is not Verdict.FOREIGN else None
+
+    def missing(self, kind: type[R]) -> list[R]:
+        """Return the declarations of a kind that create would make."""
+        return [
+            sight.want
+            for sight in self.sights.values()
+            if isinstance(sight.want, kind) and sight.verdict is Verdict.ABSENT
+        ]
+
+    def adopted(self, key: str) -> str:
+        """Return the id of what was adopted under a key, or ""."""
+        return self.aws.adopted.get(key, "")
+
+    def quotas(self, service: str) -> dict[str, Quota]:
+        """Return the account's limits of a service, by the names that Service Quotas shows.
+
+        The codes differ from source to source, so that names are what to go by.
+        """
+        rows = self.look.all(
+            self.aws.quotas, "list_service_quotas", "Quotas", ServiceCode=service
+        )
+        return {row["QuotaName"]: Quota(row["Value"], row["QuotaCode"]) for row in rows}
+
+    def ec2(self, method: str, key: str, **arguments: Any) -> list[Any]:
+        """Return everything of a kind that EC2 has in the region."""
+        if method == "describe_addresses":  # the one list that has no pages
+            return self.look.once("addresses", lambda: self.aws.ec2.describe_addresses()[key])  # type: ignore[literal-required]  # "Addresses"
+        return self.look.all(self.aws.ec2, method, key, **arguments)
+
+    def clusters(self) -> dict[str, Mapping[str, Any]]:
+        """Describe every HyperPod cluster of the region, by name."""
+        found = self.look.all(
+            self.aws.sagemaker,
+            "list_clusters",
+            "ClusterSummaries",
+            PaginationConfig={"PageSize": 100},
+        )
+        names = [each["ClusterName"] for each in found]
+        described = {name: hyperpod.describe(self.look, name) for name in names}
+        return {name: each for name, each in described.items() if each}
+
+    def efa(self) -> set[str]:
+        """Return those of the configuration's instance types that have EFA."""
+        types = sorted({g.instance_type for g in self.config.instance_groups})
+        named: Any = [
+            {"Name": "instance-type", "Values": [each.removeprefix("ml.") for each in types]}
+        ]
+        found = self.ec2("describe_instance_types", "InstanceTypes", Filters=named)
+        return {
+            f"ml.{each['InstanceType']}"
+            for each in found
+            if each.get("NetworkInfo", {}).get("EfaSupported")
+        }
+
+
+Check = Callable[[Facts], Iterable[Finding]]

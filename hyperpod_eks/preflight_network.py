@@ -1,0 +1,171 @@
+"""Checks of the network: room for the nodes, and whether what was adopted will do."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hyperpod_eks.config_network import ADDRESSES
+from hyperpod_eks.preflight_facts import Facts, Finding
+from hyperpod_eks.site import PRIVATE_SUBNET
+
+RESERVED = 5
+"""Addresses that AWS keeps in every subnet."""
+CONTROL_PLANE = 6
+"""Free addresses that EKS asks for in each of its subnets (EKS User Guide, "VPC and subnets")."""
+
+
+def subnet_addresses(facts: Facts) -> Iterator[Finding]:
+    """Each node takes an address, and one more for each of its pods."""
+    if facts.site is None:
+        return
+    running = {
+        group["InstanceGroupName"]: group.get("CurrentCount", 0)
+        for group in (facts.clusters().get(facts.config.name) or {}).get("InstanceGroups", ())
+    }
+    nodes, wanted = Counter[str](), Counter[str]()
+    for one in facts.config.instance_groups:
+        new = max(one.instance_count - running.get(one.name, 0), 0)
+        each = next(n for start, n in ADDRESSES if one.instance_type.startswith(start))
+        zone = facts.site.zone_for(one.instance_type)
+        nodes[zone] += new
+        wanted[zone] += new * each
+    for planned in facts.site.plan:
+        zone = planned.zone
+        live = facts.live(f"network/{PRIVATE_SUBNET}{zone}")
+        block = ipaddress.IPv4Network(planned.private)
+        free = live.attributes["free_addresses"] if live else block.num_addresses - RESERVED
+        place = live.id if live else planned.private
+        least = nodes[zone] + (0 if facts.live("eks/cluster") else CONTROL_PLANE)
+        if free is None or free >= wanted[zone] + CONTROL_PLANE:
+            continue
+        yield Finding(
+            "subnet-addresses",
+            "error" if free < least else "warning",
+            f"the private subnet {place} in {zone} has {free} free addresses; {nodes[zone]} nodes"
+            f" with their pods take about {wanted[zone]}, the control plane {CONTROL_PLANE}",
+            "Give a larger network.cidr, fewer nodes, or another subnet.",
+            {"subnet": place, "free": free, "nodes": nodes[zone], "wanted": wanted[zone]},
+        )
+
+
+def security_group(facts: Facts) -> Iterator[Finding]:
+    """Nodes need all traffic among themselves; EFA needs both rules to name the group itself.
+
+    "0.0.0.0/0" does not do for EFA (EC2 User Guide, "Elastic Fabric Adapter", step 1).
+    """
+    if not (group := facts.adopted("network/security-group")):
+        return
+    found = facts.ec2("describe_security_groups", "SecurityGroups", GroupIds=[group])[0]
+    missing = [
+        command
+        for rules, command in (
+            ("IpPermissions", "authorize-security-group-ingress"),
+            ("IpPermissionsEgress", "authorize-security-group-egress"),
+        )
+        if not any(_from_itself(rule, group) for rule in found.get(rules, ()))
+    ]
+    efa = facts.efa()
+    if missing:
+        ways = " and ".join("from" if "ingress" in each else "to" for each in missing)
+        why = f"EFA of {', '.join(sorted(efa))} fails" if efa else "nodes and pods cannot talk"
+        # its members may reach each other by another rule, which EFA does not take
+        yield Finding(
+            "security-group",
+            "error" if efa else "warning",
+            f"the adopted security group {group} does not allow all traffic {ways} itself: {why}",
+            "; ".join(
+                f"aws ec2 {each} --group-id {group} --ip-permissions"
+                f" 'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={group}}}]'"
+                for each in missing
+            ),
+            {"security_group": group, "missing": missing, "efa": sorted(efa)},
+        )
+
+
+def _from_itself(rule: Mapping[str, Any], group: str) -> bool:
+    pairs = rule.get("UserIdGroupPairs", ())
+    return rule["IpProtocol"] == "-1" and any(pair.get("GroupId") == group for pair in pairs)
+
+
+def one_vpc(facts: Facts) -> Iterator[Finding]:
+    """Everything adopted must stand in one VPC: HyperPod and EKS share theirs."""
+    homes: dict[str, str] = {}
+    for key, id_ in facts.aws.adopted.items():
+        if key == "network/vpc":
+            homes[key] = id_
+        elif key == "network/security-group":
+            found = facts.ec2("describe_security_groups", "SecurityGroups", GroupIds=[id_])
+            homes[key] = found[0]["VpcId"]
+        elif key.startswith(f"network/{PRIVATE_SUBNET}"):
+            homes[key] = facts.ec2("describe_subnets", "Subnets", SubnetIds=[id_])[0]["VpcId"]
+        elif key == "eks/cluster":
+            found = facts.aws.eks.describe_cluster(name=id_)["cluster"]
+            homes[key] = found["resourcesVpcConfig"]["vpcId"]
+    if len(set(homes.values())) > 1:
+        listed = ", ".join(f"{key} in {vpc}" for key, vpc in homes.items())
+        yield Finding(
+            "one-vpc",
+            "error",
+            f"what was adopted stands in several VPCs: {listed}",
+            "Adopt resources of one VPC: hyperpod-eks adopt NAME --resource KEY=ID.",
+            homes,
+        )
+
+
+def vpc_dns(facts: Facts) -> Iterator[Finding]:
+    """Private endpoints of EKS need DNS support and hostnames; an adopted VPC is not changed."""
+    if not (vpc := facts.adopted("network/vpc")):
+        return
+    off = []
+    ec2 = facts.aws.ec2
+    support = ec2.describe_vpc_attribute(VpcId=vpc, Attribute="enableDnsSupport")
+    names = ec2.describe_vpc_attribute(VpcId=vpc, Attribute="enableDnsHostnames")
+    if not support["EnableDnsSupport"].get("Value"):
+        off.append("enable-dns-support")
+    if not names["EnableDnsHostnames"].get("Value"):
+        off.append("enable-dns-hostnames")
+    if off:
+        yield Finding(
+            "vpc-dns",
+            "error",
+            f"the adopted VPC {vpc} has {' and '.join(off)} off: nodes cannot find the cluster",
+            "; ".join(f"aws ec2 modify-vpc-attribute --vpc-id {vpc} --{each}" for each in off),
+            {"vpc": vpc, "off": off},
+        )
+
+
+def endpoints(facts: Facts) -> Iterator[Finding]:
+    """Interface endpoints of an adopted VPC catch the nodes' calls, and must let them in."""
+    if not (vpc := facts.adopted("network/vpc")):
+        return
+    here: Any = [{"Name": "vpc-id", "Values": [vpc]}]
+    found = [
+        each
+        for each in facts.ec2("describe_vpc_endpoints", "VpcEndpoints", Filters=here)
+        if each["VpcEndpointType"] == "Interface"
+    ]
+    if not found:
+        return
+    groups = facts.ec2("describe_security_groups", "SecurityGroups", Filters=here)
+    rules = {group["GroupId"]: group.get("IpPermissions", ()) for group in groups}
+    for each in found:
+        worn = [group["GroupId"] for group in each.get("Groups", ())]
+        if not any(_admits_https(rule) for group in worn for rule in rules.get(group, ())):
+            yield Finding(
+                "endpoints",
+                "error",
+                f"the endpoint {each['VpcEndpointId']} ({each['ServiceName']}) lets nobody in on"
+                f" port 443: its security groups {', '.join(worn)} have no such rule",
+                f"aws ec2 authorize-security-group-ingress --group-id {worn[0] if worn else '…'}"
+                " --protocol tcp --port 443 --cidr <the VPC's block>",
+                {"endpoint": each["VpcEndpointId"], "security_groups": worn},
+            )
+
+
+def _admits_https(rule: Mapping[str, Any]) -> bool:
+    if rule["IpProtocol"] == "-1":
+        return bool(rule.get("IpRanges")) or bool(rule.get("UserIdGroupPairs"))
+    return rule["IpProtocol"] == "tcp" and rule["FromPort"] <= 443 <= rule["ToPort"]

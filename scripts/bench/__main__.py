@@ -1,0 +1,352 @@
+"""Measure this tool beside an AWS CLI script and a plain boto3 script: `make bench`.
+
+Everything runs on this machine against the embedded stack, where each call takes 40 ms as if
+AWS were at its usual distance.  Runs of the tools alternate, figures are medians, and what counts
+are ratios: seconds depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import page
+from run import HERE, ROOT, Backend, Cost, backends, run
+
+OURS, SEQUENTIAL, CLI = "hyperpod-eks", "sequential boto3", "AWS CLI"
+PHASES = ("create", "no-op", "status", "delete")
+
+SLOW = {
+    "eks_create": 62,
+    "nat_create": 21,
+    "addon": 8,
+    "hyperpod_create": 12,
+    "hyperpod_provision": 48,
+    "hyperpod_lifecycle": 12,
+    "eks_delete": 21,
+    "nat_delete": 12,
+    "hyperpod_delete": 33,
+}
+"""Seconds; a tenth of what AWS takes for EKS and HyperPod, a fifth for the others."""
+PATHS = {"create": 62 + 72, "delete": 33 + 21}
+"""Seconds of the slow simulation that nobody can avoid: EKS, then HyperPod, and back."""
+READY = {
+    "create": [
+        ("eks:CreateCluster", 62, "eks:CreateAccessEntry"),
+        ("ec2:CreateNatGateway", 21, "ec2:CreateRoute"),
+        ("sagemaker:CreateCluster", 72, ""),
+    ],
+    "delete": [
+        ("sagemaker:DeleteCluster", 33, "eks:DeleteCluster"),
+        ("ec2:DeleteNatGateway", 12, "ec2:ReleaseAddress"),
+        ("eks:DeleteCluster", 21, "ec2:DeleteVpc"),
+    ],
+}
+"""What is waited for, its seconds, and the call that needs it; empty for the command's end."""
+
+WRITES = 41
+LOOKS = 24
+CONFIRMATIONS = 6
+LEAST = WRITES + LOOKS + CONFIRMATIONS
+"""The least calls of a first create, which docs/performance.md lists."""
+
+
+class Tools:
+    """How each tool is called for each phase."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        program = Path(sys.executable).with_name("hyperpod-eks")
+        self.program = str(program if program.exists() else shutil.which("hyperpod-eks"))
+
+    def __call__(self, tool: str, phase: str, name: str = "bench") -> list[str]:
+        verb = {"no-op": "create"}.get(phase, phase)
+        if tool == SEQUENTIAL:
+            return [sys.executable, str(HERE / "sequential.py"), verb, name]
+        if tool == CLI:
+            return [str(HERE / "aws_cli.sh"), verb, name]
+        chart = ["--chart", str(ROOT / "hyperpod_eks/local/chart")]
+        options = {"create": chart, "delete": ["--yes"]}.get(verb, [])
+        manifest = str(self.folder / f"{name}.json")
+        return [self.program, verb, name, "--manifest", manifest, *options]
+
+
+def checked(cost: Cost, what: str) -> Cost:
+    """Return what a command cost; end with its words if it failed."""
+    if cost.status:
+        sys.exit(f"{what} failed:\n{cost.output[-4000:]}")
+    print(f"{what:<40} {cost.wall:7.2f} s  {len(cost.calls):4} calls", flush=True)
+    return cost
+
+
+# --- what is measured
+
+
+def lives(backend: Backend, tools: Tools, names: Sequence[str], runs: int) -> dict[str, Any]:
+    """Create, create again, look and delete with each tool, alternating."""
+    costs: dict[tuple[str, str], list[Cost]] = {}
+    for number in range(runs):
+        for tool in names:
+            if tool == CLI and number:
+                continue  # a minute each, and its noise is small beside that
+            backend.reset()
+            for phase in PHASES:
+                if phase == "status" and tool != OURS:
+                    continue
+                cost = checked(backend.run(tools(tool, phase)), f"{tool}: {phase}")
+                costs.setdefault((tool, phase), []).append(cost)
+    return {f"{tool}: {phase}": median(found) for (tool, phase), found in costs.items()}
+
+
+def median(costs: Sequence[Cost]) -> dict[str, float]:
+    """The middle of each figure."""
+    figures: dict[str, Callable[[Cost], float]] = {
+        "wall": lambda c: c.wall,
+        "without helm": lambda c: c.wall - c.helm,
+        "cpu": lambda c: c.cpu,
+        "memory": lambda c: c.memory,
+        "calls": lambda c: len(c.calls),
+        "writes": lambda c: c.writes,
+        "rounds": lambda c: c.rounds,
+        "idle": lambda c: c.idle,
+    }
+    return {name: statistics.median(map(of, costs)) for name, of in figures.items()}
+
+
+def starts(backend: Backend, tools: Tools, aws: str | None, pairs: int = 7) -> dict[str, Any]:
+    """--help beside `aws --version`, status beside two `aws ... describe-cluster`."""
+    backend.reset()
+    checked(backend.run(tools(OURS, "create")), "a cluster to look at")
+    asks = "aws eks describe-cluster --name bench; aws sagemaker describe-cluster --cluster-name bench"
+    commands = {
+        "--help": [tools.program, "--help"],
+        "status": tools(OURS, "status"),
+        **({"aws --version": [aws, "--version"], "two describes": ["sh", "-c", asks]} if aws else {}),
+    }
+    costs: dict[str, list[Cost]] = {name: [] for name in commands}
+    for _ in range(pairs):
+        for name, command in commands.items():
+            costs[name].append(backend.run(command))
+    return {name: median(found) for name, found in costs.items()}
+
+
+def throttled(backend: Backend, tools: Tools, runs: int = 20) -> dict[str, Any]:
+    """Create while every tenth call is refused, beside create undisturbed."""
+    calm, disturbed, finished = [], [], 0
+    for number in range(runs):
+        name = f"calls{number}"
+        for share in (0.1, 0.0) if number % 4 == 0 else (0.1,):
+            backend.reset(throttled=share, seed=number)
+            cost = backend.run(tools(OURS, "create", f"{name}-{share:g}".replace(".", "")))
+            if not share:
+                calm.append(checked(cost, "undisturbed"))
+                continue
+            print(f"{'10 % throttled':<40} {cost.wall:7.2f} s  exit {cost.status}", flush=True)
+            disturbed.append(cost)
+            finished += cost.status == 0
+    return {
+        "runs": runs,
+        "finished": finished,
+        "wall": statistics.median(c.wall for c in disturbed),
+        "undisturbed": statistics.median(c.wall for c in calm),
+    }
+
+
+def slow(backend: Backend, tools: Tools, tool: str) -> dict[str, Any]:
+    """Create and delete while EKS, NAT gateway, add-ons and HyperPod take their time."""
+    backend.reset(delays=SLOW)
+    found: dict[str, Any] = {}
+    for phase in PATHS:
+        name = "slow"
+        cost = checked(backend.run(tools(tool, phase, name)), f"{tool}: slow {phase}")
+        found[phase] = {
+            **median([cost]),
+            "gaps": {after: gap for after, gap in gaps(cost, phase)},
+        }
+    return found
+
+
+def gaps(cost: Cost, phase: str) -> Iterator[tuple[str, float]]:
+    """Seconds between a thing being ready and the next call that needed it."""
+    for after, seconds, needed in READY[phase]:
+        times = {}
+        for call in cost.calls:
+            times.setdefault(f"{call['service']}:{call['operation']}", []).append(call)
+        ready = times[after][0]["end"] + seconds
+        # a public route does not wait for the NAT gateway: take the first call that could
+        begins = [call["start"] for call in times.get(needed, ()) if call["start"] > ready - 0.1]
+        yield after, (min(begins) if begins else cost.began + cost.wall) - ready
+
+
+def scale(backend: Backend, tools: Tools, sizes: Sequence[int] = (1000, 10000)) -> dict[str, Any]:
+    """Status of clusters of many nodes in 100 instance groups."""
+    found = {}
+    for nodes in sizes:
+        backend.reset()
+        config = tools.folder / f"nodes{nodes}.yaml"
+        config.write_text(json.dumps(large(f"nodes{nodes}", nodes)))
+        manifest = ["--manifest", str(tools.folder / f"nodes{nodes}.json"), "--file", str(config)]
+        checked(backend.run([tools.program, "create", *manifest]), f"create {nodes} nodes")
+        look = [tools.program, "status", *manifest, "-o", "json"]
+        costs = [checked(backend.run(look), f"status of {nodes} nodes") for _ in range(3)]
+        lists = sum(call["operation"] == "ListClusterNodes" for call in costs[0].calls)
+        found[str(nodes)] = {**median(costs), "lists": lists}
+    return found
+
+
+def large(name: str, nodes: int) -> dict[str, Any]:
+    """A config of 100 instance groups."""
+    group = {"instance_type": "ml.m5.2xlarge", "instance_count": nodes // 100}
+    return {
+        "name": name,
+        "chart": {"path": str(ROOT / "hyperpod_eks/local/chart")},
+        "instance_groups": [{"name": f"group-{i:03}", **group} for i in range(100)],
+    }
+
+
+# --- what it must show
+
+
+def goals(found: dict[str, Any]) -> list[page.Goal]:
+    """Compare what was measured with what was promised."""
+    rows: list[page.Goal] = []
+
+    def at_most(what: str, limit: float, measure: Callable[[], float], unit: str = "") -> None:
+        try:
+            rows.append(page.Goal(what, limit, measure(), unit))
+        except KeyError:
+            rows.append(page.Goal(what, limit, None, unit))
+
+    def wall(tool: str, phase: str, figure: str = "wall") -> float:
+        return float(found["lives"][f"{tool}: {phase}"][figure])
+
+    for phase, limit in (("create", 1.04), ("delete", 1.10)):
+        at_most(
+            f"slow {phase} ÷ critical path",
+            limit,
+            lambda phase=phase: found["slow"][OURS][phase]["wall"] / PATHS[phase],
+        )
+    at_most(
+        "from ready to the call that needed it",
+        5.5,
+        lambda: max(g for p in PATHS for g in found["slow"][OURS][p]["gaps"].values()),
+        "s",
+    )
+    at_most("no-op create: writes", 0, lambda: wall(OURS, "no-op", "writes"))
+    at_most("no-op create: rounds", 6, lambda: wall(OURS, "no-op", "rounds"))
+    at_most(
+        "no-op create ÷ sequential boto3", 0.5, lambda: wall(OURS, "no-op") / wall(SEQUENTIAL, "no-op")
+    )
+    at_most("no-op create ÷ AWS CLI", 0.06, lambda: wall(OURS, "no-op") / wall(CLI, "no-op"))
+    for kind, figure in (("", "wall"), (", helm's time left out", "without helm")):
+        at_most(
+            f"first create ÷ sequential boto3{kind}",
+            0.40,
+            lambda figure=figure: wall(OURS, "create", figure) / wall(SEQUENTIAL, "create", figure),
+        )
+    at_most("first create: rounds", 18, lambda: wall(OURS, "create", "rounds"))
+    at_most(
+        f"first create: calls ÷ the least possible ({LEAST})",
+        1.15,
+        lambda: wall(OURS, "create", "calls") / LEAST,
+    )
+    start = found.get("starts", {})
+    at_most(
+        "--help ÷ aws --version", 0.25, lambda: start["--help"]["wall"] / start["aws --version"]["wall"]
+    )
+    at_most("--help: memory", 20, lambda: start["--help"]["memory"], "MiB")
+    at_most(
+        "status ÷ two aws describe-cluster",
+        0.6,
+        lambda: start["status"]["wall"] / start["two describes"]["wall"],
+    )
+    refused = found.get("throttled", {})
+    at_most(
+        "10 % throttled: runs of 20 that did not finish", 0, lambda: refused["runs"] - refused["finished"]
+    )
+    at_most(
+        "10 % throttled ÷ undisturbed", 2.0, lambda: refused["wall"] / refused["undisturbed"]
+    )
+    sizes = found.get("scale", {})
+    at_most("status of 10,000 nodes: listing calls", 110, lambda: sizes["10000"]["lists"])
+    at_most("status of 10,000 nodes: memory", 400, lambda: sizes["10000"]["memory"], "MiB")
+    at_most(
+        "status of 10,000 nodes ÷ 1,000 nodes",
+        11,
+        lambda: sizes["10000"]["wall"] / sizes["1000"]["wall"],
+    )
+    return rows
+
+
+# --- the command
+
+
+SECTIONS = ("lives", "starts", "throttled", "slow", "scale")
+
+
+@contextmanager
+def ground() -> Iterator[Path]:
+    """Lend a folder; Python writes its bytecode beforehand, as an installation does."""
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(ROOT / "hyperpod_eks")], check=True)
+    with tempfile.TemporaryDirectory(prefix="hyperpod-eks-bench-") as folder:
+        yield Path(folder)
+
+
+def main() -> None:
+    """Measure, print the goals, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="measure this alone")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--aws", default=shutil.which("aws"), help="the AWS CLI to compare with")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
+    given = parser.parse_args()
+    sections = given.only or SECTIONS
+    began = time.monotonic()
+    found: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "aws": version(given.aws)}
+    if not given.aws:
+        print("There is no AWS CLI here: its column is left out.")
+    names = [OURS, SEQUENTIAL, *([CLI] if given.aws else [])]
+    with ground() as folder:
+        tools = Tools(folder)
+        with backends(folder) as (backend,):
+            backend.environ["PATH"] = f"{Path(given.aws or '/x').parent}:{backend.environ['PATH']}"
+            if "lives" in sections:
+                found["lives"] = lives(backend, tools, names, given.runs)
+            if "starts" in sections:
+                found["starts"] = starts(backend, tools, given.aws)
+        with ThreadPoolExecutor(2) as pool, backends(folder, 3) as (mine, theirs, other):
+            waits = {}
+            if "slow" in sections:  # mostly waiting, so that the rest can be measured beside it
+                for tool, place in ((OURS, mine), (SEQUENTIAL, theirs)):
+                    waits[tool] = pool.submit(slow, place, tools, tool)
+            if "throttled" in sections:
+                found["throttled"] = throttled(other, tools)
+            if "scale" in sections:
+                found["scale"] = scale(other, tools)
+            if waits:
+                found["slow"] = {tool: wait.result() for tool, wait in waits.items()}
+    rows = goals(found)
+    print(page.tables(found, rows, PATHS))
+    print(f"{time.monotonic() - began:.0f} s")
+    if given.write:
+        page.write(ROOT / "docs", found, rows, PATHS)
+
+
+def version(aws: str | None) -> str:
+    """Name the AWS CLI."""
+    return run([aws, "--version"]).output.split()[0] if aws else ""
+
+
+if __name__ == "__main__":
+    main()

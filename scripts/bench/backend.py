@@ -1,0 +1,113 @@
+"""The AWS that is measured against: the embedded stack, each call slowed to what AWS takes.
+
+Commands come as lines of JSON on stdin, answers leave as lines of JSON on stdout; the end of
+stdin ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from hyperpod_eks.local.aws.quotas import limits
+from hyperpod_eks.local.aws.sim import Call, Delays, Fault, delays_from
+from hyperpod_eks.local.control import PREFIX
+from hyperpod_eks.local.stack import Stack
+
+THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503), "iam": ("Throttling", 400)}
+"""How a service says that it is asked too often; the others say ThrottlingException."""
+
+
+class Calls(list[Call]):
+    """The stack's call log, which also remembers each thread's last call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = threading.local()
+
+    def append(self, call: Call) -> None:
+        self.here.last = call
+        super().append(call)
+
+
+class Slow:
+    """Takes the stack's place at its port: the same answers, each after ``latency`` in all."""
+
+    def __init__(self, stack: Stack, latency: float, jitter: float) -> None:
+        self.stack, self.latency, self.jitter = stack, latency, jitter
+        self.random = random.Random(1)
+        self.records: list[dict[str, Any]] = []
+        self.seen = stack.sim.calls = Calls()
+        server = stack._server._httpd
+        self.inner, server.app = server.app, self
+
+    def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"].startswith(PREFIX):
+            return self.inner(environ, start)
+        began = time.monotonic()
+        due = began + max(0.0, self.latency + self.random.uniform(-self.jitter, self.jitter))
+        body = b"".join(self.inner(environ, start))  # the headers leave with the first byte
+        call = self.seen.here.last
+        worked = time.monotonic() - began
+        time.sleep(max(0.0, due - time.monotonic()))
+        self.records.append(
+            {
+                "service": call.service,
+                "operation": call.operation,
+                "status": call.status,
+                "write": call.mutating,
+                "start": began,
+                "end": time.monotonic(),
+                "backend": worked,
+            }
+        )
+        return [body]
+
+    def reset(self, seed: int, latency: float, throttled: float, delays: dict[str, float]) -> None:
+        """Empty the account and choose what the next run meets."""
+        sim = self.stack.sim
+        self.stack.reset()
+        self.records.clear()
+        self.latency, self.jitter = latency, latency / 4
+        sim.delays = delays_from(delays, Delays.instant())
+        for name in limits()["sagemaker"]:
+            sim.set_quota("sagemaker", name, 1e6)
+        if throttled:
+            sim._random.seed(seed)
+            for service, (code, status) in THROTTLED.items():
+                sim.faults.append(Fault(service, code=code, status=status, count=10**9, rate=throttled))
+            rest = f"(?!{'|'.join(THROTTLED)})\\w+"
+            sim.faults.append(Fault(rest, count=10**9, rate=throttled))
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latency", type=float, default=0.04, help="seconds of each call")
+    latency = parser.parse_args().latency
+    stack = Stack(speed=1.0, delays=Delays.instant())
+    slow = Slow(stack, latency, latency / 4)
+    print(json.dumps({"environ": stack.environ()}), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        match order.pop("do"):
+            case "reset":
+                slow.reset(**order)
+                answer: Any = {}
+            case "begin":
+                slow.records.clear()
+                answer = {}
+            case "calls":
+                answer = list(slow.records)
+        print(json.dumps(answer), flush=True)
+    stack.stop()
+
+
+if __name__ == "__main__":
+    main()

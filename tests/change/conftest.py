@@ -1,0 +1,154 @@
+"""A cluster that its owner changes: config in, engine at work, the stack as the judge."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from hyperpod_eks import config as configs
+from hyperpod_eks import engine, existing
+from hyperpod_eks.aws import Aws
+from hyperpod_eks.config import Config
+from hyperpod_eks.engine import World
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.manifest import read
+from hyperpod_eks.model import violations
+from hyperpod_eks.report import Event
+from hyperpod_eks.resource import Resource, Sight
+from hyperpod_eks.site import check_plans, lineage, survey
+from hyperpod_eks.stack import stack as declare
+from tests.conftest import helm
+
+
+class Owner:
+    """Somebody who declares a cluster again and again, and asks the account what came of it."""
+
+    def __init__(self, stack: Stack, session: boto3.Session, folder: Path, helm: Path) -> None:
+        self.stack, self.folder, self.helm = stack, folder, helm
+        self._session = session
+        self.sent: list[tuple[str, str, dict[str, Any]]] = []
+        session.events.register("provide-client-params", self._hear)
+        self.events: list[Event] = []
+        self.lost: list[str] = []
+        self.aws = Aws(session, "demo", {})
+        self.before = self.account()
+
+    def _hear(self, params: dict[str, Any], model: Any, **_: object) -> None:
+        """Keep what is sent; botocore checks no maxima, patterns and enumerations, we do."""
+        service = model.service_model.service_name
+        if service in ("sagemaker", "eks"):
+            self.sent.append((service, model.name, params))
+            assert violations(service, model.name, params) == []
+
+    def account(self) -> str:
+        """Everything that exists, to be compared."""
+        return json.dumps(self.stack.inventory(), sort_keys=True)
+
+    def config(self, text: str) -> Config:
+        file = self.folder / "cluster.yaml"
+        file.write_text(text)
+        return configs.load(str(file), {"chart.path": str(CHART)}, os.environ)
+
+    def world(self, config: Config, *, yes: bool = False) -> tuple[World, list[Resource]]:
+        def consent(lost: list[str]) -> None:
+            self.lost = lost
+            if not yes:
+                raise Usage("\n".join(lost))
+
+        manifest = read(self.folder / "demo.json", config.name)
+        aws = Aws(self._session, config.name, config.tags)
+        world = World(aws, manifest, self.events.append, consent=consent)
+        aws.adopted = manifest.adopted
+        aws.adopted = existing.adopt(aws, config, manifest, world.clock.now())
+        site = survey(aws, config)
+        manifest.account, manifest.region = site.identity.account, site.region
+        manifest.lineage = lineage(site.identity, site.name)
+        check_plans(site, aws)
+        return world, declare(site, str(self.helm / "helm"))
+
+    def declares(self, text: str, *, yes: bool = False) -> list[str]:
+        """Create what the text says; return the calls that changed something."""
+        self.lost = []
+        world, wants = self.world(self.config(text), yes=yes)
+        self.stack.calls.clear()
+        try:
+            engine.create(wants, world)
+        finally:
+            world.crew.dismiss()
+        return self.mutations()
+
+    def mutations(self) -> list[str]:
+        return [call.operation for call in self.stack.calls if call.mutating]
+
+    def looks(self, text: str) -> list[Sight]:
+        world, wants = self.world(self.config(text))
+        try:
+            return engine.status(wants, world)
+        finally:
+            world.crew.dismiss()
+
+    def deletes(self, text: str) -> list[str]:
+        """Delete everything; return what is left of it."""
+        world, wants = self.world(self.config(text))
+        try:
+            _, kept = engine.delete(wants, world)
+            return list(engine.remaining(wants, world, frozenset(kept)))
+        finally:
+            world.crew.dismiss()
+
+    def cluster(self, name: str = "demo") -> Any:
+        """What SageMaker says."""
+        return self.aws.sagemaker.describe_cluster(ClusterName=name)
+
+    def groups(self) -> dict[str, Any]:
+        return {group["InstanceGroupName"]: group for group in self.cluster()["InstanceGroups"]}
+
+    def eks(self) -> Any:
+        """What EKS says."""
+        return self.aws.eks.describe_cluster(name="demo")["cluster"]
+
+    def requests(self, operation: str) -> list[dict[str, Any]]:
+        return [params for _, name, params in self.sent if name == operation]
+
+
+@pytest.fixture
+def owner(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Owner:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # a session of its own, to listen to
+    return Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))
+
+
+@pytest.fixture
+def plan(stack: Stack, owner: Owner) -> Callable[[str, str, int], str]:
+    """Buy a training plan for a type in a zone id; return its ARN."""
+
+    def buy(name: str, zone_id: str, count: int, kind: str = "ml.p5.48xlarge") -> str:
+        sagemaker: Any = owner.aws.sagemaker
+        offers = sagemaker.search_training_plan_offerings(
+            InstanceType=kind, InstanceCount=count, DurationHours=24,
+            TargetResources=["hyperpod-cluster"],
+        )["TrainingPlanOfferings"]  # fmt: skip
+        zones = owner.aws.ec2.describe_availability_zones()["AvailabilityZones"]
+        names = {zone["ZoneId"]: zone["ZoneName"] for zone in zones}
+        offer = next(
+            each
+            for each in offers
+            if each["ReservedCapacityOfferings"][0]["AvailabilityZone"] == names[zone_id]
+        )
+        return str(
+            sagemaker.create_training_plan(
+                TrainingPlanName=name, TrainingPlanOfferingId=offer["TrainingPlanOfferingId"]
+            )["TrainingPlanArn"]
+        )
+
+    return buy

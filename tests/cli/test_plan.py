@@ -1,0 +1,341 @@
+"""What `plan` says is what `create` then does, resource by resource, and it does nothing itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from hyperpod_eks.aws import Aws, read_only
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.plan import render
+from tests.conftest import Clients, User
+
+pytestmark = pytest.mark.xdist_group("plan")
+
+SNAPSHOTS = Path(__file__).with_name("snapshots")
+PLANNED = ("create", "change", "replace")
+
+
+def same(file: Path, text: str) -> None:
+    """Compare with the snapshot; UPDATE_SNAPSHOTS=1 writes it instead, to be read in the diff."""
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+def plan(user: User, *words: str) -> dict[str, Any]:
+    """Plan for demo; nothing may be changed by it, neither there nor here."""
+    files = sorted(user.folder.rglob("*"))
+    user.mutations()
+    said = user.types("plan", "demo", "--chart", str(CHART), *words, "-o", "json")
+    assert said.code == 0, said.err
+    assert user.mutations() == []
+    assert sorted(user.folder.rglob("*")) == files
+    document: dict[str, Any] = said.document
+    return document
+
+
+def actions(document: dict[str, Any]) -> dict[str, str]:
+    return {row["key"]: row["action"] for row in document["resources"]}
+
+
+def done(user: User, *words: str) -> tuple[int, set[str]]:
+    """Create demo; return the exit code and the resources for which something was changed."""
+    user.mutations()
+    said = user.types(
+        "create", "demo", "--chart", str(CHART), *words, "--events", "events", "-o", "json"
+    )
+    lines = [json.loads(line) for line in (user.folder / "events").read_text().splitlines()]
+    changed = {line["key"] for line in lines if line.get("changed")}
+    assert bool(changed) is bool(user.mutations())
+    return said.code, changed
+
+
+def planned(document: dict[str, Any]) -> set[str]:
+    return {key for key, action in actions(document).items() if action in PLANNED}
+
+
+def test_of_nothing_everything_is_made(user: User) -> None:
+    document = plan(user)
+    assert set(actions(document).values()) == {"create", "wait"}
+    assert [k for k, a in actions(document).items() if a == "wait"] == ["hyperpod/nodes"]
+    assert document["changes"] is True
+    code, changed = done(user)
+    assert (code, changed) == (0, planned(document))
+
+
+def test_when_all_is_as_declared_nothing_is_done(user: User) -> None:
+    user.makes("demo")
+    document = plan(user)
+    assert set(actions(document).values()) == {"keep"}
+    assert (document["changes"], document["next"]) == (False, "")
+    assert done(user) == (0, set())
+
+
+def no_retention(aws: Clients) -> set[str]:
+    aws.logs.put_retention_policy(logGroupName="/aws/eks/demo/cluster", retentionInDays=7)
+    return {"eks/log-group"}
+
+
+def no_nat(aws: Clients) -> set[str]:
+    (nat,) = aws.ec2.describe_nat_gateways()["NatGateways"]
+    aws.ec2.delete_nat_gateway(NatGatewayId=nat["NatGatewayId"])
+    # the route must be pointed at the new one, whose id nobody knows yet
+    return {"network/nat-gateway-usw2-az1", "network/private-routes-usw2-az1"}
+
+
+def no_policies(aws: Clients) -> set[str]:
+    role = "demo-hyperpod-us-west-2"
+    for policy in aws.iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+        aws.iam.detach_role_policy(RoleName=role, PolicyArn=policy["PolicyArn"])
+        if ":aws:policy" not in policy["PolicyArn"]:
+            aws.iam.delete_policy(PolicyArn=policy["PolicyArn"])
+    return {"iam/execution-role", "iam/execution-policy"}
+
+
+def no_addon(aws: Clients) -> set[str]:
+    aws.eks.delete_addon(clusterName="demo", addonName="eks-pod-identity-agent")
+    return {"addons/eks-pod-identity-agent"}
+
+
+def no_rules(aws: Clients) -> set[str]:
+    found = aws.ec2.describe_security_groups(Filters=[{"Name": "tag-key", "Values": ["Name"]}])
+    (group,) = (g for g in found["SecurityGroups"] if g["Tags"])
+    aws.ec2.revoke_security_group_ingress(
+        GroupId=group["GroupId"], IpPermissions=group["IpPermissions"]
+    )
+    return {"network/security-group"}
+
+
+def other_logs(aws: Clients) -> set[str]:
+    off = [{"types": ["audit"], "enabled": False}]
+    aws.eks.update_cluster_config(name="demo", logging={"clusterLogging": off})
+    return {"eks/cluster"}
+
+
+def no_script(aws: Clients) -> set[str]:
+    bucket = "sagemaker-demo-123456789012-us-west-2"
+    aws.s3.delete_object(Bucket=bucket, Key="lifecycle/on_create.sh")
+    return {"s3/scripts"}
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [no_retention, no_nat, no_policies, no_addon, no_rules, other_logs, no_script],
+    ids=lambda drift: drift.__name__,
+)
+def test_what_somebody_changed_is_put_right(
+    user: User, aws_of: Clients, drift: Callable[[Clients], set[str]]
+) -> None:
+    user.makes("demo")
+    expected = drift(aws_of)
+    document = plan(user)
+    assert planned(document) == expected
+    rows = [row for row in document["resources"] if row["action"] == "change"]
+    assert all(row["differs"] for row in rows)
+    assert done(user) == (0, expected)
+    assert done(user) == (0, set())
+
+
+@pytest.fixture
+def aws_of(user: User, session: boto3.Session) -> Clients:
+    return Clients(session, user.stack.endpoint)
+
+
+def test_what_the_config_changes_is_told_field_by_field(user: User) -> None:
+    user.makes("demo")
+    config = user.folder / "demo.yaml"
+    config.write_text(
+        "name: demo\nregion: us-west-2\neks: {log_retention_days: 90}\n"
+        "instance_groups: [{name: worker-group, instance_type: ml.m5.2xlarge, instance_count: 3}]\n"
+    )
+    user.mutations()
+    said = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART), "-o", "json")
+    differs = {row["key"]: row["differs"] for row in said.document["resources"] if row["differs"]}
+    assert differs == {
+        "eks/log-group": {"retention": [30, 90]},
+        "hyperpod/cluster": {
+            "groups": [
+                {"worker-group": ["ml.m5.2xlarge", 2, 1, 500]},
+                {"worker-group": ["ml.m5.2xlarge", 3, 1, 500]},
+            ]
+        },
+    }
+    assert user.mutations() == []
+    text = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART)).out
+    same(SNAPSHOTS / "plan-changes.txt", text.replace(str(CHART), "CHART"))
+
+
+@pytest.mark.parametrize(
+    ("service", "operation"),
+    [
+        ("ec2", "CreateVpc"),
+        ("ec2", "CreateSubnet"),
+        ("ec2", "CreateRoute"),
+        ("ec2", "CreateNatGateway"),
+        ("iam", "AttachRolePolicy"),
+        ("s3", "PutBucketTagging"),
+        ("eks", "CreateCluster"),
+        ("eks", "AssociateAccessPolicy"),
+        ("eks", "CreateAddon"),
+        ("sagemaker", "CreateCluster"),
+    ],
+)
+def test_what_a_failed_create_left_is_completed(
+    user: User, service: str, operation: str
+) -> None:
+    user.stack.faults.append(
+        Fault(service, operation, code="AccessDenied", status=403, count=1000)
+    )
+    code, _ = done(user)
+    assert code == 3
+    user.stack.faults.clear()
+    document = plan(user)
+    assert document["changes"] is True
+    assert done(user) == (0, planned(document))
+
+
+def test_strangers_are_refused(user: User, aws_of: Clients) -> None:
+    aws_of.iam.create_role(RoleName="demo-eks-us-west-2", AssumeRolePolicyDocument="{}")
+    document = plan(user)
+    (row,) = (row for row in document["resources"] if row["action"] == "refuse")
+    assert row["key"] == "iam/cluster-role"
+    assert row["why"] == "belongs to somebody else"
+    assert document["ok"] is False
+    assert done(user) == (7, set())
+    said = user.types("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
+    assert said.code == 7
+
+
+def test_what_is_adopted_is_used_as_it_is(user: User, aws_of: Clients) -> None:
+    vpc = aws_of.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    assert user.types("adopt", "demo", "--resource", f"network/vpc={vpc}").code == 0
+    document = plan(user)
+    assert actions(document)["network/vpc"] == "adopt"
+    code, changed = done(user)
+    assert (code, changed) == (0, planned(document))
+
+
+def test_what_aws_does_not_change_is_refused(user: User) -> None:
+    user.makes("demo", "--kubernetes-version", "1.34")
+    document = plan(user, "--kubernetes-version", "1.35")
+    (row,) = (row for row in document["resources"] if row["action"] == "refuse")
+    assert (row["key"], row["differs"]) == ("eks/cluster", {"version": ["1.34", "1.35"]})
+    code, changed = done(user, "--kubernetes-version", "1.35")
+    assert (code, changed) == (1, {"eks/cluster"} & changed)
+
+
+def test_the_exit_code_tells_whether_there_is_something_to_do(user: User) -> None:
+    words = ("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
+    assert user.types(*words).code == 5
+    assert user.types(*words, "-o", "json").document["exit_code"] == 5
+    user.makes("demo")
+    assert user.types(*words).code == 0
+    assert user.types("create", *words[1:], "--dry-run").code == 0
+    assert user.types("create", *words[1:]).code == 2
+
+
+def test_a_plan_is_made_without_manifest_and_without_helm(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user.makes("demo")
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert set(actions(plan(user)).values()) == {"keep"}
+
+
+def test_a_session_for_looking_refuses_everything_else(user: User) -> None:
+    session = boto3.Session(region_name="us-west-2")
+    read_only(session)
+    aws = Aws(session, "demo", {})
+    aws.ec2.describe_vpcs()
+    user.mutations()
+    with pytest.raises(RuntimeError, match="ec2:CreateVpc from a command that only looks"):
+        aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")
+    with pytest.raises(RuntimeError, match="iam:DeleteRole"):
+        aws.iam.delete_role(RoleName="a")
+    assert user.mutations() == []
+
+
+def test_the_price_is_that_of_what_is_declared(user: User) -> None:
+    config = user.folder / "demo.yaml"
+    config.write_text(
+        "name: demo\nregion: us-west-2\nnetwork: {nat: per-az}\ninstance_groups:\n"
+        "- {name: a, instance_type: ml.m5.2xlarge, instance_count: 4}\n"
+        "- {name: b, instance_type: ml.c5.large, instance_count: 1, ebs_volume_size_in_gb: null}\n"
+    )
+    cost = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART), "-o", "json").document[
+        "cost"
+    ]
+    assert {item["what"]: item["count"] for item in cost["items"]} == {
+        "EKS control plane, standard support": 1,
+        "NAT gateway": 2,
+        "public IPv4 address": 2,
+        "ml.m5.2xlarge": 4,
+        "EBS, 500 GB": 4,
+        "ml.c5.large": 1,
+    }
+    assert cost["unknown"] == ["ml.c5.large"]
+    assert cost["usd_per_hour"] == pytest.approx(0.10 + 0.09 + 0.01 + 1.844 + 0.384, abs=0.01)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_plan_is_readable(width: int) -> None:
+    rows = [
+        ("network/vpc", "keep", "vpc-0ab12cd34ef56ab78", "", {}),
+        (
+            "network/private-routes-usw2-az1",
+            "change",
+            "rtb-0ab12cd34ef56ab78",
+            "",
+            {
+                "target": [
+                    "nat-0ab12cd34ef56ab78",
+                    "known once network/nat-gateway-usw2-az1 is made",
+                ]
+            },
+        ),
+        ("network/nat-gateway-usw2-az1", "create", "", "usually 2 min", {}),
+        ("s3/bucket", "keep", "sagemaker-demo-111122223333-us-west-2", "", {}),
+        ("iam/cluster-role", "refuse", "demo-eks-us-west-2", "belongs to somebody else", {}),
+        ("iam/execution-role", "adopt", "my-role", "used as it is", {}),
+        ("eks/cluster", "wait", "demo", "CREATING", {}),
+        (
+            "hyperpod/cluster",
+            "replace",
+            "demo",
+            "Lifecycle scripts did not run successfully.\x1b[2J (Failed)",
+            {},
+        ),
+    ]
+    names = ("key", "action", "id", "why", "differs")
+    document = {
+        "cluster": {"name": "demo"},
+        "account": "111122223333",
+        "region": "us-west-2",
+        "resources": [dict(zip(names, row, strict=True)) for row in rows],
+        "counts": {
+            "keep": 2, "change": 1, "create": 1, "refuse": 1, "adopt": 1, "wait": 1, "replace": 1,
+        },
+        "cost": {
+            "usd_per_hour": 0.1,
+            "region": "us-east-1",
+            "as_of": "2026-10-04",
+            "items": [
+                {"what": "EKS control plane", "count": 1, "usd_per_hour": 0.1},
+                {"what": "ml.new.large", "count": 2, "usd_per_hour": None},
+            ],
+        },
+        "next": "hyperpod-eks create demo --replace-failed",
+    }  # fmt: skip
+    text = render(document, width, colour=False)
+    assert max(map(len, text.splitlines())) <= width
+    same(SNAPSHOTS / f"plan-{width}.txt", text + "\n")
+    assert render(document, width, colour=False, utf8=False).isascii()

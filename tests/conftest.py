@@ -1,0 +1,170 @@
+"""One stack for all tests of a process, and a person at a terminal who works with it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from hyperpod_eks.cli import run
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Delays
+from hyperpod_eks.local.stack import Stack
+
+REGION = "us-west-2"
+HELM = Path(__file__).parents[1] / ".cache" / "helm"
+"""Where `make` puts the helm programs."""
+
+
+def apply(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str | None]) -> None:
+    """Set and unset variables as a stack's ``environ`` says."""
+    for name, value in environ.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+
+
+def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty the account and point this process's clients at it."""
+    stack.reset()
+    stack.sim.delays = Delays.instant()
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    apply(monkeypatch, stack.environ({}))
+
+
+@pytest.fixture(scope="session")
+def one_stack() -> Iterator[Stack]:
+    stack = Stack(region=REGION)
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+def stack(one_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """An empty account where nothing takes time; clients made now talk to it."""
+    start_over(one_stack, monkeypatch)
+    return one_stack
+
+
+@pytest.fixture(scope="session")
+def session() -> boto3.Session:
+    # one for all tests: loading botocore's models is what takes the time
+    return boto3.Session()
+
+
+class Clients:
+    """Clients by attribute: ``aws.ec2.describe_vpcs()``; they do not retry."""
+
+    def __init__(self, session: boto3.Session, endpoint: str, attempts: int = 1) -> None:
+        self._session, self._endpoint, self._attempts = session, endpoint, attempts
+
+    def __getattr__(self, service: str) -> Any:
+        client = self._session.client(
+            service.replace("_", "-"),  # type: ignore[call-overload]  # the name is not a literal
+            endpoint_url=self._endpoint,
+            region_name=REGION,
+            aws_access_key_id="ASIALOCALSTACK000000",
+            aws_secret_access_key="local",
+            config=Config(retries={"total_max_attempts": self._attempts, "mode": "standard"}),
+        )
+        setattr(self, service, client)
+        return client
+
+
+@pytest.fixture
+def aws(stack: Stack, session: boto3.Session) -> Clients:
+    return Clients(session, stack.endpoint)
+
+
+@pytest.fixture
+def patient(stack: Stack, session: boto3.Session) -> Clients:
+    """Clients that retry as boto3 does by default."""
+    return Clients(session, stack.endpoint, attempts=3)
+
+
+# --- a person at a terminal ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind: its exit code, and what stood on both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """What stood on stdout, as JSON."""
+        return json.loads(self.out)
+
+
+class User:
+    """Somebody in a folder of their own who types commands; AWS's variables point at the stack."""
+
+    def __init__(self, folder: Path, stack: Stack) -> None:
+        self.folder, self.stack = folder, stack
+
+    def types(self, *words: str, stdin: str = "") -> Said:
+        """Run ``hyperpod-eks WORDS...`` in this process, in a pipe."""
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            code = run(words)
+        return Said(int(code), *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]  # it is a BytesIO
+
+    def makes(self, name: str, *words: str) -> Any:
+        """Create a cluster with the stand-in chart; return the document."""
+        said = self.types("create", name, "--chart", str(CHART), *words, "-o", "json")
+        assert said.code == 0, said.err
+        return said.document
+
+    def mutations(self) -> list[str]:
+        """What changed the account since the last time somebody asked, as service.operation."""
+        calls = [f"{c.service}.{c.operation}" for c in self.stack.calls if c.mutating]
+        self.stack.calls.clear()
+        return calls
+
+
+def helm(version: str) -> Path:
+    """Return the folder with this helm; skip the test where there is none."""
+    folder = HELM / version
+    if not (folder / "helm").exists():
+        pytest.skip(f"no helm {version} in .cache/helm: `make test` fetches it")
+    return folder
+
+
+@contextmanager
+def at_work(stack: Stack, folder: Path) -> Iterator[User]:
+    """Let a person, whose helm is 4.3.1, stand in an empty folder before an empty account."""
+    with pytest.MonkeyPatch.context() as patch:
+        start_over(stack, patch)
+        for name in [name for name in os.environ if name.startswith("HYPERPOD_EKS_")]:
+            patch.delenv(name)
+        patch.delenv("CI", raising=False)
+        patch.setenv("PATH", f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        (folder / "home").mkdir()
+        patch.chdir(folder / "home")
+        yield User(folder / "home", stack)
+
+
+@pytest.fixture
+def user(one_stack: Stack, tmp_path: Path) -> Iterator[User]:
+    """A person at a terminal."""
+    with at_work(one_stack, tmp_path) as somebody:
+        yield somebody

@@ -1,0 +1,133 @@
+"""What goes wrong in AWS while nobody is killed: every run comes to its end all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from hyperpod_eks.local.aws.sim import Fault
+
+from . import oracles
+from .host import DELAYS
+from .matrix import TWO_NODES, Prover
+from .oracles import Broken
+
+MANY = 10**6
+UNREAD = "(Describe|List|Get|Head).*"
+CHANGE = f"(?!{UNREAD}).*"
+
+
+def _throttled(prover: Prover) -> None:
+    """Three in ten calls are refused for their number."""
+    _storm(
+        prover,
+        Fault("ec2", code="RequestLimitExceeded", status=503, rate=0.3, count=MANY),
+        Fault(".*", code="ThrottlingException", status=400, rate=0.3, count=MANY),
+    )
+
+
+def _shaken(prover: Prover) -> None:
+    """One in ten calls ends with an internal error, done or not done."""
+    _storm(prover, Fault(".*", code="InternalError", status=500, rate=0.1, count=MANY))
+
+
+def _deaf(prover: Prover) -> None:
+    """Half of the answers to changes are lost."""
+    _storm(prover, Fault(".*", CHANGE, kind="lost", rate=0.5, count=MANY))
+
+
+def _hidden(prover: Prover) -> None:
+    """What is made is not to be seen for twenty seconds."""
+    _storm(
+        prover,
+        Fault("ec2", "(Create|Allocate).*", kind="lag", seconds=20, count=MANY),
+        Fault("iam", "Create.*", kind="lag", seconds=20, count=MANY),
+    )
+
+
+def _hidden_and_deaf(prover: Prover) -> None:
+    """What is made is not to be seen for twenty seconds, and the answer is lost besides."""
+    _storm(
+        prover,
+        Fault("ec2", "(Create|Allocate).*", kind="lag", seconds=20, count=MANY),
+        Fault("ec2", "(Create|Allocate).*", kind="lost", rate=0.4, count=MANY),
+    )
+
+
+def _slow_identities(prover: Prover) -> None:
+    """A new role is known to other services after a minute."""
+    prover.begin()
+    prover.host.stack.sim.delays = replace(DELAYS, iam=60, access_entry=60)
+    _whole_life(prover)
+
+
+def _clinging(prover: Prover) -> None:
+    """For minutes a delete is refused, for something still uses it."""
+    prover.begin()
+    prover.finish("create", TWO_NODES)
+    for operation in ("DeleteSubnet", "DeleteSecurityGroup", "DeleteVpc", "DeleteInternetGateway"):
+        prover.host.stack.faults.append(
+            Fault("ec2", operation, "DependencyViolation", 400, "has dependencies", count=20)
+        )
+    prover.finish("delete", TWO_NODES)
+    prover.host.stack.faults.clear()
+    oracles.nothing_left(prover.host, prover.before)
+
+
+def _storm(prover: Prover, *faults: Fault) -> None:
+    prover.begin()
+    prover.host.stack.faults.extend(faults)
+    _whole_life(prover, faults)
+
+
+def _whole_life(prover: Prover, faults: tuple[Fault, ...] = ()) -> None:
+    host = prover.host
+    prover.finish("create", TWO_NODES)
+    host.stack.faults.clear()
+    host.stack.clock.advance(60)
+    oracles.same_shape(host, prover.made)
+    oracles.journal_knows(host)
+    prover.quiet(TWO_NODES)
+    host.stack.faults.extend(faults)
+    prover.finish("delete", TWO_NODES)
+    host.stack.faults.clear()
+    oracles.nothing_left(host, prover.before)
+
+
+def _lost_once(operation: str) -> Callable[[Prover], None]:
+    def fault(prover: Prover) -> None:
+        """One answer is lost, in create and in delete; each is to be repeated by nobody."""
+        service, _, name = operation.partition(":")
+        _storm(prover, Fault(service, name, kind="lost", count=2))
+
+    return fault
+
+
+CHANGES = (
+    "ec2:CreateVpc", "ec2:CreateInternetGateway", "ec2:AllocateAddress", "ec2:CreateSubnet",
+    "ec2:CreateNatGateway", "ec2:CreateRouteTable", "ec2:CreateRoute", "ec2:AssociateRouteTable",
+    "ec2:CreateVpcEndpoint", "ec2:CreateSecurityGroup", "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:AuthorizeSecurityGroupEgress", "ec2:AttachInternetGateway", "ec2:ModifyVpcAttribute",
+    "iam:CreateRole", "iam:CreatePolicy", "iam:AttachRolePolicy", "iam:CreateServiceLinkedRole",
+    "s3:CreateBucket", "s3:PutObject", "s3:PutBucketPolicy", "s3:PutBucketTagging",
+    "logs:CreateLogGroup", "logs:PutRetentionPolicy", "eks:CreateCluster",
+    "eks:CreateAccessEntry", "eks:AssociateAccessPolicy", "eks:CreateAddon",
+    "sagemaker:CreateCluster", "ec2:DeleteVpc", "ec2:DeleteSubnet", "ec2:DeleteNatGateway",
+    "ec2:ReleaseAddress", "ec2:DetachInternetGateway", "ec2:DeleteInternetGateway",
+    "ec2:DeleteRouteTable", "ec2:DisassociateRouteTable", "ec2:DeleteVpcEndpoints",
+    "ec2:DeleteSecurityGroup", "iam:DetachRolePolicy", "iam:DeleteRole", "iam:DeletePolicy",
+    "s3:DeleteObjects", "s3:DeleteBucket", "logs:DeleteLogGroup", "eks:DeleteCluster",
+    "sagemaker:DeleteCluster",
+)  # fmt: skip
+
+FAULTS: Mapping[str, Callable[[Prover], None]] = {
+    "throttling 30 %": _throttled,
+    "internal errors 10 %": _shaken,
+    "lost answers 50 %": _deaf,
+    "seen after 20 s": _hidden,
+    "seen after 20 s, answers lost": _hidden_and_deaf,
+    "roles known after 60 s": _slow_identities,
+    "refused deletes": _clinging,
+} | {f"lost answer of {operation}": _lost_once(operation) for operation in CHANGES}
+
+__all__ = ["FAULTS", "Broken"]

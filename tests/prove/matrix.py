@@ -1,0 +1,158 @@
+"""Every place where the tool may die, and what becomes of it afterwards."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import oracles
+from .host import Boundary, Host
+from .oracles import Broken
+
+THREE_NODES = {
+    "instance_groups": [
+        {"name": "workers", "instance_type": "ml.m5.2xlarge", "instance_count": 3},
+    ]
+}
+TWO_NODES = {
+    "instance_groups": [
+        {"name": "workers", "instance_type": "ml.m5.2xlarge", "instance_count": 2},
+    ]
+}
+ENDINGS = ("resume", "delete", "killed again", "flooded")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Do ``scenario``, die at ``boundary``, then end in one of ``ENDINGS``."""
+
+    scenario: str
+    boundary: Boundary
+    ending: str
+    step: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.scenario}, {self.boundary}, {self.ending}"
+
+
+@dataclass
+class Prover:
+    """One machine, and what undisturbed runs look like on it."""
+
+    host: Host
+    before: str = ""
+    made: Counter[str] = field(default_factory=Counter)
+    scaled: Counter[str] = field(default_factory=Counter)
+
+    def begin(self) -> None:
+        """An account with other people's things in it."""
+        self.host.begin()
+        oracles.decoys(self.host)
+        self.before = oracles.inventory(self.host)
+
+    def undisturbed(self) -> dict[str, list[tuple[Boundary, int]]]:
+        """Run each scenario once, undisturbed; return the boundaries that it comes to."""
+        host, paths = self.host, {}
+        self.begin()
+        paths["create"] = host.run("create", config=TWO_NODES).path
+        self.made = oracles.shape(host)
+        oracles.journal_knows(host)
+        self.quiet(TWO_NODES)
+        paths["scale"] = host.run("create", config=THREE_NODES).path
+        self.scaled = oracles.shape(host)
+        self.quiet(THREE_NODES)
+        self.lose_a_gateway()
+        paths["re-create"] = host.run("create", config=THREE_NODES).path
+        oracles.same_shape(host, self.scaled)
+        paths["delete"] = host.run("delete", config=THREE_NODES).path
+        oracles.nothing_left(host, self.before)
+        return paths
+
+    def lose_a_gateway(self) -> None:
+        """Somebody deletes a NAT gateway by hand, and an hour goes by."""
+        host = self.host
+        session = host.session
+        ec2: Any = super(type(session), session).client("ec2", endpoint_url=host.stack.endpoint)
+        ours = ec2.describe_nat_gateways(Filter=[{"Name": "state", "Values": ["available"]}])
+        ec2.delete_nat_gateway(NatGatewayId=ours["NatGateways"][0]["NatGatewayId"])
+        host.stack.clock.advance(7200)
+
+    def quiet(self, config: Mapping[str, Any]) -> None:
+        """O4: one more run changes nothing."""
+        self.host.stack.calls.clear()
+        process = self.host.run("create", config=config)
+        if process.changes:
+            what = [f"{c.service}:{c.operation}" for c in self.host.stack.calls if c.mutating]
+            raise Broken(f"a run with nothing to do made {what}")
+
+    def prove(self, case: Case) -> None:
+        """Run one case; raises what an oracle says, or what the tool said."""
+        host = self.host
+        self.begin()
+        config, shape = TWO_NODES, self.made
+        if case.scenario != "create":
+            self.finish("create", config)
+        if case.scenario in ("scale", "re-create"):
+            config, shape = THREE_NODES, self.scaled
+        if case.scenario == "re-create":
+            self.finish("create", config)
+            self.lose_a_gateway()
+        verb = "delete" if case.scenario == "delete" else "create"
+        died = host.run(verb, fuse=case.boundary, flood=case.ending == "flooded", config=config)
+        if not died.dead:
+            raise Broken("the boundary was not reached")
+        if case.ending == "killed again":
+            self.die_again(verb, config, case)
+        if verb == "create" and case.ending != "delete":
+            self.finish("create", config)
+            oracles.same_shape(host, shape)
+            oracles.journal_knows(host)
+            self.quiet(config)
+        self.finish("delete", config)
+        oracles.nothing_left(host, self.before)
+
+    def finish(self, verb: str, config: Mapping[str, Any]) -> None:
+        """Run a command that nobody kills."""
+        if self.host.run(verb, config=config).dead:
+            raise Broken(f"{verb} died by itself")
+
+    def die_again(self, verb: str, config: Mapping[str, Any], case: Case) -> None:
+        """Kill the resumed run too, at a place that the case's name chooses."""
+        rng = random.Random(str(case))
+        kind, what = rng.choice(
+            [("after", "ec2:CreateVpc"), ("file", "rename"), ("wait", "tick"), ("file", "rename")]
+            if verb == "create"
+            else [("after", "eks:DeleteCluster"), ("file", "rename"), ("wait", "tick")]
+        )
+        self.host.run(verb, fuse=Boundary(kind, what, rng.randint(1, 30)), flood=True, config=config)
+
+
+def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundary]:
+    """One boundary for each state of account, disk and clock that a run passes through.
+
+    Between two boundaries of one state nothing happened that a later process could see.  Without
+    ``files`` the sub-steps of a write that leave only a draft or a backup behind are left out.
+    """
+    found: dict[int, Boundary] = {}
+    for boundary, state in path:
+        found.setdefault(state, boundary)
+    return [
+        b
+        for b in found.values()
+        if files or b.kind != "file" or b.what == "rename" or b.nth % 10 == 1
+    ]
+
+
+def cases(paths: Mapping[str, Sequence[tuple[Boundary, int]]]) -> Iterator[Case]:
+    """Every case of the long proof."""
+    for scenario, path in paths.items():
+        endings = ENDINGS if scenario == "create" else ("resume", "killed again", "flooded")
+        for number, boundary in enumerate(states(path, files=False)):
+            if scenario == "create":
+                for ending in endings:
+                    yield Case(scenario, boundary, ending)
+            else:
+                yield Case(scenario, boundary, endings[number % len(endings)])

@@ -1,0 +1,173 @@
+"""What must be true after every case: nothing twice, nothing lost, nothing left, nobody harmed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE
+from hyperpod_eks.local.aws.sim import ACCOUNT
+from hyperpod_eks.manifest import read
+
+from .host import NAME, REGION, Host
+
+OTHERS = "0123456789abcdef"
+"""The lineage of another team that called its cluster as we did."""
+
+_ID = re.compile(r"\b([a-z]+)-[0-9a-f]{8,17}\b")
+_ADDRESS = re.compile(r"\b\d+\.\d+\.\d+\.\d+\b(?!/)")
+_LOOSE = re.compile(r"^(secrets|pods|nodes|events|leases|endpoint|replicasets|controllerrev)")
+
+
+class Broken(AssertionError):
+    """An oracle says no."""
+
+
+def decoys(host: Host) -> None:
+    """Fill the account with what belongs to others and looks like ours."""
+    session = host.session
+
+    def client(service: str) -> Any:
+        return super(type(session), session).client(service, endpoint_url=host.stack.endpoint)
+
+    ec2, iam, s3, eks = client("ec2"), client("iam"), client("s3"), client("eks")
+    theirs = {CLUSTER: NAME, LINEAGE: OTHERS, LABEL: "vpc", "Name": f"{NAME}-vpc"}
+
+    def tags(kind: str, label: str) -> Any:
+        pairs = [{"Key": k, "Value": v} for k, v in (theirs | {LABEL: label}).items()]
+        return [{"ResourceType": kind, "Tags": pairs}]
+
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16", TagSpecifications=tags("vpc", "vpc"))["Vpc"]
+    ec2.create_internet_gateway(TagSpecifications=tags("internet-gateway", "internet-gateway"))
+    ec2.allocate_address(Domain="vpc", TagSpecifications=tags("elastic-ip", "address-usw2-az1"))
+    ec2.create_security_group(
+        GroupName=f"{NAME}-hyperpod-eks",
+        Description="theirs",
+        VpcId=vpc["VpcId"],
+        TagSpecifications=tags("security-group", "security-group"),
+    )
+    subnets = [
+        ec2.create_subnet(
+            VpcId=vpc["VpcId"],
+            CidrBlock=f"10.0.{number * 64}.0/24",
+            AvailabilityZone=f"{REGION}{zone}",
+        )["Subnet"]["SubnetId"]
+        for number, zone in enumerate("ab")
+    ]
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "eks.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+    role = iam.create_role(
+        RoleName=f"{NAME}-eks-eu-west-1", AssumeRolePolicyDocument=json.dumps(trust)
+    )["Role"]
+    iam.attach_role_policy(
+        RoleName=role["RoleName"], PolicyArn="arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
+    )
+    s3.create_bucket(
+        Bucket=f"sagemaker-{NAME}2-{ACCOUNT}-{REGION}",
+        CreateBucketConfiguration={"LocationConstraint": REGION},
+    )
+    s3.put_object(
+        Bucket=f"sagemaker-{NAME}2-{ACCOUNT}-{REGION}", Key="lifecycle/theirs.sh", Body=b"x"
+    )
+    host.stack.clock.advance(60)
+    eks.create_cluster(
+        name=f"{NAME}2", roleArn=role["Arn"], resourcesVpcConfig={"subnetIds": subnets}
+    )
+    host.stack.clock.advance(600)
+    host.stack.calls.clear()
+
+
+def inventory(host: Host) -> str:
+    """Everything in the account, to be compared byte by byte."""
+    content = host.stack.inventory()
+    # the role of the account that CreateServiceLinkedRole makes stays, as it should
+    content["iam"]["Roles"].pop("AWSServiceRoleForSageMakerHyperPod", None)
+    return json.dumps(content, sort_keys=True)
+
+
+def shape(host: Host) -> Counter[str]:
+    """Everything in the account, without ids and addresses, counted."""
+    content = host.stack.inventory()
+    kubernetes = content.pop("kubernetes")
+    found: Counter[str] = Counter()
+
+    def walk(value: Any, path: str, depth: int) -> None:
+        if isinstance(value, dict) and depth < 3:
+            for key, each in value.items():
+                walk(each, f"{path}/{_plain(key)}", depth + 1)
+        else:
+            found[f"{path} {json.dumps(_sorted(value))}"] += 1
+
+    walk(content, "", 0)
+    for arn, objects in kubernetes.items():
+        found.update(f"{arn} {key}" for key in objects if not _LOOSE.match(key))
+    return found
+
+
+def _plain(text: str) -> str:
+    return _ADDRESS.sub("IP", _ID.sub(r"\1", text))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return sorted([_plain(str(k)), _sorted(v)] for k, v in value.items())
+    if isinstance(value, list):
+        return sorted((_sorted(each) for each in value), key=repr)
+    return _plain(value) if isinstance(value, str) else value
+
+
+def same_shape(host: Host, undisturbed: Counter[str]) -> None:
+    """O1, O3: what an undisturbed run makes, no more and no less."""
+    now = shape(host)
+    if now != undisturbed:
+        raise Broken(f"too much: {list(now - undisturbed)[:3]}, missing: {list(undisturbed - now)[:3]}")
+
+
+def journal_knows(host: Host) -> None:
+    """O2: everything that carries our lineage stands in the journal, by its id."""
+    text = host.path.read_text()
+    manifest = read(host.path, NAME)
+    ec2 = host.stack.inventory()[REGION]["ec2"]
+    for kind, things in ec2.items():
+        for id_, thing in things.items():
+            if f'"{manifest.lineage}"' in json.dumps(thing) and id_ not in text:
+                raise Broken(f"{kind} {id_} is ours and not in the journal")
+    unsure = [key for key, record in manifest.records.items() if record.state != "ready"]
+    if unsure:
+        raise Broken(f"not ready in the journal: {unsure}")
+
+
+def nothing_left(host: Host, before: str) -> None:
+    """O5, O6, O8: the account is what it was, the others' things included."""
+    after = inventory(host)
+    if after != before:
+        old, new = json.loads(before), json.loads(after)
+        raise Broken(f"not as before: {_differences(old, new)[:5]}")
+    if host.path.exists():
+        raise Broken("the manifest is still there")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if old == new:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in sorted(old.keys() | new.keys()):
+            if key not in old:
+                found.append(f"left: {path}/{key}")
+            elif key not in new:
+                found.append(f"lost: {path}/{key}")
+            else:
+                found += _differences(old[key], new[key], f"{path}/{key}")
+        return found
+    return [f"changed: {path}: {str(old)[:80]} -> {str(new)[:80]}"]

@@ -1,0 +1,65 @@
+"""Killed in each step, before, during and after what it makes: a sample of the long proof."""
+
+from __future__ import annotations
+
+import pytest
+
+from .host import Boundary
+from .matrix import Case, Prover
+
+
+def case(scenario: str, kind: str, what: str, ending: str, nth: int = 1) -> Case:
+    return Case(scenario, Boundary(kind, what, nth), ending)
+
+
+SAMPLE = {
+    "iam": [
+        case("create", "after", "iam:CreateRole", "flooded"),
+        case("delete", "after", "iam:DetachRolePolicy", "resume"),
+    ],
+    "network": [
+        case("create", "after", "ec2:CreateVpc", "resume"),
+        case("create", "after", "ec2:AllocateAddress", "delete"),
+        case("create", "before", "ec2:CreateInternetGateway", "flooded"),
+        case("create", "after", "ec2:CreateNatGateway", "killed again"),
+        case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
+    ],
+    "s3": [
+        case("create", "after", "s3:CreateBucket", "resume"),
+        case("delete", "after", "s3:DeleteObjects", "resume"),
+    ],
+    "eks": [
+        case("create", "after", "eks:CreateCluster", "resume"),
+        case("create", "before", "eks:CreateAccessEntry", "resume"),
+        case("create", "before", "eks:CreateAccessEntry", "delete"),
+        case("delete", "after", "eks:DeleteCluster", "resume"),
+    ],
+    "addons": [
+        case("create", "after", "eks:CreateAddon", "killed again"),
+    ],
+    "helm": [
+        case("create", "helm", "start upgrade", "resume"),
+        case("create", "helm", "end", "delete"),
+    ],
+    "hyperpod": [
+        case("create", "after", "sagemaker:CreateCluster", "flooded"),
+        case("scale", "after", "sagemaker:UpdateCluster", "resume"),
+        case("delete", "after", "sagemaker:DeleteCluster", "killed again"),
+    ],
+    "the journal": [
+        case("create", "file", "fsync", "resume", 9),
+        case("create", "file", "rename", "flooded", 30),
+        case("delete", "file", "rename", "resume", 12),
+    ],
+    "waits": [
+        case("create", "wait", "tick", "resume", 12),
+        case("delete", "wait", "tick", "resume", 3),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "one", [pytest.param(one, id=f"{step}: {one}") for step, them in SAMPLE.items() for one in them]
+)
+def test_a_kill_loses_doubles_and_leaves_nothing(prover: Prover, one: Case) -> None:
+    prover.prove(one)
