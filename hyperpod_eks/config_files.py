@@ -47,7 +47,7 @@ def check_lifecycle(path: Path, entry: str) -> tuple[list[str], list[str]]:
             scripts[entry] = files[entry].read_bytes()
         size = sum(f.stat().st_size for f in files.values())
     except OSError as error:
-        return [f"{error.filename}: {error.strerror}; make it readable"], []
+        return [f"{error.filename or path}: {error.strerror}; make it readable"], []
     if entry not in files:
         there = ", ".join(list(files)[:5]) or "nothing"
         text = f"{path} has no {entry} (it holds {there}); put it there, or name another entry"

@@ -31,8 +31,9 @@ from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Immovable, Known, Live, Resource, Sight, State, Verdict, judge
 from hyperpod_eks.retry import PATIENCE, Class, lacks_room
 
-PAUSES = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
-"""Seconds between two looks at the same thing; the last one repeats."""
+SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 25
+"""A pause between two looks at the same thing is a share of the time that we have waited for it:
+what takes a second is seen soon, what takes an hour is not asked for a thousand times."""
 GRACE = 60.0
 """Seconds that AWS may take to show what was made; absence is believed only after them."""
 FRESH = 2.0
@@ -83,6 +84,7 @@ class Turn:
     at_work: str = ""  # the verb that a worker is carrying out
     due: float = 0.0
     looks: int = 0
+    waits: float = 0.0  # since when, while looks are repeated
     since: float = 0.0
     acted: float | None = None
     settled: Mapping[str, Any] = field(default_factory=dict)  # what the last settle was to change
@@ -98,7 +100,10 @@ class Turn:
 
     def again(self, now: float) -> None:
         """Look again after a pause that grows, a little apart from everybody else."""
-        pause = PAUSES[min(self.looks, len(PAUSES) - 1)]
+        if not self.looks:
+            self.waits, pause = now, 0.0
+        else:
+            pause = min(max((now - self.waits) * SHARE, SHORTEST), LONGEST)
         self.looks += 1
         self.seen = -math.inf
         self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
@@ -366,6 +371,9 @@ class Provide(Run):
 
     def decide(self, turn: Turn, sight: Sight) -> None:
         """Create what is absent, settle what differs, wait for what is busy."""
+        if sight.live and sight.verdict in (Verdict.MATCHES, Verdict.DRIFTED):
+            # judged before what it needs was made, perhaps: its ids were not known then
+            sight = turn.sight = self.judge(turn, [sight.live])
         want, live = turn.want, sight.live
         match sight.verdict:
             case Verdict.FOREIGN:
@@ -644,6 +652,8 @@ def judge_all(
             continue
         sight = run.judged(turn.want, found[key], known)
         turn.sight, turn.seen = sight, run.now
+        if sight.live and not all(need in known for need in turn.want.needs() if need.made):
+            turn.seen = -math.inf  # facts about what is not there yet were not compared
         if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
             seen[key] = sight.live
         sights.append(sight)

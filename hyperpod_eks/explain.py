@@ -158,7 +158,7 @@ def _hyperpod(look: Look, name: str) -> Iterator[Evidence]:
         return
     if found.get("FailureMessage"):
         yield Evidence("FailureMessage", found["FailureMessage"])
-    for group in found.get("InstanceGroups", ()):
+    for group in hyperpod.every_group(found):
         current, target = group.get("CurrentCount", 0), group.get("TargetCount", 0)
         if current != target or group.get("Status") in ("Failed", "Degraded"):
             status = group.get("Status", "")

@@ -15,6 +15,7 @@ and boto3 does not read it a second time.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
@@ -68,9 +69,23 @@ _WORDS = {
 @cache
 def loader() -> Loader:
     """Return the reader of botocore's packaged models, one for the whole process."""
-    from botocore.loaders import Loader  # noqa: PLC0415  0.1 s that --help need not pay
+    import gzip  # noqa: PLC0415
 
-    return Loader()
+    from botocore.loaders import JSONFileLoader, Loader  # noqa: PLC0415  not for --help
+
+    class Plain(JSONFileLoader):
+        """Reads plain dicts, which keep their order too: half the time of OrderedDict."""
+
+        def load_file(self, file_path: str) -> Any:
+            for suffix, opening in ((".json", open), (".json.gz", gzip.open)):
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    opening(file_path + suffix, "rb") as file,
+                ):
+                    return json.load(file)
+            return None
+
+    return Loader(file_loader=Plain())
 
 
 def service(name: str) -> Shape:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperpod_eks import prices
-from hyperpod_eks.engine import Provide, World, look_at_all, stranger
+from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
 from hyperpod_eks.prices import Item
 from hyperpod_eks.progress_text import Line, Piece, asciify, cells, clean, crop, pad, paint, wrap
 from hyperpod_eks.resource import Known, Live, Resource, Sight, Verdict
 from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import eks, hyperpod, network
 
-CHANGING = ("create", "change", "replace")
+CHANGING = ("create", "change", "replace", "delete")
 """The actions for which create makes calls that change something."""
 
 
@@ -24,7 +24,8 @@ class Deed:
     """What create would do with one resource.
 
     ``action`` is create, change, replace (a failed one, with --replace-failed), keep, adopt (use
-    an existing one as it is), wait (AWS is at work on it) or refuse (create would stop there).
+    an existing one as it is), wait (AWS is at work on it), delete (no longer declared) or refuse
+    (create would stop there).
     ``differs`` holds, by field, what it is and what it shall be; for what depends on something
     that has no id yet, the latter says so in words.
     """
@@ -45,15 +46,17 @@ def plan(wants: Sequence[Resource], world: World) -> tuple[list[Deed], list[Sigh
     sights = look_at_all(run)
     lives: dict[str, Live] = {}
     deeds = []
+    actions: dict[str, str] = {}
     for sight in sights:
-        deed = _deed(run, sight, Known(lives))
+        deed = _deed(run, sight, Known(lives), actions)
         deeds.append(deed)
+        actions[deed.key] = deed.action
         if sight.live and deed.action not in ("create", "replace", "refuse"):
             lives[sight.want.key] = sight.live
-    return deeds, sights
+    return [*deeds, *_surplus(wants, world)], sights
 
 
-def _deed(run: Provide, sight: Sight, known: Known) -> Deed:
+def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) -> Deed:
     """Decide as ``Provide.decide`` does, for one resource whose needs have been decided."""
     want, live, turn = sight.want, sight.live, run.turns[sight.want.key]
     key, id_ = want.key, live.id if live else ""
@@ -69,6 +72,9 @@ def _deed(run: Provide, sight: Sight, known: Known) -> Deed:
             return Deed(key, "wait", "", "made a moment ago; AWS does not show it yet")
         case Verdict.ABSENT:
             return Deed(key, "create", "", f"usually {want.usual}" if want.usual else "")
+        case Verdict.BUSY if not (id_ or want.awaited or _made_before(run, key)):
+            unseen = next((n.key for n in want.needs() if actions.get(n.key) in CHANGING), "")
+            return Deed(key, "create", "", f"cannot be seen before {unseen} is as declared")
         case Verdict.BUSY:
             return Deed(key, "wait", id_, live.why if live else "")
         case Verdict.FAILED if run.world.replace_failed:
@@ -85,10 +91,14 @@ def _deed(run: Provide, sight: Sight, known: Known) -> Deed:
     differs = {**sight.differs, **_unborn(want, live, known)}
     if not differs:
         return Deed(key, "keep", id_)
-    if fixed := _fixed(want, differs):
-        why = f"AWS does not change {', '.join(fixed)} in place: delete it, or declare it as it is"
-        return Deed(key, "refuse", id_, why, differs)
-    return Deed(key, "change", id_, "", differs)
+    if barred := _barred(want, differs):
+        return Deed(key, "refuse", id_, barred, differs)
+    return Deed(key, "change", id_, "; ".join(want.loses(live, sight.differs)), differs)
+
+
+def _made_before(run: Provide, key: str) -> bool:
+    record = run.manifest.records.get(key)
+    return record is not None and bool(record.id)
 
 
 def _unborn(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]]:
@@ -102,11 +112,24 @@ def _unborn(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, An
     return found
 
 
-def _fixed(want: Resource, differs: Mapping[str, Any]) -> list[str]:
-    """Name the fields that no call of AWS changes; a kind without ``settle`` has only those."""
-    if type(want).settle is Resource.settle:
-        return list(differs)
-    return [name for name in differs if name in want.fixed]
+def _barred(want: Resource, differs: Mapping[str, tuple[Any, Any]]) -> str:
+    """Say why AWS does not change it; empty where it does.  No ``settle``: nothing is changed."""
+    reasons = [reason for name in differs if (reason := want.bars(name, differs))]
+    if not reasons and type(want).settle is Resource.settle:
+        reasons = ["AWS does not change this in place"]
+    return "; ".join(reasons)
+
+
+def _surplus(wants: Sequence[Resource], world: World) -> Iterator[Deed]:
+    """What an earlier config declared and this one does not: create takes it away at the end."""
+    gone = undeclared({want.key for want in wants}, world.manifest)
+    run = Remove(gone, world, frozenset())
+    for sight in look_at_all(run):
+        live, fate = sight.live, run.fate(sight)
+        if sight.want.lasts:
+            yield Deed(sight.want.key, "refuse", live.id if live else "", sight.want.lasts)
+        elif live and fate.verb == "delete":
+            yield Deed(sight.want.key, "delete", live.id, "no longer declared")
 
 
 def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:
@@ -148,6 +171,7 @@ _SIGNS = {
     "create": ("+", "good"),
     "change": ("~", "warn"),
     "replace": ("!", "warn"),
+    "delete": ("-", "bad"),
     "wait": ("○", "busy"),
     "refuse": ("✘", "bad"),
     "adopt": ("✔", "quiet"),

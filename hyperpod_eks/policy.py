@@ -52,11 +52,9 @@ def statements(site: Site) -> tuple[Statement, ...]:
     name, tag = site.name, f"aws:ResourceTag/{CLUSTER}"
     tagged: Conditions = {"StringEquals": {tag: name}}
     managed = [site.managed_policy(x) for x in (_CONTROL_POLICY, _NODE_POLICY)]
-    eks_role = site.arn("iam", f"role/{site.iam_name('eks', 'iam/cluster-role')}")
-    node_role = site.arn("iam", f"role/{site.iam_name('hyperpod', 'iam/execution-role')}")
-    policy = site.arn("iam", f"policy/{site.iam_name('hyperpod')}")
+    roles, policies, services = _principals(site)
     bucket = site.arn("s3", site.bucket)
-    attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, policy]}}
+    attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, *policies]}}
     groups = [f"/aws/eks/{site.eks_name}/cluster", f"/aws/sagemaker/Clusters/{name}/*"]
     logs = tuple(
         site.arn("logs", f"log-group:{group}{end}") for group in groups for end in ("", ":*")
@@ -110,14 +108,14 @@ def statements(site: Site) -> tuple[Statement, ...]:
         ),
         # GetRole also reads the caller's own role, whose path its session does not show
         Statement("RolesLook", ("iam:GetRole",), (site.arn("iam", "role/*"),)),
-        Statement("RolesMake", _ROLES_MAKE, (eks_role, node_role)),
-        Statement("RolesAttach", ("iam:AttachRolePolicy",), (eks_role, node_role), attached),
-        Statement("RolesDelete", _ROLES_DELETE, (eks_role, node_role), command="delete"),
+        Statement("RolesMake", _ROLES_MAKE, roles),
+        Statement("RolesAttach", ("iam:AttachRolePolicy",), roles, attached),
+        Statement("RolesDelete", _ROLES_DELETE, roles, command="delete"),
         Statement(
             "RolesPass",
             ("iam:PassRole",),
-            (eks_role, node_role),
-            {"StringEquals": {"iam:PassedToService": [_EKS, _SAGEMAKER]}},
+            roles,
+            {"StringEquals": {"iam:PassedToService": services}},
         ),
         Statement(
             "RolesOfServices",
@@ -125,8 +123,8 @@ def statements(site: Site) -> tuple[Statement, ...]:
             (site.arn("iam", "role/aws-service-role/*"),),
             {"StringEquals": {"iam:AWSServiceName": [ServiceLinkedRole.service, _EKS]}},
         ),
-        Statement("NodePolicyMake", _POLICY_MAKE, (policy,)),
-        Statement("NodePolicyDelete", _POLICY_DELETE, (policy,), command="delete"),
+        Statement("NodePolicyMake", _POLICY_MAKE, policies),
+        Statement("NodePolicyDelete", _POLICY_DELETE, policies, command="delete"),
         Statement("BucketMake", _BUCKET_MAKE, (bucket,)),
         Statement("BucketDelete", _BUCKET_DELETE, (bucket,), command="delete"),
         Statement("ScriptsMake", ("s3:PutObject",), (f"{bucket}/*",)),
@@ -160,7 +158,39 @@ def statements(site: Site) -> tuple[Statement, ...]:
         ),
         Statement("LogsMake", _LOGS_MAKE, logs),
         Statement("LogsDelete", ("logs:DeleteLogGroup",), logs, command="delete"),
+        *_optional(site),
     )
+
+
+def _principals(site: Site) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    """Return the ARNs of the roles and of the policies, and the services that get a role."""
+    path = site.config.iam.path
+    purposes, services = ["eks", "hyperpod"], [_EKS, _SAGEMAKER]
+    if site.config.scales_itself:
+        purposes.append("scaling")
+        services.append(ServiceLinkedRole.service)
+    keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
+    roles = [site.iam_name(each, keys.get(each, "")) for each in purposes]
+    own = {group.execution_role for group in site.config.groups if group.execution_role}
+    policies = [site.arn("iam", f"policy{path}{site.iam_name(x)}") for x in purposes[1:]]
+    return (
+        (*(site.arn("iam", f"role{path}{each}") for each in roles), *sorted(own)),
+        tuple(policies),
+        services,
+    )
+
+
+def _optional(site: Site) -> list[Statement]:
+    """Return what only some configurations need: keys of one's own, training plans."""
+    found, keys = [], site.config.encryption.model_dump().values()
+    if used := tuple(sorted(filter(None, set(keys)))):
+        found.append(Statement("Keys", _KEYS, used))
+    plans = tuple(
+        sorted({group.training_plan_arn for group in site.config.groups if group.training_plan_arn})
+    )
+    if plans:
+        found.append(Statement("TrainingPlans", ("sagemaker:DescribeTrainingPlan",), plans))
+    return found
 
 
 def documents(rows: Iterable[Statement]) -> list[dict[str, Any]]:
@@ -240,14 +270,20 @@ _MAKE = _of(
 _CHANGE = _of(
     "ec2",
     "AssociateRouteTable",
+    "AssociateVpcCidrBlock",
     "AttachInternetGateway",
     "AuthorizeSecurityGroupEgress",
     "AuthorizeSecurityGroupIngress",
     "CreateRoute",
+    "DeleteRoute",
     "DisassociateRouteTable",
+    "DisassociateVpcCidrBlock",
     "ModifyVpcAttribute",
     "ModifyVpcEndpoint",
     "ReplaceRoute",
+    "ReplaceRouteTableAssociation",
+    "RevokeSecurityGroupEgress",
+    "RevokeSecurityGroupIngress",
 )
 _DELETE = _of(
     "ec2",
@@ -262,7 +298,13 @@ _DELETE = _of(
     "ReleaseAddress",
 )
 _ROLES_MAKE = _of(
-    "iam", "CreateRole", "ListAttachedRolePolicies", "TagRole", "UpdateAssumeRolePolicy"
+    "iam",
+    "CreateRole",
+    "DeleteRolePermissionsBoundary",
+    "ListAttachedRolePolicies",
+    "PutRolePermissionsBoundary",
+    "TagRole",
+    "UpdateAssumeRolePolicy",
 )
 _ROLES_DELETE = _of(
     "iam", "DeleteRole", "DeleteRolePolicy", "DetachRolePolicy", "ListRolePolicies"
@@ -298,16 +340,21 @@ _SCRIPTS_DELETE = _of("s3", "AbortMultipartUpload", "DeleteObject", "DeleteObjec
 _EKS_MAKE = _of(
     "eks",
     "AssociateAccessPolicy",
+    "AssociateEncryptionConfig",
     "CreateAccessEntry",
     "CreateAddon",
     "CreateCluster",
     "DescribeAccessEntry",
     "DescribeAddon",
     "DescribeCluster",
+    "DisassociateAccessPolicy",
+    "ListAddons",
     "ListAssociatedAccessPolicies",
     "TagResource",
+    "UpdateAccessEntry",
     "UpdateAddon",
     "UpdateClusterConfig",
+    "UpdateClusterVersion",
 )
 _HYPERPOD_MAKE = _of(
     "sagemaker",
@@ -318,13 +365,18 @@ _HYPERPOD_MAKE = _of(
     "ListClusterNodes",
     "ListTags",
     "UpdateCluster",
+    "UpdateClusterSoftware",
 )
 _LOGS_MAKE = _of(
     "logs",
+    "AssociateKmsKey",
     "CreateLogGroup",
     "DescribeLogStreams",
+    "DisassociateKmsKey",
     "GetLogEvents",
     "ListTagsForResource",
     "PutRetentionPolicy",
     "TagResource",
 )
+# what EKS, EBS, S3 and CloudWatch Logs do with a key on the caller's behalf
+_KEYS = _of("kms", "CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey")

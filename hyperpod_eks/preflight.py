@@ -30,6 +30,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
             "quota-volume-size",
         ),
     ),
+    (account.training_plans, ("training-plans",)),
     (network.subnet_addresses, ("subnet-addresses",)),
     (network.security_group, ("security-group",)),
     (network.one_vpc, ("one-vpc",)),

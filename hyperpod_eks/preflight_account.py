@@ -13,7 +13,8 @@ from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.policy import Statement, statements
 from hyperpod_eks.preflight_facts import Facts, Finding, Quota
 from hyperpod_eks.retry import Class
-from hyperpod_eks.steps import eks, network
+from hyperpod_eks.site import check_plans
+from hyperpod_eks.steps import eks, hyperpod, network
 
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
 TOTAL = "Total number of instances allowed across SageMaker HyperPod clusters"
@@ -169,7 +170,8 @@ def quotas(facts: Facts) -> Iterator[Finding]:
 
 def nat_gateways(facts: Facts) -> Iterator[Finding]:
     """NAT gateways are counted by zone; those that are deleted do not count."""
-    wanted = Counter(nat.subnet.zone for nat in facts.missing(network.NatGateway))
+    missing = facts.missing(network.NatGateway)
+    wanted = Counter(nat.subnet.zone for nat in missing if nat.subnet)
     if not wanted:
         return
     states: Any = [{"Name": "state", "Values": ["pending", "available"]}]
@@ -193,12 +195,12 @@ def instances(facts: Facts) -> Iterator[Finding]:
     """Instances are counted by type, by cluster and in all; every type starts at 0."""
     ours, others = Counter[str](), Counter[str]()
     for name, cluster in facts.clusters().items():
-        for group in cluster.get("InstanceGroups", ()):
+        for group in hyperpod.every_group(cluster):
             counter = ours if name == facts.config.name else others
             counter[group.get("InstanceType", "")] += group.get("TargetCount", 0)
     wanted = Counter[str]()
-    for one in facts.config.instance_groups:
-        wanted[one.instance_type] += one.instance_count
+    for one in facts.config.groups:
+        wanted[one.instance_types[0]] += one.instance_count
     found = facts.quotas("sagemaker")
     for kind, count in wanted.items():
         quota = f"{kind} for cluster usage"
@@ -208,8 +210,17 @@ def instances(facts: Facts) -> Iterator[Finding]:
     yield from _judge("quota-cluster-size", "sagemaker", SIZE, found, total, 0)
     adds, there = total - ours.total(), ours.total() + others.total()
     yield from _judge("quota-total-instances", "sagemaker", TOTAL, found, adds, there)
-    volumes = [one.ebs_volume_size_in_gb or 0 for one in facts.config.instance_groups]
+    volumes = [one.ebs_volume_size_in_gb or 0 for one in facts.config.groups]
     yield from _judge("quota-volume-size", "sagemaker", VOLUME, found, max(volumes), 0)
+
+
+def training_plans(facts: Facts) -> Iterator[Finding]:
+    """A training plan must be active, of the group's type, in its zone, and large enough."""
+    try:
+        if facts.site is not None:
+            check_plans(facts.site, facts.aws)
+    except Usage as error:
+        yield Finding("training-plans", "error", str(error), error.hint)
 
 
 def _judge(

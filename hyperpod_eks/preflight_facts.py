@@ -105,7 +105,7 @@ class Facts:
 
     def efa(self) -> set[str]:
         """Return those of the configuration's instance types that have EFA."""
-        types = sorted({g.instance_type for g in self.config.instance_groups})
+        types = sorted({kind for group in self.config.groups for kind in group.instance_types})
         named: Any = [
             {"Name": "instance-type", "Values": [each.removeprefix("ml.") for each in types]}
         ]

@@ -10,6 +10,7 @@ from typing import Any
 from hyperpod_eks.config_network import ADDRESSES
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.site import PRIVATE_SUBNET
+from hyperpod_eks.steps import hyperpod
 
 RESERVED = 5
 """Addresses that AWS keeps in every subnet."""
@@ -19,34 +20,34 @@ CONTROL_PLANE = 6
 
 def subnet_addresses(facts: Facts) -> Iterator[Finding]:
     """Each node takes an address, and one more for each of its pods."""
-    if facts.site is None:
+    sight = facts.sights.get("hyperpod/cluster")
+    if sight is None or not isinstance(sight.want, hyperpod.Cluster):
         return
+    found = facts.clusters().get(facts.config.name) or {}
     running = {
         group["InstanceGroupName"]: group.get("CurrentCount", 0)
-        for group in (facts.clusters().get(facts.config.name) or {}).get("InstanceGroups", ())
+        for group in hyperpod.every_group(found)
     }
     nodes, wanted = Counter[str](), Counter[str]()
-    for one in facts.config.instance_groups:
+    for one in sight.want.groups:
         new = max(one.instance_count - running.get(one.name, 0), 0)
-        each = next(n for start, n in ADDRESSES if one.instance_type.startswith(start))
-        zone = facts.site.zone_for(one.instance_type)
-        nodes[zone] += new
-        wanted[zone] += new * each
-    for planned in facts.site.plan:
-        zone = planned.zone
-        live = facts.live(f"network/{PRIVATE_SUBNET}{zone}")
-        block = ipaddress.IPv4Network(planned.private)
+        each = next((n for start, n in ADDRESSES if one.instance_type.startswith(start)), 1)
+        nodes[one.zones[0]] += new
+        wanted[one.zones[0]] += new * each
+    for zone, subnet in sight.want.zones:
+        live = facts.live(subnet.key)
+        block = ipaddress.IPv4Network(subnet.cidr)
         free = live.attributes["free_addresses"] if live else block.num_addresses - RESERVED
-        place = live.id if live else planned.private
+        place = live.id if live else subnet.cidr
         least = nodes[zone] + (0 if facts.live("eks/cluster") else CONTROL_PLANE)
         if free is None or free >= wanted[zone] + CONTROL_PLANE:
             continue
         yield Finding(
             "subnet-addresses",
             "error" if free < least else "warning",
-            f"the private subnet {place} in {zone} has {free} free addresses; {nodes[zone]} nodes"
-            f" with their pods take about {wanted[zone]}, the control plane {CONTROL_PLANE}",
-            "Give a larger network.cidr, fewer nodes, or another subnet.",
+            f"the subnet {place} in {zone} has {free} free addresses; {nodes[zone]} nodes with"
+            f" their pods take about {wanted[zone]}, the control plane {CONTROL_PLANE}",
+            "Give a larger network.cidr, a block in network.secondary_cidrs, or fewer nodes.",
             {"subnet": place, "free": free, "nodes": nodes[zone], "wanted": wanted[zone]},
         )
 

@@ -169,3 +169,77 @@ def test_the_kernel_frees_the_lock_of_a_killed_run(tmp_path: Path) -> None:
 
 def test_declarations_refer_to_each_other_by_key() -> None:
     assert pack(SUBNET)["vpc"] == {"$resource": "network/vpc"}
+
+
+# what a power cut leaves: whatever was not synced may be gone
+
+POWER = """
+import os, sys
+from pathlib import Path
+from hyperpod_eks.manifest import read
+from hyperpod_eks.steps.network import Vpc
+
+done, real = [], os.fsync
+
+def fsync(descriptor):
+    place = os.readlink(f"/proc/self/fd/{descriptor}")
+    done.append(("folder" if os.path.isdir(place) else "file", os.fstat(descriptor).st_size))
+    real(descriptor)
+
+def hook(event, args):
+    if event == "os.rename":
+        done.append(("rename", os.stat(args[0]).st_size))
+
+os.fsync = fsync
+sys.addaudithook(hook)
+read(Path(sys.argv[1]), "demo").intend(Vpc("vpc", cidr="10.0.0.0/16"), 5.0)
+print(*(f"{what}:{size}" if what != "folder" else what for what, size in done))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_power_cut_leaves_the_old_or_the_new_version(tmp_path: Path) -> None:
+    a_manifest(tmp_path / "demo.json")
+    ran = subprocess.run(
+        [sys.executable, "-c", POWER, str(tmp_path / "demo.json")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    size = (tmp_path / "demo.json").stat().st_size
+    # the whole content is on disk before it takes the old one's place, and the place after it
+    assert ran.stdout.split() == [f"file:{size}", f"rename:{size}", "folder"]
+
+
+def test_the_serial_rises_with_every_version(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    serials = []
+    for now in range(5):
+        manifest.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
+        serials.append(json.loads(manifest.path.read_text())["serial"])
+    assert serials == sorted(set(serials))
+
+
+def test_a_birth_that_is_tried_again_counts_from_the_last_try(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    token = manifest.intend(VPC, 1.0)
+    assert manifest.intend(VPC, 3600.0) == token
+    assert read(manifest.path, "demo").records[VPC.key].since == 3600.0
+
+
+def test_what_a_kill_leaves_beside_it_is_used_up_by_the_next_write(tmp_path: Path) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    draft = tmp_path / ".demo.json.tmp"
+    draft.write_text("half of a ver")
+    manifest.intend(VPC, 1.0)
+    assert not draft.exists()
+    assert read(manifest.path, "demo").records[VPC.key].unsure
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done() -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+    with pytest.raises(Usage, match="cannot write in the manifest's folder /proc") as caught:
+        with locked(Path("/proc/demo.json")):
+            pass
+    assert "--manifest" in caught.value.hint

@@ -24,6 +24,7 @@ from hyperpod_eks.cli.options import (
     shared,
     skip,
     speaking,
+    tail,
     timeout,
 )
 from hyperpod_eks.cli.speech import Speech, speech
@@ -100,6 +101,67 @@ def preflight(**options: Any) -> int:
     `create` begins with the same checks.
     """
     return _tell("preflight", options, "preflight")
+
+
+@main.command()
+@shared
+def policy(**options: Any) -> int:
+    """Print the IAM policies for whoever runs create, status and delete of the cluster NAME.
+
+    They allow what this cluster needs and nothing more; docs/iam.md says how to use them.
+    """
+    return _tell("policy", options, "policy")
+
+
+@main.command()
+@shared
+@click.option("--group", metavar="GROUP", help="Only the nodes of this instance group.")
+@click.option("--node", metavar="NODE", help="Only this node: i-… or hyperpod-i-….")
+@click.option("--control-plane", is_flag=True, help="The logs of the EKS control plane instead.")
+@tail
+@click.option("--follow", is_flag=True, help="Go on printing what comes, until Ctrl-C.")
+def logs(**options: Any) -> int:
+    """Show the end of the nodes' lifecycle logs of the cluster NAME, newest last.
+
+    Of many nodes, the twenty that wrote last are read.
+    """
+    return _tell("logs", options, "logs")
+
+
+@main.command()
+@shared
+@click.option("--group", metavar="GROUP", help="Only events of this instance group.")
+@click.option("--node", metavar="NODE", help="Only events of this node.")
+@click.option("--since", metavar="DURATION", help="Only newer ones: 30m, 2h, 1d.")
+@tail
+def events(**options: Any) -> int:
+    """Show what HyperPod tells of the cluster NAME, newest last."""
+    return _tell("events", options, "logs")
+
+
+@main.command()
+@shared
+@click.argument("action", type=click.Choice(["reboot", "replace"]), required=False)
+@click.argument("which", metavar="[NODE]...", nargs=-1)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def nodes(**options: Any) -> int:
+    """Show the nodes of the cluster NAME: status, readiness, health; or reboot or replace some.
+
+    What runs on a node stops when it is rebooted; a replaced one loses its disks too.
+    """
+    return _tell("nodes", options, "nodes")
+
+
+@main.command()
+@shared
+@click.argument("node")
+@click.option("--run", is_flag=True, help="Open the session instead of printing its command.")
+def ssm(**options: Any) -> int:
+    """Print the command that opens a shell on a NODE (i-…) of the cluster NAME.
+
+    It needs the AWS CLI and its Session Manager plugin.
+    """
+    return _tell("ssm", options, "nodes")
 
 
 @main.command()

@@ -274,7 +274,11 @@ def opened(
             if verb in ("create", "plan"):
                 _check_values(config)
             with ThreadPoolExecutor(1) as pool:
-                program = pool.submit(helms.find_helm, helm) if verb == "create" else None
+                # a wrong helm shall stop a create before it begins; one that has nothing to do
+                # needs none
+                release = manifest.records.get("helm/release")
+                needed = verb == "create" and not (release and release.state == "ready")
+                program = pool.submit(helms.find_helm, helm) if needed else None
                 if verb == "adopt":  # what is to be adopted must be looked for by its id
                     site = survey(aws, config)
                 else:
@@ -311,6 +315,8 @@ def settings(
         loaded = configs.load(given["file"], overrides, os.environ, files=files)
         name = loaded.name
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
+    if not (loaded or broken):  # for what can be no name there shall be no lock file either
+        _remembered(read(path, name), overrides, files=False)
     with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
         manifest = read(path, name, broken=broken)
         config = loaded or _remembered(manifest, overrides, files)

@@ -92,6 +92,14 @@ timeout = click.option(
     metavar="SECONDS",
     help="Give up waiting after this time, with exit code 6; run again, it goes on.",
 )
+tail = click.option(
+    "--tail",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="How many lines at most.",
+)
 skip = click.option(
     "--skip",
     multiple=True,

@@ -32,6 +32,8 @@ class Control:
 
     cluster: Cluster
     access: tuple[AccessEntry, ...]
+    left: tuple[NodesEntry, ...] = ()
+    """What HyperPod leaves in a cluster that stays."""
 
 
 def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Control:
@@ -73,7 +75,9 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
         )
         for entry in eks.access
     ]
-    return Control(cluster, tuple(entries))
+    node_role = site.iam_name("hyperpod", "iam/execution-role")
+    entry = NodesEntry("nodes-entry", cluster=cluster, role=node_role)
+    return Control(cluster, tuple(entries), (entry,) if site.eks_is_theirs else ())
 
 
 def access_label(principal: str, everybody: Sequence[str]) -> str:
@@ -455,6 +459,45 @@ class AccessEntry(Resource):
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes its associations with it."""
+        aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
+
+
+@dataclass(frozen=True)
+class NodesEntry(Resource):
+    """The access entry that HyperPod makes for the nodes' role, and leaves behind.
+
+    It dies with an EKS cluster of ours; in somebody's it would stay.  That of the service-linked
+    role does stay: AWS lets nobody else delete it.
+    """
+
+    cluster: Cluster
+    role: str
+    """Name of the role."""
+
+    step = "eks"
+    made = False
+
+    @property
+    def source(self) -> str:
+        """Ours if the nodes were."""
+        return "hyperpod/cluster"
+
+    @property
+    def within(self) -> Resource | None:
+        """Entries die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By the role's name among all principals."""
+        with absent("ResourceNotFoundException"):
+            found = look.all(
+                look.aws.eks, "list_access_entries", "accessEntries", clusterName=self.cluster.name
+            )
+            return [Live(arn) for arn in found if arn.endswith(f"/{self.role}")]
+        return []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """After the nodes."""
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
 
 

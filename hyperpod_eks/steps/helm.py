@@ -67,6 +67,10 @@ class Release(Resource):
         lives = []
         for found in releases:
             ours = (found.name, found.namespace) == (helm.NAME, helm.NAMESPACE)
+            if look.adopted.get(self.key, f"{found.namespace}/{found.name}") != (
+                f"{found.namespace}/{found.name}"
+            ):
+                continue
             lives.append(
                 Live(
                     f"{found.namespace}/{found.name}",

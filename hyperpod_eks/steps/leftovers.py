@@ -49,7 +49,7 @@ class Interfaces(Resource):
         items = [
             item
             for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
-            if owner(vpc["Tags"]) == look.aws.lineage
+            if owner(vpc.get("Tags", ())) == look.aws.lineage
             for item in look.all(
                 look.aws.ec2,
                 "describe_network_interfaces",
@@ -108,7 +108,7 @@ class LoadBalancers(Resource):
         vpcs = [
             vpc["VpcId"]
             for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
-            if owner(vpc["Tags"]) == look.aws.lineage
+            if owner(vpc.get("Tags", ())) == look.aws.lineage
         ]
         if not vpcs:
             return []
@@ -221,7 +221,7 @@ class Leftovers(Resource):
         groups: list[str] = []
         endpoints: list[str] = []
         for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc"):
-            if owner(vpc["Tags"]) != look.aws.lineage:
+            if owner(vpc.get("Tags", ())) != look.aws.lineage:
                 continue
             here: Any = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
             ec2 = look.aws.ec2

@@ -48,9 +48,9 @@ class Owner:
             self.sent.append((service, model.name, params))
             assert violations(service, model.name, params) == []
 
-    def account(self) -> str:
+    def account(self) -> list[str]:
         """Everything that exists, to be compared."""
-        return json.dumps(self.stack.inventory(), sort_keys=True)
+        return json.dumps(self.stack.inventory(), sort_keys=True, indent=1).splitlines()
 
     def config(self, text: str) -> Config:
         file = self.folder / "cluster.yaml"
@@ -114,6 +114,13 @@ class Owner:
     def eks(self) -> Any:
         """What EKS says."""
         return self.aws.eks.describe_cluster(name="demo")["cluster"]
+
+    def nodes(self, group: str = "") -> list[dict[str, Any]]:
+        """The nodes that Kubernetes has, of one group if asked."""
+        (content,) = self.stack.inventory()["kubernetes"].values()
+        nodes = [each for key, each in content.items() if key.startswith("nodes/")]
+        label = "sagemaker.amazonaws.com/instance-group-name"
+        return [n for n in nodes if group in ("", n["metadata"]["labels"].get(label))]
 
     def requests(self, operation: str) -> list[dict[str, Any]]:
         return [params for _, name, params in self.sent if name == operation]

@@ -99,7 +99,7 @@ CASES = [
     # options
     Wrong("no such option", 2, "--regin", ("create", "demo", "--regin", "us-west-2")),
     Wrong("no such command", 2, "No such command 'crate'", ("crate", "demo")),
-    Wrong("no such output", 2, "'yaml'", ("create", "demo", "-o", "yaml")),
+    Wrong("no such output", 2, "'xml'", ("create", "demo", "-o", "xml")),
     Wrong("no such output in a variable", 2, "xml", ("status", "demo"), environ={"HYPERPOD_EKS_OUTPUT": "xml"}),
     Wrong("no such progress", 2, "'loud'", ("create", "demo", "--progress", "loud")),
     Wrong("no calls at all", 2, "--parallelism", ("create", "demo", "--parallelism", "0")),
@@ -114,7 +114,7 @@ CASES = [
     Wrong("a folder", 2, "scripts", ("create", "-f", "scripts"), files=HERE),
     Wrong("empty", 2, "name:", config=" "),
     Wrong("no mapping", 2, "cluster.yaml", config="- a\n- b\n"),
-    Wrong("broken YAML", 2, "cluster.yaml:3", config=f"{MINIMAL}tags: {{a: b\n"),
+    Wrong("broken YAML", 2, "is not YAML", config=f"{MINIMAL}tags: {{a: b\n"),
     Wrong("a tab", 2, "cluster.yaml:3", config=f"{MINIMAL}\ttags: x\n"),
     Wrong("from a pipe", 2, "nat", ("create", "-f", "-"), stdin=f"{MINIMAL}network: {{nat: two}}\n"),
     Wrong("unknown key", 2, "cluster.yaml:3:1: nodes:", config=f"{MINIMAL}nodes: 3\n"),
@@ -234,8 +234,8 @@ def test_it_is_told_on_one_screen_and_nothing_is_changed(
         assert wrong.says in document["error"]["message"] + document["error"]["hint"]
     else:
         assert said.out == ""
-    left = {p.name for p in set(user.folder.parent.rglob("*")) - there if p.is_file()}
-    assert not left - {"demo.hyperpod-eks.lock"}, "files appeared"
+    left = {path.name for path in set(user.folder.parent.rglob("*")) - there if path.is_file()}
+    assert {name for name in left if not name.endswith(".log")} <= {"demo.hyperpod-eks.lock"}
 
 
 def screens(text: str) -> int:

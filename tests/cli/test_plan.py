@@ -20,7 +20,13 @@ from tests.conftest import Clients, User
 pytestmark = pytest.mark.xdist_group("plan")
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
-PLANNED = ("create", "change", "replace")
+PLANNED = ("create", "change", "replace", "delete")
+NOBODY = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}],
+    }
+)
 
 
 def same(file: Path, text: str) -> None:
@@ -60,6 +66,15 @@ def done(user: User, *words: str) -> tuple[int, set[str]]:
 
 def planned(document: dict[str, Any]) -> set[str]:
     return {key for key, action in actions(document).items() if action in PLANNED}
+
+
+def later(user: User) -> None:
+    """An hour passes: the journal is older, and what is absent is no longer thought to be hidden."""
+    file = user.folder / "demo.hyperpod-eks.json"
+    journal = json.loads(file.read_text())
+    for record in journal["resources"].values():
+        record["since"] -= 3600
+    file.write_text(json.dumps(journal))
 
 
 def test_of_nothing_everything_is_made(user: User) -> None:
@@ -107,7 +122,7 @@ def no_addon(aws: Clients) -> set[str]:
 
 def no_rules(aws: Clients) -> set[str]:
     found = aws.ec2.describe_security_groups(Filters=[{"Name": "tag-key", "Values": ["Name"]}])
-    (group,) = (g for g in found["SecurityGroups"] if g["Tags"])
+    (group,) = (g for g in found["SecurityGroups"] if g["GroupName"].startswith("demo"))
     aws.ec2.revoke_security_group_ingress(
         GroupId=group["GroupId"], IpPermissions=group["IpPermissions"]
     )
@@ -122,7 +137,8 @@ def other_logs(aws: Clients) -> set[str]:
 
 def no_script(aws: Clients) -> set[str]:
     bucket = "sagemaker-demo-123456789012-us-west-2"
-    aws.s3.delete_object(Bucket=bucket, Key="lifecycle/on_create.sh")
+    (first, *_) = aws.s3.list_objects_v2(Bucket=bucket)["Contents"]
+    aws.s3.delete_object(Bucket=bucket, Key=first["Key"])
     return {"s3/scripts"}
 
 
@@ -136,10 +152,12 @@ def test_what_somebody_changed_is_put_right(
 ) -> None:
     user.makes("demo")
     expected = drift(aws_of)
+    later(user)
     document = plan(user)
     assert planned(document) == expected
     rows = [row for row in document["resources"] if row["action"] == "change"]
     assert all(row["differs"] for row in rows)
+    assert user.types("plan", "demo", "--chart", str(CHART), "--detailed-exitcode").code == 5
     assert done(user) == (0, expected)
     assert done(user) == (0, set())
 
@@ -161,12 +179,7 @@ def test_what_the_config_changes_is_told_field_by_field(user: User) -> None:
     differs = {row["key"]: row["differs"] for row in said.document["resources"] if row["differs"]}
     assert differs == {
         "eks/log-group": {"retention": [30, 90]},
-        "hyperpod/cluster": {
-            "groups": [
-                {"worker-group": ["ml.m5.2xlarge", 2, 1, 500]},
-                {"worker-group": ["ml.m5.2xlarge", 3, 1, 500]},
-            ]
-        },
+        "hyperpod/cluster": {"worker-group.instance_count": [2, 3]},
     }
     assert user.mutations() == []
     text = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART)).out
@@ -203,7 +216,7 @@ def test_what_a_failed_create_left_is_completed(
 
 
 def test_strangers_are_refused(user: User, aws_of: Clients) -> None:
-    aws_of.iam.create_role(RoleName="demo-eks-us-west-2", AssumeRolePolicyDocument="{}")
+    aws_of.iam.create_role(RoleName="demo-eks-us-west-2", AssumeRolePolicyDocument=NOBODY)
     document = plan(user)
     (row,) = (row for row in document["resources"] if row["action"] == "refuse")
     assert row["key"] == "iam/cluster-role"
@@ -216,6 +229,7 @@ def test_strangers_are_refused(user: User, aws_of: Clients) -> None:
 
 def test_what_is_adopted_is_used_as_it_is(user: User, aws_of: Clients) -> None:
     vpc = aws_of.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    aws_of.ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": True})
     assert user.types("adopt", "demo", "--resource", f"network/vpc={vpc}").code == 0
     document = plan(user)
     assert actions(document)["network/vpc"] == "adopt"
@@ -225,11 +239,24 @@ def test_what_is_adopted_is_used_as_it_is(user: User, aws_of: Clients) -> None:
 
 def test_what_aws_does_not_change_is_refused(user: User) -> None:
     user.makes("demo", "--kubernetes-version", "1.34")
-    document = plan(user, "--kubernetes-version", "1.35")
+    document = plan(user, "--kubernetes-version", "1.33")
     (row,) = (row for row in document["resources"] if row["action"] == "refuse")
-    assert (row["key"], row["differs"]) == ("eks/cluster", {"version": ["1.34", "1.35"]})
-    code, changed = done(user, "--kubernetes-version", "1.35")
-    assert (code, changed) == (1, {"eks/cluster"} & changed)
+    assert (row["key"], row["differs"]) == ("eks/cluster", {"version": ["1.34", "1.33"]})
+    assert row["why"] == "EKS does not go back to an older version"
+    assert done(user, "--kubernetes-version", "1.33") == (2, set())
+
+
+def test_what_is_no_longer_declared_goes(user: User, aws_of: Clients) -> None:
+    reader = aws_of.iam.create_role(RoleName="reader", AssumeRolePolicyDocument=NOBODY)
+    arn = reader["Role"]["Arn"]
+    config = user.folder / "demo.yaml"
+    config.write_text(f"name: demo\nregion: us-west-2\neks: {{access: [principal_arn: {arn}]}}\n")
+    user.makes("demo", "-f", "demo.yaml")
+    config.write_text("name: demo\nregion: us-west-2\n")
+    document = plan(user, "-f", "demo.yaml")
+    assert planned(document) == {"eks/access-reader"}
+    assert actions(document)["eks/access-reader"] == "delete"
+    assert done(user, "-f", "demo.yaml") == (0, {"eks/access-reader"})
 
 
 def test_the_exit_code_tells_whether_there_is_something_to_do(user: User) -> None:

@@ -14,12 +14,12 @@ from .oracles import Broken
 
 THREE_NODES = {
     "instance_groups": [
-        {"name": "workers", "instance_type": "ml.m5.2xlarge", "instance_count": 3},
+        {"name": "worker-group", "instance_type": "ml.m5.2xlarge", "instance_count": 3},
     ]
 }
 TWO_NODES = {
     "instance_groups": [
-        {"name": "workers", "instance_type": "ml.m5.2xlarge", "instance_count": 2},
+        {"name": "worker-group", "instance_type": "ml.m5.2xlarge", "instance_count": 2},
     ]
 }
 ENDINGS = ("resume", "delete", "killed again", "flooded")

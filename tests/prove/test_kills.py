@@ -20,13 +20,11 @@ SAMPLE = {
     "network": [
         case("create", "after", "ec2:CreateVpc", "resume"),
         case("create", "after", "ec2:AllocateAddress", "delete"),
-        case("create", "before", "ec2:CreateInternetGateway", "flooded"),
         case("create", "after", "ec2:CreateNatGateway", "killed again"),
         case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
     ],
     "s3": [
         case("create", "after", "s3:CreateBucket", "resume"),
-        case("delete", "after", "s3:DeleteObjects", "resume"),
     ],
     "eks": [
         case("create", "after", "eks:CreateCluster", "resume"),
@@ -49,11 +47,9 @@ SAMPLE = {
     "the journal": [
         case("create", "file", "fsync", "resume", 9),
         case("create", "file", "rename", "flooded", 30),
-        case("delete", "file", "rename", "resume", 12),
     ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),
-        case("delete", "wait", "tick", "resume", 3),
     ],
 }  # fmt: skip
 
@@ -63,3 +59,15 @@ SAMPLE = {
 )
 def test_a_kill_loses_doubles_and_leaves_nothing(prover: Prover, one: Case) -> None:
     prover.prove(one)
+
+
+def test_hyperpod_goes_first_and_the_roles_go_last(prover: Prover) -> None:
+    prover.begin()
+    prover.finish("create", {})
+    prover.host.stack.calls.clear()
+    prover.finish("delete", {})
+    order = [f"{c.service}:{c.operation}" for c in prover.host.stack.calls if c.mutating]
+    milestones = ["sagemaker:DeleteCluster", "eks:DeleteCluster", "ec2:DeleteVpc"]
+    assert [x for x in order if x in milestones] == milestones
+    assert order.index("sagemaker:DeleteCluster") < order.index("iam:DeleteRole")
+    assert order.index("eks:DeleteCluster") < order.index("iam:DeleteRole")

@@ -26,7 +26,7 @@ from . import oracles
 from .host import DELAYS, NAME, REGION
 from .matrix import Prover
 
-FOREVER = 1e9
+FOREVER = 4000.0
 
 
 @dataclass

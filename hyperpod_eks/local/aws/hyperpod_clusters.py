@@ -194,13 +194,14 @@ class Backend(SageMakerModelBackend):
     # -- how it goes on --------------------------------------------------------------------------
 
     def _scale(self, cluster: Cluster, groups: Iterable[Group]) -> None:
-        for group in groups:
-            if cluster.status in ("Failed", "RollingBack", "Deleting"):
-                return
-            if group.leaving:
-                self.fleet.terminate(cluster, list(group.nodes.values()))
-            else:
-                self.fleet.scale(group)
+        with self.fleet.at_once(cluster):
+            for group in groups:
+                if cluster.status in ("Failed", "RollingBack", "Deleting"):
+                    return
+                if group.leaving:
+                    self.fleet.terminate(cluster, list(group.nodes.values()))
+                else:
+                    self.fleet.scale(group)
         self.settle(cluster)
 
     def settle(self, cluster: Cluster) -> None:

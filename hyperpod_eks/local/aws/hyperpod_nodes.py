@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from moto.ec2.models import ec2_backends
@@ -79,6 +80,11 @@ class Fleet:
 
     # -- scaling ---------------------------------------------------------------------------------
 
+    def at_once(self, cluster: Cluster) -> AbstractContextManager[None]:
+        """Let many nodes come or go before Kubernetes looks at them."""
+        kubernetes = current().clusters.get(cluster.eks_arn)
+        return kubernetes.at_once() if kubernetes else nullcontext()
+
     def scale(self, group: Group) -> None:
         """Bring a group to its target: launch what is missing, terminate the newest too many."""
         staying = [node for node in group.nodes.values() if node.status != "ShuttingDown"]
@@ -129,15 +135,16 @@ class Fleet:
     def drop(self, cluster: Cluster, nodes: Iterable[Node]) -> None:
         """Forget nodes here, in Kubernetes and, a little later, in the VPC."""
         kubernetes = current().clusters.get(cluster.eks_arn)
-        for node in nodes:
-            if cluster.nodes.pop(node.id, None) is None:
-                continue
-            del node.group.nodes[node.id]
-            node.group.counts[node.status] -= 1
-            if kubernetes is not None:
-                kubernetes.remove_node(node.kubernetes_name)
-            if node.eni_id:
-                self._ec2.remove_service_eni(node.eni_id)
+        with self.at_once(cluster):
+            for node in nodes:
+                if cluster.nodes.pop(node.id, None) is None:
+                    continue
+                del node.group.nodes[node.id]
+                node.group.counts[node.status] -= 1
+                if kubernetes is not None:
+                    kubernetes.remove_node(node.kubernetes_name)
+                if node.eni_id:
+                    self._ec2.remove_service_eni(node.eni_id)
 
     # -- from Pending to Running -----------------------------------------------------------------
 
@@ -318,16 +325,17 @@ class Fleet:
         if kubernetes is None:
             return
         amounts = instance_types.capacity(group.instance_types[0])
-        for node in nodes:
-            checking = node.status == "DeepHealthCheckInProgress"
-            kubernetes.remove_node(node.kubernetes_name)
-            kubernetes.add_node(
-                node.kubernetes_name,
-                self._labels(node, checking=checking),
-                taints=[*_taints(group.spec), *([_UNSCHEDULABLE] if checking else [])],
-                capacity=amounts,
-            )
-        self._ready_later(sim.delays.node_ready, group, nodes)
+        with kubernetes.at_once():
+            for node in nodes:
+                checking = node.status == "DeepHealthCheckInProgress"
+                kubernetes.remove_node(node.kubernetes_name)
+                kubernetes.add_node(
+                    node.kubernetes_name,
+                    self._labels(node, checking=checking),
+                    taints=[*_taints(group.spec), *([_UNSCHEDULABLE] if checking else [])],
+                    capacity=amounts,
+                )
+            self._ready_later(sim.delays.node_ready, group, nodes)
 
     def _labels(self, node: Node, *, checking: bool) -> dict[str, str]:
         group, zone = node.group, node.subnet.availability_zone
@@ -352,9 +360,10 @@ class Fleet:
             kubernetes = current().clusters.get(group.cluster.eks_arn)
             if kubernetes is None or current().failure("group", group.name) == _NOT_READY:
                 return
-            for node in nodes:
-                if node.id in group.nodes and node.status != "ShuttingDown":
-                    _set_ready(kubernetes, node, ready=True)
+            with kubernetes.at_once():
+                for node in nodes:
+                    if node.id in group.nodes and node.status != "ShuttingDown":
+                        _set_ready(kubernetes, node, ready=True)
 
         current().clock.after(delay, ready)
 

@@ -17,7 +17,7 @@ from moto.iam.policy_validation import IAMTrustPolicyDocumentValidator
 from moto.iam.responses import IamResponse
 from moto.sts.models import AssumedRole, STSBackend, sts_backends
 
-from hyperpod_eks.local.aws import plugin
+from hyperpod_eks.local.aws import guard, plugin
 from hyperpod_eks.local.aws.lag import Lagging
 from hyperpod_eks.local.aws.sim import (
     ACCESS_KEY,
@@ -187,11 +187,21 @@ class Response(Lagging, IamResponse):
         return iam_backends[self.current_account]["aws"]
 
     def simulate_principal_policy(self) -> ActionResult:
-        """Allow every action but those that ``Sim.denied`` matches; policies are not evaluated."""
+        """Allow every action but those that ``Sim.denied`` matches.
+
+        Policies are evaluated for IAM users, and only with ``Sim.enforce``.
+        """
         resources = self._get_param("ResourceArns", ["*"])
+        context = {
+            entry["ContextKeyName"]: entry["ContextKeyValues"][0]
+            for entry in self._get_param("ContextEntries", [])
+        }
+        user = guard.user_of(self._get_param("PolicySourceArn")) if current().enforce else None
         results = []
         for action in self._get_param("ActionNames", []):
             denied = any(fnmatch.fnmatchcase(action, pattern) for pattern in current().denied)
+            if user is not None:
+                denied |= not guard.allows(user, guard.Wish(action, resources[0], context))
             results += [
                 {
                     "EvalActionName": action,

@@ -24,8 +24,8 @@ def trusts(role: Role, service: str) -> bool:
     """Say whether a service (``eks.amazonaws.com``) may assume the role."""
     return any(
         statement.get("Effect") == "Allow"
-        and "sts:AssumeRole" in _listed(statement.get("Action"))
-        and service in _listed((statement.get("Principal") or {}).get("Service"))
+        and "sts:AssumeRole" in listed(statement.get("Action"))
+        and service in listed((statement.get("Principal") or {}).get("Service"))
         for statement in _statements(role.assume_role_policy_document)
     )
 
@@ -36,11 +36,11 @@ def allows(role: Role, action: str, resource: str = "*") -> bool:
     ``resource`` is an ARN; the default asks about any resource at all.
     """
     allowed = False
-    for statement in _permissions(role):
-        if not any(_like(action.lower(), a.lower()) for a in _listed(statement.get("Action"))):
+    for statement in permissions(role):
+        if not any(like(action.lower(), a.lower()) for a in listed(statement.get("Action"))):
             continue
-        resources = _listed(statement.get("Resource"))
-        if resource != "*" and not any(_like(resource, pattern) for pattern in resources):
+        resources = listed(statement.get("Resource"))
+        if resource != "*" and not any(like(resource, pattern) for pattern in resources):
             continue
         if statement["Effect"] == "Allow":
             allowed = True
@@ -49,7 +49,8 @@ def allows(role: Role, action: str, resource: str = "*") -> bool:
     return allowed
 
 
-def _permissions(role: Role) -> Iterator[dict[str, Any]]:
+def permissions(role: Any) -> Iterator[dict[str, Any]]:
+    """Yield the statements of a role's or user's own and attached policies."""
     for document in role.policies.values():
         yield from _statements(document)
     for policy in role.managed_policies.values():
@@ -58,15 +59,17 @@ def _permissions(role: Role) -> Iterator[dict[str, Any]]:
 
 
 def _statements(document: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = _listed(json.loads(document)["Statement"])
+    found: list[dict[str, Any]] = listed(json.loads(document)["Statement"])
     return found
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """Return what IAM lets stand alone or in a list, as a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
-def _like(text: str, pattern: str) -> bool:
+def like(text: str, pattern: str) -> bool:
+    """Say whether a text fits a pattern with * and ?."""
     return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))

@@ -25,6 +25,7 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import make_server
 
+from hyperpod_eks.local.aws import guard
 from hyperpod_eks.local.aws.sim import Call, Fault, Sim, is_read
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class Aws:
         if fault is not None and fault.kind == "reset":
             record(0)
             _hang_up(environ)
+        if (fault is None or fault.kind != "error") and sim.enforce:
+            with sim.clock.lock:
+                fault = guard.refusal(environ, service, operation) or fault
         if fault is not None and fault.kind == "error":
             answer = error(environ, service, fault)
         else:

@@ -172,6 +172,8 @@ class Sim:
     quotas: dict[tuple[str, str], float] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy answers with implicitDeny.
     denied: set[str] = field(default_factory=set)
+    #: Whether IAM users may do only what their policies allow; the default credentials may all.
+    enforce: bool = False
     #: What was created under a fault of kind ``lag`` and is not to be seen yet.
     unseen: list[Unseen] = field(default_factory=list)
     roles_at: dict[str, float] = field(default_factory=dict)
@@ -256,6 +258,7 @@ class Sim:
         self.roles_at.clear()
         self.quotas.clear()
         self.denied.clear()
+        self.enforce = False
         self.failures.clear()
         self.unseen.clear()
         self.faults.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from hyperpod_eks.local.tls import Pki
@@ -82,6 +83,10 @@ class Cluster:
         self._controllers.recreate_aggregated = wanted
 
     # --- nodes -----------------------------------------------------------------------------------
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """Let many nodes come or go before the controllers look at them."""
+        return self._controllers.held()
 
     def add_node(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from . import workloads
@@ -32,6 +33,7 @@ class Controllers:
         self._workloads = workloads.Workloads(store, self._start_pod)
         self._scheduled: set[Callable[[], None]] = set()
         self._due: deque[Callable[[], None]] = deque()
+        self._waiting: set[Callable[[], None]] = set()  # what is in the queue
         self._running = False
         self._stopped = False
         store.listeners.append(self._notice)
@@ -73,16 +75,26 @@ class Controllers:
 
     def _run(self, controller: Callable[[], None]) -> None:
         """Run a controller now, or after the one that is running and has caused this one."""
-        with self._store.lock:
+        with self.held():
             self._scheduled.discard(controller)
-            if controller not in self._due:
+            if controller not in self._waiting:
+                self._waiting.add(controller)
                 self._due.append(controller)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let many changes be made before anybody reacts to the first: a thousand nodes at once."""
+        with self._store.lock:
             if self._running or self._stopped:
+                yield
                 return
             self._running = True
             try:
+                yield
                 while self._due:
-                    self._due.popleft()()
+                    controller = self._due.popleft()
+                    self._waiting.discard(controller)
+                    controller()
             finally:
                 self._running = False
 

@@ -14,6 +14,8 @@ from .resources import Resource
 from .selection import expressions
 from .store import Store
 
+MANY = 1000
+"""Of more nodes than these the pods of DaemonSets are only counted: nobody looks at 60,000."""
 KINDS = ("Deployment", "ReplicaSet", "DaemonSet", "Pod", "Node")
 _REVISION = "deployment.kubernetes.io/revision"
 # The taints of troubled nodes, which the DaemonSet controller makes its pods tolerate.
@@ -116,7 +118,8 @@ class Workloads:
         """The pods of every owner, by its uid. Pods of vanished nodes are deleted on the way."""
         owned: dict[str, list[Obj]] = {}
         for pod in self._store.objects(self._pods):
-            if pod["spec"].get("nodeName") not in (None, *nodes):
+            host = pod["spec"].get("nodeName")
+            if host is not None and host not in nodes:
                 self._delete_pod(pod)
                 continue
             for uid in owner_uids(pod):
@@ -168,6 +171,9 @@ class Workloads:
         wanted = {n for n, node in nodes.items() if fits(template["spec"], node, daemon=True)}
         generation = str(daemon_set["metadata"]["generation"])
         on = {}
+        if len(wanted) > MANY:
+            self._count(daemon_set, len(wanted), sum(is_ready(nodes[name]) for name in wanted))
+            return
         for pod in pods:
             current = labels(pod).get("pod-template-generation") == generation
             if current and pod["spec"].get("nodeName") in wanted and not deleting(pod):
@@ -180,15 +186,19 @@ class Workloads:
                 extra = {"pod-template-generation": generation}
                 self._create_pod(daemon_set, template, name, extra, node)
         ready = sum(_is_running(pod) for pod in on.values())
+        self._count(daemon_set, len(wanted), ready, len(on))
+
+    def _count(self, daemon_set: Obj, wanted: int, ready: int, on: int | None = None) -> None:
+        placed = wanted if on is None else on
         status = {
-            "currentNumberScheduled": len(on),
-            "desiredNumberScheduled": len(wanted),
+            "currentNumberScheduled": placed,
+            "desiredNumberScheduled": wanted,
             "numberAvailable": ready,
             "numberMisscheduled": 0,
             "numberReady": ready,
-            "numberUnavailable": len(wanted) - ready,
+            "numberUnavailable": wanted - ready,
             "observedGeneration": daemon_set["metadata"]["generation"],
-            "updatedNumberScheduled": len(on),
+            "updatedNumberScheduled": placed,
         }
         self._store.set_status(self._daemon_sets, daemon_set, status)
 

@@ -1,0 +1,270 @@
+"""``hyperpod-eks logs`` and ``events``: what nodes, control plane and HyperPod say."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from hyperpod_eks.aws import Aws, Look, absent, read_only, session
+from hyperpod_eks.cli.commands import settings
+from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.explain import SCRIPTS, log_group
+from hyperpod_eks.progress_text import clean
+from hyperpod_eks.report import Report
+from hyperpod_eks.steps import hyperpod
+
+Document = dict[str, Any]
+
+STREAMS = 20
+"""Streams that are read at once, the newest ones: a cluster may have ten thousand."""
+LISTED = 1000
+"""Streams of one group that are looked through for the newest."""
+PAUSE = 2.0
+"""Seconds between two looks with --follow."""
+
+
+@contextmanager
+def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[Look, str]]:
+    """Open a cluster by its name: no manifest is written, and nothing else is asked of AWS."""
+    with settings(given, write=False, files=False) as (config, manifest):
+        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
+        aws.adopted = manifest.adopted
+        if not write:
+            read_only(aws.session)
+        yield Look(aws), config.name
+
+
+def described(look: Look, name: str) -> Mapping[str, Any]:
+    """Describe the HyperPod cluster.  Raises NotFound without."""
+    found = hyperpod.describe(look, name)
+    if found is None:
+        raise no_cluster(look, name)
+    return found
+
+
+def no_cluster(look: Look, name: str) -> NotFound:
+    """Say that there is no such cluster."""
+    where = look.aws.session.region_name
+    return NotFound(
+        f"there is no HyperPod cluster {name} in {where}", f"Make it: hyperpod-eks create {name}"
+    )
+
+
+def instance(text: str) -> str:
+    """Take a node by its instance id or by its name in Kubernetes.
+
+    >>> instance("hyperpod-i-0123")
+    'i-0123'
+    """
+    return text.removeprefix("hyperpod-")
+
+
+# --- logs
+
+
+def logs(
+    tell: Report,
+    group: str | None,
+    node: str | None,
+    control_plane: bool,
+    tail: int,
+    follow: bool,
+    **given: Any,
+) -> Document:
+    """Read the end of the newest streams; with ``follow``, print what comes until told to stop."""
+    if control_plane and (group or node):
+        raise Usage("--control-plane goes without --group and --node")
+    with cluster(given) as (look, name):
+        if control_plane:
+            place, prefix = f"/aws/eks/{look.aws.adopted.get('eks/cluster') or name}/cluster", ""
+        else:
+            place = log_group(look, name)
+            prefix = _prefix(look, name, group, node)
+        streams = _newest(look, place, prefix, node) if place else []
+        with ThreadPoolExecutor(8) as pool:
+            parts = pool.map(lambda stream: _tail(look.aws, place, stream, tail), streams)
+            lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
+        if follow and place:
+            _follow(look.aws, place, prefix, lines)
+        return {
+            "schema": "hyperpod-eks/logs/v1",
+            "command": "logs",
+            "ok": True,
+            "exit_code": 0,
+            "cluster": {"name": name},
+            "log_group": place,
+            "lines": lines,
+        }
+
+
+def _prefix(look: Look, name: str, group: str | None, node: str | None) -> str:
+    """Say how the streams begin that were asked for."""
+    if node and not group:
+        with absent("ResourceNotFound", "ValidationException"):
+            found = look.aws.sagemaker.describe_cluster_node(
+                ClusterName=name, NodeId=instance(node)
+            )
+            group = found["NodeDetails"]["InstanceGroupName"]
+    if not group:
+        return SCRIPTS
+    return f"{SCRIPTS}{group}/{instance(node) if node else ''}"
+
+
+def _newest(look: Look, place: str, prefix: str, node: str | None) -> list[str]:
+    """Name the streams that were written to last.
+
+    CloudWatch sorts by time or filters by prefix, never both (API DescribeLogStreams).
+    """
+    narrow = prefix not in ("", SCRIPTS) or node is not None
+    asked: dict[str, Any] = (
+        {"logStreamNamePrefix": prefix}
+        if narrow
+        else {"orderBy": "LastEventTime", "descending": True}
+    )
+    found: list[Any] = []
+    with absent("ResourceNotFoundException"):
+        found = look.all(
+            look.aws.logs,
+            "describe_log_streams",
+            "logStreams",
+            logGroupName=place,
+            PaginationConfig={"MaxItems": LISTED if narrow else 5 * STREAMS},
+            **asked,
+        )
+    fitting = [
+        each
+        for each in found
+        if each["logStreamName"].startswith(prefix)
+        and (not node or each["logStreamName"].endswith(instance(node)))
+    ]
+    fitting.sort(key=lambda each: each.get("lastEventTimestamp", 0), reverse=True)
+    return [each["logStreamName"] for each in fitting[:STREAMS]]
+
+
+def _tail(aws: Aws, place: str, stream: str, most: int) -> list[dict[str, str]]:
+    found = aws.logs.get_log_events(
+        logGroupName=place, logStreamName=stream, limit=min(most, 10_000), startFromHead=False
+    )
+    return [_line(stream, each) for each in found["events"]]
+
+
+def _line(stream: str, event: Mapping[str, Any]) -> dict[str, str]:
+    moment = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
+    return {
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "stream": stream.removeprefix(SCRIPTS),
+        "message": event["message"].rstrip("\n"),
+    }
+
+
+def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> None:
+    """Print lines as they come, for ever: one call every two seconds, however many nodes."""
+    voice, seen = speech(), set[str]()
+    start = int((time.time() - 1) * 1000)
+
+    def show(line: dict[str, str]) -> None:
+        click.echo(json.dumps(line) if voice.form == "json" else said(line))
+
+    for line in lines:
+        show(line)
+    lines.clear()
+    asked: dict[str, Any] = {"logStreamNamePrefix": prefix} if prefix else {}
+    while True:
+        pages = aws.logs.get_paginator("filter_log_events").paginate(
+            logGroupName=place, startTime=start, **asked
+        )
+        for page in pages:
+            for event in page["events"]:
+                if event["eventId"] not in seen:
+                    seen.add(event["eventId"])
+                    show(_line(event["logStreamName"], event))
+        time.sleep(PAUSE)
+
+
+def said(line: Mapping[str, str]) -> str:
+    """Write one line for people."""
+    return f"{line['time']} {line['stream']} {clean(line['message'])}"
+
+
+# --- events
+
+
+def events(
+    tell: Report, group: str | None, node: str | None, since: str | None, tail: int, **given: Any
+) -> Document:
+    """Read HyperPod's events of the cluster, newest last."""
+    asked: dict[str, Any] = {}
+    if group:
+        asked["InstanceGroupName"] = group
+    if node:
+        asked["NodeId"] = instance(node)
+    if since:
+        asked["EventTimeAfter"] = datetime.now(UTC) - _duration(since)
+    with cluster(given) as (look, name):
+        continuous = described(look, name).get("NodeProvisioningMode") == "Continuous"
+        found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
+        if not continuous:
+            speech().warn("HyperPod keeps events of clusters with continuous provisioning only")
+    return {
+        "schema": "hyperpod-eks/events/v1",
+        "command": "events",
+        "ok": True,
+        "exit_code": 0,
+        "cluster": {"name": name},
+        "events": [
+            {
+                "time": each["EventTime"].astimezone(UTC).isoformat(timespec="seconds"),
+                "level": each.get("EventLevel", ""),
+                "instance_group": each.get("InstanceGroupName", ""),
+                "instance_id": each.get("InstanceId", ""),
+                "message": each.get("Description", ""),
+            }
+            for each in reversed(found[:tail])
+        ],
+    }
+
+
+def _duration(text: str) -> timedelta:
+    """Read a duration.  Raises Usage for anything else.
+
+    >>> _duration("90m")
+    datetime.timedelta(seconds=5400)
+    """
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if not match:
+        raise Usage(f"--since: {text!r} is no duration", "Give a number and s, m, h or d: 90m.")
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    return timedelta(**{units[match[2]]: int(match[1])})
+
+
+def text(document: Document) -> str:
+    """Write lines, or events, for people."""
+    if document["command"] == "logs":
+        if not document["lines"]:
+            return "no log lines yet: scripts write when the first nodes come up"
+        return "\n".join(said(line) for line in document["lines"])
+    if not document["events"]:
+        return "no events"
+    return "\n".join(
+        " ".join(
+            filter(
+                None,
+                [
+                    each["time"],
+                    each["level"],
+                    "/".join(filter(None, [each["instance_group"], each["instance_id"]])),
+                    clean(each["message"]),
+                ],
+            )
+        )
+        for each in document["events"]
+    )

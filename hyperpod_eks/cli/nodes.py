@@ -1,0 +1,204 @@
+"""``hyperpod-eks nodes`` and ``ssm``: the nodes, and ways to mend one."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from hyperpod_eks import kube
+from hyperpod_eks.aws import Look, absent
+from hyperpod_eks.cli.logs import cluster, described, instance
+from hyperpod_eks.errors import Exit, HyperpodError, NotFound, Usage
+from hyperpod_eks.progress_text import clean, cut
+from hyperpod_eks.report import Report
+from hyperpod_eks.steps import eks, hyperpod
+
+Document = dict[str, Any]
+
+BATCH = 25
+"""Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
+SHOWN = 100
+"""Nodes that people are shown one by one; of more, those with a problem."""
+VERBS = {"reboot": "batch_reboot_cluster_nodes", "replace": "batch_replace_cluster_nodes"}
+
+
+def nodes(tell: Report, action: str | None, which: tuple[str, ...], yes: bool, **given: Any) -> Document:
+    """List the nodes, or reboot or replace some of them."""
+    if action and not which:
+        raise Usage(f"nodes {action}: name the nodes", "See them: hyperpod-eks nodes NAME")
+    with cluster(given, write=bool(action)) as (look, name):
+        found = described(look, name)
+        if action is None:
+            return _listed(look, name, found)
+        ids = list(dict.fromkeys(map(instance, which)))
+        _confirm(action, ids, name, yes=yes)
+        return _act(look, name, action, ids)
+
+
+def _listed(look: Look, name: str, found: Mapping[str, Any]) -> Document:
+    registered: list[kube.Node] = []
+    with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
+        access = eks.access(look, look.aws.adopted.get("eks/cluster") or name)
+        registered = kube.nodes(access, name) if access else []
+    return {
+        "schema": "hyperpod-eks/nodes/v1",
+        "command": "nodes",
+        "ok": True,
+        "exit_code": 0,
+        "cluster": {"name": name},
+        "groups": [
+            {
+                "name": group["InstanceGroupName"],
+                "current": group.get("CurrentCount", 0),
+                "target": group.get("TargetCount", 0),
+            }
+            for group in hyperpod.every_group(found)
+        ],
+        "nodes": hyperpod.node_rows(look, name, registered),
+    }
+
+
+def _confirm(action: str, ids: Sequence[str], name: str, *, yes: bool) -> None:
+    """Ask on a terminal; elsewhere --yes must be given."""
+    if yes:
+        return
+    what = f"{action} {len(ids)} node{'s' * (len(ids) > 1)} of {name}"
+    if not sys.stdin.isatty() or os.environ.get("CI"):
+        raise Usage(f"nodes: {what} asks before it does so", "Give --yes.")
+    if not click.confirm(f"{what}: what runs on them stops. Go on?", err=True):
+        raise Usage("nothing was changed")
+
+
+def _act(look: Look, name: str, action: str, ids: list[str]) -> Document:
+    call = getattr(look.aws.sagemaker, VERBS[action])
+    done: list[str] = []
+    failed: list[dict[str, str]] = []
+    for start in range(0, len(ids), BATCH):
+        answer = call(ClusterName=name, NodeIds=ids[start : start + BATCH])
+        done += answer.get("Successful", ())
+        failed += [
+            {"instance_id": e["NodeId"], "code": e["ErrorCode"], "message": e.get("Message", "")}
+            for e in answer.get("Failed", ())
+        ]
+    return {
+        "schema": "hyperpod-eks/nodes/v1",
+        "command": "nodes",
+        "ok": not failed,
+        "exit_code": int(Exit.FAILED if failed else Exit.OK),
+        "cluster": {"name": name},
+        "action": action,
+        "done": done,
+        "failed": failed,
+    }
+
+
+# --- ssm
+
+
+def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
+    """Spell the command that opens a shell on a node; with ``run``, become it."""
+    with cluster(given) as (look, name):
+        found, id_ = described(look, name), instance(node)
+        details: Mapping[str, Any] = {}
+        with absent("ResourceNotFound", "ValidationException"):
+            details = look.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)[
+                "NodeDetails"
+            ]
+        if not details:
+            raise NotFound(
+                f"the cluster {name} has no node {id_}", f"See them: hyperpod-eks nodes {name}"
+            )
+        cluster_id = found["ClusterArn"].rpartition("/")[2]
+        target = f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
+        command = ["aws", "ssm", "start-session", "--target", target]
+        command += ["--region", str(look.aws.session.region_name)]
+        command += ["--profile", given["profile"]] if given["profile"] else []
+    if run:
+        _become(command)
+    return {
+        "schema": "hyperpod-eks/ssm/v1",
+        "command": "ssm",
+        "ok": True,
+        "exit_code": 0,
+        "cluster": {"name": name},
+        "target": target,
+        "run": shlex.join(command),
+    }
+
+
+def _become(command: list[str]) -> None:
+    """Replace this process by the session, so that the keyboard is its own."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise Usage(
+            "--run: there is no aws on PATH",
+            "Install the AWS CLI and its Session Manager plugin, or leave --run out.",
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(program, command)  # noqa: S606  the user asked for it
+
+
+# --- text
+
+
+def text(document: Document) -> str:
+    """Write the nodes, what was done to them, or the command for people."""
+    if document["command"] == "ssm":
+        return str(document["run"])
+    if "action" in document:
+        verbs = {"reboot": "rebooting", "replace": "replacing"}
+        rows = [f"{verbs[document['action']]} {each}" for each in document["done"]]
+        rows += [
+            f"refused {each['instance_id']}: {each['code']} {clean(each['message'])}".rstrip()
+            for each in document["failed"]
+        ]
+        return "\n".join(rows)
+    return _table(document)
+
+
+def _table(document: Document) -> str:
+    rows = document["nodes"]
+    bad = [row for row in rows if not _well(row)]
+    shown = rows if len(rows) <= SHOWN else bad[:SHOWN]
+    lines = []
+    if shown:
+        cells = [("NODE", "GROUP", "TYPE", "STATUS", "READY", "HEALTH", "")]
+        cells += [
+            (
+                row["instance_id"],
+                row["instance_group"],
+                row["instance_type"],
+                row["status"],
+                "yes" if row["ready"] else "no",
+                row["health"] or "-",
+                cut(clean(row["why"]), 60),
+            )
+            for row in shown
+        ]
+        widths = [max(len(row[i]) for row in cells) for i in range(6)]
+        lines = [
+            "  ".join([*(v.ljust(w) for v, w in zip(row, widths, strict=False)), row[6]]).rstrip()
+            for row in cells
+        ]
+    if len(rows) > len(shown):
+        lines.append(f"({len(rows) - len(shown)} more; all of them: -o json)")
+    ready = Counter(row["instance_group"] for row in rows if _well(row))
+    lines += [
+        f"{group['name']}: {group['current']} of {group['target']} nodes,"
+        f" {ready[group['name']]} ready"
+        for group in document["groups"]
+    ]
+    return "\n".join(lines)
+
+
+def _well(row: Mapping[str, Any]) -> bool:
+    return bool(row["status"] == "Running" and row["ready"] and row["health"] in ("Schedulable", ""))

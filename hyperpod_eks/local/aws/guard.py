@@ -1,0 +1,271 @@
+"""The guard at the door: with ``Sim.enforce`` IAM users may do only what their policies allow.
+
+A call asks for its own action and for those that AWS asks for on the way: to tag at birth, to pass
+a role (Service Authorization Reference).  Allow statements are evaluated by action, resource and
+the conditions StringEquals and ArnEquals; resources are told apart where the request names them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
+
+from moto.ec2.models import ec2_backends
+from moto.iam.models import User, iam_backends
+
+from hyperpod_eks.local.aws import roles
+from hyperpod_eks.local.aws.sim import ACCOUNT, Fault, current
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_PREFIX = {"service-quotas": "servicequotas", "elbv2": "elasticloadbalancing"}
+_S3 = {
+    "ListObjectsV2": "ListBucket",
+    "HeadBucket": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "PutBucketEncryption": "PutEncryptionConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "DeleteObjects": "DeleteObject",
+}
+"""Actions that are not called like the operation."""
+_EC2 = {
+    "vpc": "vpc",
+    "subnet": "subnet",
+    "igw": "internet-gateway",
+    "nat": "natgateway",
+    "rtb": "route-table",
+    "sg": "security-group",
+    "vpce": "vpc-endpoint",
+    "eipalloc": "elastic-ip",
+    "vol": "volume",
+    "eni": "network-interface",
+}
+"""Resource types by the beginning of an id."""
+_HYPERPOD = (
+    "eks:DescribeCluster",
+    "eks:CreateAccessEntry",
+    "eks:DescribeAccessEntry",
+    "eks:AssociateAccessPolicy",
+)
+"""What CreateCluster of HyperPod does with the caller's permissions (SageMaker developer guide)."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One action on one resource; an empty ``resource`` is one that the request does not tell."""
+
+    action: str
+    resource: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] | None = None
+
+
+def refusal(environ: WSGIEnvironment, service: str, operation: str) -> Fault | None:
+    """Return how a call is refused; None when it may be made.  The body stays readable."""
+    authorization = environ.get("HTTP_AUTHORIZATION", "") or unquote(environ["QUERY_STRING"])
+    key = re.search(r"Credential=([^/]+)/", authorization)
+    user = iam_backends[ACCOUNT]["aws"].get_user_from_access_key_id(key[1]) if key else None
+    if user is None or service == "sts":
+        return None
+    for wish in wishes(_Request(environ, _PREFIX.get(service, service), operation)):
+        if not allows(user, wish):
+            text = (
+                f"User: {user.arn} is not authorized to perform: {wish.action} on resource: "
+                f"{wish.resource or '*'} because no identity-based policy allows the "
+                f"{wish.action} action"
+            )
+            code = {"ec2": "UnauthorizedOperation"}.get(service, "AccessDeniedException")
+            code = "AccessDenied" if service in ("s3", "iam", "elbv2", "elb") else code
+            return Fault(service, operation, code, 403, text)
+    return None
+
+
+def user_of(arn: str) -> User | None:
+    """Return the IAM user with this ARN."""
+    users = iam_backends[ACCOUNT]["aws"].users.values()
+    return next((user for user in users if user.arn == arn), None)
+
+
+def allows(user: User, wish: Wish) -> bool:
+    """Say whether a statement of the user's policies allows a wish."""
+    return any(
+        statement["Effect"] == "Allow"
+        and any(roles.like(wish.action, each) for each in roles.listed(statement["Action"]))
+        and any(_covers(wish.resource, each) for each in roles.listed(statement["Resource"]))
+        and _met(statement.get("Condition") or {}, wish)
+        for statement in roles.permissions(user)
+    )
+
+
+def _covers(resource: str, pattern: str) -> bool:
+    return not resource or pattern == "*" or roles.like(resource, pattern)
+
+
+def _met(conditions: Mapping[str, Mapping[str, Any]], wish: Wish) -> bool:
+    """Say whether conditions are met; a key that we know nothing of counts as met."""
+    for comparisons in conditions.values():
+        for key, wanted in comparisons.items():
+            known = dict(wish.context)
+            if wish.tags is not None:
+                known.setdefault(key, wish.tags.get(key.removeprefix("aws:ResourceTag/"), ""))
+            if key in known and known[key] not in roles.listed(wanted):
+                return False
+    return True
+
+
+# -- what a call asks for ------------------------------------------------------------------------
+
+
+class _Request:
+    """A request as far as permissions go: parameters by name, wherever they stand."""
+
+    def __init__(self, environ: WSGIEnvironment, service: str, operation: str) -> None:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        self.service, self.operation, self.body = service, operation, body
+        self.path = unquote(environ["PATH_INFO"]).strip("/").split("/")
+        self.headers = {k for k in environ if k.startswith("HTTP_X_AMZ_")}
+        scope = re.search(
+            r"Credential=[^/]+/\d+/([^/]*)/", environ.get("HTTP_AUTHORIZATION", "")
+        )
+        self.region = scope[1] if scope else current().region
+        self.params: dict[str, Any] = {}
+        if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+            self.params = dict(parse_qsl(body.decode()))
+        elif service != "s3" and body.startswith(b"{"):
+            self.params = json.loads(body)
+
+    def arn(self, service: str, resource: str) -> str:
+        """Spell an ARN of the account."""
+        region = "" if service in ("iam", "s3") else self.region
+        account = "" if service == "s3" else ACCOUNT
+        return f"arn:aws:{service}:{region}:{account}:{resource}"
+
+
+def wishes(request: _Request) -> Iterator[Wish]:
+    """Yield every action that a call needs, with what it is done to."""
+    service, operation = request.service, request.operation
+    yield from _WISHES.get(service, _plain)(request, f"{service}:{operation}")
+
+
+def _plain(request: _Request, action: str) -> Iterator[Wish]:
+    yield Wish(action)
+
+
+def _ec2(request: _Request, action: str) -> Iterator[Wish]:
+    ids = sorted(
+        value
+        for value in map(str, request.params.values())
+        if re.fullmatch(rf"({'|'.join(_EC2)})-[0-9a-f]+", value)
+    )
+    if request.operation.startswith("Describe") or not ids:
+        yield Wish(action)
+    for each in ids if not request.operation.startswith("Describe") else ():
+        kind = _EC2[each.partition("-")[0]]
+        found = ec2_backends[ACCOUNT][request.region].describe_tags({"resource-id": [each]})
+        tags = {tag["key"]: tag["value"] for tag in found}
+        yield Wish(action, request.arn("ec2", f"{kind}/{each}"), tags=tags)
+    if any(name.startswith("TagSpecification") for name in request.params):
+        yield Wish("ec2:CreateTags", context={"ec2:CreateAction": request.operation})
+
+
+def _iam(request: _Request, action: str) -> Iterator[Wish]:
+    params, context = request.params, dict[str, str]()
+    resource = ""
+    if name := params.get("RoleName"):
+        known = iam_backends[ACCOUNT]["aws"].roles.values()
+        arn = next((role.arn for role in known if role.name == name), "")
+        resource = arn or request.arn("iam", f"role/{name}")
+        context["iam:PolicyARN"] = params.get("PolicyArn", "")
+    elif name := params.get("PolicyName"):
+        resource = request.arn("iam", f"policy/{name}")
+    elif name := params.get("AWSServiceName"):
+        resource = request.arn("iam", f"role/aws-service-role/{name}/x")
+        context["iam:AWSServiceName"] = name
+    elif not action.endswith("SimulatePrincipalPolicy"):
+        resource = params.get("PolicyArn", "")
+    yield Wish(action, resource, context)
+    if request.operation in ("CreateRole", "CreatePolicy") and "Tags.member.1.Key" in params:
+        yield Wish(f"iam:Tag{request.operation.removeprefix('Create')}", resource)
+
+
+def _s3(request: _Request, action: str) -> Iterator[Wish]:
+    bucket, *key = request.path
+    resource = request.arn("s3", "/".join([bucket, *key]))
+    name = _S3.get(request.operation, request.operation)
+    if request.operation == "DeleteObjects":
+        resource += "/x"
+        if b"<VersionId>" in request.body:
+            yield Wish("s3:DeleteObjectVersion", resource)
+    yield Wish(f"s3:{name}", resource)
+    if request.operation == "CreateBucket" and "HTTP_X_AMZ_OBJECT_OWNERSHIP" in request.headers:
+        yield Wish("s3:PutBucketOwnershipControls", resource)
+
+
+def _eks(request: _Request, action: str) -> Iterator[Wish]:
+    params, path = request.params, request.path
+    name = path[1] if path[0] == "clusters" and len(path) > 1 else params.get("name", "")
+    kinds = {"addons": "addon", "access-entries": "access-entry"}
+    part = next((kinds[each] for each in path if each in kinds), "")
+    resource = request.arn("eks", f"{part}/{name}/x" if part else f"cluster/{name}")
+    if path[0] == "tags":
+        resource = "/".join(path[1:])
+    yield Wish(action, resource if name or path[0] == "tags" else "")
+    if params.get("tags") and request.operation.startswith("Create"):
+        yield Wish("eks:TagResource", resource)
+    if request.operation == "CreateCluster":
+        yield Wish("iam:PassRole", params["roleArn"], {"iam:PassedToService": "eks.amazonaws.com"})
+
+
+def _sagemaker(request: _Request, action: str) -> Iterator[Wish]:
+    from hyperpod_eks.local.aws.hyperpod_clusters import of_region  # noqa: PLC0415  imports iam
+
+    params = request.params
+    name = params.get("ClusterName") or params.get("ResourceArn") or ""
+    known = of_region(request.region).hyperpod.values()
+    found = next((one for one in known if name in (one.name, one.arn)), None)
+    resource = request.arn("sagemaker", f"cluster/{name}") if name else ""
+    yield Wish(action, found.arn if found else resource, tags=found.tags if found else None)
+    if request.operation == "CreateCluster":
+        if params.get("Tags"):
+            yield Wish("sagemaker:AddTags", resource)
+        eks = params["Orchestrator"]["Eks"]["ClusterArn"]
+        for each in _HYPERPOD:
+            entry = eks.replace(":cluster/", ":access-entry/") + "/x"
+            yield Wish(each, eks if each == "eks:DescribeCluster" else entry)
+    if request.operation in ("CreateCluster", "UpdateCluster"):
+        passed = {"iam:PassedToService": "sagemaker.amazonaws.com"}
+        for role in _roles(params.get("InstanceGroups") or ()):
+            yield Wish("iam:PassRole", role, passed)
+
+
+def _roles(groups: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({group["ExecutionRole"] for group in groups})
+
+
+def _logs(request: _Request, action: str) -> Iterator[Wish]:
+    params = request.params
+    name = params.get("logGroupName", "")
+    resource = request.arn("logs", f"log-group:{name}") if name else params.get("resourceArn", "")
+    yield Wish(action, resource)
+    if request.operation == "CreateLogGroup" and params.get("tags"):
+        yield Wish("logs:TagResource", resource)
+
+
+_WISHES = {
+    "ec2": _ec2,
+    "iam": _iam,
+    "s3": _s3,
+    "eks": _eks,
+    "sagemaker": _sagemaker,
+    "logs": _logs,
+}

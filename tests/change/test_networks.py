@@ -1,0 +1,128 @@
+"""Networks as companies want them: closed, strict, of several blocks; as EC2 shows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hyperpod_eks.steps.network import CLOSED
+
+from .conftest import Owner
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HEAD = "name: demo\nregion: us-west-2\n"
+
+
+def ours(owner: Owner, method: str, key: str) -> list[Any]:
+    tagged = [{"Name": "tag:hyperpod-eks:cluster", "Values": ["demo"]}]
+    found: list[Any] = getattr(owner.aws.ec2, method)(Filters=tagged)[key]
+    return found
+
+
+def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> None:
+    text = (EXAMPLES / "closed-network.yaml").read_text().replace("111122223333", "123456789012")
+    iam: Any = owner.aws.iam
+    somebody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [somebody]})
+    iam.create_role(RoleName="reader", Path="/team/", AssumeRolePolicyDocument=trust)
+    before = owner.account()
+    made = owner.declares(text)
+    assert not {"CreateNatGateway", "CreateInternetGateway", "AllocateAddress"} & set(made)
+    assert owner.declares(text) == []
+
+    endpoints = ours(owner, "describe_vpc_endpoints", "VpcEndpoints")
+    services = {each["ServiceName"].removeprefix("com.amazonaws.us-west-2.") for each in endpoints}
+    assert services == {"s3", *CLOSED}
+    private = {s["SubnetId"] for s in ours(owner, "describe_subnets", "Subnets")}
+    for each in endpoints:
+        assert "aws:PrincipalAccount" in each["PolicyDocument"]
+        if each["VpcEndpointType"] == "Interface":
+            assert set(each["SubnetIds"]) == private
+            assert each["PrivateDnsEnabled"]
+    groups = {
+        g["GroupName"]: g for g in ours(owner, "describe_security_groups", "SecurityGroups")
+    }
+    door = groups["demo-endpoints-hyperpod-eks"]
+    (rule,) = door["IpPermissions"]
+    assert (rule["FromPort"], rule["IpRanges"][0]["CidrIp"]) == (443, "10.0.0.0/16")
+    assert door["IpPermissionsEgress"] == []
+
+    # strict: nodes reach out by HTTPS alone, and let in themselves and the control plane
+    nodes, control = groups["demo-hyperpod-eks"], groups["demo-control-plane-hyperpod-eks"]
+    inward = {p["GroupId"] for r in nodes["IpPermissions"] for p in r["UserIdGroupPairs"]}
+    assert inward == {nodes["GroupId"], control["GroupId"]}
+    outward = {(r["IpProtocol"], r.get("FromPort")) for r in nodes["IpPermissionsEgress"] if r["IpRanges"]}
+    assert outward == {("tcp", 443)}
+    config = owner.eks()["resourcesVpcConfig"]
+    assert config["securityGroupIds"] == [control["GroupId"]]
+    assert config["publicAccessCidrs"] == ["203.0.113.0/24"]
+    assert owner.cluster()["VpcConfig"]["SecurityGroupIds"] == [nodes["GroupId"]]
+
+    # the guards
+    (reader,) = [
+        arn
+        for arn in owner.aws.eks.list_access_entries(clusterName="demo")["accessEntries"]
+        if arn.endswith("/reader")
+    ]
+    (policy,) = owner.aws.eks.list_associated_access_policies(
+        clusterName="demo", principalArn=reader
+    )["associatedAccessPolicies"]
+    assert policy["accessScope"] == {"type": "namespace", "namespaces": ["default"]}
+    roles = [r for r in iam.list_roles(PathPrefix="/team/")["Roles"] if "demo" in r["RoleName"]]
+    assert len(roles) == 2
+    for role in roles:
+        about = iam.get_role(RoleName=role["RoleName"])["Role"]
+        assert about["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith("PowerUserAccess")
+    subnet = ours(owner, "describe_subnets", "Subnets")[0]
+    assert {"Key": "kubernetes.io/role/internal-elb", "Value": "1"} in subnet["Tags"]
+
+    # the office moves, the policy goes, and the groups become one
+    changed = text.replace("203.0.113.0/24", "198.51.100.0/24").replace("security_groups: strict", "")
+    a, b = changed.index("  endpoint_policy:"), changed.index("  subnet_tags:")
+    owner.declares(changed[:a] + changed[b:])
+    assert owner.declares(changed[:a] + changed[b:]) == []
+    assert owner.eks()["resourcesVpcConfig"]["publicAccessCidrs"] == ["198.51.100.0/24"]
+    assert owner.eks()["resourcesVpcConfig"]["securityGroupIds"] == [nodes["GroupId"]]
+    left = {g["GroupName"] for g in ours(owner, "describe_security_groups", "SecurityGroups")}
+    assert "demo-control-plane-hyperpod-eks" not in left
+    for each in ours(owner, "describe_vpc_endpoints", "VpcEndpoints"):
+        assert "Condition" not in json.loads(each["PolicyDocument"])["Statement"][0]
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+
+
+def test_nat_gateways_come_and_go_with_their_addresses_and_routes(owner: Owner) -> None:
+    one = HEAD + "network: {nat: single}\n"
+    owner.declares(one)
+    owner.declares(one.replace("single", "per-az"))
+    assert owner.declares(one.replace("single", "per-az")) == []
+    assert len(ours(owner, "describe_addresses", "Addresses")) == 2
+    ways = {
+        a["SubnetId"]: route["NatGatewayId"]
+        for table in ours(owner, "describe_route_tables", "RouteTables")
+        for route in table["Routes"]
+        if route.get("NatGatewayId")
+        for a in table["Associations"]
+    }
+    assert len(set(ways.values())) == len(ways) == 2
+    owner.declares(one)
+    assert owner.declares(one) == []
+    assert len(ours(owner, "describe_addresses", "Addresses")) == 1
+    owner.declares(one.replace("single", "none"))
+    assert owner.declares(one.replace("single", "none")) == []
+    assert ours(owner, "describe_internet_gateways", "InternetGateways") == []
+    assert owner.deletes(one) == []
+    assert owner.account() == owner.before
+
+
+def test_storage_ports_open_and_close(owner: Owner) -> None:
+    owner.declares(HEAD + "network: {storage_ports: true}\n")
+
+    def ports() -> set[int]:
+        (group,) = ours(owner, "describe_security_groups", "SecurityGroups")
+        return {r["FromPort"] for r in group["IpPermissions"] if r["IpProtocol"] == "tcp"}
+
+    assert ports() == {988, 1018}
+    owner.declares(HEAD)
+    assert ports() == set()

@@ -1,0 +1,192 @@
+"""The policies that `policy` prints: enough for the whole life of a cluster, and no statement more."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks import config as configs
+from hyperpod_eks import policy
+from hyperpod_eks.aws import Identity
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import ACCOUNT
+from hyperpod_eks.site import Site
+from tests.conftest import REGION, Clients, Said, User, apply
+
+STEPS = Path(policy.__file__).parent / "steps"
+S3 = {
+    "DeleteObjects": "DeleteObject",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "PutBucketEncryption": "PutEncryptionConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "ListObjectsV2": "ListBucket",
+}
+"""Actions that are not called like the operation (S3 User Guide, "Policy actions")."""
+
+
+def site(**settings: Any) -> Site:
+    config = configs.load({"name": "demo", "region": REGION, **settings}, {}, {}, files=False)
+    return Site(config, Identity("", ACCOUNT, "aws", REGION), (), {}, "")
+
+
+ROWS = policy.statements(site())
+
+
+class Operator:
+    """An IAM user with some policies, at the user's keyboard or away from it."""
+
+    def __init__(self, user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.user, self._aws, self._patch = user, aws, monkeypatch
+        aws.iam.create_user(UserName="operator")
+        self._key = aws.iam.create_access_key(UserName="operator")["AccessKey"]
+
+    def may(self, documents: list[dict[str, Any]]) -> None:
+        """Attach the policies, as managed ones: IAM refuses what is too large."""
+        for number, document in enumerate(documents):
+            arn = self._aws.iam.create_policy(
+                PolicyName=f"operator-{number}", PolicyDocument=json.dumps(document)
+            )["Policy"]["Arn"]
+            self._aws.iam.attach_user_policy(UserName="operator", PolicyArn=arn)
+
+    def types(self, *words: str) -> Said:
+        """Run a command with this user's key, every call checked."""
+        with self._patch.context() as patch:
+            key = (self._key["AccessKeyId"], self._key["SecretAccessKey"])
+            names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            apply(patch, dict(zip(names, key, strict=True)))
+            self.user.stack.sim.enforce = True
+            try:
+                return self.user.types(*words)
+            finally:
+                self.user.stack.sim.enforce = False
+
+    def refused(self) -> list[str]:
+        """What was denied."""
+        return [f"{c.service}.{c.operation}" for c in self.user.stack.calls if c.status == 403]
+
+
+@pytest.fixture
+def operator(user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    return Operator(user, aws, monkeypatch)
+
+
+def left_behind(aws: Clients) -> None:
+    """Put what Kubernetes, EKS, the VPC CNI and GuardDuty leave into the cluster's VPC."""
+    tag = [{"Name": "tag:hyperpod-eks:cluster", "Values": ["demo"]}]
+    vpc = aws.ec2.describe_vpcs(Filters=tag)["Vpcs"][0]["VpcId"]
+    subnets = aws.ec2.describe_subnets(Filters=tag)["Subnets"]
+    private = [s["SubnetId"] for s in subnets if not s["MapPublicIpOnLaunch"]][:2]
+
+    def tagged(kind: str, key: str, value: str) -> list[dict[str, Any]]:
+        return [{"ResourceType": kind, "Tags": [{"Key": key, "Value": value}]}]
+
+    owned = ("kubernetes.io/cluster/demo", "owned")
+    for name, (key, value) in (
+        ("eks-cluster-sg-demo-1", owned),
+        (f"GuardDutyManagedSecurityGroup-{vpc}", ("GuardDutyManaged", "true")),
+    ):
+        aws.ec2.create_security_group(
+            GroupName=name,
+            Description="left",
+            VpcId=vpc,
+            TagSpecifications=tagged("security-group", key, value),
+        )
+    aws.ec2.create_network_interface(SubnetId=private[0], Description="aws-K8S-i-0123")
+    aws.ec2.create_volume(
+        AvailabilityZone="us-west-2a", Size=1, TagSpecifications=tagged("volume", *owned)
+    )
+    aws.elbv2.create_load_balancer(
+        Name="left",
+        Type="network",
+        Subnets=private,
+        Tags=[{"Key": "elbv2.k8s.aws/cluster", "Value": "demo"}],
+    )
+
+
+def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> None:
+    document = operator.user.types("policy", "demo", "-o", "json").document
+    assert all(each["characters"] <= policy.LIMIT for each in document["policies"])
+    operator.may([each["document"] for each in document["policies"]])
+
+    for words in (
+        ("preflight", "demo", "--chart", str(CHART)),
+        ("create", "demo", "--chart", str(CHART)),
+        ("create", "demo"),
+        ("status", "demo"),
+    ):
+        assert operator.types(*words).code == 0, words
+    left_behind(aws)
+    assert operator.types("delete", "demo", "--yes").code == 0
+    assert operator.refused() == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.sid for row in ROWS])
+def test_without_a_statement_something_fails(
+    operator: Operator, aws: Clients, row: policy.Statement
+) -> None:
+    operator.may(policy.documents(other for other in ROWS if other is not row))
+    if row.command == "delete":
+        operator.user.makes("demo")
+        left_behind(aws)
+        said = operator.types("delete", "demo", "--yes")
+    else:
+        said = operator.types("create", "demo", "--chart", str(CHART), "--skip", "permissions")
+
+    assert said.code == 3, said.err
+    assert operator.refused()
+
+
+@pytest.mark.parametrize("row", [ROWS[1], ROWS[8]], ids=lambda row: row.sid)
+def test_the_preflight_names_what_a_missing_statement_allows(
+    operator: Operator, row: policy.Statement
+) -> None:
+    operator.may(policy.documents(other for other in ROWS if other is not row))
+
+    said = operator.types("preflight", "demo", "--chart", str(CHART), "-o", "json")
+
+    found = {one["id"]: one for one in said.document["findings"]}
+    assert set(found) == {"permissions"}
+    assert found["permissions"]["seen"]["actions"] == sorted(row.actions)
+
+
+def test_every_operation_of_the_steps_is_allowed() -> None:
+    """What no test happens to call is read off the source."""
+    call = re.compile(
+        r"\b(ec2|ec2_once|eks|iam|s3|logs|sagemaker|elbv2|elb)\."
+        r"((?:get|list|describe|create|delete|put|update|attach|detach|modify|associate|"
+        r"disassociate|authorize|revoke|tag|add|release|allocate|replace|abort)_\w+)"
+    )
+    named = {
+        "".join(word.capitalize() for word in match[2].split("_"))
+        for file in STEPS.glob("*.py")
+        for match in call.finditer(file.read_text())
+    } - {"GetPaginator"}
+    allowed = {action.partition(":")[2].lower() for row in ROWS for action in row.actions}
+    assert len(named) > 60
+    assert sorted(n for n in named if S3.get(n, n).lower() not in allowed) == []
+
+
+def test_statements_follow_the_configuration() -> None:
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234"
+    rows = {
+        row.sid: row
+        for row in policy.statements(site(encryption={"bucket": key}, iam={"path": "/team/"}))
+    }
+    assert rows["Keys"].resources == (key,)
+    assert f"arn:aws:iam::{ACCOUNT}:role/team/demo-eks-{REGION}" in rows["RolesMake"].resources
+    assert "Keys" not in {row.sid for row in ROWS}
+
+
+def test_without_an_account_nothing_is_asked_of_aws(user: User) -> None:
+    Path("cluster.yaml").write_text('name: demo\naccount: "111122223333"\n')
+
+    said = user.types("policy", "-f", "cluster.yaml")
+
+    assert said.code == 0
+    assert "arn:aws:iam::111122223333:role/demo-eks-us-west-2" in said.out
+    assert user.stack.calls == []

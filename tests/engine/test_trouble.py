@@ -1,0 +1,274 @@
+"""Refusals, lost sight, full disks and interruptions: the engine waits, tells or stops in order."""
+
+from __future__ import annotations
+
+import json
+import resource as limits
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
+
+from hyperpod_eks.aws import meaning, refused
+from hyperpod_eks.errors import Capacity, Denied, HyperpodError
+from hyperpod_eks.kube import KubeNotReady
+from hyperpod_eks.manifest import Unwritable, read
+from hyperpod_eks.resource import Known, Live, Resource, State, Verdict, judge
+from hyperpod_eks.retry import Class
+
+from .conftest import User
+from .toys import Cloud, Nameless, Toy, Unsigned, taken
+
+DAY = 86400.0
+
+
+def says(code: str, operation: str = "DescribeToy", status: int = 400, retried: int = 0) -> Any:
+    about: Any = {
+        "Error": {"Code": code, "Message": "so it is"},
+        "ResponseMetadata": {
+            "HTTPStatusCode": status,
+            "Service": "iam",
+            "RetryAttempts": retried,
+        },
+    }
+    return ClientError(about, operation)
+
+
+@dataclass(frozen=True)
+class Slow(Toy):
+    """It takes an hour, and now and then a look at it is refused."""
+
+    refusal: str = "Throttling"
+
+    patience = DAY
+
+    def create(self, aws: Any, known: Known, token: str) -> Live:
+        return replace(super().create(aws, known, token), state=State.BUSY)
+
+    def find(self, look: Any) -> Sequence[Live]:
+        lives = super().find(look)
+        now = self.cloud.clock.now()
+        if lives and now % 400 < 5:
+            raise says(self.refusal)
+        made = next((t.visible_at for t in self.cloud.things if t.name == self.label), now)
+        return [replace(x, state=State.BUSY) for x in lives] if now - made < 3000 else lives
+
+
+def test_refusals_now_and_then_do_not_add_up(user: User, cloud: Cloud) -> None:
+    assert set(user.create([Slow("cluster")])) == {"toys/cluster"}
+
+
+def test_credentials_that_expire_in_a_wait_stop_the_run_and_the_next_one_continues(
+    user: User, cloud: Cloud
+) -> None:
+    with pytest.raises(Denied) as caught:
+        user.create([Slow("cluster", refusal="ExpiredToken")])
+    assert caught.value.exit == 3
+    assert "run the same command again" in caught.value.hint
+    record = read(user.path, "toy").records["toys/cluster"]
+    assert (record.state, record.id) == ("created", "id-1")  # before any wait
+    cloud.clock.time += 3600
+    user.create([Toy("cluster")])
+    assert len(cloud.things) == 1
+
+
+def test_a_birth_that_is_tried_again_much_later_has_its_whole_grace(
+    user: User, cloud: Cloud
+) -> None:
+    assert user.killed_in(lambda: user.create([Nameless("vpc")]), 1, after=False)
+    cloud.clock.time += DAY
+    cloud.lag = 20
+    user.create([Nameless("vpc")])
+    assert len(cloud.things) == 1
+
+
+def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(user: User, cloud: Cloud) -> None:
+    @dataclass(frozen=True)
+    class Doubled(Nameless):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            self.cloud.add(self.label, self.cloud.lineage, token, self.shape)
+            return super().create(aws, known, token)
+
+    user.create([Doubled("vpc")])
+    assert len(cloud.things) == 1
+
+
+def test_a_name_that_is_taken_by_something_unseen_ends_the_run(user: User, cloud: Cloud) -> None:
+    @dataclass(frozen=True)
+    class Taken(Toy):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            raise taken()
+
+    with pytest.raises(HyperpodError, match="that name is taken"):
+        user.create([Taken("role")])
+
+
+def test_a_delete_of_what_is_said_to_be_gone_and_is_not_ends(user: User, cloud: Cloud) -> None:
+    @dataclass(frozen=True)
+    class Undead(Toy):
+        def delete(self, aws: Any, live: Live) -> None:
+            raise says("NoSuchEntity", "DeleteToy")
+
+    user.create([Undead("role")])
+    with pytest.raises(HyperpodError, match="deleting toys/role: so it is"):
+        user.delete([Undead("role")])
+
+
+def test_what_goes_between_two_questions_of_a_look_is_looked_at_again(
+    user: User, cloud: Cloud
+) -> None:
+    asked: list[str] = []
+
+    @dataclass(frozen=True)
+    class Fleeting(Toy):
+        def find(self, look: Any) -> Sequence[Live]:
+            asked.append(self.label)
+            if len(asked) == 1:
+                raise says("ResourceNotFoundException", "ListTags")
+            return super().find(look)
+
+    user.create([Fleeting("cluster")])
+    assert len(asked) > 1
+
+
+def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: Cloud) -> None:
+    door = Toy("door")
+    cluster = Toy("cluster")
+
+    @dataclass(frozen=True)
+    class Behind(Toy):
+        @property
+        def within(self) -> Resource | None:
+            return cluster
+
+        def find(self, look: Any) -> Sequence[Live]:
+            if not self.cloud.seen(look.aws, "door"):
+                raise KubeNotReady("401")
+            return super().find(look)
+
+    wants = [cluster, door, Behind("release", after=(cluster, door))]
+    user.create([cluster])
+    assert set(user.create(wants)) == {want.key for want in wants}
+    cloud.things = [thing for thing in cloud.things if thing.name != "door"]
+    cloud.clock.time += DAY
+    began = cloud.clock.time
+    user.world = user._world()
+    _removed(user, wants)
+    assert [t.name for t in cloud.things] == ["release"]  # AWS takes it with its cluster
+    assert cloud.clock.time - began < 60
+
+
+def _removed(user: User, wants: list[Resource]) -> None:
+    from hyperpod_eks import engine
+
+    engine.delete(wants, user.world)
+
+
+def test_too_little_room_has_its_own_exit_code(user: User, cloud: Cloud) -> None:
+    @dataclass(frozen=True)
+    class Failing(Toy):
+        def find(self, look: Any) -> Sequence[Live]:
+            why = "Insufficient capacity for ml.p5.48xlarge"
+            return [replace(x, state=State.FAILED, why=why) for x in super().find(look)]
+
+    user.create([Toy("cluster")])
+    with pytest.raises(Capacity) as caught:
+        user.create([Failing("cluster")])
+    assert caught.value.exit == 10
+
+
+def test_a_twin_that_is_leaving_is_none() -> None:
+    gone, here = Live("id-1", owner="us", state=State.LEAVING), Live("id-2", owner="us")
+    sight = judge(Nameless("vpc"), [gone, here], Known({}), "us", unsigned_ours=False)
+    assert (sight.verdict, sight.live) == (Verdict.MATCHES, here)
+
+
+def test_only_an_answer_to_the_first_try_tells_that_nothing_was_made() -> None:
+    assert refused(says("Throttling", "CreateToy"))
+    assert not refused(says("Throttling", "CreateToy", retried=2))
+    assert not refused(says("InternalError", "CreateToy", status=500))
+    assert not refused(ResponseParserError("<html>"))
+    assert meaning(ResponseParserError("<html>")) is Class.UNKNOWN
+
+
+def test_an_unsigned_birth_whose_answer_was_lost_stays_ours(user: User, cloud: Cloud) -> None:
+    tries: list[str] = []
+
+    @dataclass(frozen=True)
+    class Unheard(Unsigned):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            tries.append(token)
+            if len(tries) == 1:
+                super().create(aws, known, token)
+                raise says("Throttling", "CreateToy", retried=3)
+            return super().create(aws, known, token)
+
+    user.create([Unheard("bucket")])
+    assert [(t.name, t.owner) for t in cloud.things] == [("bucket", cloud.lineage)]
+
+
+class Stop(BaseException):
+    """A signal."""
+
+
+def interrupting(user: User) -> type[Toy]:
+    @dataclass(frozen=True)
+    class Interrupting(Toy):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            live = super().create(aws, known, token)
+            user.world.stop(Stop())
+            return live
+
+    return Interrupting
+
+
+def test_an_interruption_records_what_was_under_way(user: User, cloud: Cloud) -> None:
+    with pytest.raises(Stop):
+        user.create([interrupting(user)("role"), Toy("bucket")])
+    records = json.loads(user.path.read_text())["resources"]
+    made = {t.name: t.id for t in cloud.things}
+    assert {key.removeprefix("toys/"): r["id"] for key, r in records.items() if r["id"]} == made
+
+
+@pytest.fixture
+def full_disk() -> Any:
+    """Let files grow no further than this process's limit says; lifted again afterwards."""
+    import signal
+
+    before = limits.getrlimit(limits.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(size: int) -> None:
+        limits.setrlimit(limits.RLIMIT_FSIZE, (size, before[1]))
+
+    yield fill
+    limits.setrlimit(limits.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
+    user: User, cloud: Cloud, full_disk: Callable[[int], None]
+) -> None:
+    @dataclass(frozen=True)
+    class Filling(Toy):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            live = super().create(aws, known, token)
+            full_disk(10)
+            return live
+
+    wants: list[Resource] = [Filling("role"), Toy("later", needs_=(Toy("bucket"),)), Toy("bucket")]
+    with pytest.raises(Unwritable, match="File too large") as caught:
+        user.create(wants)
+    made = {t.name: t.id for t in cloud.things}
+    told = "\n".join(caught.value.__notes__)
+    on_disk = {key for key, record in read(user.path, "toy").records.items()}
+    assert {f"toys/{name}" for name in made} <= on_disk  # the intents were there before
+    for name, id_ in made.items():
+        assert f"toys/{name} is {id_}" in told
+    assert "later" not in made
+    full_disk(limits.getrlimit(limits.RLIMIT_FSIZE)[1])
+    user.create([Toy("role"), Toy("bucket"), wants[1]])
+    assert sorted(t.name for t in cloud.things) == ["bucket", "later", "role"]

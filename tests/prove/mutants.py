@@ -1,0 +1,244 @@
+"""The proof of the proof: faults put in on purpose, each of which a quick part must notice.
+
+Every mutant is one change of the source, applied to a copy; ``by`` names the tests that must fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ENGINE = "tests/engine"
+JOURNAL = "tests/test_manifest.py"
+KILLS = "tests/prove/test_kills.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Replace ``old`` by ``new`` in a file of the package."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    by: str = ENGINE
+    only: str = ""
+    """Of the tests, those that match this."""
+
+
+MUTANTS = (
+    Mutant(
+        "no intent before a create",
+        "engine.py",
+        'token = "" if want.shared else self.manifest.intend(want, self.now)',
+        'token = ""',
+    ),
+    Mutant(
+        "no record after a create",
+        "engine.py",
+        'if verb == "create" and value is not None:\n            self._record(turn.want, value, "created")',
+        'if verb == "create" and value is not None:',
+    ),
+    Mutant(
+        "another token at every try",
+        "manifest.py",
+        "            self._put(want.key, replace(known, since=now))\n            return known.token\n",
+        "            pass\n",
+        JOURNAL,
+    ),
+    Mutant("no fsync of the file", "manifest.py", "os.fsync(out.fileno())", "pass", JOURNAL),
+    Mutant("no fsync of the folder", "manifest.py", "os.fsync(descriptor)", "pass", JOURNAL),
+    Mutant(
+        "written in place",
+        "manifest.py",
+        "draft = path.with_name(f\".{path.name}.tmp\")",
+        "draft = path",
+        JOURNAL,
+    ),
+    Mutant("no backups", "manifest.py", "self._back_up(self.serial - 1)", "pass", JOURNAL),
+    Mutant("the serial stands still", "manifest.py", "self.serial += 1", "pass", JOURNAL),
+    Mutant("readable by all", "manifest.py", "os.O_TRUNC, 0o600", "os.O_TRUNC, 0o644", JOURNAL),
+    Mutant(
+        "the lock is not taken",
+        "manifest.py",
+        "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        JOURNAL,
+    ),
+    Mutant(
+        "a newer version is read all the same",
+        "manifest.py",
+        'if document["schema"] != SCHEMA:',
+        "if False:",
+        JOURNAL,
+    ),
+    Mutant("no grace", "engine.py", "GRACE = 60.0", "GRACE = 0.0"),
+    Mutant(
+        "the grace counts from the first try",
+        "manifest.py",
+        "            self._put(want.key, replace(known, since=now))\n",
+        "",
+    ),
+    Mutant("twins are ignored", "resource.py", "if len(ours) > 1:", "if False:"),
+    Mutant(
+        "no look for a twin after a birth",
+        "engine.py",
+        "if turn.want.nameless:  # a lost",
+        "if False:  # a lost",
+    ),
+    Mutant(
+        "what is foreign is taken as ours",
+        "resource.py",
+        "ours = [x for x in lives if x.owner == lineage or",
+        "ours = [x for x in lives if x.owner or",
+    ),
+    Mutant(
+        "what is foreign does not stop the run",
+        "engine.py",
+        "        if strangers:\n            raise foreign(strangers)\n",
+        "",
+    ),
+    Mutant(
+        "delete takes foreign things too",
+        "engine.py",
+        "if sight.verdict is Verdict.FOREIGN:\n            return Fate",
+        "if False:\n            return Fate",
+    ),
+    Mutant(
+        "delete does not ask what is remembered",
+        "engine.py",
+        "every = {want.key: want for want in world.manifest.remembered().values()}\n"
+        "    every |= {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
+        "every = {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
+    ),
+    Mutant(
+        "delete believes absence at once",
+        "engine.py",
+        "if self.hidden(turn, doubts=True):",
+        "if False:",
+    ),
+    Mutant(
+        "delete does not wait for the users",
+        "engine.py",
+        "return not any(user in self.open for user in self.users[turn.want.key])",
+        "return True",
+    ),
+    Mutant(
+        "create does not wait for what is needed",
+        "engine.py",
+        "return all(need.key not in self.open for need in turn.want.needs())",
+        "return True",
+    ),
+    Mutant(
+        "an unsigned birth is forgotten",
+        "engine.py",
+        "return not want.signed and record is not None and record.state != \"deleted\"",
+        "return False",
+    ),
+    Mutant(
+        "an intent is struck out whatever the error",
+        "engine.py",
+        'if verb == "create" and turn.fresh and kind is not Class.EXISTS and refused(error):',
+        'if verb == "create":',
+    ),
+    Mutant(
+        "a lost answer counts as refused",
+        "aws.py",
+        'about.get("HTTPStatusCode", 500) < 500 and not about.get("RetryAttempts")',
+        "True",
+    ),
+    Mutant(
+        "nothing is recorded when it is interrupted",
+        "engine.py",
+        "        deadline = self.now + seconds\n        while",
+        "        deadline = self.now + seconds\n        while False and",
+    ),
+    Mutant(
+        "refusals are never forgiven",
+        "engine.py",
+        "            turn.accepted(verb)\n            turn.sight, turn.seen",
+        "            turn.sight, turn.seen",
+    ),
+    Mutant(
+        "what cannot be seen yet stops the first look",
+        "engine.py",
+        "elif meaning(result.error) is Class.PROPAGATION:",
+        "elif False:",
+        KILLS,
+        "CreateAccessEntry",
+    ),
+    Mutant(
+        "no tag on the VPC",
+        "steps/network.py",
+        'CidrBlock=self.cidr, TagSpecifications=aws.born_with(self.label, "vpc")',
+        "CidrBlock=self.cidr",
+        KILLS,
+        "CreateVpc",
+    ),
+    Mutant(
+        "no tag on the role",
+        "steps/iam.py",
+        '            Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",\n'
+        "            Tags=aws.pairs(self.label),\n",
+        '            Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",\n',
+        KILLS,
+        "CreateRole",
+    ),
+    Mutant(
+        "the VPC is asked for again by botocore",
+        "steps/network.py",
+        "aws.ec2_once.create_vpc",
+        "aws.ec2.create_vpc",
+        "tests/prove/test_faults.py",
+    ),
+    Mutant(
+        "leftovers are ignored",
+        "steps/leftovers.py",
+        'return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)',
+        "return ()",
+        KILLS,
+        "delete",
+    ),
+)
+
+
+def caught(mutant: Mutant) -> str:
+    """Run the tests against the mutant; return nothing if they fail, else what is wrong."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = Path(folder)
+        for name in ("hyperpod_eks", "tests", "lifecycle"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", ".cache"):
+            if (ROOT / name).exists():
+                (copy / name).symlink_to(ROOT / name)
+        source = copy / "hyperpod_eks" / mutant.file
+        text = source.read_text()
+        if mutant.old not in text:
+            return "the source has changed: the fault cannot be put in"
+        source.write_text(text.replace(mutant.old, mutant.new))
+        words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.by]
+        words += ["-k", mutant.only] if mutant.only else []
+        run = subprocess.run(
+            words,
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if run.returncode == 1:
+            return ""
+        return f"pytest ended with {run.returncode}: {run.stdout[-300:]}"
+
+
+if __name__ == "__main__":
+    for each in MUTANTS:
+        if not sys.argv[1:] or any(word in each.name for word in sys.argv[1:]):
+            print(f"{each.name}: {caught(each) or 'caught'}", flush=True)

@@ -1,0 +1,51 @@
+"""The journal is lost, cut short, or stands where nobody can write: nothing is doubled or lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.manifest import read
+
+from . import oracles
+from .host import NAME
+from .matrix import TWO_NODES, Prover
+
+
+def test_a_lost_journal_is_written_anew_by_the_next_create(prover: Prover) -> None:
+    prover.begin()
+    prover.finish("create", TWO_NODES)
+    prover.host.path.unlink()
+    prover.host.serial = 0
+    prover.quiet(TWO_NODES)
+    oracles.journal_knows(prover.host)
+    prover.finish("delete", TWO_NODES)
+    oracles.nothing_left(prover.host, prover.before)
+
+
+def test_a_lost_journal_is_no_obstacle_to_delete(prover: Prover) -> None:
+    prover.begin()
+    prover.finish("create", TWO_NODES)
+    prover.host.path.unlink()
+    prover.host.serial = 0
+    prover.finish("delete", TWO_NODES)
+    oracles.nothing_left(prover.host, prover.before)
+
+
+def test_a_journal_cut_short_stops_us_and_is_rebuilt_from_names_and_tags(prover: Prover) -> None:
+    prover.begin()
+    host = prover.host
+    prover.finish("create", TWO_NODES)
+    host.path.write_text(host.path.read_text()[:500])
+    with pytest.raises(Usage, match="is broken") as caught:
+        prover.finish("create", TWO_NODES)
+    assert "adopt" in caught.value.hint
+    assert "--rebuild" in caught.value.hint
+    read(host.path, NAME, broken=True)
+    host.serial = 0
+    prover.finish("rebuild", TWO_NODES)
+    oracles.journal_knows(host)
+    prover.quiet(TWO_NODES)
+    prover.finish("delete", TWO_NODES)
+    assert host.path.with_suffix(".broken").exists()
+    oracles.nothing_left(host, prover.before)
