@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.model import loader
+from hyperpod_eks.pace import Pace
 from hyperpod_eks.retry import Class, classify
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Aws:
         self.adopted: Mapping[str, str] = {}
         """Ids of existing resources that take the place of ours, by key."""
         self._lock = threading.RLock()
+        self._paces: dict[str, Pace] = {}
 
     def warm(self) -> None:
         """Make the clients that every command needs, before their first calls.
@@ -80,6 +82,8 @@ class Aws:
                 ),
             )
         client.meta.events.register("after-call", _name_service)
+        if "total_max_attempts" not in config["retries"]:  # those are repeated by the engine alone
+            self._paces.setdefault(service, Pace(service)).attach(client)
         return client
 
     @cached_property
@@ -332,7 +336,9 @@ def refused(error: Exception) -> bool:
 
     if isinstance(error, e.ClientError):
         about = error.response["ResponseMetadata"]
-        return about.get("HTTPStatusCode", 500) < 500 and not about.get("RetryAttempts")
+        # EC2 answers 503 when it throttles, and has done nothing
+        declined = about.get("HTTPStatusCode", 500) < 500 or meaning(error) is Class.THROTTLE
+        return declined and not about.get("RetryAttempts")
     return not isinstance(error, e.HTTPClientError | _garbled()) or isinstance(
         error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
     )

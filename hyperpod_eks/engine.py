@@ -32,8 +32,9 @@ from hyperpod_eks.resource import Immovable, Known, Live, Resource, Sight, State
 from hyperpod_eks.retry import PATIENCE, Class, lacks_room
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 25
-"""A pause between two looks at the same thing is a share of the time that we have waited for it:
-what takes a second is seen soon, what takes an hour is not asked for a thousand times."""
+"""A pause between two looks at the same thing is a share of the time that we have waited for it,
+in seconds: what takes a moment is seen soon, what takes an hour is not asked for a thousand times.
+Nothing that may take an hour, as its patience says, is asked for at once again."""
 GRACE = 60.0
 """Seconds that AWS may take to show what was made; absence is believed only after them."""
 FRESH = 2.0
@@ -103,7 +104,8 @@ class Turn:
         if not self.looks:
             self.waits, pause = now, 0.0
         else:
-            pause = min(max((now - self.waits) * SHARE, SHORTEST), LONGEST)
+            least = max(SHORTEST, self.want.patience / 2000)
+            pause = min(max((now - self.waits) * SHARE, least), LONGEST)
         self.looks += 1
         self.seen = -math.inf
         self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
@@ -537,7 +539,10 @@ class Remove(Run):
         else:
             target = sight.twins[0] if sight.twins else live
             turn.acted, turn.changed = self.now, True
-            self.manifest.mark(want.key, "deleting")
+            if want.key in self.manifest.records:
+                self.manifest.mark(want.key, "deleting")
+            else:  # found by name or tag: what it leaves behind is ours as well
+                self._record(want, live, "deleting")
             self.say(turn, What.DELETING)
             self.submit(turn, "delete", partial(want.delete, self.aws, target))
 
@@ -697,7 +702,9 @@ def impossible(drifted: Sequence[Sight], gone: Sequence[Resource]) -> list[str]:
         for name, (is_, declared) in s.differs.items()
         if (reason := s.want.bars(name, s.differs))
     ]
-    return reasons + [f"{want.key} is no longer declared: {want.lasts}" for want in gone if want.lasts]
+    return reasons + [
+        f"{want.key} is no longer declared: {want.lasts}" for want in gone if want.lasts
+    ]
 
 
 def rebuild(wants: Sequence[Resource], world: World) -> list[Sight]:

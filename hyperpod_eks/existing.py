@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyperpod_eks.aws import Aws, Look, absent
-from hyperpod_eks.config import Config
+from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.config import Config, Existing
 from hyperpod_eks.errors import Foreign, NotFound, Usage
-from hyperpod_eks.manifest import Manifest
+from hyperpod_eks.manifest import Manifest, Record
 from hyperpod_eks.site import PRIVATE_SUBNET
 from hyperpod_eks.steps.eks import access_label, caller
 
 
-def adopt(aws: Aws, config: Config, manifest: Manifest, now: float) -> dict[str, str]:
+def adopt(
+    aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True
+) -> dict[str, str]:
     """Adopt what ``existing`` names; return everything adopted, ids by key.
+
+    Without ``write`` the manifest on disk stays as it is.
 
     Nothing is changed in AWS.  Raises NotFound for what is not there, Usage for what HyperPod
     cannot use, Foreign where create has made a resource of its own in that place.
     """
+    if config.existing == Existing():
+        return manifest.adopted
     wanted = resolve(aws, config)
     for key, id_ in wanted.items():
         known = manifest.records.get(key)
@@ -27,8 +33,12 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float) -> dict[str,
                 f"existing: {key} is {known.id}, which create made; {id_} cannot take its place",
                 "Delete the cluster first, or leave the setting out.",
             )
-        if manifest.adopted.get(key) != id_:
+        if manifest.adopted.get(key) == id_:
+            continue
+        if write:
             manifest.adopt(key, id_, now)
+        else:
+            manifest.records[key] = Record("", {}, "ready", now, "", id_, origin="adopted")
     return manifest.adopted
 
 
@@ -86,15 +96,17 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
     if not config.existing.cluster_role:
         found["iam/cluster-role"] = cluster["roleArn"].rpartition("/")[2]
     for page in aws.eks.get_paginator("list_addons").paginate(clusterName=name):
-        known = {addon for addon, _ in config.addons.items()}
-        found |= {f"addons/{each}": each for each in page["addons"] if each in known}
+        for each in {addon for addon, _ in config.addons.items()}.intersection(page["addons"]):
+            addon = aws.eks.describe_addon(clusterName=name, addonName=each)["addon"]
+            if owner(addon.get("tags", {})) is None:
+                found[f"addons/{each}"] = each
     principals = {"access-caller": caller(Look(aws))}
     everybody = [entry.principal_arn for entry in config.eks.access]
     principals |= {access_label(arn, everybody): arn for arn in everybody}
     for label, arn in principals.items():
         with absent("ResourceNotFoundException"):
             entry = aws.eks.describe_access_entry(clusterName=name, principalArn=arn)
-            if aws.lineage not in entry["accessEntry"].get("tags", {}).values():
+            if owner(entry["accessEntry"].get("tags", {})) is None:
                 found[f"eks/{label}"] = arn
     return found
 

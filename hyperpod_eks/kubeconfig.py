@@ -99,7 +99,8 @@ def without(there: Mapping[str, Any], name: str) -> dict[str, Any]:
 def read(path: Path) -> dict[str, Any]:
     """Read a kubeconfig; an absent one is empty.  Raises Usage when it is none."""
     try:
-        found = yaml.safe_load(path.read_text()) or {}
+        found = yaml.safe_load(path.read_text())
+        found = {} if found is None else found
         for key in LISTS:
             for each in found.get(key) or ():
                 each["name"]

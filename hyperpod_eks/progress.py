@@ -27,7 +27,7 @@ from hyperpod_eks.progress_text import (
     speaks_utf8,
     wants_colour,
 )
-from hyperpod_eks.report import Event, Report, What
+from hyperpod_eks.report import STEPS, Event, Report, What
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -71,8 +71,8 @@ class Item:
 
     def take(self, event: Event, now: float) -> None:
         """Learn from an event."""
-        if event.what in _PAST:
-            self.verb = event.what
+        if event.what in _PAST and (self.verb, event.what) != (What.CREATING, What.UPDATING):
+            self.verb = event.what  # what is made is often completed at once: it was created
         if event.what is not What.PENDING and self.began is None:
             self.began = now
         ended = event.what in _DONE or event.what is What.FAILED
@@ -117,7 +117,8 @@ class Board:
         frames = _FRAMES if utf8 else _ASCII_FRAMES
         spin = (frames[int(now * 4) % len(frames)], "busy")
         rows = max(height - 1, 1)
-        steps = {name: list(items.values()) for name, items in self.steps.items()}
+        order = sorted(self.steps, key=lambda name: STEPS.index(name) if name in STEPS else 99)
+        steps = {name: list(self.steps[name].values()) for name in order}
         shown = {name: items for name, items in steps.items() if items}
         for may_close in (_finished, _untouched):
             for name in [name for name, items in shown.items() if may_close(items)]:

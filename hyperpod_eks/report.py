@@ -37,4 +37,7 @@ class Event:
     changed: bool = False
 
 
+STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
+"""The steps, in the order in which they are shown."""
+
 Report = Callable[[Event], None]

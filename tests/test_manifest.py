@@ -239,7 +239,7 @@ def test_what_a_kill_leaves_beside_it_is_used_up_by_the_next_write(tmp_path: Pat
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done() -> None:
     if not Path("/proc/self").exists():
         pytest.skip("this system has no /proc")
-    with pytest.raises(Usage, match="cannot write in the manifest's folder /proc") as caught:
-        with locked(Path("/proc/demo.json")):
-            pass
+    says = "cannot write in the manifest's folder /proc"
+    with pytest.raises(Usage, match=says) as caught, locked(Path("/proc/demo.json")):
+        pass
     assert "--manifest" in caught.value.hint

@@ -60,9 +60,10 @@ def main() -> None:
 @click.option(
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes or data go.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done, as `plan` does.")
 @detailed
-def create(dry_run: bool, detailed_exitcode: bool, **options: Any) -> int:
+def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) -> int:
     """Make the cluster NAME, or what is missing of it; run again, it continues.
 
     With no config file it is the minimal cluster: two ml.m5.2xlarge with 500 GB each.  Without
@@ -72,7 +73,37 @@ def create(dry_run: bool, detailed_exitcode: bool, **options: Any) -> int:
         return _tell("plan", options | {"detailed_exitcode": detailed_exitcode}, "plan")
     if detailed_exitcode:
         raise click.UsageError("--detailed-exitcode goes with --dry-run")
-    return _tell("create", options)
+    return _tell("create", options | {"yes": yes})
+
+
+@main.command()
+@shared
+@progress
+@lock_timeout
+@timeout
+@skip
+@click.argument("counts", nargs=-1, metavar="GROUP=COUNT...")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes go.")
+def scale(**options: Any) -> int:
+    """Give instance groups of the cluster NAME another number of nodes: GROUP=COUNT.
+
+    With -f, the count is written back into the file, which stays as it is otherwise, comments and
+    all; without, into the config that the manifest keeps.
+    """
+    return _tell("scale", options, "scale")
+
+
+@main.command("update-software")
+@shared
+@progress
+@lock_timeout
+@timeout
+@click.option("--group", "groups", multiple=True, metavar="GROUP", help="Only this group.")
+@click.option("--release", metavar="X.Y.Z", help="Release of HyperPod's AMI.  [default: newest]")
+@click.option("--batch", type=click.IntRange(min=1), help="How many nodes of a group at a time.")
+def update_software(**options: Any) -> int:
+    """Give the nodes of the cluster NAME the newest software; each is drained and made anew."""
+    return _tell("update_software", options, "scale")
 
 
 @main.command()

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +18,7 @@ import click
 
 from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
-from hyperpod_eks import engine, progress
+from hyperpod_eks import engine, existing, progress
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import Aws, Look, read_only, session
 from hyperpod_eks.cli.explain import explaining
@@ -36,7 +36,7 @@ from hyperpod_eks.orphans import signed
 from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Event, Report
 from hyperpod_eks.resource import Resource, Sight, Verdict
-from hyperpod_eks.site import Site, lineage, survey
+from hyperpod_eks.site import Site, check_plans, lineage, survey
 from hyperpod_eks.stack import STEPS, ahead, stack
 from hyperpod_eks.steps import hyperpod
 
@@ -44,7 +44,12 @@ Document = dict[str, Any]
 
 
 def create(
-    tell: Report, helm: str | None, replace_failed: bool, skip: tuple[str, ...], **given: Any
+    tell: Report,
+    helm: str | None,
+    replace_failed: bool,
+    skip: tuple[str, ...],
+    yes: bool = False,
+    **given: Any,
 ) -> Document:
     """Make the cluster; the document has its outputs."""
     from hyperpod_eks.cli.preflight import before_create  # noqa: PLC0415  it imports this module
@@ -52,6 +57,8 @@ def create(
     story = Story(tell)
     with opened("create", given, story, files=True, helm=helm) as at:
         at.world.replace_failed = replace_failed
+        at.world.consent = consenting(at.site.name, yes=yes)
+        check_plans(at.site, at.world.aws)
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         warnings = at.warn()
         at.world.preflight = before_create(at.world.aws, at.config, at.site, skip, speech().warn)
@@ -260,10 +267,11 @@ def opened(
     """Read config and manifest, ask AWS who and where we are, and declare the stack."""
     with settings(given, write=write, files=files, broken=broken) as (config, manifest):
         aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
-        aws.adopted = manifest.adopted
         if not write:
             read_only(aws.session)
         world = World(aws, manifest, report, parallelism=given.get("parallelism", 8))
+        now = world.clock.now()
+        aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
         if given.get("timeout"):
             world.deadline = world.clock.now() + given["timeout"]
         ours = verb in ("create", "delete")
@@ -363,6 +371,22 @@ def _same_place(manifest: Manifest, site: Site) -> None:
         )
     manifest.account, manifest.region = here
     manifest.lineage = lineage(site.identity, site.name)
+
+
+def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
+    """Ask before nodes or data go; elsewhere than on a terminal --yes must be given."""
+
+    def consent(lost: list[str]) -> None:
+        lines = "\n".join(f"  {line}" for line in lost)
+        if yes:
+            return
+        if not sys.stdin.isatty() or os.environ.get("CI"):
+            raise Usage(f"this change of {name} takes something away:\n{lines}", "Give --yes.")
+        click.echo(f"This change of {name} takes something away:\n{lines}", err=True)
+        if not click.confirm("Go on?", err=True):
+            raise Usage("nothing was changed")
+
+    return consent
 
 
 def _confirm(site: Site, yes: bool) -> None:

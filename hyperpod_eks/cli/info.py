@@ -51,9 +51,11 @@ def validate(tell: Report, file: str, **overrides: Any) -> Document:
 def schemas() -> dict[str, Path]:
     """Return the files of the published schemas, by the name of the document."""
     here = Path(__file__).parents[1]
+    docs = here.parent / "docs"
     packaged = here / "_schemas"
-    folder = packaged if packaged.is_dir() else here.parent / "docs" / "schemas"
-    return {path.stem: path for path in sorted(folder.glob("*.json"))}
+    folder = packaged if packaged.is_dir() else docs / "schemas"
+    own = {} if packaged.is_dir() else {"config": docs / "config.schema.json"}
+    return own | {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
 def schema(tell: Report, kind: str) -> Document:

@@ -72,12 +72,20 @@ shared = options(
         help="Calls to AWS at the same time.",
     ),
 )
-progress = click.option(
-    "--progress",
-    type=click.Choice(["auto", "live", "plain", "none"]),
-    default="auto",
-    show_default=True,
-    help="How to tell what happens, on stderr.",
+progress = options(
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "live", "plain", "none"]),
+        default="auto",
+        show_default=True,
+        help="How to tell what happens, on stderr.",
+    ),
+    click.option(
+        "--timeline",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE.svg",
+        help="Draw what ran when, once it is over.",
+    ),
 )
 lock_timeout = click.option(
     "--lock-timeout",

@@ -115,6 +115,8 @@ _STATES = {
 
 def offline(tell: Report, **given: Any) -> Document:
     """Return ``hyperpod-eks/status/v1`` from the manifest: what was so when it was written."""
+    from hyperpod_eks.stack import STEPS  # noqa: PLC0415  the steps are not needed for values
+
     manifest = remembered(**given)
     steps: dict[str, list[Mapping[str, Any]]] = {}
     for key, record in manifest.records.items():
@@ -141,7 +143,7 @@ def offline(tell: Report, **given: Any) -> Document:
         "helm": {},
         "instance_groups": [],
         "nodes": [],
-        "steps": [{"name": name, "resources": rows} for name, rows in steps.items()],
+        "steps": [{"name": name, "resources": steps[name]} for name in STEPS if name in steps],
         "differences": [],
     }
 

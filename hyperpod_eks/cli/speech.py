@@ -61,6 +61,7 @@ class Speech:
         ``--events`` that cannot be, before anything else is done.
         """
         from hyperpod_eks import progress, runlog  # noqa: PLC0415
+        from hyperpod_eks.timeline import drawing  # noqa: PLC0415
 
         self.form, self.quiet = options.pop("output"), options.pop("quiet")
         expression, events = options.pop("query"), options.pop("events")
@@ -74,15 +75,20 @@ class Speech:
             self.query = ask(expression)
         if events:
             self.events = Lines(events)
-        self.log = runlog.start(verb, everything=self.debug, aloud=verbose)
+        if self.debug or ("profile" in options and verb != "offline"):  # it asks AWS
+            self.log = runlog.start(verb, everything=self.debug, aloud=verbose)
         logging.getLogger(TOOL).info("hyperpod-eks %s", shlex.join(self.words))
         if verbose and kind in ("auto", "live"):
             kind = "plain"  # other lines would break the picture
         title = f"hyperpod-eks {verb} {options.get('name') or options.get('file') or ''}".rstrip()
-        with progress.choose(
-            sys.stderr, os.environ, "none" if self.quiet else kind, title
-        ) as report:
-            yield self._also(report)
+        picture = options.pop("timeline", None)
+        with (
+            progress.choose(
+                sys.stderr, os.environ, "none" if self.quiet else kind, title
+            ) as report,
+            drawing(picture, title, self._also(report)) as told,
+        ):
+            yield told
 
     def _also(self, report: Report) -> Report:
         """Pass on to whoever listens, and to the events and the log."""

@@ -13,6 +13,8 @@ from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.eks import Cluster, describe
 
+KUBERNETES = "hyperpod-eks:kubernetes"
+"""Tag with the Kubernetes version that the add-on's default version was chosen for."""
 STATES = {
     "ACTIVE": State.READY,
     "CREATE_FAILED": State.FAILED,
@@ -82,6 +84,8 @@ class Addon(Resource):
         facts: dict[str, Any] = {}
         if self.version:
             facts["version"] = found.get("addonVersion")
+        elif KUBERNETES in found.get("tags", {}):
+            facts["kubernetes"] = found["tags"][KUBERNETES]
         if self.configuration:
             facts["configuration"] = json.dumps(
                 json.loads(found.get("configurationValues") or "{}"), sort_keys=True
@@ -102,6 +106,12 @@ class Addon(Resource):
             },
         )
 
+    def expected(self, name: str, known: Known) -> Any:
+        """A default version is that of the control plane's Kubernetes version."""
+        if name == "kubernetes":
+            return known(self.cluster).attributes["version"]
+        return super().expected(name, known)
+
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token."""
         request: dict[str, Any] = {
@@ -111,7 +121,10 @@ class Addon(Resource):
             or default_version(aws, self.label, known(self.cluster).attributes["version"]),
             "resolveConflicts": "OVERWRITE",
             "clientRequestToken": token,
-            "tags": aws.tags(self.label),
+            "tags": {
+                **aws.tags(self.label),
+                KUBERNETES: known(self.cluster).attributes["version"],
+            },
         }
         if self.configuration:
             request["configurationValues"] = self.configuration
@@ -120,8 +133,12 @@ class Addon(Resource):
     def settle(self, aws: Aws, known: Known, live: Live) -> None:
         """Change version and configuration; what somebody changed in Kubernetes is preserved."""
         request: dict[str, Any] = {"resolveConflicts": "PRESERVE"}
+        kubernetes = known(self.cluster).attributes["version"]
         if self.version:
             request["addonVersion"] = self.version
+        elif live.facts.get("kubernetes", kubernetes) != kubernetes:
+            request["addonVersion"] = default_version(aws, self.label, kubernetes)
+            aws.eks.tag_resource(resourceArn=live.arn, tags={KUBERNETES: kubernetes})
         if self.configuration:
             request["configurationValues"] = self.configuration
         if live.owner is None:

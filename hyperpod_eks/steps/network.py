@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import Aws, Look, owner, tag
@@ -233,12 +235,11 @@ class Vpc(Resource):
         """By our tags; the DNS settings take a call each."""
         lives = []
         for vpc in look.ec2("describe_vpcs", "Vpcs", self.label):
-            support = look.aws.ec2.describe_vpc_attribute(
-                VpcId=vpc["VpcId"], Attribute="enableDnsSupport"
-            )["EnableDnsSupport"]
-            hostnames = look.aws.ec2.describe_vpc_attribute(
-                VpcId=vpc["VpcId"], Attribute="enableDnsHostnames"
-            )["EnableDnsHostnames"]
+            ask = partial(look.aws.ec2.describe_vpc_attribute, VpcId=vpc["VpcId"])
+            with ThreadPoolExecutor(1) as pool:
+                beside = pool.submit(ask, Attribute="enableDnsSupport")
+                hostnames = ask(Attribute="enableDnsHostnames")["EnableDnsHostnames"]
+                support = beside.result()["EnableDnsSupport"]
             dns = (support.get("Value", False), hostnames.get("Value", False))
             lives.append(self._live(vpc, dns))
         return lives
@@ -753,6 +754,13 @@ class SecurityGroup(Resource):
     step = "network"
     named = False
     fixed = {"vpc": "a security group keeps its VPC"}
+
+    @property
+    def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
+        """The control plane's interfaces wear it as long as they stand."""
+        if self.label == "control-plane-security-group":
+            return "the control plane's interfaces wear it; keep network.security_groups: strict"
+        return ""
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from hyperpod_eks.errors import Usage
 from hyperpod_eks.steps.network import CLOSED
 
 from .conftest import Owner
@@ -77,15 +80,15 @@ def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> Non
     subnet = ours(owner, "describe_subnets", "Subnets")[0]
     assert {"Key": "kubernetes.io/role/internal-elb", "Value": "1"} in subnet["Tags"]
 
-    # the office moves, the policy goes, and the groups become one
-    changed = text.replace("203.0.113.0/24", "198.51.100.0/24").replace("security_groups: strict", "")
+    # the office moves and the policy goes; one group for both there is no way back to
+    with pytest.raises(Usage, match="control-plane-security-group is no longer declared"):
+        owner.declares(text.replace("security_groups: strict", ""))
+    assert owner.mutations() == []
+    changed = text.replace("203.0.113.0/24", "198.51.100.0/24")
     a, b = changed.index("  endpoint_policy:"), changed.index("  subnet_tags:")
     owner.declares(changed[:a] + changed[b:])
     assert owner.declares(changed[:a] + changed[b:]) == []
     assert owner.eks()["resourcesVpcConfig"]["publicAccessCidrs"] == ["198.51.100.0/24"]
-    assert owner.eks()["resourcesVpcConfig"]["securityGroupIds"] == [nodes["GroupId"]]
-    left = {g["GroupName"] for g in ours(owner, "describe_security_groups", "SecurityGroups")}
-    assert "demo-control-plane-hyperpod-eks" not in left
     for each in ours(owner, "describe_vpc_endpoints", "VpcEndpoints"):
         assert "Condition" not in json.loads(each["PolicyDocument"])["Statement"][0]
     assert owner.deletes(text) == []

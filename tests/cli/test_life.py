@@ -35,6 +35,8 @@ class Made:
     empty: dict[str, Any]
     calls: list[str]
     """What changed the account, in order."""
+    told: str
+    """What stood on stderr meanwhile."""
 
     @property
     def vpc(self) -> str:
@@ -69,8 +71,10 @@ def made(
 ) -> Iterator[Made]:
     with at_work(one_stack, tmp_path_factory.mktemp("life")) as user:
         empty = one_stack.inventory()
-        user.makes("demo")
-        yield Made(user, Clients(session, one_stack.endpoint), empty, user.mutations())
+        said = user.types("create", "demo", "--chart", str(CHART))
+        assert said.code == 0, said.err
+        aws = Clients(session, one_stack.endpoint)
+        yield Made(user, aws, empty, user.mutations(), said.err)
 
 
 class TestNetwork:
@@ -317,6 +321,12 @@ class TestHyperpod:
         assert ready == ["True", "True"]
         agent = objects["daemonsets.apps/aws-hyperpod/health-monitoring-agent"]
         assert agent["status"]["numberReady"] == 2
+
+
+def test_what_was_made_is_told_as_created(made: Made) -> None:
+    for key in ("network/vpc", "iam/cluster-role", "s3/bucket", "eks/cluster", "helm/release"):
+        assert f" {key} created " in made.told
+    assert " updated " not in made.told  # though the API takes several calls for many of them
 
 
 class TestAgain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource as limits
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
+from hyperpod_eks import engine
 from hyperpod_eks.aws import meaning, refused
 from hyperpod_eks.errors import Capacity, Denied, HyperpodError
 from hyperpod_eks.kube import KubeNotReady
@@ -149,7 +151,7 @@ def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: C
                 raise KubeNotReady("401")
             return super().find(look)
 
-    wants = [cluster, door, Behind("release", after=(cluster, door))]
+    wants: list[Resource] = [cluster, door, Behind("release", after=(cluster, door))]
     user.create([cluster])
     assert set(user.create(wants)) == {want.key for want in wants}
     cloud.things = [thing for thing in cloud.things if thing.name != "door"]
@@ -162,8 +164,6 @@ def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: C
 
 
 def _removed(user: User, wants: list[Resource]) -> None:
-    from hyperpod_eks import engine
-
     engine.delete(wants, user.world)
 
 
@@ -236,8 +236,6 @@ def test_an_interruption_records_what_was_under_way(user: User, cloud: Cloud) ->
 @pytest.fixture
 def full_disk() -> Any:
     """Let files grow no further than this process's limit says; lifted again afterwards."""
-    import signal
-
     before = limits.getrlimit(limits.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 

@@ -43,5 +43,3 @@ def prover(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prov
         del os.environ["HYPERPOD_EKS_HELM"]
     else:
         os.environ["HYPERPOD_EKS_HELM"] = before
-
-

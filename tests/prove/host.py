@@ -14,10 +14,8 @@ import itertools
 import json
 import os
 import random
-import re
 import sys
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import boto3
 import botocore.endpoint
@@ -40,11 +38,12 @@ from hyperpod_eks import engine
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
-from hyperpod_eks.errors import HyperpodError, Remains
+from hyperpod_eks.errors import Remains
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import Manifest, locked, read
+from hyperpod_eks.pace import Pace
 from hyperpod_eks.report import Event
 from hyperpod_eks.site import Site, lineage, survey
 from hyperpod_eks.stack import stack as declare
@@ -59,6 +58,9 @@ DELAYS = Delays(
     node_ready=1,
 )  # fmt: skip
 """Long enough that everything is seen on its way at least once."""
+
+
+_botocore: Any = botocore.endpoint
 
 
 class Killed(BaseException):
@@ -115,7 +117,7 @@ class Process:
 
 
 class OneHand(Crew):
-    """A crew without threads: a job runs when the engine waits, in an order that a seed shuffles."""
+    """A crew without threads: a job runs when the engine waits; a seed shuffles the order."""
 
     def __init__(self, host: Host, seed: int) -> None:
         super().__init__(0, host.clock)
@@ -141,7 +143,7 @@ class OneHand(Crew):
             return Result(job, call(), None)
         except Killed:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  as the real crew does
             return Result(job, None, error)
 
     def flood(self) -> None:
@@ -168,13 +170,14 @@ class SharedSession(boto3.Session):
         self.host = host
         self.made: dict[str, Any] = {}
 
-    def client(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+    def client(self, *arguments: Any, **options: Any) -> Any:
         config = options.get("config")
         if config is None:  # kube.token puts handlers of its own on this one
             return super().client(*arguments, **options)
         key = f"{arguments}{config.retries}"
         if key not in self.made:
-            client = super().client(*arguments, endpoint_url=self.host.stack.endpoint, **options)
+            make: Any = super().client
+            client = make(*arguments, endpoint_url=self.host.stack.endpoint, **options)
             client.meta.events.register("before-send", self.host.send)
             client.meta.events.register("after-call", self.host.answered)
             client.meta.events.register("after-call-error", self.host.answered)
@@ -182,6 +185,30 @@ class SharedSession(boto3.Session):
         client = self.made[key]
         client.meta.events.unregister("after-call", doors._name_service)
         return client
+
+    def somebody(self, service: str) -> Any:
+        """Make a client for whoever is not the tool."""
+        make: Any = super().client
+        return make(service, endpoint_url=self.host.stack.endpoint)
+
+
+class Still(Pace):
+    """A pace that is attached once, for clients that outlive the processes."""
+
+    attached = False
+
+    def attach(self, client: Any) -> None:
+        if not self.attached:
+            # the pause before another attempt passes in the account's time
+            client.meta.events.register_first("needs-retry", self.judge)
+        self.attached = True
+
+
+class Paces(dict[str, Pace]):
+    """One still pace for each service."""
+
+    def setdefault(self, service: str, pace: Pace) -> Pace:
+        return super().setdefault(service, Still(service))
 
 
 class Wire:
@@ -202,7 +229,7 @@ class Host:
     """The machine: the account, the disk, and the process that runs now."""
 
     def __init__(self, folder: Path) -> None:
-        from hyperpod_eks.local.aws.server import Aws as Application
+        from hyperpod_eks.local.aws.server import Aws as Application  # noqa: PLC0415  loads moto
 
         self.folder = folder
         self.stack = Stack(region=REGION)
@@ -210,6 +237,7 @@ class Host:
         self.clock = HostClock(self)
         self.process = Process()
         self.session = SharedSession(self)
+        self.paces = Paces()
         self.running = False
         self.seed = 0
         self.lifecycle = folder / "lifecycle"
@@ -223,11 +251,11 @@ class Host:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        self._time = botocore.endpoint.time
+        self._time = _botocore.time
         # botocore's pauses between attempts pass in the account's time, not in ours
-        botocore.endpoint.time = SimpleNamespace(sleep=self.pass_time)  # type: ignore[assignment]
+        _botocore.time = SimpleNamespace(sleep=self.pass_time)
         self._fsync = os.fsync
-        os.fsync = self.fsync
+        os.fsync = self.fsync  # type: ignore[assignment]  # its parameter has another name
         _hosts.append(self)
         self.begin()
 
@@ -235,7 +263,7 @@ class Host:
         """Give everything back."""
         _hosts.remove(self)
         os.fsync = self._fsync
-        botocore.endpoint.time = self._time
+        _botocore.time = self._time
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -311,7 +339,8 @@ class Host:
             "wsgi.run_once": False,
             "werkzeug.socket": Wire(),
         }
-        for name, value in request.headers.items():
+        given: Any = request.headers  # botocore leaves some values as bytes
+        for name, value in given.items():
             text = value.decode() if isinstance(value, bytes) else str(value)
             key = name.upper().replace("-", "_")
             environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = text
@@ -330,7 +359,7 @@ class Host:
             headers[name] = value
         return AWSResponse(request.url, int(begun[0][:3]), headers, Raw(content))
 
-    def fsync(self, descriptor: int) -> None:
+    def fsync(self, descriptor: Any) -> None:
         """Come to the boundary before an fsync."""
         if self.running and threading.current_thread() is threading.main_thread():
             self.process.at("file", "fsync")
@@ -348,7 +377,9 @@ class Host:
                 self.process.changed()
             elif self.process.dead:
                 raise Killed
-        elif event == "shutil.rmtree" or (event == "os.rmdir" and "hyperpod-eks-" in str(arguments)):
+        elif event == "shutil.rmtree" or (
+            event == "os.rmdir" and "hyperpod-eks-" in str(arguments)
+        ):
             if "hyperpod-eks-" in str(arguments[0]) and not self.process.dead:
                 self.process.at("helm", "end")
         elif str(arguments[0]).startswith(str(self.folder_now)):
@@ -428,16 +459,18 @@ class Host:
 
     def site(self, config: Mapping[str, Any]) -> tuple[Site, Manifest, Aws]:
         """Do what the command line does before it begins."""
-        data = {
+        data: dict[str, Any] = {
             "name": NAME,
             "region": REGION,
             "chart": {"path": str(CHART)},
             "lifecycle": {"path": str(self.lifecycle), "on_create": "on_create.sh"},
-        } | config
+            **config,
+        }
         declared = configs.load(data, {}, {})
         manifest = read(self.path, NAME)
         aws = Aws(self.session, NAME, {})
         aws.adopted = manifest.adopted
+        aws._paces = self.paces
         site = survey(aws, declared)
         manifest.account, manifest.region = site.identity.account, site.region
         manifest.lineage = lineage(site.identity, NAME)
@@ -455,8 +488,6 @@ class HostClock(Clock):
 
 
 def _decoded(path: str) -> str:
-    from urllib.parse import unquote
-
     return unquote(path, "latin-1")
 
 

@@ -74,8 +74,7 @@ class Prover:
     def lose_a_gateway(self) -> None:
         """Somebody deletes a NAT gateway by hand, and an hour goes by."""
         host = self.host
-        session = host.session
-        ec2: Any = super(type(session), session).client("ec2", endpoint_url=host.stack.endpoint)
+        ec2 = host.session.somebody("ec2")
         ours = ec2.describe_nat_gateways(Filter=[{"Name": "state", "Values": ["available"]}])
         ec2.delete_nat_gateway(NatGatewayId=ours["NatGateways"][0]["NatGatewayId"])
         host.stack.clock.advance(7200)
@@ -127,7 +126,9 @@ class Prover:
             if verb == "create"
             else [("after", "eks:DeleteCluster"), ("file", "rename"), ("wait", "tick")]
         )
-        self.host.run(verb, fuse=Boundary(kind, what, rng.randint(1, 30)), flood=True, config=config)
+        self.host.run(
+            verb, fuse=Boundary(kind, what, rng.randint(1, 30)), flood=True, config=config
+        )
 
 
 def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundary]:

@@ -42,13 +42,15 @@ MUTANTS = (
     Mutant(
         "no record after a create",
         "engine.py",
-        'if verb == "create" and value is not None:\n            self._record(turn.want, value, "created")',
+        'if verb == "create" and value is not None:\n'
+        '            self._record(turn.want, value, "created")',
         'if verb == "create" and value is not None:',
     ),
     Mutant(
         "another token at every try",
         "manifest.py",
-        "            self._put(want.key, replace(known, since=now))\n            return known.token\n",
+        "            self._put(want.key, replace(known, since=now))\n"
+        "            return known.token\n",
         "            pass\n",
         JOURNAL,
     ),
@@ -57,7 +59,7 @@ MUTANTS = (
     Mutant(
         "written in place",
         "manifest.py",
-        "draft = path.with_name(f\".{path.name}.tmp\")",
+        'draft = path.with_name(f".{path.name}.tmp")',
         "draft = path",
         JOURNAL,
     ),
@@ -138,7 +140,7 @@ MUTANTS = (
     Mutant(
         "an unsigned birth is forgotten",
         "engine.py",
-        "return not want.signed and record is not None and record.state != \"deleted\"",
+        'return not want.signed and record is not None and record.state != "deleted"',
         "return False",
     ),
     Mutant(
@@ -241,4 +243,6 @@ def caught(mutant: Mutant) -> str:
 if __name__ == "__main__":
     for each in MUTANTS:
         if not sys.argv[1:] or any(word in each.name for word in sys.argv[1:]):
-            print(f"{each.name}: {caught(each) or 'caught'}", flush=True)
+            print(  # noqa: T201  this is its output
+                f"{each.name}: {caught(each) or 'caught'}", flush=True
+            )

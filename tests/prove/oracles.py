@@ -27,11 +27,7 @@ class Broken(AssertionError):
 
 def decoys(host: Host) -> None:
     """Fill the account with what belongs to others and looks like ours."""
-    session = host.session
-
-    def client(service: str) -> Any:
-        return super(type(session), session).client(service, endpoint_url=host.stack.endpoint)
-
+    client = host.session.somebody
     ec2, iam, s3, eks = client("ec2"), client("iam"), client("s3"), client("eks")
     theirs = {CLUSTER: NAME, LINEAGE: OTHERS, LABEL: "vpc", "Name": f"{NAME}-vpc"}
 
@@ -130,7 +126,9 @@ def same_shape(host: Host, undisturbed: Counter[str]) -> None:
     """O1, O3: what an undisturbed run makes, no more and no less."""
     now = shape(host)
     if now != undisturbed:
-        raise Broken(f"too much: {list(now - undisturbed)[:3]}, missing: {list(undisturbed - now)[:3]}")
+        raise Broken(
+            f"too much: {list(now - undisturbed)[:3]}, missing: {list(undisturbed - now)[:3]}"
+        )
 
 
 def journal_knows(host: Host) -> None:

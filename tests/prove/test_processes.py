@@ -206,9 +206,7 @@ def test_of_two_creates_one_works_and_the_other_exits_4(shell: Shell) -> None:
 WAITS = [
     ("INT", {"eks_create": FOREVER}, "CreateCluster"),
     pytest.param("TERM", {"nat_create": FOREVER}, "CreateNatGateway", marks=pytest.mark.prove),
-    pytest.param(
-        "HUP", {"hyperpod_provision": FOREVER}, "DescribeAddon", marks=pytest.mark.prove
-    ),
+    pytest.param("HUP", {"hyperpod_provision": FOREVER}, "DescribeAddon", marks=pytest.mark.prove),
     pytest.param("INT", {"iam": FOREVER}, "AttachRolePolicy", marks=pytest.mark.prove),
     pytest.param("INT", {"addon": FOREVER}, "CreateAddon", marks=pytest.mark.prove),
 ]

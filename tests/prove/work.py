@@ -6,6 +6,7 @@ The cases are dealt out in a fixed order: worker PART of OF takes every OF-th.
 from __future__ import annotations
 
 import json
+import random
 import sys
 import tempfile
 import time
@@ -43,8 +44,6 @@ def main(part: int, of: int, limit: float) -> None:
 
 def spread(mine: list[Case]) -> Iterable[Case]:
     """Take the cases in an order in which a run that is cut short has seen a bit of everything."""
-    import random
-
     return random.Random(0).sample(mine, len(mine))
 
 
@@ -55,7 +54,7 @@ def attempt(name: str, prove: Any) -> None:
         prove()
     except KeyboardInterrupt:
         raise
-    except BaseException as problem:
+    except BaseException as problem:  # noqa: BLE001  every kind of failure is a result
         error = f"{type(problem).__name__}: {problem}"
         error += "".join(traceback.format_tb(problem.__traceback__)[-2:])
     tell({"case": name, "error": error, "seconds": round(time.monotonic() - started, 2)})
@@ -63,7 +62,7 @@ def attempt(name: str, prove: Any) -> None:
 
 def tell(line: dict[str, Any]) -> None:
     """Write one line."""
-    print(json.dumps(line), flush=True)
+    print(json.dumps(line), flush=True)  # noqa: T201  this is its output
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from moto.ec2.models import ec2_backends
+from moto.elbv2.models import elbv2_backends
 from moto.iam.models import User, iam_backends
 
 from hyperpod_eks.local.aws import roles
@@ -252,6 +253,14 @@ def _roles(groups: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted({group["ExecutionRole"] for group in groups})
 
 
+def _elb(request: _Request, action: str) -> Iterator[Wish]:
+    params, backend = request.params, elbv2_backends[ACCOUNT][request.region]
+    arn = params.get("LoadBalancerArn") or params.get("TargetGroupArn") or ""
+    there = arn in backend.load_balancers or arn in backend.target_groups
+    tags = backend.tagging_service.get_tag_dict_for_resource(arn) if there else None
+    yield Wish(action, arn, tags=tags)
+
+
 def _logs(request: _Request, action: str) -> Iterator[Wish]:
     params = request.params
     name = params.get("logGroupName", "")
@@ -268,4 +277,5 @@ _WISHES = {
     "eks": _eks,
     "sagemaker": _sagemaker,
     "logs": _logs,
+    "elasticloadbalancing": _elb,
 }

@@ -1,0 +1,117 @@
+"""What a running cluster takes: grown, shrunk with consent, upgraded step by step, or refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperpod_eks.errors import Usage
+
+from .conftest import Owner
+
+HEAD = "name: demo\nregion: us-west-2\n"
+
+
+def groups(*rows: str) -> str:
+    return HEAD + "instance_groups:\n" + "".join(f"- {{{row}}}\n" for row in rows)
+
+
+A = "name: a, instance_type: ml.m5.2xlarge, instance_count: 3"
+B = "name: b, instance_type: ml.m5.2xlarge, instance_count: 1"
+
+
+def test_nodes_go_with_consent_only(owner: Owner) -> None:
+    owner.declares(groups(A, B))
+    # more of them need none
+    owner.declares(groups(A.replace("3", "4"), B))
+    assert owner.groups()["a"]["CurrentCount"] == len(owner.nodes("a")) == 4
+    for text, lost in (
+        (groups(A, B), "instance group a: 1 of its 4 nodes go"),
+        (groups(A.replace("3", "4")), "instance group b: it goes, with its 1 nodes"),
+        (
+            groups(A.replace("3", "4"), B.replace("m5", "m6i")),
+            "instance group b: its 1 nodes are replaced, to change its type",
+        ),
+    ):
+        with pytest.raises(Usage, match=lost):
+            owner.declares(text)
+        assert owner.mutations() == []
+    assert len(owner.nodes()) == 5
+    # and with it they do
+    owner.declares(groups(A.replace("3", "4"), B.replace("m5", "m6i")), yes=True)
+    assert owner.groups()["b"]["InstanceType"] == "ml.m6i.2xlarge"
+    assert len(owner.nodes("b")) == 1
+    owner.declares(groups(A), yes=True)
+    assert list(owner.groups()) == ["a"]
+    assert len(owner.nodes()) == 3
+    assert owner.declares(groups(A)) == []
+    # the last group cannot be made anew under its name, with consent or not
+    with pytest.raises(Usage, match="keeps at least one group"):
+        owner.declares(groups(A.replace("m5", "m6i")), yes=True)
+    # a group comes and another goes at once
+    owner.declares(groups(B), yes=True)
+    assert list(owner.groups()) == ["b"]
+
+
+def test_what_is_left_out_of_a_group_is_reset_and_the_others_stay_whole(owner: Owner) -> None:
+    full = (
+        A + ", kubernetes_config: {labels: {team: x}, taints: [{key: k, effect: NoSchedule}]}, "
+        "auto_patch_config: {patching_strategy: DrainFirst, drain_policy: {on_drain_timeout: Force}}"
+    )
+    owner.declares(groups(full, B))
+    before = owner.groups()
+    owner.declares(groups(full, B.replace("1", "2")))
+    after = owner.groups()
+    assert after["a"] == before["a"]
+    assert after["b"]["CurrentCount"] == 2
+    owner.declares(groups(A, B.replace("1", "2")))
+    assert "KubernetesConfig" not in owner.groups()["a"]
+    assert "AutoPatchConfig" not in owner.groups()["a"]
+    assert owner.declares(groups(A, B.replace("1", "2"))) == []
+
+
+def test_a_group_that_names_no_zone_stays_where_it_is(owner: Owner) -> None:
+    owner.declares(groups(A))
+    home = owner.groups()["a"]["OverrideVpcConfig"]
+    other = HEAD + "network: {availability_zone_ids: [usw2-az2, usw2-az1]}\n"
+    text = groups(A.replace("3", "4")).replace(HEAD, other)
+    with pytest.raises(Usage, match="cidr"):  # the order of zones is the order of their blocks
+        owner.declares(text)
+    owner.declares(groups(A.replace("3", "4")))
+    assert owner.groups()["a"]["OverrideVpcConfig"] == home
+
+
+def test_kubernetes_goes_up_one_minor_version_at_a_time_with_its_addons(owner: Owner) -> None:
+    text = HEAD + 'eks: {version: "%s"}\n'
+    owner.declares(text % "1.33")
+    with pytest.raises(Usage, match="one minor version at a time: 1.34, then 1.35"):
+        owner.declares(text % "1.35")
+    with pytest.raises(Usage, match="does not go back to an older version"):
+        owner.declares(text % "1.32")
+    proxy = owner.aws.eks.describe_addon(clusterName="demo", addonName="kube-proxy")["addon"]
+    owner.declares(text % "1.34")
+    assert owner.eks()["version"] == "1.34"
+    newer = owner.aws.eks.describe_addon(clusterName="demo", addonName="kube-proxy")["addon"]
+    assert (proxy["addonVersion"][:5], newer["addonVersion"][:5]) == ("v1.33", "v1.34")
+    assert owner.declares(text % "1.34") == []
+
+
+def test_people_come_and_go(owner: Owner) -> None:
+    iam = owner.aws.iam
+    for name in ("ann", "bob"):
+        iam.create_user(UserName=name)
+    arn = "arn:aws:iam::123456789012:user/"
+    both = HEAD + f"eks: {{access: [{{principal_arn: '{arn}ann'}}, {{principal_arn: '{arn}bob'}}]}}\n"
+    owner.declares(both)
+    only = HEAD + (
+        f"eks: {{access: [{{principal_arn: '{arn}ann', policy: AmazonEKSViewPolicy, "
+        "namespaces: [a, b], kubernetes_groups: [team]}]}\n"
+    )
+    owner.declares(only)
+    assert owner.declares(only) == []
+    entries = owner.aws.eks.list_access_entries(clusterName="demo")["accessEntries"]
+    assert f"{arn}bob" not in entries
+    (policy,) = owner.aws.eks.list_associated_access_policies(
+        clusterName="demo", principalArn=f"{arn}ann"
+    )["associatedAccessPolicies"]
+    assert policy["policyArn"].endswith("/AmazonEKSViewPolicy")
+    assert policy["accessScope"] == {"type": "namespace", "namespaces": ["a", "b"]}

@@ -1,0 +1,58 @@
+"""``scale``, ``update-software`` and ``create --yes``, typed by a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyperpod_eks.local import CHART
+from tests.conftest import Clients, User
+
+FILE = """\
+# ours
+name: demo
+region: us-west-2
+instance_groups:
+  - name: workers   # the big ones
+    instance_type: ml.m5.2xlarge
+    instance_count: 2   # as of spring
+  - {name: small, instance_type: ml.m5.xlarge, instance_count: 1}
+chart: {path: CHART}
+""".replace("CHART", str(CHART))
+
+
+def counts(aws: Clients) -> dict[str, int]:
+    groups = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
+    return {group["InstanceGroupName"]: group["CurrentCount"] for group in groups}
+
+
+def test_scale_changes_the_count_in_the_file_and_nothing_else_of_it(user: User, aws: Clients) -> None:
+    Path("c.yaml").write_text(FILE)
+    assert user.types("create", "-f", "c.yaml").code == 0
+    said = user.types("scale", "-f", "c.yaml", "workers=3", "small=2")
+    assert said.code == 0, said.err
+    assert counts(aws) == {"workers": 3, "small": 2}
+    grown = FILE.replace("count: 2   #", "count: 3   #").replace("count: 1}", "count: 2}")
+    assert Path("c.yaml").read_text() == grown
+    # fewer nodes ask for consent; without it nothing changes, the file included
+    said = user.types("scale", "-f", "c.yaml", "workers=1")
+    assert (said.code, "workers: 2 of its 3 nodes go" in said.err) == (2, True)
+    assert Path("c.yaml").read_text() == grown
+    assert counts(aws)["workers"] == 3
+    assert user.types("scale", "-f", "c.yaml", "workers=1", "--yes").code == 0
+    assert counts(aws) == {"workers": 1, "small": 2}
+    # the manifest's config serves as well
+    assert user.types("scale", "demo", "small=3").code == 0
+    assert counts(aws) == {"workers": 1, "small": 3}
+    said = user.types("scale", "demo", "none=3")
+    assert (said.code, "has no instance group none" in said.err) == (2, True)
+
+
+def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) -> None:
+    user.makes("demo")
+    said = user.types("update-software", "demo", "--batch", "1")
+    assert said.code == 0, said.err
+    (group,) = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
+    assert (group["Status"], group["ImageVersionStatus"]) == ("InService", "UpToDate")
+    nodes = aws.sagemaker.list_cluster_nodes(ClusterName="demo")["ClusterNodeSummaries"]
+    assert {node["CurrentImageReleaseVersion"] for node in nodes} == {"1.1.0"}
+    assert user.types("create", "demo").code == 0

@@ -1,0 +1,351 @@
+"""Failures that explain themselves: each injected one prints its cause and the next command.
+
+docs/troubleshooting.md shows what is printed; these tests compare it and, with
+UPDATE_SNAPSHOTS=1, write it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hyperpod_eks.explain import Evidence, diagnose
+from hyperpod_eks.explain_causes import CAUSES
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from tests.conftest import Clients, Said, User
+from tests.local import ground
+
+DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
+NAMES = {"cluster": "demo", "eks": "demo", "region": "us-west-2"}
+CREATE = ("create", "demo", "--chart", str(CHART))
+SOON = ("--timeout", "3")
+
+Break = Callable[[User, Clients], tuple[str, ...]]
+
+
+def fails(kind: str, *words: str) -> Break:
+    """Make the nodes of the group fail in one way, see local/aws/hyperpod_nodes.py."""
+
+    def how(user: User, aws: Clients) -> tuple[str, ...]:
+        user.stack.sim.failures["group/worker-group"] = kind
+        return (*CREATE, *SOON, *words)
+
+    return how
+
+
+def answers(service: str, operation: str, code: str, status: int, message: str) -> Break:
+    """Have AWS refuse an operation."""
+
+    def how(user: User, aws: Clients) -> tuple[str, ...]:
+        user.stack.faults.append(Fault(service, operation, code, status, message, count=999))
+        return (*CREATE, *SOON, "--skip", "permissions", "--skip", "region")
+
+    return how
+
+
+def control_plane(code: str) -> Break:
+    def how(user: User, aws: Clients) -> tuple[str, ...]:
+        user.stack.sim.failures["cluster/demo"] = code
+        return CREATE
+
+    return how
+
+
+def addon(code: str) -> Break:
+    def how(user: User, aws: Clients) -> tuple[str, ...]:
+        user.stack.sim.failures["addon/vpc-cni"] = code
+        return CREATE
+
+    return how
+
+
+def quota(service: str, name: str, value: float, skip: str) -> Break:
+    def how(user: User, aws: Clients) -> tuple[str, ...]:
+        user.stack.sim.set_quota(service, name, value)
+        return (*CREATE, "--skip", skip)
+
+    return how
+
+
+def classic_script(user: User, aws: Clients) -> tuple[str, ...]:
+    user.stack.sim.failures["group/worker-group"] = "script"
+    config = user.folder / "cluster.yaml"
+    config.write_text(f"name: demo\nnode_provisioning_mode: null\nchart: {{path: {CHART}}}\n")
+    return ("create", "-f", "cluster.yaml")
+
+
+def unreadable_bucket(user: User, aws: Clients) -> tuple[str, ...]:
+    """Take the policy off the nodes' role as soon as it is there: by adopting one without it."""
+    ground.lay(aws)
+    aws.iam.detach_role_policy(RoleName="exec", PolicyArn=ground.INSTANCE_POLICY)
+    said = user.types("adopt", "demo", "--resource", "iam/execution-role=exec")
+    assert said.code == 0, said.err
+    return (*CREATE, *SOON)
+
+
+def missing_efa_rule(user: User, aws: Clients) -> tuple[str, ...]:
+    """Nodes with EFA in a security group of somebody else's that is not open to itself."""
+    user.makes("base")
+    tag = [{"Name": "tag:hyperpod-eks:cluster", "Values": ["base"]}]
+    vpc = aws.ec2.describe_vpcs(Filters=tag)["Vpcs"][0]["VpcId"]
+    group = aws.ec2.create_security_group(VpcId=vpc, GroupName="g", Description="g")["GroupId"]
+    subnets = aws.ec2.describe_subnets(
+        Filters=[{"Name": "tag:hyperpod-eks:label", "Values": ["private-subnet-*"]}]
+    )["Subnets"]
+    words = ["adopt", "demo", "--resource", f"network/vpc={vpc}"]
+    words += ["--resource", f"network/security-group={group}"]
+    for each in subnets:
+        words += ["--resource", f"network/private-subnet-{each['AvailabilityZoneId']}={each['SubnetId']}"]
+    said = user.types(*words)
+    assert said.code == 0, said.err
+    group_ = "{name: g, instance_type: ml.p4d.24xlarge, instance_count: 1}"
+    (user.folder / "cluster.yaml").write_text(
+        f"name: demo\nchart: {{path: {CHART}}}\ninstance_groups: [{group_}]\n"
+    )
+    return ("create", "-f", "cluster.yaml", *SOON, "--skip", "security-group")
+
+
+def impossible_values(user: User, aws: Clients) -> tuple[str, ...]:
+    config = user.folder / "cluster.yaml"
+    values = "{deep-health-check: {enabled: false}}"
+    config.write_text(f"name: demo\nchart: {{path: {CHART}, values: {values}}}\n")
+    return ("create", "-f", "cluster.yaml")
+
+
+def no_entry(user: User, aws: Clients) -> tuple[str, ...]:
+    """Somebody else asks for the status, of a cluster that does not know them."""
+    user.makes("demo")
+    aws.eks.delete_access_entry(
+        clusterName="demo", principalArn="arn:aws:iam::123456789012:role/team/Admin"
+    )
+    user.stack.faults.append(
+        Fault("eks", "CreateAccessEntry", "AccessDeniedException", 403, "is not authorized", 0)
+    )
+    return ("nodes", "demo")
+
+
+def taken(user: User, aws: Clients) -> tuple[str, ...]:
+    ground.role(aws, "demo-eks-us-west-2", "eks.amazonaws.com")
+    return CREATE
+
+
+def held_subnet(user: User, aws: Clients) -> tuple[str, ...]:
+    user.makes("demo")
+    tag = [{"Name": "tag:hyperpod-eks:label", "Values": ["public-subnet-usw2-az1"]}]
+    subnet = aws.ec2.describe_subnets(Filters=tag)["Subnets"][0]["SubnetId"]
+    aws.ec2.create_network_interface(SubnetId=subnet, Description="somebody's")
+    return ("delete", "demo", "--yes", *SOON)
+
+
+def wedged_delete(user: User, aws: Clients) -> tuple[str, ...]:
+    user.makes("demo")
+    policy = "arn:aws:iam::123456789012:policy/demo-hyperpod-us-west-2"
+    aws.iam.detach_role_policy(RoleName="demo-hyperpod-us-west-2", PolicyArn=policy)
+    return ("delete", "demo", "--yes", *SOON)
+
+
+def lost_chart(user: User, aws: Clients) -> tuple[str, ...]:
+    text = "The EKS cluster is missing one or more required dependencies."
+    user.stack.faults.append(
+        Fault("sagemaker", "CreateCluster", "ValidationException", 400, text, count=999)
+    )
+    return CREATE
+
+
+INJECTED: dict[str, tuple[Break, int]] = {
+    "expired-credentials": (
+        answers("ec2", "CreateVpc", "RequestExpired", 400, "Request has expired."),
+        3,
+    ),
+    "not-allowed": (
+        answers(
+            "ec2",
+            "CreateVpc",
+            "UnauthorizedOperation",
+            403,
+            "You are not authorized to perform this operation.",
+        ),
+        3,
+    ),
+    "pass-role": (
+        answers(
+            "sagemaker",
+            "CreateCluster",
+            "AccessDeniedException",
+            403,
+            "User: arn:aws:iam::123456789012:user/ops is not authorized to perform: iam:PassRole"
+            " on resource: arn:aws:iam::123456789012:role/demo-hyperpod-us-west-2",
+        ),
+        3,
+    ),
+    "service-linked-role": (
+        answers(
+            "iam",
+            "CreateServiceLinkedRole",
+            "AccessDenied",
+            403,
+            "User: arn:aws:iam::123456789012:user/ops is not authorized to perform:"
+            " iam:CreateServiceLinkedRole on resource: *",
+        ),
+        3,
+    ),
+    "no-hyperpod-region": (
+        answers("sagemaker", "(List|Describe)Cluster.*", "UnknownOperationException", 400, "unknown"),
+        1,
+    ),
+    "instance-quota": (
+        quota("sagemaker", "ml.m5.2xlarge for cluster usage", 1, "quota-instances"),
+        10,
+    ),
+    "account-quota": (quota("vpc", "VPCs per Region", 1, "quota-vpcs"), 10),
+    "no-capacity": (fails("capacity"), 6),
+    "no-capacity-in-zone": (fails("capacity-zone"), 6),
+    "capacity-elsewhere": (fails("subnet-zone"), 6),
+    "efa-self-rule": (fails("efa"), 6),
+    "script-failed": (classic_script, 1),
+    "script-timeout": (fails("script-timeout"), 6),
+    "script-not-readable": (unreadable_bucket, 6),
+    "not-ready": (fails("not-ready"), 6),
+    "chart-missing": (lost_chart, 1),
+    "chart-values": (impossible_values, 2),
+    "addon-conflict": (addon("ConfigurationConflict"), 1),
+    "addon-denied": (addon("AdmissionRequestDenied"), 1),
+    "eks-no-addresses": (control_plane("InsufficientFreeAddresses"), 1),
+    "eks-role-gone": (control_plane("IamRoleNotFound"), 1),
+    "eks-failed": (control_plane("InternalFailure"), 1),
+    "name-taken": (taken, 7),
+    "held-by-interface": (held_subnet, 9),
+    "role-lacks-permission": (wedged_delete, 9),
+}
+"""By the cause: how to bring the failure about, and the exit code."""
+
+SEEN = {
+    "no-access-entry": (
+        "error",
+        "Kubernetes API of demo: 401 Unauthorized: the server has asked for the client to provide"
+        " credentials",
+    ),
+    "no-way-out": ("lifecycle log", 'Connect timeout on endpoint URL: "https://sts.amazonaws.com"'),
+    "script-carriage-return": ("lifecycle log", "on_create.sh: line 2: $'\\r': command not found"),
+    "script-old-path": (
+        "lifecycle log",
+        "sed: can't read /etc/eks/containerd/containerd-config.toml: No such file or directory",
+    ),
+    "script-missing": ("lifecycle log", "on_create.sh: No such file"),
+    "too-many-pods": ("pod", "Unschedulable: 0/1 nodes are available: 1 Too many pods."),
+    "chart-not-fetched": (
+        "error",
+        "the chart needs nvidia-device-plugin 0.16.1, which cannot be fetched",
+    ),
+    "no-nodes-for-addons": ("add-on", "DEGRADED InsufficientNumberOfReplicas: no replicas"),
+    "still-used": ("error", "deleting network/vpc: it has dependencies (DependencyViolation)"),
+    "failed-is-final": ("error", "hyperpod/cluster has failed: something (Failed)"),
+    "stuck-nodes": ("instance group", "Creating 0 of 2 nodes"),
+}
+"""Causes that the embedded stack has no words for: where they show, and AWS's words."""
+
+
+def told(said: Said) -> str:
+    """What stands on stderr from the error on, without ids and folders that vary."""
+    text = said.err[said.err.index("error: ") :]
+    text = re.sub(r"\b(i|eni|sg|subnet|vpc)-[0-9a-f]{17}\b", r"\1-0123456789abcdef0", text)
+    lines = [line for line in text.splitlines() if not line.startswith("log: ")]
+    return "\n".join(lines).replace(str(CHART), "CHART")
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return DOCS.read_text()
+
+
+@pytest.mark.parametrize("id_", INJECTED)
+def test_an_injected_failure_prints_its_cause_and_the_next_command(
+    user: User, aws: Clients, page: str, id_: str
+) -> None:
+    bring_about, code = INJECTED[id_]
+    words = bring_about(user, aws)
+
+    said = user.types(*words, "--progress", "none")
+
+    assert said.code == code, said.err
+    text = told(said)
+    assert f"({id_})" in text
+    assert re.search(r"^  next:  \S.*[^{}]$", text, re.MULTILINE)
+    assert f"docs/troubleshooting.md#{id_}" in text
+    _same_as_documented(page, id_, text)
+
+
+def _same_as_documented(page: str, id_: str, text: str) -> None:
+    """Compare with the section's snapshot, apart from counts of nodes that depend on the moment."""
+    pattern = re.compile(rf"(## {id_}\n.*?```text\n)(.*?)(\n```)", re.DOTALL)
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        now = DOCS.read_text()
+        DOCS.write_text(pattern.sub(lambda m: m[1] + _causes(text) + m[3], now))
+        return
+    match = pattern.search(page)
+    assert match, f"docs/troubleshooting.md has no section {id_}"
+    assert match[2] == _causes(text)
+
+
+def _causes(text: str) -> str:
+    """The explanation alone: the error before it depends on the moment."""
+    return text[text.index("cause: ") :]
+
+
+@pytest.mark.parametrize("id_", SEEN)
+def test_what_aws_says_points_to_its_cause(id_: str) -> None:
+    source, text = SEEN[id_]
+
+    found = diagnose([Evidence(source, text, "coredns")], NAMES)
+
+    assert [each.id for each in found] == [id_]
+    assert "{" not in found[0].next.replace("{", "", found[0].next.count("[?"))
+
+
+def test_every_known_cause_is_tried_and_documented(page: str) -> None:
+    ids = [cause.id for cause in CAUSES]
+    assert len(ids) == len(set(ids))
+    assert set(INJECTED) | set(SEEN) == set(ids)
+    assert sorted(re.findall(r"^## ([a-z-]+)$", page, re.MULTILINE)) == sorted(ids)
+
+
+def test_a_better_explanation_takes_the_place_of_a_vague_one() -> None:
+    evidence = [
+        Evidence("event", "Lifecycle scripts did not run successfully.", "workers/i-1"),
+        Evidence("lifecycle log", "on_create.sh: $'\\r': command not found", "workers/i-1"),
+        Evidence("add-on", "DEGRADED InsufficientNumberOfReplicas", "coredns"),
+        Evidence("instance group", "Creating 0 of 2 nodes", "workers"),
+    ]
+
+    assert [each.id for each in diagnose(evidence, NAMES)] == ["script-carriage-return"]
+
+
+def test_the_error_document_has_the_same(user: User, aws: Clients) -> None:
+    words = fails("script-timeout")(user, aws)
+
+    said = user.types(*words, "-o", "json")
+
+    (cause,) = said.document["error"]["causes"]
+    assert cause["id"] == "script-timeout"
+    assert cause["next"] == "hyperpod-eks logs demo --group worker-group"
+    assert {each["source"] for each in cause["evidence"]} >= {"event", "lifecycle log"}
+
+
+def test_the_newest_event_stands_in_the_wait_line(user: User, aws: Clients) -> None:
+    words = fails("capacity")(user, aws)
+
+    said = user.types(*words, "--progress", "plain")
+
+    assert "0 of 2 nodes running; We currently do not have sufficient capacity" in said.err
+
+
+def test_a_real_missing_rule_is_found_on_the_nodes(user: User, aws: Clients) -> None:
+    said = user.types(*missing_efa_rule(user, aws), "--progress", "none")
+
+    assert said.code == 6, said.err
+    assert "(efa-self-rule)" in said.err

@@ -1,0 +1,299 @@
+"""Every command in every place: stdout is what was asked for and nothing else, codes are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import jsonschema
+import pytest
+import yaml
+
+from hyperpod_eks.cli import main, run
+from hyperpod_eks.cli.info import schemas
+from hyperpod_eks.errors import Exit
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.manifest import locked
+from tests.cli.test_plan import NOBODY, later
+from tests.conftest import Said, User, at_work
+
+pytestmark = pytest.mark.xdist_group("matrix")
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+SCHEMAS = {name: json.loads(path.read_text()) for name, path in schemas().items()}
+
+COMMANDS: dict[str, tuple[list[str], int]] = {
+    "create": (["create", "demo", "--chart", str(CHART)], 0),
+    "create --dry-run": (["create", "demo", "--chart", str(CHART), "--dry-run"], 0),
+    "plan": (["plan", "demo", "--chart", str(CHART)], 0),
+    "plan of another": (
+        ["plan", "other", "--chart", str(CHART), "--detailed-exitcode"],
+        5,
+    ),
+    "status": (["status", "demo"], 0),
+    "status of none": (["status", "none"], 8),
+    "status --offline": (["status", "demo", "--offline"], 0),
+    "outputs": (["outputs", "demo"], 0),
+    "outputs of none": (["outputs", "none"], 8),
+    "kubeconfig": (["kubeconfig", "demo", "--kubeconfig", "k"], 0),
+    "kubeconfig --stdout": (["kubeconfig", "demo", "--stdout"], 0),
+    "token": (["token", "demo"], 0),
+    "adopt": (["adopt", "demo", "--rebuild"], 0),
+    "adopt nothing": (["adopt", "demo"], 2),
+    "orphans": (["orphans"], 0),
+    "delete --dry-run": (["delete", "demo", "--dry-run"], 0),
+    "delete of none": (["delete", "none", "--yes"], 0),
+    "validate": (["validate", "-f", "good.yaml"], 0),
+    "validate wrong": (["validate", "-f", "bad.yaml"], 2),
+    "init": (["init", "fresh", "-f", "-", "--region", "us-west-2"], 0),
+    "schema": (["schema"], 0),
+    "version": (["version"], 0),
+    "preflight": (["preflight", "demo", "--chart", str(CHART)], 0),
+    "no option": (["status", "demo", "--nonsense"], 2),
+}
+SILENT = {"create", "adopt", "delete of none"}
+"""What prints nothing with -q."""
+SAYS_TWICE = {"kubeconfig", "token"}
+"""What says something else each time."""
+
+
+@pytest.fixture(scope="module")
+def here(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    with at_work(one_stack, tmp_path_factory.mktemp("matrix")) as user:
+        os.environ["COLUMNS"] = "100"
+        (user.folder / "good.yaml").write_text("name: good\nregion: us-west-2\n")
+        (user.folder / "bad.yaml").write_text("name: Bad!\nregion: us-west-2\n")
+        user.makes("demo")
+        yield user
+        del os.environ["COLUMNS"]
+
+
+def valid(document: Any) -> None:
+    """Compare a document with its published schema."""
+    if "schema" in document:
+        kind = document["schema"].split("/")[1]
+        if kind in SCHEMAS:
+            jsonschema.validate(document, SCHEMAS[kind])
+
+
+def on_a_terminal(*words: str) -> Said:
+    """Run a command whose stdin, stdout and stderr are terminals; each is read for itself."""
+    controls, written, readers, streams = [], {}, [], []
+    for name in ("stdin", "stdout", "stderr"):
+        control, program = pty.openpty()
+        controls.append(control)
+        streams.append(os.fdopen(program, "r" if name == "stdin" else "w", encoding="utf-8"))
+        written[name] = bytearray()
+
+        def read(control: int = control, into: bytearray = written[name]) -> None:
+            while True:
+                try:
+                    into += os.read(control, 65536)
+                except OSError:
+                    return
+
+        readers.append(threading.Thread(target=read))
+        readers[-1].start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm-256color")
+        for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+            patch.setattr(sys, name, stream)
+        code = run(words)
+    for stream in streams:
+        stream.close()
+    for reader in readers:
+        reader.join()
+    for control in controls:
+        os.close(control)
+    return Said(
+        int(code),
+        *(bytes(written[n]).decode().replace("\r\n", "\n") for n in ("stdout", "stderr")),
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command(here: User, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, code = COMMANDS[name]
+    failed = code not in (0, 5)
+    pipe = here.types(*words)
+    assert pipe.code == code, pipe.err
+    assert "\x1b" not in pipe.out + pipe.err
+    assert bool(pipe.out) is not failed
+    assert bool(pipe.err) >= failed
+
+    shown = on_a_terminal(*words)
+    assert shown.code == code
+    if name not in SAYS_TWICE:
+        assert ESCAPE.sub("", shown.out) == pipe.out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_COLOR", "1")
+        plain = on_a_terminal(*words)
+    assert plain.code == code
+    assert "\x1b" not in plain.out
+    assert not re.search(r"\x1b\[[0-9;]*m", plain.err)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CI", "true")
+        automatic = on_a_terminal(*words)
+    assert automatic.code == code
+    assert "\x1b[?25l" not in automatic.err, "nothing is animated"
+    if name not in SAYS_TWICE:
+        assert ESCAPE.sub("", automatic.out) == pipe.out
+
+    quiet = here.types(*words, "-q")
+    assert quiet.code == code
+    assert bool(quiet.err) is failed
+    if name not in SAYS_TWICE:
+        assert quiet.out == ("" if name in SILENT else pipe.out)
+
+    document = json.loads(here.types(*words, "-o", "json").out)
+    valid(document)
+    if "exit_code" in document:
+        assert document["exit_code"] == code
+    if failed:
+        assert document["error"]["docs"] == f"docs/exit-codes.md#exit-{code}"
+    as_yaml = yaml.safe_load(here.types(*words, "-o", "yaml").out)
+    assert as_yaml.keys() == document.keys()
+    table, env = (here.types(*words, "-o", form) for form in ("table", "env"))
+    assert (table.code, env.code) == (code, code)
+    assert all(re.match(r"HYPERPOD_EKS_[A-Z0-9_]+='", line) for line in env.out.splitlines()[:1])
+    one = here.types(*words, "--query", "schema")
+    assert (one.code, one.out) == (code, "" if failed else f"{document.get('schema', '')}\n".lstrip("\n") or "\n")
+
+
+def test_every_command_is_in_the_matrix() -> None:
+    known = {words[0] for words, _ in COMMANDS.values()}
+    elsewhere = {"local", "completion", "logs", "events", "nodes", "ssm", "policy", "explain"}
+    assert set(main.commands) - known <= elsewhere
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_a_schema_is_one_and_can_be_printed(user: User, name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
+    assert user.types("schema", "--document", name).document == SCHEMAS[name]
+
+
+# --- every exit code
+
+
+def refused(code: str, service: str, operation: str, status: int = 400) -> Callable[[User], Said]:
+    def scene(user: User) -> Said:
+        user.stack.faults.append(Fault(service, operation, code=code, status=status, count=10**6))
+        return user.types("create", "demo", "--chart", str(CHART), "-o", "json")
+
+    return scene
+
+
+def locked_out(user: User) -> Said:
+    with locked(user.folder / "demo.hyperpod-eks.json"):
+        return user.types("create", "demo", "--chart", str(CHART), "-o", "json")
+
+
+def too_slow(user: User) -> Said:
+    user.stack.sim.delays.__dict__["eks_create"] = 1e6
+    return user.types(
+        "create", "demo", "--chart", str(CHART), "--timeout", "1", "-o", "json"
+    )
+
+
+def taken(user: User) -> Said:
+    boto3.client("iam").create_role(
+        RoleName="demo-eks-us-west-2", AssumeRolePolicyDocument=NOBODY
+    )
+    return user.types("create", "demo", "--chart", str(CHART), "-o", "json")
+
+
+def held(user: User) -> Said:
+    user.makes("demo")
+    later(user)
+    fault = Fault("ec2", "DeleteVpc", code="DependencyViolation", count=10**6)
+    user.stack.faults.append(fault)
+    return user.types("delete", "demo", "--yes", "--timeout", "2", "-o", "json")
+
+
+SCENES: dict[Exit, Callable[[User], Said]] = {
+    Exit.OK: lambda user: user.types("delete", "none", "--yes", "-o", "json"),
+    Exit.FAILED: refused("InvalidParameterException", "eks", "CreateCluster"),
+    Exit.USAGE: lambda user: user.types("status", "demo", "--query", "a[", "-o", "json"),
+    Exit.DENIED: refused("AccessDenied", "ec2", "CreateVpc", 403),
+    Exit.LOCKED: locked_out,
+    Exit.CHANGES: lambda user: user.types(
+        "plan", "demo", "--chart", str(CHART), "--detailed-exitcode", "-o", "json"
+    ),
+    Exit.UNFINISHED: too_slow,
+    Exit.FOREIGN: taken,
+    Exit.NOT_FOUND: lambda user: user.types("status", "none", "-o", "json"),
+    Exit.REMAINS: held,
+    Exit.CAPACITY: refused("VpcLimitExceeded", "ec2", "CreateVpc"),
+    Exit.BUG: lambda user: user.types("version", "--events", "\0", "-o", "json"),
+}
+SIGNALS = {
+    Exit.HANGUP: signal.SIGHUP,
+    Exit.INTERRUPTED: signal.SIGINT,
+    Exit.TERMINATED: signal.SIGTERM,
+}
+AGAIN = {Exit.FAILED, Exit.DENIED, Exit.LOCKED, Exit.UNFINISHED, Exit.REMAINS, Exit.CAPACITY}
+
+
+def test_every_exit_code_has_a_scene() -> None:
+    assert set(SCENES) | set(SIGNALS) == set(Exit)
+
+
+@pytest.mark.parametrize("code", SCENES, ids=lambda code: code.name)
+def test_an_exit_code(user: User, code: Exit) -> None:
+    said = SCENES[code](user)
+    assert said.code == code, said.err
+    document = said.document
+    valid(document)
+    assert document["exit_code"] == code
+    if code in (Exit.OK, Exit.CHANGES):
+        return
+    assert document["ok"] is False
+    assert document["error"]["message"] in said.err
+    resume = document["resume"]
+    assert (resume is not None) is (code in AGAIN)
+    if resume:
+        assert resume.startswith("hyperpod-eks ")
+    if code in (Exit.FAILED, Exit.DENIED, Exit.CAPACITY):
+        aws = document["error"]["aws"]
+        assert aws["operation"].startswith("Create")
+        assert aws["code"]
+        assert aws["request_id"]
+        assert aws["request_id"] in Path(document["log_file"]).read_text()
+
+
+@pytest.mark.parametrize("code", SIGNALS, ids=lambda code: code.name)
+def test_a_signal(user: User, code: Exit) -> None:
+    user.stack.sim.delays.__dict__["eks_create"] = 1e6
+    command = [sys.executable, "-m", "hyperpod_eks", "create", "demo", "--chart", str(CHART)]
+    with subprocess.Popen(
+        [*command, "-o", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        assert process.stdout
+        for line in process.stderr:
+            if "eks/cluster" in line:
+                break
+        process.send_signal(SIGNALS[code])
+        document = json.loads(process.stdout.read())
+        process.stderr.read()
+        assert process.wait(30) == code
+    valid(document)
+    assert document["exit_code"] == code
+    assert document["resume"].startswith("hyperpod-eks create demo")

@@ -1,0 +1,398 @@
+"""Preflight: one crafted account for each check, and a clean one; nothing is ever changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hyperpod_eks import preflight
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from tests.conftest import Clients, Said, User
+from tests.local import ground
+
+QUOTA = {
+    "quota-vpcs": ("vpc", "VPCs per Region", 1),
+    "quota-internet-gateways": ("vpc", "Internet gateways per Region", 0),
+    "quota-nat-gateways": ("vpc", "NAT gateways per Availability Zone", 0),
+    "quota-addresses": ("ec2", "EC2-VPC Elastic IPs", 0),
+    "quota-eks-clusters": ("eks", "Clusters", 0),
+    "quota-instances": ("sagemaker", "ml.m5.2xlarge for cluster usage", 1),
+    "quota-cluster-size": (
+        "sagemaker",
+        "Maximum number instances allowed per SageMaker HyperPod cluster",
+        1,
+    ),
+    "quota-total-instances": (
+        "sagemaker",
+        "Total number of instances allowed across SageMaker HyperPod clusters",
+        1,
+    ),
+    "quota-volume-size": (
+        "sagemaker",
+        "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance",
+        499,
+    ),
+}
+
+
+def look(user: User, *words: str) -> Said:
+    """Run preflight on demo; nothing may be changed by it."""
+    user.stack.calls.clear()
+    files = sorted(user.folder.rglob("*"))
+    chart = () if "--chart" in words else ("--chart", str(CHART))
+    said = user.types("preflight", "demo", *chart, *words, "-o", "json")
+    assert [c for c in user.stack.calls if c.mutating] == []
+    assert sorted(user.folder.rglob("*")) == files
+    return said
+
+
+def found(said: Said) -> dict[str, dict[str, Any]]:
+    """Findings by id, of several the worst."""
+    return {one["id"]: one for one in reversed(said.document["findings"])}
+
+
+def adopt(user: User, **resources: str) -> None:
+    """Write a manifest in which these resources are adopted, by key."""
+    record = {"kind": "", "want": {}, "state": "ready", "since": 0.0, "token": "", "arn": ""}
+    keys = {key.replace("__", "/").replace("_", "-"): id_ for key, id_ in resources.items()}
+    document = {
+        "schema": "hyperpod-eks/manifest/v1",
+        "tool_version": "0",
+        "serial": 1,
+        "cluster": "demo",
+        "account": "",
+        "region": "",
+        "lineage": "",
+        "saved_at": "",
+        "resources": {
+            key: record | {"id": id_, "origin": "adopted"} for key, id_ in keys.items()
+        },
+        "durations": {},
+        "config": {},
+    }
+    (user.folder / "demo.hyperpod-eks.json").write_text(json.dumps(document))
+
+
+def config(user: User, text: str) -> tuple[str, ...]:
+    """Write a config file and return the words that name it."""
+    folder = user.folder / "given"
+    folder.mkdir(exist_ok=True)
+    (folder / "cluster.yaml").write_text(f"name: demo\n{text}")
+    return ("-f", str(folder / "cluster.yaml"))
+
+
+Craft = Callable[[User, Clients], tuple[str, ...]]
+
+
+def elsewhere(user: User, aws: Clients) -> tuple[str, ...]:
+    text = "no such operation"
+    user.stack.faults.append(Fault("sagemaker", "ListClusters", "UnknownOperationException", 400, text))
+    return ()
+
+
+def root(user: User, aws: Clients) -> tuple[str, ...]:
+    user.stack.faults.append(Fault("iam", "GetRole", "AccessDenied", 403, "no", count=99))
+    return ()
+
+
+def denied(user: User, aws: Clients) -> tuple[str, ...]:
+    user.stack.sim.denied.add("ec2:CreateVpc")
+    return ()
+
+
+def small(user: User, aws: Clients) -> tuple[str, ...]:
+    group = "{name: g, instance_type: ml.m5.2xlarge, instance_count: 60}"
+    return config(user, f"network: {{cidr: 10.0.0.0/24}}\ninstance_groups: [{group}]\n")
+
+
+def closed_group(user: User, aws: Clients) -> tuple[str, ...]:
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    group = aws.ec2.create_security_group(VpcId=vpc, GroupName="g", Description="g")["GroupId"]
+    adopt(user, network__security_group=group)
+    group_ = "{name: g, instance_type: ml.p4d.24xlarge, instance_count: 1}"
+    return config(user, f"instance_groups: [{group_}]\n")
+
+
+def two_vpcs(user: User, aws: Clients) -> tuple[str, ...]:
+    laid = ground.lay(aws)
+    other = aws.ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
+    aws.ec2.modify_vpc_attribute(VpcId=other, EnableDnsHostnames={"Value": True})
+    adopt(user, network__vpc=other, network__security_group=laid.group)
+    return ()
+
+
+def without_dns(user: User, aws: Clients) -> tuple[str, ...]:
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    adopt(user, network__vpc=vpc)
+    return ()
+
+
+def shut_endpoint(user: User, aws: Clients) -> tuple[str, ...]:
+    laid = ground.lay(aws)
+    aws.ec2.modify_vpc_attribute(VpcId=laid.vpc, EnableDnsHostnames={"Value": True})
+    door = aws.ec2.create_security_group(VpcId=laid.vpc, GroupName="d", Description="d")["GroupId"]
+    aws.ec2.create_vpc_endpoint(
+        VpcId=laid.vpc,
+        ServiceName="com.amazonaws.us-west-2.sts",
+        VpcEndpointType="Interface",
+        SubnetIds=laid.subnets[:1],
+        SecurityGroupIds=[door],
+    )
+    adopt(user, network__vpc=laid.vpc)
+    return ()
+
+
+def control_plane(user: User, aws: Clients, **settings: Any) -> None:
+    laid = ground.lay(aws)
+    aws.eks.create_cluster(
+        name="theirs",
+        roleArn=laid.eks_role,
+        resourcesVpcConfig={"subnetIds": laid.subnets, "securityGroupIds": [laid.group]},
+        **settings,
+    )
+    adopt(user, eks__cluster="theirs")
+
+
+def config_map(user: User, aws: Clients) -> tuple[str, ...]:
+    control_plane(user, aws, accessConfig={"authenticationMode": "CONFIG_MAP"})
+    return ()
+
+
+def old_cni(user: User, aws: Clients) -> tuple[str, ...]:
+    control_plane(user, aws, accessConfig={"authenticationMode": "API"})
+    aws.eks.create_addon(
+        clusterName="theirs", addonName="vpc-cni", addonVersion="v1.18.2-eksbuild.1"
+    )
+    return ()
+
+
+def untested_version(user: User, aws: Clients) -> tuple[str, ...]:
+    versions = aws.eks.describe_cluster_versions()["clusterVersions"]
+    newest = max((v["clusterVersion"] for v in versions), key=lambda v: int(v[2:]))
+    return config(
+        user, f'eks: {{version: "{newest}", allow_untested_version: true}}\n'
+    )
+
+
+def taken(user: User, aws: Clients) -> tuple[str, ...]:
+    ground.role(aws, "demo-eks-us-west-2", "eks.amazonaws.com")
+    return ()
+
+
+def failed(user: User, aws: Clients) -> tuple[str, ...]:
+    user.stack.sim.failures["cluster/demo"] = "IamRoleNotFound"
+    said = user.types("create", "demo", "--chart", str(CHART))
+    assert said.code == 1
+    return ()
+
+
+def wrong_role(user: User, aws: Clients) -> tuple[str, ...]:
+    ground.role(aws, "mine", "ec2.amazonaws.com")
+    adopt(user, iam__execution_role="mine")
+    return ()
+
+
+def crlf(user: User, aws: Clients) -> tuple[str, ...]:
+    folder = user.folder / "given"
+    folder.mkdir()
+    (folder / "on_create.sh").write_bytes(b"#!/bin/bash\r\necho hello\r\n")
+    return ("--lifecycle", str(folder))
+
+
+def no_chart(user: User, aws: Clients) -> tuple[str, ...]:
+    folder = user.folder / "given"
+    folder.mkdir()
+    return ("--chart", str(folder))
+
+
+def impossible_values(user: User, aws: Clients) -> tuple[str, ...]:
+    return config(user, "chart: {values: {deep-health-check: {enabled: false}}}\n")
+
+
+def no_helm(user: User, aws: Clients) -> tuple[str, ...]:
+    return ("--helm", "/nowhere/helm")
+
+
+def nowhere(user: User, aws: Clients) -> tuple[str, ...]:
+    group = "{name: g, instance_type: ml.trn2.48xlarge, instance_count: 1}"
+    return config(user, f"instance_groups: [{group}]\n")
+
+
+def other_account(user: User, aws: Clients) -> tuple[str, ...]:
+    return config(user, 'account: "999999999999"\n')
+
+
+def wrong_zone(user: User, aws: Clients) -> tuple[str, ...]:
+    return config(user, "network: {availability_zone_ids: [use1-az1, use1-az2]}\n")
+
+
+def no_plan(user: User, aws: Clients) -> tuple[str, ...]:
+    arn = "arn:aws:sagemaker:us-west-2:123456789012:training-plan/gone"
+    group = f"{{name: g, instance_type: ml.m5.2xlarge, instance_count: 1, training_plan_arn: '{arn}'}}"
+    return config(user, f"instance_groups: [{group}]\n")
+
+
+def another_hyperpod(user: User, aws: Clients) -> tuple[str, ...]:
+    user.makes("other")
+    user.stack.calls.clear()
+    for file in user.folder.glob("other*"):
+        file.unlink()
+    adopt(user, eks__cluster="other")
+    return ()
+
+
+CRAFTED: dict[str, tuple[Craft, str]] = {
+    "identity": (root, "error"),
+    "region": (elsewhere, "error"),
+    "permissions": (denied, "error"),
+    "subnet-addresses": (small, "error"),
+    "security-group": (closed_group, "error"),
+    "one-vpc": (two_vpcs, "error"),
+    "vpc-dns": (without_dns, "error"),
+    "endpoints": (shut_endpoint, "error"),
+    "authentication-mode": (config_map, "error"),
+    "vpc-cni": (old_cni, "error"),
+    "kubernetes-version": (untested_version, "warning"),
+    "names": (taken, "error"),
+    "failed": (failed, "error"),
+    "roles": (wrong_role, "error"),
+    "lifecycle": (crlf, "error"),
+    "chart": (no_chart, "error"),
+    "chart-values": (impossible_values, "error"),
+    "helm": (no_helm, "error"),
+    "instance-types": (nowhere, "error"),
+    "account": (other_account, "error"),
+    "zones": (wrong_zone, "error"),
+    "training-plans": (no_plan, "error"),
+    "one-cluster": (another_hyperpod, "error"),
+}
+
+
+@pytest.mark.parametrize("id_", CRAFTED)
+def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str) -> None:
+    craft, severity = CRAFTED[id_]
+    words = craft(user, aws)
+
+    said = look(user, *words)
+
+    assert found(said)[id_]["severity"] == severity
+    assert found(said)[id_]["says"]
+    assert found(said)[id_]["fix"]
+    assert said.code == (3 if severity == "error" else 0)
+
+
+@pytest.mark.parametrize("id_", QUOTA)
+def test_each_quota_is_checked_against_what_is_wanted(user: User, id_: str) -> None:
+    service, name, limit = QUOTA[id_]
+    user.stack.sim.set_quota(service, name, limit)
+
+    said = look(user)
+
+    assert said.code == 3
+    assert list(found(said)) == [id_]
+    assert found(said)[id_]["seen"]["limit"] == limit
+    assert "request-service-quota-increase" in found(said)[id_]["fix"]
+
+
+def test_a_clean_account_shows_nothing(user: User) -> None:
+    said = look(user)
+
+    assert said.code == 0
+    assert said.document["findings"] == []
+    assert set(said.document["checks"]) == set(preflight.IDS)
+
+
+def test_every_check_has_a_crafted_account() -> None:
+    elsewhere = {"addon-versions", "settings"}  # below
+    assert set(CRAFTED) | set(QUOTA) | elsewhere == set(preflight.IDS)
+
+
+def test_an_addon_version_that_is_not_offered(user: User) -> None:
+    said = look(user, *config(user, "addons: {coredns: {version: v9.9.9-eksbuild.1}}\n"))
+
+    assert said.code == 3
+    assert "v9.9.9-eksbuild.1 is not offered" in found(said)["addon-versions"]["says"]
+
+
+def test_odd_settings_are_warnings(user: User) -> None:
+    group = "{name: g, instance_type: ml.p4d.24xlarge, instance_count: 20}"
+    said = look(
+        user, *config(user, f"network: {{cidr: 10.0.0.0/22}}\ninstance_groups: [{group}]\n")
+    )
+
+    assert found(said)["settings"]["severity"] == "warning"
+
+
+def test_all_findings_come_at_once_and_text_says_how_to_go_on(user: User) -> None:
+    user.stack.sim.set_quota("vpc", "VPCs per Region", 1)
+    user.stack.sim.denied |= {"ec2:CreateVpc", "iam:DeleteRole"}
+
+    said = user.types("preflight", "demo", "--chart", str(CHART), "--helm", "/nowhere/helm")
+
+    assert said.code == 3
+    lines = said.out.splitlines()
+    kinds = [line.split(":")[0].split() for line in lines[1:-1:2]]
+    assert kinds == [
+        ["error", "permissions"],
+        ["error", "quota-vpcs"],
+        ["error", "helm"],
+        ["warning", "permissions"],
+    ]
+    assert lines[-1].endswith("checks: 3 errors, 1 warning")
+
+
+def test_a_skipped_check_is_not_made(user: User) -> None:
+    user.stack.sim.set_quota("vpc", "VPCs per Region", 1)
+
+    said = look(user, "--skip", "quota-vpcs", "--skip", "permissions")
+
+    assert said.code == 0
+    assert said.document["skipped"] == ["permissions", "quota-vpcs"]
+    assert not [c for c in user.stack.calls if c.operation == "SimulatePrincipalPolicy"]
+
+
+def test_a_check_that_does_not_exist_cannot_be_skipped(user: User) -> None:
+    said = user.types("preflight", "demo", "--skip", "quotas")
+
+    assert said.code == 2
+    assert "quotas is none of" in said.err
+    assert user.stack.calls == []
+
+
+def test_what_may_not_be_looked_at_is_said_and_does_not_stop(user: User) -> None:
+    text = "not authorized to perform: iam:SimulatePrincipalPolicy"
+    user.stack.faults.append(
+        Fault("iam", "SimulatePrincipalPolicy", "AccessDenied", 403, text, count=999)
+    )
+
+    said = look(user)
+
+    assert said.code == 0
+    assert found(said)["permissions"]["severity"] == "info"
+    assert text in found(said)["permissions"]["says"]
+
+
+def test_create_stops_before_its_first_change_and_skip_lets_it_go_on(user: User) -> None:
+    user.stack.sim.set_quota("sagemaker", "ml.m5.2xlarge for cluster usage", 1)
+
+    said = user.types("create", "demo", "--chart", str(CHART))
+
+    assert said.code == 3
+    assert user.mutations() == []
+    assert '"ml.m5.2xlarge for cluster usage" is 1: 2 wanted' in said.err
+    assert "--skip quota-instances" in said.err
+
+    user.types("create", "demo", "--chart", str(CHART), "--skip", "quota-instances")
+    assert "sagemaker.CreateCluster" in user.mutations()
+
+
+def test_create_that_has_nothing_to_do_makes_no_preflight(user: User) -> None:
+    user.makes("demo")
+    user.stack.calls.clear()
+
+    assert user.types("create", "demo").code == 0
+    assert not [c for c in user.stack.calls if c.service == "service-quotas"]

@@ -1,0 +1,234 @@
+"""What a run may cost, in calls and ratios; seconds are for `make bench`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.quotas import limits
+from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.clock import Clock
+from hyperpod_eks.local.kubernetes import INSTANT, Cluster
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.local.tls import make_pki
+from hyperpod_eks.pace import FIRST, LARGEST, Pace
+from hyperpod_eks.report import Event, What
+from hyperpod_eks.timeline import Timeline
+
+from .conftest import User
+
+LOOK = 42
+"""Calls that tell the whole state of a cluster, with room for one or two more."""
+
+
+def costs(stack: Stack) -> Counter[str]:
+    """Count the calls since the last time, by operation."""
+    counted = Counter(f"{call.service}.{call.operation}" for call in stack.calls)
+    stack.calls.clear()
+    return counted
+
+
+def large(user: User, nodes: int) -> Path:
+    """Write the config of a cluster of ten groups."""
+    group = {"instance_type": "ml.m5.2xlarge", "instance_count": nodes // 10}
+    config = user.folder / f"nodes{nodes}.yaml"
+    document: dict[str, Any] = {
+        "name": f"nodes{nodes}",
+        "chart": {"path": str(CHART)},
+        "instance_groups": [{"name": f"group-{i}", **group} for i in range(10)],
+    }
+    config.write_text(json.dumps(document))
+    return config
+
+
+def test_a_create_that_has_nothing_to_do_looks_once_and_writes_nothing(user: User) -> None:
+    user.makes("demo")
+    user.mutations()
+
+    said = user.types("create", "demo", "--chart", str(CHART))
+
+    assert said.code == 0
+    assert not [call for call in user.stack.calls if call.mutating]
+    counted = costs(user.stack)
+    assert counted.total() <= LOOK
+    assert [name for name, count in counted.items() if name.startswith("ec2") and count > 2] == []
+
+
+def test_status_asks_no_more_than_a_create_that_has_nothing_to_do(user: User) -> None:
+    user.makes("demo")
+    costs(user.stack)
+
+    assert user.types("status", "demo").code == 0
+
+    assert costs(user.stack).total() <= LOOK
+
+
+def test_a_first_create_asks_for_each_thing_once(user: User) -> None:
+    user.makes("demo")
+    counted = costs(user.stack)
+
+    twice = {name for name, count in counted.items() if ".Create" in name and count > 4}
+    assert not twice
+    assert counted["eks.DescribeCluster"] <= 5
+    assert counted["sagemaker.DescribeCluster"] <= 5
+
+
+def test_ten_times_the_nodes_are_ten_times_the_pages_and_nothing_else(user: User) -> None:
+    for name in limits()["sagemaker"]:
+        user.stack.sim.set_quota("sagemaker", name, 1e6)
+    found = {}
+    for nodes in (100, 1000):
+        config = large(user, nodes)
+        said = user.types("create", "-f", str(config))
+        assert said.code == 0, said.err
+        costs(user.stack)
+        status = user.types("status", "-f", str(config), "-o", "json")
+        assert len(status.document["nodes"]) == nodes
+        found[nodes] = costs(user.stack)
+        assert user.types("delete", "-f", str(config), "--yes").code == 0
+
+    assert found[100].pop("sagemaker.ListClusterNodes") == 1
+    assert found[1000].pop("sagemaker.ListClusterNodes") == 10
+    assert found[100] == found[1000]
+
+
+def test_a_thousand_nodes_that_come_at_once_are_looked_at_once() -> None:
+    pki = make_pki()
+    updates = {}
+    for count in (100, 1000):
+        cluster = Cluster(Clock(), lambda _: None, "1.33", pki, delays=INSTANT)
+        store = cluster._store
+        template = {
+            "metadata": {"labels": {"app": "agent"}},
+            "spec": {"containers": [{"name": "agent", "image": "agent"}]},
+        }
+        spec = {"selector": {"matchLabels": {"app": "agent"}}, "template": template}
+        daemons = {"metadata": {"name": "agent"}, "spec": spec}
+        store.create(store.registry.builtin("DaemonSet"), "default", daemons)
+        told: list[str] = []
+        store.listeners.append(lambda event, told=told: told.append(event.resource.kind))
+        with cluster.at_once():
+            for number in range(count):
+                cluster.add_node(f"node-{number}", {}, ready=True)
+        updates[count] = Counter(told)["DaemonSet"]
+        found = store.get(store.registry.builtin("DaemonSet"), "default", "agent")
+        assert found["status"]["numberReady"] == count
+        cluster.stop()
+
+    assert updates[1000] == updates[100] <= 4
+
+
+def test_every_tenth_call_refused_and_the_run_still_ends_well(user: User) -> None:
+    for service, code, status in (
+        ("ec2", "RequestLimitExceeded", 503),
+        ("iam", "Throttling", 400),
+        ("eks|sagemaker|logs", "ThrottlingException", 400),
+    ):
+        fault = Fault(service, code=code, status=status, count=10**6, rate=0.1)
+        user.stack.faults.append(fault)
+
+    user.makes("demo")
+
+    refused = [call for call in user.stack.calls if call.status in (400, 503)]
+    assert refused
+    assert len({c.operation for c in user.stack.calls if c.mutating and c.status == 200}) > 20
+
+
+class Answer:
+    """An HTTP answer."""
+
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+
+
+class Operation:
+    """botocore's model of one."""
+
+    name = "DescribeVpcs"
+
+
+def refusal() -> tuple[Answer, dict[str, Any]]:
+    return Answer(503), {"Error": {"Code": "RequestLimitExceeded", "Message": "slow down"}}
+
+
+class TestPace:
+    def test_nobody_waits_before_somebody_was_refused(self) -> None:
+        slept: list[float] = []
+        pace = Pace("ec2")
+        pace.wait(slept.append)
+        assert slept == []
+
+    def test_one_refusal_slows_all_workers_down_and_answers_speed_them_up_again(self) -> None:
+        slept: list[float] = []
+        pace = Pace("ec2")
+        assert pace.judge(refusal(), Operation, 1)
+        for _ in range(4):
+            pace.wait(slept.append)
+        assert slept[-1] == pytest.approx(3 * FIRST, abs=0.02)
+        for _ in range(20):
+            assert pace.judge((Answer(200), {}), Operation, 1) is None
+        assert pace.gap == 0
+
+    def test_patience_has_bounds(self) -> None:
+        pace = Pace("ec2")
+        pauses = [pace.judge(refusal(), Operation, attempt) for attempt in range(1, 13)]
+        assert pauses[-1] is None
+        assert all(pause and pause <= 2 * LARGEST for pause in pauses[:-1])
+
+    def test_what_is_no_throttling_is_left_to_botocore(self) -> None:
+        pace = Pace("ec2")
+        denied = Answer(403), {"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}
+        assert pace.judge(denied, Operation, 1) is None
+        assert pace.judge(None, Operation, 1) is None
+        assert pace.gap == 0
+
+
+def test_status_of_a_cluster_imports_neither_kubernetes_nor_pyhelm3() -> None:
+    script = (
+        "import sys; from hyperpod_eks.cli import commands\n"
+        "from hyperpod_eks import kube, helm, chart\n"
+        "print(sorted({'kubernetes', 'pyhelm3', 'moto', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+class TestTimeline:
+    def test_a_bar_for_everything_that_changed(self) -> None:
+        clock = iter([0.0, 0.0, 1.0, 61.0, 70.0, 70.0, 70.0])
+        heard: list[Event] = []
+        timeline = Timeline(heard.append, lambda: next(clock))
+        for key, what in (
+            ("eks/cluster", What.CREATING),
+            ("iam/role", What.CREATING),
+            ("eks/cluster", What.READY),
+            ("hyperpod/cluster", What.FAILED),
+        ):
+            timeline(Event(key, what))
+        drawn = ET.fromstring(timeline.picture("create <demo>"))
+
+        titles = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}title")]
+        assert titles == ["eks/cluster: 1 min 1 s", "iam/role: 1 min 9 s"]
+        assert len(heard) == 4
+
+    def test_create_draws_one(self, user: User) -> None:
+        user.makes("demo", "--timeline", "run.svg")
+        drawn = (user.folder / "run.svg").read_text()
+        assert "hyperpod/cluster" in drawn
+        assert ET.fromstring(drawn).tag.endswith("svg")
+
+    def test_a_folder_that_is_not_there_is_told_before_anything_is_made(self, user: User) -> None:
+        said = user.types("create", "demo", "--timeline", "nowhere/run.svg")
+        assert said.code == 2
+        assert "there is no folder" in said.err
+        assert not user.stack.calls
