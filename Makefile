@@ -35,6 +35,12 @@ format: .venv/dev  ## put the code into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.cache/awscli/bin/aws:
+	-$(PYTHON) -m venv .cache/awscli && .cache/awscli/bin/python -m pip install --quiet --disable-pip-version-check awscli
+
+bench: .venv/local .cache/helm/4.3.1/helm .cache/awscli/bin/aws  ## measure, and write docs/performance.md (10 minutes)
+	$(BIN)/python scripts/bench --write
+
 docs: .venv/dev  ## write the generated pages
 	$(BIN)/python scripts/generate.py
 

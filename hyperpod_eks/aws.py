@@ -377,6 +377,6 @@ def read_only(session: boto3.Session) -> None:
     session.events.register("before-call", refuse)
 
 
-_READS = re.compile("Describe|Get|List|Head|Search|Simulate|Decode")
+_READS = re.compile("Describe|Filter|Get|List|Head|Search|Simulate|Decode")
 _LOGIN = ("sts", "sso", "sso-oidc", "signin")
 """Services that only give credentials."""

@@ -156,7 +156,7 @@ CAUSES: tuple[Cause, ...] = (
         "the lifecycle script was written for Amazon Linux 2, and the nodes run Amazon Linux 2023",
         "use the script that comes with hyperpod-eks (leave lifecycle.path out), then " + _AGAIN,
         _LOG,
-        _SCRIPT,
+        ("script-missing", *_SCRIPT),
     ),
     Cause(
         "script-not-readable",

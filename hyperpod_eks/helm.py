@@ -381,6 +381,15 @@ def _objects(manifest: str) -> list[Mapping[str, Any]]:
 # --- running it -----------------------------------------------------------------------------------
 
 
+def warm() -> None:
+    """Import what running helm takes, 0.3 s of it."""
+    import asyncio  # noqa: F401, PLC0415
+
+    import yaml  # noqa: F401, PLC0415
+
+    _pyhelm3()
+
+
 def _pyhelm3() -> Any:
     import pyhelm3  # type: ignore[import-untyped]  # noqa: PLC0415  no types; costs 0.2 s
 

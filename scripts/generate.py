@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write what is derived from the code: the configuration's reference and its JSON Schema.
+"""Write what is derived from the code: references of config and commands, and the JSON Schema.
 
-``scripts/generate.py`` rewrites docs/config.md and docs/config.schema.json; ``--check`` only tells,
-with exit code 1, whether they are stale.
+``scripts/generate.py`` rewrites docs/config.md, docs/config.schema.json and docs/commands.md;
+``--check`` only tells, with exit code 1, whether they are stale.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hyperpod_eks import model
+from hyperpod_eks.cli import main as cli
 from hyperpod_eks.config import GROUP, SETTINGS, Config
 from hyperpod_eks.config_rules import LISTED, Aws, Check, Pattern, fields, find
 
@@ -68,6 +70,14 @@ def schema() -> str:
     optional = {f"#/$defs/{name}" for name, one in found["$defs"].items() if "required" not in one}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps({**head, **_tidy(found, optional)}, indent=2) + "\n"
+
+
+def change() -> str:
+    """Return docs/change.md."""
+    sys.path.insert(0, str(DOCS.parent))
+    from tests.change.matrix import page  # noqa: PLC0415  found by the line above
+
+    return page()
 
 
 def _tidy(node: Any, optional: set[str]) -> Any:
@@ -177,10 +187,32 @@ def _member(section: type[BaseModel], name: str) -> str:
     return ", ".join(rule.member for rule in _rules(section, name) if isinstance(rule, Aws))
 
 
+def commands() -> str:
+    """Return docs/commands.md: what ``--help`` says, of every command."""
+    parts = ["# Commands\n\n<!-- Written by scripts/generate.py from hyperpod_eks/cli. -->\n"]
+
+    def tell(command: click.Command, parent: click.Context | None, name: str) -> None:
+        context = click.Context(
+            command, parent, name, terminal_width=90, help_option_names=["--help"]
+        )
+        parts.append(f"\n## {context.command_path}\n\n```")
+        parts.append(command.get_help(context).rstrip() + "\n```\n")
+        for each in getattr(command, "commands", {}).values():
+            if not each.hidden:
+                tell(each, context, each.name)
+
+    for each in cli.commands.values():
+        if not each.hidden:
+            tell(each, click.Context(cli, info_name="hyperpod-eks"), each.name or "")
+    return "\n".join(parts).replace("\n\n\n", "\n\n")
+
+
 def main() -> int:
     """Write the files, or with ``--check`` compare them."""
     stale = 0
-    for name, text in (("config.md", reference()), ("config.schema.json", schema())):
+    pages = {"config.md": reference, "config.schema.json": schema, "commands.md": commands}
+    for name, page in pages.items():
+        text = page()
         file = DOCS / name
         if "--check" in sys.argv[1:]:
             if not file.exists() or file.read_text(encoding="utf-8") != text:

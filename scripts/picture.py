@@ -65,9 +65,7 @@ def main() -> None:
         }
         environ.pop("CI", None)
         environ.pop("NO_COLOR", None)
-        subprocess.run(
-            ["hyperpod-eks", "local", "start", "--speed", "60"], env=environ, check=True
-        )
+        subprocess.run(["hyperpod-eks", "local", "start", "--speed", "60"], env=environ, check=True)
         try:
             running = film(
                 ["create", "demo", "--local"], folder, environ, lambda text: "0 of 2 nodes" in text
@@ -109,7 +107,9 @@ def film(
             taken = lines(screen)
     os.close(ours)
     if process.wait() or not taken:
-        raise SystemExit(f"{words}: exit {process.returncode}, screen:\n" + "\n".join(screen.display))
+        raise SystemExit(
+            f"{words}: exit {process.returncode}, screen:\n" + "\n".join(screen.display)
+        )
     return taken
 
 

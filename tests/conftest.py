@@ -95,7 +95,7 @@ def patient(stack: Stack, session: boto3.Session) -> Clients:
     return Clients(session, stack.endpoint, attempts=3)
 
 
-# --- a person at a terminal ------------------------------------------------------------------------
+# --- a person at a terminal ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class User:
         with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8"))
             code = run(words)
-        return Said(int(code), *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]  # it is a BytesIO
+        return Said(int(code), *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
     def makes(self, name: str, *words: str) -> Any:
         """Create a cluster with the stand-in chart; return the document."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,10 @@ def test_ten_times_the_nodes_are_ten_times_the_pages_and_nothing_else(user: User
     assert found[100] == found[1000]
 
 
+def note(told: list[str], event: Any) -> None:
+    told.append(event.resource.kind)
+
+
 def test_a_thousand_nodes_that_come_at_once_are_looked_at_once() -> None:
     pki = make_pki()
     updates = {}
@@ -114,7 +119,7 @@ def test_a_thousand_nodes_that_come_at_once_are_looked_at_once() -> None:
         daemons = {"metadata": {"name": "agent"}, "spec": spec}
         store.create(store.registry.builtin("DaemonSet"), "default", daemons)
         told: list[str] = []
-        store.listeners.append(lambda event, told=told: told.append(event.resource.kind))
+        store.listeners.append(partial(note, told))
         with cluster.at_once():
             for number in range(count):
                 cluster.add_node(f"node-{number}", {}, ready=True)

@@ -6,11 +6,13 @@ import os
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,12 @@ from hyperpod_eks.kubeconfig import forget, own_file
 from hyperpod_eks.manifest import Manifest, locked, read
 from hyperpod_eks.orphans import signed
 from hyperpod_eks.progress_text import speaks_utf8
-from hyperpod_eks.report import Event, Report
+from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Resource, Sight, Verdict
 from hyperpod_eks.site import Site, check_plans, lineage, survey
 from hyperpod_eks.stack import STEPS, ahead, stack
 from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.steps.helm import prepare
 
 Document = dict[str, Any]
 
@@ -56,6 +59,7 @@ def create(
 
     story = Story(tell)
     with opened("create", given, story, files=True, helm=helm) as at:
+        story.once = ("eks/cluster", What.WAITING, partial(prepare, at.config.chart))
         at.world.replace_failed = replace_failed
         at.world.consent = consenting(at.site.name, yes=yes)
         check_plans(at.site, at.world.aws)
@@ -246,10 +250,15 @@ class Story:
 
     tell: Report
     last: dict[str, Event] = field(default_factory=dict)
+    once: tuple[str, What, Callable[[], None]] | None = None
+    """What to begin beside the run when this is first told of that resource."""
 
     def __call__(self, event: Event) -> None:
         """Keep and pass on."""
         self.last[event.key] = event
+        if self.once and self.once[:2] == (event.key, event.what):
+            threading.Thread(target=self.once[2], daemon=True, name="hyperpod-eks").start()
+            self.once = None
         self.tell(event)
 
 

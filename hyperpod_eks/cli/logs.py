@@ -16,7 +16,7 @@ import click
 from hyperpod_eks.aws import Aws, Look, absent, read_only, session
 from hyperpod_eks.cli.commands import settings
 from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.explain import SCRIPTS, log_group
 from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
@@ -60,12 +60,17 @@ def no_cluster(look: Look, name: str) -> NotFound:
 
 
 def instance(text: str) -> str:
-    """Take a node by its instance id or by its name in Kubernetes.
+    """Take a node by its instance id or by its name in Kubernetes.  Raises Usage for others.
 
-    >>> instance("hyperpod-i-0123")
-    'i-0123'
+    >>> instance("hyperpod-i-0123456789abcdef0")
+    'i-0123456789abcdef0'
     """
-    return text.removeprefix("hyperpod-")
+    id_ = text.removeprefix("hyperpod-")
+    if not re.fullmatch(r"i-[0-9a-f]{8,17}", id_):
+        raise Usage(
+            f"{text!r} is no node", "Give its id (i-…) or its name in Kubernetes (hyperpod-i-…)."
+        )
+    return id_
 
 
 # --- logs
@@ -94,7 +99,10 @@ def logs(
             parts = pool.map(lambda stream: _tail(look.aws, place, stream, tail), streams)
             lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
         if follow and place:
-            _follow(look.aws, place, prefix, lines)
+            try:
+                _follow(look.aws, place, prefix, lines)
+            except KeyboardInterrupt:  # the way out of it
+                raise click.exceptions.Exit(Exit.INTERRUPTED) from None
         return {
             "schema": "hyperpod-eks/logs/v1",
             "command": "logs",

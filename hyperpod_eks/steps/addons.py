@@ -113,12 +113,10 @@ class Addon(Resource):
         return super().expected(name, known)
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
-        """Idempotent by its token."""
+        """Idempotent by its token; where no version is named, EKS takes its default."""
         request: dict[str, Any] = {
             "clusterName": self.cluster.name,
             "addonName": self.label,
-            "addonVersion": self.version
-            or default_version(aws, self.label, known(self.cluster).attributes["version"]),
             "resolveConflicts": "OVERWRITE",
             "clientRequestToken": token,
             "tags": {
@@ -126,6 +124,8 @@ class Addon(Resource):
                 KUBERNETES: known(self.cluster).attributes["version"],
             },
         }
+        if self.version:
+            request["addonVersion"] = self.version
         if self.configuration:
             request["configurationValues"] = self.configuration
         return self._live(aws.eks.create_addon(**request)["addon"])

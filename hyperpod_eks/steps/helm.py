@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from hyperpod_eks import chart, helm, kube
 from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.config import Chart
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
@@ -28,6 +30,17 @@ def step(site: Site, control: eks.Control, binary: str | None) -> Release:
         binary=binary or "",
         after=control.access,
     )
+
+
+def prepare(config: Chart) -> None:
+    """Have at hand what an install needs, while EKS is being made: the chart, and slow imports.
+
+    Nothing depends on it: what cannot be had now is told when it is needed.
+    """
+    with contextlib.suppress(Exception):
+        helm.warm()
+        if config.path is None:
+            chart.download()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,11 @@ from hyperpod_eks.local.aws.sim import Call, Delays, Fault, delays_from
 from hyperpod_eks.local.control import PREFIX
 from hyperpod_eks.local.stack import Stack
 
-THROTTLED = {"ec2": ("RequestLimitExceeded", 503), "s3": ("SlowDown", 503), "iam": ("Throttling", 400)}
+THROTTLED = {
+    "ec2": ("RequestLimitExceeded", 503),
+    "s3": ("SlowDown", 503),
+    "iam": ("Throttling", 400),
+}
 """How a service says that it is asked too often; the others say ThrottlingException."""
 
 
@@ -32,6 +36,7 @@ class Calls(list[Call]):
         self.here = threading.local()
 
     def append(self, call: Call) -> None:
+        """Add a call and remember it for this thread."""
         self.here.last = call
         super().append(call)
 
@@ -48,6 +53,7 @@ class Slow:
         self.inner, server.app = server.app, self
 
     def __call__(self, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        """Answer one request, slowly (PEP 3333)."""
         if environ["PATH_INFO"].startswith(PREFIX):
             return self.inner(environ, start)
         began = time.monotonic()
@@ -81,7 +87,9 @@ class Slow:
         if throttled:
             sim._random.seed(seed)
             for service, (code, status) in THROTTLED.items():
-                sim.faults.append(Fault(service, code=code, status=status, count=10**9, rate=throttled))
+                sim.faults.append(
+                    Fault(service, code=code, status=status, count=10**9, rate=throttled)
+                )
             rest = f"(?!{'|'.join(THROTTLED)})\\w+"
             sim.faults.append(Fault(rest, count=10**9, rate=throttled))
 

@@ -56,13 +56,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def tables(found: Mapping[str, Any], goals: Sequence[Goal], paths: Mapping[str, int]) -> str:
     """Everything as Markdown: the goals first."""
+    head: Sequence[str]
     parts = [table(("goal", "at most", "measured", ""), [goal.row() for goal in goals])]
     if "lives" in found:
         rows = [
             [*what.split(": "), *(number(about[c]) for c in COLUMNS)]
             for what, about in sorted(found["lives"].items(), key=lambda x: _order(x[0]))
         ]
-        head = ("tool", "phase", "wall s", "without helm s", "CPU s", "MiB", *COLUMNS[4:7], "idle s")
+        head = (
+            "tool",
+            "phase",
+            "wall s",
+            "without helm s",
+            "CPU s",
+            "MiB",
+            *COLUMNS[4:7],
+            "idle s",
+        )
         parts += ["### A life at 40 ms per call", table(head, rows)]
     if "slow" in found:
         rows = [

@@ -26,9 +26,8 @@ ADDONS = ("vpc-cni", "kube-proxy", "eks-pod-identity-agent", "coredns")
 
 session = boto3.Session()
 region = session.region_name
-sts, ec2, iam, s3, eks, logs, sagemaker = map(
-    session.client, ("sts", "ec2", "iam", "s3", "eks", "logs", "sagemaker")
-)
+sts, ec2, iam, s3 = (session.client(name) for name in ("sts", "ec2", "iam", "s3"))  # type: ignore[call-overload]
+eks, logs, sagemaker = (session.client(name) for name in ("eks", "logs", "sagemaker"))  # type: ignore[call-overload]
 caller = sts.get_caller_identity()
 account, bucket = caller["Account"], f"sagemaker-{NAME}-{caller['Account']}-{region}"
 
@@ -53,7 +52,9 @@ def first(ask: Any, key: str, name: str = "", filters: str = "Filters") -> Any:
 
 def tagged(kind: str, name: str = "") -> list[Any]:
     """TagSpecifications for a create."""
-    return [{"ResourceType": kind, "Tags": TAGS + ([{"Key": "Name", "Value": name}] if name else [])}]
+    return [
+        {"ResourceType": kind, "Tags": TAGS + ([{"Key": "Name", "Value": name}] if name else [])}
+    ]
 
 
 def network() -> dict[str, Any]:
@@ -170,9 +171,7 @@ def roles(net: dict[str, Any]) -> tuple[str, str]:
 def scripts() -> None:
     """A bucket that takes TLS alone, and the lifecycle scripts."""
     if there(s3.get_bucket_tagging, "TagSet", Bucket=bucket) is None:
-        s3.create_bucket(
-            Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region}
-        )
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
         s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": TAGS})
         arn = f"arn:aws:s3:::{bucket}"
         deny = {
@@ -283,7 +282,10 @@ def nodes(net: dict[str, Any], execution: str, cluster: dict[str, Any]) -> None:
             "InstanceCount": 2,
             "ThreadsPerCore": 1,
             "ExecutionRole": execution,
-            "LifeCycleConfig": {"SourceS3Uri": f"s3://{bucket}/lifecycle/", "OnCreate": "on_create.sh"},
+            "LifeCycleConfig": {
+                "SourceS3Uri": f"s3://{bucket}/lifecycle/",
+                "OnCreate": "on_create.sh",
+            },
             "InstanceStorageConfigs": [{"EbsVolumeConfig": {"VolumeSizeInGB": 500}}],
         }
         sagemaker.create_cluster(

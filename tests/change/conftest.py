@@ -77,8 +77,8 @@ class Owner:
     def declares(self, text: str, *, yes: bool = False) -> list[str]:
         """Create what the text says; return the calls that changed something."""
         self.lost = []
-        world, wants = self.world(self.config(text), yes=yes)
         self.stack.calls.clear()
+        world, wants = self.world(self.config(text), yes=yes)
         try:
             engine.create(wants, world)
         finally:

@@ -90,7 +90,6 @@ ROWS = (
     Row("node_recovery", IN_PLACE, "UpdateCluster", "None"),
     Row("node_provisioning_mode", REFUSED, "HyperPod does not go back from Continuous"),
     Row("tiered_storage_config", IN_PLACE, "UpdateCluster", {"mode": "Enable"}),
-    Row("auto_scaling", IN_PLACE, "UpdateCluster; its role comes and goes", {"mode": "Enable"}),
     Row("instance_groups", CONSENT, "a group comes in place; one that goes takes its nodes away"),
     Row(G + "name", CONSENT, "another name is another group"),
     Row(G + "instance_count", CONSENT, "more in place, fewer with consent", 1),
@@ -122,7 +121,7 @@ ROWS = (
     Row(G + "image_id", IN_PLACE, "UpdateClusterSoftware", "ami-0123456789abcdef0"),
     Row(G + "image_release_version", IN_PLACE, "UpdateClusterSoftware", "1.2.0"),
     Row(G + "execution_role", IN_PLACE, NODES),
-    Row(G + "life_cycle_config", IN_PLACE, NODES, {"on_create": "on_create.sh"}),
+    Row(G + "life_cycle_config", IN_PLACE, NODES, {"on_create": "on_create.sh", "on_init_complete": "x.sh"}),
     Row(G + "instance_type", CONSENT, KEPT, "ml.g5.4xlarge"),
     Row(G + "instance_requirements", CONSENT, KEPT),
     Row(G + "capacity_requirements", CONSENT, KEPT),
@@ -151,6 +150,7 @@ ROWS = (
         "PutRolePermissionsBoundary",
         "arn:aws:iam::aws:policy/PowerUserAccess",
     ),
+    Row("auto_scaling", IN_PLACE, "UpdateCluster; its role comes and goes", {"mode": "Enable"}),
     Row("deletion_protection", IN_PLACE, "UpdateClusterConfig", True),
 )
 

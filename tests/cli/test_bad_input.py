@@ -100,13 +100,24 @@ CASES = [
     Wrong("no such option", 2, "--regin", ("create", "demo", "--regin", "us-west-2")),
     Wrong("no such command", 2, "No such command 'crate'", ("crate", "demo")),
     Wrong("no such output", 2, "'xml'", ("create", "demo", "-o", "xml")),
-    Wrong("no such output in a variable", 2, "xml", ("status", "demo"), environ={"HYPERPOD_EKS_OUTPUT": "xml"}),
+    Wrong(
+        "no such output in a variable",
+        2,
+        "xml",
+        ("status", "demo"),
+        environ={"HYPERPOD_EKS_OUTPUT": "xml"},
+    ),
     Wrong("no such progress", 2, "'loud'", ("create", "demo", "--progress", "loud")),
     Wrong("no calls at all", 2, "--parallelism", ("create", "demo", "--parallelism", "0")),
     Wrong("a word for a number", 2, "--parallelism", ("create", "demo", "--parallelism", "many")),
     Wrong("to wait backwards", 2, "--lock-timeout", ("create", "demo", "--lock-timeout", "-1")),
     Wrong("nothing to adopt", 2, "--resource", ("adopt", "demo")),
-    Wrong("to adopt what cannot be", 2, "hyperpod/cluster", ("adopt", "demo", "--resource", "hyperpod/cluster=x")),
+    Wrong(
+        "to adopt what cannot be",
+        2,
+        "hyperpod/cluster",
+        ("adopt", "demo", "--resource", "hyperpod/cluster=x"),
+    ),
     Wrong("speed of a stopped clock", 2, "--speed", ("local", "start", "--speed", "0")),
     Wrong("no stack runs", 8, "local start", ("local", "env")),
     # the config file
@@ -116,11 +127,22 @@ CASES = [
     Wrong("no mapping", 2, "cluster.yaml", config="- a\n- b\n"),
     Wrong("broken YAML", 2, "is not YAML", config=f"{MINIMAL}tags: {{a: b\n"),
     Wrong("a tab", 2, "cluster.yaml:3", config=f"{MINIMAL}\ttags: x\n"),
-    Wrong("from a pipe", 2, "nat", ("create", "-f", "-"), stdin=f"{MINIMAL}network: {{nat: two}}\n"),
+    Wrong(
+        "from a pipe", 2, "nat", ("create", "-f", "-"), stdin=f"{MINIMAL}network: {{nat: two}}\n"
+    ),
     Wrong("unknown key", 2, "cluster.yaml:3:1: nodes:", config=f"{MINIMAL}nodes: 3\n"),
-    Wrong("misspelt key", 2, "did you mean instance_count?", config=f"{MINIMAL}instance_groups:\n  - {{name: a, instance_type: ml.m5.2xlarge, instance_cuont: 1}}\n"),
+    Wrong(
+        "misspelt key",
+        2,
+        "did you mean instance_count?",
+        config=group(instance_cuont=1),
+    ),
     Wrong("key twice", 2, "is given twice", config=f"{MINIMAL}name: other\n"),
-    Wrong("ten mistakes at once", 2, "log_retention_days", config="""\
+    Wrong(
+        "ten mistakes at once",
+        2,
+        "log_retention_days",
+        config="""\
 name: Demo
 region: us-west-2a
 tags: {"aws:x": y}
@@ -128,11 +150,17 @@ network: {cidr: 10.0.0.0/30, nat: two}
 eks: {version: 1.35, log_retention_days: 31, log_types: [audits]}
 node_recovery: automatic
 instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
-"""),
+""",
+    ),
     # values
     Wrong("CIDR too small", 2, "network.cidr", config=f"{MINIMAL}network: {{cidr: 10.0.0.0/28}}\n"),
     Wrong("CIDR of nobody", 2, "network.cidr", config=f"{MINIMAL}network: {{cidr: 8.8.8.8}}\n"),
-    Wrong("CIDR with host bits", 2, "give 10.0.0.0/16", config=f"{MINIMAL}network: {{cidr: 10.0.1.0/16}}\n"),
+    Wrong(
+        "CIDR with host bits",
+        2,
+        "give 10.0.0.0/16",
+        config=f"{MINIMAL}network: {{cidr: 10.0.1.0/16}}\n",
+    ),
     Wrong("instance type", 2, "ml.m5.2xlarge", config=group(instance_type="m5.2xlarge")),
     Wrong("count below zero", 2, "-1", config=group(instance_count=-1)),
     Wrong("count beyond", 2, "7000", config=group(instance_count=7000)),
@@ -140,34 +168,113 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
     Wrong("a word for a count", 2, "two", config=group(instance_count="two")),
     Wrong("volume", 2, "ebs_volume_size_in_gb", config=group(ebs_volume_size_in_gb=0)),
     Wrong("threads", 2, "threads_per_core", config=group(threads_per_core=3)),
-    Wrong("group twice", 2, "earlier group", config=f"{MINIMAL}instance_groups:\n  {GROUP}\n  {GROUP}\n"),
-    Wrong("a session for a principal", 2, "principal_arn", config=f'{MINIMAL}eks: {{access: [{{principal_arn: "arn:aws:sts::1:assumed-role/a/b"}}]}}\n'),
+    Wrong(
+        "group twice",
+        2,
+        "earlier group",
+        config=f"{MINIMAL}instance_groups:\n  {GROUP}\n  {GROUP}\n",
+    ),
+    Wrong(
+        "a session for a principal",
+        2,
+        "principal_arn",
+        config=MINIMAL + 'eks: {access: [{principal_arn: "arn:aws:sts::1:assumed-role/a/b"}]}',
+    ),
     # what only AWS knows
-    Wrong("version that EKS has no more", 2, "EKS does not offer Kubernetes 1.30", ("create", "demo", "--kubernetes-version", "1.30")),
+    Wrong(
+        "version that EKS has no more",
+        2,
+        "EKS does not offer Kubernetes 1.30",
+        ("create", "demo", "--kubernetes-version", "1.30"),
+    ),
     Wrong("version of the future", 2, "9.99", ("create", "demo", "--kubernetes-version", "9.99")),
-    Wrong("version that is none", 2, "latest", ("create", "demo", "--kubernetes-version", "latest")),
-    Wrong("add-on version", 2, "addons.coredns.version", config=f"{MINIMAL}addons: {{coredns: {{version: v9.9.9-eksbuild.1}}}}\n"),
-    Wrong("zone of another region", 2, "use1-az1", config=f"{MINIMAL}network: {{availability_zone_ids: [use1-az1, usw2-az1]}}\n"),
-    Wrong("type that no zone has", 2, "is not offered", config=group(instance_type="ml.trn2.48xlarge")),
+    Wrong(
+        "version that is none", 2, "latest", ("create", "demo", "--kubernetes-version", "latest")
+    ),
+    Wrong(
+        "add-on version",
+        2,
+        "addons.coredns.version",
+        config=f"{MINIMAL}addons: {{coredns: {{version: v9.9.9-eksbuild.1}}}}\n",
+    ),
+    Wrong(
+        "zone of another region",
+        2,
+        "use1-az1",
+        config=f"{MINIMAL}network: {{availability_zone_ids: [use1-az1, usw2-az1]}}\n",
+    ),
+    Wrong(
+        "type that no zone has", 2, "is not offered", config=group(instance_type="ml.trn2.48xlarge")
+    ),
     Wrong("region", 2, "us-west-2", ("create", "demo", "--region", "us-west-22")),
     Wrong("zone for a region", 2, "use us-west-2", ("create", "demo", "--region", "us-west-2a")),
-    Wrong("no region", 2, "region", ("create", "demo"), environ={"AWS_REGION": None, "AWS_DEFAULT_REGION": None}),
+    Wrong(
+        "no region",
+        2,
+        "region",
+        ("create", "demo"),
+        environ={"AWS_REGION": None, "AWS_DEFAULT_REGION": None},
+    ),
     Wrong("account", 2, "999999999999", config=f'{MINIMAL}account: "999999999999"\n'),
     # credentials
     Wrong("no credentials", 3, "credentials", ("create", "demo"), environ=NO_CREDENTIALS),
     Wrong("no credentials to look", 3, "credentials", ("status", "demo"), environ=NO_CREDENTIALS),
-    Wrong("expired credentials", 3, "expired", ("create", "demo"), faults=(Fault("sts", code="ExpiredToken", status=403, message="The security token included in the request is expired"),)),
-    Wrong("not allowed", 3, "not authorized", ("create", "demo"), faults=(Fault("ec2", "DescribeVpcs", code="UnauthorizedOperation", status=403, message="You are not authorized to perform this operation.", count=99),)),
+    Wrong(
+        "expired credentials",
+        3,
+        "expired",
+        ("create", "demo"),
+        faults=(
+            Fault(
+                "sts",
+                code="ExpiredToken",
+                status=403,
+                message="The security token included in the request is expired",
+            ),
+        ),
+    ),
+    Wrong(
+        "not allowed",
+        3,
+        "not authorized",
+        ("create", "demo"),
+        faults=(
+            Fault(
+                "ec2",
+                "DescribeVpcs",
+                code="UnauthorizedOperation",
+                status=403,
+                message="You are not authorized to perform this operation.",
+                count=99,
+            ),
+        ),
+    ),
     Wrong("unknown profile", 2, "nobody", ("create", "demo", "--profile", "nobody")),
-    Wrong("unknown profile in a variable", 2, "nobody", ("create", "demo"), environ={"AWS_PROFILE": "nobody"}),
+    Wrong(
+        "unknown profile in a variable",
+        2,
+        "nobody",
+        ("create", "demo"),
+        environ={"AWS_PROFILE": "nobody"},
+    ),
     # lifecycle scripts
     Wrong("no lifecycle folder", 2, "scripts does not exist", LIFECYCLE),
-    Wrong("a file for a folder", 2, "is a file, not a folder", LIFECYCLE, files={"scripts": OK_SCRIPT}),
-    Wrong("no entry script", 2, "has no on_create.sh", LIFECYCLE, files={"scripts/x.sh": OK_SCRIPT}),
+    Wrong(
+        "a file for a folder", 2, "is a file, not a folder", LIFECYCLE, files={"scripts": OK_SCRIPT}
+    ),
+    Wrong(
+        "no entry script", 2, "has no on_create.sh", LIFECYCLE, files={"scripts/x.sh": OK_SCRIPT}
+    ),
     Wrong("CRLF", 2, "CR LF", LIFECYCLE, files={"scripts/on_create.sh": "#!/bin/bash\r\ntrue\r\n"}),
     Wrong("no #!", 2, "#! line", LIFECYCLE, files={"scripts/on_create.sh": "true\n"}),
     Wrong("empty script", 2, "is empty", LIFECYCLE, files={"scripts/on_create.sh": "\n"}),
-    Wrong("calls what is not there", 2, "main.sh", LIFECYCLE, files={"scripts/on_create.sh": f"{OK_SCRIPT}bash ./main.sh\n"}),
+    Wrong(
+        "calls what is not there",
+        2,
+        "main.sh",
+        LIFECYCLE,
+        files={"scripts/on_create.sh": f"{OK_SCRIPT}bash ./main.sh\n"},
+    ),
     Wrong("unreadable script", 2, "make it readable", LIFECYCLE, before=unreadable),
     # helm and the chart
     Wrong("no helm", 2, "Install helm 3.17", ("create", "demo"), before=no_helm),
@@ -175,25 +282,83 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
     Wrong("helm that is not there", 2, "--helm", ("create", "demo", "--helm", "nowhere")),
     Wrong("helm that is none", 2, "is no helm", ("create", "demo", "--helm", "/bin/true")),
     Wrong("no chart", 2, "Chart.yaml", ("create", "demo", "--chart", "scripts"), files=HERE),
-    Wrong("chart values", 2, "deep-health-check.enabled", config=f"{MINIMAL}chart: {{values: {{deep-health-check: {{enabled: false}}}}}}\n"),
+    Wrong(
+        "chart values",
+        2,
+        "deep-health-check.enabled",
+        config=f"{MINIMAL}chart: {{values: {{deep-health-check: {{enabled: false}}}}}}\n",
+    ),
     # the manifest
-    Wrong("manifest of another cluster", 2, "'other'", ("create", "demo"), files={"demo.hyperpod-eks.json": manifest(cluster="other")}),
-    Wrong("manifest of another account", 2, "999999999999", ("create", "demo"), files={"demo.hyperpod-eks.json": manifest(account="999999999999")}),
-    Wrong("manifest of another region", 2, "eu-west-1", ("create", "demo"), files={"demo.hyperpod-eks.json": manifest(region="eu-west-1")}),
-    Wrong("broken manifest", 2, "adopt demo --rebuild", ("create", "demo"), files={"demo.hyperpod-eks.json": "{"}),
-    Wrong("manifest that is none", 2, "is broken", ("status", "demo"), files={"demo.hyperpod-eks.json": "[1]"}),
-    Wrong("newer manifest", 2, "manifest/v2", ("delete", "demo", "--yes"), files={"demo.hyperpod-eks.json": manifest(schema="hyperpod-eks/manifest/v2")}),
+    Wrong(
+        "manifest of another cluster",
+        2,
+        "'other'",
+        ("create", "demo"),
+        files={"demo.hyperpod-eks.json": manifest(cluster="other")},
+    ),
+    Wrong(
+        "manifest of another account",
+        2,
+        "999999999999",
+        ("create", "demo"),
+        files={"demo.hyperpod-eks.json": manifest(account="999999999999")},
+    ),
+    Wrong(
+        "manifest of another region",
+        2,
+        "eu-west-1",
+        ("create", "demo"),
+        files={"demo.hyperpod-eks.json": manifest(region="eu-west-1")},
+    ),
+    Wrong(
+        "broken manifest",
+        2,
+        "adopt demo --rebuild",
+        ("create", "demo"),
+        files={"demo.hyperpod-eks.json": "{"},
+    ),
+    Wrong(
+        "manifest that is none",
+        2,
+        "is broken",
+        ("status", "demo"),
+        files={"demo.hyperpod-eks.json": "[1]"},
+    ),
+    Wrong(
+        "newer manifest",
+        2,
+        "manifest/v2",
+        ("delete", "demo", "--yes"),
+        files={"demo.hyperpod-eks.json": manifest(schema="hyperpod-eks/manifest/v2")},
+    ),
     Wrong("manifest nowhere", 2, "--manifest", ("create", "demo", "--manifest", "nowhere/x.json")),
-    Wrong("manifest that is a folder", 2, "scripts", ("create", "demo", "--manifest", "scripts"), files=HERE),
+    Wrong(
+        "manifest that is a folder",
+        2,
+        "scripts",
+        ("create", "demo", "--manifest", "scripts"),
+        files=HERE,
+    ),
     # delete
     Wrong("nobody to ask", 2, "Give --yes", ("delete", "demo"), stdin="demo\n"),
     Wrong("nobody to ask in CI", 2, "Give --yes", ("delete", "demo"), environ={"CI": "true"}),
-    Wrong("to keep what cannot be", 2, "bucket, logs, network", ("delete", "demo", "--yes", "--keep", "vpc")),
-    Wrong("protected", 2, "deletion_protection", ("delete", "-f", "cluster.yaml", "--yes"), config=f"{MINIMAL}deletion_protection: true\n"),
+    Wrong(
+        "to keep what cannot be",
+        2,
+        "bucket, logs, network",
+        ("delete", "demo", "--yes", "--keep", "vpc"),
+    ),
+    Wrong(
+        "protected",
+        2,
+        "deletion_protection",
+        ("delete", "-f", "cluster.yaml", "--yes"),
+        config=f"{MINIMAL}deletion_protection: true\n",
+    ),
     # an account in which there is something else, or nothing
     Wrong("nothing there", 8, "there is no cluster demo", ("status", "demo")),
     Wrong("name taken", 7, "demo-eks-us-west-2", ("create", "demo"), before=taken),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
@@ -203,7 +368,8 @@ def test_it_is_told_on_one_screen_and_nothing_is_changed(
 ) -> None:
     if wrong.before is unreadable and sys.platform != "linux":
         pytest.skip("needs /proc")
-    for name, text in ({"cluster.yaml": wrong.config} if wrong.config else {} | wrong.files).items():
+    config = {"cluster.yaml": wrong.config} if wrong.config else {}
+    for name, text in {**wrong.files, **config}.items():
         (user.folder / name).parent.mkdir(exist_ok=True)
         (user.folder / name).write_bytes(text.encode())
     for name, value in wrong.environ.items():

@@ -339,9 +339,10 @@ def test_the_error_document_has_the_same(user: User, aws: Clients) -> None:
 def test_the_newest_event_stands_in_the_wait_line(user: User, aws: Clients) -> None:
     words = fails("capacity")(user, aws)
 
-    said = user.types(*words, "--progress", "plain")
+    user.types(*words, "--events", "events")
 
-    assert "0 of 2 nodes running; We currently do not have sufficient capacity" in said.err
+    waits = "0 of 2 nodes running; We currently do not have sufficient capacity"
+    assert waits in (user.folder / "events").read_text()
 
 
 def test_a_real_missing_rule_is_found_on_the_nodes(user: User, aws: Clients) -> None:

@@ -120,9 +120,12 @@ class TestNetwork:
     def test_the_security_group_lets_its_members_talk_and_everything_out(self, made: Made) -> None:
         cluster = made.aws.eks.describe_cluster(name="demo")["cluster"]
         ids = cluster["resourcesVpcConfig"]["securityGroupIds"]
-        assert ids == made.aws.sagemaker.describe_cluster(ClusterName="demo")["VpcConfig"][
-            "SecurityGroupIds"
-        ]
+        assert (
+            ids
+            == made.aws.sagemaker.describe_cluster(ClusterName="demo")["VpcConfig"][
+                "SecurityGroupIds"
+            ]
+        )
         (group,) = made.aws.ec2.describe_security_groups(GroupIds=ids)["SecurityGroups"]
 
         def peers(rules: list[Any]) -> set[str]:
@@ -317,7 +320,9 @@ class TestHyperpod:
         (kubernetes,) = made.user.stack.sim.clusters.values()
         objects = kubernetes.snapshot()
         nodes = [each for key, each in objects.items() if key.startswith("nodes")]
-        ready = [c["status"] for n in nodes for c in n["status"]["conditions"] if c["type"] == "Ready"]
+        ready = [
+            c["status"] for n in nodes for c in n["status"]["conditions"] if c["type"] == "Ready"
+        ]
         assert ready == ["True", "True"]
         agent = objects["daemonsets.apps/aws-hyperpod/health-monitoring-agent"]
         assert agent["status"]["numberReady"] == 2
@@ -378,7 +383,7 @@ class TestAgain:
         assert made.user.mutations() == []
 
 
-# --- what people do to a cluster -------------------------------------------------------------------
+# --- what people do to a cluster ----------------------------------------------------------------
 
 
 def damage(aws: Clients, vpc: str) -> None:
@@ -387,9 +392,7 @@ def damage(aws: Clients, vpc: str) -> None:
     here = [{"Name": "vpc-id", "Values": [vpc]}]
     for table in aws.ec2.describe_route_tables(Filters=here)["RouteTables"]:
         if any(route.get("NatGatewayId") for route in table["Routes"]):
-            aws.ec2.delete_route(
-                RouteTableId=table["RouteTableId"], DestinationCidrBlock=ANYWHERE
-            )
+            aws.ec2.delete_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock=ANYWHERE)
     (group,) = (
         g
         for g in aws.ec2.describe_security_groups(Filters=here)["SecurityGroups"]
@@ -416,9 +419,7 @@ def damage(aws: Clients, vpc: str) -> None:
         policyArn="arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy",
     )
     aws.eks.delete_addon(clusterName="demo", addonName="kube-proxy")
-    aws.eks.update_cluster_config(
-        name="demo", resourcesVpcConfig={"endpointPrivateAccess": False}
-    )
+    aws.eks.update_cluster_config(name="demo", resourcesVpcConfig={"endpointPrivateAccess": False})
 
 
 def test_damage_by_hand_is_put_right_and_delete_leaves_the_account_as_it_was(
@@ -473,9 +474,7 @@ def test_the_articles_cluster_in_us_east_1(user: User, session: boto3.Session) -
     iam: Any = session.client("iam", endpoint_url=user.stack.endpoint, region_name="us-east-1")
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
              "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}]}  # fmt: skip
-    iam.create_role(
-        RoleName="Viewer", Path="/people/", AssumeRolePolicyDocument=json.dumps(trust)
-    )
+    iam.create_role(RoleName="Viewer", Path="/people/", AssumeRolePolicyDocument=json.dumps(trust))
     viewer = f"arn:aws:iam::{ACCOUNT}:role/people/Viewer"
     (user.folder / "cluster.yaml").write_text(f"""\
 name: east

@@ -1,4 +1,4 @@
-"""Other people's clients on the embedded stack: `aws`, `kubectl` and `helm` see the same cluster."""
+"""Other people's clients on the embedded stack: `aws`, `kubectl`, `helm` see the same cluster."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
 def needs(program: str) -> None:
     """Skip the test where a program is missing, or is there and does not run."""
     found = shutil.which(program)
-    if not found or subprocess.run([found, "--version"], capture_output=True, check=False).returncode:
+    if (
+        not found
+        or subprocess.run([found, "--version"], capture_output=True, check=False).returncode
+    ):
         pytest.skip(f"no {program} on PATH")
 
 

@@ -43,6 +43,7 @@ class Life(RuleBasedStateMachine):
         self.user = User(self.cloud, Path(self.folder.name) / "toy.json")
         self.wants = declared("round", False)
         self.serial = 0
+        self.forgotten = False
 
     def teardown(self) -> None:
         self.cloud.lag = 0.0
@@ -64,6 +65,7 @@ class Life(RuleBasedStateMachine):
         assert {t.name: t.shape for t in self.ours if t.name in shapes} == shapes
         records = read(self.user.path, "toy").records
         assert {t.id for t in self.ours} <= {record.id for record in records.values()}
+        self.forgotten = False
 
     def _delete(self) -> None:
         with locked(self.user.path):
@@ -74,7 +76,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(shape=SHAPES, more=st.booleans())
     def create(self, shape: str, more: bool) -> None:
-        self.wants = declared(shape, more)
+        # what is neither declared nor remembered is for `orphans` to find
+        self.wants = declared(shape, more or self.forgotten)
         self._create()
 
     @rule()
@@ -121,6 +124,7 @@ class Life(RuleBasedStateMachine):
         # what is not to be seen yet, and remembered by nobody, can only be waited for
         self.cloud.clock.time += 60
         self.user.path.unlink(missing_ok=True)
+        self.forgotten, self.wants = True, declared("round", True)
         self.serial = 0
         # what is neither signed nor remembered cannot be told from a stranger's
         self.cloud.things = [t for t in self.cloud.things if t.owner or t not in self.ours]

@@ -80,7 +80,7 @@ MUTANTS = (
         "if False:",
         JOURNAL,
     ),
-    Mutant("no grace", "engine.py", "GRACE = 60.0", "GRACE = 0.0"),
+    Mutant("no grace", "engine.py", "GRACE = 60.0", "GRACE = 1.0"),
     Mutant(
         "the grace counts from the first try",
         "manifest.py",
@@ -152,8 +152,8 @@ MUTANTS = (
     Mutant(
         "a lost answer counts as refused",
         "aws.py",
-        'about.get("HTTPStatusCode", 500) < 500 and not about.get("RetryAttempts")',
-        "True",
+        'return declined and not about.get("RetryAttempts")',
+        "return declined",
     ),
     Mutant(
         "nothing is recorded when it is interrupted",

@@ -1,0 +1,152 @@
+"""logs and events: what the nodes, the control plane and HyperPod say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import Clients, Said, User
+
+
+def node_ids(user: User) -> list[str]:
+    return [row["instance_id"] for row in user.types("nodes", "demo", "-o", "json").document["nodes"]]
+
+
+def reads_only(user: User, *words: str) -> Said:
+    user.mutations()
+    said = user.types(*words)
+    assert user.mutations() == []
+    return said
+
+
+def test_logs_are_those_of_the_lifecycle_scripts(user: User) -> None:
+    user.makes("demo")
+
+    said = reads_only(user, "logs", "demo")
+
+    assert said.code == 0
+    assert said.out.count("[lifecycle] on_create.sh: exit code 0") == 2
+    assert {line.split()[1].split("/")[0] for line in said.out.splitlines()} == {"worker-group"}
+
+
+@pytest.mark.parametrize("spelling", ["{}", "hyperpod-{}"])
+def test_logs_of_one_node(user: User, spelling: str) -> None:
+    user.makes("demo")
+    first, _ = node_ids(user)
+
+    for words in (("--node", spelling.format(first)), ("--group", "worker-group", "--node", first)):
+        document = reads_only(user, "logs", "demo", *words, "-o", "json").document
+        assert {line["stream"] for line in document["lines"]} == {f"worker-group/{first}"}
+
+
+def test_logs_of_a_group_that_is_not_there_are_none(user: User) -> None:
+    user.makes("demo")
+
+    said = reads_only(user, "logs", "demo", "--group", "nobody")
+
+    assert (said.code, said.out) == (
+        0,
+        "no log lines yet: scripts write when the first nodes come up\n",
+    )
+
+
+def test_tail_takes_the_newest_lines(user: User, aws: Clients) -> None:
+    user.makes("demo")
+    group = user.types("logs", "demo", "-o", "json").document["log_group"]
+    stream = {"logGroupName": group, "logStreamName": "LifecycleConfig/late/i-1"}
+    aws.logs.create_log_stream(**stream)
+    events = [{"timestamp": 4102444800000, "message": f"line {i}"} for i in range(9)]
+    aws.logs.put_log_events(**stream, logEvents=[e | {"timestamp": _now()} for e in events])
+
+    said = user.types("logs", "demo", "--group", "late", "--tail", "2")
+
+    assert [line.split(" ", 2)[2] for line in said.out.splitlines()] == ["line 7", "line 8"]
+
+
+def _now() -> int:
+    import time  # noqa: PLC0415
+
+    return int(time.time() * 1000)
+
+
+def test_logs_of_the_control_plane(user: User) -> None:
+    user.makes("demo")
+
+    said = reads_only(user, "logs", "demo", "--control-plane")
+
+    assert said.code == 0
+    assert "kube-api-" in said.out
+    assert user.types("logs", "demo", "--control-plane", "--group", "g").code == 2
+
+
+def test_logs_of_a_cluster_that_is_gone_are_still_there(user: User) -> None:
+    user.makes("demo")
+    assert user.types("delete", "demo", "--yes", "--keep", "logs").code == 0
+
+    assert "exit code 0" in user.types("logs", "demo").out
+
+
+@pytest.fixture
+def following(user: User) -> Iterator[subprocess.Popen[str]]:
+    user.makes("demo")
+    command = [sys.executable, "-m", "hyperpod_eks", "logs", "demo", "--follow", "-o", "json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ, cwd=user.folder
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_follow_goes_on_until_told_to_stop(
+    following: subprocess.Popen[str], user: User, aws: Clients
+) -> None:
+    assert following.stdout
+    first = json.loads(following.stdout.readline() or "{}")
+    assert first["stream"].startswith("worker-group/")
+    group = user.types("logs", "demo", "-o", "json").document["log_group"]
+    stream = {"logGroupName": group, "logStreamName": "LifecycleConfig/worker-group/i-new"}
+    aws.logs.create_log_stream(**stream)
+    aws.logs.put_log_events(**stream, logEvents=[{"timestamp": _now(), "message": "hello"}])
+
+    while (line := json.loads(following.stdout.readline()))["message"] != "hello":
+        pass
+    assert line["stream"] == "worker-group/i-new"
+    following.send_signal(signal.SIGINT)
+    assert following.wait(10) == 130
+
+
+def test_events_come_newest_last(user: User) -> None:
+    user.makes("demo")
+
+    rows = reads_only(user, "events", "demo", "-o", "json").document["events"]
+
+    assert rows == sorted(rows, key=lambda row: row["time"])
+    assert rows[-1]["message"].startswith(("The cluster is InService", "Instance i-"))
+    text = user.types("events", "demo").out.splitlines()
+    assert len(text) == len(rows)
+    assert len(user.types("events", "demo", "--tail", "1").out.splitlines()) == 1
+
+
+def test_events_of_a_group_and_of_the_last_hour(user: User) -> None:
+    user.makes("demo")
+
+    rows = user.types("events", "demo", "--group", "worker-group", "-o", "json").document["events"]
+    assert {row["instance_group"] for row in rows} == {"worker-group"}
+    assert user.types("events", "demo", "--since", "1h").out
+    wrong = user.types("events", "demo", "--since", "yesterday")
+    assert wrong.code == 2
+    assert "'yesterday' is no duration" in wrong.err
+
+
+@pytest.mark.parametrize("command", [("events", "demo"), ("nodes", "demo"), ("ssm", "demo", "i-00000000")])
+def test_without_a_cluster_there_is_nothing_to_tell(user: User, command: tuple[str, ...]) -> None:
+    said = user.types(*command)
+
+    assert said.code == 8
+    assert "there is no HyperPod cluster demo in us-west-2" in said.err
