@@ -157,7 +157,7 @@ class Network(Section):
         ],
         Field(
             max_length=10,
-            description="Further tags of the private subnets, like kubernetes.io/role/internal-elb.",
+            description="Further tags of private subnets, like kubernetes.io/role/internal-elb.",
         ),
     ] = {}
 
@@ -497,7 +497,10 @@ class Iam(Section):
     path: Annotated[
         str,
         Pattern(
-            "a path of IAM", "it begins and ends with /", r"/(?:[\w+=,.@-]+/)*", "give one like /team/"
+            "a path of IAM",
+            "it begins and ends with /",
+            r"/(?:[\w+=,.@-]+/)*",
+            "give one like /team/",
         ),
         Field(description="Path of the roles and policies that are made."),
     ] = "/"
@@ -519,9 +522,7 @@ class Iam(Section):
 class Existing(Section):
     """What you already have: used as it is, never changed and never deleted."""
 
-    vpc: Annotated[
-        Annotated[str, _id("a VPC", "vpc")] | None, Field(description="The VPC.")
-    ] = None
+    vpc: Annotated[Annotated[str, _id("a VPC", "vpc")] | None, Field(description="The VPC.")] = None
     private_subnets: Annotated[
         tuple[Annotated[str, _id("a subnet", "subnet")], ...],
         Field(
@@ -681,7 +682,6 @@ class Config(Section):
         """
         return f"sagemaker-{self.name}-{account}-{self.region}"
 
-
     @property
     def groups(self) -> tuple[InstanceGroup | RestrictedInstanceGroup, ...]:
         """Every group of nodes, the restricted ones last."""
@@ -706,13 +706,11 @@ def request(section: Section, prefix: str) -> dict[str, Any]:
             rules = (*rules, *find(inner, (0,))[1])
         value = getattr(section, name, None)
         for rule in rules:
-            member = rule.path.removesuffix("[]") if isinstance(rule, Aws) else ""
-            if value is None or value == () or member.rpartition(".")[0] + "." not in (
-                prefix,
-                GROUP if prefix == RESTRICTED else prefix,
-            ):
+            if not isinstance(rule, Aws) or value is None or value == ():
                 continue
-            found[member.rpartition(".")[2]] = _spelled(rule, value)
+            above, _, member = rule.path.removesuffix("[]").rpartition(".")
+            if f"{above}." in (prefix, GROUP if prefix == RESTRICTED else prefix):
+                found[member] = _spelled(rule, value)
     return found
 
 

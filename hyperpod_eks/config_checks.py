@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from hyperpod_eks.config_yaml import Loc
 
 __all__ = [
-    "across", "block_fault", "cidr_fault", "get", "kubernetes_group_fault", "principal_fault", "region_fault", "retention_fault",
-    "tag_fault", "warnings",
+    "across", "block_fault", "cidr_fault", "get", "kubernetes_group_fault", "principal_fault",
+    "region_fault", "retention_fault", "tag_fault", "warnings",
 ]  # fmt: skip
 
 _PRINCIPAL = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]{1,512}", re.ASCII)
@@ -100,9 +100,7 @@ def warnings(config: Config) -> list[str]:
             f" {versions.REGIONS_READ:%B %Y}"
         )
     zones = config.network.availability_zone_ids or ("first", "second")
-    blocks = config.network.secondary_cidrs or (
-        subnets(config.network.cidr, zones)[0].private,
-    )
+    blocks = config.network.secondary_cidrs or (subnets(config.network.cidr, zones)[0].private,)
     block = ipaddress.IPv4Network(blocks[0])
     room = block.num_addresses - 5  # AWS keeps five in every subnet
     for group in config.groups if not config.existing.private_subnets else ():
@@ -162,29 +160,29 @@ def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _groups(data: Mapping[str, Any]) -> Iterator[Finding]:
     """What the API reference of CreateCluster says of a group's members together."""
-    groups, restricted = data.get("instance_groups"), data.get("restricted_instance_groups")
     least, most = model.bounds("sagemaker", "CreateCluster.InstanceGroups")
-    for name, some in (("instance_groups", groups), ("restricted_instance_groups", restricted)):
-        if not isinstance(some, list) or len(some) == 1 or (not some and (groups or restricted)):
+    names: list[object] = []
+    lists = {name: data.get(name) for name in ("instance_groups", "restricted_instance_groups")}
+    for name, groups in lists.items():
+        if not isinstance(groups, list):
             continue
-        if not (least or 0) <= len(some) <= (most or len(some)) and (some or name[0] == "i"):
+        others = any(isinstance(each, list) and each for each in lists.values())
+        if len(groups) > (most or 0) or (not groups and not others):
             rule = f"{least} to {most}"
-            member = "".join(part.title() for part in name.split("_"))
-            yield Finding(
-                (name,),
-                f"has {len(some)} groups (CreateCluster {member} has {rule}); give {rule}",
-            )
-        for index, group in enumerate(some):
-            earlier = [get(g, "name") for g in (groups or ()) if name[0] == "r"]
-            earlier += [get(g, "name") for g in some[:index]]
-            if isinstance(get(group, "name"), str) and get(group, "name") in earlier:
-                text = f"{model.show(group['name'])} is the name of an earlier group"
-                yield Finding((name, index, "name"), f"{text}; give each once")
-    for name, some in (("instance_groups", groups), ("restricted_instance_groups", restricted)):
-        for index, group in enumerate(some if isinstance(some, list) else []):
-            if isinstance(group, dict):
-                for key, text in _group(data, group, flexible=name[0] == "i"):
-                    yield Finding((name, index, key), text, isinstance(group.get(key), dict | list))
+            member = name.title().replace("_", "")
+            text = f"has {len(groups)} groups (CreateCluster {member} has {rule}); give {rule}"
+            yield Finding((name,), text)
+        for index, group in enumerate(groups):
+            if not isinstance(group, dict):
+                continue
+            called = group.get("name")
+            if isinstance(called, str) and called in names:
+                text = f"{model.show(called)} is the name of an earlier group; give each once"
+                yield Finding((name, index, "name"), text)
+            names.append(called)
+            for key, text in _group(data, group, flexible=name == "instance_groups"):
+                at_key = isinstance(group.get(key), dict | list)
+                yield Finding((name, index, key), text, at_key)
     if get(data, "auto_scaling", "mode") == "Enable" and not _continuous(data):
         text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
         yield Finding(("auto_scaling",), f"{text}; leave the mode as it is by default")
@@ -202,7 +200,7 @@ _EFA = re.compile(r"ml\.(p4|p5|p6|trn)")
 
 
 def _continuous(data: Mapping[str, Any]) -> bool:
-    return data.get("node_provisioning_mode", "Continuous") == "Continuous"
+    return str(data.get("node_provisioning_mode", "Continuous")) == "Continuous"
 
 
 def _group(
@@ -317,7 +315,11 @@ def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
     ):
         text = "is false beside endpoint_public_access (nobody would reach the API)"
         yield Finding(("eks", "endpoint_private_access"), f"{text}; leave one of them true")
-    for key, needs in (("private_subnets", "vpc"), ("nat_gateways", "vpc"), ("route_tables", "vpc")):
+    for key, needs in (
+        ("private_subnets", "vpc"),
+        ("nat_gateways", "vpc"),
+        ("route_tables", "vpc"),
+    ):
         if get(existing, key) and not get(existing, needs) and not get(existing, "eks_cluster"):
             text = "is given without existing.vpc (they belong together); name the VPC too"
             yield Finding(("existing", key), text)

@@ -158,9 +158,7 @@ def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:
         each["SubnetId"]: each["AvailabilityZoneId"]
         for each in _all(aws, "describe_subnets", "Subnets", homes)
     }
-    return {
-        f"network/nat-gateway-{zones[home]}": id_ for home, id_ in zip(homes, ids, strict=True)
-    }
+    return {f"network/nat-gateway-{zones[home]}": id_ for home, id_ in zip(homes, ids, strict=True)}
 
 
 def _all(aws: Aws, method: str, key: str, ids: list[str] | tuple[str, ...]) -> list[Any]:

@@ -25,7 +25,7 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Evidence:
-    """Something seen: ``source`` says where (``event``, ``lifecycle log``), ``text`` in AWS's words.
+    """Something seen: ``source`` says where (``event``, ``pod``), ``text`` in AWS's words.
 
     ``about`` names the group, node, add-on or pod that it is about.
     """
@@ -169,7 +169,9 @@ def _hyperpod(look: Look, name: str) -> Iterator[Evidence]:
 def _events(aws: Aws, name: str) -> Iterator[Evidence]:
     for event in hyperpod.events(aws, name, 20):
         if event.get("EventLevel") in ("Warn", "Error"):
-            about = "/".join(filter(None, (event.get("InstanceGroupName"), event.get("InstanceId"))))
+            about = "/".join(
+                filter(None, (event.get("InstanceGroupName"), event.get("InstanceId")))
+            )
             yield Evidence("event", event["Description"], about)
 
 

@@ -113,7 +113,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "no-capacity",
-        r"sufficient capacity|Insufficient ?(Instance)?Capacity|Cannot provision requested instances",
+        r"sufficient capacity|Insufficient ?(Instance)?Capacity|Cannot provision requested",
         "AWS has no free instance of this type now",
         "run the same command later, choose another type or zone, or use a training plan",
     ),

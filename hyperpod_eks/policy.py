@@ -306,9 +306,7 @@ _ROLES_MAKE = _of(
     "TagRole",
     "UpdateAssumeRolePolicy",
 )
-_ROLES_DELETE = _of(
-    "iam", "DeleteRole", "DeleteRolePolicy", "DetachRolePolicy", "ListRolePolicies"
-)
+_ROLES_DELETE = _of("iam", "DeleteRole", "DeleteRolePolicy", "DetachRolePolicy", "ListRolePolicies")
 _POLICY_MAKE = _of(
     "iam",
     "CreatePolicy",

@@ -106,8 +106,7 @@ def failed(facts: Facts) -> Iterator[Finding]:
                 "failed",
                 "error",
                 f"{key} has failed: {sight.live.why}",
-                "Remove the cause, then: hyperpod-eks create"
-                f" {facts.config.name} --replace-failed",
+                f"Remove the cause, then: hyperpod-eks create {facts.config.name} --replace-failed",
                 {"key": key, "id": sight.live.id},
             )
 

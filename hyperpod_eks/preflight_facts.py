@@ -80,9 +80,7 @@ class Facts:
 
         The codes differ from source to source, so that names are what to go by.
         """
-        rows = self.look.all(
-            self.aws.quotas, "list_service_quotas", "Quotas", ServiceCode=service
-        )
+        rows = self.look.all(self.aws.quotas, "list_service_quotas", "Quotas", ServiceCode=service)
         return {row["QuotaName"]: Quota(row["Value"], row["QuotaCode"]) for row in rows}
 
     def ec2(self, method: str, key: str, **arguments: Any) -> list[Any]:

@@ -103,8 +103,8 @@ def one_vpc(facts: Facts) -> Iterator[Finding]:
         elif key.startswith(f"network/{PRIVATE_SUBNET}"):
             homes[key] = facts.ec2("describe_subnets", "Subnets", SubnetIds=[id_])[0]["VpcId"]
         elif key == "eks/cluster":
-            found = facts.aws.eks.describe_cluster(name=id_)["cluster"]
-            homes[key] = found["resourcesVpcConfig"]["vpcId"]
+            theirs = facts.aws.eks.describe_cluster(name=id_)["cluster"]
+            homes[key] = theirs["resourcesVpcConfig"]["vpcId"]
     if len(set(homes.values())) > 1:
         listed = ", ".join(f"{key} in {vpc}" for key, vpc in homes.items())
         yield Finding(
@@ -169,4 +169,4 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
 def _admits_https(rule: Mapping[str, Any]) -> bool:
     if rule["IpProtocol"] == "-1":
         return bool(rule.get("IpRanges")) or bool(rule.get("UserIdGroupPairs"))
-    return rule["IpProtocol"] == "tcp" and rule["FromPort"] <= 443 <= rule["ToPort"]
+    return bool(rule["IpProtocol"] == "tcp" and rule["FromPort"] <= 443 <= rule["ToPort"])

@@ -191,7 +191,9 @@ def _training_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:
     found = {}
     for arn in sorted({g.training_plan_arn for g in config.groups if g.training_plan_arn}):
         with absent("ResourceNotFound"):
-            plan: Any = aws.sagemaker.describe_training_plan(TrainingPlanName=arn.rpartition("/")[2])
+            plan: Any = aws.sagemaker.describe_training_plan(
+                TrainingPlanName=arn.rpartition("/")[2]
+            )
             summary = plan.get("ReservedCapacitySummaries", [{}])[0]
             found[arn] = {
                 "status": plan["Status"],
@@ -213,7 +215,9 @@ def check_plans(site: Site, aws: Aws) -> None:
     running: dict[str, int] = {}
     with absent("ResourceNotFound"):
         found = aws.sagemaker.describe_cluster(ClusterName=site.name)
-        running = {g["InstanceGroupName"]: g.get("CurrentCount", 0) for g in found["InstanceGroups"]}
+        running = {
+            g["InstanceGroupName"]: g.get("CurrentCount", 0) for g in found["InstanceGroups"]
+        }
     wrong = []
     for group in site.config.groups:
         if not (arn := group.training_plan_arn):
@@ -306,7 +310,9 @@ def _adopted_zones(aws: Aws, config: Config) -> tuple[str, ...]:
     order = config.existing.private_subnets
     if len(zones) < 2:  # one alone takes its place among ours
         return ()
-    return tuple(zones[each] for each in sorted(zones, key=lambda x: order.index(x) if x in order else 0))
+    return tuple(
+        zones[each] for each in sorted(zones, key=lambda x: order.index(x) if x in order else 0)
+    )
 
 
 def _choose_zones(

@@ -210,7 +210,12 @@ def commands() -> str:
 def main() -> int:
     """Write the files, or with ``--check`` compare them."""
     stale = 0
-    pages = {"config.md": reference, "config.schema.json": schema, "commands.md": commands}
+    pages = {
+        "config.md": reference,
+        "config.schema.json": schema,
+        "commands.md": commands,
+        "change.md": change,
+    }
     for name, page in pages.items():
         text = page()
         file = DOCS / name

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
 from hyperpod_eks import chart, helm, kube
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
@@ -83,13 +84,6 @@ def image(cluster: Cluster) -> str:
 def existing(release: Release | None) -> Release:
     assert release is not None
     return release
-
-
-def post(access: Access, path: str, document: Any) -> None:
-    body, token = json.dumps(document), f"Bearer {access.token()}"
-    headers = {"Authorization": token, "Content-Type": "application/json"}
-    answer = access._pool.request("POST", access.endpoint + path, body=body, headers=headers)
-    assert answer.status == 201, answer.data
 
 
 class TestLife:
@@ -286,7 +280,7 @@ class TestRecords:
             "type": "helm.sh/release.v1",
             "data": {"release": base64.b64encode(coded.encode()).decode()},
         }
-        post(access, f"/api/v1/namespaces/{namespace}/secrets", secret)
+        CoreV1Api(access._client).create_namespaced_secret(namespace, secret)
 
     def test_the_newest_revision_counts_as_a_number(self, access: Access) -> None:
         self.record(access, revision=9, status="superseded")
@@ -472,9 +466,10 @@ class TestRun:
 
 
 def test_a_role_that_another_release_owns_is_left_alone(cluster: Cluster, access: Access) -> None:
+    rbac = RbacAuthorizationV1Api(access._client)
     for name, owner in (("orphan", {}), ("owned", {"meta.helm.sh/release-name": "another"})):
         role: Any = {"metadata": {"name": name, "annotations": owner}, "rules": []}
-        post(access, "/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
+        rbac.create_cluster_role(role)
 
     assert kube.delete_leftover_cluster_roles(access, ["orphan", "owned", "gone"]) == ["orphan"]
     assert cluster.has("ClusterRole", "owned")

@@ -31,8 +31,8 @@ from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Foreign, NotFound, Remains, Usage
-from hyperpod_eks.local import CHART
 from hyperpod_eks.kubeconfig import forget, own_file
+from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import Manifest, locked, read
 from hyperpod_eks.orphans import signed
 from hyperpod_eks.progress_text import speaks_utf8

@@ -30,7 +30,9 @@ SHOWN = 100
 VERBS = {"reboot": "batch_reboot_cluster_nodes", "replace": "batch_replace_cluster_nodes"}
 
 
-def nodes(tell: Report, action: str | None, which: tuple[str, ...], yes: bool, **given: Any) -> Document:
+def nodes(
+    tell: Report, action: str | None, which: tuple[str, ...], yes: bool, **given: Any
+) -> Document:
     """List the nodes, or reboot or replace some of them."""
     if action and not which:
         raise Usage(f"nodes {action}: name the nodes", "See them: hyperpod-eks nodes NAME")
@@ -201,4 +203,6 @@ def _table(document: Document) -> str:
 
 
 def _well(row: Mapping[str, Any]) -> bool:
-    return bool(row["status"] == "Running" and row["ready"] and row["health"] in ("Schedulable", ""))
+    return bool(
+        row["status"] == "Running" and row["ready"] and row["health"] in ("Schedulable", "")
+    )

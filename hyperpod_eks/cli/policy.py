@@ -13,7 +13,7 @@ from hyperpod_eks.site import Site
 
 
 def policy(tell: Report, **given: Any) -> dict[str, Any]:
-    """Write ``hyperpod-eks/policy/v1``; AWS is asked for the account only if the config is silent."""
+    """Write ``hyperpod-eks/policy/v1``; AWS is asked for the account if the config is silent."""
     with settings(given, write=False, files=False) as (config, manifest):
         aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
         if config.account:

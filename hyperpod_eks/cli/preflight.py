@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any
@@ -74,12 +73,13 @@ def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> di
 
 def text(document: dict[str, Any]) -> str:
     """Write the document for people: each finding, and what to do about it."""
-    lines = [
-        f"cluster {document['cluster']['name']} in {document['region']}, account"
-        f" {document['account']}, as {document['caller']}"
-    ]
+    where = f"{document['cluster']['name']} in {document['region']}"
+    lines = [f"cluster {where}, account {document['account']}, as {document['caller']}"]
     for one in document["findings"]:
-        lines += [f"{one['severity']:<8} {one['id']}: {clean(one['says'])}", f"         {one['fix']}"]
+        lines += [
+            f"{one['severity']:<8} {one['id']}: {clean(one['says'])}",
+            f"         {one['fix']}",
+        ]
     count = len(document["checks"])
     kinds = [one["severity"] for one in document["findings"]]
     many = [f"{kinds.count(k)} {k}{'s' * (kinds.count(k) > 1)}" for k in dict.fromkeys(kinds)]

@@ -233,7 +233,7 @@ def _open(where: str) -> IO[str]:
 
 def _form(words: Sequence[str], environ: Mapping[str, str]) -> str:
     """Find the form that was asked for where the command line could not be understood."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if given := re.fullmatch(r"(?:--output=|-[qv]*o)(.+)", word):
             return given[1]
         if re.fullmatch(r"--output|-[qv]*o", word):

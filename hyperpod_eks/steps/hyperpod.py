@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from hyperpod_eks import config as configs
@@ -324,7 +325,7 @@ class Cluster(Resource):
 
     def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
         """A group cannot be made anew while it is the only one, nor the mode taken back."""
-        group, _, setting = name.partition(".")
+        setting = name.partition(".")[2]
         anew = self._replaced(differs)
         if name == "node_provisioning_mode" and self.settings.get("NodeProvisioningMode") is None:
             return "HyperPod does not go back from Continuous"
@@ -438,7 +439,7 @@ def is_settled(group: Mapping[str, Any]) -> bool:
     """Whether a described group has its nodes and neither makes nor loses any."""
     if group.get("Status") in ("Deleting", "SystemUpdating"):
         return False
-    return enough(group) <= group.get("CurrentCount", 0) <= int(group.get("TargetCount", 0))
+    return enough(group) <= int(group.get("CurrentCount", 0)) <= int(group.get("TargetCount", 0))
 
 
 def instance_types(group: Mapping[str, Any]) -> str:
@@ -499,10 +500,8 @@ def _seen(declared: Any, there: Any, member: str = "") -> Any:
     if isinstance(there, list):
         if member in ("Subnets", "SecurityGroupIds"):
             return sorted(there)
-        mine = declared if isinstance(declared, list) else []
-        return [
-            _seen(mine[i] if i < len(mine) else None, each) for i, each in enumerate(there)
-        ]
+        asked = declared if isinstance(declared, list) else []
+        return [_seen(wanted, each) for wanted, each in zip_longest(asked[: len(there)], there)]
     if isinstance(there, datetime) and isinstance(declared, str):
         return declared if _moment(declared) == there else there.isoformat()
     return there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from hyperpod_eks.aws import Aws, Look, absent, owner
@@ -98,7 +98,7 @@ class Role(Resource):
     """ARN of the permissions boundary."""
 
     step = "iam"
-    fixed = {"path": "IAM moves no role"}
+    fixed: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""

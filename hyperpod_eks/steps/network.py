@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks.aws import Aws, Look, owner, tag
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
@@ -170,8 +170,7 @@ def _internet(
                 subnet
                 for home in private
                 if home == zone or (home not in nats and zone == first)
-                for subnet in dict.fromkeys((private[home].key, nodes[home].key))
-                for subnet in (private[home] if subnet == private[home].key else nodes[home],)
+                for subnet in (private[home], nodes[home])
             ),
         )
         for zone, nat in nats.items()
@@ -229,7 +228,9 @@ class Vpc(Resource):
     step = "network"
     named = False
     nameless = True
-    fixed = {"cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"}
+    fixed: ClassVar[Mapping[str, str]] = {
+        "cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"
+    }
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags; the DNS settings take a call each."""
@@ -391,7 +392,9 @@ class Subnet(Resource):
 
     step = "network"
     named = False
-    fixed = dict.fromkeys(("vpc", "cidr", "zone"), "AWS moves no subnet; give it its block back")
+    fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("vpc", "cidr", "zone"), "AWS moves no subnet; give it its block back"
+    )
 
     @property
     def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
@@ -492,7 +495,7 @@ class NatGateway(Resource):
     named = False
     patience = 15 * MINUTE
     usual = "2 min"
-    fixed = {"subnet": "a NAT gateway keeps its subnet"}
+    fixed: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags; deleted ones stay visible for an hour and do not count."""
@@ -514,7 +517,8 @@ class NatGateway(Resource):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token."""
-        assert self.subnet and self.address, "somebody's is never made"
+        assert self.subnet, "somebody's is never made"
+        assert self.address
         return self._live(
             aws.ec2.create_nat_gateway(
                 ClientToken=token,
@@ -753,7 +757,7 @@ class SecurityGroup(Resource):
 
     step = "network"
     named = False
-    fixed = {"vpc": "a security group keeps its VPC"}
+    fixed: ClassVar[Mapping[str, str]] = {"vpc": "a security group keeps its VPC"}
 
     @property
     def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
@@ -923,9 +927,7 @@ class Opening(Resource):
         group, peer = known(self.group).id, known(self.peer).id
         rule = _permission(peer, group)
         aws.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
-        return Live(
-            f"{group}/{peer}", owner=aws.lineage, attributes={"group": group, "peer": peer}
-        )
+        return Live(f"{group}/{peer}", owner=aws.lineage, attributes={"group": group, "peer": peer})
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Take the rule away."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -332,7 +333,13 @@ def main() -> None:
     given = parser.parse_args()
     sections = given.only or SECTIONS
     began = time.monotonic()
-    found: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "aws": version(given.aws)}
+    found: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "aws": version(given.aws),
+        "load": os.getloadavg()[0],
+    }
+    if found["load"] > 1:
+        print(f"The load average is {found['load']:.1f}: somebody else is at work here.")
     if not given.aws:
         print("There is no AWS CLI here: its column is left out.")
     names = [OURS, SEQUENTIAL, *([CLI] if given.aws else [])]

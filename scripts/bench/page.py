@@ -125,7 +125,10 @@ def write(docs: Path, found: Mapping[str, Any], goals: Sequence[Goal], paths: An
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     aws = f", {found['aws']}" if found["aws"] else ""
-    where = f"{machine()}, Python {platform.python_version()}{aws}, {found['date']}."
+    where = (
+        f"{machine()}, load average {found['load']:.1f} when it began, "
+        f"Python {platform.python_version()}{aws}, {found['date']}."
+    )
     middle = f"\n{where}\n\n{tables(found, goals, paths)}\n"
     page.write_text(f"{before}{BEGIN}{middle}{END}{after}")
     if "lives" in found:

@@ -127,9 +127,7 @@ class Owner:
 
 
 @pytest.fixture
-def owner(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Owner:
+def owner(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # a session of its own, to listen to
     return Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))

@@ -55,7 +55,8 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
 def test_what_is_left_out_of_a_group_is_reset_and_the_others_stay_whole(owner: Owner) -> None:
     full = (
         A + ", kubernetes_config: {labels: {team: x}, taints: [{key: k, effect: NoSchedule}]}, "
-        "auto_patch_config: {patching_strategy: DrainFirst, drain_policy: {on_drain_timeout: Force}}"
+        "auto_patch_config: {patching_strategy: DrainFirst, "
+        "drain_policy: {on_drain_timeout: Force}}"
     )
     owner.declares(groups(full, B))
     before = owner.groups()
@@ -83,7 +84,7 @@ def test_a_group_that_names_no_zone_stays_where_it_is(owner: Owner) -> None:
 def test_kubernetes_goes_up_one_minor_version_at_a_time_with_its_addons(owner: Owner) -> None:
     text = HEAD + 'eks: {version: "%s"}\n'
     owner.declares(text % "1.33")
-    with pytest.raises(Usage, match="one minor version at a time: 1.34, then 1.35"):
+    with pytest.raises(Usage, match=r"one minor version at a time: 1\.34, then 1\.35"):
         owner.declares(text % "1.35")
     with pytest.raises(Usage, match="does not go back to an older version"):
         owner.declares(text % "1.32")
@@ -100,7 +101,9 @@ def test_people_come_and_go(owner: Owner) -> None:
     for name in ("ann", "bob"):
         iam.create_user(UserName=name)
     arn = "arn:aws:iam::123456789012:user/"
-    both = HEAD + f"eks: {{access: [{{principal_arn: '{arn}ann'}}, {{principal_arn: '{arn}bob'}}]}}\n"
+    both = (
+        HEAD + f"eks: {{access: [{{principal_arn: '{arn}ann'}}, {{principal_arn: '{arn}bob'}}]}}\n"
+    )
     owner.declares(both)
     only = HEAD + (
         f"eks: {{access: [{{principal_arn: '{arn}ann', policy: AmazonEKSViewPolicy, "

@@ -163,7 +163,7 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
     owner: Owner,
 ) -> None:
     head = "name: demo\nregion: us-west-2\nexisting: "
-    with pytest.raises(NotFound, match="existing.eks_cluster: there is no EKS cluster nowhere"):
+    with pytest.raises(NotFound, match=r"existing\.eks_cluster: there is no EKS cluster nowhere"):
         owner.declares(f"{head}{{eks_cluster: nowhere}}")
     with pytest.raises(NotFound, match="there is no subnet-0123456789abcdef0, subnet-0123456789a"):
         owner.declares(
@@ -172,7 +172,7 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
         )
     net = a_vpc(owner)
     owner.stack.calls.clear()
-    with pytest.raises(Usage, match="Name one subnet in each|are in usw2-az1, usw2-az1"):
+    with pytest.raises(Usage, match="are in usw2-az1, usw2-az1"):
         owner.declares(
             f"{head}{{vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['public']}]}}"
         )

@@ -9,6 +9,8 @@ from .conftest import Owner
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MINIMAL = (EXAMPLES / "minimal.yaml").read_text()
+
+
 def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
     """Create, again without a change, change, again without a change, delete."""
     assert owner.declares(text)
@@ -20,7 +22,8 @@ def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
 
 def test_the_articles_cluster(owner: Owner) -> None:
     text = (EXAMPLES / "article.yaml").read_text().replace("ap-northeast-1", "us-west-2")
-    text = text.replace("hyperpod-demo ", "demo ").replace("apne1-az4, apne1-az1", "usw2-az1, usw2-az2")
+    text = text.replace("hyperpod-demo ", "demo ")
+    text = text.replace("apne1-az4, apne1-az1", "usw2-az1, usw2-az2")
     lives(owner, text, text.replace("instance_count: 2", "instance_count: 3"))
     (group,) = owner.cluster()["InstanceGroups"]
     assert (group["CurrentCount"], group["ThreadsPerCore"]) == (3, 1)
@@ -39,10 +42,7 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
     before = owner.account()
     lives(owner, text, text.replace("{team: research}", "{team: science}"))
     groups = owner.groups()
-    subnets = {
-        s["SubnetId"]: s
-        for s in owner.aws.ec2.describe_subnets()["Subnets"]
-    }
+    subnets = {s["SubnetId"]: s for s in owner.aws.ec2.describe_subnets()["Subnets"]}
     homes = {
         name: [subnets[s] for s in group["OverrideVpcConfig"]["Subnets"]]
         for name, group in groups.items()
@@ -53,7 +53,7 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
         "train-2": ["usw2-az2"],
     }
     assert homes["train-2"][0]["CidrBlock"] == "10.2.0.0/16"
-    assert {name: group["CurrentCount"] for name, group in groups.items()} == dict.fromkeys(groups, 2)
+    assert all(group["CurrentCount"] == 2 for group in groups.values())
     assert groups["train-1"]["KubernetesConfig"]["DesiredLabels"] == {"team": "science"}
     assert groups["train-2"]["NetworkInterface"] == {"InterfaceType": "efa-only"}
     assert len(owner.nodes("train-1")) == len(owner.nodes("train-2")) == 2
@@ -75,7 +75,8 @@ def test_spot_with_autoscaling(owner: Owner) -> None:
     lives(owner, text, text.replace("{capacity: spot}", "{capacity: cheap}"))
     group = owner.groups()["inference"]
     assert group["CapacityRequirements"] == {"Spot": {}}
-    assert group["InstanceRequirements"]["DesiredInstanceTypes"] == ["ml.g6.2xlarge", "ml.g6.4xlarge"]
+    types = group["InstanceRequirements"]["DesiredInstanceTypes"]
+    assert types == ["ml.g6.2xlarge", "ml.g6.4xlarge"]
     assert group["KubernetesConfig"]["DesiredTaints"] == [
         {"Key": "spot", "Value": "true", "Effect": "NoSchedule"}
     ]

@@ -25,7 +25,7 @@ def counts(aws: Clients) -> dict[str, int]:
     return {group["InstanceGroupName"]: group["CurrentCount"] for group in groups}
 
 
-def test_scale_changes_the_count_in_the_file_and_nothing_else_of_it(user: User, aws: Clients) -> None:
+def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: Clients) -> None:
     Path("c.yaml").write_text(FILE)
     assert user.types("create", "-f", "c.yaml").code == 0
     said = user.types("scale", "-f", "c.yaml", "workers=3", "small=2")

@@ -16,7 +16,7 @@ import pytest
 from hyperpod_eks.explain import Evidence, diagnose
 from hyperpod_eks.explain_causes import CAUSES
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.aws.sim import Delays, Fault
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
@@ -100,7 +100,10 @@ def missing_efa_rule(user: User, aws: Clients) -> tuple[str, ...]:
     words = ["adopt", "demo", "--resource", f"network/vpc={vpc}"]
     words += ["--resource", f"network/security-group={group}"]
     for each in subnets:
-        words += ["--resource", f"network/private-subnet-{each['AvailabilityZoneId']}={each['SubnetId']}"]
+        words += [
+            "--resource",
+            f"network/private-subnet-{each['AvailabilityZoneId']}={each['SubnetId']}",
+        ]
     said = user.types(*words)
     assert said.code == 0, said.err
     group_ = "{name: g, instance_type: ml.p4d.24xlarge, instance_count: 1}"
@@ -118,15 +121,9 @@ def impossible_values(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def no_entry(user: User, aws: Clients) -> tuple[str, ...]:
-    """Somebody else asks for the status, of a cluster that does not know them."""
-    user.makes("demo")
-    aws.eks.delete_access_entry(
-        clusterName="demo", principalArn="arn:aws:iam::123456789012:role/team/Admin"
-    )
-    user.stack.faults.append(
-        Fault("eks", "CreateAccessEntry", "AccessDeniedException", 403, "is not authorized", 0)
-    )
-    return ("nodes", "demo")
+    """An access entry that Kubernetes does not honour is as good as none."""
+    user.stack.sim.delays = Delays(access_entry=1e6)
+    return (*CREATE, *SOON)
 
 
 def taken(user: User, aws: Clients) -> tuple[str, ...]:
@@ -194,8 +191,11 @@ INJECTED: dict[str, tuple[Break, int]] = {
         ),
         3,
     ),
+    "no-access-entry": (no_entry, 6),
     "no-hyperpod-region": (
-        answers("sagemaker", "(List|Describe)Cluster.*", "UnknownOperationException", 400, "unknown"),
+        answers(
+            "sagemaker", "(List|Describe)Cluster.*", "UnknownOperationException", 400, "unknown"
+        ),
         1,
     ),
     "instance-quota": (
@@ -225,11 +225,6 @@ INJECTED: dict[str, tuple[Break, int]] = {
 """By the cause: how to bring the failure about, and the exit code."""
 
 SEEN = {
-    "no-access-entry": (
-        "error",
-        "Kubernetes API of demo: 401 Unauthorized: the server has asked for the client to provide"
-        " credentials",
-    ),
     "no-way-out": ("lifecycle log", 'Connect timeout on endpoint URL: "https://sts.amazonaws.com"'),
     "script-carriage-return": ("lifecycle log", "on_create.sh: line 2: $'\\r': command not found"),
     "script-old-path": (

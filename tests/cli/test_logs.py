@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 
 import pytest
 
@@ -15,7 +14,9 @@ from tests.conftest import Clients, Said, User
 
 
 def node_ids(user: User) -> list[str]:
-    return [row["instance_id"] for row in user.types("nodes", "demo", "-o", "json").document["nodes"]]
+    return [
+        row["instance_id"] for row in user.types("nodes", "demo", "-o", "json").document["nodes"]
+    ]
 
 
 def reads_only(user: User, *words: str) -> Said:
@@ -70,8 +71,6 @@ def test_tail_takes_the_newest_lines(user: User, aws: Clients) -> None:
 
 
 def _now() -> int:
-    import time  # noqa: PLC0415
-
     return int(time.time() * 1000)
 
 
@@ -92,33 +91,23 @@ def test_logs_of_a_cluster_that_is_gone_are_still_there(user: User) -> None:
     assert "exit code 0" in user.types("logs", "demo").out
 
 
-@pytest.fixture
-def following(user: User) -> Iterator[subprocess.Popen[str]]:
+def test_follow_goes_on_until_told_to_stop(user: User, aws: Clients) -> None:
     user.makes("demo")
-    command = [sys.executable, "-m", "hyperpod_eks", "logs", "demo", "--follow", "-o", "json"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ, cwd=user.folder
-    ) as process:
-        yield process
-        process.kill()
-
-
-def test_follow_goes_on_until_told_to_stop(
-    following: subprocess.Popen[str], user: User, aws: Clients
-) -> None:
-    assert following.stdout
-    first = json.loads(following.stdout.readline() or "{}")
-    assert first["stream"].startswith("worker-group/")
     group = user.types("logs", "demo", "-o", "json").document["log_group"]
     stream = {"logGroupName": group, "logStreamName": "LifecycleConfig/worker-group/i-new"}
-    aws.logs.create_log_stream(**stream)
-    aws.logs.put_log_events(**stream, logEvents=[{"timestamp": _now(), "message": "hello"}])
+    command = [sys.executable, "-m", "hyperpod_eks", "logs", "demo", "--follow", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        lines = map(json.loads, following.stdout)
+        assert next(lines)["stream"].startswith("worker-group/")
+        aws.logs.create_log_stream(**stream)
+        aws.logs.put_log_events(**stream, logEvents=[{"timestamp": _now(), "message": "hello"}])
 
-    while (line := json.loads(following.stdout.readline()))["message"] != "hello":
-        pass
-    assert line["stream"] == "worker-group/i-new"
-    following.send_signal(signal.SIGINT)
-    assert following.wait(10) == 130
+        late = next(line for line in lines if line["message"] == "hello")
+        following.send_signal(signal.SIGINT)
+
+    assert late["stream"] == "worker-group/i-new"
+    assert following.returncode == 130
 
 
 def test_events_come_newest_last(user: User) -> None:
@@ -144,7 +133,9 @@ def test_events_of_a_group_and_of_the_last_hour(user: User) -> None:
     assert "'yesterday' is no duration" in wrong.err
 
 
-@pytest.mark.parametrize("command", [("events", "demo"), ("nodes", "demo"), ("ssm", "demo", "i-00000000")])
+@pytest.mark.parametrize(
+    "command", [("events", "demo"), ("nodes", "demo"), ("ssm", "demo", "i-00000000")]
+)
 def test_without_a_cluster_there_is_nothing_to_tell(user: User, command: tuple[str, ...]) -> None:
     said = user.types(*command)
 

@@ -19,7 +19,9 @@ def made(user: User) -> User:
 
 
 def ids(user: User) -> list[str]:
-    return [row["instance_id"] for row in user.types("nodes", "demo", "-o", "json").document["nodes"]]
+    return [
+        row["instance_id"] for row in user.types("nodes", "demo", "-o", "json").document["nodes"]
+    ]
 
 
 def test_nodes_are_shown_with_status_readiness_and_health(made: User) -> None:

@@ -1,4 +1,4 @@
-"""The policies that `policy` prints: enough for the whole life of a cluster, and no statement more."""
+"""What `policy` prints: enough for the whole life of a cluster, and no statement more."""
 
 from __future__ import annotations
 

@@ -68,9 +68,7 @@ def adopt(user: User, **resources: str) -> None:
         "region": "",
         "lineage": "",
         "saved_at": "",
-        "resources": {
-            key: record | {"id": id_, "origin": "adopted"} for key, id_ in keys.items()
-        },
+        "resources": {key: record | {"id": id_, "origin": "adopted"} for key, id_ in keys.items()},
         "durations": {},
         "config": {},
     }
@@ -90,7 +88,9 @@ Craft = Callable[[User, Clients], tuple[str, ...]]
 
 def elsewhere(user: User, aws: Clients) -> tuple[str, ...]:
     text = "no such operation"
-    user.stack.faults.append(Fault("sagemaker", "ListClusters", "UnknownOperationException", 400, text))
+    user.stack.faults.append(
+        Fault("sagemaker", "ListClusters", "UnknownOperationException", 400, text)
+    )
     return ()
 
 
@@ -173,9 +173,7 @@ def old_cni(user: User, aws: Clients) -> tuple[str, ...]:
 def untested_version(user: User, aws: Clients) -> tuple[str, ...]:
     versions = aws.eks.describe_cluster_versions()["clusterVersions"]
     newest = max((v["clusterVersion"] for v in versions), key=lambda v: int(v[2:]))
-    return config(
-        user, f'eks: {{version: "{newest}", allow_untested_version: true}}\n'
-    )
+    return config(user, f'eks: {{version: "{newest}", allow_untested_version: true}}\n')
 
 
 def taken(user: User, aws: Clients) -> tuple[str, ...]:
@@ -232,7 +230,9 @@ def wrong_zone(user: User, aws: Clients) -> tuple[str, ...]:
 
 def no_plan(user: User, aws: Clients) -> tuple[str, ...]:
     arn = "arn:aws:sagemaker:us-west-2:123456789012:training-plan/gone"
-    group = f"{{name: g, instance_type: ml.m5.2xlarge, instance_count: 1, training_plan_arn: '{arn}'}}"
+    group = (
+        f"{{name: g, instance_type: ml.m5.2xlarge, instance_count: 1, training_plan_arn: '{arn}'}}"
+    )
     return config(user, f"instance_groups: [{group}]\n")
 
 

@@ -84,7 +84,7 @@ def test_a_birth_that_is_tried_again_much_later_has_its_whole_grace(
     cloud.clock.time += DAY
     cloud.lag = 20
     user.create([Nameless("vpc")])
-    assert len(cloud.things) == 1
+    assert cloud.calls == ["create vpc"]
 
 
 def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(user: User, cloud: Cloud) -> None:

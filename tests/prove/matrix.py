@@ -46,6 +46,7 @@ class Prover:
     before: str = ""
     made: Counter[str] = field(default_factory=Counter)
     scaled: Counter[str] = field(default_factory=Counter)
+    paths: dict[str, list[tuple[Boundary, int]]] = field(default_factory=dict)
 
     def begin(self) -> None:
         """An account with other people's things in it."""
@@ -55,7 +56,7 @@ class Prover:
 
     def undisturbed(self) -> dict[str, list[tuple[Boundary, int]]]:
         """Run each scenario once, undisturbed; return the boundaries that it comes to."""
-        host, paths = self.host, {}
+        host, paths = self.host, self.paths
         self.begin()
         paths["create"] = host.run("create", config=TWO_NODES).path
         self.made = oracles.shape(host)

@@ -172,8 +172,6 @@ MUTANTS = (
         "engine.py",
         "elif meaning(result.error) is Class.PROPAGATION:",
         "elif False:",
-        KILLS,
-        "CreateAccessEntry",
     ),
     Mutant(
         "no tag on the VPC",
@@ -198,6 +196,7 @@ MUTANTS = (
         "aws.ec2_once.create_vpc",
         "aws.ec2.create_vpc",
         "tests/prove/test_faults.py",
+        "twice",
     ),
     Mutant(
         "leftovers are ignored",
@@ -205,7 +204,7 @@ MUTANTS = (
         'return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)',
         "return ()",
         KILLS,
-        "delete",
+        "go_last",
     ),
 )
 

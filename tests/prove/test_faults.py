@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from hyperpod_eks.local.aws.sim import Fault
+
 from .faults import FAULTS
-from .matrix import Prover
+from .matrix import TWO_NODES, Prover
 
 SAMPLE = ("throttling 30 %", "lost answers 50 %", "seen after 20 s, answers lost")
 
@@ -13,3 +17,15 @@ SAMPLE = ("throttling 30 %", "lost answers 50 %", "seen after 20 s, answers lost
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_bad_day_changes_nothing_in_the_end(prover: Prover, name: str) -> None:
     FAULTS[name](prover)
+
+
+def test_what_neither_name_nor_token_protects_is_not_asked_for_twice(prover: Prover) -> None:
+    prover.begin()
+    nameless = ("CreateVpc", "CreateInternetGateway", "AllocateAddress")
+    prover.host.stack.faults += [Fault("ec2", name, kind="lost") for name in nameless]
+    prover.finish("create", TWO_NODES)
+    asked = Counter(call.operation for call in prover.host.stack.calls)
+    made = Counter(b.what for b, _ in prover.paths["create"] if b.kind == "before")
+    assert {name: asked[name] for name in nameless} == {
+        name: made[f"ec2:{name}"] for name in nameless
+    }

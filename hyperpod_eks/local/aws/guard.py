@@ -135,9 +135,7 @@ class _Request:
         self.service, self.operation, self.body = service, operation, body
         self.path = unquote(environ["PATH_INFO"]).strip("/").split("/")
         self.headers = {k for k in environ if k.startswith("HTTP_X_AMZ_")}
-        scope = re.search(
-            r"Credential=[^/]+/\d+/([^/]*)/", environ.get("HTTP_AUTHORIZATION", "")
-        )
+        scope = re.search(r"Credential=[^/]+/\d+/([^/]*)/", environ.get("HTTP_AUTHORIZATION", ""))
         self.region = scope[1] if scope else current().region
         self.params: dict[str, Any] = {}
         if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):

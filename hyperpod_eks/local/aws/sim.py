@@ -25,7 +25,9 @@ ADMIN_ROLE = "Admin"
 ADMIN_SESSION = "local"
 ADMIN_ARN = f"arn:aws:iam::{ACCOUNT}:role{ADMIN_PATH}{ADMIN_ROLE}"
 
-_READS = re.compile(r"(Describe|Filter|List|Get|Head|Search|Simulate|Decode|AssumeRole|StartLiveTail)\w*")
+_READS = re.compile(
+    r"(Describe|Filter|List|Get|Head|Search|Simulate|Decode|AssumeRole|StartLiveTail)\w*"
+)
 
 
 def is_read(operation: str) -> bool:

@@ -1,0 +1,154 @@
+"""`init` writes a config that `validate` accepts, and asks on a terminal only."""
+
+from __future__ import annotations
+
+import os
+import pty
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hyperpod_eks.cli import run
+from hyperpod_eks.config import load
+from tests.cli.test_outputs import shell
+from tests.conftest import User
+
+pytestmark = pytest.mark.xdist_group("outputs")
+
+
+def test_what_init_writes_is_the_default_cluster(user: User) -> None:
+    said = user.types("init", "demo")
+    assert (said.code, said.out) == (0, "wrote demo.yaml; next: hyperpod-eks plan -f demo.yaml\n")
+    assert load("demo.yaml", {}, {}) == load(None, {"name": "demo", "region": "us-west-2"}, {})
+    assert user.types("validate", "-f", "demo.yaml").out == (
+        "demo.yaml is valid: demo in us-west-2: 2 ml.m5.2xlarge\n"
+    )
+
+
+def test_every_question_has_a_flag(user: User) -> None:
+    said = user.types(
+        "init", "big", "-f", "c.yaml", "--region", "eu-west-1", "--instance-type", "ml.g5.8xlarge",
+        "--instance-count", "7", "--nat", "per-az", "--kubernetes-version", "1.34",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    config = load("c.yaml", {}, {})
+    (group,) = config.instance_groups
+    assert (config.name, config.region, config.network.nat, config.eks.version) == (
+        "big",
+        "eu-west-1",
+        "per-az",
+        "1.34",
+    )
+    assert (group.instance_type, group.instance_count) == ("ml.g5.8xlarge", 7)
+
+
+def test_a_file_that_exists_is_not_touched(user: User) -> None:
+    (user.folder / "demo.yaml").write_text("mine")
+    said = user.types("init", "demo")
+    assert said.code == 2
+    assert "demo.yaml exists; it was not touched" in said.err
+    assert (user.folder / "demo.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words", [["Bad!"], ["demo", "--instance-type", "m5.large"], ["demo", "--region", "mars"]]
+)
+def test_a_wrong_answer_writes_nothing(user: User, words: list[str]) -> None:
+    said = user.types("init", *words)
+    assert said.code == 2
+    assert list(user.folder.iterdir()) == []
+
+
+def test_without_a_region_it_says_so(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    said = user.types("init", "demo")
+    assert said.code == 2
+    assert "--region" in said.err
+
+
+def test_on_a_terminal_it_asks(user: User, capfd: pytest.CaptureFixture[str]) -> None:
+    control, program = pty.openpty()
+    os.write(control, b"asked\n\nml.c5.large\n3\n")
+    drain = threading.Thread(target=lambda: _drain(control), daemon=True)
+    drain.start()
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(program, "r") as stdin:
+        patch.setattr(sys, "stdin", stdin)
+        assert run(["init", "-o", "json"]) == 0
+    os.close(control)
+    config = load("asked.yaml", {}, {})
+    (group,) = config.instance_groups
+    assert (config.region, group.instance_type, group.instance_count) == (
+        "us-west-2",
+        "ml.c5.large",
+        3,
+    )
+    both = capfd.readouterr()
+    assert both.out.startswith("{"), "questions go to stderr"
+    assert "AWS region [us-west-2]:" in both.err
+
+
+def _drain(control: int) -> None:
+    try:
+        while os.read(control, 1024):
+            pass
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_completion_is_for_this_shell(user: User, name: str) -> None:
+    said = user.types("completion", name)
+    assert said.code == 0
+    assert "_HYPERPOD_EKS_COMPLETE" in said.out
+
+
+def test_completion_knows_the_commands(user: User) -> None:
+    done = shell("hyperpod-eks", user.folder, _HYPERPOD_EKS_COMPLETE="bash_complete",
+                 COMP_WORDS="hyperpod-eks pl", COMP_CWORD="1")  # fmt: skip
+    assert done.stdout.split() == ["plain,plan"]
+
+
+def test_without_a_command_the_commands_are_listed(user: User) -> None:
+    said = user.types()
+    assert said.code == 2
+    assert "Commands:" in said.out + said.err
+
+
+def test_a_config_from_stdin_and_its_mistakes(user: User) -> None:
+    said = user.types("validate", "-f", "-", stdin="name: demo\nregion: us-west-2\nnodes: 1\n")
+    assert (said.code, said.out) == (2, "")
+    assert "3:1: nodes" in said.err
+
+
+def test_bootstrap_is_a_whole_pipeline(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "bootstrap.sh"
+    helm = Path(__file__).parents[2] / ".cache" / "helm" / "4.3.1"
+    if not (helm / "helm").exists():
+        pytest.skip("no helm in .cache/helm: `make test` fetches it")
+    from hyperpod_eks.local import CHART  # noqa: PLC0415
+
+    done = shell(
+        f"""
+        export PATH={helm}:$PATH
+        trap 'hyperpod-eks local stop' EXIT
+        hyperpod-eks local start --speed 2000 >/dev/null
+        eval "$(hyperpod-eks local env)"
+        hyperpod-eks init demo -f cluster.yaml >/dev/null
+        {script} cluster.yaml >first 2>log
+        {script} cluster.yaml >second 2>>log
+        hyperpod-eks delete demo --yes -q
+        """,
+        tmp_path,
+        HOME=str(tmp_path),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        XDG_STATE_HOME=str(tmp_path / "state"),
+        HYPERPOD_EKS_CHART=str(CHART),
+    )
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
+    first, second = ((tmp_path / name).read_text() for name in ("first", "second"))
+    assert first.count(" Ready ") == 2
+    assert "nothing to change" in second
+    assert second.splitlines()[-1].endswith("is ready")

@@ -1,0 +1,188 @@
+"""The forms of a document, queries, events, and the log without secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from hyperpod_eks import runlog
+from hyperpod_eks.cli.info import schemas
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.output import ask, render
+from tests.conftest import User
+
+pytestmark = pytest.mark.xdist_group("output")
+
+DOCUMENT: dict[str, Any] = {
+    "schema": "hyperpod-eks/orphans/v1",
+    "account": "1",
+    "orphans": [{"id": "vpc-1", "größe": 2, "in": None}, {"id": "i-\x1b[2J", "more": ["a"]}],
+}
+
+
+def text(document: Any) -> str:
+    return "for people\n"
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (None, "for people"),
+        ("account", "1"),
+        ("orphans[].id", "vpc-1\ni-\x1b[2J"),
+        ("nothing", ""),
+        ("length(orphans)", "2"),
+        ("orphans[0]", "id     vpc-1\ngröße  2\nin"),
+        ("orphans[?id=='vpc-1'].{id: id, n: größe}", "ID     N\nvpc-1  2"),
+        ("`true`", "true"),
+    ],
+)
+def test_with_a_query_text_is_what_a_shell_wants(query: str | None, said: str) -> None:
+    if query and "größe" in query:
+        query = query.replace("größe", '"größe"')
+    assert render(DOCUMENT, "text", text, ask(query) if query else None) == said
+
+
+def test_the_other_forms() -> None:
+    assert json.loads(render(DOCUMENT, "json", text)) == DOCUMENT
+    assert yaml.safe_load(render(DOCUMENT, "yaml", text)) == DOCUMENT
+    assert render(DOCUMENT, "table", text) == (
+        'ID     GRÖSSE  IN  MORE\nvpc-1  2\ni-[2J              ["a"]'
+    )
+    assert render(DOCUMENT, "env", text, ask("{a: account, b: orphans[0].id}")) == (
+        "HYPERPOD_EKS_A='1'\nHYPERPOD_EKS_B='vpc-1'"
+    )
+    assert render(DOCUMENT, "env", text, ask("account")) == "HYPERPOD_EKS_VALUE='1'"
+
+
+@pytest.mark.parametrize("wrong", ["a[", "foo(", "no_such()", "length(`1`)"])
+def test_a_wrong_query_names_itself(wrong: str) -> None:
+    with pytest.raises(Usage, match="--query"):
+        ask(wrong)(DOCUMENT)
+
+
+def test_a_wrong_query_ends_before_aws_is_asked(user: User) -> None:
+    user.stack.calls.clear()
+    said = user.types("create", "demo", "--chart", str(CHART), "--query", "outputs.[")
+    assert (said.code, said.out) == (2, "")
+    assert "outputs.[" in said.err
+    assert user.stack.calls == []
+    assert list(user.folder.iterdir()) == []
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in text.splitlines()]
+    schema = json.loads(schemas()["event"].read_text())
+    for line in found:
+        jsonschema.validate(line, schema)
+    return found
+
+
+def test_events_tell_what_happened_and_end_with_the_document(user: User) -> None:
+    said = user.types(
+        "create", "demo", "--chart", str(CHART), "--events", "e.jsonl", "-o", "json", "-q"
+    )
+    assert (said.code, said.err) == (0, "")
+    found = lines((user.folder / "e.jsonl").read_text())
+    assert found[-1]["document"] == said.document
+    about = [line["what"] for line in found if line.get("key") == "network/vpc"]
+    assert about[:2] == ["pending", "creating"]
+    assert about[-1] == "ready"
+    assert [line["time"] for line in found] == sorted(line["time"] for line in found)
+
+
+def test_events_on_stdout_are_all_there_is(user: User) -> None:
+    said = user.types("delete", "none", "--yes", "--events", "-", "-o", "json")
+    found = lines(said.out)
+    assert found[-1]["document"]["command"] == "delete"
+    said = user.types("status", "none", "--events", "-", "-o", "json")
+    assert lines(said.out)[-1]["document"]["exit_code"] == 8
+
+
+def test_events_on_a_descriptor(user: User) -> None:
+    reader, writer = os.pipe()
+    assert user.types("version", "--events", f"fd:{writer}").code == 0
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        assert lines(stream.read())[-1]["document"]["command"] == "version"
+
+
+@pytest.mark.parametrize("where", ["fd:99", "nowhere/file", "."])
+def test_events_that_cannot_be_written_are_wrong_usage(user: User, where: str) -> None:
+    said = user.types("version", "--events", where)
+    assert (said.code, said.out) == (2, "")
+    assert f"--events: cannot write to {where}" in said.err
+
+
+def test_each_call_is_told_on_request(user: User) -> None:
+    said = user.types("orphans", "-v")
+    assert "sts:GetCallerIdentity 200" in said.err
+    assert "sts:" not in user.types("orphans").err
+
+
+def log_of(user: User) -> Path:
+    (log,) = (user.folder.parent / "state/hyperpod-eks/logs").glob("*-create-*.log")
+    return log
+
+
+def test_a_failure_points_at_the_log_of_the_run(user: User) -> None:
+    user.stack.faults.append(Fault("ec2", "CreateVpc", code="UnauthorizedOperation", status=403))
+    said = user.types("create", "demo", "--chart", str(CHART))
+    assert said.code == 3
+    log = log_of(user)
+    assert f"log: {log}" in said.err
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert stat.S_IMODE(log.parent.stat().st_mode) == 0o700
+    text = log.read_text()
+    assert f"hyperpod-eks create demo --chart {CHART}" in text
+    assert "ec2:CreateVpc UnauthorizedOperation" in text
+    assert "network/vpc failed" in text
+
+
+def test_the_debug_log_has_everything_but_secrets(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "this/is/the/secret/access/key")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "this-is-the-session-token")
+    said = user.types("plan", "demo", "--chart", str(CHART), "--debug")
+    assert said.code == 0, said.err
+    (log,) = (user.folder.parent / "state/hyperpod-eks/logs").iterdir()
+    text = log.read_text()
+    assert f"log: {log}" in said.err
+    assert "DEBUG botocore" in text
+    assert "X-Amz-Security-Token" in text
+    for secret in ("this/is/the/secret", "this-is-the-session", "AWS4-HMAC-SHA256 Credential"):
+        assert secret not in text
+
+
+def test_the_last_twenty_logs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    runlog.folder().mkdir(parents=True)
+    for number in range(30):
+        (runlog.folder() / f"20200101T0000{number:02}Z-create-1.log").touch()
+    log = runlog.start("create")
+    log.end()
+    left = sorted(path.name for path in runlog.folder().iterdir())
+    assert len(left) == runlog.KEPT + 1
+    assert left[0].startswith("20200101T000010Z")
+
+
+def test_no_log_is_no_failure(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    (user.folder / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(user.folder / "file"))
+    assert user.types("orphans").code == 0
+
+
+def test_offline_commands_leave_no_log(user: User) -> None:
+    user.types("version")
+    user.types("outputs", "none")
+    assert not (user.folder.parent / "state").exists()
