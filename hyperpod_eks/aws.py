@@ -222,7 +222,9 @@ class Look:
     def ec2(self, method: str, key: str, label: str) -> list[Any]:
         """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
         if adopted := self.adopted.get(f"network/{label}"):
-            return self.all(self.aws.ec2, method, key, **{IDS[method]: [adopted]})
+            with absent(r".*\.NotFound|.*\.Malformed|NatGatewayNotFound|NatGatewayMalformed"):
+                return self.all(self.aws.ec2, method, key, **{IDS[method]: [adopted]})
+            return []
         found = self.signed(method, key)
         return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
 
@@ -258,14 +260,18 @@ def owner(tags: Iterable[Mapping[str, object]] | Mapping[str, str]) -> str | Non
 
 @contextmanager
 def absent(*codes: str, says: str = "") -> Iterator[None]:
-    """Read these error codes, if they say so, as "it is not there"; let every other error fly."""
+    """Read these error codes, if they say so, as "it is not there"; let every other error fly.
+
+    ``codes`` are regular expressions for whole codes.
+    """
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     try:
         yield
     except ClientError as error:
         about = error.response["Error"]
-        if about["Code"] not in codes or says not in about.get("Message", ""):
+        known = any(re.fullmatch(code, about["Code"]) for code in codes)
+        if not known or says not in about.get("Message", ""):
             raise
 
 
@@ -356,7 +362,9 @@ def session(region: str | None, profile: str | None) -> boto3.Session:
     core = get_session()
     core.register_component("data_loader", loader())  # what the config has read is not read again
     try:
-        return boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
+        found = boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
+        core.get_scoped_config()  # an unknown profile shows only when it is read
+        return found
     except ProfileNotFound as error:
         raise Usage(str(error), "See `aws configure list-profiles`.") from error
     except BotoCoreError as error:

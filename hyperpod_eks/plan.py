@@ -185,7 +185,7 @@ def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool 
     blocks = []
     for part in parts:
         lines = [crop(line, width) for line in part]
-        blocks.append("\n".join(paint(l if utf8 else asciify(l), colour) for l in lines))
+        blocks.append("\n".join(paint(line if utf8 else asciify(line), colour) for line in lines))
     if document["next"]:
         blocks.append(f"To do it: {document['next']}")  # to be copied, and so never cut
     return "\n\n".join(filter(None, blocks))
@@ -227,7 +227,9 @@ def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
     for more in wrapped[1:]:
         yield [Piece(" " * (15 + size)), Piece(more, "quiet")]
     for name, (is_, shall_be) in row["differs"].items():
-        for number, text in enumerate(wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 13)):
+        for number, text in enumerate(
+            wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 13)
+        ):
             yield [Piece(" " * (13 if number == 0 else 15)), Piece(clean(text))]
 
 

@@ -29,7 +29,9 @@ def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:
     extras = addons.step(site, control.cluster)
     chart = helm.step(site, control, helm_binary)
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
-    nodes = hyperpod.step(site, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left))
+    nodes = hyperpod.step(
+        site, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left)
+    )
     return list(in_order([*control.access, *extras, nodes]))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from hyperpod_eks import __version__
+from hyperpod_eks.cli.examples import illustrate
 from hyperpod_eks.cli.local import local as local_group
 from hyperpod_eks.cli.options import (
     account,
@@ -367,6 +368,7 @@ def orphans(**options: Any) -> int:
 
 
 main.add_command(local_group)
+illustrate(main)
 
 
 def _tell(verb: str, options: dict[str, Any], module: str = "commands") -> int:

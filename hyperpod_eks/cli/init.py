@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ def init(tell: Report, file: str | None, **answers: Any) -> Document:
         name=_spelled(found["name"]),
         region=_spelled(found["region"]),
         nat=found["nat"],
-        version=f'version: "{version}"' if version else '# version: "1.35"             # without it: the newest that fits',
+        version=f'version: "{version}"'
+        if version
+        else '# version: "1.35"             # without it: the newest that fits',
         instance_type=_spelled(found["instance_type"]),
         instance_count=found["instance_count"],
     )
@@ -114,9 +116,7 @@ def _answers(flags: Mapping[str, Any]) -> dict[str, Any]:
         if flags[key] is None:
             default = found[key] or DEFAULTS.get(key)
             kind = int if key == "instance_count" else str
-            found[key] = (
-                click.prompt(question, default, err=True, type=kind) if asks else default
-            )
+            found[key] = click.prompt(question, default, err=True, type=kind) if asks else default
     if not found["region"]:
         raise Usage("init: which region?", "Give --region, for example --region us-west-2.")
     return found

@@ -23,9 +23,7 @@ LIFE = timedelta(minutes=14)
 """How long kubectl keeps a token; EKS takes it for fifteen minutes."""
 
 
-def kubeconfig(
-    tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
-) -> Document:
+def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any) -> Document:
     """Write an entry for the cluster, into a file of its own or a given one.
 
     Returns what was written where, or with ``stdout`` the kubeconfig itself.
@@ -74,7 +72,7 @@ def kubeconfig(
 def _place(
     name: str | None, file: str | None, manifest: Path | None, **_: Any
 ) -> tuple[str, Path, str | None]:
-    """Find the EKS cluster's name, the manifest's path, and the region, if the manifest is there."""
+    """Find the EKS cluster's name, the manifest's path, and the region if it is known."""
     try:
         known = remembered(name, file, manifest)
     except NotFound:
@@ -84,7 +82,9 @@ def _place(
     return known.adopted.get("eks/cluster") or known.cluster, known.path, known.region
 
 
-def token(tell: Report, name: str, local: bool, region: str | None, profile: str | None) -> Document:
+def token(
+    tell: Report, name: str, local: bool, region: str | None, profile: str | None
+) -> Document:
     """Make an ``ExecCredential`` for kubectl; no network call is made."""
     if local:
         use_local()

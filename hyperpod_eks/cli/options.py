@@ -115,7 +115,9 @@ skip = click.option(
     help="Leave out this check of the preflight; may be given several times.",
 )
 declared = options(
-    click.option("--kubernetes-version", metavar="1.N", help="Kubernetes version of a new cluster."),
+    click.option(
+        "--kubernetes-version", metavar="1.N", help="Kubernetes version of a new cluster."
+    ),
     click.option(
         "--chart",
         metavar="PATH",

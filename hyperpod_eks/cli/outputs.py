@@ -54,9 +54,9 @@ def values(manifest: Manifest) -> dict[str, Any]:
 
 def outputs(tell: Report, key: str | None, **given: Any) -> Document:
     """Return ``hyperpod-eks/outputs/v1``, or the value of one key; AWS is not asked."""
-    if key is None and given["name"] and (given["file"] or given["manifest"]):
-        if given["name"] in (*values(Manifest(Path(), "")),):
-            key, given["name"] = given["name"], None  # the cluster is named by a file
+    named_by_file = given["file"] or given["manifest"]
+    if key is None and named_by_file and given["name"] in values(Manifest(Path(), "")):
+        key, given["name"] = given["name"], None
     manifest = remembered(**given)
     found = values(manifest)
     document = {
@@ -78,9 +78,7 @@ def outputs(tell: Report, key: str | None, **given: Any) -> Document:
     return document | {"outputs": {key: found[key]}, "key": key}
 
 
-def remembered(
-    name: str | None, file: str | None, manifest: Path | None, **_: Any
-) -> Manifest:
+def remembered(name: str | None, file: str | None, manifest: Path | None, **_: Any) -> Manifest:
     """Read the manifest of a cluster that is named by an argument, a config file or a path.
 
     Raises NotFound where there is none; nothing is asked of AWS.

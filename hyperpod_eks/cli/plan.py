@@ -17,9 +17,7 @@ from hyperpod_eks.progress_text import speaks_utf8, wants_colour
 from hyperpod_eks.report import Report
 
 
-def plan(
-    tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: Any
-) -> Document:
+def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: Any) -> Document:
     """Look at everything and tell what create would do: ``hyperpod-eks/plan/v1``."""
     with opened("plan", given, tell, write=False, files=True) as at:
         at.world.replace_failed = replace_failed
@@ -66,7 +64,15 @@ def _next(given: Mapping[str, Any], replace_failed: bool, counts: Counter[str]) 
     if not any(counts[action] for action in (*plans.CHANGING, "wait", "refuse")):
         return ""
     words = ["hyperpod-eks", "create", *([given["name"]] if given["name"] else [])]
-    for name in ("file", "region", "profile", "manifest", "kubernetes_version", "chart", "lifecycle"):
+    for name in (
+        "file",
+        "region",
+        "profile",
+        "manifest",
+        "kubernetes_version",
+        "chart",
+        "lifecycle",
+    ):
         if given.get(name):
             words += [f"--{name.replace('_', '-')}", str(given[name])]
     words += ["--local"] if given["local"] else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -119,14 +118,25 @@ class Speech:
             if self.events.stdout:
                 return code
         done = str(document.get("schema", "")).startswith("hyperpod-eks/result/")
-        if self.quiet and done and self.form == "text" and not self.query and "plan" not in document:
+        if (
+            self.quiet
+            and done
+            and self.form == "text"
+            and not self.query
+            and "plan" not in document
+        ):
             return code
         if words := render(document, self.form, text, self.query):
             click.echo(words)
         return code
 
     def fail(
-        self, code: int, message: str, hint: str = "", kind: str = "", error: BaseException | None = None
+        self,
+        code: int,
+        message: str,
+        hint: str = "",
+        kind: str = "",
+        error: BaseException | None = None,
     ) -> int:
         """Say what went wrong: words on stderr; a document for whoever asked for one."""
         logging.getLogger(TOOL).error("exit %s: %s", code, message, exc_info=error)

@@ -103,9 +103,7 @@ def test_the_entry_is_the_one_that_the_aws_cli_writes(user: User) -> None:
     assert yaml.safe_load(ours.read_text()) == yaml.safe_load(theirs.read_text())
 
 
-def test_without_aws_on_path_the_token_is_ours(
-    user: User, tmp_path: Path
-) -> None:
+def test_without_aws_on_path_the_token_is_ours(user: User, tmp_path: Path) -> None:
     user.makes("demo")
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -139,7 +137,9 @@ def test_there_is_none_for_a_cluster_that_is_not_there(user: User) -> None:
     assert "there is no EKS cluster demo in us-west-2 of account 123456789012" in said.err
 
 
-@pytest.mark.parametrize("text", ["[]", "clusters: 3", "clusters: [{}]", "a: [", "clusters: {a: 1}"])
+@pytest.mark.parametrize(
+    "text", ["[]", "clusters: 3", "clusters: [{}]", "a: [", "clusters: {a: 1}"]
+)
 def test_what_is_no_kubeconfig_is_left_alone(tmp_path: Path, text: str) -> None:
     file = tmp_path / "config"
     file.write_text(text)

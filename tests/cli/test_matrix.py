@@ -190,7 +190,8 @@ def test_a_command(here: User, name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_every_command_is_in_the_matrix() -> None:
     known = {words[0] for words, _ in COMMANDS.values()}
-    elsewhere = {"local", "completion", "logs", "events", "nodes", "ssm", "policy", "explain"}
+    elsewhere = {"local", "completion", "logs", "events", "nodes", "ssm", "policy"}
+    elsewhere |= {"scale", "update-software", "explain"}
     assert set(main.commands) - known <= elsewhere
 
 
@@ -218,15 +219,11 @@ def locked_out(user: User) -> Said:
 
 def too_slow(user: User) -> Said:
     user.stack.sim.delays.__dict__["eks_create"] = 1e6
-    return user.types(
-        "create", "demo", "--chart", str(CHART), "--timeout", "1", "-o", "json"
-    )
+    return user.types("create", "demo", "--chart", str(CHART), "--timeout", "1", "-o", "json")
 
 
 def taken(user: User) -> Said:
-    boto3.client("iam").create_role(
-        RoleName="demo-eks-us-west-2", AssumeRolePolicyDocument=NOBODY
-    )
+    boto3.client("iam").create_role(RoleName="demo-eks-us-west-2", AssumeRolePolicyDocument=NOBODY)
     return user.types("create", "demo", "--chart", str(CHART), "-o", "json")
 
 

@@ -69,7 +69,7 @@ def planned(document: dict[str, Any]) -> set[str]:
 
 
 def later(user: User) -> None:
-    """An hour passes: the journal is older, and what is absent is no longer thought to be hidden."""
+    """An hour passes: what is absent is no longer thought to be hidden."""
     file = user.folder / "demo.hyperpod-eks.json"
     journal = json.loads(file.read_text())
     for record in journal["resources"].values():
@@ -201,12 +201,8 @@ def test_what_the_config_changes_is_told_field_by_field(user: User) -> None:
         ("sagemaker", "CreateCluster"),
     ],
 )
-def test_what_a_failed_create_left_is_completed(
-    user: User, service: str, operation: str
-) -> None:
-    user.stack.faults.append(
-        Fault(service, operation, code="AccessDenied", status=403, count=1000)
-    )
+def test_what_a_failed_create_left_is_completed(user: User, service: str, operation: str) -> None:
+    user.stack.faults.append(Fault(service, operation, code="AccessDenied", status=403, count=1000))
     code, _ = done(user)
     assert code == 3
     user.stack.faults.clear()

@@ -1,0 +1,77 @@
+"""The help can be trusted: every example is one that the command line understands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from hyperpod_eks.cli import main
+from hyperpod_eks.cli.examples import EXAMPLES
+from hyperpod_eks.cli.speech import Speech
+from hyperpod_eks.errors import Exit
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every call of ours in lines that somebody types; what explains them stands behind spaces."""
+    found = []
+    for line in text.strip().splitlines():
+        typed = re.split(r"\s{2,}", line.strip())[0]
+        for part in re.findall(r"hyperpod-eks ([a-z][^)|>&]*)", typed):
+            found.append(
+                shlex.split(part.strip().removesuffix('"') if part.count('"') % 2 else part)
+            )
+    return found
+
+
+CALLS = [(name, call) for name, text in EXAMPLES.items() for call in commands(text)]
+
+
+@pytest.mark.parametrize(("name", "call"), CALLS, ids=lambda value: str(value))
+def test_an_example_is_understood(name: str, call: list[str]) -> None:
+    command = main.commands[call[0]]
+    command.make_context(call[0], call[1:], obj=Speech(call)).close()
+    assert call[0] in (name, "validate")
+
+
+def test_every_command_has_a_word_and_examples() -> None:
+    for name, command in main.commands.items():
+        assert command.help, name
+        if name != "local":
+            assert isinstance(command.epilog, str), name
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_fits_a_terminal(name: str) -> None:
+    context = click.Context(main.commands[name], info_name=name, terminal_width=100)
+    text = main.commands[name].get_help(context)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "Examples:" in text or main.commands[name].epilog not in (None, "")
+
+
+def test_every_command_and_exit_code_is_in_the_contract() -> None:
+    contract = (ROOT / "docs/pipelines.md").read_text()
+    codes = (ROOT / "docs/exit-codes.md").read_text()
+    missing = [name for name in EXAMPLES if f"`{name}" not in contract]
+    assert missing == []
+    assert re.findall(r"^## Exit (\d+)$", codes, re.M) == [str(int(code)) for code in Exit]
+    assert all(f"exit-codes.md#exit-{int(code)})" in contract for code in Exit)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from hyperpod_eks.cli import run; run(['--help']); "
+        "print(sorted({'boto3', 'botocore', 'kubernetes', 'pyhelm3', 'rich', 'pydantic', 'yaml',"
+        " 'moto', 'jmespath', 'logging'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
