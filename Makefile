@@ -25,6 +25,9 @@ demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster o
 test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+prove: .venv/dev .cache/helm/4.3.1/helm  ## run the whole proof of crash safety (20 minutes)
+	$(BIN)/python scripts/prove.py
+
 lint: .venv/dev  ## style, types, layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

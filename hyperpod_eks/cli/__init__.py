@@ -50,7 +50,7 @@ def main() -> None:
     """Create, look at and delete a SageMaker HyperPod cluster orchestrated by Amazon EKS."""
 
 
-@main.command(epilog="Exit codes and the JSON document: docs/pipelines.md")
+@main.command()
 @shared
 @progress
 @lock_timeout

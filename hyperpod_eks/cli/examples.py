@@ -1,5 +1,4 @@
-"""What people type: the examples at the end of each command's help; tests/cli/test_help.py runs
-every one through the parser."""
+"""What people type: the examples at the end of each command's help."""
 
 from __future__ import annotations
 
@@ -17,6 +16,39 @@ EXAMPLES = {
         hyperpod-eks plan -f cluster.yaml
         hyperpod-eks plan demo --detailed-exitcode     5: there is something to do
         hyperpod-eks plan demo -o json --query "resources[?action=='change'].key"
+        """,
+    "preflight": """
+        hyperpod-eks preflight -f cluster.yaml
+        hyperpod-eks preflight demo --skip quota -o json
+        """,
+    "policy": """
+        hyperpod-eks policy -f cluster.yaml
+        hyperpod-eks policy demo -o json > policies.json
+        """,
+    "logs": """
+        hyperpod-eks logs demo
+        hyperpod-eks logs demo --group worker-group --follow
+        hyperpod-eks logs demo --control-plane --tail 20
+        """,
+    "events": """
+        hyperpod-eks events demo
+        hyperpod-eks events demo --since 2h -o table
+        """,
+    "nodes": """
+        hyperpod-eks nodes demo
+        hyperpod-eks nodes demo reboot i-0ab12cd34ef56ab78
+        hyperpod-eks nodes demo replace i-0ab12cd34ef56ab78 --yes
+        """,
+    "ssm": """
+        hyperpod-eks ssm demo i-0ab12cd34ef56ab78
+        hyperpod-eks ssm demo i-0ab12cd34ef56ab78 --run
+        """,
+    "scale": """
+        hyperpod-eks scale demo worker-group=4
+        hyperpod-eks scale -f cluster.yaml worker-group=0
+        """,
+    "update-software": """
+        hyperpod-eks update-software demo
         """,
     "status": """
         hyperpod-eks status demo
@@ -79,4 +111,6 @@ def illustrate(group: click.Group) -> None:
     for name, text in EXAMPLES.items():
         lines = [f"  {line.strip()}" for line in text.strip().splitlines()]
         command = group.commands[name]
-        command.epilog = command.epilog or "\n".join(["\b", "Examples:", *lines])
+        command.epilog = command.epilog or "\n".join(
+            ["\b", "Examples:", *lines, "", "Exit codes and documents: docs/pipelines.md"]
+        )

@@ -59,6 +59,8 @@ class Speech:
         The first line is out before anything heavy is imported.  Raises Usage for a query or an
         ``--events`` that cannot be, before anything else is done.
         """
+        import logging  # noqa: PLC0415  --help needs none of these
+
         from hyperpod_eks import progress, runlog  # noqa: PLC0415
         from hyperpod_eks.timeline import drawing  # noqa: PLC0415
 
@@ -91,6 +93,8 @@ class Speech:
 
     def _also(self, report: Report) -> Report:
         """Pass on to whoever listens, and to the events and the log."""
+        import logging  # noqa: PLC0415
+
         log = logging.getLogger(TOOL)
 
         def tell(event: Event) -> None:
@@ -139,6 +143,8 @@ class Speech:
         error: BaseException | None = None,
     ) -> int:
         """Say what went wrong: words on stderr; a document for whoever asked for one."""
+        import logging  # noqa: PLC0415
+
         logging.getLogger(TOOL).error("exit %s: %s", code, message, exc_info=error)
         click.echo(f"error: {message}", err=True)
         if hint:

@@ -21,20 +21,15 @@ ROOT = Path(__file__).parents[2]
 
 def commands(text: str) -> list[list[str]]:
     """Every call of ours in lines that somebody types; what explains them stands behind spaces."""
-    found = []
-    for line in text.strip().splitlines():
-        typed = re.split(r"\s{2,}", line.strip())[0]
-        for part in re.findall(r"hyperpod-eks ([a-z][^)|>&]*)", typed):
-            found.append(
-                shlex.split(part.strip().removesuffix('"') if part.count('"') % 2 else part)
-            )
-    return found
+    typed = [re.split(r"\s{2,}", line.strip())[0] for line in text.strip().splitlines()]
+    parts = [part for line in typed for part in re.findall(r"hyperpod-eks ([a-z][^)|>&]*)", line)]
+    return [shlex.split(part) for part in parts]
 
 
 CALLS = [(name, call) for name, text in EXAMPLES.items() for call in commands(text)]
 
 
-@pytest.mark.parametrize(("name", "call"), CALLS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("name", "call"), CALLS, ids=str)
 def test_an_example_is_understood(name: str, call: list[str]) -> None:
     command = main.commands[call[0]]
     command.make_context(call[0], call[1:], obj=Speech(call)).close()
@@ -61,7 +56,7 @@ def test_every_command_and_exit_code_is_in_the_contract() -> None:
     codes = (ROOT / "docs/exit-codes.md").read_text()
     missing = [name for name in EXAMPLES if f"`{name}" not in contract]
     assert missing == []
-    assert re.findall(r"^## Exit (\d+)$", codes, re.M) == [str(int(code)) for code in Exit]
+    assert re.findall(r"^## Exit (\d+)$", codes, re.MULTILINE) == [str(int(code)) for code in Exit]
     assert all(f"exit-codes.md#exit-{int(code)})" in contract for code in Exit)
 
 
