@@ -11,7 +11,7 @@ from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
 
-__all__ = ["STEPS", "ahead", "in_order", "stack"]
+__all__ = ["LISTS", "STEPS", "ahead", "in_order", "stack"]
 
 
 def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:

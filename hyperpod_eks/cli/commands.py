@@ -22,7 +22,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import engine, existing, progress
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.aws import LABEL, Aws, Look, owner, read_only, session, tag
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.outputs import values
@@ -39,7 +39,7 @@ from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Resource, Sight, Verdict
 from hyperpod_eks.site import Site, check_plans, lineage, survey
-from hyperpod_eks.stack import STEPS, ahead, stack
+from hyperpod_eks.stack import LISTS, STEPS, ahead, stack
 from hyperpod_eks.steps import hyperpod
 from hyperpod_eks.steps.helm import prepare
 
@@ -104,6 +104,7 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
         _confirm(at.site, yes)
         removed, kept = engine.delete(at.wants, at.world, keys)
         remains = engine.remaining(at.wants, at.world, frozenset(kept))
+        remains |= _signed_yet(at, kept)
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
@@ -115,6 +116,34 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             "kept": kept,
             "remaining": remains,
         }
+
+
+def _signed_yet(at: Opened, kept: Mapping[str, str]) -> dict[str, str]:
+    """Find what EC2 still has with our tags, declared and remembered or not; by key, its id.
+
+    A config that has changed and a manifest that is lost leave things that nothing else names.
+    """
+    look, left = Look(at.world.aws), {}
+    for method, key in (*LISTS.items(), ("describe_subnets", "Subnets")):
+        for item in look.signed(method, key):
+            ours = owner(item.get("Tags", ())) == at.world.aws.lineage
+            where = f"network/{tag(item.get('Tags', ()), LABEL)}"
+            if ours and item.get("State") not in ("deleted", "deleting") and where not in kept:
+                left[where] = next(str(item[name]) for name in EC2_IDS if name in item)
+    return left
+
+
+EC2_IDS = (
+    "NatGatewayId",
+    "VpcEndpointId",
+    "AllocationId",
+    "RouteTableId",
+    "GroupId",
+    "SubnetId",
+    "InternetGatewayId",
+    "VpcId",
+)
+"""Members that hold an id, the more particular ones first: most items name their VPC too."""
 
 
 ADOPTABLE = (
