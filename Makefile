@@ -23,10 +23,11 @@ demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster o
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/helm/4.3.1:$$PATH" scripts/demo.sh
 
 test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
-	$(BIN)/python -m pytest -n 2 tests/prove
-	$(BIN)/python -m pytest -n 2 --ignore tests/prove
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/prove
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/prove
 
 prove: .venv/dev .cache/helm/4.3.1/helm  ## run the whole proof of crash safety (20 minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m prove --ignore tests/prove
 	$(BIN)/python scripts/prove.py
 
 lint: .venv/dev  ## style, types, layers

@@ -76,6 +76,7 @@ class Log:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(_Redacting(layout))
         logger = logging.getLogger(name)
+        logging.raiseExceptions = False  # a worker that ends after the run has nobody to tell
         logger.addHandler(handler)
         logger.setLevel(level)
         self._handlers.append((logger, handler))

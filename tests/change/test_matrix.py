@@ -17,6 +17,8 @@ from hyperpod_eks.errors import Foreign, Usage
 from .conftest import Owner
 from .matrix import BASE, CONSENT, IN_PLACE, LATER, REFUSED, ROWS, Row
 
+pytestmark = pytest.mark.prove  # minutes: a part of the long proof
+
 
 def put(config: dict[str, Any], row: Row) -> dict[str, Any]:
     """The configuration with one setting changed; of the groups, in the first."""

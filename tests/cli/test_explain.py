@@ -20,6 +20,8 @@ from hyperpod_eks.local.aws.sim import Delays, Fault
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
+pytestmark = pytest.mark.prove  # minutes: a part of the long proof
+
 DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 NAMES = {"cluster": "demo", "eks": "demo", "region": "us-west-2"}
 CREATE = ("create", "demo", "--chart", str(CHART))

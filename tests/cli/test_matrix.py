@@ -29,7 +29,7 @@ from hyperpod_eks.manifest import locked
 from tests.cli.test_plan import NOBODY, later
 from tests.conftest import Said, User, at_work
 
-pytestmark = pytest.mark.xdist_group("matrix")
+pytestmark = [pytest.mark.xdist_group("matrix"), pytest.mark.prove]
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 SCHEMAS = {name: json.loads(path.read_text()) for name, path in schemas().items()}

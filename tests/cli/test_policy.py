@@ -17,6 +17,8 @@ from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.site import Site
 from tests.conftest import REGION, Clients, Said, User, apply
 
+pytestmark = pytest.mark.prove  # minutes: a part of the long proof
+
 STEPS = Path(policy.__file__).parent / "steps"
 S3 = {
     "DeleteObjects": "DeleteObject",
