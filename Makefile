@@ -26,7 +26,7 @@ test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/prove
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/prove
 
-prove: .venv/dev .cache/helm/4.3.1/helm  ## run the whole proof of crash safety (20 minutes)
+prove: .venv/dev .cache/helm/4.3.1/helm  ## run the whole proof of crash safety (long)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m prove --ignore tests/prove
 	$(BIN)/python scripts/prove.py
 
