@@ -50,7 +50,7 @@ def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 def one_stack() -> Iterator[Stack]:
     stack = Stack(region=REGION)
     gc.freeze()  # moto and botocore are large and stay: looking through them again is a third
-    gc.set_threshold(50_000, 20, 100)  # of the time of the tests
+    gc.set_threshold(50_000, 10, 10)  # of the time of the tests
     yield stack
     stack.stop()
 
