@@ -71,7 +71,7 @@ def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) ->
     -f, a cluster that exists keeps the config of its last create.
     """
     if dry_run:
-        return _tell("plan", options | {"detailed_exitcode": detailed_exitcode}, "plan")
+        return _tell("plan", options | {"detailed_exitcode": detailed_exitcode})
     if detailed_exitcode:
         raise click.UsageError("--detailed-exitcode goes with --dry-run")
     return _tell("create", options | {"yes": yes})
@@ -91,7 +91,7 @@ def scale(**options: Any) -> int:
     With -f, the count is written back into the file, which stays as it is otherwise, comments and
     all; without, into the config that the manifest keeps.
     """
-    return _tell("scale", options, "scale")
+    return _tell("scale", options)
 
 
 @main.command("update-software")
@@ -118,7 +118,7 @@ def plan(**options: Any) -> int:
     Nothing is changed and nothing is written.  The actions: create, change (with the fields that
     differ), keep, adopt, wait, refuse (where create would stop).
     """
-    return _tell("plan", options, "plan")
+    return _tell("plan", options)
 
 
 @main.command()
@@ -132,7 +132,7 @@ def preflight(**options: Any) -> int:
     Nothing is changed.  Exit code 3 when there is an error; warnings and infos leave it at 0.
     `create` begins with the same checks.
     """
-    return _tell("preflight", options, "preflight")
+    return _tell("preflight", options)
 
 
 @main.command()
@@ -142,7 +142,7 @@ def policy(**options: Any) -> int:
 
     They allow what this cluster needs and nothing more; docs/iam.md says how to use them.
     """
-    return _tell("policy", options, "policy")
+    return _tell("policy", options)
 
 
 @main.command()
@@ -157,7 +157,7 @@ def logs(**options: Any) -> int:
 
     Of many nodes, the twenty that wrote last are read.
     """
-    return _tell("logs", options, "logs")
+    return _tell("logs", options)
 
 
 @main.command()
@@ -181,7 +181,7 @@ def nodes(**options: Any) -> int:
 
     What runs on a node stops when it is rebooted; a replaced one loses its disks too.
     """
-    return _tell("nodes", options, "nodes")
+    return _tell("nodes", options)
 
 
 @main.command()
@@ -213,7 +213,7 @@ def outputs(**options: Any) -> int:
 
     They come from the manifest; AWS is not asked.  With -o env they are assignments, safe for eval.
     """
-    return _tell("outputs", options, "outputs")
+    return _tell("outputs", options)
 
 
 @main.command()
@@ -234,7 +234,7 @@ def kubeconfig(**options: Any) -> int:
     file stay; the file is for your eyes only.  `delete` removes what this wrote into
     ./NAME.kubeconfig or $KUBECONFIG.
     """
-    return _tell("kubeconfig", options, "kubeconfig")
+    return _tell("kubeconfig", options)
 
 
 @main.command()
@@ -266,7 +266,7 @@ def init(**options: Any) -> int:
 
     On a terminal it asks for what no option says.  A file that exists is not touched.
     """
-    return _tell("init", options, "init")
+    return _tell("init", options)
 
 
 @main.command()
@@ -371,15 +371,16 @@ main.add_command(local_group)
 illustrate(main)
 
 
-def _tell(verb: str, options: dict[str, Any], module: str = "commands") -> int:
+def _tell(verb: str, options: dict[str, Any], module: str = "") -> int:
     """Run a command while its progress is told, then print its document; return the exit code.
 
-    ``hyperpod_eks.cli.MODULE`` has a function of the command's name, which gets the report and the
-    options and returns the document, and ``text``, which writes such a document for people.
+    ``hyperpod_eks.cli.MODULE``, by default the one of the command's name, has a function of that
+    name, which gets the report and the options and returns the document, and ``text``, which writes
+    such a document for people.
     """
     voice = speech()
     with voice.telling(verb, options) as report:
-        chosen = import_module(f"hyperpod_eks.cli.{module}")
+        chosen = import_module(f"hyperpod_eks.cli.{module or verb}")
         document = getattr(chosen, verb)(report, **options)
     return voice.say(document, chosen.text)
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperpod_eks import plan as plans
-from hyperpod_eks.cli.commands import Document, as_json, opened
+from hyperpod_eks.cli.documents import Document, as_json
+from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.progress_text import speaks_utf8, wants_colour
 from hyperpod_eks.report import Report

@@ -8,8 +8,11 @@ from typing import Any
 
 from hyperpod_eks import config as configs
 from hyperpod_eks import config_yaml, engine
-from hyperpod_eks.cli import commands
-from hyperpod_eks.cli.commands import Document, consenting, create, opened
+from hyperpod_eks.cli.consent import consenting
+from hyperpod_eks.cli.create import create
+from hyperpod_eks.cli.create import text as created
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import locked, read, write_durably
 from hyperpod_eks.report import Report
@@ -141,6 +144,6 @@ def update_software(
 def text(document: Document) -> str:
     """Write a document for people."""
     if document["command"] != "update-software":
-        return commands.text(document)
+        return created(document)
     rows = [f"{g['name']}: {g['current']} nodes, {g['status']}" for g in document["groups"]]
     return "\n".join([f"cluster {document['cluster']['name']} runs the new software", *rows])
