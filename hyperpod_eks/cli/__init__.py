@@ -14,7 +14,6 @@ import click
 
 from hyperpod_eks import __version__
 from hyperpod_eks.cli.examples import illustrate
-from hyperpod_eks.cli.local import local as local_group
 from hyperpod_eks.cli.options import (
     account,
     declared,
@@ -367,7 +366,49 @@ def orphans(**options: Any) -> int:
     return _tell("orphans", options)
 
 
-main.add_command(local_group)
+@main.group()
+def local() -> None:
+    """Run an AWS account on this machine, for --local."""
+
+
+@local.command()
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Simulated seconds per real second.  [default: 60]",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@speaking
+def start(**options: Any) -> int:
+    """Start the stack in the background, unless it runs."""
+    return _tell("start", options, "local")
+
+
+@local.command("status")
+@speaking
+def local_status(**options: Any) -> int:
+    """Show the stack that runs."""
+    return _tell("status", options, "local")
+
+
+@local.command()
+@speaking
+def stop(**options: Any) -> int:
+    """End the stack; everything in it is gone."""
+    return _tell("stop", options, "local")
+
+
+@local.command()
+def env() -> None:
+    """Print shell lines that point AWS clients at the stack.
+
+    Use them so: eval "$(hyperpod-eks local env)"
+    """
+    from hyperpod_eks.cli.local import environment  # noqa: PLC0415  --help needs none of it
+
+    click.echo(environment())
+
+
 illustrate(main)
 
 

@@ -10,14 +10,17 @@ from hyperpod_eks.errors import Exit
 Document = dict[str, Any]
 
 
-def head(command: str, cluster: str, code: Exit = Exit.OK) -> Document:
-    """Return how the document of a command about a cluster begins."""
+def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Document:
+    """Return how every document of ours begins; ``kind`` is that of its schema, else the command's.
+
+    >>> head("plan", Exit.CHANGES)["schema"]
+    'hyperpod-eks/plan/v1'
+    """
     return {
-        "schema": f"hyperpod-eks/{command}/v1",
+        "schema": f"hyperpod-eks/{kind or command}/v1",
         "command": command,
-        "ok": code is Exit.OK,
+        "ok": code in (Exit.OK, Exit.CHANGES),
         "exit_code": int(code),
-        "cluster": {"name": cluster},
     }
 
 

@@ -57,7 +57,11 @@ def logs(
                 _follow(look.aws, place, prefix, lines)
             except KeyboardInterrupt:  # the way out of it
                 raise click.exceptions.Exit(Exit.INTERRUPTED) from None
-        return head("logs", name) | {"log_group": place, "lines": lines}
+        return head("logs") | {
+            "cluster": {"name": name},
+            "log_group": place,
+            "lines": lines,
+        }
 
 
 def _prefix(look: Look, name: str, group: str | None, node: str | None) -> str:
@@ -178,7 +182,7 @@ def events(
         }
         for each in reversed(found[:tail])
     ]
-    return head("events", name) | {"events": rows}
+    return head("events") | {"cluster": {"name": name}, "events": rows}
 
 
 def _duration(text: str) -> timedelta:

@@ -49,7 +49,8 @@ def _listed(look: Look, name: str, found: Mapping[str, Any]) -> Document:
     with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
         access = eks.access(look, look.aws.adopted.get("eks/cluster") or name)
         registered = kube.nodes(access, name) if access else []
-    return head("nodes", name) | {
+    return head("nodes") | {
+        "cluster": {"name": name},
         "groups": [
             {
                 "name": group["InstanceGroupName"],
@@ -73,7 +74,8 @@ def _act(look: Look, name: str, action: str, ids: list[str]) -> Document:
             {"instance_id": e["NodeId"], "code": e["ErrorCode"], "message": e.get("Message", "")}
             for e in answer.get("Failed", ())
         ]
-    return head("nodes", name, Exit.FAILED if failed else Exit.OK) | {
+    return head("nodes", Exit.FAILED if failed else Exit.OK) | {
+        "cluster": {"name": name},
         "action": action,
         "done": done,
         "failed": failed,
@@ -103,7 +105,11 @@ def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
         command += ["--profile", given["profile"]] if given["profile"] else []
     if run:
         _become(command)
-    return head("ssm", name) | {"target": target, "run": shlex.join(command)}
+    return head("ssm") | {
+        "cluster": {"name": name},
+        "target": target,
+        "run": shlex.join(command),
+    }
 
 
 def _become(command: list[str]) -> None:

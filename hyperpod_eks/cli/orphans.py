@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks.aws import Aws, read_only, session
+from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.manifest import read
 from hyperpod_eks.orphans import signed
 from hyperpod_eks.report import Report
 from hyperpod_eks.site import lineage
-
-Document = dict[str, Any]
 
 
 def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any) -> Document:
@@ -26,9 +25,7 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
     known = {lineage(identity, read(path).cluster) for path in paths}
     left = [each for each in signed(aws) if each.lineage not in known]
-    return {
-        "schema": "hyperpod-eks/orphans/v1",
-        "command": "orphans",
+    return head("orphans") | {
         "account": identity.account,
         "region": identity.region,
         "orphans": [asdict(each) for each in left],

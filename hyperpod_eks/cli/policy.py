@@ -24,7 +24,8 @@ def policy(tell: Report, **given: Any) -> Document:
             identity = aws.identity
         site = Site(config, identity, (), {}, "", adopted=manifest.adopted)
     documents = policies.documents(policies.statements(site))
-    return head("policy", site.name) | {
+    return head("policy") | {
+        "cluster": {"name": site.name},
         "account": identity.account,
         "region": identity.region,
         "policies": [

@@ -54,7 +54,8 @@ def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Do
     """Write hyperpod-eks/preflight/v1."""
     blocked = any(one.severity == "error" for one in found)
     identity = facts.aws.identity
-    return head("preflight", facts.config.name, Exit.DENIED if blocked else Exit.OK) | {
+    return head("preflight", Exit.DENIED if blocked else Exit.OK) | {
+        "cluster": {"name": facts.config.name},
         "account": identity.account,
         "region": identity.region,
         "caller": identity.arn,

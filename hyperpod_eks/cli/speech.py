@@ -40,6 +40,10 @@ AGAIN = frozenset(
 """The exit codes after which the same command goes on."""
 
 
+CORRECT = "Correct it and run the command again."
+"""What to do next where nothing better is known."""
+
+
 class Speech:
     """How one run speaks; ``words`` are its arguments, as they were typed."""
 
@@ -154,6 +158,7 @@ class Speech:
             click.echo(each, err=True)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
+        resume = shlex.join(["hyperpod-eks", *self.words]) if code in AGAIN else None
         document = {
             "schema": "hyperpod-eks/result/v1",
             "ok": False,
@@ -165,9 +170,10 @@ class Speech:
                 "aws": _aws(error),
                 "cause": _cause(error),
                 "causes": [each.document() for each in causes],
+                "next": next((each.next for each in causes), resume or hint or CORRECT),
                 "docs": f"docs/exit-codes.md#exit-{code}",
             },
-            "resume": shlex.join(["hyperpod-eks", *self.words]) if code in AGAIN else None,
+            "resume": resume,
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
         if self.events:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperpod_eks import engine, progress
 from hyperpod_eks.aws import Look
-from hyperpod_eks.cli.documents import Document, as_json
+from hyperpod_eks.cli.documents import Document, as_json, head
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.progress_text import speaks_utf8
@@ -63,8 +63,7 @@ def _document(at: Opened, sights: list[Sight]) -> Document:
     ]
     cluster, control = about("hyperpod/cluster"), about("eks/cluster")
     cluster_sight = by_key["hyperpod/cluster"]
-    return {
-        "schema": "hyperpod-eks/status/v1",
+    return head("status") | {
         "cluster": {
             "name": at.site.name,
             "arn": cluster_sight.live.arn if cluster_sight.live else "",

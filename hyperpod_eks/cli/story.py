@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import Opened
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.stack import STEPS
@@ -47,12 +47,8 @@ def result(command: str, at: Opened, story: Story) -> Document:
         if rows:
             steps.append({"name": step, "resources": rows})
     changed = any(event.changed for event in story.last.values())
-    return {
-        "schema": "hyperpod-eks/result/v1",
-        "command": command,
-        "ok": True,
+    return head(command, kind="result") | {
         "changed": changed,
-        "exit_code": 0,
         "cluster": {"name": at.site.name},
         "account": at.site.identity.account,
         "region": at.site.region,
