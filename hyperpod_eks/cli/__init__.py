@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -470,6 +469,8 @@ def _run(voice: Speech) -> int:
 
 def _unforeseen(voice: Speech, error: Exception) -> int:
     """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
+    import traceback  # noqa: PLC0415  --help needs none of it
+
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     from hyperpod_eks.aws import meaning  # noqa: PLC0415
