@@ -8,8 +8,9 @@ from typing import Any
 
 from hyperpod_eks import engine
 from hyperpod_eks import preflight as checks
-from hyperpod_eks.aws import Aws, read_only, session
-from hyperpod_eks.cli.commands import settings
+from hyperpod_eks.aws import Aws
+from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.opening import entered, settings
 from hyperpod_eks.config import Config
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.preflight_facts import Facts, Finding
@@ -20,15 +21,12 @@ from hyperpod_eks.site import Site, survey
 from hyperpod_eks.stack import stack
 
 
-def preflight(
-    tell: Report, skip: tuple[str, ...], helm: str | None, **given: Any
-) -> dict[str, Any]:
+def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: Any) -> Document:
     """Find everything at once that would make create fail; change nothing."""
     skipped = checks.known(skip)
     with settings(given, write=False, files=False) as (config, manifest):
-        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
+        aws = entered(config, given["profile"])
         aws.adopted = manifest.adopted
-        read_only(aws.session)
         site, found = _site(aws, config)
         sights: list[Sight] = []
         if site is not None:
@@ -52,15 +50,11 @@ def _site(aws: Aws, config: Config) -> tuple[Site | None, list[Finding]]:
         return None, [checks.misfit(error)]
 
 
-def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> dict[str, Any]:
+def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Document:
     """Write hyperpod-eks/preflight/v1."""
     blocked = any(one.severity == "error" for one in found)
     identity = facts.aws.identity
-    return {
-        "schema": "hyperpod-eks/preflight/v1",
-        "command": "preflight",
-        "ok": not blocked,
-        "exit_code": int(Exit.DENIED if blocked else Exit.OK),
+    return head("preflight", Exit.DENIED if blocked else Exit.OK) | {
         "cluster": {"name": facts.config.name},
         "account": identity.account,
         "region": identity.region,
@@ -71,7 +65,7 @@ def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> di
     }
 
 
-def text(document: dict[str, Any]) -> str:
+def text(document: Document) -> str:
     """Write the document for people: each finding, and what to do about it."""
     where = f"{document['cluster']['name']} in {document['region']}"
     lines = [f"cluster {where}, account {document['account']}, as {document['caller']}"]

@@ -81,7 +81,7 @@ def test_without_a_terminal_it_asks_for_yes(made: User) -> None:
     said = made.types("nodes", "demo", "replace", *ids(made))
 
     assert said.code == 2
-    assert "replace 2 nodes of demo asks before it does so" in said.err
+    assert "replace of 2 nodes of demo" in said.err
     assert made.mutations() == []
 
 
