@@ -22,6 +22,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import engine, existing, progress
 from hyperpod_eks import helm as helms
+from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import LABEL, Aws, Look, owner, read_only, session, tag
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
@@ -65,7 +66,7 @@ def create(
         check_plans(at.site, at.world.aws)
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         warnings = at.warn()
-        at.world.preflight = before_create(at.world.aws, at.config, at.site, skip, speech().warn)
+        at.world.preflight = before_create(at.world, at.config, at.site, skip, speech().warn)
         engine.create(at.wants, at.world)
         return _result("create", at, story) | {
             "outputs": values(at.manifest),
@@ -76,6 +77,7 @@ def create(
 def status(tell: Report, **given: Any) -> Document:
     """Look at everything.  Raises NotFound when there is no such cluster."""
     with opened("status", given, tell, write=False, files=False) as at:
+        look = at.world.begun or Look(at.world.aws)
         sights = engine.status(at.wants, at.world)
         if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
             raise NotFound(
@@ -83,7 +85,7 @@ def status(tell: Report, **given: Any) -> Document:
                 f"{at.site.identity.account}",
                 f"Make it: hyperpod-eks create {at.site.name}",
             )
-        return _status(at, sights)
+        return _status(at, sights, look)
 
 
 def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> Document:
@@ -103,8 +105,8 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             )
         _confirm(at.site, yes)
         removed, kept = engine.delete(at.wants, at.world, keys)
-        remains = engine.remaining(at.wants, at.world, frozenset(kept))
-        remains |= _signed_yet(at, kept)
+        signed = partial(_signed_yet, at, kept)
+        remains = engine.remaining(at.wants, at.world, frozenset(kept), removed, signed)
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
@@ -118,12 +120,12 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
         }
 
 
-def _signed_yet(at: Opened, kept: Mapping[str, str]) -> dict[str, str]:
+def _signed_yet(at: Opened, kept: Mapping[str, str], look: Look) -> dict[str, str]:
     """Find what EC2 still has with our tags, declared and remembered or not; by key, its id.
 
     A config that has changed and a manifest that is lost leave things that nothing else names.
     """
-    look, left = Look(at.world.aws), {}
+    left = {}
     for method, key in (*LISTS.items(), ("describe_subnets", "Subnets")):
         for item in look.signed(method, key):
             ours = owner(item.get("Tags", ())) == at.world.aws.lineage
@@ -328,9 +330,15 @@ def opened(
                 if verb == "adopt":  # what is to be adopted must be looked for by its id
                     site = survey(aws, config)
                 else:
-                    world.begun = Look(aws)
+                    makes = verb == "create" and not manifest.complete
+                    world.begun = Look(aws, counting=makes)
                     name = manifest.adopted.get("eks/cluster") or config.name
-                    site = survey(aws, config, world.begun, ahead(name, config.name))
+                    questions = [*ahead(name, config.name)]
+                    if makes:
+                        questions += account.ahead()
+                    if verb == "status":
+                        questions.append(partial(hyperpod.instances, name=config.name))
+                    site = survey(aws, config, world.begun, questions)
                 helm = str(program.result().binary) if program else helm
             _same_place(manifest, site)
             yield Opened(config, site, stack(site, helm), world)
@@ -473,7 +481,7 @@ def _result(command: str, at: Opened, story: Story) -> dict[str, Any]:
     }
 
 
-def _status(at: Opened, sights: list[Sight]) -> Document:
+def _status(at: Opened, sights: list[Sight], look: Look) -> Document:
     """Everything in one document: hyperpod-eks/status/v1."""
     states = {
         Verdict.ABSENT: "missing",
@@ -533,9 +541,7 @@ def _status(at: Opened, sights: list[Sight]) -> Document:
         ],
         "helm": dict(about("helm/release")),
         "instance_groups": cluster.get("groups", []),
-        "nodes": hyperpod.node_rows(
-            Look(at.world.aws), at.site.name, about("hyperpod/nodes").get("nodes", [])
-        ),
+        "nodes": hyperpod.node_rows(look, at.site.name, about("hyperpod/nodes").get("nodes", [])),
         "steps": [
             {
                 "name": step,
