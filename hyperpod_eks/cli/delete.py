@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from functools import partial
 from typing import Any
 
 from hyperpod_eks import engine
@@ -51,8 +52,8 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             )
         confirm_delete(at.site, yes=yes)
         removed, kept = engine.delete(at.wants, at.world, keys)
-        remains = engine.remaining(at.wants, at.world, frozenset(kept))
-        remains |= _signed_yet(at, kept)
+        signed = partial(_signed_yet, at, kept)
+        remains = engine.remaining(at.wants, at.world, frozenset(kept), removed, signed)
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
@@ -66,12 +67,12 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
         }
 
 
-def _signed_yet(at: Opened, kept: Mapping[str, str]) -> dict[str, str]:
+def _signed_yet(at: Opened, kept: Mapping[str, str], look: Look) -> dict[str, str]:
     """Find what EC2 still has with our tags, declared and remembered or not; by key, its id.
 
     A config that has changed and a manifest that is lost leave things that nothing else names.
     """
-    look, left = Look(at.world.aws), {}
+    left = {}
     for method, key in (*LISTS.items(), ("describe_subnets", "Subnets")):
         for item in look.signed(method, key):
             ours = owner(item.get("Tags", ())) == at.world.aws.lineage

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
+from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import Aws, Look, read_only, session
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
@@ -90,9 +92,15 @@ def opened(
                 if verb == "adopt":  # what is to be adopted must be looked for by its id
                     site = survey(aws, config)
                 else:
-                    world.begun = Look(aws)
+                    makes = verb == "create" and not manifest.complete
+                    world.begun = Look(aws, counting=makes)
                     name = manifest.adopted.get("eks/cluster") or config.name
-                    site = survey(aws, config, world.begun, ahead(name, config.name))
+                    questions = [*ahead(name, config.name)]
+                    if makes:
+                        questions += account.ahead()
+                    if verb == "status":
+                        questions.append(partial(hyperpod.instances, name=config.name))
+                    site = survey(aws, config, world.begun, questions)
                 helm = str(program.result().binary) if program else helm
             _same_place(manifest, site)
             yield Opened(config, site, stack(site, helm), world)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hyperpod_eks import engine
 from hyperpod_eks import preflight as checks
-from hyperpod_eks.aws import Aws
+from hyperpod_eks import preflight_account as account
+from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import entered, settings
 from hyperpod_eks.config import Config
+from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.progress_text import clean
@@ -27,25 +29,27 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
     with settings(given, write=False, files=False) as (config, manifest):
         aws = entered(config, given["profile"])
         aws.adopted = manifest.adopted
-        site, found = _site(aws, config)
+        look = Look(aws, counting=True)
+        site, found = _site(aws, config, look)
         sights: list[Sight] = []
         if site is not None:
-            world = engine.World(aws, manifest, tell, parallelism=given["parallelism"])
+            world = World(aws, manifest, tell, parallelism=given["parallelism"])
+            world.begun = look
             try:
                 sights = engine.status(stack(site, helm), world)
             except HyperpodError as error:
                 text = f"what exists cannot be seen: {error}"
                 found.append(Finding("permissions", "error", text, error.hint))
-        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm)
+        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm, look)
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return document(facts, found, skipped)
 
 
-def _site(aws: Aws, config: Config) -> tuple[Site | None, list[Finding]]:
+def _site(aws: Aws, config: Config, look: Look) -> tuple[Site | None, list[Finding]]:
     """Place the config in the account, or say why it does not fit there."""
     try:
-        return survey(aws, config), []
+        return survey(aws, config, look), []
     except Usage as error:
         return None, [checks.misfit(error)]
 
@@ -81,14 +85,20 @@ def text(document: Document) -> str:
 
 
 def before_create(
-    aws: Aws, config: Config, site: Site, skip: Collection[str], warn: Callable[[str], None]
+    world: World, config: Config, site: Site, skip: Collection[str], warn: Callable[[str], None]
 ) -> Callable[[list[Sight]], None]:
-    """Return what create asks before its first change; it raises Blocked when it must not begin."""
+    """Return what create asks before its first change; it raises Blocked when it must not begin.
+
+    Where something is surely to be made, the questions are asked beside the first look.
+    """
     skipped = checks.known(skip) | checks.AT_LOADING
+    facts = Facts(world.aws, config, site, begun=world.begun)
+    if not world.manifest.complete:
+        account.begin(facts, skipped)
 
     def ask(sights: list[Sight]) -> None:
-        facts = Facts(aws, config, site, {sight.want.key: sight for sight in sights})
-        found = checks.run(facts, skipped)
+        seen = replace(facts, sights={sight.want.key: sight for sight in sights})
+        found = checks.run(seen, skipped)
         told = {"kubernetes-version"} if site.warnings else set()
         for one in found:
             if one.severity == "warning" and one.id not in told:

@@ -23,6 +23,7 @@ from hyperpod_eks.steps import hyperpod
 def status(tell: Report, **given: Any) -> Document:
     """Look at everything.  Raises NotFound when there is no such cluster."""
     with opened("status", given, tell, write=False, files=False) as at:
+        look = at.world.begun or Look(at.world.aws)
         sights = engine.status(at.wants, at.world)
         if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
             raise NotFound(
@@ -30,10 +31,10 @@ def status(tell: Report, **given: Any) -> Document:
                 f"{at.site.identity.account}",
                 f"Make it: hyperpod-eks create {at.site.name}",
             )
-        return _document(at, sights)
+        return _document(at, sights, look)
 
 
-def _document(at: Opened, sights: list[Sight]) -> Document:
+def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
     """Everything in one document: hyperpod-eks/status/v1."""
     states = {
         Verdict.ABSENT: "missing",
@@ -92,9 +93,7 @@ def _document(at: Opened, sights: list[Sight]) -> Document:
         ],
         "helm": dict(about("helm/release")),
         "instance_groups": cluster.get("groups", []),
-        "nodes": hyperpod.node_rows(
-            Look(at.world.aws), at.site.name, about("hyperpod/nodes").get("nodes", [])
-        ),
+        "nodes": hyperpod.node_rows(look, at.site.name, about("hyperpod/nodes").get("nodes", [])),
         "steps": [
             {
                 "name": step,
