@@ -330,8 +330,8 @@ _BUCKET_MAKE = _of(
     "PutBucketOwnershipControls",
     "PutBucketPolicy",
     "PutBucketPublicAccessBlock",
-    "PutBucketTagging",
     "PutEncryptionConfiguration",
+    "TagResource",
 )
 _BUCKET_DELETE = _of("s3", "DeleteBucket", "ListBucketMultipartUploads", "ListBucketVersions")
 _SCRIPTS_DELETE = _of("s3", "AbortMultipartUpload", "DeleteObject", "DeleteObjectVersion")

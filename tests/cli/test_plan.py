@@ -194,7 +194,7 @@ def test_what_the_config_changes_is_told_field_by_field(user: User) -> None:
         ("ec2", "CreateRoute"),
         ("ec2", "CreateNatGateway"),
         ("iam", "AttachRolePolicy"),
-        ("s3", "PutBucketTagging"),
+        ("s3", "PutBucketPolicy"),
         ("eks", "CreateCluster"),
         ("eks", "AssociateAccessPolicy"),
         ("eks", "CreateAddon"),

@@ -9,6 +9,7 @@ whatever ``finally`` tries has no effect.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -229,10 +230,15 @@ class Host:
     """The machine: the account, the disk, and the process that runs now."""
 
     def __init__(self, folder: Path) -> None:
+        from moto.core import responses  # noqa: PLC0415  moto is slow
+        from moto.core.utils import method_names_from_class  # noqa: PLC0415
+
         from hyperpod_eks.local.aws.server import Aws as Application  # noqa: PLC0415  loads moto
 
         self.folder = folder
         self.stack = Stack(region=REGION)
+        # moto looks through a class at every request
+        vars(responses)["method_names_from_class"] = functools.cache(method_names_from_class)
         self.application = Application(self.stack.sim)
         self.clock = HostClock(self)
         self.process = Process()
@@ -360,10 +366,12 @@ class Host:
         return AWSResponse(request.url, int(begun[0][:3]), headers, Raw(content))
 
     def fsync(self, descriptor: Any) -> None:
-        """Come to the boundary before an fsync."""
+        """Come to the boundary before an fsync; a killed process's writes outlive it without one.
+
+        That the tool syncs, and in which order, is for tests/test_manifest.py to prove.
+        """
         if self.running and threading.current_thread() is threading.main_thread():
             self.process.at("file", "fsync")
-        self._fsync(descriptor)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Come to the boundaries at files and at helm: Python tells of every one."""

@@ -208,6 +208,8 @@ def _s3(request: _Request, action: str) -> Iterator[Wish]:
     yield Wish(f"s3:{name}", resource)
     if request.operation == "CreateBucket" and "HTTP_X_AMZ_OBJECT_OWNERSHIP" in request.headers:
         yield Wish("s3:PutBucketOwnershipControls", resource)
+    if request.operation == "CreateBucket" and b"<Tags>" in request.body:
+        yield Wish("s3:TagResource", resource)
 
 
 def _eks(request: _Request, action: str) -> Iterator[Wish]:
