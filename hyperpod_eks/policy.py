@@ -111,6 +111,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement("RolesMake", _ROLES_MAKE, roles),
         Statement("RolesAttach", ("iam:AttachRolePolicy",), roles, attached),
         Statement("RolesDelete", _ROLES_DELETE, roles, command="delete"),
+        Statement("Forgotten", _FORGOTTEN, command="delete"),
         Statement(
             "RolesPass",
             ("iam:PassRole",),
@@ -296,6 +297,12 @@ _DELETE = _of(
     "DeleteVpcEndpoints",
     "DetachInternetGateway",
     "ReleaseAddress",
+)
+# What finds things that carry our tags and that neither config nor manifest names.
+_FORGOTTEN = (
+    "ec2:DescribeTags",
+    *_of("iam", "ListPolicies", "ListPolicyTags", "ListRoles", "ListRoleTags"),
+    *_of("s3", "GetBucketTagging", "ListAllMyBuckets"),
 )
 _ROLES_MAKE = _of(
     "iam",

@@ -22,7 +22,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import engine, existing, progress
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import LABEL, Aws, Look, owner, read_only, session, tag
+from hyperpod_eks.aws import Aws, Look, read_only, session
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.outputs import values
@@ -34,12 +34,12 @@ from hyperpod_eks.errors import Foreign, NotFound, Remains, Usage
 from hyperpod_eks.kubeconfig import forget, own_file
 from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import Manifest, locked, read
-from hyperpod_eks.orphans import signed
+from hyperpod_eks.orphans import signed, strays
 from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Resource, Sight, Verdict
 from hyperpod_eks.site import Site, check_plans, lineage, survey
-from hyperpod_eks.stack import LISTS, STEPS, ahead, stack
+from hyperpod_eks.stack import STEPS, ahead, stack
 from hyperpod_eks.steps import hyperpod
 from hyperpod_eks.steps.helm import prepare
 
@@ -91,6 +91,8 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
     kinds = _kinds_to_keep(keep)
     story = Story(tell)
     with opened("delete", given, story, write=not dry_run, files=False) as at:
+        named, aws = at.wants, at.world.aws
+        at.wants = strays(aws, at.site, named)
         keys = _kept_keys(at, kinds)
         if dry_run:
             return _result("delete", at, story) | {
@@ -103,8 +105,8 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             )
         _confirm(at.site, yes)
         removed, kept = engine.delete(at.wants, at.world, keys)
+        at.wants = strays(aws, at.site, named)
         remains = engine.remaining(at.wants, at.world, frozenset(kept))
-        remains |= _signed_yet(at, kept)
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
@@ -116,34 +118,6 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             "kept": kept,
             "remaining": remains,
         }
-
-
-def _signed_yet(at: Opened, kept: Mapping[str, str]) -> dict[str, str]:
-    """Find what EC2 still has with our tags, declared and remembered or not; by key, its id.
-
-    A config that has changed and a manifest that is lost leave things that nothing else names.
-    """
-    look, left = Look(at.world.aws), {}
-    for method, key in (*LISTS.items(), ("describe_subnets", "Subnets")):
-        for item in look.signed(method, key):
-            ours = owner(item.get("Tags", ())) == at.world.aws.lineage
-            where = f"network/{tag(item.get('Tags', ()), LABEL)}"
-            if ours and item.get("State") not in ("deleted", "deleting") and where not in kept:
-                left[where] = next(str(item[name]) for name in EC2_IDS if name in item)
-    return left
-
-
-EC2_IDS = (
-    "NatGatewayId",
-    "VpcEndpointId",
-    "AllocationId",
-    "RouteTableId",
-    "GroupId",
-    "SubnetId",
-    "InternetGatewayId",
-    "VpcId",
-)
-"""Members that hold an id, the more particular ones first: most items name their VPC too."""
 
 
 ADOPTABLE = (

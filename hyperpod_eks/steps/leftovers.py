@@ -26,6 +26,26 @@ def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resourc
     return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)
 
 
+def _vpcs(look: Look) -> list[str]:
+    """Ids of the VPCs of ours: there is one, or a twin besides."""
+    return [
+        vpc["VpcId"]
+        for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
+        if owner(vpc.get("Tags", ())) == look.aws.lineage
+    ]
+
+
+def _inside(look: Look, method: str, key: str) -> list[Any]:
+    """List what EC2 has of one kind in them."""
+    return [
+        item
+        for vpc in _vpcs(look)
+        for item in look.all(
+            look.aws.ec2, method, key, Filters=[{"Name": "vpc-id", "Values": [vpc]}]
+        )
+    ]
+
+
 @dataclass(frozen=True)
 class Interfaces(Resource):
     """Network interfaces of EKS and HyperPod, which outlive them by minutes.
@@ -48,14 +68,7 @@ class Interfaces(Resource):
         """In our VPC, apart from those of NAT gateways and endpoints, which go with them."""
         items = [
             item
-            for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
-            if owner(vpc.get("Tags", ())) == look.aws.lineage
-            for item in look.all(
-                look.aws.ec2,
-                "describe_network_interfaces",
-                "NetworkInterfaces",
-                Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}],
-            )
+            for item in _inside(look, "describe_network_interfaces", "NetworkInterfaces")
             if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
             and not item.get("Description", "").startswith("Interface for NAT Gateway")
         ]
@@ -105,12 +118,7 @@ class LoadBalancers(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """In our VPC only."""
-        vpcs = [
-            vpc["VpcId"]
-            for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
-            if owner(vpc.get("Tags", ())) == look.aws.lineage
-        ]
-        if not vpcs:
+        if not (vpcs := _vpcs(look)):
             return []
         new, old = look.aws.elbv2, look.aws.elb
         balancers = {
@@ -218,26 +226,17 @@ class Leftovers(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """In our VPC only."""
-        groups: list[str] = []
-        endpoints: list[str] = []
-        for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc"):
-            if owner(vpc.get("Tags", ())) != look.aws.lineage:
-                continue
-            here: Any = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
-            ec2 = look.aws.ec2
-            names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
-            groups += [
-                item["GroupId"]
-                for item in look.all(
-                    ec2, "describe_security_groups", "SecurityGroups", Filters=here
-                )
-                if item["GroupName"].startswith(names)
-            ]
-            endpoints += [
-                item["VpcEndpointId"]
-                for item in look.all(ec2, "describe_vpc_endpoints", "VpcEndpoints", Filters=here)
-                if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
-            ]
+        names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
+        groups = [
+            item["GroupId"]
+            for item in _inside(look, "describe_security_groups", "SecurityGroups")
+            if item["GroupName"].startswith(names)
+        ]
+        endpoints = [
+            item["VpcEndpointId"]
+            for item in _inside(look, "describe_vpc_endpoints", "VpcEndpoints")
+            if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
+        ]
         if not groups and not endpoints:
             return []
         return [

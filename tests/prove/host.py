@@ -44,6 +44,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import Manifest, locked, read
+from hyperpod_eks.orphans import strays
 from hyperpod_eks.pace import Pace
 from hyperpod_eks.report import Event
 from hyperpod_eks.site import Site, lineage, survey
@@ -439,7 +440,7 @@ class Host:
     def _command(
         self, verb: str, config: Mapping[str, Any], crew: list[OneHand], settings: dict[str, Any]
     ) -> None:
-        with self._opened(config) as (wants, world):
+        with self._opened(config) as (site, wants, world):
             hand = OneHand(self, self.seed)
             world.crew = hand
             crew.append(hand)
@@ -451,19 +452,20 @@ class Host:
                 engine.rebuild(wants, world)
                 world.manifest.save()
             else:
-                _, kept = engine.delete(wants, world)
-                if left := engine.remaining(wants, world, frozenset(kept)):
+                _, kept = engine.delete(strays(world.aws, site, wants), world)
+                signed = strays(world.aws, site, wants)
+                if left := engine.remaining(signed, world, frozenset(kept)):
                     raise Remains(f"AWS still shows {left}")
                 world.manifest.retire()
 
     @contextmanager
-    def _opened(self, config: Mapping[str, Any]) -> Iterator[tuple[list[Any], World]]:
+    def _opened(self, config: Mapping[str, Any]) -> Iterator[tuple[Site, list[Any], World]]:
         with locked(self.path):
             site, manifest, aws = self.site(config)
             world = World(
                 aws, manifest, self.process.events.append, clock=self.clock, parallelism=0
             )
-            yield declare(site, os.environ.get("HYPERPOD_EKS_HELM")), world
+            yield site, declare(site, os.environ.get("HYPERPOD_EKS_HELM")), world
 
     def site(self, config: Mapping[str, Any]) -> tuple[Site, Manifest, Aws]:
         """Do what the command line does before it begins."""

@@ -29,6 +29,7 @@ _PREFIX = {"service-quotas": "servicequotas", "elbv2": "elasticloadbalancing"}
 _S3 = {
     "ListObjectsV2": "ListBucket",
     "HeadBucket": "ListBucket",
+    "ListBuckets": "ListAllMyBuckets",
     "ListObjectVersions": "ListBucketVersions",
     "ListMultipartUploads": "ListBucketMultipartUploads",
     "GetBucketEncryption": "GetEncryptionConfiguration",
