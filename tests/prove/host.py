@@ -35,7 +35,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from hyperpod_eks import aws as doors
 from hyperpod_eks import config as configs
-from hyperpod_eks import engine
+from hyperpod_eks import engine, existing
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
@@ -440,7 +440,7 @@ class Host:
     def _command(
         self, verb: str, config: Mapping[str, Any], crew: list[OneHand], settings: dict[str, Any]
     ) -> None:
-        with self._opened(config) as (site, wants, world):
+        with self._opened(verb, config) as (site, wants, world):
             hand = OneHand(self, self.seed)
             world.crew = hand
             crew.append(hand)
@@ -459,15 +459,17 @@ class Host:
                 world.manifest.retire()
 
     @contextmanager
-    def _opened(self, config: Mapping[str, Any]) -> Iterator[tuple[Site, list[Any], World]]:
+    def _opened(
+        self, verb: str, config: Mapping[str, Any]
+    ) -> Iterator[tuple[Site, list[Any], World]]:
         with locked(self.path):
-            site, manifest, aws = self.site(config)
+            site, manifest, aws = self.site(verb, config)
             world = World(
                 aws, manifest, self.process.events.append, clock=self.clock, parallelism=0
             )
             yield site, declare(site, os.environ.get("HYPERPOD_EKS_HELM")), world
 
-    def site(self, config: Mapping[str, Any]) -> tuple[Site, Manifest, Aws]:
+    def site(self, verb: str, config: Mapping[str, Any]) -> tuple[Site, Manifest, Aws]:
         """Do what the command line does before it begins."""
         data: dict[str, Any] = {
             "name": NAME,
@@ -479,8 +481,9 @@ class Host:
         declared = configs.load(data, {}, {})
         manifest = read(self.path, NAME)
         aws = Aws(self.session, NAME, {})
-        aws.adopted = manifest.adopted
         aws._paces = self.paces
+        now, write = self.clock.now(), verb == "create"
+        aws.adopted = existing.adopt(aws, declared, manifest, now, write=write)
         site = survey(aws, declared)
         manifest.account, manifest.region = site.identity.account, site.region
         manifest.lineage = lineage(site.identity, NAME)
