@@ -813,25 +813,22 @@ def remaining(
     world: World,
     kept: frozenset[str],
     removed: Container[str] = (),
-    signed: Callable[[Look], Mapping[str, str]] = lambda look: {},
 ) -> dict[str, str]:
     """Ask AWS again what is left of us; by key, its id.  Empty is the proof of a delete.
 
-    What is in ``removed`` may be seen for GRACE seconds yet; ``signed`` finds more in this look.
+    What is in ``removed`` may be seen for GRACE seconds yet.
     """
     stays = kept | world.manifest.adopted.keys()
     chosen = [w for w in wants if not (w.awaited or w.shared or w.key in stays)]
     since = world.clock.now()
     while True:
         run = Run(chosen, world)
-        look = world.begun = Look(world.aws)
         found, unseen = _look(run, run.turns.values())
         left = {key: sight.live.why for key, sight in unseen.items() if sight.live}
         for key, lives in found.items():
             ours = [x for x in lives if x.owner in (world.aws.lineage, None)]
             if ours and not (run.turns[key].want.made and all(x.owner is None for x in ours)):
                 left[key] = ", ".join(x.id for x in ours)
-        left |= signed(look)
         over = world.clock.now() > min(since + GRACE, world.deadline)
         if over or not any(key in removed for key in left):
             return left

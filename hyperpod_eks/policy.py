@@ -111,6 +111,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement("RolesMake", _ROLES_MAKE, who.made),
         Statement("RolesAttach", ("iam:AttachRolePolicy",), who.made, attached),
         Statement("RolesDelete", _ROLES_DELETE, who.made, command="delete"),
+        Statement("Forgotten", _FORGOTTEN, command="delete"),
         Statement(
             "RolesPass",
             ("iam:PassRole",),
@@ -326,6 +327,12 @@ _DELETE = _of(
     "ReleaseAddress",
 )
 _ROLES_LOOK = _of("iam", "GetRole", "ListAttachedRolePolicies")
+# What finds things that carry our tags and that neither config nor manifest names.
+_FORGOTTEN = (
+    "ec2:DescribeTags",
+    *_of("iam", "ListPolicies", "ListPolicyTags", "ListRoles", "ListRoleTags"),
+    *_of("s3", "GetBucketTagging", "ListAllMyBuckets"),
+)
 _ROLES_MAKE = _of(
     "iam",
     "CreateRole",
@@ -358,8 +365,8 @@ _BUCKET_MAKE = _of(
     "PutBucketOwnershipControls",
     "PutBucketPolicy",
     "PutBucketPublicAccessBlock",
-    "PutBucketTagging",
     "PutEncryptionConfiguration",
+    "TagResource",
 )
 _BUCKET_DELETE = _of("s3", "DeleteBucket", "ListBucketMultipartUploads", "ListBucketVersions")
 _SCRIPTS_DELETE = _of("s3", "AbortMultipartUpload", "DeleteObject", "DeleteObjectVersion")

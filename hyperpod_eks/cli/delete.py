@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fnmatch import fnmatch
-from functools import partial
 from typing import Any
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws import LABEL, Look, owner, tag
 from hyperpod_eks.cli.consent import confirm_delete
 from hyperpod_eks.cli.documents import Document
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import Remains, Usage
 from hyperpod_eks.kubeconfig import forget, own_file
+from hyperpod_eks.orphans import strays
 from hyperpod_eks.report import Report
 from hyperpod_eks.resource import Sight
-from hyperpod_eks.stack import LISTS
 
 KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
 """What --keep knows, and the keys that it means."""
-
-EC2_IDS = (
-    "NatGatewayId",
-    "VpcEndpointId",
-    "AllocationId",
-    "RouteTableId",
-    "GroupId",
-    "SubnetId",
-    "InternetGatewayId",
-    "VpcId",
-)
-"""Members that hold an id, the more particular ones first: most items name their VPC too."""
 
 
 def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> Document:
@@ -40,6 +25,8 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
     kinds = _kinds_to_keep(keep)
     story = Story(tell)
     with opened("delete", given, story, write=not dry_run, files=False) as at:
+        named = at.wants
+        at.wants = strays(at.world.aws, at.site, named)
         keys = _kept_keys(at, kinds)
         if dry_run:
             return result("delete", at, story) | {
@@ -52,8 +39,8 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             )
         confirm_delete(at.site, yes=yes)
         removed, kept = engine.delete(at.wants, at.world, keys)
-        signed = partial(_signed_yet, at, kept)
-        remains = engine.remaining(at.wants, at.world, frozenset(kept), removed, signed)
+        left = strays(at.world.aws, at.site, named)
+        remains = engine.remaining(left, at.world, frozenset(kept), removed)
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
@@ -65,21 +52,6 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             "kept": kept,
             "remaining": remains,
         }
-
-
-def _signed_yet(at: Opened, kept: Mapping[str, str], look: Look) -> dict[str, str]:
-    """Find what EC2 still has with our tags, declared and remembered or not; by key, its id.
-
-    A config that has changed and a manifest that is lost leave things that nothing else names.
-    """
-    left = {}
-    for method, key in (*LISTS.items(), ("describe_subnets", "Subnets")):
-        for item in look.signed(method, key):
-            ours = owner(item.get("Tags", ())) == at.world.aws.lineage
-            where = f"network/{tag(item.get('Tags', ()), LABEL)}"
-            if ours and item.get("State") not in ("deleted", "deleting") and where not in kept:
-                left[where] = next(str(item[name]) for name in EC2_IDS if name in item)
-    return left
 
 
 def _kinds_to_keep(keep: str) -> list[str]:

@@ -28,12 +28,23 @@ def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resourc
     return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)
 
 
-def _our_vpcs(look: Look) -> list[str]:
-    """Find the VPCs that are this cluster's by tag, not those that it was given."""
+def _vpcs(look: Look) -> list[str]:
+    """Ids of the VPCs of ours, not of those that we were given: there is one, or a twin besides."""
     return [
         vpc["VpcId"]
         for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
         if owner(vpc.get("Tags", ())) == look.aws.lineage
+    ]
+
+
+def _inside(look: Look, method: str, key: str) -> list[Any]:
+    """List what EC2 has of one kind in them."""
+    return [
+        item
+        for vpc in _vpcs(look)
+        for item in look.all(
+            look.aws.ec2, method, key, Filters=[{"Name": "vpc-id", "Values": [vpc]}]
+        )
     ]
 
 
@@ -59,13 +70,7 @@ class Interfaces(Resource):
         """In our VPC, apart from those of NAT gateways and endpoints, which go with them."""
         items = [
             item
-            for vpc in _our_vpcs(look)
-            for item in look.all(
-                look.aws.ec2,
-                "describe_network_interfaces",
-                "NetworkInterfaces",
-                Filters=[{"Name": "vpc-id", "Values": [vpc]}],
-            )
+            for item in _inside(look, "describe_network_interfaces", "NetworkInterfaces")
             if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
             and not item.get("Description", "").startswith("Interface for NAT Gateway")
         ]
@@ -115,8 +120,7 @@ class LoadBalancers(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """In our VPC only."""
-        vpcs = _our_vpcs(look)
-        if not vpcs:
+        if not (vpcs := _vpcs(look)):
             return []
         new, old = look.aws.elbv2, look.aws.elb
         every, targets, classics = together(
@@ -217,22 +221,17 @@ class Leftovers(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """In our VPC only."""
-        ec2 = look.aws.ec2
-        groups: list[str] = []
-        endpoints: list[str] = []
         names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
-        for vpc in _our_vpcs(look):
-            here: Any = [{"Name": "vpc-id", "Values": [vpc]}]
-            found, doors = together(
-                partial(look.all, ec2, "describe_security_groups", "SecurityGroups", Filters=here),
-                partial(look.all, ec2, "describe_vpc_endpoints", "VpcEndpoints", Filters=here),
-            )
-            groups += [item["GroupId"] for item in found if item["GroupName"].startswith(names)]
-            endpoints += [
-                item["VpcEndpointId"]
-                for item in doors
-                if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
-            ]
+        found, doors = together(
+            partial(_inside, look, "describe_security_groups", "SecurityGroups"),
+            partial(_inside, look, "describe_vpc_endpoints", "VpcEndpoints"),
+        )
+        groups = [item["GroupId"] for item in found if item["GroupName"].startswith(names)]
+        endpoints = [
+            item["VpcEndpointId"]
+            for item in doors
+            if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
+        ]
         if not groups and not endpoints:
             return []
         return [

@@ -55,7 +55,6 @@ class Bucket(Resource):
 
     step = "s3"
     goes_at_once = True
-    signed = False
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""
@@ -127,11 +126,18 @@ class Bucket(Resource):
         return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
-        """The name is unique in the world; tags come with ``settle``."""
-        place: Any = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
-        if self.region == "us-east-1":  # the one region that must not be named
-            place = {}
-        aws.s3.create_bucket(Bucket=self.name, ObjectOwnership="BucketOwnerEnforced", **place)
+        """The name is unique in the world.
+
+        A bucket is signed at birth (S3 API reference, CreateBucketConfiguration.Tags).
+        """
+        born: Any = {"Tags": aws.pairs(self.label)}
+        if self.region != "us-east-1":  # the one region that must not be named
+            born["LocationConstraint"] = self.region
+        aws.s3.create_bucket(
+            Bucket=self.name,
+            ObjectOwnership="BucketOwnerEnforced",
+            CreateBucketConfiguration=born,
+        )
         # what AWS gives every new bucket since 2023
         facts = {
             "public_access": "blocked",
@@ -139,13 +145,11 @@ class Bucket(Resource):
             "encryption": "AES256",
             "policy": "other",
         }
-        return Live(self.name, self.arn, owner=None, facts=facts)
+        return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
-        """Sign it first, so that a crash leaves nothing unsigned behind."""
+        """Put right what differs."""
         s3, facts = aws.s3, live.facts
-        if live.owner is None:
-            s3.put_bucket_tagging(Bucket=self.name, Tagging={"TagSet": aws.pairs(self.label)})
         if facts["public_access"] != self.public_access:
             s3.put_public_access_block(
                 Bucket=self.name,

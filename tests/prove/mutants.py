@@ -199,6 +199,14 @@ MUTANTS = (
         "twice",
     ),
     Mutant(
+        "what neither config nor manifest names is left",
+        "orphans.py",
+        "    if not found:\n        return list(named)\n",
+        "    return list(named)\n",
+        "tests/cli/test_remains.py",
+        "neither",
+    ),
+    Mutant(
         "leftovers are ignored",
         "steps/leftovers.py",
         'return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)',
