@@ -241,7 +241,10 @@ class Picture:
             self.start()
 
     def clear(self) -> None:
-        """Take the unfinished first line away: something else is about to be said."""
+        """Make room for something else that is about to be said; what comes is drawn below it."""
+        if self.shown is not None:
+            self.shown.stop()
+            self.shown = None
         if self.unfinished:
             self.stream.write(_ERASE)
             self.stream.flush()
@@ -261,6 +264,7 @@ class Picture:
             highlight=False,
             emoji=False,
         )
+        self.clear()
         self.shown = Live(
             console=self.console,
             get_renderable=self.draw,
@@ -268,14 +272,11 @@ class Picture:
             redirect_stdout=False,  # it may be a pipe with the result in it
             vertical_overflow="crop",
         )
-        self.clear()
         self.shown.start(refresh=True)
 
     def stop(self) -> None:
         """Leave the last picture where it is."""
         self.clear()
-        if self.shown is not None:
-            self.shown.stop()
 
     def draw(self) -> Text:
         """Return what is to be seen now."""
