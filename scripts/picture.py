@@ -53,7 +53,7 @@ SVG = """\
 <circle cx="62" cy="20" r="6" fill="#28c840" />
 <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
 {backgrounds}
-<g class="{unique_id}-matrix">
+<g class="{unique_id}-matrix" xml:space="preserve">
 {matrix}
 </g>
 </g>
