@@ -43,7 +43,7 @@ def _asks(deed: str, *, yes: bool) -> bool:
     if yes:
         return False
     if not sys.stdin.isatty() or os.environ.get("CI"):
-        raise Usage(deed, "Nobody can be asked here: give --yes.")
+        raise Usage(deed, "Give --yes: nobody can be asked here.")
     speech().aside()
     click.echo(f"{deed[0].upper()}{deed[1:]}.", err=True)
     return True
