@@ -216,14 +216,14 @@ def live(
     quiet = cast("TextIO", _Quiet(stream))
     quiet.write(f"{cut(clean(title), 78)} …")
     quiet.flush()
-    picture = _Picture(quiet, wants_colour(stream, environ), Board(title, clock()), clock)
+    picture = Picture(quiet, wants_colour(stream, environ), Board(title, clock()), clock)
     try:
-        yield picture.report
+        yield picture
     finally:
         picture.stop()
 
 
-class _Picture:
+class Picture:
     """A board on a terminal, drawn by rich a few times a second."""
 
     def __init__(self, stream: TextIO, colour: bool, board: Board, clock: Clock) -> None:
@@ -231,14 +231,27 @@ class _Picture:
         self.utf8 = speaks_utf8(stream)
         self.lock = threading.Lock()  # rich draws in a thread of its own
         self.shown: Live | None = None
+        self.unfinished = True
 
-    def report(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
+        """Take an event into the picture."""
         with self.lock:
             self.board.take(event, self.clock())
         if self.shown is None:
             self.start()
 
+    def clear(self) -> None:
+        """Make room for something else that is about to be said; what comes is drawn below it."""
+        if self.shown is not None:
+            self.shown.stop()
+            self.shown = None
+        if self.unfinished:
+            self.stream.write(_ERASE)
+            self.stream.flush()
+            self.unfinished = False
+
     def start(self) -> None:
+        """Begin to draw."""
         from rich.console import Console  # noqa: PLC0415  0.1 s, after the first line
         from rich.live import Live  # noqa: PLC0415
 
@@ -251,6 +264,7 @@ class _Picture:
             highlight=False,
             emoji=False,
         )
+        self.clear()
         self.shown = Live(
             console=self.console,
             get_renderable=self.draw,
@@ -258,17 +272,14 @@ class _Picture:
             redirect_stdout=False,  # it may be a pipe with the result in it
             vertical_overflow="crop",
         )
-        self.stream.write(_ERASE)
         self.shown.start(refresh=True)
 
     def stop(self) -> None:
-        if self.shown is not None:
-            self.shown.stop()
-        else:
-            self.stream.write(_ERASE)
-            self.stream.flush()
+        """Leave the last picture where it is."""
+        self.clear()
 
     def draw(self) -> Text:
+        """Return what is to be seen now."""
         from rich.text import Text  # noqa: PLC0415
 
         width, height = self.console.size

@@ -238,18 +238,12 @@ def drift(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]
 
     A fact about a dependency that is not there itself cannot be compared and is left out.
     """
-    if not all(need in known for need in want.needs() if need.made):
-        known_facts = {k: v for k, v in live.facts.items() if not _about_needs(want, k)}
-    else:
-        known_facts = dict(live.facts)
-    expected = {name: want.expected(name, known) for name in known_facts}
-    return {k: (v, expected[k]) for k, v in known_facts.items() if v != expected[k]}
-
-
-def _about_needs(want: Resource, name: str) -> bool:
-    value = getattr(want, name, None)
-    return (
-        value is None
-        or is_resource(value)
-        or (isinstance(value, tuple) and any(map(is_resource, value)))
-    )
+    found = {}
+    for name, value in live.facts.items():
+        try:
+            expected = want.expected(name, known)
+        except KeyError:  # Known's, for what is not there
+            continue
+        if value != expected:
+            found[name] = (value, expected)
+    return found

@@ -1,4 +1,4 @@
-"""Take the README's pictures of the terminal: a real create and a real status, 80 columns wide.
+"""Take the README's pictures of the terminal: a real create, status and plan, 80 columns wide.
 
 Needs the extra ``local``, the dependency group ``dev`` and helm.  Run: python scripts/picture.py
 """
@@ -23,7 +23,16 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-COLUMNS, LINES = 80, 30
+COLUMNS, LINES = 80, 60
+CHANGED = """\
+name: demo
+region: us-west-2
+network: {nat: per-az}
+eks: {log_retention_days: 90}
+instance_groups:
+  - {name: worker-group, instance_type: ml.m5.2xlarge, instance_count: 3}
+"""
+"""What the plan is about: another node, a second NAT gateway, logs that are kept longer."""
 # rich's own format loads fonts from the network; these are on every machine
 SVG = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -44,7 +53,7 @@ SVG = """\
 <circle cx="62" cy="20" r="6" fill="#28c840" />
 <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
 {backgrounds}
-<g class="{unique_id}-matrix">
+<g class="{unique_id}-matrix" xml:space="preserve">
 {matrix}
 </g>
 </g>
@@ -53,7 +62,7 @@ SVG = """\
 
 
 def main() -> None:
-    """Write docs/images/create.svg and docs/images/status.svg."""
+    """Write create.svg, status.svg and plan.svg into docs/images."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         environ = {
@@ -73,6 +82,9 @@ def main() -> None:
             save(running, "hyperpod-eks create demo --local", "create")
             shown = film(["status", "demo", "--local"], folder, environ, None)
             save(shown, "hyperpod-eks status demo --local", "status")
+            (Path(folder) / "cluster.yaml").write_text(CHANGED)
+            planned = film(["plan", "-f", "cluster.yaml", "--local"], folder, environ, None)
+            save(planned, "hyperpod-eks plan -f cluster.yaml --local", "plan")
         finally:
             subprocess.run(["hyperpod-eks", "local", "stop"], env=environ, check=True)
 

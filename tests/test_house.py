@@ -74,5 +74,5 @@ def test_every_option_is_documented_outside_help() -> None:
 
 def test_the_pictures_of_the_readme_are_there() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)", README)
-    assert {"docs/images/create.svg", "docs/images/status.svg"} <= set(links)
+    assert {f"docs/images/{name}.svg" for name in ("create", "status", "plan")} <= set(links)
     assert [link for link in links if not (ROOT / link).exists()] == []

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import click
 
+from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.site import Site
 
@@ -42,6 +43,7 @@ def _asks(deed: str, *, yes: bool) -> bool:
     if yes:
         return False
     if not sys.stdin.isatty() or os.environ.get("CI"):
-        raise Usage(deed, "Nobody can be asked here: give --yes.")
+        raise Usage(deed, "Give --yes: nobody can be asked here.")
+    speech().aside()
     click.echo(f"{deed[0].upper()}{deed[1:]}.", err=True)
     return True

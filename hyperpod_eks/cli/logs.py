@@ -116,12 +116,20 @@ def _tail(aws: Aws, place: str, stream: str, most: int) -> list[dict[str, str]]:
 
 
 def _line(stream: str, event: Mapping[str, Any]) -> dict[str, str]:
-    moment = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
     return {
-        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": _stamp(datetime.fromtimestamp(event["timestamp"] / 1000, UTC), "milliseconds"),
         "stream": stream.removeprefix(SCRIPTS),
         "message": event["message"].rstrip("\n"),
     }
+
+
+def _stamp(moment: datetime, precision: str = "seconds") -> str:
+    """Write a moment in UTC.
+
+    >>> _stamp(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    '2026-03-01T12:00:00Z'
+    """
+    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> None:
@@ -174,7 +182,7 @@ def events(
             speech().warn("HyperPod keeps events of clusters with continuous provisioning only")
     rows = [
         {
-            "time": each["EventTime"].astimezone(UTC).isoformat(timespec="seconds"),
+            "time": _stamp(each["EventTime"]),
             "level": each.get("EventLevel", ""),
             "instance_group": each.get("InstanceGroupName", ""),
             "instance_id": each.get("InstanceId", ""),

@@ -57,6 +57,8 @@ class Speech:
         self.events: Lines | None = None
         self.log: Log | None = None
         self.debug = False
+        self.aside: Callable[[], None] = lambda: None
+        """Called before something is said on stderr in the middle of a run."""
 
     @contextmanager
     def telling(self, verb: str, options: dict[str, Any]) -> Iterator[Report]:
@@ -93,6 +95,8 @@ class Speech:
             ) as report,
             drawing(picture, title, self._also(report)) as told,
         ):
+            if isinstance(report, progress.Picture):
+                self.aside = report.clear
             yield told
 
     def _also(self, report: Report) -> Report:
@@ -110,6 +114,7 @@ class Speech:
     def warn(self, text: str) -> None:
         """Say something on stderr that does not stop us."""
         if not self.quiet:
+            self.aside()
             click.echo(f"warning: {text}", err=True)
 
     def say(self, document: Mapping[str, Any], text: Callable[[Any], str]) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 import click
 import jsonschema
+import pyte
 import pytest
 import yaml
 
@@ -155,7 +156,7 @@ def valid(document: Any) -> None:
         jsonschema.validate(document, CLOSED[document["schema"].split("/")[1]])
 
 
-def on_a_terminal(*words: str) -> Said:
+def on_a_terminal(*words: str, typed: str = "") -> Said:
     """Run a command whose stdin, stdout and stderr are terminals; each is read for itself."""
     controls, written, readers, streams = [], {}, [], []
     for name in ("stdin", "stdout", "stderr"):
@@ -173,6 +174,7 @@ def on_a_terminal(*words: str) -> Said:
 
         readers.append(threading.Thread(target=read))
         readers[-1].start()
+    os.write(controls[0], typed.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERM", "xterm-256color")
         for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
@@ -252,6 +254,17 @@ def other_forms(document: dict[str, Any]) -> None:
     assert yaml.safe_load(render(document, "yaml", str)) == document
     for word in shlex.split(render(document, "env", str)):
         assert re.match("HYPERPOD_EKS_[A-Z0-9_]+=", word)
+
+
+def test_a_question_stands_on_a_line_of_its_own(here: User) -> None:
+    said = on_a_terminal("delete", "demo", typed="other\n")
+
+    assert said.code == 2
+    screen = pyte.Screen(100, 10)
+    pyte.Stream(screen).feed(said.err.replace("\n", "\r\n"))
+    deed, question, *_ = screen.display
+    assert deed.startswith("This deletes the cluster demo and all its data (account ")
+    assert question.startswith("Type the cluster's name to go on: ")
 
 
 @pytest.mark.parametrize("form", ["yaml", "table", "env"])

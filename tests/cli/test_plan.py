@@ -82,6 +82,7 @@ def recorded(user: User) -> dict[str, str]:
 
 
 SUBJECTS = (
+    r"VpcEndpointId=(vpce-\w+)",
     r"RouteTableId=(rtb-\w+)",
     r"InternetGatewayId=(igw-\w+)",
     r"NatGatewayId=(nat-\w+)",
@@ -373,6 +374,27 @@ def test_the_price_is_that_of_what_is_declared(user: User) -> None:
     }
     assert cost["unknown"] == ["ml.c5.large"]
     assert cost["usd_per_hour"] == pytest.approx(0.10 + 0.09 + 0.01 + 1.844 + 0.384, abs=0.01)
+
+
+def test_a_change_is_told_beside_what_is_made_anew(user: User) -> None:
+    """Needs that are not there yet hide no other difference, and no question about lost nodes."""
+    user.makes("demo")
+    config = user.folder / "demo.yaml"
+    config.write_text(
+        "name: demo\nregion: us-west-2\nnetwork: {nat: per-az}\n"
+        "instance_groups: [{name: worker-group, instance_type: ml.m5.2xlarge, instance_count: 1}]\n"
+    )
+    document = plan(user, "-f", "demo.yaml")
+    (row,) = (row for row in document["resources"] if row["key"] == "hyperpod/cluster")
+    assert row["differs"] == {"worker-group.instance_count": [2, 1]}
+    words = ("create", "-f", "demo.yaml", "--chart", str(CHART))
+    said = user.types(*words)
+    assert said.code == 2
+    assert "takes something away" in said.err
+    assert user.mutations() == []
+    assert user.types(*words, "--yes").code == 0
+    assert "sagemaker.UpdateCluster" in user.mutations()
+    assert set(actions(plan(user, "-f", "demo.yaml")).values()) == {"keep"}
 
 
 @pytest.mark.parametrize("width", [80, 200])
