@@ -102,7 +102,8 @@ class Prover:
         """Run one case; raises what an oracle says, or what the tool said."""
         host = self.host
         self.begin()
-        config, shape = TWO_NODES, self.made
+        config: Mapping[str, Any] = TWO_NODES
+        shape = self.made
         if case.scenario == "create in a VPC of others":
             config, shape = self.theirs, self.guest
         elif case.scenario != "create":
