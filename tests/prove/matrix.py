@@ -74,6 +74,11 @@ class Prover:
         oracles.same_shape(host, self.scaled)
         paths["delete"] = host.run("delete", config=THREE_NODES).path
         oracles.nothing_left(host, self.before)
+        return paths
+
+    def undisturbed_guest(self) -> dict[str, list[tuple[Boundary, int]]]:
+        """The same for a cluster in a VPC that is somebody's."""
+        host, paths = self.host, self.paths
         self.begin()
         paths["create in a VPC of others"] = host.run("create", config=self.theirs).path
         self.guest = oracles.shape(host)

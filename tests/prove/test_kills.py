@@ -24,16 +24,15 @@ SAMPLE = {
         case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
     ],
     "s3": [
-        case("create", "after", "s3:CreateBucket", "resume"),
+        case("create", "after", "s3:PutObject", "delete"),
     ],
     "eks": [
         case("create", "after", "eks:CreateCluster", "resume"),
         case("create", "before", "eks:CreateAccessEntry", "resume"),
-        case("create", "before", "eks:CreateAccessEntry", "delete"),
         case("delete", "after", "eks:DeleteCluster", "resume"),
     ],
     "addons": [
-        case("create", "after", "eks:CreateAddon", "killed again"),
+        case("create", "after", "eks:CreateAddon", "delete"),
     ],
     "helm": [
         case("create", "helm", "start upgrade", "resume"),
@@ -46,7 +45,6 @@ SAMPLE = {
     ],
     "the journal": [
         case("create", "file", "fsync", "resume", 9),
-        case("create", "file", "rename", "flooded", 30),
     ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),

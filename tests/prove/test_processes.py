@@ -30,11 +30,6 @@ def shell(prover: Prover, helm: str, tmp_path: Path) -> Iterator[Shell]:
         shell.process.communicate()
 
 
-def test_kill_nine_in_the_middle(shell: Shell) -> None:
-    shell.killed("create", 25, after=True)
-    shell.ends_well()
-
-
 @pytest.mark.prove
 def test_kill_nine_thrice(shell: Shell) -> None:
     shell.killed("create", 30, after=True)

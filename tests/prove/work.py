@@ -30,7 +30,7 @@ def main(part: int, of: int, limit: float) -> None:
         host = Host(Path(folder))
         try:
             prover = Prover(host)
-            paths = prover.undisturbed()
+            paths = prover.undisturbed() | prover.undisturbed_guest()
             every = list(cases(paths))
             tell({"boundaries": {name: len(path) for name, path in paths.items()}})
             tell({"cases": len(every), "faults": len(FAULTS)})
