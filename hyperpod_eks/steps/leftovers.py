@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import Aws, Look, owner, tag
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.network import Network
@@ -27,7 +29,7 @@ def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resourc
 
 
 def _vpcs(look: Look) -> list[str]:
-    """Ids of the VPCs of ours: there is one, or a twin besides."""
+    """Ids of the VPCs of ours, not of those that we were given: there is one, or a twin besides."""
     return [
         vpc["VpcId"]
         for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
@@ -121,21 +123,14 @@ class LoadBalancers(Resource):
         if not (vpcs := _vpcs(look)):
             return []
         new, old = look.aws.elbv2, look.aws.elb
-        balancers = {
-            each["LoadBalancerArn"]
-            for each in look.all(new, "describe_load_balancers", "LoadBalancers")
-            if each.get("VpcId") in vpcs
-        }
-        groups = {
-            each["TargetGroupArn"]
-            for each in look.all(new, "describe_target_groups", "TargetGroups")
-            if each.get("VpcId") in vpcs
-        }
-        classic = [
-            each["LoadBalancerName"]
-            for each in look.all(old, "describe_load_balancers", "LoadBalancerDescriptions")
-            if each.get("VPCId") in vpcs
-        ]
+        every, targets, classics = together(
+            partial(look.all, new, "describe_load_balancers", "LoadBalancers"),
+            partial(look.all, new, "describe_target_groups", "TargetGroups"),
+            partial(look.all, old, "describe_load_balancers", "LoadBalancerDescriptions"),
+        )
+        balancers = {each["LoadBalancerArn"] for each in every if each.get("VpcId") in vpcs}
+        groups = {each["TargetGroupArn"] for each in targets if each.get("VpcId") in vpcs}
+        classic = [each["LoadBalancerName"] for each in classics if each.get("VPCId") in vpcs]
         found: dict[str, list[str]] = {"balancers": [], "groups": [], "classic": []}
         for arns in _twenties(sorted(balancers | groups)):
             for about in new.describe_tags(ResourceArns=arns)["TagDescriptions"]:
@@ -146,10 +141,10 @@ class LoadBalancers(Resource):
             for about in old.describe_tags(LoadBalancerNames=names)["TagDescriptions"]:
                 if self._ours(about["Tags"]):
                     found["classic"].append(about["LoadBalancerName"])
-        every = [each for items in found.values() for each in items]
-        if not every:
+        made = [each for items in found.values() for each in items]
+        if not made:
             return []
-        return [Live(", ".join(every), why=f"{len(every)} made by Kubernetes", attributes=found)]
+        return [Live(", ".join(made), why=f"{len(made)} made by Kubernetes", attributes=found)]
 
     def _ours(self, tags: Sequence[Mapping[str, Any]]) -> bool:
         return (
@@ -227,14 +222,14 @@ class Leftovers(Resource):
     def find(self, look: Look) -> Sequence[Live]:
         """In our VPC only."""
         names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
-        groups = [
-            item["GroupId"]
-            for item in _inside(look, "describe_security_groups", "SecurityGroups")
-            if item["GroupName"].startswith(names)
-        ]
+        found, doors = together(
+            partial(_inside, look, "describe_security_groups", "SecurityGroups"),
+            partial(_inside, look, "describe_vpc_endpoints", "VpcEndpoints"),
+        )
+        groups = [item["GroupId"] for item in found if item["GroupName"].startswith(names)]
         endpoints = [
             item["VpcEndpointId"]
-            for item in _inside(look, "describe_vpc_endpoints", "VpcEndpoints")
+            for item in doors
             if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
         ]
         if not groups and not endpoints:

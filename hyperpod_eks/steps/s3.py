@@ -7,12 +7,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 PREFIX = "lifecycle/"
 PRIVATE = {
@@ -49,6 +54,7 @@ class Bucket(Resource):
     policy: str = "TLS only"
 
     step = "s3"
+    goes_at_once = True
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""
@@ -81,8 +87,9 @@ class Bucket(Resource):
                 ),
                 (s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy"),
             )
-            with ThreadPoolExecutor(len(rest)) as pool:
-                blocked, ownership, encryption, policy = pool.map(lambda x: self._read(*x), rest)
+            blocked, ownership, encryption, policy = together(
+                *(partial(self._read, *each) for each in rest)
+            )
             return [
                 Live(
                     self.name,
@@ -172,17 +179,22 @@ class Bucket(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Empty it first: objects, versions, delete markers and unfinished uploads."""
         s3 = aws.s3
+        together(partial(self._empty, s3), partial(self._abort, s3))
+        s3.delete_bucket(Bucket=self.name)
+
+    def _empty(self, s3: S3Client) -> None:
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=self.name):
             items = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
             if items:
                 doomed: Any = [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items]
                 s3.delete_objects(Bucket=self.name, Delete={"Objects": doomed, "Quiet": True})
+
+    def _abort(self, s3: S3Client) -> None:
         for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.name):
             for upload in uploads.get("Uploads", ()):
                 s3.abort_multipart_upload(
                     Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
-        s3.delete_bucket(Bucket=self.name)
 
 
 def _same(one: str, other: str) -> bool:
@@ -205,6 +217,7 @@ class Scripts(Resource):
     folder: str
 
     step = "s3"
+    goes_at_once = True
 
     @property
     def uri(self) -> str:

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from hyperpod_eks import aws as doors
 from hyperpod_eks import config as configs
-from hyperpod_eks import engine, existing
+from hyperpod_eks import crew, engine, existing
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
@@ -63,6 +64,7 @@ DELAYS = Delays(
 
 
 _botocore: Any = botocore.endpoint
+_crew: Any = crew
 
 
 class Killed(BaseException):
@@ -155,6 +157,21 @@ class OneHand(Crew):
             with suppress(BaseException):
                 call()
         self.host.process.ghost = False
+
+
+class OneAfterTheOther(Executor):
+    """Calls that a step makes together, in an order that every run repeats."""
+
+    def __init__(self, _: int) -> None:
+        """Need no threads."""
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(*arguments, **options))
+        except BaseException as error:  # noqa: BLE001  as a thread would
+            done.set_exception(error)
+        return done
 
 
 class SharedSession(boto3.Session):
@@ -261,6 +278,8 @@ class Host:
         self._time = _botocore.time
         # botocore's pauses between attempts pass in the account's time, not in ours
         _botocore.time = SimpleNamespace(sleep=self.pass_time)
+        self._pool = _crew.ThreadPoolExecutor
+        _crew.ThreadPoolExecutor = OneAfterTheOther
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]  # its parameter has another name
         _hosts.append(self)
@@ -271,6 +290,7 @@ class Host:
         _hosts.remove(self)
         os.fsync = self._fsync
         _botocore.time = self._time
+        _crew.ThreadPoolExecutor = self._pool
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
