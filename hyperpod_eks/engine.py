@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks.aws import Aws, Look, meaning, refused
 from hyperpod_eks.crew import Clock, Crew, Result
@@ -119,6 +119,9 @@ class Turn:
 class Run:
     """The loop that create and delete share."""
 
+    bare: ClassVar[bool] = False
+    """Whether it does not matter what things are like."""
+
     def __init__(self, wants: Iterable[Resource], world: World) -> None:
         self.world = world
         self.aws, self.manifest = world.aws, world.manifest
@@ -153,7 +156,7 @@ class Run:
             self.world.running = False
 
     def _advance(self) -> None:
-        look = Look(self.aws)  # shared by all that look in this moment
+        look = Look(self.aws, bare=self.bare)  # shared by all that look in this moment
         for turn in list(self.open.values()):
             if turn.at_work:
                 continue
@@ -515,6 +518,8 @@ class Fate:
 class Remove(Run):
     """Take away everything that is ours, what was made last first."""
 
+    bare = True
+
     def __init__(self, wants: Iterable[Resource], world: World, keep: frozenset[str]) -> None:
         super().__init__(wants, world)
         self.keep = set(keep)
@@ -666,33 +671,34 @@ def look_at_all(run: Run) -> list[Sight]:
 
 def _look(run: Run, turns: Iterable[Turn]) -> tuple[dict[str, Sequence[Live]], dict[str, Sight]]:
     """Find what there is of each, at once; and by key, what cannot be seen now."""
-    look, run.world.begun = run.world.begun or Look(run.aws), None
+    look, run.world.begun = run.world.begun or Look(run.aws, bare=run.bare), None
     found: dict[str, Sequence[Live]] = {}
     unseen: dict[str, Sight] = {}
     looking = {turn.want.key: turn for turn in turns}
-    while looking:
-        for turn in looking.values():
-            if not turn.at_work and turn.due <= run.now:
-                run.submit(turn, "look", partial(turn.want.find, look))
-        due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
-        result = run.world.crew.wait(max(due - run.now, 0.0))
-        if result is None:
-            continue
-        if result.job is None:
-            raise result.error or AssertionError("an empty interruption")
-        turn, key = result.job, result.job.want.key
-        turn.at_work = ""
-        if not isinstance(result.error, Exception | None):
-            raise result.error
-        if result.error is None:
-            found[key] = result.value
-        elif meaning(result.error) is Class.PROPAGATION:
-            nothing = Live("", state=State.BUSY, why=words_of(result.error))
-            unseen[key] = Sight(turn.want, Verdict.BUSY, nothing)
-        else:
-            run._failed(turn, "look", result.error)
-            continue
-        del looking[key]
+    with run.world.crew.doubled():
+        while looking:
+            for turn in looking.values():
+                if not turn.at_work and turn.due <= run.now:
+                    run.submit(turn, "look", partial(turn.want.find, look))
+            due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
+            result = run.world.crew.wait(max(due - run.now, 0.0))
+            if result is None:
+                continue
+            if result.job is None:
+                raise result.error or AssertionError("an empty interruption")
+            turn, key = result.job, result.job.want.key
+            turn.at_work = ""
+            if not isinstance(result.error, Exception | None):
+                raise result.error
+            if result.error is None:
+                found[key] = result.value
+            elif meaning(result.error) is Class.PROPAGATION:
+                nothing = Live("", state=State.BUSY, why=words_of(result.error))
+                unseen[key] = Sight(turn.want, Verdict.BUSY, nothing)
+            else:
+                run._failed(turn, "look", result.error)
+                continue
+            del looking[key]
     return found, unseen
 
 
@@ -824,7 +830,7 @@ def remaining(
     since = world.clock.now()
     while True:
         run = Run(chosen, world)
-        look = world.begun = Look(world.aws)
+        look = world.begun = Look(world.aws, bare=True)
         found, unseen = _look(run, run.turns.values())
         left = {key: sight.live.why for key, sight in unseen.items() if sight.live}
         for key, lives in found.items():
