@@ -232,6 +232,16 @@ class Look:
             result: T = answer[0]
         return result
 
+    def told(self, question: Hashable) -> Any:
+        """Share the answer if somebody has asked; None if nobody has."""
+        with self._lock:
+            asked = self._answers.get(question)
+        if asked is None:
+            return None
+        lock, answer = asked
+        with lock:
+            return answer[0] if answer else None
+
     def all(self, client: Any, method: str, key: str, **arguments: Any) -> list[Any]:
         """Every item of a list operation, page by page; ``key`` names the list in the answer."""
 

@@ -31,7 +31,7 @@ from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Immovable, Known, Live, Resource, Sight, State, Verdict, judge
 from hyperpod_eks.retry import PATIENCE, Class, lacks_room
 
-SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 25
+SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,
 in seconds: what takes a moment is seen soon, what takes an hour is not asked for a thousand times.
 Nothing that may take an hour, as its patience says, is asked for at once again."""
@@ -109,7 +109,7 @@ class Turn:
         if not self.looks:
             self.waits, pause = now, 0.0
         else:
-            least = max(SHORTEST, self.want.patience / 2000)
+            least = max(SHORTEST, self.want.patience / 4000)
             pause = min(max((now - self.waits) * SHARE, least), LONGEST)
         self.looks += 1
         self.seen = -math.inf
@@ -487,6 +487,9 @@ class Provide(Run):
         self._record(turn.want, live, "ready")
         if turn.changed:
             self.manifest.durations[turn.want.key] = round(self.now - turn.since, 1)
+        if turn.want.awaited:  # nodes have come: what waits for them need not wait for its turn
+            for other in self.open.values():
+                other.due = min(other.due, self.now)
         self.say(turn, What.READY, live.why)
         self.end(turn)
 
