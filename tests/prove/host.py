@@ -472,9 +472,9 @@ class Host:
                 engine.rebuild(wants, world)
                 world.manifest.save()
             else:
-                _, kept = engine.delete(strays(world.aws, site, wants), world)
+                removed, kept = engine.delete(strays(world.aws, site, wants), world)
                 signed = strays(world.aws, site, wants)
-                if left := engine.remaining(signed, world, frozenset(kept)):
+                if left := engine.remaining(signed, world, frozenset(kept), removed):
                     raise Remains(f"AWS still shows {left}")
                 world.manifest.retire()
 
