@@ -133,7 +133,7 @@ def test_a_full_disk_stops_it_and_a_freed_one_lets_it_go_on(shell: Shell) -> Non
 
 
 def test_a_second_signal_leaves_at_once(shell: Shell) -> None:
-    shell.stack.faults.append(Fault("ec2", "CreateSubnet", kind="delay", seconds=4))
+    shell.stack.faults.append(Fault("ec2", "CreateSubnet", kind="delay", seconds=2.5))
     process = shell.start(shell.words("create"))
     shell.until("ec2:CreateVpc")
     time.sleep(0.7)  # into the call that does not answer
@@ -144,5 +144,5 @@ def test_a_second_signal_leaves_at_once(shell: Shell) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - began < 1.5
-    time.sleep(4)  # the call that was under way has its effect
+    time.sleep(2.5)  # the call that was under way has its effect
     shell.is_deleted()

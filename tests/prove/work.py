@@ -30,9 +30,10 @@ def main(part: int, of: int, limit: float) -> None:
         host = Host(Path(folder))
         try:
             prover = Prover(host)
-            paths = prover.undisturbed() | prover.undisturbed_guest()
-            every = list(cases(paths))
-            tell({"boundaries": {name: len(path) for name, path in paths.items()}})
+            prover.undisturbed()
+            prover.undisturbed_further()
+            every = list(cases(prover.paths))
+            tell({"boundaries": {name: len(path) for name, path in prover.paths.items()}})
             tell({"cases": len(every), "faults": len(FAULTS)})
             faults = list(FAULTS.items())[part::of]
             deadline = time.monotonic() + limit
