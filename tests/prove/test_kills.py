@@ -15,12 +15,10 @@ def case(scenario: str, kind: str, what: str, ending: str, nth: int = 1) -> Case
 SAMPLE = {
     "iam": [
         case("create", "after", "iam:CreateRole", "flooded"),
-        case("delete", "after", "iam:DetachRolePolicy", "resume"),
     ],
     "network": [
         case("create", "after", "ec2:CreateVpc", "resume"),
         case("create", "after", "ec2:AllocateAddress", "delete"),
-        case("create", "after", "ec2:CreateNatGateway", "killed again"),
         case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
     ],
     "s3": [
@@ -36,7 +34,6 @@ SAMPLE = {
     ],
     "helm": [
         case("create", "helm", "start upgrade", "resume"),
-        case("create", "helm", "end", "delete"),
     ],
     "hyperpod": [
         case("create", "after", "sagemaker:CreateCluster", "flooded"),
