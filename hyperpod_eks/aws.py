@@ -211,12 +211,13 @@ class Look:
     """One moment's view: the same question is asked of AWS once, whoever asks.
 
     With ``counting`` what a preflight counts is listed for the whole region, and ours chosen from
-    it, so that one list serves both.
+    it, so that one list serves both.  ``bare`` is for a delete: it matters what is there and whose
+    it is, not what it is like.
     """
 
-    def __init__(self, aws: Aws, *, counting: bool = False) -> None:
+    def __init__(self, aws: Aws, *, counting: bool = False, bare: bool = False) -> None:
         self.aws = aws
-        self.counting = counting
+        self.counting, self.bare = counting, bare
         self.adopted = aws.adopted
         self._answers: dict[Hashable, tuple[threading.Lock, list[Any]]] = {}
         self._lock = threading.Lock()
@@ -230,6 +231,16 @@ class Look:
                 answer.append(ask())
             result: T = answer[0]
         return result
+
+    def told(self, question: Hashable) -> Any:
+        """Share the answer if somebody has asked; None if nobody has."""
+        with self._lock:
+            asked = self._answers.get(question)
+        if asked is None:
+            return None
+        lock, answer = asked
+        with lock:
+            return answer[0] if answer else None
 
     def all(self, client: Any, method: str, key: str, **arguments: Any) -> list[Any]:
         """Every item of a list operation, page by page; ``key`` names the list in the answer."""

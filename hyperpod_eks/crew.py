@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 
@@ -53,8 +54,20 @@ class Crew:
         self._todo: queue.SimpleQueue[tuple[Any, Callable[[], Any]] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._size = size
-        for _ in range(size):
+        self._hire()
+
+    def _hire(self) -> None:
+        for _ in range(self._size):
             threading.Thread(target=self._work, daemon=True, name="hyperpod-eks").start()
+
+    @contextmanager
+    def doubled(self) -> Iterator[None]:
+        """Have twice as many workers: in a look, many wait for what another one is told."""
+        self._hire()
+        try:
+            yield
+        finally:
+            self.dismiss()
 
     def submit(self, job: Any, call: Callable[[], Any]) -> None:
         """Have ``call`` made by a worker; its result arrives with ``job`` attached."""
@@ -73,7 +86,7 @@ class Crew:
         self._done.put(Result(None, None, error))
 
     def dismiss(self) -> None:
-        """Let the idle workers end."""
+        """Let as many workers end as there were at first, once nothing is left to do."""
         for _ in range(self._size):
             self._todo.put(None)
 

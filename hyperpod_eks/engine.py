@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks.aws import Aws, Look, meaning, refused
 from hyperpod_eks.crew import Clock, Crew, Result
@@ -31,7 +31,7 @@ from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import Immovable, Known, Live, Resource, Sight, State, Verdict, judge
 from hyperpod_eks.retry import PATIENCE, Class, lacks_room
 
-SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 25
+SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,
 in seconds: what takes a moment is seen soon, what takes an hour is not asked for a thousand times.
 Nothing that may take an hour, as its patience says, is asked for at once again."""
@@ -91,7 +91,6 @@ class Turn:
     waits: float = 0.0  # since when, while looks are repeated
     since: float = 0.0
     partly: bool = False  # not all of what the first look saw could be compared
-    asked: float = -math.inf  # when the last look began
     acted: float | None = None
     settled: Mapping[str, Any] = field(default_factory=dict)  # what the last settle was to change
     changed: bool = False
@@ -109,7 +108,7 @@ class Turn:
         if not self.looks:
             self.waits, pause = now, 0.0
         else:
-            least = max(SHORTEST, self.want.patience / 2000)
+            least = max(SHORTEST, self.want.patience / 4000)
             pause = min(max((now - self.waits) * SHARE, least), LONGEST)
         self.looks += 1
         self.seen = -math.inf
@@ -118,6 +117,9 @@ class Turn:
 
 class Run:
     """The loop that create and delete share."""
+
+    bare: ClassVar[bool] = False
+    """Whether it does not matter what things are like."""
 
     def __init__(self, wants: Iterable[Resource], world: World) -> None:
         self.world = world
@@ -153,7 +155,7 @@ class Run:
             self.world.running = False
 
     def _advance(self) -> None:
-        look = Look(self.aws)  # shared by all that look in this moment
+        look = Look(self.aws, bare=self.bare)  # shared by all that look in this moment
         for turn in list(self.open.values()):
             if turn.at_work:
                 continue
@@ -238,7 +240,7 @@ class Run:
         turn.at_work = verb
         turn.since = turn.since or self.now
         if verb == "look":
-            turn.asked, turn.partly = self.now, False
+            turn.partly = False
         self.world.crew.submit(turn, call)
 
     def judge(self, turn: Turn, lives: Sequence[Live]) -> Sight:
@@ -484,6 +486,9 @@ class Provide(Run):
         self._record(turn.want, live, "ready")
         if turn.changed:
             self.manifest.durations[turn.want.key] = round(self.now - turn.since, 1)
+        if turn.want.awaited:  # nodes have come: what waits for them need not wait for its turn
+            for other in self.open.values():
+                other.due = min(other.due, self.now)
         self.say(turn, What.READY, live.why)
         self.end(turn)
 
@@ -515,13 +520,15 @@ class Fate:
 class Remove(Run):
     """Take away everything that is ours, what was made last first."""
 
+    bare = True
+
     def __init__(self, wants: Iterable[Resource], world: World, keep: frozenset[str]) -> None:
         super().__init__(wants, world)
         self.keep = set(keep)
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
         self.held: dict[str, list[str]] = {}
-        self.upset: dict[str, float] = {}  # when something went that had to do with it
+        self.upset: set[str] = set()  # since they were asked for, something went that needed them
         self.users: dict[str, set[str]] = {key: set() for key in self.turns}
         for want in [t.want for t in self.turns.values()]:
             for need in want.needs():
@@ -533,8 +540,14 @@ class Remove(Run):
 
     def believed(self, turn: Turn, sight: Sight) -> bool:
         """What services leave may change with everything that goes."""
-        upset = not turn.want.made and turn.asked <= self.upset.get(turn.want.key, -math.inf)
+        upset = not turn.want.made and turn.want.key in self.upset
         return super().believed(turn, sight) and not upset
+
+    def submit(self, turn: Turn, verb: str, call: Callable[[], Any]) -> None:
+        """A look that begins now sees what has gone until now."""
+        if verb == "look":
+            self.upset.discard(turn.want.key)
+        super().submit(turn, verb, call)
 
     def may_look(self, turn: Turn) -> bool:
         """What services leave is looked at together, as soon as all that we made is gone."""
@@ -626,8 +639,7 @@ class Remove(Run):
     def _gone(self, turn: Turn, why: str = "") -> None:
         self.manifest.mark(turn.want.key, "deleted")
         if turn.changed:
-            for need in turn.want.needs():
-                self.upset[need.key] = self.now
+            self.upset.update(need.key for need in turn.want.needs())
         if turn.changed or why:
             self.removed.append(turn.want.key)
             self.say(turn, What.GONE, why)
@@ -666,33 +678,34 @@ def look_at_all(run: Run) -> list[Sight]:
 
 def _look(run: Run, turns: Iterable[Turn]) -> tuple[dict[str, Sequence[Live]], dict[str, Sight]]:
     """Find what there is of each, at once; and by key, what cannot be seen now."""
-    look, run.world.begun = run.world.begun or Look(run.aws), None
+    look, run.world.begun = run.world.begun or Look(run.aws, bare=run.bare), None
     found: dict[str, Sequence[Live]] = {}
     unseen: dict[str, Sight] = {}
     looking = {turn.want.key: turn for turn in turns}
-    while looking:
-        for turn in looking.values():
-            if not turn.at_work and turn.due <= run.now:
-                run.submit(turn, "look", partial(turn.want.find, look))
-        due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
-        result = run.world.crew.wait(max(due - run.now, 0.0))
-        if result is None:
-            continue
-        if result.job is None:
-            raise result.error or AssertionError("an empty interruption")
-        turn, key = result.job, result.job.want.key
-        turn.at_work = ""
-        if not isinstance(result.error, Exception | None):
-            raise result.error
-        if result.error is None:
-            found[key] = result.value
-        elif meaning(result.error) is Class.PROPAGATION:
-            nothing = Live("", state=State.BUSY, why=words_of(result.error))
-            unseen[key] = Sight(turn.want, Verdict.BUSY, nothing)
-        else:
-            run._failed(turn, "look", result.error)
-            continue
-        del looking[key]
+    with run.world.crew.doubled():
+        while looking:
+            for turn in looking.values():
+                if not turn.at_work and turn.due <= run.now:
+                    run.submit(turn, "look", partial(turn.want.find, look))
+            due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
+            result = run.world.crew.wait(max(due - run.now, 0.0))
+            if result is None:
+                continue
+            if result.job is None:
+                raise result.error or AssertionError("an empty interruption")
+            turn, key = result.job, result.job.want.key
+            turn.at_work = ""
+            if not isinstance(result.error, Exception | None):
+                raise result.error
+            if result.error is None:
+                found[key] = result.value
+            elif meaning(result.error) is Class.PROPAGATION:
+                nothing = Live("", state=State.BUSY, why=words_of(result.error))
+                unseen[key] = Sight(turn.want, Verdict.BUSY, nothing)
+            else:
+                run._failed(turn, "look", result.error)
+                continue
+            del looking[key]
     return found, unseen
 
 
@@ -823,6 +836,7 @@ def remaining(
     since = world.clock.now()
     while True:
         run = Run(chosen, world)
+        world.begun = Look(world.aws, bare=True)
         found, unseen = _look(run, run.turns.values())
         left = {key: sight.live.why for key, sight in unseen.items() if sight.live}
         for key, lives in found.items():

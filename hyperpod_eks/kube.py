@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -121,12 +123,15 @@ _LOADING = threading.Lock()
 
 
 def _package() -> Any:
-    """Import `kubernetes.client`, which costs 0.2 s.
+    """Import `kubernetes.client` alone, without what its parent would: configuration files,
+    watches, streams and OAuth, 200 modules that nobody here asks for.
 
     It loads its parts when they are asked for, which ends in a deadlock of import locks when two
     threads ask at the same time.
     """
     with _LOADING:
+        if "kubernetes" not in sys.modules and (parent := find_spec("kubernetes")):
+            sys.modules["kubernetes"] = module_from_spec(parent)
         import kubernetes.client as package  # noqa: PLC0415
 
         for part in ("Configuration", "ApiClient", "ApiException"):

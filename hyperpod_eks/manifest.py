@@ -72,6 +72,7 @@ class Manifest:
     durations: dict[str, float] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     """The config of the last create."""
+    _texts: dict[str, tuple[Record, Spelled]] = field(default_factory=dict, repr=False)
 
     @property
     def exists(self) -> bool:
@@ -173,7 +174,7 @@ class Manifest:
             "region": self.region,
             "lineage": self.lineage,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "resources": {key: vars(record) for key, record in self.records.items()},
+            "resources": {key: self._spell(key, record) for key, record in self.records.items()},
             "durations": self.durations,
             "config": self.config,
         }
@@ -183,6 +184,14 @@ class Manifest:
         except OSError as error:
             self.serial -= 1
             raise Unwritable(f"cannot write the manifest {self.path}: {error.strerror}") from error
+
+    def _spell(self, key: str, record: Record) -> Spelled:
+        """Write a record as JSON; of all that are saved again, one has changed."""
+        known, text = self._texts.get(key, (None, Spelled()))
+        if known is not record:
+            text = Spelled(json.dumps(vars(record)))
+            self._texts[key] = record, text
+        return text
 
     def _back_up(self, serial: int) -> None:
         """Keep the version on disk, which is about to be replaced, and the nine before it."""
@@ -196,6 +205,12 @@ class Manifest:
             old.unlink(missing_ok=True)
 
 
+class Spelled(str):
+    """JSON already."""
+
+    __slots__ = ()
+
+
 def spelled(document: Mapping[str, Any]) -> str:
     """Write JSON with a line for each entry of the first two levels.
 
@@ -204,7 +219,10 @@ def spelled(document: Mapping[str, Any]) -> str:
     rows = []
     for key, value in document.items():
         if isinstance(value, Mapping):
-            inner = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            inner = ",\n".join(
+                f"  {json.dumps(k)}: {v if isinstance(v, Spelled) else json.dumps(v)}"
+                for k, v in value.items()
+            )
             text = f"{{\n{inner}\n }}"
         else:
             text = json.dumps(value)

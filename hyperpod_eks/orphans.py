@@ -60,7 +60,7 @@ def strays(aws: Aws, site: Site, named: Sequence[Resource]) -> list[Resource]:
     known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
     vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
     found: list[Resource] = []
-    for one in _ask(SOURCES[:4], aws, site.name, known):
+    for one in _ask(SOURCES[:5], aws, site.name, known):
         if one.lineage == aws.lineage and one.kind in KINDS:
             want = KINDS[one.kind](one, site, vpc)
             if want.key in keys and want.named:  # another one in the place of what is declared
@@ -182,29 +182,42 @@ def _ec2(aws: Aws, cluster: str) -> Iterator[Candidate]:
             ]
     # a NAT gateway shows for an hour after it is gone, and its tags with it
     deleted: Any = {"Filter": [{"Name": "state", "Values": ["deleted"]}]}
-    gone = {
-        nat["NatGatewayId"]
-        for page in aws.ec2.get_paginator("describe_nat_gateways").paginate(**deleted)
-        for nat in page["NatGateways"]
-    }
+    gone = set[str]()
+    if any(kind == "natgateway" for kind, _ in tags):
+        gone = {
+            nat["NatGatewayId"]
+            for page in aws.ec2.get_paginator("describe_nat_gateways").paginate(**deleted)
+            for nat in page["NatGateways"]
+        }
     for (kind, id_), found in tags.items():
         if id_ not in gone:
             yield kind, id_, partial(dict, found)
 
 
-def _iam(aws: Aws, cluster: str) -> Iterator[Candidate]:
-    iam, begin = aws.iam, cluster[:50]  # long names are cut off (site.fit)
-    whole: Any = {"PaginationConfig": {"PageSize": 1000}}
-    for page in iam.get_paginator("list_roles").paginate(**whole):
+_WHOLE: Any = {"PaginationConfig": {"PageSize": 1000}}
+
+
+def _roles(aws: Aws, cluster: str) -> Iterator[Candidate]:
+    ask = aws.iam.list_role_tags
+    for page in aws.iam.get_paginator("list_roles").paginate(**_WHOLE):
         for role in page["Roles"]:
             name, about = role["RoleName"], role.get("Description", "")
-            if about.startswith("hyperpod-eks: ") and name.startswith(begin):
-                yield "role", name, partial(_tags, iam.list_role_tags, "Tags", RoleName=name)
-    for policies in iam.get_paginator("list_policies").paginate(Scope="Local", **whole):
-        for policy in policies["Policies"]:
-            if policy["PolicyName"].startswith(begin):
-                arn = policy["Arn"]
-                yield "policy", arn, partial(_tags, iam.list_policy_tags, "Tags", PolicyArn=arn)
+            if about.startswith("hyperpod-eks: ") and name.startswith(_begin(cluster)):
+                yield "role", name, partial(_tags, ask, "Tags", RoleName=name)
+
+
+def _policies(aws: Aws, cluster: str) -> Iterator[Candidate]:
+    ask = aws.iam.list_policy_tags
+    for page in aws.iam.get_paginator("list_policies").paginate(Scope="Local", **_WHOLE):
+        for policy in page["Policies"]:
+            arn = policy["Arn"]
+            if policy["PolicyName"].startswith(_begin(cluster)):
+                yield "policy", arn, partial(_tags, ask, "Tags", PolicyArn=arn)
+
+
+def _begin(cluster: str) -> str:
+    """What names of IAM begin with: long ones are cut off (site.fit)."""
+    return cluster[:50]
 
 
 def _s3(aws: Aws, cluster: str) -> Iterator[Candidate]:
@@ -239,4 +252,4 @@ def _sagemaker(aws: Aws, cluster: str) -> Iterator[Candidate]:
             yield "hyperpod-cluster", name, partial(_tags, ask, "Tags", ResourceArn=arn)
 
 
-SOURCES: tuple[Source, ...] = (_ec2, _iam, _s3, _logs, _eks, _sagemaker)
+SOURCES: tuple[Source, ...] = (_ec2, _roles, _policies, _s3, _logs, _eks, _sagemaker)

@@ -87,7 +87,8 @@ class Log:
             logger.removeHandler(handler)
             logger.setLevel(logging.NOTSET if logger.parent else logging.WARNING)
             if handler.stream is not sys.stderr:
-                handler.stream.close()
+                with suppress(OSError):  # the disk may be full
+                    handler.stream.close()
         self._handlers.clear()
 
 

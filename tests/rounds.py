@@ -44,7 +44,7 @@ class Rounds:
         while not over.is_set():
             time.sleep(0.002)
             still = still + 1 if self._held and asleep() else 0
-            if still == 3:
+            if still == 5:
                 with self._turn:
                     self.calls.append(self._held)
                     self._held = still = 0

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import BACKUPS, Manifest, Unwritable, locked, pack, read
 from hyperpod_eks.resource import Live
 from hyperpod_eks.steps.network import Subnet, Vpc
+from tests.conftest import User
 
 VPC = Vpc("vpc", cidr="10.0.0.0/16")
 SUBNET = Subnet("private-subnet-usw2-az1", vpc=VPC, cidr="10.0.0.0/18", zone="usw2-az1")
@@ -243,3 +245,52 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done() -> No
     with pytest.raises(Usage, match=says) as caught, locked(Path("/proc/demo.json")):
         pass
     assert "--manifest" in caught.value.hint
+
+
+# what a user meets
+
+
+def test_every_way_to_lose_the_manifest_has_its_words_and_its_way_back(user: User) -> None:
+    user.makes("demo")
+    path = user.folder / "demo.hyperpod-eks.json"
+    whole = path.read_text()
+
+    def refused(text: str, *words: str) -> str:
+        path.write_text(text)
+        user.mutations()
+        for verb in (("create", "--chart", str(CHART)), ("delete", "--yes"), ("status",)):
+            said = user.types(*verb, "demo", *words)
+            assert (said.code, said.out) == (2, "")
+        assert user.mutations() == []
+        return said.err
+
+    def unharmed(*words: str) -> None:
+        user.mutations()
+        assert user.types("create", "demo", "--chart", str(CHART), *words).code == 0
+        assert user.mutations() == []
+
+    told = refused(whole.replace("manifest/v1", "manifest/v9"))
+    assert "Use the version of hyperpod-eks that wrote it." in told
+    path.write_text(whole)
+    unharmed()
+
+    assert "hyperpod-eks adopt demo --rebuild" in refused(whole[: len(whole) // 2])
+    assert user.types("adopt", "demo", "--rebuild").code == 0
+    unharmed()
+
+    path.unlink()
+    unharmed()
+
+    path.unlink()
+    assert user.types("delete", "demo", "--yes").code == 0
+    assert user.types("status", "demo").code == 8
+
+
+def test_where_no_manifest_can_be_written_nothing_is_made(user: User) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+    said = user.types("create", "demo", "--chart", str(CHART), "--manifest", "/proc/demo.json")
+    assert said.code == 2
+    assert "cannot write in the manifest's folder /proc" in said.err
+    assert "--manifest" in said.err
+    assert user.stack.calls == []

@@ -25,9 +25,10 @@ from hyperpod_eks.report import Event, What
 from hyperpod_eks.timeline import Timeline
 
 from .conftest import User
+from .rounds import rounds
 
-LOOK = 42
-"""Calls that tell the whole state of a cluster, with room for one or two more."""
+LOOK = 40
+"""Calls that tell the whole state of a cluster."""
 
 
 def costs(stack: Stack) -> Counter[str]:
@@ -70,6 +71,41 @@ def test_status_asks_no_more_than_a_create_that_has_nothing_to_do(user: User) ->
     assert user.types("status", "demo").code == 0
 
     assert costs(user.stack).total() <= LOOK
+
+
+def test_nothing_is_waited_for_that_is_not_needed(user: User) -> None:
+    """The longest chains of calls, each of which needs the answer of the one before."""
+    most = {
+        ("create", "demo", "--chart", str(CHART)): 18,
+        ("create", "demo"): 6,
+        ("status", "demo"): 6,
+        ("delete", "demo", "--yes"): 18,
+    }
+    for words, limit in most.items():
+        with rounds(user.stack) as calls:
+            said = user.types(*words)
+        assert said.code == 0, said.err
+        assert len(calls) <= limit, words
+
+
+def test_a_first_create_makes_hardly_more_calls_than_it_must(user: User) -> None:
+    """docs/performance.md lists the least."""
+    user.makes("demo")
+    writes = [call for call in user.stack.calls if call.mutating]
+    assert len(writes) == 40
+    assert costs(user.stack).total() <= 91
+
+
+def test_a_delete_looks_once_before_and_once_after(user: User) -> None:
+    user.makes("demo")
+    costs(user.stack)
+
+    assert user.types("delete", "demo", "--yes").code == 0
+
+    counted = costs(user.stack)
+    assert counted.total() <= 93 + 2 * 5  # what nobody names is asked for before and after
+    once = ("ec2.DescribeSubnets", "ec2.DescribeInternetGateways", "s3.GetBucketTagging")
+    assert {name: counted[name] for name in once} == dict.fromkeys(once, 2)
 
 
 def test_a_first_create_asks_for_each_thing_once(user: User) -> None:

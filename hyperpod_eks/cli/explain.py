@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hyperpod_eks import explain
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, Foreign, Usage
@@ -23,6 +22,8 @@ def explaining(aws: Aws, name: str, region: str, *, gather: bool) -> Iterator[No
     try:
         yield
     except Exception as error:
+        from hyperpod_eks import explain  # noqa: PLC0415  only errors need it
+
         eks_name = aws.adopted.get("eks/cluster") or name
         message = "\n".join([words_of(error), *getattr(error, "__notes__", ())])
         evidence = [explain.Evidence("error", message)]

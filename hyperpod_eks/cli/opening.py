@@ -93,7 +93,7 @@ def opened(
                     site = survey(aws, config)
                 else:
                     makes = verb == "create" and not manifest.complete
-                    world.begun = Look(aws, counting=makes)
+                    world.begun = Look(aws, counting=makes, bare=verb == "delete")
                     name = manifest.adopted.get("eks/cluster") or config.name
                     questions = [*ahead(name, config.name)]
                     if makes:

@@ -64,6 +64,11 @@ class Clock:
                 event[2]()
             self._jump(target)
 
+    def due(self, seconds: float) -> bool:
+        """Whether an event falls due within ``seconds`` from now."""
+        with self._changed:
+            return bool(self._events) and self._events[0][0] <= self.elapsed() + seconds
+
     def clear(self) -> None:
         """Forget every event that has not fired."""
         with self._changed:
@@ -90,7 +95,7 @@ class Clock:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._stopped and not self._due():
+                while not self._stopped and not self.due(0.0):
                     self._changed.wait(self._wait())
                 if self._stopped:
                     return
@@ -103,9 +108,6 @@ class Clock:
                     event[2]()
                 except Exception:  # one broken transition must not stop time
                     log.exception("an event of the local clock failed")
-
-    def _due(self) -> bool:
-        return bool(self._events) and self._events[0][0] <= self.elapsed()
 
     def _wait(self) -> float | None:
         if not self._events:

@@ -11,7 +11,7 @@ from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
-from hyperpod_eks.steps.eks import Cluster, describe
+from hyperpod_eks.steps.eks import Cluster
 
 KUBERNETES = "hyperpod-eks:kubernetes"
 """Tag with the Kubernetes version that the add-on's default version was chosen for."""
@@ -70,7 +70,7 @@ class Addon(Resource):
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
         with absent("ResourceNotFoundException"):
-            if not describe(look, self.cluster.name):
+            if look.told(("eks", self.cluster.name)) == []:  # no need to ask
                 return []
             found = look.aws.eks.describe_addon(
                 clusterName=self.cluster.name, addonName=self.label

@@ -190,13 +190,16 @@ class Role(Resource):
         return Live(self.name, live.arn, owner=aws.lineage, facts=facts)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Everything attached must go first, whoever attached it."""
+        """Everything attached must go first, whoever attached it, and what stands in it."""
         iam = aws.iam
         detach = partial(iam.detach_role_policy, RoleName=self.name)
-        ask = partial(Look(aws).all, iam, "list_role_policies", "PolicyNames", RoleName=self.name)
-        inline, *_ = together(ask, *(partial(detach, PolicyArn=x) for x in live.facts["policies"]))
-        for name in inline:
-            iam.delete_role_policy(RoleName=self.name, PolicyName=name)
+        together(*(partial(detach, PolicyArn=arn) for arn in live.facts["policies"]))
+        with absent("DeleteConflict"):
+            iam.delete_role(RoleName=self.name)
+            return
+        for page in iam.get_paginator("list_role_policies").paginate(RoleName=self.name):
+            for inline in page["PolicyNames"]:
+                iam.delete_role_policy(RoleName=self.name, PolicyName=inline)
         iam.delete_role(RoleName=self.name)
 
 
@@ -254,20 +257,16 @@ class Policy(Resource):
         """By ARN."""
         with absent("NoSuchEntity"):
             policy = look.aws.iam.get_policy(PolicyArn=self.arn)["Policy"]
+            signed = owner(policy.get("Tags", ()))
+            if look.bare:
+                return [Live(self.name, self.arn, owner=signed)]
             version = look.aws.iam.get_policy_version(
                 PolicyArn=self.arn, VersionId=policy["DefaultVersionId"]
             )["PolicyVersion"]
             document: Any = version["Document"]
             if isinstance(document, str):
                 document = json.loads(unquote(document))
-            return [
-                Live(
-                    self.name,
-                    self.arn,
-                    owner=owner(policy.get("Tags", ())),
-                    facts={"document": document},
-                )
-            ]
+            return [Live(self.name, self.arn, owner=signed, facts={"document": document})]
         return []
 
     def expected(self, name: str, known: Known) -> Any:
@@ -311,7 +310,10 @@ class Policy(Resource):
         )
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Old versions go first."""
+        """Old versions go first, where there are any."""
+        with absent("DeleteConflict"):
+            aws.iam.delete_policy(PolicyArn=self.arn)
+            return
         for version in self._old_versions(aws):
             aws.iam.delete_policy_version(PolicyArn=self.arn, VersionId=version)
         aws.iam.delete_policy(PolicyArn=self.arn)

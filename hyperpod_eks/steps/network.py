@@ -237,6 +237,9 @@ class Vpc(Resource):
         """By our tags; the DNS settings take a call each."""
         lives = []
         for vpc in look.ec2("describe_vpcs", "Vpcs", self.label):
+            if look.bare:
+                lives.append(self._live(vpc, self.dns))
+                continue
             ask = partial(look.aws.ec2.describe_vpc_attribute, VpcId=vpc["VpcId"])
             support, hostnames = together(
                 partial(ask, Attribute="enableDnsSupport"),

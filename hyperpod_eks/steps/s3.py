@@ -69,6 +69,8 @@ class Bucket(Resource):
                 ):
                     return [Live(self.name, self.arn, owner="of another account, or not allowed")]
                 raise
+            if look.bare:
+                return [Live(self.name, self.arn, owner=owner(tags))]
             rest = (
                 (
                     s3.get_public_access_block,

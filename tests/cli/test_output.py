@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import subprocess
@@ -182,6 +183,16 @@ def test_no_log_is_no_failure(user: User, monkeypatch: pytest.MonkeyPatch) -> No
     (user.folder / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(user.folder / "file"))
     assert user.types("orphans").code == 0
+
+
+def test_a_log_on_a_full_disk_is_no_failure() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    log = runlog.Log(None)
+    log.add(runlog.TOOL, full.open("w"), "%(message)s", logging.INFO)
+    logging.getLogger(runlog.TOOL).info("so it is")
+    log.end()
 
 
 def test_offline_commands_leave_no_log(user: User) -> None:

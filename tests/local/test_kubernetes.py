@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import kubernetes
+import kubernetes.client
+import kubernetes.config
 import pytest
 
 from hyperpod_eks.local.clock import Clock

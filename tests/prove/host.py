@@ -86,9 +86,10 @@ class Boundary(NamedTuple):
 class Process:
     """One run of the tool, and the place where it is going to die.
 
-    ``state`` counts what changes the world: effects in AWS, files, helm, time.  Two boundaries
-    with the same count leave the same account and the same disk behind.  With ``flood`` the calls
-    that were under way at the kill take effect as well, and nobody learns of it.
+    ``state`` counts what changes the world: effects in AWS, what happens there by itself, files,
+    helm.  Two boundaries with the same count leave the same account and the same disk behind.
+    With ``flood`` the calls that were under way at the kill take effect as well, and nobody learns
+    of it.
     """
 
     fuse: Boundary | None = None
@@ -312,8 +313,9 @@ class Host:
     # --- what happens to a process
 
     def pass_time(self, seconds: float) -> None:
-        """Let simulated time pass."""
-        self.process.changed()
+        """Let simulated time pass; the account is another one if something happens on the way."""
+        if self.stack.clock.due(seconds):
+            self.process.changed()
         self.stack.clock.advance(seconds)
 
     def send(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
@@ -472,9 +474,9 @@ class Host:
                 engine.rebuild(wants, world)
                 world.manifest.save()
             else:
-                _, kept = engine.delete(strays(world.aws, site, wants), world)
+                removed, kept = engine.delete(strays(world.aws, site, wants), world)
                 signed = strays(world.aws, site, wants)
-                if left := engine.remaining(signed, world, frozenset(kept)):
+                if left := engine.remaining(signed, world, frozenset(kept), removed):
                     raise Remains(f"AWS still shows {left}")
                 world.manifest.retire()
 

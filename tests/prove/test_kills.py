@@ -15,29 +15,25 @@ def case(scenario: str, kind: str, what: str, ending: str, nth: int = 1) -> Case
 SAMPLE = {
     "iam": [
         case("create", "after", "iam:CreateRole", "flooded"),
-        case("delete", "after", "iam:DetachRolePolicy", "resume"),
     ],
     "network": [
         case("create", "after", "ec2:CreateVpc", "resume"),
         case("create", "after", "ec2:AllocateAddress", "delete"),
-        case("create", "after", "ec2:CreateNatGateway", "killed again"),
         case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
     ],
     "s3": [
-        case("create", "after", "s3:CreateBucket", "resume"),
+        case("create", "after", "s3:PutObject", "delete"),
     ],
     "eks": [
         case("create", "after", "eks:CreateCluster", "resume"),
         case("create", "before", "eks:CreateAccessEntry", "resume"),
-        case("create", "before", "eks:CreateAccessEntry", "delete"),
         case("delete", "after", "eks:DeleteCluster", "resume"),
     ],
     "addons": [
-        case("create", "after", "eks:CreateAddon", "killed again"),
+        case("create", "after", "eks:CreateAddon", "delete"),
     ],
     "helm": [
         case("create", "helm", "start upgrade", "resume"),
-        case("create", "helm", "end", "delete"),
     ],
     "hyperpod": [
         case("create", "after", "sagemaker:CreateCluster", "flooded"),
@@ -46,7 +42,6 @@ SAMPLE = {
     ],
     "the journal": [
         case("create", "file", "fsync", "resume", 9),
-        case("create", "file", "rename", "flooded", 30),
     ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),

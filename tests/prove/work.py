@@ -6,18 +6,22 @@ The cases are dealt out in a fixed order: worker PART of OF takes every OF-th.
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
 from .faults import FAULTS
 from .host import Host
 from .matrix import Case, Prover, cases
+from .shell import Shell
 
 
 def main(part: int, of: int, limit: float) -> None:
@@ -26,20 +30,38 @@ def main(part: int, of: int, limit: float) -> None:
         host = Host(Path(folder))
         try:
             prover = Prover(host)
-            paths = prover.undisturbed()
-            every = list(cases(paths))
-            tell({"boundaries": {name: len(path) for name, path in paths.items()}})
+            prover.undisturbed()
+            prover.undisturbed_further()
+            every = list(cases(prover.paths))
+            tell({"boundaries": {name: len(path) for name, path in prover.paths.items()}})
             tell({"cases": len(every), "faults": len(FAULTS)})
             faults = list(FAULTS.items())[part::of]
             deadline = time.monotonic() + limit
             for name, fault in faults:
-                attempt(f"faults: {name}", lambda fault=fault: fault(prover))
+                attempt(f"faults: {name}", partial(fault, prover))
             for case in spread(every[part::of]):
                 if time.monotonic() > deadline:
                     break
-                attempt(str(case), lambda case=case: prover.prove(case))
+                attempt(str(case), partial(prover.prove, case))
+            if time.monotonic() < deadline:
+                real(prover, part, of)
         finally:
             host.stop()
+
+
+def real(prover: Prover, part: int, of: int) -> None:
+    """Kill real processes at every change, before it and after it, as long as there is a next."""
+
+    def survives(verb: str, nth: int, after: bool) -> bool:
+        with tempfile.TemporaryDirectory(prefix="shell-") as folder:
+            shell = Shell(prover, os.environ["HYPERPOD_EKS_HELM"], Path(folder))
+            return shell.survives(verb, nth, after=after)
+
+    for verb, after in product(("create", "delete"), (False, True)):
+        for nth in count(part + 1, of):
+            name = f"kill -9 {'after' if after else 'before'} change {nth} of {verb}"
+            if not attempt(name, partial(survives, verb, nth, after)):
+                break
 
 
 def spread(mine: list[Case]) -> Iterable[Case]:
@@ -47,17 +69,19 @@ def spread(mine: list[Case]) -> Iterable[Case]:
     return random.Random(0).sample(mine, len(mine))
 
 
-def attempt(name: str, prove: Any) -> None:
-    """Run one case and tell what came of it."""
+def attempt(name: str, prove: Callable[[], Any]) -> bool:
+    """Run one case and tell what came of it; False, and nothing told, if it is said not to be."""
     started, error = time.monotonic(), ""
     try:
-        prove()
+        if prove() is False:
+            return False
     except KeyboardInterrupt:
         raise
     except BaseException as problem:  # noqa: BLE001  every kind of failure is a result
         error = f"{type(problem).__name__}: {problem}"
         error += "".join(traceback.format_tb(problem.__traceback__)[-2:])
     tell({"case": name, "error": error, "seconds": round(time.monotonic() - started, 2)})
+    return True
 
 
 def tell(line: dict[str, Any]) -> None:

@@ -533,7 +533,7 @@ class Response(Lagging, EC2Response):
 
     def delete_vpc_endpoints(self) -> ActionResult:
         """Answer unknown endpoints one by one, as the API does."""
-        known = self.ec2_backend.vpc_end_points
+        known = set(self.ec2_backend.vpc_end_points)  # as it was before
         ids = self._get_param("VpcEndpointIds", [])
         self.ec2_backend.delete_vpc_endpoints(vpce_ids=[i for i in ids if i in known])
         missing = [

@@ -1,0 +1,171 @@
+"""Any life that a real cluster may have, told by chance: the steps, the stack and helm are real.
+
+tests/engine/test_machine.py tells thousands of such lives on toys; here each costs seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from hyperpod_eks.aws import LINEAGE
+from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.local.aws.sim import ACCOUNT
+from hyperpod_eks.manifest import locked
+
+from . import oracles
+from .host import NAME, REGION, Boundary, Host
+from .matrix import THREE_NODES, TWO_NODES, Prover
+
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "two nodes": TWO_NODES,
+    "three nodes": THREE_NODES,
+    "a NAT gateway per zone": TWO_NODES | {"network": {"nat": "per-az"}},
+    "a closed door more": TWO_NODES | {"network": {"interface_endpoints": ["sts"]}},
+}
+
+
+class Life(RuleBasedStateMachine):
+    """One account with other people's things in it, one manifest, and all that befalls them."""
+
+    prover: ClassVar[Prover]
+    paths: ClassVar[Mapping[str, list[Boundary]]]
+
+    @initialize()
+    def an_account(self) -> None:
+        self.prover.begin()
+        self.host: Host = self.prover.host
+        self.config: Mapping[str, Any] = TWO_NODES
+        self.forgotten = False  # what an earlier config declared is remembered by nobody
+
+    def teardown(self) -> None:
+        if hasattr(self, "host"):
+            self.delete()
+
+    def look(self) -> None:
+        oracles.others_untouched(self.host, self.prover.before)
+
+    @rule(name=st.sampled_from(sorted(CONFIGS)))
+    def create(self, name: str) -> None:
+        self.config = CONFIGS[name]
+        self.prover.finish("create", self.config)
+        self.look()
+        if not self.forgotten:
+            oracles.journal_knows(self.host)
+        if name == "two nodes" and not self.forgotten:
+            oracles.same_shape(self.host, self.prover.made)
+        self.prover.quiet(self.config)
+
+    @rule()
+    def delete(self) -> None:
+        self.prover.finish("delete", self.config)
+        oracles.nothing_left(self.host, self.prover.before)
+        self.host.serial, self.forgotten = 0, False
+
+    @rule(data=st.data(), name=st.sampled_from(sorted(CONFIGS)), flood=st.booleans())
+    def a_create_is_killed(self, data: Any, name: str, flood: bool) -> None:
+        self.config = CONFIGS[name]
+        fuse = data.draw(st.sampled_from(self.paths["create"]))
+        self.host.run("create", fuse=fuse, flood=flood, config=self.config)
+        self.look()
+
+    @rule(data=st.data(), flood=st.booleans())
+    def a_delete_is_killed(self, data: Any, flood: bool) -> None:
+        fuse = data.draw(st.sampled_from(self.paths["delete"]))
+        self.host.run("delete", fuse=fuse, flood=flood, config=self.config)
+        if not self.host.path.exists():  # it was over before
+            self.host.serial, self.forgotten = 0, False
+        self.look()
+
+    @rule(
+        what=st.sampled_from(["nat gateway", "rules", "policy", "retention", "scripts", "address"])
+    )
+    def somebody_meddles(self, what: str) -> None:
+        with suppress(ClientError, IndexError):
+            meddle(self.host, what)
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 90.0, 7200.0]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.host.stack.clock.advance(seconds)
+
+    @precondition(lambda self: self.host.path.exists())
+    @rule(broken=st.booleans())
+    def the_manifest_is_lost(self, broken: bool) -> None:
+        if broken:
+            self.host.path.write_text(self.host.path.read_text()[:500])
+            with pytest.raises(Usage, match="is broken"):
+                self.prover.finish("create", self.config)
+        self.host.path.unlink()
+        self.host.serial, self.forgotten = 0, True
+
+    @rule()
+    def a_contender_comes(self) -> None:
+        with locked(self.host.path), pytest.raises(Locked, match="is working on"):
+            self.prover.finish("create", self.config)
+
+
+def meddle(host: Host, what: str) -> None:
+    """Change by hand what create is to put right, where it is there."""
+    client = host.session.somebody
+    lineage = host.site("delete", {})[1].lineage
+    ours: Any = [{"Name": f"tag:{LINEAGE}", "Values": [lineage]}]
+    ec2 = client("ec2")
+    match what:
+        case "nat gateway":
+            gateways = ec2.describe_nat_gateways(Filter=ours)["NatGateways"]
+            ec2.delete_nat_gateway(NatGatewayId=gateways[0]["NatGatewayId"])
+        case "address":
+            address = ec2.describe_addresses(Filters=ours)["Addresses"][0]
+            ec2.release_address(AllocationId=address["AllocationId"])
+        case "rules":
+            group = ec2.describe_security_groups(Filters=ours)["SecurityGroups"][0]
+            ec2.revoke_security_group_ingress(
+                GroupId=group["GroupId"], IpPermissions=group["IpPermissions"]
+            )
+        case "policy":
+            client("iam").detach_role_policy(
+                RoleName=f"{NAME}-eks-{REGION}",
+                PolicyArn="arn:aws:iam::aws:policy/AmazonEKSClusterPolicy",
+            )
+        case "retention":
+            client("logs").put_retention_policy(
+                logGroupName=f"/aws/eks/{NAME}/cluster", retentionInDays=1
+            )
+        case _:
+            client("s3").put_object(
+                Bucket=f"sagemaker-{NAME}-{ACCOUNT}-{REGION}", Key="lifecycle/more.sh", Body=b"x"
+            )
+
+
+@pytest.mark.prove
+def test_any_life_of_a_real_cluster(prover: Prover) -> None:
+    prover.begin()
+    for config in (TWO_NODES, THREE_NODES):
+        prover.finish("create", config)
+    prover.undisturbed_further()
+    Life.prover = prover
+    Life.paths = {
+        verb: [boundary for boundary, _ in prover.paths[verb]] for verb in ("create", "delete")
+    }
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=8,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
