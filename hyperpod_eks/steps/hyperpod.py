@@ -361,7 +361,12 @@ class Cluster(Resource):
             elif not setting and (is_, declared) == ("there", "absent"):
                 count = there[group].get("CurrentCount", 0)
                 lines.append(f"instance group {group}: it goes, with its {count} nodes")
-        return lines
+        renewed = [name.partition(".")[0] for name in differs if _is_image(name)]
+        return lines + [
+            renewal(name, there[name].get("CurrentCount", 0))
+            for name in dict.fromkeys(renewed)
+            if name not in anew
+        ]
 
     def settle(self, aws: Aws, known: Known, live: Live) -> None:
         """One update at a time; the next look asks for the next."""
@@ -418,6 +423,14 @@ class Cluster(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Role, network, EKS cluster and bucket must outlive it."""
         aws.sagemaker.delete_cluster(ClusterName=self.name)
+
+
+def renewal(group: str, count: int) -> str:
+    """Say what a group's nodes lose with UpdateClusterSoftware, which drains nothing."""
+    return (
+        f"instance group {group}: its {count} nodes get a new image; pods are not drained, and the"
+        " root volumes are replaced"
+    )
 
 
 def _is_image(name: str) -> bool:
@@ -615,11 +628,16 @@ class Nodes(Resource):
         except kube.KubeNotReady as error:
             return [Live("", state=State.BUSY, why=str(error))]
         ready = sum(node.ready for node in nodes)
+        why = f"{ready} of {wanted} nodes Ready in Kubernetes"
+        kubelets = sorted({node.kubelet.rpartition(".")[0] for node in nodes if node.kubelet})
+        behind = [v for v in kubelets if v != eks.describe(look, self.control.name)[0]["version"]]
+        if behind:
+            why += f"; kubelet {', '.join(behind)} until `hyperpod-eks update-software`"
         return [
             Live(
                 "",
                 state=State.READY if ready >= wanted else State.BUSY,
-                why=f"{ready} of {wanted} nodes Ready in Kubernetes",
+                why=why,
                 attributes={"nodes": nodes},
             )
         ]

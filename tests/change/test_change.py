@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.local.aws import eks_data
 
 from .conftest import Owner
 
@@ -94,6 +97,42 @@ def test_kubernetes_goes_up_one_minor_version_at_a_time_with_its_addons(owner: O
     newer = owner.aws.eks.describe_addon(clusterName="demo", addonName="kube-proxy")["addon"]
     assert (proxy["addonVersion"][:5], newer["addonVersion"][:5]) == ("v1.33", "v1.34")
     assert owner.declares(text % "1.34") == []
+
+
+def test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with(owner: Owner) -> None:
+    text = HEAD + 'eks: {version: "%s"}\n'
+    owner.declares(text % "1.32")
+    kubernetes = owner.stack.sim.clusters[owner.eks()["arn"]]
+    (ill, _) = (node["metadata"]["name"] for node in owner.nodes())
+    # nodes that are not Ready may not come back: that is for a person to decide
+    kubernetes.set_node_ready(ill, ready=False)
+    with pytest.raises(Usage, match=rf"1\.32 to 1\.33 while nodes are not Ready: {ill} \("):
+        owner.declares(text % "1.33")
+    assert owner.mutations() == []
+    kubernetes.set_node_ready(ill)
+    for version in ("1.33", "1.34", "1.35"):
+        owner.declares(text % version)
+    # the nodes still have the kubelet that they came with, and 1.36 would not talk to it
+    assert {n["status"]["nodeInfo"]["kubeletVersion"][:5] for n in owner.nodes()} == {"v1.32"}
+    (nodes,) = [s.live for s in owner.looks(text % "1.35") if s.want.key == "hyperpod/nodes"]
+    assert nodes
+    assert "kubelet 1.32 until `hyperpod-eks update-software`" in nodes.why
+    untested = 'eks: {allow_untested_version: true, version: "1.36"}\n'
+    with pytest.raises(Usage, match=r"has the kubelet 1\.32\S+, and it takes 1\.33 or newer"):
+        owner.declares(HEAD + untested, yes=True)
+    owner.aws.sagemaker.update_cluster_software(ClusterName="demo")
+    # an add-on that somebody put beside ours has no version for it
+    there = dict(eks_data.ADDONS)
+    name = "amazon-sagemaker-hyperpod-training-operator"
+    owner.aws.eks.create_addon(clusterName="demo", addonName=name)
+    old = {"v1.2.1-eksbuild.1": "1.31-1.35"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(eks_data.ADDONS, name, replace(there[name], versions=old))
+        with pytest.raises(Usage, match=f"EKS has no version of the add-on {name} for it"):
+            owner.declares(HEAD + untested, yes=True)
+        assert owner.mutations() == []
+    owner.declares(HEAD + untested)
+    assert owner.eks()["version"] == "1.36"
 
 
 def test_people_come_and_go(owner: Owner) -> None:

@@ -6,9 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from hyperpod_eks.errors import Usage
 from hyperpod_eks.steps.network import CLOSED
 
 from .conftest import Owner
@@ -62,10 +59,19 @@ def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> Non
 
     the_guards_are_up(owner)
 
-    # the office moves and the policy goes; one group for both there is no way back to
-    with pytest.raises(Usage, match="control-plane-security-group is no longer declared"):
-        owner.declares(text.replace("security_groups: strict", ""))
-    assert owner.mutations() == []
+    # one group for both, and back again: the control plane's interfaces wear what is declared
+    shared = text.replace("security_groups: strict", "")
+    owner.declares(shared)
+    assert owner.declares(shared) == []
+    assert owner.eks()["resourcesVpcConfig"]["securityGroupIds"] == [nodes["GroupId"]]
+    names = {g["GroupName"] for g in ours(owner, "describe_security_groups", "SecurityGroups")}
+    assert "demo-control-plane-hyperpod-eks" not in names
+    owner.declares(text)
+    assert owner.declares(text) == []
+    (again,) = owner.eks()["resourcesVpcConfig"]["securityGroupIds"]
+    assert again not in (nodes["GroupId"], control["GroupId"])
+
+    # the office moves and the policy goes
     changed = text.replace("203.0.113.0/24", "198.51.100.0/24")
     a, b = changed.index("  endpoint_policy:"), changed.index("  subnet_tags:")
     owner.declares(changed[:a] + changed[b:])

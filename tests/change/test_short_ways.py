@@ -50,6 +50,9 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
 def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) -> None:
     user.makes("demo")
     said = user.types("update-software", "demo", "--batch", "1")
+    assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
+    assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)
+    said = user.types("update-software", "demo", "--batch", "1", "--yes")
     assert said.code == 0, said.err
     (group,) = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
     assert (group["Status"], group["ImageVersionStatus"]) == ("InService", "UpToDate")
