@@ -247,9 +247,9 @@ class Cluster(Resource):
             if member == "InstanceGroupName" or (member == "InstanceCount" and self.scales_itself):
                 continue
             if member in declared or (member not in OURS_TO_SKIP and member != "OverrideVpcConfig"):
-                facts[f"{group.name}.{snake(member)}"] = _seen(
-                    declared.get(member), seen.get(member), member
-                )
+                value = _seen(declared.get(member), seen.get(member), member)
+                if member in declared or value not in (None, {}):  # else AWS filled all of it in
+                    facts[f"{group.name}.{snake(member)}"] = value
         return facts
 
     def _outdated(self, facts: Mapping[str, Any]) -> bool:

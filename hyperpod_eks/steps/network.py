@@ -338,6 +338,10 @@ class VpcCidr(Resource):
         made = found["CidrBlockAssociation"]
         return Live(made["AssociationId"], owner=aws.lineage, state=State.BUSY, why="associating")
 
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+        """It has no tags; the journal knows whose it is until a subnet of ours is in it."""
+        return replace(live, owner=aws.lineage)
+
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while a subnet is in it."""
         aws.ec2.disassociate_vpc_cidr_block(AssociationId=live.id)
@@ -408,7 +412,10 @@ class Subnet(Resource):
     def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
         """The control plane keeps its subnets."""
         if self.label.startswith(PRIVATE_SUBNET):
-            return "EKS keeps the zones that it was made with; name the zone again"
+            return (
+                "zones are not taken away, for EKS keeps those that it was made with; name the "
+                "zone again"
+            )
         return ""
 
     def find(self, look: Look) -> Sequence[Live]:

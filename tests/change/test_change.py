@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from hyperpod_eks.config import NEEDED_ADDONS
+from hyperpod_eks.config_files import packaged_lifecycle
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws import eks_data
+from hyperpod_eks.steps.iam import trust
 
 from .conftest import Owner
 
@@ -157,3 +164,122 @@ def test_people_come_and_go(owner: Owner) -> None:
     )["associatedAccessPolicies"]
     assert policy["policyArn"].endswith("/AmazonEKSViewPolicy")
     assert policy["accessScope"] == {"type": "namespace", "namespaces": ["a", "b"]}
+
+
+def test_addons_beside_the_four_come_with_their_roles_and_go(owner: Owner) -> None:
+    iam: Any = owner.aws.iam
+    document = trust("pods.eks.amazonaws.com")
+    document["Statement"][0]["Action"] = ["sts:AssumeRole", "sts:TagSession"]
+    arns = [
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(document))["Role"]["Arn"]
+        for name in ("Storage", "Storage2")
+    ]
+    text = (
+        HEAD
+        + f"""\
+addons:
+  cert-manager:
+  metrics-server: {{configuration_values: {{replicas: 1}}}}
+  aws-fsx-csi-driver:
+    pod_identity_associations:
+    - {{service_account: fsx-csi-controller-sa, role_arn: {arns[0]}}}
+  aws-mountpoint-s3-csi-driver: {{version: v2.8.0-eksbuild.1}}
+"""
+    )
+    made = owner.declares(text)
+    assert made.count("CreateAddon") == 8
+    assert owner.declares(text) == []
+
+    def addons() -> Any:
+        return owner.stack.inventory()["us-west-2"]["eks"]["demo"]["Addons"]
+
+    assert {name: addon["Status"] for name, addon in addons().items()} == dict.fromkeys(
+        [
+            *NEEDED_ADDONS,
+            "cert-manager",
+            "metrics-server",
+            "aws-fsx-csi-driver",
+            "aws-mountpoint-s3-csi-driver",
+        ],
+        "ACTIVE",
+    )
+    assert json.loads(addons()["metrics-server"]["Configuration"]) == {"replicas": 1}
+    (content,) = owner.stack.inventory()["kubernetes"].values()
+    assert any(key.endswith("/fsx-csi-controller") for key in content)
+
+    def roles() -> list[str]:
+        found: Any = owner.aws.eks.list_pod_identity_associations(clusterName="demo")
+        return [
+            owner.aws.eks.describe_pod_identity_association(
+                clusterName="demo", associationId=each["associationId"]
+            )["association"]["roleArn"]
+            for each in found["associations"]
+        ]
+
+    assert roles() == arns[:1]
+    # another role, settings taken back, an add-on that goes
+    changed = text.replace(arns[0], arns[1]).replace("{configuration_values: {replicas: 1}}", "")
+    changed = changed.replace("  cert-manager:\n", "")
+    owner.declares(changed)
+    assert owner.declares(changed) == []
+    assert roles() == arns[1:]
+    assert json.loads(addons()["metrics-server"]["Configuration"]) == {}
+    assert "cert-manager" not in addons()
+
+
+def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
+    scripts = owner.folder / "scripts"
+    shutil.copytree(packaged_lifecycle(), scripts)
+    text = HEAD + "lifecycle: {path: scripts}\n"
+    owner.declares(text)
+    before = owner.groups()
+    # the chart: a template more is an object more
+    owner.chart = owner.folder / "chart"
+    shutil.copytree(CHART, owner.chart)
+    (owner.chart / "templates" / "more.yaml").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more, namespace: kube-system}\n"
+    )
+    assert owner.declares(text) == []  # nothing that AWS would know of
+    (content,) = owner.stack.inventory()["kubernetes"].values()
+    assert any("configmaps" in key and key.endswith("/more") for key in content)
+    # the scripts: what changed is sent, and the cluster needs no update
+    (scripts / "on_create.sh").write_text("#!/bin/bash\n./more.sh\n")
+    (scripts / "more.sh").write_text("#!/bin/bash\ntrue\n")
+    assert set(owner.declares(text)) == {"PutObject"}
+    uri = before["worker-group"]["LifeCycleConfig"]["SourceS3Uri"]
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    sent = owner.aws.s3.get_object(Bucket=bucket, Key=f"{prefix}more.sh")["Body"].read()
+    assert sent == (scripts / "more.sh").read_bytes()
+    assert owner.groups() == before
+    # another entry script is for nodes that come later
+    (scripts / "start.sh").write_text("#!/bin/bash\ntrue\n")
+    later = text.replace("path: scripts", "path: scripts, on_create: start.sh")
+    assert set(owner.declares(later)) == {"PutObject", "UpdateCluster"}
+    assert owner.groups()["worker-group"]["LifeCycleConfig"]["OnCreate"] == "start.sh"
+    assert owner.declares(later) == []
+
+
+def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) -> None:
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    one, other = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+    text = HEAD + "encryption: {volumes: 'K', bucket: 'K', logs: 'K'%s}\n".replace("K", one)
+    owner.declares(text % "")
+    (volume,) = owner.groups()["worker-group"]["InstanceStorageConfigs"]
+    assert volume["EbsVolumeConfig"]["VolumeKmsKeyId"] == one
+    s3: Any = owner.aws.s3
+    bucket = owner.config(text % "").bucket("123456789012")
+    (rule,) = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"] == one
+    logs: Any = owner.aws.logs
+    (group,) = logs.describe_log_groups(logGroupNamePrefix="/aws/eks/demo")["logGroups"]
+    assert group["kmsKeyId"] == one
+    # the secrets of a cluster that runs are encrypted once, and with one key
+    secrets = text % f", eks_secrets: '{one}'"
+    assert owner.declares(secrets) == ["AssociateEncryptionConfig"]
+    assert owner.declares(secrets) == []
+    encryption = [{"resources": ["secrets"], "provider": {"keyArn": one}}]
+    assert owner.eks()["encryptionConfig"] == encryption
+    for changed in (text % "", text % f", eks_secrets: '{other}'"):
+        with pytest.raises(Usage, match="EKS keeps the key that its secrets are encrypted with"):
+            owner.declares(changed, yes=True)
+        assert owner.mutations() == []

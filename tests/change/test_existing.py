@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import Look
-from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.steps.eks import access
+from hyperpod_eks.steps.iam import trust
 
 from .conftest import Owner
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def a_vpc(owner: Owner) -> dict[str, str]:
@@ -58,17 +56,8 @@ def a_vpc(owner: Owner) -> dict[str, str]:
 def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
     """A cluster of somebody's with the HyperPod chart in it, under its other name."""
     iam: Any = owner.aws.iam
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": "eks.amazonaws.com"},
-                "Action": "sts:AssumeRole",
-            }
-        ],
-    }
-    role = iam.create_role(RoleName="platform", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    document = json.dumps(trust("eks.amazonaws.com"))
+    role = iam.create_role(RoleName="platform", AssumeRolePolicyDocument=document)["Role"]
     policy = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
     iam.attach_role_policy(RoleName="platform", PolicyArn=policy)
     eks: Any = owner.aws.eks
@@ -93,7 +82,7 @@ def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
 
 def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     net = a_vpc(owner)
-    text = (EXAMPLES / "existing-vpc.yaml").read_text()
+    text = owner.example("existing-vpc")
     for example, name in (
         ("vpc-0123456789abcdef0", "vpc"),
         ("subnet-0123456789abcdef0", "one"),
@@ -103,10 +92,10 @@ def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     ):
         text = text.replace(example, net[name])
     before = owner.account()
-    made = owner.declares(text)
+    made = owner.declares("".join(x for x in text.splitlines(True) if "route_tables" not in x))
     network = {"CreateVpc", "CreateSubnet", "CreateNatGateway", "CreateRouteTable"}
-    assert not network & set(made)
-    assert "CreateVpcEndpoint" in made  # route_tables asks for it
+    assert not {*network, "CreateVpcEndpoint"} & set(made)
+    assert owner.declares(text) == ["CreateVpcEndpoint"]  # route_tables asks for it
     assert owner.declares(text) == []
     assert set(owner.eks()["resourcesVpcConfig"]["subnetIds"]) == {net["one"], net["two"]}
     assert owner.cluster()["VpcConfig"]["SecurityGroupIds"] == [net["group"]]
@@ -121,21 +110,119 @@ def test_new_subnets_in_a_vpc_and_behind_a_nat_gateway_that_are_there(owner: Own
     text = (
         "name: demo\nregion: us-west-2\n"
         f"existing: {{vpc: {net['vpc']}, nat_gateways: [{net['nat']}]}}\n"
-        "network: {cidr: 172.20.128.0/20, availability_zone_ids: [usw2-az1, usw2-az2]}\n"
+        "network: {cidr: 172.20.128.0/20, availability_zone_ids: [usw2-az1, usw2-az2], "
+        "secondary_cidrs: [100.64.0.0/17, 100.64.128.0/17], interface_endpoints: [ecr.api]}\n"
     )
+    with pytest.raises(Usage, match=r"is not in vpc-\w+, which has 172\.20\.0\.0/16"):
+        owner.declares(text.replace("172.20.128.0/20", "10.0.0.0/16"))
     before = owner.account()
     made = owner.declares(text)
     assert not {"CreateVpc", "CreateNatGateway", "CreateInternetGateway"} & set(made)
     assert owner.declares(text) == []
     assert owner.groups()["worker-group"]["CurrentCount"] == 2
+    # what the VPC's blocks are is its owner's matter: the endpoint lets in the nodes
+    (nodes,) = owner.cluster()["VpcConfig"]["SecurityGroupIds"]
+    groups: Any = owner.aws.ec2.describe_security_groups()["SecurityGroups"]
+    (door,) = [g for g in groups if g["GroupName"] == "demo-endpoints-hyperpod-eks"]
+    (rule,) = door["IpPermissions"]
+    assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [nodes]
     assert owner.deletes(text) == []
     assert owner.account() == before
+
+
+def test_a_block_of_somebodys_vpc_is_not_taken_for_ours(owner: Owner) -> None:
+    net = a_vpc(owner)
+    owner.aws.ec2.associate_vpc_cidr_block(VpcId=net["vpc"], CidrBlock="100.64.0.0/17")
+    before = owner.account()
+    text = (
+        f"name: demo\nregion: us-west-2\nexisting: {{vpc: {net['vpc']}}}\n"
+        "network: {cidr: 172.20.128.0/20, availability_zone_ids: [usw2-az1, usw2-az2], "
+        "secondary_cidrs: [100.64.0.0/17, 100.64.128.0/17]}\n"
+    )
+    with pytest.raises(Foreign, match=r"network/cidr-100.64.0.0-17: .* belongs to somebody else"):
+        owner.declares(text)
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+
+
+MORE = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["ec2:*", "s3:*"], "Resource": "*"}],
+}
+
+
+def test_roles_bucket_and_s3_endpoint_that_are_there(owner: Owner) -> None:
+    net = a_vpc(owner)
+    iam, s3, ec2 = (cast("Any", getattr(owner.aws, name)) for name in ("iam", "s3", "ec2"))
+    for name, service, policy in (
+        ("Control", "eks", "AmazonEKSClusterPolicy"),
+        ("Nodes", "sagemaker", "AmazonSageMakerClusterInstanceRolePolicy"),
+    ):
+        document = json.dumps(trust(f"{service}.amazonaws.com"))
+        iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=document)
+        iam.attach_role_policy(RoleName=name, PolicyArn=f"arn:aws:iam::aws:policy/{policy}")
+    iam.put_role_policy(RoleName="Nodes", PolicyName="more", PolicyDocument=json.dumps(MORE))
+    place = {"LocationConstraint": "us-west-2"}
+    s3.create_bucket(Bucket="team-scripts", CreateBucketConfiguration=place)
+    versions = {"Status": "Enabled"}
+    s3.put_bucket_versioning(Bucket="team-scripts", VersioningConfiguration=versions)
+    for key in ("lifecycle/on_create.sh", "hyperpod-eks/other/on_create.sh"):
+        s3.put_object(Bucket="team-scripts", Key=key, Body=b"theirs")
+    endpoint = ec2.create_vpc_endpoint(
+        VpcId=net["vpc"],
+        ServiceName="com.amazonaws.us-west-2.s3",
+        RouteTableIds=[net["routes"]],
+    )["VpcEndpoint"]["VpcEndpointId"]
+    text = (
+        "name: demo\nregion: us-west-2\nexisting:\n"
+        f"  {{vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['two']}],\n"
+        f"   s3_endpoint: {endpoint}, cluster_role: Control, execution_role: Nodes,\n"
+        "   bucket: team-scripts}\n"
+    )
+    before = owner.account()
+    made = owner.declares(text)
+    assert not {"CreateVpcEndpoint", "CreateRole", "CreatePolicy", "CreateBucket"} & set(made)
+    assert not {"ModifyVpcEndpoint", "AttachRolePolicy", "PutBucketPolicy"} & set(made)
+    assert owner.declares(text) == []
+    assert owner.eks()["roleArn"].endswith(":role/team/Control")
+    group = owner.groups()["worker-group"]
+    assert group["ExecutionRole"].endswith(":role/team/Nodes")
+    uri = group["LifeCycleConfig"]["SourceS3Uri"]
+    assert (uri, group["CurrentCount"]) == ("s3://team-scripts/hyperpod-eks/demo/", 2)
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+    there = s3.list_object_versions(Bucket="team-scripts")
+    assert (len(there["Versions"]), there.get("DeleteMarkers", [])) == (2, [])
+
+
+def test_what_create_made_is_not_exchanged_for_yours(owner: Owner) -> None:
+    net = a_vpc(owner)
+    an_eks_cluster(owner, net)
+    head = "name: demo\nregion: us-west-2\n"
+    owner.declares(head)
+    vpc, subnets = f"vpc: {net['vpc']}", f"[{net['one']}, {net['two']}]"
+    for theirs in (
+        vpc,
+        f"{vpc}, private_subnets: {subnets}",
+        f"{vpc}, nat_gateways: [{net['nat']}]",
+        f"{vpc}, s3_endpoint: vpce-0123456789abcdef0",
+        f"{vpc}, security_group: {net['group']}",
+        "eks_cluster: platform",
+        "cluster_role: platform",
+        "execution_role: platform",
+        "bucket: theirs",
+        "helm_release: kube-system/dependencies",
+    ):
+        cidr = "network: {cidr: 172.20.128.0/20}\n" if theirs.startswith("vpc") else ""
+        with pytest.raises(Foreign, match=r"which create made; \S+ cannot take its place"):
+            owner.declares(f"{head}{cidr}existing: {{{theirs}}}\n", yes=True)
+        assert owner.mutations() == []
 
 
 def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owner) -> None:
     net = a_vpc(owner)
     an_eks_cluster(owner, net)
-    text = (EXAMPLES / "existing-eks.yaml").read_text()
+    text = owner.example("existing-eks")
     before = owner.account()
     made = owner.declares(text)
     assert not {"CreateVpc", "CreateSubnet", "CreateAddon", "CreateAccessEntry"} & set(made)

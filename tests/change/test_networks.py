@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from hyperpod_eks.steps.network import CLOSED
 
 from .conftest import Owner
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 HEAD = "name: demo\nregion: us-west-2\n"
 
 
@@ -21,7 +19,7 @@ def ours(owner: Owner, method: str, key: str) -> list[Any]:
 
 
 def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> None:
-    text = (EXAMPLES / "closed-network.yaml").read_text().replace("111122223333", "123456789012")
+    text = owner.example("closed-network")
     iam: Any = owner.aws.iam
     somebody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
     trust = json.dumps({"Version": "2012-10-17", "Statement": [somebody]})

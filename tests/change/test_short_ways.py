@@ -59,3 +59,15 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     nodes = aws.sagemaker.list_cluster_nodes(ClusterName="demo")["ClusterNodeSummaries"]
     assert {node["CurrentImageReleaseVersion"] for node in nodes} == {"1.1.0"}
     assert user.types("create", "demo").code == 0
+
+
+def test_a_name_is_a_cluster_and_a_region_is_for_life(user: User) -> None:
+    Path("c.yaml").write_text(FILE)
+    assert user.types("create", "-f", "c.yaml").code == 0
+    Path("c.yaml").write_text(FILE.replace("name: demo", "name: second"))
+    plan = user.types("plan", "-f", "c.yaml", "-o", "json").document
+    actions = {row["action"] for row in plan["resources"] if row["action"] != "wait"}
+    assert (actions, plan["cluster"]["name"]) == ({"create", "keep"}, "second")
+    Path("c.yaml").write_text(FILE.replace("us-west-2", "us-east-1"))
+    said = user.types("create", "-f", "c.yaml", "--yes")
+    assert (said.code, "belongs to account 123456789012, region us-west-2" in said.err) == (2, True)
