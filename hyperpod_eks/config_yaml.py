@@ -97,8 +97,8 @@ def _document(name: str, text: str) -> Document:
         root = yaml.compose(text, Loader=fast)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        if mark and "nesting depth" in (error.problem or ""):  # libyaml has a limit of its own
-            raise _too_deep(name, mark.line) from None
+        if mark and "nesting depth" in (error.problem or ""):  # libyaml, which reads ahead
+            raise _too_deep(name, mark.line + 1) from error
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise Usage(f"{place}: {_explain(error, text)}") from error
     except yaml.reader.ReaderError as error:
@@ -120,13 +120,13 @@ def _refuse_depth(events: Iterator[yaml.Event], name: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise _too_deep(name, event.start_mark.line if event.start_mark else 0)
+                raise _too_deep(name, event.start_mark.line + 1 if event.start_mark else 1)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
 
 def _too_deep(name: str, line: int) -> Usage:
-    return Usage(f"{name}:{line + 1}: is nested deeper than {MAX_DEPTH} levels")
+    return Usage(f"{name}:{line}: is nested deeper than {MAX_DEPTH} levels")
 
 
 def _explain(error: yaml.MarkedYAMLError, text: str) -> str:

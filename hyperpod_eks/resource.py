@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,6 +43,10 @@ class Live:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+class NotReady(KeyError):
+    """What a declaration depends on is not there yet."""
+
+
 class Known:
     """The live resources that a declaration depends on."""
 
@@ -49,7 +54,9 @@ class Known:
         self._lives = lives
 
     def __call__(self, want: Resource) -> Live:
-        """Return what is live of a declaration; KeyError if it is not ready."""
+        """Return what is live of a declaration; NotReady if nothing is."""
+        if want.key not in self._lives:
+            raise NotReady(want.key)
         return self._lives[want.key]
 
     def __contains__(self, want: Resource) -> bool:
@@ -232,18 +239,9 @@ def drift(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]
 
     A fact about a dependency that is not there itself cannot be compared and is left out.
     """
-    if not all(need in known for need in want.needs() if need.made):
-        known_facts = {k: v for k, v in live.facts.items() if not _about_needs(want, k)}
-    else:
-        known_facts = dict(live.facts)
-    expected = {name: want.expected(name, known) for name in known_facts}
-    return {k: (v, expected[k]) for k, v in known_facts.items() if v != expected[k]}
-
-
-def _about_needs(want: Resource, name: str) -> bool:
-    value = getattr(want, name, None)
-    return (
-        value is None
-        or is_resource(value)
-        or (isinstance(value, tuple) and any(map(is_resource, value)))
-    )
+    found = {}
+    for name, value in live.facts.items():
+        with suppress(NotReady):
+            if value != (expected := want.expected(name, known)):
+                found[name] = (value, expected)
+    return found

@@ -47,6 +47,7 @@ KEPT = {
     "CapacityRequirements": "its kind of capacity",
 }
 """Members of a group that it keeps for life (UpdateCluster refuses others): it is made anew."""
+PLACE = snake("OverrideVpcConfig")
 IMAGE = ("ImageId", "ImageReleaseVersion")
 """Members that UpdateClusterSoftware changes."""
 DEFAULTS: dict[str, Any] = {
@@ -187,12 +188,24 @@ class Cluster(Resource):
         if found is None:
             return []
         tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=found["ClusterArn"])
-        live = self._live(found, owner(tags))
+        live = self._live(found, owner(tags), self._labels(look))
         if live.state is State.BUSY and (event := newest_event(look.aws, found)):
             live = replace(live, why=f"{live.why}; {event}")
         return [live]
 
-    def _live(self, found: Mapping[str, Any], signed: str | None) -> Live:
+    def _labels(self, look: Look) -> dict[str, str]:
+        """Call the nodes' subnets by label: one that comes tells where a group shall go."""
+        if not any(group.placed for group in self.groups):
+            return {}
+        return {
+            each["SubnetId"]: subnet.label
+            for _, subnet in self.zones
+            for each in look.ec2("describe_subnets", "Subnets", subnet.label)
+        }
+
+    def _live(
+        self, found: Mapping[str, Any], signed: str | None, labels: Mapping[str, str]
+    ) -> Live:
         groups = every_group(found)
         running = sum(group.get("CurrentCount", 0) for group in groups)
         target = sum(group.get("TargetCount", 0) for group in groups)
@@ -208,6 +221,12 @@ class Cluster(Resource):
             facts[name] = "there" if name in there else "absent"
             if name in declared and name in there:
                 facts |= self._facts(declared[name], there[name])
+            if name in declared and declared[name].placed and name in there:
+                vpc = there[name].get("OverrideVpcConfig", {})
+                facts[f"{name}.{PLACE}"] = {
+                    "SecurityGroupIds": sorted(vpc.get("SecurityGroupIds", ())),
+                    "Subnets": sorted(labels.get(id_, id_) for id_ in vpc.get("Subnets", ())),
+                }
         state = STATES.get(found["ClusterStatus"], State.BUSY)
         if state is State.READY and not all(map(is_settled, groups)) and not self._outdated(facts):
             state = State.BUSY
@@ -241,7 +260,6 @@ class Cluster(Resource):
         declared = {
             **group.members,
             "ExecutionRole": group.members.get("ExecutionRole", ""),
-            **({"OverrideVpcConfig": {}} if group.placed else {}),
         }
         for member in {**declared, **seen}:
             if member == "InstanceGroupName" or (member == "InstanceCount" and self.scales_itself):
@@ -257,7 +275,7 @@ class Cluster(Resource):
         return any(
             value != self._expected(name)
             for name, value in facts.items()
-            if not name.endswith((".execution_role", ".override_vpc_config"))
+            if not name.endswith((".execution_role", f".{PLACE}"))
         )
 
     def _expected(self, name: str, known: Known | None = None) -> Any:
@@ -269,8 +287,12 @@ class Cluster(Resource):
         if not setting:
             return "there" if group else "absent"
         assert group
-        spec = self._group(group, known) if known else group.members
-        return next((v for member, v in spec.items() if snake(member) == setting), None)
+        if known and setting == PLACE:
+            vpc, subnets = self._vpc((), known), dict(self.zones)
+            return {**vpc, "Subnets": sorted(subnets[zone].label for zone in group.zones)}
+        if known and setting == "execution_role":
+            return group.members.get("ExecutionRole") or known(self.role).arn
+        return next((v for member, v in group.members.items() if snake(member) == setting), None)
 
     def expected(self, name: str, known: Known) -> Any:
         """Look the member up in the request that would be sent."""

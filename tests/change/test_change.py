@@ -45,6 +45,11 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
         with pytest.raises(Usage, match=lost):
             owner.declares(text)
         assert owner.mutations() == []
+    # nor when something that the cluster builds on has to be made before it
+    more = groups(A.replace("3", "4")) + "network: {interface_endpoints: [sqs]}\n"
+    with pytest.raises(Usage, match="instance group b: it goes, with its 1 nodes"):
+        owner.declares(more)
+    assert owner.mutations() == []
     assert len(owner.nodes()) == 5
     # and with it they do
     owner.declares(groups(A.replace("3", "4"), B.replace("m5", "m6i")), yes=True)

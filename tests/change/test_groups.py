@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyperpod_eks.errors import Usage
 
-from .conftest import Owner
+from .conftest import EXAMPLES, Owner
 
 
 def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
@@ -20,6 +22,22 @@ def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
     assert owner.declares(changed, yes=yes)
     assert owner.declares(changed) == []
     assert [s.want.key for s in owner.looks(changed) if s.differs] == []
+
+
+def test_every_example_is_lived_through_and_sends_only_what_the_models_take() -> None:
+    """`Owner` refuses a request to SageMaker or EKS that breaks their models."""
+    sources = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    lived = set(re.findall(r"owner\.example\(\"([a-z0-9-]+)\"\)", sources))
+    assert lived == {file.stem for file in EXAMPLES.glob("*.yaml")}
+
+
+def test_a_request_that_breaks_the_model_is_seen(owner: Owner) -> None:
+    for wrong in ({"ClusterName": "a_b"}, {"ClusterName": "a", "NodeRecovery": "Manual"}):
+        with pytest.raises(AssertionError):
+            owner.aws.sagemaker.create_cluster(**wrong)  # type: ignore[arg-type]  # that is it
+    with pytest.raises(AssertionError):
+        owner.aws.eks.list_addons(clusterName="a" * 101)
+    assert owner.mutations() == []
 
 
 def test_the_minimal_cluster(owner: Owner) -> None:
