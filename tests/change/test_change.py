@@ -67,6 +67,7 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
     assert list(owner.groups()) == ["b"]
 
 
+@pytest.mark.prove
 def test_what_is_left_out_of_a_group_is_reset_and_the_others_stay_whole(owner: Owner) -> None:
     full = (
         A + ", kubernetes_config: {labels: {team: x}, taints: [{key: k, effect: NoSchedule}]}, "
@@ -85,6 +86,7 @@ def test_what_is_left_out_of_a_group_is_reset_and_the_others_stay_whole(owner: O
     assert owner.declares(groups(A, B.replace("1", "2"))) == []
 
 
+@pytest.mark.prove
 def test_a_group_that_names_no_zone_stays_where_it_is(owner: Owner) -> None:
     owner.declares(groups(A))
     home = owner.groups()["a"]["OverrideVpcConfig"]
@@ -96,6 +98,7 @@ def test_a_group_that_names_no_zone_stays_where_it_is(owner: Owner) -> None:
     assert owner.groups()["a"]["OverrideVpcConfig"] == home
 
 
+@pytest.mark.prove
 def test_kubernetes_goes_up_one_minor_version_at_a_time_with_its_addons(owner: Owner) -> None:
     text = HEAD + 'eks: {version: "%s"}\n'
     owner.declares(text % "1.33")
@@ -111,6 +114,7 @@ def test_kubernetes_goes_up_one_minor_version_at_a_time_with_its_addons(owner: O
     assert owner.declares(text % "1.34") == []
 
 
+@pytest.mark.prove
 def test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with(owner: Owner) -> None:
     text = HEAD + 'eks: {version: "%s"}\n'
     owner.declares(text % "1.32")
@@ -147,6 +151,7 @@ def test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with(owner: 
     assert owner.eks()["version"] == "1.36"
 
 
+@pytest.mark.prove
 def test_people_come_and_go(owner: Owner) -> None:
     iam = owner.aws.iam
     for name in ("ann", "bob"):
@@ -232,6 +237,7 @@ addons:
     assert "cert-manager" not in addons()
 
 
+@pytest.mark.prove
 def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
     scripts = owner.folder / "scripts"
     shutil.copytree(packaged_lifecycle(), scripts)
@@ -264,6 +270,7 @@ def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
     assert owner.declares(later) == []
 
 
+@pytest.mark.prove
 def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) -> None:
     kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
     one, other = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))

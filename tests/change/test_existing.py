@@ -80,6 +80,7 @@ def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
     helms.install(reach, program, CHART, {}, "somebody", name="dependencies")
 
 
+@pytest.mark.prove
 def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     net = a_vpc(owner)
     text = owner.example("existing-vpc")
@@ -105,6 +106,7 @@ def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     assert owner.account() == before
 
 
+@pytest.mark.prove
 def test_new_subnets_in_a_vpc_and_behind_a_nat_gateway_that_are_there(owner: Owner) -> None:
     net = a_vpc(owner)
     text = (
@@ -130,6 +132,7 @@ def test_new_subnets_in_a_vpc_and_behind_a_nat_gateway_that_are_there(owner: Own
     assert owner.account() == before
 
 
+@pytest.mark.prove
 def test_a_block_of_somebodys_vpc_is_not_taken_for_ours(owner: Owner) -> None:
     net = a_vpc(owner)
     owner.aws.ec2.associate_vpc_cidr_block(VpcId=net["vpc"], CidrBlock="100.64.0.0/17")
@@ -195,6 +198,7 @@ def test_roles_bucket_and_s3_endpoint_that_are_there(owner: Owner) -> None:
     assert (len(there["Versions"]), there.get("DeleteMarkers", [])) == (2, [])
 
 
+@pytest.mark.prove
 def test_what_create_made_is_not_exchanged_for_yours(owner: Owner) -> None:
     net = a_vpc(owner)
     an_eks_cluster(owner, net)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hyperpod_eks.aws import CLUSTER
 from hyperpod_eks.errors import Usage
 
 from .conftest import EXAMPLES, Owner
@@ -40,6 +41,7 @@ def test_a_request_that_breaks_the_model_is_seen(owner: Owner) -> None:
     assert owner.mutations() == []
 
 
+@pytest.mark.prove
 def test_the_minimal_cluster(owner: Owner) -> None:
     text = owner.example("minimal")
     grown = (
@@ -51,6 +53,17 @@ def test_the_minimal_cluster(owner: Owner) -> None:
     assert owner.account() == owner.before
 
 
+def tags(content: Any) -> Iterator[dict[str, str]]:
+    """The tags of everything that is signed as ours."""
+    if isinstance(content, dict):
+        if CLUSTER in content:
+            yield content
+        content = list(content.values())
+    for each in content if isinstance(content, list) else ():
+        yield from tags(each)
+
+
+@pytest.mark.prove
 def test_the_articles_cluster(owner: Owner) -> None:
     text = owner.example("article").replace("ap-northeast-1", "us-west-2")
     text = text.replace("hyperpod-demo ", "demo ")
@@ -59,6 +72,9 @@ def test_the_articles_cluster(owner: Owner) -> None:
     (group,) = owner.cluster()["InstanceGroups"]
     assert (group["CurrentCount"], group["ThreadsPerCore"]) == (3, 1)
     assert group["InstanceStorageConfigs"] == [{"EbsVolumeConfig": {"VolumeSizeInGB": 500}}]
+    signed = list(tags(owner.stack.inventory()))
+    assert len(signed) > 25
+    assert {each.get("project") for each in signed} == {"hyperpod-demo"}
     assert owner.deletes(text) == []
     assert owner.account() == owner.before
 
@@ -97,6 +113,7 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
     assert owner.account() == before
 
 
+@pytest.mark.prove
 def test_spot_with_autoscaling(owner: Owner) -> None:
     text = owner.example("spot-autoscaling")
     sim = owner.stack.sim
@@ -139,6 +156,7 @@ instance_groups:
 )
 
 
+@pytest.mark.prove
 def test_a_training_plan_must_fit_and_can_be_exchanged(
     owner: Owner, plan: Callable[..., str]
 ) -> None:
@@ -177,6 +195,7 @@ def test_a_training_plan_must_fit_and_can_be_exchanged(
     assert {each["AvailabilityZoneId"] for each in home["Subnets"]} == {"usw2-az2"}
 
 
+@pytest.mark.prove
 def test_restricted_groups_with_a_file_system_of_their_own(owner: Owner) -> None:
     text = (
         HEAD
@@ -207,6 +226,7 @@ restricted_instance_groups:
 LUSTRE, ZFS = (f"fs-{n}.fsx.us-west-2.amazonaws.com" for n in ("0123456789ab", "ba9876543210"))
 
 
+@pytest.mark.prove
 def test_mounts_keys_and_several_types_without_spot(owner: Owner) -> None:
     kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
     key = kms.create_key()["KeyMetadata"]["Arn"]

@@ -36,7 +36,7 @@ from .matrix import (
     Row,
 )  # fmt: skip
 
-SOME = ("tags", "network.cidr", "network.storage_ports", "eks.log_retention_days", G + "image_id")
+SOME = ("tags", "network.cidr", "eks.log_retention_days", G + "image_id")
 """The rows that `make test` tries: one of each outcome."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from hyperpod_eks.steps.network import CLOSED
 
 from .conftest import Owner
@@ -102,6 +104,7 @@ def the_guards_are_up(owner: Owner) -> None:
     assert {"Key": "kubernetes.io/role/internal-elb", "Value": "1"} in subnet["Tags"]
 
 
+@pytest.mark.prove
 def test_nat_gateways_come_and_go_with_their_addresses_and_routes(owner: Owner) -> None:
     one = HEAD + "network: {nat: single}\n"
     owner.declares(one)
@@ -126,6 +129,7 @@ def test_nat_gateways_come_and_go_with_their_addresses_and_routes(owner: Owner) 
     assert owner.account() == owner.before
 
 
+@pytest.mark.prove
 def test_storage_ports_open_and_close(owner: Owner) -> None:
     owner.declares(HEAD + "network: {storage_ports: true}\n")
 

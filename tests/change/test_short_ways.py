@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from hyperpod_eks.local import CHART
 from tests.conftest import Clients, User
 
@@ -61,6 +63,7 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     assert user.types("create", "demo").code == 0
 
 
+@pytest.mark.prove
 def test_a_name_is_a_cluster_and_a_region_is_for_life(user: User) -> None:
     Path("c.yaml").write_text(FILE)
     assert user.types("create", "-f", "c.yaml").code == 0
