@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
@@ -58,6 +58,10 @@ class Aws:
         self.lineage = ""
         self.adopted: Mapping[str, str] = {}
         """Ids of existing resources that take the place of ours, by key."""
+        self.principal = ""
+        """Who calls, as IAM names it; read once."""
+        self.signatures: dict[str, str | None] = {}
+        """Who signed what, by ARNs that no other birth has: enough to be asked once."""
         self._lock = threading.RLock()
         self._paces: dict[str, Pace] = {}
 
@@ -191,11 +195,28 @@ IDS = {
 """How each list is asked for one id; addresses are never adopted."""
 
 
-class Look:
-    """One moment's view: the same question is asked of AWS once, whoever asks."""
+COUNTED = frozenset(
+    {
+        "describe_vpcs",
+        "describe_subnets",
+        "describe_internet_gateways",
+        "describe_addresses",
+        "describe_nat_gateways",
+    }
+)
+"""What a preflight counts in the whole region, to compare it with quotas."""
 
-    def __init__(self, aws: Aws) -> None:
+
+class Look:
+    """One moment's view: the same question is asked of AWS once, whoever asks.
+
+    With ``counting`` what a preflight counts is listed for the whole region, and ours chosen from
+    it, so that one list serves both.
+    """
+
+    def __init__(self, aws: Aws, *, counting: bool = False) -> None:
         self.aws = aws
+        self.counting = counting
         self.adopted = aws.adopted
         self._answers: dict[Hashable, tuple[threading.Lock, list[Any]]] = {}
         self._lock = threading.Lock()
@@ -230,14 +251,19 @@ class Look:
 
     def signed(self, method: str, key: str) -> list[Any]:
         """What EC2 has of one kind with this cluster's tag."""
+        if self.counting and method in COUNTED:
+            found, ours = self.region(method, key), self.aws.cluster
+            return [item for item in found if tag(item.get("Tags", ()), CLUSTER) == ours]
         filters = [{"Name": f"tag:{CLUSTER}", "Values": [self.aws.cluster]}]
         name = "Filter" if method == "describe_nat_gateways" else "Filters"
+        return self.region(method, key, **{name: filters})
+
+    def region(self, method: str, key: str, **arguments: Any) -> list[Any]:
+        """What EC2 has of one kind in the region, whoever made it, as far as ``arguments`` say."""
         if method == "describe_addresses":  # the one list that has no pages
-            return self.once(
-                method,
-                lambda: list(self.aws.ec2.describe_addresses(Filters=filters)["Addresses"]),  # type: ignore[arg-type]
-            )
-        return self.all(self.aws.ec2, method, key, **{name: filters})
+            ask = partial(self.aws.ec2.describe_addresses, **arguments)
+            return self.once((method, repr(arguments)), lambda: list(ask()["Addresses"]))
+        return self.all(self.aws.ec2, method, key, **arguments)
 
 
 def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> str | None:

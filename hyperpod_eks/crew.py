@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 
@@ -15,6 +16,15 @@ class Result(NamedTuple):
     job: Any
     value: Any
     error: BaseException | None
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Make calls that do not need each other at once, and return their values in order.
+
+    All are made even if one raises; then the first that did, in their order, is raised.
+    """
+    with ThreadPoolExecutor(max(len(calls), 1)) as pool:
+        return [each.result() for each in [pool.submit(call) for call in calls]]
 
 
 class Clock:
@@ -74,3 +84,11 @@ class Crew:
                 self._done.put(Result(job, call(), None))
             except BaseException as error:  # noqa: BLE001  the engine decides what it means
                 self._done.put(Result(job, None, error))
+
+
+def begin(calls: Sequence[Callable[[], Any]]) -> None:
+    """Make calls at once, and wait for none: what they learn is found in a Look that they share."""
+    crew = Crew(len(calls), Clock())
+    for call in calls:
+        crew.submit(None, call)
+    crew.dismiss()

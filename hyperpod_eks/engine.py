@@ -38,7 +38,10 @@ Nothing that may take an hour, as its patience says, is asked for at once again.
 GRACE = 60.0
 """Seconds that AWS may take to show what was made; absence is believed only after them."""
 FRESH = 2.0
-"""Seconds for which a look is believed; an older one is repeated before anything is done."""
+"""Seconds for which a look at something that is there is believed; an older one is repeated before
+anything is done.  What the first look did not find, and the journal knows of no birth of, stays
+absent: only we make what carries our name and signature from birth, and should somebody have come
+first all the same, AWS refuses the name and the next look tells whose it is."""
 LAST_WORDS = 3.0
 """Seconds that calls under way may still take to answer once we are told to stop."""
 
@@ -87,6 +90,8 @@ class Turn:
     looks: int = 0
     waits: float = 0.0  # since when, while looks are repeated
     since: float = 0.0
+    partly: bool = False  # not all of what the first look saw could be compared
+    asked: float = -math.inf  # when the last look began
     acted: float | None = None
     settled: Mapping[str, Any] = field(default_factory=dict)  # what the last settle was to change
     changed: bool = False
@@ -150,11 +155,12 @@ class Run:
     def _advance(self) -> None:
         look = Look(self.aws)  # shared by all that look in this moment
         for turn in list(self.open.values()):
-            if turn.at_work or not self.may_begin(turn):
+            if turn.at_work:
                 continue
-            if turn.sight is not None and self.now - turn.seen <= FRESH:
-                self.decide(turn, turn.sight)
-            elif turn.due <= self.now:
+            if turn.sight is not None and self.believed(turn, turn.sight):
+                if self.may_begin(turn):
+                    self.decide(turn, turn.sight)
+            elif turn.due <= self.now and self.may_look(turn):
                 self.submit(turn, "look", partial(turn.want.find, look))
 
     def _pause(self) -> float:
@@ -211,6 +217,14 @@ class Run:
         """Whether everything that must come first is done."""
         raise NotImplementedError
 
+    def may_look(self, turn: Turn) -> bool:
+        """Whether it is time to look at it."""
+        return self.may_begin(turn)
+
+    def believed(self, turn: Turn, sight: Sight) -> bool:
+        """Whether a look still tells how things are."""
+        return self.now - turn.seen <= FRESH
+
     def decide(self, turn: Turn, sight: Sight) -> None:
         """Do what follows from a look."""
         raise NotImplementedError
@@ -223,6 +237,8 @@ class Run:
         """Have a call made; one at a time for each resource."""
         turn.at_work = verb
         turn.since = turn.since or self.now
+        if verb == "look":
+            turn.asked, turn.partly = self.now, False
         self.world.crew.submit(turn, call)
 
     def judge(self, turn: Turn, lives: Sequence[Live]) -> Sight:
@@ -376,8 +392,23 @@ class Provide(Run):
             self.consented.update(lines)
 
     def may_begin(self, turn: Turn) -> bool:
-        """Once everything that it needs is ready."""
-        return all(need.key not in self.open for need in turn.want.needs())
+        """Once everything is ready that its create names, or, if it is there, all that it needs."""
+        born = turn.sight is not None and turn.sight.live is not None
+        needs = turn.want.needs() if born else turn.want.seeds()
+        return all(need.key not in self.open for need in needs)
+
+    def believed(self, turn: Turn, sight: Sight) -> bool:
+        """Absence lasts, unless the journal or the missing signature leaves doubts; see FRESH."""
+        want, record = turn.want, self.manifest.records.get(turn.want.key)
+        lasts = (
+            sight.verdict is Verdict.ABSENT
+            and want.signed
+            and want.made
+            and not want.awaited
+            and (record is None or record.state == "deleted")
+            and turn.seen > -math.inf
+        )
+        return lasts or (super().believed(turn, sight) and not turn.partly)
 
     def decide(self, turn: Turn, sight: Sight) -> None:
         """Create what is absent, settle what differs, wait for what is busy."""
@@ -449,7 +480,7 @@ class Provide(Run):
         if verb == "create" and value is not None:
             self._record(turn.want, value, "created")
             turn.looks = 0
-            if turn.want.nameless:  # a lost answer may have left a twin: look before believing
+            if turn.want.nameless and not turn.fresh:  # a lost answer may have left a twin
                 turn.again(self.now)
                 turn.due = self.now
                 return
@@ -499,6 +530,7 @@ class Remove(Run):
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
         self.held: dict[str, list[str]] = {}
+        self.upset: dict[str, float] = {}  # when something went that had to do with it
         self.users: dict[str, set[str]] = {key: set() for key in self.turns}
         for want in [t.want for t in self.turns.values()]:
             for need in want.needs():
@@ -507,6 +539,21 @@ class Remove(Run):
     def may_begin(self, turn: Turn) -> bool:
         """Once everything that needs it is gone."""
         return not any(user in self.open for user in self.users[turn.want.key])
+
+    def believed(self, turn: Turn, sight: Sight) -> bool:
+        """What services leave may change with everything that goes."""
+        upset = not turn.want.made and turn.asked <= self.upset.get(turn.want.key, -math.inf)
+        return super().believed(turn, sight) and not upset
+
+    def may_look(self, turn: Turn) -> bool:
+        """What services leave is looked at together, as soon as all that we made is gone."""
+        ahead = not turn.want.made and turn.sight is None
+        return self.may_begin(turn) or (ahead and not self._in_use(turn.want.key))
+
+    def _in_use(self, key: str) -> bool:
+        """Whether something that we made and that is not gone needs it, if only by others."""
+        users = [user for user in self.users[key] if user in self.open]
+        return any(self.turns[user].want.made or self._in_use(user) for user in users)
 
     def fate(self, sight: Sight) -> Fate:
         """Decide what becomes of a resource that is there."""
@@ -562,6 +609,9 @@ class Remove(Run):
             self.wait(turn, f"held by {'; '.join(value)}" if value else str(Class.DEPENDENCY))
             return
         turn.accepted(verb)
+        if turn.want.goes_at_once and not (turn.sight and turn.sight.twins):
+            self._gone(turn)
+            return
         turn.looks = 0
         turn.again(self.now)
 
@@ -584,6 +634,9 @@ class Remove(Run):
 
     def _gone(self, turn: Turn, why: str = "") -> None:
         self.manifest.mark(turn.want.key, "deleted")
+        if turn.changed:
+            for need in turn.want.needs():
+                self.upset[need.key] = self.now
         if turn.changed or why:
             self.removed.append(turn.want.key)
             self.say(turn, What.GONE, why)
@@ -667,7 +720,7 @@ def judge_all(
         sight = run.judged(turn.want, found[key], known)
         turn.sight, turn.seen = sight, run.now
         if sight.live and not all(need in known for need in turn.want.needs() if need.made):
-            turn.seen = -math.inf  # facts about what is not there yet were not compared
+            turn.partly = True  # facts about what is not there yet were not compared
         if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
             seen[key] = sight.live
         sights.append(sight)
@@ -764,17 +817,31 @@ def doomed(
     return [(sight, run.fate(sight)) for sight in reversed(sights)]
 
 
-def remaining(wants: Sequence[Resource], world: World, kept: frozenset[str]) -> dict[str, str]:
-    """Ask AWS again what is left of us; by key, its id.  Empty is the proof of a delete."""
+def remaining(
+    wants: Sequence[Resource],
+    world: World,
+    kept: frozenset[str],
+    removed: Container[str] = (),
+) -> dict[str, str]:
+    """Ask AWS again what is left of us; by key, its id.  Empty is the proof of a delete.
+
+    What is in ``removed`` may be seen for GRACE seconds yet.
+    """
     stays = kept | world.manifest.adopted.keys()
-    run = Run([w for w in wants if not (w.awaited or w.shared or w.key in stays)], world)
-    found, unseen = _look(run, run.turns.values())
-    left = {key: sight.live.why for key, sight in unseen.items() if sight.live}
-    for key, lives in found.items():
-        ours = [x for x in lives if x.owner in (world.aws.lineage, None)]
-        if ours and not (run.turns[key].want.made and all(x.owner is None for x in ours)):
-            left[key] = ", ".join(x.id for x in ours)
-    return left
+    chosen = [w for w in wants if not (w.awaited or w.shared or w.key in stays)]
+    since = world.clock.now()
+    while True:
+        run = Run(chosen, world)
+        found, unseen = _look(run, run.turns.values())
+        left = {key: sight.live.why for key, sight in unseen.items() if sight.live}
+        for key, lives in found.items():
+            ours = [x for x in lives if x.owner in (world.aws.lineage, None)]
+            if ours and not (run.turns[key].want.made and all(x.owner is None for x in ours)):
+                left[key] = ", ".join(x.id for x in ours)
+        over = world.clock.now() > min(since + GRACE, world.deadline)
+        if over or not any(key in removed for key in left):
+            return left
+        world.crew.wait(LONGEST)
 
 
 def stranger(sight: Sight) -> str:

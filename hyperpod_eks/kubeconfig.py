@@ -52,8 +52,11 @@ def document(entry: Entry) -> dict[str, Any]:
         "command": command,
         "args": arguments,
     }
-    if entry.profile:
-        user["env"] = [{"name": "AWS_PROFILE", "value": entry.profile}]
+    environ = {"AWS_PROFILE": entry.profile} if entry.profile else {}
+    if not aws:  # what a pipeline sets for its own commands is not meant for kubectl
+        environ |= {"HYPERPOD_EKS_OUTPUT": "json", "HYPERPOD_EKS_EVENTS": ""}
+    if environ:
+        user["env"] = [{"name": name, "value": value} for name, value in environ.items()]
     parts = {
         "clusters": {"certificate-authority-data": entry.ca, "server": entry.endpoint},
         "contexts": {"cluster": entry.arn, "user": entry.arn},

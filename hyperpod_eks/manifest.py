@@ -78,6 +78,12 @@ class Manifest:
         """Whether there is anything on disk."""
         return self.path.exists()
 
+    @property
+    def complete(self) -> bool:
+        """Whether the last create came to its end: nothing was left to be made."""
+        states = {record.state for record in self.records.values()}
+        return bool(states) and states <= {"ready", "deleted"}
+
     # --- what the engine says
 
     def intend(self, want: Resource, now: float) -> str:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
+from hyperpod_eks.resource import Resource
+from hyperpod_eks.site import Site
+from hyperpod_eks.steps.eks import LogGroup
+from hyperpod_eks.steps.iam import Policy, Role
+from hyperpod_eks.steps.network import (
+    Address,
+    Endpoint,
+    InternetGateway,
+    NatGateway,
+    Opening,
+    RouteTable,
+    SecurityGroup,
+    Subnet,
+    Vpc,
+)
+from hyperpod_eks.steps.s3 import Bucket
 
 
 @dataclass(frozen=True)
@@ -26,19 +44,135 @@ def signed(aws: Aws) -> list[Signed]:
     EC2 answers for all its kinds at once; the other services are asked one by one.  Nothing is
     changed.  The tagging API is not used: it is late, and knows neither EKS nor SageMaker well.
     """
-    return sorted(
-        (each for source in SOURCES for each in source(aws)),
-        key=lambda x: (x.cluster, x.kind, x.id),
-    )
+    return _ask(SOURCES, aws, "", ())
 
 
-def _one(kind: str, id_: str, tags: Any) -> Iterator[Signed]:
-    lineage = tag(tags, LINEAGE)
-    if lineage is not None:
-        yield Signed(tag(tags, CLUSTER) or "", lineage, tag(tags, LABEL) or "", kind, id_)
+def strays(aws: Aws, site: Site, named: Sequence[Resource]) -> list[Resource]:
+    """Declare what this cluster has signed and ``named`` does not name, for a delete to take away.
+
+    A config that has changed and a manifest that is lost leave such things.  They go after the
+    clusters and their interfaces, in the order of ``LAST_FIRST``.  EKS and HyperPod are not asked:
+    a cluster's name is that of both, so that they are always declared.  Returns the whole stack,
+    ``named`` included, so that the order is part of it.
+    """
+    keys = {want.key for want in named}
+    # the names of what cannot have two of one label
+    known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
+    vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
+    found: list[Resource] = []
+    for one in _ask(SOURCES[:4], aws, site.name, known):
+        if one.lineage == aws.lineage and one.kind in KINDS:
+            want = KINDS[one.kind](one, site, vpc)
+            if want.key in keys and want.named:  # another one in the place of what is declared
+                want = replace(want, label=one.id)
+            if want.key not in keys:
+                keys.add(want.key)
+                found.append(want)
+    if not found:
+        return list(named)
+    groups = {x.label: x for x in (*named, *found) if isinstance(x, SecurityGroup)}
+    control = groups.get("control-plane-security-group")
+    if control in found and "security-group" in groups:  # a rule carries no tags
+        rule = Opening("control-plane-opening", group=groups["security-group"], peer=control)
+        found.append(rule)
+    ordered: list[Resource] = []
+    for want in sorted(found, key=_rank, reverse=True):
+        later = [x for x in (*named, *ordered) if _rank(x) > _rank(want)]
+        ordered.append(replace(want, after=tuple(later)))
+    return [
+        *ordered,
+        *(
+            replace(want, after=(*want.after, *ordered)) if want.key in USERS else want
+            for want in named
+        ),
+    ]
 
 
-def _ec2(aws: Aws) -> Iterator[Signed]:
+LAST_FIRST = (
+    Role,
+    Policy,
+    Bucket,
+    LogGroup,
+    NatGateway,
+    Endpoint,
+    RouteTable,
+    Subnet,
+    Opening,
+    SecurityGroup,
+    Address,
+    InternetGateway,
+    Vpc,
+)
+"""Each kind goes before those that stand behind it, which it may be using."""
+
+USERS = ("hyperpod/cluster", "eks/cluster", "network/interfaces")
+"""What may use any of them, and has to be gone before."""
+
+
+def _rank(want: Resource) -> int:
+    return LAST_FIRST.index(type(want)) if type(want) in LAST_FIRST else -1
+
+
+KINDS: Mapping[str, Callable[[Signed, Site, Vpc], Resource]] = {
+    "vpc": lambda x, site, vpc: Vpc(x.label, cidr=""),
+    "internet-gateway": lambda x, site, vpc: InternetGateway(x.label, vpc=vpc),
+    "elastic-ip": lambda x, site, vpc: Address(x.label),
+    "security-group": lambda x, site, vpc: SecurityGroup(x.label, vpc=vpc, name=""),
+    "subnet": lambda x, site, vpc: Subnet(x.label, vpc=vpc, cidr="", zone=""),
+    "route-table": lambda x, site, vpc: RouteTable(x.label, vpc=vpc, target=None, subnets=()),
+    "vpc-endpoint": lambda x, site, vpc: Endpoint(x.label, vpc=vpc, service=""),
+    "natgateway": lambda x, site, vpc: NatGateway(x.label, subnet=None, address=None),
+    "role": lambda x, site, vpc: Role(x.label, name=x.id, trusts="", managed=()),
+    "policy": lambda x, site, vpc: Policy(
+        x.label,
+        name=x.id.rpartition("/")[2],
+        prefix=site.arn("iam", "policy"),
+        path=x.id.removeprefix(site.arn("iam", "policy")).rpartition("/")[0] + "/",
+        rows=(),
+    ),
+    "bucket": lambda x, site, vpc: Bucket(
+        x.label, name=x.id, region=site.region, arn=site.arn("s3", x.id)
+    ),
+    "log-group": lambda x, site, vpc: LogGroup(
+        x.label, name=x.id, arn=site.arn("logs", f"log-group:{x.id}"), retention=0
+    ),
+}
+"""How each kind is declared as far as a delete must know it: EC2's by label, the rest by name."""
+
+Candidate = tuple[str, str, Callable[[], Any]]
+"""Kind, id, and how to ask for the tags."""
+Source = Callable[[Aws, str], Iterator[Candidate]]
+"""Given a cluster's name, a source leaves out what cannot be that cluster's, as its name tells."""
+
+
+def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str]) -> list[Signed]:
+    """Ask the sources, at once; tags are asked only for what is not ``known`` by id."""
+
+    def told(source: Source) -> list[Signed]:
+        return [
+            Signed(tag(tags, CLUSTER) or "", lineage, tag(tags, LABEL) or "", kind, id_)
+            for kind, id_, ask in source(aws, cluster)
+            if id_ not in known
+            for tags in [ask()]
+            if (lineage := tag(tags, LINEAGE)) is not None
+        ]
+
+    with ThreadPoolExecutor(len(sources)) as pool:
+        found = [each for some in pool.map(told, sources) for each in some]
+    return sorted(found, key=lambda x: (x.cluster, x.kind, x.id))
+
+
+def _tags(call: Callable[..., Mapping[str, Any]], *path: str, **arguments: str) -> Any:
+    """Make a call and return what ``path`` leads to; nothing for what has no tags or is gone."""
+    with absent("NoSuch.*", "ResourceNotFound.*", "AccessDenied", "PermanentRedirect"):
+        found: Any = call(**arguments)
+        for name in path:
+            found = found[name]
+        return found
+    return ()
+
+
+def _ec2(aws: Aws, cluster: str) -> Iterator[Candidate]:
     tags: dict[tuple[str, str], dict[str, str]] = {}
     filters: Any = [{"Name": "key", "Values": [CLUSTER, LINEAGE, LABEL]}]
     for page in aws.ec2.get_paginator("describe_tags").paginate(Filters=filters):
@@ -55,51 +189,54 @@ def _ec2(aws: Aws) -> Iterator[Signed]:
     }
     for (kind, id_), found in tags.items():
         if id_ not in gone:
-            yield from _one(kind, id_, found)
+            yield kind, id_, partial(dict, found)
 
 
-def _iam(aws: Aws) -> Iterator[Signed]:
-    for page in aws.iam.get_paginator("list_roles").paginate():
+def _iam(aws: Aws, cluster: str) -> Iterator[Candidate]:
+    iam, begin = aws.iam, cluster[:50]  # long names are cut off (site.fit)
+    whole: Any = {"PaginationConfig": {"PageSize": 1000}}
+    for page in iam.get_paginator("list_roles").paginate(**whole):
         for role in page["Roles"]:
-            if role.get("Description", "").startswith("hyperpod-eks: "):
-                tags = aws.iam.list_role_tags(RoleName=role["RoleName"])["Tags"]
-                yield from _one("role", role["RoleName"], tags)
-    for policies in aws.iam.get_paginator("list_policies").paginate(Scope="Local"):
+            name, about = role["RoleName"], role.get("Description", "")
+            if about.startswith("hyperpod-eks: ") and name.startswith(begin):
+                yield "role", name, partial(_tags, iam.list_role_tags, "Tags", RoleName=name)
+    for policies in iam.get_paginator("list_policies").paginate(Scope="Local", **whole):
         for policy in policies["Policies"]:
-            tags = aws.iam.list_policy_tags(PolicyArn=policy["Arn"])["Tags"]
-            yield from _one("policy", policy["Arn"], tags)
+            if policy["PolicyName"].startswith(begin):
+                arn = policy["Arn"]
+                yield "policy", arn, partial(_tags, iam.list_policy_tags, "Tags", PolicyArn=arn)
 
 
-def _s3(aws: Aws) -> Iterator[Signed]:
+def _s3(aws: Aws, cluster: str) -> Iterator[Candidate]:
     for bucket in aws.s3.list_buckets()["Buckets"]:
-        if bucket["Name"].startswith("sagemaker-"):
-            with absent("NoSuchTagSet", "NoSuchBucket", "AccessDenied", "PermanentRedirect"):
-                tags = aws.s3.get_bucket_tagging(Bucket=bucket["Name"])["TagSet"]
-                yield from _one("bucket", bucket["Name"], tags)
+        name = bucket["Name"]
+        if name.startswith("sagemaker-"):
+            yield "bucket", name, partial(_tags, aws.s3.get_bucket_tagging, "TagSet", Bucket=name)
 
 
-def _logs(aws: Aws) -> Iterator[Signed]:
-    pages = aws.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix="/aws/eks/")
+def _logs(aws: Aws, cluster: str) -> Iterator[Candidate]:
+    begin = f"/aws/eks/{cluster}/" if cluster else "/aws/eks/"
+    ask = aws.logs.list_tags_for_resource
+    pages = aws.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=begin)
     for page in pages:
         for group in page["logGroups"]:
             arn = group["arn"].removesuffix(":*")
-            tags = aws.logs.list_tags_for_resource(resourceArn=arn)["tags"]
-            yield from _one("log-group", group["logGroupName"], tags)
+            yield "log-group", group["logGroupName"], partial(_tags, ask, "tags", resourceArn=arn)
 
 
-def _eks(aws: Aws) -> Iterator[Signed]:
+def _eks(aws: Aws, cluster: str) -> Iterator[Candidate]:
     for page in aws.eks.get_paginator("list_clusters").paginate():
         for name in page["clusters"]:
-            with absent("ResourceNotFoundException"):
-                tags: Mapping[str, str] = aws.eks.describe_cluster(name=name)["cluster"]["tags"]
-                yield from _one("eks-cluster", name, tags)
+            ask = partial(_tags, aws.eks.describe_cluster, "cluster", "tags", name=name)
+            yield "eks-cluster", name, ask
 
 
-def _sagemaker(aws: Aws) -> Iterator[Signed]:
+def _sagemaker(aws: Aws, cluster: str) -> Iterator[Candidate]:
+    ask = aws.sagemaker.list_tags
     for page in aws.sagemaker.get_paginator("list_clusters").paginate():
-        for cluster in page["ClusterSummaries"]:
-            tags = aws.sagemaker.list_tags(ResourceArn=cluster["ClusterArn"])["Tags"]
-            yield from _one("hyperpod-cluster", cluster["ClusterName"], tags)
+        for each in page["ClusterSummaries"]:
+            name, arn = each["ClusterName"], each["ClusterArn"]
+            yield "hyperpod-cluster", name, partial(_tags, ask, "Tags", ResourceArn=arn)
 
 
-SOURCES = (_ec2, _iam, _s3, _logs, _eks, _sagemaker)
+SOURCES: tuple[Source, ...] = (_ec2, _iam, _s3, _logs, _eks, _sagemaker)

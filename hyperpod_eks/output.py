@@ -21,6 +21,13 @@ _TABLES = {
     "status": "steps[].resources[].{name: name, state: state, id: id, why: why}",
     "outputs": "outputs",
     "orphans": "orphans",
+    "preflight": "findings[].{severity: severity, id: id, says: says, fix: fix}",
+    "policy": "policies[].{name: name, characters: characters}",
+    "logs": "lines",
+    "events": "events",
+    "nodes": "nodes || {action: action, done: done, failed: failed}",
+    "local": "stack || {stopped: stopped}",
+    "version": "merge({version: version, python: python, platform: platform}, packages)",
 }
 """What of a document makes a table, by the kind in its schema's name."""
 _VARIABLES = {"result": "outputs || @", "outputs": "outputs"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hyperpod_eks.aws import CLUSTER
@@ -52,15 +52,15 @@ def statements(site: Site) -> tuple[Statement, ...]:
     name, tag = site.name, f"aws:ResourceTag/{CLUSTER}"
     tagged: Conditions = {"StringEquals": {tag: name}}
     managed = [site.managed_policy(x) for x in (_CONTROL_POLICY, _NODE_POLICY)]
-    roles, policies, services = _principals(site)
+    who = _principals(site)
     bucket = site.arn("s3", site.bucket)
-    attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, *policies]}}
+    attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, *who.policies]}}
     groups = [f"/aws/eks/{site.eks_name}/cluster", f"/aws/sagemaker/Clusters/{name}/*"]
     logs = tuple(
         site.arn("logs", f"log-group:{group}{end}") for group in groups for end in ("", ":*")
     )
     ec2 = (site.arn("ec2", "*/*"),)
-    return (
+    rows = (
         Statement("Look", _LOOK),
         Statement("NetworkMake", _MAKE, ec2),
         Statement(
@@ -107,15 +107,16 @@ def statements(site: Site) -> tuple[Statement, ...]:
             "delete",
         ),
         # GetRole also reads the caller's own role, whose path its session does not show
-        Statement("RolesLook", ("iam:GetRole",), (site.arn("iam", "role/*"),)),
-        Statement("RolesMake", _ROLES_MAKE, roles),
-        Statement("RolesAttach", ("iam:AttachRolePolicy",), roles, attached),
-        Statement("RolesDelete", _ROLES_DELETE, roles, command="delete"),
+        Statement("RolesLook", _ROLES_LOOK, (site.arn("iam", "role/*"),)),
+        Statement("RolesMake", _ROLES_MAKE, who.made),
+        Statement("RolesAttach", ("iam:AttachRolePolicy",), who.made, attached),
+        Statement("RolesDelete", _ROLES_DELETE, who.made, command="delete"),
+        Statement("Forgotten", _FORGOTTEN, command="delete"),
         Statement(
             "RolesPass",
             ("iam:PassRole",),
-            roles,
-            {"StringEquals": {"iam:PassedToService": services}},
+            who.passed,
+            {"StringEquals": {"iam:PassedToService": who.services}},
         ),
         Statement(
             "RolesOfServices",
@@ -123,8 +124,8 @@ def statements(site: Site) -> tuple[Statement, ...]:
             (site.arn("iam", "role/aws-service-role/*"),),
             {"StringEquals": {"iam:AWSServiceName": [ServiceLinkedRole.service, _EKS]}},
         ),
-        Statement("NodePolicyMake", _POLICY_MAKE, policies),
-        Statement("NodePolicyDelete", _POLICY_DELETE, policies, command="delete"),
+        Statement("NodePolicyMake", _POLICY_MAKE, who.policies),
+        Statement("NodePolicyDelete", _POLICY_DELETE, who.policies, command="delete"),
         Statement("BucketMake", _BUCKET_MAKE, (bucket,)),
         Statement("BucketDelete", _BUCKET_DELETE, (bucket,), command="delete"),
         Statement("ScriptsMake", ("s3:PutObject",), (f"{bucket}/*",)),
@@ -160,22 +161,37 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement("LogsDelete", ("logs:DeleteLogGroup",), logs, command="delete"),
         *_optional(site),
     )
+    return tuple(row for row in rows if row.resources)
 
 
-def _principals(site: Site) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
-    """Return the ARNs of the roles and of the policies, and the services that get a role."""
+@dataclass(frozen=True)
+class _Principals:
+    """Whom the statements are about: ARNs of roles and policies, and services that get a role."""
+
+    made: tuple[str, ...]
+    passed: tuple[str, ...]
+    policies: tuple[str, ...]
+    services: list[str]
+
+
+def _principals(site: Site) -> _Principals:
+    """Tell the roles that create makes from those that exist and are only passed on."""
     path = site.config.iam.path
-    purposes, services = ["eks", "hyperpod"], [_EKS, _SAGEMAKER]
-    if site.config.scales_itself:
-        purposes.append("scaling")
-        services.append(ServiceLinkedRole.service)
     keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
-    roles = [site.iam_name(each, keys.get(each, "")) for each in purposes]
+    services = [_EKS, _SAGEMAKER]
+    if site.config.scales_itself:
+        keys["scaling"] = "iam/scaling-role"
+        services.append(ServiceLinkedRole.service)
+    names = {purpose: site.iam_name(purpose, key) for purpose, key in keys.items()}
+    ours = [purpose for purpose, key in keys.items() if key not in site.adopted]
+    made = tuple(site.arn("iam", f"role{path}{names[each]}") for each in ours)
+    # of what exists the name is known, and not its path
+    adopted = {site.arn("iam", f"role/*{names[each]}") for each in keys.keys() - set(ours)}
     own = {group.execution_role for group in site.config.groups if group.execution_role}
-    policies = [site.arn("iam", f"policy{path}{site.iam_name(x)}") for x in purposes[1:]]
-    return (
-        (*(site.arn("iam", f"role{path}{each}") for each in roles), *sorted(own)),
-        tuple(policies),
+    return _Principals(
+        made,
+        (*made, *sorted(adopted | own)),
+        tuple(site.arn("iam", f"policy{path}{names[each]}") for each in ours if each != "eks"),
         services,
     )
 
@@ -209,12 +225,25 @@ def _optional(site: Site) -> list[Statement]:
 def documents(rows: Iterable[Statement]) -> list[dict[str, Any]]:
     """Pack statements, in their order, into as few policies as IAM's size limit allows."""
     found: list[dict[str, Any]] = []
-    for row in rows:
-        one = row.document()
+    for one in (part.document() for row in rows for part in _parts(row)):
         if not found or size(with_one(found[-1], one)) > LIMIT:
-            found.append({"Version": "2012-10-17", "Statement": []})
-        found[-1] = with_one(found[-1], one)
+            found.append(with_one(_EMPTY, one))
+        else:
+            found[-1] = with_one(found[-1], one)
     return found
+
+
+def _parts(row: Statement) -> Iterator[Statement]:
+    """Halve a statement about too many resources for one policy, until each part fits."""
+    middle = len(row.resources) // 2
+    if not middle or size(with_one(_EMPTY, row.document())) <= LIMIT:
+        yield row
+        return
+    yield from _parts(replace(row, sid=f"{row.sid}A", resources=row.resources[:middle]))
+    yield from _parts(replace(row, sid=f"{row.sid}B", resources=row.resources[middle:]))
+
+
+_EMPTY: Mapping[str, Any] = {"Version": "2012-10-17", "Statement": []}
 
 
 def with_one(document: Mapping[str, Any], statement: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,11 +339,17 @@ _DELETE = _of(
     "DetachInternetGateway",
     "ReleaseAddress",
 )
+_ROLES_LOOK = _of("iam", "GetRole", "ListAttachedRolePolicies")
+# What finds things that carry our tags and that neither config nor manifest names.
+_FORGOTTEN = (
+    "ec2:DescribeTags",
+    *_of("iam", "ListPolicies", "ListPolicyTags", "ListRoles", "ListRoleTags"),
+    *_of("s3", "GetBucketTagging", "ListAllMyBuckets"),
+)
 _ROLES_MAKE = _of(
     "iam",
     "CreateRole",
     "DeleteRolePermissionsBoundary",
-    "ListAttachedRolePolicies",
     "PutRolePermissionsBoundary",
     "TagRole",
     "UpdateAssumeRolePolicy",
@@ -343,8 +378,8 @@ _BUCKET_MAKE = _of(
     "PutBucketOwnershipControls",
     "PutBucketPolicy",
     "PutBucketPublicAccessBlock",
-    "PutBucketTagging",
     "PutEncryptionConfiguration",
+    "TagResource",
 )
 _BUCKET_DELETE = _of("s3", "DeleteBucket", "ListBucketMultipartUploads", "ListBucketVersions")
 _SCRIPTS_DELETE = _of("s3", "AbortMultipartUpload", "DeleteObject", "DeleteObjectVersion")

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws import meaning
-from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks import crew
+from hyperpod_eks.aws import Look, meaning
+from hyperpod_eks.crew import together
+from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.policy import Statement, statements
-from hyperpod_eks.preflight_facts import Facts, Finding, Quota
+from hyperpod_eks.preflight_facts import Facts, Finding, Quota, quota_rows
 from hyperpod_eks.retry import Class
-from hyperpod_eks.site import check_plans
+from hyperpod_eks.site import Site, check_plans
 from hyperpod_eks.steps import eks, hyperpod, network
 
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
 TOTAL = "Total number of instances allowed across SageMaker HyperPod clusters"
+PAIRS = 100
+"""Of action and resource, which one simulation is asked about."""
 VOLUME = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance"
+
+
+def ahead() -> list[Callable[[Look], object]]:
+    """Questions that need nothing but a region: its quotas, page by page the slowest of all."""
+    return [partial(quota_rows, service=each) for each in ("sagemaker", "vpc", "ec2", "eks")]
+
+
+def begin(facts: Facts, skip: Collection[str]) -> None:
+    """Ask for what needs no look at our own resources, beside that look.
+
+    The checks find the answers, or ask again for what failed.
+    """
+    questions: list[Callable[[], Any]] = [facts.clusters, facts.control_planes]
+    if "permissions" not in skip:
+        questions.append(partial(list, permissions(facts)))
+    crew.begin(questions)
 
 
 def identity(facts: Facts) -> Iterator[Finding]:
@@ -60,16 +80,10 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     """Every action of the policy is simulated, on the resources and conditions it names."""
     if facts.site is None:
         return
-    principal, rows = eks.caller(facts.look), statements(facts.site)
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda row: _denied(facts, principal, row), rows))
+    principal = eks.caller(facts.look)
+    lots = together(*(partial(_denied, facts, principal, lot) for lot in _lots(facts.site)))
     for command in ("create", "delete"):
-        refused = {
-            action
-            for row, actions in zip(rows, answers, strict=True)
-            if row.command == command
-            for action in actions
-        }
+        refused = {action for lot in lots for one, action in lot if one == command}
         if refused:
             yield Finding(
                 "permissions",
@@ -80,15 +94,41 @@ def permissions(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _denied(facts: Facts, principal: str, row: Statement) -> list[str]:
-    """Simulate one statement (IAM API SimulatePrincipalPolicy); return what is not allowed."""
+def _lots(site: Site) -> list[list[Statement]]:
+    """Put together what one simulation can answer: statements under the same conditions.
+
+    A simulation tells of each of its actions with each of its resources; a page of the answer
+    holds a hundred.
+    """
+    lots: dict[str, list[list[Statement]]] = {}
+    for row in statements(site):
+        same = lots.setdefault(repr(row.condition), [[]])
+        if len(_actions([*same[-1], row])) * len(_resources([*same[-1], row])) > PAIRS:
+            same.append([])
+        same[-1].append(row)
+    return [lot for same in lots.values() for lot in same]
+
+
+def _actions(lot: Sequence[Statement]) -> list[str]:
+    return sorted({action for row in lot for action in row.actions})
+
+
+def _resources(lot: Sequence[Statement]) -> list[str]:
+    return sorted({_sample(row.resources[0]) for row in lot})
+
+
+def _denied(facts: Facts, principal: str, lot: Sequence[Statement]) -> list[tuple[str, str]]:
+    """Simulate statements (IAM API SimulatePrincipalPolicy); return commands and denied actions.
+
+    Raises HyperpodError when the answer leaves one of them out.
+    """
     context: Any = [
         {
             "ContextKeyName": key,
             "ContextKeyType": "string",
             "ContextKeyValues": [values if isinstance(values, str) else values[0]],
         }
-        for comparisons in row.condition.values()
+        for comparisons in lot[0].condition.values()
         for key, values in comparisons.items()
     ]
     asked: dict[str, Any] = {"ContextEntries": context} if context else {}
@@ -97,11 +137,27 @@ def _denied(facts: Facts, principal: str, row: Statement) -> list[str]:
         "simulate_principal_policy",
         "EvaluationResults",
         PolicySourceArn=principal,
-        ActionNames=list(row.actions),
-        ResourceArns=[_sample(row.resources[0])],
+        ActionNames=_actions(lot),
+        ResourceArns=_resources(lot),
         **asked,
     )
-    return [each["EvalActionName"] for each in answers if each["EvalDecision"] != "allowed"]
+    decided = {pair: decision for each in answers for pair, decision in _decisions(each)}
+    wished = [
+        (row.command, action, (action, _sample(row.resources[0])))
+        for row in lot
+        for action in row.actions
+    ]
+    if missing := [action for _, action, pair in wished if pair not in decided]:
+        raise HyperpodError(f"the simulation does not tell of {', '.join(missing)}")
+    return [(command, action) for command, action, pair in wished if decided[pair] != "allowed"]
+
+
+def _decisions(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Read one result, by action and resource: of several resources it may hold a list."""
+    action = answer["EvalActionName"]
+    yield (action, answer.get("EvalResourceName", "*")), answer["EvalDecision"]
+    for each in answer.get("ResourceSpecificResults", ()):
+        yield (action, each["EvalResourceName"]), each["EvalResourceDecision"]
 
 
 def _sample(resource: str) -> str:
@@ -154,7 +210,7 @@ LIMITS = (
         "eks",
         "Clusters",
         lambda facts: len(facts.missing(eks.Cluster)),
-        lambda facts: len(facts.look.all(facts.aws.eks, "list_clusters", "clusters")),
+        lambda facts: len(facts.control_planes()),
     ),
 )
 
@@ -174,8 +230,11 @@ def nat_gateways(facts: Facts) -> Iterator[Finding]:
     wanted = Counter(nat.subnet.zone for nat in missing if nat.subnet)
     if not wanted:
         return
-    states: Any = [{"Name": "state", "Values": ["pending", "available"]}]
-    found = facts.ec2("describe_nat_gateways", "NatGateways", Filter=states)
+    found = [
+        nat
+        for nat in facts.ec2("describe_nat_gateways", "NatGateways")
+        if nat["State"] in ("pending", "available")
+    ]
     places = facts.ec2("describe_subnets", "Subnets")
     zones = {each["SubnetId"]: each["AvailabilityZoneId"] for each in places}
     there = Counter(zones.get(each["SubnetId"], "") for each in found)

@@ -39,6 +39,17 @@ class Quota(NamedTuple):
     code: str
 
 
+def quota_rows(look: Look, service: str) -> list[Any]:
+    """List the account's limits of a service."""
+    return look.all(
+        look.aws.quotas,
+        "list_service_quotas",
+        "Quotas",
+        ServiceCode=service,
+        PaginationConfig={"PageSize": 100},
+    )
+
+
 @dataclass(frozen=True)
 class Facts:
     """The configuration in its account, as looked at; more is asked of AWS when a check needs it.
@@ -52,11 +63,13 @@ class Facts:
     site: Site | None = None
     sights: Mapping[str, Sight] = field(default_factory=dict)
     helm: str | None = None
+    begun: Look | None = None
+    """A look whose answers the checks shall share."""
 
     @cached_property
     def look(self) -> Look:
         """Share answers among the checks."""
-        return Look(self.aws)
+        return self.begun or Look(self.aws)
 
     def live(self, key: str) -> Live | None:
         """Return what AWS shows of a resource of ours."""
@@ -80,14 +93,16 @@ class Facts:
 
         The codes differ from source to source, so that names are what to go by.
         """
-        rows = self.look.all(self.aws.quotas, "list_service_quotas", "Quotas", ServiceCode=service)
+        rows = quota_rows(self.look, service)
         return {row["QuotaName"]: Quota(row["Value"], row["QuotaCode"]) for row in rows}
 
     def ec2(self, method: str, key: str, **arguments: Any) -> list[Any]:
         """Return everything of a kind that EC2 has in the region."""
-        if method == "describe_addresses":  # the one list that has no pages
-            return self.look.once("addresses", lambda: self.aws.ec2.describe_addresses()[key])  # type: ignore[literal-required]  # "Addresses"
-        return self.look.all(self.aws.ec2, method, key, **arguments)
+        return self.look.region(method, key, **arguments)
+
+    def control_planes(self) -> list[str]:
+        """Name every EKS cluster of the region."""
+        return self.look.all(self.aws.eks, "list_clusters", "clusters")
 
     def clusters(self) -> dict[str, Mapping[str, Any]]:
         """Describe every HyperPod cluster of the region, by name."""

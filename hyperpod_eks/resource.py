@@ -94,6 +94,8 @@ class Resource(ABC):
     """The account has one for all clusters: never ours, never deleted."""
     awaited: ClassVar[bool] = False
     """It comes and goes with others by itself; we only wait for it."""
+    goes_at_once: ClassVar[bool] = False
+    """When AWS has answered its delete it is gone; False for what only begins to go."""
     fixed: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS does not change in place, each with the reason."""
     lasts: ClassVar[str] = ""
@@ -129,12 +131,16 @@ class Resource(ABC):
         return ""
 
     def needs(self) -> Iterator[Resource]:
-        """Every resource that must be ready before this one can be made."""
+        """Every resource that must be ready before this one can be."""
         for each in fields(self):
             value = getattr(self, each.name)
             yield from (
                 v for v in (value if isinstance(value, tuple) else (value,)) if is_resource(v)
             )
+
+    def seeds(self) -> Iterator[Resource]:
+        """Those of its needs without which ``create`` cannot be called; ``settle`` has them all."""
+        yield from self.needs()
 
     def expected(self, name: str, known: Known) -> Any:
         """The declared value of a fact: the field, with resources replaced by their ids."""

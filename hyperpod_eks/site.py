@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
@@ -17,6 +18,7 @@ from hyperpod_eks.config import (
     ZoneSubnets,
     subnets,
 )
+from hyperpod_eks.crew import begin
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.versions import choose_version
 
@@ -150,15 +152,14 @@ def survey(
     view = look or Look(aws)
     aws.warm()
     types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
-    with ThreadPoolExecutor(8) as pool:
+    begin([partial(question, view) for question in beside])
+    with ThreadPoolExecutor(6) as pool:
         identity = pool.submit(lambda: aws.identity)
         zones = pool.submit(_available_zones, aws)
         offered = pool.submit(_offerings, aws, types)
         taken = pool.submit(_taken_zones, view)
         version = pool.submit(_kubernetes_version, aws, config)
         plans = pool.submit(_training_plans, aws, config)
-        for question in beside:
-            pool.submit(question, view)
         who = identity.result()
         aws.lineage = lineage(who, config.name)
         if config.account and config.account != who.account:

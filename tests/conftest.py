@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -48,6 +49,8 @@ def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def one_stack() -> Iterator[Stack]:
     stack = Stack(region=REGION)
+    gc.freeze()  # moto and botocore are large and stay: looking through them again is a third
+    gc.set_threshold(50_000, 10, 10)  # of the time of the tests
     yield stack
     stack.stop()
 

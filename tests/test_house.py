@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +20,6 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
     if path != Path(__file__)
 ]
-HEAVY = ("boto3", "botocore", "kubernetes", "pyhelm3", "rich", "moto", "pydantic", "yaml")
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -73,20 +70,6 @@ def test_every_option_is_documented_outside_help() -> None:
     }
     told = set(re.findall(r"--[a-z][a-z-]+", DOCS))
     assert options - told == set()
-
-
-def test_help_loads_nothing_heavy_and_says_it_at_once() -> None:
-    code = (
-        "import sys; from hyperpod_eks.cli import run; code = run(sys.argv[1:]);"
-        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
-    )
-    for words in ([], ["create"], ["local", "start"]):
-        ran = subprocess.run(
-            [sys.executable, "-c", code, *words, "--help"],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        assert ran.stdout.startswith("Usage: hyperpod-eks")
-        assert ran.stderr == "[]\n"
 
 
 def test_the_pictures_of_the_readme_are_there() -> None:

@@ -198,7 +198,7 @@ class TestPace:
 
 def test_status_of_a_cluster_imports_neither_kubernetes_nor_pyhelm3() -> None:
     script = (
-        "import sys; from hyperpod_eks.cli import commands\n"
+        "import sys, hyperpod_eks.cli.status\n"
         "from hyperpod_eks import kube, helm, chart\n"
         "print(sorted({'kubernetes', 'pyhelm3', 'moto', 'rich'} & set(sys.modules)))"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +13,6 @@ import click
 
 from hyperpod_eks import __version__
 from hyperpod_eks.cli.examples import illustrate
-from hyperpod_eks.cli.local import local as local_group
 from hyperpod_eks.cli.options import (
     account,
     declared,
@@ -71,7 +69,7 @@ def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) ->
     -f, a cluster that exists keeps the config of its last create.
     """
     if dry_run:
-        return _tell("plan", options | {"detailed_exitcode": detailed_exitcode}, "plan")
+        return _tell("plan", options | {"detailed_exitcode": detailed_exitcode})
     if detailed_exitcode:
         raise click.UsageError("--detailed-exitcode goes with --dry-run")
     return _tell("create", options | {"yes": yes})
@@ -91,7 +89,7 @@ def scale(**options: Any) -> int:
     With -f, the count is written back into the file, which stays as it is otherwise, comments and
     all; without, into the config that the manifest keeps.
     """
-    return _tell("scale", options, "scale")
+    return _tell("scale", options)
 
 
 @main.command("update-software")
@@ -122,7 +120,7 @@ def plan(**options: Any) -> int:
     Nothing is changed and nothing is written.  The actions: create, change (with the fields that
     differ), keep, adopt, wait, refuse (where create would stop).
     """
-    return _tell("plan", options, "plan")
+    return _tell("plan", options)
 
 
 @main.command()
@@ -136,7 +134,7 @@ def preflight(**options: Any) -> int:
     Nothing is changed.  Exit code 3 when there is an error; warnings and infos leave it at 0.
     `create` begins with the same checks.
     """
-    return _tell("preflight", options, "preflight")
+    return _tell("preflight", options)
 
 
 @main.command()
@@ -146,7 +144,7 @@ def policy(**options: Any) -> int:
 
     They allow what this cluster needs and nothing more; docs/iam.md says how to use them.
     """
-    return _tell("policy", options, "policy")
+    return _tell("policy", options)
 
 
 @main.command()
@@ -161,7 +159,7 @@ def logs(**options: Any) -> int:
 
     Of many nodes, the twenty that wrote last are read.
     """
-    return _tell("logs", options, "logs")
+    return _tell("logs", options)
 
 
 @main.command()
@@ -185,7 +183,7 @@ def nodes(**options: Any) -> int:
 
     What runs on a node stops when it is rebooted; a replaced one loses its disks too.
     """
-    return _tell("nodes", options, "nodes")
+    return _tell("nodes", options)
 
 
 @main.command()
@@ -217,7 +215,7 @@ def outputs(**options: Any) -> int:
 
     They come from the manifest; AWS is not asked.  With -o env they are assignments, safe for eval.
     """
-    return _tell("outputs", options, "outputs")
+    return _tell("outputs", options)
 
 
 @main.command()
@@ -238,7 +236,7 @@ def kubeconfig(**options: Any) -> int:
     file stay; the file is for your eyes only.  `delete` removes what this wrote into
     ./NAME.kubeconfig or $KUBECONFIG.
     """
-    return _tell("kubeconfig", options, "kubeconfig")
+    return _tell("kubeconfig", options)
 
 
 @main.command()
@@ -270,7 +268,7 @@ def init(**options: Any) -> int:
 
     On a terminal it asks for what no option says.  A file that exists is not touched.
     """
-    return _tell("init", options, "init")
+    return _tell("init", options)
 
 
 @main.command()
@@ -371,19 +369,62 @@ def orphans(**options: Any) -> int:
     return _tell("orphans", options)
 
 
-main.add_command(local_group)
+@main.group()
+def local() -> None:
+    """Run an AWS account on this machine, for --local."""
+
+
+@local.command()
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Simulated seconds per real second.  [default: 60]",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@speaking
+def start(**options: Any) -> int:
+    """Start the stack in the background, unless it runs."""
+    return _tell("start", options, "local")
+
+
+@local.command("status")
+@speaking
+def local_status(**options: Any) -> int:
+    """Show the stack that runs."""
+    return _tell("status", options, "local")
+
+
+@local.command()
+@speaking
+def stop(**options: Any) -> int:
+    """End the stack; everything in it is gone."""
+    return _tell("stop", options, "local")
+
+
+@local.command()
+def env() -> None:
+    """Print shell lines that point AWS clients at the stack.
+
+    Use them so: eval "$(hyperpod-eks local env)"
+    """
+    from hyperpod_eks.cli.local import environment  # noqa: PLC0415  --help needs none of it
+
+    click.echo(environment())
+
+
 illustrate(main)
 
 
-def _tell(verb: str, options: dict[str, Any], module: str = "commands") -> int:
+def _tell(verb: str, options: dict[str, Any], module: str = "") -> int:
     """Run a command while its progress is told, then print its document; return the exit code.
 
-    ``hyperpod_eks.cli.MODULE`` has a function of the command's name, which gets the report and the
-    options and returns the document, and ``text``, which writes such a document for people.
+    ``hyperpod_eks.cli.MODULE``, by default the one of the command's name, has a function of that
+    name, which gets the report and the options and returns the document, and ``text``, which writes
+    such a document for people.
     """
     voice = speech()
     with voice.telling(verb, options) as report:
-        chosen = import_module(f"hyperpod_eks.cli.{module}")
+        chosen = import_module(f"hyperpod_eks.cli.{module or verb}")
         document = getattr(chosen, verb)(report, **options)
     return voice.say(document, chosen.text)
 
@@ -432,6 +473,8 @@ def _run(voice: Speech) -> int:
 
 def _unforeseen(voice: Speech, error: Exception) -> int:
     """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
+    import traceback  # noqa: PLC0415  --help needs none of it
+
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     from hyperpod_eks.aws import meaning  # noqa: PLC0415

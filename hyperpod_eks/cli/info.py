@@ -12,10 +12,9 @@ from typing import Any
 import click
 
 from hyperpod_eks import __version__
+from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.report import Report
-
-Document = dict[str, Any]
 
 PACKAGES = ("boto3", "botocore", "click", "kubernetes", "pydantic", "pyhelm3", "rich")
 """What we stand on, for bug reports."""
@@ -38,10 +37,7 @@ def validate(tell: Report, file: str, **overrides: Any) -> Document:
     found = config.load(file, settings, os.environ)
     if problems := chart.check_values(found.region, found.chart.values):
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
-    return {
-        "schema": "hyperpod-eks/validate/v1",
-        "command": "validate",
-        "ok": True,
+    return head("validate") | {
         "file": file,
         "warnings": list(config.warnings(found)),
         "config": found.model_dump(mode="json", by_alias=True),
@@ -69,9 +65,7 @@ def schema(tell: Report, kind: str) -> Document:
 
 def version(tell: Report) -> Document:
     """Return our version and those of what we stand on."""
-    return {
-        "schema": "hyperpod-eks/version/v1",
-        "command": "version",
+    return head("version") | {
         "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -13,10 +13,9 @@ import click
 import yaml
 
 from hyperpod_eks import config as configs
+from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.report import Report
-
-Document = dict[str, Any]
 
 QUESTIONS = {
     "name": "Name of the cluster",
@@ -89,9 +88,7 @@ def init(tell: Report, file: str | None, **answers: Any) -> Document:
         instance_count=found["instance_count"],
     )
     configs.load(yaml.safe_load(filled), {}, {}, files=False)
-    document = {
-        "schema": "hyperpod-eks/init/v1",
-        "command": "init",
+    document = head("init") | {
         "path": None if target == "-" else target,
         "content": filled,
     }

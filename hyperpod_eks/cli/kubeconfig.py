@@ -11,13 +11,12 @@ from typing import Any
 from hyperpod_eks import kube
 from hyperpod_eks import kubeconfig as files
 from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.outputs import remembered
 from hyperpod_eks.errors import NotFound, Unfinished
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks
-
-Document = dict[str, Any]
 
 LIFE = timedelta(minutes=14)
 """How long kubectl keeps a token; EKS takes it for fifteen minutes."""
@@ -59,9 +58,7 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
     target = kubeconfig or files.choose(files.paths(), entry.arn)
     shared, target = target is not None, target or files.own_file(path)
     files.write(target, files.merged(files.read(target) if shared else {}, new))
-    return {
-        "schema": "hyperpod-eks/kubeconfig/v1",
-        "command": "kubeconfig",
+    return head("kubeconfig") | {
         "cluster": {"name": name, "arn": entry.arn},
         "path": str(target),
         "context": entry.arn,

@@ -3,66 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 from typing import TYPE_CHECKING
 
-import click
-
+from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.errors import NotFound
+from hyperpod_eks.report import Report
 
 if TYPE_CHECKING:
     from hyperpod_eks.local.daemon import Running
 
 
-@click.group()
-def local() -> None:
-    """Run an AWS account on this machine, for --local."""
+def start(tell: Report, speed: float | None, port: int) -> Document:
+    """Start the stack unless it runs: ``hyperpod-eks/local/v1``."""
+    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+
+    return _document("start", daemon.ensure(speed, port))
 
 
-@local.command()
-@click.option(
-    "--speed",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Simulated seconds per real second.  [default: 60]",
-)
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
-def start(speed: float | None, port: int) -> None:
-    """Start the stack in the background, unless it runs."""
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  not needed for --help
-
-    _show(daemon.ensure(speed, port))
+def status(tell: Report) -> Document:
+    """Look at the stack.  Raises NotFound when none runs."""
+    return _document("status", _running())
 
 
-@local.command()
-def status() -> None:
-    """Show the stack that runs."""
-    _show(_running())
+def stop(tell: Report) -> Document:
+    """End the stack, if one runs."""
+    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+
+    return _document("stop", None, stopped=daemon.stop())
 
 
-@local.command()
-def stop() -> None:
-    """End the stack; everything in it is gone."""
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  not needed for --help
-
-    if not daemon.stop():
-        click.echo("No local stack is running.", err=True)
-
-
-@local.command()
-def env() -> None:
-    """Print shell lines that point AWS clients at the stack.
-
-    Use them so: eval "$(hyperpod-eks local env)"
-    """
-    for name, value in _running().environ.items():
-        line = f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}"
-        click.echo(line)
+def environment() -> str:
+    """Return shell lines that point AWS clients at the stack.  Raises NotFound when none runs."""
+    return "\n".join(
+        f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}"
+        for name, value in _running().environ.items()
+    )
 
 
 def _running() -> Running:
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  not needed for --help
+    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
 
     running = daemon.find()
     if running is None:
@@ -70,8 +51,22 @@ def _running() -> Running:
     return running
 
 
-def _show(running: Running) -> None:
-    click.echo(json.dumps(dataclasses.asdict(running)))
+def _document(command: str, running: Running | None, *, stopped: bool = False) -> Document:
+    return head(f"local {command}", kind="local") | {
+        "stopped": stopped,
+        "stack": dataclasses.asdict(running) if running else None,
+    }
+
+
+def text(document: Document) -> str:
+    """Write the document for people."""
+    if stack := document["stack"]:
+        return (
+            f"the local stack answers at {stack['endpoint']}, {stack['speed']:g} times as fast as"
+            f" AWS (process {stack['pid']})\n"
+            'To point AWS clients at it: eval "$(hyperpod-eks local env)"'
+        )
+    return "the local stack has ended" if document["stopped"] else "no local stack was running"
 
 
 def use_local() -> None:

@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-from hyperpod_eks.aws import Aws, Look, absent, read_only, session
-from hyperpod_eks.cli.commands import settings
+from hyperpod_eks.aws import Aws, Look, absent
+from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.opening import cluster, described, instance
 from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.errors import Exit, NotFound, Usage
+from hyperpod_eks.errors import Exit, Usage
 from hyperpod_eks.explain import SCRIPTS, log_group
 from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import hyperpod
-
-Document = dict[str, Any]
 
 STREAMS = 20
 """Streams that are read at once, the newest ones: a cluster may have ten thousand."""
@@ -30,50 +28,6 @@ LISTED = 1000
 """Streams of one group that are looked through for the newest."""
 PAUSE = 2.0
 """Seconds between two looks with --follow."""
-
-
-@contextmanager
-def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[Look, str]]:
-    """Open a cluster by its name: no manifest is written, and nothing else is asked of AWS."""
-    with settings(given, write=False, files=False) as (config, manifest):
-        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
-        aws.adopted = manifest.adopted
-        if not write:
-            read_only(aws.session)
-        yield Look(aws), config.name
-
-
-def described(look: Look, name: str) -> Mapping[str, Any]:
-    """Describe the HyperPod cluster.  Raises NotFound without."""
-    found = hyperpod.describe(look, name)
-    if found is None:
-        raise no_cluster(look, name)
-    return found
-
-
-def no_cluster(look: Look, name: str) -> NotFound:
-    """Say that there is no such cluster."""
-    where = look.aws.session.region_name
-    return NotFound(
-        f"there is no HyperPod cluster {name} in {where}", f"Make it: hyperpod-eks create {name}"
-    )
-
-
-def instance(text: str) -> str:
-    """Take a node by its instance id or by its name in Kubernetes.  Raises Usage for others.
-
-    >>> instance("hyperpod-i-0123456789abcdef0")
-    'i-0123456789abcdef0'
-    """
-    id_ = text.removeprefix("hyperpod-")
-    if not re.fullmatch(r"i-[0-9a-f]{8,17}", id_):
-        raise Usage(
-            f"{text!r} is no node", "Give its id (i-…) or its name in Kubernetes (hyperpod-i-…)."
-        )
-    return id_
-
-
-# --- logs
 
 
 def logs(
@@ -103,11 +57,7 @@ def logs(
                 _follow(look.aws, place, prefix, lines)
             except KeyboardInterrupt:  # the way out of it
                 raise click.exceptions.Exit(Exit.INTERRUPTED) from None
-        return {
-            "schema": "hyperpod-eks/logs/v1",
-            "command": "logs",
-            "ok": True,
-            "exit_code": 0,
+        return head("logs") | {
             "cluster": {"name": name},
             "log_group": place,
             "lines": lines,
@@ -222,23 +172,17 @@ def events(
         found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
         if not continuous:
             speech().warn("HyperPod keeps events of clusters with continuous provisioning only")
-    return {
-        "schema": "hyperpod-eks/events/v1",
-        "command": "events",
-        "ok": True,
-        "exit_code": 0,
-        "cluster": {"name": name},
-        "events": [
-            {
-                "time": each["EventTime"].astimezone(UTC).isoformat(timespec="seconds"),
-                "level": each.get("EventLevel", ""),
-                "instance_group": each.get("InstanceGroupName", ""),
-                "instance_id": each.get("InstanceId", ""),
-                "message": each.get("Description", ""),
-            }
-            for each in reversed(found[:tail])
-        ],
-    }
+    rows = [
+        {
+            "time": each["EventTime"].astimezone(UTC).isoformat(timespec="seconds"),
+            "level": each.get("EventLevel", ""),
+            "instance_group": each.get("InstanceGroupName", ""),
+            "instance_id": each.get("InstanceId", ""),
+            "message": each.get("Description", ""),
+        }
+        for each in reversed(found[:tail])
+    ]
+    return head("events") | {"cluster": {"name": name}, "events": rows}
 
 
 def _duration(text: str) -> timedelta:

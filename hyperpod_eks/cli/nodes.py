@@ -7,21 +7,19 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import click
-
 from hyperpod_eks import kube
 from hyperpod_eks.aws import Look, absent
-from hyperpod_eks.cli.logs import cluster, described, instance
+from hyperpod_eks.cli.consent import confirm
+from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.opening import cluster, described, instance
 from hyperpod_eks.errors import Exit, HyperpodError, NotFound, Usage
 from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks, hyperpod
-
-Document = dict[str, Any]
 
 BATCH = 25
 """Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
@@ -41,7 +39,8 @@ def nodes(
         if action is None:
             return _listed(look, name, found)
         ids = list(dict.fromkeys(map(instance, which)))
-        _confirm(action, ids, name, yes=yes)
+        deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: what runs there stops"
+        confirm(deed, "Go on?", yes=yes)
         return _act(look, name, action, ids)
 
 
@@ -50,11 +49,7 @@ def _listed(look: Look, name: str, found: Mapping[str, Any]) -> Document:
     with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
         access = eks.access(look, look.aws.adopted.get("eks/cluster") or name)
         registered = kube.nodes(access, name) if access else []
-    return {
-        "schema": "hyperpod-eks/nodes/v1",
-        "command": "nodes",
-        "ok": True,
-        "exit_code": 0,
+    return head("nodes") | {
         "cluster": {"name": name},
         "groups": [
             {
@@ -68,17 +63,6 @@ def _listed(look: Look, name: str, found: Mapping[str, Any]) -> Document:
     }
 
 
-def _confirm(action: str, ids: Sequence[str], name: str, *, yes: bool) -> None:
-    """Ask on a terminal; elsewhere --yes must be given."""
-    if yes:
-        return
-    what = f"{action} {len(ids)} node{'s' * (len(ids) > 1)} of {name}"
-    if not sys.stdin.isatty() or os.environ.get("CI"):
-        raise Usage(f"nodes: {what} asks before it does so", "Give --yes.")
-    if not click.confirm(f"{what}: what runs on them stops. Go on?", err=True):
-        raise Usage("nothing was changed")
-
-
 def _act(look: Look, name: str, action: str, ids: list[str]) -> Document:
     call = getattr(look.aws.sagemaker, VERBS[action])
     done: list[str] = []
@@ -90,11 +74,7 @@ def _act(look: Look, name: str, action: str, ids: list[str]) -> Document:
             {"instance_id": e["NodeId"], "code": e["ErrorCode"], "message": e.get("Message", "")}
             for e in answer.get("Failed", ())
         ]
-    return {
-        "schema": "hyperpod-eks/nodes/v1",
-        "command": "nodes",
-        "ok": not failed,
-        "exit_code": int(Exit.FAILED if failed else Exit.OK),
+    return head("nodes", Exit.FAILED if failed else Exit.OK) | {
         "cluster": {"name": name},
         "action": action,
         "done": done,
@@ -125,11 +105,7 @@ def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
         command += ["--profile", given["profile"]] if given["profile"] else []
     if run:
         _become(command)
-    return {
-        "schema": "hyperpod-eks/ssm/v1",
-        "command": "ssm",
-        "ok": True,
-        "exit_code": 0,
+    return head("ssm") | {
         "cluster": {"name": name},
         "target": target,
         "run": shlex.join(command),

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import Manifest, read
 from hyperpod_eks.report import Report
-
-Document = dict[str, Any]
 
 IDS = {
     "vpc_id": "network/vpc",
@@ -59,9 +58,7 @@ def outputs(tell: Report, key: str | None, **given: Any) -> Document:
         key, given["name"] = given["name"], None
     manifest = remembered(**given)
     found = values(manifest)
-    document = {
-        "schema": "hyperpod-eks/outputs/v1",
-        "command": "outputs",
+    document = head("outputs") | {
         "cluster": {"name": manifest.cluster},
         "serial": manifest.serial,
         "outputs": found,
@@ -124,8 +121,7 @@ def offline(tell: Report, **given: Any) -> Document:
         steps.setdefault(step, []).append({**row, "state": _STATES.get(record.state, "waiting")})
     cluster = manifest.records.get("hyperpod/cluster")
     ready = bool(manifest.records) and all(r.state == "ready" for r in manifest.records.values())
-    return {
-        "schema": "hyperpod-eks/status/v1",
+    return head("status") | {
         "source": "manifest",
         "cluster": {
             "name": manifest.cluster,
@@ -149,7 +145,7 @@ def offline(tell: Report, **given: Any) -> Document:
 def text(document: Document) -> str:
     """Write outputs for people; one value alone as it is."""
     if document["schema"] == "hyperpod-eks/status/v1":
-        from hyperpod_eks.cli.commands import text as status  # noqa: PLC0415
+        from hyperpod_eks.cli.status import text as status  # noqa: PLC0415
 
         return status(document)
     found = document["outputs"]

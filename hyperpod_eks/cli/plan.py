@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperpod_eks import plan as plans
-from hyperpod_eks.cli.commands import Document, as_json, opened
+from hyperpod_eks.cli.documents import Document, as_json, head
+from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.progress_text import speaks_utf8, wants_colour
 from hyperpod_eks.report import Report
@@ -29,12 +30,9 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
         code = Exit.OK
         if detailed_exitcode:
             code = Exit.FOREIGN if counts["refuse"] else Exit.CHANGES if changes else Exit.OK
-        return {
-            "schema": "hyperpod-eks/plan/v1",
-            "command": "plan",
+        return head("plan", code) | {
             "ok": not counts["refuse"],
             "changes": changes,
-            "exit_code": int(code),
             "cluster": {"name": at.site.name},
             "account": at.site.identity.account,
             "region": at.site.region,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hyperpod_eks import engine
 from hyperpod_eks import preflight as checks
-from hyperpod_eks.aws import Aws, read_only, session
-from hyperpod_eks.cli.commands import settings
+from hyperpod_eks import preflight_account as account
+from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.opening import entered, settings
 from hyperpod_eks.config import Config
+from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.progress_text import clean
@@ -20,47 +23,42 @@ from hyperpod_eks.site import Site, survey
 from hyperpod_eks.stack import stack
 
 
-def preflight(
-    tell: Report, skip: tuple[str, ...], helm: str | None, **given: Any
-) -> dict[str, Any]:
+def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: Any) -> Document:
     """Find everything at once that would make create fail; change nothing."""
     skipped = checks.known(skip)
     with settings(given, write=False, files=False) as (config, manifest):
-        aws = Aws(session(config.region, given["profile"]), config.name, config.tags)
+        aws = entered(config, given["profile"])
         aws.adopted = manifest.adopted
-        read_only(aws.session)
-        site, found = _site(aws, config)
+        look = Look(aws, counting=True)
+        site, found = _site(aws, config, look)
         sights: list[Sight] = []
         if site is not None:
-            world = engine.World(aws, manifest, tell, parallelism=given["parallelism"])
+            world = World(aws, manifest, tell, parallelism=given["parallelism"])
+            world.begun = look
             try:
                 sights = engine.status(stack(site, helm), world)
             except HyperpodError as error:
                 text = f"what exists cannot be seen: {error}"
                 found.append(Finding("permissions", "error", text, error.hint))
-        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm)
+        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm, look)
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return document(facts, found, skipped)
 
 
-def _site(aws: Aws, config: Config) -> tuple[Site | None, list[Finding]]:
+def _site(aws: Aws, config: Config, look: Look) -> tuple[Site | None, list[Finding]]:
     """Place the config in the account, or say why it does not fit there."""
     try:
-        return survey(aws, config), []
+        return survey(aws, config, look), []
     except Usage as error:
         return None, [checks.misfit(error)]
 
 
-def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> dict[str, Any]:
+def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Document:
     """Write hyperpod-eks/preflight/v1."""
     blocked = any(one.severity == "error" for one in found)
     identity = facts.aws.identity
-    return {
-        "schema": "hyperpod-eks/preflight/v1",
-        "command": "preflight",
-        "ok": not blocked,
-        "exit_code": int(Exit.DENIED if blocked else Exit.OK),
+    return head("preflight", Exit.DENIED if blocked else Exit.OK) | {
         "cluster": {"name": facts.config.name},
         "account": identity.account,
         "region": identity.region,
@@ -71,7 +69,7 @@ def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> di
     }
 
 
-def text(document: dict[str, Any]) -> str:
+def text(document: Document) -> str:
     """Write the document for people: each finding, and what to do about it."""
     where = f"{document['cluster']['name']} in {document['region']}"
     lines = [f"cluster {where}, account {document['account']}, as {document['caller']}"]
@@ -87,14 +85,20 @@ def text(document: dict[str, Any]) -> str:
 
 
 def before_create(
-    aws: Aws, config: Config, site: Site, skip: Collection[str], warn: Callable[[str], None]
+    world: World, config: Config, site: Site, skip: Collection[str], warn: Callable[[str], None]
 ) -> Callable[[list[Sight]], None]:
-    """Return what create asks before its first change; it raises Blocked when it must not begin."""
+    """Return what create asks before its first change; it raises Blocked when it must not begin.
+
+    Where something is surely to be made, the questions are asked beside the first look.
+    """
     skipped = checks.known(skip) | checks.AT_LOADING
+    facts = Facts(world.aws, config, site, begun=world.begun)
+    if not world.manifest.complete:
+        account.begin(facts, skipped)
 
     def ask(sights: list[Sight]) -> None:
-        facts = Facts(aws, config, site, {sight.want.key: sight for sight in sights})
-        found = checks.run(facts, skipped)
+        seen = replace(facts, sights={sight.want.key: sight for sight in sights})
+        found = checks.run(seen, skipped)
         told = {"kubernetes-version"} if site.warnings else set()
         for one in found:
             if one.severity == "warning" and one.id not in told:

@@ -9,8 +9,12 @@ from typing import Any
 from hyperpod_eks import config as configs
 from hyperpod_eks import config_yaml, engine
 from hyperpod_eks.aws import Look
-from hyperpod_eks.cli import commands
-from hyperpod_eks.cli.commands import Document, consenting, create, opened
+from hyperpod_eks.cli.consent import consenting
+from hyperpod_eks.cli.create import create
+from hyperpod_eks.cli.create import text as created
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.opening import opened
+from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import locked, read, write_durably
 from hyperpod_eks.report import Report
@@ -29,10 +33,11 @@ def scale(
     change = _in_file if given["file"] else _in_manifest
     before = change(given, wanted)
     try:
-        return create(tell, None, replace_failed=False, skip=skip, yes=yes, **given)
+        made = create(tell, None, replace_failed=False, skip=skip, yes=yes, **given)
     except Usage:
         change(given, before)
         raise
+    return made | {"command": "scale"}
 
 
 def _count(text: str) -> tuple[str, int]:
@@ -109,7 +114,8 @@ def update_software(
     **given: Any,
 ) -> Document:
     """Ask HyperPod to renew the nodes, and wait until it has; what runs on them is not drained."""
-    with opened("update-software", given, tell, files=False) as at:
+    story = Story(tell)
+    with opened("update-software", given, story, files=False) as at:
         pinned = {g.name for g in at.config.instance_groups if g.image_release_version}
         names = groups or tuple(g.name for g in at.config.groups)
         if stuck := sorted(pinned.intersection(names)):
@@ -136,20 +142,17 @@ def update_software(
         at.world.begun = None
         at.world.consent = consenting(at.site.name, yes=False)
         found = engine.create(at.wants, at.world)
-        return {
-            "schema": "hyperpod-eks/result/v1",
-            "command": "update-software",
-            "ok": True,
+        return result("update-software", at, story) | {
             "changed": True,
-            "exit_code": 0,
-            "cluster": {"name": at.site.name},
-            "groups": found["hyperpod/cluster"].attributes["groups"],
+            "instance_groups": found["hyperpod/cluster"].attributes["groups"],
         }
 
 
 def text(document: Document) -> str:
     """Write a document for people."""
     if document["command"] != "update-software":
-        return commands.text(document)
-    rows = [f"{g['name']}: {g['current']} nodes, {g['status']}" for g in document["groups"]]
+        return created(document)
+    rows = [
+        f"{g['name']}: {g['current']} nodes, {g['status']}" for g in document["instance_groups"]
+    ]
     return "\n".join([f"cluster {document['cluster']['name']} runs the new software", *rows])

@@ -18,6 +18,8 @@ import click
 from hyperpod_eks.errors import Exit, Usage
 
 if TYPE_CHECKING:
+    import logging
+
     from hyperpod_eks.output import Ask
     from hyperpod_eks.report import Event, Report
     from hyperpod_eks.runlog import Log
@@ -40,6 +42,10 @@ AGAIN = frozenset(
 """The exit codes after which the same command goes on."""
 
 
+CORRECT = "Correct it and run the command again."
+"""What to do next where nothing better is known."""
+
+
 class Speech:
     """How one run speaks; ``words`` are its arguments, as they were typed."""
 
@@ -59,9 +65,7 @@ class Speech:
         The first line is out before anything heavy is imported.  Raises Usage for a query or an
         ``--events`` that cannot be, before anything else is done.
         """
-        import logging  # noqa: PLC0415  --help needs none of these
-
-        from hyperpod_eks import progress, runlog  # noqa: PLC0415
+        from hyperpod_eks import progress, runlog  # noqa: PLC0415  --help needs none of these
         from hyperpod_eks.timeline import drawing  # noqa: PLC0415
 
         self.form, self.quiet = options.pop("output"), options.pop("quiet")
@@ -78,7 +82,7 @@ class Speech:
             self.events = Lines(events)
         if self.debug or ("profile" in options and verb != "offline"):  # it asks AWS
             self.log = runlog.start(verb, everything=self.debug, aloud=verbose)
-        logging.getLogger(TOOL).info("hyperpod-eks %s", shlex.join(self.words))
+        _logger().info("hyperpod-eks %s", shlex.join(self.words))
         if verbose and kind in ("auto", "live"):
             kind = "plain"  # other lines would break the picture
         title = f"hyperpod-eks {verb} {options.get('name') or options.get('file') or ''}".rstrip()
@@ -93,9 +97,7 @@ class Speech:
 
     def _also(self, report: Report) -> Report:
         """Pass on to whoever listens, and to the events and the log."""
-        import logging  # noqa: PLC0415
-
-        log = logging.getLogger(TOOL)
+        log = _logger()
 
         def tell(event: Event) -> None:
             log.info("%s %s %s %s", event.key, event.what, event.id, event.why)
@@ -143,9 +145,7 @@ class Speech:
         error: BaseException | None = None,
     ) -> int:
         """Say what went wrong: words on stderr; a document for whoever asked for one."""
-        import logging  # noqa: PLC0415
-
-        logging.getLogger(TOOL).error("exit %s: %s", code, message, exc_info=error)
+        _logger().error("exit %s: %s", code, message, exc_info=error)
         click.echo(f"error: {message}", err=True)
         if hint:
             click.echo(hint, err=True)
@@ -154,6 +154,7 @@ class Speech:
             click.echo(each, err=True)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
+        resume = shlex.join(["hyperpod-eks", *self.words]) if code in AGAIN else None
         document = {
             "schema": "hyperpod-eks/result/v1",
             "ok": False,
@@ -165,9 +166,10 @@ class Speech:
                 "aws": _aws(error),
                 "cause": _cause(error),
                 "causes": [each.document() for each in causes],
+                "next": next((each.next for each in causes), resume or hint or CORRECT),
                 "docs": f"docs/exit-codes.md#exit-{code}",
             },
-            "resume": shlex.join(["hyperpod-eks", *self.words]) if code in AGAIN else None,
+            "resume": resume,
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
         if self.events:
@@ -188,6 +190,15 @@ class Speech:
     def _point_at_log(self) -> None:
         if self.log and self.log.path:
             click.echo(f"log: {self.log.path}", err=True)
+
+
+def _logger() -> logging.Logger:
+    """Return the logger of a run; where nobody listens Python would print warnings on stderr."""
+    import logging  # noqa: PLC0415  --help needs it not
+
+    if not logging.root.handlers:
+        logging.root.addHandler(logging.NullHandler())
+    return logging.getLogger(TOOL)
 
 
 def speech() -> Speech:

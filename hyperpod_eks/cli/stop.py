@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+STOPPING = b"\nstopping; what is done is recorded; once more leaves at once\n"
 
 
 class Interrupted(BaseException):
@@ -34,9 +36,8 @@ def stoppable(stop: Callable[[BaseException], None], resume: str) -> Iterator[No
         if told:
             os._exit(128 + number)
         told = True
-        os.write(
-            sys.stderr.fileno(), b"\nstopping; what is done is recorded; once more leaves at once\n"
-        )
+        with suppress(OSError):  # the terminal may be gone: that is what HUP says
+            os.write(sys.stderr.fileno(), STOPPING)
         error = Interrupted(number)
         error.hint = f"To continue: {resume}"
         stop(error)

@@ -108,6 +108,7 @@ class LogGroup(Resource):
     """ARN of a KMS key."""
 
     step = "eks"
+    goes_at_once = True
     signed = False  # EKS makes a deleted one anew as long as the cluster writes
 
     def find(self, look: Look) -> Sequence[Live]:
@@ -411,11 +412,18 @@ def access(look: Look, name: str) -> kube.Access | None:
     found = describe(look, name)
     if not found or not found[0].get("endpoint"):
         return None
+    authority = found[0]["certificateAuthority"]["data"]
+    about = {"endpoint": found[0]["endpoint"], "certificate_authority": authority}
+    return door(look.aws, name, about)
+
+
+def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
+    """Say the same of a cluster whose live attributes are known."""
     return kube.Access(
         name,
-        found[0]["endpoint"],
-        found[0]["certificateAuthority"]["data"],
-        lambda: kube.token(look.aws.session, name, look.aws.identity.region),
+        about["endpoint"],
+        about["certificate_authority"],
+        lambda: kube.token(aws.session, name, aws.identity.region),
     )
 
 
@@ -433,6 +441,7 @@ class AccessEntry(Resource):
     """Groups of Kubernetes RBAC."""
 
     step = "eks"
+    goes_at_once = True
 
     @property
     def within(self) -> Resource | None:
@@ -533,6 +542,7 @@ class NodesEntry(Resource):
     """Name of the role."""
 
     step = "eks"
+    goes_at_once = True
     made = False
 
     @property
@@ -593,4 +603,6 @@ def caller(look: Look) -> str:
                 "Allow iam:GetRole on it; EKS needs the role's full ARN for the access entry.",
             ) from error
 
-    return look.once("caller", ask)
+    if not look.aws.principal:
+        look.aws.principal = look.once("caller", ask)
+    return look.aws.principal

@@ -60,6 +60,7 @@ class Release(Resource):
     """Path of helm; empty to look for it."""
 
     step = "helm"
+    goes_at_once = True
     patience = 15 * MINUTE
     usual = "1 min"
 
@@ -84,21 +85,7 @@ class Release(Resource):
                 f"{found.namespace}/{found.name}"
             ):
                 continue
-            lives.append(
-                Live(
-                    f"{found.namespace}/{found.name}",
-                    owner=look.aws.lineage if ours else "another release of the chart",
-                    why=f"{found.status}, revision {found.revision}",
-                    facts={"fingerprint": found.fingerprint},
-                    attributes={
-                        "release": found.name,
-                        "namespace": found.namespace,
-                        "status": found.status,
-                        "revision": found.revision,
-                        "chart": f"{found.chart}-{found.chart_version}",
-                    },
-                )
-            )
+            lives.append(_live(found, look.aws.lineage if ours else "another release of the chart"))
         return lives
 
     def expected(self, name: str, known: Known) -> Any:
@@ -109,23 +96,22 @@ class Release(Resource):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Install: ``helm upgrade --install`` may be repeated."""
-        return self._install(aws)
+        return self._install(aws, known)
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Upgrade, or repair what a killed helm left."""
-        return self._install(aws)
+        return self._install(aws, known)
 
-    def _install(self, aws: Aws) -> Live:
-        look = Look(aws)
-        access = eks.access(look, self.cluster.name)
-        assert access, "the cluster is ready, so it has an endpoint"
+    def _install(self, aws: Aws, known: Known) -> Live:
+        access = eks.door(aws, self.cluster.name, known(self.cluster).attributes)
         program, values = helm.find_helm(self.binary or None), json.loads(self.values)
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
             source = Path(self.chart) if self.chart else None
             staged = chart.stage(source, Path(folder), values, program)
-            helm.install(access, program, staged, values, _fingerprint(self.chart, self.values))
-        ours = [live for live in self.find(look) if live.owner == aws.lineage]
-        return ours[0]
+            done = helm.install(
+                access, program, staged, values, _fingerprint(self.chart, self.values)
+            )
+        return _live(done, aws.lineage)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""
@@ -133,6 +119,22 @@ class Release(Resource):
         if access is not None:
             program = helm.find_helm(self.binary or None)
             helm.uninstall(access, program, helm.release(access))
+
+
+def _live(found: helm.Release, owner: str) -> Live:
+    return Live(
+        f"{found.namespace}/{found.name}",
+        owner=owner,
+        why=f"{found.status}, revision {found.revision}",
+        facts={"fingerprint": found.fingerprint},
+        attributes={
+            "release": found.name,
+            "namespace": found.namespace,
+            "status": found.status,
+            "revision": found.revision,
+            "chart": f"{found.chart}-{found.chart_version}",
+        },
+    )
 
 
 @cache

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -13,6 +14,7 @@ from hyperpod_eks import config as configs
 from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.config import GROUP, RESTRICTED, request
+from hyperpod_eks.crew import together
 from hyperpod_eks.model import shape, snake
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
@@ -187,8 +189,14 @@ class Cluster(Resource):
         found = describe(look, self.name)
         if found is None:
             return []
-        tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=found["ClusterArn"])
-        live = self._live(found, owner(tags), self._labels(look))
+        labels = self._labels(look)
+        arn, signed = found["ClusterArn"], look.aws.signatures
+        if arn not in signed:
+            tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)
+            if owner(tags) is None:  # it may be signed yet
+                return [self._live(found, None, labels)]
+            signed[arn] = owner(tags)
+        live = self._live(found, signed[arn], labels)
         if live.state is State.BUSY and (event := newest_event(look.aws, found)):
             live = replace(live, why=f"{live.why}; {event}")
         return [live]
@@ -310,6 +318,7 @@ class Cluster(Resource):
             "Tags": [*aws.pairs(self.label), {"Key": "SageMaker", "Value": "true"}],
         }
         arn = aws.sagemaker.create_cluster(**request)["ClusterArn"]
+        aws.signatures[arn] = aws.lineage
         return Live(self.name, arn, owner=aws.lineage, state=State.BUSY, why="Creating")
 
     def _settings(self, known: Known) -> dict[str, Any]:
@@ -594,16 +603,21 @@ def newest_event(aws: Aws, found: Mapping[str, Any]) -> str:
     return ""
 
 
+def instances(look: Look, name: str) -> list[Any]:
+    """List a cluster's instances, once for all who ask in this look."""
+    return look.all(
+        look.aws.sagemaker,
+        "list_cluster_nodes",
+        "ClusterNodeSummaries",
+        ClusterName=name,
+        PaginationConfig={"PageSize": 100},
+    )
+
+
 def node_rows(look: Look, name: str, registered: Sequence[kube.Node]) -> list[dict[str, Any]]:
     """Join what HyperPod and Kubernetes say of each node, one row an instance."""
     with absent("ResourceNotFound"):
-        found = look.all(
-            look.aws.sagemaker,
-            "list_cluster_nodes",
-            "ClusterNodeSummaries",
-            ClusterName=name,
-            PaginationConfig={"PageSize": 100},
-        )
+        found = instances(look, name)
         seen = {node.instance_id: node for node in registered}
         rows = []
         for each in found:
@@ -640,8 +654,9 @@ class Nodes(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """Through the Kubernetes API."""
-        found = describe(look, self.cluster.name)
-        access = eks.access(look, self.control.name)
+        found, access = together(
+            partial(describe, look, self.cluster.name), partial(eks.access, look, self.control.name)
+        )
         if found is None or access is None:
             return []
         wanted = sum(map(enough, every_group(found)))
@@ -675,6 +690,7 @@ class LogGroup(Resource):
     prefix: str
 
     step = "hyperpod"
+    goes_at_once = True
     made = False
 
     @property

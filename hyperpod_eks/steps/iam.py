@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.network import SecurityGroup, Subnet, Vpc
@@ -102,7 +104,12 @@ class Role(Resource):
     """ARN of the permissions boundary."""
 
     step = "iam"
+    goes_at_once = True
     fixed: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
+
+    def seeds(self) -> Iterator[Resource]:
+        """None: policies are attached later."""
+        yield from ()
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
@@ -171,10 +178,13 @@ class Role(Resource):
         if live.owner is None:
             aws.iam.tag_role(RoleName=self.name, Tags=aws.pairs(self.label))
         wanted = self.expected("policies", known)
-        for arn in sorted(wanted - live.facts["policies"]):
-            aws.iam.attach_role_policy(RoleName=self.name, PolicyArn=arn)
-        for arn in sorted(live.facts["policies"] - wanted):
-            aws.iam.detach_role_policy(RoleName=self.name, PolicyArn=arn)
+        on, off = wanted - live.facts["policies"], live.facts["policies"] - wanted
+        attach = partial(aws.iam.attach_role_policy, RoleName=self.name)
+        detach = partial(aws.iam.detach_role_policy, RoleName=self.name)
+        together(
+            *(partial(attach, PolicyArn=arn) for arn in sorted(on)),
+            *(partial(detach, PolicyArn=arn) for arn in sorted(off)),
+        )
         facts = {
             **live.facts,
             "trusts": self.trusts,
@@ -186,11 +196,11 @@ class Role(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Everything attached must go first, whoever attached it."""
         iam = aws.iam
-        for arn in live.facts["policies"]:
-            iam.detach_role_policy(RoleName=self.name, PolicyArn=arn)
-        for page in iam.get_paginator("list_role_policies").paginate(RoleName=self.name):
-            for inline in page["PolicyNames"]:
-                iam.delete_role_policy(RoleName=self.name, PolicyName=inline)
+        detach = partial(iam.detach_role_policy, RoleName=self.name)
+        ask = partial(Look(aws).all, iam, "list_role_policies", "PolicyNames", RoleName=self.name)
+        inline, *_ = together(ask, *(partial(detach, PolicyArn=x) for x in live.facts["policies"]))
+        for name in inline:
+            iam.delete_role_policy(RoleName=self.name, PolicyName=name)
         iam.delete_role(RoleName=self.name)
 
 
@@ -237,6 +247,7 @@ class Policy(Resource):
     """Where interfaces may be made; nowhere for none."""
 
     step = "iam"
+    goes_at_once = True
 
     @property
     def arn(self) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import Aws, Look, owner, tag
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.network import Network
@@ -24,6 +26,26 @@ def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resourc
     interfaces = Interfaces("interfaces", after=(*places, groups, *roles))
     balancers = LoadBalancers("load-balancers", cluster=site.eks_name, after=(interfaces,))
     return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)
+
+
+def _vpcs(look: Look) -> list[str]:
+    """Ids of the VPCs of ours, not of those that we were given: there is one, or a twin besides."""
+    return [
+        vpc["VpcId"]
+        for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
+        if owner(vpc.get("Tags", ())) == look.aws.lineage
+    ]
+
+
+def _inside(look: Look, method: str, key: str) -> list[Any]:
+    """List what EC2 has of one kind in them."""
+    return [
+        item
+        for vpc in _vpcs(look)
+        for item in look.all(
+            look.aws.ec2, method, key, Filters=[{"Name": "vpc-id", "Values": [vpc]}]
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -48,14 +70,7 @@ class Interfaces(Resource):
         """In our VPC, apart from those of NAT gateways and endpoints, which go with them."""
         items = [
             item
-            for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
-            if owner(vpc.get("Tags", ())) == look.aws.lineage
-            for item in look.all(
-                look.aws.ec2,
-                "describe_network_interfaces",
-                "NetworkInterfaces",
-                Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}],
-            )
+            for item in _inside(look, "describe_network_interfaces", "NetworkInterfaces")
             if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
             and not item.get("Description", "").startswith("Interface for NAT Gateway")
         ]
@@ -105,29 +120,17 @@ class LoadBalancers(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """In our VPC only."""
-        vpcs = [
-            vpc["VpcId"]
-            for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
-            if owner(vpc.get("Tags", ())) == look.aws.lineage
-        ]
-        if not vpcs:
+        if not (vpcs := _vpcs(look)):
             return []
         new, old = look.aws.elbv2, look.aws.elb
-        balancers = {
-            each["LoadBalancerArn"]
-            for each in look.all(new, "describe_load_balancers", "LoadBalancers")
-            if each.get("VpcId") in vpcs
-        }
-        groups = {
-            each["TargetGroupArn"]
-            for each in look.all(new, "describe_target_groups", "TargetGroups")
-            if each.get("VpcId") in vpcs
-        }
-        classic = [
-            each["LoadBalancerName"]
-            for each in look.all(old, "describe_load_balancers", "LoadBalancerDescriptions")
-            if each.get("VPCId") in vpcs
-        ]
+        every, targets, classics = together(
+            partial(look.all, new, "describe_load_balancers", "LoadBalancers"),
+            partial(look.all, new, "describe_target_groups", "TargetGroups"),
+            partial(look.all, old, "describe_load_balancers", "LoadBalancerDescriptions"),
+        )
+        balancers = {each["LoadBalancerArn"] for each in every if each.get("VpcId") in vpcs}
+        groups = {each["TargetGroupArn"] for each in targets if each.get("VpcId") in vpcs}
+        classic = [each["LoadBalancerName"] for each in classics if each.get("VPCId") in vpcs]
         found: dict[str, list[str]] = {"balancers": [], "groups": [], "classic": []}
         for arns in _twenties(sorted(balancers | groups)):
             for about in new.describe_tags(ResourceArns=arns)["TagDescriptions"]:
@@ -138,10 +141,10 @@ class LoadBalancers(Resource):
             for about in old.describe_tags(LoadBalancerNames=names)["TagDescriptions"]:
                 if self._ours(about["Tags"]):
                     found["classic"].append(about["LoadBalancerName"])
-        every = [each for items in found.values() for each in items]
-        if not every:
+        made = [each for items in found.values() for each in items]
+        if not made:
             return []
-        return [Live(", ".join(every), why=f"{len(every)} made by Kubernetes", attributes=found)]
+        return [Live(", ".join(made), why=f"{len(made)} made by Kubernetes", attributes=found)]
 
     def _ours(self, tags: Sequence[Mapping[str, Any]]) -> bool:
         return (
@@ -218,26 +221,17 @@ class Leftovers(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """In our VPC only."""
-        groups: list[str] = []
-        endpoints: list[str] = []
-        for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc"):
-            if owner(vpc.get("Tags", ())) != look.aws.lineage:
-                continue
-            here: Any = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
-            ec2 = look.aws.ec2
-            names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
-            groups += [
-                item["GroupId"]
-                for item in look.all(
-                    ec2, "describe_security_groups", "SecurityGroups", Filters=here
-                )
-                if item["GroupName"].startswith(names)
-            ]
-            endpoints += [
-                item["VpcEndpointId"]
-                for item in look.all(ec2, "describe_vpc_endpoints", "VpcEndpoints", Filters=here)
-                if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
-            ]
+        names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
+        found, doors = together(
+            partial(_inside, look, "describe_security_groups", "SecurityGroups"),
+            partial(_inside, look, "describe_vpc_endpoints", "VpcEndpoints"),
+        )
+        groups = [item["GroupId"] for item in found if item["GroupName"].startswith(names)]
+        endpoints = [
+            item["VpcEndpointId"]
+            for item in doors
+            if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
+        ]
         if not groups and not endpoints:
             return []
         return [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws import Aws, Look, owner, tag
+from hyperpod_eks.aws import Aws, Look, absent, owner, tag
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, Site
 
@@ -157,7 +157,7 @@ def _internet(
         label = f"public-subnet-{zone.zone}"
         public[zone.zone] = Subnet(label, vpc=vpc, cidr=zone.public, zone=zone.zone)
         # an address cannot be released, nor a gateway detached, while the NAT gateway holds them
-        address = Address(f"address-{zone.zone}", after=(gateway,))
+        address = Address(f"address-{zone.zone}")
         nats[zone.zone] = NatGateway(
             f"nat-gateway-{zone.zone}", subnet=public[zone.zone], address=address, after=(gateway,)
         )
@@ -230,6 +230,7 @@ class Vpc(Resource):
     """Whether DNS support and DNS hostnames are on."""
 
     step = "network"
+    goes_at_once = True
     named = False
     nameless = True
     fixed: ClassVar[Mapping[str, str]] = {
@@ -241,11 +242,14 @@ class Vpc(Resource):
         lives = []
         for vpc in look.ec2("describe_vpcs", "Vpcs", self.label):
             ask = partial(look.aws.ec2.describe_vpc_attribute, VpcId=vpc["VpcId"])
-            with ThreadPoolExecutor(1) as pool:
-                beside = pool.submit(ask, Attribute="enableDnsSupport")
-                hostnames = ask(Attribute="enableDnsHostnames")["EnableDnsHostnames"]
-                support = beside.result()["EnableDnsSupport"]
-            dns = (support.get("Value", False), hostnames.get("Value", False))
+            support, hostnames = together(
+                partial(ask, Attribute="enableDnsSupport"),
+                partial(ask, Attribute="enableDnsHostnames"),
+            )
+            dns = (
+                support["EnableDnsSupport"].get("Value", False),
+                hostnames["EnableDnsHostnames"].get("Value", False),
+            )
             lives.append(self._live(vpc, dns))
         return lives
 
@@ -354,8 +358,13 @@ class InternetGateway(Resource):
     vpc: Vpc
 
     step = "network"
+    goes_at_once = True
     named = False
     nameless = True
+
+    def seeds(self) -> Iterator[Resource]:
+        """None: it is attached later."""
+        yield from ()
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""
@@ -403,6 +412,7 @@ class Subnet(Resource):
     """Further tags of the user's."""
 
     step = "network"
+    goes_at_once = True
     named = False
     fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("vpc", "cidr", "zone"), "AWS moves no subnet; give it its block back"
@@ -476,6 +486,7 @@ class Address(Resource):
     """An Elastic IP address for a NAT gateway."""
 
     step = "network"
+    goes_at_once = True
     named = False
     nameless = True
 
@@ -557,7 +568,12 @@ class RouteTable(Resource):
     subnets: tuple[Subnet, ...]
 
     step = "network"
+    goes_at_once = True
     named = False
+
+    def seeds(self) -> Iterator[Resource]:
+        """Its VPC; the route and the subnets come later."""
+        yield self.vpc
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""
@@ -609,47 +625,43 @@ class RouteTable(Resource):
 
         A subnet that another table has is moved by one call, so that it is never without a way.
         """
+        ec2, there = aws.ec2, live.facts["target"]
         target = known(self.target).id if self.target else None
-        way: Any = {
-            "RouteTableId": live.id,
-            "DestinationCidrBlock": ANYWHERE,
-            "GatewayId" if isinstance(self.target, InternetGateway) else "NatGatewayId": target,
-        }
-        if target is None and live.facts["target"] is not None:
-            aws.ec2.delete_route(RouteTableId=live.id, DestinationCidrBlock=ANYWHERE)
-        elif target is not None and live.facts["target"] is None:
-            aws.ec2.create_route(**way)
-        elif live.facts["target"] != target:
-            aws.ec2.replace_route(**way)
+        route: Any = {"RouteTableId": live.id, "DestinationCidrBlock": ANYWHERE}
+        over = "GatewayId" if isinstance(self.target, InternetGateway) else "NatGatewayId"
+        way: Any = route | {over: target}
+        calls: list[Callable[[], Any]] = []
+        if target is None and there is not None:
+            calls.append(partial(ec2.delete_route, **route))
+        elif target is not None and there is None:
+            calls.append(partial(ec2.create_route, **way))
+        elif there != target:
+            calls.append(partial(ec2.replace_route, **way))
         wanted = self.expected("subnets", known)
-        for subnet in sorted(wanted - live.facts["subnets"]):
-            if elsewhere := _association(aws, subnet):
-                aws.ec2.replace_route_table_association(
-                    AssociationId=elsewhere, RouteTableId=live.id
-                )
-            else:
-                aws.ec2.associate_route_table(RouteTableId=live.id, SubnetId=subnet)
+        new = sorted(wanted - live.facts["subnets"])
+        calls += [partial(_associate, aws, live.id, subnet) for subnet in new]
+        together(*calls)
         return replace(live, facts={**live.facts, "target": target, "subnets": wanted})
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Associations first: a table in use is not deleted."""
-        for association in live.attributes["associations"].values():
-            aws.ec2.disassociate_route_table(AssociationId=association)
+        off = aws.ec2.disassociate_route_table
+        together(*(partial(off, AssociationId=x) for x in live.attributes["associations"].values()))
         aws.ec2.delete_route_table(RouteTableId=live.id)
 
 
-def _association(aws: Aws, subnet: str) -> str:
-    """Find the route table association of a subnet, "" where it has none of its own."""
+def _associate(aws: Aws, table: str, subnet: str) -> None:
+    """Give a subnet to a route table, or take it from another one that has it."""
+    with absent("Resource.AlreadyAssociated"):
+        aws.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
+        return
     there: Any = [{"Name": "association.subnet-id", "Values": [subnet]}]
-    return next(
-        (
-            each["RouteTableAssociationId"]
-            for table in aws.ec2.describe_route_tables(Filters=there)["RouteTables"]
-            for each in table["Associations"]
-            if each.get("SubnetId") == subnet
-        ),
-        "",
-    )
+    for other in aws.ec2.describe_route_tables(Filters=there)["RouteTables"]:
+        for each in other["Associations"]:
+            if each.get("SubnetId") == subnet and other["RouteTableId"] != table:
+                aws.ec2.replace_route_table_association(
+                    AssociationId=each["RouteTableAssociationId"], RouteTableId=table
+                )
 
 
 @dataclass(frozen=True)
@@ -671,6 +683,11 @@ class Endpoint(Resource):
 
     step = "network"
     named = False
+
+    @property
+    def goes_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
+        """A gateway is but a route; interfaces take their time."""
+        return not self.subnets
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""
@@ -771,6 +788,7 @@ class SecurityGroup(Resource):
     port and peer (``tcp 443 0.0.0.0/0``)."""
 
     step = "network"
+    goes_at_once = True
     named = False
     fixed: ClassVar[Mapping[str, str]] = {"vpc": "a security group keeps its VPC"}
 
@@ -818,6 +836,7 @@ class SecurityGroup(Resource):
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Add the rules that are missing; rules that somebody added stay."""
         ec2 = aws.ec2
+        calls: list[Callable[[], Any]] = []
         for name, allow, revoke in (
             (
                 "ingress",
@@ -827,10 +846,11 @@ class SecurityGroup(Resource):
             ("egress", ec2.authorize_security_group_egress, ec2.revoke_security_group_egress),
         ):
             wanted, there = self.expected(name, known), live.facts[name]
-            for rule in sorted(wanted - there):
-                allow(GroupId=live.id, IpPermissions=[_permission(rule, live.id)])
-            for rule in sorted(there - wanted):
-                revoke(GroupId=live.id, IpPermissions=[_permission(rule, live.id)])
+            for call, rules in ((allow, wanted - there), (revoke, there - wanted)):
+                if rules:
+                    permissions = [_permission(rule, live.id) for rule in sorted(rules)]
+                    calls.append(partial(call, GroupId=live.id, IpPermissions=permissions))
+        together(*calls)
         rules = {name: self.expected(name, known) for name in ("ingress", "egress")}
         return replace(live, facts={**live.facts, **rules})
 
@@ -914,6 +934,7 @@ class Opening(Resource):
     peer: SecurityGroup
 
     step = "network"
+    goes_at_once = True
     named = False
 
     def find(self, look: Look) -> Sequence[Live]:

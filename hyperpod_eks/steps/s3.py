@@ -7,12 +7,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 PRIVATE = {
     "BlockPublicAcls": True,
@@ -54,7 +59,7 @@ class Bucket(Resource):
     policy: str = "TLS only"
 
     step = "s3"
-    signed = False
+    goes_at_once = True
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""
@@ -87,8 +92,9 @@ class Bucket(Resource):
                 ),
                 (s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy"),
             )
-            with ThreadPoolExecutor(len(rest)) as pool:
-                blocked, ownership, encryption, policy = pool.map(lambda x: self._read(*x), rest)
+            blocked, ownership, encryption, policy = together(
+                *(partial(self._read, *each) for each in rest)
+            )
             return [
                 Live(
                     self.name,
@@ -125,11 +131,18 @@ class Bucket(Resource):
         return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
-        """The name is unique in the world; tags come with ``settle``."""
-        place: Any = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
-        if self.region == "us-east-1":  # the one region that must not be named
-            place = {}
-        aws.s3.create_bucket(Bucket=self.name, ObjectOwnership="BucketOwnerEnforced", **place)
+        """The name is unique in the world.
+
+        A bucket is signed at birth (S3 API reference, CreateBucketConfiguration.Tags).
+        """
+        born: Any = {"Tags": aws.pairs(self.label)}
+        if self.region != "us-east-1":  # the one region that must not be named
+            born["LocationConstraint"] = self.region
+        aws.s3.create_bucket(
+            Bucket=self.name,
+            ObjectOwnership="BucketOwnerEnforced",
+            CreateBucketConfiguration=born,
+        )
         # what AWS gives every new bucket since 2023
         facts = {
             "public_access": "blocked",
@@ -137,13 +150,11 @@ class Bucket(Resource):
             "encryption": "AES256",
             "policy": "other",
         }
-        return Live(self.name, self.arn, owner=None, facts=facts)
+        return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
-        """Sign it first, so that a crash leaves nothing unsigned behind."""
+        """Put right what differs."""
         s3, facts = aws.s3, live.facts
-        if live.owner is None:
-            s3.put_bucket_tagging(Bucket=self.name, Tagging={"TagSet": aws.pairs(self.label)})
         if facts["public_access"] != self.public_access:
             s3.put_public_access_block(
                 Bucket=self.name,
@@ -173,13 +184,15 @@ class Bucket(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Empty it first: objects, versions, delete markers and unfinished uploads."""
         s3 = aws.s3
-        _empty(aws, self.name, "")
+        together(partial(_empty, aws, self.name, ""), partial(self._abort, s3))
+        s3.delete_bucket(Bucket=self.name)
+
+    def _abort(self, s3: S3Client) -> None:
         for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.name):
             for upload in uploads.get("Uploads", ()):
                 s3.abort_multipart_upload(
                     Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
-        s3.delete_bucket(Bucket=self.name)
 
 
 def _empty(aws: Aws, bucket: str, prefix: str) -> None:
@@ -213,6 +226,7 @@ class Scripts(Resource):
     prefix: str = "lifecycle/"
 
     step = "s3"
+    goes_at_once = True
 
     @property
     def uri(self) -> str:

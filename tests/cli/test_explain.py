@@ -20,8 +20,6 @@ from hyperpod_eks.local.aws.sim import Delays, Fault
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
-pytestmark = pytest.mark.prove  # minutes: a part of the long proof
-
 DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 NAMES = {"cluster": "demo", "eks": "demo", "region": "us-west-2"}
 CREATE = ("create", "demo", "--chart", str(CHART))
@@ -260,7 +258,14 @@ def page() -> str:
     return DOCS.read_text()
 
 
-@pytest.mark.parametrize("id_", INJECTED)
+QUICK = {"expired-credentials", "instance-quota", "script-failed", "name-taken", "chart-values"}
+"""One of each kind for `make test`; the others are in the long proof."""
+
+
+@pytest.mark.parametrize(
+    "id_",
+    [pytest.param(i, marks=[] if i in QUICK else pytest.mark.prove) for i in INJECTED],
+)
 def test_an_injected_failure_prints_its_cause_and_the_next_command(
     user: User, aws: Clients, page: str, id_: str
 ) -> None:
@@ -333,6 +338,7 @@ def test_the_error_document_has_the_same(user: User, aws: Clients) -> None:
     assert {each["source"] for each in cause["evidence"]} >= {"event", "lifecycle log"}
 
 
+@pytest.mark.prove
 def test_the_newest_event_stands_in_the_wait_line(user: User, aws: Clients) -> None:
     words = fails("capacity")(user, aws)
 
@@ -343,6 +349,7 @@ def test_the_newest_event_stands_in_the_wait_line(user: User, aws: Clients) -> N
     assert waits in (user.folder / "events").read_text()
 
 
+@pytest.mark.prove
 def test_a_real_missing_rule_is_found_on_the_nodes(user: User, aws: Clients) -> None:
     said = user.types(*missing_efa_rule(user, aws), "--progress", "none")
 

@@ -7,10 +7,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
+import boto3
 import pytest
 
-from tests.conftest import Clients, Said, User
+from hyperpod_eks.local.stack import Stack
+from tests.conftest import Clients, Said, User, at_work
+
+pytestmark = pytest.mark.xdist_group("logs")
+
+
+@pytest.fixture(scope="module")
+def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    """Somebody whose cluster demo is there."""
+    with at_work(one_stack, tmp_path_factory.mktemp("logs")) as somebody:
+        somebody.makes("demo")
+        yield somebody
+
+
+@pytest.fixture(scope="module")
+def aws(user: User, session: boto3.Session) -> Clients:
+    return Clients(session, user.stack.endpoint)
 
 
 def node_ids(user: User) -> list[str]:
@@ -27,9 +45,7 @@ def reads_only(user: User, *words: str) -> Said:
 
 
 def test_logs_are_those_of_the_lifecycle_scripts(user: User) -> None:
-    user.makes("demo")
-
-    said = reads_only(user, "logs", "demo")
+    said = reads_only(user, "logs", "demo", "--group", "worker-group")
 
     assert said.code == 0
     assert said.out.count("[lifecycle] on_create.sh: exit code 0") == 2
@@ -38,7 +54,6 @@ def test_logs_are_those_of_the_lifecycle_scripts(user: User) -> None:
 
 @pytest.mark.parametrize("spelling", ["{}", "hyperpod-{}"])
 def test_logs_of_one_node(user: User, spelling: str) -> None:
-    user.makes("demo")
     first, _ = node_ids(user)
 
     for words in (("--node", spelling.format(first)), ("--group", "worker-group", "--node", first)):
@@ -47,8 +62,6 @@ def test_logs_of_one_node(user: User, spelling: str) -> None:
 
 
 def test_logs_of_a_group_that_is_not_there_are_none(user: User) -> None:
-    user.makes("demo")
-
     said = reads_only(user, "logs", "demo", "--group", "nobody")
 
     assert (said.code, said.out) == (
@@ -58,7 +71,6 @@ def test_logs_of_a_group_that_is_not_there_are_none(user: User) -> None:
 
 
 def test_tail_takes_the_newest_lines(user: User, aws: Clients) -> None:
-    user.makes("demo")
     group = user.types("logs", "demo", "-o", "json").document["log_group"]
     stream = {"logGroupName": group, "logStreamName": "LifecycleConfig/late/i-1"}
     aws.logs.create_log_stream(**stream)
@@ -75,8 +87,6 @@ def _now() -> int:
 
 
 def test_logs_of_the_control_plane(user: User) -> None:
-    user.makes("demo")
-
     said = reads_only(user, "logs", "demo", "--control-plane")
 
     assert said.code == 0
@@ -85,14 +95,13 @@ def test_logs_of_the_control_plane(user: User) -> None:
 
 
 def test_logs_of_a_cluster_that_is_gone_are_still_there(user: User) -> None:
-    user.makes("demo")
-    assert user.types("delete", "demo", "--yes", "--keep", "logs").code == 0
+    user.makes("gone")
+    assert user.types("delete", "gone", "--yes", "--keep", "logs").code == 0
 
-    assert "exit code 0" in user.types("logs", "demo").out
+    assert "exit code 0" in user.types("logs", "gone").out
 
 
 def test_follow_goes_on_until_told_to_stop(user: User, aws: Clients) -> None:
-    user.makes("demo")
     group = user.types("logs", "demo", "-o", "json").document["log_group"]
     stream = {"logGroupName": group, "logStreamName": "LifecycleConfig/worker-group/i-new"}
     command = [sys.executable, "-m", "hyperpod_eks", "logs", "demo", "--follow", "-o", "json"]
@@ -111,8 +120,6 @@ def test_follow_goes_on_until_told_to_stop(user: User, aws: Clients) -> None:
 
 
 def test_events_come_newest_last(user: User) -> None:
-    user.makes("demo")
-
     rows = reads_only(user, "events", "demo", "-o", "json").document["events"]
 
     assert rows == sorted(rows, key=lambda row: row["time"])
@@ -123,8 +130,6 @@ def test_events_come_newest_last(user: User) -> None:
 
 
 def test_events_of_a_group_and_of_the_last_hour(user: User) -> None:
-    user.makes("demo")
-
     rows = user.types("events", "demo", "--group", "worker-group", "-o", "json").document["events"]
     assert {row["instance_group"] for row in rows} == {"worker-group"}
     assert user.types("events", "demo", "--since", "1h").out
@@ -134,10 +139,10 @@ def test_events_of_a_group_and_of_the_last_hour(user: User) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("events", "demo"), ("nodes", "demo"), ("ssm", "demo", "i-00000000")]
+    "command", [("events", "nobody"), ("nodes", "nobody"), ("ssm", "nobody", "i-00000000")]
 )
 def test_without_a_cluster_there_is_nothing_to_tell(user: User, command: tuple[str, ...]) -> None:
     said = user.types(*command)
 
     assert said.code == 8
-    assert "there is no HyperPod cluster demo in us-west-2" in said.err
+    assert "there is no HyperPod cluster nobody in us-west-2" in said.err

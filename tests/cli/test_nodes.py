@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hyperpod_eks.cli.nodes import text
-from tests.conftest import User
+from hyperpod_eks.local.stack import Stack
+from tests.conftest import User, at_work
+
+pytestmark = pytest.mark.xdist_group("nodes")
+
+
+@pytest.fixture(scope="module")
+def cluster(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    with at_work(one_stack, tmp_path_factory.mktemp("nodes")) as user:
+        user.makes("demo")
+        yield user
 
 
 @pytest.fixture
-def made(user: User) -> User:
-    user.makes("demo")
-    user.mutations()
-    return user
+def made(cluster: User) -> User:
+    cluster.mutations()
+    return cluster
 
 
 def ids(user: User) -> list[str]:
@@ -71,7 +81,7 @@ def test_without_a_terminal_it_asks_for_yes(made: User) -> None:
     said = made.types("nodes", "demo", "replace", *ids(made))
 
     assert said.code == 2
-    assert "replace 2 nodes of demo asks before it does so" in said.err
+    assert "replace of 2 nodes of demo" in said.err
     assert made.mutations() == []
 
 

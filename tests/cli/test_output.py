@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,27 @@ def test_offline_commands_leave_no_log(user: User) -> None:
     user.types("version")
     user.types("outputs", "none")
     assert not (user.folder.parent / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("outputs", "none", "nothing"),
+        ("validate", "-f", "nowhere.yaml"),
+        ("status", "demo", "--nonsense"),
+        ("version", "--query", "a["),
+    ],
+    ids=" ".join,
+)
+def test_a_process_says_an_error_once(user: User, words: tuple[str, ...]) -> None:
+    """Without a log, and without the handlers that pytest has, nothing is logged to stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hyperpod_eks", *words, "-o", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    document = json.loads(done.stdout)
+    assert done.returncode == document["exit_code"]
+    said = filter(None, [document["error"]["message"], document["error"]["hint"]])
+    assert done.stderr == "error: " + "\n".join(said) + "\n"

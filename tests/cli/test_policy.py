@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.site import Site
 from tests.conftest import REGION, Clients, Said, User, apply
-
-pytestmark = pytest.mark.prove  # minutes: a part of the long proof
 
 STEPS = Path(policy.__file__).parent / "steps"
 S3 = {
@@ -115,6 +114,7 @@ def left_behind(aws: Clients) -> None:
     )
 
 
+@pytest.mark.prove
 def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> None:
     document = operator.user.types("policy", "demo", "-o", "json").document
     assert all(each["characters"] <= policy.LIMIT for each in document["policies"])
@@ -132,7 +132,17 @@ def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> 
     assert operator.refused() == []
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.sid for row in ROWS])
+QUICK = {"NetworkMake", "NetworkDelete"}
+"""A statement of each command for `make test`; the others are in the long proof."""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.sid, marks=[] if row.sid in QUICK else pytest.mark.prove)
+        for row in ROWS
+    ],
+)
 def test_without_a_statement_something_fails(
     operator: Operator, aws: Clients, row: policy.Statement
 ) -> None:
@@ -151,6 +161,7 @@ def test_without_a_statement_something_fails(
     assert operator.refused()
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("row", [ROWS[1], ROWS[8]], ids=lambda row: row.sid)
 def test_the_preflight_names_what_a_missing_statement_allows(
     operator: Operator, row: policy.Statement
@@ -190,6 +201,40 @@ def test_statements_follow_the_configuration() -> None:
     assert rows["Keys"].resources == (key,)
     assert f"arn:aws:iam::{ACCOUNT}:role/team/demo-eks-{REGION}" in rows["RolesMake"].resources
     assert "Keys" not in {row.sid for row in ROWS}
+
+
+def test_roles_that_exist_are_passed_on_and_never_changed() -> None:
+    there = f"arn:aws:iam::{ACCOUNT}:role/team/gpu"
+    group = {"name": "g", "instance_type": "ml.m5.2xlarge", "instance_count": 1}
+    ours = site(instance_groups=[group | {"execution_role": there}])
+
+    rows = {r.sid: r for r in policy.statements(replace(ours, adopted={"iam/cluster-role": "x"}))}
+
+    assert rows["RolesMake"].resources == (f"arn:aws:iam::{ACCOUNT}:role/demo-hyperpod-{REGION}",)
+    assert set(rows["RolesPass"].resources) == {
+        *rows["RolesMake"].resources,
+        f"arn:aws:iam::{ACCOUNT}:role/*x",
+        there,
+    }
+    both = {"iam/cluster-role": "x", "iam/execution-role": "y"}
+    sids = {row.sid for row in policy.statements(replace(ours, adopted=both))}
+    assert sids.isdisjoint({"RolesMake", "RolesAttach", "RolesDelete", "NodePolicyMake"})
+
+
+def test_no_policy_is_larger_than_iam_takes() -> None:
+    group = {"instance_type": "ml.m5.2xlarge", "instance_count": 1}
+    roles = [f"arn:aws:iam::{ACCOUNT}:role/{'team/' * 8}nodes-{number}" for number in range(99)]
+    groups = [
+        group | {"name": f"g{number}", "execution_role": role} for number, role in enumerate(roles)
+    ]
+
+    documents = policy.documents(policy.statements(site(instance_groups=groups)))
+
+    assert max(map(policy.size, documents)) <= 6144
+    statements = [each for document in documents for each in document["Statement"]]
+    assert len({each["Sid"] for each in statements}) == len(statements)
+    passed = [each["Resource"] for each in statements if each["Sid"].startswith("RolesPass")]
+    assert set(roles) < {arn for several in passed for arn in several}
 
 
 def test_without_an_account_nothing_is_asked_of_aws(user: User) -> None:

@@ -1,27 +1,53 @@
-"""A delete that proves itself: what carries our tags is seen, whoever has forgotten it."""
+"""A delete that proves itself: what carries our tags goes, whoever has forgotten it."""
 
 from __future__ import annotations
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity
+from hyperpod_eks.local import CHART
 from hyperpod_eks.site import lineage
 from tests.conftest import Clients, User
 
 HERE = Identity("", "123456789012", "aws", "us-west-2")
+RICH = """\
+name: demo
+region: us-west-2
+network:
+  cidr: 10.4.0.0/16
+  availability_zone_ids: [usw2-az1, usw2-az3]
+  secondary_cidrs: [100.64.0.0/17, 100.64.128.0/17]
+  interface_endpoints: [sts, logs]
+  security_groups: strict
+auto_scaling: {mode: Enable}
+iam: {path: /teams/ml/}
+"""
 
 
-def test_a_signed_thing_that_nobody_remembers_is_named(user: User, aws: Clients) -> None:
-    """As after a zone was dropped from the config and the manifest was lost."""
+def signed(label: str, owner: str) -> list[dict[str, str]]:
+    pairs = {CLUSTER: "demo", LINEAGE: owner, LABEL: label}
+    return [{"Key": key, "Value": value} for key, value in pairs.items()]
+
+
+def test_what_neither_config_nor_manifest_names_goes_too(user: User, aws: Clients) -> None:
+    """Everything that only a config that is lost declared, with its manifest."""
+    before = user.stack.inventory()
+    (user.folder / "rich.yaml").write_text(RICH)
+    said = user.types("create", "-f", "rich.yaml", "--chart", str(CHART))
+    assert (said.code, said.err) == (0, said.err)
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    bucket = "sagemaker-demo-of-old"
+    born = {"LocationConstraint": "us-west-2", "Tags": signed("bucket", lineage(HERE, "demo"))}
+    aws.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=born)
+    foreseen = user.types("delete", "demo", "--dry-run").out
+    assert bucket in foreseen
+    assert "network/endpoint-sts" in foreseen
+    said = user.types("delete", "demo", "--yes")
+    assert (said.code, said.err) == (0, said.err)
+    assert user.stack.inventory() == before
+
+
+def test_what_another_clusters_tags_name_stays(user: User, aws: Clients) -> None:
+    tags = [{"ResourceType": "elastic-ip", "Tags": signed("address-usw2-az9", "0123456789abcdef")}]
+    address = aws.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"]
     said = user.types("delete", "demo", "--yes")
     assert said.code == 0
-    assert "already gone" in said.out
-    tags = [
-        {"Key": CLUSTER, "Value": "demo"},
-        {"Key": LINEAGE, "Value": lineage(HERE, "demo")},
-        {"Key": LABEL, "Value": "address-usw2-az9"},
-    ]
-    address = aws.ec2.allocate_address(
-        Domain="vpc", TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": tags}]
-    )["AllocationId"]
-    said = user.types("delete", "demo", "--yes")
-    assert said.code == 9
-    assert f"network/address-usw2-az9: {address}" in said.err
+    assert [each["AllocationId"] for each in aws.ec2.describe_addresses()["Addresses"]] == [address]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource as limits
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from hyperpod_eks import engine
 from hyperpod_eks.aws import meaning, refused
-from hyperpod_eks.errors import Capacity, Denied, HyperpodError
+from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.kube import KubeNotReady
 from hyperpod_eks.manifest import Unwritable, read
 from hyperpod_eks.resource import Known, Live, Resource, State, Verdict, judge
@@ -91,11 +91,80 @@ def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(user: User, clo
     @dataclass(frozen=True)
     class Doubled(Nameless):
         def create(self, aws: Any, known: Known, token: str) -> Live:
-            self.cloud.add(self.label, self.cloud.lineage, token, self.shape)
+            if not cloud.things:
+                cloud.add(self.label, cloud.lineage, token, self.shape).visible_at += DAY
+                raise says("InternalError", "CreateVpc", 500)
+            cloud.things[0].visible_at = cloud.clock.now()
             return super().create(aws, known, token)
 
     user.create([Doubled("vpc")])
     assert len(cloud.things) == 1
+
+
+def test_a_birth_that_was_answered_at_the_first_try_needs_no_second_look(
+    user: User, cloud: Cloud
+) -> None:
+    asked: list[str] = []
+
+    @dataclass(frozen=True)
+    class Seen(Nameless):
+        def find(self, look: Any) -> Sequence[Live]:
+            asked.append(self.label)
+            return super().find(look)
+
+    user.create([Seen("vpc")])
+    assert asked == ["vpc"]
+
+
+def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
+    user: User, cloud: Cloud
+) -> None:
+    asked: list[str] = []
+
+    @dataclass(frozen=True)
+    class Seen(Toy):
+        def find(self, look: Any) -> Sequence[Live]:
+            asked.append(self.label)
+            return super().find(look)
+
+    @dataclass(frozen=True)
+    class Slow(Toy):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            cloud.clock.time += DAY
+            return super().create(aws, known, token)
+
+    slow = Slow("control")
+    user.create([slow, Seen("addon", needs_=(slow,))])
+    assert asked == ["addon"]
+
+
+def test_what_somebody_made_since_the_first_look_is_theirs(user: User, cloud: Cloud) -> None:
+    @dataclass(frozen=True)
+    class Slow(Toy):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            cloud.add("role", "another lineage", "", "round")
+            return super().create(aws, known, token)
+
+    slow = Slow("control")
+    with pytest.raises(Foreign, match="toys/role: id-1 exists"):
+        user.create([slow, Toy("role", needs_=(slow,))])
+    assert [t.owner for t in cloud.things] == ["another lineage", "ours"]
+
+
+def test_a_birth_waits_only_for_what_its_create_names(user: User, cloud: Cloud) -> None:
+    @dataclass(frozen=True)
+    class Table(Toy):
+        """Its create names nothing; to be as declared it needs the gateway."""
+
+        def seeds(self) -> Iterator[Resource]:
+            yield from ()
+
+    gateway = Toy("gateway", needs_=(Toy("vpc"),))
+    table = Table("table", needs_=(gateway,))
+    after = Toy("after", needs_=(table,))
+    user.create([Toy("vpc"), gateway, table, after])
+    order = [call for call in cloud.calls if call.startswith("create")]
+    assert order.index("create table") < order.index("create gateway") < order.index("create after")
 
 
 def test_a_name_that_is_taken_by_something_unseen_ends_the_run(user: User, cloud: Cloud) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -10,14 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
-from click.testing import CliRunner
 
-from hyperpod_eks.cli.local import local
-from hyperpod_eks.errors import HyperpodError, NotFound, Usage
+from hyperpod_eks.cli import run as typed
+from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.local import daemon
 from tests.local.conftest import apply
 
@@ -31,17 +33,25 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     daemon.stop()
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(local, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+def run(*arguments: str, code: int = 0) -> str:
+    """Type ``hyperpod-eks local ...``; return what stands on stdout."""
+    with redirect_stdout(io.StringIO()) as out:
+        assert typed(["local", *arguments]) == code
+    return out.getvalue()
+
+
+def shown(*arguments: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(run(*arguments, "-o", "json"))
+    stack: dict[str, Any] = document["stack"]
+    return stack
 
 
 def test_the_life_of_a_stack(cache: Path) -> None:
-    shown = json.loads(run("start", "--speed", "100"))
-    assert json.loads(run("status")) == json.loads(run("start")) == shown
+    stack = shown("start", "--speed", "100")
+    assert shown("status") == shown("start") == stack
+    assert f"answers at {stack['endpoint']}, 100 times as fast as AWS" in run("status")
     state = cache / "local.json"
-    assert json.loads(state.read_text()) == shown
+    assert json.loads(state.read_text()) == stack
     for file in (state, cache / "local.log", cache / "local.lock"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -54,15 +64,14 @@ def test_the_life_of_a_stack(cache: Path) -> None:
     )  # fmt: skip
     assert shell.stdout == "arn:aws:sts::123456789012:assumed-role/Admin/local\n"
 
-    run("stop")
+    assert run("stop") == "the local stack has ended\n"
     assert not state.exists()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", int(shown["endpoint"].rsplit(":", 1)[1])))
-    with pytest.raises(NotFound, match="no local stack is running"):
-        run("status")
-    with pytest.raises(NotFound, match="no local stack is running"):
-        run("env")
-    run("stop")
+        socket.create_connection(("127.0.0.1", int(stack["endpoint"].rsplit(":", 1)[1])))
+    error = json.loads(run("status", "-o", "json", code=Exit.NOT_FOUND))["error"]
+    assert error["message"] == "no local stack is running"
+    assert run("env", code=Exit.NOT_FOUND) == ""
+    assert run("stop") == "no local stack was running\n"
 
 
 def test_two_starts_at_once_make_one_stack(cache: Path) -> None:

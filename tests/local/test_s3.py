@@ -30,6 +30,13 @@ def test_a_new_bucket_is_private_encrypted_and_owner_enforced(aws: Clients, buck
     assert aws.s3.put_object(Bucket=bucket, Key="k", Body=b"")["ServerSideEncryption"] == "AES256"
 
 
+def test_a_bucket_may_be_born_with_tags(aws: Clients) -> None:
+    tags = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "<2 & 3>"}]
+    born: Any = {"LocationConstraint": REGION, "Tags": tags}
+    aws.s3.create_bucket(Bucket="sagemaker-t", CreateBucketConfiguration=born)
+    assert aws.s3.get_bucket_tagging(Bucket="sagemaker-t")["TagSet"] == tags
+
+
 def test_a_bucket_is_never_without_encryption(aws: Clients, bucket: str) -> None:
     aws.s3.delete_bucket_encryption(Bucket=bucket)
     assert aws.s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]

@@ -9,6 +9,7 @@ whatever ``finally`` tries has no effect.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +36,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from hyperpod_eks import aws as doors
 from hyperpod_eks import config as configs
-from hyperpod_eks import engine
+from hyperpod_eks import crew, engine, existing
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
@@ -43,6 +45,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import Manifest, locked, read
+from hyperpod_eks.orphans import strays
 from hyperpod_eks.pace import Pace
 from hyperpod_eks.report import Event
 from hyperpod_eks.site import Site, lineage, survey
@@ -61,6 +64,7 @@ DELAYS = Delays(
 
 
 _botocore: Any = botocore.endpoint
+_crew: Any = crew
 
 
 class Killed(BaseException):
@@ -155,6 +159,21 @@ class OneHand(Crew):
         self.host.process.ghost = False
 
 
+class OneAfterTheOther(Executor):
+    """Calls that a step makes together, in an order that every run repeats."""
+
+    def __init__(self, _: int) -> None:
+        """Need no threads."""
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(*arguments, **options))
+        except BaseException as error:  # noqa: BLE001  as a thread would
+            done.set_exception(error)
+        return done
+
+
 class SharedSession(boto3.Session):
     """A boto3 session whose clients outlive the processes: making them costs more than a run."""
 
@@ -229,10 +248,15 @@ class Host:
     """The machine: the account, the disk, and the process that runs now."""
 
     def __init__(self, folder: Path) -> None:
+        from moto.core import responses  # noqa: PLC0415  moto is slow
+        from moto.core.utils import method_names_from_class  # noqa: PLC0415
+
         from hyperpod_eks.local.aws.server import Aws as Application  # noqa: PLC0415  loads moto
 
         self.folder = folder
         self.stack = Stack(region=REGION)
+        # moto looks through a class at every request
+        vars(responses)["method_names_from_class"] = functools.cache(method_names_from_class)
         self.application = Application(self.stack.sim)
         self.clock = HostClock(self)
         self.process = Process()
@@ -254,6 +278,8 @@ class Host:
         self._time = _botocore.time
         # botocore's pauses between attempts pass in the account's time, not in ours
         _botocore.time = SimpleNamespace(sleep=self.pass_time)
+        self._pool = _crew.ThreadPoolExecutor
+        _crew.ThreadPoolExecutor = OneAfterTheOther
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]  # its parameter has another name
         _hosts.append(self)
@@ -264,6 +290,7 @@ class Host:
         _hosts.remove(self)
         os.fsync = self._fsync
         _botocore.time = self._time
+        _crew.ThreadPoolExecutor = self._pool
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -360,10 +387,12 @@ class Host:
         return AWSResponse(request.url, int(begun[0][:3]), headers, Raw(content))
 
     def fsync(self, descriptor: Any) -> None:
-        """Come to the boundary before an fsync."""
+        """Come to the boundary before an fsync; a killed process's writes outlive it without one.
+
+        That the tool syncs, and in which order, is for tests/test_manifest.py to prove.
+        """
         if self.running and threading.current_thread() is threading.main_thread():
             self.process.at("file", "fsync")
-        self._fsync(descriptor)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Come to the boundaries at files and at helm: Python tells of every one."""
@@ -431,7 +460,7 @@ class Host:
     def _command(
         self, verb: str, config: Mapping[str, Any], crew: list[OneHand], settings: dict[str, Any]
     ) -> None:
-        with self._opened(config) as (wants, world):
+        with self._opened(verb, config) as (site, wants, world):
             hand = OneHand(self, self.seed)
             world.crew = hand
             crew.append(hand)
@@ -443,21 +472,24 @@ class Host:
                 engine.rebuild(wants, world)
                 world.manifest.save()
             else:
-                _, kept = engine.delete(wants, world)
-                if left := engine.remaining(wants, world, frozenset(kept)):
+                _, kept = engine.delete(strays(world.aws, site, wants), world)
+                signed = strays(world.aws, site, wants)
+                if left := engine.remaining(signed, world, frozenset(kept)):
                     raise Remains(f"AWS still shows {left}")
                 world.manifest.retire()
 
     @contextmanager
-    def _opened(self, config: Mapping[str, Any]) -> Iterator[tuple[list[Any], World]]:
+    def _opened(
+        self, verb: str, config: Mapping[str, Any]
+    ) -> Iterator[tuple[Site, list[Any], World]]:
         with locked(self.path):
-            site, manifest, aws = self.site(config)
+            site, manifest, aws = self.site(verb, config)
             world = World(
                 aws, manifest, self.process.events.append, clock=self.clock, parallelism=0
             )
-            yield declare(site, os.environ.get("HYPERPOD_EKS_HELM")), world
+            yield site, declare(site, os.environ.get("HYPERPOD_EKS_HELM")), world
 
-    def site(self, config: Mapping[str, Any]) -> tuple[Site, Manifest, Aws]:
+    def site(self, verb: str, config: Mapping[str, Any]) -> tuple[Site, Manifest, Aws]:
         """Do what the command line does before it begins."""
         data: dict[str, Any] = {
             "name": NAME,
@@ -469,8 +501,9 @@ class Host:
         declared = configs.load(data, {}, {})
         manifest = read(self.path, NAME)
         aws = Aws(self.session, NAME, {})
-        aws.adopted = manifest.adopted
         aws._paces = self.paces
+        now, write = self.clock.now(), verb == "create"
+        aws.adopted = existing.adopt(aws, declared, manifest, now, write=write)
         site = survey(aws, declared)
         manifest.account, manifest.region = site.identity.account, site.region
         manifest.lineage = lineage(site.identity, NAME)

@@ -23,6 +23,7 @@ TWO_NODES = {
     ]
 }
 ENDINGS = ("resume", "delete", "killed again", "flooded")
+ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,17 @@ class Prover:
 
     host: Host
     before: str = ""
+    theirs: Mapping[str, Any] = field(default_factory=dict)
+    """The configuration of a cluster in a VPC that is somebody's."""
     made: Counter[str] = field(default_factory=Counter)
     scaled: Counter[str] = field(default_factory=Counter)
+    guest: Counter[str] = field(default_factory=Counter)
     paths: dict[str, list[tuple[Boundary, int]]] = field(default_factory=dict)
 
     def begin(self) -> None:
         """An account with other people's things in it."""
         self.host.begin()
-        oracles.decoys(self.host)
+        self.theirs = TWO_NODES | oracles.decoys(self.host)
         self.before = oracles.inventory(self.host)
 
     def undisturbed(self) -> dict[str, list[tuple[Boundary, int]]]:
@@ -69,6 +73,12 @@ class Prover:
         paths["re-create"] = host.run("create", config=THREE_NODES).path
         oracles.same_shape(host, self.scaled)
         paths["delete"] = host.run("delete", config=THREE_NODES).path
+        oracles.nothing_left(host, self.before)
+        self.begin()
+        paths["create in a VPC of others"] = host.run("create", config=self.theirs).path
+        self.guest = oracles.shape(host)
+        self.quiet(self.theirs)
+        self.finish("delete", self.theirs)
         oracles.nothing_left(host, self.before)
         return paths
 
@@ -92,8 +102,11 @@ class Prover:
         """Run one case; raises what an oracle says, or what the tool said."""
         host = self.host
         self.begin()
-        config, shape = TWO_NODES, self.made
-        if case.scenario != "create":
+        config: Mapping[str, Any] = TWO_NODES
+        shape = self.made
+        if case.scenario == "create in a VPC of others":
+            config, shape = self.theirs, self.guest
+        elif case.scenario != "create":
             self.finish("create", config)
         if case.scenario in ("scale", "re-create"):
             config, shape = THREE_NODES, self.scaled
@@ -104,12 +117,14 @@ class Prover:
         died = host.run(verb, fuse=case.boundary, flood=case.ending == "flooded", config=config)
         if not died.dead:
             raise Broken("the boundary was not reached")
+        oracles.others_untouched(host, self.before)
         if case.ending == "killed again":
             self.die_again(verb, config, case)
         if verb == "create" and case.ending != "delete":
             self.finish("create", config)
             oracles.same_shape(host, shape)
             oracles.journal_knows(host)
+            oracles.others_untouched(host, self.before)
             self.quiet(config)
         self.finish("delete", config)
         oracles.nothing_left(host, self.before)
@@ -151,7 +166,7 @@ def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundar
 def cases(paths: Mapping[str, Sequence[tuple[Boundary, int]]]) -> Iterator[Case]:
     """Every case of the long proof."""
     for scenario, path in paths.items():
-        endings = ENDINGS if scenario == "create" else ("resume", "killed again", "flooded")
+        endings = ENDINGS if scenario.startswith("create") else ENDINGS_OF_CHANGES
         for number, boundary in enumerate(states(path, files=False)):
             if scenario == "create":
                 for ending in endings:

@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "no look for a twin after a birth",
         "engine.py",
-        "if turn.want.nameless:  # a lost",
-        "if False:  # a lost",
+        "if turn.want.nameless and not turn.fresh:",
+        "if False:",
     ),
     Mutant(
         "what is foreign is taken as ours",
@@ -134,7 +134,7 @@ MUTANTS = (
     Mutant(
         "create does not wait for what is needed",
         "engine.py",
-        "return all(need.key not in self.open for need in turn.want.needs())",
+        "return all(need.key not in self.open for need in needs)",
         "return True",
     ),
     Mutant(
@@ -197,6 +197,14 @@ MUTANTS = (
         "aws.ec2.create_vpc",
         "tests/prove/test_faults.py",
         "twice",
+    ),
+    Mutant(
+        "what neither config nor manifest names is left",
+        "orphans.py",
+        "    if not found:\n        return list(named)\n",
+        "    return list(named)\n",
+        "tests/cli/test_remains.py",
+        "neither",
     ),
     Mutant(
         "leftovers are ignored",

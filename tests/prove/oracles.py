@@ -25,14 +25,17 @@ class Broken(AssertionError):
     """An oracle says no."""
 
 
-def decoys(host: Host) -> None:
-    """Fill the account with what belongs to others and looks like ours."""
+def decoys(host: Host) -> dict[str, Any]:
+    """Fill the account with what belongs to others and looks like ours.
+
+    Returns the configuration of a cluster that lives in a VPC of the platform team.
+    """
     client = host.session.somebody
     ec2, iam, s3, eks = client("ec2"), client("iam"), client("s3"), client("eks")
-    theirs = {CLUSTER: NAME, LINEAGE: OTHERS, LABEL: "vpc", "Name": f"{NAME}-vpc"}
+    signature = {CLUSTER: NAME, LINEAGE: OTHERS, LABEL: "vpc", "Name": f"{NAME}-vpc"}
 
     def tags(kind: str, label: str) -> Any:
-        pairs = [{"Key": k, "Value": v} for k, v in (theirs | {LABEL: label}).items()]
+        pairs = [{"Key": k, "Value": v} for k, v in (signature | {LABEL: label}).items()]
         return [{"ResourceType": kind, "Tags": pairs}]
 
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16", TagSpecifications=tags("vpc", "vpc"))["Vpc"]
@@ -79,16 +82,39 @@ def decoys(host: Host) -> None:
     eks.create_cluster(
         name=f"{NAME}2", roleArn=role["Arn"], resourcesVpcConfig={"subnetIds": subnets}
     )
+    theirs = platform(ec2)
     host.stack.clock.advance(600)
     host.stack.calls.clear()
+    return theirs
+
+
+def platform(ec2: Any) -> dict[str, Any]:
+    """Make the VPC of a platform team, for others to use and not to change."""
+    vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
+    for name in ("EnableDnsSupport", "EnableDnsHostnames"):
+        ec2.modify_vpc_attribute(VpcId=vpc, **{name: {"Value": True}})
+    routes = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    subnets = [
+        ec2.create_subnet(
+            VpcId=vpc, CidrBlock=f"172.20.{number}.0/24", AvailabilityZoneId=f"usw2-az{number}"
+        )["Subnet"]["SubnetId"]
+        for number in (1, 2)
+    ]
+    for subnet in subnets:
+        ec2.associate_route_table(RouteTableId=routes, SubnetId=subnet)
+    return {"existing": {"vpc": vpc, "private_subnets": subnets}}
+
+
+def others_untouched(host: Host, before: str) -> None:
+    """O8, at any moment: everything that is not ours is there and the same."""
+    found = _differences(json.loads(before), json.loads(inventory(host)))
+    if harm := [line for line in found if not line.startswith("left:")]:
+        raise Broken(f"not ours: {harm[:5]}")
 
 
 def inventory(host: Host) -> str:
     """Everything in the account, to be compared byte by byte."""
-    content = host.stack.inventory()
-    # the role of the account that CreateServiceLinkedRole makes stays, as it should
-    content["iam"]["Roles"].pop("AWSServiceRoleForSageMakerHyperPod", None)
-    return json.dumps(content, sort_keys=True)
+    return json.dumps(host.stack.inventory(), sort_keys=True)
 
 
 def shape(host: Host) -> Counter[str]:

@@ -8,7 +8,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.manifest import read
 
 from . import oracles
-from .host import NAME
+from .host import NAME, Boundary
 from .matrix import TWO_NODES, Prover
 
 
@@ -48,4 +48,19 @@ def test_a_journal_cut_short_stops_us_and_is_rebuilt_from_names_and_tags(prover:
     prover.quiet(TWO_NODES)
     prover.finish("delete", TWO_NODES)
     assert host.path.with_suffix(".broken").exists()
+    oracles.nothing_left(host, prover.before)
+
+
+def test_a_bucket_is_signed_at_birth_so_that_even_a_lost_journal_loses_none(
+    prover: Prover,
+) -> None:
+    prover.begin()
+    host = prover.host
+    fuse = Boundary("after", "s3:CreateBucket")
+    assert host.run("create", fuse=fuse, config=TWO_NODES).dead
+    host.path.unlink()
+    host.serial = 0
+    prover.finish("create", TWO_NODES)
+    oracles.same_shape(host, prover.made)
+    prover.finish("delete", TWO_NODES)
     oracles.nothing_left(host, prover.before)

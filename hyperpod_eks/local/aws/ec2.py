@@ -236,6 +236,20 @@ class Backend(EC2Backend):
         kw |= {"gateway_id": gateway_id, "nat_gateway_id": nat_gateway_id}
         return super().create_route(route_table_id, *args, **kw)
 
+    def associate_route_table(
+        self, route_table_id: str, gateway_id: str | None = None, subnet_id: str | None = None
+    ) -> str:
+        """Refuse a subnet that another route table has."""
+        for table in self.route_tables.values():
+            for association, subnet in table._associations.items():
+                if subnet_id and subnet == subnet_id and table.id != route_table_id:
+                    text = (
+                        f"the specified association for route table {route_table_id} conflicts"
+                        f" with an existing association: {association}"
+                    )
+                    raise EC2ClientError("Resource.AlreadyAssociated", text)
+        return super().associate_route_table(route_table_id, gateway_id, subnet_id)
+
     def delete_route_table(self, route_table_id: str) -> None:
         """Refuse the main route table, which goes with its VPC."""
         if self.get_route_table(route_table_id).main_association_id is not None:

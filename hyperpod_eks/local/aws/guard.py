@@ -29,6 +29,7 @@ _PREFIX = {"service-quotas": "servicequotas", "elbv2": "elasticloadbalancing"}
 _S3 = {
     "ListObjectsV2": "ListBucket",
     "HeadBucket": "ListBucket",
+    "ListBuckets": "ListAllMyBuckets",
     "ListObjectVersions": "ListBucketVersions",
     "ListMultipartUploads": "ListBucketMultipartUploads",
     "GetBucketEncryption": "GetEncryptionConfiguration",
@@ -208,6 +209,8 @@ def _s3(request: _Request, action: str) -> Iterator[Wish]:
     yield Wish(f"s3:{name}", resource)
     if request.operation == "CreateBucket" and "HTTP_X_AMZ_OBJECT_OWNERSHIP" in request.headers:
         yield Wish("s3:PutBucketOwnershipControls", resource)
+    if request.operation == "CreateBucket" and b"<Tags>" in request.body:
+        yield Wish("s3:TagResource", resource)
 
 
 def _eks(request: _Request, action: str) -> Iterator[Wish]:

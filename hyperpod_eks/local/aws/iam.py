@@ -199,19 +199,19 @@ class Response(Lagging, IamResponse):
         user = guard.user_of(self._get_param("PolicySourceArn")) if current().enforce else None
         results = []
         for action in self._get_param("ActionNames", []):
-            denied = any(fnmatch.fnmatchcase(action, pattern) for pattern in current().denied)
-            if user is not None:
-                denied |= not guard.allows(user, guard.Wish(action, resources[0], context))
-            results += [
-                {
-                    "EvalActionName": action,
-                    "EvalResourceName": resource,
-                    "EvalDecision": "implicitDeny" if denied else "allowed",
-                    "MatchedStatements": [],
-                    "MissingContextValues": [],
-                }
-                for resource in resources
-            ]
+            told = any(fnmatch.fnmatchcase(action, pattern) for pattern in current().denied)
+            for resource in resources:
+                wish = guard.Wish(action, resource, context)
+                denied = told or (user is not None and not guard.allows(user, wish))
+                results.append(
+                    {
+                        "EvalActionName": action,
+                        "EvalResourceName": resource,
+                        "EvalDecision": "implicitDeny" if denied else "allowed",
+                        "MatchedStatements": [],
+                        "MissingContextValues": [],
+                    }
+                )
         return ActionResult({"EvaluationResults": results, "IsTruncated": False})
 
 

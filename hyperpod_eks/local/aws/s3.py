@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+from xml.sax.saxutils import unescape
 
+import moto.s3.urls
 from moto.s3.models import FakeBucket, FakeDeleteMarker, PublicAccessBlock, S3Backend, s3_backends
+from moto.s3.responses import S3Response
 
 from hyperpod_eks.local.aws import plugin
 
@@ -51,9 +55,25 @@ class Backend(S3Backend):
         self.get_bucket(bucket_name).encryption = _encryption()
 
 
+class Response(S3Response):
+    """moto's answers, and the tags that a bucket may be born with."""
+
+    def _bucket_response_put(self, request: Any, bucket_name: str, querystring: Any) -> Any:
+        answer = super()._bucket_response_put(request, bucket_name, querystring)
+        if not querystring and (tags := _TAG.findall(self.body.decode())):  # of CreateBucket
+            pairs = {unescape(key): unescape(value) for key, value in tags}
+            self.backend.put_bucket_tagging(bucket_name, pairs)
+        return answer
+
+
+_TAG = re.compile("<Tag><Key>(.*?)</Key><Value>(.*?)</Value></Tag>", re.DOTALL)
+
+
 def install() -> None:
-    """Swap moto's S3 backend for ours."""
+    """Swap moto's S3 classes for ours."""
     plugin.backend(s3_backends, Backend)
+    for path, dispatch in moto.s3.urls.url_paths.items():
+        moto.s3.urls.url_paths[path] = getattr(Response, dispatch.__name__)
 
 
 def inventory(account: str, region: str) -> dict[str, Any]:

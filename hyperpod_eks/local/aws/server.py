@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, unquote_plus
 from xml.sax.saxutils import escape
 
 from moto.core.request import Request
@@ -57,9 +57,12 @@ class Aws:
         sim = self._sim
         service, operation, dry = identify(environ)
 
+        mutating = not (dry or is_read(operation))
+        request = _text(environ) if mutating else ""
+
         def record(status: int) -> None:
-            mutating = not (dry or is_read(operation))
-            sim.calls.append(Call(service, operation, status, mutating, sim.clock.elapsed()))
+            now = sim.clock.elapsed()
+            sim.calls.append(Call(service, operation, status, mutating, now, request))
 
         with sim.clock.lock:
             fault = sim.fault(service, operation)
@@ -99,6 +102,13 @@ class Aws:
             text = f"the local stack failed at {service}:{operation} ({problem!r})"
             return error(environ, service, Fault(service, "", "InternalFailure", 500, text))
         return _Answer(begun[0], begun[1], body)
+
+
+def _text(environ: WSGIEnvironment) -> str:
+    """Return path and body of a request; the body stays readable."""
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return unquote_plus(f"{environ['PATH_INFO']}?{body.decode(errors='replace')}")
 
 
 class _Dispatcher(DomainDispatcherApplication):

@@ -140,13 +140,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class Call:
-    """One call that reached the endpoint; ``status`` 0 says that it was not carried out."""
+    """One call that reached the endpoint; ``status`` 0 says that it was not carried out.
+
+    ``request`` is the path and the body of a call that changes something, as text.
+    """
 
     service: str
     operation: str
     status: int
     mutating: bool
     at: float
+    request: str = ""
 
 
 @dataclass

@@ -1,0 +1,73 @@
+"""``hyperpod-eks adopt``: put what exists into the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import Any
+
+from hyperpod_eks import engine
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.opening import opened
+from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.errors import Foreign, NotFound, Usage
+from hyperpod_eks.report import Report
+from hyperpod_eks.stack import stack
+
+ADOPTABLE = (
+    "network/vpc",
+    "network/internet-gateway",
+    "network/security-group",
+    "network/private-subnet-*",
+    "network/public-subnet-*",
+    "iam/cluster-role",
+    "iam/execution-role",
+    "s3/bucket",
+    "eks/cluster",
+)
+
+
+def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any) -> Document:
+    """Write existing resources into the manifest; every one must exist."""
+    wanted = dict(_key_and_id(each) for each in resources)
+    if not wanted and not rebuild:
+        raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
+    with opened("adopt", given, tell, files=False, broken=rebuild) as at:
+        for key, id_ in wanted.items():
+            known = at.manifest.records.get(key)
+            if known and known.origin == "created" and known.state != "deleted":
+                raise Foreign(f"{key}: {known.id} was made by create", "Delete the cluster first.")
+            at.manifest.adopt(key, id_, at.world.clock.now())
+        at.world.aws.adopted = at.manifest.adopted
+        wants = stack(replace(at.site, adopted=at.manifest.adopted))
+        found = engine.rebuild(wants, at.world)
+        missing = [key for key in wanted if key not in {sight.want.key for sight in found}]
+        if missing:
+            for key in missing:
+                at.manifest.forget(key)
+            raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
+        at.manifest.save()
+        rows = [
+            {
+                "key": sight.want.key,
+                "id": sight.live.id if sight.live else "",
+                "origin": at.manifest.records[sight.want.key].origin,
+            }
+            for sight in found
+        ]
+        return result("adopt", at, Story(tell)) | {"resources": rows}
+
+
+def _key_and_id(text: str) -> tuple[str, str]:
+    key, separator, id_ = text.partition("=")
+    if not (separator and id_ and any(fnmatch(key, pattern) for pattern in ADOPTABLE)):
+        raise Usage(f"--resource: {text!r} is not KEY=ID with a KEY of {', '.join(ADOPTABLE)}")
+    return key, id_
+
+
+def text(document: Document) -> str:
+    """Write the document for people: what the manifest knows now."""
+    rows = document["resources"]
+    width = max((len(row["key"]) for row in rows), default=0)
+    lines = [f"{row['origin']:<8} {row['key']:<{width}} {row['id']}" for row in rows]
+    return "\n".join([*lines, f"{len(rows)} resources are in the manifest"])

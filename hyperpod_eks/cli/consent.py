@@ -1,0 +1,47 @@
+"""Asking before something is lost: on a terminal; elsewhere --yes must be given."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.site import Site
+
+
+def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
+    """Return what asks before a change of the cluster takes nodes or data away."""
+
+    def consent(lost: list[str]) -> None:
+        lines = "\n".join(f"  {line}" for line in lost)
+        confirm(f"this change of {name} takes something away:\n{lines}", "Go on?", yes=yes)
+
+    return consent
+
+
+def confirm(deed: str, question: str, *, yes: bool) -> None:
+    """Ask whether to do it.  Raises Usage for a no, and where nobody can be asked."""
+    if _asks(deed, yes=yes) and not click.confirm(question, err=True):
+        raise Usage("nothing was changed")
+
+
+def confirm_delete(site: Site, *, yes: bool) -> None:
+    """Ask for the cluster's name.  Raises Usage for another, and where nobody can be asked."""
+    where = f"account {site.identity.account}, region {site.region}"
+    deed = f"this deletes the cluster {site.name} and all its data ({where})"
+    question = "Type the cluster's name to go on"
+    if _asks(deed, yes=yes) and click.prompt(question, err=True) != site.name:
+        raise Usage("that is not the cluster's name; nothing was deleted")
+
+
+def _asks(deed: str, *, yes: bool) -> bool:
+    """Say what is about to be done, and that somebody must be asked; not after --yes."""
+    if yes:
+        return False
+    if not sys.stdin.isatty() or os.environ.get("CI"):
+        raise Usage(deed, "Nobody can be asked here: give --yes.")
+    click.echo(f"{deed[0].upper()}{deed[1:]}.", err=True)
+    return True

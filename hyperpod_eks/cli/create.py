@@ -1,0 +1,57 @@
+"""``hyperpod-eks create``: make a cluster, or what is missing of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from hyperpod_eks import engine
+from hyperpod_eks.cli.consent import consenting
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.opening import opened
+from hyperpod_eks.cli.outputs import values
+from hyperpod_eks.cli.preflight import before_create
+from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.report import Report, What
+from hyperpod_eks.site import check_plans
+from hyperpod_eks.steps.helm import prepare
+
+
+def create(
+    tell: Report,
+    helm: str | None,
+    replace_failed: bool,
+    skip: tuple[str, ...],
+    yes: bool = False,
+    **given: Any,
+) -> Document:
+    """Make the cluster; the document has its outputs."""
+    story = Story(tell)
+    with opened("create", given, story, files=True, helm=helm) as at:
+        story.once = ("eks/cluster", What.WAITING, partial(prepare, at.config.chart))
+        at.world.replace_failed = replace_failed
+        at.world.consent = consenting(at.site.name, yes=yes)
+        check_plans(at.site, at.world.aws)
+        at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
+        warnings = at.warn()
+        at.world.preflight = before_create(at.world, at.config, at.site, skip, speech().warn)
+        engine.create(at.wants, at.world)
+        return result("create", at, story) | {
+            "outputs": values(at.manifest),
+            "warnings": warnings,
+        }
+
+
+def text(document: Document) -> str:
+    """Write the document for people: the values that they will need."""
+    outputs = document["outputs"]
+    done = "is ready" if document["changed"] else "is as declared; nothing was changed"
+    rows = [
+        (name.replace("_", " "), " ".join(value) if isinstance(value, list) else value)
+        for name, value in outputs.items()
+        if value
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines])

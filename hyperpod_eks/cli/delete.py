@@ -1,0 +1,107 @@
+"""``hyperpod-eks delete``: take everything away that create made, and prove it."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from typing import Any
+
+from hyperpod_eks import engine
+from hyperpod_eks.cli.consent import confirm_delete
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.opening import Opened, opened
+from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.errors import Remains, Usage
+from hyperpod_eks.kubeconfig import forget, own_file
+from hyperpod_eks.orphans import strays
+from hyperpod_eks.report import Report
+from hyperpod_eks.resource import Sight
+
+KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
+"""What --keep knows, and the keys that it means."""
+
+
+def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> Document:
+    """Take everything away that is ours, then ask AWS again; with ``dry_run``, only tell."""
+    kinds = _kinds_to_keep(keep)
+    story = Story(tell)
+    with opened("delete", given, story, write=not dry_run, files=False) as at:
+        named = at.wants
+        at.wants = strays(at.world.aws, at.site, named)
+        keys = _kept_keys(at, kinds)
+        if dry_run:
+            return result("delete", at, story) | {
+                "plan": _fates(engine.doomed(at.wants, at.world, keys))
+            }
+        if at.config.deletion_protection:
+            raise Usage(
+                f"deletion_protection: the cluster {at.site.name} is protected",
+                "Set deletion_protection: false in the config, run create, then delete.",
+            )
+        confirm_delete(at.site, yes=yes)
+        removed, kept = engine.delete(at.wants, at.world, keys)
+        left = strays(at.world.aws, at.site, named)
+        remains = engine.remaining(left, at.world, frozenset(kept), removed)
+        if remains:
+            lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
+            raise Remains(f"AWS still shows:\n{lines}")
+        if not kinds:
+            at.manifest.retire()
+            forget(own_file(at.manifest.path), at.site.arn("eks", f"cluster/{at.site.eks_name}"))
+        return result("delete", at, story) | {
+            "removed": removed,
+            "kept": kept,
+            "remaining": remains,
+        }
+
+
+def _kinds_to_keep(keep: str) -> list[str]:
+    """Read --keep.  Raises Usage for a word that it does not know."""
+    kinds = [kind for kind in keep.replace(" ", "").split(",") if kind]
+    for kind in kinds:
+        if kind not in KEEPABLE:
+            raise Usage(f"--keep: {kind!r} is none of {', '.join(KEEPABLE)}")
+    return kinds
+
+
+def _kept_keys(at: Opened, kinds: list[str]) -> frozenset[str]:
+    """Spell out what --keep means: interfaces that services leave are never kept."""
+    keys = {*at.manifest.records, *(want.key for want in at.wants)}
+    left = {want.key for want in at.wants if want.key == "network/interfaces"}
+    wanted = {key for kind in kinds for key in keys if fnmatch(key, KEEPABLE[kind])}
+    return frozenset(wanted - left)
+
+
+def _fates(doomed: list[tuple[Sight, engine.Fate]]) -> list[dict[str, str]]:
+    return [
+        {
+            "key": sight.want.key,
+            "id": sight.live.id if sight.live else "",
+            "action": "keep" if fate.verb == "keep" else "delete",
+            "why": fate.why,
+        }
+        for sight, fate in doomed
+    ]
+
+
+def text(document: Document) -> str:
+    """Write the document for people: what is gone and what stays, or would."""
+    if "plan" in document:
+        return _doomed(document)
+    # a role that the whole account shares was never the cluster's
+    kept = [f"kept {k}: {why}" for k, why in document["kept"].items() if "shared by" not in why]
+    gone = len(document["removed"])
+    first = f"{gone} resources deleted" if gone else "already gone"
+    rest = "nothing else remains" if kept else "nothing remains"
+    return "\n".join([*kept, f"cluster {document['cluster']['name']}: {first}; {rest}"])
+
+
+def _doomed(document: Document) -> str:
+    rows = document["plan"]
+    if not rows:
+        return f"cluster {document['cluster']['name']}: nothing is there to delete"
+    width = max(len(row["key"]) for row in rows)
+    lines = []
+    for row in rows:
+        why = f" ({row['why']})" if row["why"] else ""
+        lines.append(f"{row['action']:<6} {row['key']:<{width}} {row['id']}{why}".rstrip())
+    return "\n".join(lines)

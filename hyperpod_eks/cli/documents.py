@@ -1,0 +1,35 @@
+"""What the documents of commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperpod_eks.errors import Exit
+
+Document = dict[str, Any]
+
+
+def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Document:
+    """Return how every document of ours begins; ``kind`` is that of its schema, else the command's.
+
+    >>> head("plan", Exit.CHANGES)["schema"]
+    'hyperpod-eks/plan/v1'
+    """
+    return {
+        "schema": f"hyperpod-eks/{kind or command}/v1",
+        "command": command,
+        "ok": code in (Exit.OK, Exit.CHANGES),
+        "exit_code": int(code),
+    }
+
+
+def as_json(value: object) -> Any:
+    """Sets and tuples as JSON."""
+    if isinstance(value, frozenset | set):
+        return sorted(map(str, value))
+    if isinstance(value, list | tuple):
+        return [as_json(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): as_json(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,227 @@
+"""Opening a cluster: its config and manifest, the account, and the stack that it declares."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hyperpod_eks import chart as charts
+from hyperpod_eks import config as configs
+from hyperpod_eks import existing
+from hyperpod_eks import helm as helms
+from hyperpod_eks import preflight_account as account
+from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.cli.explain import explaining
+from hyperpod_eks.cli.local import use_local
+from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.cli.stop import stoppable
+from hyperpod_eks.config import Config
+from hyperpod_eks.engine import World
+from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.local import CHART
+from hyperpod_eks.manifest import Manifest, locked, read
+from hyperpod_eks.report import Report
+from hyperpod_eks.resource import Resource
+from hyperpod_eks.site import Site, lineage, survey
+from hyperpod_eks.stack import ahead, stack
+from hyperpod_eks.steps import hyperpod
+
+
+@dataclass
+class Opened:
+    """Everything that a command works with."""
+
+    config: Config
+    site: Site
+    wants: list[Resource]
+    world: World
+
+    @property
+    def manifest(self) -> Manifest:
+        """The journal."""
+        return self.world.manifest
+
+    def warn(self) -> list[str]:
+        """Say what is odd about the config here; return it too."""
+        warnings = [*configs.warnings(self.config), *self.site.warnings]
+        for warning in warnings:
+            speech().warn(warning)
+        return warnings
+
+
+@contextmanager
+def opened(
+    verb: str,
+    given: Mapping[str, Any],
+    report: Report,
+    *,
+    write: bool = True,
+    files: bool,
+    helm: str | None = None,
+    broken: bool = False,
+) -> Iterator[Opened]:
+    """Read config and manifest, ask AWS who and where we are, and declare the stack."""
+    with settings(given, write=write, files=files, broken=broken) as (config, manifest):
+        aws = entered(config, given["profile"], write=write)
+        world = World(aws, manifest, report, parallelism=given.get("parallelism", 8))
+        now = world.clock.now()
+        aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
+        if given.get("timeout"):
+            world.deadline = world.clock.now() + given["timeout"]
+        ours = verb in ("create", "delete")
+        with (
+            explaining(aws, config.name, config.region, gather=ours),
+            stoppable(world.stop, _again(verb, given)),
+        ):
+            if verb in ("create", "plan"):
+                _check_values(config)
+            with ThreadPoolExecutor(1) as pool:
+                # a wrong helm shall stop a create before it begins; one that has nothing to do
+                # needs none
+                release = manifest.records.get("helm/release")
+                needed = verb == "create" and not (release and release.state == "ready")
+                program = pool.submit(helms.find_helm, helm) if needed else None
+                if verb == "adopt":  # what is to be adopted must be looked for by its id
+                    site = survey(aws, config)
+                else:
+                    makes = verb == "create" and not manifest.complete
+                    world.begun = Look(aws, counting=makes)
+                    name = manifest.adopted.get("eks/cluster") or config.name
+                    questions = [*ahead(name, config.name)]
+                    if makes:
+                        questions += account.ahead()
+                    if verb == "status":
+                        questions.append(partial(hyperpod.instances, name=config.name))
+                    site = survey(aws, config, world.begun, questions)
+                helm = str(program.result().binary) if program else helm
+            _same_place(manifest, site)
+            yield Opened(config, site, stack(site, helm), world)
+
+
+@contextmanager
+def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[Look, str]]:
+    """Open a cluster by its name alone: nothing is declared, and no manifest is written."""
+    with settings(given, write=False, files=False) as (config, manifest):
+        aws = entered(config, given["profile"], write=write)
+        aws.adopted = manifest.adopted
+        yield Look(aws), config.name
+
+
+def described(look: Look, name: str) -> Mapping[str, Any]:
+    """Describe the HyperPod cluster.  Raises NotFound without."""
+    found = hyperpod.describe(look, name)
+    if found is None:
+        where = look.aws.session.region_name
+        raise NotFound(
+            f"there is no HyperPod cluster {name} in {where}",
+            f"Make it: hyperpod-eks create {name}",
+        )
+    return found
+
+
+def instance(text: str) -> str:
+    """Take a node by its instance id or by its name in Kubernetes.  Raises Usage for others.
+
+    >>> instance("hyperpod-i-0123456789abcdef0")
+    'i-0123456789abcdef0'
+    """
+    id_ = text.removeprefix("hyperpod-")
+    if not re.fullmatch(r"i-[0-9a-f]{8,17}", id_):
+        raise Usage(
+            f"{text!r} is no node", "Give its id (i-…) or its name in Kubernetes (hyperpod-i-…)."
+        )
+    return id_
+
+
+def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
+    """Open the account of a config; without ``write`` every call that changes something is refused.
+
+    AWS is not asked.
+    """
+    aws = Aws(session(config.region, profile), config.name, config.tags)
+    if not write:
+        read_only(aws.session)
+    return aws
+
+
+@contextmanager
+def settings(
+    given: Mapping[str, Any], *, write: bool, files: bool, broken: bool = False
+) -> Iterator[tuple[Config, Manifest]]:
+    """Read the config and the manifest that a command is about; nothing is asked of AWS.
+
+    With ``write`` the manifest is locked as long as the context is open; ``files`` and ``broken``
+    as `config.load` and `manifest.read` take them.
+    """
+    if given["local"]:
+        use_local()
+    if given["profile"]:
+        os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
+    overrides = {
+        "name": given["name"],
+        "region": given["region"],
+        "eks.version": given.get("kubernetes_version"),
+        "chart.path": given.get("chart"),
+        "lifecycle.path": given.get("lifecycle"),
+    }
+    name, loaded = given["name"], None
+    if given["file"] or not name:
+        loaded = configs.load(given["file"], overrides, os.environ, files=files)
+        name = loaded.name
+    path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
+    if not (loaded or broken):  # for what can be no name there shall be no lock file either
+        _remembered(read(path, name), overrides, files=False)
+    with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
+        manifest = read(path, name, broken=broken)
+        config = loaded or _remembered(manifest, overrides, files)
+        if given["local"] and config.chart.path is None:
+            stand_in = config.chart.model_copy(update={"path": CHART})
+            config = config.model_copy(update={"chart": stand_in})
+        yield config, manifest
+
+
+def _remembered(manifest: Manifest, overrides: Mapping[str, str | None], files: bool) -> Config:
+    """Take the config of the last create, with the flags given now; for none, the minimal one."""
+    return configs.load(manifest.config or None, overrides, os.environ, files=files)
+
+
+def _check_values(config: Config) -> None:
+    """Raise Usage for chart values that cannot work together."""
+    problems = charts.check_values(config.region, config.chart.values)
+    if problems:
+        raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
+
+
+def _again(verb: str, given: Mapping[str, Any]) -> str:
+    """Spell the command that continues."""
+    words = ["hyperpod-eks", verb]
+    words += [given["name"]] if given["name"] else []
+    for name, value in given.items():
+        if name in ("name", "output", "parallelism", "lock_timeout") or value in (None, False):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, str(value)]
+    if verb == "delete":
+        words.append("--yes")
+    return shlex.join(words)
+
+
+def _same_place(manifest: Manifest, site: Site) -> None:
+    """Refuse another account or region than the manifest's; complete a new manifest."""
+    here = (site.identity.account, site.region)
+    if manifest.account and (manifest.account, manifest.region) != here:
+        raise Usage(
+            f"{manifest.path} belongs to account {manifest.account}, region {manifest.region}; "
+            f"these credentials lead to account {here[0]}, region {here[1]}",
+            "Use the right profile and region, or another manifest (--manifest).",
+        )
+    manifest.account, manifest.region = here
+    manifest.lineage = lineage(site.identity, site.name)

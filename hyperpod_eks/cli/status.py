@@ -1,0 +1,126 @@
+"""``hyperpod-eks status``: everything about a cluster in one document."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from hyperpod_eks import engine, progress
+from hyperpod_eks.aws import Look
+from hyperpod_eks.cli.documents import Document, as_json, head
+from hyperpod_eks.cli.opening import Opened, opened
+from hyperpod_eks.errors import NotFound
+from hyperpod_eks.progress_text import speaks_utf8
+from hyperpod_eks.report import Report
+from hyperpod_eks.resource import Sight, Verdict
+from hyperpod_eks.stack import STEPS
+from hyperpod_eks.steps import hyperpod
+
+
+def status(tell: Report, **given: Any) -> Document:
+    """Look at everything.  Raises NotFound when there is no such cluster."""
+    with opened("status", given, tell, write=False, files=False) as at:
+        look = at.world.begun or Look(at.world.aws)
+        sights = engine.status(at.wants, at.world)
+        if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
+            raise NotFound(
+                f"there is no cluster {at.site.name} in {at.site.region} of account "
+                f"{at.site.identity.account}",
+                f"Make it: hyperpod-eks create {at.site.name}",
+            )
+        return _document(at, sights, look)
+
+
+def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
+    """Everything in one document: hyperpod-eks/status/v1."""
+    states = {
+        Verdict.ABSENT: "missing",
+        Verdict.FOREIGN: "foreign",
+        Verdict.TWINS: "drifted",
+        Verdict.BUSY: "waiting",
+        Verdict.FAILED: "failed",
+        Verdict.DRIFTED: "drifted",
+        Verdict.MATCHES: "ready",
+    }
+    by_key = {s.want.key: s for s in sights}
+
+    def about(key: str) -> Mapping[str, Any]:
+        sight = by_key.get(key)
+        return sight.live.attributes if sight and sight.live else {}
+
+    differences = [
+        {"key": s.want.key, "field": name, "is": as_json(a), "declared": as_json(b)}
+        for s in sights
+        for name, (a, b) in s.differs.items()
+    ]
+    records = at.manifest.records
+    differences += [
+        {"key": key, "field": "id", "is": None, "declared": record.id}
+        for key, record in records.items()
+        if record.state == "ready" and key in by_key and by_key[key].verdict is Verdict.ABSENT
+    ]
+    cluster, control = about("hyperpod/cluster"), about("eks/cluster")
+    cluster_sight = by_key["hyperpod/cluster"]
+    return head("status") | {
+        "cluster": {
+            "name": at.site.name,
+            "arn": cluster_sight.live.arn if cluster_sight.live else "",
+            "status": cluster.get("status", "absent"),
+            "failure": cluster.get("failure", ""),
+            "ready": all(s.verdict is Verdict.MATCHES for s in sights),
+        },
+        "account": at.site.identity.account,
+        "region": at.site.region,
+        "eks": {
+            "name": at.site.name,
+            "version": control.get("version", ""),
+            "status": control.get("status", "absent"),
+            "health": control.get("issues", []),
+            "endpoint": control.get("endpoint", ""),
+        },
+        "addons": [
+            {
+                "name": s.want.label,
+                "version": about(s.want.key).get("version", ""),
+                "status": about(s.want.key).get("status", "absent"),
+                "issues": about(s.want.key).get("issues", []),
+            }
+            for s in sights
+            if s.want.step == "addons"
+        ],
+        "helm": dict(about("helm/release")),
+        "instance_groups": cluster.get("groups", []),
+        "nodes": hyperpod.node_rows(look, at.site.name, about("hyperpod/nodes").get("nodes", [])),
+        "steps": [
+            {
+                "name": step,
+                "resources": [
+                    {
+                        "name": s.want.label,
+                        "id": s.live.id if s.live else "",
+                        "arn": s.live.arn if s.live else "",
+                        "state": states[s.verdict],
+                        "why": s.live.why if s.live else "",
+                        "differs": {k: [as_json(a), as_json(b)] for k, (a, b) in s.differs.items()},
+                    }
+                    for s in sights
+                    if s.want.step == step
+                ],
+            }
+            for step in STEPS
+        ],
+        "differences": differences,
+    }
+
+
+def text(document: Document) -> str:
+    """Write the document for people."""
+    return progress.render_status(
+        document,
+        shutil.get_terminal_size((100, 24)).columns,
+        progress.wants_colour(sys.stdout, os.environ),
+        utf8=speaks_utf8(sys.stdout),
+    )

@@ -1,0 +1,58 @@
+"""What happened in a run, step by step, for its document: ``hyperpod-eks/result/v1``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.opening import Opened
+from hyperpod_eks.report import Event, Report, What
+from hyperpod_eks.stack import STEPS
+
+
+@dataclass
+class Story:
+    """What happened, kept for the document while it is told."""
+
+    tell: Report
+    last: dict[str, Event] = field(default_factory=dict)
+    once: tuple[str, What, Callable[[], None]] | None = None
+    """What to begin beside the run when this is first told of that resource."""
+
+    def __call__(self, event: Event) -> None:
+        """Keep and pass on."""
+        self.last[event.key] = event
+        if self.once and self.once[:2] == (event.key, event.what):
+            threading.Thread(target=self.once[2], daemon=True, name="hyperpod-eks").start()
+            self.once = None
+        self.tell(event)
+
+
+def result(command: str, at: Opened, story: Story) -> Document:
+    """Return the document of a run that ended well."""
+    steps = []
+    for step in STEPS:
+        rows = [
+            {
+                "key": event.key,
+                "id": event.id,
+                "state": event.what.value,
+                "changed": event.changed,
+            }
+            for event in story.last.values()
+            if event.key.startswith(f"{step}/")
+        ]
+        if rows:
+            steps.append({"name": step, "resources": rows})
+    changed = any(event.changed for event in story.last.values())
+    return head(command, kind="result") | {
+        "changed": changed,
+        "cluster": {"name": at.site.name},
+        "account": at.site.identity.account,
+        "region": at.site.region,
+        "partition": at.site.identity.partition,
+        "steps": steps,
+        "error": None,
+    }
