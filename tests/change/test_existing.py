@@ -53,25 +53,31 @@ def a_vpc(owner: Owner) -> dict[str, str]:
     return {**ids, "group": group}
 
 
-def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
-    """A cluster of somebody's with the HyperPod chart in it, under its other name."""
+def a_control_plane(owner: Owner, net: dict[str, str], name: str, mode: str) -> None:
+    """An EKS cluster of somebody's with nothing in it."""
     iam: Any = owner.aws.iam
     document = json.dumps(trust("eks.amazonaws.com"))
-    role = iam.create_role(RoleName="platform", AssumeRolePolicyDocument=document)["Role"]
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]
     policy = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
-    iam.attach_role_policy(RoleName="platform", PolicyArn=policy)
+    iam.attach_role_policy(RoleName=name, PolicyArn=policy)
     eks: Any = owner.aws.eks
     eks.create_cluster(
-        name="platform",
+        name=name,
         version="1.35",
         roleArn=role["Arn"],
         resourcesVpcConfig={
             "subnetIds": [net["public"], net["one"], net["two"]],
             "endpointPrivateAccess": True,
         },
-        accessConfig={"authenticationMode": "API"},
+        accessConfig={"authenticationMode": mode},
         bootstrapSelfManagedAddons=False,
     )
+
+
+def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
+    """A cluster of somebody's with the HyperPod chart in it, under its other name."""
+    a_control_plane(owner, net, "platform", "API")
+    eks: Any = owner.aws.eks
     for name in ("vpc-cni", "kube-proxy", "coredns"):
         eks.create_addon(clusterName="platform", addonName=name)
     reach = access(Look(owner.aws), "platform")
@@ -262,7 +268,15 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
             "subnet-0123456789abcdef1]}"
         )
     net = a_vpc(owner)
+    a_control_plane(owner, net, "old", "CONFIG_MAP")
     owner.stack.calls.clear()
+    with pytest.raises(Usage, match="old has the authentication mode CONFIG_MAP"):
+        owner.declares(f"{head}{{eks_cluster: old}}")
+    mode: Any = {"authenticationMode": "API_AND_CONFIG_MAP"}
+    owner.aws.eks.update_cluster_config(name="old", accessConfig=mode)
+    owner.stack.calls.clear()
+    with pytest.raises(Usage, match=rf"existing\.vpc: vpc-0123456789abcdef0 is not {net['vpc']}"):
+        owner.declares(f"{head}{{eks_cluster: old, vpc: vpc-0123456789abcdef0}}")
     with pytest.raises(Usage, match="are in usw2-az1, usw2-az1"):
         owner.declares(
             f"{head}{{vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['public']}]}}"
