@@ -212,13 +212,15 @@ class Cluster(Resource):
         with suppress(kube.KubeNotReady):
             nodes = kube.nodes(reach) if reach else []
             unready = [f"{node.name} ({node.why})" for node in nodes if not node.ready]
-            oldest = _minor(self.version) - KUBELET_SKEW
-            hindrances += [
-                f"{node.name} has the kubelet {node.kubelet}, and it takes 1.{oldest} or newer:"
-                " hyperpod-eks update-software comes first"
-                for node in nodes
-                if node.kubelet and _minor(node.kubelet) < oldest
-            ]
+            least = _minor(self.version) - KUBELET_SKEW
+            old = [node for node in nodes if node.kubelet and _minor(node.kubelet) < least]
+            if old:
+                kubelets = ", ".join(sorted({node.kubelet for node in old}))
+                hindrances.append(
+                    f"{len(old)} nodes ({_few([node.name for node in old])}) have the kubelet "
+                    f"{kubelets}, and it takes 1.{least} or newer: `hyperpod-eks update-software`, "
+                    "or an image_id of today, comes first"
+                )
         return replace(
             live,
             facts={**live.facts, "hindrances": tuple(hindrances)},
@@ -298,8 +300,7 @@ class Cluster(Resource):
         if "version" not in differs or not unready:
             return []
         upgrade = f"Kubernetes goes from {live.attributes['version']} to {self.version}"
-        names = ", ".join(unready[:5]) + (", …" if len(unready) > 5 else "")
-        return [f"{upgrade} while nodes are not Ready: {names}"]
+        return [f"{upgrade} while nodes are not Ready: {_few(unready)}"]
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
@@ -389,6 +390,15 @@ class Cluster(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes add-ons and access entries with it."""
         aws.eks.delete_cluster(name=self.name)
+
+
+def _few(names: Sequence[str]) -> str:
+    """Name the first five.
+
+    >>> _few(list("abcdef"))
+    'a, b, c, d, e, …'
+    """
+    return ", ".join([*names[:5], *("…" for _ in names[5:6])])
 
 
 def _minor(version: str) -> int:
