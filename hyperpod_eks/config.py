@@ -63,6 +63,17 @@ Key = Annotated[
 ]
 
 
+NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
+"""Without them nodes or pods of HyperPod do not work (SageMaker developer guide, "Prerequisites for
+EKS orchestration")."""
+ADDON_NAME = Pattern(
+    "the name of an EKS add-on",
+    "like aws-fsx-csi-driver",
+    r"[0-9A-Za-z][A-Za-z0-9_-]*",
+    "list them with `aws eks describe-addon-versions`",
+)
+
+
 def _id(kind: str, prefix: str) -> Pattern:
     return Pattern(
         f"the id of {kind}",
@@ -252,7 +263,7 @@ class Eks(Section):
 
 
 class Addon(Section):
-    """An EKS add-on that every HyperPod cluster needs."""
+    """An EKS add-on."""
 
     version: Annotated[
         Annotated[
@@ -271,30 +282,19 @@ class Addon(Section):
         Mapping[str, JsonValue],
         Field(description="Settings of the add-on, as its own schema names them."),
     ] = {}
-
-
-class Addons(Section):
-    """The four add-ons that HyperPod needs; they are always installed."""
-
-    vpc_cni: Annotated[
-        Addon, Field(alias="vpc-cni", description="Pod network; HyperPod needs 1.18.3 or newer.")
-    ] = Addon()
-    kube_proxy: Annotated[
-        Addon, Field(alias="kube-proxy", description="Service network on every node.")
-    ] = Addon()
-    coredns: Annotated[Addon, Field(alias="coredns", description="Names inside the cluster.")] = (
-        Addon()
-    )
-    eks_pod_identity_agent: Annotated[
-        Addon, Field(alias="eks-pod-identity-agent", description="IAM roles for pods.")
-    ] = Addon()
-
-    def items(self) -> list[tuple[str, Addon]]:
-        """Return each add-on with the name that EKS gives it, in the order of installation."""
-        return [
-            (field.alias or name, getattr(self, name))
-            for name, field in type(self).model_fields.items()
-        ]
+    pod_identity_associations: Annotated[
+        tuple[
+            Annotated[
+                Mapping[str, JsonValue],
+                Members("eks", "CreateAddon.podIdentityAssociations[]"),
+            ],
+            ...,
+        ],
+        Field(
+            strict=False,
+            description="Roles of its service accounts, as `{service_account: …, role_arn: …}`.",
+        ),
+    ] = ()
 
 
 class Chart(Section):
@@ -556,7 +556,7 @@ class Existing(Section):
     cluster_role: Annotated[str | None, Field(description="Name of the EKS cluster's role.")] = None
     execution_role: Annotated[str | None, Field(description="Name of the nodes' role.")] = None
     bucket: Annotated[
-        str | None, Field(description="Bucket for the scripts, below the prefix lifecycle/.")
+        str | None, Field(description="Bucket for the scripts, below hyperpod-eks/<name>/.")
     ] = None
     helm_release: Annotated[
         Annotated[
@@ -616,7 +616,14 @@ class Config(Section):
     ] = {}
     network: Annotated[Network, Field(description="The VPC.")] = Network()
     eks: Annotated[Eks, Field(description="The control plane.")] = Eks()
-    addons: Annotated[Addons, Field(description="The EKS add-ons.")] = Addons()
+    addons: Annotated[
+        Mapping[Annotated[str, ADDON_NAME], Addon],
+        Field(
+            description="EKS add-ons by name. The four that HyperPod needs (`vpc-cni`,"
+            " `kube-proxy`, `coredns`, `eks-pod-identity-agent`) are always there; others come in"
+            " the order of the file, each after the one before."
+        ),
+    ] = {}
     chart: Annotated[Chart, Field(description="The HyperPod Helm chart.")] = Chart()
     lifecycle: Annotated[
         Lifecycle, Field(default_factory=Lifecycle, description="The nodes' scripts.")
@@ -686,6 +693,10 @@ class Config(Section):
     def groups(self) -> tuple[InstanceGroup | RestrictedInstanceGroup, ...]:
         """Every group of nodes, the restricted ones last."""
         return (*self.instance_groups, *self.restricted_instance_groups)
+
+    def every_addon(self) -> dict[str, Addon]:
+        """Return the add-ons by name: those that HyperPod needs, then the others."""
+        return dict.fromkeys(NEEDED_ADDONS, Addon()) | dict(self.addons)
 
     @property
     def scales_itself(self) -> bool:

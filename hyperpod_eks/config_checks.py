@@ -89,6 +89,7 @@ def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _twice(data, ("eks", "access"), "principal_arn", "has an entry already")
     yield from _cni(data)
     yield from _network(data)
+    yield from _theirs(data)
 
 
 def warnings(config: Config) -> list[str]:
@@ -319,10 +320,25 @@ def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
         ("private_subnets", "vpc"),
         ("nat_gateways", "vpc"),
         ("route_tables", "vpc"),
+        ("s3_endpoint", "vpc"),
+        ("security_group", "vpc"),
     ):
         if get(existing, key) and not get(existing, needs) and not get(existing, "eks_cluster"):
             text = "is given without existing.vpc (they belong together); name the VPC too"
             yield Finding(("existing", key), text)
+
+
+def _theirs(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is somebody's is not changed: settings that would have to are refused."""
+    for given, names in (
+        ("private_subnets", ("secondary_cidrs", "subnet_tags")),
+        ("security_group", ("security_groups", "storage_ports")),
+    ):
+        keys = [key for key in (given, "eks_cluster") if get(data, "existing", key)]
+        for name in names if keys else ():
+            if get(data, "network", name) not in (None, False, [], {}, "shared"):
+                text = f"is given beside existing.{keys[0]} (what you have stays as it is)"
+                yield Finding(("network", name), f"{text}; leave one of them out", True)
 
 
 def _closed(network: Mapping[str, Any]) -> bool:

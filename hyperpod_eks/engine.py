@@ -364,6 +364,10 @@ def explained(
 class Provide(Run):
     """Make everything as declared."""
 
+    def __init__(self, wants: Iterable[Resource], world: World) -> None:
+        super().__init__(wants, world)
+        self.consented: set[str] = set()
+
     def run(self) -> None:
         """Look at everything at once, refuse strangers before the first change, then make it."""
         for turn in self.turns.values():
@@ -378,12 +382,16 @@ class Provide(Run):
         drifted = [s for s in sights if s.verdict is Verdict.DRIFTED]
         if reasons := impossible(drifted, undeclared(self.turns, self.manifest)):
             raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
-        lost = [line for s in drifted if s.live for line in s.want.loses(s.live, s.differs)]
-        if lost:
-            self.world.consent(lost)
+        self._consent(line for s in drifted if s.live for line in s.want.loses(s.live, s.differs))
         if any(s.verdict is Verdict.ABSENT and s.want.recorded for s in sights):
             self.world.preflight(sights)
         super().run()
+
+    def _consent(self, lost: Iterable[str]) -> None:
+        """Ask, once, about what goes: all of it before the first change, as far as it shows."""
+        if lines := [line for line in lost if line not in self.consented]:
+            self.world.consent(lines)
+            self.consented.update(lines)
 
     def may_begin(self, turn: Turn) -> bool:
         """Once everything is ready that its create names, or, if it is there, all that it needs."""
@@ -462,6 +470,7 @@ class Provide(Run):
 
     def _settle(self, turn: Turn, live: Live, sight: Sight) -> None:
         want = turn.want
+        self._consent(want.loses(live, sight.differs))
         turn.changed, turn.acted, turn.settled = True, self.now, sight.differs
         self._record(want, live, "created")
         self.say(turn, What.UPDATING, ", ".join(sight.differs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +65,8 @@ def resolve(aws: Aws, config: Config) -> dict[str, str]:
         found |= _control_plane(aws, config, theirs.eks_cluster)
         subnets = subnets or _private_subnets(aws, theirs.eks_cluster)
     found |= _subnets(aws, subnets)
+    if theirs.vpc and not subnets:
+        _room(aws, theirs.vpc, config.network.cidr)
     found |= {f"network/route-table-{i}": id_ for i, id_ in enumerate(theirs.route_tables)}
     found |= _nat_gateways(aws, theirs.nat_gateways)
     return found
@@ -96,7 +99,7 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
     if not config.existing.cluster_role:
         found["iam/cluster-role"] = cluster["roleArn"].rpartition("/")[2]
     for page in aws.eks.get_paginator("list_addons").paginate(clusterName=name):
-        for each in {addon for addon, _ in config.addons.items()}.intersection(page["addons"]):
+        for each in config.every_addon().keys() & set(page["addons"]):
             addon = aws.eks.describe_addon(clusterName=name, addonName=each)["addon"]
             if owner(addon.get("tags", {})) is None:
                 found[f"addons/{each}"] = each
@@ -147,6 +150,20 @@ def _subnets(aws: Aws, ids: list[str]) -> dict[str, str]:
     return {f"network/{PRIVATE_SUBNET}{zone}": id_ for zone, id_ in zip(zones, ids, strict=True)}
 
 
+def _room(aws: Aws, vpc: str, cidr: str) -> None:
+    """New subnets lie in the VPC's own blocks (CreateSubnet: InvalidSubnet.Range)."""
+    (there,) = _all(aws, "describe_vpcs", "Vpcs", [vpc]) or [None]
+    if there is None:
+        raise NotFound(f"existing.vpc: there is no {vpc} in this region")
+    blocks = [each["CidrBlock"] for each in there["CidrBlockAssociationSet"]]
+    wanted = ipaddress.IPv4Network(cidr)
+    if not any(wanted.subnet_of(ipaddress.IPv4Network(block)) for block in blocks):
+        raise Usage(
+            f"network.cidr: {cidr} is not in {vpc}, which has {', '.join(blocks)}",
+            "Give a part of it in which nothing is yet, or name its existing.private_subnets.",
+        )
+
+
 def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:
     """NAT gateways serve the zone of their subnet first."""
     if not ids:
@@ -163,7 +180,11 @@ def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:
 
 def _all(aws: Aws, method: str, key: str, ids: list[str] | tuple[str, ...]) -> list[Any]:
     """Describe ids; those that are not there are left out."""
-    name = {"describe_subnets": "subnet-id", "describe_nat_gateways": "nat-gateway-id"}[method]
+    name = {
+        "describe_subnets": "subnet-id",
+        "describe_nat_gateways": "nat-gateway-id",
+        "describe_vpcs": "vpc-id",
+    }[method]
     filters = [{"Name": name, "Values": sorted(set(ids))}]
     argument = "Filter" if method == "describe_nat_gateways" else "Filters"
     pages = aws.ec2.get_paginator(method).paginate(**{argument: filters})  # type: ignore[call-overload]  # the name is data

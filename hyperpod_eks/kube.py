@@ -260,7 +260,7 @@ class Node:
 
     ``health`` is HyperPod's own verdict (Schedulable, Unschedulable,
     UnschedulablePendingReplacement, UnschedulablePendingReboot), empty before the first one;
-    ``why`` is what kubelet says while the node is not ready.
+    ``why`` is what kubelet says while the node is not ready; ``kubelet`` is its version.
     """
 
     name: str
@@ -269,6 +269,7 @@ class Node:
     instance_group: str
     instance_type: str
     why: str = ""
+    kubelet: str = ""
 
     @property
     def instance_id(self) -> str:
@@ -276,20 +277,20 @@ class Node:
         return self.name.removeprefix("hyperpod-")
 
 
-def nodes(access: Access, cluster_name: str) -> list[Node]:
-    """List the nodes of a HyperPod cluster, in the order of their names.
+def nodes(access: Access, cluster_name: str = "") -> list[Node]:
+    """List the nodes of a HyperPod cluster, or every node, in the order of their names.
 
     Raises KubeNotReady while the API server does not answer us, HyperpodError otherwise.
     """
-    selector = f"{CLUSTER_NAME}={cluster_name}"
+    selector = {"labelSelector": f"{CLUSTER_NAME}={cluster_name}"} if cluster_name else {}
     with _words(access):
-        found = _list(access._client, "/api/v1/nodes", labelSelector=selector)
+        found = _list(access._client, "/api/v1/nodes", **selector)
         return [_node(each) for each in found]
 
 
 def _node(document: Mapping[str, Any]) -> Node:
-    labels = document["metadata"].get("labels", {})
-    conditions = document.get("status", {}).get("conditions", ())
+    labels, status = document["metadata"].get("labels", {}), document.get("status", {})
+    conditions = status.get("conditions", ())
     ready: Mapping[str, str] = next((c for c in conditions if c["type"] == "Ready"), {})
     good = ready.get("status") == "True"
     return Node(
@@ -299,6 +300,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         instance_group=labels.get(GROUP_NAME, ""),
         instance_type=labels.get(INSTANCE_TYPE, ""),
         why="" if good else ready.get("message", "kubelet has not reported yet"),
+        kubelet=status.get("nodeInfo", {}).get("kubeletVersion", "").removeprefix("v"),
     )
 
 

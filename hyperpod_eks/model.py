@@ -293,7 +293,7 @@ def _structure(
     operation = label.partition(" ")[0]
     for name in here.get("required", ()):
         if name not in value:
-            yield _join(path, name), f"is missing ({label} requires it); give it"
+            yield _join(path, name), f"{snake(name)} is missing ({label} requires it); give it"
     for name, entry in value.items():
         if name not in members:
             near = nearest(name, tuple(members))

@@ -197,10 +197,23 @@ def _principals(site: Site) -> _Principals:
 
 
 def _optional(site: Site) -> list[Statement]:
-    """Return what only some configurations need: keys of one's own, training plans."""
+    """Return what only some configurations need: keys of one's own, roles of pods, plans."""
     found, keys = [], site.config.encryption.model_dump().values()
     if used := tuple(sorted(filter(None, set(keys)))):
         found.append(Statement("Keys", _KEYS, used))
+    pods = {
+        str(each["role_arn"])
+        for addon in site.config.addons.values()
+        for each in addon.pod_identity_associations
+    }
+    if pods:
+        places = (
+            site.arn("eks", f"cluster/{site.eks_name}"),
+            site.arn("eks", f"podidentityassociation/{site.eks_name}/*"),
+        )
+        to_pods: Conditions = {"StringEquals": {"iam:PassedToService": ["pods.eks.amazonaws.com"]}}
+        found.append(Statement("PodRoles", _POD_ROLES, places))
+        found.append(Statement("PodRolesPass", ("iam:PassRole",), tuple(sorted(pods)), to_pods))
     plans = tuple(
         sorted({group.training_plan_arn for group in site.config.groups if group.training_plan_arn})
     )
@@ -410,6 +423,13 @@ _LOGS_MAKE = _of(
     "ListTagsForResource",
     "PutRetentionPolicy",
     "TagResource",
+)
+_POD_ROLES = _of(
+    "eks",
+    "CreatePodIdentityAssociation",
+    "DeletePodIdentityAssociation",
+    "DescribePodIdentityAssociation",
+    "UpdatePodIdentityAssociation",
 )
 # what EKS, EBS, S3 and CloudWatch Logs do with a key on the caller's behalf
 _KEYS = _of("kms", "CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,6 +43,10 @@ class Live:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+class NotReady(KeyError):
+    """What a declaration depends on is not there yet."""
+
+
 class Known:
     """The live resources that a declaration depends on."""
 
@@ -49,7 +54,9 @@ class Known:
         self._lives = lives
 
     def __call__(self, want: Resource) -> Live:
-        """Return what is live of a declaration; KeyError if it is not ready."""
+        """Return what is live of a declaration; NotReady if nothing is."""
+        if want.key not in self._lives:
+            raise NotReady(want.key)
         return self._lives[want.key]
 
     def __contains__(self, want: Resource) -> bool:
@@ -240,10 +247,7 @@ def drift(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]
     """
     found = {}
     for name, value in live.facts.items():
-        try:
-            expected = want.expected(name, known)
-        except KeyError:  # Known's, for what is not there
-            continue
-        if value != expected:
-            found[name] = (value, expected)
+        with suppress(NotReady):
+            if value != (expected := want.expected(name, known)):
+                found[name] = (value, expected)
     return found

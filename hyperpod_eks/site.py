@@ -11,6 +11,7 @@ from typing import Any
 
 from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
 from hyperpod_eks.config import (
+    NEEDED_ADDONS,
     Config,
     InstanceGroup,
     RestrictedInstanceGroup,
@@ -245,7 +246,8 @@ def check_plans(site: Site, aws: Aws) -> None:
 def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]:
     """Choose the version for a new cluster; one that exists keeps its own.
 
-    Also checks pinned add-on versions, so that a wrong one is told before anything is made.
+    Also checks add-ons and their pinned versions, so that a wrong one is told before anything is
+    made.
     """
     pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
     offered = [dict(version) for page in pages for version in page["clusterVersions"]]
@@ -260,18 +262,23 @@ def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]
             return aws.eks.describe_cluster(name=name)["cluster"]["version"], ()
         raise
     for name, addon in config.addons.items():
-        if addon.version:
+        if addon.version or name not in NEEDED_ADDONS:
             _check_addon(aws, name, addon.version, chosen)
     return chosen, tuple(warnings)
 
 
-def _check_addon(aws: Aws, name: str, version: str, kubernetes: str) -> None:
+def _check_addon(aws: Aws, name: str, version: str | None, kubernetes: str) -> None:
     answer = aws.eks.describe_addon_versions(addonName=name, kubernetesVersion=kubernetes)
     known = [v["addonVersion"] for addon in answer["addons"] for v in addon["addonVersions"]]
-    if version not in known:
+    if not known:
+        raise Usage(
+            f"addons.{name}: EKS has no such add-on for Kubernetes {kubernetes}",
+            f"aws eks describe-addon-versions --kubernetes-version {kubernetes}",
+        )
+    if version and version not in known:
         raise Usage(
             f"addons.{name}.version: {version} is not offered for Kubernetes {kubernetes}; "
-            f"EKS offers {', '.join(known[:5]) or 'none'}",
+            f"EKS offers {', '.join(known[:5])}",
             "Choose one of those, or leave the version out for AWS's default.",
         )
 

@@ -95,25 +95,24 @@ def _tidy(node: Any, optional: set[str]) -> Any:
 def _sections(prefix: str, section: type[BaseModel]) -> Iterator[str]:
     """Yield one section with a table for `section`, and one for each model below it."""
     title = f"`{prefix.removesuffix('.').removesuffix('[]')}`" if prefix else "Top level"
-    about = (section.__doc__ or "").strip().partition("\n")[0]
+    introduction = (section.__doc__ or "").strip().partition("\n")[0]
     rows, below = [], []
     for name, field in fields(section).items():
         inner, _ = find(field.annotation, ())
-        item, _ = find(field.annotation, (0,)) if get_origin(inner) is tuple else (inner, ())
+        item, suffix = inner, "."
+        if get_origin(inner) is tuple:
+            item, suffix = find(inner, (0,))[0], "[]."
+        elif get_origin(inner) is Mapping:
+            item, suffix = find(inner, ("<name>",))[0], ".<name>."
         if isinstance(item, type) and issubclass(item, BaseModel):
-            suffix = "[]." if item is not inner else "."
             below.append((f"{prefix}{name}{suffix}", item))
         kind = _values(section, name) or _type(inner)
         about = f"{field.description} {_rule(section, name)}".strip()
         rows.append([f"`{name}`", kind, _default(field), about, _member(section, name)])
     table = _table(["Setting", "Type", "Default", "Meaning and rule", "AWS"], rows)
-    yield f"## {title}\n\n{about}\n\n{table}"
+    yield f"## {title}\n\n{introduction}\n\n{table}"
     for path, item in below:
-        same = [one for one in below if one[1] is item]
-        if len(same) == 1:
-            yield from _sections(path, item)
-        elif same[0][0] == path:
-            yield from _sections(f"{prefix}<name>.", item)
+        yield from _sections(path, item)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -165,7 +165,7 @@ def test_without_a_file_it_is_the_minimal_cluster() -> None:
         "instance_count": 2,
     }
     assert (group.threads_per_core, group.ebs_volume_size_in_gb) == (1, 500)
-    assert [name for name, _ in config.addons.items()] == [
+    assert list(config.every_addon()) == [
         "vpc-cni",
         "kube-proxy",
         "coredns",
@@ -310,7 +310,7 @@ def test_yaml_is_read_as_people_mean_it(tmp_path: Path) -> None:
             """),
     )
     assert config.tags == {"due": "2026-12-01", "größe": "1"}
-    assert config.addons.vpc_cni.configuration_values == {"env": {"WARM_IP_TARGET": "1"}}
+    assert config.addons["vpc-cni"].configuration_values == {"env": {"WARM_IP_TARGET": "1"}}
     assert config.chart.values == {"a": [1, None, 2.5, {"b": True}]}
     assert config.instance_groups[0].instance_count == 0
 

@@ -144,10 +144,12 @@ class TestNodes:
 
         found = kube.nodes(access(cluster), "demo")
 
+        group, kubelet = ("worker-group", "ml.m5.2xlarge"), "1.33.0-eks-local"
         assert found == [
-            Node("hyperpod-i-0a", True, "Schedulable", "worker-group", "ml.m5.2xlarge"),
-            Node("hyperpod-i-0b", False, "", "worker-group", "ml.m5.2xlarge", "node is not ready"),
+            Node("hyperpod-i-0a", True, "Schedulable", *group, kubelet=kubelet),
+            Node("hyperpod-i-0b", False, "", *group, "node is not ready", kubelet),
         ]
+        assert [node.name for node in kube.nodes(access(cluster))][-1] == "ip-10-0-0-1"
         assert found[0].instance_id == "i-0a"
 
     def test_more_nodes_than_fit_a_page(self, cluster: Cluster) -> None:

@@ -100,8 +100,12 @@ def scale(**options: Any) -> int:
 @click.option("--group", "groups", multiple=True, metavar="GROUP", help="Only this group.")
 @click.option("--release", metavar="X.Y.Z", help="Release of HyperPod's AMI.  [default: newest]")
 @click.option("--batch", type=click.IntRange(min=1), help="How many nodes of a group at a time.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes are renewed.")
 def update_software(**options: Any) -> int:
-    """Give the nodes of the cluster NAME the newest software; each is drained and made anew."""
+    """Give the nodes of the cluster NAME the newest software, the kubelet included.
+
+    Pods are not drained before it, and root volumes are replaced.
+    """
     return _tell("update_software", options, "scale")
 
 

@@ -48,7 +48,8 @@ EXAMPLES = {
         hyperpod-eks scale -f cluster.yaml worker-group=0
         """,
     "update-software": """
-        hyperpod-eks update-software demo
+        hyperpod-eks update-software demo --batch 1
+        hyperpod-eks update-software demo --group worker-group --yes
         """,
     "status": """
         hyperpod-eks status demo

@@ -8,6 +8,7 @@ from typing import Any
 
 from hyperpod_eks import config as configs
 from hyperpod_eks import config_yaml, engine
+from hyperpod_eks.aws import Look
 from hyperpod_eks.cli.consent import consenting
 from hyperpod_eks.cli.create import create
 from hyperpod_eks.cli.create import text as created
@@ -17,6 +18,7 @@ from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import locked, read, write_durably
 from hyperpod_eks.report import Report
+from hyperpod_eks.steps import hyperpod
 
 
 def scale(
@@ -108,9 +110,10 @@ def update_software(
     groups: tuple[str, ...],
     release: str | None,
     batch: int | None,
+    yes: bool,
     **given: Any,
 ) -> Document:
-    """Ask HyperPod to renew the nodes, and wait until it has."""
+    """Ask HyperPod to renew the nodes, and wait until it has; what runs on them is not drained."""
     story = Story(tell)
     with opened("update-software", given, story, files=False) as at:
         pinned = {g.name for g in at.config.instance_groups if g.image_release_version}
@@ -129,6 +132,12 @@ def update_software(
         if batch:
             size = {"Type": "INSTANCE_COUNT", "Value": batch}
             request["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
+        there = hyperpod.describe(Look(at.world.aws), at.site.name)
+        if there is None:
+            raise NotFound(f"there is no cluster {at.site.name} in {at.site.region}")
+        counts = {g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod.every_group(there)}
+        consent = consenting(at.site.name, yes=yes)
+        consent([hyperpod.renewal(name, counts.get(name, 0)) for name in names])
         at.world.aws.sagemaker.update_cluster_software(ClusterName=at.site.name, **request)
         at.world.begun = None
         at.world.consent = consenting(at.site.name, yes=False)

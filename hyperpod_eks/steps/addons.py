@@ -1,4 +1,4 @@
-"""The EKS add-ons that a HyperPod cluster cannot do without."""
+"""The EKS add-ons that a HyperPod cluster cannot do without, and others that are asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.config import NEEDED_ADDONS
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
@@ -25,23 +28,35 @@ STATES = {
 
 
 def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
-    """Declare the add-ons; vpc-cni first, for the nodes wait for it."""
-    return tuple(
-        Addon(
-            name,
-            cluster=cluster,
-            version=addon.version or "",
-            configuration=json.dumps(addon.configuration_values, sort_keys=True)
-            if addon.configuration_values
-            else "",
-        )
-        for name, addon in site.config.addons.items()
+    """Declare the add-ons; vpc-cni first, for the nodes wait for it.
+
+    Those that HyperPod needs come at once, others one after the other: some need one before them
+    (the training operator needs cert-manager).
+    """
+    found: list[Addon] = []
+    for name, addon in site.config.every_addon().items():
         # of somebody's cluster, only what is there or asked for
-        if not site.eks_is_theirs
-        or f"addons/{name}" in site.adopted
-        or addon.version
-        or addon.configuration_values
-    )
+        if site.eks_is_theirs and not (
+            f"addons/{name}" in site.adopted or name in site.config.addons
+        ):
+            continue
+        others = [each for each in found if each.label not in NEEDED_ADDONS]
+        found.append(
+            Addon(
+                name,
+                cluster=cluster,
+                version=addon.version or "",
+                configuration=json.dumps(dict(addon.configuration_values), sort_keys=True),
+                roles=tuple(
+                    sorted(
+                        (str(each["service_account"]), str(each["role_arn"]))
+                        for each in addon.pod_identity_associations
+                    )
+                ),
+                after=tuple(others[-1:]),
+            )
+        )
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,9 @@ class Addon(Resource):
     version: str
     """Empty for the default of the cluster's Kubernetes version; then any is as declared."""
     configuration: str
-    """JSON, empty for none."""
+    """JSON."""
+    roles: tuple[tuple[str, str], ...] = ()
+    """Service accounts, each with the ARN of its role (EKS Pod Identity)."""
 
     step = "addons"
     patience = 20 * MINUTE
@@ -75,21 +92,31 @@ class Addon(Resource):
             found = look.aws.eks.describe_addon(
                 clusterName=self.cluster.name, addonName=self.label
             )["addon"]
-            return [self._live(found)]
+            return [self._live(found, self._roles(look.aws, found))]
         return []
 
-    def _live(self, found: Mapping[str, Any]) -> Live:
+    def _roles(self, aws: Aws, found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """Ask for the roles behind the associations that an add-on owns."""
+        about = [
+            aws.eks.describe_pod_identity_association(
+                clusterName=self.cluster.name, associationId=arn.rpartition("/")[2]
+            )["association"]
+            for arn in found.get("podIdentityAssociations") or ()
+        ]
+        return tuple(sorted((each["serviceAccount"], each["roleArn"]) for each in about))
+
+    def _live(self, found: Mapping[str, Any], roles: tuple[tuple[str, str], ...]) -> Live:
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
-        facts: dict[str, Any] = {}
+        values = yaml.safe_load(found.get("configurationValues") or "{}")  # theirs may be YAML
+        facts: dict[str, Any] = {
+            "configuration": json.dumps(values, sort_keys=True),
+            "roles": roles,
+        }
         if self.version:
             facts["version"] = found.get("addonVersion")
         elif KUBERNETES in found.get("tags", {}):
             facts["kubernetes"] = found["tags"][KUBERNETES]
-        if self.configuration:
-            facts["configuration"] = json.dumps(
-                json.loads(found.get("configurationValues") or "{}"), sort_keys=True
-            )
         return Live(
             self.label,
             found["addonArn"],
@@ -126,12 +153,17 @@ class Addon(Resource):
         }
         if self.version:
             request["addonVersion"] = self.version
-        if self.configuration:
+        if self.configuration != "{}":
             request["configurationValues"] = self.configuration
-        return self._live(aws.eks.create_addon(**request)["addon"])
+        if self.roles:
+            request["podIdentityAssociations"] = self._associations()
+        return self._live(aws.eks.create_addon(**request)["addon"], self.roles)
+
+    def _associations(self) -> list[dict[str, str]]:
+        return [{"serviceAccount": account, "roleArn": role} for account, role in self.roles]
 
     def settle(self, aws: Aws, known: Known, live: Live) -> None:
-        """Change version and configuration; what somebody changed in Kubernetes is preserved."""
+        """Change what differs; what somebody changed in Kubernetes is preserved."""
         request: dict[str, Any] = {"resolveConflicts": "PRESERVE"}
         kubernetes = known(self.cluster).attributes["version"]
         if self.version:
@@ -139,8 +171,10 @@ class Addon(Resource):
         elif live.facts.get("kubernetes", kubernetes) != kubernetes:
             request["addonVersion"] = default_version(aws, self.label, kubernetes)
             aws.eks.tag_resource(resourceArn=live.arn, tags={KUBERNETES: kubernetes})
-        if self.configuration:
+        if live.facts["configuration"] != self.configuration:
             request["configurationValues"] = self.configuration
+        if live.facts["roles"] != self.roles:
+            request["podIdentityAssociations"] = self._associations()
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
         aws.eks.update_addon(clusterName=self.cluster.name, addonName=self.label, **request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,8 @@ STATES = {
     "DELETING": State.LEAVING,
     "FAILED": State.FAILED,
 }
+KUBELET_SKEW = 3
+"""Minor versions that a kubelet may be behind the API server."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
         log_types=tuple(eks.log_types),
         support_type=eks.support_type,
         deletion_protection=site.config.deletion_protection,
-        after=left if site.eks_is_theirs else (logs, *left),
+        # before it wears another group the nodes must let that in
+        after=left if site.eks_is_theirs else (logs, *left, *net.opening),
     )
     admin = site.access_policy("AmazonEKSClusterAdminPolicy")
     entries = [AccessEntry("access-caller", cluster=cluster, principal="", policy=admin)]
@@ -182,8 +186,46 @@ class Cluster(Resource):
     usual = "9 to 13 min"
 
     def find(self, look: Look) -> Sequence[Live]:
-        """By name."""
-        return [self._live(found) for found in describe(look, self.name)]
+        """By name; before an upgrade, the add-ons and nodes that have to live with it too."""
+        lives = []
+        for found in describe(look, self.name):
+            live = self._live(found)
+            upgrade = self.pinned and _minor(found["version"]) < _minor(self.version)
+            ready = upgrade and live.state is State.READY
+            lives.append(self._upgradable(look, live) if ready else live)
+        return lives
+
+    def _upgradable(self, look: Look, live: Live) -> Live:
+        """Find what stands in the way of an upgrade, as the fact ``hindrances``.
+
+        A kubelet may be three minor versions older than the API server (kubernetes.io, "Version
+        Skew Policy"); the nodes' version comes with their image, so with update-software.
+        """
+        hindrances = []
+        for addon in look.all(look.aws.eks, "list_addons", "addons", clusterName=self.name):
+            offered = look.aws.eks.describe_addon_versions(
+                addonName=addon, kubernetesVersion=self.version
+            )["addons"]
+            if not any(each["addonVersions"] for each in offered):
+                hindrances.append(f"EKS has no version of the add-on {addon} for it")
+        reach, unready = access(look, self.name), ["every node: Kubernetes cannot be asked"]
+        with suppress(kube.KubeNotReady):
+            nodes = kube.nodes(reach) if reach else []
+            unready = [f"{node.name} ({node.why})" for node in nodes if not node.ready]
+            least = _minor(self.version) - KUBELET_SKEW
+            old = [node for node in nodes if node.kubelet and _minor(node.kubelet) < least]
+            if old:
+                kubelets = ", ".join(sorted({node.kubelet for node in old}))
+                hindrances.append(
+                    f"{len(old)} nodes ({_few([node.name for node in old])}) have the kubelet "
+                    f"{kubelets}, and it takes 1.{least} or newer: `hyperpod-eks update-software`, "
+                    "or an image_id of today, comes first"
+                )
+        return replace(
+            live,
+            facts={**live.facts, "hindrances": tuple(hindrances)},
+            attributes={**live.attributes, "unready": unready},
+        )
 
     def _live(self, found: Mapping[str, Any]) -> Live:
         vpc = found.get("resourcesVpcConfig", {})
@@ -230,7 +272,9 @@ class Cluster(Resource):
         )
 
     def expected(self, name: str, known: Known) -> Any:
-        """Subnets and log types have no order."""
+        """Subnets and log types have no order; nothing shall stand in the way of an upgrade."""
+        if name == "hindrances":
+            return ()
         value = super().expected(name, known)
         return frozenset(value) if name in ("log_types", "public_access_cidrs") else value
 
@@ -240,13 +284,23 @@ class Cluster(Resource):
         if name == "secrets_key" and is_:
             return "EKS keeps the key that its secrets are encrypted with"
         if name == "version":
-            now, then = (int(each.partition(".")[2]) for each in (is_, wanted))
+            now, then = map(_minor, (is_, wanted))
             if then < now:
                 return "EKS does not go back to an older version"
             if then > now + 1:
                 path = ", then ".join(f"1.{minor}" for minor in range(now + 1, then + 1))
                 return f"Kubernetes is upgraded one minor version at a time: {path}"
+            hindrances, _ = differs.get("hindrances", ((), ()))
+            return "; ".join(hindrances)
         return ""
+
+    def loses(self, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+        """Nodes that are not well may not come back to a newer control plane."""
+        unready = live.attributes.get("unready")
+        if "version" not in differs or not unready:
+            return []
+        upgrade = f"Kubernetes goes from {live.attributes['version']} to {self.version}"
+        return [f"{upgrade} while nodes are not Ready: {_few(unready)}"]
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
@@ -336,6 +390,20 @@ class Cluster(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes add-ons and access entries with it."""
         aws.eks.delete_cluster(name=self.name)
+
+
+def _few(names: Sequence[str]) -> str:
+    """Name the first five.
+
+    >>> _few(list("abcdef"))
+    'a, b, c, d, e, …'
+    """
+    return ", ".join([*names[:5], *("…" for _ in names[5:6])])
+
+
+def _minor(version: str) -> int:
+    """Read the minor version of 1.34, or of a kubelet's 1.34.2-eks-113cf36."""
+    return int(version.split(".")[1])
 
 
 def describe(look: Look, name: str) -> list[dict[str, Any]]:

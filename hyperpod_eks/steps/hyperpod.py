@@ -49,6 +49,7 @@ KEPT = {
     "CapacityRequirements": "its kind of capacity",
 }
 """Members of a group that it keeps for life (UpdateCluster refuses others): it is made anew."""
+PLACE = snake("OverrideVpcConfig")
 IMAGE = ("ImageId", "ImageReleaseVersion")
 """Members that UpdateClusterSoftware changes."""
 DEFAULTS: dict[str, Any] = {
@@ -188,18 +189,31 @@ class Cluster(Resource):
         found = describe(look, self.name)
         if found is None:
             return []
+        labels = self._labels(look)
         arn, signed = found["ClusterArn"], look.aws.signatures
         if arn not in signed:
             tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)
             if owner(tags) is None:  # it may be signed yet
-                return [self._live(found, None)]
+                return [self._live(found, None, labels)]
             signed[arn] = owner(tags)
-        live = self._live(found, signed[arn])
+        live = self._live(found, signed[arn], labels)
         if live.state is State.BUSY and (event := newest_event(look.aws, found)):
             live = replace(live, why=f"{live.why}; {event}")
         return [live]
 
-    def _live(self, found: Mapping[str, Any], signed: str | None) -> Live:
+    def _labels(self, look: Look) -> dict[str, str]:
+        """Call the nodes' subnets by label: one that comes tells where a group shall go."""
+        if not any(group.placed for group in self.groups):
+            return {}
+        return {
+            each["SubnetId"]: subnet.label
+            for _, subnet in self.zones
+            for each in look.ec2("describe_subnets", "Subnets", subnet.label)
+        }
+
+    def _live(
+        self, found: Mapping[str, Any], signed: str | None, labels: Mapping[str, str]
+    ) -> Live:
         groups = every_group(found)
         running = sum(group.get("CurrentCount", 0) for group in groups)
         target = sum(group.get("TargetCount", 0) for group in groups)
@@ -215,6 +229,12 @@ class Cluster(Resource):
             facts[name] = "there" if name in there else "absent"
             if name in declared and name in there:
                 facts |= self._facts(declared[name], there[name])
+            if name in declared and declared[name].placed and name in there:
+                vpc = there[name].get("OverrideVpcConfig", {})
+                facts[f"{name}.{PLACE}"] = {
+                    "SecurityGroupIds": sorted(vpc.get("SecurityGroupIds", ())),
+                    "Subnets": sorted(labels.get(id_, id_) for id_ in vpc.get("Subnets", ())),
+                }
         state = STATES.get(found["ClusterStatus"], State.BUSY)
         if state is State.READY and not all(map(is_settled, groups)) and not self._outdated(facts):
             state = State.BUSY
@@ -248,15 +268,14 @@ class Cluster(Resource):
         declared = {
             **group.members,
             "ExecutionRole": group.members.get("ExecutionRole", ""),
-            **({"OverrideVpcConfig": {}} if group.placed else {}),
         }
         for member in {**declared, **seen}:
             if member == "InstanceGroupName" or (member == "InstanceCount" and self.scales_itself):
                 continue
             if member in declared or (member not in OURS_TO_SKIP and member != "OverrideVpcConfig"):
-                facts[f"{group.name}.{snake(member)}"] = _seen(
-                    declared.get(member), seen.get(member), member
-                )
+                value = _seen(declared.get(member), seen.get(member), member)
+                if member in declared or value not in (None, {}):  # else AWS filled all of it in
+                    facts[f"{group.name}.{snake(member)}"] = value
         return facts
 
     def _outdated(self, facts: Mapping[str, Any]) -> bool:
@@ -264,7 +283,7 @@ class Cluster(Resource):
         return any(
             value != self._expected(name)
             for name, value in facts.items()
-            if not name.endswith((".execution_role", ".override_vpc_config"))
+            if not name.endswith((".execution_role", f".{PLACE}"))
         )
 
     def _expected(self, name: str, known: Known | None = None) -> Any:
@@ -276,8 +295,12 @@ class Cluster(Resource):
         if not setting:
             return "there" if group else "absent"
         assert group
-        spec = self._group(group, known) if known else group.members
-        return next((v for member, v in spec.items() if snake(member) == setting), None)
+        if known and setting == PLACE:
+            vpc, subnets = self._vpc((), known), dict(self.zones)
+            return {**vpc, "Subnets": sorted(subnets[zone].label for zone in group.zones)}
+        if known and setting == "execution_role":
+            return group.members.get("ExecutionRole") or known(self.role).arn
+        return next((v for member, v in group.members.items() if snake(member) == setting), None)
 
     def expected(self, name: str, known: Known) -> Any:
         """Look the member up in the request that would be sent."""
@@ -369,7 +392,12 @@ class Cluster(Resource):
             elif not setting and (is_, declared) == ("there", "absent"):
                 count = there[group].get("CurrentCount", 0)
                 lines.append(f"instance group {group}: it goes, with its {count} nodes")
-        return lines
+        renewed = [name.partition(".")[0] for name in differs if _is_image(name)]
+        return lines + [
+            renewal(name, there[name].get("CurrentCount", 0))
+            for name in dict.fromkeys(renewed)
+            if name not in anew
+        ]
 
     def settle(self, aws: Aws, known: Known, live: Live) -> None:
         """One update at a time; the next look asks for the next."""
@@ -426,6 +454,14 @@ class Cluster(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Role, network, EKS cluster and bucket must outlive it."""
         aws.sagemaker.delete_cluster(ClusterName=self.name)
+
+
+def renewal(group: str, count: int) -> str:
+    """Say what a group's nodes lose with UpdateClusterSoftware, which drains nothing."""
+    return (
+        f"instance group {group}: its {count} nodes get a new image; pods are not drained, and the"
+        " root volumes are replaced"
+    )
 
 
 def _is_image(name: str) -> bool:
@@ -629,11 +665,16 @@ class Nodes(Resource):
         except kube.KubeNotReady as error:
             return [Live("", state=State.BUSY, why=str(error))]
         ready = sum(node.ready for node in nodes)
+        why = f"{ready} of {wanted} nodes Ready in Kubernetes"
+        kubelets = sorted({node.kubelet.rpartition(".")[0] for node in nodes if node.kubelet})
+        behind = [v for v in kubelets if v != eks.describe(look, self.control.name)[0]["version"]]
+        if behind:
+            why += f"; kubelet {', '.join(behind)} until `hyperpod-eks update-software`"
         return [
             Live(
                 "",
                 state=State.READY if ready >= wanted else State.BUSY,
-                why=f"{ready} of {wanted} nodes Ready in Kubernetes",
+                why=why,
                 attributes={"nodes": nodes},
             )
         ]

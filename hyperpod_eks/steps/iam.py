@@ -36,12 +36,16 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
         "boundary": config.iam.permissions_boundary or "",
     }
     keys = tuple(sorted(filter(None, {config.encryption.volumes, config.encryption.bucket})))
+    rows = _node_rows(site.identity.partition, cluster, keys)
+    if not site.bucket.startswith("sagemaker-"):  # of those, the managed policy lets nodes read
+        bucket = site.arn("s3", site.bucket)
+        rows.append(("Scripts", ["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]))
     execution = Policy(
         "execution-policy",
         name=site.iam_name("hyperpod"),
         prefix=prefix,
         path=config.iam.path,
-        rows=tuple(_node_rows(site.identity.partition, cluster, keys)),
+        rows=tuple(rows),
         network=site.arn("ec2", "").removesuffix(":"),
         places=(vpc, group, *subnets),
     )

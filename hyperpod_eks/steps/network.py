@@ -55,6 +55,8 @@ class Network:
     """The nodes'."""
     control_group: SecurityGroup
     """The control plane's, the same unless they are strict."""
+    opening: tuple[Opening, ...]
+    """What lets the control plane in among the nodes, where its group is another."""
     egress: tuple[Resource, ...]
     """What must be ready before a node can reach AWS."""
 
@@ -86,18 +88,19 @@ def step(site: Site) -> Network:
             Endpoint("s3-endpoint", vpc=vpc, service=service, route_tables=routes, policy=policy),
         )
     group, control = _groups(site, vpc)
+    opening: tuple[Opening, ...] = ()
     if control is not group:
-        endpoints += (Opening("control-plane-opening", group=group, peer=control),)
+        opening = (Opening("control-plane-opening", group=group, peer=control),)
     wanted = config.interface_endpoints
     if wanted is None:
         wanted = CLOSED if config.nat == "none" and not site.private_is_theirs else ()
     if wanted:
-        blocks_in = (config.cidr, *config.secondary_cidrs)
+        blocks_in = tuple(f"{HTTPS} {block}" for block in (config.cidr, *config.secondary_cidrs))
         door = SecurityGroup(
             "endpoint-security-group",
             vpc=vpc,
             name=f"{site.name}-endpoints-hyperpod-eks",
-            ingress=tuple(f"{HTTPS} {block}" for block in blocks_in),
+            ingress=(group,) if "network/vpc" in theirs else blocks_in,  # whose blocks are theirs
             egress=(),
         )
         endpoints += tuple(
@@ -111,7 +114,8 @@ def step(site: Site) -> Network:
             )
             for name in wanted
         )
-    return Network(vpc, private, nodes, group, control, (*internet, *routes, *endpoints, *blocks))
+    egress = (*internet, *routes, *endpoints, *blocks)
+    return Network(vpc, private, nodes, group, control, opening, egress)
 
 
 def _private(
@@ -304,20 +308,24 @@ class Vpc(Resource):
 
 @dataclass(frozen=True)
 class VpcCidr(Resource):
-    """A further address block of the VPC."""
+    """A further address block of the VPC; in somebody's VPC, one that we have put there."""
 
     vpc: Vpc
     cidr: str
 
     step = "network"
-    named = False
+    signed = False  # it has no tags
 
     def find(self, look: Look) -> Sequence[Live]:
-        """In the VPC's own description."""
+        """In the VPC's own description; that a subnet of ours is in it says whose it is."""
+        ours = any(
+            each["CidrBlock"] == self.cidr and owner(each["Tags"]) == look.aws.lineage
+            for each in look.signed("describe_subnets", "Subnets")
+        )
         return [
             Live(
                 each["AssociationId"],
-                owner=look.aws.lineage,
+                owner=look.aws.lineage if ours else owner(vpc.get("Tags", ())),
                 state=State.LEAVING
                 if each["CidrBlockState"]["State"] == "disassociating"
                 else State.READY
@@ -336,6 +344,10 @@ class VpcCidr(Resource):
         found = aws.ec2.associate_vpc_cidr_block(VpcId=known(self.vpc).id, CidrBlock=self.cidr)
         made = found["CidrBlockAssociation"]
         return Live(made["AssociationId"], owner=aws.lineage, state=State.BUSY, why="associating")
+
+    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+        """It has no tags; the journal knows whose it is until a subnet of ours is in it."""
+        return replace(live, owner=aws.lineage)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while a subnet is in it."""
@@ -413,7 +425,10 @@ class Subnet(Resource):
     def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
         """The control plane keeps its subnets."""
         if self.label.startswith(PRIVATE_SUBNET):
-            return "EKS keeps the zones that it was made with; name the zone again"
+            return (
+                "zones are not taken away, for EKS keeps those that it was made with; name the "
+                "zone again"
+            )
         return ""
 
     def find(self, look: Look) -> Sequence[Live]:
@@ -779,13 +794,6 @@ class SecurityGroup(Resource):
     goes_at_once = True
     named = False
     fixed: ClassVar[Mapping[str, str]] = {"vpc": "a security group keeps its VPC"}
-
-    @property
-    def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
-        """The control plane's interfaces wear it as long as they stand."""
-        if self.label == "control-plane-security-group":
-            return "the control plane's interfaces wear it; keep network.security_groups: strict"
-        return ""
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""

@@ -19,7 +19,6 @@ from hyperpod_eks.site import Site
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PREFIX = "lifecycle/"
 PRIVATE = {
     "BlockPublicAcls": True,
     "IgnorePublicAcls": True,
@@ -37,7 +36,13 @@ def step(site: Site) -> Scripts:
         arn=site.arn("s3", site.bucket),
         encryption=site.config.encryption.bucket or "AES256",
     )
-    return Scripts("scripts", bucket=bucket, folder=str(site.config.lifecycle.path))
+    return Scripts(
+        "scripts",
+        bucket=bucket,
+        folder=str(site.config.lifecycle.path),
+        # somebody's bucket may have a lifecycle/ of its own
+        prefix=f"hyperpod-eks/{site.name}/" if "s3/bucket" in site.adopted else "lifecycle/",
+    )
 
 
 @dataclass(frozen=True)
@@ -181,15 +186,8 @@ class Bucket(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Empty it first: objects, versions, delete markers and unfinished uploads."""
         s3 = aws.s3
-        together(partial(self._empty, s3), partial(self._abort, s3))
+        together(partial(_empty, aws, self.name, ""), partial(self._abort, s3))
         s3.delete_bucket(Bucket=self.name)
-
-    def _empty(self, s3: S3Client) -> None:
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=self.name):
-            items = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            if items:
-                doomed: Any = [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items]
-                s3.delete_objects(Bucket=self.name, Delete={"Objects": doomed, "Quiet": True})
 
     def _abort(self, s3: S3Client) -> None:
         for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.name):
@@ -197,6 +195,16 @@ class Bucket(Resource):
                 s3.abort_multipart_upload(
                     Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
+
+
+def _empty(aws: Aws, bucket: str, prefix: str) -> None:
+    """Delete every version of everything below a prefix, and what marks it deleted."""
+    pages = aws.s3.get_paginator("list_object_versions")
+    for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+        items = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        if items:
+            doomed: Any = [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items]
+            aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
 
 
 def _same(one: str, other: str) -> bool:
@@ -217,6 +225,7 @@ class Scripts(Resource):
 
     bucket: Bucket
     folder: str
+    prefix: str = "lifecycle/"
 
     step = "s3"
     goes_at_once = True
@@ -224,7 +233,7 @@ class Scripts(Resource):
     @property
     def uri(self) -> str:
         """What HyperPod is told (LifeCycleConfig.SourceS3Uri)."""
-        return f"s3://{self.bucket.name}/{PREFIX}"
+        return f"s3://{self.bucket.name}/{self.prefix}"
 
     @property
     def within(self) -> Resource | None:
@@ -235,7 +244,7 @@ class Scripts(Resource):
         """Files of the folder by key: the path, and the MD5 that S3 shows as ETag."""
         root = Path(self.folder)
         return {
-            PREFIX + path.relative_to(root).as_posix(): (path, _md5(path))
+            self.prefix + path.relative_to(root).as_posix(): (path, _md5(path))
             for path in sorted(root.rglob("*"))
             if path.is_file()
         }
@@ -244,7 +253,11 @@ class Scripts(Resource):
         """By listing the prefix: one call for a thousand files."""
         with absent("NoSuchBucket", "404", "403", "AccessDenied"):
             items = look.all(
-                look.aws.s3, "list_objects_v2", "Contents", Bucket=self.bucket.name, Prefix=PREFIX
+                look.aws.s3,
+                "list_objects_v2",
+                "Contents",
+                Bucket=self.bucket.name,
+                Prefix=self.prefix,
             )
             there = {item["Key"]: item["ETag"].strip('"') for item in items}
             return [self._live(look.aws, there)] if there else []
@@ -290,13 +303,8 @@ class Scripts(Resource):
         return self._live(aws, {key: md5 for key, (_, md5) in local.items()})
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Remove every file of the prefix."""
-        keys = sorted(live.facts["files"])
-        for i in range(0, len(keys), 1000):
-            aws.s3.delete_objects(
-                Bucket=self.bucket.name,
-                Delete={"Objects": [{"Key": key} for key in keys[i : i + 1000]], "Quiet": True},
-            )
+        """Leave nothing of ours in a bucket that stays."""
+        _empty(aws, self.bucket.name, self.prefix)
 
 
 def _md5(path: Path) -> str:

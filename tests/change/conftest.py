@@ -27,12 +27,14 @@ from hyperpod_eks.site import check_plans, lineage, survey
 from hyperpod_eks.stack import stack as declare
 from tests.conftest import helm
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 
 class Owner:
     """Somebody who declares a cluster again and again, and asks the account what came of it."""
 
     def __init__(self, stack: Stack, session: boto3.Session, folder: Path, helm: Path) -> None:
-        self.stack, self.folder, self.helm = stack, folder, helm
+        self.stack, self.folder, self.helm, self.chart = stack, folder, helm, CHART
         self._session = session
         self.sent: list[tuple[str, str, dict[str, Any]]] = []
         session.events.register("provide-client-params", self._hear)
@@ -52,10 +54,15 @@ class Owner:
         """Everything that exists, to be compared."""
         return json.dumps(self.stack.inventory(), sort_keys=True, indent=1).splitlines()
 
+    @staticmethod
+    def example(name: str) -> str:
+        """One of the files in examples/, for this account."""
+        return (EXAMPLES / f"{name}.yaml").read_text().replace("111122223333", "123456789012")
+
     def config(self, text: str) -> Config:
         file = self.folder / "cluster.yaml"
         file.write_text(text)
-        return configs.load(str(file), {"chart.path": str(CHART)}, os.environ)
+        return configs.load(str(file), {"chart.path": str(self.chart)}, os.environ)
 
     def world(self, config: Config, *, yes: bool = False) -> tuple[World, list[Resource]]:
         def consent(lost: list[str]) -> None:

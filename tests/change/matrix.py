@@ -1,56 +1,88 @@
-"""What becomes of each setting that is changed on a running cluster: one table for page and test.
-
-``after`` is the value that the test gives the setting on the cluster of ``BASE``; None where the
-outcome is proved by another test, or there is nothing to try.
-"""
+"""What becomes of a setting that is changed on a running cluster: one table for page and test."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-IN_PLACE, CONSENT, REFUSED, LATER = "in place", "with --yes", "refused", "for what is made later"
+IN_PLACE, CONSENT, REFUSED = "in place", "with --yes", "refused"
+LATER, ANOTHER = "for what is made later", "another cluster"
 
 
 class Row(NamedTuple):
-    """A setting, what changing it leads to, why, and a value to try."""
+    """A setting, what changing it leads to, and why.
+
+    ``after`` is the value that `test_matrix` gives the setting on the cluster of ``BASE``, or makes
+    of the one that it has; each row begins where the one before ended.  ``shown`` is the test that
+    shows it where that needs more than a value.  ``says`` is a part of the refusal.
+    """
 
     setting: str
     outcome: str
     why: str
     after: Any = None
+    shown: str = ""
+    says: str = ""
 
 
-ROLE = "arn:aws:iam::123456789012:role/team/Admin"
-KEY = "arn:aws:kms:us-west-2:123456789012:key/11111111-2222-3333-4444-555555555555"
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/team/Reader"
+OTHER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/team/Writer"
+NODE_ROLE = f"arn:aws:iam::{ACCOUNT}:role/team/Nodes"
+KEY, OTHER_KEY = "KEY", "OTHER-KEY"  # the test makes them, and puts their ARNs here
 BASE: dict[str, Any] = {
     "name": "demo",
     "region": "us-west-2",
     "network": {"availability_zone_ids": ["usw2-az1", "usw2-az2"]},
     "eks": {"version": "1.34"},
+    "addons": {"vpc-cni": {}},
     "instance_groups": [
         {"name": "a", "instance_type": "ml.g5.2xlarge", "instance_count": 2},
-        {"name": "b", "instance_type": "ml.m5.2xlarge", "instance_count": 1},
+        {
+            "name": "b",
+            "instance_type": "ml.m5.2xlarge",
+            "instance_count": 1,
+            "availability_zone_ids": ["usw2-az1"],
+        },
     ],
 }
-G = "instance_groups[]."
+G, A, R = "instance_groups[].", "eks.access[].", "restricted_instance_groups[]."
 KEPT = "UpdateCluster keeps it for life; the group is deleted and made anew"
 THEIRS = "what create made is not exchanged for yours on a running cluster"
 NODES = "UpdateCluster; nodes that run keep theirs until they are replaced"
+IMAGE = "UpdateClusterSoftware, which drains no pods and replaces root volumes"
+ENTRY = "access entry and policy association change"
+NOT_EXCHANGED = "test_existing::test_what_create_made_is_not_exchanged_for_yours"
+CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
+PLACE = "test_short_ways::test_a_name_is_a_cluster_and_a_region_is_for_life"
+
+
 ROWS = (
-    Row("name", REFUSED, "another name is another cluster"),
-    Row("region", REFUSED, "the manifest belongs to one region"),
-    Row("account", IN_PLACE, "a guard, nothing else", "123456789012"),
+    Row("name", ANOTHER, "the first one stays, with its manifest", shown=PLACE),
+    Row("region", REFUSED, "the manifest belongs to one region", shown=PLACE),
+    Row("account", IN_PLACE, "a guard, nothing else", ACCOUNT),
     Row("tags", LATER, "what stands keeps the tags that it was made with", {"team": "x"}),
-    Row("network.cidr", REFUSED, "a VPC keeps its first block", "10.4.0.0/16"),
-    Row("network.secondary_cidrs", CONSENT, "groups whose zones are named move to the new subnets"),
+    Row("network.cidr", REFUSED, "a VPC keeps its first block", "10.4.0.0/16", says="first block"),
     Row(
         "network.availability_zone_ids",
         IN_PLACE,
-        "zones are added at the end, for nodes alone; zones that EKS was made with stay",
-        ["usw2-az1", "usw2-az2", "usw2-az3"],
+        "zones are added at the end, for nodes alone",
+        lambda zones: [*zones, "usw2-az3"],
+    ),
+    Row(
+        "network.availability_zone_ids",
+        REFUSED,
+        "zones are not taken away: EKS keeps those that it was made with",
+        lambda zones: zones[:2],
+        says="zones are not taken away",
+    ),
+    Row(
+        "network.secondary_cidrs",
+        CONSENT,
+        "groups whose zones are named move to the new subnets",
+        ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"],
     ),
     Row("network.nat", IN_PLACE, "gateways, addresses and routes come and go", "per-az"),
-    Row("network.interface_endpoints", IN_PLACE, "endpoints come and go", ["ecr.api"]),
+    Row("network.interface_endpoints", IN_PLACE, "endpoints come and go", ["ecr.api", "sqs"]),
     Row(
         "network.endpoint_policy",
         IN_PLACE,
@@ -60,39 +92,96 @@ ROWS = (
             "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": "*"}],
         },
     ),
-    Row("network.security_groups", REFUSED, "from strict to shared: interfaces wear the groups"),
+    Row(
+        "network.security_groups",
+        IN_PLACE,
+        "the nodes' rules change, and the control plane's interfaces wear another group",
+        "strict",
+    ),
     Row("network.storage_ports", IN_PLACE, "rules come and go", True),
     Row("network.subnet_tags", IN_PLACE, "added; tags no longer named stay", {"a": "b"}),
-    Row("eks.version", IN_PLACE, "one minor version at a time, add-ons after it", "1.35"),
+    Row(
+        "eks.version",
+        IN_PLACE,
+        "one minor version at a time, add-ons after it; nodes keep their kubelet until "
+        "`update-software`",
+        "1.35",
+    ),
+    Row(
+        "eks.version",
+        CONSENT,
+        "while nodes are not Ready",
+        shown="test_change::test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with",
+    ),
+    Row(
+        "eks.version",
+        REFUSED,
+        "EKS does not go back, nor past what kubelets and add-ons live with",
+        "1.34",
+        says="does not go back",
+    ),
     Row("eks.allow_untested_version", IN_PLACE, "a guard, nothing else", True),
     Row("eks.support_type", IN_PLACE, "UpdateClusterConfig", "STANDARD"),
     Row("eks.log_types", IN_PLACE, "UpdateClusterConfig", ["api"]),
     Row("eks.log_retention_days", IN_PLACE, "PutRetentionPolicy", 60),
     Row("eks.public_access_cidrs", IN_PLACE, "UpdateClusterConfig", ["127.0.0.0/8"]),
-    Row("eks.endpoint_public_access", IN_PLACE, "UpdateClusterConfig"),
     Row("eks.endpoint_private_access", IN_PLACE, "UpdateClusterConfig", False),
-    Row("eks.access", IN_PLACE, "entries come and go, their policies change"),
+    Row("eks.endpoint_private_access", IN_PLACE, "UpdateClusterConfig", True),
+    Row("eks.endpoint_public_access", IN_PLACE, "UpdateClusterConfig", False),
+    Row("eks.access", IN_PLACE, "entries come and go", [{"principal_arn": ROLE}]),
+    Row(A + "policy", IN_PLACE, ENTRY, "AmazonEKSViewPolicy"),
+    Row(A + "namespaces", IN_PLACE, ENTRY, ["default"]),
+    Row(A + "kubernetes_groups", IN_PLACE, ENTRY, ["team"]),
+    Row(A + "principal_arn", IN_PLACE, "one entry comes, the other goes", OTHER_ROLE),
+    Row("addons", IN_PLACE, "add-ons come and go", lambda all_: {**all_, "metrics-server": {}}),
+    Row("addons.<name>.version", IN_PLACE, "UpdateAddon", "v1.21.1-eksbuild.1"),
+    Row("addons.<name>.configuration_values", IN_PLACE, "UpdateAddon", {"env": {"A": "1"}}),
     Row(
-        "addons.<name>",
+        "addons.<name>.pod_identity_associations",
         IN_PLACE,
         "UpdateAddon",
-        {"vpc-cni": {"version": "v1.21.1-eksbuild.1"}},
+        [{"service_account": "aws-node", "role_arn": f"arn:aws:iam::{ACCOUNT}:role/team/Pods"}],
     ),
-    Row("chart.path", IN_PLACE, "helm upgrades the release"),
+    Row("chart.path", IN_PLACE, "helm upgrades the release", shown=CHART),
     Row(
         "chart.values",
         IN_PLACE,
         "helm upgrades the release",
         {"health-monitoring-agent": {"enabled": False}},
     ),
-    Row("lifecycle.path", IN_PLACE, "files are uploaded; nodes that come later run them"),
-    Row("lifecycle.on_create", IN_PLACE, "UpdateCluster, for nodes that come later"),
+    Row(
+        "lifecycle.path",
+        IN_PLACE,
+        "files are uploaded; nodes that come later run them",
+        shown=CHART,
+    ),
+    Row("lifecycle.on_create", IN_PLACE, "UpdateCluster, for nodes that come later", shown=CHART),
     Row("node_recovery", IN_PLACE, "UpdateCluster", "None"),
-    Row("node_provisioning_mode", REFUSED, "HyperPod does not go back from Continuous"),
+    Row(
+        "node_provisioning_mode",
+        REFUSED,
+        "HyperPod does not go back from Continuous",
+        says="does not go back from Continuous",
+    ),
     Row("tiered_storage_config", IN_PLACE, "UpdateCluster", {"mode": "Enable"}),
-    Row("instance_groups", CONSENT, "a group comes in place; one that goes takes its nodes away"),
-    Row(G + "name", CONSENT, "another name is another group"),
-    Row(G + "instance_count", CONSENT, "more in place, fewer with consent", 1),
+    Row(
+        "instance_groups",
+        IN_PLACE,
+        "a group that comes",
+        lambda groups: [
+            *groups,
+            {"name": "c", "instance_type": "ml.m5.2xlarge", "instance_count": 1},
+        ],
+    ),
+    Row(
+        "instance_groups",
+        CONSENT,
+        "a group that goes takes its nodes away",
+        lambda groups: groups[:-1],
+    ),
+    Row(G + "name", CONSENT, "another name is another group", "z"),
+    Row(G + "instance_count", IN_PLACE, "more nodes", 3),
+    Row(G + "instance_count", CONSENT, "fewer nodes", 1),
     Row(G + "min_instance_count", IN_PLACE, "UpdateCluster", 1),
     Row(G + "threads_per_core", IN_PLACE, NODES, 2),
     Row(G + "ebs_volume_size_in_gb", IN_PLACE, NODES, 600),
@@ -108,7 +197,12 @@ ROWS = (
         "UpdateCluster, for nodes that come later",
         ["InstanceStress"],
     ),
-    Row(G + "training_plan_arn", IN_PLACE, "UpdateCluster; checked as for a new group"),
+    Row(
+        G + "training_plan_arn",
+        IN_PLACE,
+        "UpdateCluster; checked as for a new group",
+        shown="test_groups::test_a_training_plan_must_fit_and_can_be_exchanged",
+    ),
     Row(
         G + "scheduled_update_config",
         IN_PLACE,
@@ -118,9 +212,9 @@ ROWS = (
     Row(G + "auto_patch_config", IN_PLACE, "UpdateCluster", {"patching_strategy": "WhenIdle"}),
     Row(G + "kubernetes_config", IN_PLACE, "UpdateCluster", {"labels": {"team": "x"}}),
     Row(G + "network_interface", IN_PLACE, NODES, {"interface_type": "efa-only"}),
-    Row(G + "image_id", IN_PLACE, "UpdateClusterSoftware", "ami-0123456789abcdef0"),
-    Row(G + "image_release_version", IN_PLACE, "UpdateClusterSoftware", "1.2.0"),
-    Row(G + "execution_role", IN_PLACE, NODES),
+    Row(G + "image_id", CONSENT, IMAGE, "ami-0123456789abcdef0"),
+    Row(G + "image_release_version", CONSENT, IMAGE, "1.2.0"),
+    Row(G + "execution_role", IN_PLACE, NODES, NODE_ROLE),
     Row(
         G + "life_cycle_config",
         IN_PLACE,
@@ -128,27 +222,70 @@ ROWS = (
         {"on_create": "on_create.sh", "on_init_complete": "x.sh"},
     ),
     Row(G + "instance_type", CONSENT, KEPT, "ml.g5.4xlarge"),
-    Row(G + "instance_requirements", CONSENT, KEPT),
-    Row(G + "capacity_requirements", CONSENT, KEPT),
+    Row(
+        G + "instance_requirements",
+        CONSENT,
+        KEPT,
+        {"instance_types": ["ml.g5.4xlarge", "ml.g5.2xlarge"]},
+    ),
+    Row(G + "capacity_requirements", CONSENT, KEPT, {"spot": {}}),
     Row(G + "availability_zone_ids", CONSENT, KEPT, ["usw2-az2"]),
-    Row("restricted_instance_groups", CONSENT, "as instance_groups"),
-    Row("restricted_instance_groups_config", IN_PLACE, "UpdateCluster"),
-    Row("existing.vpc", REFUSED, THEIRS, "vpc-0123456789abcdef0"),
-    Row("existing.private_subnets", REFUSED, THEIRS),
-    Row("existing.route_tables", IN_PLACE, "they get the S3 endpoint's route"),
-    Row("existing.nat_gateways", REFUSED, THEIRS),
-    Row("existing.s3_endpoint", REFUSED, THEIRS, "vpce-0123456789abcdef0"),
-    Row("existing.security_group", REFUSED, THEIRS, "sg-0123456789abcdef0"),
-    Row("existing.eks_cluster", REFUSED, THEIRS),
-    Row("existing.cluster_role", REFUSED, THEIRS, "mine"),
-    Row("existing.execution_role", REFUSED, THEIRS, "mine"),
-    Row("existing.bucket", REFUSED, THEIRS, "mine"),
-    Row("existing.helm_release", REFUSED, THEIRS, "default/mine"),
-    Row("encryption.eks_secrets", IN_PLACE, "once; EKS keeps the key"),
+    Row(
+        "restricted_instance_groups",
+        IN_PLACE,
+        "a group that comes",
+        [{"name": "r", "instance_type": "ml.g5.2xlarge", "instance_count": 1}],
+    ),
+    Row(
+        R + "environment_config",
+        IN_PLACE,
+        "UpdateCluster",
+        {"fsx_lustre_config": {"size_in_gib": 1200, "per_unit_storage_throughput": 250}},
+    ),
+    Row(
+        "restricted_instance_groups_config",
+        IN_PLACE,
+        "UpdateCluster",
+        {
+            "shared_environment_config": {
+                "fsx_lustre_deletion_policy": "Keep",
+                "fsx_lustre_config": {"size_in_gib": 2400, "per_unit_storage_throughput": 250},
+            }
+        },
+    ),
+    Row(
+        "restricted_instance_groups",
+        CONSENT,
+        "a group that goes takes its nodes away; its other settings are as those of "
+        "`instance_groups`",
+        [],
+    ),
+    *(
+        Row(f"existing.{name}", REFUSED, THEIRS, shown=NOT_EXCHANGED)
+        for name in ("vpc", "private_subnets", "nat_gateways", "s3_endpoint", "security_group")
+    ),
+    Row(
+        "existing.route_tables",
+        IN_PLACE,
+        "they get the S3 endpoint's route",
+        shown="test_existing::test_a_cluster_in_a_vpc_that_is_there",
+    ),
+    *(
+        Row(f"existing.{name}", REFUSED, THEIRS, shown=NOT_EXCHANGED)
+        for name in ("eks_cluster", "cluster_role", "execution_role", "bucket", "helm_release")
+    ),
+    Row("encryption.eks_secrets", IN_PLACE, "AssociateEncryptionConfig, once", KEY),
+    Row(
+        "encryption.eks_secrets",
+        REFUSED,
+        "EKS keeps the key that it has",
+        OTHER_KEY,
+        says="EKS keeps the key",
+    ),
     Row("encryption.volumes", IN_PLACE, NODES, KEY),
     Row("encryption.bucket", IN_PLACE, "PutBucketEncryption, for new objects", KEY),
-    Row("encryption.logs", IN_PLACE, "AssociateKmsKey"),
-    Row("iam.path", REFUSED, "IAM moves no role", "/team/"),
+    Row("encryption.logs", IN_PLACE, "AssociateKmsKey", KEY),
+    Row("iam.path", REFUSED, "IAM moves no role", "/team/", says="IAM moves no role"),
     Row(
         "iam.permissions_boundary",
         IN_PLACE,
@@ -173,19 +310,20 @@ def page() -> str:
         "longer declares is removed when everything else is ready.",
         "",
         "`scale NAME GROUP=COUNT` changes a count in the file and in the cluster;",
-        "`update-software NAME` gives the nodes the newest AMI.",
+        "`update-software NAME --batch 1` gives the nodes the newest AMI, one at a time.",
         "",
-        "| Setting | Outcome | How, or why not | Tried |",
+        "| Setting | Outcome | How, or why not | Shown by |",
         "| --- | --- | --- | --- |",
     ]
-    for row in ROWS:
-        tried = "yes" if row.after is not None else ""
-        lines.append(f"| `{row.setting}` | {row.outcome} | {row.why} | {tried} |")
+    rows = [
+        f"| `{row.setting}` | {row.outcome} | {row.why} | `{row.shown or 'test_matrix'}` |"
+        for row in ROWS
+    ]
     tail = [
         "",
-        "*Tried*: `tests/change/test_matrix.py` changes the setting alone on a running cluster of",
-        "the embedded stack and asks the stack what came of it; the others have tests of their own",
-        "in `tests/change/`, or nothing to try.",
+        "*test_matrix* changes the setting alone on a running cluster of the embedded stack and",
+        "asks the stack what came of it (`make prove` tries every row, `make test` some). All",
+        "these tests are in `tests/change/`.",
         "",
     ]
-    return "\n".join([*lines, *tail])
+    return "\n".join([*lines, *dict.fromkeys(rows), *tail])

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from hyperpod_eks.config import NEEDED_ADDONS
+from hyperpod_eks.config_files import packaged_lifecycle
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws import eks_data
+from hyperpod_eks.steps.iam import trust
 
 from .conftest import Owner
 
@@ -35,6 +45,11 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
         with pytest.raises(Usage, match=lost):
             owner.declares(text)
         assert owner.mutations() == []
+    # nor when something that the cluster builds on has to be made before it
+    more = groups(A.replace("3", "4")) + "network: {interface_endpoints: [sqs]}\n"
+    with pytest.raises(Usage, match="instance group b: it goes, with its 1 nodes"):
+        owner.declares(more)
+    assert owner.mutations() == []
     assert len(owner.nodes()) == 5
     # and with it they do
     owner.declares(groups(A.replace("3", "4"), B.replace("m5", "m6i")), yes=True)
@@ -52,6 +67,7 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
     assert list(owner.groups()) == ["b"]
 
 
+@pytest.mark.prove
 def test_what_is_left_out_of_a_group_is_reset_and_the_others_stay_whole(owner: Owner) -> None:
     full = (
         A + ", kubernetes_config: {labels: {team: x}, taints: [{key: k, effect: NoSchedule}]}, "
@@ -70,6 +86,7 @@ def test_what_is_left_out_of_a_group_is_reset_and_the_others_stay_whole(owner: O
     assert owner.declares(groups(A, B.replace("1", "2"))) == []
 
 
+@pytest.mark.prove
 def test_a_group_that_names_no_zone_stays_where_it_is(owner: Owner) -> None:
     owner.declares(groups(A))
     home = owner.groups()["a"]["OverrideVpcConfig"]
@@ -81,6 +98,7 @@ def test_a_group_that_names_no_zone_stays_where_it_is(owner: Owner) -> None:
     assert owner.groups()["a"]["OverrideVpcConfig"] == home
 
 
+@pytest.mark.prove
 def test_kubernetes_goes_up_one_minor_version_at_a_time_with_its_addons(owner: Owner) -> None:
     text = HEAD + 'eks: {version: "%s"}\n'
     owner.declares(text % "1.33")
@@ -96,6 +114,44 @@ def test_kubernetes_goes_up_one_minor_version_at_a_time_with_its_addons(owner: O
     assert owner.declares(text % "1.34") == []
 
 
+@pytest.mark.prove
+def test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with(owner: Owner) -> None:
+    text = HEAD + 'eks: {version: "%s"}\n'
+    owner.declares(text % "1.32")
+    kubernetes = owner.stack.sim.clusters[owner.eks()["arn"]]
+    (ill, _) = (node["metadata"]["name"] for node in owner.nodes())
+    # nodes that are not Ready may not come back: that is for a person to decide
+    kubernetes.set_node_ready(ill, ready=False)
+    with pytest.raises(Usage, match=rf"1\.32 to 1\.33 while nodes are not Ready: {ill} \("):
+        owner.declares(text % "1.33")
+    assert owner.mutations() == []
+    kubernetes.set_node_ready(ill)
+    for version in ("1.33", "1.34", "1.35"):
+        owner.declares(text % version)
+    # the nodes still have the kubelet that they came with, and 1.36 would not talk to it
+    assert {n["status"]["nodeInfo"]["kubeletVersion"][:5] for n in owner.nodes()} == {"v1.32"}
+    (nodes,) = [s.live for s in owner.looks(text % "1.35") if s.want.key == "hyperpod/nodes"]
+    assert nodes
+    assert "kubelet 1.32 until `hyperpod-eks update-software`" in nodes.why
+    untested = 'eks: {allow_untested_version: true, version: "1.36"}\n'
+    with pytest.raises(Usage, match=r"2 nodes .* have the kubelet 1\.32\S+, and it takes 1\.33"):
+        owner.declares(HEAD + untested, yes=True)
+    owner.aws.sagemaker.update_cluster_software(ClusterName="demo")
+    # an add-on that somebody put beside ours has no version for it
+    there = dict(eks_data.ADDONS)
+    name = "amazon-sagemaker-hyperpod-training-operator"
+    owner.aws.eks.create_addon(clusterName="demo", addonName=name)
+    old = {"v1.2.1-eksbuild.1": "1.31-1.35"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(eks_data.ADDONS, name, replace(there[name], versions=old))
+        with pytest.raises(Usage, match=f"EKS has no version of the add-on {name} for it"):
+            owner.declares(HEAD + untested, yes=True)
+        assert owner.mutations() == []
+    owner.declares(HEAD + untested)
+    assert owner.eks()["version"] == "1.36"
+
+
+@pytest.mark.prove
 def test_people_come_and_go(owner: Owner) -> None:
     iam = owner.aws.iam
     for name in ("ann", "bob"):
@@ -118,3 +174,124 @@ def test_people_come_and_go(owner: Owner) -> None:
     )["associatedAccessPolicies"]
     assert policy["policyArn"].endswith("/AmazonEKSViewPolicy")
     assert policy["accessScope"] == {"type": "namespace", "namespaces": ["a", "b"]}
+
+
+def test_addons_beside_the_four_come_with_their_roles_and_go(owner: Owner) -> None:
+    iam: Any = owner.aws.iam
+    document = trust("pods.eks.amazonaws.com")
+    document["Statement"][0]["Action"] = ["sts:AssumeRole", "sts:TagSession"]
+    arns = [
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(document))["Role"]["Arn"]
+        for name in ("Storage", "Storage2")
+    ]
+    text = (
+        HEAD
+        + f"""\
+addons:
+  cert-manager:
+  metrics-server: {{configuration_values: {{replicas: 1}}}}
+  aws-fsx-csi-driver:
+    pod_identity_associations:
+    - {{service_account: fsx-csi-controller-sa, role_arn: {arns[0]}}}
+  aws-mountpoint-s3-csi-driver: {{version: v2.8.0-eksbuild.1}}
+"""
+    )
+    made = owner.declares(text)
+    assert made.count("CreateAddon") == 8
+    assert owner.declares(text) == []
+
+    def addons() -> Any:
+        return owner.stack.inventory()["us-west-2"]["eks"]["demo"]["Addons"]
+
+    assert {name: addon["Status"] for name, addon in addons().items()} == dict.fromkeys(
+        [
+            *NEEDED_ADDONS,
+            "cert-manager",
+            "metrics-server",
+            "aws-fsx-csi-driver",
+            "aws-mountpoint-s3-csi-driver",
+        ],
+        "ACTIVE",
+    )
+    assert json.loads(addons()["metrics-server"]["Configuration"]) == {"replicas": 1}
+    (content,) = owner.stack.inventory()["kubernetes"].values()
+    assert any(key.endswith("/fsx-csi-controller") for key in content)
+
+    def roles() -> list[str]:
+        found: Any = owner.aws.eks.list_pod_identity_associations(clusterName="demo")
+        return [
+            owner.aws.eks.describe_pod_identity_association(
+                clusterName="demo", associationId=each["associationId"]
+            )["association"]["roleArn"]
+            for each in found["associations"]
+        ]
+
+    assert roles() == arns[:1]
+    # another role, settings taken back, an add-on that goes
+    changed = text.replace(arns[0], arns[1]).replace("{configuration_values: {replicas: 1}}", "")
+    changed = changed.replace("  cert-manager:\n", "")
+    owner.declares(changed)
+    assert owner.declares(changed) == []
+    assert roles() == arns[1:]
+    assert json.loads(addons()["metrics-server"]["Configuration"]) == {}
+    assert "cert-manager" not in addons()
+
+
+@pytest.mark.prove
+def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
+    scripts = owner.folder / "scripts"
+    shutil.copytree(packaged_lifecycle(), scripts)
+    text = HEAD + "lifecycle: {path: scripts}\n"
+    owner.declares(text)
+    before = owner.groups()
+    # the chart: a template more is an object more
+    owner.chart = owner.folder / "chart"
+    shutil.copytree(CHART, owner.chart)
+    (owner.chart / "templates" / "more.yaml").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more, namespace: kube-system}\n"
+    )
+    assert owner.declares(text) == []  # nothing that AWS would know of
+    (content,) = owner.stack.inventory()["kubernetes"].values()
+    assert any("configmaps" in key and key.endswith("/more") for key in content)
+    # the scripts: what changed is sent, and the cluster needs no update
+    (scripts / "on_create.sh").write_text("#!/bin/bash\n./more.sh\n")
+    (scripts / "more.sh").write_text("#!/bin/bash\ntrue\n")
+    assert set(owner.declares(text)) == {"PutObject"}
+    uri = before["worker-group"]["LifeCycleConfig"]["SourceS3Uri"]
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    sent = owner.aws.s3.get_object(Bucket=bucket, Key=f"{prefix}more.sh")["Body"].read()
+    assert sent == (scripts / "more.sh").read_bytes()
+    assert owner.groups() == before
+    # another entry script is for nodes that come later
+    (scripts / "start.sh").write_text("#!/bin/bash\ntrue\n")
+    later = text.replace("path: scripts", "path: scripts, on_create: start.sh")
+    assert set(owner.declares(later)) == {"PutObject", "UpdateCluster"}
+    assert owner.groups()["worker-group"]["LifeCycleConfig"]["OnCreate"] == "start.sh"
+    assert owner.declares(later) == []
+
+
+@pytest.mark.prove
+def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) -> None:
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    one, other = (kms.create_key()["KeyMetadata"]["Arn"] for _ in range(2))
+    text = HEAD + "encryption: {volumes: 'K', bucket: 'K', logs: 'K'%s}\n".replace("K", one)
+    owner.declares(text % "")
+    (volume,) = owner.groups()["worker-group"]["InstanceStorageConfigs"]
+    assert volume["EbsVolumeConfig"]["VolumeKmsKeyId"] == one
+    s3: Any = owner.aws.s3
+    bucket = owner.config(text % "").bucket("123456789012")
+    (rule,) = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"] == one
+    logs: Any = owner.aws.logs
+    (group,) = logs.describe_log_groups(logGroupNamePrefix="/aws/eks/demo")["logGroups"]
+    assert group["kmsKeyId"] == one
+    # the secrets of a cluster that runs are encrypted once, and with one key
+    secrets = text % f", eks_secrets: '{one}'"
+    assert owner.declares(secrets) == ["AssociateEncryptionConfig"]
+    assert owner.declares(secrets) == []
+    encryption = [{"resources": ["secrets"], "provider": {"keyArn": one}}]
+    assert owner.eks()["encryptionConfig"] == encryption
+    for changed in (text % "", text % f", eks_secrets: '{other}'"):
+        with pytest.raises(Usage, match="EKS keeps the key that its secrets are encrypted with"):
+            owner.declares(changed, yes=True)
+        assert owner.mutations() == []

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import Look
-from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.steps.eks import access
+from hyperpod_eks.steps.iam import trust
 
 from .conftest import Owner
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def a_vpc(owner: Owner) -> dict[str, str]:
@@ -55,34 +53,31 @@ def a_vpc(owner: Owner) -> dict[str, str]:
     return {**ids, "group": group}
 
 
-def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
-    """A cluster of somebody's with the HyperPod chart in it, under its other name."""
+def a_control_plane(owner: Owner, net: dict[str, str], name: str, mode: str) -> None:
+    """An EKS cluster of somebody's with nothing in it."""
     iam: Any = owner.aws.iam
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": "eks.amazonaws.com"},
-                "Action": "sts:AssumeRole",
-            }
-        ],
-    }
-    role = iam.create_role(RoleName="platform", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    document = json.dumps(trust("eks.amazonaws.com"))
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]
     policy = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
-    iam.attach_role_policy(RoleName="platform", PolicyArn=policy)
+    iam.attach_role_policy(RoleName=name, PolicyArn=policy)
     eks: Any = owner.aws.eks
     eks.create_cluster(
-        name="platform",
+        name=name,
         version="1.35",
         roleArn=role["Arn"],
         resourcesVpcConfig={
             "subnetIds": [net["public"], net["one"], net["two"]],
             "endpointPrivateAccess": True,
         },
-        accessConfig={"authenticationMode": "API"},
+        accessConfig={"authenticationMode": mode},
         bootstrapSelfManagedAddons=False,
     )
+
+
+def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
+    """A cluster of somebody's with the HyperPod chart in it, under its other name."""
+    a_control_plane(owner, net, "platform", "API")
+    eks: Any = owner.aws.eks
     for name in ("vpc-cni", "kube-proxy", "coredns"):
         eks.create_addon(clusterName="platform", addonName=name)
     reach = access(Look(owner.aws), "platform")
@@ -91,9 +86,10 @@ def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
     helms.install(reach, program, CHART, {}, "somebody", name="dependencies")
 
 
+@pytest.mark.prove
 def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     net = a_vpc(owner)
-    text = (EXAMPLES / "existing-vpc.yaml").read_text()
+    text = owner.example("existing-vpc")
     for example, name in (
         ("vpc-0123456789abcdef0", "vpc"),
         ("subnet-0123456789abcdef0", "one"),
@@ -103,10 +99,10 @@ def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     ):
         text = text.replace(example, net[name])
     before = owner.account()
-    made = owner.declares(text)
+    made = owner.declares("".join(x for x in text.splitlines(True) if "route_tables" not in x))
     network = {"CreateVpc", "CreateSubnet", "CreateNatGateway", "CreateRouteTable"}
-    assert not network & set(made)
-    assert "CreateVpcEndpoint" in made  # route_tables asks for it
+    assert not {*network, "CreateVpcEndpoint"} & set(made)
+    assert owner.declares(text) == ["CreateVpcEndpoint"]  # route_tables asks for it
     assert owner.declares(text) == []
     assert set(owner.eks()["resourcesVpcConfig"]["subnetIds"]) == {net["one"], net["two"]}
     assert owner.cluster()["VpcConfig"]["SecurityGroupIds"] == [net["group"]]
@@ -116,26 +112,127 @@ def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     assert owner.account() == before
 
 
+@pytest.mark.prove
 def test_new_subnets_in_a_vpc_and_behind_a_nat_gateway_that_are_there(owner: Owner) -> None:
     net = a_vpc(owner)
     text = (
         "name: demo\nregion: us-west-2\n"
         f"existing: {{vpc: {net['vpc']}, nat_gateways: [{net['nat']}]}}\n"
-        "network: {cidr: 172.20.128.0/20, availability_zone_ids: [usw2-az1, usw2-az2]}\n"
+        "network: {cidr: 172.20.128.0/20, availability_zone_ids: [usw2-az1, usw2-az2], "
+        "secondary_cidrs: [100.64.0.0/17, 100.64.128.0/17], interface_endpoints: [ecr.api]}\n"
     )
+    with pytest.raises(Usage, match=r"is not in vpc-\w+, which has 172\.20\.0\.0/16"):
+        owner.declares(text.replace("172.20.128.0/20", "10.0.0.0/16"))
     before = owner.account()
     made = owner.declares(text)
     assert not {"CreateVpc", "CreateNatGateway", "CreateInternetGateway"} & set(made)
     assert owner.declares(text) == []
     assert owner.groups()["worker-group"]["CurrentCount"] == 2
+    # what the VPC's blocks are is its owner's matter: the endpoint lets in the nodes
+    (nodes,) = owner.cluster()["VpcConfig"]["SecurityGroupIds"]
+    groups: Any = owner.aws.ec2.describe_security_groups()["SecurityGroups"]
+    (door,) = [g for g in groups if g["GroupName"] == "demo-endpoints-hyperpod-eks"]
+    (rule,) = door["IpPermissions"]
+    assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [nodes]
     assert owner.deletes(text) == []
     assert owner.account() == before
+
+
+@pytest.mark.prove
+def test_a_block_of_somebodys_vpc_is_not_taken_for_ours(owner: Owner) -> None:
+    net = a_vpc(owner)
+    owner.aws.ec2.associate_vpc_cidr_block(VpcId=net["vpc"], CidrBlock="100.64.0.0/17")
+    before = owner.account()
+    text = (
+        f"name: demo\nregion: us-west-2\nexisting: {{vpc: {net['vpc']}}}\n"
+        "network: {cidr: 172.20.128.0/20, availability_zone_ids: [usw2-az1, usw2-az2], "
+        "secondary_cidrs: [100.64.0.0/17, 100.64.128.0/17]}\n"
+    )
+    with pytest.raises(Foreign, match=r"network/cidr-100.64.0.0-17: .* belongs to somebody else"):
+        owner.declares(text)
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+
+
+MORE = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["ec2:*", "s3:*"], "Resource": "*"}],
+}
+
+
+def test_roles_bucket_and_s3_endpoint_that_are_there(owner: Owner) -> None:
+    net = a_vpc(owner)
+    iam, s3, ec2 = (cast("Any", getattr(owner.aws, name)) for name in ("iam", "s3", "ec2"))
+    for name, service, policy in (
+        ("Control", "eks", "AmazonEKSClusterPolicy"),
+        ("Nodes", "sagemaker", "AmazonSageMakerClusterInstanceRolePolicy"),
+    ):
+        document = json.dumps(trust(f"{service}.amazonaws.com"))
+        iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=document)
+        iam.attach_role_policy(RoleName=name, PolicyArn=f"arn:aws:iam::aws:policy/{policy}")
+    iam.put_role_policy(RoleName="Nodes", PolicyName="more", PolicyDocument=json.dumps(MORE))
+    place = {"LocationConstraint": "us-west-2"}
+    s3.create_bucket(Bucket="team-scripts", CreateBucketConfiguration=place)
+    versions = {"Status": "Enabled"}
+    s3.put_bucket_versioning(Bucket="team-scripts", VersioningConfiguration=versions)
+    for key in ("lifecycle/on_create.sh", "hyperpod-eks/other/on_create.sh"):
+        s3.put_object(Bucket="team-scripts", Key=key, Body=b"theirs")
+    endpoint = ec2.create_vpc_endpoint(
+        VpcId=net["vpc"],
+        ServiceName="com.amazonaws.us-west-2.s3",
+        RouteTableIds=[net["routes"]],
+    )["VpcEndpoint"]["VpcEndpointId"]
+    text = (
+        "name: demo\nregion: us-west-2\nexisting:\n"
+        f"  {{vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['two']}],\n"
+        f"   s3_endpoint: {endpoint}, cluster_role: Control, execution_role: Nodes,\n"
+        "   bucket: team-scripts}\n"
+    )
+    before = owner.account()
+    made = owner.declares(text)
+    assert not {"CreateVpcEndpoint", "CreateRole", "CreatePolicy", "CreateBucket"} & set(made)
+    assert not {"ModifyVpcEndpoint", "AttachRolePolicy", "PutBucketPolicy"} & set(made)
+    assert owner.declares(text) == []
+    assert owner.eks()["roleArn"].endswith(":role/team/Control")
+    group = owner.groups()["worker-group"]
+    assert group["ExecutionRole"].endswith(":role/team/Nodes")
+    uri = group["LifeCycleConfig"]["SourceS3Uri"]
+    assert (uri, group["CurrentCount"]) == ("s3://team-scripts/hyperpod-eks/demo/", 2)
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+    there = s3.list_object_versions(Bucket="team-scripts")
+    assert (len(there["Versions"]), there.get("DeleteMarkers", [])) == (2, [])
+
+
+@pytest.mark.prove
+def test_what_create_made_is_not_exchanged_for_yours(owner: Owner) -> None:
+    net = a_vpc(owner)
+    an_eks_cluster(owner, net)
+    head = "name: demo\nregion: us-west-2\n"
+    owner.declares(head)
+    vpc, subnets = f"vpc: {net['vpc']}", f"[{net['one']}, {net['two']}]"
+    for theirs in (
+        vpc,
+        f"{vpc}, private_subnets: {subnets}",
+        f"{vpc}, nat_gateways: [{net['nat']}]",
+        f"{vpc}, s3_endpoint: vpce-0123456789abcdef0",
+        f"{vpc}, security_group: {net['group']}",
+        "eks_cluster: platform",
+        "cluster_role: platform",
+        "execution_role: platform",
+        "bucket: theirs",
+        "helm_release: kube-system/dependencies",
+    ):
+        cidr = "network: {cidr: 172.20.128.0/20}\n" if theirs.startswith("vpc") else ""
+        with pytest.raises(Foreign, match=r"which create made; \S+ cannot take its place"):
+            owner.declares(f"{head}{cidr}existing: {{{theirs}}}\n", yes=True)
+        assert owner.mutations() == []
 
 
 def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owner) -> None:
     net = a_vpc(owner)
     an_eks_cluster(owner, net)
-    text = (EXAMPLES / "existing-eks.yaml").read_text()
+    text = owner.example("existing-eks")
     before = owner.account()
     made = owner.declares(text)
     assert not {"CreateVpc", "CreateSubnet", "CreateAddon", "CreateAccessEntry"} & set(made)
@@ -171,7 +268,15 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
             "subnet-0123456789abcdef1]}"
         )
     net = a_vpc(owner)
+    a_control_plane(owner, net, "old", "CONFIG_MAP")
     owner.stack.calls.clear()
+    with pytest.raises(Usage, match="old has the authentication mode CONFIG_MAP"):
+        owner.declares(f"{head}{{eks_cluster: old}}")
+    mode: Any = {"authenticationMode": "API_AND_CONFIG_MAP"}
+    owner.aws.eks.update_cluster_config(name="old", accessConfig=mode)
+    owner.stack.calls.clear()
+    with pytest.raises(Usage, match=rf"existing\.vpc: vpc-0123456789abcdef0 is not {net['vpc']}"):
+        owner.declares(f"{head}{{eks_cluster: old, vpc: vpc-0123456789abcdef0}}")
     with pytest.raises(Usage, match="are in usw2-az1, usw2-az1"):
         owner.declares(
             f"{head}{{vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['public']}]}}"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from .conftest import Owner
+import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-MINIMAL = (EXAMPLES / "minimal.yaml").read_text()
+from hyperpod_eks.aws import CLUSTER
+from hyperpod_eks.errors import Usage
+
+from .conftest import EXAMPLES, Owner
 
 
 def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
@@ -20,14 +25,56 @@ def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
     assert [s.want.key for s in owner.looks(changed) if s.differs] == []
 
 
+def test_every_example_is_lived_through_and_sends_only_what_the_models_take() -> None:
+    """`Owner` refuses a request to SageMaker or EKS that breaks their models."""
+    sources = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    lived = set(re.findall(r"owner\.example\(\"([a-z0-9-]+)\"\)", sources))
+    assert lived == {file.stem for file in EXAMPLES.glob("*.yaml")}
+
+
+def test_a_request_that_breaks_the_model_is_seen(owner: Owner) -> None:
+    for wrong in ({"ClusterName": "a_b"}, {"ClusterName": "a", "NodeRecovery": "Manual"}):
+        with pytest.raises(AssertionError):
+            owner.aws.sagemaker.create_cluster(**wrong)  # type: ignore[arg-type]  # that is it
+    with pytest.raises(AssertionError):
+        owner.aws.eks.list_addons(clusterName="a" * 101)
+    assert owner.mutations() == []
+
+
+@pytest.mark.prove
+def test_the_minimal_cluster(owner: Owner) -> None:
+    text = owner.example("minimal")
+    grown = (
+        "instance_groups: [{name: worker-group, instance_type: ml.m5.2xlarge, instance_count: 3}]"
+    )
+    lives(owner, text, text + grown)
+    assert len(owner.nodes("worker-group")) == 3
+    assert owner.deletes(text) == []
+    assert owner.account() == owner.before
+
+
+def tags(content: Any) -> Iterator[dict[str, str]]:
+    """The tags of everything that is signed as ours."""
+    if isinstance(content, dict):
+        if CLUSTER in content:
+            yield content
+        content = list(content.values())
+    for each in content if isinstance(content, list) else ():
+        yield from tags(each)
+
+
+@pytest.mark.prove
 def test_the_articles_cluster(owner: Owner) -> None:
-    text = (EXAMPLES / "article.yaml").read_text().replace("ap-northeast-1", "us-west-2")
+    text = owner.example("article").replace("ap-northeast-1", "us-west-2")
     text = text.replace("hyperpod-demo ", "demo ")
     text = text.replace("apne1-az4, apne1-az1", "usw2-az1, usw2-az2")
     lives(owner, text, text.replace("instance_count: 2", "instance_count: 3"))
     (group,) = owner.cluster()["InstanceGroups"]
     assert (group["CurrentCount"], group["ThreadsPerCore"]) == (3, 1)
     assert group["InstanceStorageConfigs"] == [{"EbsVolumeConfig": {"VolumeSizeInGB": 500}}]
+    signed = list(tags(owner.stack.inventory()))
+    assert len(signed) > 25
+    assert {each.get("project") for each in signed} == {"hyperpod-demo"}
     assert owner.deletes(text) == []
     assert owner.account() == owner.before
 
@@ -35,10 +82,10 @@ def test_the_articles_cluster(owner: Owner) -> None:
 def test_two_p5_groups_in_two_zones_under_training_plans(
     owner: Owner, plan: Callable[..., str]
 ) -> None:
-    text = (EXAMPLES / "p5-training-plans.yaml").read_text()
+    text = owner.example("p5-training-plans")
     for name, zone in (("train-1", "usw2-az1"), ("train-2", "usw2-az2")):
         arn = plan(name, zone, 3)
-        text = text.replace(f"arn:aws:sagemaker:us-west-2:111122223333:training-plan/{name}", arn)
+        assert arn in text  # the account is the example's
     before = owner.account()
     lives(owner, text, text.replace("{team: research}", "{team: science}"))
     groups = owner.groups()
@@ -55,6 +102,7 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
     assert homes["train-2"][0]["CidrBlock"] == "10.2.0.0/16"
     assert all(group["CurrentCount"] == 2 for group in groups.values())
     assert groups["train-1"]["KubernetesConfig"]["DesiredLabels"] == {"team": "science"}
+    assert "MultiNodeTrainingValidation" in groups["train-1"]["OnStartDeepHealthChecks"]
     assert groups["train-2"]["NetworkInterface"] == {"InterfaceType": "efa-only"}
     assert len(owner.nodes("train-1")) == len(owner.nodes("train-2")) == 2
     assert {n["metadata"]["labels"].get("team") for n in owner.nodes("train-1")} <= {
@@ -65,8 +113,9 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
     assert owner.account() == before
 
 
+@pytest.mark.prove
 def test_spot_with_autoscaling(owner: Owner) -> None:
-    text = (EXAMPLES / "spot-autoscaling.yaml").read_text()
+    text = owner.example("spot-autoscaling")
     sim = owner.stack.sim
     sim.set_quota("sagemaker", "ml.g6.2xlarge for cluster spot instance usage", 10)
     sim.set_quota(
@@ -94,3 +143,117 @@ def test_spot_with_autoscaling(owner: Owner) -> None:
     assert owner.groups()["inference"]["TargetCount"] == 3
     assert owner.deletes(text) == []
     assert owner.account() == owner.before
+
+
+HEAD = "name: demo\nregion: us-west-2\n"
+P5 = (
+    HEAD
+    + """\
+network: {availability_zone_ids: [usw2-az1, usw2-az2], secondary_cidrs: [10.1.0.0/16, 10.2.0.0/16]}
+instance_groups:
+- {name: a, instance_type: ml.p5.48xlarge, instance_count: 2, training_plan_arn: "PLAN"}
+"""
+)
+
+
+@pytest.mark.prove
+def test_a_training_plan_must_fit_and_can_be_exchanged(
+    owner: Owner, plan: Callable[..., str]
+) -> None:
+    one, two = plan("one", "usw2-az1", 1), plan("two", "usw2-az2", 2)
+    other = plan("other", "usw2-az2", 4)
+    later = owner.stack.sim.clock.now() + timedelta(days=9)
+    sagemaker: Any = owner.aws.sagemaker
+    offer = sagemaker.search_training_plan_offerings(
+        InstanceType="ml.p5.48xlarge", InstanceCount=2, DurationHours=24,
+        TargetResources=["hyperpod-cluster"], StartTimeAfter=later,
+    )["TrainingPlanOfferings"][0]["TrainingPlanOfferingId"]  # fmt: skip
+    scheduled = sagemaker.create_training_plan(
+        TrainingPlanName="scheduled", TrainingPlanOfferingId=offer
+    )["TrainingPlanArn"]
+    owner.stack.calls.clear()
+    text = P5.replace("PLAN", two)
+    for wrong, why in (
+        (P5.replace("PLAN", one), "has 1 of 1 instances free; 2 are asked for"),
+        (P5.replace("PLAN", one.replace("/one", "/none")), "none does not exist in us-west-2"),
+        (P5.replace("PLAN", scheduled), "is Scheduled, not Active"),
+        (text.replace("p5.48x", "p4d.24x"), "is for ml.p5.48xlarge, not for ml.p4d.24xlarge"),
+        (
+            text.replace("instance_count", "availability_zone_ids: [usw2-az1], instance_count"),
+            "is in usw2-az2, the group in usw2-az1",
+        ),
+    ):
+        with pytest.raises(Usage, match=why):
+            owner.declares(wrong)
+    assert owner.mutations() == []
+    # the group that names no zone goes where its plan is; another plan of that zone will do
+    owner.declares(text)
+    owner.declares(P5.replace("PLAN", other))
+    group = owner.groups()["a"]
+    assert (group["TrainingPlanArn"], group["CurrentCount"]) == (other, 2)
+    home = owner.aws.ec2.describe_subnets(SubnetIds=group["OverrideVpcConfig"]["Subnets"])
+    assert {each["AvailabilityZoneId"] for each in home["Subnets"]} == {"usw2-az2"}
+
+
+@pytest.mark.prove
+def test_restricted_groups_with_a_file_system_of_their_own(owner: Owner) -> None:
+    text = (
+        HEAD
+        + """\
+instance_groups: []
+restricted_instance_groups:
+- name: nova
+  instance_type: ml.g5.2xlarge
+  instance_count: 2
+  environment_config:
+    fsx_lustre_config: {size_in_gib: 1200, per_unit_storage_throughput: 250}
+"""
+    )
+    lives(owner, text, text.replace("instance_count: 2", "instance_count: 3"))
+    cluster = owner.cluster()
+    assert cluster["InstanceGroups"] == []
+    (group,) = cluster["RestrictedInstanceGroups"]
+    assert (group["InstanceGroupName"], group["CurrentCount"]) == ("nova", 3)
+    storage = {"SizeInGiB": 1200, "PerUnitStorageThroughput": 250}
+    assert group["EnvironmentConfig"]["FSxLustreConfig"] == storage
+    (request,) = owner.requests("CreateCluster")[1:]  # after EKS's
+    assert "LifeCycleConfig" not in request["RestrictedInstanceGroups"][0]
+    assert len(owner.nodes("nova")) == 3
+    with pytest.raises(Usage, match="instance group nova: 1 of its 3 nodes go"):
+        owner.declares(text)
+
+
+LUSTRE, ZFS = (f"fs-{n}.fsx.us-west-2.amazonaws.com" for n in ("0123456789ab", "ba9876543210"))
+
+
+@pytest.mark.prove
+def test_mounts_keys_and_several_types_without_spot(owner: Owner) -> None:
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    text = (
+        HEAD
+        + f"""\
+instance_groups:
+- name: a
+  instance_requirements: {{instance_types: [ml.m5.2xlarge, ml.m6i.2xlarge]}}
+  instance_count: 2
+  instance_storage_configs:
+  - ebs_volume_config: {{root_volume: true, volume_kms_key_id: '{key}'}}
+  - fsx_lustre_config: {{dns_name: {LUSTRE}, mount_name: abcd, mount_path: /fsx}}
+  - fsx_open_zfs_config: {{dns_name: {ZFS}, mount_path: /home}}
+"""
+    )
+    lives(owner, text, text.replace("mount_path: /home", "mount_path: /homes"))
+    group = owner.groups()["a"]
+    types = group["InstanceRequirements"]["DesiredInstanceTypes"]
+    assert types == ["ml.m5.2xlarge", "ml.m6i.2xlarge"]
+    assert "CapacityRequirements" not in group
+    assert group["InstanceStorageConfigs"] == [
+        {"EbsVolumeConfig": {"RootVolume": True, "VolumeKmsKeyId": key}},
+        {"FsxLustreConfig": {"DnsName": LUSTRE, "MountName": "abcd", "MountPath": "/fsx"}},
+        {"FsxOpenZfsConfig": {"DnsName": ZFS, "MountPath": "/homes"}},
+        {"EbsVolumeConfig": {"VolumeSizeInGB": 500}},
+    ]
+    assert {n["metadata"]["labels"]["node.kubernetes.io/instance-type"] for n in owner.nodes()} <= {
+        *types
+    }

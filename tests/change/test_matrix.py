@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_origin
 
 import pytest
@@ -13,72 +16,163 @@ from pydantic import BaseModel
 from hyperpod_eks.config import Config
 from hyperpod_eks.config_rules import fields, find
 from hyperpod_eks.errors import Foreign, Usage
+from hyperpod_eks.steps.iam import trust
 
 from .conftest import Owner
-from .matrix import BASE, CONSENT, IN_PLACE, LATER, REFUSED, ROWS, Row
+from .matrix import (
+    ANOTHER,
+    BASE,
+    CONSENT,
+    IN_PLACE,
+    KEY,
+    LATER,
+    NODE_ROLE,
+    OTHER_KEY,
+    OTHER_ROLE,
+    REFUSED,
+    ROLE,
+    ROWS,
+    G,
+    Row,
+)  # fmt: skip
 
-pytestmark = pytest.mark.prove  # minutes: a part of the long proof
+SOME = ("tags", "network.cidr", "eks.log_retention_days", G + "image_id")
+"""The rows that `make test` tries: one of each outcome."""
 
 
 def put(config: dict[str, Any], row: Row) -> dict[str, Any]:
-    """The configuration with one setting changed; of the groups, in the first."""
+    """The configuration with one setting changed; of lists in the first entry."""
     config = copy.deepcopy(config)
     here: Any = config
-    *sections, leaf = row.setting.replace("addons.<name>", "addons").split(".")
+    *sections, leaf = row.setting.replace("<name>", "vpc-cni").split(".")
     for name in sections:
-        here = here["instance_groups"][0] if name.endswith("[]") else here.setdefault(name, {})
-    here[leaf] = row.after
+        here = here.setdefault(name, {}) if not name.endswith("[]") else here[name[:-2]][0]
+    here[leaf] = row.after(here[leaf]) if callable(row.after) else row.after
+    if leaf == "instance_requirements":  # it takes the type's place
+        del here["instance_type"]
     return config
 
 
-def test_every_setting_does_what_the_page_says(owner: Owner) -> None:
-    now = BASE
+def prepare(owner: Owner) -> dict[str, str]:
+    """Roles, keys and quotas that the rows ask for; return the keys by name."""
+    iam: Any = owner.aws.iam
+    for arn, service in (
+        (ROLE, "ec2"),
+        (OTHER_ROLE, "ec2"),
+        (NODE_ROLE, "sagemaker"),
+        (f"{ROLE.rpartition('/')[0]}/Pods", "pods.eks"),
+    ):
+        document = trust(f"{service}.amazonaws.com")
+        document["Statement"][0]["Action"] = ["sts:AssumeRole", "sts:TagSession"]
+        name = arn.rpartition("/")[2]
+        iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=json.dumps(document))
+    allowed = {"Effect": "Allow", "Action": ["ec2:*", "s3:*"], "Resource": "*"}
+    document = {"Version": "2012-10-17", "Statement": [allowed]}
+    iam.put_role_policy(RoleName="Nodes", PolicyName="x", PolicyDocument=json.dumps(document))
+    spot = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
+    for quota in (spot, "ml.g5.4xlarge for cluster spot instance usage"):
+        owner.stack.sim.set_quota("sagemaker", quota, 10)
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    return {name: kms.create_key()["KeyMetadata"]["Arn"] for name in (OTHER_KEY, KEY)}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([row for row in ROWS if row.setting in SOME], id="some"),
+        pytest.param(ROWS, id="all", marks=pytest.mark.prove),  # minutes
+    ],
+)
+def test_every_setting_does_what_the_page_says(owner: Owner, rows: Sequence[Row]) -> None:
+    keys, now = prepare(owner), BASE
     owner.declares(yaml.safe_dump(now))
     wrong = []
-    for row in ROWS:
-        if row.after is None:
+    for row in rows:
+        if row.shown:
             continue
-        then = put(now, row)
         try:
+            then = put(now, row)
             text = yaml.safe_dump(then)
-            if row.outcome == REFUSED:
-                with pytest.raises((Usage, Foreign)):
-                    owner.declares(text, yes=True)
-                assert owner.mutations() == []
-                continue
-            if row.outcome == CONSENT:
-                with pytest.raises(Usage):
-                    owner.declares(text)
-                assert owner.lost
-                assert owner.mutations() == []
-            before = owner.account() if row.setting.startswith("chart") else []
-            changed: list[str] = owner.declares(text, yes=row.outcome == CONSENT)
-            if before and owner.account() != before:  # helm speaks to Kubernetes, not to AWS
-                changed = ["helm"]
-            assert bool(changed) == (row.outcome in (IN_PLACE, CONSENT) and "guard" not in row.why)
-            now = then
+            for name, arn in keys.items():
+                text = text.replace(f": {name}\n", f": {arn}\n")
+            if tried(owner, row, text):
+                now = then
         except BaseException as error:  # noqa: BLE001  all are told at once
             wrong.append(f"{row.setting} ({row.outcome}): {type(error).__name__}: {error}"[:600])
     assert wrong == []
-    assert owner.declares(yaml.safe_dump(now)) == []
+
+
+def tried(owner: Owner, row: Row, text: str) -> bool:
+    """Declare the text and see that what the row says comes of it; whether it is so now."""
+    if row.outcome == REFUSED:
+        with pytest.raises((Usage, Foreign), match=re.escape(row.says)):
+            owner.declares(text, yes=True)
+        assert owner.mutations() == []
+        return False
+    if row.outcome == CONSENT:
+        with pytest.raises(Usage):
+            owner.declares(text)
+        assert owner.lost
+        assert owner.mutations() == []
+    before = owner.account() if row.setting.startswith("chart") else []
+    changed: list[str] = owner.declares(text, yes=row.outcome == CONSENT)
+    if before and owner.account() != before:  # helm speaks to Kubernetes, not to AWS
+        changed = ["helm"]
+    assert bool(changed) == (row.outcome in (IN_PLACE, CONSENT) and "guard" not in row.why)
+    assert owner.declares(text) == []
+    return True
+
+
+OWN = {"restricted_instance_groups": {"environment_config"}}
+"""Of restricted groups, what the others do not have."""
 
 
 def settings(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every setting; a list or mapping of sections is one itself, and so is what they hold."""
     for name, field in fields(section).items():
         inner, _ = find(field.annotation, ())
-        item, _ = find(inner, (0,)) if get_origin(inner) is tuple else (inner, ())
+        item, end = inner, "."
+        if get_origin(inner) is tuple:
+            item, end = find(inner, (0,))[0], "[]."
+        elif get_origin(inner) is Mapping:
+            item, end = find(inner, ("",))[0], ".<name>."
         nested = isinstance(item, type) and issubclass(item, BaseModel)
-        if nested and prefix + name == "instance_groups":
-            yield name
-            yield from settings(item, "instance_groups[].")
-        elif nested and prefix + name == "addons":
-            yield "addons.<name>"
-        elif nested and item is inner:
-            yield from settings(item, f"{prefix}{name}.")
-        else:
+        if not nested or item is not inner:
             yield prefix + name
+        if nested:
+            below = settings(item, f"{prefix}{name}{end}")
+            only = OWN.get(name)
+            yield from (x for x in below if only is None or x.rpartition(".")[2] in only)
 
 
 def test_the_page_has_every_setting() -> None:
-    assert sorted(row.setting for row in ROWS) == sorted(settings(Config))
-    assert {row.outcome for row in ROWS} == {IN_PLACE, CONSENT, REFUSED, LATER}
+    assert {row.setting for row in ROWS} == set(settings(Config))
+    assert {row.outcome for row in ROWS} == {IN_PLACE, CONSENT, REFUSED, LATER, ANOTHER}
+    assert {row.outcome for row in ROWS if row.setting in SOME} >= {
+        IN_PLACE, CONSENT, REFUSED, LATER,
+    }  # fmt: skip
+    assert [row for row in ROWS if (row.outcome == REFUSED) and not (row.says or row.shown)] == []
+
+
+TESTS = Path(__file__).parents[1]
+
+
+def exists(name: str) -> bool:
+    """Whether there is FILE::TEST in this folder or above it, or FOLDER/FILE::TEST in another."""
+    file, _, test = name.partition("::")
+    sources = [
+        path.read_text() for at in ("", "change/") if (path := TESTS / f"{at}{file}.py").exists()
+    ]
+    return any(f"def {test}(" in source if test else True for source in sources)
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    page = (TESTS.parent / "docs/comparison.md").read_text()
+    named = [row.shown for row in ROWS if row.shown]
+    named += re.findall(r"`((?:\w+/)?test_\w+(?:::\w+)?)`", page)
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    yes = [row for row in rows if row[6] == "**Y**"]
+    assert len(yes) > 80
+    assert [row[0] for row in yes if "`" not in row[7]] == []
+    assert [row[0] for row in rows if not row[7].strip(" |")] == []  # a No says why
+    assert [name for name in named if not exists(name)] == []

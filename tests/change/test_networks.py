@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperpod_eks.errors import Usage
 from hyperpod_eks.steps.network import CLOSED
 
 from .conftest import Owner
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 HEAD = "name: demo\nregion: us-west-2\n"
 
 
@@ -24,7 +21,7 @@ def ours(owner: Owner, method: str, key: str) -> list[Any]:
 
 
 def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> None:
-    text = (EXAMPLES / "closed-network.yaml").read_text().replace("111122223333", "123456789012")
+    text = owner.example("closed-network")
     iam: Any = owner.aws.iam
     somebody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
     trust = json.dumps({"Version": "2012-10-17", "Statement": [somebody]})
@@ -62,10 +59,19 @@ def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> Non
 
     the_guards_are_up(owner)
 
-    # the office moves and the policy goes; one group for both there is no way back to
-    with pytest.raises(Usage, match="control-plane-security-group is no longer declared"):
-        owner.declares(text.replace("security_groups: strict", ""))
-    assert owner.mutations() == []
+    # one group for both, and back again: the control plane's interfaces wear what is declared
+    shared = text.replace("security_groups: strict", "")
+    owner.declares(shared)
+    assert owner.declares(shared) == []
+    assert owner.eks()["resourcesVpcConfig"]["securityGroupIds"] == [nodes["GroupId"]]
+    names = {g["GroupName"] for g in ours(owner, "describe_security_groups", "SecurityGroups")}
+    assert "demo-control-plane-hyperpod-eks" not in names
+    owner.declares(text)
+    assert owner.declares(text) == []
+    (again,) = owner.eks()["resourcesVpcConfig"]["securityGroupIds"]
+    assert again not in (nodes["GroupId"], control["GroupId"])
+
+    # the office moves and the policy goes
     changed = text.replace("203.0.113.0/24", "198.51.100.0/24")
     a, b = changed.index("  endpoint_policy:"), changed.index("  subnet_tags:")
     owner.declares(changed[:a] + changed[b:])
@@ -98,6 +104,7 @@ def the_guards_are_up(owner: Owner) -> None:
     assert {"Key": "kubernetes.io/role/internal-elb", "Value": "1"} in subnet["Tags"]
 
 
+@pytest.mark.prove
 def test_nat_gateways_come_and_go_with_their_addresses_and_routes(owner: Owner) -> None:
     one = HEAD + "network: {nat: single}\n"
     owner.declares(one)
@@ -122,6 +129,7 @@ def test_nat_gateways_come_and_go_with_their_addresses_and_routes(owner: Owner) 
     assert owner.account() == owner.before
 
 
+@pytest.mark.prove
 def test_storage_ports_open_and_close(owner: Owner) -> None:
     owner.declares(HEAD + "network: {storage_ports: true}\n")
 

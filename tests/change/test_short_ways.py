@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from hyperpod_eks.local import CHART
 from tests.conftest import Clients, User
 
@@ -50,9 +52,25 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
 def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) -> None:
     user.makes("demo")
     said = user.types("update-software", "demo", "--batch", "1")
+    assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
+    assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)
+    said = user.types("update-software", "demo", "--batch", "1", "--yes")
     assert said.code == 0, said.err
     (group,) = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
     assert (group["Status"], group["ImageVersionStatus"]) == ("InService", "UpToDate")
     nodes = aws.sagemaker.list_cluster_nodes(ClusterName="demo")["ClusterNodeSummaries"]
     assert {node["CurrentImageReleaseVersion"] for node in nodes} == {"1.1.0"}
     assert user.types("create", "demo").code == 0
+
+
+@pytest.mark.prove
+def test_a_name_is_a_cluster_and_a_region_is_for_life(user: User) -> None:
+    Path("c.yaml").write_text(FILE)
+    assert user.types("create", "-f", "c.yaml").code == 0
+    Path("c.yaml").write_text(FILE.replace("name: demo", "name: second"))
+    plan = user.types("plan", "-f", "c.yaml", "-o", "json").document
+    actions = {row["action"] for row in plan["resources"] if row["action"] != "wait"}
+    assert (actions, plan["cluster"]["name"]) == ({"create", "keep"}, "second")
+    Path("c.yaml").write_text(FILE.replace("us-west-2", "us-east-1"))
+    said = user.types("create", "-f", "c.yaml", "--yes")
+    assert (said.code, "belongs to account 123456789012, region us-west-2" in said.err) == (2, True)

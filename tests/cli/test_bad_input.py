@@ -198,6 +198,12 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         config=f"{MINIMAL}addons: {{coredns: {{version: v9.9.9-eksbuild.1}}}}\n",
     ),
     Wrong(
+        "no such add-on",
+        2,
+        "addons.kubeproxy: EKS has no such add-on",
+        config=f"{MINIMAL}addons: {{kubeproxy: }}\n",
+    ),
+    Wrong(
         "zone of another region",
         2,
         "use1-az1",

@@ -100,7 +100,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "ssm of none": (["ssm", "demo", "i-00000000"], 8),
     "scale": (["scale", "demo", "worker-group=2"], 0),
     "scale of none": (["scale", "demo", "others=2"], 2),
-    "update-software": (["update-software", "demo"], 0),
+    "update-software": (["update-software", "demo", "--yes"], 0),
     "local status of none": (["local", "status"], 8),
     "local start": (["local", "start"], 0),
     "local status": (["local", "status"], 0),

@@ -187,7 +187,9 @@ def test_every_operation_of_the_steps_is_allowed() -> None:
         for file in STEPS.glob("*.py")
         for match in call.finditer(file.read_text())
     } - {"GetPaginator"}
-    allowed = {action.partition(":")[2].lower() for row in ROWS for action in row.actions}
+    role = {"service_account": "a", "role_arn": "arn:aws:iam::123456789012:role/pods"}
+    rows = policy.statements(site(addons={"vpc-cni": {"pod_identity_associations": [role]}}))
+    allowed = {action.partition(":")[2].lower() for row in rows for action in row.actions}
     assert len(named) > 60
     assert sorted(n for n in named if S3.get(n, n).lower() not in allowed) == []
 
@@ -201,6 +203,11 @@ def test_statements_follow_the_configuration() -> None:
     assert rows["Keys"].resources == (key,)
     assert f"arn:aws:iam::{ACCOUNT}:role/team/demo-eks-{REGION}" in rows["RolesMake"].resources
     assert "Keys" not in {row.sid for row in ROWS}
+    role = {"service_account": "a", "role_arn": f"arn:aws:iam::{ACCOUNT}:role/pods"}
+    addons = {"vpc-cni": {"pod_identity_associations": [role]}}
+    rows = {row.sid: row for row in policy.statements(site(addons=addons))}
+    assert rows["PodRolesPass"].resources == (role["role_arn"],)
+    assert {"PodRoles", "PodRolesPass"} & {row.sid for row in ROWS} == set()
 
 
 def test_roles_that_exist_are_passed_on_and_never_changed() -> None:

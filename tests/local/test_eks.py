@@ -313,6 +313,36 @@ def test_subnets_and_endpoint_can_change(aws: Clients, ground: Ground) -> None:
     assert "do not exist" in text
 
 
+def test_the_interfaces_wear_the_groups_of_now(aws: Clients, ground: Ground) -> None:
+    aws.eks.create_cluster(**eks_cluster(ground))
+    other = aws.ec2.create_security_group(GroupName="o", Description="o", VpcId=ground.vpc)
+    vpc = {"securityGroupIds": [other["GroupId"]]}
+    aws.eks.update_cluster_config(name=NAME, resourcesVpcConfig=vpc)
+    own = cluster(aws)["resourcesVpcConfig"]["clusterSecurityGroupId"]
+    named = [{"Name": "description", "Values": [f"Amazon EKS {NAME}"]}]
+    found = aws.ec2.describe_network_interfaces(Filters=named)["NetworkInterfaces"]
+    worn = [{group["GroupId"] for group in each["Groups"]} for each in found]
+    assert worn == [{own, other["GroupId"]}] * 2
+
+
+def test_secrets_get_one_key_that_exists(aws: Clients, ground: Ground) -> None:
+    key = aws.kms.create_key()["KeyMetadata"]["Arn"]
+
+    def encryption(arn: str) -> Any:
+        return [{"resources": ["secrets"], "provider": {"keyArn": arn}}]
+
+    gone = encryption(f"{key[:-4]}0000")
+    create = eks_cluster(ground, encryptionConfig=gone)
+    assert "is not valid" in refusal(aws.eks.create_cluster, **create)[1]
+    aws.eks.create_cluster(**eks_cluster(ground))
+    about = {"clusterName": NAME, "encryptionConfig": encryption(key)}
+    update = aws.eks.associate_encryption_config(**about)["update"]
+    assert update["type"] == "AssociateEncryptionConfig"
+    assert cluster(aws)["encryptionConfig"] == encryption(key)
+    text = refusal(aws.eks.associate_encryption_config, **about)[1]
+    assert "already has encryption" in text
+
+
 def test_kubernetes_goes_up_one_minor_version_at_a_time(
     stack: Stack, aws: Clients, ground: Ground
 ) -> None:
@@ -324,8 +354,18 @@ def test_kubernetes_goes_up_one_minor_version_at_a_time(
     aws.eks.update_cluster_version(name=NAME, version="1.34")
     code, _ = refusal(aws.eks.update_cluster_version, name=NAME, version="1.34")
     assert code == "ResourceInUseException"
+    here = stack.sim.clusters[cluster(aws)["arn"]]
+    here.add_node("old", {})
     stack.clock.advance(300)
     assert cluster(aws)["version"] == "1.34"
+    # nodes keep their kubelet until their image is renewed
+    here.add_node("new", {})
+    content = here.snapshot()
+    assert content["nodes/old"]["status"]["nodeInfo"]["kubeletVersion"].startswith("v1.33")
+    assert content["nodes/new"]["status"]["nodeInfo"]["kubeletVersion"].startswith("v1.34")
+    here.renew_node("old")
+    about = here.snapshot()["nodes/old"]["status"]["nodeInfo"]
+    assert about["kubeletVersion"].startswith("v1.34")
 
 
 # -- logs ----------------------------------------------------------------------------------------

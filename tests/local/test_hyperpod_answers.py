@@ -76,6 +76,9 @@ def _cluster(aws: Clients) -> None:
     aws.eks.update_cluster_config(
         name=NAME, resourcesVpcConfig={"publicAccessCidrs": ["10.0.0.0/8"]}
     )
+    key = aws.kms.create_key()["KeyMetadata"]["Arn"]
+    encryption = [{"resources": ["secrets"], "provider": {"keyArn": key}}]
+    aws.eks.associate_encryption_config(clusterName=NAME, encryptionConfig=encryption)
     aws.eks.update_cluster_version(name=NAME, version="1.36")
     for update in aws.eks.list_updates(name=NAME)["updateIds"]:
         aws.eks.describe_update(name=NAME, updateId=update)

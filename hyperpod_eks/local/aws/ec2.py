@@ -82,6 +82,12 @@ class Backend(EC2Backend):
         eni.requester_managed, eni.requester_id, eni.status = True, owner, "in-use"
         return eni
 
+    def wear(self, eni_id: str, security_group_ids: list[str]) -> None:
+        """Put other security groups on a service's interface."""
+        self.get_network_interface(eni_id)._group_set = [
+            self._security_group(group_id) for group_id in security_group_ids
+        ]
+
     def remove_service_eni(self, eni_id: str) -> None:
         """Take a service's interface away, ``Delays.eni_linger`` from now."""
         sim = current()

@@ -76,6 +76,10 @@ class Response(wire.Response):
         """Answer the update that began."""
         return ActionResult({"update": self.backend.update_version(self.request())})
 
+    def associate_encryption_config(self) -> ActionResult:
+        """Answer the update that began."""
+        return ActionResult({"update": self.backend.associate_encryption(self.request())})
+
     def describe_update(self) -> ActionResult:
         """Answer an update of the cluster or of an add-on."""
         request = self.request()
@@ -271,6 +275,7 @@ def inventory(account: str, region: str) -> dict[str, Any]:
             "AccessConfig": cluster.document["accessConfig"],
             "UpgradePolicy": cluster.document["upgradePolicy"],
             "DeletionProtection": cluster.document["deletionProtection"],
+            "EncryptionConfig": cluster.document.get("encryptionConfig", []),
             "Tags": cluster.document["tags"],
             "Addons": {
                 each: {

@@ -15,6 +15,7 @@ from moto.core.base_backend import BaseBackend
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.eks.models import eks_backends
+from moto.kms.models import kms_backends
 from moto.logs.models import logs_backends
 
 from hyperpod_eks.local.aws import eks_access, eks_addons, plugin, roles
@@ -110,6 +111,7 @@ class Backend(BaseBackend):
         version = request.get("version") or DEFAULT_VERSION
         _check_version(version)
         self._check_role(request["roleArn"])
+        self._check_keys(request.get("encryptionConfig") or [])
         vpc = request["resourcesVpcConfig"]
         vpc_id = self._check_network(vpc.get("subnetIds") or [], vpc.get("securityGroupIds") or [])
         group = self._cluster_group(name, vpc_id)
@@ -191,6 +193,13 @@ class Backend(BaseBackend):
                 "The provided role doesn't have the Amazon EKS Managed Policies associated with "
                 f"it. Please ensure the following policies [{_CLUSTER_POLICY}] are attached"
             )
+
+    def _check_keys(self, configs: list[dict[str, Any]]) -> None:
+        keys = kms_backends[self.account_id][self.region_name].keys.values()
+        known = {key.arn for key in keys if key.key_state == "Enabled"}
+        for config in configs:
+            if (arn := config["provider"]["keyArn"]) not in known:
+                raise _invalid(f"The keyArn in encryptionConfig provider is not valid: {arn}")
 
     def _check_network(self, subnet_ids: list[str], group_ids: list[str]) -> str:
         """Return the VPC of the subnets and groups after checking them."""
@@ -335,6 +344,17 @@ class Backend(BaseBackend):
             {"type": _UPDATES[each][1], "value": json.dumps(request[each])} for each in asked
         ]
 
+    def associate_encryption(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Begin to encrypt secrets with a key, once (EKS API AssociateEncryptionConfig)."""
+        cluster, configs = self.find(request["clusterName"]), request["encryptionConfig"]
+        if cluster.document.get("encryptionConfig"):
+            raise _invalid("Cluster already has encryption configured")
+        self._check_keys(configs)
+        kind = "AssociateEncryptionConfig"
+        self._check_idle(cluster, kind)
+        params = [{"type": "EncryptionConfig", "value": json.dumps(configs)}]
+        return self._begin(cluster, kind, params, {"encryptionConfig": configs})
+
     def update_version(self, request: dict[str, Any]) -> dict[str, Any]:
         """Begin to move a cluster to the next Kubernetes version."""
         cluster, version = self.find(request["name"]), request["version"]
@@ -381,6 +401,12 @@ class Backend(BaseBackend):
             update["status"] = "Successful"
             before = cluster.mode
             cluster.document.update(changes, status="ACTIVE")
+            vpc = cluster.document["resourcesVpcConfig"]
+            for eni_id in cluster.interfaces:  # they wear the groups of now
+                worn = [vpc["clusterSecurityGroupId"], *vpc["securityGroupIds"]]
+                self.ec2.wear(eni_id, worn)
+            if "version" in changes and (kubernetes := sim.clusters.get(cluster.arn)):
+                kubernetes.upgrade(changes["version"])
             if before == "CONFIG_MAP" != cluster.mode:
                 eks_access.bootstrap(cluster)
             self._write_log_lines(cluster)

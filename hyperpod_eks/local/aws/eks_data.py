@@ -123,6 +123,32 @@ ADDONS = {
         "storage",
         pod_identity=True,
     ),
+    "aws-mountpoint-s3-csi-driver": AddonKind(
+        {"v2.8.0-eksbuild.1": "1.31-1.36"},
+        0,
+        "Deployment/kube-system/s3-csi-controller",
+        "storage",
+        pod_identity=True,
+    ),
+    "metrics-server": AddonKind(
+        {"v0.8.0-eksbuild.3": "1.31-1.36"},
+        0,
+        "Deployment/kube-system/metrics-server",
+        "observability",
+    ),
+    "cert-manager": AddonKind(
+        {"v1.18.2-eksbuild.2": "1.31-1.36"},
+        0,
+        "Deployment/cert-manager/cert-manager",
+        "security",
+    ),
+    "amazon-cloudwatch-observability": AddonKind(
+        {"v4.4.0-eksbuild.1": "1.31-1.36"},
+        0,
+        "Deployment/amazon-cloudwatch/amazon-cloudwatch-observability-controller-manager",
+        "observability",
+        pod_identity=True,
+    ),
     "amazon-sagemaker-hyperpod-taskgovernance": AddonKind(
         {"v1.6.1-eksbuild.1": "1.31-1.36", "v1.6.0-eksbuild.1": "1.31-1.36"},
         0,

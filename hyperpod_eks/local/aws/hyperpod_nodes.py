@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from moto.ec2.models import ec2_backends
@@ -402,6 +402,9 @@ class Fleet:
             for node in _still(now, "SystemUpdating"):
                 node.become("Running")
                 node.release, node.updated = release, sim.clock.now()
+                if kubernetes is not None:
+                    with _unless_gone():
+                        kubernetes.renew_node(node.kubernetes_name)
             self._ready_later(sim.delays.node_ready, group, now)
             if rest:
                 self.update(group, _still(rest, "Running"), release, batch)
@@ -432,10 +435,17 @@ def _taints(spec: Document) -> Iterator[dict[str, str]]:
 
 
 def _set_ready(kubernetes: Any, node: Node, *, ready: bool) -> None:
-    try:
+    with _unless_gone():
         kubernetes.set_node_ready(node.kubernetes_name, ready)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Let it pass that somebody deleted the Kubernetes node."""
+    try:
+        yield
     except ApiError as error:
-        if error.code != 404:  # somebody deleted the Kubernetes node
+        if error.code != 404:
             raise
 
 

@@ -54,6 +54,10 @@ def _empty(content: Any) -> bool:
 
 def _logs(region: str) -> dict[str, Any]:
     return {
-        name: {"RetentionInDays": group.retention_in_days, "Streams": sorted(group.streams)}
+        name: {
+            "RetentionInDays": group.retention_in_days,
+            "KmsKeyId": group.kms_key_id,
+            "Streams": sorted(group.streams),
+        }
         for name, group in logs_backends[ACCOUNT][region].groups.items()
     }

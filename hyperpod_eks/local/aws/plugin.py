@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-SERVICES = ("ec2", "iam", "s3", "quotas", "eks", "hyperpod")
+SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "eks", "hyperpod")
 
 #: Tells what exists in an account and region, by kind.
 Inventory = Callable[[str, str], dict[str, Any]]

@@ -143,7 +143,7 @@ class Api:
     ) -> None:
         self.faults: list[Fault] = []
         self._store = store
-        self._version = discovery.version_document(version)
+        self.version = discovery.version_document(version)
         self._authenticate = authenticate
 
     def answer(self, request: Request) -> Answer:
@@ -159,7 +159,7 @@ class Api:
                 raise ApiError(fault.status, fault.reason, fault.message)
         path = request.path
         if path in _PUBLIC:
-            return Answer(200, self._version) if path == "/version" else _text(200, "ok")
+            return Answer(200, self.version) if path == "/version" else _text(200, "ok")
         user = self._user(request)
         if request.method == "GET" and (found := self._describe(request)):
             return found
@@ -186,7 +186,7 @@ class Api:
             self._store.registry,
             request.path,
             aggregated=aggregated,
-            version=self._version["gitVersion"],
+            version=self.version["gitVersion"],
         )
         if found is None:
             return None

@@ -47,6 +47,7 @@ class Cluster:
         host: str = "127.0.0.1",
     ) -> None:
         self._kubelet = discovery.version_document(version)["gitVersion"]
+        """That of the next node's image."""
         self._store = Store(Registry(), clock)
         self._controllers = Controllers(self._store, clock, delays)
         for name in _NAMESPACES:
@@ -61,6 +62,11 @@ class Cluster:
         self._controllers.stop()
         self._store.close()
         self._server.stop()
+
+    def upgrade(self, version: str) -> None:
+        """Serve another Kubernetes version; nodes that are there keep their kubelets."""
+        self._api.version = discovery.version_document(version)
+        self._kubelet = self._api.version["gitVersion"]
 
     # --- fault switches --------------------------------------------------------------------------
 
@@ -130,6 +136,15 @@ class Cluster:
             },
         }
         self._create("Node", node)
+
+    def renew_node(self, name: str) -> None:
+        """Give a node the image of now. Raises ApiError 404 if there is no such node."""
+        resource = self._store.registry.builtin("Node")
+        with self._store.lock:
+            node = self._store.get(resource, "", name)
+            versions = dict.fromkeys(("kubeletVersion", "kubeProxyVersion"), self._kubelet)
+            about = {**node["status"]["nodeInfo"], **versions}
+            self._store.set_status(resource, node, {**node["status"], "nodeInfo": about})
 
     def set_node_ready(self, name: str, ready: bool = True) -> None:
         """The kubelet reports. Raises ApiError 404 if there is no such node."""
