@@ -13,7 +13,9 @@ def main() -> None:
     from hyperpod_eks.cli import run  # noqa: PLC0415
 
     gc.freeze()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # what goes with the process need not be looked through on the way out
+    sys.exit(code)
 
 
 if __name__ == "__main__":
