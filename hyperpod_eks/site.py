@@ -150,7 +150,7 @@ def survey(
     not what the config says.
     """
     view = look or Look(aws)
-    aws.warm()
+    aws.warm("sts", "ec2", "eks", "sagemaker")
     types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
     begin([partial(question, view) for question in beside])
     with ThreadPoolExecutor(6) as pool:
@@ -160,6 +160,7 @@ def survey(
         taken = pool.submit(_taken_zones, view)
         version = pool.submit(_kubernetes_version, aws, config)
         plans = pool.submit(_training_plans, aws, config)
+        aws.warm("iam", "s3", "logs")  # while AWS answers
         who = identity.result()
         aws.lineage = lineage(who, config.name)
         if config.account and config.account != who.account:

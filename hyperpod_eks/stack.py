@@ -52,6 +52,7 @@ def ahead(control: str, name: str) -> Sequence[Callable[[Look], object]]:
     ``control`` names the EKS cluster, ``name`` the HyperPod cluster.
     """
     return [
+        eks.caller,
         partial(eks.describe, name=control),
         partial(hyperpod.describe, name=name),
         *(partial(Look.signed, method=method, key=key) for method, key in LISTS.items()),

@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
@@ -464,19 +466,23 @@ class AccessEntry(Resource):
         with absent("ResourceNotFoundException"):
             if look.told(("eks", self.cluster.name)) == []:  # no need to ask
                 return []
-            entry = look.aws.eks.describe_access_entry(
-                clusterName=self.cluster.name, principalArn=principal
-            )["accessEntry"]
-            signed = owner(entry.get("tags", {}))
+            it: Any = {"clusterName": self.cluster.name, "principalArn": principal}
+            describe = partial(look.aws.eks.describe_access_entry, **it)
             if look.bare:
+                entry = describe()["accessEntry"]
+                signed = owner(entry.get("tags", {}))
                 return [Live(principal, entry["accessEntryArn"], owner=signed)]
-            policies = look.all(
-                look.aws.eks,
-                "list_associated_access_policies",
-                "associatedAccessPolicies",
-                clusterName=self.cluster.name,
-                principalArn=principal,
+            answer, policies = together(
+                describe,
+                partial(
+                    look.all,
+                    look.aws.eks,
+                    "list_associated_access_policies",
+                    "associatedAccessPolicies",
+                    **it,
+                ),
             )
+            entry = answer["accessEntry"]
             scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in policies}
             facts: dict[str, Any] = {
                 "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
@@ -487,7 +493,7 @@ class AccessEntry(Resource):
                 Live(
                     principal,
                     entry["accessEntryArn"],
-                    owner=signed,
+                    owner=owner(entry.get("tags", {})),
                     facts=facts,
                     attributes={"policies": list(scopes)},
                 )
