@@ -20,7 +20,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +94,13 @@ def loader() -> Loader:
         long as making the clients takes.  What is not in a folder is told a step later.
         """
 
+        @cached_property
+        def folders(self) -> list[str]:
+            paths = [path for path in map(Path, self.search_paths) if path.is_dir()]
+            return [entry.name for path in paths for entry in path.iterdir()]
+
         def list_available_services(self, type_name: str) -> list[str]:
-            folders = [path for path in map(Path, self.search_paths) if path.is_dir()]
-            return [entry.name for folder in folders for entry in folder.iterdir()]
+            return self.folders
 
     return Near(file_loader=Plain())
 

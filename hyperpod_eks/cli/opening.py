@@ -17,7 +17,6 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
-from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import Aws, Look, read_only, session
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
@@ -97,7 +96,9 @@ def opened(
                     name = manifest.adopted.get("eks/cluster") or config.name
                     questions = [*ahead(name, config.name)]
                     if makes:
-                        questions += account.ahead()
+                        from hyperpod_eks import preflight_account  # noqa: PLC0415  for these alone
+
+                        questions += preflight_account.ahead()
                     if verb == "status":
                         questions.append(partial(hyperpod.instances, name=config.name))
                     site = survey(aws, config, world.begun, questions)
