@@ -59,9 +59,10 @@ READY = {
 WRITES = 40
 LOOKS = 22
 CONFIRMATIONS = 3
-PREFLIGHT = 19
-LEAST = WRITES + LOOKS + CONFIRMATIONS + PREFLIGHT
+LEAST = WRITES + LOOKS + CONFIRMATIONS
 """The least calls of a first create, which docs/performance.md lists."""
+PREFLIGHT = frozenset({"SimulatePrincipalPolicy", "ListServiceQuotas", "ListClusters"})
+"""What nobody but the preflight asks."""
 
 
 class Tools:
@@ -120,6 +121,7 @@ def median(costs: Sequence[Cost]) -> dict[str, float]:
         "cpu": lambda c: c.cpu,
         "memory": lambda c: c.memory,
         "calls": lambda c: len(c.calls),
+        "preflight": lambda c: sum(call["operation"] in PREFLIGHT for call in c.calls),
         "writes": lambda c: c.writes,
         "rounds": lambda c: c.rounds,
         "idle": lambda c: c.idle,
@@ -269,9 +271,9 @@ def goals(found: dict[str, Any]) -> list[page.Goal]:
     )
     at_most("first create: rounds", 18, lambda: wall(OURS, "create", "rounds"))
     at_most(
-        f"first create: calls ÷ the least possible ({LEAST})",
+        f"first create: calls ÷ the least possible ({LEAST}), without the preflight's own",
         1.15,
-        lambda: wall(OURS, "create", "calls") / LEAST,
+        lambda: (wall(OURS, "create", "calls") - wall(OURS, "create", "preflight")) / LEAST,
     )
     start = found.get("starts", {})
     at_most(
