@@ -74,20 +74,25 @@ class Aws:
         for client in clients:
             getattr(self, client)
 
-    def _client(self, service: str, **config: Any) -> Any:
+    def _client(self, service: str, *, once: bool = False) -> Any:
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
-        # connections for every worker; one attempt is botocore's way to say "no retries"
-        config = {"retries": {"mode": "standard", "max_attempts": 8}} | config
+        # one attempt is botocore's way to say "no retries"
+        retries: Any = (
+            {"total_max_attempts": 1} if once else {"mode": "standard", "max_attempts": 8}
+        )
         with self._lock:  # boto3 sessions are not thread-safe while they make clients
             client: Any = self.session.client(
                 service,  # type: ignore[call-overload]  # the name is data here
                 config=Config(
-                    max_pool_connections=16, connect_timeout=10, read_timeout=60, **config
+                    max_pool_connections=16,  # for every worker
+                    connect_timeout=10,
+                    read_timeout=60,
+                    retries=retries,
                 ),
             )
         client.meta.events.register("after-call", _name_service)
-        if "total_max_attempts" not in config["retries"]:  # those are repeated by the engine alone
+        if not once:  # those are repeated by the engine alone
             self._paces.setdefault(service, Pace(service)).attach(client)
         return client
 
@@ -103,7 +108,7 @@ class Aws:
         botocore re-sends a request whose answer was lost; CreateVpc, CreateInternetGateway and
         AllocateAddress would then make a second thing.
         """
-        return self._client("ec2", retries={"total_max_attempts": 1})  # type: ignore[no-any-return]
+        return self._client("ec2", once=True)  # type: ignore[no-any-return]
 
     @cached_property
     def eks(self) -> EKSClient:

@@ -34,7 +34,9 @@ class Pace:
     def attach(self, client: Any) -> None:
         """Set the pace of a boto3 client."""
         client.meta.events.register("before-send", self.wait)
-        client.meta.events.register_first("needs-retry", self.judge)
+        # of all handlers the first answer counts, and those of the longer event are asked first
+        name = client.meta.service_model.service_id.hyphenize()
+        client.meta.events.register_first(f"needs-retry.{name}", self.judge)
 
     def wait(self, sleep: Callable[[float], None] = time.sleep, **_: object) -> None:
         """Wait for this call's turn; no time at all as long as nobody was refused."""

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from hyperpod_eks import engine
+from hyperpod_eks.aws import Aws
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits
 from hyperpod_eks.local.aws.sim import Fault
@@ -233,6 +235,21 @@ class TestPace:
         pauses = [pace.judge(refusal(), Operation, attempt) for attempt in range(1, 13)]
         assert pauses[-1] is None
         assert all(pause and pause <= 2 * LARGEST for pause in pauses[:-1])
+
+    def test_a_refused_call_is_sent_again_when_our_pace_says(
+        self, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slept: list[float] = []
+        monkeypatch.setattr("botocore.endpoint.time.sleep", slept.append)
+        aws = Aws(boto3.Session(), "demo", {})
+        refused = Fault("ec2", code="RequestLimitExceeded", status=503, count=4)
+        user.stack.faults.append(refused)
+
+        aws.ec2.describe_vpcs()
+
+        pauses = [FIRST * 2**n for n in range(4)]
+        assert len(slept) == 4
+        assert all(p <= s <= 2 * p for s, p in zip(slept, pauses, strict=True))
 
     def test_what_is_no_throttling_is_left_to_botocore(self) -> None:
         pace = Pace("ec2")
