@@ -115,6 +115,11 @@ class Turn:
         self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
 
 
+def is_there(turn: Turn) -> bool:
+    """Whether the last look, or the answer to its birth, shows it."""
+    return turn.sight is not None and turn.sight.live is not None
+
+
 class Run:
     """The loop that create and delete share."""
 
@@ -395,9 +400,11 @@ class Provide(Run):
 
     def may_begin(self, turn: Turn) -> bool:
         """Once everything is ready that its create names, or, if it is there, all that it needs."""
-        born = turn.sight is not None and turn.sight.live is not None
-        needs = turn.want.needs() if born else turn.want.seeds()
-        return all(need.key not in self.open for need in needs)
+        if is_there(turn):
+            return all(need.key not in self.open for need in turn.want.needs())
+        return all(seed.key not in self.open for seed in turn.want.seeds()) and all(
+            is_there(self.turns[each.key]) for each in turn.want.forerunners()
+        )
 
     def believed(self, turn: Turn, sight: Sight) -> bool:
         """Absence lasts, unless the journal or the missing signature leaves doubts; see FRESH."""

@@ -142,6 +142,10 @@ class Resource(ABC):
         """Those of its needs without which ``create`` cannot be called; ``settle`` has them all."""
         yield from self.needs()
 
+    def forerunners(self) -> Iterator[Resource]:
+        """Those of its needs that must have been made before ``create``, but need not be ready."""
+        yield from ()
+
     def expected(self, name: str, known: Known) -> Any:
         """The declared value of a fact: the field, with resources replaced by their ids."""
         value = getattr(self, name)

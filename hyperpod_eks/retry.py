@@ -96,6 +96,8 @@ TABLE: tuple[Rule, ...] = (
         "CreateCluster|UpdateCluster",
         "(?i)assume.*role|role.*assume|role .*permission",
     ),
+    # the add-on may still be coming; a version that will not do is told by the preflight
+    Rule(Class.PROPAGATION, "ValidationException", "sagemaker", "CreateCluster", r"(?i)\bcni\b"),
     Rule(Class.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
     Rule(Class.PROPAGATION, "ResourcePropagationDelayException"),
     # something else is being done to it

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from functools import partial
@@ -18,7 +20,7 @@ from hyperpod_eks import engine
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits
-from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.aws.sim import Call, Delays, Fault
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster
 from hyperpod_eks.local.stack import Stack
@@ -105,6 +107,28 @@ def test_a_first_create_makes_hardly_more_calls_than_it_must(user: User) -> None
     writes = [call for call in user.stack.calls if call.mutating]
     assert len(writes) == 40
     assert costs(user.stack).total() <= 91
+
+
+def test_hyperpod_begins_while_the_vpc_cni_is_still_coming(user: User) -> None:
+    stack = user.stack
+    begun: list[Call] = []
+    stack.sim.delays = Delays(addon=60)
+
+    def let_the_addons_come() -> None:
+        """Once HyperPod has begun, or in the end."""
+        deadline = time.monotonic() + 20
+        while not begun and time.monotonic() < deadline:
+            time.sleep(0.02)
+            begun.extend(call for call in list(stack.calls) if call.service == "sagemaker"
+                         and call.operation == "CreateCluster")  # fmt: skip
+        stack.clock.advance(60)
+
+    clock = threading.Thread(target=let_the_addons_come)
+    clock.start()
+    user.makes("demo")
+    clock.join()
+
+    assert [call.status for call in begun] == [200]
 
 
 @pytest.mark.usefixtures("unhurried")

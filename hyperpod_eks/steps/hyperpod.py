@@ -184,6 +184,14 @@ class Cluster(Resource):
         yield from super().needs()
         yield from (subnet for _, subnet in self.zones)
 
+    def seeds(self) -> Iterator[Resource]:
+        """All but the VPC CNI, which no node asks for in the first minutes."""
+        yield from (need for need in self.needs() if need.step != "addons")
+
+    def forerunners(self) -> Iterator[Resource]:
+        """The VPC CNI: HyperPod looks at its version."""
+        yield from (need for need in self.needs() if need.step == "addons")
+
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
         found = describe(look, self.name)
