@@ -10,7 +10,18 @@ from typing import Any
 from hyperpod_eks import prices
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
 from hyperpod_eks.prices import Item
-from hyperpod_eks.progress_text import Line, Piece, asciify, cells, clean, crop, pad, paint, wrap
+from hyperpod_eks.progress_text import (
+    Line,
+    Piece,
+    asciify,
+    cells,
+    clean,
+    crop,
+    elapsed,
+    pad,
+    paint,
+    wrap,
+)
 from hyperpod_eks.resource import Known, Live, Resource, Sight, Verdict
 from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import eks, hyperpod, network
@@ -94,6 +105,32 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
     if barred := _barred(want, differs):
         return Deed(key, "refuse", id_, barred, differs)
     return Deed(key, "change", id_, "; ".join(want.loses(live, sight.differs)), differs)
+
+
+def critical_path(
+    wants: Sequence[Resource], deeds: Sequence[Deed], measured: Mapping[str, float]
+) -> list[tuple[str, float]]:
+    """Find the chain of births that create waits for longest: keys, and the seconds of each.
+
+    ``measured`` are the durations of an earlier create; without one, what AWS commonly takes.
+    Nothing that create does beside this chain makes it longer.
+    """
+    actions = {deed.key: deed.action for deed in deeds}
+    paths: dict[str, list[tuple[str, float]]] = {}
+
+    def longest(of: Iterable[Resource]) -> list[tuple[str, float]]:
+        return max((paths[want.key] for want in of), key=_seconds, default=[])
+
+    for want in wants:
+        path = longest(want.seeds())
+        if actions.get(want.key) in ("create", "replace", "wait") and not want.awaited:
+            path = [*path, (want.key, measured.get(want.key, want.typical))]
+        paths[want.key] = max(path, longest(want.needs()), key=_seconds)
+    return longest(wants)
+
+
+def _seconds(path: Iterable[tuple[str, float]]) -> float:
+    return sum(seconds for _, seconds in path)
 
 
 def _made_before(run: Provide, key: str) -> bool:
@@ -181,7 +218,13 @@ _SIGNS = {
 
 def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool = True) -> str:
     """Return the text of a ``hyperpod-eks/plan/v1`` document, for a terminal of ``width``."""
-    parts = (_head(document), *_steps(document, width), _sum(document), _cost(document))
+    parts = (
+        _head(document),
+        *_steps(document, width),
+        _sum(document, width),
+        _time(document, width),
+        _cost(document),
+    )
     blocks = []
     for part in parts:
         lines = [crop(line, width) for line in part]
@@ -241,12 +284,27 @@ def _brief(value: Any) -> str:
     return "none" if value in (None, "") else clean(str(value))
 
 
-def _sum(document: Mapping[str, Any]) -> Iterator[Line]:
+def _sum(document: Mapping[str, Any], width: int) -> Iterator[Line]:
     counts = document["counts"]
     words = ", ".join(f"{counts[action]} to {action}" for action in _SIGNS if counts.get(action))
     if set(counts) <= {"keep", "adopt"}:
         words = f"nothing to change: {sum(counts.values())} resources are as declared"
-    yield [Piece(words, "strong")]
+    for text in wrap(words, width):
+        yield [Piece(text, "strong")]
+
+
+def _time(document: Mapping[str, Any], width: int) -> Iterator[Line]:
+    """How long it will take, and which chain makes it so long; moments are left out."""
+    path = document["critical_path"]
+    if long := [each for each in path if each["seconds"] >= 10]:
+        whole = sum(each["seconds"] for each in path)
+        yield [
+            Piece(f"about {elapsed(whole)}", "strong"),
+            Piece(", on the critical path:", "quiet"),
+        ]
+        words = ", then ".join(f"{each['key']} {elapsed(each['seconds'])}" for each in long)
+        for text in wrap(words, width - 2):
+            yield [Piece(f"  {text}", "quiet")]
 
 
 def _cost(document: Mapping[str, Any]) -> Iterator[Line]:

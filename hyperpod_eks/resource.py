@@ -82,6 +82,8 @@ class Resource(ABC):
     patience: ClassVar[float] = 5 * MINUTE
     usual: ClassVar[str] = ""
     """How long AWS usually takes, in words for people."""
+    typical: ClassVar[float] = 1.0
+    """Seconds from its create until it is ready: the median of public create logs."""
     named: ClassVar[bool] = True
     """The name is unique in the account or region: a stranger under it stops us."""
     nameless: ClassVar[bool] = False

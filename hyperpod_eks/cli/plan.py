@@ -51,6 +51,10 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
                 }
                 for deed in deeds
             ],
+            "critical_path": [
+                {"key": key, "seconds": seconds}
+                for key, seconds in plans.critical_path(at.wants, deeds, at.manifest.durations)
+            ],
             "cost": cost,
             "warnings": at.warn(),
             "next": _next(given, replace_failed, counts),

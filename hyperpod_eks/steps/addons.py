@@ -78,6 +78,7 @@ class Addon(Resource):
     step = "addons"
     patience = 20 * MINUTE
     usual = "1 min"
+    typical = 40.0
 
     @property
     def within(self) -> Resource | None:

@@ -63,6 +63,7 @@ class Release(Resource):
     goes_at_once = True
     patience = 15 * MINUTE
     usual = "1 min"
+    typical = 15.0
 
     @property
     def within(self) -> Resource | None:

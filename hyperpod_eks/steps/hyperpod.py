@@ -178,6 +178,7 @@ class Cluster(Resource):
     step = "hyperpod"
     patience = 90 * MINUTE
     usual = "10 to 25 min"
+    typical = 720.0
 
     def needs(self) -> Iterator[Resource]:
         """Subnets are named with their zones."""

@@ -524,6 +524,7 @@ class NatGateway(Resource):
     named = False
     patience = 15 * MINUTE
     usual = "2 min"
+    typical = 105.0
     fixed: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
 
     def find(self, look: Look) -> Sequence[Live]:

@@ -141,9 +141,21 @@ def test_of_nothing_everything_is_made(user: User) -> None:
     assert (code, changed) == (0, planned(document))
 
 
+def test_the_critical_path_is_told_and_what_runs_beside_it_is_not(user: User) -> None:
+    path = plan(user)["critical_path"]
+    assert [each["key"] for each in path if each["seconds"] >= 10] == [
+        "eks/cluster",
+        "helm/release",
+        "hyperpod/cluster",
+    ]
+    assert path[0]["key"] == "network/vpc"
+    assert 1350 < sum(each["seconds"] for each in path) < 1400
+
+
 def test_when_all_is_as_declared_nothing_is_done(user: User) -> None:
     user.makes("demo")
     document = plan(user)
+    assert document["critical_path"] == []
     assert set(actions(document).values()) == {"keep"}
     assert (document["changes"], document["next"]) == (False, "")
     assert done(user) == (0, set())
@@ -435,6 +447,11 @@ def test_a_plan_is_readable(width: int) -> None:
         "counts": {
             "keep": 2, "change": 1, "create": 1, "refuse": 1, "adopt": 1, "wait": 1, "replace": 1,
         },
+        "critical_path": [
+            {"key": "network/nat-gateway-usw2-az1", "seconds": 105},
+            {"key": "network/private-routes-usw2-az1", "seconds": 1},
+            {"key": "hyperpod/cluster", "seconds": 720},
+        ],
         "cost": {
             "usd_per_hour": 0.1,
             "region": "us-east-1",
