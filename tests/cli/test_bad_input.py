@@ -236,6 +236,7 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
                 code="ExpiredToken",
                 status=403,
                 message="The security token included in the request is expired",
+                count=100,
             ),
         ),
     ),
