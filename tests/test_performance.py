@@ -16,7 +16,6 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks import engine
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits
@@ -81,7 +80,7 @@ def test_status_asks_no_more_than_a_create_that_has_nothing_to_do(user: User) ->
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine looks grow old before their turn comes, and would be repeated."""
-    monkeypatch.setattr(engine, "FRESH", 600.0)
+    monkeypatch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)
 
 
 @pytest.mark.usefixtures("unhurried")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from hyperpod_eks import engine
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity, Look
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resource import Live
@@ -82,7 +81,7 @@ def test_what_a_delete_leaves_visible_for_a_moment_is_waited_for(
     user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user.makes("demo")
-    monkeypatch.setattr(engine, "LONGEST", 0.01)
+    monkeypatch.setattr("hyperpod_eks.engine.remove.LONGEST", 0.01)
     shown: list[str] = []
     seen = network.SecurityGroup.find
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hyperpod_eks import engine
+from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Foreign, HyperpodError
 from hyperpod_eks.report import What
 from hyperpod_eks.resource import Resource, State, Verdict
@@ -231,4 +231,4 @@ def test_a_kill_at_any_change_of_delete_leaves_nothing_in_the_end(
 
 
 def test_grace_is_longer_than_the_lag_that_the_crash_tests_use() -> None:
-    assert engine.GRACE > 20
+    assert GRACE > 20

@@ -35,13 +35,13 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "no intent before a create",
-        "engine.py",
+        "engine/provide.py",
         'token = "" if want.shared else self.manifest.intend(want, self.now)',
         'token = ""',
     ),
     Mutant(
         "no record after a create",
-        "engine.py",
+        "engine/provide.py",
         'if verb == "create" and value is not None:\n'
         '            self._record(turn.want, value, "created")',
         'if verb == "create" and value is not None:',
@@ -80,7 +80,7 @@ MUTANTS = (
         "if False:",
         JOURNAL,
     ),
-    Mutant("no grace", "engine.py", "GRACE = 60.0", "GRACE = 1.0"),
+    Mutant("no grace", "engine/loop.py", "GRACE = 60.0", "GRACE = 1.0"),
     Mutant(
         "the grace counts from the first try",
         "manifest.py",
@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant("twins are ignored", "resource.py", "if len(ours) > 1:", "if False:"),
     Mutant(
         "no look for a twin after a birth",
-        "engine.py",
+        "engine/provide.py",
         "if turn.want.nameless and not turn.fresh:",
         "if False:",
     ),
@@ -102,50 +102,50 @@ MUTANTS = (
     ),
     Mutant(
         "what is foreign does not stop the run",
-        "engine.py",
+        "engine/provide.py",
         "        if strangers:\n            raise foreign(strangers)\n",
         "",
     ),
     Mutant(
         "delete takes foreign things too",
-        "engine.py",
+        "engine/remove.py",
         "if sight.verdict is Verdict.FOREIGN:\n            return Fate",
         "if False:\n            return Fate",
     ),
     Mutant(
         "delete does not ask what is remembered",
-        "engine.py",
+        "engine/remove.py",
         "every = {want.key: want for want in world.manifest.remembered().values()}\n"
         "    every |= {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
         "every = {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
     ),
     Mutant(
         "delete believes absence at once",
-        "engine.py",
+        "engine/remove.py",
         "if self.hidden(turn, doubts=True):",
         "if False:",
     ),
     Mutant(
         "delete does not wait for the users",
-        "engine.py",
+        "engine/remove.py",
         "return not any(user in self.open for user in self.users[turn.want.key])",
         "return True",
     ),
     Mutant(
         "create does not wait for what is needed",
-        "engine.py",
-        "return all(need.key not in self.open for need in needs)",
-        "return True",
+        "engine/provide.py",
+        "return all(seed.key not in self.open for seed in turn.want.seeds()) and all(",
+        "return all(",
     ),
     Mutant(
         "an unsigned birth is forgotten",
-        "engine.py",
+        "engine/loop.py",
         'return not want.signed and record is not None and record.state != "deleted"',
         "return False",
     ),
     Mutant(
         "an intent is struck out whatever the error",
-        "engine.py",
+        "engine/loop.py",
         'if verb == "create" and turn.fresh and kind is not Class.EXISTS and refused(error):',
         'if verb == "create":',
     ),
@@ -157,19 +157,19 @@ MUTANTS = (
     ),
     Mutant(
         "nothing is recorded when it is interrupted",
-        "engine.py",
+        "engine/loop.py",
         "        deadline = self.now + seconds\n        while",
         "        deadline = self.now + seconds\n        while False and",
     ),
     Mutant(
         "refusals are never forgiven",
-        "engine.py",
+        "engine/loop.py",
         "            turn.accepted(verb)\n            turn.sight, turn.seen",
         "            turn.sight, turn.seen",
     ),
     Mutant(
         "what cannot be seen yet stops the first look",
-        "engine.py",
+        "engine/loop.py",
         "elif meaning(result.error) is Class.PROPAGATION:",
         "elif False:",
     ),

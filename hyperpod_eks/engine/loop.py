@@ -1,0 +1,472 @@
+"""The loop: look, judge, act, look again.
+
+Every resource has its turn as soon as what it depends on is ready (or, in a delete, as soon as
+what depends on it is gone).  Workers make the calls; this thread alone decides, writes the journal
+and tells the story.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+from hyperpod_eks.aws import Aws, Look, meaning, refused
+from hyperpod_eks.crew import Clock, Crew, Result
+from hyperpod_eks.errors import (
+    Capacity,
+    Denied,
+    Foreign,
+    HyperpodError,
+    Remains,
+    Unfinished,
+)
+from hyperpod_eks.manifest import Manifest, Unwritable
+from hyperpod_eks.report import Event, Report, What
+from hyperpod_eks.resource import Known, Live, Resource, Sight, State, Verdict, judge
+from hyperpod_eks.retry import PATIENCE, Class
+
+SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
+"""A pause between two looks at the same thing is a share of the time that we have waited for it,
+in seconds: what takes a moment is seen soon, what takes an hour is not asked for a thousand times.
+Nothing that may take an hour, as its patience says, is asked for at once again."""
+GRACE = 60.0
+"""Seconds that AWS may take to show what was made; absence is believed only after them."""
+FRESH = 2.0
+"""Seconds for which a look at something that is there is believed; an older one is repeated before
+anything is done.  What the first look did not find, and the journal knows of no birth of, stays
+absent: only we make what carries our name and signature from birth, and should somebody have come
+first all the same, AWS refuses the name and the next look tells whose it is."""
+LAST_WORDS = 3.0
+"""Seconds that calls under way may still take to answer once we are told to stop."""
+
+
+@dataclass
+class World:
+    """What every command holds: AWS, the journal, and who is listening."""
+
+    aws: Aws
+    manifest: Manifest
+    report: Report
+    clock: Clock = field(default_factory=Clock)
+    parallelism: int = 8
+    replace_failed: bool = False
+    consent: Callable[[list[str]], None] = lambda lost: None
+    """Asked before the first change with what it would take away; raises to refuse."""
+    preflight: Callable[[list[Sight]], None] = lambda sights: None
+    """Asked before the first change, with the first look, when something is to be created."""
+    deadline: float = math.inf
+    """When to stop waiting, in seconds since the epoch."""
+    begun: Look | None = None
+    """A look that others have begun a moment ago; the first look at everything goes on with it."""
+    crew: Crew = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.crew = Crew(self.parallelism, self.clock)
+        self.running = False
+
+    def stop(self, error: BaseException) -> None:
+        """Stop in good order, from a signal handler: the loop ends, or else this very line."""
+        if self.running:
+            self.crew.interrupt(error)
+        else:
+            raise error
+
+
+@dataclass
+class Turn:
+    """Where one resource stands in a run."""
+
+    want: Resource
+    sight: Sight | None = None
+    seen: float = 0.0  # when the sight was taken
+    at_work: str = ""  # the verb that a worker is carrying out
+    due: float = 0.0
+    looks: int = 0
+    waits: float = 0.0  # since when, while looks are repeated
+    since: float = 0.0
+    partly: bool = False  # not all of what the first look saw could be compared
+    acted: float | None = None
+    settled: Mapping[str, Any] = field(default_factory=dict)  # what the last settle was to change
+    changed: bool = False
+    fresh: bool = False  # this run wrote the intent
+    replaced: bool = False
+    refused: dict[tuple[str, Class], float] = field(default_factory=dict)
+    """Since when a verb is being refused for a reason that time heals."""
+
+    def accepted(self, verb: str) -> None:
+        """Forget the refusals of a verb that has worked."""
+        self.refused = {key: since for key, since in self.refused.items() if key[0] != verb}
+
+    def again(self, now: float) -> None:
+        """Look again after a pause that grows, a little apart from everybody else."""
+        if not self.looks:
+            self.waits, pause = now, 0.0
+        else:
+            least = max(SHORTEST, self.want.patience / 4000)
+            pause = min(max((now - self.waits) * SHARE, least), LONGEST)
+        self.looks += 1
+        self.seen = -math.inf
+        self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
+
+
+def is_there(turn: Turn) -> bool:
+    """Whether the last look, or the answer to its birth, shows it."""
+    return turn.sight is not None and turn.sight.live is not None
+
+
+class Run:
+    """The loop that create and delete share."""
+
+    bare: ClassVar[bool] = False
+    """Whether it does not matter what things are like."""
+
+    def __init__(self, wants: Iterable[Resource], world: World) -> None:
+        self.world = world
+        self.aws, self.manifest = world.aws, world.manifest
+        self.turns = {want.key: Turn(want) for want in wants}
+        self.open = dict(self.turns)
+        self.lives: dict[str, Live] = {}
+        self.known = Known(self.lives)
+        self.progress = world.clock.now()
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.world.clock.now()
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Bring every turn to its end; a failure stops new work, and what is under way is kept."""
+        self.world.running = True
+        try:
+            while self.open:
+                self._advance()
+                if self.open:
+                    self._receive(self._pause())
+        except HyperpodError as error:
+            self._last_words(LAST_WORDS * 10, error)
+            raise
+        except BaseException as error:
+            self._last_words(LAST_WORDS, error)
+            raise
+        finally:
+            self.world.running = False
+
+    def _advance(self) -> None:
+        look = Look(self.aws, bare=self.bare)  # shared by all that look in this moment
+        for turn in list(self.open.values()):
+            if turn.at_work:
+                continue
+            if turn.sight is not None and self.believed(turn, turn.sight):
+                if self.may_begin(turn):
+                    self.decide(turn, turn.sight)
+            elif turn.due <= self.now and self.may_look(turn):
+                self.submit(turn, "look", partial(turn.want.find, look))
+
+    def _pause(self) -> float:
+        """Seconds until something is due; ten at most, for the clock may be changed."""
+        due = [t.due for t in self.open.values() if not t.at_work and self.may_begin(t)]
+        if not due and not self.world.crew.at_work:
+            raise AssertionError(f"nothing to do, yet not done: {sorted(self.open)}")
+        return min(max(min(due, default=10.0 + self.now) - self.now, 0.0), 10.0)
+
+    def _receive(self, seconds: float) -> None:
+        result = self.world.crew.wait(seconds)
+        if result is None:
+            return
+        if result.job is None:
+            raise result.error or AssertionError("an empty interruption")
+        self._take(result)
+
+    def _take(self, result: Result) -> None:
+        turn, verb = result.job, result.job.at_work
+        turn.at_work = ""
+        if isinstance(result.error, Exception):
+            self._failed(turn, verb, result.error)
+        elif result.error is not None:
+            raise result.error
+        elif verb == "look":
+            turn.accepted(verb)
+            turn.sight, turn.seen = self.judge(turn, result.value), self.now
+        else:
+            self.acted(turn, verb, result.value)
+
+    def _last_words(self, seconds: float, error: BaseException) -> None:
+        """Wait a moment for the changes under way, so that the journal knows what came of them.
+
+        What cannot be written down is added to the error that we end with.
+        """
+        deadline = self.now + seconds
+        while self.now < deadline and any(
+            t.at_work not in ("", "look", "holders") for t in self.turns.values()
+        ):
+            result = self.world.crew.wait(deadline - self.now)
+            if result is None or result.job is None:
+                return  # time is up, or told a second time
+            if result.error is None and result.job.at_work == "create":
+                try:
+                    self._record(result.job.want, result.value, "created")
+                except Unwritable as problem:
+                    for note in problem.__notes__:
+                        error.add_note(note)
+            result.job.at_work = ""
+
+    # --- what a run is made of
+
+    def may_begin(self, turn: Turn) -> bool:
+        """Whether everything that must come first is done."""
+        raise NotImplementedError
+
+    def may_look(self, turn: Turn) -> bool:
+        """Whether it is time to look at it."""
+        return self.may_begin(turn)
+
+    def believed(self, turn: Turn, sight: Sight) -> bool:
+        """Whether a look still tells how things are."""
+        return self.now - turn.seen <= FRESH
+
+    def decide(self, turn: Turn, sight: Sight) -> None:
+        """Do what follows from a look."""
+        raise NotImplementedError
+
+    def acted(self, turn: Turn, verb: str, value: Any) -> None:
+        """Go on after a change that AWS accepted."""
+        raise NotImplementedError
+
+    def submit(self, turn: Turn, verb: str, call: Callable[[], Any]) -> None:
+        """Have a call made; one at a time for each resource."""
+        turn.at_work = verb
+        turn.since = turn.since or self.now
+        if verb == "look":
+            turn.partly = False
+        self.world.crew.submit(turn, call)
+
+    def judge(self, turn: Turn, lives: Sequence[Live]) -> Sight:
+        """Say what a look means."""
+        return self.judged(turn.want, lives, self.known)
+
+    def judged(self, want: Resource, lives: Sequence[Live], known: Known) -> Sight:
+        """Judge; what was adopted is as it is."""
+        if want.key in self.manifest.adopted:
+            if not lives:
+                return Sight(want, Verdict.ABSENT)
+            live = replace(lives[0], owner=self.aws.lineage)
+            verdict = Verdict.MATCHES if live.state is State.READY else Verdict.BUSY
+            return Sight(want, verdict, live)
+        ours = self._unsigned_ours(want)
+        return judge(want, lives, known, self.aws.lineage, unsigned_ours=ours)
+
+    def _unsigned_ours(self, want: Resource) -> bool:
+        record = self.manifest.records.get(want.key)
+        if want.made:
+            return not want.signed and record is not None and record.state != "deleted"
+        return self.is_ours(want.source)
+
+    def is_ours(self, key: str) -> bool:
+        """Whether the journal or this run's looks say that it is, or was, this cluster's."""
+        record, turn = self.manifest.records.get(key), self.turns.get(key)
+        seen = turn.sight if turn else None
+        return (record is not None and bool(record.id)) or (
+            seen is not None and seen.verdict not in (Verdict.ABSENT, Verdict.FOREIGN)
+        )
+
+    def hidden(self, turn: Turn, *, doubts: bool) -> bool:
+        """Whether an absent thing may only be invisible yet; ``doubts``: an intent is enough."""
+        record = self.manifest.records.get(turn.want.key)
+        if record is None or record.state.startswith("delet") or (record.unsure and not doubts):
+            return False
+        return turn.seen - record.since < GRACE
+
+    def say(self, turn: Turn, what: What, why: str = "") -> None:
+        """Tell whoever listens."""
+        live = self.lives.get(turn.want.key) or (turn.sight.live if turn.sight else None)
+        self.world.report(
+            Event(turn.want.key, what, live.id if live else "", why, changed=turn.changed)
+        )
+
+    def wait(self, turn: Turn, why: str) -> None:
+        """Look again soon, unless patience is out: nothing anywhere has moved for too long."""
+        self.say(turn, What.WAITING, why)
+        patience_ends = max(turn.since, self.progress) + turn.want.patience
+        if self.now > min(patience_ends, self.world.deadline):
+            self.say(turn, What.FAILED, why)
+            raise Unfinished(f"{turn.want.key}: still waiting ({why or 'no reason given'})")
+        turn.again(self.now)
+
+    def end(self, turn: Turn) -> None:
+        """Its part is done."""
+        self.progress = self.now
+        self.open.pop(turn.want.key, None)
+
+    def _record(self, want: Resource, live: Live, state: str) -> None:
+        if want.recorded:
+            try:
+                self.manifest.record(want, live, state, self.now)
+            except Unwritable as error:
+                error.add_note(
+                    f"made, but not recorded: {want.key} is {live.id} {live.arn}".rstrip()
+                )
+                raise
+
+    def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+        """A call raised: wait it out if time heals it, else stop the run with its words."""
+        key, kind = turn.want.key, meaning(error)
+        # "exists" may answer a request that botocore had to repeat: then the thing is ours
+        if verb == "create" and turn.fresh and kind is not Class.EXISTS and refused(error):
+            self.manifest.forget(key)
+        patience = PATIENCE.get(kind) if kind else None
+        words = words_of(error)
+        if patience is not None:
+            assert kind
+            first = turn.refused.setdefault((verb, kind), self.now)
+            if self.now <= min(first + patience, self.world.deadline):
+                self.say(turn, What.WAITING, f"{kind}: {words}")
+                turn.again(self.now)
+                return
+        self.say(turn, What.FAILED, words)
+        raise explained(turn.want, verb, error, kind, words) from error
+
+
+def look_at_all(run: Run) -> list[Sight]:
+    """One concurrent look at everything; each resource is judged once what it needs is judged.
+
+    What cannot be seen yet counts as busy and is looked at again in its turn: helm's release, for
+    one, is behind an access entry that may not have been made.
+    """
+    return judge_all(run, *find_all(run, [t for t in run.turns.values() if t.want.made]))
+
+
+def find_all(run: Run, turns: Iterable[Turn]) -> tuple[dict[str, Sequence[Live]], dict[str, Sight]]:
+    """Find what there is of each, at once; and by key, what cannot be seen now."""
+    look, run.world.begun = run.world.begun or Look(run.aws, bare=run.bare), None
+    found: dict[str, Sequence[Live]] = {}
+    unseen: dict[str, Sight] = {}
+    looking = {turn.want.key: turn for turn in turns}
+    with run.world.crew.doubled():
+        while looking:
+            for turn in looking.values():
+                if not turn.at_work and turn.due <= run.now:
+                    run.submit(turn, "look", partial(turn.want.find, look))
+            due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
+            result = run.world.crew.wait(max(due - run.now, 0.0))
+            if result is None:
+                continue
+            if result.job is None:
+                raise result.error or AssertionError("an empty interruption")
+            turn, key = result.job, result.job.want.key
+            turn.at_work = ""
+            if not isinstance(result.error, Exception | None):
+                raise result.error
+            if result.error is None:
+                found[key] = result.value
+            elif meaning(result.error) is Class.PROPAGATION:
+                nothing = Live("", state=State.BUSY, why=words_of(result.error))
+                unseen[key] = Sight(turn.want, Verdict.BUSY, nothing)
+            else:
+                run._failed(turn, "look", result.error)
+                continue
+            del looking[key]
+    return found, unseen
+
+
+def judge_all(
+    run: Run, found: Mapping[str, Sequence[Live]], unseen: Mapping[str, Sight]
+) -> list[Sight]:
+    """Judge in the order of dependence, so that ids can be compared."""
+    seen: dict[str, Live] = {}
+    known, sights = Known(seen), []
+    for turn in run.turns.values():
+        key = turn.want.key
+        if key in unseen:
+            sights.append(unseen[key])
+        if key not in found:
+            continue
+        sight = run.judged(turn.want, found[key], known)
+        turn.sight, turn.seen = sight, run.now
+        if sight.live and not all(need in known for need in turn.want.needs() if need.made):
+            turn.partly = True  # facts about what is not there yet were not compared
+        if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
+            seen[key] = sight.live
+        sights.append(sight)
+    return sights
+
+
+def rebuild(wants: Sequence[Resource], world: World) -> list[Sight]:
+    """Write everything into the journal that names and tags say is ours; change nothing."""
+    run = Run(wants, world)
+    found = []
+    for sight in look_at_all(run):
+        if sight.verdict is Verdict.FOREIGN or not sight.want.recorded:
+            continue
+        if sight.live and sight.live.id:
+            state = "ready" if sight.verdict is Verdict.MATCHES else "created"
+            run._record(sight.want, sight.live, state)
+            found.append(sight)
+    return found
+
+
+def status(wants: Sequence[Resource], world: World) -> list[Sight]:
+    """Look at everything, change nothing."""
+    return look_at_all(Run(wants, world))
+
+
+def words_of(error: Exception) -> str:
+    """AWS's message without botocore's frame around it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Message"):
+        return f"{response['Error']['Message']} ({response['Error'].get('Code', '')})"
+    return str(error)
+
+
+def explained(
+    want: Resource, verb: str, error: Exception, kind: Class | None, words: str
+) -> Exception:
+    """Turn a failed call into the error that the command ends with."""
+    doing = {"look": "looking at", "create": "creating", "settle": "updating", "delete": "deleting"}
+    message = f"{doing[verb]} {want.key}: {words}"
+    again = "Nothing is lost: run the same command again."
+    match kind:
+        case Class.EXPIRED:
+            return Denied(message)
+        case Class.DENIED:
+            return Denied(message, f"Allow the action for your identity. {again}")
+        case Class.CAPACITY:
+            return Capacity(message, f"Ask for more under Service Quotas, or make room. {again}")
+        case Class.DEPENDENCY:
+            return Remains(message)
+        case None if isinstance(error, HyperpodError):
+            return error
+        case None if not hasattr(error, "response"):
+            error.add_note(f"while {doing[verb]} {want.key}")
+            return error
+    return HyperpodError(message, again)
+
+
+def stranger(sight: Sight) -> str:
+    """Say whose a foreign thing seems to be."""
+    owner = sight.live.owner if sight.live else None
+    return f"another cluster of hyperpod-eks (lineage {owner})" if owner else "somebody else"
+
+
+def foreign(sights: Sequence[Sight]) -> Foreign:
+    """Name everything that stands under our names and is not ours."""
+    lines = [
+        f"{s.want.key}: {s.live.arn or s.live.id} exists and belongs to {stranger(s)}"
+        for s in sights
+        if s.live
+    ]
+    return Foreign("\n".join(lines))
+
+
+def unchanged(sight: Sight) -> HyperpodError:
+    """Say what AWS will not change."""
+    differs = "; ".join(f"{k} is {a!r}, declared {b!r}" for k, (a, b) in sight.differs.items())
+    return HyperpodError(
+        f"{sight.want.key}: {differs}",
+        "AWS does not change this in place: declare it as it is, or delete it and create again.",
+    )

@@ -1,0 +1,229 @@
+"""Make everything as declared: create."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Sequence
+
+from hyperpod_eks.engine.loop import (
+    GRACE,
+    Run,
+    Turn,
+    World,
+    foreign,
+    is_there,
+    look_at_all,
+    unchanged,
+)
+from hyperpod_eks.engine.remove import Remove
+from hyperpod_eks.errors import (
+    Capacity,
+    HyperpodError,
+    NotFound,
+    Usage,
+)
+from hyperpod_eks.manifest import Manifest
+from hyperpod_eks.report import What
+from hyperpod_eks.resource import Immovable, Live, Resource, Sight, Verdict
+from hyperpod_eks.retry import lacks_room
+
+
+class Provide(Run):
+    """Make everything as declared."""
+
+    def __init__(self, wants: Iterable[Resource], world: World) -> None:
+        super().__init__(wants, world)
+        self.consented: set[str] = set()
+
+    def run(self) -> None:
+        """Look at everything at once, refuse strangers before the first change, then make it."""
+        for turn in self.turns.values():
+            if turn.want.made:
+                self.say(turn, What.PENDING)
+            else:
+                self.end(turn)
+        sights = look_at_all(self)
+        strangers = [s for s in sights if s.verdict is Verdict.FOREIGN]
+        if strangers:
+            raise foreign(strangers)
+        drifted = [s for s in sights if s.verdict is Verdict.DRIFTED]
+        if reasons := impossible(drifted, undeclared(self.turns, self.manifest)):
+            raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
+        self._consent(line for s in drifted if s.live for line in s.want.loses(s.live, s.differs))
+        if any(s.verdict is Verdict.ABSENT and s.want.recorded for s in sights):
+            self.world.preflight(sights)
+        super().run()
+
+    def _consent(self, lost: Iterable[str]) -> None:
+        """Ask, once, about what goes: all of it before the first change, as far as it shows."""
+        if lines := [line for line in lost if line not in self.consented]:
+            self.world.consent(lines)
+            self.consented.update(lines)
+
+    def may_begin(self, turn: Turn) -> bool:
+        """Once everything is ready that its create names, or, if it is there, all that it needs."""
+        if is_there(turn):
+            return all(need.key not in self.open for need in turn.want.needs())
+        return all(seed.key not in self.open for seed in turn.want.seeds()) and all(
+            is_there(self.turns[each.key]) for each in turn.want.forerunners()
+        )
+
+    def believed(self, turn: Turn, sight: Sight) -> bool:
+        """Absence lasts, unless the journal or the missing signature leaves doubts; see FRESH."""
+        want, record = turn.want, self.manifest.records.get(turn.want.key)
+        lasts = (
+            sight.verdict is Verdict.ABSENT
+            and want.signed
+            and want.made
+            and not want.awaited
+            and (record is None or record.state == "deleted")
+            and turn.seen > -math.inf
+        )
+        return lasts or (super().believed(turn, sight) and not turn.partly)
+
+    def decide(self, turn: Turn, sight: Sight) -> None:
+        """Create what is absent, settle what differs, wait for what is busy."""
+        if sight.live and sight.verdict in (Verdict.MATCHES, Verdict.DRIFTED):
+            # judged before what it needs was made, perhaps: its ids were not known then
+            sight = turn.sight = self.judge(turn, [sight.live])
+        want, live = turn.want, sight.live
+        match sight.verdict:
+            case Verdict.FOREIGN:
+                raise foreign([sight])
+            case Verdict.ABSENT if self.hidden(turn, doubts=want.nameless):
+                self.wait(turn, "AWS does not show it yet")
+            case Verdict.ABSENT if want.key in self.manifest.adopted:
+                raise NotFound(
+                    f"{want.key}: {self.manifest.adopted[want.key]} was adopted and is gone",
+                    "Adopt another one in its place.",
+                )
+            case Verdict.ABSENT if want.awaited:
+                self.wait(turn, "not there yet")
+            case Verdict.ABSENT:
+                self._create(turn)
+            case Verdict.BUSY:
+                self.wait(turn, live.why if live else "")
+            case Verdict.FAILED if live and self.world.replace_failed and not turn.replaced:
+                turn.replaced = turn.changed = True
+                self.say(turn, What.DELETING, live.why)
+                self.manifest.mark(want.key, "deleted")
+                self.submit(turn, "delete", lambda: want.delete(self.aws, live))
+            case Verdict.FAILED:
+                why = live.why if live else ""
+                self.say(turn, What.FAILED, why)
+                raise (Capacity if lacks_room(why) else HyperpodError)(
+                    f"{want.key} has failed: {why}",
+                    "Remove the cause, then run the same command with --replace-failed.",
+                )
+            case Verdict.TWINS:
+                self._part_twins(turn, sight)
+            case Verdict.DRIFTED if live and (turn.acted is None or sight.differs != turn.settled):
+                self._settle(turn, live, sight)
+            case Verdict.DRIFTED if turn.acted is not None and self.now - turn.acted < GRACE:
+                self.wait(turn, "the change is not visible yet")
+            case Verdict.DRIFTED:
+                raise unchanged(sight)
+            case _:
+                assert live
+                self._ready(turn, live)
+
+    def _create(self, turn: Turn) -> None:
+        want = turn.want
+        record = self.manifest.records.get(want.key)
+        turn.fresh = not (record and record.unsure)
+        turn.changed = True
+        token = "" if want.shared else self.manifest.intend(want, self.now)
+        if not any(verb == "create" for verb, _ in turn.refused):
+            self.say(turn, What.CREATING, f"usually {want.usual}" if want.usual else "")
+        self.submit(turn, "create", lambda: want.create(self.aws, self.known, token))
+
+    def _settle(self, turn: Turn, live: Live, sight: Sight) -> None:
+        want = turn.want
+        self._consent(want.loses(live, sight.differs))
+        turn.changed, turn.acted, turn.settled = True, self.now, sight.differs
+        self._record(want, live, "created")
+        self.say(turn, What.UPDATING, ", ".join(sight.differs))
+        self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, live))
+
+    def acted(self, turn: Turn, verb: str, value: Live | None) -> None:
+        """Record a birth before anything else, then judge what the answer shows or look again."""
+        turn.accepted(verb)
+        if verb == "create" and value is not None:
+            self._record(turn.want, value, "created")
+            turn.looks = 0
+            if turn.want.nameless and not turn.fresh:  # a lost answer may have left a twin
+                turn.again(self.now)
+                turn.due = self.now
+                return
+        turn.sight, turn.seen = None, self.now
+        if value is not None:
+            turn.sight = self.judge(turn, [value])
+
+    def _ready(self, turn: Turn, live: Live) -> None:
+        self.lives[turn.want.key] = live
+        self._record(turn.want, live, "ready")
+        if turn.changed:
+            self.manifest.durations[turn.want.key] = round(self.now - turn.since, 1)
+        if turn.want.awaited:  # nodes have come: what waits for them need not wait for its turn
+            for other in self.open.values():
+                other.due = min(other.due, self.now)
+        self.say(turn, What.READY, live.why)
+        self.end(turn)
+
+    def _part_twins(self, turn: Turn, sight: Sight) -> None:
+        """Two of one: a lost answer was repeated.  Keep the one in the journal, else the first."""
+        record = self.manifest.records.get(turn.want.key)
+        keep = next((t for t in sight.twins if record and t.id == record.id), sight.twins[0])
+        extra = next(t for t in sight.twins if t.id != keep.id)
+        self._record(turn.want, keep, "created")
+        self.say(turn, What.DELETING, f"{extra.id}, a twin of {keep.id}")
+        self.submit(turn, "delete", lambda: turn.want.delete(self.aws, extra))
+
+    def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+        if isinstance(error, Immovable) and turn.sight:
+            raise unchanged(turn.sight) from error
+        if verb == "settle":
+            turn.acted = None
+        super()._failed(turn, verb, error)
+
+
+def create(wants: Sequence[Resource], world: World) -> dict[str, Live]:
+    """Make everything as declared and return what is live, by key.
+
+    What an earlier config declared and this one does not goes at the end.
+
+    ``wants`` stand in an order in which everything comes after what it needs.  Raises Foreign
+    before the first change if a name is taken; Unfinished, Denied, Capacity or HyperpodError
+    when it has to stop.  Whatever was made is in the journal, and the same call continues.
+    """
+    run = Provide(wants, world)
+    run.run()
+    if gone := undeclared(run.turns, world.manifest):
+        prune = Remove(gone, world, frozenset())
+        look_at_all(prune)
+        prune.run()
+    if any(turn.changed for turn in run.turns.values()):
+        run.manifest.save()  # the durations
+    return run.lives
+
+
+def undeclared(declared: Container[str], manifest: Manifest) -> list[Resource]:
+    """Everything that create made once and that the config no longer asks for."""
+    return [
+        want
+        for key, want in manifest.remembered().items()
+        if key not in declared and manifest.records[key].origin == "created"
+    ]
+
+
+def impossible(drifted: Sequence[Sight], gone: Sequence[Resource]) -> list[str]:
+    """Say what AWS will not change, with the reason; nothing has been changed by then."""
+    reasons = [
+        f"{s.want.key}: {name} is {is_!r}, declared {declared!r}: {reason}"
+        for s in drifted
+        for name, (is_, declared) in s.differs.items()
+        if (reason := s.want.bars(name, s.differs))
+    ]
+    return reasons + [
+        f"{want.key} is no longer declared: {want.lasts}" for want in gone if want.lasts
+    ]
