@@ -286,8 +286,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "held-by-interface",
-        r"held by interface (?P<eni>eni-\w+)",
-        "a network interface ({eni}) that is not the cluster's still uses its network",
+        r"(?:held by interface|interfaces left:) (?P<eni>eni-\w+)",
+        "a network interface ({eni}) still uses the cluster's network",
         "aws ec2 delete-network-interface --network-interface-id {eni} --region {region} (when"
         " nothing needs it), then hyperpod-eks delete {cluster}",
         instead_of=("still-used",),
