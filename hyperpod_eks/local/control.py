@@ -13,10 +13,9 @@ All bodies are JSON. ``GET``:
 - ``delays``: ``{name: simulated seconds}``, the fields of ``Delays`` to change;
 - ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
 - ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
-- ``failures``: ``{"group/NAME": how}`` and the like (``Sim.failures``), in place of the current;
 - ``failures``: ``{"kind/name": how}``, what shall fail inside EKS and HyperPod (``Sim.failures``);
 - ``advance``: ``{"seconds"}``, move simulated time forward;
-- ``reset``: back to an empty account;
+- ``reset``: back to an empty account, as ``/moto-api/reset``, moto's own word for it;
 - ``stop``: end the stack.
 
 A refused request answers 400 and ``{"error"}``.
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.local.stack import Stack
 
 PREFIX = "/_stack/"
+MOTO_RESET = "/moto-api/reset"
 
 
 class Control:
@@ -51,7 +51,8 @@ class Control:
         """Answer one request (PEP 3333)."""
         size = int(environ.get("CONTENT_LENGTH") or 0)
         status, answer = "200 OK", None
-        name = environ["PATH_INFO"].removeprefix(PREFIX)
+        path = environ["PATH_INFO"]
+        name = "reset" if path == MOTO_RESET else path.removeprefix(PREFIX)
         try:
             if environ["REQUEST_METHOD"] == "GET":
                 answer = self._get(name)
@@ -95,8 +96,6 @@ class Control:
                     sim.set_quota(quota["service"], quota["name"], float(quota["value"]))
             case "denied":
                 sim.denied = set(body)
-            case "failures":
-                sim.failures = {str(thing): str(how) for thing, how in body.items()}
             case "failures":
                 sim.failures = {str(what): str(how) for what, how in body.items()}
             case "advance":

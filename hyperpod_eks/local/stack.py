@@ -20,7 +20,7 @@ from hyperpod_eks.local.aws.sim import (
     use,
 )
 from hyperpod_eks.local.clock import Clock
-from hyperpod_eks.local.control import PREFIX, Control
+from hyperpod_eks.local.control import MOTO_RESET, PREFIX, Control
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -131,7 +131,7 @@ class Stack:
         aws, control = Aws(self.sim), Control(self)
 
         def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-            ours = environ["PATH_INFO"].startswith(PREFIX)
+            ours = environ["PATH_INFO"].startswith((PREFIX, MOTO_RESET))
             return control(environ, start) if ours else aws(environ, start)
 
         try:

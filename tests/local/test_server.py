@@ -197,6 +197,15 @@ def test_the_stack_is_controlled_over_http(stack: Stack, aws: Clients) -> None:
     assert control(stack, "calls") == []
 
 
+def test_tools_made_for_moto_reset_it_in_their_way(stack: Stack, aws: Clients) -> None:
+    aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")
+    request = urllib.request.Request(f"{stack.endpoint}/moto-api/reset", data=b"", method="POST")
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+    assert stack.calls == []
+    assert aws.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []
+
+
 @pytest.mark.parametrize(
     ("name", "body", "said"),
     [
