@@ -116,21 +116,30 @@ class LogGroup(Resource):
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
         logs = look.aws.logs
-        groups = look.all(logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.name)
-        for group in groups:
-            if group["logGroupName"] == self.name:
-                tags = logs.list_tags_for_resource(resourceArn=self.arn)["tags"]
-                return [
-                    Live(
-                        self.name,
-                        self.arn,
-                        owner=owner(tags),
-                        facts={
-                            "retention": group.get("retentionInDays"),
-                            "key_arn": group.get("kmsKeyId", ""),
-                        },
-                    )
-                ]
+        with absent("ResourceNotFoundException"):
+            tags, groups = together(
+                partial(logs.list_tags_for_resource, resourceArn=self.arn),
+                partial(
+                    look.all,
+                    logs,
+                    "describe_log_groups",
+                    "logGroups",
+                    logGroupNamePrefix=self.name,
+                ),
+            )
+            return [
+                Live(
+                    self.name,
+                    self.arn,
+                    owner=owner(tags["tags"]),
+                    facts={
+                        "retention": group.get("retentionInDays"),
+                        "key_arn": group.get("kmsKeyId", ""),
+                    },
+                )
+                for group in groups
+                if group["logGroupName"] == self.name
+            ]
         return []
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:

@@ -114,13 +114,12 @@ class Role(Resource):
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
         with absent("NoSuchEntity"):
-            role = look.aws.iam.get_role(RoleName=self.name)["Role"]
-            attached = look.all(
-                look.aws.iam,
-                "list_attached_role_policies",
-                "AttachedPolicies",
-                RoleName=self.name,
+            iam, name = look.aws.iam, {"RoleName": self.name}
+            answer, attached = together(
+                partial(iam.get_role, **name),
+                partial(look.all, iam, "list_attached_role_policies", "AttachedPolicies", **name),
             )
+            role = answer["Role"]
             return [
                 Live(
                     self.name,

@@ -65,18 +65,8 @@ class Bucket(Resource):
         """By name; a bucket of another account answers 403."""
         s3 = look.aws.s3
         with absent("404", "NoSuchBucket"):
-            try:
-                tags = self._read(s3.get_bucket_tagging, "TagSet", "NoSuchTagSet") or []
-            except Exception as error:
-                if getattr(error, "response", {}).get("Error", {}).get("Code") in (
-                    "403",
-                    "AccessDenied",
-                ):
-                    return [Live(self.name, self.arn, owner="of another account, or not allowed")]
-                raise
-            if look.bare:
-                return [Live(self.name, self.arn, owner=owner(tags))]
-            rest = (
+            questions = [
+                (s3.get_bucket_tagging, "TagSet", "NoSuchTagSet"),
                 (
                     s3.get_public_access_block,
                     "PublicAccessBlockConfiguration",
@@ -93,15 +83,26 @@ class Bucket(Resource):
                     "ServerSideEncryptionConfigurationNotFoundError",
                 ),
                 (s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy"),
-            )
-            blocked, ownership, encryption, policy = together(
-                *(partial(self._read, *each) for each in rest)
-            )
+            ]
+            try:
+                tags, *rest = together(
+                    *(partial(self._read, *each) for each in questions[: 1 if look.bare else None])
+                )
+            except Exception as error:
+                if getattr(error, "response", {}).get("Error", {}).get("Code") in (
+                    "403",
+                    "AccessDenied",
+                ):
+                    return [Live(self.name, self.arn, owner="of another account, or not allowed")]
+                raise
+            if look.bare:
+                return [Live(self.name, self.arn, owner=owner(tags or ()))]
+            blocked, ownership, encryption, policy = rest
             return [
                 Live(
                     self.name,
                     self.arn,
-                    owner=owner(tags),
+                    owner=owner(tags or ()),
                     facts={
                         "public_access": "blocked" if blocked == PRIVATE else "open",
                         "ownership": ownership["Rules"][0]["ObjectOwnership"]
