@@ -110,7 +110,7 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
 def critical_path(
     wants: Sequence[Resource], deeds: Sequence[Deed], measured: Mapping[str, float]
 ) -> list[tuple[str, float]]:
-    """Find the chain of births that create waits for longest: keys, and the seconds of each.
+    """Find the chain of births and changes that create waits for longest: keys, seconds of each.
 
     ``measured`` are the durations of an earlier create; without one, what AWS commonly takes.
     Nothing that create does beside this chain makes it longer.
@@ -122,8 +122,10 @@ def critical_path(
         return max((paths[want.key] for want in of), key=_seconds, default=[])
 
     for want in wants:
-        path = longest(want.seeds())
-        if actions.get(want.key) in ("create", "replace", "wait") and not want.awaited:
+        path, action = longest(want.seeds()), actions.get(want.key)
+        if action == "change":
+            path = [*path, (want.key, want.typical_change)]
+        elif action in ("create", "replace", "wait") and not want.awaited:
             path = [*path, (want.key, measured.get(want.key, want.typical))]
         paths[want.key] = max(path, longest(want.needs()), key=_seconds)
     return longest(wants)
@@ -297,9 +299,9 @@ def _time(document: Mapping[str, Any], width: int) -> Iterator[Line]:
     """How long it will take, and which chain makes it so long; moments are left out."""
     path = document["critical_path"]
     if long := [each for each in path if each["seconds"] >= 10]:
-        whole = sum(each["seconds"] for each in path)
+        minutes = max(1, round(sum(each["seconds"] for each in path) / 60))
         yield [
-            Piece(f"about {elapsed(whole)}", "strong"),
+            Piece(f"about {minutes} min", "strong"),
             Piece(", on the critical path:", "quiet"),
         ]
         words = ", then ".join(f"{each['key']} {elapsed(each['seconds'])}" for each in long)

@@ -84,6 +84,8 @@ class Resource(ABC):
     """How long AWS usually takes, in words for people."""
     typical: ClassVar[float] = 1.0
     """Seconds from its create until it is ready: the median of public create logs."""
+    typical_change: ClassVar[float] = 1.0
+    """Seconds from a change of it until it is ready again."""
     named: ClassVar[bool] = True
     """The name is unique in the account or region: a stranger under it stops us."""
     nameless: ClassVar[bool] = False

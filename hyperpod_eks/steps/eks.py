@@ -196,6 +196,7 @@ class Cluster(Resource):
     patience = 40 * MINUTE
     usual = "9 to 13 min"
     typical = 620.0
+    typical_change = 620.0  # of an upgrade; no measurement is known, so a create's
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; before an upgrade, the add-ons and nodes that have to live with it too."""

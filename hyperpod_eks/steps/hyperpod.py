@@ -179,6 +179,7 @@ class Cluster(Resource):
     patience = 90 * MINUTE
     usual = "10 to 25 min"
     typical = 720.0
+    typical_change = 480.0  # of a scale-up, the commonest
 
     def needs(self) -> Iterator[Resource]:
         """Subnets are named with their zones."""

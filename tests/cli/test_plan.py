@@ -255,6 +255,8 @@ def test_what_the_config_changes_is_told_field_by_field(user: User) -> None:
         "eks/log-group": {"retention": [30, 90]},
         "hyperpod/cluster": {"worker-group.instance_count": [2, 3]},
     }
+    (slow,) = [each for each in said.document["critical_path"] if each["seconds"] >= 10]
+    assert slow == {"key": "hyperpod/cluster", "seconds": 480}  # the third node takes that long
     assert user.mutations() == []
     text = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART)).out
     same(SNAPSHOTS / "plan-changes.txt", text.replace(str(CHART), "CHART"))
