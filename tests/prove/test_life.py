@@ -21,10 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hyperpod_eks.aws import LINEAGE
+from hyperpod_eks.aws import LINEAGE, Identity
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.manifest import locked
+from hyperpod_eks.site import lineage
 
 from . import oracles
 from .host import NAME, REGION, Boundary, Host
@@ -120,8 +121,8 @@ class Life(RuleBasedStateMachine):
 def meddle(host: Host, what: str) -> None:
     """Change by hand what create is to put right, where it is there."""
     client = host.session.somebody
-    lineage = host.site("delete", {})[1].lineage
-    ours: Any = [{"Name": f"tag:{LINEAGE}", "Values": [lineage]}]
+    seal = lineage(Identity("", ACCOUNT, "aws", REGION), NAME)
+    ours: Any = [{"Name": f"tag:{LINEAGE}", "Values": [seal]}]
     ec2 = client("ec2")
     match what:
         case "nat gateway":

@@ -59,18 +59,16 @@ def test_of_two_creates_one_works_and_the_other_exits_4(shell: Shell) -> None:
 WAITS = {
     "EKS": ("INT", "eks:CreateCluster", {"eks_create": FOREVER}),
     "a NAT gateway": ("TERM", "ec2:CreateNatGateway", {"nat_create": FOREVER}),
-    "nodes": ("HUP", "sagemaker:ListClusterNodes", {"hyperpod_provision": FOREVER}),
+    "nodes": ("HUP", "sagemaker:CreateCluster", {"hyperpod_provision": FOREVER}),
     "a NAT gateway again": ("INT", "ec2:CreateNatGateway", {"nat_create": FOREVER}),
     "an endpoint": ("INT", "ec2:CreateVpcEndpoint", {"endpoint_create": FOREVER}),
     "a role that is not known yet": ("INT", "iam:AttachRolePolicy", {"iam": FOREVER}),
     "an access entry": ("INT", "eks:AssociateAccessPolicy", {"access_entry": FOREVER}),
     "an add-on": ("INT", "eks:CreateAddon", {"addon": FOREVER}),
     "HyperPod": ("INT", "sagemaker:CreateCluster", {"hyperpod_create": FOREVER}),
-    "nodes to be provided": (
-        "INT", "sagemaker:ListClusterNodes", {"hyperpod_provision": FOREVER},
-    ),
-    "lifecycle scripts": ("INT", "sagemaker:ListClusterNodes", {"hyperpod_lifecycle": FOREVER}),
-    "nodes to be ready": ("INT", "sagemaker:ListClusterNodes", {"node_ready": FOREVER}),
+    "nodes to be provided": ("INT", "sagemaker:CreateCluster", {"hyperpod_provision": FOREVER}),
+    "lifecycle scripts": ("INT", "sagemaker:CreateCluster", {"hyperpod_lifecycle": FOREVER}),
+    "nodes to be ready": ("INT", "sagemaker:CreateCluster", {"node_ready": FOREVER}),
 }  # fmt: skip
 TROUBLES = {
     "what is not to be seen yet": Fault("ec2", "CreateVpc", kind="lag", seconds=FOREVER, count=1),
