@@ -16,7 +16,7 @@ from .host import NAME, REGION, Host
 OTHERS = "0123456789abcdef"
 """The lineage of another team that called its cluster as we did."""
 
-_ID = re.compile(r"\b([a-z]+)-[0-9a-f]{8,17}\b")
+_ID = re.compile(r"\b([A-Za-z]+)-[0-9a-f]{8,32}\b")
 _ADDRESS = re.compile(r"\b\d+\.\d+\.\d+\.\d+\b(?!/)")
 _LOOSE = re.compile(r"^(secrets|pods|nodes|events|leases|endpoint|replicasets|controllerrev)")
 
@@ -119,7 +119,10 @@ def inventory(host: Host) -> str:
 
 def shape(host: Host) -> Counter[str]:
     """Everything in the account, without ids and addresses, counted."""
-    content = host.stack.inventory()
+    text = inventory(host)
+    for cluster in json.loads(text)[REGION]["hyperpod"]["Clusters"].values():
+        text = text.replace(cluster["Id"], "ID")
+    content = json.loads(text)
     kubernetes = content.pop("kubernetes")
     found: Counter[str] = Counter()
 
