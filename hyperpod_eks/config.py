@@ -115,8 +115,8 @@ class Network(Section):
         ZoneIds,
         Field(
             strict=False,
-            description="Zones for the subnets, two to six. Empty: two that have the instance"
-            " types.",
+            description="Zones for the subnets, two to six. Empty: those that groups and training"
+            " plans name, and what it takes to have two and every instance type.",
         ),
     ] = ()
     nat: Annotated[

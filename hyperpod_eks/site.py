@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv4Network
 from typing import Any
 
 from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
@@ -174,7 +175,7 @@ def survey(
             zones.result(),
             offered.result(),
             taken.result(),
-            types,
+            plans.result(),
             who.region,
             _adopted_zones(aws, config),
         )
@@ -307,9 +308,14 @@ def _offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
 
 
 def _taken_zones(look: Look) -> list[str]:
+    """Zones of our private subnets, in the order in which the VPC was divided among them."""
     found = look.signed("describe_subnets", "Subnets")
-    labels = sorted(tag(each["Tags"], LABEL) or "" for each in found)
-    return [x.removeprefix(PRIVATE_SUBNET) for x in labels if x.startswith(PRIVATE_SUBNET)]
+    blocks = {
+        str(tag(each["Tags"], LABEL)): IPv4Network(each["CidrBlock"])
+        for each in found
+        if str(tag(each["Tags"], LABEL)).startswith(PRIVATE_SUBNET)
+    }
+    return [label.removeprefix(PRIVATE_SUBNET) for label in sorted(blocks, key=blocks.__getitem__)]
 
 
 def _adopted_zones(aws: Aws, config: Config) -> tuple[str, ...]:
@@ -329,30 +335,53 @@ def _choose_zones(
     available: list[str],
     offered: dict[str, frozenset[str]],
     taken: list[str],
-    types: list[str],
+    plans: Mapping[str, Mapping[str, Any]],
     region: str,
     theirs: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """Two zones, the ones that offer most of the wanted types first; EKS needs two."""
+    """Two zones or more, for EKS needs two; where none are named, enough for groups and types.
+
+    Those that hold subnets of ours come first, then those that groups and plans name.
+    """
     wanted = theirs or config.network.availability_zone_ids
-    unknown = [zone for zone in wanted if zone not in available]
-    if unknown:
-        raise Usage(
-            f"network.availability_zone_ids: {', '.join(unknown)} is not a zone of {region}; "
-            f"it has {', '.join(available)}",
-            "Zone ids (usw2-az1) are not zone names (us-west-2a); see DescribeAvailabilityZones.",
-        )
-    for kind in types:
-        homes = [zone for zone in wanted or available if kind in offered.get(zone, ())]
-        if not homes:  # of several types, too, each must be to be had
-            elsewhere = sorted(zone for zone, kinds in offered.items() if kind in kinds)
+    named = dict.fromkeys(zone for g in config.groups for zone in g.availability_zone_ids)
+    for setting, zones in (
+        ("network.availability_zone_ids", wanted),
+        ("instance_groups: availability_zone_ids", named),
+    ):
+        if unknown := [zone for zone in zones if zone not in available]:
             raise Usage(
-                f"instance_groups: ml.{kind} is not offered in {', '.join(wanted) or region}"
+                f"{setting}: {', '.join(unknown)} is not a zone of {region}; "
+                f"it has {', '.join(available)}",
+                "Zone ids (usw2-az1) are not zone names (us-west-2a); see "
+                "DescribeAvailabilityZones.",
+            )
+    if bare := [zone for zone in named if theirs and zone not in theirs]:
+        raise Usage(
+            f"instance_groups: {', '.join(bare)} has none of existing.private_subnets, which are "
+            f"in {', '.join(theirs)}",
+            "Name a subnet there, or another zone.",
+        )
+    types: dict[str, None] = {}
+    for group in config.groups:
+        for each in group.instance_types:  # of several types, too, each must be to be had
+            types[kind := each.removeprefix("ml.")] = None
+            places = group.availability_zone_ids or wanted or available
+            if any(kind in offered.get(zone, ()) for zone in places):
+                continue
+            elsewhere = sorted(zone for zone, kinds in offered.items() if kind in kinds)
+            where = ", ".join(group.availability_zone_ids or wanted) or region
+            raise Usage(
+                f"instance_groups: {each} of {group.name} is not offered in {where}"
                 + (f"; {', '.join(elsewhere)} have it" if elsewhere else ""),
                 "Choose another zone, instance type or region.",
             )
     if wanted:
         return wanted
+    planned = [plans.get(g.training_plan_arn or "", {}).get("zone") for g in config.groups]
+    chosen = dict.fromkeys(z for z in (*taken, *named, *planned) if z in available)
     fitting = sorted(available, key=lambda zone: (-len(offered.get(zone, ())), zone))
-    chosen = [*(zone for zone in taken if zone in available), *fitting]
-    return tuple(sorted(dict.fromkeys(chosen).keys(), key=chosen.index)[:2])
+    for kind in types:
+        if not any(kind in offered.get(zone, ()) for zone in chosen):
+            chosen[next(zone for zone in fitting if kind in offered.get(zone, ()))] = None
+    return tuple(dict.fromkeys((*chosen, *fitting)))[: max(2, len(chosen))]

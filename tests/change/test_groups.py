@@ -257,3 +257,61 @@ instance_groups:
     assert {n["metadata"]["labels"]["node.kubernetes.io/instance-type"] for n in owner.nodes()} <= {
         *types
     }
+
+
+def homes(owner: Owner) -> dict[str, set[str]]:
+    """The zones of each group."""
+    there = {s["SubnetId"]: s for s in owner.aws.ec2.describe_subnets()["Subnets"]}
+    return {
+        name: {there[s]["AvailabilityZoneId"] for s in group["OverrideVpcConfig"]["Subnets"]}
+        for name, group in owner.groups().items()
+    }
+
+
+def group(name: str, kind: str, more: str = "") -> str:
+    return f"- {{name: {name}, instance_type: {kind}, instance_count: 1{more}}}\n"
+
+
+def test_zones_are_those_that_groups_name_and_that_have_their_types(owner: Owner) -> None:
+    """p5e is in usw2-az3 alone; trn1n in usw2-az4; p6-b300 in usw2-az1 and 2."""
+    head = HEAD + "instance_groups:\n"
+    for zone, why in (
+        ("use1-az1", "use1-az1 is not a zone of us-west-2"),
+        ("usw2-az1", "ml.p5e.48xlarge of a is not offered in usw2-az1; usw2-az3 have it"),
+    ):
+        with pytest.raises(Usage, match=why):
+            owner.declares(
+                head + group("a", "ml.p5e.48xlarge", f", availability_zone_ids: [{zone}]")
+            )
+    assert owner.mutations() == []
+    text = head + group("a", "ml.m5.2xlarge", ", availability_zone_ids: [usw2-az3]")
+    owner.declares(text)
+    assert owner.declares(text) == []
+    assert homes(owner) == {"a": {"usw2-az3"}}
+    # a group that comes brings its zone; when it goes, the zone stays
+    more = text + group("b", "ml.m5.2xlarge", ", availability_zone_ids: [usw2-az4]")
+    owner.declares(more)
+    assert owner.declares(more) == []
+    assert homes(owner) == {"a": {"usw2-az3"}, "b": {"usw2-az4"}}
+    owner.declares(text, yes=True)
+    assert owner.declares(text) == []
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize(
+    ("kinds", "zones"),
+    [
+        (("p5e.48xlarge", "p5en.48xlarge"), ({"usw2-az3"}, {"usw2-az3"})),
+        (("p6-b300.48xlarge", "trn1n.32xlarge"), ({"usw2-az1"}, {"usw2-az4"})),
+    ],
+)
+def test_every_type_gets_a_zone_that_has_it(
+    owner: Owner, kinds: tuple[str, str], zones: tuple[set[str], set[str]]
+) -> None:
+    text = HEAD + "instance_groups:\n"
+    for name, kind in zip("ab", kinds, strict=True):
+        owner.stack.sim.set_quota("sagemaker", f"ml.{kind} for cluster usage", 1)
+        text += group(name, f"ml.{kind}")
+    owner.declares(text)
+    assert owner.declares(text) == []
+    assert homes(owner) == dict(zip("ab", zones, strict=True))
