@@ -210,36 +210,44 @@ def _training_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:
 
 
 def check_plans(site: Site, aws: Aws) -> None:
-    """Raise Usage for training plans that cannot give what the groups ask for.
+    """Raise Usage for training plans that cannot give what their groups ask for together.
 
-    A plan's free capacity is beside the nodes that each group has already.
+    A plan's free capacity is beside the nodes that its groups have already.
     """
     if not any(group.training_plan_arn for group in site.config.groups):
         return
-    running: dict[str, int] = {}
+    running: dict[tuple[str, str], int] = {}
     with absent("ResourceNotFound"):
-        found = aws.sagemaker.describe_cluster(ClusterName=site.name)
+        found: Any = aws.sagemaker.describe_cluster(ClusterName=site.name)
         running = {
-            g["InstanceGroupName"]: g.get("CurrentCount", 0) for g in found["InstanceGroups"]
+            (g["InstanceGroupName"], g.get("TrainingPlanArn", "")): g.get("CurrentCount", 0)
+            for member in ("InstanceGroups", "RestrictedInstanceGroups")
+            for g in found.get(member, ())
         }
     wrong = []
+    sharing: dict[str, list[InstanceGroup | RestrictedInstanceGroup]] = {}
     for group in site.config.groups:
         if not (arn := group.training_plan_arn):
             continue
         at, plan = f"{group.name}: training plan {arn.rpartition('/')[2]}", site.plans.get(arn)
         if plan is None:
             wrong.append(f"{at} does not exist in {site.region}")
-        elif plan["status"] != "Active" and not running.get(group.name):
+        elif plan["status"] != "Active" and not running.get((group.name, arn)):
             wrong.append(f"{at} is {plan['status']}, not Active")
         elif plan["type"] != group.instance_types[0]:
             wrong.append(f"{at} is for {plan['type']}, not for {group.instance_types[0]}")
         elif plan["zone"] and site.homes(group) != (plan["zone"],):
             zones = ", ".join(site.homes(group))
             wrong.append(f"{at} is in {plan['zone']}, the group in {zones}")
-        elif group.instance_count > plan["free"] + running.get(group.name, 0):
+        else:
+            sharing.setdefault(arn, []).append(group)
+    for arn, groups in sharing.items():
+        plan, asked = site.plans[arn], sum(group.instance_count for group in groups)
+        if asked > plan["free"] + sum(running.get((group.name, arn), 0) for group in groups):
+            names = ", ".join(group.name for group in groups)
             wrong.append(
-                f"{at} has {plan['free']} of {plan['total']} instances free; "
-                f"{group.instance_count} are asked for"
+                f"{names}: training plan {arn.rpartition('/')[2]} has {plan['free']} of "
+                f"{plan['total']} instances free; {asked} are asked for"
             )
     if wrong:
         raise Usage("\n".join(wrong), "Correct the group, or buy another plan.")

@@ -68,6 +68,7 @@ def test_the_articles_cluster(owner: Owner) -> None:
     text = owner.example("article").replace("ap-northeast-1", "us-west-2")
     text = text.replace("hyperpod-demo ", "demo ")
     text = text.replace("apne1-az4, apne1-az1", "usw2-az1, usw2-az2")
+    text = text.replace("  project:", '  SageMaker: "true"  # as other tools want it\n  project:')
     lives(owner, text, text.replace("instance_count: 2", "instance_count: 3"))
     (group,) = owner.cluster()["InstanceGroups"]
     assert (group["CurrentCount"], group["ThreadsPerCore"]) == (3, 1)
@@ -75,6 +76,8 @@ def test_the_articles_cluster(owner: Owner) -> None:
     signed = list(tags(owner.stack.inventory()))
     assert len(signed) > 25
     assert {each.get("project") for each in signed} == {"hyperpod-demo"}
+    keys = [each["Key"] for each in owner.requests("CreateCluster")[-1]["Tags"]]
+    assert sorted(keys) == sorted({*keys, "SageMaker"})  # each once (AddTags)
     assert owner.deletes(text) == []
     assert owner.account() == owner.before
 
@@ -257,6 +260,23 @@ instance_groups:
     assert {n["metadata"]["labels"]["node.kubernetes.io/instance-type"] for n in owner.nodes()} <= {
         *types
     }
+
+
+def test_groups_share_a_training_plan_restricted_ones_too(
+    owner: Owner, plan: Callable[..., str]
+) -> None:
+    arn = plan("one", "usw2-az1", 2)
+    restricted = HEAD + (
+        "instance_groups: []\nrestricted_instance_groups:\n"
+        "- {name: a, instance_type: ml.p5.48xlarge, instance_count: 2, "
+        f"training_plan_arn: {arn}}}\n"
+    )
+    both = restricted + restricted.splitlines(keepends=True)[-1].replace("name: a", "name: b")
+    with pytest.raises(Usage, match="a, b: training plan one has 2 of 2 instances free; 4 are"):
+        owner.declares(both)
+    assert owner.mutations() == []
+    owner.declares(restricted)
+    assert owner.declares(restricted) == []  # though nothing of the plan is free now
 
 
 def homes(owner: Owner) -> dict[str, set[str]]:
