@@ -180,13 +180,16 @@ class Aws:
             LABEL: label,
         }
 
-    def pairs(self, label: str) -> list[Any]:
-        """Return the tags as IAM, S3 and SageMaker spell them."""
-        return [{"Key": key, "Value": value} for key, value in self.tags(label).items()]
+    def pairs(self, label: str, more: Mapping[str, str] | None = None) -> list[Any]:
+        """Return the tags, each key once, as IAM, S3 and SageMaker spell them."""
+        tags = self.tags(label) | dict(more or {})
+        return [{"Key": key, "Value": value} for key, value in tags.items()]
 
-    def born_with(self, label: str, resource_type: str) -> list[Any]:
+    def born_with(
+        self, label: str, resource_type: str, more: Mapping[str, str] | None = None
+    ) -> list[Any]:
         """Return the tags as EC2's creates take them."""
-        return [{"ResourceType": resource_type, "Tags": self.pairs(label)}]
+        return [{"ResourceType": resource_type, "Tags": self.pairs(label, more)}]
 
 
 IDS = {

@@ -318,15 +318,14 @@ class Cluster(Resource):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the region; there is no token."""
-        # managed add-on policies ask for this tag
-        tags = aws.tags(self.label) | {"SageMaker": "true"}
         request: dict[str, Any] = {
             "ClusterName": self.name,
             "Orchestrator": {"Eks": {"ClusterArn": known(self.control).arn}},
             **self._settings(known),
             **self._groups([(group, self._group(group, known)) for group in self.groups]),
             "VpcConfig": self._vpc(tuple(zone for zone, _ in self.zones), known),
-            "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+            # managed add-on policies ask for this tag
+            "Tags": aws.pairs(self.label, {"SageMaker": "true"}),
         }
         arn = aws.sagemaker.create_cluster(**request)["ClusterArn"]
         aws.signatures[arn] = aws.lineage

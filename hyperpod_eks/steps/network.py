@@ -462,18 +462,14 @@ class Subnet(Resource):
                 VpcId=known(self.vpc).id,
                 CidrBlock=self.cidr,
                 AvailabilityZoneId=self.zone,
-                TagSpecifications=[
-                    {"ResourceType": "subnet", "Tags": [*aws.pairs(self.label), *self._pairs()]}
-                ],
+                TagSpecifications=aws.born_with(self.label, "subnet", self.tags),
             )["Subnet"]
         )
 
-    def _pairs(self) -> list[Any]:
-        return [{"Key": key, "Value": value} for key, value in self.tags.items()]
-
     def settle(self, aws: Aws, known: Known, live: Live) -> None:
         """Put the tags on; tags that are no longer asked for stay."""
-        aws.ec2.create_tags(Resources=[live.id], Tags=self._pairs())
+        tags: Any = [{"Key": key, "Value": value} for key, value in self.tags.items()]
+        aws.ec2.create_tags(Resources=[live.id], Tags=tags)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while an interface is in it."""

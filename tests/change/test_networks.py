@@ -140,3 +140,20 @@ def test_storage_ports_open_and_close(owner: Owner) -> None:
     assert ports() == {988, 1018}
     owner.declares(HEAD)
     assert ports() == set()
+
+
+def test_subnets_may_have_a_tag_of_their_own_value(owner: Owner) -> None:
+    """A key that is named twice is refused (CreateSubnet, "Duplicate tag key")."""
+    sent: list[dict[str, Any]] = []
+
+    def hear(params: dict[str, Any], **_: object) -> None:
+        sent.append(params)
+
+    owner.aws.session.events.register("provide-client-params.ec2.CreateSubnet", hear)
+    text = HEAD + "tags: {team: a, tier: b}\nnetwork: {subnet_tags: {team: c}}\n"
+    owner.declares(text)
+    keys = [tag["Key"] for tag in sent[0]["TagSpecifications"][0]["Tags"]]
+    assert sorted(set(keys)) == sorted(keys)
+    assert owner.declares(text) == []
+    there = ours(owner, "describe_subnets", "Subnets")
+    assert sum({"Key": "team", "Value": "c"} in each["Tags"] for each in there) == 2
