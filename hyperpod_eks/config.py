@@ -522,12 +522,19 @@ class Iam(Section):
 class Existing(Section):
     """What you already have: used as it is, never changed and never deleted."""
 
-    vpc: Annotated[Annotated[str, _id("a VPC", "vpc")] | None, Field(description="The VPC.")] = None
+    vpc: Annotated[
+        Annotated[str, _id("a VPC", "vpc")] | None,
+        Field(
+            description="The VPC. Its internet gateway, and those of `network.interface_endpoints`"
+            " that it has, are used as well."
+        ),
+    ] = None
     private_subnets: Annotated[
         tuple[Annotated[str, _id("a subnet", "subnet")], ...],
         Field(
             strict=False,
-            description="Private subnets, one in each zone; their own routes lead to AWS.",
+            description="Private subnets, one in each of two zones or more (one will do in an EKS"
+            " cluster of yours); their own routes lead to AWS.",
         ),
     ] = ()
     route_tables: Annotated[

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
+from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.aws import CLUSTER, IDS, Aws, Look, absent, owner, tag
 from hyperpod_eks.config import Config, Existing
 from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.manifest import Manifest, Record
 from hyperpod_eks.site import PRIVATE_SUBNET
 from hyperpod_eks.steps.eks import access_label, caller
+from hyperpod_eks.steps.network import interface_endpoints
 
 
 def adopt(
@@ -26,12 +27,11 @@ def adopt(
     """
     if config.existing == Existing():
         return manifest.adopted
-    wanted = resolve(aws, config)
+    wanted = resolve(aws, config, manifest)
     for key, id_ in wanted.items():
-        known = manifest.records.get(key)
-        if known and known.origin == "created" and known.state != "deleted":
+        if made := _made(manifest, key):
             raise Foreign(
-                f"existing: {key} is {known.id}, which create made; {id_} cannot take its place",
+                f"existing: {key} is {made}, which create made; {id_} cannot take its place",
                 "Delete the cluster first, or leave the setting out.",
             )
         if manifest.adopted.get(key) == id_:
@@ -43,33 +43,78 @@ def adopt(
     return manifest.adopted
 
 
-def resolve(aws: Aws, config: Config) -> dict[str, str]:
-    """Turn the settings into ids by key; an EKS cluster brings its network and its content."""
+def _made(manifest: Manifest, key: str) -> str:
+    """Return the id of what create made under this key, "" for nothing."""
+    known = manifest.records.get(key)
+    made = known and known.origin == "created" and known.state != "deleted"
+    return known.id if known and made else ""
+
+
+def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
+    """Turn the settings into ids by key; an EKS cluster brings its network and its content.
+
+    What was adopted before is not asked for again.
+    """
     theirs = config.existing
-    found = {
-        key: id_
-        for key, id_ in (
-            ("network/vpc", theirs.vpc),
-            ("network/security-group", theirs.security_group),
-            ("network/s3-endpoint", theirs.s3_endpoint),
-            ("iam/cluster-role", theirs.cluster_role),
-            ("iam/execution-role", theirs.execution_role),
-            ("s3/bucket", theirs.bucket),
-            ("eks/cluster", theirs.eks_cluster),
-            ("helm/release", theirs.helm_release),
-        )
-        if id_
+    named = {
+        "network/vpc": ("vpc", theirs.vpc),
+        "network/security-group": ("security_group", theirs.security_group),
+        "network/s3-endpoint": ("s3_endpoint", theirs.s3_endpoint),
+        "iam/cluster-role": ("cluster_role", theirs.cluster_role),
+        "iam/execution-role": ("execution_role", theirs.execution_role),
+        "s3/bucket": ("bucket", theirs.bucket),
+        "eks/cluster": ("eks_cluster", theirs.eks_cluster),
+        "helm/release": ("helm_release", theirs.helm_release),
+    } | {
+        f"network/route-table-{i}": ("route_tables", id_)
+        for i, id_ in enumerate(theirs.route_tables)
     }
+    found = {key: id_ for key, (_, id_) in named.items() if id_}
     subnets = list(theirs.private_subnets)
     if theirs.eks_cluster:
         found |= _control_plane(aws, config, theirs.eks_cluster)
         subnets = subnets or _private_subnets(aws, theirs.eks_cluster)
-    found |= _subnets(aws, subnets)
+    vpc = found.get("network/vpc", "")
+    for key, (setting, id_) in named.items():
+        if id_ and manifest.adopted.get(key) != id_ and not _made(manifest, key):
+            _check(aws, setting, id_, vpc)
+    found |= _subnets(aws, subnets, vpc, least=1 if theirs.eks_cluster else 2)
     if theirs.vpc and not subnets:
-        _room(aws, theirs.vpc, config.network.cidr)
-    found |= {f"network/route-table-{i}": id_ for i, id_ in enumerate(theirs.route_tables)}
+        _room(aws, config, theirs.vpc)
+        if config.network.nat != "none" and not theirs.nat_gateways:
+            found |= _internet_gateway(aws, config, theirs.vpc)
+    if vpc:
+        found |= _endpoints(aws, config, vpc, theirs_alone=bool(subnets))
     found |= _nat_gateways(aws, theirs.nat_gateways)
     return found
+
+
+PLACES = {
+    "vpc": ("describe_vpcs", "Vpcs"),
+    "security_group": ("describe_security_groups", "SecurityGroups"),
+    "s3_endpoint": ("describe_vpc_endpoints", "VpcEndpoints"),
+    "route_tables": ("describe_route_tables", "RouteTables"),
+}
+
+
+def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
+    """Raise NotFound for what is not there, and Usage for what is in another VPC."""
+    there = setting in ("eks_cluster", "helm_release")  # who else asks for them tells
+    if setting in PLACES:
+        method, name = PLACES[setting]
+        with absent(r"Invalid\w+\.NotFound"):
+            (found,) = Look(aws).all(aws.ec2, method, name, **{IDS[method]: [id_]})
+            there = True
+            if found["VpcId"] != vpc:
+                raise Usage(f"existing.{setting}: {id_} is in {found['VpcId']}, not in {vpc}")
+    elif setting.endswith("_role"):
+        with absent("NoSuchEntity"):
+            there = bool(aws.iam.get_role(RoleName=id_))
+    elif setting == "bucket":
+        with absent("404|NoSuchBucket"):
+            there = bool(aws.s3.head_bucket(Bucket=id_))
+    if not there:
+        raise NotFound(f"existing.{setting}: there is no {id_}", "Check the name.")
 
 
 def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
@@ -135,14 +180,16 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
     ]
 
 
-def _subnets(aws: Aws, ids: list[str]) -> dict[str, str]:
+def _subnets(aws: Aws, ids: list[str], vpc: str, least: int) -> dict[str, str]:
     """Find the zones of subnets.  EKS needs two, and the nodes' are told apart by their zone."""
     if not ids:
         return {}
     there = {each["SubnetId"]: each for each in _all(aws, "describe_subnets", "Subnets", ids)}
     _missing("existing.private_subnets", ids, there)
+    if strangers := [each for each in ids if there[each]["VpcId"] != vpc]:
+        raise Usage(f"existing.private_subnets: {', '.join(strangers)} are not in {vpc}")
     zones = [there[each]["AvailabilityZoneId"] for each in ids]
-    if len(set(zones)) < 2 or len(set(zones)) < len(zones):
+    if len(set(zones)) < least or len(set(zones)) < len(zones):
         raise Usage(
             f"existing.private_subnets: {', '.join(ids)} are in {', '.join(zones)}",
             "Name one subnet in each of two zones or more.",
@@ -150,18 +197,76 @@ def _subnets(aws: Aws, ids: list[str]) -> dict[str, str]:
     return {f"network/{PRIVATE_SUBNET}{zone}": id_ for zone, id_ in zip(zones, ids, strict=True)}
 
 
-def _room(aws: Aws, vpc: str, cidr: str) -> None:
-    """New subnets lie in the VPC's own blocks (CreateSubnet: InvalidSubnet.Range)."""
+def _room(aws: Aws, config: Config, vpc: str) -> None:
+    """New subnets lie in the VPC's own blocks, beside those that are there.
+
+    The sources are CreateSubnet (InvalidSubnet.Range, InvalidSubnet.Conflict) and
+    AssociateVpcCidrBlock (CidrConflict).
+    """
     (there,) = _all(aws, "describe_vpcs", "Vpcs", [vpc]) or [None]
     if there is None:
         raise NotFound(f"existing.vpc: there is no {vpc} in this region")
-    blocks = [each["CidrBlock"] for each in there["CidrBlockAssociationSet"]]
-    wanted = ipaddress.IPv4Network(cidr)
-    if not any(wanted.subnet_of(ipaddress.IPv4Network(block)) for block in blocks):
+    blocks = [IPv4Network(each["CidrBlock"]) for each in there["CidrBlockAssociationSet"]]
+    wanted = IPv4Network(config.network.cidr)
+    if not any(wanted.subnet_of(block) for block in blocks):
         raise Usage(
-            f"network.cidr: {cidr} is not in {vpc}, which has {', '.join(blocks)}",
+            f"network.cidr: {wanted} is not in {vpc}, which has {', '.join(map(str, blocks))}",
             "Give a part of it in which nothing is yet, or name its existing.private_subnets.",
         )
+    for each in _others(aws, config, "describe_subnets", "Subnets", vpc):
+        if wanted.overlaps(IPv4Network(each["CidrBlock"])):
+            raise Usage(
+                f"network.cidr: {wanted} overlaps {each['SubnetId']}, which has "
+                f"{each['CidrBlock']} of {vpc}",
+                "Give a part of the VPC in which nothing is yet.",
+            )
+    for more in map(IPv4Network, config.network.secondary_cidrs):
+        for block in blocks:
+            if more != block and more.overlaps(block):
+                raise Usage(
+                    f"network.secondary_cidrs: {more} overlaps {block}, which {vpc} has already",
+                    "Give a block outside of it.",
+                )
+
+
+def _internet_gateway(aws: Aws, config: Config, vpc: str) -> dict[str, str]:
+    """A VPC has one at most (AttachInternetGateway: Resource.AlreadyAssociated)."""
+    method, key = "describe_internet_gateways", "InternetGateways"
+    for each in _others(aws, config, method, key, vpc, "attachment.vpc-id"):
+        return {"network/internet-gateway": each["InternetGatewayId"]}
+    return {}
+
+
+def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dict[str, str]:
+    """Use the endpoints that are there: a second one of a service cannot have its DNS name.
+
+    A route table leads to S3 through one endpoint (CreateVpcEndpoint: RouteAlreadyExists).
+    """
+    theirs, wanted = config.existing, interface_endpoints(config.network, theirs_alone=theirs_alone)
+    if not wanted and not theirs.route_tables:
+        return {}
+    found = {}
+    for each in _others(aws, config, "describe_vpc_endpoints", "VpcEndpoints", vpc):
+        name = each["ServiceName"].removeprefix(f"com.amazonaws.{config.region}.")
+        if each.get("PrivateDnsEnabled") and name in wanted:
+            found[f"network/endpoint-{name}"] = each["VpcEndpointId"]
+        taken = sorted(set(each.get("RouteTableIds", ())) & set(theirs.route_tables))
+        if name == "s3" and taken and not theirs.s3_endpoint:
+            raise Usage(
+                f"existing.route_tables: {', '.join(taken)} leads to S3 through "
+                f"{each['VpcEndpointId']} already",
+                "Name that as existing.s3_endpoint, and leave the route tables out.",
+            )
+    return found
+
+
+def _others(
+    aws: Aws, config: Config, method: str, key: str, vpc: str, name: str = "vpc-id"
+) -> list[Any]:
+    """List what a VPC has of one kind and this cluster has not made."""
+    filters: Any = [{"Name": name, "Values": [vpc]}]
+    found = Look(aws).all(aws.ec2, method, key, Filters=filters)
+    return [each for each in found if tag(each.get("Tags", ()), CLUSTER) != config.name]
 
 
 def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:

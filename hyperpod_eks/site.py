@@ -331,7 +331,7 @@ def _adopted_zones(aws: Aws, config: Config) -> tuple[str, ...]:
     prefix = f"network/{PRIVATE_SUBNET}"
     zones = {id_: key[len(prefix) :] for key, id_ in aws.adopted.items() if key.startswith(prefix)}
     order = config.existing.private_subnets
-    if len(zones) < 2:  # one alone takes its place among ours
+    if len(zones) < 2 and "eks/cluster" not in aws.adopted:  # one alone takes its place among ours
         return ()
     return tuple(
         zones[each] for each in sorted(zones, key=lambda x: order.index(x) if x in order else 0)

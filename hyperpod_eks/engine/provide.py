@@ -46,6 +46,8 @@ class Provide(Run):
         strangers = [s for s in sights if s.verdict is Verdict.FOREIGN]
         if strangers:
             raise foreign(strangers)
+        if gone := [s.want for s in sights if self._is_gone(s)]:
+            raise self._gone(gone)
         drifted = [s for s in sights if s.verdict is Verdict.DRIFTED]
         if reasons := impossible(drifted, undeclared(self.turns, self.manifest)):
             raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
@@ -92,11 +94,8 @@ class Provide(Run):
                 raise foreign([sight])
             case Verdict.ABSENT if self.hidden(turn, doubts=want.nameless):
                 self.wait(turn, "AWS does not show it yet")
-            case Verdict.ABSENT if want.key in self.manifest.adopted:
-                raise NotFound(
-                    f"{want.key}: {self.manifest.adopted[want.key]} was adopted and is gone",
-                    "Adopt another one in its place.",
-                )
+            case Verdict.ABSENT if self._is_gone(sight):
+                raise self._gone([want])
             case Verdict.ABSENT if want.awaited:
                 self.wait(turn, "not there yet")
             case Verdict.ABSENT:
@@ -126,6 +125,14 @@ class Provide(Run):
             case _:
                 assert live
                 self._ready(turn, live)
+
+    def _is_gone(self, sight: Sight) -> bool:
+        return sight.verdict is Verdict.ABSENT and sight.want.key in self.manifest.adopted
+
+    def _gone(self, wants: Iterable[Resource]) -> NotFound:
+        adopted = self.manifest.adopted
+        lines = [f"{want.key}: {adopted[want.key]} was adopted and is gone" for want in wants]
+        return NotFound("\n".join(lines), "Adopt another one in its place.")
 
     def _create(self, turn: Turn) -> None:
         want = turn.want

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from hyperpod_eks import config as configs
 from hyperpod_eks.aws import Aws, Look, absent, owner, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
@@ -91,9 +92,7 @@ def step(site: Site) -> Network:
     opening: tuple[Opening, ...] = ()
     if control is not group:
         opening = (Opening("control-plane-opening", group=group, peer=control),)
-    wanted = config.interface_endpoints
-    if wanted is None:
-        wanted = CLOSED if config.nat == "none" and not site.private_is_theirs else ()
+    wanted = interface_endpoints(config, theirs_alone=site.private_is_theirs)
     if wanted:
         blocks_in = tuple(f"{HTTPS} {block}" for block in (config.cidr, *config.secondary_cidrs))
         door = SecurityGroup(
@@ -116,6 +115,13 @@ def step(site: Site) -> Network:
         )
     egress = (*internet, *routes, *endpoints, *blocks)
     return Network(vpc, private, nodes, group, control, opening, egress)
+
+
+def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple[str, ...]:
+    """Name the services that are reached inside the VPC: in a closed network of ours, all."""
+    if config.interface_endpoints is not None:
+        return config.interface_endpoints
+    return CLOSED if config.nat == "none" and not theirs_alone else ()
 
 
 def _private(

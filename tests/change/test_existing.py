@@ -138,6 +138,39 @@ def test_new_subnets_in_a_vpc_and_behind_a_nat_gateway_that_are_there(owner: Own
     assert owner.account() == before
 
 
+def test_the_internet_gateway_and_the_endpoints_of_a_vpc_are_used(owner: Owner) -> None:
+    """A VPC has one internet gateway, and one endpoint of a service has its DNS name."""
+    net = a_vpc(owner)
+    ec2: Any = owner.aws.ec2
+    ec2.create_vpc_endpoint(
+        VpcId=net["vpc"],
+        VpcEndpointType="Interface",
+        ServiceName="com.amazonaws.us-west-2.ecr.api",
+        PrivateDnsEnabled=True,
+        SubnetIds=[net["one"]],
+        SecurityGroupIds=[net["group"]],
+    )
+    text = (
+        f"name: demo\nregion: us-west-2\nexisting: {{vpc: {net['vpc']}}}\n"
+        "network: {cidr: 172.20.128.0/20, interface_endpoints: [ecr.api, sts]}\n"
+    )
+    with pytest.raises(Usage, match=r"172\.20\.0\.0/20 overlaps subnet-\w+, which has 172\.20\."):
+        owner.declares(text.replace("128.0/20", "0.0/20"))
+    zones = "availability_zone_ids: [usw2-az1, usw2-az2]"
+    more = f"{zones}, secondary_cidrs: [172.20.64.0/18, 100.64.0.0/18]"
+    with pytest.raises(Usage, match=r"172\.20\.64\.0/18 overlaps 172\.20\.0\.0/16"):
+        owner.declares(text.replace("network: {", f"network: {{{more}, "))
+    assert owner.mutations() == []
+    before = owner.account()
+    made = owner.declares(text)
+    assert not {"CreateInternetGateway", "AttachInternetGateway"} & set(made)
+    assert made.count("CreateVpcEndpoint") == 2  # of S3 and STS
+    assert {"CreateNatGateway", "CreateSubnet"} <= set(made)
+    assert owner.declares(text) == []
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+
+
 @pytest.mark.prove
 def test_a_block_of_somebodys_vpc_is_not_taken_for_ours(owner: Owner) -> None:
     net = a_vpc(owner)
@@ -247,6 +280,20 @@ def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owne
     assert without_the_services_entry(owner.account()) == without_the_services_entry(before)
 
 
+def test_the_nodes_of_an_eks_cluster_that_is_there_can_live_in_one_zone(owner: Owner) -> None:
+    net = a_vpc(owner)
+    an_eks_cluster(owner, net)
+    text = owner.example("existing-eks")
+    text = text.replace("existing:", f"existing:\n  private_subnets: [{net['two']}]")
+    with pytest.raises(NotFound, match="helm/release: kube-system/none was adopted and is gone"):
+        owner.declares(text.replace("/dependencies", "/none"))
+    assert owner.mutations() == []
+    owner.declares(text)
+    assert owner.declares(text) == []
+    assert owner.cluster()["VpcConfig"]["Subnets"] == [net["two"]]
+    assert len(owner.nodes("worker-group")) == 2
+
+
 def without_the_services_entry(account: list[str]) -> Any:
     """Leave out HyperPod's own access entry, which AWS alone can delete."""
     content = json.loads("\n".join(account))
@@ -262,11 +309,8 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
     head = "name: demo\nregion: us-west-2\nexisting: "
     with pytest.raises(NotFound, match=r"existing\.eks_cluster: there is no EKS cluster nowhere"):
         owner.declares(f"{head}{{eks_cluster: nowhere}}")
-    with pytest.raises(NotFound, match="there is no subnet-0123456789abcdef0, subnet-0123456789a"):
-        owner.declares(
-            f"{head}{{vpc: vpc-0123456789abcdef0, private_subnets: [subnet-0123456789abcdef0, "
-            "subnet-0123456789abcdef1]}"
-        )
+    with pytest.raises(NotFound, match=r"existing\.vpc: there is no vpc-0123456789abcdef0"):
+        owner.declares(f"{head}{{vpc: vpc-0123456789abcdef0}}")
     net = a_vpc(owner)
     a_control_plane(owner, net, "old", "CONFIG_MAP")
     owner.stack.calls.clear()
@@ -281,4 +325,31 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
         owner.declares(
             f"{head}{{vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['public']}]}}"
         )
+    mine = f"vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['two']}]"
+    subnets = "subnet-0123456789abcdef0, subnet-0123456789abcdef1"
+    for theirs, why in (
+        (f"vpc: {net['vpc']}, private_subnets: [{subnets}]", f"there is no {subnets} in"),
+        (f"{mine}, security_group: sg-0123456789abcdef0", "there is no sg-0123456789abcdef0"),
+        (f"{mine}, s3_endpoint: vpce-0123456789abcdef0", "there is no vpce-0123456789abcdef0"),
+        (f"{mine}, route_tables: [rtb-0123456789abcdef0]", "there is no rtb-0123456789abcdef0"),
+        ("cluster_role: nobody", r"existing\.cluster_role: there is no nobody"),
+        ("execution_role: nobody", r"existing\.execution_role: there is no nobody"),
+        ("bucket: sagemaker-nowhere", r"existing\.bucket: there is no sagemaker-nowhere"),
+    ):
+        with pytest.raises(NotFound, match=why):
+            owner.declares(f"{head}{{{theirs}}}")
+    ec2: Any = owner.aws.ec2
+    other = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    group = ec2.create_security_group(GroupName="g", Description="g", VpcId=other)["GroupId"]
+    endpoint = ec2.create_vpc_endpoint(
+        VpcId=net["vpc"], ServiceName="com.amazonaws.us-west-2.s3", RouteTableIds=[net["routes"]]
+    )["VpcEndpoint"]["VpcEndpointId"]
+    owner.stack.calls.clear()
+    for theirs, why in (
+        (f"{mine}, security_group: {group}", f"{group} is in {other}, not in {net['vpc']}"),
+        (mine.replace(net["vpc"], other), f"are not in {other}"),
+        (f"{mine}, route_tables: [{net['routes']}]", f"leads to S3 through {endpoint} already"),
+    ):
+        with pytest.raises(Usage, match=why):
+            owner.declares(f"{head}{{{theirs}}}")
     assert owner.mutations() == []
