@@ -74,6 +74,14 @@ ADDON_NAME = Pattern(
 )
 
 
+ROLE_NAME = Pattern(
+    "the name of a role",
+    "the last part of its ARN, without a path",
+    r"[\w+=,.@-]{1,64}",
+    "list them with `aws iam list-roles`",
+)
+
+
 def _id(kind: str, prefix: str) -> Pattern:
     return Pattern(
         f"the id of {kind}",
@@ -182,14 +190,17 @@ class Access(Section):
         Field(description="Who gets access. The caller of `create` always does."),
     ]
     policy: Annotated[
-        str,
-        Pattern(
-            "the name of an EKS access policy",
-            "like AmazonEKSViewPolicy",
-            r"Amazon[A-Za-z0-9]{1,100}Policy",
-            "list them with `aws eks list-access-policies`",
-        ),
-        Field(description="EKS access policy."),
+        Annotated[
+            str,
+            Pattern(
+                "the name of an EKS access policy",
+                "like AmazonEKSViewPolicy",
+                r"Amazon[A-Za-z0-9]{1,100}Policy",
+                "list them with `aws eks list-access-policies`",
+            ),
+        ]
+        | None,
+        Field(description="EKS access policy; `null` for none beside `kubernetes_groups`."),
     ] = "AmazonEKSClusterAdminPolicy"
     namespaces: Annotated[
         tuple[
@@ -498,8 +509,8 @@ class Iam(Section):
         str,
         Pattern(
             "a path of IAM",
-            "it begins and ends with /",
-            r"/(?:[\w+=,.@-]+/)*",
+            "it begins and ends with /, in at most 512 characters",
+            r"(?=.{1,512}$)/(?:[\w+=,.@-]+/)*",
             "give one like /team/",
         ),
         Field(description="Path of the roles and policies that are made."),
@@ -560,10 +571,24 @@ class Existing(Section):
             " and so do its add-ons."
         ),
     ] = None
-    cluster_role: Annotated[str | None, Field(description="Name of the EKS cluster's role.")] = None
-    execution_role: Annotated[str | None, Field(description="Name of the nodes' role.")] = None
+    cluster_role: Annotated[
+        Annotated[str, ROLE_NAME] | None, Field(description="Name of the EKS cluster's role.")
+    ] = None
+    execution_role: Annotated[
+        Annotated[str, ROLE_NAME] | None, Field(description="Name of the nodes' role.")
+    ] = None
     bucket: Annotated[
-        str | None, Field(description="Bucket for the scripts, below hyperpod-eks/<name>/.")
+        Annotated[
+            str,
+            Pattern(
+                "the name of a bucket",
+                "3 to 63 small letters, digits, dots and hyphens",
+                r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+                "list them with `aws s3 ls`",
+            ),
+        ]
+        | None,
+        Field(description="Bucket for the scripts, below hyperpod-eks/<name>/."),
     ] = None
     helm_release: Annotated[
         Annotated[
@@ -771,6 +796,7 @@ def load(
     except ValidationError as errors:
         found = errors.errors(include_url=False)
         findings = [explain(Config, error, document) for error in found]
+    findings += checks.idle(config) if config else ()
     wrong = {finding.loc for finding in findings}
     findings += [
         one
@@ -849,6 +875,17 @@ def _files(data: Mapping[str, Any]) -> list[Finding]:
     if isinstance(path, str | Path) and isinstance(entry, str):
         errors, _ = check_lifecycle(Path(path), entry)
         found = [Finding(("lifecycle", "path"), text) for text in errors]
+    groups = data.get("instance_groups")
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        own = checks.get(group, "life_cycle_config")
+        for script in ("on_create", "on_init_complete"):
+            name = checks.get(own, script)
+            if found or not isinstance(name, str) or not isinstance(path, str | Path):
+                continue
+            if not checks.get(own, "source_s3_uri"):
+                errors, _ = check_lifecycle(Path(path), name, setting=f"life_cycle_config.{script}")
+                loc = ("instance_groups", index, "life_cycle_config")
+                found += [Finding(loc, text, True) for text in errors]
     if isinstance(chart, str) and (text := check_chart(Path(chart))):
         found.append(Finding(("chart", "path"), text))
     return found

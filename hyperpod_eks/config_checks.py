@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks import model, versions
 from hyperpod_eks.config_files import check_lifecycle
-from hyperpod_eks.config_network import ADDRESSES, cidr_fault, subnets
+from hyperpod_eks.config_network import ADDRESSES, cidr_fault, reserved, subnets
 from hyperpod_eks.config_rules import Finding
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from hyperpod_eks.config_yaml import Loc
 
 __all__ = [
-    "across", "block_fault", "cidr_fault", "get", "kubernetes_group_fault", "principal_fault",
+    "across", "block_fault", "cidr_fault", "get", "idle", "kubernetes_group_fault",
+    "principal_fault",
     "region_fault", "retention_fault", "tag_fault", "warnings",
 ]  # fmt: skip
 
@@ -87,6 +88,8 @@ def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _zones(data)
     yield from _groups(data)
     yield from _twice(data, ("eks", "access"), "principal_arn", "has an entry already")
+    yield from _access(data)
+    yield from _places(data)
     yield from _cni(data)
     yield from _network(data)
     yield from _theirs(data)
@@ -193,8 +196,13 @@ def _groups(data: Mapping[str, Any]) -> Iterator[Finding]:
             ("tiered_storage_config", "instance_memory_allocation_percentage"),
             f"{share} is not a usable share (20 to 100 % of the memory); give 20 to 100",
         )
+    shared = "restricted_instance_groups_config"
+    for text in _file_system(get(data, shared, "shared_environment_config", "fsx_lustre_config")):
+        yield Finding((shared,), text)
 
 
+MAX_STORAGES = 4
+_CRON = re.compile(r"cron\(\S+(?: +\S+){5}\)")
 _ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)[0-9]")
 # EFA works inside one zone only, and these types are bought for it.
 _EFA = re.compile(r"ml\.(p4|p5|p6|trn)")
@@ -230,7 +238,7 @@ def _group(
                 value = "0 nodes" if key == "instance_count" else "this"
                 text = f"{value} needs node_provisioning_mode: Continuous (CreateCluster)"
                 yield key, f"{text}; set that, or change it"
-    yield from _volumes(group)
+    yield from _volumes(data, group)
     types = [one, *(get(several, "instance_types") or ())]
     if group.get("on_start_deep_health_checks"):
         plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
@@ -247,26 +255,55 @@ def _group(
         text = "is given beside Spot capacity (a plan is capacity already bought)"
         yield "training_plan_arn", f"{text}; remove one"
     yield from _group_zones(data, group, types)
-    size = get(group, "environment_config", "fsx_lustre_config", "size_in_gib")
-    speed = get(group, "environment_config", "fsx_lustre_config", "per_unit_storage_throughput")
+    for text in _file_system(get(group, "environment_config", "fsx_lustre_config")):
+        yield "environment_config", text
+    kinds = group.get("capacity_requirements")
+    if isinstance(kinds, dict) and len(kinds) != 1:
+        text = "is neither spot nor on_demand alone (CreateCluster CapacityRequirements)"
+        yield "capacity_requirements", f"{text}; give one of them"
+    cron = get(group, "scheduled_update_config", "schedule_expression")
+    if isinstance(cron, str) and not _CRON.fullmatch(cron):
+        text = f"{model.show(cron)} is not a cron expression of six fields"
+        rule = "CreateCluster ScheduleExpression"
+        yield "scheduled_update_config", f"{text} ({rule}); give one like cron(0 3 ? * SUN *)"
+
+
+def _file_system(lustre: object) -> Iterator[str]:
+    size, speed = (get(lustre, name) for name in ("size_in_gib", "per_unit_storage_throughput"))
     if isinstance(size, int) and size >= 1200 and size != 1200 and size % 2400:
         text = f"has {size} GiB (FSx for Lustre has 1200, 2400 and multiples of 2400)"
-        yield "environment_config", f"{text}; give {size // 2400 * 2400 + 2400}"
+        yield f"{text}; give {size // 2400 * 2400 + 2400}"
     if isinstance(speed, int) and speed not in (125, 250, 500, 1000):
         text = f"has a throughput of {speed} (FSx for Lustre has 125, 250, 500 and 1000)"
-        yield "environment_config", f"{text}; give one of them"
+        yield f"{text}; give one of them"
 
 
-def _volumes(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _volumes(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is written of volumes, with the extra one that each node gets by default."""
     storages = group.get("instance_storage_configs")
-    for storage in storages if isinstance(storages, list) else ():
-        volume = get(storage, "ebs_volume_config")
-        if get(volume, "root_volume") is True and (
-            "volume_size_in_gb" in volume or not volume.get("volume_kms_key_id")
-        ):
+    if not isinstance(storages, list):
+        return
+    name, key = "instance_storage_configs", get(data, "encryption", "volumes")
+    volumes = [
+        get(one, "ebs_volume_config") for one in storages if isinstance(one, dict) and len(one) == 1
+    ]
+    volumes = [volume for volume in volumes if isinstance(volume, dict)]
+    roots = [volume for volume in volumes if volume.get("root_volume") is True]
+    for volume in roots:
+        if "volume_size_in_gb" in volume or not (volume.get("volume_kms_key_id") or key):
             text = "has a root volume with a size or without volume_kms_key_id"
             rule = "the root volume can be encrypted with your key, and nothing else"
-            yield "instance_storage_configs", f"{text} ({rule}); give the key alone"
+            yield name, f"{text} ({rule}); give the key alone"
+    if len(roots) > 1:
+        yield name, f"has {len(roots)} root volumes (a node has one); name it once"
+    if any(not ({"volume_size_in_gb", "root_volume"} & volume.keys()) for volume in volumes):
+        text = "has an EBS volume without a size (volume_size_in_gb is 1 to 16384)"
+        yield name, f"{text}; give it, or root_volume: true"
+    extra = group.get("ebs_volume_size_in_gb", 500)
+    if len(storages) == MAX_STORAGES and extra and len(roots) == len(volumes):
+        text = f"fill all {MAX_STORAGES} places, and each node has an extra volume besides"
+        rule = "CreateCluster InstanceStorageConfigs"
+        yield name, f"{text} ({rule}); remove one, or say ebs_volume_size_in_gb: null"
 
 
 def _group_zones(
@@ -279,7 +316,9 @@ def _group_zones(
     if outside:
         text = f"{outside[0]} is not in network.availability_zone_ids (it has no subnet)"
         yield "availability_zone_ids", f"{text}; add it there, or choose {known[0]}"
-    if len(zones) > 1 and any(isinstance(t, str) and _EFA.match(t) for t in types):
+    if twice := [zone for index, zone in enumerate(zones) if zone in zones[:index]]:
+        yield "availability_zone_ids", f"names {twice[0]} twice; name it once"
+    elif len(zones) > 1 and any(isinstance(t, str) and _EFA.match(t) for t in types):
         text = f"names {len(zones)} zones (EFA does not cross zones)"
         yield "availability_zone_ids", f"{text}; make a group for each"
 
@@ -294,6 +333,37 @@ def _twice(data: Mapping[str, Any], loc: Loc, key: str, says: str) -> Iterator[F
             seen.add(value)
 
 
+def _access(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """An entry without a policy works through its groups alone, which know no namespaces here."""
+    entries = get(data, "eks", "access")
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        if not isinstance(entry, dict) or entry.get("policy", "") is not None:
+            continue
+        loc = ("eks", "access", index, "policy")
+        if entry.get("namespaces"):
+            text = "is null beside namespaces (they say where a policy counts)"
+            yield Finding(loc, f"{text}; name the policy, or leave the namespaces out")
+        if not entry.get("kubernetes_groups"):
+            text = "is null without kubernetes_groups (the entry would allow nothing)"
+            yield Finding(loc, f"{text}; name one of them")
+
+
+def _places(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Keys and training plans serve the region that they are in, as their ARNs say."""
+    found: list[tuple[Loc, object]] = []
+    for name in ("instance_groups", "restricted_instance_groups"):
+        groups = data.get(name)
+        for index, group in enumerate(groups if isinstance(groups, list) else ()):
+            found.append(((name, index, "training_plan_arn"), get(group, "training_plan_arn")))
+    keys = ("eks_secrets", "volumes", "bucket", "logs")
+    found += [(("encryption", name), get(data, "encryption", name)) for name in keys]
+    region = data.get("region")
+    for loc, arn in found:
+        home = arn.split(":")[3:4] if isinstance(arn, str) else []
+        if home and isinstance(region, str) and home != [region]:
+            yield Finding(loc, f"{model.show(arn)} is not in {region}; name one that is")
+
+
 def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
     network, existing = get(data, "network"), get(data, "existing")
     zones, more = get(network, "availability_zone_ids"), get(network, "secondary_cidrs")
@@ -305,6 +375,7 @@ def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(more, list) and more and not zones:
         text = "needs network.availability_zone_ids (one block for each zone, in order)"
         yield Finding(("network", "secondary_cidrs"), f"{text}; name the zones")
+    yield from _blocks(get(network, "cidr") or "10.0.0.0/16", more)
     if isinstance(network, dict) and network.get("nat") == "none" and not _closed(network):
         text = '"none" leaves the nodes no way to AWS without interface_endpoints'
         yield Finding(("network", "nat"), f"{text}; leave those out for the full set")
@@ -316,6 +387,10 @@ def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
     ):
         text = "is false beside endpoint_public_access (nobody would reach the API)"
         yield Finding(("eks", "endpoint_private_access"), f"{text}; leave one of them true")
+    if get(eks, "public_access_cidrs") == [] and get(eks, "endpoint_public_access") is not False:
+        text = "is empty (EKS then opens the API to all, 0.0.0.0/0)"
+        fix = "name blocks, or say endpoint_public_access: false"
+        yield Finding(("eks", "public_access_cidrs"), f"{text}; {fix}")
     for key, needs in (
         ("private_subnets", "vpc"),
         ("nat_gateways", "vpc"),
@@ -326,6 +401,25 @@ def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
         if get(existing, key) and not get(existing, needs) and not get(existing, "eks_cluster"):
             text = "is given without existing.vpc (they belong together); name the VPC too"
             yield Finding(("existing", key), text)
+
+
+def _blocks(cidr: object, more: object) -> Iterator[Finding]:
+    """A block of the VPC is /16 to /28, and beside the others (AssociateVpcCidrBlock)."""
+    taken = [cidr] if isinstance(cidr, str) and not block_fault(cidr) else []
+    for index, each in enumerate(more if isinstance(more, list) else ()):
+        if not isinstance(each, str) or block_fault(each):
+            continue
+        block = ipaddress.IPv4Network(each)
+        text = next(
+            (f"overlaps {t}" for t in taken if block.overlaps(ipaddress.IPv4Network(t))), ""
+        )
+        if not 16 <= block.prefixlen <= 28:
+            text = "is not of a size that a VPC takes (/16 to /28)"
+        text = reserved(block) or text
+        if text:
+            where = ("network", "secondary_cidrs", index)
+            yield Finding(where, f"{model.show(each)} {text}; give one like 10.1.0.0/16")
+        taken.append(each)
 
 
 def _theirs(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -339,6 +433,34 @@ def _theirs(data: Mapping[str, Any]) -> Iterator[Finding]:
             if get(data, "network", name) not in (None, False, [], {}, "shared"):
                 text = f"is given beside existing.{keys[0]} (what you have stays as it is)"
                 yield Finding(("network", name), f"{text}; leave one of them out", True)
+
+
+def idle(config: Config) -> Iterator[Finding]:
+    """Yield what is set and does nothing, because the thing that it is about is somebody's."""
+    for given, section, names in (
+        (
+            "eks_cluster",
+            "eks",
+            (
+                "version", "support_type", "log_types", "log_retention_days",
+                "endpoint_public_access", "endpoint_private_access", "public_access_cidrs",
+            ),
+        ),
+        ("eks_cluster", "encryption", ("eks_secrets", "logs")),
+        ("eks_cluster", "network", ("availability_zone_ids", "nat")),
+        ("eks_cluster", "existing", ("cluster_role", "nat_gateways")),
+        ("private_subnets", "network", ("availability_zone_ids", "nat")),
+        ("private_subnets", "existing", ("nat_gateways",)),
+    ):  # fmt: skip
+        here = getattr(config, section)
+        for name in names if getattr(config.existing, given) else ():
+            if getattr(here, name) != type(here).model_fields[name].default:
+                text = f"is given beside existing.{given} (what you have stays as it is)"
+                yield Finding((section, name), f"{text}; leave one of them out", True)
+    theirs = config.existing
+    if theirs.nat_gateways and config.network.nat == "none" and not theirs.private_subnets:
+        text = '"none" leaves no use for existing.nat_gateways'
+        yield Finding(("network", "nat"), f"{text}; leave one of them out")
 
 
 def _closed(network: Mapping[str, Any]) -> bool:

@@ -30,8 +30,11 @@ def packaged_lifecycle() -> Path:
     return packaged if packaged.is_dir() else here.parent / "lifecycle"
 
 
-def check_lifecycle(path: Path, entry: str) -> tuple[list[str], list[str]]:
-    """Look through a lifecycle folder whose entry script is `entry`.
+def check_lifecycle(
+    path: Path, entry: str, setting: str = "lifecycle.on_create"
+) -> tuple[list[str], list[str]]:
+    """Look through a lifecycle folder whose entry script is `entry`, which `setting`
+    names.
 
     Returns errors, each something that fails on the node twenty minutes later, and warnings.
     HyperPod copies the folder to the node and runs the entry script; all that is known when it
@@ -51,7 +54,7 @@ def check_lifecycle(path: Path, entry: str) -> tuple[list[str], list[str]]:
     if entry not in files:
         there = ", ".join(list(files)[:5]) or "nothing"
         text = f"{path} has no {entry} (it holds {there}); put it there, or name another entry"
-        return [f"{text} script as lifecycle.on_create"], []
+        return [f"{text} script as {setting}"], []
     errors = [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
     errors += _shebang(path / entry, scripts[entry])
     for name, raw in scripts.items():

@@ -67,7 +67,13 @@ def cidr_fault(cidr: str) -> str:
         return "is not of a size that can be divided (/16 to /24); give one like 10.0.0.0/16"
     if str(block) != cidr:
         return f"is not where such a block begins (host bits are set); give {block}"
-    for reserved in _RESERVED:
-        if block.overlaps(ipaddress.IPv4Network(reserved)):
-            return f"is in {reserved} (a reserved range); give one like 10.0.0.0/16"
+    text = reserved(block)
+    return f"{text}; give one like 10.0.0.0/16" if text else ""
+
+
+def reserved(block: ipaddress.IPv4Network) -> str:
+    """Return which range nobody may use a block is in; "" for none."""
+    for each in _RESERVED:
+        if block.overlaps(ipaddress.IPv4Network(each)):
+            return f"is in {each} (a reserved range)"
     return ""

@@ -20,6 +20,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,6 +288,9 @@ def _faults(
         assert isinstance(value, str)
         if text := _string(here, value, label):
             yield path or label, text
+    elif kind == "timestamp" and not _is_moment(value):
+        fix = "give one like 2027-01-31T03:00:00Z"
+        yield path or label, f"{show(value)} is not a moment ({label}); {fix}"
     elif kind in ("integer", "long", "float", "double"):
         assert isinstance(value, int | float)
         least, most = here.get("min"), here.get("max")
@@ -298,6 +302,14 @@ def _faults(
         if side:
             rule = _rule(here)
             yield path or label, f"{value} is {side} ({label}{rule}); give {_expected(here)}"
+
+
+def _is_moment(value: object) -> bool:
+    """Whether it is a moment, written as in ISO 8601 where it is text."""
+    try:
+        return isinstance(value, datetime) or bool(datetime.fromisoformat(str(value)))
+    except ValueError:
+        return False
 
 
 def _structure(

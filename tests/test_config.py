@@ -284,6 +284,16 @@ def test_missing_folders_are_told_only_to_who_uploads_them(tmp_path: Path) -> No
     assert load(str(tmp_path / "cluster.yaml"), {}, {}, files=False).name == "demo"
 
 
+def test_scripts_of_one_group_must_be_there_too(tmp_path: Path) -> None:
+    for script in ("on_create", "on_init_complete"):
+        own = f"life_cycle_config: {{{script}: mine.sh}}}}\n"
+        (line,) = refusal(tmp_path, HEAD + GROUP + own)
+        assert "instance_groups[0].life_cycle_config: " in line
+        assert line.endswith(f"or name another entry script as life_cycle_config.{script}")
+    elsewhere = "life_cycle_config: {source_s3_uri: 's3://sagemaker-x/y', on_create: mine.sh}}\n"
+    assert accepted(tmp_path, HEAD + GROUP + elsewhere).name == "demo"
+
+
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbf" + HEAD.encode())))
     assert load("-", {}, {}).name == "demo"

@@ -75,7 +75,7 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
             access_label(entry.principal_arn, [each.principal_arn for each in eks.access]),
             cluster=cluster,
             principal=entry.principal_arn,
-            policy=site.access_policy(entry.policy),
+            policy=site.access_policy(entry.policy) if entry.policy else "",
             namespaces=entry.namespaces,
             groups=entry.kubernetes_groups,
         )
@@ -458,6 +458,7 @@ class AccessEntry(Resource):
     principal: str
     """ARN of a role or user; empty for whoever runs this."""
     policy: str
+    """ARN; empty for none, where groups are all."""
     namespaces: tuple[str, ...] = ()
     """Where the policy counts; empty for everywhere."""
     groups: tuple[str, ...] = ()
@@ -497,7 +498,7 @@ class AccessEntry(Resource):
             scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in policies}
             facts: dict[str, Any] = {
                 "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
-                "namespaces": scopes.get(self.policy),
+                "namespaces": scopes.get(self.policy, None if self.policy else frozenset()),
                 "groups": frozenset(entry.get("kubernetesGroups", ())),
             }
             return [
@@ -514,6 +515,8 @@ class AccessEntry(Resource):
     def expected(self, name: str, known: Known) -> Any:
         """Namespaces and groups have no order."""
         value = super().expected(name, known)
+        if name == "policy":
+            return value or None
         return frozenset(value) if name in ("namespaces", "groups") else value
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
@@ -530,7 +533,11 @@ class AccessEntry(Resource):
             entry["principalArn"],
             entry["accessEntryArn"],
             owner=aws.lineage,
-            facts={"policy": None, "namespaces": None, "groups": frozenset(self.groups)},
+            facts={
+                "policy": None,
+                "namespaces": None if self.policy else frozenset(),
+                "groups": frozenset(self.groups),
+            },
             attributes={"policies": []},
         )
 
@@ -544,11 +551,12 @@ class AccessEntry(Resource):
         scope: Any = {"type": "cluster"}
         if self.namespaces:
             scope = {"type": "namespace", "namespaces": list(self.namespaces)}
-        aws.eks.associate_access_policy(**about, policyArn=self.policy, accessScope=scope)
+        if self.policy:
+            aws.eks.associate_access_policy(**about, policyArn=self.policy, accessScope=scope)
         if live.facts["policy"] not in (None, self.policy):  # what somebody else added stays
             aws.eks.disassociate_access_policy(**about, policyArn=live.facts["policy"])
         facts = {
-            "policy": self.policy,
+            "policy": self.policy or None,
             "namespaces": frozenset(self.namespaces),
             "groups": frozenset(self.groups),
         }

@@ -174,6 +174,18 @@ def test_people_come_and_go(owner: Owner) -> None:
     )["associatedAccessPolicies"]
     assert policy["policyArn"].endswith("/AmazonEKSViewPolicy")
     assert policy["accessScope"] == {"type": "namespace", "namespaces": ["a", "b"]}
+    # the team's own RBAC alone
+    groups = only.replace("AmazonEKSViewPolicy, namespaces: [a, b]", "null")
+    owner.declares(groups)
+    assert owner.declares(groups) == []
+    about: Any = {"clusterName": "demo", "principalArn": f"{arn}ann"}
+    assert owner.aws.eks.describe_access_entry(**about)["accessEntry"]["kubernetesGroups"] == [
+        "team"
+    ]
+    assert owner.aws.eks.list_associated_access_policies(**about)["associatedAccessPolicies"] == []
+    owner.declares(HEAD)
+    owner.declares(groups)
+    assert owner.declares(groups) == []
 
 
 def test_addons_beside_the_four_come_with_their_roles_and_go(owner: Owner) -> None:
