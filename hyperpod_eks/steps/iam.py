@@ -35,7 +35,8 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
         "path": config.iam.path,
         "boundary": config.iam.permissions_boundary or "",
     }
-    keys = tuple(sorted(filter(None, {config.encryption.volumes, config.encryption.bucket})))
+    volumes = _volume_keys(site)
+    keys = sorted({*volumes, *filter(None, [config.encryption.bucket])})
     rows = _node_rows(site.identity.partition, cluster, keys)
     if not site.bucket.startswith("sagemaker-"):  # of those, the managed policy lets nodes read
         bucket = site.arn("s3", site.bucket)
@@ -51,7 +52,7 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
     )
     scaler = None
     if config.scales_itself:
-        row = _scaler_row(site.arn("sagemaker", "cluster/*"))
+        scaling = _scaler_rows(site.arn("sagemaker", "cluster/*"), volumes)
         scaler = Role(
             "scaling-role",
             name=site.iam_name("scaling"),
@@ -63,7 +64,7 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
                     name=site.iam_name("scaling"),
                     prefix=prefix,
                     path=config.iam.path,
-                    rows=(row,),
+                    rows=scaling,
                 ),
             ),
             **ours,
@@ -342,13 +343,26 @@ INTERFACES = (
 )
 
 
-def _scaler_row(clusters: str) -> Row:
+def _volume_keys(site: Site) -> list[str]:
+    """List the ARNs of the KMS keys that nodes' volumes are encrypted with."""
+    keys = {site.config.encryption.volumes}
+    for group in site.config.groups:
+        for storage in group.instance_storage_configs:
+            volume: Any = storage.get("ebs_volume_config") or {}
+            keys.add(volume.get("volume_kms_key_id"))
+    return sorted(
+        key if key.startswith("arn:") else site.arn("kms", f"key/{key}") for key in keys if key
+    )
+
+
+def _scaler_rows(clusters: str, keys: Sequence[str]) -> tuple[Row, ...]:
     """Let Karpenter change the number of nodes (SageMaker developer guide, "Autoscaling")."""
     actions = ("sagemaker:BatchAddClusterNodes", "sagemaker:BatchDeleteClusterNodes")
-    return "Scale", actions, clusters
+    rows: tuple[Row, ...] = (("Scale", actions, clusters),)
+    return (*rows, ("Keys", ("kms:CreateGrant", "kms:DescribeKey"), keys)) if keys else rows
 
 
-def _node_rows(partition: str, cluster: str, keys: tuple[str, ...]) -> list[Row]:
+def _node_rows(partition: str, cluster: str, keys: Sequence[str]) -> list[Row]:
     """What nodes do beyond AmazonSageMakerClusterInstanceRolePolicy.
 
     The action list is that of the SageMaker developer guide ("IAM role for SageMaker HyperPod",

@@ -118,7 +118,9 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
 
 @pytest.mark.prove
 def test_spot_with_autoscaling(owner: Owner) -> None:
-    text = owner.example("spot-autoscaling")
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    text = owner.example("spot-autoscaling") + f"\nencryption: {{volumes: '{key}'}}\n"
     sim = owner.stack.sim
     sim.set_quota("sagemaker", "ml.g6.2xlarge for cluster spot instance usage", 10)
     sim.set_quota(
@@ -136,6 +138,7 @@ def test_spot_with_autoscaling(owner: Owner) -> None:
     assert cluster["AutoScaling"]["Mode"] == "Enable"
     role = owner.aws.iam.get_role(RoleName=cluster["ClusterRole"].rpartition("/")[2])["Role"]
     assert "hyperpod.sagemaker.amazonaws.com" in str(role["AssumeRolePolicyDocument"])
+    assert rights(owner, "demo-scaling-us-west-2")["Keys"] == [key]  # new nodes' volumes too
     # Karpenter asks for more, and the next create leaves it at that
     owner.aws.sagemaker.batch_add_cluster_nodes(
         ClusterName="demo",
@@ -229,6 +232,14 @@ restricted_instance_groups:
 LUSTRE, ZFS = (f"fs-{n}.fsx.us-west-2.amazonaws.com" for n in ("0123456789ab", "ba9876543210"))
 
 
+def rights(owner: Owner, policy: str) -> dict[str, list[str]]:
+    """What one of our policies is about, by statement."""
+    arn = f"arn:aws:iam::123456789012:policy/{policy}"
+    default = owner.aws.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+    found: Any = owner.aws.iam.get_policy_version(PolicyArn=arn, VersionId=default)
+    return {s["Sid"]: s["Resource"] for s in found["PolicyVersion"]["Document"]["Statement"]}
+
+
 @pytest.mark.prove
 def test_mounts_keys_and_several_types_without_spot(owner: Owner) -> None:
     kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
@@ -247,6 +258,7 @@ instance_groups:
 """
     )
     lives(owner, text, text.replace("mount_path: /home", "mount_path: /homes"))
+    assert rights(owner, "demo-hyperpod-us-west-2")["Keys"] == [key]
     group = owner.groups()["a"]
     types = group["InstanceRequirements"]["DesiredInstanceTypes"]
     assert types == ["ml.m5.2xlarge", "ml.m6i.2xlarge"]
