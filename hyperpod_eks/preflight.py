@@ -41,6 +41,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (cluster.names, ("names",)),
     (cluster.failed, ("failed",)),
     (cluster.roles, ("roles",)),
+    (cluster.access, ("access",)),
     (cluster.lifecycle, ("lifecycle",)),
     (cluster.chart, ("chart", "chart-values")),
     (cluster.helm, ("helm",)),
@@ -53,6 +54,7 @@ MISFITS = {
     "instance_groups": "instance-types",
     "eks.version": "kubernetes-version",
     "addons": "addon-versions",
+    "eks.access": "access",
 }
 """By the setting that does not fit the account: the id of the finding."""
 

@@ -150,6 +150,25 @@ def roles(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def access(facts: Facts) -> Iterator[Finding]:
+    """Roles that get access must be there: EKS refuses others after it was made for minutes."""
+    here = f":iam::{facts.aws.identity.account}:role/"
+    for arn in [entry.principal_arn for entry in facts.config.eks.access]:
+        if here not in arn:
+            continue
+        name, there = arn.rpartition("/")[2], ""
+        with absent("NoSuchEntity"):
+            there = facts.aws.iam.get_role(RoleName=name)["Role"]["Arn"]
+        if there != arn:
+            yield Finding(
+                "access",
+                "error",
+                f"eks.access: there is no role {arn}" + (f"; {there} is there" if there else ""),
+                "Write its ARN as `aws iam get-role` prints it, path included.",
+                {"principal": arn, "there": there},
+            )
+
+
 def _trusted(document: Any) -> set[str]:
     """Return the services that a trust policy lets in."""
     statements = document.get("Statement", []) if isinstance(document, Mapping) else []

@@ -13,6 +13,7 @@ from typing import Any
 from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
 from hyperpod_eks.config import (
     NEEDED_ADDONS,
+    Access,
     Config,
     InstanceGroup,
     RestrictedInstanceGroup,
@@ -170,6 +171,7 @@ def survey(
                 f"{who.account}",
                 "Use the right profile (--profile), or correct the config.",
             )
+        _check_access(config, who)
         chosen = _choose_zones(
             config,
             zones.result(),
@@ -188,6 +190,24 @@ def survey(
             plans=plans.result(),
             adopted=aws.adopted,
         )
+
+
+def _check_access(config: Config, who: Identity) -> None:
+    """Whoever runs create has an entry as administrator; two for one principal cannot both be.
+
+    A session's ARN has lost its role's path, and role names are unique in an account.
+    """
+    kind, *names = who.arn.rpartition(":")[2].split("/")
+    kind, name = ("role", names[0]) if kind == "assumed-role" else (kind, "".join(names[-1:]))
+    for entry in config.eks.access:
+        start = f"arn:{who.partition}:iam::{who.account}:{kind}/"
+        you = entry.principal_arn.startswith(start) and entry.principal_arn.endswith(f"/{name}")
+        if you and entry != Access(principal_arn=entry.principal_arn):
+            raise Usage(
+                f"eks.access: {entry.principal_arn} is you, and whoever runs create administers "
+                "the Kubernetes cluster",
+                "Leave the entry out, or run this as somebody else.",
+            )
 
 
 def _training_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:

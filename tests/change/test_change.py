@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks.aws import Look
 from hyperpod_eks.config import NEEDED_ADDONS
 from hyperpod_eks.config_files import packaged_lifecycle
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws import eks_data
+from hyperpod_eks.steps.eks import caller
 from hyperpod_eks.steps.iam import trust
 
 from .conftest import Owner
@@ -186,6 +188,18 @@ def test_people_come_and_go(owner: Owner) -> None:
     owner.declares(HEAD)
     owner.declares(groups)
     assert owner.declares(groups) == []
+
+
+def test_who_creates_is_no_less_than_its_administrator(owner: Owner) -> None:
+    me = caller(Look(owner.aws))
+    text = HEAD + f"eks: {{access: [{{principal_arn: '{me}'}}]}}\n"
+    with pytest.raises(Usage, match=rf"eks\.access: {me} is you, and whoever runs create admin"):
+        owner.declares(text.replace("}]", ", policy: AmazonEKSViewPolicy}]"))
+    assert owner.mutations() == []
+    owner.declares(text)
+    assert owner.declares(text) == []
+    assert owner.deletes(text) == []
+    assert owner.account() == owner.before
 
 
 def test_addons_beside_the_four_come_with_their_roles_and_go(owner: Owner) -> None:

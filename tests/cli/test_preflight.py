@@ -194,6 +194,12 @@ def wrong_role(user: User, aws: Clients) -> tuple[str, ...]:
     return ()
 
 
+def nobody(user: User, aws: Clients) -> tuple[str, ...]:
+    ground.role(aws, "reader", "ec2.amazonaws.com")
+    arn = "arn:aws:iam::123456789012:role/team/reader"  # of another path
+    return config(user, f"eks: {{access: [{{principal_arn: '{arn}'}}]}}\n")
+
+
 def crlf(user: User, aws: Clients) -> tuple[str, ...]:
     folder = user.folder / "given"
     folder.mkdir()
@@ -260,6 +266,7 @@ CRAFTED: dict[str, tuple[Craft, str]] = {
     "names": (taken, "error"),
     "failed": (failed, "error"),
     "roles": (wrong_role, "error"),
+    "access": (nobody, "error"),
     "lifecycle": (crlf, "error"),
     "chart": (no_chart, "error"),
     "chart-values": (impossible_values, "error"),
