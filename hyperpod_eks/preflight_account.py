@@ -10,6 +10,7 @@ from typing import Any
 
 from hyperpod_eks import crew
 from hyperpod_eks.aws import Look, meaning
+from hyperpod_eks.config import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.policy import Statement, statements
@@ -20,6 +21,7 @@ from hyperpod_eks.steps import eks, hyperpod, network
 
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
 TOTAL = "Total number of instances allowed across SageMaker HyperPod clusters"
+TOTAL_SPOT = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
 PAIRS = 100
 """Of action and resource, which one simulation is asked about."""
 VOLUME = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance"
@@ -255,22 +257,35 @@ def instances(facts: Facts) -> Iterator[Finding]:
     ours, others = Counter[str](), Counter[str]()
     for name, cluster in facts.clusters().items():
         for group in hyperpod.every_group(cluster):
+            kind = hyperpod.instance_types(group).partition(",")[0]
+            spot = "Spot" in group.get("CapacityRequirements", {})
             counter = ours if name == facts.config.name else others
-            counter[group.get("InstanceType", "")] += group.get("TargetCount", 0)
+            counter += _usage(kind, group.get("TargetCount", 0), spot=spot)
     wanted = Counter[str]()
     for one in facts.config.groups:
-        wanted[one.instance_types[0]] += one.instance_count
+        spot = "spot" in (getattr(one, "capacity_requirements", None) or {})
+        wanted += _usage(one.instance_types[0], one.instance_count, spot=spot)
     found = facts.quotas("sagemaker")
-    for kind, count in wanted.items():
-        quota = f"{kind} for cluster usage"
-        there = ours[kind] + others[kind]
-        yield from _judge("quota-instances", "sagemaker", quota, found, count - ours[kind], there)
-    total = wanted.total()
-    yield from _judge("quota-cluster-size", "sagemaker", SIZE, found, total, 0)
-    adds, there = total - ours.total(), ours.total() + others.total()
-    yield from _judge("quota-total-instances", "sagemaker", TOTAL, found, adds, there)
-    volumes = [one.ebs_volume_size_in_gb or 0 for one in facts.config.groups]
-    yield from _judge("quota-volume-size", "sagemaker", VOLUME, found, max(volumes), 0)
+    for quota, count in wanted.items():
+        id_ = "quota-total-instances" if quota in (TOTAL, TOTAL_SPOT) else "quota-instances"
+        there = ours[quota] + others[quota]
+        yield from _judge(id_, "sagemaker", quota, found, count - ours[quota], there)
+    yield from _judge("quota-cluster-size", "sagemaker", SIZE, found, wanted[TOTAL], 0)
+    largest = max(map(_largest_volume, facts.config.groups))
+    yield from _judge("quota-volume-size", "sagemaker", VOLUME, found, largest, 0)
+
+
+def _largest_volume(group: InstanceGroup | RestrictedInstanceGroup) -> int:
+    """The size of a node's largest volume; the extra one is not made beside others with a size."""
+    volumes: Any = [one.get("ebs_volume_config") or {} for one in group.instance_storage_configs]
+    sizes = [volume["volume_size_in_gb"] for volume in volumes if "volume_size_in_gb" in volume]
+    return max(sizes) if sizes else group.ebs_volume_size_in_gb or 0
+
+
+def _usage(kind: str, count: int, *, spot: bool) -> Counter[str]:
+    """Say what a group uses up of each quota; Spot instances have their own."""
+    used = Counter({f"{kind} for cluster {'spot instance ' * spot}usage": count, TOTAL: count})
+    return used + Counter({TOTAL_SPOT: count * spot})
 
 
 def training_plans(facts: Facts) -> Iterator[Finding]:

@@ -403,3 +403,24 @@ def test_create_that_has_nothing_to_do_makes_no_preflight(user: User) -> None:
 
     assert user.types("create", "demo").code == 0
     assert not [c for c in user.stack.calls if c.service == "service-quotas"]
+
+
+def test_spot_has_quotas_of_its_own_and_every_volume_counts(user: User) -> None:
+    spot = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
+    group = (
+        "{name: g, instance_requirements: {instance_types: [ml.g6.2xlarge, ml.g6.4xlarge]}, "
+        "instance_count: 2, capacity_requirements: {spot: {}}, instance_storage_configs: "
+        "[{ebs_volume_config: {volume_size_in_gb: 600}}]}"
+    )
+    user.stack.sim.set_quota("sagemaker", "ml.g6.2xlarge for cluster usage", 0)
+    user.stack.sim.set_quota("sagemaker", "ml.g6.2xlarge for cluster spot instance usage", 2)
+    user.stack.sim.set_quota("sagemaker", spot, 1)
+    user.stack.sim.set_quota("sagemaker", QUOTA["quota-volume-size"][1], 599)
+    said = look(user, *config(user, f"instance_groups: [{group}]\n"))
+    assert {id_: one["seen"]["quota"] for id_, one in found(said).items()} == {
+        "quota-total-instances": spot,
+        "quota-volume-size": QUOTA["quota-volume-size"][1],
+    }
+    user.stack.sim.set_quota("sagemaker", spot, 2)
+    user.stack.sim.set_quota("sagemaker", QUOTA["quota-volume-size"][1], 600)
+    assert look(user, *config(user, f"instance_groups: [{group}]\n")).document["findings"] == []
