@@ -25,6 +25,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.versions import choose_version
 
 PRIVATE_SUBNET = "private-subnet-"
+PUBLIC_SUBNET = "public-subnet-"
 NODE_SUBNET = "node-subnet-"
 
 
@@ -335,15 +336,28 @@ def _offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
     return {zone: frozenset(kinds) for zone, kinds in offered.items()}
 
 
-def _taken_zones(look: Look) -> list[str]:
-    """Zones of our private subnets, in the order in which the VPC was divided among them."""
+def _taken_zones(look: Look) -> dict[str, str]:
+    """The block of a subnet of ours in each zone, in the order in which the VPC was divided."""
     found = look.signed("describe_subnets", "Subnets")
-    blocks = {
-        str(tag(each["Tags"], LABEL)): IPv4Network(each["CidrBlock"])
-        for each in found
-        if str(tag(each["Tags"], LABEL)).startswith(PRIVATE_SUBNET)
+    blocks = {tag(each["Tags"], LABEL) or "": str(each["CidrBlock"]) for each in found}
+    return {
+        label.removeprefix(kind): blocks[label]
+        for kind in (PUBLIC_SUBNET, PRIVATE_SUBNET)
+        for label in sorted(blocks, key=lambda label: IPv4Network(blocks[label]))
+        if label.startswith(kind)
     }
-    return [label.removeprefix(PRIVATE_SUBNET) for label in sorted(blocks, key=blocks.__getitem__)]
+
+
+def _in_place(zones: tuple[str, ...], taken: Mapping[str, str], cidr: str) -> tuple[str, ...]:
+    """Order zones so that each subnet keeps its block, though one before it may be gone."""
+    places = {
+        block: place
+        for place, each in enumerate(subnets(cidr, zones))
+        for block in (each.private, each.public)
+    }
+    kept = {places[taken[zone]]: zone for zone in zones if taken.get(zone) in places}
+    others = iter([zone for zone in zones if zone not in kept.values()])
+    return tuple(kept.get(place) or next(others) for place in range(len(zones)))
 
 
 def _adopted_zones(aws: Aws, config: Config) -> tuple[str, ...]:
@@ -362,7 +376,7 @@ def _choose_zones(
     config: Config,
     available: list[str],
     offered: dict[str, frozenset[str]],
-    taken: list[str],
+    taken: Mapping[str, str],
     plans: Mapping[str, Mapping[str, Any]],
     region: str,
     theirs: tuple[str, ...] = (),
@@ -412,4 +426,5 @@ def _choose_zones(
     for kind in types:
         if not any(kind in offered.get(zone, ()) for zone in chosen):
             chosen[next(zone for zone in fitting if kind in offered.get(zone, ()))] = None
-    return tuple(dict.fromkeys((*chosen, *fitting)))[: max(2, len(chosen))]
+    zones = tuple(dict.fromkeys((*chosen, *fitting)))[: max(2, len(chosen))]
+    return _in_place(zones, taken, config.network.cidr)

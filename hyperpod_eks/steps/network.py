@@ -12,7 +12,7 @@ from hyperpod_eks import config as configs
 from hyperpod_eks.aws import Aws, Look, absent, owner, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
-from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, Site
+from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
 
 ANYWHERE = "0.0.0.0/0"
 
@@ -160,7 +160,7 @@ def _internet(
             continue
         if site.config.network.nat == "single" and nats:
             continue
-        label = f"public-subnet-{zone.zone}"
+        label = f"{PUBLIC_SUBNET}{zone.zone}"
         public[zone.zone] = Subnet(label, vpc=vpc, cidr=zone.public, zone=zone.zone)
         # an address cannot be released, nor a gateway detached, while the NAT gateway holds them
         address = Address(f"address-{zone.zone}")

@@ -157,3 +157,33 @@ def test_subnets_may_have_a_tag_of_their_own_value(owner: Owner) -> None:
     assert owner.declares(text) == []
     there = ours(owner, "describe_subnets", "Subnets")
     assert sum({"Key": "team", "Value": "c"} in each["Tags"] for each in there) == 2
+
+
+def test_a_create_after_half_a_delete_gives_each_subnet_its_block_again(owner: Owner) -> None:
+    ec2: Any = owner.aws.ec2
+    owner.declares(HEAD)
+    (vpc,) = ours(owner, "describe_vpcs", "Vpcs")
+    blocks = {s["CidrBlock"]: s for s in ours(owner, "describe_subnets", "Subnets")}
+    second = blocks["10.0.64.0/18"]
+    assert owner.deletes(HEAD) == []
+
+    def tagged(kind: str, tags: list[Any]) -> list[Any]:
+        return [{"ResourceType": kind, "Tags": tags}]
+
+    # all but these two was gone when it was killed
+    again = ec2.create_vpc(
+        CidrBlock=vpc["CidrBlock"], TagSpecifications=tagged("vpc", vpc["Tags"])
+    )["Vpc"]["VpcId"]
+    ec2.create_subnet(
+        VpcId=again,
+        CidrBlock=second["CidrBlock"],
+        AvailabilityZoneId=second["AvailabilityZoneId"],
+        TagSpecifications=tagged("subnet", second["Tags"]),
+    )
+    owner.declares(HEAD)
+    assert owner.declares(HEAD) == []
+    now = {s["CidrBlock"]: s for s in ours(owner, "describe_subnets", "Subnets")}
+    assert {c: s["AvailabilityZoneId"] for c, s in now.items()} == {
+        c: s["AvailabilityZoneId"] for c, s in blocks.items()
+    }
+    assert owner.deletes(HEAD) == []
