@@ -79,12 +79,9 @@ def loader() -> Loader:
         """Reads plain dicts, which keep their order too, with pydantic's reader: thrice as fast."""
 
         def load_file(self, file_path: str) -> Any:
-            for suffix, opening in ((".json", open), (".json.gz", gzip.open)):
-                with (
-                    contextlib.suppress(FileNotFoundError),
-                    opening(file_path + suffix, "rb") as file,
-                ):
-                    return from_json(file.read())
+            for suffix, unpack in ((".json", bytes), (".json.gz", gzip.decompress)):
+                with contextlib.suppress(FileNotFoundError):
+                    return from_json(unpack(Path(file_path + suffix).read_bytes()))
             return None
 
     class Near(Loader):
