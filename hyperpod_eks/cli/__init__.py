@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,9 @@ from hyperpod_eks.cli.options import (
 )
 from hyperpod_eks.cli.speech import Speech, speech
 from hyperpod_eks.errors import Exit, HyperpodError
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.stop import Interrupted
 
 EXAMPLES = """
 \b
@@ -451,7 +454,11 @@ def _run(voice: Speech) -> int:
         return left if isinstance(left, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except click.Abort:
+    except click.Abort as aborted:
+        if aborted.__cause__ is None:  # it left a question, whose line is not ended
+            click.echo(err=True)
+        if isinstance(aborted.__cause__ or aborted.__context__, KeyboardInterrupt):
+            return _stopped(voice, Interrupted(Exit.INTERRUPTED - 128))
         return voice.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
     except click.ClickException as error:
         hint = ""
@@ -462,13 +469,17 @@ def _run(voice: Speech) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except Interrupted as stop:
-        return voice.fail(stop.code, str(stop), stop.hint, type(stop).__name__)
+        return _stopped(voice, stop)
     except HyperpodError as error:
         notes = getattr(error, "__notes__", [])
         message = "\n".join([str(error), *notes])
         return voice.fail(error.exit, message, error.hint, type(error).__name__, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
         return _unforeseen(voice, error)
+
+
+def _stopped(voice: Speech, stop: Interrupted) -> int:
+    return voice.fail(stop.code, str(stop), f"To continue: {voice.again}", "Interrupted")
 
 
 def _unforeseen(voice: Speech, error: Exception) -> int:

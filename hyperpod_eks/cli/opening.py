@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -78,7 +77,7 @@ def opened(
         ours = verb in ("create", "delete")
         with (
             explaining(aws, config.name, config.region, gather=ours),
-            stoppable(world.stop, _again(verb, given)),
+            stoppable(world.stop),
         ):
             if verb in ("create", "plan"):
                 _check_values(config)
@@ -199,20 +198,6 @@ def _check_values(config: Config) -> None:
     problems = charts.check_values(config.region, config.chart.values)
     if problems:
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
-
-
-def _again(verb: str, given: Mapping[str, Any]) -> str:
-    """Spell the command that continues."""
-    words = ["hyperpod-eks", verb]
-    words += [given["name"]] if given["name"] else []
-    for name, value in given.items():
-        if name in ("name", "output", "parallelism", "lock_timeout") or value in (None, False):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, str(value)]
-    if verb == "delete":
-        words.append("--yes")
-    return shlex.join(words)
 
 
 def _same_place(manifest: Manifest, site: Site) -> None:

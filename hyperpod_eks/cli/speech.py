@@ -60,6 +60,11 @@ class Speech:
         self.aside: Callable[[], None] = lambda: None
         """Called before something is said on stderr in the middle of a run."""
 
+    @property
+    def again(self) -> str:
+        """The same command: no option that it had may be lost, ``--keep`` least of all."""
+        return shlex.join(["hyperpod-eks", *self.words])
+
     @contextmanager
     def telling(self, verb: str, options: dict[str, Any]) -> Iterator[Report]:
         """Take the options about speaking out of ``options``; the context yields the report.
@@ -159,7 +164,7 @@ class Speech:
             click.echo(each, err=True)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
-        resume = shlex.join(["hyperpod-eks", *self.words]) if code in AGAIN else None
+        resume = self.again if code in AGAIN else None
         document = {
             "schema": "hyperpod-eks/result/v1",
             "ok": False,

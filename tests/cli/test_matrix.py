@@ -398,9 +398,9 @@ def test_an_exit_code(user: User, code: Exit) -> None:
 )
 def test_a_signal(user: User, code: Exit) -> None:
     user.stack.sim.delays.__dict__["eks_create"] = 1e6
-    command = [sys.executable, "-m", "hyperpod_eks", "create", "demo", "--chart", str(CHART)]
+    words = ["create", "demo", "--chart", str(CHART), "--skip", "roles", "--yes", "-o", "json"]
     with subprocess.Popen(
-        [*command, "-o", "json"],
+        [sys.executable, "-m", "hyperpod_eks", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -412,8 +412,9 @@ def test_a_signal(user: User, code: Exit) -> None:
                 break
         process.send_signal(SIGNALS[code])
         document = json.loads(process.stdout.read())
-        process.stderr.read()
+        told = process.stderr.read()
         assert process.wait(30) == code
     valid(document)
     assert document["exit_code"] == code
-    assert document["resume"].startswith("hyperpod-eks create demo")
+    assert document["resume"] == shlex.join(["hyperpod-eks", *words]), "no option is lost"
+    assert f"To continue: {document['resume']}\n" in told
