@@ -203,7 +203,9 @@ def test_tools_made_for_moto_reset_it_in_their_way(stack: Stack, aws: Clients) -
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
     assert stack.calls == []
-    assert aws.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []
+    assert (
+        aws.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["false"]}])["Vpcs"] == []
+    )
 
 
 @pytest.mark.parametrize(
