@@ -17,25 +17,38 @@ from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import locked, read, write_durably
-from hyperpod_eks.report import Report
+from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.steps import hyperpod
+
+MAKING = (What.CREATING, What.UPDATING)
+"""What is said of a cluster right before AWS is asked to change it."""
 
 
 def scale(
     tell: Report, counts: tuple[str, ...], yes: bool, skip: tuple[str, ...], **given: Any
 ) -> Document:
-    """Write the counts where the configuration is, then create; a refusal takes them back."""
+    """Write the counts where the configuration is, then create.
+
+    They are taken back where AWS was not told of them: by a refusal, or somebody's no.
+    """
     if given["name"] and "=" in given["name"]:  # the name comes from the file
         given, counts = given | {"name": None}, (given["name"], *counts)
     wanted = dict(_count(each) for each in counts)
     if not wanted:
         raise Usage("scale: nothing to scale", "Give GROUP=COUNT.")
     change = _in_file if given["file"] else _in_manifest
-    before = change(given, wanted)
+    before, told = change(given, wanted), False
+
+    def watching(event: Event) -> None:
+        nonlocal told
+        told = told or (event.key == "hyperpod/cluster" and event.what in MAKING)
+        tell(event)
+
     try:
-        made = create(tell, None, replace_failed=False, skip=skip, yes=yes, **given)
-    except Usage:
-        change(given, before)
+        made = create(watching, None, replace_failed=False, skip=skip, yes=yes, **given)
+    except BaseException as error:
+        if isinstance(error, Usage) or not told:
+            change(given, before)
         raise
     return made | {"command": "scale"}
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from tests.cli.test_matrix import on_a_terminal
 from tests.conftest import Clients, User
 
 FILE = """\
@@ -74,3 +76,21 @@ def test_a_name_is_a_cluster_and_a_region_is_for_life(user: User) -> None:
     Path("c.yaml").write_text(FILE.replace("us-west-2", "us-east-1"))
     said = user.types("create", "-f", "c.yaml", "--yes")
     assert (said.code, "belongs to account 123456789012, region us-west-2" in said.err) == (2, True)
+
+
+def test_a_count_that_did_not_come_to_be_is_taken_back(user: User, aws: Clients) -> None:
+    Path("c.yaml").write_text(FILE)
+    assert user.types("create", "-f", "c.yaml").code == 0
+    refusal = Fault("sagemaker", "DescribeCluster", code="AccessDeniedException", count=9)
+    user.stack.faults.append(refusal)
+    assert user.types("scale", "-f", "c.yaml", "workers=3").code == 3
+    user.stack.faults.clear()
+    assert Path("c.yaml").read_text() == FILE
+    said = on_a_terminal("scale", "-f", "c.yaml", "workers=1", typed="\x04")
+    assert (said.code, "2 nodes go" in said.err) == (2, True), said.err
+    assert Path("c.yaml").read_text() == FILE
+    assert counts(aws) == {"workers": 2, "small": 1}
+    # once AWS was told, the file says what the same command goes on to
+    user.stack.sim.delays.__dict__["hyperpod_provision"] = 1e6
+    assert user.types("scale", "-f", "c.yaml", "workers=3", "--timeout", "2").code == 6
+    assert "instance_count: 3" in Path("c.yaml").read_text()
