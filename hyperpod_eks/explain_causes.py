@@ -11,10 +11,10 @@ from functools import cached_property
 class Cause:
     """One row.  ``says`` is searched for in evidence whose source matches ``source``.
 
-    ``cause`` and ``next`` may hold {cluster}, {region}, {eks}, {about}, {group} and the named
-    groups of ``says``.  ``instead_of`` are the ids of causes that this one explains; ``also`` is a
-    source whose evidence belongs to it whatever it says; ``vague`` is told only where nothing
-    better is known.
+    ``cause`` and ``next`` may hold {cluster} (with the options that say where it is), {name},
+    {region}, {eks}, {about}, {group} and the named groups of ``says``.  ``instead_of`` are the ids
+    of causes that this one explains; ``also`` is a source whose evidence belongs to it whatever it
+    says; ``vague`` is told only where nothing better is known.
     """
 
     id: str
@@ -89,7 +89,7 @@ CAUSES: tuple[Cause, ...] = (
         r"Could not connect to the endpoint URL.*sagemaker|HyperPod does not answer in"
         r"|UnknownOperation.*|AWS::SageMaker::Cluster cannot be found",
         "HyperPod does not exist in this region",
-        "choose another region, for example: hyperpod-eks create {cluster} --region us-west-2",
+        "choose another region, for example: hyperpod-eks create {name} --region us-west-2",
     ),
     Cause(
         "instance-quota",

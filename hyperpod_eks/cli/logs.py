@@ -176,7 +176,7 @@ def events(
     if since:
         asked["EventTimeAfter"] = datetime.now(UTC) - _duration(since)
     with cluster(given) as (look, name):
-        continuous = described(look, name).get("NodeProvisioningMode") == "Continuous"
+        continuous = described(look, name, given).get("NodeProvisioningMode") == "Continuous"
         found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
         if not continuous:
             speech().warn("HyperPod keeps events of clusters with continuous provisioning only")

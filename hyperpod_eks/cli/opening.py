@@ -17,6 +17,7 @@ from hyperpod_eks import config as configs
 from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.speech import speech
@@ -76,7 +77,7 @@ def opened(
             world.deadline = world.clock.now() + given["timeout"]
         ours = verb in ("create", "delete")
         with (
-            explaining(aws, config.name, config.region, gather=ours),
+            explaining(aws, config, called(config.name, given), gather=ours),
             stoppable(world.stop),
         ):
             if verb in ("create", "plan"):
@@ -115,14 +116,14 @@ def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[
         yield Look(aws), config.name
 
 
-def described(look: Look, name: str) -> Mapping[str, Any]:
+def described(look: Look, name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Describe the HyperPod cluster.  Raises NotFound without."""
     found = hyperpod.describe(look, name)
     if found is None:
         where = look.aws.session.region_name
         raise NotFound(
             f"there is no HyperPod cluster {name} in {where}",
-            f"Make it: hyperpod-eks create {name}",
+            f"Make it: hyperpod-eks create {called(name, given)}",
         )
     return found
 
