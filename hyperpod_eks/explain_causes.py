@@ -45,10 +45,16 @@ _LOG = "lifecycle log"
 CAUSES: tuple[Cause, ...] = (
     # --- credentials and permissions
     Cause(
+        "no-credentials",
+        r"Unable to locate credentials|Partial credentials found",
+        "there are no AWS credentials here, or only a part of them",
+        "name a profile that has some (--profile, AWS_PROFILE), then run the same command again",
+    ),
+    Cause(
         "expired-credentials",
         r"ExpiredToken|RequestExpired|UnrecognizedClientException|InvalidClientTokenId"
         r"|security token included in the request is (expired|invalid)"
-        r"|validate the provided access credentials|Unable to locate credentials|Token has expired",
+        r"|validate the provided access credentials|Token has expired",
         "the AWS credentials have expired or are not valid in this region",
         "aws sso login (or renew them as you got them), then run the same command again",
     ),

@@ -225,6 +225,7 @@ INJECTED: dict[str, tuple[Break, int]] = {
 """By the cause: how to bring the failure about, and the exit code."""
 
 SEEN = {
+    "no-credentials": ("error", "Unable to locate credentials"),
     "no-way-out": ("lifecycle log", 'Connect timeout on endpoint URL: "https://sts.amazonaws.com"'),
     "script-carriage-return": ("lifecycle log", "on_create.sh: line 2: $'\\r': command not found"),
     "script-old-path": (
