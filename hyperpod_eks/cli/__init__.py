@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +24,7 @@ from hyperpod_eks.cli.options import (
     tail,
     timeout,
 )
-from hyperpod_eks.cli.speech import Speech, speech
+from hyperpod_eks.cli.speech import Speech, no_stdout, speech
 from hyperpod_eks.errors import Exit, HyperpodError
 
 if TYPE_CHECKING:
@@ -483,7 +481,7 @@ def _run(voice: Speech) -> int:
             hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
         return voice.fail(Exit.USAGE, error.format_message(), hint, "Usage")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        no_stdout()
         return Exit.FAILED
     except Interrupted as stop:
         return _stopped(voice, stop)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from hyperpod_eks.errors import Exit, Usage
+from hyperpod_eks.errors import Exit, HyperpodError, Usage
 
 if TYPE_CHECKING:
     import logging
@@ -143,7 +143,7 @@ class Speech:
         ):
             return code
         if words := render(document, self.form, text, self.query):
-            click.echo(words)
+            _print(words)
         return code
 
     def fail(
@@ -187,7 +187,8 @@ class Speech:
         if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
             from hyperpod_eks.output import render  # noqa: PLC0415
 
-            click.echo(render(document, self.form, str))
+            with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
+                _print(render(document, self.form, str))
         return int(code)
 
     def close(self) -> None:
@@ -200,6 +201,25 @@ class Speech:
     def _point_at_log(self) -> None:
         if self.log and self.log.path:
             click.echo(f"log: {self.log.path}", err=True)
+
+
+def _print(words: str) -> None:
+    """Print to stdout.  Raises HyperpodError when it takes nothing, as on a full disk."""
+    try:
+        click.echo(words)
+    except OSError as error:
+        no_stdout()  # what is buffered would fail once more when Python ends
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise HyperpodError(
+            f"cannot write to stdout: {error.strerror}",
+            "What was done is recorded: make room, and run the same command again.",
+        ) from error
+
+
+def no_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _logger() -> logging.Logger:
