@@ -261,7 +261,7 @@ def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
     name = row["key"].partition("/")[2]
     size = max(28, cells(name))
     words = "  ".join(clean(text) for text in (row["id"], row["why"]) if text)
-    wrapped = wrap(words, width - 14 - size, most=4)
+    wrapped = wrap(words, width - 15 - size, most=4)
     yield [
         Piece(f"  {sign} {row['action']:<7}  ", style),
         Piece(pad(name, size)),
@@ -271,7 +271,7 @@ def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
         yield [Piece(" " * (15 + size)), Piece(more, "quiet")]
     for name, (is_, shall_be) in row["differs"].items():
         for number, text in enumerate(
-            wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 13)
+            wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 15)
         ):
             yield [Piece(" " * (13 if number == 0 else 15)), Piece(clean(text))]
 
