@@ -98,7 +98,8 @@ class Story:
             self.tell(504, "addons/coredns", What.CREATING)
             self.tell(540, "addons/coredns", What.WAITING, words)
             self.tell(521, "hyperpod/cluster", What.CREATING)
-            self.tell(600, "hyperpod/cluster", What.WAITING, "Creating, 1 of 2 nodes running")
+            words = "Creating, 1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned."
+            self.tell(600, "hyperpod/cluster", What.WAITING, words)
         if last >= 3:
             why = "Instance i-0123 failed to provision: Lifecycle scripts did not run successfully."
             self.tell(1300, "hyperpod/cluster", What.FAILED, why)
@@ -124,6 +125,12 @@ def test_the_tree(name: str, chapter: int, now: float, width: int, height: int) 
     assert len(texts) < height
     assert max(map(cells, texts)) <= width
     same(f"tree-{name}", "\n".join(texts) + "\n")
+
+
+def test_the_newest_event_is_read_to_its_end_at_80_columns() -> None:
+    lines = Story().chapter(2).lines(80, 24, 700.0)
+    text = " ".join(" ".join(paint(line, colour=False) for line in lines).split())
+    assert "1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned." in text
 
 
 def test_the_tree_of_a_delete() -> None:
