@@ -66,6 +66,7 @@ class Item:
     what: What = What.PENDING
     id: str = ""
     why: str = ""
+    usual: str = ""  # how long that takes, as it was told when it began
     changed: bool = False
     verb: What | None = None  # what was being done to it
     began: float | None = None
@@ -81,6 +82,8 @@ class Item:
         self.ended = (self.ended or now) if ended else None
         self.what, self.why, self.changed = event.what, clean(event.why), event.changed
         self.id = clean(event.id) or self.id
+        if event.what is What.CREATING:
+            self.usual = self.why
 
     @property
     def word(self) -> str:
@@ -195,7 +198,14 @@ def _step(name: str, items: list[Item], now: float, size: int, spin: tuple[str, 
     began = [item.began for item in items if item.began is not None]
     ended = [now if item.ended is None else item.ended for item in items if item.began is not None]
     took = _time(max(ended) - min(began) if began else 0)
-    return [Piece(f"{symbol} ", style), Piece(pad(name, size - 2)), took, Piece(words)]
+    waits = [item.usual for item in items if item.what is What.WAITING and item.usual]
+    return [
+        Piece(f"{symbol} ", style),
+        Piece(pad(name, size - 2)),
+        took,
+        Piece(words),
+        Piece(f"  {waits[-1]}" if waits else "", "quiet"),
+    ]
 
 
 def _words(item: Item, size: int, width: int, spare: int = 3) -> list[str]:

@@ -97,7 +97,7 @@ class Story:
             words = "DEGRADED [InsufficientNumberOfReplicas] The add-on is unhealthy.\x1b[2J\nWait."
             self.tell(504, "addons/coredns", What.CREATING)
             self.tell(540, "addons/coredns", What.WAITING, words)
-            self.tell(521, "hyperpod/cluster", What.CREATING)
+            self.tell(521, "hyperpod/cluster", What.CREATING, "usually 10 to 25 min")
             words = "Creating, 1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned."
             self.tell(600, "hyperpod/cluster", What.WAITING, words)
         if last >= 3:
@@ -131,6 +131,7 @@ def test_the_newest_event_is_read_to_its_end_at_80_columns() -> None:
     lines = Story().chapter(2).lines(80, 24, 700.0)
     text = " ".join(" ".join(paint(line, colour=False) for line in lines).split())
     assert "1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned." in text
+    assert "hyperpod 2m59s 0 of 2 usually 10 to 25 min" in text
 
 
 def test_the_tree_of_a_delete() -> None:
