@@ -96,3 +96,13 @@ def test_what_a_delete_leaves_visible_for_a_moment_is_waited_for(
 
     assert user.types("delete", "demo", "--yes").code == 0
     assert shown.count("gone") == 3
+
+
+def test_what_a_manifest_knows_is_an_orphan_in_no_region(user: User) -> None:
+    user.makes("demo")
+    for region in ("us-west-2", "us-east-1"):
+        assert user.types("orphans", "--region", region, "-o", "json").document["orphans"] == []
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    said = user.types("orphans")
+    assert "demo  eks-cluster  demo\n" in said.out
+    assert said.out.endswith("To delete them: hyperpod-eks delete demo --region us-west-2\n")
