@@ -20,7 +20,7 @@ from hyperpod_eks.config import (
 )
 from hyperpod_eks.crew import begin
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.versions import choose_version
+from hyperpod_eks.versions import choose_version, order
 
 PRIVATE_SUBNET = "private-subnet-"
 NODE_SUBNET = "node-subnet-"
@@ -245,7 +245,7 @@ def check_plans(site: Site, aws: Aws) -> None:
 
 
 def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]:
-    """Choose the version for a new cluster; one that exists keeps its own.
+    """Choose the version.  A cluster that exists keeps its own where that one has had its time.
 
     Also checks add-ons and their pinned versions, so that a wrong one is told before anything is
     made.
@@ -257,10 +257,17 @@ def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]
         chosen, warnings = choose_version(
             offered, config.eks.version, config.eks.allow_untested_version
         )
-    except Usage:
+    except Usage as error:
         with absent("ResourceNotFoundException"):
             name = aws.adopted.get("eks/cluster") or config.name
-            return aws.eks.describe_cluster(name=name)["cluster"]["version"], ()
+            own, wanted = (
+                aws.eks.describe_cluster(name=name)["cluster"]["version"],
+                config.eks.version,
+            )
+            if wanted is None or wanted == own:
+                return own, ()
+            if order(wanted) < order(own):  # EKS upgrades what is too old by itself
+                return own, (f"{error}; {name} keeps its {own}",)
         raise
     for name, addon in config.addons.items():
         if addon.version or name not in NEEDED_ADDONS:

@@ -94,3 +94,14 @@ def test_a_count_that_did_not_come_to_be_is_taken_back(user: User, aws: Clients)
     user.stack.sim.delays.__dict__["hyperpod_provision"] = 1e6
     assert user.types("scale", "-f", "c.yaml", "workers=3", "--timeout", "2").code == 6
     assert "instance_count: 3" in Path("c.yaml").read_text()
+
+
+def test_a_version_that_cannot_be_had_is_told_of_a_running_cluster_too(user: User) -> None:
+    user.makes("demo")
+    for verb in ("plan", "create"):
+        said = user.types(verb, "demo", "--kubernetes-version", "1.36")
+        assert (said.code, "HyperPod does not list Kubernetes 1.36" in said.err) == (2, True)
+        said = user.types(verb, "demo", "--kubernetes-version", "1.20")
+        assert (said.code, "EKS does not offer Kubernetes 1.20 clusters" in said.err) == (0, True)
+        assert "demo keeps its 1.35" in said.err
+    assert user.types("status", "demo", "-o", "json").document["differences"] == []
