@@ -12,11 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 from hyperpod_eks import kube
-from hyperpod_eks.aws import Look, absent
+from hyperpod_eks.aws import Look
 from hyperpod_eks.cli.consent import confirm
-from hyperpod_eks.cli.documents import Document, called, head
-from hyperpod_eks.cli.opening import cluster, described, instance
-from hyperpod_eks.errors import Exit, HyperpodError, NotFound, Usage
+from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.opening import cluster, described, described_node, instance
+from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks, hyperpod
@@ -89,16 +89,7 @@ def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
     """Spell the command that opens a shell on a node; with ``run``, become it."""
     with cluster(given) as (look, name):
         found, id_ = described(look, name, given), instance(node)
-        details: Mapping[str, Any] = {}
-        with absent("ResourceNotFound", "ValidationException"):
-            details = look.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)[
-                "NodeDetails"
-            ]
-        if not details:
-            raise NotFound(
-                f"the cluster {name} has no node {id_}",
-                f"See them: hyperpod-eks nodes {called(name, given)}",
-            )
+        details = described_node(look, name, id_, given)
         cluster_id = found["ClusterArn"].rpartition("/")[2]
         target = f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
         command = ["aws", "ssm", "start-session", "--target", target]

@@ -16,7 +16,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.aws import Aws, Look, absent, read_only, session
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
@@ -126,6 +126,17 @@ def described(look: Look, name: str, given: Mapping[str, Any]) -> Mapping[str, A
             f"Make it: hyperpod-eks create {called(name, given)}",
         )
     return found
+
+
+def described_node(look: Look, name: str, id_: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Describe one node.  Raises NotFound without."""
+    with absent("ResourceNotFound", "ValidationException"):
+        found = look.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)
+        return found["NodeDetails"]
+    raise NotFound(
+        f"the cluster {name} has no node {id_}",
+        f"See them: hyperpod-eks nodes {called(name, given)}",
+    )
 
 
 def instance(text: str) -> str:
