@@ -61,6 +61,12 @@ class Speech:
         """Called before something is said on stderr in the middle of a run."""
 
     @property
+    def command(self) -> str:
+        """The command that was typed, also where it could not be understood."""
+        words = self.words[: 2 if self.words[:1] == ("local",) else 1]
+        return " ".join(word for word in words if not word.startswith("-"))
+
+    @property
     def again(self) -> str:
         """The same command: no option that it had may be lost, ``--keep`` least of all."""
         return shlex.join(["hyperpod-eks", *self.words])
@@ -167,6 +173,7 @@ class Speech:
         resume = self.again if code in AGAIN else None
         document = {
             "schema": "hyperpod-eks/result/v1",
+            "command": self.command,
             "ok": False,
             "exit_code": int(code),
             "error": {
