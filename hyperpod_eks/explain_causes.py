@@ -12,9 +12,10 @@ class Cause:
     """One row.  ``says`` is searched for in evidence whose source matches ``source``.
 
     ``cause`` and ``next`` may hold {cluster} (with the options that say where it is), {name},
-    {region}, {eks}, {about}, {group} and the named groups of ``says``.  ``instead_of`` are the ids
-    of causes that this one explains; ``also`` is a source whose evidence belongs to it whatever it
-    says; ``vague`` is told only where nothing better is known.
+    {again} (the create that goes on), {region}, {eks}, {about}, {group} and the named groups of
+    ``says``.  ``instead_of`` are the ids of causes that this one explains; ``also`` is a source
+    whose evidence belongs to it whatever it says; ``vague`` is told only where nothing better is
+    known.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Cause:
 
 _SHOW_LOG = "hyperpod-eks logs {cluster} --group {group}"
 _REMAKE = "hyperpod-eks create {cluster} --replace-failed"
-_AGAIN = "hyperpod-eks create {cluster}"
+_AGAIN = "{again}"
 _SCRIPT = ("script-failed", "script-timeout")
 _LOG = "lifecycle log"
 

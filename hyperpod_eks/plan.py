@@ -91,7 +91,7 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
         case Verdict.FAILED if run.world.replace_failed:
             return Deed(key, "replace", id_, live.why if live else "")
         case Verdict.FAILED:
-            why = f"it has failed: {live.why if live else ''}; --replace-failed makes it anew"
+            why = f"it has failed; --replace-failed makes it anew: {live.why if live else ''}"
             return Deed(key, "refuse", id_, why)
         case Verdict.TWINS:
             extra = ", ".join(twin.id for twin in sight.twins)
@@ -230,7 +230,8 @@ def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool 
         lines = [crop(line, width) for line in part]
         blocks.append("\n".join(paint(line if utf8 else asciify(line), colour) for line in lines))
     if document["next"]:
-        blocks.append(f"To do it: {document['next']}")  # to be copied, and so never cut
+        when = "Once nothing is refused" if document["counts"].get("refuse") else "To do it"
+        blocks.append(f"{when}: {document['next']}")  # to be copied, and so never cut
     return "\n\n".join(filter(None, blocks))
 
 

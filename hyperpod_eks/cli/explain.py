@@ -32,6 +32,10 @@ def explaining(aws: Aws, config: Config, cluster: str, *, gather: bool) -> Itera
         evidence = [explain.Evidence("error", message)]
         if gather and not isinstance(error, CERTAIN):
             evidence = explain.gather(aws, name, eks_name, message)
-        names = {"cluster": cluster, "name": name, "eks": eks_name, "region": config.region}
+        again = f"hyperpod-eks create {cluster}"
+        if " has failed: " in message:  # without it the same create would be refused
+            again += " --replace-failed"
+        names = {"cluster": cluster, "name": name, "again": again}
+        names |= {"eks": eks_name, "region": config.region}
         error.causes = explain.diagnose(evidence, names)  # type: ignore[attr-defined]  # read by Speech
         raise

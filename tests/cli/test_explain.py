@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,13 @@ from tests.conftest import Clients, Said, User
 from tests.local import ground
 
 DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
-NAMES = {"cluster": "demo", "name": "demo", "eks": "demo", "region": "us-west-2"}
+NAMES = {
+    "cluster": "demo",
+    "name": "demo",
+    "again": "hyperpod-eks create demo",
+    "eks": "demo",
+    "region": "us-west-2",
+}
 CREATE = ("create", "demo", "--chart", str(CHART))
 SOON = ("--timeout", "3")
 
@@ -371,3 +378,6 @@ def test_the_next_command_leads_to_the_same_place(user: User, aws: Clients) -> N
     said = user.types(*words, "--region", "us-west-2")
     there = "demo --file cluster.yaml --region us-west-2"
     assert f"  next:  hyperpod-eks logs {there} --group worker-group, " in said.err
+    assert f"then hyperpod-eks create {there} --replace-failed\n" in said.err
+    user.stack.sim.failures.clear()
+    assert user.types("create", *shlex.split(there), "--replace-failed").code == 0
