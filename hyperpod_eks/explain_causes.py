@@ -293,10 +293,10 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "held-by-interface",
-        r"(?:held by interface|interfaces left:) (?P<eni>eni-\w+)",
+        r"(?:held by interface|interfaces? left:) (?P<eni>eni-\w+)",
         "a network interface ({eni}) still uses the cluster's network",
         "aws ec2 delete-network-interface --network-interface-id {eni} --region {region} (when"
-        " nothing needs it), then hyperpod-eks delete {cluster}",
+        " nothing needs it), then run the same command again",
         instead_of=("still-used",),
     ),
     Cause(
@@ -304,7 +304,7 @@ CAUSES: tuple[Cause, ...] = (
         r"DependencyViolation|has dependencies|dependent object|mapped public address",
         "something that the cluster did not make still uses its network",
         "hyperpod-eks status {cluster} shows what is left; free it, then"
-        " hyperpod-eks delete {cluster}",
+        " run the same command again",
         vague=True,
     ),
     # --- what remains when nothing more is known

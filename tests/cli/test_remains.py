@@ -106,3 +106,15 @@ def test_what_a_manifest_knows_is_an_orphan_in_no_region(user: User) -> None:
     said = user.types("orphans")
     assert "demo  eks-cluster  demo\n" in said.out
     assert said.out.endswith("To delete them: hyperpod-eks delete demo --region us-west-2\n")
+
+
+def test_an_interface_that_nobody_described_is_named_with_its_status(
+    user: User, aws: Clients
+) -> None:
+    user.makes("demo")
+    subnet = user.types("outputs", "demo", "--query", "outputs.private_subnet_ids[0]").out.strip()
+    made = aws.ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]
+    said = user.types("delete", "demo", "--yes", "--keep", "bucket", "--timeout", "2")
+    assert said.code == 9, said.err
+    assert f"1 network interface left: {made['NetworkInterfaceId']} (available)" in said.err
+    assert "hyperpod-eks delete" not in said.err, "without --keep it would take the bucket"
