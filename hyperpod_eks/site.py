@@ -281,7 +281,8 @@ def _check_addon(aws: Aws, name: str, version: str | None, kubernetes: str) -> N
     if not known:
         raise Usage(
             f"addons.{name}: EKS has no such add-on for Kubernetes {kubernetes}",
-            f"aws eks describe-addon-versions --kubernetes-version {kubernetes}",
+            f"aws eks describe-addon-versions --kubernetes-version {kubernetes}"
+            f" --region {aws.session.region_name}",
         )
     if version and version not in known:
         raise Usage(
