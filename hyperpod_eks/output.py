@@ -78,7 +78,8 @@ def render(
     if form == "yaml":
         import yaml  # noqa: PLC0415
 
-        return str(yaml.safe_dump(part, sort_keys=False, allow_unicode=True)).rstrip("\n")
+        words = str(yaml.safe_dump(part, sort_keys=False, allow_unicode=True))
+        return words.removesuffix("...\n").rstrip("\n")  # a value alone would end so
     if form == "env":
         return "\n".join(variables(part if query else _part(document, _VARIABLES)))
     if form == "table":

@@ -58,6 +58,7 @@ def test_with_a_query_text_is_what_a_shell_wants(query: str | None, said: str) -
 def test_the_other_forms() -> None:
     assert json.loads(render(DOCUMENT, "json", text)) == DOCUMENT
     assert yaml.safe_load(render(DOCUMENT, "yaml", text)) == DOCUMENT
+    assert render(DOCUMENT, "yaml", text, ask("orphans[0].id")) == "vpc-1"
     assert render(DOCUMENT, "table", text) == (
         'ID     GRÖSSE  IN  MORE\nvpc-1  2\ni-[2J              ["a"]'
     )
