@@ -155,6 +155,6 @@ def text(document: Document) -> str:
         return "\n".join(value) if isinstance(value, list) else str(value)
     width = max(map(len, found))
     return "\n".join(
-        f"{name:<{width}}  {' '.join(value) if isinstance(value, list) else value or '-'}"
+        f"{name:<{width}}  {(' '.join(value) if isinstance(value, list) else value) or '-'}"
         for name, value in found.items()
     )
