@@ -231,8 +231,8 @@ def _row(item: Item, why: str, now: float, size: int, spin: tuple[str, str], wid
         Piece(pad(item.name, size - 4), "quiet" if item.what is What.PENDING else ""),
         _time(item.seconds(now)),
         Piece(f"{item.word:<8}  ", "quiet" if over else ""),
-        Piece(f"{why}  " if why else "", _style(item)),
-        Piece(ident, "quiet"),
+        Piece(why, _style(item)),
+        Piece(f"  {ident}" if why and ident else ident, "quiet"),
     ]
 
 

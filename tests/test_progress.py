@@ -134,6 +134,16 @@ def test_the_newest_event_is_read_to_its_end_at_80_columns() -> None:
     assert "hyperpod 2m59s 0 of 2 usually 10 to 25 min" in text
 
 
+@pytest.mark.parametrize("words", ["x" * 31, "x" * 32, "0 of 2 nodes Ready, with a word more"])
+def test_words_that_just_fit_are_not_cut(words: str) -> None:
+    board = Board("create demo", 0.0)
+    board.take(Event(f"network/{'n' * 24}", What.READY), 0.0)
+    board.take(Event("hyperpod/nodes", What.WAITING, "", words), 1.0)
+    text = " ".join(" ".join(paint(line, colour=False) for line in board.lines(80, 24, 2)).split())
+    assert "…" not in text
+    assert words in text
+
+
 def test_the_tree_of_a_delete() -> None:
     board = Board("delete demo", 0.0)
     for at, key, what, why, changed in [

@@ -134,6 +134,6 @@ def test_the_way_from_create_to_kubectl_as_typed(user: User) -> None:
 
 
 def test_what_is_not_made_yet_is_a_dash() -> None:
-    found = {"vpc_id": None, "private_subnet_ids": [], "region": "us-west-2"}
+    found: dict[str, object] = {"vpc_id": None, "private_subnet_ids": [], "region": "us-west-2"}
     said = text({"schema": "hyperpod-eks/outputs/v1", "outputs": found})
     assert [line.split()[1] for line in said.splitlines()] == ["-", "-", "us-west-2"]
