@@ -511,7 +511,9 @@ def _unforeseen(voice: Speech, error: Exception) -> int:
         hint = "Nothing is lost: renew or correct the credentials and run the same command again."
         return voice.fail(Exit.DENIED, str(error), hint, "Denied", error)
     if isinstance(error, BotoCoreError | ClientError):
-        return voice.fail(Exit.FAILED, str(error), "Run the same command again.", "Aws", error)
+        final = isinstance(error, ClientError) and kind is None  # the same would be refused again
+        hint = "" if final else "Run the same command again."
+        return voice.fail(Exit.FAILED, str(error), hint, "Aws", error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if not (voice.log and voice.log.path):
         traceback.print_exception(error)

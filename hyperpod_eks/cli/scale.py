@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +107,9 @@ def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> dict[str, int
     return before
 
 
-def _refuse_unknown(wanted: dict[str, int], there: dict[str, int]) -> None:
-    if unknown := sorted(wanted.keys() - there.keys()):
-        raise Usage(f"scale: the config has no instance group {', '.join(unknown)}")
+def _refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:
+    if unknown := sorted(set(wanted) - set(there)):
+        raise Usage(f"{verb}: the config has no instance group {', '.join(unknown)}")
 
 
 def _refuse_karpenter(config: configs.Config) -> None:
@@ -127,10 +129,14 @@ def update_software(
     **given: Any,
 ) -> Document:
     """Ask HyperPod to renew the nodes, and wait until it has; what runs on them is not drained."""
+    if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
+        raise Usage(f"--release: {release!r} is no release of HyperPod's AMI", "Like: 1.1.0")
     story = Story(tell)
     with opened("update-software", given, story, files=False) as at:
         pinned = {g.name for g in at.config.instance_groups if g.image_release_version}
-        names = groups or tuple(g.name for g in at.config.groups)
+        known = tuple(g.name for g in at.config.groups)
+        names = groups or known
+        _refuse_unknown(names, known, "update-software")
         if stuck := sorted(pinned.intersection(names)):
             raise Usage(
                 f"update-software: the config pins image_release_version of {', '.join(stuck)}",

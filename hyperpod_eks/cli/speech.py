@@ -93,12 +93,14 @@ class Speech:
             self.query = ask(expression)
         if events:
             self.events = Lines(events)
+        command = verb.replace("_", "-")
         if self.debug or ("profile" in options and verb != "offline"):  # it asks AWS
-            self.log = runlog.start(verb, everything=self.debug, aloud=verbose)
+            self.log = runlog.start(command, everything=self.debug, aloud=verbose)
         _logger().info("hyperpod-eks %s", shlex.join(self.words))
         if verbose and kind in ("auto", "live"):
             kind = "plain"  # other lines would break the picture
-        title = f"hyperpod-eks {verb} {options.get('name') or options.get('file') or ''}".rstrip()
+        about = options.get("name") or options.get("file") or ""
+        title = f"hyperpod-eks {command} {about}".rstrip()
         picture = options.pop("timeline", None)
         with (
             progress.choose(

@@ -55,9 +55,13 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     user.makes("demo")
     said = user.types("update-software", "demo", "--batch", "1")
     assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
+    for wrong, says in (("--group", "has no instance group x"), ("--release", "'x' is no release")):
+        said = user.types("update-software", "demo", wrong, "x", "--yes")
+        assert (said.code, says in said.err) == (2, True)
     assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)
     said = user.types("update-software", "demo", "--batch", "1", "--yes")
     assert said.code == 0, said.err
+    assert list(user.folder.parent.glob("state/*/logs/*-update-software-*.log"))
     (group,) = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
     assert (group["Status"], group["ImageVersionStatus"]) == ("InService", "UpToDate")
     nodes = aws.sagemaker.list_cluster_nodes(ClusterName="demo")["ClusterNodeSummaries"]
