@@ -268,6 +268,11 @@ def test_a_question_stands_on_a_line_of_its_own(here: User) -> None:
     assert question.startswith("Type the cluster's name to go on: ")
 
 
+def test_what_is_kept_is_said_before_it_is_asked(here: User) -> None:
+    said = here.types("delete", "demo", "--keep", "bucket,logs")
+    assert "all its data but bucket, logs (account " in said.err
+
+
 @pytest.mark.parametrize("form", ["yaml", "table", "env"])
 def test_a_form_is_printed(here: User, form: str) -> None:
     document = here.types("outputs", "demo", "-o", "json").document
