@@ -9,6 +9,10 @@ import sys
 
 def main() -> None:
     """Run the command line and leave with its exit code (docs/pipelines.md)."""
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:  # closed: no file of ours may come in its place
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
     # nothing made while we import is garbage: collecting then costs a quarter of the start
     gc.disable()
     # nor has any other package's plugin a say in our settings; looking for one takes 10 ms

@@ -161,12 +161,7 @@ class Aws:
 
         Raises Usage without a region, Denied without usable credentials.
         """
-        region = self.session.region_name
-        if not region:
-            raise Usage(
-                "no AWS region: no option, variable, config file or profile names one",
-                "Name one, for example --region us-west-2.",
-            )
+        region = region_of(self.session)
         arn = self.sts.get_caller_identity()["Arn"]
         _, partition, _, _, account, _ = arn.split(":", 5)
         return Identity(arn, account, partition, region)
@@ -415,6 +410,16 @@ def session(region: str | None, profile: str | None) -> boto3.Session:
         raise Usage(str(error), "See `aws configure list-profiles`.") from error
     except BotoCoreError as error:
         raise Denied(f"the AWS configuration cannot be used: {error}") from error
+
+
+def region_of(session: boto3.Session) -> str:
+    """Return the region of a session.  Raises Usage without."""
+    if not session.region_name:
+        raise Usage(
+            "no AWS region: no option, variable, config file or profile names one",
+            "Name one, for example --region us-west-2.",
+        )
+    return str(session.region_name)
 
 
 def read_only(session: boto3.Session) -> None:

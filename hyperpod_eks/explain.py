@@ -71,7 +71,7 @@ class Diagnosis:
 def diagnose(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[Diagnosis]:
     """Match evidence with the known causes, in the order of the table.  Pure.
 
-    ``names`` fill in the commands: cluster, region, eks.
+    ``names`` fill in the commands: cluster, name, again, region, eks.
     """
     found: dict[Cause, Diagnosis] = {}
     for cause in CAUSES:

@@ -11,10 +11,11 @@ from functools import cached_property
 class Cause:
     """One row.  ``says`` is searched for in evidence whose source matches ``source``.
 
-    ``cause`` and ``next`` may hold {cluster}, {region}, {eks}, {about}, {group} and the named
-    groups of ``says``.  ``instead_of`` are the ids of causes that this one explains; ``also`` is a
-    source whose evidence belongs to it whatever it says; ``vague`` is told only where nothing
-    better is known.
+    ``cause`` and ``next`` may hold {cluster} (with the options that say where it is), {name},
+    {again} (the create that goes on), {region}, {eks}, {about}, {group} and the named groups of
+    ``says``.  ``instead_of`` are the ids of causes that this one explains; ``also`` is a source
+    whose evidence belongs to it whatever it says; ``vague`` is told only where nothing better is
+    known.
     """
 
     id: str
@@ -38,17 +39,23 @@ class Cause:
 
 _SHOW_LOG = "hyperpod-eks logs {cluster} --group {group}"
 _REMAKE = "hyperpod-eks create {cluster} --replace-failed"
-_AGAIN = "hyperpod-eks create {cluster}"
+_AGAIN = "{again}"
 _SCRIPT = ("script-failed", "script-timeout")
 _LOG = "lifecycle log"
 
 CAUSES: tuple[Cause, ...] = (
     # --- credentials and permissions
     Cause(
+        "no-credentials",
+        r"Unable to locate credentials|Partial credentials found",
+        "there are no AWS credentials here, or only a part of them",
+        "name a profile that has some (--profile, AWS_PROFILE), then run the same command again",
+    ),
+    Cause(
         "expired-credentials",
         r"ExpiredToken|RequestExpired|UnrecognizedClientException|InvalidClientTokenId"
         r"|security token included in the request is (expired|invalid)"
-        r"|validate the provided access credentials|Unable to locate credentials|Token has expired",
+        r"|validate the provided access credentials|Token has expired",
         "the AWS credentials have expired or are not valid in this region",
         "aws sso login (or renew them as you got them), then run the same command again",
     ),
@@ -89,7 +96,7 @@ CAUSES: tuple[Cause, ...] = (
         r"Could not connect to the endpoint URL.*sagemaker|HyperPod does not answer in"
         r"|UnknownOperation.*|AWS::SageMaker::Cluster cannot be found",
         "HyperPod does not exist in this region",
-        "choose another region, for example: hyperpod-eks create {cluster} --region us-west-2",
+        "choose another region, for example: hyperpod-eks create {name} --region us-west-2",
     ),
     Cause(
         "instance-quota",
@@ -286,10 +293,10 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "held-by-interface",
-        r"(?:held by interface|interfaces left:) (?P<eni>eni-\w+)",
+        r"(?:held by interface|interfaces? left:) (?P<eni>eni-\w+)",
         "a network interface ({eni}) still uses the cluster's network",
         "aws ec2 delete-network-interface --network-interface-id {eni} --region {region} (when"
-        " nothing needs it), then hyperpod-eks delete {cluster}",
+        " nothing needs it), then run the same command again",
         instead_of=("still-used",),
     ),
     Cause(
@@ -297,7 +304,7 @@ CAUSES: tuple[Cause, ...] = (
         r"DependencyViolation|has dependencies|dependent object|mapped public address",
         "something that the cluster did not make still uses its network",
         "hyperpod-eks status {cluster} shows what is left; free it, then"
-        " hyperpod-eks delete {cluster}",
+        " run the same command again",
         vague=True,
     ),
     # --- what remains when nothing more is known

@@ -125,7 +125,7 @@ def _examine(binary: Path) -> Helm | str:
             env=_environment(None),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"cannot be run: {error}"
+        return f"cannot be run: {getattr(error, 'strerror', None) or error}"
     version = _version(run.stdout)
     if run.returncode or version is None:
         return f"is no helm: {(run.stderr or run.stdout).strip()[:200] or 'it says nothing'}"

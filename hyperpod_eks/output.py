@@ -43,7 +43,7 @@ def ask(expression: str) -> Ask:
         query = jmespath.compile(expression)
     except JMESPathError as error:
         raise Usage(
-            f"--query: {expression!r} is no JMESPath expression: {str(error).splitlines()[0]}",
+            f"--query: {expression!r} is no JMESPath expression: {_reason(error)}",
             "See https://jmespath.org; an example: --query 'cluster.name'.",
         ) from error
 
@@ -54,6 +54,11 @@ def ask(expression: str) -> Ask:
             raise Usage(f"--query: {expression!r}: {error}") from error
 
     return answer
+
+
+def _reason(error: Exception) -> str:
+    """Say in a line what is wrong with an expression; the picture of it that follows is cut."""
+    return str(error).splitlines()[0].partition(", for expression:")[0].removesuffix(":")
 
 
 def render(
@@ -73,7 +78,8 @@ def render(
     if form == "yaml":
         import yaml  # noqa: PLC0415
 
-        return str(yaml.safe_dump(part, sort_keys=False, allow_unicode=True)).rstrip("\n")
+        words = str(yaml.safe_dump(part, sort_keys=False, allow_unicode=True))
+        return words.removesuffix("...\n").rstrip("\n")  # a value alone would end so
     if form == "env":
         return "\n".join(variables(part if query else _part(document, _VARIABLES)))
     if form == "table":

@@ -91,7 +91,7 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
         case Verdict.FAILED if run.world.replace_failed:
             return Deed(key, "replace", id_, live.why if live else "")
         case Verdict.FAILED:
-            why = f"it has failed: {live.why if live else ''}; --replace-failed makes it anew"
+            why = f"it has failed; --replace-failed makes it anew: {live.why if live else ''}"
             return Deed(key, "refuse", id_, why)
         case Verdict.TWINS:
             extra = ", ".join(twin.id for twin in sight.twins)
@@ -232,7 +232,8 @@ def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool 
         lines = [crop(line, width) for line in part]
         blocks.append("\n".join(paint(line if utf8 else asciify(line), colour) for line in lines))
     if document["next"]:
-        blocks.append(f"To do it: {document['next']}")  # to be copied, and so never cut
+        when = "Once nothing is refused" if document["counts"].get("refuse") else "To do it"
+        blocks.append(f"{when}: {document['next']}")  # to be copied, and so never cut
     return "\n\n".join(filter(None, blocks))
 
 
@@ -263,7 +264,7 @@ def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
     name = row["key"].partition("/")[2]
     size = max(28, cells(name))
     words = "  ".join(clean(text) for text in (row["id"], row["why"]) if text)
-    wrapped = wrap(words, width - 14 - size, most=4)
+    wrapped = wrap(words, width - 15 - size, most=4)
     yield [
         Piece(f"  {sign} {row['action']:<7}  ", style),
         Piece(pad(name, size)),
@@ -273,7 +274,7 @@ def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
         yield [Piece(" " * (15 + size)), Piece(more, "quiet")]
     for name, (is_, shall_be) in row["differs"].items():
         for number, text in enumerate(
-            wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 13)
+            wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 15)
         ):
             yield [Piece(" " * (13 if number == 0 else 15)), Piece(clean(text))]
 

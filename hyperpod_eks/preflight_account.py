@@ -320,7 +320,8 @@ def _judge(
             "error",
             f'"{name}" is {quota.value:g}{where}: {use}',
             "Ask for more: aws service-quotas request-service-quota-increase"
-            f" --service-code {service} --quota-code {quota.code} --desired-value {there + adds}",
+            f" --region {quota.region} --service-code {service} --quota-code {quota.code}"
+            f" --desired-value {there + adds}",
             {"quota": name, "limit": quota.value, "in_use": there, "wanted": adds},
         )
     ]

@@ -31,8 +31,8 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
                 "warning",
                 f"the EKS cluster {name} runs Kubernetes {version}; HyperPod lists"
                 f" {', '.join(SUPPORTED_KUBERNETES)}",
-                f"aws eks update-cluster-version --name {name} --kubernetes-version"
-                f" {SUPPORTED_KUBERNETES[-1]}",
+                f"aws eks update-cluster-version --name {name} --region {facts.config.region}"
+                f" --kubernetes-version {SUPPORTED_KUBERNETES[-1]}",
                 {"version": version},
             )
         mode = found.get("accessConfig", {}).get("authenticationMode", "CONFIG_MAP")
@@ -42,8 +42,8 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
                 "error",
                 f"the EKS cluster {name} has no access entries (authentication mode {mode}),"
                 " and HyperPod needs them",
-                f"aws eks update-cluster-config --name {name} --access-config"
-                " authenticationMode=API_AND_CONFIG_MAP",
+                f"aws eks update-cluster-config --name {name} --region {facts.config.region}"
+                " --access-config authenticationMode=API_AND_CONFIG_MAP",
                 {"authentication_mode": mode},
             )
         yield from _cni(facts, name)

@@ -37,6 +37,7 @@ class Quota(NamedTuple):
 
     value: float
     code: str
+    region: str
 
 
 def quota_rows(look: Look, service: str) -> list[Any]:
@@ -94,7 +95,10 @@ class Facts:
         The codes differ from source to source, so that names are what to go by.
         """
         rows = quota_rows(self.look, service)
-        return {row["QuotaName"]: Quota(row["Value"], row["QuotaCode"]) for row in rows}
+        return {
+            row["QuotaName"]: Quota(row["Value"], row["QuotaCode"], self.config.region)
+            for row in rows
+        }
 
     def ec2(self, method: str, key: str, **arguments: Any) -> list[Any]:
         """Return everything of a kind that EC2 has in the region."""

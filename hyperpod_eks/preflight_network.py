@@ -78,8 +78,8 @@ def security_group(facts: Facts) -> Iterator[Finding]:
             "error" if efa else "warning",
             f"the adopted security group {group} does not allow all traffic {ways} itself: {why}",
             "; ".join(
-                f"aws ec2 {each} --group-id {group} --ip-permissions"
-                f" 'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={group}}}]'"
+                f"aws ec2 {each} --region {facts.config.region} --group-id {group}"
+                f" --ip-permissions 'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={group}}}]'"
                 for each in missing
             ),
             {"security_group": group, "missing": missing, "efa": sorted(efa)},
@@ -133,7 +133,11 @@ def vpc_dns(facts: Facts) -> Iterator[Finding]:
             "vpc-dns",
             "error",
             f"the adopted VPC {vpc} has {' and '.join(off)} off: nodes cannot find the cluster",
-            "; ".join(f"aws ec2 modify-vpc-attribute --vpc-id {vpc} --{each}" for each in off),
+            "; ".join(
+                f"aws ec2 modify-vpc-attribute --vpc-id {vpc} --{each}"
+                f" --region {facts.config.region}"
+                for each in off
+            ),
             {"vpc": vpc, "off": off},
         )
 
@@ -160,8 +164,9 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
                 "error",
                 f"the endpoint {each['VpcEndpointId']} ({each['ServiceName']}) lets nobody in on"
                 f" port 443: its security groups {', '.join(worn)} have no such rule",
-                f"aws ec2 authorize-security-group-ingress --group-id {worn[0] if worn else '…'}"
-                " --protocol tcp --port 443 --cidr <the VPC's block>",
+                f"aws ec2 authorize-security-group-ingress --region {facts.config.region}"
+                f" --group-id {worn[0] if worn else '…'} --protocol tcp --port 443"
+                " --cidr <the VPC's block>",
                 {"endpoint": each["VpcEndpointId"], "security_groups": worn},
             )
 

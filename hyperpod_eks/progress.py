@@ -26,6 +26,7 @@ from hyperpod_eks.progress_text import (
     pad,
     speaks_utf8,
     wants_colour,
+    wrap,
 )
 from hyperpod_eks.report import STEPS, Event, Report, What
 
@@ -43,6 +44,7 @@ HEARTBEAT = 30.0
 
 _DONE = (What.READY, What.GONE, What.KEPT)
 _IDLE = (What.PENDING, *_DONE, What.FAILED)
+_TERSE = (What.PENDING, What.READY, What.GONE)  # nothing more is said of them
 _PAST = {What.CREATING: "created", What.UPDATING: "updated", What.DELETING: "deleted"}
 _SYMBOL = {
     What.PENDING: ("·", "quiet"),
@@ -64,6 +66,7 @@ class Item:
     what: What = What.PENDING
     id: str = ""
     why: str = ""
+    usual: str = ""  # how long that takes, as it was told when it began
     changed: bool = False
     verb: What | None = None  # what was being done to it
     began: float | None = None
@@ -79,6 +82,8 @@ class Item:
         self.ended = (self.ended or now) if ended else None
         self.what, self.why, self.changed = event.what, clean(event.why), event.changed
         self.id = clean(event.id) or self.id
+        if event.what is What.CREATING:
+            self.usual = self.why
 
     @property
     def word(self) -> str:
@@ -111,7 +116,8 @@ class Board:
     def lines(self, width: int, height: int, now: float, *, utf8: bool = True) -> list[Line]:
         """Draw it for a terminal of `width` columns and `height` rows.
 
-        Where the rows do not suffice, finished steps become one line each, then those that have
+        What AWS says of what is at work goes on below it where there are rows for it. Where they
+        do not suffice, finished steps become one line each, then those that have
         not begun, then steps at work show only what is at work or failed, and the others nothing.
         """
         frames = _FRAMES if utf8 else _ASCII_FRAMES
@@ -120,25 +126,38 @@ class Board:
         order = sorted(self.steps, key=lambda name: STEPS.index(name) if name in STEPS else 99)
         steps = {name: list(self.steps[name].values()) for name in order}
         shown = {name: items for name, items in steps.items() if items}
+        size = self._size(steps, width)
+        below = sum(len(_words(i, size, width)) - 1 for items in steps.values() for i in items)
         for may_close in (_finished, _untouched):
             for name in [name for name, items in shown.items() if may_close(items)]:
-                if 1 + len(steps) + sum(map(len, shown.values())) > rows:
+                if 1 + len(steps) + sum(map(len, shown.values())) + below > rows:
                     shown[name] = []
         if 1 + len(steps) + sum(map(len, shown.values())) > rows:
             shown = {name: [i for i in items if _matters(i)] for name, items in shown.items()}
         if 1 + len(steps) + sum(map(len, shown.values())) > rows:
             steps = {name: items for name, items in steps.items() if shown[name]}
-        size = max((4 + cells(i.name) for items in steps.values() for i in items), default=0)
-        most = 44 if width >= 120 else 28 if width >= 70 else 18
-        size = min(max(size, 12, cells(self.title)), most)
-        found = [self._head(size, now)]
-        for name, items in steps.items():
-            found.append(_step(name, items, now, size, spin))
-            found += [_row(item, now, size, spin, width) for item in shown[name]]
+        size = self._size(steps, width)
+        spare = rows - 1 - len(steps) - sum(map(len, shown.values()))
+        found: list[Line] = []
+        for name, items in reversed(steps.items()):  # the last ones are what is waited for longest
+            drawn = [_step(name, items, now, size, spin)]
+            for item in shown[name]:
+                why, *more = _words(item, size, width, spare)
+                spare -= len(more)
+                drawn.append(_row(item, why, now, size, spin, width))
+                drawn += [[Piece(" " * (size + 10)), Piece(text, _style(item))] for text in more]
+            found = drawn + found
+        found.insert(0, self._head(size, now))
         if len(found) > rows:
             found = [*found[: rows - 1], [Piece(f"  … {len(found) - rows + 1} more", "quiet")]]
         found = [crop(line, width) for line in found]
         return found if utf8 else [asciify(line) for line in found]
+
+    def _size(self, steps: Mapping[str, list[Item]], width: int) -> int:
+        """Columns for the names."""
+        size = max((4 + cells(i.name) for items in steps.values() for i in items), default=0)
+        most = 44 if width >= 120 else 28 if width >= 70 else 18
+        return min(max(size, 12, cells(self.title)), most)
 
     def _head(self, size: int, now: float) -> Line:
         items = [item for items in self.steps.values() for item in items.values()]
@@ -179,24 +198,46 @@ def _step(name: str, items: list[Item], now: float, size: int, spin: tuple[str, 
     began = [item.began for item in items if item.began is not None]
     ended = [now if item.ended is None else item.ended for item in items if item.began is not None]
     took = _time(max(ended) - min(began) if began else 0)
-    return [Piece(f"{symbol} ", style), Piece(pad(name, size - 2)), took, Piece(words)]
+    waits = [item.usual for item in items if item.what is What.WAITING and item.usual]
+    return [
+        Piece(f"{symbol} ", style),
+        Piece(pad(name, size - 2)),
+        took,
+        Piece(words),
+        Piece(f"  {waits[-1]}" if waits else "", "quiet"),
+    ]
 
 
-def _row(item: Item, now: float, size: int, spin: tuple[str, str], width: int) -> Line:
-    """One line for a resource: its state, time, what happens, the provider's words and its id."""
+def _words(item: Item, size: int, width: int, spare: int = 3) -> list[str]:
+    """Break what AWS says of a resource: what its row has room for, and at most `spare` lines."""
+    room = width - size - 20
+    if item.what in _TERSE:
+        return [""]
+    if cells(item.why) <= room or room < 20 or spare <= 0:
+        return [item.why]
+    first = wrap(item.why, room, most=99)[0]
+    rest = item.why[len(first) :].strip()
+    return [first, *wrap(rest, width - size - 10, most=min(spare, 3))]
+
+
+def _row(item: Item, why: str, now: float, size: int, spin: tuple[str, str], width: int) -> Line:
+    """One line for a resource: its state, time, what happens, AWS's words and its id."""
     symbol, style = _SYMBOL.get(item.what, spin)
-    over = item.what in (What.PENDING, What.READY, What.GONE)
-    why = "" if over else item.why
-    room = width - size - 10 - 10 - cells(why)
+    over = item.what in _TERSE
+    room = 0 if why != item.why else width - size - 10 - 10 - cells(why)
     ident = item.id if not why or room > cells(item.id) + 2 else ""
     return [
         Piece(f"  {symbol} ", style),
         Piece(pad(item.name, size - 4), "quiet" if item.what is What.PENDING else ""),
         _time(item.seconds(now)),
         Piece(f"{item.word:<8}  ", "quiet" if over else ""),
-        Piece(f"{why}  " if why else "", "bad" if item.what is What.FAILED else ""),
-        Piece(ident, "quiet"),
+        Piece(why, _style(item)),
+        Piece(f"  {ident}" if why and ident else ident, "quiet"),
     ]
+
+
+def _style(item: Item) -> str:
+    return "bad" if item.what is What.FAILED else ""
 
 
 def _time(seconds: float) -> Piece:

@@ -22,7 +22,7 @@ from hyperpod_eks.config import (
 )
 from hyperpod_eks.crew import begin
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.versions import choose_version
+from hyperpod_eks.versions import choose_version, order
 
 PRIVATE_SUBNET = "private-subnet-"
 PUBLIC_SUBNET = "public-subnet-"
@@ -275,7 +275,7 @@ def check_plans(site: Site, aws: Aws) -> None:
 
 
 def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]:
-    """Choose the version for a new cluster; one that exists keeps its own.
+    """Choose the version.  A cluster that exists keeps its own where that one has had its time.
 
     Also checks add-ons and their pinned versions, so that a wrong one is told before anything is
     made.
@@ -287,10 +287,17 @@ def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]
         chosen, warnings = choose_version(
             offered, config.eks.version, config.eks.allow_untested_version
         )
-    except Usage:
+    except Usage as error:
         with absent("ResourceNotFoundException"):
             name = aws.adopted.get("eks/cluster") or config.name
-            return aws.eks.describe_cluster(name=name)["cluster"]["version"], ()
+            own, wanted = (
+                aws.eks.describe_cluster(name=name)["cluster"]["version"],
+                config.eks.version,
+            )
+            if wanted is None or wanted == own:
+                return own, ()
+            if order(wanted) < order(own):  # EKS upgrades what is too old by itself
+                return own, (f"{error}; {name} keeps its {own}",)
         raise
     for name, addon in config.addons.items():
         if addon.version or name not in NEEDED_ADDONS:
@@ -304,7 +311,8 @@ def _check_addon(aws: Aws, name: str, version: str | None, kubernetes: str) -> N
     if not known:
         raise Usage(
             f"addons.{name}: EKS has no such add-on for Kubernetes {kubernetes}",
-            f"aws eks describe-addon-versions --kubernetes-version {kubernetes}",
+            f"aws eks describe-addon-versions --kubernetes-version {kubernetes}"
+            f" --region {aws.session.region_name}",
         )
     if version and version not in known:
         raise Usage(

@@ -64,7 +64,7 @@ def choose_version(
     tested = [v for v in creatable if allow_untested or v in SUPPORTED_KUBERNETES]
     if wanted is None:
         standard = [v for v in tested if _status(by_version[v]) == "STANDARD_SUPPORT"]
-        if not (choice := max(standard or tested, key=_order, default=None)):
+        if not (choice := max(standard or tested, key=order, default=None)):
             raise Usage(
                 f"EKS offers Kubernetes {_listed(creatable)} and HyperPod supports"
                 f" {_listed(SUPPORTED_KUBERNETES)}: none is in both",
@@ -112,7 +112,8 @@ def _status(one: Mapping[str, Any]) -> str:
     return text.upper().replace("-", "_")
 
 
-def _order(version: str) -> tuple[int, ...]:
+def order(version: str) -> tuple[int, ...]:
+    """Sort versions by it: 1.9 comes before 1.10."""
     return tuple(int(part) for part in version.split("."))
 
 
@@ -121,4 +122,4 @@ def _day(moment: datetime | date | None) -> date | None:
 
 
 def _listed(versions: Iterable[str]) -> str:
-    return ", ".join(sorted(versions, key=_order)) or "none"
+    return ", ".join(sorted(versions, key=order)) or "none"

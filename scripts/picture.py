@@ -77,7 +77,10 @@ def main() -> None:
         subprocess.run(["hyperpod-eks", "local", "start", "--speed", "60"], env=environ, check=True)
         try:
             running = film(
-                ["create", "demo", "--local"], folder, environ, lambda text: "0 of 2 nodes" in text
+                ["create", "demo", "--local"],
+                folder,
+                environ,
+                lambda text: "0 of 2 nodes running" in text,
             )
             save(running, "hyperpod-eks create demo --local", "create")
             shown = film(["status", "demo", "--local"], folder, environ, None)

@@ -97,8 +97,9 @@ class Story:
             words = "DEGRADED [InsufficientNumberOfReplicas] The add-on is unhealthy.\x1b[2J\nWait."
             self.tell(504, "addons/coredns", What.CREATING)
             self.tell(540, "addons/coredns", What.WAITING, words)
-            self.tell(521, "hyperpod/cluster", What.CREATING)
-            self.tell(600, "hyperpod/cluster", What.WAITING, "Creating, 1 of 2 nodes running")
+            self.tell(521, "hyperpod/cluster", What.CREATING, "usually 10 to 25 min")
+            words = "Creating, 1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned."
+            self.tell(600, "hyperpod/cluster", What.WAITING, words)
         if last >= 3:
             why = "Instance i-0123 failed to provision: Lifecycle scripts did not run successfully."
             self.tell(1300, "hyperpod/cluster", What.FAILED, why)
@@ -124,6 +125,23 @@ def test_the_tree(name: str, chapter: int, now: float, width: int, height: int) 
     assert len(texts) < height
     assert max(map(cells, texts)) <= width
     same(f"tree-{name}", "\n".join(texts) + "\n")
+
+
+def test_the_newest_event_is_read_to_its_end_at_80_columns() -> None:
+    lines = Story().chapter(2).lines(80, 24, 700.0)
+    text = " ".join(" ".join(paint(line, colour=False) for line in lines).split())
+    assert "1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned." in text
+    assert "hyperpod 2m59s 0 of 2 usually 10 to 25 min" in text
+
+
+@pytest.mark.parametrize("words", ["x" * 31, "x" * 32, "0 of 2 nodes Ready, with a word more"])
+def test_words_that_just_fit_are_not_cut(words: str) -> None:
+    board = Board("create demo", 0.0)
+    board.take(Event(f"network/{'n' * 24}", What.READY), 0.0)
+    board.take(Event("hyperpod/nodes", What.WAITING, "", words), 1.0)
+    text = " ".join(" ".join(paint(line, colour=False) for line in board.lines(80, 24, 2)).split())
+    assert "…" not in text
+    assert words in text
 
 
 def test_the_tree_of_a_delete() -> None:

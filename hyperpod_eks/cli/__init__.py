@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,8 +24,11 @@ from hyperpod_eks.cli.options import (
     tail,
     timeout,
 )
-from hyperpod_eks.cli.speech import Speech, speech
+from hyperpod_eks.cli.speech import Speech, no_stdout, speech
 from hyperpod_eks.errors import Exit, HyperpodError
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.stop import Interrupted
 
 EXAMPLES = """
 \b
@@ -63,7 +64,7 @@ def main() -> None:
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done, as `plan` does.")
 @detailed
 def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) -> int:
-    """Make the cluster NAME, or what is missing of it; run again, it continues.
+    """Make the cluster NAME, or what is missing of it.  Run again, it continues.
 
     With no config file it is the minimal cluster: two ml.m5.2xlarge with 500 GB each.  Without
     -f, a cluster that exists keeps the config of its last create.
@@ -84,10 +85,11 @@ def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) ->
 @click.argument("counts", nargs=-1, metavar="GROUP=COUNT...")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes go.")
 def scale(**options: Any) -> int:
-    """Give instance groups of the cluster NAME another number of nodes: GROUP=COUNT.
+    """Give instance groups another number of nodes.
 
-    With -f, the count is written back into the file, which stays as it is otherwise, comments and
-    all; without, into the config that the manifest keeps.
+    GROUP=COUNT of the cluster NAME, or several.  With -f, the count is written back into the file,
+    which stays as it is otherwise, comments and all; without, into the config that the manifest
+    keeps.
     """
     return _tell("scale", options)
 
@@ -102,7 +104,7 @@ def scale(**options: Any) -> int:
 @click.option("--batch", type=click.IntRange(min=1), help="How many nodes of a group at a time.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes are renewed.")
 def update_software(**options: Any) -> int:
-    """Give the nodes of the cluster NAME the newest software, the kubelet included.
+    """Give the nodes the newest software, the kubelet included.
 
     Pods are not drained before it, and root volumes are replaced.
     """
@@ -115,10 +117,11 @@ def update_software(**options: Any) -> int:
 @click.option("--replace-failed", is_flag=True, help="Plan for a create with this option.")
 @detailed
 def plan(**options: Any) -> int:
-    """Tell what `create` would do with each resource of the cluster NAME, and what it costs.
+    """Tell what `create` would do, and what it costs.
 
-    Nothing is changed and nothing is written.  The actions: create, change (with the fields that
-    differ), keep, adopt, wait, refuse (where create would stop).
+    Resource by resource of the cluster NAME; nothing is changed and nothing is written.  The
+    actions: create, change (with the fields that differ), keep, adopt, wait, refuse (where create
+    would stop).
     """
     return _tell("plan", options)
 
@@ -129,7 +132,7 @@ def plan(**options: Any) -> int:
 @skip
 @click.option("--helm", metavar="PATH", help="The helm program.  [default: helm on PATH]")
 def preflight(**options: Any) -> int:
-    """Find everything at once that would make `create` of the cluster NAME fail.
+    """Find everything at once that would make `create` fail.
 
     Nothing is changed.  Exit code 3 when there is an error; warnings and infos leave it at 0.
     `create` begins with the same checks.
@@ -140,9 +143,10 @@ def preflight(**options: Any) -> int:
 @main.command()
 @shared
 def policy(**options: Any) -> int:
-    """Print the IAM policies for whoever runs create, status and delete of the cluster NAME.
+    """Print the IAM policies that whoever runs this needs.
 
-    They allow what this cluster needs and nothing more; docs/iam.md says how to use them.
+    For create, status and delete of the cluster NAME: they allow what this cluster needs and
+    nothing more; docs/iam.md says how to use them.
     """
     return _tell("policy", options)
 
@@ -155,7 +159,7 @@ def policy(**options: Any) -> int:
 @tail
 @click.option("--follow", is_flag=True, help="Go on printing what comes, until Ctrl-C.")
 def logs(**options: Any) -> int:
-    """Show the end of the nodes' lifecycle logs of the cluster NAME, newest last.
+    """Show the end of the nodes' lifecycle logs, newest last.
 
     Of many nodes, the twenty that wrote last are read.
     """
@@ -169,7 +173,7 @@ def logs(**options: Any) -> int:
 @click.option("--since", metavar="DURATION", help="Only newer ones: 30m, 2h, 1d.")
 @tail
 def events(**options: Any) -> int:
-    """Show what HyperPod tells of the cluster NAME, newest last."""
+    """Show HyperPod's events of the cluster NAME, newest last."""
     return _tell("events", options, "logs")
 
 
@@ -179,9 +183,10 @@ def events(**options: Any) -> int:
 @click.argument("which", metavar="[NODE]...", nargs=-1)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def nodes(**options: Any) -> int:
-    """Show the nodes of the cluster NAME: status, readiness, health; or reboot or replace some.
+    """Show the nodes of the cluster NAME, or mend some.
 
-    What runs on a node stops when it is rebooted; a replaced one loses its disks too.
+    Status, readiness and health; or reboot or replace those that are named.  What runs on a node
+    stops when it is rebooted; a replaced one loses its disks too.
     """
     return _tell("nodes", options)
 
@@ -191,7 +196,7 @@ def nodes(**options: Any) -> int:
 @click.argument("node")
 @click.option("--run", is_flag=True, help="Open the session instead of printing its command.")
 def ssm(**options: Any) -> int:
-    """Print the command that opens a shell on a NODE (i-…) of the cluster NAME.
+    """Print the command that opens a shell on a NODE (i-…).
 
     It needs the AWS CLI and its Session Manager plugin.
     """
@@ -202,7 +207,7 @@ def ssm(**options: Any) -> int:
 @shared
 @click.option("--offline", is_flag=True, help="What the manifest says; AWS is not asked.")
 def status(offline: bool, **options: Any) -> int:
-    """Show the cluster NAME: resources, health, nodes, and what differs from its declaration."""
+    """Show the cluster NAME: resources, health, nodes, drift."""
     return _tell("offline", options, "outputs") if offline else _tell("status", options)
 
 
@@ -211,9 +216,10 @@ def status(offline: bool, **options: Any) -> int:
 @click.argument("key", required=False)
 @speaking
 def outputs(**options: Any) -> int:
-    """Print values of the cluster NAME for scripts: all of them, or that of KEY.
+    """Print values of the cluster NAME for scripts.
 
-    They come from the manifest; AWS is not asked.  With -o env they are assignments, safe for eval.
+    All of them, or that of KEY.  They come from the manifest; AWS is not asked.  With -o env they
+    are assignments, safe for eval.
     """
     return _tell("outputs", options)
 
@@ -230,7 +236,7 @@ def outputs(**options: Any) -> int:
 @click.option("--stdout", is_flag=True, help="Print it instead.")
 @speaking
 def kubeconfig(**options: Any) -> int:
-    """Write a kubeconfig for the cluster NAME, with which kubectl and helm get in.
+    """Write a kubeconfig, with which kubectl and helm get in.
 
     Like `aws eks update-kubeconfig`: entries are called after the cluster's ARN and others in the
     file stay; the file is for your eyes only.  `delete` removes what this wrote into
@@ -244,7 +250,10 @@ def kubeconfig(**options: Any) -> int:
 @account
 @speaking
 def token(**options: Any) -> int:
-    """Print a token for the EKS cluster NAME, as kubectl wants it from an exec plugin."""
+    """Print a token for the EKS cluster NAME.
+
+    kubectl asks for it, as from any exec plugin.
+    """
     return _tell("token", options, "kubeconfig")
 
 
@@ -264,7 +273,7 @@ def token(**options: Any) -> int:
 )
 @speaking
 def init(**options: Any) -> int:
-    """Write a config file to start from, with a word about each setting.
+    """Write a config file to start from.  Each setting has a word about it.
 
     On a terminal it asks for what no option says.  A file that exists is not touched.
     """
@@ -278,7 +287,10 @@ def init(**options: Any) -> int:
 @declared
 @speaking
 def validate(**options: Any) -> int:
-    """Check a config file, and the folders that it names; neither AWS nor the network is asked."""
+    """Check a config file, and the folders that it names.
+
+    Neither AWS nor the network is asked.
+    """
     return _tell("validate", options, "info")
 
 
@@ -292,7 +304,7 @@ def validate(**options: Any) -> int:
 )
 @speaking
 def schema(**options: Any) -> int:
-    """Print the JSON Schema of the config file, or of a document that a command prints."""
+    """Print the JSON Schema of the config file or a document."""
     return _tell("schema", options, "info")
 
 
@@ -306,7 +318,7 @@ def version(**options: Any) -> int:
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete our words: eval "$(hyperpod-eks completion bash)"."""
+    """Print what makes a shell complete our words."""
     from hyperpod_eks.cli import info  # noqa: PLC0415
 
     click.echo(info.completion(shell, main))
@@ -326,7 +338,10 @@ def completion(shell: str) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would go and what would stay.")
 def delete(**options: Any) -> int:
-    """Take the cluster NAME away, with everything that create made, and prove that it is gone."""
+    """Take the cluster NAME away, and prove that it is gone.
+
+    Everything that create made goes; what was adopted stays.
+    """
     return _tell("delete", options)
 
 
@@ -342,7 +357,7 @@ def delete(**options: Any) -> int:
 )
 @click.option("--rebuild", is_flag=True, help="Make a lost or broken manifest anew.")
 def adopt(**options: Any) -> int:
-    """Put existing resources into the manifest of the cluster NAME.
+    """Put existing resources into the cluster's manifest.
 
     What is adopted by id is used as it is: never changed, never deleted.  Keys: network/vpc,
     network/internet-gateway, network/security-group, network/private-subnet-ZONEID,
@@ -451,24 +466,35 @@ def _run(voice: Speech) -> int:
         return left if isinstance(left, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except click.Abort:
+    except click.Abort as aborted:
+        if aborted.__cause__ is None:  # it left a question, whose line is not ended
+            click.echo(err=True)
+        if isinstance(aborted.__cause__ or aborted.__context__, KeyboardInterrupt):
+            return _stopped(voice, Interrupted(Exit.INTERRUPTED - 128))
         return voice.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return Exit.USAGE
     except click.ClickException as error:
         hint = ""
         if isinstance(error, click.UsageError) and error.ctx:
             hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
         return voice.fail(Exit.USAGE, error.format_message(), hint, "Usage")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        no_stdout()
         return Exit.FAILED
     except Interrupted as stop:
-        return voice.fail(stop.code, str(stop), stop.hint, type(stop).__name__)
+        return _stopped(voice, stop)
     except HyperpodError as error:
         notes = getattr(error, "__notes__", [])
         message = "\n".join([str(error), *notes])
         return voice.fail(error.exit, message, error.hint, type(error).__name__, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
         return _unforeseen(voice, error)
+
+
+def _stopped(voice: Speech, stop: Interrupted) -> int:
+    return voice.fail(stop.code, str(stop), f"To continue: {voice.again}", "Interrupted")
 
 
 def _unforeseen(voice: Speech, error: Exception) -> int:
@@ -485,7 +511,9 @@ def _unforeseen(voice: Speech, error: Exception) -> int:
         hint = "Nothing is lost: renew or correct the credentials and run the same command again."
         return voice.fail(Exit.DENIED, str(error), hint, "Denied", error)
     if isinstance(error, BotoCoreError | ClientError):
-        return voice.fail(Exit.FAILED, str(error), "Run the same command again.", "Aws", error)
+        final = isinstance(error, ClientError) and kind is None  # the same would be refused again
+        hint = "" if final else "Run the same command again."
+        return voice.fail(Exit.FAILED, str(error), hint, "Aws", error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if not (voice.log and voice.log.path):
         traceback.print_exception(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import click
 
@@ -29,10 +29,11 @@ def confirm(deed: str, question: str, *, yes: bool) -> None:
         raise Usage("nothing was changed")
 
 
-def confirm_delete(site: Site, *, yes: bool) -> None:
+def confirm_delete(site: Site, kept: Collection[str], *, yes: bool) -> None:
     """Ask for the cluster's name.  Raises Usage for another, and where nobody can be asked."""
     where = f"account {site.identity.account}, region {site.region}"
-    deed = f"this deletes the cluster {site.name} and all its data ({where})"
+    all_but = f" but {', '.join(kept)}" if kept else ""
+    deed = f"this deletes the cluster {site.name} and all its data{all_but} ({where})"
     question = "Type the cluster's name to go on"
     if _asks(deed, yes=yes) and click.prompt(question, err=True) != site.name:
         raise Usage("that is not the cluster's name; nothing was deleted")

@@ -37,7 +37,7 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
                 f"deletion_protection: the cluster {at.site.name} is protected",
                 "Set deletion_protection: false in the config, run create, then delete.",
             )
-        confirm_delete(at.site, yes=yes)
+        confirm_delete(at.site, kinds, yes=yes)
         removed, kept = engine.delete(at.wants, at.world, keys)
         left = strays(at.world.aws, at.site, named)
         remains = engine.remaining(left, at.world, frozenset(kept), removed)

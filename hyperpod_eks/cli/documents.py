@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,19 @@ def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Document:
         "ok": code in (Exit.OK, Exit.CHANGES),
         "exit_code": int(code),
     }
+
+
+def called(name: str, given: Mapping[str, Any]) -> str:
+    """Spell a cluster with the options that say where it is, for the command to run next.
+
+    >>> called("demo", {"file": None, "manifest": None, "local": True, "region": "us-east-1"})
+    'demo --local --region us-east-1'
+    """
+    words = [name, *(["--local"] if given.get("local") else [])]
+    for option in ("file", "manifest", "region", "profile"):
+        if (value := given.get(option)) and value != "-":  # what stood on stdin is read
+            words += [f"--{option}", str(value)]
+    return shlex.join(words)
 
 
 def as_json(value: object) -> Any:

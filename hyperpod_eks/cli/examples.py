@@ -19,7 +19,7 @@ EXAMPLES = {
         """,
     "preflight": """
         hyperpod-eks preflight -f cluster.yaml
-        hyperpod-eks preflight demo --skip quota -o json
+        hyperpod-eks preflight demo --skip quota-instances -o json
         """,
     "policy": """
         hyperpod-eks policy -f cluster.yaml

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hyperpod_eks.aws import Aws
+from hyperpod_eks.config import Config
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, Foreign, Usage
 
@@ -14,21 +15,27 @@ CERTAIN = (Denied, Foreign, Usage)
 
 
 @contextmanager
-def explaining(aws: Aws, name: str, region: str, *, gather: bool) -> Iterator[None]:
+def explaining(aws: Aws, config: Config, cluster: str, *, gather: bool) -> Iterator[None]:
     """Put ``causes`` (`explain.Diagnosis`) on every error that leaves the context.
 
-    With ``gather`` AWS and Kubernetes are asked for evidence first, unless the error is certain.
+    ``cluster`` is what the commands to run next call it. With ``gather`` AWS and Kubernetes are
+    asked for evidence first, unless the error is certain.
     """
     try:
         yield
     except Exception as error:
         from hyperpod_eks import explain  # noqa: PLC0415  only errors need it
 
+        name = config.name
         eks_name = aws.adopted.get("eks/cluster") or name
         message = "\n".join([words_of(error), *getattr(error, "__notes__", ())])
         evidence = [explain.Evidence("error", message)]
         if gather and not isinstance(error, CERTAIN):
             evidence = explain.gather(aws, name, eks_name, message)
-        names = {"cluster": name, "eks": eks_name, "region": region}
+        again = f"hyperpod-eks create {cluster}"
+        if " has failed: " in message:  # without it the same create would be refused
+            again += " --replace-failed"
+        names = {"cluster": cluster, "name": name, "again": again}
+        names |= {"eks": eks_name, "region": config.region}
         error.causes = explain.diagnose(evidence, names)  # type: ignore[attr-defined]  # read by Speech
         raise

@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperpod_eks import kube
 from hyperpod_eks import kubeconfig as files
-from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.aws import Aws, Look, read_only, region_of, session
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.outputs import remembered
@@ -86,7 +86,6 @@ def token(
     if local:
         use_local()
     opened = session(region, profile)
-    where = opened.region_name or ""
     try:
         version = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"]
     except (KeyError, ValueError, TypeError):
@@ -97,7 +96,7 @@ def token(
         "spec": {},
         "status": {
             "expirationTimestamp": (datetime.now(UTC) + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "token": kube.token(opened, name, where),
+            "token": kube.token(opened, name, region_of(opened)),
         },
     }
 

@@ -14,9 +14,9 @@ import click
 
 from hyperpod_eks.aws import Aws, Look, absent
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import cluster, described, instance
+from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.errors import Exit, Usage
+from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.explain import SCRIPTS, log_group
 from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
@@ -28,6 +28,8 @@ LISTED = 1000
 """Streams of one group that are looked through for the newest."""
 PAUSE = 2.0
 """Seconds between two looks with --follow."""
+LATE = 60_000
+"""Milliseconds that a line may come later than a newer one and still be seen with --follow."""
 
 
 def logs(
@@ -49,6 +51,8 @@ def logs(
             place = log_group(look, name)
             prefix = _prefix(look, name, group, node)
         streams = _newest(look, place, prefix, node) if place else []
+        if not streams and not control_plane:
+            _must_be_there(look, name, group, node, given)
         with ThreadPoolExecutor(8) as pool:
             parts = pool.map(lambda stream: _tail(look.aws, place, stream, tail), streams)
             lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
@@ -62,6 +66,20 @@ def logs(
             "log_group": place,
             "lines": lines,
         }
+
+
+def _must_be_there(
+    look: Look, name: str, group: str | None, node: str | None, given: Mapping[str, Any]
+) -> None:
+    """Raise NotFound where the cluster, the group or the node does not exist."""
+    found = described(look, name, given)
+    groups = [each["InstanceGroupName"] for each in hyperpod.every_group(found)]
+    if group and group not in groups:
+        raise NotFound(
+            f"the cluster {name} has no instance group {group}", f"It has {', '.join(groups)}."
+        )
+    if node:
+        described_node(look, name, instance(node), given)
 
 
 def _prefix(look: Look, name: str, group: str | None, node: str | None) -> str:
@@ -134,8 +152,10 @@ def _stamp(moment: datetime, precision: str = "seconds") -> str:
 
 def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> None:
     """Print lines as they come, for ever: one call every two seconds, however many nodes."""
-    voice, seen = speech(), set[str]()
-    start = int((time.time() - 1) * 1000)
+    voice, seen = speech(), dict[str, int]()
+    shown = [*lines]
+    newest = datetime.fromisoformat(lines[-1]["time"]).timestamp() if lines else time.time() - 1
+    start = round(newest * 1000)
 
     def show(line: dict[str, str]) -> None:
         click.echo(json.dumps(line) if voice.form == "json" else said(line))
@@ -145,14 +165,18 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> N
     lines.clear()
     asked: dict[str, Any] = {"logStreamNamePrefix": prefix} if prefix else {}
     while True:
-        pages = aws.logs.get_paginator("filter_log_events").paginate(
-            logGroupName=place, startTime=start, **asked
-        )
-        for page in pages:
-            for event in page["events"]:
-                if event["eventId"] not in seen:
-                    seen.add(event["eventId"])
-                    show(_line(event["logStreamName"], event))
+        with absent("ResourceNotFoundException"):  # nobody has written yet
+            pages = aws.logs.get_paginator("filter_log_events").paginate(
+                logGroupName=place, startTime=start, **asked
+            )
+            for page in pages:
+                for event in page["events"]:
+                    line = _line(event["logStreamName"], event)
+                    if event["eventId"] not in seen and line not in shown:
+                        show(line)
+                    seen[event["eventId"]] = event["timestamp"]
+        start = max(start, max(seen.values(), default=0) - LATE)
+        seen = {id_: at for id_, at in seen.items() if at >= start}
         time.sleep(PAUSE)
 
 
@@ -176,8 +200,10 @@ def events(
     if since:
         asked["EventTimeAfter"] = datetime.now(UTC) - _duration(since)
     with cluster(given) as (look, name):
-        continuous = described(look, name).get("NodeProvisioningMode") == "Continuous"
+        continuous = described(look, name, given).get("NodeProvisioningMode") == "Continuous"
         found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
+        if not found:
+            _must_be_there(look, name, group, node, given)
         if not continuous:
             speech().warn("HyperPod keeps events of clusters with continuous provisioning only")
     rows = [
@@ -210,6 +236,8 @@ def text(document: Document) -> str:
     """Write lines, or events, for people."""
     if document["command"] == "logs":
         if not document["lines"]:
+            if document["log_group"].startswith("/aws/eks/"):
+                return "no log lines yet: the control plane writes once it runs"
             return "no log lines yet: scripts write when the first nodes come up"
         return "\n".join(said(line) for line in document["lines"])
     if not document["events"]:

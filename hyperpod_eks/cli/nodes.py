@@ -12,11 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 from hyperpod_eks import kube
-from hyperpod_eks.aws import Look, absent
+from hyperpod_eks.aws import Look
 from hyperpod_eks.cli.consent import confirm
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import cluster, described, instance
-from hyperpod_eks.errors import Exit, HyperpodError, NotFound, Usage
+from hyperpod_eks.cli.opening import cluster, described, described_node, instance
+from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks, hyperpod
@@ -35,7 +35,7 @@ def nodes(
     if action and not which:
         raise Usage(f"nodes {action}: name the nodes", "See them: hyperpod-eks nodes NAME")
     with cluster(given, write=bool(action)) as (look, name):
-        found = described(look, name)
+        found = described(look, name, given)
         if action is None:
             return _listed(look, name, found)
         ids = list(dict.fromkeys(map(instance, which)))
@@ -88,16 +88,8 @@ def _act(look: Look, name: str, action: str, ids: list[str]) -> Document:
 def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
     """Spell the command that opens a shell on a node; with ``run``, become it."""
     with cluster(given) as (look, name):
-        found, id_ = described(look, name), instance(node)
-        details: Mapping[str, Any] = {}
-        with absent("ResourceNotFound", "ValidationException"):
-            details = look.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)[
-                "NodeDetails"
-            ]
-        if not details:
-            raise NotFound(
-                f"the cluster {name} has no node {id_}", f"See them: hyperpod-eks nodes {name}"
-            )
+        found, id_ = described(look, name, given), instance(node)
+        details = described_node(look, name, id_, given)
         cluster_id = found["ClusterArn"].rpartition("/")[2]
         target = f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
         command = ["aws", "ssm", "start-session", "--target", target]

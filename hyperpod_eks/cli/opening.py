@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,8 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look, read_only, session
+from hyperpod_eks.aws import Aws, Look, absent, read_only, session
+from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.speech import speech
@@ -77,8 +77,8 @@ def opened(
             world.deadline = world.clock.now() + given["timeout"]
         ours = verb in ("create", "delete")
         with (
-            explaining(aws, config.name, config.region, gather=ours),
-            stoppable(world.stop, _again(verb, given)),
+            explaining(aws, config, called(config.name, given), gather=ours),
+            stoppable(world.stop),
         ):
             if verb in ("create", "plan"):
                 _check_values(config)
@@ -116,16 +116,27 @@ def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[
         yield Look(aws), config.name
 
 
-def described(look: Look, name: str) -> Mapping[str, Any]:
+def described(look: Look, name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Describe the HyperPod cluster.  Raises NotFound without."""
     found = hyperpod.describe(look, name)
     if found is None:
         where = look.aws.session.region_name
         raise NotFound(
             f"there is no HyperPod cluster {name} in {where}",
-            f"Make it: hyperpod-eks create {name}",
+            f"Make it: hyperpod-eks create {called(name, given)}",
         )
     return found
+
+
+def described_node(look: Look, name: str, id_: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Describe one node.  Raises NotFound without."""
+    with absent("ResourceNotFound", "ValidationException"):
+        found = look.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)
+        return found["NodeDetails"]
+    raise NotFound(
+        f"the cluster {name} has no node {id_}",
+        f"See them: hyperpod-eks nodes {called(name, given)}",
+    )
 
 
 def instance(text: str) -> str:
@@ -199,20 +210,6 @@ def _check_values(config: Config) -> None:
     problems = charts.check_values(config.region, config.chart.values)
     if problems:
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
-
-
-def _again(verb: str, given: Mapping[str, Any]) -> str:
-    """Spell the command that continues."""
-    words = ["hyperpod-eks", verb]
-    words += [given["name"]] if given["name"] else []
-    for name, value in given.items():
-        if name in ("name", "output", "parallelism", "lock_timeout") or value in (None, False):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, str(value)]
-    if verb == "delete":
-        words.append("--yes")
-    return shlex.join(words)
 
 
 def _same_place(manifest: Manifest, site: Site) -> None:

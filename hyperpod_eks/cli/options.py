@@ -116,7 +116,7 @@ skip = click.option(
 )
 declared = options(
     click.option(
-        "--kubernetes-version", metavar="1.N", help="Kubernetes version of a new cluster."
+        "--kubernetes-version", metavar="1.N", help="Kubernetes version; a newer one upgrades."
     ),
     click.option(
         "--chart",

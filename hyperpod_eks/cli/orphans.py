@@ -23,7 +23,9 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
     read_only(aws.session)
     identity = aws.identity
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
-    known = {lineage(identity, read(path).cluster) for path in paths}
+    manifests_here = [read(path) for path in paths]
+    known = {lineage(identity, each.cluster) for each in manifests_here}
+    known |= {each.lineage for each in manifests_here}  # IAM and S3 show every region's
     left = [each for each in signed(aws) if each.lineage not in known]
     return head("orphans") | {
         "account": identity.account,
@@ -39,5 +41,6 @@ def text(document: Document) -> str:
         return f"no orphans in {document['region']} of account {document['account']}"
     names = sorted({row["cluster"] for row in rows})
     lines = [f"{row['cluster']}  {row['kind']}  {row['id']}" for row in rows]
-    hints = [f"To delete them: hyperpod-eks delete {name}" for name in names]
+    at = document["region"]
+    hints = [f"To delete them: hyperpod-eks delete {name} --region {at}" for name in names]
     return "\n".join([*lines, *hints])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import Manifest, read
 from hyperpod_eks.report import Report
@@ -70,7 +70,7 @@ def outputs(tell: Report, key: str | None, **given: Any) -> Document:
     if found[key] in (None, []):
         raise NotFound(
             f"outputs: {key} of {manifest.cluster} is not made yet",
-            f"Run: hyperpod-eks create {manifest.cluster}",
+            f"Run: hyperpod-eks create {called(manifest.cluster, given)}",
         )
     return document | {"outputs": {key: found[key]}, "key": key}
 
@@ -90,10 +90,11 @@ def remembered(name: str | None, file: str | None, manifest: Path | None, **_: A
     path = manifest or Path(f"{name}.hyperpod-eks.json")
     found = read(path, name)
     if not found.exists:
+        it = called(name or "NAME", {"file": file, "manifest": manifest})
         raise NotFound(
             f"there is no manifest {path}",
-            f"Make the cluster (hyperpod-eks create {name or 'NAME'}), or find what exists:"
-            f" hyperpod-eks adopt {name or 'NAME'} --rebuild",
+            f"Make the cluster (hyperpod-eks create {it}), or find what exists:"
+            f" hyperpod-eks adopt {it} --rebuild",
         )
     return found
 
@@ -154,6 +155,6 @@ def text(document: Document) -> str:
         return "\n".join(value) if isinstance(value, list) else str(value)
     width = max(map(len, found))
     return "\n".join(
-        f"{name:<{width}}  {' '.join(value) if isinstance(value, list) else value or '-'}"
+        f"{name:<{width}}  {(' '.join(value) if isinstance(value, list) else value) or '-'}"
         for name, value in found.items()
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +19,38 @@ from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import locked, read, write_durably
-from hyperpod_eks.report import Report
+from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.steps import hyperpod
+
+MAKING = (What.CREATING, What.UPDATING)
+"""What is said of a cluster right before AWS is asked to change it."""
 
 
 def scale(
     tell: Report, counts: tuple[str, ...], yes: bool, skip: tuple[str, ...], **given: Any
 ) -> Document:
-    """Write the counts where the configuration is, then create; a refusal takes them back."""
+    """Write the counts where the configuration is, then create.
+
+    They are taken back where AWS was not told of them: by a refusal, or somebody's no.
+    """
     if given["name"] and "=" in given["name"]:  # the name comes from the file
         given, counts = given | {"name": None}, (given["name"], *counts)
     wanted = dict(_count(each) for each in counts)
     if not wanted:
         raise Usage("scale: nothing to scale", "Give GROUP=COUNT.")
     change = _in_file if given["file"] else _in_manifest
-    before = change(given, wanted)
+    before, told = change(given, wanted), False
+
+    def watching(event: Event) -> None:
+        nonlocal told
+        told = told or (event.key == "hyperpod/cluster" and event.what in MAKING)
+        tell(event)
+
     try:
-        made = create(tell, None, replace_failed=False, skip=skip, yes=yes, **given)
-    except Usage:
-        change(given, before)
+        made = create(watching, None, replace_failed=False, skip=skip, yes=yes, **given)
+    except BaseException as error:
+        if isinstance(error, Usage) or not told:
+            change(given, before)
         raise
     return made | {"command": "scale"}
 
@@ -92,9 +107,9 @@ def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> dict[str, int
     return before
 
 
-def _refuse_unknown(wanted: dict[str, int], there: dict[str, int]) -> None:
-    if unknown := sorted(wanted.keys() - there.keys()):
-        raise Usage(f"scale: the config has no instance group {', '.join(unknown)}")
+def _refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:
+    if unknown := sorted(set(wanted) - set(there)):
+        raise Usage(f"{verb}: the config has no instance group {', '.join(unknown)}")
 
 
 def _refuse_karpenter(config: configs.Config) -> None:
@@ -114,10 +129,14 @@ def update_software(
     **given: Any,
 ) -> Document:
     """Ask HyperPod to renew the nodes, and wait until it has; what runs on them is not drained."""
+    if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
+        raise Usage(f"--release: {release!r} is no release of HyperPod's AMI", "Like: 1.1.0")
     story = Story(tell)
     with opened("update-software", given, story, files=False) as at:
         pinned = {g.name for g in at.config.instance_groups if g.image_release_version}
-        names = groups or tuple(g.name for g in at.config.groups)
+        known = tuple(g.name for g in at.config.groups)
+        names = groups or known
+        _refuse_unknown(names, known, "update-software")
         if stuck := sorted(pinned.intersection(names)):
             raise Usage(
                 f"update-software: the config pins image_release_version of {', '.join(stuck)}",

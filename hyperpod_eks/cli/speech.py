@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from hyperpod_eks.errors import Exit, Usage
+from hyperpod_eks.errors import Exit, HyperpodError, Usage
 
 if TYPE_CHECKING:
     import logging
@@ -60,6 +60,17 @@ class Speech:
         self.aside: Callable[[], None] = lambda: None
         """Called before something is said on stderr in the middle of a run."""
 
+    @property
+    def command(self) -> str:
+        """The command that was typed, also where it could not be understood."""
+        words = self.words[: 2 if self.words[:1] == ("local",) else 1]
+        return " ".join(word for word in words if not word.startswith("-"))
+
+    @property
+    def again(self) -> str:
+        """The same command: no option that it had may be lost, ``--keep`` least of all."""
+        return shlex.join(["hyperpod-eks", *self.words])
+
     @contextmanager
     def telling(self, verb: str, options: dict[str, Any]) -> Iterator[Report]:
         """Take the options about speaking out of ``options``; the context yields the report.
@@ -82,12 +93,14 @@ class Speech:
             self.query = ask(expression)
         if events:
             self.events = Lines(events)
+        command = verb.replace("_", "-")
         if self.debug or ("profile" in options and verb != "offline"):  # it asks AWS
-            self.log = runlog.start(verb, everything=self.debug, aloud=verbose)
+            self.log = runlog.start(command, everything=self.debug, aloud=verbose)
         _logger().info("hyperpod-eks %s", shlex.join(self.words))
         if verbose and kind in ("auto", "live"):
             kind = "plain"  # other lines would break the picture
-        title = f"hyperpod-eks {verb} {options.get('name') or options.get('file') or ''}".rstrip()
+        about = options.get("name") or options.get("file") or ""
+        title = f"hyperpod-eks {command} {about}".rstrip()
         picture = options.pop("timeline", None)
         with (
             progress.choose(
@@ -138,7 +151,7 @@ class Speech:
         ):
             return code
         if words := render(document, self.form, text, self.query):
-            click.echo(words)
+            _print(words)
         return code
 
     def fail(
@@ -159,9 +172,10 @@ class Speech:
             click.echo(each, err=True)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
-        resume = shlex.join(["hyperpod-eks", *self.words]) if code in AGAIN else None
+        resume = self.again if code in AGAIN else None
         document = {
             "schema": "hyperpod-eks/result/v1",
+            "command": self.command,
             "ok": False,
             "exit_code": int(code),
             "error": {
@@ -182,7 +196,8 @@ class Speech:
         if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
             from hyperpod_eks.output import render  # noqa: PLC0415
 
-            click.echo(render(document, self.form, str))
+            with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
+                _print(render(document, self.form, str))
         return int(code)
 
     def close(self) -> None:
@@ -195,6 +210,25 @@ class Speech:
     def _point_at_log(self) -> None:
         if self.log and self.log.path:
             click.echo(f"log: {self.log.path}", err=True)
+
+
+def _print(words: str) -> None:
+    """Print to stdout.  Raises HyperpodError when it takes nothing, as on a full disk."""
+    try:
+        click.echo(words)
+    except OSError as error:
+        no_stdout()  # what is buffered would fail once more when Python ends
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise HyperpodError(
+            f"cannot write to stdout: {error.strerror}",
+            "What was done is recorded: make room, and run the same command again.",
+        ) from error
+
+
+def no_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _logger() -> logging.Logger:

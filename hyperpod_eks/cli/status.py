@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperpod_eks import engine, progress
 from hyperpod_eks.aws import Look
-from hyperpod_eks.cli.documents import Document, as_json, head
+from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.progress_text import speaks_utf8
@@ -29,7 +29,7 @@ def status(tell: Report, **given: Any) -> Document:
             raise NotFound(
                 f"there is no cluster {at.site.name} in {at.site.region} of account "
                 f"{at.site.identity.account}",
-                f"Make it: hyperpod-eks create {at.site.name}",
+                f"Make it: hyperpod-eks create {called(at.site.name, given)}",
             )
         return _document(at, sights, look)
 

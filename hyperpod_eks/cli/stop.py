@@ -15,19 +15,16 @@ STOPPING = b"\nstopping; what is done is recorded; once more leaves at once\n"
 class Interrupted(BaseException):
     """A signal asked us to stop; everything is recorded."""
 
-    hint = ""
-
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; everything is recorded")
         self.code = 128 + number
 
 
 @contextmanager
-def stoppable(stop: Callable[[BaseException], None], resume: str) -> Iterator[None]:
+def stoppable(stop: Callable[[BaseException], None]) -> Iterator[None]:
     """Turn HUP, INT and TERM into ``stop(Interrupted)``; a second one leaves at once.
 
-    Leaving at once loses nothing: every intent is on disk before its call.  ``resume`` is the
-    command that continues.
+    Leaving at once loses nothing: every intent is on disk before its call.
     """
     told = False
 
@@ -38,9 +35,7 @@ def stoppable(stop: Callable[[BaseException], None], resume: str) -> Iterator[No
         told = True
         with suppress(OSError):  # the terminal may be gone: that is what HUP says
             os.write(sys.stderr.fileno(), STOPPING)
-        error = Interrupted(number)
-        error.hint = f"To continue: {resume}"
-        stop(error)
+        stop(Interrupted(number))
 
     numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -76,9 +76,8 @@ class Interfaces(Resource):
         ]
         if not items:
             return []
-        words = "; ".join(
-            f"{i['NetworkInterfaceId']} ({i.get('Description', '')})" for i in items[:3]
-        )
+        words = "; ".join(f"{i['NetworkInterfaceId']} ({_holder(i)})" for i in items[:3])
+        many = "interface" if len(items) == 1 else "interfaces"
         loose = [
             i["NetworkInterfaceId"]
             for i in items
@@ -88,7 +87,7 @@ class Interfaces(Resource):
             Live(
                 ", ".join(i["NetworkInterfaceId"] for i in items),
                 state=State.READY if loose else State.LEAVING,
-                why=f"{len(items)} network interfaces left: {words}",
+                why=f"{len(items)} network {many} left: {words}",
                 attributes={"loose": loose},
             )
         ]
@@ -160,6 +159,14 @@ class LoadBalancers(Resource):
             aws.elb.delete_load_balancer(LoadBalancerName=name)
         for arn in live.attributes["groups"]:
             aws.elbv2.delete_target_group(TargetGroupArn=arn)
+
+
+def _holder(interface: Mapping[str, Any]) -> str:
+    """Say who has a network interface, as far as it can be seen; of nobody's, its status."""
+    attachment = interface.get("Attachment", {})
+    machine = attachment.get("InstanceId") or attachment.get("InstanceOwnerId", "")
+    words = [interface.get("Description", ""), f"attached to {machine}" if machine else ""]
+    return ", ".join(filter(None, words)) or str(interface["Status"])
 
 
 def _twenties(items: Sequence[str]) -> list[Sequence[str]]:

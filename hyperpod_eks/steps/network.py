@@ -294,19 +294,20 @@ class Vpc(Resource):
     def holders(self, look: Look, live: Live) -> list[str]:
         """Whatever else is in it."""
         here: Any = [{"Name": "vpc-id", "Values": [live.id]}]
-        ec2 = look.aws.ec2
+        ec2, region = look.aws.ec2, look.aws.session.region_name
         groups = look.all(ec2, "describe_security_groups", "SecurityGroups", Filters=here)
         subnets = look.all(ec2, "describe_subnets", "Subnets", Filters=here)
         return [
             *_interfaces(look, "vpc-id", live.id),
             *(
                 f"security group {g['GroupId']} ({g['GroupName']}): "
-                f"aws ec2 delete-security-group --group-id {g['GroupId']}"
+                f"aws ec2 delete-security-group --group-id {g['GroupId']} --region {region}"
                 for g in groups
                 if g["GroupName"] != "default"
             ),
             *(
-                f"subnet {s['SubnetId']}: aws ec2 delete-subnet --subnet-id {s['SubnetId']}"
+                f"subnet {s['SubnetId']}: "
+                f"aws ec2 delete-subnet --subnet-id {s['SubnetId']} --region {region}"
                 for s in subnets
             ),
         ]
@@ -981,6 +982,7 @@ def _interfaces(look: Look, by: str, value: str) -> list[str]:
         f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "
         f"{i['Status']}, of {i.get('RequesterId') or i.get('OwnerId', 'this account')}): "
         f"aws ec2 delete-network-interface --network-interface-id {i['NetworkInterfaceId']}"
+        f" --region {look.aws.session.region_name}"
         for i in found
     ]
 

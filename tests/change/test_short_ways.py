@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from tests.cli.test_matrix import on_a_terminal
 from tests.conftest import Clients, User
 
 FILE = """\
@@ -53,9 +55,13 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     user.makes("demo")
     said = user.types("update-software", "demo", "--batch", "1")
     assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
+    for wrong, says in (("--group", "has no instance group x"), ("--release", "'x' is no release")):
+        said = user.types("update-software", "demo", wrong, "x", "--yes")
+        assert (said.code, says in said.err) == (2, True)
     assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)
     said = user.types("update-software", "demo", "--batch", "1", "--yes")
     assert said.code == 0, said.err
+    assert list(user.folder.parent.glob("state/*/logs/*-update-software-*.log"))
     (group,) = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
     assert (group["Status"], group["ImageVersionStatus"]) == ("InService", "UpToDate")
     nodes = aws.sagemaker.list_cluster_nodes(ClusterName="demo")["ClusterNodeSummaries"]
@@ -74,3 +80,32 @@ def test_a_name_is_a_cluster_and_a_region_is_for_life(user: User) -> None:
     Path("c.yaml").write_text(FILE.replace("us-west-2", "us-east-1"))
     said = user.types("create", "-f", "c.yaml", "--yes")
     assert (said.code, "belongs to account 123456789012, region us-west-2" in said.err) == (2, True)
+
+
+def test_a_count_that_did_not_come_to_be_is_taken_back(user: User, aws: Clients) -> None:
+    Path("c.yaml").write_text(FILE)
+    assert user.types("create", "-f", "c.yaml").code == 0
+    refusal = Fault("sagemaker", "DescribeCluster", code="AccessDeniedException", count=9)
+    user.stack.faults.append(refusal)
+    assert user.types("scale", "-f", "c.yaml", "workers=3").code == 3
+    user.stack.faults.clear()
+    assert Path("c.yaml").read_text() == FILE
+    said = on_a_terminal("scale", "-f", "c.yaml", "workers=1", typed="\x04")
+    assert (said.code, "2 nodes go" in said.err) == (2, True), said.err
+    assert Path("c.yaml").read_text() == FILE
+    assert counts(aws) == {"workers": 2, "small": 1}
+    # once AWS was told, the file says what the same command goes on to
+    user.stack.sim.delays.__dict__["hyperpod_provision"] = 1e6
+    assert user.types("scale", "-f", "c.yaml", "workers=3", "--timeout", "2").code == 6
+    assert "instance_count: 3" in Path("c.yaml").read_text()
+
+
+def test_a_version_that_cannot_be_had_is_told_of_a_running_cluster_too(user: User) -> None:
+    user.makes("demo")
+    for verb in ("plan", "create"):
+        said = user.types(verb, "demo", "--kubernetes-version", "1.36")
+        assert (said.code, "HyperPod does not list Kubernetes 1.36" in said.err) == (2, True)
+        said = user.types(verb, "demo", "--kubernetes-version", "1.20")
+        assert (said.code, "EKS does not offer Kubernetes 1.20 clusters" in said.err) == (0, True)
+        assert "demo keeps its 1.35" in said.err
+    assert user.types("status", "demo", "-o", "json").document["differences"] == []

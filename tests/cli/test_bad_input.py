@@ -221,6 +221,13 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         ("create", "demo"),
         environ={"AWS_REGION": None, "AWS_DEFAULT_REGION": None},
     ),
+    Wrong(
+        "no region for a token",
+        2,
+        "--region us-west-2",
+        ("token", "demo"),
+        environ={"AWS_REGION": None, "AWS_DEFAULT_REGION": None},
+    ),
     Wrong("account", 2, "999999999999", config=f'{MINIMAL}account: "999999999999"\n'),
     # credentials
     Wrong("no credentials", 3, "credentials", ("create", "demo"), environ=NO_CREDENTIALS),
@@ -286,7 +293,12 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
     # helm and the chart
     Wrong("no helm", 2, "Install helm 3.17", ("create", "demo"), before=no_helm),
     Wrong("old helm", 2, "v3.16.4", ("create", "demo"), before=old_helm),
-    Wrong("helm that is not there", 2, "--helm", ("create", "demo", "--helm", "nowhere")),
+    Wrong(
+        "helm that is not there",
+        2,
+        "cannot be run: No such file or directory",
+        ("create", "demo", "--helm", "nowhere"),
+    ),
     Wrong("helm that is none", 2, "is no helm", ("create", "demo", "--helm", "/bin/true")),
     Wrong("no chart", 2, "Chart.yaml", ("create", "demo", "--chart", "scripts"), files=HERE),
     Wrong(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,13 @@ from tests.conftest import Clients, Said, User
 from tests.local import ground
 
 DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
-NAMES = {"cluster": "demo", "eks": "demo", "region": "us-west-2"}
+NAMES = {
+    "cluster": "demo",
+    "name": "demo",
+    "again": "hyperpod-eks create demo",
+    "eks": "demo",
+    "region": "us-west-2",
+}
 CREATE = ("create", "demo", "--chart", str(CHART))
 SOON = ("--timeout", "3")
 
@@ -225,6 +232,7 @@ INJECTED: dict[str, tuple[Break, int]] = {
 """By the cause: how to bring the failure about, and the exit code."""
 
 SEEN = {
+    "no-credentials": ("error", "Unable to locate credentials"),
     "no-way-out": ("lifecycle log", 'Connect timeout on endpoint URL: "https://sts.amazonaws.com"'),
     "script-carriage-return": ("lifecycle log", "on_create.sh: line 2: $'\\r': command not found"),
     "script-old-path": (
@@ -355,3 +363,21 @@ def test_a_real_missing_rule_is_found_on_the_nodes(user: User, aws: Clients) -> 
 
     assert said.code == 6, said.err
     assert "(efa-self-rule)" in said.err
+
+
+def test_the_next_command_leads_to_the_same_place(user: User, aws: Clients) -> None:
+    Path("c.yaml").write_text("name: demo\nregion: us-west-2\n")
+    here = ["-f", "c.yaml", "--region", "us-west-2"]
+    make_it = "hyperpod-eks create demo --file c.yaml --region us-west-2"
+    for verb in ("status", "nodes", "events"):
+        assert f"Make it: {make_it}\n" in user.types(verb, *here).err
+    said = user.types("outputs", "-f", "c.yaml")
+    assert "(hyperpod-eks create demo --file c.yaml)" in said.err
+
+    words = INJECTED["script-failed"][0](user, aws)
+    said = user.types(*words, "--region", "us-west-2")
+    there = "demo --file cluster.yaml --region us-west-2"
+    assert f"  next:  hyperpod-eks logs {there} --group worker-group, " in said.err
+    assert f"then hyperpod-eks create {there} --replace-failed\n" in said.err
+    user.stack.sim.failures.clear()
+    assert user.types("create", *shlex.split(there), "--replace-failed").code == 0

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -15,6 +16,8 @@ from hyperpod_eks.cli import main
 from hyperpod_eks.cli.examples import EXAMPLES
 from hyperpod_eks.cli.speech import Speech
 from hyperpod_eks.errors import Exit
+from hyperpod_eks.preflight import known
+from tests.conftest import User
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +37,7 @@ def test_an_example_is_understood(name: str, call: list[str]) -> None:
     command = main.commands[call[0]]
     command.make_context(call[0], call[1:], obj=Speech(call)).close()
     assert call[0] in (name, "validate")
+    known(word for option, word in pairwise(call) if option == "--skip")
 
 
 def test_every_command_has_a_word_and_examples() -> None:
@@ -41,6 +45,21 @@ def test_every_command_has_a_word_and_examples() -> None:
         assert command.help, name
         if name != "local":
             assert isinstance(command.epilog, str), name
+
+
+def test_the_list_of_commands_is_read_at_80_columns() -> None:
+    context = click.Context(main, info_name="hyperpod-eks", terminal_width=80)
+    _, *lines = main.get_help(context).splitlines()
+    cut = [line for line in lines if line.endswith("...")]
+    assert cut == []
+
+
+@pytest.mark.parametrize("words", [[], ["local"]])
+def test_no_word_at_all_shows_the_help_once(user: User, words: list[str]) -> None:
+    said = user.types(*words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("Usage: hyperpod-eks")
+    assert said.err.count("Usage:") == 1
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

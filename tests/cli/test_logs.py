@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients, Said, User, at_work
 
@@ -61,13 +62,26 @@ def test_logs_of_one_node(user: User, spelling: str) -> None:
         assert {line["stream"] for line in document["lines"]} == {f"worker-group/{first}"}
 
 
-def test_logs_of_a_group_that_is_not_there_are_none(user: User) -> None:
-    said = reads_only(user, "logs", "demo", "--group", "nobody")
+@pytest.mark.parametrize("verb", ["logs", "events"])
+def test_a_group_or_node_that_is_not_there_is_not_found(user: User, verb: str) -> None:
+    said = reads_only(user, verb, "demo", "--group", "nobody")
+    assert (said.code, said.out) == (8, "")
+    assert "the cluster demo has no instance group nobody\nIt has worker-group.\n" in said.err
+    said = reads_only(user, verb, "demo", "--node", "i-00000000")
+    assert (said.code, said.out) == (8, "")
+    assert "has no node i-00000000\nSee them: hyperpod-eks nodes demo\n" in said.err
 
+
+def test_without_lines_it_says_when_they_come(user: User) -> None:
+    user.stack.faults.append(Fault("logs", "DescribeLogStreams", code="ResourceNotFoundException"))
+    said = user.types("logs", "demo")
     assert (said.code, said.out) == (
         0,
         "no log lines yet: scripts write when the first nodes come up\n",
     )
+    user.stack.faults.append(Fault("logs", "DescribeLogStreams", code="ResourceNotFoundException"))
+    said = user.types("logs", "demo", "--control-plane")
+    assert (said.code, said.out) == (0, "no log lines yet: the control plane writes once it runs\n")
 
 
 def test_tail_takes_the_newest_lines(user: User, aws: Clients) -> None:
@@ -113,10 +127,37 @@ def test_follow_goes_on_until_told_to_stop(user: User, aws: Clients) -> None:
         aws.logs.put_log_events(**stream, logEvents=[{"timestamp": _now(), "message": "hello"}])
 
         late = next(line for line in lines if line["message"] == "hello")
+        time.sleep(3)  # another look or two
         following.send_signal(signal.SIGINT)
+        rest = list(lines)
 
     assert late["stream"] == "worker-group/i-new"
+    assert rest == []
     assert following.returncode == 130
+
+
+def test_follow_shows_a_line_once_and_waits_for_the_first(user: User, aws: Clients) -> None:
+    """The tail's newest line is looked at again, and before the first node there is no group."""
+    user.makes("new")
+    place = user.types("logs", "new", "-o", "json").document["log_group"]
+    aws.logs.delete_log_group(logGroupName=place)
+    command = [sys.executable, "-m", "hyperpod_eks", "logs", "new", "--follow", "-o", "json"]
+    stream = {"logGroupName": place, "logStreamName": "LifecycleConfig/worker-group/i-1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        time.sleep(3)
+        aws.logs.create_log_group(logGroupName=place)
+        aws.logs.create_log_stream(**stream)
+        aws.logs.put_log_events(**stream, logEvents=[{"timestamp": _now(), "message": "hello"}])
+        assert json.loads(following.stdout.readline())["message"] == "hello"
+        following.send_signal(signal.SIGINT)
+        assert following.stdout.read() == ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout
+        assert json.loads(following.stdout.readline())["message"] == "hello"
+        time.sleep(3)
+        following.send_signal(signal.SIGINT)
+        assert following.stdout.read() == ""
 
 
 def test_events_come_newest_last(user: User) -> None:
@@ -139,7 +180,13 @@ def test_events_of_a_group_and_of_the_last_hour(user: User) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("events", "nobody"), ("nodes", "nobody"), ("ssm", "nobody", "i-00000000")]
+    "command",
+    [
+        ("events", "nobody"),
+        ("logs", "nobody"),
+        ("nodes", "nobody"),
+        ("ssm", "nobody", "i-00000000"),
+    ],
 )
 def test_without_a_cluster_there_is_nothing_to_tell(user: User, command: tuple[str, ...]) -> None:
     said = user.types(*command)

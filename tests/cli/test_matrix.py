@@ -242,6 +242,7 @@ def test_a_command(here: User, name: str) -> None:
     if "exit_code" in document:
         assert document["exit_code"] == code
     if failed:
+        assert document["command"] == " ".join(words[: 1 + (words[0] == "local")])
         assert document["error"]["docs"] == f"docs/exit-codes.md#exit-{code}"
         assert document["error"]["next"]
     else:
@@ -265,6 +266,11 @@ def test_a_question_stands_on_a_line_of_its_own(here: User) -> None:
     deed, question, *_ = screen.display
     assert deed.startswith("This deletes the cluster demo and all its data (account ")
     assert question.startswith("Type the cluster's name to go on: ")
+
+
+def test_what_is_kept_is_said_before_it_is_asked(here: User) -> None:
+    said = here.types("delete", "demo", "--keep", "bucket,logs")
+    assert "all its data but bucket, logs (account " in said.err
 
 
 @pytest.mark.parametrize("form", ["yaml", "table", "env"])
@@ -398,9 +404,9 @@ def test_an_exit_code(user: User, code: Exit) -> None:
 )
 def test_a_signal(user: User, code: Exit) -> None:
     user.stack.sim.delays.__dict__["eks_create"] = 1e6
-    command = [sys.executable, "-m", "hyperpod_eks", "create", "demo", "--chart", str(CHART)]
+    words = ["create", "demo", "--chart", str(CHART), "--skip", "roles", "--yes", "-o", "json"]
     with subprocess.Popen(
-        [*command, "-o", "json"],
+        [sys.executable, "-m", "hyperpod_eks", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -412,8 +418,9 @@ def test_a_signal(user: User, code: Exit) -> None:
                 break
         process.send_signal(SIGNALS[code])
         document = json.loads(process.stdout.read())
-        process.stderr.read()
+        told = process.stderr.read()
         assert process.wait(30) == code
     valid(document)
     assert document["exit_code"] == code
-    assert document["resume"].startswith("hyperpod-eks create demo")
+    assert document["resume"] == shlex.join(["hyperpod-eks", *words]), "no option is lost"
+    assert f"To continue: {document['resume']}\n" in told

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks.cli.nodes import text
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, at_work
 
@@ -175,3 +176,10 @@ def test_ssm_says_what_is_missing_to_run(made: User, monkeypatch: pytest.MonkeyP
 
     assert said.code == 2
     assert "there is no aws on PATH" in said.err
+
+
+def test_what_aws_will_refuse_again_is_not_to_be_run_again(made: User) -> None:
+    refusal = Fault("sagemaker", "ListClusterNodes", code="ValidationException", message="No.")
+    made.stack.faults.append(refusal)
+    said = made.types("nodes", "demo")
+    assert (said.code, "No." in said.err, "Run the same" in said.err) == (1, True, False)

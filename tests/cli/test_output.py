@@ -58,6 +58,7 @@ def test_with_a_query_text_is_what_a_shell_wants(query: str | None, said: str) -
 def test_the_other_forms() -> None:
     assert json.loads(render(DOCUMENT, "json", text)) == DOCUMENT
     assert yaml.safe_load(render(DOCUMENT, "yaml", text)) == DOCUMENT
+    assert render(DOCUMENT, "yaml", text, ask("orphans[0].id")) == "vpc-1"
     assert render(DOCUMENT, "table", text) == (
         'ID     GRÖSSE  IN  MORE\nvpc-1  2\ni-[2J              ["a"]'
     )
@@ -223,3 +224,31 @@ def test_a_process_says_an_error_once(user: User, words: tuple[str, ...]) -> Non
     assert done.returncode == document["exit_code"]
     said = filter(None, [document["error"]["message"], document["error"]["hint"]])
     assert done.stderr == "error: " + "\n".join(said) + "\n"
+
+
+@pytest.mark.parametrize("command", ["delete none --yes", f"plan demo --chart {CHART}"])
+@pytest.mark.parametrize(
+    ("streams", "code"), [(">/dev/full", 1), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)]
+)
+def test_a_stream_that_takes_nothing_is_no_bug(
+    user: User, command: str, streams: str, code: int
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m hyperpod_eks {command} {streams}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if code:
+        assert "error: cannot write to stdout: No space left on device\n" in done.stderr
+
+
+def test_a_reader_that_went_away_leaves_the_exit_code(user: User) -> None:
+    command = f"{sys.executable} -m hyperpod_eks status none -o json; echo $? >&2"
+    done = subprocess.run(
+        ["sh", "-c", f"({command}) | true"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("\n8\n")
+    assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperpod_eks.cli.outputs import text
 from hyperpod_eks.output import variables
 from tests.conftest import User
 
@@ -130,3 +131,9 @@ def test_the_way_from_create_to_kubectl_as_typed(user: User) -> None:
     assert first == f"{made['outputs']['cluster_arn']} {made['outputs']['vpc_id']}"
     assert head.split()[:2] == ["NAME", "STATUS"]
     assert [node.split()[1] for node in nodes] == ["Ready", "Ready"]
+
+
+def test_what_is_not_made_yet_is_a_dash() -> None:
+    found: dict[str, object] = {"vpc_id": None, "private_subnet_ids": [], "region": "us-west-2"}
+    said = text({"schema": "hyperpod-eks/outputs/v1", "outputs": found})
+    assert [line.split()[1] for line in said.splitlines()] == ["-", "-", "us-west-2"]

@@ -437,7 +437,7 @@ def test_a_plan_is_readable(width: int) -> None:
             "replace",
             "demo",
             "Lifecycle scripts did not run successfully.\x1b[2J (Failed)",
-            {},
+            {"lifecycle": ["s3://sagemaker-demo-111122223333-us-west-2/lifecycle-of-old/", ""]},
         ),
     ]
     names = ("key", "action", "id", "why", "differs")
@@ -467,5 +467,7 @@ def test_a_plan_is_readable(width: int) -> None:
     }  # fmt: skip
     text = render(document, width, colour=False)
     assert max(map(len, text.splitlines())) <= width
+    for narrower in range(80, width):  # broken between words, and no word is cut
+        assert "…" not in render(document, narrower, colour=False)
     same(SNAPSHOTS / f"plan-{width}.txt", text + "\n")
     assert render(document, width, colour=False, utf8=False).isascii()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -289,6 +290,7 @@ def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str)
     assert found(said)[id_]["severity"] == severity
     assert found(said)[id_]["says"]
     assert found(said)[id_]["fix"]
+    assert not re.search("aws (ec2|eks) (?!.*--region us-west-2)", found(said)[id_]["fix"])
     assert said.code == (3 if severity == "error" else 0)
 
 
@@ -302,7 +304,7 @@ def test_each_quota_is_checked_against_what_is_wanted(user: User, id_: str) -> N
     assert said.code == 3
     assert list(found(said)) == [id_]
     assert found(said)[id_]["seen"]["limit"] == limit
-    assert "request-service-quota-increase" in found(said)[id_]["fix"]
+    assert "request-service-quota-increase --region us-west-2" in found(said)[id_]["fix"]
 
 
 def test_a_clean_account_shows_nothing(user: User) -> None:

@@ -96,3 +96,25 @@ def test_what_a_delete_leaves_visible_for_a_moment_is_waited_for(
 
     assert user.types("delete", "demo", "--yes").code == 0
     assert shown.count("gone") == 3
+
+
+def test_what_a_manifest_knows_is_an_orphan_in_no_region(user: User) -> None:
+    user.makes("demo")
+    for region in ("us-west-2", "us-east-1"):
+        assert user.types("orphans", "--region", region, "-o", "json").document["orphans"] == []
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    said = user.types("orphans")
+    assert "demo  eks-cluster  demo\n" in said.out
+    assert said.out.endswith("To delete them: hyperpod-eks delete demo --region us-west-2\n")
+
+
+def test_an_interface_that_nobody_described_is_named_with_its_status(
+    user: User, aws: Clients
+) -> None:
+    user.makes("demo")
+    subnet = user.types("outputs", "demo", "--query", "outputs.private_subnet_ids[0]").out.strip()
+    made = aws.ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]
+    said = user.types("delete", "demo", "--yes", "--keep", "bucket", "--timeout", "2")
+    assert said.code == 9, said.err
+    assert f"1 network interface left: {made['NetworkInterfaceId']} (available)" in said.err
+    assert "hyperpod-eks delete" not in said.err, "without --keep it would take the bucket"
