@@ -96,3 +96,20 @@ def test_what_a_delete_leaves_visible_for_a_moment_is_waited_for(
 
     assert user.types("delete", "demo", "--yes").code == 0
     assert shown.count("gone") == 3
+
+
+def test_what_is_protected_stays_though_config_and_manifest_are_lost(
+    user: User, aws: Clients
+) -> None:
+    """HyperPod, which knows no protection, goes before EKS, which would refuse."""
+    (user.folder / "demo.yaml").write_text(
+        "name: demo\nregion: us-west-2\ndeletion_protection: true\n"
+    )
+    assert user.types("create", "-f", "demo.yaml", "--chart", str(CHART)).code == 0
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+
+    said = user.types("delete", "demo", "--yes")
+
+    assert said.code == 2
+    assert "protected" in said.err
+    assert aws.sagemaker.describe_cluster(ClusterName="demo")["ClusterStatus"] == "InService"
