@@ -99,10 +99,11 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement(
             "BalancersLeft",
             (
+                "ec2:DeleteSecurityGroup",
                 "elasticloadbalancing:DeleteLoadBalancer",
                 "elasticloadbalancing:DeleteTargetGroup",
             ),
-            (site.arn("elasticloadbalancing", "*"),),
+            (site.arn("elasticloadbalancing", "*"), site.arn("ec2", "security-group/*")),
             {"StringEquals": {"aws:ResourceTag/elbv2.k8s.aws/cluster": site.eks_name}},
             "delete",
         ),

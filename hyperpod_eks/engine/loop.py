@@ -268,7 +268,12 @@ class Run:
         return self.is_ours(want.source)
 
     def is_ours(self, key: str) -> bool:
-        """Whether the journal or this run's looks say that it is, or was, this cluster's."""
+        """Whether the journal or this run's looks say that it is, or was, this cluster's.
+
+        What comes of something adopted is its owner's, as it is itself.
+        """
+        if key in self.manifest.adopted:
+            return False
         record, turn = self.manifest.records.get(key), self.turns.get(key)
         seen = turn.sight if turn else None
         return (record is not None and bool(record.id)) or (

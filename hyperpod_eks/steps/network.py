@@ -766,7 +766,7 @@ class Endpoint(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Its routes go with it.  The call answers 200 and names what it could not delete."""
         answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=[live.id])
-        _raise_unsuccessful(answer.get("Unsuccessful", ()), "DeleteVpcEndpoints")
+        raise_unsuccessful(answer.get("Unsuccessful", ()), "DeleteVpcEndpoints")
 
 
 def _policy(document: str | None) -> str:
@@ -983,7 +983,8 @@ def _interfaces(look: Look, by: str, value: str) -> list[str]:
     ]
 
 
-def _raise_unsuccessful(items: Sequence[Mapping[str, Any]], operation: str) -> None:
+def raise_unsuccessful(items: Sequence[Mapping[str, Any]], operation: str) -> None:
+    """Raise what a call that answers 200 could not do."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     for item in items:
