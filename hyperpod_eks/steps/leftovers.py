@@ -75,10 +75,11 @@ class Interfaces(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """Apart from those of NAT gateways and endpoints, which go with them."""
-        groups = look.signed("describe_security_groups", "SecurityGroups")
-        ours = [each["GroupId"] for each in groups if owner(each["Tags"]) == look.aws.lineage]
-        vpcs = _vpcs(look)
-        by, values = ("vpc-id", vpcs) if vpcs else ("group-id", ours)
+        by, values = "vpc-id", _vpcs(look)
+        if not values:
+            groups = look.signed("describe_security_groups", "SecurityGroups")
+            ours = [each["GroupId"] for each in groups if owner(each["Tags"]) == look.aws.lineage]
+            by, values = "group-id", ours
         found = _inside(look, "describe_network_interfaces", "NetworkInterfaces", by, values)
         items = [
             item
