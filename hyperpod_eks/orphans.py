@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.eks import LogGroup
@@ -157,8 +157,8 @@ def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str
             if (lineage := tag(tags, LINEAGE)) is not None
         ]
 
-    with ThreadPoolExecutor(len(sources)) as pool:
-        found = [each for some in pool.map(told, sources) for each in some]
+    every = together(*(partial(told, source) for source in sources))
+    found = [each for some in every for each in some]
     return sorted(found, key=lambda x: (x.cluster, x.kind, x.id))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from hyperpod_eks.config import (
     ZoneSubnets,
     subnets,
 )
-from hyperpod_eks.crew import begin
+from hyperpod_eks.crew import begin, begun
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.versions import choose_version
 
@@ -153,40 +152,39 @@ def survey(
     aws.warm("sts", "ec2", "eks", "sagemaker")
     types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
     begin([partial(question, view) for question in beside])
-    with ThreadPoolExecutor(6) as pool:
-        identity = pool.submit(lambda: aws.identity)
-        zones = pool.submit(_available_zones, aws)
-        offered = pool.submit(_offerings, aws, types)
-        taken = pool.submit(_taken_zones, view)
-        version = pool.submit(_kubernetes_version, aws, config)
-        plans = pool.submit(_training_plans, aws, config)
-        aws.warm("iam", "s3", "logs")  # while AWS answers
-        who = identity.result()
-        aws.lineage = lineage(who, config.name)
-        if config.account and config.account != who.account:
-            raise Usage(
-                f"account: the config says {config.account}, but these credentials belong to "
-                f"{who.account}",
-                "Use the right profile (--profile), or correct the config.",
-            )
-        chosen = _choose_zones(
-            config,
-            zones.result(),
-            offered.result(),
-            taken.result(),
-            types,
-            who.region,
-            _adopted_zones(aws, config),
+    identity = begun(lambda: aws.identity)
+    zones = begun(partial(_available_zones, aws))
+    offered = begun(partial(_offerings, aws, types))
+    taken = begun(partial(_taken_zones, view))
+    version = begun(partial(_kubernetes_version, aws, config))
+    plans = begun(partial(_training_plans, aws, config))
+    aws.warm("iam", "s3", "logs")  # while AWS answers
+    who = identity.result()
+    aws.lineage = lineage(who, config.name)
+    if config.account and config.account != who.account:
+        raise Usage(
+            f"account: the config says {config.account}, but these credentials belong to "
+            f"{who.account}",
+            "Use the right profile (--profile), or correct the config.",
         )
-        return Site(
-            config,
-            who,
-            chosen,
-            offered.result(),
-            *version.result(),
-            plans=plans.result(),
-            adopted=aws.adopted,
-        )
+    chosen = _choose_zones(
+        config,
+        zones.result(),
+        offered.result(),
+        taken.result(),
+        types,
+        who.region,
+        _adopted_zones(aws, config),
+    )
+    return Site(
+        config,
+        who,
+        chosen,
+        offered.result(),
+        *version.result(),
+        plans=plans.result(),
+        adopted=aws.adopted,
+    )
 
 
 def _training_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:

@@ -451,7 +451,9 @@ def _run(voice: Speech) -> int:
         return left if isinstance(left, int) else Exit.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt):  # before there was anything to stop
+            return voice.fail(Exit.INTERRUPTED, "stopped by SIGINT; nothing was changed")
         return voice.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
     except click.ClickException as error:
         hint = ""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import Aws, Look, absent, owner
-from hyperpod_eks.crew import together
+from hyperpod_eks.crew import each, together
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
 
@@ -286,15 +285,7 @@ class Scripts(Resource):
         """Send what changed, eight at a time; remove what the folder no longer has."""
         there, local = live.facts["files"], self.files()
         changed = [key for key, (_, md5) in local.items() if there.get(key) != md5]
-        with ThreadPoolExecutor(8) as pool:
-            list(
-                pool.map(
-                    lambda key: aws.s3.put_object(
-                        Bucket=self.bucket.name, Key=key, Body=local[key][0].read_bytes()
-                    ),
-                    changed,
-                )
-            )
+        each(partial(self._send, aws, local), changed, 8)
         removed = sorted(there.keys() - local.keys())
         for i in range(0, len(removed), 1000):
             aws.s3.delete_objects(
@@ -302,6 +293,10 @@ class Scripts(Resource):
                 Delete={"Objects": [{"Key": key} for key in removed[i : i + 1000]], "Quiet": True},
             )
         return self._live(aws, {key: md5 for key, (_, md5) in local.items()})
+
+    def _send(self, aws: Aws, local: Mapping[str, tuple[Path, str]], key: str) -> None:
+        body = local[key][0].read_bytes()
+        aws.s3.put_object(Bucket=self.bucket.name, Key=key, Body=body)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Leave nothing of ours in a bucket that stays."""
