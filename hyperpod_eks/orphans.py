@@ -221,10 +221,13 @@ def _begin(cluster: str) -> str:
 
 
 def _s3(aws: Aws, cluster: str) -> Iterator[Candidate]:
-    for bucket in aws.s3.list_buckets()["Buckets"]:
-        name = bucket["Name"]
-        if name.startswith("sagemaker-"):
-            yield "bucket", name, partial(_tags, aws.s3.get_bucket_tagging, "TagSet", Bucket=name)
+    # without a region those of all are listed, and of some that the account has not enabled no
+    # tags are to be had here (IllegalLocationConstraintException)
+    ask = aws.s3.get_bucket_tagging
+    ours: Any = {"Prefix": "sagemaker-", "BucketRegion": aws.identity.region, **_WHOLE}
+    for page in aws.s3.get_paginator("list_buckets").paginate(**ours):
+        for bucket in page.get("Buckets", ()):
+            yield "bucket", bucket["Name"], partial(_tags, ask, "TagSet", Bucket=bucket["Name"])
 
 
 def _logs(aws: Aws, cluster: str) -> Iterator[Candidate]:

@@ -129,7 +129,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement("NodePolicyDelete", _POLICY_DELETE, who.policies, command="delete"),
         Statement("BucketMake", _BUCKET_MAKE, (bucket,)),
         Statement("BucketDelete", _BUCKET_DELETE, (bucket,), command="delete"),
-        Statement("ScriptsMake", ("s3:PutObject",), (f"{bucket}/*",)),
+        Statement("ScriptsMake", ("s3:GetObject", "s3:PutObject"), (f"{bucket}/*",)),
         Statement("ScriptsDelete", _SCRIPTS_DELETE, (f"{bucket}/*",), command="delete"),
         Statement(
             "EksMake",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws import Aws, Look, owner, tag
+from hyperpod_eks.aws import Aws, Look, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Live, Resource, State
 from hyperpod_eks.site import Site
-from hyperpod_eks.steps.network import Network, raise_unsuccessful
+from hyperpod_eks.steps.network import Network
 
 
 def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resource, ...]:
@@ -267,7 +267,8 @@ class Leftovers(Resource):
         """Endpoints first: their interfaces use the groups; then rules of ours that name them."""
         if live.attributes["endpoints"]:
             answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=live.attributes["endpoints"])
-            raise_unsuccessful(answer.get("Unsuccessful", ()), "DeleteVpcEndpoints")
+            refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
+            raise_first("ec2", "DeleteVpcEndpoints", refused)
         for call, group, rules in live.attributes["rules"]:
             getattr(aws.ec2, call)(GroupId=group, IpPermissions=rules)
         for group in live.attributes["groups"]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws import Aws, Look, absent, owner, tag
+from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, Site
@@ -766,7 +766,8 @@ class Endpoint(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Its routes go with it.  The call answers 200 and names what it could not delete."""
         answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=[live.id])
-        raise_unsuccessful(answer.get("Unsuccessful", ()), "DeleteVpcEndpoints")
+        refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
+        raise_first("ec2", "DeleteVpcEndpoints", refused)
 
 
 def _policy(document: str | None) -> str:
@@ -981,15 +982,3 @@ def _interfaces(look: Look, by: str, value: str) -> list[str]:
         f"aws ec2 delete-network-interface --network-interface-id {i['NetworkInterfaceId']}"
         for i in found
     ]
-
-
-def raise_unsuccessful(items: Sequence[Mapping[str, Any]], operation: str) -> None:
-    """Raise what a call that answers 200 could not do."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415
-
-    for item in items:
-        about: Any = {
-            "Error": item["Error"],
-            "ResponseMetadata": {"HTTPStatusCode": 400, "Service": "ec2"},
-        }
-        raise ClientError(about, operation)

@@ -270,6 +270,14 @@ def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
     assert owner.declares(later) == []
 
 
+def test_scripts_in_a_bucket_with_a_key_of_its_own_are_sent_once(owner: Owner) -> None:
+    """Their ETags are no MD5s."""
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    text = HEAD + f"encryption: {{bucket: '{kms.create_key()['KeyMetadata']['Arn']}'}}\n"
+    assert "PutObject" in owner.declares(text)
+    assert owner.declares(text) == []
+
+
 @pytest.mark.prove
 def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) -> None:
     kms: Any = owner.aws.session.client("kms", region_name="us-west-2")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
+import boto3
 import pytest
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity, Look
@@ -113,3 +115,38 @@ def test_what_is_protected_stays_though_config_and_manifest_are_lost(
     assert said.code == 2
     assert "protected" in said.err
     assert aws.sagemaker.describe_cluster(ClusterName="demo")["ClusterStatus"] == "InService"
+
+
+def test_objects_that_s3_does_not_delete_are_told_at_once(user: User, aws: Clients) -> None:
+    """DeleteObjects answers 200, with what it refused."""
+    user.makes("demo")
+    bucket = "sagemaker-demo-123456789012-us-west-2"
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject*"}
+    statement = deny | {"Resource": f"arn:aws:s3:::{bucket}/*"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    aws.s3.put_bucket_policy(Bucket=bucket, Policy=text)
+
+    said = user.types("delete", "demo", "--yes")
+
+    assert said.code == 3
+    assert "lifecycle/on_create.sh: Access Denied" in said.err
+    aws.s3.delete_bucket_policy(Bucket=bucket)
+    assert user.types("delete", "demo", "--yes").code == 0
+
+
+def test_buckets_of_other_regions_are_not_asked_for_their_tags(
+    user: User, aws: Clients, session: boto3.Session
+) -> None:
+    elsewhere = session.client(
+        "s3",
+        region_name="eu-west-1",
+        endpoint_url=user.stack.endpoint,
+        aws_access_key_id="ASIALOCALSTACK000000",
+        aws_secret_access_key="local",
+    )
+    born: Any = {"LocationConstraint": "eu-west-1", "Tags": signed("bucket", "0123456789abcdef")}
+    elsewhere.create_bucket(Bucket="sagemaker-demo-elsewhere", CreateBucketConfiguration=born)
+    found = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
+    assert found == []
+    found = user.types("orphans", "--region", "eu-west-1", "-o", "json").document["orphans"]
+    assert [each["id"] for each in found] == ["sagemaker-demo-elsewhere"]
