@@ -377,6 +377,7 @@ def credential_errors() -> tuple[type[Exception], ...]:
         e.TokenRetrievalError,
         e.SSOError,
         e.NoAuthTokenError,
+        e.LoginError,  # of `aws login`
     )
 
 
