@@ -13,6 +13,8 @@ from hyperpod_eks.manifest import Manifest, Record
 from hyperpod_eks.site import PRIVATE_SUBNET
 from hyperpod_eks.steps.eks import access_label, caller
 
+CALLER = "eks/access-caller"
+
 
 def adopt(
     aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True
@@ -27,6 +29,10 @@ def adopt(
     if config.existing == Existing():
         return manifest.adopted
     wanted = resolve(aws, config)
+    known = manifest.records.get(CALLER)
+    if config.existing.eks_cluster and known and known.id not in ("", caller(Look(aws))):
+        # of whoever ran this before; if create made it, its tags tell
+        del manifest.records[CALLER]
     for key, id_ in wanted.items():
         known = manifest.records.get(key)
         if known and known.origin == "created" and known.state != "deleted":

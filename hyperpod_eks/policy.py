@@ -395,6 +395,7 @@ _EKS_MAKE = _of(
     "DescribeAddon",
     "DescribeCluster",
     "DisassociateAccessPolicy",
+    "ListAccessEntries",
     "ListAddons",
     "ListAssociatedAccessPolicies",
     "TagResource",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
+import boto3
 import pytest
 
 from hyperpod_eks import helm as helms
@@ -301,6 +302,43 @@ def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owne
     assert len(owner.nodes("worker-group")) == 3
     assert owner.deletes(text) == []
     assert without_the_services_entry(owner.account()) == without_the_services_entry(before)
+
+
+def test_several_people_work_on_somebodys_eks_cluster(owner: Owner) -> None:
+    """Who has no access entry there gets one; whoever deletes takes all of those away."""
+    net = a_vpc(owner)
+    a_control_plane(owner, net, "platform", "API")  # which lets in its creator
+    iam: Any = owner.aws.iam
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+    keys = {}
+    for name in ("ann", "bob"):
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=text)
+        keys[name] = iam.create_access_key(UserName=name)["AccessKey"]
+    admin = owner._session
+
+    def entries() -> set[str]:
+        found = owner.aws.eks.list_access_entries(clusterName="platform")["accessEntries"]
+        return {arn.rpartition("/")[2] for arn in found}
+
+    def becomes(name: str) -> None:
+        key = keys[name]
+        owner._session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"])
+
+    text = "name: demo\nregion: us-west-2\nexisting: {eks_cluster: platform}\n"
+    before = entries()
+    owner.declares(text)
+    assert not entries() & {"ann", "bob"}
+    for name in ("ann", "bob"):
+        becomes(name)
+        owner.declares(text)
+        assert name in entries()
+    owner._session = admin
+    assert owner.declares(text) == []
+    assert entries() >= {"ann", "bob"}
+    assert owner.deletes(text) == []
+    assert entries() - before == {"AWSServiceRoleForSageMakerHyperPod"}  # AWS's own
 
 
 def without_the_services_entry(account: list[str]) -> Any:
