@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -11,6 +12,7 @@ import pytest
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity, Look
 from hyperpod_eks.local import CHART
+from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.resource import Live
 from hyperpod_eks.site import lineage
 from hyperpod_eks.steps import network
@@ -150,3 +152,17 @@ def test_buckets_of_other_regions_are_not_asked_for_their_tags(
     assert found == []
     found = user.types("orphans", "--region", "eu-west-1", "-o", "json").document["orphans"]
     assert [each["id"] for each in found] == ["sagemaker-demo-elsewhere"]
+
+
+def test_a_manifest_of_another_region_knows_no_orphans_of_this_one(
+    user: User, aws: Clients
+) -> None:
+    tags = [
+        {"ResourceType": "elastic-ip", "Tags": signed("address-usw2-az1", lineage(HERE, "demo"))}
+    ]
+    aws.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)
+    elsewhere = Manifest(user.folder / "demo.hyperpod-eks.json", "demo", HERE.account, "eu-west-1")
+    elsewhere.lineage = lineage(replace(HERE, region="eu-west-1"), "demo")
+    elsewhere.save()
+    found = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
+    assert [each["cluster"] for each in found] == ["demo"]
