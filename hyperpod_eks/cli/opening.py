@@ -78,7 +78,7 @@ def opened(
         ours = verb in ("create", "delete")
         with (
             explaining(aws, config.name, config.region, gather=ours),
-            stoppable(world.stop, _again(verb, given)),
+            stoppable(world.stop, _again(verb)),
         ):
             if verb in ("create", "plan"):
                 _check_values(config)
@@ -200,17 +200,10 @@ def _check_values(config: Config) -> None:
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
 
 
-def _again(verb: str, given: Mapping[str, Any]) -> str:
-    """Spell the command that continues."""
-    words = ["hyperpod-eks", verb]
-    words += [given["name"]] if given["name"] else []
-    for name, value in given.items():
-        if name in ("name", "output", "parallelism", "lock_timeout") or value in (None, False):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, str(value)]
-    if verb == "delete":
-        words.append("--yes")
+def _again(verb: str) -> str:
+    """Spell the command that continues: as it was typed, for each option may matter (--keep)."""
+    words = ["hyperpod-eks", *speech().words]
+    words += ["--yes"] if verb == "delete" and not {"-y", "--yes"} & set(words) else []
     return shlex.join(words)
 
 

@@ -15,6 +15,7 @@ import pytest
 from hyperpod_eks.cli.stop import Interrupted, stoppable
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import locked
+from tests.conftest import User
 
 
 def test_a_signal_is_heard_though_the_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +74,25 @@ def test_a_signal_while_another_run_has_the_lock_exits_130(tmp_path: Path) -> No
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 130, errors
+
+
+@pytest.mark.parametrize(
+    ("typed", "continues"),
+    [
+        ("delete demo --keep bucket,logs", "delete demo --keep bucket,logs --yes"),
+        ("delete demo -y", "delete demo -y"),
+        ("create demo --skip permissions --yes", "create demo --skip permissions --yes"),
+    ],
+)
+def test_the_command_that_continues_has_every_option(
+    user: User, monkeypatch: pytest.MonkeyPatch, typed: str, continues: str
+) -> None:
+    """Without --keep it would take away what shall stay."""
+
+    def stop(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("hyperpod_eks.cli.opening.survey", stop)
+    said = user.types(*typed.split())
+    assert said.code == 130
+    assert f"To continue: hyperpod-eks {continues}\n" in said.err
