@@ -124,7 +124,8 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
     """Choose those of the cluster's subnets that do not lead straight to the internet."""
     config = aws.eks.describe_cluster(name=name)["cluster"]["resourcesVpcConfig"]
     here: Any = [{"Name": "vpc-id", "Values": [config["vpcId"]]}]
-    tables = aws.ec2.describe_route_tables(Filters=here)["RouteTables"]
+    pages = aws.ec2.get_paginator("describe_route_tables").paginate(Filters=here)
+    tables = [table for page in pages for table in page["RouteTables"]]
     open_, explicit, main_is_open = set(), set(), False
     for table in tables:
         leads_out = any(r.get("GatewayId", "").startswith("igw-") for r in table["Routes"])
