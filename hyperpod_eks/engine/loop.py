@@ -67,6 +67,10 @@ class World:
     def __post_init__(self) -> None:
         self.crew = Crew(self.parallelism, self.clock)
         self.running = False
+        now = self.clock.now()  # a clock that was fast lets nothing be hidden until it catches up
+        for key, record in self.manifest.records.items():
+            if record.since > now:
+                self.manifest.records[key] = replace(record, since=now)
 
     def stop(self, error: BaseException) -> None:
         """Stop in good order, from a signal handler: the loop ends, or else this very line."""

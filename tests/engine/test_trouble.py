@@ -364,3 +364,13 @@ def test_what_aws_says_has_a_meaning(
 def test_an_expired_login_is_no_bug() -> None:
     """`aws login` gives credentials for hours; botocore cannot renew them for ever."""
     assert meaning(LoginRefreshRequired(msg="run aws login")) is Class.EXPIRED
+
+
+def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(user: User, cloud: Cloud) -> None:
+    user.create([Nameless("vpc")])
+    cloud.clock.time -= 3600
+    cloud.things.clear()  # by hand
+    began = cloud.clock.time
+    user.create([Nameless("vpc")])
+    assert len(cloud.things) == 1
+    assert 60 <= cloud.clock.time - began < 120  # the grace, and no more
