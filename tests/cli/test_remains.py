@@ -12,7 +12,7 @@ import pytest
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity, Look
 from hyperpod_eks.local import CHART
-from hyperpod_eks.manifest import Manifest
+from hyperpod_eks.manifest import Manifest, read
 from hyperpod_eks.resource import Live
 from hyperpod_eks.site import lineage
 from hyperpod_eks.steps import network
@@ -166,3 +166,12 @@ def test_a_manifest_of_another_region_knows_no_orphans_of_this_one(
     elsewhere.save()
     found = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
     assert [each["cluster"] for each in found] == ["demo"]
+
+
+def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Clients) -> None:
+    """Else the next create would make a VPC of its own."""
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    assert user.types("adopt", "demo", "--resource", f"network/vpc={vpc}").code == 0
+    said = user.types("adopt", "demo", "--resource", "network/vpc=vpc-0123456789abcdef0")
+    assert said.code == 8
+    assert read(user.folder / "demo.hyperpod-eks.json").adopted == {"network/vpc": vpc}
