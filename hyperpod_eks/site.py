@@ -19,7 +19,7 @@ from hyperpod_eks.config import (
 )
 from hyperpod_eks.crew import begin, begun
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.versions import choose_version
+from hyperpod_eks.versions import ZONES_WITHOUT_EKS, choose_version
 
 PRIVATE_SUBNET = "private-subnet-"
 NODE_SUBNET = "node-subnet-"
@@ -290,7 +290,10 @@ def _available_zones(aws: Aws) -> list[str]:
             {"Name": "zone-type", "Values": ["availability-zone"]},
         ]
     )["AvailabilityZones"]
-    return sorted(zone["ZoneId"] for zone in found)
+    zones = {zone["ZoneId"] for zone in found}
+    if "eks/cluster" not in aws.adopted:  # the nodes' subnets are the control plane's too
+        zones -= ZONES_WITHOUT_EKS
+    return sorted(zones)
 
 
 def _offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
@@ -336,8 +339,8 @@ def _choose_zones(
     unknown = [zone for zone in wanted if zone not in available]
     if unknown:
         raise Usage(
-            f"network.availability_zone_ids: {', '.join(unknown)} is not a zone of {region}; "
-            f"it has {', '.join(available)}",
+            f"network.availability_zone_ids: {', '.join(unknown)} is not a zone of {region} that "
+            f"EKS works in; it has {', '.join(available)}",
             "Zone ids (usw2-az1) are not zone names (us-west-2a); see DescribeAvailabilityZones.",
         )
     for kind in types:
