@@ -316,6 +316,17 @@ def absent(*codes: str, says: str = "") -> Iterator[None]:
             raise
 
 
+def raise_first(service: str, operation: str, errors: Iterable[Mapping[str, Any]]) -> None:
+    """Raise the first thing that a call could not do and answered 200 all the same."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    for error in errors:
+        status = 500 if error.get("Code") == "InternalError" else 400
+        meta = {"HTTPStatusCode": status, "Service": service}
+        answer: Any = {"Error": dict(error), "ResponseMetadata": meta}
+        raise ClientError(answer, operation)
+
+
 def meaning(error: Exception) -> Class | None:
     """Classify whatever a call raised; None is a bug or a refusal that time does not heal."""
     from botocore import exceptions as e  # noqa: PLC0415
@@ -364,6 +375,7 @@ def credential_errors() -> tuple[type[Exception], ...]:
         e.TokenRetrievalError,
         e.SSOError,
         e.NoAuthTokenError,
+        e.LoginError,  # of `aws login`
     )
 
 

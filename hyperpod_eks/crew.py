@@ -6,9 +6,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Result(NamedTuple):
@@ -19,13 +21,43 @@ class Result(NamedTuple):
     error: BaseException | None
 
 
+def begun(call: Callable[[], T]) -> Future[T]:
+    """Begin a call now; whoever wants its value waits for it.
+
+    Its thread is a daemon: a pool of Python's would be waited for when we are stopped, however
+    long AWS does not answer.
+    """
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  whoever asks for the value gets it
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True, name="hyperpod-eks").start()
+    return future
+
+
 def together(*calls: Callable[[], Any]) -> list[Any]:
     """Make calls that do not need each other at once, and return their values in order.
 
     All are made even if one raises; then the first that did, in their order, is raised.
     """
-    with ThreadPoolExecutor(max(len(calls), 1)) as pool:
-        return [each.result() for each in [pool.submit(call) for call in calls]]
+    futures = [begun(call) for call in calls]
+    wait(futures)
+    return [each.result() for each in futures]
+
+
+def each(call: Callable[[Any], Any], items: Sequence[Any], most: int) -> None:
+    """Make a call for every item, ``most`` of them at a time.  Raises as `together`."""
+    todo = iter(items)  # threads may share the iterator of a list or tuple
+
+    def work() -> None:
+        for item in todo:
+            call(item)
+
+    together(*([work] * min(most, len(items))))
 
 
 class Clock:

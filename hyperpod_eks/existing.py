@@ -14,6 +14,8 @@ from hyperpod_eks.site import PRIVATE_SUBNET
 from hyperpod_eks.steps.eks import access_label, caller
 from hyperpod_eks.steps.network import interface_endpoints
 
+CALLER = "eks/access-caller"
+
 
 def adopt(
     aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True
@@ -28,6 +30,10 @@ def adopt(
     if config.existing == Existing():
         return manifest.adopted
     wanted = resolve(aws, config, manifest)
+    known = manifest.records.get(CALLER)
+    if config.existing.eks_cluster and known and known.id not in ("", caller(Look(aws))):
+        # of whoever ran this before; if create made it, its tags tell
+        del manifest.records[CALLER]
     for key, id_ in wanted.items():
         if made := _made(manifest, key):
             raise Foreign(
@@ -163,7 +169,8 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
     """Choose those of the cluster's subnets that do not lead straight to the internet."""
     config = aws.eks.describe_cluster(name=name)["cluster"]["resourcesVpcConfig"]
     here: Any = [{"Name": "vpc-id", "Values": [config["vpcId"]]}]
-    tables = aws.ec2.describe_route_tables(Filters=here)["RouteTables"]
+    pages = aws.ec2.get_paginator("describe_route_tables").paginate(Filters=here)
+    tables = [table for page in pages for table in page["RouteTables"]]
     open_, explicit, main_is_open = set(), set(), False
     for table in tables:
         leads_out = any(r.get("GatewayId", "").startswith("igw-") for r in table["Routes"])

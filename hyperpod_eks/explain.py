@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.crew import together
 from hyperpod_eks.explain_causes import CAUSES, Cause
 from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.steps import eks, hyperpod
@@ -147,8 +148,7 @@ def gather(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
                 found.append(each)  # noqa: PERF402  what came before an error counts
         return found
 
-    with ThreadPoolExecutor(len(sources)) as pool:
-        parts = list(pool.map(read, sources))
+    parts = together(*(partial(read, source) for source in sources))
     return [Evidence("error", error), *(each for part in parts for each in part)]
 
 

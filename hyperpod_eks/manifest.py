@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -197,12 +198,33 @@ class Manifest:
         """Keep the version on disk, which is about to be replaced, and the nine before it."""
         if not self.exists:
             return
-        folder = self.path.parent / f".{self.path.stem}.backups"
+        folder = _backups(self.path)
         folder.mkdir(mode=0o700, exist_ok=True)
-        with suppress(FileNotFoundError, FileExistsError):
-            os.link(self.path, folder / f"{serial:08d}.json")
+        kept = folder / f"{serial:08d}.json"
+        try:
+            os.link(self.path, kept)
+        except (FileNotFoundError, FileExistsError):
+            pass
+        except OSError:  # shared folders and sticks have no hard links
+            shutil.copy(self.path, kept)
         for old in sorted(folder.glob("*.json"))[:-BACKUPS]:
             old.unlink(missing_ok=True)
+
+
+def _backups(path: Path) -> Path:
+    return path.parent / f".{path.stem}.backups"
+
+
+def _last_serial(path: Path) -> int:
+    """Where the serials of a manifest that is no more ended, so that its backups stay the older."""
+    return max(
+        (int(x.stem) for x in _backups(path).glob("*.json") if x.stem.isdecimal()), default=0
+    )
+
+
+def _home(path: Path) -> Path:
+    """Return the place of a manifest; a link stays one, and all its readers see one file."""
+    return path.resolve() if path.is_symlink() else path
 
 
 class Spelled(str):
@@ -238,7 +260,7 @@ def write_durably(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.tmp")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as out:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
@@ -267,6 +289,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
     Raises Usage when it is another cluster's, unreadable, broken or from a newer version; the
     message names the way back.
     """
+    path = _home(path)
     try:
         document = json.loads(path.read_text())
         if document["schema"] != SCHEMA:
@@ -291,17 +314,17 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
             document.get("config", {}),
         )
     except FileNotFoundError:
-        return Manifest(path, cluster)
+        return Manifest(path, cluster, serial=_last_serial(path))
     except OSError as error:
         raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if broken:
             path.rename(path.with_suffix(".broken"))
-            return Manifest(path, cluster)
+            return Manifest(path, cluster, serial=_last_serial(path))
         raise Usage(
             f"the manifest {path} is broken: {type(error).__name__}: {error}",
             f"Make it anew from names and tags: hyperpod-eks adopt {cluster or 'NAME'} --rebuild; "
-            f"older versions are in {path.parent}/.{path.stem}.backups/.",
+            f"older versions are in {_backups(path)}/.",
         ) from error
     if cluster and manifest.cluster != cluster:
         raise Usage(
@@ -318,6 +341,7 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
     The lock is an flock on ``PATH.lock``, which is never removed.  Waits ``timeout`` seconds.
     Raises Locked, naming the holder, and Usage when the folder cannot be written.
     """
+    path = _home(path)
     beside = path.with_suffix(".lock")
     try:
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
@@ -340,13 +364,21 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
                         "Wait until it ends, or give --lock-timeout.",
                     ) from None
                 time.sleep(0.1)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}, started {_clock_time()}")
-        lock.flush()
+            except OSError as error:  # not every network file system has locks
+                raise Usage(
+                    f"cannot lock {beside}: {error.strerror}",
+                    "Name a place on a local disk with --manifest.",
+                ) from error
+        # through the descriptor: what a full disk has not taken must not come up again later
+        words = f"process {os.getpid()} on {socket.gethostname()}, started {_clock_time()}"
+        with suppress(OSError):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, words.encode(), 0)
         try:
             yield
         finally:
-            lock.truncate(0)
+            with suppress(OSError):
+                os.truncate(descriptor, 0)
 
 
 def _clock_time() -> str:

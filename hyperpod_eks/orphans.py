@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
+from hyperpod_eks.crew import together
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.eks import LogGroup
@@ -157,8 +157,8 @@ def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str
             if (lineage := tag(tags, LINEAGE)) is not None
         ]
 
-    with ThreadPoolExecutor(len(sources)) as pool:
-        found = [each for some in pool.map(told, sources) for each in some]
+    every = together(*(partial(told, source) for source in sources))
+    found = [each for some in every for each in some]
     return sorted(found, key=lambda x: (x.cluster, x.kind, x.id))
 
 
@@ -221,10 +221,13 @@ def _begin(cluster: str) -> str:
 
 
 def _s3(aws: Aws, cluster: str) -> Iterator[Candidate]:
-    for bucket in aws.s3.list_buckets()["Buckets"]:
-        name = bucket["Name"]
-        if name.startswith("sagemaker-"):
-            yield "bucket", name, partial(_tags, aws.s3.get_bucket_tagging, "TagSet", Bucket=name)
+    # without a region those of all are listed, and of some that the account has not enabled no
+    # tags are to be had here (IllegalLocationConstraintException)
+    ask = aws.s3.get_bucket_tagging
+    ours: Any = {"Prefix": "sagemaker-", "BucketRegion": aws.identity.region, **_WHOLE}
+    for page in aws.s3.get_paginator("list_buckets").paginate(**ours):
+        for bucket in page.get("Buckets", ()):
+            yield "bucket", bucket["Name"], partial(_tags, ask, "TagSet", Bucket=bucket["Name"])
 
 
 def _logs(aws: Aws, cluster: str) -> Iterator[Candidate]:

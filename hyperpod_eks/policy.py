@@ -99,10 +99,11 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement(
             "BalancersLeft",
             (
+                "ec2:DeleteSecurityGroup",
                 "elasticloadbalancing:DeleteLoadBalancer",
                 "elasticloadbalancing:DeleteTargetGroup",
             ),
-            (site.arn("elasticloadbalancing", "*"),),
+            (site.arn("elasticloadbalancing", "*"), site.arn("ec2", "security-group/*")),
             {"StringEquals": {"aws:ResourceTag/elbv2.k8s.aws/cluster": site.eks_name}},
             "delete",
         ),
@@ -128,7 +129,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement("NodePolicyDelete", _POLICY_DELETE, who.policies, command="delete"),
         Statement("BucketMake", _BUCKET_MAKE, (bucket,)),
         Statement("BucketDelete", _BUCKET_DELETE, (bucket,), command="delete"),
-        Statement("ScriptsMake", ("s3:PutObject",), (f"{bucket}/*",)),
+        Statement("ScriptsMake", ("s3:GetObject", "s3:PutObject"), (f"{bucket}/*",)),
         Statement("ScriptsDelete", _SCRIPTS_DELETE, (f"{bucket}/*",), command="delete"),
         Statement(
             "EksMake",
@@ -394,6 +395,7 @@ _EKS_MAKE = _of(
     "DescribeAddon",
     "DescribeCluster",
     "DisassociateAccessPolicy",
+    "ListAccessEntries",
     "ListAddons",
     "ListAssociatedAccessPolicies",
     "TagResource",

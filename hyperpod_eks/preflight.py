@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from hyperpod_eks import config as configs
+from hyperpod_eks import crew
 from hyperpod_eks import preflight_account as account
 from hyperpod_eks import preflight_cluster as cluster
 from hyperpod_eks import preflight_network as network
@@ -82,10 +83,8 @@ def run(facts: Facts, skip: Collection[str] = ()) -> list[Finding]:
     A check that AWS does not let us make is an info finding; expired credentials raise Denied.
     """
     wanted = [(check, ids) for check, ids in CHECKS if not set(ids) <= set(skip)]
-    with ThreadPoolExecutor(8) as pool:
-        parts = pool.map(lambda each: _found(facts, *each), wanted)
-        found = [one for part in parts for one in part if one.id not in skip]
-    return in_order(found)
+    parts = crew.together(*(partial(_found, facts, *each) for each in wanted))
+    return in_order(one for part in parts for one in part if one.id not in skip)
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

@@ -57,16 +57,19 @@ TABLE: tuple[Rule, ...] = (
     Rule(
         Class.EXPIRED,
         "ExpiredToken|ExpiredTokenException|RequestExpired|UnrecognizedClientException"
-        "|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch|RequestTimeTooSkewed",
+        "|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch|RequestTimeTooSkewed"
+        "|InvalidIdentityToken",  # of AssumeRoleWithWebIdentity
     ),
     Rule(Class.EXPIRED, "AuthFailure", says="not able to validate the provided access credentials"),
     # quota and capacity: never retried
     Rule(
         Class.CAPACITY,
         "ResourceLimitExceeded|ResourceLimitExceededException|ServiceQuotaExceededException"
-        "|LimitExceeded|(Vpc|InternetGateway|Address|NatGateway|RouteTable|SecurityGroup|Subnet"
-        "|VpcEndpoint)LimitExceeded|InsufficientInstanceCapacity|TooManyBuckets",
+        "|LimitExceeded|Insufficient(Instance|Address)Capacity|TooManyBuckets",
     ),
+    Rule(Class.CAPACITY, "(?!Request|Bandwidth).*LimitExceeded", "ec2"),  # one for each kind
+    Rule(Class.CAPACITY, "LimitExceededException", "logs"),
+    Rule(Class.CAPACITY, "UnsupportedAvailabilityZoneException", "eks"),  # full: says which are not
     # throttling
     Rule(
         Class.THROTTLE,
@@ -125,6 +128,15 @@ TABLE: tuple[Rule, ...] = (
     Rule(Class.EXISTS, "EntityAlreadyExists", "iam"),
     Rule(Class.EXISTS, "InvalidInput", "iam", "CreateServiceLinkedRole", "has been taken"),
     Rule(Class.EXISTS, "ResourceInUseException", "eks", "Create.*"),
+    # an update that botocore had to send again
+    Rule(
+        Class.EXISTS,
+        "InvalidParameterException",
+        "eks",
+        "Update.*",
+        "No changes needed|already at the desired configuration",
+    ),
+    Rule(Class.EXISTS, "IdempotentParameterMismatch", "ec2"),  # the tags are others than before
     Rule(Class.EXISTS, "ResourceInUse", "sagemaker", "Create.*"),
     Rule(Class.EXISTS, "BucketAlreadyOwnedByYou|BucketAlreadyExists", "s3"),
     Rule(Class.EXISTS, "ResourceAlreadyExistsException", "logs"),

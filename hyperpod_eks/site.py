@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Network
@@ -20,9 +19,9 @@ from hyperpod_eks.config import (
     ZoneSubnets,
     subnets,
 )
-from hyperpod_eks.crew import begin
+from hyperpod_eks.crew import begin, begun
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.versions import choose_version, order
+from hyperpod_eks.versions import ZONES_WITHOUT_EKS, choose_version, order
 
 PRIVATE_SUBNET = "private-subnet-"
 PUBLIC_SUBNET = "public-subnet-"
@@ -156,41 +155,40 @@ def survey(
     aws.warm("sts", "ec2", "eks", "sagemaker")
     types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
     begin([partial(question, view) for question in beside])
-    with ThreadPoolExecutor(6) as pool:
-        identity = pool.submit(lambda: aws.identity)
-        zones = pool.submit(_available_zones, aws)
-        offered = pool.submit(_offerings, aws, types)
-        taken = pool.submit(_taken_zones, view)
-        version = pool.submit(_kubernetes_version, aws, config)
-        plans = pool.submit(_training_plans, aws, config)
-        aws.warm("iam", "s3", "logs")  # while AWS answers
-        who = identity.result()
-        aws.lineage = lineage(who, config.name)
-        if config.account and config.account != who.account:
-            raise Usage(
-                f"account: the config says {config.account}, but these credentials belong to "
-                f"{who.account}",
-                "Use the right profile (--profile), or correct the config.",
-            )
-        _check_access(config, who)
-        chosen = _choose_zones(
-            config,
-            zones.result(),
-            offered.result(),
-            taken.result(),
-            plans.result(),
-            who.region,
-            _adopted_zones(aws, config),
+    identity = begun(lambda: aws.identity)
+    zones = begun(partial(_available_zones, aws))
+    offered = begun(partial(_offerings, aws, types))
+    taken = begun(partial(_taken_zones, view))
+    version = begun(partial(_kubernetes_version, aws, config))
+    plans = begun(partial(_training_plans, aws, config))
+    aws.warm("iam", "s3", "logs")  # while AWS answers
+    who = identity.result()
+    aws.lineage = lineage(who, config.name)
+    if config.account and config.account != who.account:
+        raise Usage(
+            f"account: the config says {config.account}, but these credentials belong to "
+            f"{who.account}",
+            "Use the right profile (--profile), or correct the config.",
         )
-        return Site(
-            config,
-            who,
-            chosen,
-            offered.result(),
-            *version.result(),
-            plans=plans.result(),
-            adopted=aws.adopted,
-        )
+    _check_access(config, who)
+    chosen = _choose_zones(
+        config,
+        zones.result(),
+        offered.result(),
+        taken.result(),
+        plans.result(),
+        who.region,
+        _adopted_zones(aws, config),
+    )
+    return Site(
+        config,
+        who,
+        chosen,
+        offered.result(),
+        *version.result(),
+        plans=plans.result(),
+        adopted=aws.adopted,
+    )
 
 
 def _check_access(config: Config, who: Identity) -> None:
@@ -330,7 +328,10 @@ def _available_zones(aws: Aws) -> list[str]:
             {"Name": "zone-type", "Values": ["availability-zone"]},
         ]
     )["AvailabilityZones"]
-    return sorted(zone["ZoneId"] for zone in found)
+    zones = {zone["ZoneId"] for zone in found}
+    if "eks/cluster" not in aws.adopted:  # the nodes' subnets are the control plane's too
+        zones -= ZONES_WITHOUT_EKS
+    return sorted(zones)
 
 
 def _offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
@@ -401,8 +402,8 @@ def _choose_zones(
     ):
         if unknown := [zone for zone in zones if zone not in available]:
             raise Usage(
-                f"{setting}: {', '.join(unknown)} is not a zone of {region}; "
-                f"it has {', '.join(available)}",
+                f"{setting}: {', '.join(unknown)} is not a zone of {region} "
+                f"that EKS works in; it has {', '.join(available)}",
                 "Zone ids (usw2-az1) are not zone names (us-west-2a); see "
                 "DescribeAvailabilityZones.",
             )

@@ -18,6 +18,10 @@ SUPPORTED_KUBERNETES = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35")
 # The oldest VPC CNI that works with HyperPod; the same page, the same day.
 OLDEST_VPC_CNI = (1, 18, 3)
 
+# Zones in which EKS makes no control plane. EKS User Guide, page network-reqs.html ("Subnet
+# requirements for clusters"), as others quote it, 2026-11-26.
+ZONES_WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
+
 # Regions of HyperPod. Page sagemaker-hyperpod.html of the same guide, read 2026-10-04. The list
 # grows: another region is worth a warning, not a refusal.
 REGIONS_READ = date(2026, 10, 4)

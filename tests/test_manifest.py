@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -294,3 +296,59 @@ def test_where_no_manifest_can_be_written_nothing_is_made(user: User) -> None:
     assert "cannot write in the manifest's folder /proc" in said.err
     assert "--manifest" in said.err
     assert user.stack.calls == []
+
+
+def test_a_new_life_goes_on_counting_so_that_its_backups_are_the_newest(tmp_path: Path) -> None:
+    path = tmp_path / "demo.json"
+    first = a_manifest(path)
+    for now in range(20):
+        first.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
+    first.retire()
+    second = read(path, "demo")
+    for id_ in ("vpc-new", "vpc-newer", "vpc-newest"):
+        second.record(VPC, Live(id_), "ready", 100.0)
+    newest = max((tmp_path / ".demo.backups").glob("*.json"))
+    assert "vpc-newer" in newest.read_text()
+
+
+def test_a_link_stays_one_and_whoever_comes_by_it_is_kept_out(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    there, link = tmp_path / "shared" / "demo.json", tmp_path / "demo.json"
+    link.symlink_to(there)
+    with locked(there), pytest.raises(Locked), locked(link):
+        pass
+    read(link, "demo").record(VPC, Live("vpc-1"), "ready", 1.0)
+    assert link.is_symlink()
+    assert read(there, "demo").records["network/vpc"].id == "vpc-1"
+
+
+def test_a_disk_without_hard_links_or_locks_will_do_or_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    manifest = a_manifest(tmp_path / "demo.json")
+    for id_ in ("vpc-1", "vpc-2"):
+        manifest.record(VPC, Live(id_), "ready", 1.0)
+    newest = max((tmp_path / ".demo.backups").glob("*.json"))
+    assert "vpc-1" in newest.read_text()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(Usage, match="cannot lock"), locked(tmp_path / "demo.json"):
+        pass
+
+
+def test_a_full_disk_does_not_keep_a_run_from_the_lock(tmp_path: Path) -> None:
+    """The holder's name is for people; the manifest itself says in words that there is no room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with (
+            locked(tmp_path / "demo.json"),
+            pytest.raises(Locked, match="another run is working"),
+            locked(tmp_path / "demo.json"),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

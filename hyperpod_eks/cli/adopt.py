@@ -33,6 +33,7 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
     if not wanted and not rebuild:
         raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
     with opened("adopt", given, tell, files=False, broken=rebuild) as at:
+        before = dict(at.manifest.records)
         for key, id_ in wanted.items():
             known = at.manifest.records.get(key)
             if known and known.origin == "created" and known.state != "deleted":
@@ -43,8 +44,9 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
         found = engine.rebuild(wants, at.world)
         missing = [key for key in wanted if key not in {sight.want.key for sight in found}]
         if missing:
-            for key in missing:
-                at.manifest.forget(key)
+            at.manifest.records.clear()  # what was adopted in its place before is so still
+            at.manifest.records.update(before)
+            at.manifest.save()
             raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
         at.manifest.save()
         rows = [

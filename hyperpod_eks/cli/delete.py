@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hyperpod_eks import engine
+from hyperpod_eks.aws import Look, owner
 from hyperpod_eks.cli.consent import confirm_delete
 from hyperpod_eks.cli.documents import Document
 from hyperpod_eks.cli.opening import Opened, opened
@@ -15,6 +16,7 @@ from hyperpod_eks.kubeconfig import forget, own_file
 from hyperpod_eks.orphans import strays
 from hyperpod_eks.report import Report
 from hyperpod_eks.resource import Sight
+from hyperpod_eks.steps import eks
 
 KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
 """What --keep knows, and the keys that it means."""
@@ -32,7 +34,7 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             return result("delete", at, story) | {
                 "plan": _fates(engine.doomed(at.wants, at.world, keys))
             }
-        if at.config.deletion_protection:
+        if at.config.deletion_protection or _protected(at):
             raise Usage(
                 f"deletion_protection: the cluster {at.site.name} is protected",
                 "Set deletion_protection: false in the config, run create, then delete.",
@@ -52,6 +54,15 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             "kept": kept,
             "remaining": remains,
         }
+
+
+def _protected(at: Opened) -> bool:
+    """Whether EKS protects a cluster of ours: config and manifest may be lost, and it goes last."""
+    found = eks.describe(at.world.begun or Look(at.world.aws), at.site.eks_name)
+    return not at.site.eks_is_theirs and any(
+        each.get("deletionProtection") and owner(each.get("tags", {})) == at.world.aws.lineage
+        for each in found
+    )
 
 
 def _kinds_to_keep(keep: str) -> list[str]:

@@ -6,8 +6,8 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from hyperpod_eks.aws import Aws, Look, absent
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.explain import SCRIPTS, log_group
 from hyperpod_eks.progress_text import clean
@@ -53,9 +54,8 @@ def logs(
         streams = _newest(look, place, prefix, node) if place else []
         if not streams and not control_plane:
             _must_be_there(look, name, group, node, given)
-        with ThreadPoolExecutor(8) as pool:
-            parts = pool.map(lambda stream: _tail(look.aws, place, stream, tail), streams)
-            lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
+        parts = together(*(partial(_tail, look.aws, place, stream, tail) for stream in streams))
+        lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
         if follow and place:
             try:
                 _follow(look.aws, place, prefix, lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
+from hyperpod_eks.crew import begun
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.local import CHART
@@ -82,27 +82,26 @@ def opened(
         ):
             if verb in ("create", "plan"):
                 _check_values(config)
-            with ThreadPoolExecutor(1) as pool:
-                # a wrong helm shall stop a create before it begins; one that has nothing to do
-                # needs none
-                release = manifest.records.get("helm/release")
-                needed = verb == "create" and not (release and release.state == "ready")
-                program = pool.submit(helms.find_helm, helm) if needed else None
-                if verb == "adopt":  # what is to be adopted must be looked for by its id
-                    site = survey(aws, config)
-                else:
-                    makes = verb == "create" and not manifest.complete
-                    world.begun = Look(aws, counting=makes, bare=verb == "delete")
-                    name = manifest.adopted.get("eks/cluster") or config.name
-                    questions = [*ahead(name, config.name)]
-                    if makes:
-                        from hyperpod_eks import preflight_account  # noqa: PLC0415  for these alone
+            # a wrong helm shall stop a create before it begins; one that has nothing to do
+            # needs none
+            release = manifest.records.get("helm/release")
+            needed = verb == "create" and not (release and release.state == "ready")
+            program = begun(partial(helms.find_helm, helm)) if needed else None
+            if verb == "adopt":  # what is to be adopted must be looked for by its id
+                site = survey(aws, config)
+            else:
+                makes = verb == "create" and not manifest.complete
+                world.begun = Look(aws, counting=makes, bare=verb == "delete")
+                name = manifest.adopted.get("eks/cluster") or config.name
+                questions = [*ahead(name, config.name)]
+                if makes:
+                    from hyperpod_eks import preflight_account  # noqa: PLC0415  for these alone
 
-                        questions += preflight_account.ahead()
-                    if verb == "status":
-                        questions.append(partial(hyperpod.instances, name=config.name))
-                    site = survey(aws, config, world.begun, questions)
-                helm = str(program.result().binary) if program else helm
+                    questions += preflight_account.ahead()
+                if verb == "status":
+                    questions.append(partial(hyperpod.instances, name=config.name))
+                site = survey(aws, config, world.begun, questions)
+            helm = str(program.result().binary) if program else helm
             _same_place(manifest, site)
             yield Opened(config, site, stack(site, helm), world)
 

@@ -12,7 +12,6 @@ from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.manifest import read
 from hyperpod_eks.orphans import signed
 from hyperpod_eks.report import Report
-from hyperpod_eks.site import lineage
 
 
 def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any) -> Document:
@@ -23,9 +22,7 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
     read_only(aws.session)
     identity = aws.identity
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
-    manifests_here = [read(path) for path in paths]
-    known = {lineage(identity, each.cluster) for each in manifests_here}
-    known |= {each.lineage for each in manifests_here}  # IAM and S3 show every region's
+    known = {read(path).lineage for path in paths}  # one of another region knows nothing here
     left = [each for each in signed(aws) if each.lineage not in known]
     return head("orphans") | {
         "account": identity.account,

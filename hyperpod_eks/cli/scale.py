@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperpod_eks import config as configs
 from hyperpod_eks import config_yaml, engine
-from hyperpod_eks.aws import Look
+from hyperpod_eks.aws import Aws, Look, meaning
 from hyperpod_eks.cli.consent import consenting
 from hyperpod_eks.cli.create import create
 from hyperpod_eks.cli.create import text as created
@@ -20,6 +20,7 @@ from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import locked, read, write_durably
 from hyperpod_eks.report import Event, Report, What
+from hyperpod_eks.retry import Class
 from hyperpod_eks.steps import hyperpod
 
 MAKING = (What.CREATING, What.UPDATING)
@@ -157,7 +158,7 @@ def update_software(
         counts = {g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod.every_group(there)}
         consent = consenting(at.site.name, yes=yes)
         consent([hyperpod.renewal(name, counts.get(name, 0)) for name in names])
-        at.world.aws.sagemaker.update_cluster_software(ClusterName=at.site.name, **request)
+        _renew(at.world.aws, at.site.name, request)
         at.world.begun = None
         at.world.consent = consenting(at.site.name, yes=False)
         found = engine.create(at.wants, at.world)
@@ -165,6 +166,18 @@ def update_software(
             "changed": True,
             "instance_groups": found["hyperpod/cluster"].attributes["groups"],
         }
+
+
+def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
+    """Begin the update; where the answer is lost and botocore asks again, it is under way."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    try:
+        aws.sagemaker.update_cluster_software(ClusterName=name, **request)
+    except ClientError as error:
+        again = error.response["ResponseMetadata"].get("RetryAttempts")
+        if not again or meaning(error) is not Class.BUSY:
+            raise
 
 
 def text(document: Document) -> str:

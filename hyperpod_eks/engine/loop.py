@@ -67,6 +67,10 @@ class World:
     def __post_init__(self) -> None:
         self.crew = Crew(self.parallelism, self.clock)
         self.running = False
+        now = self.clock.now()  # a clock that was fast lets nothing be hidden until it catches up
+        for key, record in self.manifest.records.items():
+            if record.since > now:
+                self.manifest.records[key] = replace(record, since=now)
 
     def stop(self, error: BaseException) -> None:
         """Stop in good order, from a signal handler: the loop ends, or else this very line."""
@@ -268,7 +272,12 @@ class Run:
         return self.is_ours(want.source)
 
     def is_ours(self, key: str) -> bool:
-        """Whether the journal or this run's looks say that it is, or was, this cluster's."""
+        """Whether the journal or this run's looks say that it is, or was, this cluster's.
+
+        What comes of something adopted is its owner's, as it is itself.
+        """
+        if key in self.manifest.adopted:
+            return False
         record, turn = self.manifest.records.get(key), self.turns.get(key)
         seen = turn.sight if turn else None
         return (record is not None and bool(record.id)) or (

@@ -69,7 +69,10 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
         after=left if site.eks_is_theirs else (logs, *left, *net.opening),
     )
     admin = site.access_policy("AmazonEKSClusterAdminPolicy")
-    entries = [AccessEntry("access-caller", cluster=cluster, principal="", policy=admin)]
+    callers = (CallersEntries("callers-entries", cluster=cluster),) if site.eks_is_theirs else ()
+    entries = [
+        AccessEntry("access-caller", cluster=cluster, principal="", policy=admin, after=callers)
+    ]
     entries += [
         AccessEntry(
             access_label(entry.principal_arn, [each.principal_arn for each in eks.access]),
@@ -605,6 +608,43 @@ class NodesEntry(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """After the nodes."""
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
+
+
+@dataclass(frozen=True)
+class CallersEntries(Resource):
+    """The access entries that create made in somebody's cluster for others who ran it.
+
+    The one of whoever runs a delete goes before, when helm's work is done.
+    """
+
+    cluster: Cluster
+
+    step = "eks"
+    made = False
+
+    @property
+    def within(self) -> Resource | None:
+        """Entries die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags, which each must be asked for."""
+        with absent("ResourceNotFoundException"):
+            eks, about = look.aws.eks, {"clusterName": self.cluster.name}
+            every = look.all(eks, "list_access_entries", "accessEntries", **about)
+            answers = together(
+                *(partial(eks.describe_access_entry, **about, principalArn=arn) for arn in every)
+            )
+            entries = [answer["accessEntry"] for answer in answers]
+            ours = [e["principalArn"] for e in entries if owner(e["tags"]) == look.aws.lineage]
+            if ours:
+                return [Live(", ".join(ours), owner=look.aws.lineage, attributes={"ours": ours})]
+        return []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """One call each."""
+        for arn in live.attributes["ours"]:
+            aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=arn)
 
 
 def _namespaces(scope: Mapping[str, Any]) -> frozenset[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws import Aws, Look, owner, tag
+from hyperpod_eks.aws import Aws, Look, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Live, Resource, State
 from hyperpod_eks.site import Site
@@ -37,23 +37,35 @@ def _vpcs(look: Look) -> list[str]:
     ]
 
 
-def _inside(look: Look, method: str, key: str) -> list[Any]:
-    """List what EC2 has of one kind in them."""
+def _homes(look: Look) -> list[str]:
+    """Ids of the VPCs that an EKS cluster of ours is in, be the VPC ours or not."""
+    if "eks/cluster" in look.adopted:  # what is in somebody's is somebody's
+        return []
+    return _vpcs(look) or [id_ for key, id_ in look.adopted.items() if key == "network/vpc"]
+
+
+def _inside(look: Look, method: str, key: str, by: str, values: Sequence[str]) -> list[Any]:
+    """List what EC2 has of one kind in VPCs, or in security groups."""
     return [
         item
-        for vpc in _vpcs(look)
-        for item in look.all(
-            look.aws.ec2, method, key, Filters=[{"Name": "vpc-id", "Values": [vpc]}]
-        )
+        for value in values
+        for item in look.all(look.aws.ec2, method, key, Filters=[{"Name": by, "Values": [value]}])
     ]
+
+
+def _made_for(tags: Sequence[Mapping[str, Any]], cluster: str) -> bool:
+    """Whether EKS or a controller in the cluster made it, and not only uses it (``shared``)."""
+    names = (tag(tags, "elbv2.k8s.aws/cluster"), tag(tags, "aws:eks:cluster-name"))
+    return cluster in names or tag(tags, f"kubernetes.io/cluster/{cluster}") == "owned"
 
 
 @dataclass(frozen=True)
 class Interfaces(Resource):
     """Network interfaces of EKS and HyperPod, which outlive them by minutes.
 
-    The services take their own down; detached ones that the VPC CNI left (``aws-K8S-*``) are
-    nobody's and are deleted by us.
+    In a VPC of ours all of them, in somebody's those in our security group.  The services take
+    their own down; detached ones that the VPC CNI left (``aws-K8S-*``) are nobody's and are deleted
+    by us.
     """
 
     step = "network"
@@ -61,16 +73,17 @@ class Interfaces(Resource):
     patience = 20 * MINUTE
     usual = "1 to 5 min"
 
-    @property
-    def source(self) -> str:
-        """Whatever is in our VPC was let in by us."""
-        return "network/vpc"
-
     def find(self, look: Look) -> Sequence[Live]:
-        """In our VPC, apart from those of NAT gateways and endpoints, which go with them."""
+        """Apart from those of NAT gateways and endpoints, which go with them."""
+        by, values = "vpc-id", _vpcs(look)
+        if not values:
+            groups = look.signed("describe_security_groups", "SecurityGroups")
+            ours = [each["GroupId"] for each in groups if owner(each["Tags"]) == look.aws.lineage]
+            by, values = "group-id", ours
+        found = _inside(look, "describe_network_interfaces", "NetworkInterfaces", by, values)
         items = [
             item
-            for item in _inside(look, "describe_network_interfaces", "NetworkInterfaces")
+            for item in {each["NetworkInterfaceId"]: each for each in found}.values()
             if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
             and not item.get("Description", "").startswith("Interface for NAT Gateway")
         ]
@@ -86,6 +99,7 @@ class Interfaces(Resource):
         return [
             Live(
                 ", ".join(i["NetworkInterfaceId"] for i in items),
+                owner=look.aws.lineage,  # whatever is in our VPC or group was let in by us
                 state=State.READY if loose else State.LEAVING,
                 why=f"{len(items)} network {many} left: {words}",
                 attributes={"loose": loose},
@@ -100,10 +114,11 @@ class Interfaces(Resource):
 
 @dataclass(frozen=True)
 class LoadBalancers(Resource):
-    """Load balancers that controllers in the cluster made in our VPC, and their target groups.
+    """Load balancers that controllers in our cluster made in its VPC, and their target groups.
 
-    Recognised by their tags ``elbv2.k8s.aws/cluster`` or ``kubernetes.io/cluster/NAME``; nobody
-    deletes them once the cluster is gone, and they hold subnets and security groups.
+    Recognised by their tags ``elbv2.k8s.aws/cluster`` or ``kubernetes.io/cluster/NAME`` =
+    ``owned``; nobody deletes them once the cluster is gone, and they hold subnets and security
+    groups.
     """
 
     cluster: str
@@ -118,8 +133,8 @@ class LoadBalancers(Resource):
         return "eks/cluster"
 
     def find(self, look: Look) -> Sequence[Live]:
-        """In our VPC only."""
-        if not (vpcs := _vpcs(look)):
+        """In the cluster's VPC only."""
+        if not (vpcs := _homes(look)):
             return []
         new, old = look.aws.elbv2, look.aws.elb
         every, targets, classics = together(
@@ -133,23 +148,17 @@ class LoadBalancers(Resource):
         found: dict[str, list[str]] = {"balancers": [], "groups": [], "classic": []}
         for arns in _twenties(sorted(balancers | groups)):
             for about in new.describe_tags(ResourceArns=arns)["TagDescriptions"]:
-                if self._ours(about["Tags"]):
+                if _made_for(about["Tags"], self.cluster):
                     kind = "balancers" if about["ResourceArn"] in balancers else "groups"
                     found[kind].append(about["ResourceArn"])
         for names in _twenties(classic):
             for about in old.describe_tags(LoadBalancerNames=names)["TagDescriptions"]:
-                if self._ours(about["Tags"]):
+                if _made_for(about["Tags"], self.cluster):
                     found["classic"].append(about["LoadBalancerName"])
         made = [each for items in found.values() for each in items]
         if not made:
             return []
         return [Live(", ".join(made), why=f"{len(made)} made by Kubernetes", attributes=found)]
-
-    def _ours(self, tags: Sequence[Mapping[str, Any]]) -> bool:
-        return (
-            tag(tags, "elbv2.k8s.aws/cluster") == self.cluster
-            or tag(tags, f"kubernetes.io/cluster/{self.cluster}") is not None
-        )
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Balancers before the target groups that they use."""
@@ -209,10 +218,11 @@ class Volumes(Resource):
 
 @dataclass(frozen=True)
 class Leftovers(Resource):
-    """What EKS and GuardDuty put into our VPC and may not take away again.
+    """Security groups that EKS and controllers in our cluster made, and GuardDuty's endpoint.
 
-    ``eks-cluster-sg-NAME-*`` (tag ``aws:eks:cluster-name``), and GuardDuty's endpoint
-    ``*.guardduty-data`` with its group ``GuardDutyManagedSecurityGroup-*`` block the VPC's delete.
+    ``eks-cluster-sg-NAME-*`` (tag ``aws:eks:cluster-name``) and the ``k8s-*`` of load balancers
+    (tags as theirs) stay when EKS is gone; GuardDuty's endpoint ``*.guardduty-data`` with its group
+    ``GuardDutyManagedSecurityGroup-*`` is in a VPC of ours to be taken away too.
     """
 
     cluster: str
@@ -221,19 +231,21 @@ class Leftovers(Resource):
     made = False
     patience = 15 * MINUTE
 
-    @property
-    def source(self) -> str:
-        """Whatever is in our VPC was let in by us."""
-        return "network/vpc"
-
     def find(self, look: Look) -> Sequence[Live]:
-        """In our VPC only."""
-        names = (f"eks-cluster-sg-{self.cluster}-", "GuardDutyManagedSecurityGroup-")
+        """In the cluster's VPC only."""
+        vpcs, homes = _vpcs(look), _homes(look)
         found, doors = together(
-            partial(_inside, look, "describe_security_groups", "SecurityGroups"),
-            partial(_inside, look, "describe_vpc_endpoints", "VpcEndpoints"),
+            partial(
+                _inside, look, "describe_security_groups", "SecurityGroups", "vpc-id", homes or vpcs
+            ),
+            partial(_inside, look, "describe_vpc_endpoints", "VpcEndpoints", "vpc-id", vpcs),
         )
-        groups = [item["GroupId"] for item in found if item["GroupName"].startswith(names)]
+        groups = [
+            item["GroupId"]
+            for item in found
+            if (homes and _made_for(item.get("Tags", ()), self.cluster))
+            or (vpcs and item["GroupName"].startswith("GuardDutyManagedSecurityGroup-"))
+        ]
         endpoints = [
             item["VpcEndpointId"]
             for item in doors
@@ -244,13 +256,51 @@ class Leftovers(Resource):
         return [
             Live(
                 ", ".join(endpoints + groups),
-                attributes={"groups": groups, "endpoints": endpoints},
+                owner=look.aws.lineage if vpcs else None,
+                attributes={
+                    "groups": groups,
+                    "endpoints": endpoints,
+                    "rules": _naming(look, found, groups),
+                },
             )
         ]
 
+    @property
+    def source(self) -> str:
+        """In somebody's VPC, what was made for an EKS cluster of ours."""
+        return "eks/cluster"
+
     def delete(self, aws: Aws, live: Live) -> None:
-        """Endpoints first: their interfaces use the groups."""
+        """Endpoints first: their interfaces use the groups; then rules of ours that name them."""
         if live.attributes["endpoints"]:
-            aws.ec2.delete_vpc_endpoints(VpcEndpointIds=live.attributes["endpoints"])
+            answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=live.attributes["endpoints"])
+            refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
+            raise_first("ec2", "DeleteVpcEndpoints", refused)
+        for call, group, rules in live.attributes["rules"]:
+            getattr(aws.ec2, call)(GroupId=group, IpPermissions=rules)
         for group in live.attributes["groups"]:
             aws.ec2.delete_security_group(GroupId=group)
+
+
+def _naming(
+    look: Look, groups: Sequence[Mapping[str, Any]], named: Sequence[str]
+) -> list[tuple[str, str, list[Any]]]:
+    """Find the rules of our group that let some groups in or out, and how they are revoked.
+
+    The load balancer controller opens the nodes' group to its own, which then cannot be deleted.
+    """
+    found = []
+    for group in groups:
+        if owner(group.get("Tags", ())) != look.aws.lineage:
+            continue
+        for way, key in (("ingress", "IpPermissions"), ("egress", "IpPermissionsEgress")):
+            rules = [
+                {k: v for k, v in rule.items() if k in ("IpProtocol", "FromPort", "ToPort")}
+                | {"UserIdGroupPairs": [{"GroupId": pair["GroupId"]}]}
+                for rule in group[key]
+                for pair in rule.get("UserIdGroupPairs", ())
+                if pair.get("GroupId") in named
+            ]
+            if rules:
+                found.append((f"revoke_security_group_{way}", group["GroupId"], rules))
+    return found

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks import config as configs
-from hyperpod_eks.aws import Aws, Look, absent, owner, tag
+from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
@@ -769,13 +769,16 @@ class Endpoint(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Its routes go with it.  The call answers 200 and names what it could not delete."""
         answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=[live.id])
-        _raise_unsuccessful(answer.get("Unsuccessful", ()), "DeleteVpcEndpoints")
+        refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
+        raise_first("ec2", "DeleteVpcEndpoints", refused)
 
 
 def _policy(document: str | None) -> str:
     """Spell a policy so that it can be compared; "" for the one that AWS gives."""
-    found = json.loads(document or "null")
-    return "" if found in (None, ALLOW_ALL) else json.dumps(found, sort_keys=True)
+    found = json.loads(document or "{}")
+    # an interface's has no version (PrivateLink guide, "Default endpoint policy")
+    default = found.get("Statement", ALLOW_ALL["Statement"]) == ALLOW_ALL["Statement"]
+    return "" if default else json.dumps(found, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -985,14 +988,3 @@ def _interfaces(look: Look, by: str, value: str) -> list[str]:
         f" --region {look.aws.session.region_name}"
         for i in found
     ]
-
-
-def _raise_unsuccessful(items: Sequence[Mapping[str, Any]], operation: str) -> None:
-    from botocore.exceptions import ClientError  # noqa: PLC0415
-
-    for item in items:
-        about: Any = {
-            "Error": item["Error"],
-            "ResponseMetadata": {"HTTPStatusCode": 400, "Service": "ec2"},
-        }
-        raise ClientError(about, operation)

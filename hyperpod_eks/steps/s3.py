@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws import Aws, Look, absent, owner
-from hyperpod_eks.crew import together
+from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first
+from hyperpod_eks.crew import each, together
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
 
@@ -25,6 +24,9 @@ PRIVATE = {
     "BlockPublicPolicy": True,
     "RestrictPublicBuckets": True,
 }
+
+MD5 = "hyperpod-eks-md5"
+"""The metadata of an object in which we note what it is."""
 
 
 def step(site: Site) -> Scripts:
@@ -204,8 +206,16 @@ def _empty(aws: Aws, bucket: str, prefix: str) -> None:
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
         items = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
         if items:
-            doomed: Any = [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items]
-            aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+            _delete(aws, bucket, [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items])
+
+
+def _delete(aws: Aws, bucket: str, objects: Any) -> None:
+    """Delete up to a thousand objects; what S3 refuses of them it tells in an answer of 200."""
+    answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+    errors = [
+        {**x, "Message": f"{x.get('Key')}: {x.get('Message')}"} for x in answer.get("Errors", ())
+    ]
+    raise_first("s3", "DeleteObjects", errors)
 
 
 def _same(one: str, other: str) -> bool:
@@ -261,8 +271,28 @@ class Scripts(Resource):
                 Prefix=self.prefix,
             )
             there = {item["Key"]: item["ETag"].strip('"') for item in items}
+            if not look.bare:
+                there |= self._noted(look.aws, there)
             return [self._live(look.aws, there)] if there else []
         return []
+
+    def _noted(self, aws: Aws, there: Mapping[str, str]) -> dict[str, str]:
+        """Read the MD5s that we noted on objects whose ETags are others.
+
+        With a KMS key an ETag is no MD5 (Amazon S3 API Reference, "Object").
+        """
+        local = self.files()
+        others = [key for key, tag in there.items() if key in local and local[key][1] != tag]
+        found: dict[str, str] = {}
+
+        def ask(key: str) -> None:
+            with absent("403", "404"):
+                about = aws.s3.head_object(Bucket=self.bucket.name, Key=key)
+                if noted := about.get("Metadata", {}).get(MD5):
+                    found[key] = noted
+
+        each(ask, others, 8)
+        return found
 
     def _live(self, aws: Aws, there: Mapping[str, str]) -> Live:
         return Live(
@@ -286,22 +316,17 @@ class Scripts(Resource):
         """Send what changed, eight at a time; remove what the folder no longer has."""
         there, local = live.facts["files"], self.files()
         changed = [key for key, (_, md5) in local.items() if there.get(key) != md5]
-        with ThreadPoolExecutor(8) as pool:
-            list(
-                pool.map(
-                    lambda key: aws.s3.put_object(
-                        Bucket=self.bucket.name, Key=key, Body=local[key][0].read_bytes()
-                    ),
-                    changed,
-                )
-            )
+        each(partial(self._send, aws, local), changed, 8)
         removed = sorted(there.keys() - local.keys())
         for i in range(0, len(removed), 1000):
-            aws.s3.delete_objects(
-                Bucket=self.bucket.name,
-                Delete={"Objects": [{"Key": key} for key in removed[i : i + 1000]], "Quiet": True},
-            )
+            _delete(aws, self.bucket.name, [{"Key": key} for key in removed[i : i + 1000]])
         return self._live(aws, {key: md5 for key, (_, md5) in local.items()})
+
+    def _send(self, aws: Aws, local: Mapping[str, tuple[Path, str]], key: str) -> None:
+        path, md5 = local[key]
+        aws.s3.put_object(
+            Bucket=self.bucket.name, Key=key, Body=path.read_bytes(), Metadata={MD5: md5}
+        )
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Leave nothing of ours in a bucket that stays."""

@@ -15,6 +15,7 @@ from hyperpod_eks.config_files import packaged_lifecycle
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws import eks_data
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.steps.eks import caller
 from hyperpod_eks.steps.iam import trust
 
@@ -294,6 +295,24 @@ def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
     assert set(owner.declares(later)) == {"PutObject", "UpdateCluster"}
     assert owner.groups()["worker-group"]["LifeCycleConfig"]["OnCreate"] == "start.sh"
     assert owner.declares(later) == []
+
+
+def test_an_update_whose_answer_is_lost_is_not_taken_for_an_error(owner: Owner) -> None:
+    """Sent again by botocore, it changes nothing any more, and EKS refuses that."""
+    owner.declares(HEAD)
+    for change in ("deletion_protection: true\n", "eks: {endpoint_private_access: false}\n"):
+        owner.stack.faults.append(Fault("eks", "UpdateClusterConfig", kind="lost"))
+        assert "UpdateClusterConfig" in owner.declares(HEAD + change)
+        assert owner.stack.faults[-1].count == 0
+        assert owner.declares(HEAD + change) == []
+
+
+def test_scripts_in_a_bucket_with_a_key_of_its_own_are_sent_once(owner: Owner) -> None:
+    """Their ETags are no MD5s."""
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    text = HEAD + f"encryption: {{bucket: '{kms.create_key()['KeyMetadata']['Arn']}'}}\n"
+    assert "PutObject" in owner.declares(text)
+    assert owner.declares(text) == []
 
 
 @pytest.mark.prove

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
+import boto3
 import pytest
 
 from hyperpod_eks import helm as helms
@@ -74,12 +75,22 @@ def a_control_plane(owner: Owner, net: dict[str, str], name: str, mode: str) -> 
     )
 
 
+def owned_by(cluster: str, kind: str) -> Any:
+    """The tag that Kubernetes puts on what it makes."""
+    tag = {"Key": f"kubernetes.io/cluster/{cluster}", "Value": "owned"}
+    return [{"ResourceType": kind, "Tags": [tag]}]
+
+
 def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
     """A cluster of somebody's with the HyperPod chart in it, under its other name."""
     a_control_plane(owner, net, "platform", "API")
     eks: Any = owner.aws.eks
     for name in ("vpc-cni", "kube-proxy", "coredns"):
         eks.create_addon(clusterName="platform", addonName=name)
+    # of a StatefulSet that is scaled to zero
+    owner.aws.ec2.create_volume(
+        AvailabilityZone="us-west-2a", Size=1, TagSpecifications=owned_by("platform", "volume")
+    )
     reach = access(Look(owner.aws), "platform")
     assert reach
     program = helms.find_helm(str(owner.helm / "helm"))
@@ -168,6 +179,52 @@ def test_the_internet_gateway_and_the_endpoints_of_a_vpc_are_used(owner: Owner) 
     assert {"CreateNatGateway", "CreateSubnet"} <= set(made)
     assert owner.declares(text) == []
     assert owner.deletes(text) == []
+    assert owner.account() == before
+
+
+def test_what_our_cluster_leaves_in_somebodys_vpc_goes_before_its_roles(owner: Owner) -> None:
+    """HyperPod takes its interfaces down with its role; the VPC CNI and controllers leave more."""
+    net = a_vpc(owner)
+    ec2, elbv2 = cast("Any", owner.aws.ec2), owner.aws.elbv2
+    subnets = [net["one"], net["two"]]
+
+    def balancer(name: str, tag: dict[str, str]) -> None:
+        elbv2.create_load_balancer(Name=name, Type="network", Subnets=subnets, Tags=[tag])
+
+    balancer("lent", {"Key": "kubernetes.io/cluster/demo", "Value": "shared"})
+    balancer("theirs", {"Key": "elbv2.k8s.aws/cluster", "Value": "demo-2"})
+    ec2.create_security_group(
+        GroupName="eks-cluster-sg-demo-2-1",
+        Description="of another cluster",
+        VpcId=net["vpc"],
+        TagSpecifications=owned_by("demo-2", "security-group"),
+    )
+    before = owner.account()
+    text = (
+        "name: demo\nregion: us-west-2\nexisting:\n"
+        f"  {{vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['two']}]}}\n"
+    )
+    owner.declares(text)
+    (ours,) = owner.cluster()["VpcConfig"]["SecurityGroupIds"]
+    ec2.create_network_interface(
+        SubnetId=net["one"], Groups=[ours], Description="aws-K8S-i-0123456789abcdef0"
+    )
+    balancer("left", {"Key": "elbv2.k8s.aws/cluster", "Value": "demo"})
+    traffic = ec2.create_security_group(
+        GroupName="k8s-traffic-demo-0123456789",
+        Description="[k8s] Shared Backend SecurityGroup for LoadBalancer",
+        VpcId=net["vpc"],
+        TagSpecifications=owned_by("demo", "security-group"),
+    )["GroupId"]
+    rule = {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80}
+    peer = {"UserIdGroupPairs": [{"GroupId": traffic}]}
+    ec2.authorize_security_group_ingress(GroupId=ours, IpPermissions=[rule | peer])
+    owner.stack.calls.clear()
+
+    assert owner.deletes(text) == []
+
+    order = owner.mutations()
+    assert order.index("DeleteNetworkInterface") < order.index("DeleteRole")
     assert owner.account() == before
 
 
@@ -292,6 +349,43 @@ def test_the_nodes_of_an_eks_cluster_that_is_there_can_live_in_one_zone(owner: O
     assert owner.declares(text) == []
     assert owner.cluster()["VpcConfig"]["Subnets"] == [net["two"]]
     assert len(owner.nodes("worker-group")) == 2
+
+
+def test_several_people_work_on_somebodys_eks_cluster(owner: Owner) -> None:
+    """Who has no access entry there gets one; whoever deletes takes all of those away."""
+    net = a_vpc(owner)
+    a_control_plane(owner, net, "platform", "API")  # which lets in its creator
+    iam: Any = owner.aws.iam
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+    keys = {}
+    for name in ("ann", "bob"):
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=text)
+        keys[name] = iam.create_access_key(UserName=name)["AccessKey"]
+    admin = owner._session
+
+    def entries() -> set[str]:
+        found = owner.aws.eks.list_access_entries(clusterName="platform")["accessEntries"]
+        return {arn.rpartition("/")[2] for arn in found}
+
+    def becomes(name: str) -> None:
+        key = keys[name]
+        owner._session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"])
+
+    text = "name: demo\nregion: us-west-2\nexisting: {eks_cluster: platform}\n"
+    before = entries()
+    owner.declares(text)
+    assert not entries() & {"ann", "bob"}
+    for name in ("ann", "bob"):
+        becomes(name)
+        owner.declares(text)
+        assert name in entries()
+    owner._session = admin
+    assert owner.declares(text) == []
+    assert entries() >= {"ann", "bob"}
+    assert owner.deletes(text) == []
+    assert entries() - before == {"AWSServiceRoleForSageMakerHyperPod"}  # AWS's own
 
 
 def without_the_services_entry(account: list[str]) -> Any:

@@ -20,6 +20,12 @@ def ours(owner: Owner, method: str, key: str) -> list[Any]:
     return found
 
 
+def test_the_policy_that_aws_gives_an_endpoint_is_left_alone(owner: Owner) -> None:
+    text = "name: demo\nregion: us-west-2\nnetwork: {interface_endpoints: [sts]}\n"
+    assert "ModifyVpcEndpoint" not in owner.declares(text)
+    assert owner.declares(text) == []
+
+
 def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> None:
     text = owner.example("closed-network")
     iam: Any = owner.aws.iam

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     nodes = aws.sagemaker.list_cluster_nodes(ClusterName="demo")["ClusterNodeSummaries"]
     assert {node["CurrentImageReleaseVersion"] for node in nodes} == {"1.1.0"}
     assert user.types("create", "demo").code == 0
+
+
+def test_an_update_of_the_software_whose_answer_is_lost_is_waited_for(user: User) -> None:
+    """Asked again, HyperPod says that the cluster is being updated: by us."""
+    user.makes("demo")
+    operation = "UpdateClusterSoftware"
+    busy = Fault("sagemaker", operation, "ConflictException", 400, "Cluster is being updated")
+    user.stack.faults.extend([Fault("sagemaker", operation, kind="lost"), busy])
+    said = user.types("update-software", "demo", "--yes")
+    assert (said.code, said.err) == (0, said.err)
+    user.stack.faults.append(replace(busy, count=1))  # by somebody else
+    assert user.types("update-software", "demo", "--yes").code == 1
 
 
 @pytest.mark.prove

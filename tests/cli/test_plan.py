@@ -471,3 +471,13 @@ def test_a_plan_is_readable(width: int) -> None:
         assert "…" not in render(document, narrower, colour=False)
     same(SNAPSHOTS / f"plan-{width}.txt", text + "\n")
     assert render(document, width, colour=False, utf8=False).isascii()
+
+
+def test_zones_that_eks_does_not_work_in_are_neither_chosen_nor_taken(user: User) -> None:
+    """EKS would refuse them, when the network has been made."""
+    (user.folder / "c.yaml").write_text(
+        "name: demo\nregion: us-east-1\nnetwork: {availability_zone_ids: [use1-az2, use1-az3]}\n"
+    )
+    said = user.types("plan", "-f", "c.yaml", "--chart", str(CHART))
+    assert said.code == 2
+    assert "use1-az3 is not a zone of us-east-1 that EKS works in" in said.err

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import boto3
 import pytest
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity, Look
 from hyperpod_eks.local import CHART
+from hyperpod_eks.manifest import Manifest, read
 from hyperpod_eks.resource import Live
 from hyperpod_eks.site import lineage
 from hyperpod_eks.steps import network
@@ -118,3 +122,78 @@ def test_an_interface_that_nobody_described_is_named_with_its_status(
     assert said.code == 9, said.err
     assert f"1 network interface left: {made['NetworkInterfaceId']} (available)" in said.err
     assert "hyperpod-eks delete" not in said.err, "without --keep it would take the bucket"
+
+
+def test_what_is_protected_stays_though_config_and_manifest_are_lost(
+    user: User, aws: Clients
+) -> None:
+    """HyperPod, which knows no protection, goes before EKS, which would refuse."""
+    (user.folder / "demo.yaml").write_text(
+        "name: demo\nregion: us-west-2\ndeletion_protection: true\n"
+    )
+    assert user.types("create", "-f", "demo.yaml", "--chart", str(CHART)).code == 0
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+
+    said = user.types("delete", "demo", "--yes")
+
+    assert said.code == 2
+    assert "protected" in said.err
+    assert aws.sagemaker.describe_cluster(ClusterName="demo")["ClusterStatus"] == "InService"
+
+
+def test_objects_that_s3_does_not_delete_are_told_at_once(user: User, aws: Clients) -> None:
+    """DeleteObjects answers 200, with what it refused."""
+    user.makes("demo")
+    bucket = "sagemaker-demo-123456789012-us-west-2"
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject*"}
+    statement = deny | {"Resource": f"arn:aws:s3:::{bucket}/*"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    aws.s3.put_bucket_policy(Bucket=bucket, Policy=text)
+
+    said = user.types("delete", "demo", "--yes")
+
+    assert said.code == 3
+    assert "lifecycle/on_create.sh: Access Denied" in said.err
+    aws.s3.delete_bucket_policy(Bucket=bucket)
+    assert user.types("delete", "demo", "--yes").code == 0
+
+
+def test_buckets_of_other_regions_are_not_asked_for_their_tags(
+    user: User, aws: Clients, session: boto3.Session
+) -> None:
+    elsewhere = session.client(
+        "s3",
+        region_name="eu-west-1",
+        endpoint_url=user.stack.endpoint,
+        aws_access_key_id="ASIALOCALSTACK000000",
+        aws_secret_access_key="local",
+    )
+    born: Any = {"LocationConstraint": "eu-west-1", "Tags": signed("bucket", "0123456789abcdef")}
+    elsewhere.create_bucket(Bucket="sagemaker-demo-elsewhere", CreateBucketConfiguration=born)
+    found = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
+    assert found == []
+    found = user.types("orphans", "--region", "eu-west-1", "-o", "json").document["orphans"]
+    assert [each["id"] for each in found] == ["sagemaker-demo-elsewhere"]
+
+
+def test_a_manifest_of_another_region_knows_no_orphans_of_this_one(
+    user: User, aws: Clients
+) -> None:
+    tags = [
+        {"ResourceType": "elastic-ip", "Tags": signed("address-usw2-az1", lineage(HERE, "demo"))}
+    ]
+    aws.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)
+    elsewhere = Manifest(user.folder / "demo.hyperpod-eks.json", "demo", HERE.account, "eu-west-1")
+    elsewhere.lineage = lineage(replace(HERE, region="eu-west-1"), "demo")
+    elsewhere.save()
+    found = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
+    assert [each["cluster"] for each in found] == ["demo"]
+
+
+def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Clients) -> None:
+    """Else the next create would make a VPC of its own."""
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    assert user.types("adopt", "demo", "--resource", f"network/vpc={vpc}").code == 0
+    said = user.types("adopt", "demo", "--resource", "network/vpc=vpc-0123456789abcdef0")
+    assert said.code == 8
+    assert read(user.folder / "demo.hyperpod-eks.json").adopted == {"network/vpc": vpc}

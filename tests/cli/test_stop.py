@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from hyperpod_eks.cli.stop import Interrupted, stoppable
 from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.manifest import locked
 from tests.conftest import User
 
 
@@ -39,3 +45,69 @@ def test_ctrl_c_ends_a_look_as_it_ends_a_create(user: User, words: list[str]) ->
     assert said.code == 130, said.err
     assert said.document["resume"] == f"hyperpod-eks {' '.join(words)} -o json"
     assert f"To continue: {said.document['resume']}\n" in said.err
+
+
+@pytest.mark.parametrize("dead", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_IAM"])
+def test_a_signal_stops_it_though_aws_does_not_answer(
+    stack: Stack, tmp_path: Path, dead: str
+) -> None:
+    """A network that swallows everything: calls end after minutes, and we do not wait for them."""
+    environ = {k: v for k, v in (os.environ | stack.environ({})).items() if v is not None}
+    with socket.create_server(("127.0.0.1", 0)) as nobody:  # it accepts, and says nothing
+        environ[dead] = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        words = ["status", "demo", "--region", "us-west-2"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hyperpod_eks", *words],
+            cwd=tmp_path,
+            env=environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        asked, _ = nobody.accept()
+        with asked:
+            time.sleep(1)
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - began < 5
+
+
+def test_a_signal_while_another_run_has_the_lock_exits_130(tmp_path: Path) -> None:
+    manifest = tmp_path / "demo.hyperpod-eks.json"
+    with locked(manifest):
+        words = ["create", "demo", "--region", "us-west-2", "--lock-timeout", "300"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hyperpod_eks", *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(3)  # into the wait
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130, errors
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "delete demo --keep bucket,logs",
+        "delete demo -y",
+        "create demo --skip permissions --yes",
+    ],
+)
+def test_the_command_that_continues_has_every_option(
+    user: User, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    """Without --keep it would take away what shall stay."""
+
+    def stop(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("hyperpod_eks.cli.opening.survey", stop)
+    said = user.types(*typed.split())
+    assert said.code == 130
+    assert f"To continue: hyperpod-eks {typed}\n" in said.err

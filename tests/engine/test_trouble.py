@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, LoginRefreshRequired
 from botocore.parsers import ResponseParserError
 
 from hyperpod_eks import engine
@@ -19,7 +19,7 @@ from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.kube import KubeNotReady
 from hyperpod_eks.manifest import Unwritable, read
 from hyperpod_eks.resource import Known, Live, Resource, State, Verdict, judge
-from hyperpod_eks.retry import Class
+from hyperpod_eks.retry import Class, classify
 
 from .conftest import User
 from .toys import Cloud, Nameless, Toy, Unsigned, taken
@@ -339,3 +339,38 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
     full_disk(limits.getrlimit(limits.RLIMIT_FSIZE)[1])
     user.create([Toy("role"), Toy("bucket"), wants[1]])
     assert sorted(t.name for t in cloud.things) == ["bucket", "later", "role"]
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "code", "expected"),
+    [
+        ("ec2", "AuthorizeSecurityGroupIngress", "RulesPerSecurityGroupLimitExceeded", "CAPACITY"),
+        ("ec2", "CreateRoute", "RouteLimitExceeded", "CAPACITY"),
+        ("ec2", "AssociateVpcCidrBlock", "CidrBlockLimitExceeded", "CAPACITY"),
+        ("ec2", "CreateSubnet", "RequestLimitExceeded", "THROTTLE"),
+        ("ec2", "AllocateAddress", "InsufficientAddressCapacity", "CAPACITY"),
+        ("logs", "CreateLogGroup", "LimitExceededException", "CAPACITY"),
+        ("eks", "CreateCluster", "UnsupportedAvailabilityZoneException", "CAPACITY"),
+        ("ec2", "CreateNatGateway", "IdempotentParameterMismatch", "EXISTS"),
+        ("", "AssumeRoleWithWebIdentity", "InvalidIdentityToken", "EXPIRED"),
+    ],
+)
+def test_what_aws_says_has_a_meaning(
+    service: str, operation: str, code: str, expected: str
+) -> None:
+    assert classify(service, operation, code, "", 400) is Class[expected]
+
+
+def test_an_expired_login_is_no_bug() -> None:
+    """`aws login` gives credentials for hours; botocore cannot renew them for ever."""
+    assert meaning(LoginRefreshRequired(msg="run aws login")) is Class.EXPIRED
+
+
+def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(user: User, cloud: Cloud) -> None:
+    user.create([Nameless("vpc")])
+    cloud.clock.time -= 3600
+    cloud.things.clear()  # by hand
+    began = cloud.clock.time
+    user.create([Nameless("vpc")])
+    assert len(cloud.things) == 1
+    assert 60 <= cloud.clock.time - began < 120  # the grace, and no more

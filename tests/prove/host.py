@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,19 +160,14 @@ class OneHand(Crew):
         self.host.process.ghost = False
 
 
-class OneAfterTheOther(Executor):
-    """Calls that a step makes together, in an order that every run repeats."""
-
-    def __init__(self, _: int) -> None:
-        """Need no threads."""
-
-    def submit(self, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(call(*arguments, **options))
-        except BaseException as error:  # noqa: BLE001  as a thread would
-            done.set_exception(error)
-        return done
+def one_after_the_other(call: Callable[[], Any]) -> Future[Any]:
+    """Make a call of those that a step makes together, in an order that every run repeats."""
+    done: Future[Any] = Future()
+    try:
+        done.set_result(call())
+    except BaseException as error:  # noqa: BLE001  as a thread would
+        done.set_exception(error)
+    return done
 
 
 class SharedSession(boto3.Session):
@@ -279,8 +274,8 @@ class Host:
         self._time = _botocore.time
         # botocore's pauses between attempts pass in the account's time, not in ours
         _botocore.time = SimpleNamespace(sleep=self.pass_time)
-        self._pool = _crew.ThreadPoolExecutor
-        _crew.ThreadPoolExecutor = OneAfterTheOther
+        self._begun = _crew.begun
+        _crew.begun = one_after_the_other
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]  # its parameter has another name
         _hosts.append(self)
@@ -291,7 +286,7 @@ class Host:
         _hosts.remove(self)
         os.fsync = self._fsync
         _botocore.time = self._time
-        _crew.ThreadPoolExecutor = self._pool
+        _crew.begun = self._begun
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)

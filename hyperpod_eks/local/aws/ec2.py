@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -407,6 +408,10 @@ class Backend(EC2Backend):
             self._check_endpoint_route(self.get_route_table(table_id).id, service_name)
         kw["endpoint_type"] = kw.get("endpoint_type") or "Gateway"
         endpoint = super().create_vpc_endpoint(*args, **kw)
+        if not kw.get("policy_document") and kw["endpoint_type"] == "Interface":
+            # its default has no version (PrivateLink guide, "Default endpoint policy")
+            statement = endpoint.DEFAULT_POLICY["Statement"]
+            endpoint.policy_document = json.dumps({"Statement": statement})
         for eni_id in endpoint.network_interface_ids:
             eni = self.enis[eni_id]
             eni.description = f"VPC Endpoint Interface {endpoint.id}"

@@ -8,7 +8,14 @@ from typing import Any
 from xml.sax.saxutils import unescape
 
 import moto.s3.urls
-from moto.s3.models import FakeBucket, FakeDeleteMarker, PublicAccessBlock, S3Backend, s3_backends
+from moto.s3.models import (
+    FakeBucket,
+    FakeDeleteMarker,
+    FakeKey,
+    PublicAccessBlock,
+    S3Backend,
+    s3_backends,
+)
 from moto.s3.responses import S3Response
 
 from hyperpod_eks.local.aws import plugin
@@ -49,6 +56,13 @@ class Backend(S3Backend):
         bucket.public_access_block = PublicAccessBlock("true", "true", "true", "true")
         bucket.ownership_rule = "BucketOwnerEnforced"  # type: ignore[assignment]  # moto says dict
         return bucket
+
+    def put_object(self, *args: Any, **kwargs: Any) -> FakeKey:
+        """Give what is encrypted with a KMS key an ETag that is no MD5 (S3 API, "Object")."""
+        key = super().put_object(*args, **kwargs)
+        if key.encryption == "aws:kms":
+            key._etag = key.etag.strip('"')[::-1]
+        return key
 
     def delete_bucket_encryption(self, bucket_name: str) -> None:
         """Go back to SSE-S3: a bucket is never without."""
