@@ -33,6 +33,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     ),
     (account.training_plans, ("training-plans",)),
     (network.subnet_addresses, ("subnet-addresses",)),
+    (network.routes, ("routes",)),
     (network.security_group, ("security-group",)),
     (network.one_vpc, ("one-vpc",)),
     (network.vpc_dns, ("vpc-dns",)),

@@ -52,6 +52,44 @@ def subnet_addresses(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def routes(facts: Facts) -> Iterator[Finding]:
+    """Adopted subnets must be private and lead to S3, from which nodes get their scripts.
+
+    The source is the SageMaker developer guide, "Prerequisites for EKS orchestration".
+    """
+    prefix = f"network/{PRIVATE_SUBNET}"
+    ids = [id_ for key, id_ in facts.aws.adopted.items() if key.startswith(prefix)]
+    if not ids:
+        return
+    subnets = facts.ec2("describe_subnets", "Subnets", SubnetIds=ids)
+    here: Any = [{"Name": "vpc-id", "Values": sorted({each["VpcId"] for each in subnets})}]
+    tables = facts.ec2("describe_route_tables", "RouteTables", Filters=here)
+    for subnet in subnets:
+        id_, vpc = subnet["SubnetId"], subnet["VpcId"]
+        chosen = [t for t in tables if any(a.get("SubnetId") == id_ for a in t["Associations"])]
+        chosen = chosen or [
+            t for t in tables if t["VpcId"] == vpc and any(a.get("Main") for a in t["Associations"])
+        ]
+        ways = [route for table in chosen for route in table["Routes"]]
+        out = [r for r in ways if r.get("DestinationCidrBlock") == "0.0.0.0/0"]
+        given = {t["RouteTableId"] for t in chosen} & set(facts.aws.adopted.values())
+        to_s3 = given or any(r.get("GatewayId", "").startswith("vpce-") for r in ways)
+        if any(r.get("GatewayId", "").startswith("igw-") for r in out):
+            why = "is public: it leads to the internet gateway, and nodes have no public address"
+        elif not out and not to_s3:
+            why = "leads neither to the internet nor to an S3 endpoint: no node gets its scripts"
+        else:
+            continue
+        yield Finding(
+            "routes",
+            "error",
+            f"the adopted subnet {id_} {why}",
+            "Name a private subnet, with a route to a NAT gateway or an S3 endpoint"
+            " (existing.route_tables makes one).",
+            {"subnet": id_, "route_tables": [t["RouteTableId"] for t in chosen]},
+        )
+
+
 def security_group(facts: Facts) -> Iterator[Finding]:
     """Nodes need all traffic among themselves; EFA needs both rules to name the group itself.
 

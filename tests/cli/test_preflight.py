@@ -118,6 +118,22 @@ def closed_group(user: User, aws: Clients) -> tuple[str, ...]:
     return config(user, f"instance_groups: [{group_}]\n")
 
 
+def public_subnet(user: User, aws: Clients) -> tuple[str, ...]:
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    gateway = aws.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    aws.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    made = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZoneId="usw2-az1")
+    (table,) = aws.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])[
+        "RouteTables"
+    ]
+    aws.ec2.create_route(
+        RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway
+    )
+    key = "network__private-subnet-usw2-az1"
+    adopt(user, network__vpc=vpc, **{key: made["Subnet"]["SubnetId"]})
+    return ()
+
+
 def two_vpcs(user: User, aws: Clients) -> tuple[str, ...]:
     laid = ground.lay(aws)
     other = aws.ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
@@ -257,6 +273,7 @@ CRAFTED: dict[str, tuple[Craft, str]] = {
     "region": (elsewhere, "error"),
     "permissions": (denied, "error"),
     "subnet-addresses": (small, "error"),
+    "routes": (public_subnet, "error"),
     "security-group": (closed_group, "error"),
     "one-vpc": (two_vpcs, "error"),
     "vpc-dns": (without_dns, "error"),
@@ -426,3 +443,17 @@ def test_spot_has_quotas_of_its_own_and_every_volume_counts(user: User) -> None:
     user.stack.sim.set_quota("sagemaker", spot, 2)
     user.stack.sim.set_quota("sagemaker", QUOTA["quota-volume-size"][1], 600)
     assert look(user, *config(user, f"instance_groups: [{group}]\n")).document["findings"] == []
+
+
+def test_a_subnet_must_lead_to_s3(user: User, aws: Clients) -> None:
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    made = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZoneId="usw2-az1")
+    adopt(user, **{"network__private-subnet-usw2-az1": made["Subnet"]["SubnetId"]})
+    assert "no node gets its scripts" in found(look(user))["routes"]["says"]
+    tables = aws.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])
+    aws.ec2.create_vpc_endpoint(
+        VpcId=vpc,
+        ServiceName="com.amazonaws.us-west-2.s3",
+        RouteTableIds=[tables["RouteTables"][0]["RouteTableId"]],
+    )
+    assert "routes" not in found(look(user))
