@@ -394,14 +394,14 @@ class Cluster(Resource):
         for name in anew:
             count = there[name].get("CurrentCount", 0)
             why = " and ".join(KEPT[m] for m in KEPT if f"{name}.{snake(m)}" in differs)
-            lines.append(f"instance group {name}: its {count} nodes are replaced, to change {why}")
+            lines.append(f"instance group {name}: {_its(count, 'replaced')}, to change {why}")
         for name, (is_, declared) in differs.items():
             group, _, setting = name.partition(".")
             if setting == "instance_count" and declared < is_ and group not in anew:
                 lines.append(f"instance group {group}: {is_ - declared} of its {is_} nodes go")
             elif not setting and (is_, declared) == ("there", "absent"):
                 count = there[group].get("CurrentCount", 0)
-                lines.append(f"instance group {group}: it goes, with its {count} nodes")
+                lines.append(f"instance group {group}: it goes, with {_its(count)}")
         renewed = [name.partition(".")[0] for name in differs if _is_image(name)]
         return lines + [
             renewal(name, there[name].get("CurrentCount", 0))
@@ -469,9 +469,20 @@ class Cluster(Resource):
 def renewal(group: str, count: int) -> str:
     """Say what a group's nodes lose with UpdateClusterSoftware, which drains nothing."""
     return (
-        f"instance group {group}: its {count} nodes get a new image; pods are not drained, and the"
-        " root volumes are replaced"
+        f"instance group {group}: {_its(count)} get{'s' * (count == 1)} a new image; pods are not"
+        " drained, and root volumes are replaced"
     )
+
+
+def _its(count: int, done: str = "") -> str:
+    """Speak of a group's nodes, and of what is done to them.
+
+    >>> _its(2), _its(1, "replaced")
+    ('its 2 nodes', 'its one node is replaced')
+    """
+    if count == 1:
+        return "its one node" + (f" is {done}" if done else "")
+    return f"its {count} nodes" + (f" are {done}" if done else "")
 
 
 def _is_image(name: str) -> bool:

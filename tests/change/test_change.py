@@ -39,10 +39,10 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
     assert owner.groups()["a"]["CurrentCount"] == len(owner.nodes("a")) == 4
     for text, lost in (
         (groups(A, B), "instance group a: 1 of its 4 nodes go"),
-        (groups(A.replace("3", "4")), "instance group b: it goes, with its 1 nodes"),
+        (groups(A.replace("3", "4")), "instance group b: it goes, with its one node"),
         (
             groups(A.replace("3", "4"), B.replace("m5", "m6i")),
-            "instance group b: its 1 nodes are replaced, to change its type",
+            "instance group b: its one node is replaced, to change its type",
         ),
     ):
         with pytest.raises(Usage, match=lost):
@@ -50,7 +50,7 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
         assert owner.mutations() == []
     # nor when something that the cluster builds on has to be made before it
     more = groups(A.replace("3", "4")) + "network: {interface_endpoints: [sqs]}\n"
-    with pytest.raises(Usage, match="instance group b: it goes, with its 1 nodes"):
+    with pytest.raises(Usage, match="instance group b: it goes, with its one node"):
         owner.declares(more)
     assert owner.mutations() == []
     assert len(owner.nodes()) == 5
