@@ -219,7 +219,7 @@ ROWS = (
         G + "life_cycle_config",
         IN_PLACE,
         NODES,
-        {"on_create": "on_create.sh", "on_init_complete": "x.sh"},
+        {"on_create": "on_create.sh", "on_init_complete": "on_create.sh"},
     ),
     Row(G + "instance_type", CONSENT, KEPT, "ml.g5.4xlarge"),
     Row(
