@@ -236,6 +236,10 @@ def test_nat_gateways_are_found_by_tag(net: Net) -> None:
     assert found("tag:cluster", "a") == found("tag-key", "cluster") == [nat]
     assert found("state", "available") == found("vpc-id", net.vpc) == [nat]
     assert found("tag:cluster", "b") == []
+    by_type = [{"Name": "resource-type", "Values": ["natgateway"]}]
+    for told in (net.ec2.describe_tags(), net.ec2.describe_tags(Filters=by_type)):
+        (tag,) = told["Tags"]
+        assert (tag["ResourceType"], tag["ResourceId"]) == ("natgateway", nat)
 
 
 @pytest.mark.parametrize(

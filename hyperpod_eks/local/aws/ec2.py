@@ -282,6 +282,19 @@ class Backend(EC2Backend):
 
     # -- NAT gateways ----------------------------------------------------------------------------
 
+    def describe_tags(self, filters: dict[str, list[str]] | None = None) -> list[dict[str, str]]:
+        """Call a NAT gateway what AWS calls it: moto knows it by another word."""
+        kinds = (filters or {}).get("resource-type", [])
+        asked = filters
+        if filters and "natgateway" in kinds:
+            kinds = ["nat-gateway" if kind == "natgateway" else kind for kind in kinds]
+            asked = {**filters, "resource-type": kinds}
+        found = super().describe_tags(asked)
+        for each in found:
+            if each["resource_type"] == "nat-gateway":
+                each["resource_type"] = "natgateway"
+        return found
+
     def _nats(self, **attributes: str) -> list[NatGateway]:
         """NAT gateways that exist: a deleted or failed one is only still shown."""
         return [
