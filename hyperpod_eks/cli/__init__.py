@@ -120,8 +120,8 @@ def plan(**options: Any) -> int:
     """Tell what `create` would do, and what it costs.
 
     Resource by resource of the cluster NAME; nothing is changed and nothing is written.  The
-    actions: create, change (with the fields that differ), keep, adopt, wait, refuse (where create
-    would stop).
+    actions: create, change (with the fields that differ), replace, delete, keep, adopt, wait,
+    refuse (where create would stop).
     """
     return _tell("plan", options)
 
