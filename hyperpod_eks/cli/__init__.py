@@ -56,7 +56,11 @@ def main() -> None:
 @timeout
 @declared
 @skip
-@click.option("--helm", metavar="PATH", help="The helm program.  [default: $HYPERPOD_EKS_HELM, else helm on PATH]")
+@click.option(
+    "--helm",
+    metavar="PATH",
+    help="The helm program.  [default: $HYPERPOD_EKS_HELM, else helm on PATH]",
+)
 @click.option(
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
@@ -130,7 +134,11 @@ def plan(**options: Any) -> int:
 @shared
 @declared
 @skip
-@click.option("--helm", metavar="PATH", help="The helm program.  [default: $HYPERPOD_EKS_HELM, else helm on PATH]")
+@click.option(
+    "--helm",
+    metavar="PATH",
+    help="The helm program.  [default: $HYPERPOD_EKS_HELM, else helm on PATH]",
+)
 def preflight(**options: Any) -> int:
     """Find everything at once that would make `create` fail.
 
