@@ -33,7 +33,12 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 
 
 def test_nothing_of_ours_is_replaced_in_tests() -> None:
-    patched = [path for path in SOURCES if re.search(r"mock\.patch|MagicMock", path.read_text())]
+    ours = (
+        r"mock\.patch|MagicMock"
+        r"|setattr\(\"hyperpod_eks[.\w]*\.[a-z]\w*\""  # a function; constants are in capitals
+        r"|setattr\(\w+\.[A-Z]"  # a class of a module
+    )
+    patched = [path for path in SOURCES if re.search(ours, path.read_text())]
     assert patched == []
 
 
@@ -55,11 +60,9 @@ def test_the_readme_names_every_command() -> None:
         assert f"`{words}`" in README
 
 
-def test_every_exit_code_is_documented() -> None:
+def test_the_readme_names_every_exit_code() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \|", README, re.MULTILINE)
     assert {int(code) for row in rows for code in row.split(",")} == set(map(int, Exit))
-    for code in Exit:
-        assert re.search(rf"\b{int(code)}\b", (ROOT / "docs/exit-codes.md").read_text())
 
 
 def test_every_option_is_documented_outside_help() -> None:
