@@ -143,7 +143,7 @@ def test_the_call_log_tells_what_changed_the_account(stack: Stack, aws: Clients)
 
 def test_what_the_stack_cannot_do_is_said_and_not_retried(stack: Stack, patient: Clients) -> None:
     for act in (patient.ec2.describe_ipams, patient.pricing.describe_services):
-        with pytest.raises(ClientError, match="the local stack does not do"):
+        with pytest.raises(ClientError, match="the embedded stack does not do"):
             act()
     assert [c.status for c in stack.calls] == [501, 501]
 

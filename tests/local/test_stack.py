@@ -142,7 +142,7 @@ def test_a_reset_forgets_what_was_still_to_happen(stack: Stack, aws: Clients) ->
 
 
 def test_there_is_one_stack_per_process(stack: Stack) -> None:
-    with pytest.raises(RuntimeError, match="has a local stack already"):
+    with pytest.raises(RuntimeError, match="has an embedded stack already"):
         Stack()
 
 
