@@ -23,7 +23,16 @@ def test_a_lost_cluster_is_listed_with_the_command_that_takes_it_away(user: User
     assert user.mutations() == []
     *rows, hint = said.out.splitlines()
     kinds = {row.split()[1] for row in rows}
-    assert {"vpc", "subnet", "natgateway", "role", "policy", "bucket", "log-group"} <= kinds
+    assert {
+        "vpc",
+        "subnet",
+        "natgateway",
+        "elastic-ip",
+        "role",
+        "policy",
+        "bucket",
+        "log-group",
+    } <= kinds
     assert {row.split()[0] for row in rows} == {"demo"}
     assert hint == f"To delete them: hyperpod-eks delete demo --region {ELSEWHERE}"
     assert REGION != ELSEWHERE, "or the hint would be right without its region"

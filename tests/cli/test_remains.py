@@ -22,6 +22,7 @@ network:
   cidr: 10.4.0.0/16
   availability_zone_ids: [usw2-az1, usw2-az3]
   secondary_cidrs: [100.64.0.0/17, 100.64.128.0/17]
+  nat: per-az
   interface_endpoints: [sts, logs]
   security_groups: strict
 auto_scaling: {mode: Enable}

@@ -285,6 +285,9 @@ def test_every_kind_is_born_with_tags_and_found_by_them(
         asked = [{"Name": names[name], "Values": [value]} for name, value in filters.items()]
         return len(getattr(net.ec2, describe)(Filters=asked)[answer])
 
+    assert {tag["ResourceType"] for tag in net.ec2.describe_tags()["Tags"]} == {kind}
+    by_type = [{"Name": "resource-type", "Values": [kind]}]
+    assert len(net.ec2.describe_tags(Filters=by_type)["Tags"]) == 2
     assert found(cluster="a", lineage="1") == found(tag_key="lineage") == 1
     assert found(cluster="a", lineage="2") == found(cluster="b") == found(tag_key="other") == 0
 

@@ -31,6 +31,10 @@ from hyperpod_eks.local.aws.sim import current
 _NAT_AFTERLIFE = 3600.0
 
 
+_KINDS = {"nat-gateway": "natgateway", "vpc-elastic-ip": "elastic-ip"}
+"""Kinds in moto's words, as DescribeTags of AWS spells them."""
+
+
 class Backend(EC2Backend):
     """moto's EC2 with AWS's dependency rules, limits and life cycles."""
 
@@ -283,17 +287,13 @@ class Backend(EC2Backend):
     # -- NAT gateways ----------------------------------------------------------------------------
 
     def describe_tags(self, filters: dict[str, list[str]] | None = None) -> list[dict[str, str]]:
-        """Call a NAT gateway what AWS calls it: moto knows it by another word."""
-        kinds = (filters or {}).get("resource-type", [])
-        asked = filters
-        if filters and "natgateway" in kinds:
-            kinds = ["nat-gateway" if kind == "natgateway" else kind for kind in kinds]
-            asked = {**filters, "resource-type": kinds}
-        found = super().describe_tags(asked)
+        """Call the kinds what AWS calls them: moto has words of its own for two."""
+        kinds = set((filters or {}).get("resource-type", []))
+        rest = {name: values for name, values in (filters or {}).items() if name != "resource-type"}
+        found = super().describe_tags(rest or None)
         for each in found:
-            if each["resource_type"] == "nat-gateway":
-                each["resource_type"] = "natgateway"
-        return found
+            each["resource_type"] = _KINDS.get(each["resource_type"], each["resource_type"])
+        return [each for each in found if not kinds or each["resource_type"] in kinds]
 
     def _nats(self, **attributes: str) -> list[NatGateway]:
         """NAT gateways that exist: a deleted or failed one is only still shown."""
