@@ -601,7 +601,7 @@ class Existing(Section):
             ),
         ]
         | None,
-        Field(description="The release of the HyperPod chart, as <namespace>/<name>."),
+        Field(description="The release of the HyperPod chart."),
     ] = None
 
 

@@ -41,8 +41,9 @@ class Signed:
 def signed(aws: Aws) -> list[Signed]:
     """List everything in the region (and IAM) that any cluster of this tool has signed.
 
-    EC2 answers for all its kinds at once; the other services are asked one by one.  Nothing is
-    changed.  The tagging API is not used: it is late, and knows neither EKS nor SageMaker well.
+    EC2 answers for all its kinds but one at once; the other services are asked one by one.
+    Nothing is changed.  The tagging API is not used: it is late, and knows neither EKS nor
+    SageMaker well.
     """
     return _ask(SOURCES, aws, "", ())
 
@@ -60,7 +61,7 @@ def strays(aws: Aws, site: Site, named: Sequence[Resource]) -> list[Resource]:
     known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
     vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
     found: list[Resource] = []
-    for one in _ask(SOURCES[:5], aws, site.name, known):
+    for one in _ask(SOURCES[:6], aws, site.name, known):
         if one.lineage == aws.lineage and one.kind in KINDS:
             want = KINDS[one.kind](one, site, vpc)
             if want.key in keys and want.named:  # another one in the place of what is declared
@@ -180,18 +181,19 @@ def _ec2(aws: Aws, cluster: str) -> Iterator[Candidate]:
             tags.setdefault((each["ResourceType"], each["ResourceId"]), {})[each["Key"]] = each[
                 "Value"
             ]
-    # a NAT gateway shows for an hour after it is gone, and its tags with it
-    deleted: Any = {"Filter": [{"Name": "state", "Values": ["deleted"]}]}
-    gone = set[str]()
-    if any(kind == "natgateway" for kind, _ in tags):
-        gone = {
-            nat["NatGatewayId"]
-            for page in aws.ec2.get_paginator("describe_nat_gateways").paginate(**deleted)
-            for nat in page["NatGateways"]
-        }
     for (kind, id_), found in tags.items():
-        if id_ not in gone:
+        if kind != "natgateway":
             yield kind, id_, partial(dict, found)
+
+
+def _nats(aws: Aws, cluster: str) -> Iterator[Candidate]:
+    """A NAT gateway shows for an hour after it is gone, and its tags with it."""
+    ours = {"Name": "tag-key", "Values": [LINEAGE]}
+    left = {"Name": "state", "Values": ["pending", "failed", "available", "deleting"]}
+    alive: Any = {"Filter": [ours, left]}
+    for page in aws.ec2.get_paginator("describe_nat_gateways").paginate(**alive):
+        for nat in page["NatGateways"]:
+            yield "natgateway", nat["NatGatewayId"], partial(list, nat["Tags"])
 
 
 _WHOLE: Any = {"PaginationConfig": {"PageSize": 1000}}
@@ -255,4 +257,4 @@ def _sagemaker(aws: Aws, cluster: str) -> Iterator[Candidate]:
             yield "hyperpod-cluster", name, partial(_tags, ask, "Tags", ResourceArn=arn)
 
 
-SOURCES: tuple[Source, ...] = (_ec2, _roles, _policies, _s3, _logs, _eks, _sagemaker)
+SOURCES: tuple[Source, ...] = (_ec2, _nats, _roles, _policies, _s3, _logs, _eks, _sagemaker)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from hyperpod_eks.versions import EXTENDED_SUPPORT_USD
+from hyperpod_eks.versions import EXTENDED_SUPPORT_USD, STANDARD_SUPPORT_USD
 
 READ = date(2026, 10, 4)
 """When the prices below were read."""
@@ -19,8 +19,8 @@ REGION = "us-east-1"
 HOURS = 730
 """Hours of a month, as AWS counts them."""
 
-# USD per hour.  Amazon EKS pricing page; extended support replaces the standard price.
-EKS = {"standard support": 0.10, "extended support": EXTENDED_SUPPORT_USD}
+# USD per hour.
+EKS = {"standard support": STANDARD_SUPPORT_USD, "extended support": EXTENDED_SUPPORT_USD}
 # Amazon VPC pricing page: a NAT gateway (without its 0.045 per GB) and a public IPv4 address.
 NAT_GATEWAY = 0.045
 PUBLIC_IPV4 = 0.005

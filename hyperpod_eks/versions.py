@@ -39,8 +39,9 @@ LOG_RETENTION_DAYS = (
     3288, 3653,
 )  # fmt: skip
 
-# USD per hour and cluster for a Kubernetes version in extended support. Amazon EKS pricing page,
-# read 2026-10-04.
+# USD per hour and cluster: the second takes the place of the first once a Kubernetes version is in
+# extended support. Amazon EKS pricing page, read 2026-10-04.
+STANDARD_SUPPORT_USD = 0.10
 EXTENDED_SUPPORT_USD = 0.60
 
 _SOON = 60  # days
@@ -97,15 +98,15 @@ def _warnings(one: Mapping[str, Any], today: date) -> list[str]:
     version = one["clusterVersion"]
     ends = _day(one.get("endOfStandardSupportDate"))
     final = _day(one.get("endOfExtendedSupportDate"))
-    price = f"{EXTENDED_SUPPORT_USD:.2f} USD per hour"
+    price = f"{EXTENDED_SUPPORT_USD:.2f} USD per hour, not {STANDARD_SUPPORT_USD:.2f}"
     if _status(one) == "EXTENDED_SUPPORT":
         until = f" until {final}" if final else ""
-        found = [f"Kubernetes {version} is in extended support{until}: {price} more"]
+        found = [f"Kubernetes {version} is in extended support{until}: {price}"]
         if final and (final - today).days <= _SOON:
             found.append(f"EKS upgrades Kubernetes {version} clusters by itself after {final}")
         return found
     if ends and (ends - today).days <= _SOON:
-        then = f"extended support then costs {price} more"
+        then = f"extended support then costs {price}"
         return [f"standard support of Kubernetes {version} ends on {ends}; {then}"]
     return []
 

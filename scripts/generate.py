@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,9 +118,13 @@ def _sections(prefix: str, section: type[BaseModel]) -> Iterator[str]:
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "".join(
-        f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |\n" for row in lines
-    )
+    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in lines)
+
+
+def _cell(text: str) -> str:
+    """Spell a cell: outside of code Markdown takes <name> for HTML and shows nothing."""
+    parts = text.replace("|", "\\|").split("`")
+    return "`".join(part if i % 2 else part.replace("<", "\\<") for i, part in enumerate(parts))
 
 
 def _type(kind: Any) -> str:
@@ -160,7 +165,12 @@ def _rule(section: type[BaseModel], name: str) -> str:
     texts = []
     for rule in _rules(section, name):
         text = rule.rule if isinstance(rule, Pattern | Check) else _aws(rule)
-        texts.append(f"{text[0].upper()}{text[1:]}." if text else "")
+        if text in ("", "text"):  # the type says that
+            continue
+        text = re.sub("^[a-z]+-(?= )", r"`\g<0>`", text)  # what an id begins with
+        if re.match("[a-z]+[ ,]", text):
+            text = f"{text[0].upper()}{text[1:]}"
+        texts.append(f"{text.removesuffix('.')}.")
     return " ".join(filter(None, texts))
 
 

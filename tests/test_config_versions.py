@@ -66,7 +66,7 @@ def test_what_eks_does_not_create_is_refused(wanted: str, why: str) -> None:
 
 
 def test_extended_support_is_told_with_its_price() -> None:
-    until = "is in extended support until 2027-03-23: 0.60 USD per hour more"
+    until = "is in extended support until 2027-03-23: 0.60 USD per hour, not 0.10"
     assert choose("1.32") == ("1.32", [f"Kubernetes 1.32 {until}"])
     assert choose("1.31")[1][1] == (
         "EKS upgrades Kubernetes 1.31 clusters by itself after 2026-11-26"
@@ -77,7 +77,7 @@ def test_a_near_end_of_standard_support_is_told() -> None:
     (warning,) = choose("1.34")[1]
     assert warning == (
         "standard support of Kubernetes 1.34 ends on 2026-12-02; extended support then costs 0.60"
-        " USD per hour more"
+        " USD per hour, not 0.10"
     )
 
 

@@ -138,7 +138,7 @@ def test_a_delete_looks_once_before_and_once_after(user: User) -> None:
     assert user.types("delete", "demo", "--yes").code == 0
 
     counted = costs(user.stack)
-    assert counted.total() <= 93 + 2 * 5  # what nobody names is asked for before and after
+    assert counted.total() <= 93 + 2 * 6  # what nobody names is asked for before and after
     once = ("ec2.DescribeSubnets", "ec2.DescribeInternetGateways", "s3.GetBucketTagging")
     assert {name: counted[name] for name in once} == dict.fromkeys(once, 2)
 

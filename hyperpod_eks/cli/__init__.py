@@ -56,7 +56,11 @@ def main() -> None:
 @timeout
 @declared
 @skip
-@click.option("--helm", metavar="PATH", help="The helm program.  [default: helm on PATH]")
+@click.option(
+    "--helm",
+    metavar="PATH",
+    help="The helm program.  [default: $HYPERPOD_EKS_HELM, else helm on PATH]",
+)
 @click.option(
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
@@ -120,8 +124,8 @@ def plan(**options: Any) -> int:
     """Tell what `create` would do, and what it costs.
 
     Resource by resource of the cluster NAME; nothing is changed and nothing is written.  The
-    actions: create, change (with the fields that differ), keep, adopt, wait, refuse (where create
-    would stop).
+    actions: create, change (with the fields that differ), replace, delete, keep, adopt, wait,
+    refuse (where create would stop).
     """
     return _tell("plan", options)
 
@@ -130,7 +134,11 @@ def plan(**options: Any) -> int:
 @shared
 @declared
 @skip
-@click.option("--helm", metavar="PATH", help="The helm program.  [default: helm on PATH]")
+@click.option(
+    "--helm",
+    metavar="PATH",
+    help="The helm program.  [default: $HYPERPOD_EKS_HELM, else helm on PATH]",
+)
 def preflight(**options: Any) -> int:
     """Find everything at once that would make `create` fail.
 

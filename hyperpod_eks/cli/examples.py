@@ -86,7 +86,7 @@ EXAMPLES = {
     "init": """
         hyperpod-eks init                              asks
         hyperpod-eks init demo --region us-west-2 --instance-type ml.g5.8xlarge
-        hyperpod-eks init demo -f - | hyperpod-eks validate -f -
+        hyperpod-eks init demo --region us-west-2 -f - | hyperpod-eks validate -f -
         """,
     "validate": """
         hyperpod-eks validate -f cluster.yaml

@@ -47,7 +47,7 @@ def _running() -> Running:
 
     running = daemon.find()
     if running is None:
-        raise NotFound("no local stack is running", "Start one: hyperpod-eks local start")
+        raise NotFound("no embedded stack is running", "Start one: hyperpod-eks local start")
     return running
 
 
@@ -62,11 +62,13 @@ def text(document: Document) -> str:
     """Write the document for people."""
     if stack := document["stack"]:
         return (
-            f"the local stack answers at {stack['endpoint']}, {stack['speed']:g} times as fast as"
-            f" AWS (process {stack['pid']})\n"
+            f"the embedded stack answers at {stack['endpoint']}, {stack['speed']:g} times as fast"
+            f" as AWS (process {stack['pid']})\n"
             'To point AWS clients at it: eval "$(hyperpod-eks local env)"'
         )
-    return "the local stack has ended" if document["stopped"] else "no local stack was running"
+    return (
+        "the embedded stack has ended" if document["stopped"] else "no embedded stack was running"
+    )
 
 
 def use_local() -> None:

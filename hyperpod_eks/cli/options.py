@@ -30,7 +30,7 @@ manifest = click.option(
     "--manifest",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where the state is kept.  [default: ./NAME.hyperpod-eks.json]",
+    help="State.  [default: ./NAME.hyperpod-eks.json]",
 )
 account = options(
     click.option("--local", is_flag=True, help="Use the embedded stack instead of AWS."),

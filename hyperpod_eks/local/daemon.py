@@ -1,4 +1,4 @@
-"""The local stack as a background process of the user's: start it, find it, end it.
+"""The embedded stack as a background process of the user's: start it, find it, end it.
 
 What runs is written to ``local.json`` in ``$XDG_CACHE_HOME/hyperpod-eks`` (``~/.cache/...``),
 readable by its owner alone; the process's own words go to ``local.log`` beside it.
@@ -88,7 +88,7 @@ def ensure(speed: float | None = None, port: int = 0, region: str = DEFAULT_REGI
             return _start(DEFAULT_SPEED if speed is None else speed, port, region)
         if speed not in (None, running.speed):
             raise Usage(
-                f"the local stack runs at speed {running.speed:g}, not at {speed:g}",
+                f"the embedded stack runs at speed {running.speed:g}, not at {speed:g}",
                 "Stop it first, which empties it: hyperpod-eks local stop",
             )
         return running
@@ -104,13 +104,13 @@ def stop() -> bool:
         running.control("stop", {})
         # its state file is the last thing to go, unless someone kills it first
         if not _wait(lambda: not (_state_file().exists() and _alive(running.pid))):
-            raise HyperpodError(f"the local stack (process {running.pid}) does not end")
+            raise HyperpodError(f"the embedded stack (process {running.pid}) does not end")
         return True
 
 
 def _start(speed: float, port: int, region: str) -> Running:
     if not all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors")):
-        raise Usage("the local stack needs packages that are not installed", EXTRA_HINT)
+        raise Usage("the embedded stack needs packages that are not installed", EXTRA_HINT)
     log = _folder() / "local.log"
     _state_file().unlink(missing_ok=True)
     # the stack must not see credentials, nor trip over a profile that does not exist
@@ -131,7 +131,7 @@ def _start(speed: float, port: int, region: str) -> Running:
         process.kill()
         process.wait()
         last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-        raise HyperpodError(f"the local stack did not start: {last}", f"Its whole log: {log}")
+        raise HyperpodError(f"the embedded stack did not start: {last}", f"Its whole log: {log}")
     # Popen would warn of a child still running; this one is meant to outlive us
     process.returncode = 0
     return running

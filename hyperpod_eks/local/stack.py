@@ -1,4 +1,4 @@
-"""The local stack: one AWS endpoint, one Kubernetes endpoint per EKS cluster, one clock."""
+"""The embedded stack: one AWS endpoint, one Kubernetes endpoint per EKS cluster, one clock."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Stack:
             if (missing.name or "").startswith("hyperpod_eks"):
                 raise
             raise Usage(
-                f"the local stack needs packages that are not installed: {missing.name}",
+                f"the embedded stack needs packages that are not installed: {missing.name}",
                 EXTRA_HINT,
             ) from missing
         if delays is None:
@@ -139,7 +139,7 @@ class Stack:
         except OSError as taken:
             use(None)
             raise Usage(
-                f"the local stack cannot listen on port {port}: {taken.strerror}",
+                f"the embedded stack cannot listen on port {port}: {taken.strerror}",
                 "Leave --port out to take a free one.",
             ) from taken
         self.endpoint = self._server.url

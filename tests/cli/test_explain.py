@@ -321,7 +321,12 @@ def test_every_known_cause_is_tried_and_documented(page: str) -> None:
     ids = [cause.id for cause in CAUSES]
     assert len(ids) == len(set(ids))
     assert set(INJECTED) | set(SEEN) == set(ids)
-    assert sorted(re.findall(r"^## ([a-z-]+)$", page, re.MULTILINE)) == sorted(ids)
+    sections = dict(re.findall(r"^## ([a-z-]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert sorted(sections) == sorted(ids)
+    for cause in CAUSES:
+        said = " ".join(sections[cause.id].split())
+        told = re.escape(f"Cause: {cause.cause}. Next: {cause.next}.")
+        assert re.search(re.sub(r"\\{\w+\\}", ".+?", told), said), cause.id
 
 
 def test_a_better_explanation_takes_the_place_of_a_vague_one() -> None:

@@ -74,7 +74,7 @@ class Laptop:
         }
 
     def types(self, line: str, environ: Mapping[str, str] | None = None) -> str:
-        """Have bash run a line in the local stack's environment; return what stood on stdout."""
+        """Have bash run a line in the embedded stack's environment; return what stood on stdout."""
         script = f'set -euo pipefail; eval "$(hyperpod-eks local env)"; {line}'
         return self.runs(["bash", "-c", script], environ)
 

@@ -64,14 +64,14 @@ def test_the_life_of_a_stack(cache: Path) -> None:
     )  # fmt: skip
     assert shell.stdout == "arn:aws:sts::123456789012:assumed-role/Admin/local\n"
 
-    assert run("stop") == "the local stack has ended\n"
+    assert run("stop") == "the embedded stack has ended\n"
     assert not state.exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(stack["endpoint"].rsplit(":", 1)[1])))
     error = json.loads(run("status", "-o", "json", code=Exit.NOT_FOUND))["error"]
-    assert error["message"] == "no local stack is running"
+    assert error["message"] == "no embedded stack is running"
     assert run("env", code=Exit.NOT_FOUND) == ""
-    assert run("stop") == "no local stack was running\n"
+    assert run("stop") == "no embedded stack was running\n"
 
 
 def test_two_starts_at_once_make_one_stack(cache: Path) -> None:

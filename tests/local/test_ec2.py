@@ -236,6 +236,10 @@ def test_nat_gateways_are_found_by_tag(net: Net) -> None:
     assert found("tag:cluster", "a") == found("tag-key", "cluster") == [nat]
     assert found("state", "available") == found("vpc-id", net.vpc) == [nat]
     assert found("tag:cluster", "b") == []
+    by_type = [{"Name": "resource-type", "Values": ["natgateway"]}]
+    for told in (net.ec2.describe_tags(), net.ec2.describe_tags(Filters=by_type)):
+        (tag,) = told["Tags"]
+        assert (tag["ResourceType"], tag["ResourceId"]) == ("natgateway", nat)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +285,9 @@ def test_every_kind_is_born_with_tags_and_found_by_them(
         asked = [{"Name": names[name], "Values": [value]} for name, value in filters.items()]
         return len(getattr(net.ec2, describe)(Filters=asked)[answer])
 
+    assert {tag["ResourceType"] for tag in net.ec2.describe_tags()["Tags"]} == {kind}
+    by_type = [{"Name": "resource-type", "Values": [kind]}]
+    assert len(net.ec2.describe_tags(Filters=by_type)["Tags"]) == 2
     assert found(cluster="a", lineage="1") == found(tag_key="lineage") == 1
     assert found(cluster="a", lineage="2") == found(cluster="b") == found(tag_key="other") == 0
 

@@ -95,14 +95,13 @@ def test_a_delayed_call_holds_up_nobody_else(stack: Stack, aws: Clients) -> None
     aws.sts.get_caller_identity()
     stack.faults.append(Fault("ec2", kind="delay", seconds=1))
     with ThreadPoolExecutor() as pool:
-        start = time.perf_counter()
         slow = pool.submit(aws.ec2.describe_vpcs)
         while stack.faults[0].count:
             time.sleep(0.01)
         aws.sts.get_caller_identity()
-        assert time.perf_counter() - start < 1
         slow.result()
-        assert time.perf_counter() - start >= 1
+    ended = [call.operation for call in stack.calls]
+    assert ended == ["GetCallerIdentity", "GetCallerIdentity", "DescribeVpcs"]
 
 
 def test_a_rate_hits_its_share(stack: Stack, aws: Clients) -> None:
@@ -144,7 +143,7 @@ def test_the_call_log_tells_what_changed_the_account(stack: Stack, aws: Clients)
 
 def test_what_the_stack_cannot_do_is_said_and_not_retried(stack: Stack, patient: Clients) -> None:
     for act in (patient.ec2.describe_ipams, patient.pricing.describe_services):
-        with pytest.raises(ClientError, match="the local stack does not do"):
+        with pytest.raises(ClientError, match="the embedded stack does not do"):
             act()
     assert [c.status for c in stack.calls] == [501, 501]
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +122,11 @@ def test_another_region_shows_once_something_is_in_it(
     assert vpc in stack.inventory()["eu-west-1"]["ec2"]["Vpcs"]
 
 
-def test_a_reset_empties_the_account_at_once(stack: Stack, aws: Clients) -> None:
+def test_a_reset_empties_the_account(stack: Stack, aws: Clients) -> None:
     build(aws)
     stack.faults.append(Fault("ec2"))
     stack.sim.set_quota("vpc", "VPCs per Region", 1)
-    start = time.perf_counter()
     stack.reset()
-    assert time.perf_counter() - start < 0.2
     assert (stack.calls, stack.faults) == ([], [])
     assert stack.sim.quota("vpc", "VPCs per Region") == 5
     assert aws.s3.list_buckets()["Buckets"] == []
@@ -145,7 +142,7 @@ def test_a_reset_forgets_what_was_still_to_happen(stack: Stack, aws: Clients) ->
 
 
 def test_there_is_one_stack_per_process(stack: Stack) -> None:
-    with pytest.raises(RuntimeError, match="has a local stack already"):
+    with pytest.raises(RuntimeError, match="has an embedded stack already"):
         Stack()
 
 

@@ -32,6 +32,10 @@ from hyperpod_eks.local.aws.sim import current
 _NAT_AFTERLIFE = 3600.0
 
 
+_KINDS = {"nat-gateway": "natgateway", "vpc-elastic-ip": "elastic-ip"}
+"""Kinds in moto's words, as DescribeTags of AWS spells them."""
+
+
 class Backend(EC2Backend):
     """moto's EC2 with AWS's dependency rules, limits and life cycles."""
 
@@ -282,6 +286,15 @@ class Backend(EC2Backend):
         super().release_address(address, allocation_id)
 
     # -- NAT gateways ----------------------------------------------------------------------------
+
+    def describe_tags(self, filters: dict[str, list[str]] | None = None) -> list[dict[str, str]]:
+        """Call the kinds what AWS calls them: moto has words of its own for two."""
+        kinds = set((filters or {}).get("resource-type", []))
+        rest = {name: values for name, values in (filters or {}).items() if name != "resource-type"}
+        found = super().describe_tags(rest or None)
+        for each in found:
+            each["resource_type"] = _KINDS.get(each["resource_type"], each["resource_type"])
+        return [each for each in found if not kinds or each["resource_type"] in kinds]
 
     def _nats(self, **attributes: str) -> list[NatGateway]:
         """NAT gateways that exist: a deleted or failed one is only still shown."""

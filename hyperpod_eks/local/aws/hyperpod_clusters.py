@@ -93,7 +93,7 @@ class Backend(SageMakerModelBackend):
         if not specs:
             raise invalid("At least one of InstanceGroups and RestrictedInstanceGroups is required")
         if "Eks" not in (request.get("Orchestrator") or {}):
-            raise invalid("The local stack knows clusters with Orchestrator.Eks only")
+            raise invalid("The embedded stack knows clusters with Orchestrator.Eks only")
         if not request.get("VpcConfig"):
             raise invalid("VpcConfig is required for clusters orchestrated by EKS")
         hyperpod_checks.check_groups(specs, continuous=continuous)

@@ -95,11 +95,11 @@ class Aws:
             body = b"".join(self._moto(environ, begin))
         except NotImplementedError as problem:
             # a status that clients do not retry: waiting would not help
-            text = f"the local stack does not do {service}:{operation} ({problem})"
+            text = f"the embedded stack does not do {service}:{operation} ({problem})"
             return error(environ, service, Fault(service, "", "NotImplemented", 501, text))
         except Exception as problem:
-            log.exception("%s:%s failed inside the local stack", service, operation)
-            text = f"the local stack failed at {service}:{operation} ({problem!r})"
+            log.exception("%s:%s failed inside the embedded stack", service, operation)
+            text = f"the embedded stack failed at {service}:{operation} ({problem!r})"
             return error(environ, service, Fault(service, "", "InternalFailure", 500, text))
         return _Answer(begun[0], begun[1], body)
 

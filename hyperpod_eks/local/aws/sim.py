@@ -295,7 +295,7 @@ _current: list[Sim] = []
 def current() -> Sim:
     """Return the state of the one stack that lives in this process."""
     if not _current:
-        raise RuntimeError("no local stack is running in this process")
+        raise RuntimeError("no embedded stack is running in this process")
     return _current[-1]
 
 
@@ -305,7 +305,7 @@ def use(sim: Sim | None) -> None:
     moto keeps its backends in module globals, so there can be only one at a time.
     """
     if sim is not None and _current:
-        raise RuntimeError("this process has a local stack already; stop that one first")
+        raise RuntimeError("this process has an embedded stack already; stop that one first")
     _current[:] = [] if sim is None else [sim]
 
 
