@@ -17,7 +17,7 @@ from hyperpod_eks.cli.stop import Interrupted, stoppable
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import locked
-from tests.conftest import User
+from tests.conftest import Said, User
 
 
 def test_a_signal_is_heard_though_the_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,14 +34,19 @@ def test_a_signal_is_heard_though_the_terminal_is_gone(monkeypatch: pytest.Monke
     assert error.code == 129
 
 
-@pytest.mark.parametrize("words", [["nodes", "demo"], ["logs", "demo", "--node", "i-00000000"]])
-def test_ctrl_c_ends_a_look_as_it_ends_a_create(user: User, words: list[str]) -> None:
-    fault = Fault("sagemaker", "DescribeCluster", kind="delay", seconds=1.0)
-    user.stack.faults.append(fault)
+def interrupted(user: User, service: str, operation: str, *words: str) -> Said:
+    """Type a command, and Ctrl-C while AWS takes its time over one call of it."""
+    user.stack.faults.append(Fault(service, operation, kind="delay", seconds=1.0))
     timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
     timer.start()
-    said = user.types(*words, "-o", "json")
+    said = user.types(*words)
     timer.join()
+    return said
+
+
+@pytest.mark.parametrize("words", [["nodes", "demo"], ["logs", "demo", "--node", "i-00000000"]])
+def test_ctrl_c_ends_a_look_as_it_ends_a_create(user: User, words: list[str]) -> None:
+    said = interrupted(user, "sagemaker", "DescribeCluster", *words, "-o", "json")
     assert said.code == 130, said.err
     assert said.document["resume"] == f"hyperpod-eks {' '.join(words)} -o json"
     assert f"To continue: {said.document['resume']}\n" in said.err
@@ -99,15 +104,8 @@ def test_a_signal_while_another_run_has_the_lock_exits_130(tmp_path: Path) -> No
         "create demo --skip permissions --yes",
     ],
 )
-def test_the_command_that_continues_has_every_option(
-    user: User, monkeypatch: pytest.MonkeyPatch, typed: str
-) -> None:
+def test_the_command_that_continues_has_every_option(user: User, typed: str) -> None:
     """Without --keep it would take away what shall stay."""
-
-    def stop(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr("hyperpod_eks.cli.opening.survey", stop)
-    said = user.types(*typed.split())
+    said = interrupted(user, "sts", "GetCallerIdentity", *typed.split())
     assert said.code == 130
     assert f"To continue: hyperpod-eks {typed}\n" in said.err
