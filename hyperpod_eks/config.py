@@ -1,6 +1,6 @@
 """What the user wants, checked once and then never doubted."""
 
-from __future__ import annotations
+# no `from __future__ import annotations`: pydantic would compile them one by one at every start
 
 import configparser
 import copy

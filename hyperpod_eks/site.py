@@ -152,7 +152,7 @@ def survey(
     not what the config says.
     """
     view = look or Look(aws)
-    aws.warm("sts", "ec2", "eks", "sagemaker")
+    aws.warm("ec2")  # has most questions, and takes longest to make
     types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
     begin([partial(question, view) for question in beside])
     identity = begun(lambda: aws.identity)
@@ -161,7 +161,7 @@ def survey(
     taken = begun(partial(_taken_zones, view))
     version = begun(partial(_kubernetes_version, aws, config))
     plans = begun(partial(_training_plans, aws, config))
-    aws.warm("iam", "s3", "logs")  # while AWS answers
+    aws.warm("sts", "eks", "sagemaker", "iam", "s3", "logs")  # while EC2 answers
     who = identity.result()
     aws.lineage = lineage(who, config.name)
     if config.account and config.account != who.account:
