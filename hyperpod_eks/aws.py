@@ -58,11 +58,14 @@ class Aws:
         self.lineage = ""
         self.adopted: Mapping[str, str] = {}
         """Ids of existing resources that take the place of ours, by key."""
+        self.began = 0.0
+        """When the cluster was begun, as far as the manifest knows: what is older is not ours."""
         self.principal = ""
         """Who calls, as IAM names it; read once."""
         self.signatures: dict[str, str | None] = {}
         """Who signed what, by ARNs that no other birth has: enough to be asked once."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held by whoever makes a client: boto3's sessions are not thread-safe then."""
         self._paces: dict[str, Pace] = {}
 
     def warm(self, *clients: str) -> None:
@@ -81,7 +84,7 @@ class Aws:
         retries: Any = (
             {"total_max_attempts": 1} if once else {"mode": "standard", "max_attempts": 8}
         )
-        with self._lock:  # boto3 sessions are not thread-safe while they make clients
+        with self.lock:
             client: Any = self.session.client(
                 service,  # type: ignore[call-overload]  # the name is data here
                 config=Config(

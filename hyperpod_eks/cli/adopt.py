@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hyperpod_eks import engine
-from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import Foreign, NotFound, Usage
@@ -48,6 +48,12 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
             at.manifest.records.update(before)
             at.manifest.save()
             raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
+        if rebuild and not found:
+            raise NotFound(
+                f"there is nothing of a cluster {at.site.name} in {at.site.region} of account "
+                f"{at.site.identity.account}",
+                f"Make it: hyperpod-eks create {called(at.site.name, given)}",
+            )
         at.manifest.save()
         rows = [
             {

@@ -445,12 +445,12 @@ def access(look: Look, name: str) -> kube.Access | None:
 
 def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
     """Say the same of a cluster whose live attributes are known."""
-    return kube.Access(
-        name,
-        about["endpoint"],
-        about["certificate_authority"],
-        lambda: kube.token(aws.session, name, aws.identity.region),
-    )
+
+    def token() -> str:
+        with aws.lock:
+            return kube.token(aws.session, name, aws.identity.region)
+
+    return kube.Access(name, about["endpoint"], about["certificate_authority"], token)
 
 
 @dataclass(frozen=True)

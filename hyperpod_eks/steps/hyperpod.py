@@ -704,6 +704,10 @@ class Nodes(Resource):
         """HyperPod does."""
 
 
+SKEW = 300.0
+"""Seconds by which our clock may differ from AWS's, which refuses more (SigV4)."""
+
+
 @dataclass(frozen=True)
 class LogGroup(Resource):
     """HyperPod's log group, which the service makes and nobody removes."""
@@ -720,11 +724,12 @@ class LogGroup(Resource):
         return "hyperpod/cluster"
 
     def find(self, look: Look) -> Sequence[Live]:
-        """By prefix: one group for each cluster that had this name."""
+        """By prefix: one group for each cluster that had this name since ours was begun."""
         groups = look.all(
             look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.prefix
         )
-        names = [group["logGroupName"] for group in groups]
+        begun = (look.aws.began - SKEW) * 1000
+        names = [group["logGroupName"] for group in groups if group["creationTime"] >= begun]
         return [Live(", ".join(names), attributes={"names": names})] if names else []
 
     def delete(self, aws: Aws, live: Live) -> None:

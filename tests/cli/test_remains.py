@@ -6,10 +6,12 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import boto3
 import pytest
+from moto.logs.models import logs_backends
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity
 from hyperpod_eks.local import CHART
@@ -218,3 +220,23 @@ def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Client
     said = user.types("adopt", "demo", "--resource", "network/vpc=vpc-0123456789abcdef0")
     assert said.code == 8
     assert read(user.folder / "demo.hyperpod-eks.json").adopted == {"network/vpc": vpc}
+
+
+def test_logs_of_an_earlier_cluster_of_that_name_stay(user: User, aws: Clients) -> None:
+    """HyperPod's groups carry nobody's tags: what is older than our first record is not ours."""
+    old = "/aws/sagemaker/Clusters/demo/abcdefghijkl"
+    aws.logs.create_log_group(logGroupName=old)
+    groups = logs_backends["123456789012"]["us-west-2"].groups
+    groups[old].creation_time -= timedelta(hours=1)
+    user.makes("demo")
+    assert len(groups) == 3
+    assert user.types("delete", "demo", "--yes").code == 0
+    left = aws.logs.describe_log_groups(logGroupNamePrefix="/aws/sagemaker/")["logGroups"]
+    assert [each["logGroupName"] for each in left] == [old]
+
+
+def test_a_manifest_is_not_made_anew_of_nothing(user: User) -> None:
+    said = user.types("adopt", "demo", "--rebuild")
+    assert said.code == 8
+    assert "nothing of a cluster demo in us-west-2" in said.err
+    assert not (user.folder / "demo.hyperpod-eks.json").exists()
