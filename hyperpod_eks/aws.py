@@ -58,8 +58,6 @@ class Aws:
         self.lineage = ""
         self.adopted: Mapping[str, str] = {}
         """Ids of existing resources that take the place of ours, by key."""
-        self.began = 0.0
-        """When the cluster was begun, as far as the manifest knows: what is older is not ours."""
         self.principal = ""
         """Who calls, as IAM names it; read once."""
         self.signatures: dict[str, str | None] = {}

@@ -121,11 +121,6 @@ class Manifest:
         self._put(key, Record("", {}, "ready", now, "", id_, origin="adopted"))
 
     @property
-    def began(self) -> float:
-        """When we first set out to make anything (seconds since the epoch); 0 for never."""
-        return min((record.since for record in self.records.values()), default=0.0)
-
-    @property
     def adopted(self) -> dict[str, str]:
         """Ids of what was adopted, by key."""
         return {key: r.id for key, r in self.records.items() if r.origin == "adopted"}

@@ -73,7 +73,6 @@ def opened(
         world = World(aws, manifest, report, parallelism=given.get("parallelism", 8))
         now = world.clock.now()
         aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
-        aws.began = manifest.began
         if given.get("timeout"):
             world.deadline = world.clock.now() + given["timeout"]
         ours = verb in ("create", "delete")

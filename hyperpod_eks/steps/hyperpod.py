@@ -704,10 +704,6 @@ class Nodes(Resource):
         """HyperPod does."""
 
 
-SKEW = 300.0
-"""Seconds by which our clock may differ from AWS's, which refuses more (SigV4)."""
-
-
 @dataclass(frozen=True)
 class LogGroup(Resource):
     """HyperPod's log group, which the service makes and nobody removes."""
@@ -724,12 +720,11 @@ class LogGroup(Resource):
         return "hyperpod/cluster"
 
     def find(self, look: Look) -> Sequence[Live]:
-        """By prefix: one group for each cluster that had this name since ours was begun."""
+        """By prefix: one group for each cluster that had this name."""
         groups = look.all(
             look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.prefix
         )
-        begun = (look.aws.began - SKEW) * 1000
-        names = [group["logGroupName"] for group in groups if group["creationTime"] >= begun]
+        names = [group["logGroupName"] for group in groups]
         return [Live(", ".join(names), attributes={"names": names})] if names else []
 
     def delete(self, aws: Aws, live: Live) -> None:

@@ -222,17 +222,15 @@ def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Client
     assert read(user.folder / "demo.hyperpod-eks.json").adopted == {"network/vpc": vpc}
 
 
-def test_logs_of_an_earlier_cluster_of_that_name_stay(user: User, aws: Clients) -> None:
-    """HyperPod's groups carry nobody's tags: what is older than our first record is not ours."""
-    old = "/aws/sagemaker/Clusters/demo/abcdefghijkl"
-    aws.logs.create_log_group(logGroupName=old)
-    groups = logs_backends["123456789012"]["us-west-2"].groups
-    groups[old].creation_time -= timedelta(hours=1)
+def test_logs_go_though_the_manifest_was_made_anew(user: User, aws: Clients) -> None:
+    """Its records are younger than HyperPod's log group, which carries nobody's tags."""
     user.makes("demo")
-    assert len(groups) == 3
+    for group in logs_backends["123456789012"]["us-west-2"].groups.values():
+        group.creation_time -= timedelta(hours=1)
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    assert user.types("adopt", "demo", "--rebuild").code == 0
     assert user.types("delete", "demo", "--yes").code == 0
-    left = aws.logs.describe_log_groups(logGroupNamePrefix="/aws/sagemaker/")["logGroups"]
-    assert [each["logGroupName"] for each in left] == [old]
+    assert aws.logs.describe_log_groups()["logGroups"] == []
 
 
 def test_a_manifest_is_not_made_anew_of_nothing(user: User) -> None:
