@@ -7,11 +7,11 @@ import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.model import loader
 from hyperpod_eks.pace import Pace
 from hyperpod_eks.retry import Class, classify
@@ -34,7 +34,7 @@ LINEAGE = "hyperpod-eks:lineage"
 LABEL = "hyperpod-eks:label"
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """Who calls, and where: read from ``sts:GetCallerIdentity``."""
 

@@ -11,11 +11,11 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import Helm, cache, update_dependencies
 
 IN_CHECKOUT = "helm_chart/HyperPodHelmChart"
@@ -24,7 +24,7 @@ BIGGEST = 64 * 2**20
 """Bytes that a downloaded chart may have; AWS's has four million."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Pin:
     """A chart that is known by its content: `digest` is of the folder, for archives vary."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+from hyperpod_eks.frozen import frozen
 
 # Addresses of a node in its subnet, by the beginning of its instance type: one for each network
 # interface and each pod. Amazon SageMaker AI Developer Guide and the HyperPod workshops, 2026-10;
@@ -21,7 +22,7 @@ ADDRESSES = (
 _RESERVED = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "198.19.255.0/24", "224.0.0.0/3")
 
 
-@dataclass(frozen=True)
+@frozen
 class ZoneSubnets:
     """The two subnets of one availability zone, as CIDR blocks."""
 

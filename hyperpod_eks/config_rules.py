@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
@@ -13,6 +12,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from hyperpod_eks import model
 from hyperpod_eks.config_yaml import Loc
+from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LISTED = 20
 
 
-@dataclass(frozen=True)
+@frozen
 class _Rule:
     """What a rule does inside pydantic."""
 
@@ -53,7 +53,7 @@ class _Rule:
         return value
 
 
-@dataclass(frozen=True)
+@frozen
 class Aws(_Rule):
     """A rule that AWS states: whatever botocore's model says of a member of a request."""
 
@@ -88,7 +88,7 @@ class Aws(_Rule):
             found["pattern"] = f"^(?:{shape['pattern']})$"
 
 
-@dataclass(frozen=True)
+@frozen
 class Members(Aws):
     """A structure of AWS's: its members are the settings, in snake_case (`model.spell`)."""
 
@@ -138,7 +138,7 @@ def _schema(shapes: model.Shape, here: model.Shape) -> dict[str, Any]:
     return {"type": {"timestamp": "string", "long": "integer"}.get(kind, kind)}
 
 
-@dataclass(frozen=True)
+@frozen
 class Pattern(_Rule):
     """Text of a certain form: what it is, the rule, the regular expression, and where to look."""
 
@@ -158,7 +158,7 @@ class Pattern(_Rule):
         found["pattern"] = f"^(?:{self.regex})$"
 
 
-@dataclass(frozen=True)
+@frozen
 class Check(_Rule):
     """A rule that needs code; `refuses` returns "" or the rest of ``<value> …``."""
 

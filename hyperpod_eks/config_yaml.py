@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import yaml
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    import yaml
 
 Loc = tuple[str | int, ...]
 
@@ -23,7 +25,7 @@ _TEXT = "tag:yaml.org,2002:str"
 _PLAIN = ("null", "bool", "int", "float")  # the rest of YAML 1.1 (dates, =) is text in YAML 1.2
 
 
-@dataclass(frozen=True)
+@frozen
 class Mark:
     """Where something was written: line and column from 1, and a scalar's own text."""
 
@@ -89,6 +91,8 @@ def _bytes(stream: BinaryIO) -> bytes:
 
 
 def _document(name: str, text: str) -> Document:
+    import yaml  # noqa: PLC0415  costs 12 ms, and most commands read no file
+
     # Both are typed as the Python loader, whose interface the C one has.
     fast: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     document = Document(name)
@@ -115,6 +119,8 @@ def _document(name: str, text: str) -> Document:
 
 def _refuse_depth(events: Iterator[yaml.Event], name: str) -> None:
     """Refuse deep nesting before the parser recurses into it."""
+    import yaml  # noqa: PLC0415
+
     depth = 0
     for event in events:
         if isinstance(event, yaml.CollectionStartEvent):
@@ -153,6 +159,8 @@ class _Reader:
     count: int = 0
 
     def build(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> Any:
+        import yaml  # noqa: PLC0415
+
         mark = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
         self.count += 1
         if self.count > MAX_VALUES or id(node) in around:
@@ -166,11 +174,10 @@ class _Reader:
             return self._mapping(node, loc, around)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*loc, i), around) for i, item in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)
         self.document.values[loc] = Mark(mark.line, mark.column, node.value)
         return self._scalar(node, mark)
 
-    def _mapping(self, node: yaml.MappingNode, loc: Loc, around: tuple[int, ...]) -> dict[str, Any]:
+    def _mapping(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
@@ -190,7 +197,7 @@ class _Reader:
                 found[key] = self.build(value_node, path, around)
         return found
 
-    def _scalar(self, node: yaml.ScalarNode, mark: Mark) -> Any:
+    def _scalar(self, node: yaml.Node, mark: Mark) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if node.tag == kind:
             self._problem(mark, f"the tag {node.tag} is not known here; write the value without it")

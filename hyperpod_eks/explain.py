@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.crew import together
 from hyperpod_eks.explain_causes import CAUSES, Cause
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.steps import eks, hyperpod
 
@@ -24,7 +24,7 @@ FEW = 5
 """Pieces of evidence of one kind that are shown: a thousand nodes fail for one reason."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Evidence:
     """Something seen: ``source`` says where (``event``, ``pod``), ``text`` in AWS's words.
 
@@ -40,7 +40,7 @@ class Evidence:
         return f"{self.source}{about}: {self.text}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Diagnosis:
     """A known cause, with the evidence for it and what to do next."""
 

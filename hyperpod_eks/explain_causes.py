@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 
+from hyperpod_eks.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Cause:
     """One row.  ``says`` is searched for in evidence whose source matches ``source``.
 

@@ -28,13 +28,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hyperpod_eks import kube
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import Access, KubeNotReady
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ MARK = "hyperpod-eks "
 # --- the program ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Helm:
     """A helm program that we can work with; the version as (major, minor, patch)."""
 
@@ -159,7 +160,7 @@ def _environment(home: Path | None) -> dict[str, str]:
 # --- what there is --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Release:
     """The newest revision of a release.
 

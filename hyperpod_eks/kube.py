@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     import boto3
@@ -71,7 +71,7 @@ def token(session: boto3.Session, cluster: str, region: str) -> str:
     return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
 
 
-@dataclass(frozen=True)
+@frozen
 class Access:
     """How to reach one cluster: ``eks:DescribeCluster``'s name, endpoint and CA (base64), and a
     function that makes a fresh token.
@@ -90,10 +90,7 @@ class Access:
 
     @cached_property
     def _client(self) -> Any:
-        return self._make_client()
-
-    def _make_client(self, accept: str = "") -> Any:
-        """Make a `kubernetes` client that knows nothing of the user's kubeconfig."""
+        """A `kubernetes` client that knows nothing of the user's kubeconfig."""
         package = _package()
         configuration = package.Configuration()
         configuration.host = self.endpoint
@@ -114,8 +111,6 @@ class Access:
         # the one spelling of "these bytes are the CA" that all supported versions share
         pool = client.rest_client.pool_manager.connection_pool_kw
         pool["ca_cert_data"] = base64.b64decode(self.ca).decode()
-        if accept:
-            client.set_default_header("Accept", accept)
         return client
 
 
@@ -123,15 +118,17 @@ _LOADING = threading.Lock()
 
 
 def _package() -> Any:
-    """Import `kubernetes.client` alone, without what its parent would: configuration files,
-    watches, streams and OAuth, 200 modules that nobody here asks for.
+    """Import `kubernetes.client` alone, without what its parent and the parent of what it uses
+    would: configuration files, watches, streams, OAuth and YAML, 200 modules that nobody here
+    asks for.
 
     It loads its parts when they are asked for, which ends in a deadlock of import locks when two
     threads ask at the same time.
     """
     with _LOADING:
-        if "kubernetes" not in sys.modules and (parent := find_spec("kubernetes")):
-            sys.modules["kubernetes"] = module_from_spec(parent)
+        for name in ("kubernetes", "kubernetes.utils"):
+            if name not in sys.modules and (parent := find_spec(name)):
+                sys.modules[name] = module_from_spec(parent)
         import kubernetes.client as package  # noqa: PLC0415
 
         for part in ("Configuration", "ApiClient", "ApiException"):
@@ -184,7 +181,9 @@ def _message(body: Any) -> str:
         return str(body or "no details")[:200]
 
 
-def _ask(client: Any, path: str, method: str = "GET", **query: Any) -> dict[str, Any]:
+def _ask(
+    client: Any, path: str, method: str = "GET", accept: str = "application/json", **query: Any
+) -> dict[str, Any]:
     """Ask over the client's connection, and read the JSON ourselves.
 
     Its generated classes (CoreV1Api) take 0.6 s and 50 MB to import, and its models 0.9 s
@@ -195,8 +194,8 @@ def _ask(client: Any, path: str, method: str = "GET", **query: Any) -> dict[str,
 
     of = client.configuration
     headers = {
-        "Accept": "application/json",
         **client.default_headers,
+        "Accept": accept,
         "Authorization": of.get_api_key_with_prefix("authorization"),
     }
     try:
@@ -254,7 +253,7 @@ def kubeconfig(access: Access) -> Iterator[Path]:
         yield path
 
 
-@dataclass(frozen=True)
+@frozen
 class Node:
     """A HyperPod node as Kubernetes sees it.
 
@@ -304,7 +303,7 @@ def _node(document: Mapping[str, Any]) -> Node:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Pod:
     """A pod that does not run, with the words of the scheduler or kubelet."""
 
@@ -347,8 +346,9 @@ def namespaces(access: Access) -> dict[str, str]:
 def secret_labels(access: Access, selector: str) -> list[dict[str, Any]]:
     """Return the metadata of matching Secrets in all namespaces, not their content."""
     with _words(access):
-        client = access._make_client(METADATA_ONLY)
-        found = _list(client, "/api/v1/secrets", labelSelector=selector)
+        found = _list(
+            access._client, "/api/v1/secrets", accept=METADATA_ONLY, labelSelector=selector
+        )
         return [each["metadata"] for each in found]
 
 

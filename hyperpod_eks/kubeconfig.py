@@ -6,19 +6,19 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.manifest import write_durably
 
 LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """What a kubeconfig needs to know of one EKS cluster; ``ca`` is base64."""
 

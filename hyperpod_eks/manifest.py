@@ -18,6 +18,7 @@ from typing import Any
 
 from hyperpod_eks import __version__
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import KINDS, Live, Resource, is_resource
 
 SCHEMA = "hyperpod-eks/manifest/v1"
@@ -30,7 +31,7 @@ class Unwritable(HyperpodError):
     hint = "Free some disk or name another place with --manifest; then run the same command again."
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """One resource.  ``state`` is intent (perhaps made), created, ready, deleting or deleted.
 

@@ -82,7 +82,8 @@ def loader() -> Loader:
         def load_file(self, file_path: str) -> Any:
             for suffix, unpack in ((".json", bytes), (".json.gz", gzip.decompress)):
                 with contextlib.suppress(FileNotFoundError):
-                    return from_json(unpack(Path(file_path + suffix).read_bytes()))
+                    text = unpack(Path(file_path + suffix).read_bytes())
+                    return from_json(text, cache_strings="keys")  # texts do not repeat
             return None
 
     class Near(Loader):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
 from hyperpod_eks.crew import together
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.eks import LogGroup
@@ -27,7 +28,7 @@ from hyperpod_eks.steps.network import (
 from hyperpod_eks.steps.s3 import Bucket
 
 
-@dataclass(frozen=True)
+@frozen
 class Signed:
     """A resource with our tags."""
 

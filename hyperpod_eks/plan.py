@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from hyperpod_eks import prices
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.prices import Item
 from hyperpod_eks.progress_text import (
     Line,
@@ -30,7 +31,7 @@ CHANGING = ("create", "change", "replace", "delete")
 """The actions for which create makes calls that change something."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Deed:
     """What create would do with one resource.
 

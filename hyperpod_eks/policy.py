@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from hyperpod_eks.aws import CLUSTER
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.iam import ServiceLinkedRole
 
@@ -17,7 +18,7 @@ LIMIT = 6144
 Conditions = Mapping[str, Mapping[str, str | list[str]]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Statement:
     """One statement of a policy, and the command that cannot do without it.
 
@@ -165,7 +166,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
     return tuple(row for row in rows if row.resources)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Principals:
     """Whom the statements are about: ARNs of roles and policies, and services that get a role."""
 

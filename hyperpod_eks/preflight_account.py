@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from hyperpod_eks.aws import Look, meaning
 from hyperpod_eks.config import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.policy import Statement, statements
 from hyperpod_eks.preflight_facts import Facts, Finding, Quota, quota_rows
 from hyperpod_eks.retry import Class
@@ -174,7 +174,7 @@ def _sample(resource: str) -> str:
 # --- quotas
 
 
-@dataclass(frozen=True)
+@frozen
 class Limit:
     """A quota, what create adds to it, and what is there already."""
 

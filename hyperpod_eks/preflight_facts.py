@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.config import Config
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Live, Resource, Sight, Verdict
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import hyperpod
@@ -17,7 +18,7 @@ R = TypeVar("R", bound=Resource)
 Severity = Literal["error", "warning", "info"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """Something that a check found.
 
@@ -51,7 +52,7 @@ def quota_rows(look: Look, service: str) -> list[Any]:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """The configuration in its account, as looked at; more is asked of AWS when a check needs it.
 

@@ -7,9 +7,9 @@ authority; this table is for the moment before the first call that costs somethi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date
 
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.versions import EXTENDED_SUPPORT_USD, STANDARD_SUPPORT_USD
 
 READ = date(2026, 10, 4)
@@ -38,7 +38,7 @@ NODES = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Item:
     """Some equal things; ``each`` is USD per hour for one, None where it is not known."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from hyperpod_eks.frozen import frozen
 
 
 class What(StrEnum):
@@ -21,7 +22,7 @@ class What(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
+@frozen
 class Event:
     """One thing that happened to one resource.
 

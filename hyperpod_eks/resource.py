@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws import Aws, Look
@@ -24,7 +26,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
+@frozen
 class Live:
     """A resource as AWS describes it at one moment.
 
@@ -63,7 +65,7 @@ class Known:
         return want.key in self._lives
 
 
-@dataclass(frozen=True)
+@frozen
 class Resource(ABC):
     """A thing we declare: its fields are what we want, its verbs talk to AWS.
 
@@ -210,7 +212,7 @@ class Verdict(StrEnum):
     MATCHES = "matches"
 
 
-@dataclass(frozen=True)
+@frozen
 class Sight:
     """One look at one resource, judged."""
 

@@ -8,8 +8,9 @@ sections of the EKS, EC2, IAM, S3 and SageMaker API references.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+
+from hyperpod_eks.frozen import frozen
 
 
 class Class(StrEnum):
@@ -41,7 +42,7 @@ PATIENCE: dict[Class, float] = {
 """Seconds that each class is waited out, counted from its first error on one resource."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """One row: ``operation``, ``code`` and ``says`` are regular expressions (``says`` searches)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
@@ -21,6 +21,7 @@ from hyperpod_eks.config import (
 )
 from hyperpod_eks.crew import begin, begun
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.versions import ZONES_WITHOUT_EKS, choose_version, order
 
 PRIVATE_SUBNET = "private-subnet-"
@@ -28,7 +29,7 @@ PUBLIC_SUBNET = "public-subnet-"
 NODE_SUBNET = "node-subnet-"
 
 
-@dataclass(frozen=True)
+@frozen
 class Site:
     """The configuration, placed: everything that the steps derive their declarations from.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,12 +22,13 @@ from hyperpod_eks.errors import (
     Remains,
     Unfinished,
 )
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.report import What
 from hyperpod_eks.resource import Resource, Sight, State, Verdict
 from hyperpod_eks.retry import Class
 
 
-@dataclass(frozen=True)
+@frozen
 class Fate:
     """What a delete does with a resource: ``delete`` it, ``keep`` it, or it ``goes`` by itself."""
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import yaml
 
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.config import NEEDED_ADDONS
 from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.eks import Cluster
@@ -59,7 +57,7 @@ def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
+@frozen
 class Addon(Resource):
     """An add-on, at the version that AWS calls the default, or as configured.
 
@@ -109,7 +107,7 @@ class Addon(Resource):
     def _live(self, found: Mapping[str, Any], roles: tuple[tuple[str, str], ...]) -> Live:
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
-        values = yaml.safe_load(found.get("configurationValues") or "{}")  # theirs may be YAML
+        values = _values(found.get("configurationValues") or "{}")
         facts: dict[str, Any] = {
             "configuration": json.dumps(values, sort_keys=True),
             "roles": roles,
@@ -183,6 +181,16 @@ class Addon(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Kubernetes objects go with it."""
         aws.eks.delete_addon(clusterName=self.cluster.name, addonName=self.label)
+
+
+def _values(text: str) -> Any:
+    """Read what an add-on is configured with: ours is JSON, theirs may be YAML."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        import yaml  # noqa: PLC0415  costs 12 ms
+
+        return yaml.safe_load(text)
 
 
 def default_version(aws: Aws, addon: str, kubernetes: str) -> str:

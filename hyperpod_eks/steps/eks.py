@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.iam import Role
@@ -31,7 +32,7 @@ KUBELET_SKEW = 3
 """Minor versions that a kubelet may be behind the API server."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Control:
     """What the other steps build on."""
 
@@ -101,7 +102,7 @@ def access_label(principal: str, everybody: Sequence[str]) -> str:
     return f"access-{name}"
 
 
-@dataclass(frozen=True)
+@frozen
 class LogGroup(Resource):
     """The control plane's log group, made before EKS would make it without retention."""
 
@@ -170,7 +171,7 @@ class LogGroup(Resource):
         aws.logs.delete_log_group(logGroupName=self.name)
 
 
-@dataclass(frozen=True)
+@frozen
 class Cluster(Resource):
     """The EKS cluster.
 
@@ -440,7 +441,7 @@ def access(look: Look, name: str) -> kube.Access | None:
         return None
     authority = found[0]["certificateAuthority"]["data"]
     about = {"endpoint": found[0]["endpoint"], "certificate_authority": authority}
-    return door(look.aws, name, about)
+    return look.once(("kubernetes", name), lambda: door(look.aws, name, about))
 
 
 def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
@@ -453,7 +454,7 @@ def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
     return kube.Access(name, about["endpoint"], about["certificate_authority"], token)
 
 
-@dataclass(frozen=True)
+@frozen
 class AccessEntry(Resource):
     """One principal's access to the Kubernetes API, with one access policy."""
 
@@ -570,7 +571,7 @@ class AccessEntry(Resource):
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class NodesEntry(Resource):
     """The access entry that HyperPod makes for the nodes' role, and leaves behind.
 
@@ -610,7 +611,7 @@ class NodesEntry(Resource):
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class CallersEntries(Resource):
     """The access entries that create made in somebody's cluster for others who ran it.
 

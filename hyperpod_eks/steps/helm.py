@@ -6,7 +6,6 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from hyperpod_eks import chart, helm, kube
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.config import Chart
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
@@ -43,7 +43,7 @@ def prepare(config: Chart) -> None:
             chart.download()
 
 
-@dataclass(frozen=True)
+@frozen
 class Release(Resource):
     """The release ``hyperpod-dependencies`` in ``kube-system``.
 

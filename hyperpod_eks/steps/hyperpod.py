@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import zip_longest
@@ -15,6 +15,7 @@ from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.config import GROUP, RESTRICTED, request
 from hyperpod_eks.crew import together
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.model import shape, snake
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
@@ -119,7 +120,7 @@ def _declared(
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class InstanceGroup:
     """One group of like instances (CreateCluster, ClusterInstanceGroupSpecification)."""
 
@@ -151,7 +152,7 @@ class InstanceGroup:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Cluster(Resource):
     """The HyperPod cluster.
 
@@ -659,7 +660,7 @@ def node_rows(look: Look, name: str, registered: Sequence[kube.Node]) -> list[di
     return []
 
 
-@dataclass(frozen=True)
+@frozen
 class Nodes(Resource):
     """The nodes as Kubernetes sees them: registered and Ready.
 
@@ -704,7 +705,7 @@ class Nodes(Resource):
         """HyperPod does."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LogGroup(Resource):
     """HyperPod's log group, which the service makes and nobody removes."""
 

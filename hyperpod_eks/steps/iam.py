@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.crew import together
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.network import SecurityGroup, Subnet, Vpc
 
 
-@dataclass(frozen=True)
+@frozen
 class Roles:
     """What the other steps build on."""
 
@@ -90,7 +90,7 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Role(Resource):
     """A role that one AWS service assumes, with the policies attached to it."""
 
@@ -235,7 +235,7 @@ def _trusted(document: object) -> str | None:
     return service
 
 
-@dataclass(frozen=True)
+@frozen
 class Policy(Resource):
     """What a role of ours may do, beyond what policies of AWS's allow it."""
 
@@ -415,7 +415,7 @@ def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> 
     return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": places}
 
 
-@dataclass(frozen=True)
+@frozen
 class ServiceLinkedRole(Resource):
     """HyperPod's role in the account.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import Aws, Look, owner, raise_first, tag
 from hyperpod_eks.crew import together
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.network import Network
@@ -59,7 +59,7 @@ def _made_for(tags: Sequence[Mapping[str, Any]], cluster: str) -> bool:
     return cluster in names or tag(tags, f"kubernetes.io/cluster/{cluster}") == "owned"
 
 
-@dataclass(frozen=True)
+@frozen
 class Interfaces(Resource):
     """Network interfaces of EKS and HyperPod, which outlive them by minutes.
 
@@ -112,7 +112,7 @@ class Interfaces(Resource):
             aws.ec2.delete_network_interface(NetworkInterfaceId=interface)
 
 
-@dataclass(frozen=True)
+@frozen
 class LoadBalancers(Resource):
     """Load balancers that controllers in our cluster made in its VPC, and their target groups.
 
@@ -183,7 +183,7 @@ def _twenties(items: Sequence[str]) -> list[Sequence[str]]:
     return [items[i : i + 20] for i in range(0, len(items), 20)]
 
 
-@dataclass(frozen=True)
+@frozen
 class Volumes(Resource):
     """EBS volumes that were made for the cluster's PersistentVolumeClaims.
 
@@ -216,7 +216,7 @@ class Volumes(Resource):
             aws.ec2.delete_volume(VolumeId=volume)
 
 
-@dataclass(frozen=True)
+@frozen
 class Leftovers(Resource):
     """Security groups that EKS and controllers in our cluster made, and GuardDuty's endpoint.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks import config as configs
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first, tag
 from hyperpod_eks.crew import together
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
 
@@ -43,7 +44,7 @@ ALLOW_ALL = {
 """The policy that AWS gives an endpoint."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Network:
     """What the other steps build on."""
 
@@ -227,7 +228,7 @@ def _groups(site: Site, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
     return nodes, control
 
 
-@dataclass(frozen=True)
+@frozen
 class Vpc(Resource):
     """A VPC with DNS support and hostnames, which EKS private endpoints need."""
 
@@ -313,7 +314,7 @@ class Vpc(Resource):
         ]
 
 
-@dataclass(frozen=True)
+@frozen
 class VpcCidr(Resource):
     """A further address block of the VPC; in somebody's VPC, one that we have put there."""
 
@@ -361,7 +362,7 @@ class VpcCidr(Resource):
         aws.ec2.disassociate_vpc_cidr_block(AssociationId=live.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class InternetGateway(Resource):
     """The VPC's way to the internet; ready once it is attached (a route needs that)."""
 
@@ -410,7 +411,7 @@ class InternetGateway(Resource):
         aws.ec2.delete_internet_gateway(InternetGatewayId=live.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class Subnet(Resource):
     """A subnet in one zone; private or public is a matter of its route table."""
 
@@ -487,7 +488,7 @@ class Subnet(Resource):
         return _interfaces(look, "subnet-id", live.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class Address(Resource):
     """An Elastic IP address for a NAT gateway."""
 
@@ -515,7 +516,7 @@ class Address(Resource):
         aws.ec2.release_address(AllocationId=live.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class NatGateway(Resource):
     """The private subnets' way out."""
 
@@ -566,7 +567,7 @@ class NatGateway(Resource):
         aws.ec2.delete_nat_gateway(NatGatewayId=live.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class RouteTable(Resource):
     """A default route through a gateway, and the subnets that use it."""
 
@@ -671,7 +672,7 @@ def _associate(aws: Aws, table: str, subnet: str) -> None:
                 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Endpoint(Resource):
     """An endpoint of a service inside the VPC: a gateway on route tables, or interfaces.
 
@@ -781,7 +782,7 @@ def _policy(document: str | None) -> str:
     return "" if default else json.dumps(found, sort_keys=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class SecurityGroup(Resource):
     """All traffic among its members, and out.
 
@@ -933,7 +934,7 @@ def _permission(rule: str, group: str) -> Any:
     return found
 
 
-@dataclass(frozen=True)
+@frozen
 class Opening(Resource):
     """A rule that lets all traffic of one group into another, where each names the other.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first
 from hyperpod_eks.crew import each, together
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
 
@@ -47,7 +47,7 @@ def step(site: Site) -> Scripts:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Bucket(Resource):
     """A private, encrypted bucket that is reached over TLS alone."""
 
@@ -230,7 +230,7 @@ def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
+@frozen
 class Scripts(Resource):
     """The whole lifecycle folder under one prefix."""
 

@@ -6,7 +6,7 @@ import json
 import resource as limits
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from botocore.parsers import ResponseParserError
 from hyperpod_eks import engine
 from hyperpod_eks.aws import meaning, refused
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import KubeNotReady
 from hyperpod_eks.manifest import Unwritable, read
 from hyperpod_eks.resource import Known, Live, Resource, State, Verdict, judge
@@ -39,7 +40,7 @@ def says(code: str, operation: str = "DescribeToy", status: int = 400, retried: 
     return ClientError(about, operation)
 
 
-@dataclass(frozen=True)
+@frozen
 class Slow(Toy):
     """It takes an hour, and now and then a look at it is refused."""
 
@@ -88,7 +89,7 @@ def test_a_birth_that_is_tried_again_much_later_has_its_whole_grace(
 
 
 def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(user: User, cloud: Cloud) -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Doubled(Nameless):
         def create(self, aws: Any, known: Known, token: str) -> Live:
             if not cloud.things:
@@ -106,7 +107,7 @@ def test_a_birth_that_was_answered_at_the_first_try_needs_no_second_look(
 ) -> None:
     asked: list[str] = []
 
-    @dataclass(frozen=True)
+    @frozen
     class Seen(Nameless):
         def find(self, look: Any) -> Sequence[Live]:
             asked.append(self.label)
@@ -121,13 +122,13 @@ def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
 ) -> None:
     asked: list[str] = []
 
-    @dataclass(frozen=True)
+    @frozen
     class Seen(Toy):
         def find(self, look: Any) -> Sequence[Live]:
             asked.append(self.label)
             return super().find(look)
 
-    @dataclass(frozen=True)
+    @frozen
     class Slow(Toy):
         def create(self, aws: Any, known: Known, token: str) -> Live:
             cloud.clock.time += DAY
@@ -139,7 +140,7 @@ def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
 
 
 def test_what_somebody_made_since_the_first_look_is_theirs(user: User, cloud: Cloud) -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Slow(Toy):
         def create(self, aws: Any, known: Known, token: str) -> Live:
             cloud.add("role", "another lineage", "", "round")
@@ -152,7 +153,7 @@ def test_what_somebody_made_since_the_first_look_is_theirs(user: User, cloud: Cl
 
 
 def test_a_birth_waits_only_for_what_its_create_names(user: User, cloud: Cloud) -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Table(Toy):
         """Its create names nothing; to be as declared it needs the gateway."""
 
@@ -168,7 +169,7 @@ def test_a_birth_waits_only_for_what_its_create_names(user: User, cloud: Cloud) 
 
 
 def test_a_name_that_is_taken_by_something_unseen_ends_the_run(user: User, cloud: Cloud) -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Taken(Toy):
         def create(self, aws: Any, known: Known, token: str) -> Live:
             raise taken()
@@ -178,7 +179,7 @@ def test_a_name_that_is_taken_by_something_unseen_ends_the_run(user: User, cloud
 
 
 def test_a_delete_of_what_is_said_to_be_gone_and_is_not_ends(user: User, cloud: Cloud) -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Undead(Toy):
         def delete(self, aws: Any, live: Live) -> None:
             raise says("NoSuchEntity", "DeleteToy")
@@ -193,7 +194,7 @@ def test_what_goes_between_two_questions_of_a_look_is_looked_at_again(
 ) -> None:
     asked: list[str] = []
 
-    @dataclass(frozen=True)
+    @frozen
     class Fleeting(Toy):
         def find(self, look: Any) -> Sequence[Live]:
             asked.append(self.label)
@@ -209,7 +210,7 @@ def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: C
     door = Toy("door")
     cluster = Toy("cluster")
 
-    @dataclass(frozen=True)
+    @frozen
     class Behind(Toy):
         @property
         def within(self) -> Resource | None:
@@ -237,7 +238,7 @@ def _removed(user: User, wants: list[Resource]) -> None:
 
 
 def test_too_little_room_has_its_own_exit_code(user: User, cloud: Cloud) -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Failing(Toy):
         def find(self, look: Any) -> Sequence[Live]:
             why = "Insufficient capacity for ml.p5.48xlarge"
@@ -266,7 +267,7 @@ def test_only_an_answer_to_the_first_try_tells_that_nothing_was_made() -> None:
 def test_an_unsigned_birth_whose_answer_was_lost_stays_ours(user: User, cloud: Cloud) -> None:
     tries: list[str] = []
 
-    @dataclass(frozen=True)
+    @frozen
     class Unheard(Unsigned):
         def create(self, aws: Any, known: Known, token: str) -> Live:
             tries.append(token)
@@ -284,7 +285,7 @@ class Stop(BaseException):
 
 
 def interrupting(user: User) -> type[Toy]:
-    @dataclass(frozen=True)
+    @frozen
     class Interrupting(Toy):
         def create(self, aws: Any, known: Known, token: str) -> Live:
             live = super().create(aws, known, token)
@@ -319,7 +320,7 @@ def full_disk() -> Any:
 def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
     user: User, cloud: Cloud, full_disk: Callable[[int], None]
 ) -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Filling(Toy):
         def create(self, aws: Any, known: Known, token: str) -> Live:
             live = super().create(aws, known, token)

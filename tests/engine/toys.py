@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.crew import Clock, Result
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Known, Live, Resource, State
 
 OURS = "ours"
@@ -115,7 +116,7 @@ class Cloud:
         return sorted((t.name, t.owner, t.shape) for t in self.things)
 
 
-@dataclass(frozen=True)
+@frozen
 class Toy(Resource):
     """A thing with a unique name."""
 
@@ -156,7 +157,7 @@ class Toy(Resource):
         self.cloud.call(aws, f"delete {self.label}", effect)
 
 
-@dataclass(frozen=True)
+@frozen
 class Nameless(Toy):
     """A thing that can exist twice: neither name nor token protects its birth."""
 
@@ -173,7 +174,7 @@ class Nameless(Toy):
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Unsigned(Toy):
     """A thing whose birth takes no tags: it is signed afterwards."""
 
