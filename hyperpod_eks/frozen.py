@@ -1,9 +1,9 @@
-"""`@frozen`: what `dataclass(frozen=True)` means, for a third of its time."""
+"""`@frozen`: what `dataclass(frozen=True)` means, for a quarter of its time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -13,9 +13,8 @@ T = TypeVar("T")
 def frozen(cls: type[T]) -> type[T]:
     """Make a dataclass whose fields nobody changes; equal fields make equal values.
 
-    ``dataclass(frozen=True)`` writes and compiles six methods for a class, 0.5 ms, and every
-    command begins with sixty classes.  Here one is compiled, `__init__`; the others are shared,
-    and that nobody changes a field is the type checker's to see.
+    ``dataclass(frozen=True)`` writes and compiles six methods for a class, 0.45 ms, and every
+    command begins with sixty classes.  Here one is compiled, `__init__`; the others are shared.
 
     >>> @frozen
     ... class Place:
@@ -25,18 +24,31 @@ def frozen(cls: type[T]) -> type[T]:
     (Place(zone='usw2-az1', note='near'), True)
     >>> len({Place("usw2-az1"), Place("usw2-az1"), Place("usw2-az2")})
     2
+    >>> Place("usw2-az1").zone = "usw2-az2"
+    Traceback (most recent call last):
+    dataclasses.FrozenInstanceError: cannot assign to field 'zone'
     """
-    for method in (__eq__, __hash__, __repr__):
+    for method in (__setattr__, __delattr__, __eq__, __hash__, __repr__):
         if method.__name__ not in vars(cls):
             setattr(cls, method.__name__, method)
     return dataclass(eq=False, repr=False)(cls)
+
+
+def __setattr__(self: Any, name: str, value: object) -> None:  # noqa: N807  of the classes above
+    if name in vars(self) or name not in self.__dataclass_fields__:  # `__init__` sets each once
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+    object.__setattr__(self, name, value)
+
+
+def __delattr__(self: Any, name: str) -> None:  # noqa: N807
+    raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
 def _compared(self: Any) -> tuple[Any, ...]:
     return tuple(getattr(self, each.name) for each in fields(self) if each.compare)
 
 
-def __eq__(self: Any, other: object) -> Any:  # noqa: N807  a method of the classes above
+def __eq__(self: Any, other: object) -> Any:  # noqa: N807
     return _compared(self) == _compared(other) if type(other) is type(self) else NotImplemented
 
 
