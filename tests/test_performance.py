@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks.aws import Aws
+from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits
 from hyperpod_eks.local.aws.sim import Call, Delays, Fault
@@ -26,6 +26,7 @@ from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import make_pki
 from hyperpod_eks.pace import FIRST, LARGEST, Pace
 from hyperpod_eks.report import Event, What
+from hyperpod_eks.steps import eks
 from hyperpod_eks.timeline import Timeline
 
 from .conftest import User
@@ -53,6 +54,23 @@ def large(user: User, nodes: int) -> Path:
     }
     config.write_text(json.dumps(document))
     return config
+
+
+def test_one_look_reaches_kubernetes_through_one_client(user: User) -> None:
+    user.makes("demo")
+    look = Look(Aws(boto3.Session(), "demo", {}))
+
+    assert eks.access(look, "demo") is eks.access(look, "demo")
+
+
+def test_a_token_is_signed_without_a_call(user: User) -> None:
+    door = eks.door(
+        Aws(boto3.Session(), "demo", {}), "demo", {"endpoint": "", "certificate_authority": ""}
+    )
+    user.stack.calls.clear()
+
+    assert door.token().startswith("k8s-aws-v1.")
+    assert user.stack.calls == []
 
 
 def test_a_create_that_has_nothing_to_do_looks_once_and_writes_nothing(user: User) -> None:

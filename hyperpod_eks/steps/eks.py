@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks import kube
-from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.aws import Aws, Look, absent, owner, region_of
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
@@ -449,7 +449,7 @@ def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
 
     def token() -> str:
         with aws.lock:
-            return kube.token(aws.session, name, aws.identity.region)
+            return kube.token(aws.session, name, region_of(aws.session))
 
     return kube.Access(name, about["endpoint"], about["certificate_authority"], token)
 
