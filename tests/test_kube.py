@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -238,6 +239,17 @@ class TestLeftovers:
         assert kube.namespaces(access(cluster)) == dict.fromkeys(
             ("default", "kube-node-lease", "kube-public", "kube-system"), "Active"
         )
+
+    def test_the_content_of_secrets_is_not_asked_for(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(HTTPConnection, "debuglevel", 1)  # it prints what it sends
+
+        assert kube.secret_labels(access(cluster), "owner=helm") == []
+
+        sent = capsys.readouterr().out
+        assert "GET /api/v1/secrets?" in sent
+        assert f"Accept: {kube.METADATA_ONLY}" in sent
 
     def test_a_secret_that_is_not_there(self, cluster: Cluster) -> None:
         assert kube.secret(access(cluster), "nothing", "default") is None

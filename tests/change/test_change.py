@@ -254,6 +254,11 @@ addons:
         ]
 
     assert roles() == arns[:1]
+    # the same settings by hand, and in YAML
+    owner.aws.eks.update_addon(
+        clusterName="demo", addonName="metrics-server", configurationValues="replicas: 1\n"
+    )
+    assert owner.declares(text) == []
     # another role, settings taken back, an add-on that goes
     changed = text.replace(arns[0], arns[1]).replace("{configuration_values: {replicas: 1}}", "")
     changed = changed.replace("  cert-manager:\n", "")
