@@ -534,6 +534,13 @@ class Iam(Section):
         | None,
         Field(description="Permissions boundary of the roles that are made."),
     ] = None
+    node_policy: Annotated[
+        Literal["narrow", "documented"],
+        Field(
+            description="`narrow` lets nodes make interfaces in the cluster's own network only;"
+            " `documented` is the list of the SageMaker developer guide, on every resource."
+        ),
+    ] = "narrow"
 
 
 class Existing(Section):

@@ -37,7 +37,9 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
     }
     volumes = _volume_keys(site)
     keys = sorted({*volumes, *filter(None, [config.encryption.bucket])})
-    rows = _node_rows(site.identity.partition, cluster, keys)
+    narrow = config.iam.node_policy == "narrow"
+    rows = (_node_rows if narrow else _documented)(site.identity.partition, cluster)
+    rows += _needed_besides(site, keys)
     if not site.bucket.startswith("sagemaker-"):  # of those, the managed policy lets nodes read
         bucket = site.arn("s3", site.bucket)
         rows.append(("Scripts", ["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]))
@@ -48,7 +50,7 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
         path=config.iam.path,
         rows=tuple(rows),
         network=site.arn("ec2", "").removesuffix(":"),
-        places=(vpc, group, *subnets),
+        places=(vpc, group, *subnets) if narrow else (),
     )
     scaler = None
     if config.scales_itself:
@@ -337,9 +339,30 @@ INTERFACES = (
     "ec2:CreateNetworkInterfacePermission",
     "ec2:DeleteNetworkInterface",
     "ec2:DeleteNetworkInterfacePermission",
-    "ec2:DetachNetworkInterface",
     "ec2:ModifyNetworkInterfaceAttribute",
     "ec2:UnassignPrivateIpAddresses",
+)
+ATTACHMENTS = (
+    "ec2:AttachNetworkInterface",
+    "ec2:DetachNetworkInterface",
+    "ec2:ModifyNetworkInterfaceAttribute",
+)
+"""What is authorized on an instance besides the interface (Service Authorization Reference)."""
+LOOK = (
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeInstances",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeTags",
+    "ec2:DescribeVpcs",
+)
+IMAGES = (
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:GetAuthorizationToken",
+    "ecr:GetDownloadUrlForLayer",
 )
 
 
@@ -362,47 +385,50 @@ def _scaler_rows(clusters: str, keys: Sequence[str]) -> tuple[Row, ...]:
     return (*rows, ("Keys", ("kms:CreateGrant", "kms:DescribeKey"), keys)) if keys else rows
 
 
-def _node_rows(partition: str, cluster: str, keys: Sequence[str]) -> list[Row]:
+def _node_rows(partition: str, cluster: str) -> list[Row]:
     """What nodes do beyond AmazonSageMakerClusterInstanceRolePolicy.
 
     The action list is that of the SageMaker developer guide ("IAM role for SageMaker HyperPod",
     EKS additions); interfaces may be made only in the cluster's own VPC.
     """
+    here = f"arn:{partition}:ec2:*:*"
+    return [
+        # the instances are in an account of the service
+        ("Attach", ATTACHMENTS, [f"{here}:instance/*", f"{here}:network-interface/*"]),
+        ("Tag", ["ec2:CreateTags"], [f"{here}:network-interface/*"]),
+        ("Look", LOOK, "*"),
+        ("Images", IMAGES, "*"),
+        ("PodIdentity", ["eks-auth:AssumeRoleForPodIdentity"], cluster),
+    ]
+
+
+def _documented(partition: str, cluster: str) -> list[Row]:
+    """The same actions on every resource, as the guide prints them (read 2026-10)."""
+    actions = {*INTERFACES, *ATTACHMENTS, *LOOK, *IMAGES, "eks-auth:AssumeRoleForPodIdentity"}
+    return [
+        ("Documented", sorted(actions), "*"),
+        ("Tag", ["ec2:CreateTags"], [f"arn:{partition}:ec2:*:*:network-interface/*"]),
+    ]
+
+
+def _needed_besides(site: Site, keys: Sequence[str]) -> list[Row]:
+    """What the guide's list lacks.
+
+    The VPC CNI attaches interfaces by AttachClusterNodeNetworkInterface on HyperPod, for which it
+    asks STS for the account (amazon-vpc-cni-k8s, pull request 3874); AWS's Terraform modules for
+    HyperPod let nodes read alarms and file systems.
+    """
     rows: list[Row] = [
         (
-            "Attach",
-            ["ec2:AttachNetworkInterface"],
-            # the instances stand in an account of the service
-            [f"arn:{partition}:ec2:*:*:instance/*", f"arn:{partition}:ec2:*:*:network-interface/*"],
-        ),
-        ("Tag", ["ec2:CreateTags"], [f"arn:{partition}:ec2:*:*:network-interface/*"]),
-        (
-            "Look",
-            [
-                "ec2:DescribeDhcpOptions",
-                "ec2:DescribeInstances",
-                "ec2:DescribeInstanceTypes",
-                "ec2:DescribeNetworkInterfaces",
-                "ec2:DescribeSecurityGroups",
-                "ec2:DescribeSubnets",
-                "ec2:DescribeTags",
-                "ec2:DescribeVpcs",
-                "cloudwatch:DescribeAlarms",
-                "fsx:DescribeFileSystems",
-            ],
-            "*",
+            "AttachByHyperPod",
+            ["sagemaker:AttachClusterNodeNetworkInterface"],
+            site.arn("sagemaker", "cluster/*"),
         ),
         (
-            "Images",
-            [
-                "ecr:BatchCheckLayerAvailability",
-                "ecr:BatchGetImage",
-                "ecr:GetAuthorizationToken",
-                "ecr:GetDownloadUrlForLayer",
-            ],
+            "LookBesides",
+            ["cloudwatch:DescribeAlarms", "fsx:DescribeFileSystems", "sts:GetCallerIdentity"],
             "*",
         ),
-        ("PodIdentity", ["eks-auth:AssumeRoleForPodIdentity"], cluster),
     ]
     if keys:
         actions = ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey*"]

@@ -292,6 +292,7 @@ ROWS = (
         "PutRolePermissionsBoundary",
         "arn:aws:iam::aws:policy/PowerUserAccess",
     ),
+    Row("iam.node_policy", IN_PLACE, "CreatePolicyVersion", "documented"),
     Row("auto_scaling", IN_PLACE, "UpdateCluster; its role comes and goes", {"mode": "Enable"}),
     Row("deletion_protection", IN_PLACE, "UpdateClusterConfig", True),
 )

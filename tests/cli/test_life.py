@@ -184,6 +184,7 @@ class TestRoles:
             "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetAuthorizationToken"
             " ecr:GetDownloadUrlForLayer eks-auth:AssumeRoleForPodIdentity"
             " cloudwatch:DescribeAlarms fsx:DescribeFileSystems"
+            " sagemaker:AttachClusterNodeNetworkInterface sts:GetCallerIdentity"
         )
         assert actions == {f"ec2:{name}" for name in ec2.split()} | set(others.split())
         places = rows["Interfaces"]["Resource"]

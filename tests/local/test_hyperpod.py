@@ -346,6 +346,16 @@ def test_the_role_must_be_able_to_do_its_work(stack: Stack, aws: Clients, ground
     code, text = refusal(aws.sagemaker.create_cluster, **hyperpod_cluster(ground))
     assert code == "ValidationException"
     assert "does not have permission to perform ec2:CreateNetworkInterface" in text
+    # an interface is detached from an instance, which a role for interfaces alone does not cover
+    only = {
+        "Effect": "Allow",
+        "Action": ["ec2:*NetworkInterface*", "ec2:Describe*"],
+        "Resource": "arn:aws:ec2:*:*:network-interface/*",
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [only]})
+    aws.iam.put_role_policy(RoleName="exec", PolicyName="network", PolicyDocument=document)
+    code, text = refusal(aws.sagemaker.create_cluster, **hyperpod_cluster(ground))
+    assert "does not have permission to perform ec2:DetachNetworkInterface" in text
 
 
 def test_the_eks_cluster_must_be_fit(stack: Stack, aws: Clients, ground: Ground) -> None:

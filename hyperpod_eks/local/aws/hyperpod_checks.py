@@ -20,17 +20,22 @@ from hyperpod_eks.local.aws.wire import Refused
 _NAMESPACE = "aws-hyperpod"  # the chart makes it, under a fixed name
 _OLDEST_CNI = (1, 18, 3)
 #: What the service does in the customer's VPC with the execution role (SageMaker developer guide,
-#: "IAM permissions for HyperPod", VPC configuration).
+#: "IAM permissions for HyperPod", VPC configuration), and on which resources (Service Authorization
+#: Reference): an interface is detached from an instance of the service's account.
+_INTERFACE = f"{ACCOUNT}:network-interface/eni-1"
+_INSTANCE = "999999999999:instance/i-1"
 _NETWORK_ACTIONS = (
-    "ec2:CreateNetworkInterface",
-    "ec2:CreateNetworkInterfacePermission",
-    "ec2:DeleteNetworkInterface",
-    "ec2:DeleteNetworkInterfacePermission",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeVpcs",
-    "ec2:DescribeDhcpOptions",
-    "ec2:DescribeSubnets",
-    "ec2:DescribeSecurityGroups",
+    ("ec2:CreateNetworkInterface", (_INTERFACE,)),
+    ("ec2:CreateNetworkInterfacePermission", (_INTERFACE,)),
+    ("ec2:DeleteNetworkInterface", (_INTERFACE,)),
+    ("ec2:DeleteNetworkInterfacePermission", (_INTERFACE,)),
+    ("ec2:DetachNetworkInterface", (_INSTANCE, _INTERFACE)),
+    ("ec2:ModifyNetworkInterfaceAttribute", (_INSTANCE, _INTERFACE)),
+    ("ec2:DescribeNetworkInterfaces", ()),
+    ("ec2:DescribeVpcs", ()),
+    ("ec2:DescribeDhcpOptions", ()),
+    ("ec2:DescribeSubnets", ()),
+    ("ec2:DescribeSecurityGroups", ()),
 )
 _PER_CLUSTER = "Maximum number instances allowed per SageMaker HyperPod cluster"
 _IN_ALL = "Total number of instances allowed across SageMaker HyperPod clusters"
@@ -115,7 +120,7 @@ def check_settings(members: Document, *, continuous: bool) -> None:
 # -- the account ---------------------------------------------------------------------------------
 
 
-def check_role(arn: str) -> None:
+def check_role(region: str, arn: str) -> None:
     """Check that SageMaker can assume an execution role that may do what nodes need."""
     role = roles.find(arn)
     if role is None or not roles.trusts(role, "sagemaker.amazonaws.com"):
@@ -123,16 +128,24 @@ def check_role(arn: str) -> None:
             f"SageMaker cannot assume the execution role {arn}. Verify that the role exists and "
             f"that its trust policy allows the principal sagemaker.amazonaws.com."
         )
-    if missing := missing_permission(arn):
+    if missing := missing_permission(region, arn):
         raise invalid(f"The execution role {arn} does not have permission to perform {missing}")
 
 
-def missing_permission(arn: str) -> str:
+def missing_permission(region: str, arn: str) -> str:
     """Return the first action that an execution role lacks; empty when it has them all."""
     role = roles.find(arn)
     if role is None:
         return "sts:AssumeRole"
-    return next((each for each in _NETWORK_ACTIONS if not roles.allows(role, each)), "")
+    return next(
+        (
+            action
+            for action, resources in _NETWORK_ACTIONS
+            if not roles.allows(role, action)
+            or not all(roles.allows(role, action, f"arn:aws:ec2:{region}:{x}") for x in resources)
+        ),
+        "",
+    )
 
 
 def check_network(region: str, config: Document, vpc_id: str) -> None:

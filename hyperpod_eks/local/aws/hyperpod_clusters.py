@@ -132,7 +132,7 @@ class Backend(SageMakerModelBackend):
         for config in (*configs, *own):
             hyperpod_checks.check_network(self.region_name, config, vpc_id)
         for role in sorted({spec["ExecutionRole"] for spec in specs}):
-            hyperpod_checks.check_role(role)
+            hyperpod_checks.check_role(self.region_name, role)
         for spec in specs:
             hyperpod_checks.check_plan(self.training_plans, spec)
 
@@ -352,7 +352,7 @@ class Backend(SageMakerModelBackend):
 
     def _denied(self, cluster: Cluster) -> str:
         for role in cluster.roles():
-            if missing := hyperpod_checks.missing_permission(role):
+            if missing := hyperpod_checks.missing_permission(self.region_name, role):
                 return f"{role} does not have permission to perform {missing}"
         return ""
 
