@@ -27,6 +27,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import field
 from functools import partial
@@ -191,14 +192,14 @@ def releases(access: Access) -> list[Release]:
     newest: dict[tuple[str, str], Mapping[str, Any]] = {}
     selector = f"owner=helm,name in ({NAME},{OTHER_NAME})"
     for found in kube.secret_labels(access, selector):
-        key = (found["namespace"], found["labels"]["name"])
-        if key not in newest or _revision(found) > _revision(newest[key]):
+        key = (kube.text(found, "namespace"), kube.text(found, "labels", "name"))
+        if all(key) and (key not in newest or _revision(found) > _revision(newest[key])):
             newest[key] = found
     records = (
-        (namespace, kube.secret(access, found["name"], namespace))
+        (found, kube.secret(access, found["name"], namespace))
         for (namespace, _), found in sorted(newest.items())
     )
-    read = [_read(namespace, record["release"]) for namespace, record in records if record]
+    read = [_read(found, record) for found, record in records if record is not None]
     return [each for each in read if each.name == NAME or each.chart == CHART]
 
 
@@ -209,28 +210,40 @@ def release(access: Access, name: str = NAME, namespace: str = NAMESPACE) -> Rel
 
 
 def _revision(metadata: Mapping[str, Any]) -> int:
-    return int(metadata["labels"]["version"])
+    version = kube.text(metadata, "labels", "version")
+    return int(version) if version.isdecimal() else 0
 
 
-def _read(namespace: str, record: bytes) -> Release:
-    """Decode a record: JSON in gzip in base64 (in the base64 that every Secret has)."""
-    document = json.loads(gzip.decompress(base64.b64decode(record)))
-    info, chart = document["info"], document["chart"]["metadata"]
-    description = info.get("description", "")
-    ours = info["status"] == "deployed" and description.startswith(MARK)
+def _read(metadata: Mapping[str, Any], record: Mapping[str, bytes]) -> Release:
+    """Read a record, by its labels where its content cannot be read."""
+    document, info = (found := _document(record)), kube.part(found, "info")
+    status = kube.text(info, "status") or kube.text(metadata, "labels", "status") or "unknown"
+    description = kube.text(info, "description")
+    ours = status == "deployed" and description.startswith(MARK)
     return Release(
-        name=document["name"],
-        namespace=namespace,
-        revision=document["version"],
-        status=info["status"],
-        chart=chart["name"],
-        chart_version=chart["version"],
+        name=kube.text(metadata, "labels", "name"),
+        namespace=kube.text(metadata, "namespace"),
+        revision=_revision(metadata),
+        status=status,
+        chart=kube.text(document, "chart", "metadata", "name"),
+        chart_version=kube.text(document, "chart", "metadata", "version"),
         fingerprint=description.removeprefix(MARK) if ours else "",
         description=description,
-        values=document.get("config") or {},
-        manifest=document.get("manifest", ""),
-        hooks=document.get("hooks") or (),
+        values=kube.part(document, "config"),
+        manifest=kube.text(document, "manifest"),
+        hooks=kube.parts(document, "hooks"),
     )
+
+
+def _document(record: Mapping[str, bytes]) -> Any:
+    """Decode a record: JSON in gzip in base64 (in the base64 that every Secret has).
+
+    One that cannot be decoded is an empty one: helm itself passes over it.
+    """
+    try:
+        return json.loads(gzip.decompress(base64.b64decode(record.get("release", b""))))
+    except (ValueError, OSError, EOFError, zlib.error):
+        return {}
 
 
 # --- what is done ---------------------------------------------------------------------------------
@@ -337,15 +350,14 @@ def sweep(access: Access, what: Release | None) -> list[str]:
     roles, named = set(AGGREGATED), set(NAMESPACES)
     workloads: set[tuple[str, str, str]] = set()
     for each in _objects(what.manifest) if what else ():
-        kind, about = each["kind"], each["metadata"]
+        kind, name = kube.text(each, "kind"), kube.text(each, "metadata", "name")
         if kind == "ClusterRole" and "aggregationRule" in each:
-            roles.add(about["name"])
+            roles.add(name)
         elif kind == "Namespace":
-            named.add(about["name"])
+            named.add(name)
         else:
-            workloads.add(
-                (kind, about.get("namespace", what.namespace if what else ""), about["name"])
-            )
+            namespace = kube.text(each, "metadata", "namespace") or (what.namespace if what else "")
+            workloads.add((kind, namespace, name))
     kube.delete_leftover_cluster_roles(access, sorted(roles))
     there = workloads & kube.workloads(access)
     # a namespace of that name that nobody deletes is somebody else's
@@ -376,7 +388,10 @@ def _objects(manifest: str) -> list[Mapping[str, Any]]:
     import yaml  # noqa: PLC0415
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 0.07 s for AWS's chart, not 0.5
-    return [each for each in yaml.load_all(manifest, loader) if each]
+    try:
+        return [each for each in yaml.load_all(manifest, loader) if isinstance(each, Mapping)]
+    except yaml.YAMLError:  # of a record that is not whole
+        return []
 
 
 # --- running it -----------------------------------------------------------------------------------
@@ -534,9 +549,9 @@ def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
 def _timed_out(error: HyperpodError, what: Release | None, timeout: str) -> HyperpodError:
     """Say what helm was waiting for: the hooks that it began and did not see end."""
     waiting = [
-        f"{hook['kind']} {hook['name']}"
+        f"{kube.text(hook, 'kind')} {kube.text(hook, 'name')}"
         for hook in (what.hooks if what else ())
-        if hook.get("last_run", {}).get("phase") in ("Running", "Unknown", "Failed")
+        if kube.text(hook, "last_run", "phase") in ("Running", "Unknown", "Failed")
     ]
     return HyperpodError(
         f"helm gave up after {timeout}, waiting for {', '.join(waiting) or 'the cluster'}: {error}",

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -166,7 +166,7 @@ def _words(access: Access) -> Iterator[None]:
                 " Except the endpoint from it with NO_PROXY.",
             ) from error
         says = f"{where}: {error.status} {error.reason}: {_message(error.body)}"
-        if error.status in (401, 403, 429) or error.status >= 500:
+        if error.status in (401, 403, 410, 429) or error.status >= 500:
             raise KubeNotReady(says) from None
         raise HyperpodError(says) from error
     except HTTPError as error:
@@ -176,9 +176,11 @@ def _words(access: Access) -> Iterator[None]:
 def _message(body: Any) -> str:
     """Return the message of a Status document, or whatever came instead of one."""
     try:
-        return str(json.loads(body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return str(body or "no details")[:200]
+        if message := text(json.loads(body), "message"):
+            return message
+    except (TypeError, ValueError):
+        pass
+    return str(body or "no details")[:200]
 
 
 def _ask(
@@ -208,18 +210,70 @@ def _ask(
         refusal = _package().ApiException(status=answer.status, reason=answer.reason)
         refusal.body = answer.data
         raise refusal
-    document: dict[str, Any] = json.loads(answer.data)
+    try:
+        document = json.loads(answer.data)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise HyperpodError(
+            f"{method} {of.host}{path}: the answer is no JSON object: {answer.data[:80]!r}",
+            "Something between here and the cluster answers in its place: is it a proxy? Except"
+            " the endpoint from it with NO_PROXY.",
+        )
     return document
 
 
-def _list(client: Any, path: str, **query: Any) -> Iterator[dict[str, Any]]:
-    """Every item of a list, page by page, so that one page at a time is in memory."""
+def _list(client: Any, path: str, **query: Any) -> Iterator[Mapping[str, Any]]:
+    """Every item of a list that has a name, page by page: one page at a time is in memory."""
     while True:
         page = _ask(client, path, limit=PAGE, **query)
-        yield from page["items"]
-        if not (following := page["metadata"].get("continue")):
+        yield from (each for each in parts(page, "items") if text(each, "metadata", "name"))
+        if not (following := text(page, "metadata", "continue")):
             return
         query["continue"] = following
+
+
+# --- reading what was answered --------------------------------------------------------------------
+#
+# Servers leave out what is empty (Go's omitempty), and write null for a list that was never filled
+# (an empty PartialObjectMetadataList has `"items": null`) or a map that somebody emptied.  Readers
+# of Kubernetes treat all of them alike, so do these: nothing, as any other type is.
+
+
+def part(of: Any, *path: str) -> Mapping[str, Any]:
+    """Return the object at a path of member names; an empty one where there is none.
+
+    >>> part({"metadata": {"labels": None}}, "metadata", "labels")
+    {}
+    """
+    found = _at(of, path)
+    return found if isinstance(found, Mapping) else {}
+
+
+def parts(of: Any, *path: str) -> list[Mapping[str, Any]]:
+    """Return the objects of the list at a path.
+
+    >>> parts({"items": None}, "items"), parts({"items": [None, {"kind": "Node"}]}, "items")
+    ([], [{'kind': 'Node'}])
+    """
+    found = _at(of, path)
+    return [e for e in found if isinstance(e, Mapping)] if isinstance(found, list) else []
+
+
+def text(of: Any, *path: str) -> str:
+    """Return the string at a path; an empty one where there is none.
+
+    >>> text({"metadata": {"name": "demo"}}, "metadata", "name"), text(None, "kind")
+    ('demo', '')
+    """
+    found = _at(of, path)
+    return found if isinstance(found, str) else ""
+
+
+def _at(of: Any, path: Iterable[str]) -> Any:
+    for name in path:
+        of = of.get(name) if isinstance(of, Mapping) else None
+    return of
 
 
 @contextmanager
@@ -288,18 +342,20 @@ def nodes(access: Access, cluster_name: str = "") -> list[Node]:
 
 
 def _node(document: Mapping[str, Any]) -> Node:
-    labels, status = document["metadata"].get("labels", {}), document.get("status", {})
-    conditions = status.get("conditions", ())
-    ready: Mapping[str, str] = next((c for c in conditions if c["type"] == "Ready"), {})
-    good = ready.get("status") == "True"
+    labels, conditions = (
+        part(document, "metadata", "labels"),
+        parts(document, "status", "conditions"),
+    )
+    ready = next((each for each in conditions if text(each, "type") == "Ready"), {})
+    good = text(ready, "status") == "True"
     return Node(
-        name=document["metadata"]["name"],
+        name=text(document, "metadata", "name"),
         ready=good,
-        health=labels.get(HEALTH_STATUS, ""),
-        instance_group=labels.get(GROUP_NAME, ""),
-        instance_type=labels.get(INSTANCE_TYPE, ""),
-        why="" if good else ready.get("message", "kubelet has not reported yet"),
-        kubelet=status.get("nodeInfo", {}).get("kubeletVersion", "").removeprefix("v"),
+        health=text(labels, HEALTH_STATUS),
+        instance_group=text(labels, GROUP_NAME),
+        instance_type=text(labels, INSTANCE_TYPE),
+        why="" if good else text(ready, "message") or "kubelet has not reported yet",
+        kubelet=text(document, "status", "nodeInfo", "kubeletVersion").removeprefix("v"),
     )
 
 
@@ -320,40 +376,38 @@ def pending(access: Access) -> list[Pod]:
 
 
 def _pod(document: Mapping[str, Any]) -> Pod:
-    about, status = document["metadata"], document.get("status", {})
     waiting = [
-        state["waiting"]
-        for each in status.get("containerStatuses", ())
-        if "waiting" in (state := each.get("state", {}))
+        part(each, "state", "waiting") for each in parts(document, "status", "containerStatuses")
     ]
     words = [
-        f"{each.get('reason', '')}: {each.get('message', '')}"
-        for each in (*status.get("conditions", ()), *waiting)
-        if each.get("message")
+        f"{text(each, 'reason')}: {message}"
+        for each in (*parts(document, "status", "conditions"), *waiting)
+        if (message := text(each, "message"))
     ]
-    return Pod(about["namespace"], about["name"], "; ".join(words) or "Pending")
+    about = part(document, "metadata")
+    return Pod(text(about, "namespace"), text(about, "name"), "; ".join(words) or "Pending")
 
 
 def namespaces(access: Access) -> dict[str, str]:
     """Return the phase (Active, Terminating) of every namespace.  Raises as `nodes`."""
     with _words(access):
         return {
-            each["metadata"]["name"]: each.get("status", {}).get("phase", "Active")
+            text(each, "metadata", "name"): text(each, "status", "phase") or "Active"
             for each in _list(access._client, "/api/v1/namespaces")
         }
 
 
-def secret_labels(access: Access, selector: str) -> list[dict[str, Any]]:
+def secret_labels(access: Access, selector: str) -> list[Mapping[str, Any]]:
     """Return the metadata of matching Secrets in all namespaces, not their content."""
     with _words(access):
         found = _list(
             access._client, "/api/v1/secrets", accept=METADATA_ONLY, labelSelector=selector
         )
-        return [each["metadata"] for each in found]
+        return [part(each, "metadata") for each in found]
 
 
 def secret(access: Access, name: str, namespace: str) -> dict[str, bytes] | None:
-    """Read a Secret; None if it is gone."""
+    """Read a Secret; None if it is gone.  What is no base64 is left out."""
     with _words(access):
         try:
             found = _ask(access._client, f"/api/v1/namespaces/{namespace}/secrets/{name}")
@@ -361,14 +415,18 @@ def secret(access: Access, name: str, namespace: str) -> dict[str, bytes] | None
             if error.status == 404:
                 return None
             raise
-    return {key: base64.b64decode(value) for key, value in found.get("data", {}).items()}
+    content = {}
+    for key in part(found, "data"):
+        with suppress(ValueError):
+            content[key] = base64.b64decode(text(found, "data", key))
+    return content
 
 
 def workloads(access: Access) -> set[tuple[str, str, str]]:
     """Return kind, namespace and name of every Deployment, DaemonSet and StatefulSet."""
     with _words(access):
         return {
-            (kind, each["metadata"]["namespace"], each["metadata"]["name"])
+            (kind, text(each, "metadata", "namespace"), text(each, "metadata", "name"))
             for kind in ("Deployment", "DaemonSet", "StatefulSet")
             for each in _list(access._client, f"/apis/apps/v1/{kind.lower()}s")
         }
@@ -386,7 +444,8 @@ def delete_leftover_cluster_roles(access: Access, names: Iterable[str]) -> list[
             path = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}"
             try:
                 found = _ask(access._client, path)
-                if "meta.helm.sh/release-name" in found["metadata"].get("annotations", {}):
+                owned = "meta.helm.sh/release-name" in part(found, "metadata", "annotations")
+                if owned or text(found, "metadata", "name") != name:
                     continue
                 _ask(access._client, path, "DELETE")
                 deleted.append(name)

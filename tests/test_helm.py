@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hyperpod_eks.kube import Access, KubeNotReady
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki, make_pki
+from tests.answers import HOWS, altered, places
 
 BINARIES = Path(__file__).parents[1] / ".cache" / "helm"
 STAND_IN = Path(chart.__file__).parent / "local" / "chart"
@@ -266,13 +268,16 @@ class TestRecords:
         revision: int = 1,
         status: str = "deployed",
         description: str = "hyperpod-eks one",
+        alter: Callable[[Any], Any] = lambda document: document,
     ) -> None:
-        document = {
-            "name": name,
-            "version": revision,
-            "info": {"status": status, "description": description},
-            "chart": {"metadata": {"name": chart, "version": "0.1.0"}},
-        }
+        document = alter(
+            {
+                "name": name,
+                "version": revision,
+                "info": {"status": status, "description": description},
+                "chart": {"metadata": {"name": chart, "version": "0.1.0"}},
+            }
+        )
         coded = base64.b64encode(gzip.compress(json.dumps(document).encode())).decode()
         labels = {"owner": "helm", "name": name, "status": status, "version": str(revision)}
         secret: Any = {
@@ -314,6 +319,32 @@ class TestRecords:
 
         assert found == [("default", helm.NAME), ("kube-system", "dependencies")]
         assert helm.release(access) is None
+
+    def test_a_record_is_a_release_whatever_is_missing_in_it(self, access: Access) -> None:
+        seen: list[Any] = []
+
+        def see(document: Any) -> Any:
+            seen.append(document)
+            return document
+
+        self.record(access, alter=see)
+        alterations: list[Callable[[Any], Any]] = [
+            partial(altered, at=at, how=how) for at in places(seen[0]) for how in HOWS
+        ]
+
+        for revision, alter in enumerate((*alterations, lambda _: None, lambda _: "?"), start=2):
+            self.record(access, revision=revision, alter=alter)
+            found = existing(helm.release(access))
+            assert (found.revision, found.status) == (revision, "deployed")
+
+    def test_a_record_that_cannot_be_decoded_counts_by_its_labels(self, access: Access) -> None:
+        labels = {"owner": "helm", "name": helm.NAME, "status": "failed", "version": "3"}
+        for name, content in (("a", {}), ("b", {"release": "Zm9v"}), ("c", {"release": ""})):
+            secret: Any = {"metadata": {"name": name, "labels": labels}, "data": content}
+            CoreV1Api(access._client).create_namespaced_secret(helm.NAMESPACE, secret)
+            found = existing(helm.release(access))
+            assert (found.revision, found.status, found.fingerprint) == (3, "failed", "")
+            CoreV1Api(access._client).delete_namespaced_secret(name, helm.NAMESPACE)
 
 
 def fake(folder: Path, script: str) -> Path:

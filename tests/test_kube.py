@@ -7,20 +7,24 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
+from kubernetes.client import AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
 
-from hyperpod_eks import kube
+from hyperpod_eks import helm, kube
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.kube import Access, KubeNotReady, Node
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster, Fault, Identity
+from hyperpod_eks.local.kubernetes.api import Answer, Api, Request
 from hyperpod_eks.local.tls import Pki, make_pki
+from tests.answers import HOWS, altered, partial, places
 
 TOKENS = {"good": Identity("admin"), "powerless": Identity("nobody", allowed=False)}
 
@@ -253,3 +257,85 @@ class TestLeftovers:
 
     def test_a_secret_that_is_not_there(self, cluster: Cluster) -> None:
         assert kube.secret(access(cluster), "nothing", "default") is None
+
+
+ROLE = "kubeflow-training-admin"
+READERS: dict[str, tuple[Callable[[Access], Any], str]] = {
+    "nodes": (lambda access: kube.nodes(access, "demo"), "/nodes"),
+    "pending": (kube.pending, "/pods"),
+    "namespaces": (kube.namespaces, "/namespaces"),
+    "secret_labels": (lambda access: kube.secret_labels(access, "owner=helm"), "/secrets"),
+    "secret": (lambda access: kube.secret(access, "record", "default"), "/secrets/record"),
+    "workloads": (kube.workloads, "/deployments"),
+    "roles": (lambda access: kube.delete_leftover_cluster_roles(access, [ROLE]), ROLE),
+    "releases": (helm.releases, "/secrets"),
+    "release": (helm.releases, "/secrets/record"),
+}
+
+
+@pytest.fixture(scope="module")
+def furnished(pki: Pki) -> Iterator[Access]:
+    cluster = Cluster(Clock(), TOKENS.get, "1.33", pki, delays=INSTANT)
+    cluster.add_node("hyperpod-i-0a", {kube.CLUSTER_NAME: "demo", "full": "yes"})
+    reach = access(cluster)
+    labels = {"owner": "helm", "name": helm.NAME, "version": "1", "status": "deployed"}
+    record: Any = {
+        "metadata": {"name": "record", "labels": labels},
+        "data": {"release": "aGVsbG8="},
+    }
+    pods = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "web", "image": "web"}]},
+    }
+    web: Any = {
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": pods},
+    }
+    role: Any = {"metadata": {"name": ROLE, "annotations": {"meta.helm.sh/release-name": "a"}}}
+    CoreV1Api(reach._client).create_namespaced_secret("default", record)
+    AppsV1Api(reach._client).create_namespaced_deployment("default", web)
+    RbacAuthorizationV1Api(reach._client).create_cluster_role(role)
+    yield reach
+    cluster.stop()
+
+
+class TestWhatIsMissing:
+    """A server leaves out what is empty, and may write null for it."""
+
+    @pytest.mark.parametrize("reader", READERS)
+    def test_every_member_may_be_null_absent_or_empty(
+        self, furnished: Access, reader: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, path = READERS[reader]
+        answer = Api.answer
+        seen: list[Any] = []
+        instead: list[Any] = []
+
+        def answered(self: Api, request: Request) -> Answer:
+            found = answer(self, request)
+            if request.method == "GET" and request.path.endswith(path):
+                seen.append(found.content)
+                return Answer(found.status, *(instead or [found.content]))
+            return found
+
+        monkeypatch.setattr(Api, "answer", answered)
+        whole = read(furnished)
+        document = seen[0]
+        answers = {
+            f"{how} {at}": altered(document, at, how) for at in places(document) for how in HOWS
+        }
+        assert len(answers) > 10
+
+        for each in (*answers.values(), partial(document)):
+            instead[:] = [each]
+            found = read(furnished)
+            assert type(found) is type(whole)
+            assert len(found) <= max(len(whole), 1)
+
+    @pytest.mark.parametrize("body", ["null", "[]", "<html>Sign in</html>", ""])
+    def test_what_is_no_object_ends_with_the_request_named(
+        self, furnished: Access, body: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Api, "answer", lambda self, request: Answer(200, body))
+        with pytest.raises(HyperpodError, match=r"GET https://.*/nodes: .* no JSON object"):
+            kube.nodes(furnished)

@@ -65,9 +65,15 @@ class Client:
         assert status < 300, answer
         return answer
 
-    def open(self, method: str, path: str, body: Any, kind: str) -> http.client.HTTPResponse:
+    def open(
+        self, method: str, path: str, body: Any, kind: str, accept: str = "application/json"
+    ) -> http.client.HTTPResponse:
         raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Content-Type": kind, "Authorization": f"Bearer {self.token}"}
+        headers = {
+            "Content-Type": kind,
+            "Accept": accept,
+            "Authorization": f"Bearer {self.token}",
+        }
         self._connection.request(method, path, raw, headers)
         return self._connection.getresponse()
 
@@ -182,6 +188,35 @@ def test_kubectl_shows_nodes_and_waits_for_them(start: Start, tmp_path: Path) ->
     kubectl("wait", "--for=condition=Ready", "node/hyperpod-i-0a", "--timeout=10s")
     assert "not-ready" not in kubectl("describe", "node", "hyperpod-i-0a")
     assert kubectl("auth", "can-i", "create", "pods").strip() == "yes"
+
+
+def test_metadata_alone_is_answered_as_a_real_server_does(start: Start) -> None:
+    _, client = start()
+    accept = "application/json;as=%s;g=meta.k8s.io;v=v1,application/json"
+    one, many = (accept % kind for kind in ("PartialObjectMetadata", "PartialObjectMetadataList"))
+
+    def read(path: str, accept: str) -> Any:
+        return json.loads(client.open("GET", path, None, "application/json", accept).read())
+
+    empty = read("/api/v1/secrets?labelSelector=owner%3Dhelm", many)
+    assert (empty["kind"], empty["apiVersion"]) == ("PartialObjectMetadataList", "meta.k8s.io/v1")
+    assert empty["items"] is None
+    assert client.ok("GET", "/api/v1/secrets")["items"] == []
+
+    document = {"metadata": {"name": "key", "labels": {"a": "b"}}, "stringData": {"k": "secret"}}
+    whole = client.ok("POST", f"{CORE}/secrets", document)
+    partial = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
+    assert read(f"{CORE}/secrets/key", one) == {**partial, "metadata": whole["metadata"]}
+    assert read("/api/v1/secrets", many)["items"] == [{**partial, "metadata": whole["metadata"]}]
+    watch = client.open(
+        "GET", "/api/v1/secrets?watch=1&timeoutSeconds=0", None, "application/json", one
+    )
+    assert json.loads(next(watch))["object"] == {**partial, "metadata": whole["metadata"]}
+    watch.read()
+    for path, kind in ((f"{CORE}/secrets/key", many), ("/api/v1/secrets", one)):
+        refused = read(path, kind)
+        assert (refused["code"], refused["reason"]) == (406, "NotAcceptable")
+    assert read(f"{CORE}/secrets/nothing", one)["code"] == 404
 
 
 # --- who may ask ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.message import Message
 from typing import Any
@@ -85,6 +85,14 @@ class Request:
     def accepts(self, what: str) -> bool:
         """Whether the Accept header mentions this."""
         return what in self.headers.get("Accept", "").replace(" ", "")
+
+    def metadata_kind(self) -> str:
+        """What the first clause of the Accept header asks for, if it is metadata alone: "", or
+        PartialObjectMetadata, or PartialObjectMetadataList.
+        """
+        first = self.headers.get("Accept", "").partition(",")[0].replace(" ", "")
+        kind = next((part[3:] for part in first.split(";") if part.startswith("as=")), "")
+        return kind if kind.startswith("PartialObjectMetadata") else ""
 
     def content_type(self) -> str:
         """The media type of the body."""
@@ -231,7 +239,10 @@ class Api:
         verb = verbs.get((request.method, bool(target.name)))
         if verb is None:
             raise errors.not_allowed()
-        return verb(request, target)
+        answer = verb(request, target)
+        if (kind := request.metadata_kind()) and isinstance(answer.content, dict):
+            return replace(answer, content=_metadata_only(answer.content, kind))
+        return answer
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -264,6 +275,8 @@ class Api:
 
     def _watch(self, request: Request, target: _Target) -> Answer:
         query, as_table = request.query, request.accepts("as=Table")
+        if (kind := request.metadata_kind()) == "PartialObjectMetadataList":
+            raise _not_acceptable(kind, "an event")
         names = f"metadata.name={target.name}" if target.name else ""
         fields = ",".join(filter(None, (query.get("fieldSelector", ""), names)))
         selected = predicate(query.get("labelSelector", ""), fields)
@@ -276,6 +289,8 @@ class Api:
                     obj, version = event["object"], event["object"]["metadata"]["resourceVersion"]
                     rendered = table.render(target.resource, [obj], self._now(), version)
                     yield {**event, "object": rendered}
+                elif event and kind and event["type"] != "ERROR":
+                    yield {**event, "object": _metadata_only(event["object"], kind)}
                 else:
                     yield event
 
@@ -393,6 +408,39 @@ def _list_of(resource: Resource, objects: list[Obj], version: str) -> Obj:
     kind = {"kind": f"{resource.kind}List", "apiVersion": resource.group_version}
     more = {"continue": ""} if resource.definition else {}
     return {**kind, "metadata": {**more, "resourceVersion": version}, "items": objects}
+
+
+_PARTIAL: Obj = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
+
+
+def _metadata_only(content: Obj, kind: str) -> Obj:
+    """Reduce an answer to metadata, as a server does that is asked for PartialObjectMetadata(List).
+
+    An empty list has `"items": null`: the real handler appends to a nil slice
+    (k8s.io/apiserver pkg/endpoints/handlers/response.go, asPartialObjectMetadataList).  There, too,
+    a list in place of an object, or the other way round, is not acceptable, and a Status is sent
+    as it is.
+    """
+    if content.get("kind") in ("Status", "Table"):
+        return content
+    items = content.get("items")
+    is_list = isinstance(items, list) and str(content.get("kind", "")).endswith("List")
+    if is_list is not (kind == "PartialObjectMetadataList"):
+        raise _not_acceptable(kind, "a list" if is_list else "not a list")
+    if not isinstance(items, list):
+        return {**_PARTIAL, "metadata": content["metadata"]}
+    partial = [{**_PARTIAL, "metadata": each["metadata"]} for each in items]
+    return {
+        "kind": kind,
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": content["metadata"],
+        "items": partial or None,
+    }
+
+
+def _not_acceptable(kind: str, found: str) -> ApiError:
+    message = f"you requested {kind}, but the requested object is {found}"
+    return ApiError(406, "NotAcceptable", message, {})
 
 
 def _review(request: Request, user: Identity) -> Answer:
