@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.files import BOM, splice
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -27,11 +28,16 @@ _PLAIN = ("null", "bool", "int", "float")  # the rest of YAML 1.1 (dates, =) is 
 
 @frozen
 class Mark:
-    """Where something was written: line and column from 1, and a scalar's own text."""
+    """Where something was written: line and column from 1, and a scalar's own text.
+
+    ``start`` and ``end`` bound a scalar in the file's text, its anchor and its tag included.
+    """
 
     line: int
     column: int
     text: str = ""
+    start: int = 0
+    end: int = 0
 
 
 @dataclass
@@ -69,6 +75,11 @@ def read(path: str) -> Document:
             f"{name}: cannot be read: {error.strerror}",
             "Name an existing YAML file; `-` reads standard input.",
         ) from error
+    return parse(name, data)
+
+
+def parse(name: str, data: bytes) -> Document:
+    """Read a file's content as `read` does; messages call it ``name``."""
     if len(data) > MAX_BYTES:
         raise Usage(f"{name}: is larger than 1 MiB: that is not a cluster's configuration")
     try:
@@ -79,6 +90,38 @@ def read(path: str) -> Document:
     if "\0" in text:
         raise Usage(f"{name}: is a binary file; a YAML file is expected")
     return _document(name, text)
+
+
+def with_numbers(name: str, data: bytes, wanted: Mapping[Loc, int]) -> bytes:
+    """Return a file's content with other numbers at some places, and every other byte as it was.
+
+    Raises Usage for a number that cannot be replaced alone: one with an anchor, an alias or a
+    tag, or one in quotes.
+    """
+    document, edits = parse(name, data), []
+    bom = BOM if data.startswith(BOM) else b""
+    text = data[len(bom) :].decode("utf-8")
+    for loc, number in wanted.items():
+        mark = document.values[loc]
+        if text[mark.start : mark.end] != mark.text:
+            raise Usage(
+                f"{name}:{mark.line}:{mark.column}: {dotted(loc)}: is written as"
+                f" {text[mark.start : mark.end]}, with an anchor, an alias, a tag or quotes, so"
+                " that it cannot be changed alone; nothing was written",
+                "Write it as a plain number, or change the file by hand and run create.",
+            )
+        edits.append((mark.start, mark.end, str(number)))
+        inner = document.value
+        for part in loc[:-1]:
+            inner = inner[part]
+        inner[loc[-1]] = number
+    changed = bom + splice(text, edits).encode()
+    if parse(name, changed).value != document.value:  # an anchor around it, named elsewhere
+        raise Usage(
+            f"{name}: the numbers cannot be changed without changing more; nothing was written",
+            "Write the groups out without anchors, or change the file by hand and run create.",
+        )
+    return changed
 
 
 def _file(path: str) -> bytes:
@@ -174,7 +217,9 @@ class _Reader:
             return self._mapping(node, loc, around)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*loc, i), around) for i, item in enumerate(node.value)]
-        self.document.values[loc] = Mark(mark.line, mark.column, node.value)
+        self.document.values[loc] = Mark(
+            mark.line, mark.column, node.value, node.start_mark.index, node.end_mark.index
+        )
         return self._scalar(node, mark)
 
     def _mapping(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> dict[str, Any]:

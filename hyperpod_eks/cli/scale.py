@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import config as configs
-from hyperpod_eks import config_yaml, engine
+from hyperpod_eks import config_yaml, engine, files
 from hyperpod_eks.aws import Aws, Look, meaning
 from hyperpod_eks.cli.consent import consenting
 from hyperpod_eks.cli.create import create
 from hyperpod_eks.cli.create import text as created
 from hyperpod_eks.cli.documents import Document
 from hyperpod_eks.cli.opening import opened
+from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
-from hyperpod_eks.errors import NotFound, Usage
-from hyperpod_eks.manifest import locked, read, write_durably
+from hyperpod_eks.errors import HyperpodError, NotFound, Usage
+from hyperpod_eks.manifest import locked, read
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.retry import Class
 from hyperpod_eks.steps import hyperpod
@@ -39,8 +40,7 @@ def scale(
     wanted = dict(_count(each) for each in counts)
     if not wanted:
         raise Usage("scale: nothing to scale", "Give GROUP=COUNT.")
-    change = _in_file if given["file"] else _in_manifest
-    before, told = change(given, wanted), False
+    take_back, told = (_in_file if given["file"] else _in_manifest)(given, wanted), False
 
     def watching(event: Event) -> None:
         nonlocal told
@@ -51,61 +51,86 @@ def scale(
         made = create(watching, None, replace_failed=False, skip=skip, yes=yes, **given)
     except BaseException as error:
         if isinstance(error, Usage) or not told:
-            change(given, before)
+            try:
+                take_back()
+            except HyperpodError as problem:
+                speech().warn(f"the counts could not be taken back: {problem}")
         raise
     return made | {"command": "scale"}
 
 
 def _count(text: str) -> tuple[str, int]:
     group, _, count = text.partition("=")
-    if not (group and count.isdecimal()):
+    if not (group and re.fullmatch(r"[0-9]{1,9}", count)):
         raise Usage(f"scale: {text!r} is not GROUP=COUNT", "Like: scale demo workers=4")
     return group, int(count)
 
 
-def _in_file(given: dict[str, Any], wanted: dict[str, int]) -> dict[str, int]:
-    """Replace the numbers in the file, and nothing else of it; return what stood there."""
-    path = Path(given["file"])
-    if given["file"] == "-":
+def _in_file(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], None]:
+    """Replace the numbers in the file, and no other byte of it; return what takes them back."""
+    name, path = given["file"], Path(given["file"])
+    if name == "-":
         raise Usage("scale: standard input cannot be written back", "Give -f FILE.")
     overrides = {"name": given["name"], "region": given["region"]}
-    _refuse_karpenter(configs.load(given["file"], overrides, os.environ, files=False))
-    document = config_yaml.read(given["file"])
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    before = {}
-    for section in ("instance_groups", "restricted_instance_groups"):
-        for index, group in enumerate(document.value.get(section) or ()):
-            if (name := group["name"]) not in wanted:
-                continue
-            mark = document.values[section, index, "instance_count"]
-            before[name] = int(group["instance_count"])
-            line = lines[mark.line - 1]
-            start, end = mark.column - 1, mark.column - 1 + len(mark.text)
-            lines[mark.line - 1] = f"{line[:start]}{wanted[name]}{line[end:]}"
-    _refuse_unknown(wanted, before)
-    mode = path.stat().st_mode
-    write_durably(path, "".join(lines))
-    path.chmod(mode)
-    return before
+    before = _of_file(name, path)
+    _refuse_karpenter(configs.load(name, overrides, os.environ, files=False))
+    places = _places(config_yaml.parse(name, before).value)
+    _refuse_unknown(wanted, places)
+    numbers = {places[group]: count for group, count in wanted.items()}
+    after = config_yaml.with_numbers(name, before, numbers)
+    _write(path, after)
+
+    def take_back() -> None:
+        if _of_file(name, path) == after:  # else somebody has changed it since
+            _write(path, before)
+
+    return take_back
 
 
-def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> dict[str, int]:
-    """Replace the numbers in the manifest's configuration; return what stood there."""
+def _of_file(name: str, path: Path) -> bytes:
+    try:
+        return files.read(path)
+    except OSError as error:
+        raise Usage(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        files.replace(path, content)
+    except OSError as error:
+        raise Usage(f"scale: cannot write {path}: {error.strerror}") from error
+
+
+def _places(document: Mapping[str, Any]) -> dict[str, config_yaml.Loc]:
+    """Find the count of each instance group."""
+    return {
+        group["name"]: (section, index, "instance_count")
+        for section in ("instance_groups", "restricted_instance_groups")
+        for index, group in enumerate(document.get(section) or ())
+    }
+
+
+def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], None]:
+    """Replace the numbers in the manifest's configuration; return what takes them back."""
     path = given["manifest"] or Path(f"{given['name']}.hyperpod-eks.json")
     with locked(path, given["lock_timeout"]):
         manifest = read(path, given["name"] or "")
         if not manifest.config:
             raise NotFound(f"{path}: there is no cluster {given['name'] or ''}", "Give -f FILE.")
         _refuse_karpenter(configs.load(manifest.config, {}, os.environ, files=False))
-        before = {}
-        for section in ("instance_groups", "restricted_instance_groups"):
-            for group in manifest.config.get(section, ()):
-                if group["name"] in wanted:
-                    before[group["name"]] = group["instance_count"]
-                    group["instance_count"] = wanted[group["name"]]
-        _refuse_unknown(wanted, before)
+        places, before = _places(manifest.config), {}
+        _refuse_unknown(wanted, places)
+        for group, count in wanted.items():
+            section, index, _ = places[group]
+            declared = manifest.config[str(section)][index]
+            before[group] = declared["instance_count"]
+            declared["instance_count"] = count
         manifest.save()
-    return before
+
+    def take_back() -> None:
+        _in_manifest(given, before)
+
+    return take_back
 
 
 def _refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,43 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
     assert counts(aws) == {"workers": 1, "small": 3}
     said = user.types("scale", "demo", "none=3")
     assert (said.code, "has no instance group none" in said.err) == (2, True)
+
+
+def test_scale_changes_no_other_byte_and_writes_through_a_link(user: User) -> None:
+    given = b"\xef\xbb\xbf" + FILE.replace("\n", "\r\n").encode()
+    real, link = user.folder / "real.yaml", user.folder / "c.yaml"
+    real.write_bytes(given)
+    link.symlink_to("real.yaml")
+    refusal = Fault("sagemaker", "DescribeCluster", code="AccessDeniedException", count=9)
+    user.stack.faults.append(refusal)
+    assert user.types("scale", "-f", "c.yaml", "workers=10").code == 3
+    assert real.read_bytes() == given  # taken back
+    user.stack.faults.clear()
+    said = user.types("scale", "-f", "c.yaml", "workers=10", "small=0")
+    assert said.code == 0, said.err
+    assert link.is_symlink()
+    grown = given.replace(b"count: 2 ", b"count: 10 ").replace(b"count: 1}", b"count: 0}")
+    assert real.read_bytes() == grown
+
+
+@pytest.mark.parametrize("how", ["anchor", "tag", "read-only", "pipe"])
+def test_scale_leaves_alone_what_it_cannot_change(user: User, how: str) -> None:
+    text, file = FILE, user.folder / "c.yaml"
+    if how == "anchor":
+        text = text.replace("count: 2", "count: &n 2").replace("count: 1", "count: *n")
+    if how == "tag":
+        text = text.replace("count: 2", 'count: !!int "2"')
+    if how == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_text(text)
+    if how == "read-only":
+        file.chmod(0o444)
+    said = user.types("scale", "-f", "c.yaml", "workers=3")
+    says = {"read-only": "is read-only", "pipe": "is a pipe"}.get(how, "cannot be changed alone")
+    assert (said.code, says in said.err) == (2, True), said.err
+    assert how == "pipe" or file.read_text() == text
+    assert user.mutations() == []
 
 
 def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) -> None:

@@ -1,0 +1,122 @@
+"""A user's files: read without waiting for a pipe, and replaced whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from hyperpod_eks.errors import Usage
+
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark with which some editors begin a UTF-8 file."""
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def resolved(path: Path) -> Path:
+    """Return the file that a path leads to, which may be missing; links are followed.
+
+    Raises Usage when something else than a regular file is there: renaming a draft over a device
+    or a pipe destroys it, and reading one may never end.
+    """
+    try:
+        target = path.resolve()
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        reason = getattr(error, "strerror", None) or os.strerror(errno.ELOOP)
+        raise Usage(f"{path}: cannot be read: {reason}") from error
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "not a file")
+        raise Usage(f"{path} is {kind}, not a regular file", "Name a regular file.")
+    return target
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a regular file.  Raises Usage for anything else, and OSError."""
+    descriptor = os.open(resolved(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read()
+
+
+def replace(
+    path: Path,
+    content: bytes,
+    *,
+    mode: int | None = None,
+    parse: Callable[[bytes], object] | None = None,
+) -> None:
+    """Replace a file's content so that a crash leaves the old or the new one.
+
+    A link stays a link, and the file it leads to keeps its owner and its permissions, unless
+    ``mode`` gives others; a new file has 0644 less the umask.  The draft is a new file of a name
+    that nobody can guess, and no link is followed to it.  ``parse`` reads the content again before
+    it replaces anything: what it raises is passed on.
+
+    Raises Usage for what is not a regular file or is read-only, and OSError.
+    """
+    if parse:
+        parse(content)
+    target = resolved(path)
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        old = None
+    if old and not (old.st_mode & 0o222 and os.access(target, os.W_OK)):
+        raise Usage(
+            f"{path} is read-only (mode {stat.S_IMODE(old.st_mode):04o}); nothing was written",
+            f"To allow it: chmod u+w {path}",
+        )
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(draft, flags, 0o644 if mode is None and not old else 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            if old and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                with suppress(OSError):
+                    os.fchown(descriptor, old.st_uid, old.st_gid)
+            if mode is None and old:
+                mode = stat.S_IMODE(old.st_mode)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            out.write(content)
+            out.flush()
+            os.fsync(descriptor)
+        draft.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def splice(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
+    """Replace parts of a text: (start, end, instead); what is in none of them stays as it is.
+
+    >>> splice("a: 2, b: 10", [(3, 4, "12"), (9, 11, "3")])
+    'a: 12, b: 3'
+    """
+    for start, end, instead in sorted(edits, reverse=True):
+        text = text[:start] + instead + text[end:]
+    return text
