@@ -14,6 +14,7 @@ from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.model import loader
 from hyperpod_eks.pace import Pace
+from hyperpod_eks.redaction import LOGIN, attach
 from hyperpod_eks.retry import Class, classify
 
 if TYPE_CHECKING:
@@ -414,6 +415,7 @@ def session(region: str | None, profile: str | None) -> boto3.Session:
     from botocore.session import get_session  # noqa: PLC0415
 
     core = get_session()
+    attach(core)
     core.register_component("data_loader", loader())  # what the config has read is not read again
     try:
         found = boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
@@ -443,12 +445,10 @@ def read_only(session: boto3.Session) -> None:
 
     def refuse(model: Any, **_: object) -> None:
         service = model.service_model.service_name
-        if service not in _LOGIN and not _READS.match(model.name):
+        if service not in LOGIN and not _READS.match(model.name):
             raise RuntimeError(f"{service}:{model.name} from a command that only looks")
 
     session.events.register("before-call", refuse)
 
 
 _READS = re.compile("Describe|Filter|Get|List|Head|Search|Simulate|Decode")
-_LOGIN = ("sts", "sso", "sso-oidc", "signin")
-"""Services that only give credentials."""

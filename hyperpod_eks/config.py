@@ -18,6 +18,7 @@ from hyperpod_eks.config_network import ZoneSubnets, subnets
 from hyperpod_eks.config_rules import Aws, Check, Finding, Members, Pattern, explain, fields, find
 from hyperpod_eks.config_yaml import Document, Loc, Mark, dotted, read
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.redaction import learn_settings
 
 __all__ = [
     "Config", "Group", "ZoneSubnets", "check_lifecycle", "load", "request", "subnets", "warnings",
@@ -821,6 +822,8 @@ def load(
         findings += [one for one in _files(document.value) if one.loc[0] not in sections]
     lines = [_line(document, origins, finding) for finding in findings]
     lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
+    learn_settings(document.value.get("addons"))
+    learn_settings(checks.get(document.value, "chart", "values"))
     if lines or config is None:
         raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
     return config

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,49 +12,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from hyperpod_eks.redaction import logged, redacted
+
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""
 KEPT = 20
 """Logs of earlier runs that stay."""
-
-_HIDDEN = "[hidden]"
-_SECRETS = (
-    # an EKS token is a presigned URL, and opens the cluster for a quarter of an hour
-    (re.compile(r"k8s-aws-v1\.[\w-]+"), f"k8s-aws-v1.{_HIDDEN}"),
-    (re.compile(r"(?i)(bearer |x-amz-(?:security-token|signature)=)[^\s'\"&]+"), rf"\1{_HIDDEN}"),
-    (re.compile(r"(Signature=|Signature:\n)[0-9a-f]{16,}"), rf"\1{_HIDDEN}"),
-    # headers, JSON, XML and reprs of them: a name, what stands between, and the value
-    (
-        re.compile(
-            r"(?i)((?:authorization|x-amz-security-token|(?:secret_?access|aws_secret)_?key(?!_id)"
-            r"|aws_secret_access_key|session_?token|client-?_?secret|access_?token|refresh_?token"
-            r"|password)"
-            r"\\?['\"]?\s*[:=>]\s*(?:b?\\?['\"])?)"
-            r"(?:[^'\"\\<>\n]+)"
-        ),
-        rf"\1{_HIDDEN}",
-    ),
-)
-
-
-def redacted(text: str) -> str:
-    """Hide credentials, signatures and tokens.
-
-    >>> redacted("'Authorization': b'AWS4-HMAC-SHA256 Credential=AKIA/2026', 'Host': b'a'")
-    "'Authorization': b'[hidden]', 'Host': b'a'"
-    >>> redacted("<SecretAccessKey>abc/def</SecretAccessKey><SessionToken>xyz</SessionToken>")
-    '<SecretAccessKey>[hidden]</SecretAccessKey><SessionToken>[hidden]</SessionToken>'
-    >>> redacted("token: k8s-aws-v1.aHR0cHM6Ly9zdHM_x-y end")
-    'token: k8s-aws-v1.[hidden] end'
-    """
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
+LONGEST = 200_000
+"""Characters of one record that are written."""
 
 
 class _Redacting(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        text = super().format(record)
+        if len(text) > LONGEST:  # an answer of 100 MB tells no more than its beginning
+            text = f"{text[:LONGEST]}… ({len(text) - LONGEST} more characters)"
+        return redacted(text)
 
 
 def folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -75,6 +47,7 @@ class Log:
         """Write what a logger (None: all of them) says to a stream, without secrets."""
         handler = logging.StreamHandler(stream)
         handler.setFormatter(_Redacting(layout))
+        handler.addFilter(logged)
         logger = logging.getLogger(name)
         logging.raiseExceptions = False  # a worker that ends after the run has nobody to tell
         logger.addHandler(handler)

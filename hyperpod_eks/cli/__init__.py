@@ -24,7 +24,7 @@ from hyperpod_eks.cli.options import (
     tail,
     timeout,
 )
-from hyperpod_eks.cli.speech import Speech, no_stdout, speech
+from hyperpod_eks.cli.speech import Speech, no_stdout, say, speech
 from hyperpod_eks.errors import Exit, HyperpodError
 
 if TYPE_CHECKING:
@@ -524,6 +524,6 @@ def _unforeseen(voice: Speech, error: Exception) -> int:
         return voice.fail(Exit.FAILED, str(error), hint, "Aws", error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if not (voice.log and voice.log.path):
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip())
     hint = "This is a bug of hyperpod-eks; please report it with what stands in the log."
     return voice.fail(Exit.BUG, f"{type(error).__name__}: {error}{notes}", hint, "Bug", error)

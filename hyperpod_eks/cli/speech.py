@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.redaction import learn_environment, redacted, without_values
 
 if TYPE_CHECKING:
     import logging
@@ -51,6 +53,7 @@ class Speech:
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
+        learn_environment(os.environ)
         self.form = _form(self.words, os.environ)
         self.quiet = False
         self.query: Ask | None = None
@@ -117,6 +120,7 @@ class Speech:
         log = _logger()
 
         def tell(event: Event) -> None:
+            event = replace(event, id=redacted(event.id), why=redacted(event.why))
             log.info("%s %s %s %s", event.key, event.what, event.id, event.why)
             if self.events:
                 self.events.event(event)
@@ -128,7 +132,7 @@ class Speech:
         """Say something on stderr that does not stop us."""
         if not self.quiet:
             self.aside()
-            click.echo(f"warning: {text}", err=True)
+            say(f"warning: {text}")
 
     def say(self, document: Mapping[str, Any], text: Callable[[Any], str]) -> int:
         """Print the document in the form that was asked for; return the exit code."""
@@ -164,30 +168,31 @@ class Speech:
     ) -> int:
         """Say what went wrong: words on stderr; a document for whoever asked for one."""
         _logger().error("exit %s: %s", code, message, exc_info=error)
-        click.echo(f"error: {message}", err=True)
+        say(f"error: {message}")
         if hint:
-            click.echo(hint, err=True)
+            say(hint)
         causes = getattr(error, "causes", ())
         for each in causes:
-            click.echo(each, err=True)
+            say(each)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
         resume = self.again if code in AGAIN else None
+        about = {
+            "class": kind,
+            "message": message,
+            "hint": hint,
+            "aws": _aws(error),
+            "cause": _cause(error),
+            "causes": [each.document() for each in causes],
+            "next": next((each.next for each in causes), resume or hint or CORRECT),
+            "docs": f"docs/exit-codes.md#exit-{code}",
+        }
         document = {
             "schema": "hyperpod-eks/result/v1",
             "command": self.command,
             "ok": False,
             "exit_code": int(code),
-            "error": {
-                "class": kind,
-                "message": message,
-                "hint": hint,
-                "aws": _aws(error),
-                "cause": _cause(error),
-                "causes": [each.document() for each in causes],
-                "next": next((each.next for each in causes), resume or hint or CORRECT),
-                "docs": f"docs/exit-codes.md#exit-{code}",
-            },
+            "error": _each_text(about, redacted),
             "resume": resume,
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
@@ -209,13 +214,27 @@ class Speech:
 
     def _point_at_log(self) -> None:
         if self.log and self.log.path:
-            click.echo(f"log: {self.log.path}", err=True)
+            say(f"log: {self.log.path}")
+
+
+def say(words: object) -> None:
+    """Tell people something on stderr, without any secret."""
+    click.echo(redacted(str(words)), err=True)
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """Change every text within a document."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _each_text(each, change) for key, each in value.items()}
+    return [_each_text(each, change) for each in value] if isinstance(value, list) else value
 
 
 def _print(words: str) -> None:
     """Print to stdout.  Raises HyperpodError when it takes nothing, as on a full disk."""
     try:
-        click.echo(words)
+        click.echo(without_values(words))
     except OSError as error:
         no_stdout()  # what is buffered would fail once more when Python ends
         if isinstance(error, BrokenPipeError):
@@ -273,7 +292,8 @@ class Lines:
     def _write(self, row: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with suppress(OSError, ValueError):  # a reader that went away does not end the run
-            self._stream.write(json.dumps({"v": "1", "time": now, **row}) + "\n")
+            line = without_values(json.dumps({"v": "1", "time": now, **row}))
+            self._stream.write(f"{line}\n")
             self._stream.flush()
 
     def close(self) -> None:

@@ -1,0 +1,187 @@
+"""No secret is shown: not on a terminal, in no document, in no log, whatever goes wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.tokens import SSOTokenProvider
+
+from hyperpod_eks import redaction
+from hyperpod_eks.local import CHART
+from tests.conftest import Said, User
+
+pytestmark = pytest.mark.xdist_group("secrets")
+
+
+def everything(user: User, said: Said) -> str:
+    """All that a command left behind: both streams, and each file below the test's folder."""
+    files = [path for path in user.folder.parent.rglob("*") if path.is_file()]
+    ours = [path for path in files if ".aws" not in path.parts and "token" not in path.name]
+    return "\n".join([said.out, said.err, *(path.read_text("utf-8", "replace") for path in ours)])
+
+
+def logs(user: User) -> str:
+    folder = user.folder.parent / "state/hyperpod-eks/logs"
+    return "\n".join(path.read_text() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEXAMPLETOKENVALUE\n", "FwoGZXIvYXdz"),
+        ("AWS_SESSION_TOKEN", "FwoGZXIvYXdz\r\nEXAMPLETOKENVALUE", "EXAMPLETOKEN"),
+        ("AWS_ENDPOINT_URL", "http://someone:hunter2hunter2@127.0.0.1:1", "hunter2hunter2"),
+        ("AWS_ENDPOINT_URL", "http://someone:pa%2Fss@word@127.0.0.1:1", "ss@wo"),
+    ],
+)
+def test_what_botocore_cannot_send_is_not_shown(
+    user: User, monkeypatch: pytest.MonkeyPatch, name: str, value: str, secret: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # before it is sent again
+    monkeypatch.setenv(name, value)
+    said = user.types("status", "demo", "-o", "json", "--debug")
+    assert said.code != 0
+    assert secret not in everything(user, said)
+
+
+class Login(BaseHTTPRequestHandler):
+    """SSO and STS: they give credentials, whose secrets begin with SENT."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if self.path.startswith("/federation/credentials"):
+            words = {"accessKeyId": "ASIASSO", "secretAccessKey": "SENT_SSO_SECRETKEY"}
+            words |= {"sessionToken": "SENT_SSO_SESSIONTOKEN"}
+            said = json.dumps({"roleCredentials": {**words, "expiration": 4102444800000}})
+        elif "AssumeRole" in body:
+            action = "AssumeRoleWithWebIdentity" if "WebIdentity" in body else "AssumeRole"
+            said = (
+                f"<{action}Response><{action}Result><Credentials><AccessKeyId>ASIAROLE"
+                "</AccessKeyId><SecretAccessKey>SENT_ROLE/SECRET+KEY</SecretAccessKey>"
+                "<SessionToken>SENT_ROLE/SESSION+TOKEN==</SessionToken>"
+                "<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>"
+                f"</{action}Result></{action}Response>"
+            )
+        else:
+            said = (
+                "<GetCallerIdentityResponse><GetCallerIdentityResult><Account>123456789012"
+                "</Account><Arn>arn:aws:iam::123456789012:user/someone</Arn>"
+                "</GetCallerIdentityResult></GetCallerIdentityResponse>"
+            )
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said.encode())
+
+    do_GET = do_POST = answer  # noqa: N815  http.server names them
+
+
+@pytest.fixture(scope="module")
+def login() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Login)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+CONFIG = """
+[profile sso]
+sso_session = corp
+sso_account_id = 123456789012
+sso_role_name = Admin
+[sso-session corp]
+sso_start_url = https://example.awsapps.com/start
+sso_region = us-west-2
+[profile web]
+role_arn = arn:aws:iam::123456789012:role/team/Admin
+web_identity_token_file = {home}/token
+[profile role]
+role_arn = arn:aws:iam::123456789012:role/team/Admin
+source_profile = base
+external_id = SENT-external-id
+[profile base]
+aws_access_key_id = AKIAIOSFODNN7EXAMPLE
+aws_secret_access_key = SENT/base/secret/access/key
+[profile process]
+credential_process = /bin/echo {process}
+"""
+PROCESS = {"Version": 1, "AccessKeyId": "ASIAPROCESS", "SecretAccessKey": "SENT_PROCESS_SECRET"}
+PROCESS |= {"SessionToken": "SENT_PROCESS_TOKEN"}
+
+
+@pytest.fixture
+def home(user: User, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with profiles of each kind, a web identity token and a login of SSO."""
+    folder = user.folder.parent / "user"
+    cache = folder / ".aws/sso/cache"
+    cache.mkdir(parents=True)
+    given = CONFIG.format(home=folder, process=json.dumps(PROCESS).replace('"', '\\"'))
+    (folder / ".aws/config").write_text(given)
+    (folder / "token").write_text("eyJSENT.web.identity")
+    # botocore names the file after the SHA-1 of the session's name
+    cached = {"accessToken": "SENT_SSO_ACCESSTOKEN", "expiresAt": "2099-01-01T00:00:00Z"}
+    name = hashlib.sha1(b"corp").hexdigest()
+    (cache / f"{name}.json").write_text(json.dumps(cached))
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setattr(SSOTokenProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))  # read on import
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    return folder
+
+
+@pytest.mark.parametrize("profile", ["sso", "web", "role", "base", "process"])
+def test_the_debug_log_has_no_secret_of_any_way_to_log_in(
+    user: User, home: Path, login: str, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", login)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", login)
+    said = user.types("kubeconfig", "demo", "--profile", profile, "--debug", "-o", "json")
+    assert said.code == 8, said.err  # there is no cluster: AWS took the credentials
+    assert "SENT" not in everything(user, said)
+    log = logs(user)
+    assert "Making request for OperationModel(name=DescribeCluster)" in log
+    called = {"sso": "sso:GetRoleCredentials", "web": "sts:AssumeRoleWithWebIdentity"}
+    assert called.get(profile, "") in log  # the call itself is no secret
+
+
+def test_what_addons_are_configured_with_is_not_logged(user: User) -> None:
+    values = {"env": {"API_PASSWORD": "SENT'pass\"word", "MODE": "SENT-other"}, "list": ['"', "]"]}
+    (user.folder / "c.yaml").write_text(
+        "name: demo\nregion: us-west-2\n"
+        f"addons: {{metrics-server: {{configuration_values: {json.dumps(values)}}}}}\n"
+    )
+    said = user.types("create", "-f", "c.yaml", "--chart", str(CHART), "--debug", "-o", "json")
+    assert "configurationValues" in logs(user)
+    assert "SENT" not in logs(user) + said.err + said.out
+    assert "API_PASSWORD" in (user.folder / "demo.hyperpod-eks.json").read_text()
+
+
+@pytest.mark.parametrize("spelled", [repr, json.dumps, lambda words: repr(json.dumps(words))])
+def test_a_known_value_is_hidden_however_it_is_spelled(spelled: Any) -> None:
+    secret = "a/b+c=\"d'e\\f-é"
+    redaction.learn(secret)
+    assert "b+c" not in redaction.redacted(f"before {spelled(secret)} after")
+
+
+def test_redaction_is_fast() -> None:
+    """A megabyte of an answer: each debug line goes through it."""
+    text = '{"InstanceType": "ml.m5.2xlarge", "token": 1}' * 25_000
+    began = time.process_time()
+    redaction.redacted(text)
+    assert time.process_time() - began < 1.5
