@@ -22,7 +22,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -38,6 +37,7 @@ from hyperpod_eks import kube
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import Access, KubeNotReady
+from hyperpod_eks.programs import ELSEWHERE, on_path
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -84,12 +84,12 @@ def find_helm(option: str | Path | None = None) -> Helm:
         ("HYPERPOD_EKS_HELM", os.environ.get("HYPERPOD_EKS_HELM")),
     ):
         if path:
-            helm = _examine(Path(path))
+            helm = _examine(Path(_program(path)))
             if isinstance(helm, str):
                 raise Usage(f"{source}: {path} {helm}", _OTHERWISE)
             return helm
     refused = []
-    for candidate in (shutil.which("helm"), *_cached()):
+    for candidate in (on_path("helm"), *_cached()):
         if candidate:
             helm = _examine(Path(candidate))
             if isinstance(helm, Helm):
@@ -115,16 +115,24 @@ def _cached() -> list[Path]:
     return sorted(found, key=lambda path: _version(path.parent.name) or (0, 0, 0), reverse=True)
 
 
+def _program(path: str | Path) -> str | Path:
+    """Look a name without a folder up on PATH, as a shell does; a file here may have it too."""
+    return (os.sep not in str(path) and on_path(str(path))) or path
+
+
 def _examine(binary: Path) -> Helm | str:
     """Ask a program for its version; return what is wrong with it where it will not do."""
+    binary = binary.absolute()
     try:
         run = subprocess.run(  # noqa: S603  the user's own program
             [binary, "version", "--template", "{{.Version}}"],
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=30,
             env=_environment(None),
+            cwd=ELSEWHERE,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"cannot be run: {getattr(error, 'strerror', None) or error}"
@@ -133,7 +141,7 @@ def _examine(binary: Path) -> Helm | str:
         return f"is no helm: {(run.stderr or run.stdout).strip()[:200] or 'it says nothing'}"
     if version[:2] < OLDEST:
         return f"is helm {run.stdout.strip()}: {OLDEST[0]}.{OLDEST[1]} is the oldest that will do"
-    return Helm(binary.absolute(), version)
+    return Helm(binary, version)
 
 
 def _version(text: str) -> tuple[int, int, int] | None:
@@ -485,6 +493,7 @@ async def _run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
+        cwd=ELSEWHERE,
         start_new_session=True,
     )
     stop = partial(_signal, process.pid, signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.manifest import write_durably
+from hyperpod_eks.programs import on_path
 
 LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
 
@@ -37,10 +37,11 @@ def document(entry: Entry) -> dict[str, Any]:
     Cluster, context and user are called after the ARN, as the AWS CLI does, so that its entry and
     ours are one.  The token comes from ``aws`` where it is on PATH, else from this tool.
     """
-    aws = shutil.which("aws") and not entry.local
-    own = shutil.which("hyperpod-eks")
-    command = "aws" if aws else own or sys.executable
-    arguments = [] if aws or own else ["-m", "hyperpod_eks"]
+    aws = None if entry.local else on_path("aws")
+    own = on_path("hyperpod-eks")
+    command = aws or own or str(Path(sys.executable).absolute())
+    # -P: without it Python runs a json.py of the folder that kubectl is called in
+    arguments = [] if aws or own else ["-P", "-m", "hyperpod_eks"]
     if aws:
         arguments += ["--region", entry.region, "eks", "get-token"]
         arguments += ["--cluster-name", entry.name, "--output", "json"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from hyperpod_eks.cli.consent import confirm
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.programs import on_path
 from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks, hyperpod
@@ -106,7 +106,7 @@ def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
 
 def _become(command: list[str]) -> None:
     """Replace this process by the session, so that the keyboard is its own."""
-    program = shutil.which(command[0])
+    program = on_path(command[0])
     if program is None:
         raise Usage(
             "--run: there is no aws on PATH",

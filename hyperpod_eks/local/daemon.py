@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.local.stack import DEFAULT_REGION, EXTRA_HINT, Stack, client_environ
+from hyperpod_eks.programs import ELSEWHERE
 
 #: Simulated seconds per real second: a real create of half an hour passes in half a minute.
 DEFAULT_SPEED = 60.0
@@ -115,11 +116,13 @@ def _start(speed: float, port: int, region: str) -> Running:
     _state_file().unlink(missing_ok=True)
     # the stack must not see credentials, nor trip over a profile that does not exist
     environ = {name: value for name, value in os.environ.items() if name[:4] != "AWS_"}
-    command = [sys.executable, "-m", __name__, str(speed), str(port), region]
+    # -P and another folder: nothing that lies in the user's is imported
+    command = [sys.executable, "-P", "-m", __name__, str(speed), str(port), region]
     with _private(log) as output:
         process = subprocess.Popen(  # noqa: S603  our own module, no shell
             command,
             env=environ,
+            cwd=ELSEWHERE,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -100,7 +101,10 @@ def test_the_entry_is_the_one_that_the_aws_cli_writes(user: User) -> None:
     except FileNotFoundError:
         pytest.skip("no aws on PATH")
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(ours.read_text()) == yaml.safe_load(theirs.read_text())
+    expected = yaml.safe_load(theirs.read_text())
+    # an absolute program, whatever PATH kubectl is called with
+    expected["users"][0]["user"]["exec"]["command"] = shutil.which("aws")
+    assert yaml.safe_load(ours.read_text()) == expected
 
 
 def test_without_aws_on_path_the_token_is_ours(
@@ -119,6 +123,33 @@ def test_without_aws_on_path_the_token_is_ours(
     monkeypatch.setenv("HYPERPOD_EKS_OUTPUT", "table")
     monkeypatch.setenv("HYPERPOD_EKS_EVENTS", "-")
     assert len(kubectl(file, "get", "nodes", "-o", "name").split()) == 2
+
+
+def test_no_code_of_the_current_folder_runs(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a module beside kubectl nor a program behind a relative entry of PATH."""
+    user.makes("demo")
+    hostile = user.folder / "cloned"
+    (hostile / "bin").mkdir(parents=True)
+    for module in ("json", "flask", "hyperpod_eks"):
+        (hostile / f"{module}.py").write_text("open('/dev/stderr', 'w').write('ran'); exit(9)")
+    for program in ("aws", "hyperpod-eks"):
+        (hostile / "bin" / program).write_text("#!/bin/sh\necho ran >&2; exit 9")
+        (hostile / "bin" / program).chmod(0o755)
+    monkeypatch.chdir(hostile)
+    monkeypatch.setenv("PATH", f"bin{os.pathsep}{os.pathsep}.")
+    config = user.types("kubeconfig", "demo", "--stdout", "-o", "json").document
+    entry = config["users"][0]["user"]["exec"]
+    assert Path(entry["command"]).is_absolute()
+    done = subprocess.run(
+        [entry["command"], *entry["args"]],
+        env={**os.environ, **{each["name"]: each["value"] for each in entry["env"]}},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["kind"] == "ExecCredential"
 
 
 def test_a_token_is_an_exec_credential(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,17 @@ def test_the_life_of_a_stack(cache: Path) -> None:
     assert run("stop") == "no embedded stack was running\n"
 
 
+def test_no_module_of_the_current_folder_runs(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("json", "flask", "moto"):
+        (tmp_path / f"{module}.py").write_text("exit('ran')")
+    monkeypatch.chdir(tmp_path)
+    running = daemon.ensure()
+    assert Path(f"/proc/{running.pid}/cwd").resolve() != tmp_path
+    assert (cache / "local.log").read_text() == ""
+
+
 def test_two_starts_at_once_make_one_stack(cache: Path) -> None:
     code = "from hyperpod_eks.local import daemon; print(daemon.ensure().pid)"
 
