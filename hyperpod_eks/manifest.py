@@ -199,7 +199,7 @@ class Manifest:
         """Keep the version on disk, which is about to be replaced, and the nine before it."""
         if not self.exists:
             return
-        folder = _backups(self.path)
+        folder = _folder(self.path)
         folder.mkdir(mode=0o700, exist_ok=True)
         kept = folder / f"{serial:08d}.json"
         try:
@@ -212,15 +212,21 @@ class Manifest:
             old.unlink(missing_ok=True)
 
 
-def _backups(path: Path) -> Path:
+def backups(path: Path) -> Iterator[Manifest]:
+    """Yield the versions of a manifest that are kept and can be read, newest first."""
+    for old in sorted(_folder(_home(path)).glob("*.json"), reverse=True):
+        with suppress(Usage):
+            yield read(old)
+
+
+def _folder(path: Path) -> Path:
+    """Return where the older versions of a manifest are kept."""
     return path.parent / f".{path.stem}.backups"
 
 
 def _last_serial(path: Path) -> int:
     """Where the serials of a manifest that is no more ended, so that its backups stay the older."""
-    return max(
-        (int(x.stem) for x in _backups(path).glob("*.json") if x.stem.isdecimal()), default=0
-    )
+    return max((int(x.stem) for x in _folder(path).glob("*.json") if x.stem.isdecimal()), default=0)
 
 
 def _home(path: Path) -> Path:
@@ -325,7 +331,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
         raise Usage(
             f"the manifest {path} is broken: {type(error).__name__}: {error}",
             f"Make it anew from names and tags: hyperpod-eks adopt {cluster or 'NAME'} --rebuild; "
-            f"older versions are in {_backups(path)}/.",
+            f"older versions are in {_folder(path)}/.",
         ) from error
     if cluster and manifest.cluster != cluster:
         raise Usage(

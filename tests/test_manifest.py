@@ -281,6 +281,7 @@ def test_every_way_to_lose_the_manifest_has_its_words_and_its_way_back(user: Use
     unharmed()
 
     path.unlink()
+    assert user.types("adopt", "demo", "--rebuild").code == 0
     unharmed()
 
     path.unlink()

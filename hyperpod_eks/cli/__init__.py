@@ -71,7 +71,8 @@ def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) ->
     """Make the cluster NAME, or what is missing of it.  Run again, it continues.
 
     With no config file it is the minimal cluster: two ml.m5.2xlarge with 500 GB each.  Without
-    -f, a cluster that exists keeps the config of its last create.
+    -f, a cluster that exists keeps the config of its last create; if that is not here, nothing
+    is changed.
     """
     if dry_run:
         return _tell("plan", options | {"detailed_exitcode": detailed_exitcode})
@@ -372,7 +373,7 @@ def adopt(**options: Any) -> int:
     iam/cluster-role, iam/execution-role, s3/bucket, eks/cluster.
 
     --rebuild finds what create made by names and tags and writes a new manifest; a broken one is
-    kept beside it.
+    kept beside it.  The config comes from -f, else from the newest backup of the manifest.
     """
     return _tell("adopt", options)
 

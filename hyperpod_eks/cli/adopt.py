@@ -9,6 +9,7 @@ from typing import Any
 from hyperpod_eks import engine
 from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
+from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.report import Report
@@ -54,6 +55,8 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
                 f"{at.site.identity.account}",
                 f"Make it: hyperpod-eks create {called(at.site.name, given)}",
             )
+        if given["file"] and rebuild:
+            at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         at.manifest.save()
         rows = [
             {
@@ -63,7 +66,19 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
             }
             for sight in found
         ]
-        return result("adopt", at, Story(tell)) | {"resources": rows}
+        warnings = []
+        if rebuild and not at.manifest.config:
+            warnings.append(
+                f"the config of {at.site.name} could not be restored: no backup here has it; "
+                "give it with the next command: -f FILE"
+            )
+        for warning in warnings:
+            speech().warn(warning)
+        return result("adopt", at, Story(tell)) | {
+            "resources": rows,
+            "config": bool(at.manifest.config),
+            "warnings": warnings,
+        }
 
 
 def _key_and_id(text: str) -> tuple[str, str]:
@@ -78,4 +93,5 @@ def text(document: Document) -> str:
     rows = document["resources"]
     width = max((len(row["key"]) for row in rows), default=0)
     lines = [f"{row['origin']:<8} {row['key']:<{width}} {row['id']}" for row in rows]
-    return "\n".join([*lines, f"{len(rows)} resources are in the manifest"])
+    config = " and the config" if document["config"] else ""
+    return "\n".join([*lines, f"{len(rows)} resources{config} are in the manifest"])

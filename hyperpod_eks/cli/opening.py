@@ -15,7 +15,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look, absent, read_only, session
+from hyperpod_eks.aws import Aws, Look, absent, owner, read_only, session
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
@@ -26,12 +26,12 @@ from hyperpod_eks.crew import begun
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.local import CHART
-from hyperpod_eks.manifest import Manifest, locked, read
+from hyperpod_eks.manifest import Manifest, backups, locked, read
 from hyperpod_eks.report import Report
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site, lineage, survey
 from hyperpod_eks.stack import ahead, stack
-from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.steps import eks, hyperpod
 
 
 @dataclass
@@ -42,6 +42,8 @@ class Opened:
     site: Site
     wants: list[Resource]
     world: World
+    declared: bool = True
+    """Whether the config is this cluster's: from a file or its manifest, not the minimal one."""
 
     @property
     def manifest(self) -> Manifest:
@@ -67,9 +69,16 @@ def opened(
     helm: str | None = None,
     broken: bool = False,
 ) -> Iterator[Opened]:
-    """Read config and manifest, ask AWS who and where we are, and declare the stack."""
-    with settings(given, write=write, files=files, broken=broken) as (config, manifest):
-        aws = entered(config, given["profile"], write=write)
+    """Read config and manifest, ask AWS who and where we are, and declare the stack.
+
+    Raises Usage when the cluster exists and a verb that compares it with a config has none.
+    """
+    with settings(given, write=write, files=files, broken=broken) as (loaded, manifest):
+        config, aws = loaded, entered(loaded, given["profile"], write=write)
+        if broken and not declared(given, manifest) and (kept := restored(aws, manifest)):
+            manifest.config = kept
+            config = _remembered(given, manifest, files)
+            aws = entered(config, given["profile"], write=write)
         world = World(aws, manifest, report, parallelism=given.get("parallelism", 8))
         now = world.clock.now()
         aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
@@ -101,9 +110,71 @@ def opened(
                 if verb == "status":
                     questions.append(partial(hyperpod.instances, name=config.name))
                 site = survey(aws, config, world.begun, questions)
+                if verb in COMPARING and not declared(given, manifest):
+                    refuse_to_guess(world.begun, site, manifest, given)
             helm = str(program.result().binary) if program else helm
             _same_place(manifest, site)
-            yield Opened(config, site, stack(site, helm), world)
+            yield Opened(config, site, stack(site, helm), world, declared(given, manifest))
+
+
+COMPARING = ("create", "plan", "scale", "update-software")
+"""Verbs that change a cluster to what its config says, or say what that would be."""
+
+
+def declared(given: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Whether there is a config of this very cluster, rather than the minimal one."""
+    return bool(given["file"] or manifest.config)
+
+
+def refuse_to_guess(look: Look, site: Site, manifest: Manifest, given: Mapping[str, Any]) -> None:
+    """Raise Usage when the cluster exists: the minimal config would reset it.
+
+    What `delete --keep` left, and what a create made before EKS, is no cluster.
+    """
+    if not exists(look, site):
+        return
+    hint = (
+        "Give it: -f FILE; or --manifest PATH, if the manifest is elsewhere. "
+        f"What runs: hyperpod-eks status {called(site.name, given)}"
+    )
+    if any(backups(manifest.path)):
+        again = called(site.name, given)
+        hint += f"\nThe manifest's backups may have it: hyperpod-eks adopt {again} --rebuild"
+    raise Usage(
+        f"cluster {site.name} exists in {site.region} of account {site.identity.account}, "
+        "but its config is not here",
+        hint,
+    )
+
+
+def exists(look: Look, site: Site) -> bool:
+    """Whether EKS or HyperPod has a cluster of this lineage that is not being deleted."""
+    lineage, control = look.aws.lineage, eks.describe(look, site.eks_name)
+    if any(owner(x.get("tags") or {}) == lineage and x["status"] != "DELETING" for x in control):
+        return True
+    found = hyperpod.describe(look, site.name)
+    if not found or found["ClusterStatus"] == "Deleting":
+        return False
+    arn = found["ClusterArn"]
+    return owner(look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)) == lineage
+
+
+def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
+    """Return the config of the newest backup of the cluster that exists; None without one.
+
+    An earlier cluster of this name had the same lineage and names.  What AWS numbers tells them
+    apart: the HyperPod cluster's ARN and the VPC's id.
+    """
+    look, here = Look(aws), (manifest.cluster, aws.identity.account, aws.identity.region)
+    ids = {vpc["VpcId"] for vpc in look.signed("describe_vpcs", "Vpcs")}
+    if found := hyperpod.describe(look, manifest.cluster):
+        ids.add(found["ClusterArn"])
+    for old in backups(manifest.path):
+        records = [old.records.get(key) for key in ("network/vpc", "hyperpod/cluster")]
+        same = any(r and r.state != "deleted" and ids & {r.id, r.arn} for r in records)
+        if same and old.config and (old.cluster, old.account, old.region) == here:
+            return old.config
+    return None
 
 
 @contextmanager
@@ -176,32 +247,41 @@ def settings(
         use_local()
     if given["profile"]:
         os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
-    overrides = {
+    source, overrides = given["file"], _overrides(given)
+    loaded = configs.load(source, overrides, os.environ, files=files) if source else None
+    name = loaded.name if loaded else given["name"]
+    if not name:  # a variable may have it
+        name = configs.load(None, overrides, os.environ, files=False).name
+    path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
+    if not (loaded or broken):  # for what can be no name there shall be no lock file either
+        _remembered(given, read(path, name), files=False)
+    with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
+        manifest = read(path, name, broken=broken)
+        config = loaded or _remembered(given, manifest, files)
+        yield _on_stand_in(config) if given["local"] else config, manifest
+
+
+def _overrides(given: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the settings that have a flag."""
+    return {
         "name": given["name"],
         "region": given["region"],
         "eks.version": given.get("kubernetes_version"),
         "chart.path": given.get("chart"),
         "lifecycle.path": given.get("lifecycle"),
     }
-    name, loaded = given["name"], None
-    if given["file"] or not name:
-        loaded = configs.load(given["file"], overrides, os.environ, files=files)
-        name = loaded.name
-    path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
-    if not (loaded or broken):  # for what can be no name there shall be no lock file either
-        _remembered(read(path, name), overrides, files=False)
-    with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
-        manifest = read(path, name, broken=broken)
-        config = loaded or _remembered(manifest, overrides, files)
-        if given["local"] and config.chart.path is None:
-            stand_in = config.chart.model_copy(update={"path": CHART})
-            config = config.model_copy(update={"chart": stand_in})
-        yield config, manifest
 
 
-def _remembered(manifest: Manifest, overrides: Mapping[str, str | None], files: bool) -> Config:
+def _remembered(given: Mapping[str, Any], manifest: Manifest, files: bool) -> Config:
     """Take the config of the last create, with the flags given now; for none, the minimal one."""
-    return configs.load(manifest.config or None, overrides, os.environ, files=files)
+    return configs.load(manifest.config or None, _overrides(given), os.environ, files=files)
+
+
+def _on_stand_in(config: Config) -> Config:
+    """Install the chart's stand-in where no chart is named: the embedded stack has no images."""
+    if config.chart.path is not None:
+        return config
+    return config.model_copy(update={"chart": config.chart.model_copy(update={"path": CHART})})
 
 
 def _check_values(config: Config) -> None:

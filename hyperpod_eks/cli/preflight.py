@@ -11,7 +11,7 @@ from hyperpod_eks import preflight as checks
 from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import entered, settings
+from hyperpod_eks.cli.opening import declared, entered, refuse_to_guess, settings
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
@@ -40,6 +40,8 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
             except HyperpodError as error:
                 text = f"what exists cannot be seen: {error}"
                 found.append(Finding("permissions", "error", text, error.hint))
+        if site is not None and sights and not declared(given, manifest):
+            refuse_to_guess(look, site, manifest, given)
         facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm, look)
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)

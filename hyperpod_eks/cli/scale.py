@@ -14,7 +14,7 @@ from hyperpod_eks.aws import Aws, Look, meaning
 from hyperpod_eks.cli.consent import consenting
 from hyperpod_eks.cli.create import create
 from hyperpod_eks.cli.create import text as created
-from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
@@ -40,6 +40,8 @@ def scale(
     wanted = dict(_count(each) for each in counts)
     if not wanted:
         raise Usage("scale: nothing to scale", "Give GROUP=COUNT.")
+    if not given["file"]:
+        _require_config(tell, given)
     take_back, told = (_in_file if given["file"] else _in_manifest)(given, wanted), False
 
     def watching(event: Event) -> None:
@@ -64,6 +66,25 @@ def _count(text: str) -> tuple[str, int]:
     if not (group and re.fullmatch(r"[0-9]{1,9}", count)):
         raise Usage(f"scale: {text!r} is not GROUP=COUNT", "Like: scale demo workers=4")
     return group, int(count)
+
+
+def _manifest_path(given: Mapping[str, Any]) -> Path:
+    return given["manifest"] or Path(f"{given['name']}.hyperpod-eks.json")
+
+
+def _require_config(tell: Report, given: Mapping[str, Any]) -> None:
+    """Raise Usage when the cluster exists and its config is not here, NotFound without a cluster.
+
+    AWS is asked only when the manifest has no config.
+    """
+    if read(_manifest_path(given), given["name"] or "").config:
+        return
+    with opened("scale", given, tell, write=False, files=False) as at:
+        raise NotFound(
+            f"there is no cluster {at.site.name} in {at.site.region} of account "
+            f"{at.site.identity.account}",
+            f"Create it: hyperpod-eks create {called(at.site.name, given)}",
+        )
 
 
 def _in_file(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], None]:
@@ -112,11 +133,9 @@ def _places(document: Mapping[str, Any]) -> dict[str, config_yaml.Loc]:
 
 def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], None]:
     """Replace the numbers in the manifest's configuration; return what takes them back."""
-    path = given["manifest"] or Path(f"{given['name']}.hyperpod-eks.json")
+    path = _manifest_path(given)
     with locked(path, given["lock_timeout"]):
         manifest = read(path, given["name"] or "")
-        if not manifest.config:
-            raise NotFound(f"{path}: there is no cluster {given['name'] or ''}", "Give -f FILE.")
         _refuse_karpenter(configs.load(manifest.config, {}, os.environ, files=False))
         places, before = _places(manifest.config), {}
         _refuse_unknown(wanted, places)

@@ -6,12 +6,14 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hyperpod_eks import engine, progress
 from hyperpod_eks.aws import Look
 from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
+from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Report
@@ -25,13 +27,29 @@ def status(tell: Report, **given: Any) -> Document:
     with opened("status", given, tell, write=False, files=False) as at:
         look = at.world.begun or Look(at.world.aws)
         sights = engine.status(at.wants, at.world)
+        if not at.declared:
+            sights = [_undeclared(s) for s in sights if s.live or s.want.awaited]
         if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
             raise NotFound(
                 f"there is no cluster {at.site.name} in {at.site.region} of account "
                 f"{at.site.identity.account}",
                 f"Make it: hyperpod-eks create {called(at.site.name, given)}",
             )
-        return _document(at, sights, look)
+        warnings = []
+        if not at.declared:
+            warnings.append(
+                f"the config of {at.site.name} is not here, so nothing is compared with it; "
+                "give it with -f FILE to see what differs"
+            )
+            speech().warn(warnings[0])
+        return _document(at, sights, look) | {"warnings": warnings}
+
+
+def _undeclared(sight: Sight) -> Sight:
+    """Without the cluster's config there is nothing to differ from."""
+    if sight.verdict is not Verdict.DRIFTED:
+        return sight
+    return replace(sight, verdict=Verdict.MATCHES, differs={})
 
 
 def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
@@ -63,14 +81,15 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
         if record.state == "ready" and key in by_key and by_key[key].verdict is Verdict.ABSENT
     ]
     cluster, control = about("hyperpod/cluster"), about("eks/cluster")
-    cluster_sight = by_key["hyperpod/cluster"]
+    cluster_sight = by_key.get("hyperpod/cluster")
     return head("status") | {
         "cluster": {
             "name": at.site.name,
-            "arn": cluster_sight.live.arn if cluster_sight.live else "",
+            "arn": cluster_sight.live.arn if cluster_sight and cluster_sight.live else "",
             "status": cluster.get("status", "absent"),
             "failure": cluster.get("failure", ""),
-            "ready": all(s.verdict is Verdict.MATCHES for s in sights),
+            "ready": cluster_sight is not None
+            and all(s.verdict is Verdict.MATCHES for s in sights),
         },
         "account": at.site.identity.account,
         "region": at.site.region,

@@ -347,8 +347,9 @@ class TestAgain:
         manifest = made.user.folder / "demo.hyperpod-eks.json"
         lost = json.loads(manifest.read_text())
         manifest.unlink()
+        (made.user.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
         before = json.dumps(made.user.stack.inventory())
-        assert made.user.makes("demo")["changed"] is False
+        assert made.user.makes("demo", "-f", "demo.yaml")["changed"] is False
         assert made.user.mutations() == []
         assert json.dumps(made.user.stack.inventory()) == before
         found = json.loads(manifest.read_text())
@@ -445,7 +446,8 @@ def test_damage_by_hand_is_put_right_and_delete_leaves_the_account_as_it_was(
     assert user.mutations() == []
     # it remembers a kube-proxy of a moment ago, which AWS might only be hiding; without it, not
     (user.folder / "demo.hyperpod-eks.json").unlink()
-    document = user.makes("demo")
+    (user.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
+    document = user.makes("demo", "-f", "demo.yaml")
     changed = {r["key"] for s in document["steps"] for r in s["resources"] if r["changed"]}
     assert changed == differs
     assert user.stack.inventory() == whole

@@ -351,8 +351,9 @@ def test_a_plan_is_made_without_manifest_and_without_helm(
 ) -> None:
     user.makes("demo")
     (user.folder / "demo.hyperpod-eks.json").unlink()
+    (user.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert set(actions(plan(user)).values()) == {"keep"}
+    assert set(actions(plan(user, "-f", "demo.yaml")).values()) == {"keep"}
 
 
 def test_a_session_for_looking_refuses_everything_else(user: User) -> None:

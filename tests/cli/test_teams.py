@@ -1,0 +1,185 @@
+"""A cluster that one folder made and another works on: nothing is guessed, nobody is harmed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
+from tests.conftest import Clients, Said, User, at_work
+
+pytestmark = pytest.mark.xdist_group("teams")
+
+SOLO = f"""\
+name: solo
+region: us-west-2
+chart: {{path: {CHART}}}
+network: {{nat: per-az}}
+eks: {{log_retention_days: 365, public_access_cidrs: [203.0.113.0/24], version: "1.34"}}
+deletion_protection: true
+instance_groups:
+  - {{name: cpu, instance_type: ml.m5.2xlarge, instance_count: 1}}
+"""
+MANIFEST = "solo.hyperpod-eks.json"
+
+
+@dataclass
+class Team:
+    """Two folders, as of two machines: A made the cluster solo, B has nothing of it."""
+
+    user: User
+    aws: Clients
+    a: Path
+    b: Path
+
+    def types(self, *words: str, at: str = "b") -> Said:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.a if at == "a" else self.b)
+            return self.user.types(*words)
+
+
+@pytest.fixture(scope="module")
+def made(
+    one_stack: Stack, session: boto3.Session, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Team]:
+    folder = tmp_path_factory.mktemp("teams")
+    with at_work(one_stack, folder) as user:
+        team = Team(user, Clients(session, one_stack.endpoint), folder / "a", folder / "b")
+        team.a.mkdir()
+        (team.a / "solo.yaml").write_text(SOLO)
+        said = team.types("create", "-f", "solo.yaml", at="a")
+        assert said.code == 0, said.err
+        yield team
+
+
+@pytest.fixture
+def team(made: Team) -> Iterator[Team]:
+    """The same cluster for every test, unchanged; B's folder is empty and A's as it was."""
+    shutil.rmtree(made.b, ignore_errors=True)
+    made.b.mkdir()
+    kept = made.a.with_name("kept")
+    shutil.copytree(made.a, kept)
+    made.user.mutations()
+    yield made
+    assert made.user.mutations() == []
+    shutil.rmtree(made.a)
+    kept.rename(made.a)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("create", "solo", "--yes"),
+        ("create", "solo", "--dry-run"),
+        ("plan", "solo"),
+        ("scale", "solo", "worker-group=3", "--yes"),
+        ("update-software", "solo", "--yes"),
+        ("preflight", "solo"),
+    ],
+    ids=" ".join,
+)
+def test_a_cluster_that_exists_is_not_compared_with_a_config_that_nobody_gave(
+    team: Team, words: tuple[str, ...]
+) -> None:
+    said = team.types(*words)
+    assert (said.code, said.out) == (2, "")
+    assert "cluster solo exists in us-west-2 of account 123456789012" in said.err
+    assert "-f FILE" in said.err
+    assert "hyperpod-eks status solo" in said.err
+    assert not (team.b / MANIFEST).exists()
+
+
+def test_status_shows_what_aws_has_and_calls_nothing_drift(team: Team) -> None:
+    said = team.types("status", "solo", "-o", "json")
+    shown = said.document
+    assert said.code == 0
+    assert shown["cluster"]["ready"] is True
+    assert shown["differences"] == []
+    assert [(g["name"], g["current"]) for g in shown["instance_groups"]] == [("cpu", 1)]
+    states = {r["state"] for step in shown["steps"] for r in step["resources"]}
+    assert states == {"ready"}
+    assert "config of solo is not here" in said.err
+    assert shown["warnings"] == [said.err.removeprefix("warning: ").strip()]
+
+
+def test_a_config_that_is_given_or_remembered_is_the_clusters(team: Team) -> None:
+    given = ("-f", str(team.a / "solo.yaml"))
+    for at, words in (("b", given), ("a", ("solo",))):
+        said = team.types("plan", *words, "--detailed-exitcode", at=at)
+        assert said.code == 0, said.out + said.err
+    shown = team.types("status", *given, "-o", "json")
+    assert (shown.code, shown.document["differences"], shown.err) == (0, [], "")
+
+
+def test_a_name_from_the_environment_finds_the_remembered_config(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERPOD_EKS_NAME", "solo")
+    said = team.types("plan", "--detailed-exitcode", at="a")
+    assert said.code == 0, said.out + said.err
+
+
+@pytest.mark.parametrize("harm", ["lost", "truncated"])
+def test_rebuild_restores_the_config_from_the_backups(team: Team, harm: str) -> None:
+    manifest = team.a / MANIFEST
+    whole = manifest.read_text()
+    manifest.unlink() if harm == "lost" else manifest.write_text(whole[: len(whole) // 2])
+    said = team.types("adopt", "solo", "--rebuild", at="a")
+    assert said.code == 0, said.err
+    assert "and the config are in the manifest" in said.out
+    assert json.loads(manifest.read_text())["config"] == json.loads(whole)["config"]
+    said = team.types("plan", "solo", "--detailed-exitcode", at="a")
+    assert said.code == 0, said.out + said.err
+
+
+def test_rebuild_without_a_backup_says_that_it_has_no_config(team: Team) -> None:
+    said = team.types("adopt", "solo", "--rebuild")
+    assert said.code == 0, said.err
+    assert "the config of solo could not be restored" in said.err
+    assert json.loads((team.b / MANIFEST).read_text())["config"] == {}
+    for words in (("create", "solo", "--yes"), ("plan", "solo")):
+        said = team.types(*words)
+        assert (said.code, said.out) == (2, "")
+        assert "-f FILE" in said.err
+
+
+def test_rebuild_takes_the_config_that_it_is_given(team: Team) -> None:
+    said = team.types("adopt", "-f", str(team.a / "solo.yaml"), "--rebuild")
+    assert said.code == 0, said.err
+    said = team.types("plan", "solo", "--detailed-exitcode")
+    assert said.code == 0, said.out + said.err
+
+
+@pytest.mark.parametrize("other", ["cluster", "account", "region", "life"])
+def test_a_backup_of_another_cluster_is_not_this_ones_config(team: Team, other: str) -> None:
+    """An earlier life of the name: same names and lineage, another VPC and HyperPod cluster."""
+    folder = team.a / ".solo.hyperpod-eks.backups"
+    for path in folder.iterdir():
+        kept = json.loads(path.read_text())
+        if other == "life":
+            records = kept["resources"]
+            for key in {"network/vpc", "hyperpod/cluster"} & set(records):
+                records[key] |= {"id": "earlier", "arn": "earlier"}
+        else:
+            kept[other] = "other"
+        path.write_text(json.dumps(kept))
+    (team.a / MANIFEST).unlink()
+    said = team.types("adopt", "solo", "--rebuild", at="a")
+    assert said.code == 0, said.err
+    assert "could not be restored" in said.err
+    assert json.loads((team.a / MANIFEST).read_text())["config"] == {}
+
+
+def test_what_keep_left_is_no_cluster(user: User) -> None:
+    """Nor is what a create that never came to EKS left."""
+    user.makes("demo")
+    assert user.types("delete", "demo", "--yes", "--keep", "network,bucket,logs").code == 0
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    user.makes("demo")
