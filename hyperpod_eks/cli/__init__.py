@@ -389,7 +389,10 @@ def adopt(**options: Any) -> int:
 )
 @speaking
 def orphans(**options: Any) -> int:
-    """List what carries our tags and stands in no manifest.  Nothing is changed."""
+    """List what carries our tags and belongs to no cluster.  Nothing is changed.
+
+    What a cluster that exists uses is no orphan, wherever its manifest is.
+    """
     return _tell("orphans", options)
 
 

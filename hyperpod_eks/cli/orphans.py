@@ -1,4 +1,4 @@
-"""``hyperpod-eks orphans``: what carries our tags and stands in no manifest."""
+"""``hyperpod-eks orphans``: what carries our tags and belongs to no cluster."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks.aws import Aws, read_only, session
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.manifest import read
 from hyperpod_eks.orphans import signed
 from hyperpod_eks.report import Report
 
+CLUSTERS = ("eks-cluster", "hyperpod-cluster")
+"""Kinds whose existence says that the rest of their lineage is in use."""
+
 
 def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any) -> Document:
-    """List what is signed by this tool and stands in no manifest."""
+    """List what is signed by this tool and neither a cluster that exists nor a manifest has.
+
+    Whoever made a cluster elsewhere keeps its manifest there, so EKS and HyperPod are asked too.
+    """
     if local:
         use_local()
     aws = Aws(session(given["region"], given["profile"]), "", {})
@@ -23,21 +29,39 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
     identity = aws.identity
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
     known = {read(path).lineage for path in paths}  # one of another region knows nothing here
-    left = [each for each in signed(aws) if each.lineage not in known]
+    unknown = [each for each in signed(aws) if each.lineage not in known]
+    living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
+    left = [each for each in unknown if each.lineage not in living]
+    place = {**given, "local": local, "region": identity.region}
     return head("orphans") | {
         "account": identity.account,
         "region": identity.region,
         "orphans": [asdict(each) for each in left],
+        "clusters": [
+            {
+                "cluster": name,
+                "lineage": lineage,
+                "next": f"hyperpod-eks adopt {called(name, place)} --rebuild",
+            }
+            for lineage, name in sorted(living.items(), key=lambda each: each[1])
+        ],
+        "next": [
+            f"hyperpod-eks delete {called(name, place)}"
+            for name in sorted({each.cluster for each in left})
+        ],
     }
 
 
 def text(document: Document) -> str:
-    """Write the document for people: what there is, and how it goes."""
+    """Write the document for people: what there is, and how to delete it."""
+    lines = [
+        f"cluster {each['cluster']} exists and has no manifest here; to work on it: {each['next']}"
+        for each in document["clusters"]
+    ]
     rows = document["orphans"]
     if not rows:
-        return f"no orphans in {document['region']} of account {document['account']}"
-    names = sorted({row["cluster"] for row in rows})
-    lines = [f"{row['cluster']}  {row['kind']}  {row['id']}" for row in rows]
-    at = document["region"]
-    hints = [f"To delete them: hyperpod-eks delete {name} --region {at}" for name in names]
-    return "\n".join([*lines, *hints])
+        nothing = f"no orphans in {document['region']} of account {document['account']}"
+        return "\n".join([nothing, *lines])
+    lines += [f"{row['cluster']}  {row['kind']}  {row['id']}" for row in rows]
+    lines.append("A create that has just begun elsewhere looks the same: make sure there is none.")
+    return "\n".join([*lines, *(f"To delete them: {command}" for command in document["next"])])

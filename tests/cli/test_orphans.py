@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REGION, User
 
 ELSEWHERE = "eu-west-1"
 
 
-def test_a_lost_cluster_is_listed_with_the_command_that_takes_it_away(user: User) -> None:
+def test_what_no_cluster_uses_is_listed_with_the_command_that_deletes_it(user: User) -> None:
     user.makes("demo", "--region", ELSEWHERE)
     place = ("--region", ELSEWHERE)
+    keep = ("--keep", "network,bucket,logs")
+    assert user.types("delete", "demo", *place, "--yes", *keep).code == 0
     assert user.types("orphans", *place).out.startswith("no orphans in eu-west-1")
     Path("demo.hyperpod-eks.json").unlink()
     user.mutations()
@@ -21,15 +25,14 @@ def test_a_lost_cluster_is_listed_with_the_command_that_takes_it_away(user: User
 
     assert said.code == 0
     assert user.mutations() == []
-    *rows, hint = said.out.splitlines()
+    *rows, caution, hint = said.out.splitlines()
+    assert "A create that has just begun" in caution
     kinds = {row.split()[1] for row in rows}
     assert {
         "vpc",
         "subnet",
         "natgateway",
         "elastic-ip",
-        "role",
-        "policy",
         "bucket",
         "log-group",
     } <= kinds
@@ -46,6 +49,40 @@ def test_a_manifest_that_is_named_knows_its_cluster(user: User) -> None:
     assert user.types("orphans").out != ""
     known = user.types("orphans", "--manifest", "kept.json")
     assert known.out.startswith("no orphans")
+
+
+def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) -> None:
+    user.makes("demo", "--region", ELSEWHERE)
+    Path("demo.hyperpod-eks.json").unlink()
+
+    said = user.types("orphans", "--region", ELSEWHERE)
+
+    assert said.code == 0
+    none, hint = said.out.splitlines()
+    assert none.startswith("no orphans")
+    assert hint.startswith("cluster demo exists and has no manifest here")
+    assert "delete" not in said.out
+    command = shlex.split(hint.partition(": ")[2])
+    assert command[:3] == ["hyperpod-eks", "adopt", "demo"]
+    assert command[-3:] == ["--region", ELSEWHERE, "--rebuild"]
+    assert user.types(*command[1:]).code == 0
+    assert "manifest here" not in user.types("orphans", "--region", ELSEWHERE).out
+
+
+def test_a_printed_command_leads_to_the_account_that_was_asked(
+    user: User, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    keys = "aws_access_key_id = ASIALOCALSTACK000000\naws_secret_access_key = local\n"
+    config.write_text(f"[profile team]\nregion = us-west-2\n{keys}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    user.types("create", "demo", "--timeout", "0.001", "--manifest", "kept.json")
+
+    said = user.types("orphans", "--profile", "team")
+
+    assert said.out.endswith(
+        "hyperpod-eks adopt demo --region us-west-2 --profile team --rebuild\n"
+    )
 
 
 def test_where_there_is_no_cluster_the_hint_leads_to_the_same_place(user: User) -> None:
