@@ -28,16 +28,15 @@ def resolved(path: Path) -> Path:
     """Return the file that a path leads to, which may be missing; links are followed.
 
     Raises Usage when something else than a regular file is there: renaming a draft over a device
-    or a pipe destroys it, and reading one may never end.
+    or a pipe destroys it, and reading one may never end.  Raises OSError when it cannot be known.
     """
     try:
         target = path.resolve()
         mode = target.stat().st_mode
     except FileNotFoundError:
         return target
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
-        reason = getattr(error, "strerror", None) or os.strerror(errno.ELOOP)
-        raise Usage(f"{path}: cannot be read: {reason}") from error
+    except RuntimeError as error:  # links that lead in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "not a file")
         raise Usage(f"{path} is {kind}, not a regular file", "Name a regular file.")

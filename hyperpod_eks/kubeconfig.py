@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from hyperpod_eks import files
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.manifest import write_durably
 from hyperpod_eks.programs import on_path
 
 LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
@@ -125,7 +125,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     target = path.resolve()
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_durably(target, yaml.safe_dump(content, sort_keys=False))
+        files.replace(target, yaml.safe_dump(content, sort_keys=False).encode(), mode=0o600)
     except OSError as error:
         raise Usage(f"cannot write the kubeconfig {path}: {error.strerror}") from error
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import __version__
+from hyperpod_eks import __version__, files
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import KINDS, Live, Resource, is_resource
@@ -150,11 +152,16 @@ class Manifest:
         return {k: v for k, v in built.items() if self.records[k].state != "deleted"}
 
     def retire(self) -> None:
-        """Everything is gone: keep the last version as a backup and remove the file."""
+        """Everything is gone: remove the file and the backups, which keep the config's values."""
         if self.exists:
-            self._back_up(self.serial)
             self.path.unlink()
-            _sync_folder(self.path.parent)
+            files.sync_folder(self.path.parent)
+        for kept in _kept(self.path):
+            if kept.parent == _backups(self.path) or _lineage(kept) == self.lineage:
+                kept.unlink(missing_ok=True)
+        for folder in (_backups(self.path), _old_backups(self.path)):
+            with suppress(OSError):  # it is not there, or another manifest's backups are in it
+                folder.rmdir()
         self.records.clear()
 
     # --- the file
@@ -182,7 +189,8 @@ class Manifest:
         }
         try:
             self._back_up(self.serial - 1)
-            write_durably(self.path, spelled(document))
+            content = spelled(document).encode()
+            files.replace(self.path, content, mode=0o600, parse=json.loads)
         except OSError as error:
             self.serial -= 1
             raise Unwritable(f"cannot write the manifest {self.path}: {error.strerror}") from error
@@ -199,7 +207,7 @@ class Manifest:
         """Keep the version on disk, which is about to be replaced, and the nine before it."""
         if not self.exists:
             return
-        folder = _folder(self.path)
+        folder = _backups(self.path)
         folder.mkdir(mode=0o700, exist_ok=True)
         kept = folder / f"{serial:08d}.json"
         try:
@@ -214,24 +222,52 @@ class Manifest:
 
 def backups(path: Path) -> Iterator[Manifest]:
     """Yield the versions of a manifest that are kept and can be read, newest first."""
-    for old in sorted(_folder(_home(path)).glob("*.json"), reverse=True):
+    for old in sorted(_kept(_home(path)), key=lambda kept: kept.stem, reverse=True):
         with suppress(Usage):
             yield read(old)
 
 
-def _folder(path: Path) -> Path:
-    """Return where the older versions of a manifest are kept."""
-    return path.parent / f".{path.stem}.backups"
+def _backups(path: Path) -> Path:
+    return path.with_name(f".{path.name}.backups")
+
+
+def _old_backups(path: Path) -> Path:
+    """Where earlier versions kept backups, those of ``demo.eu`` and ``demo.us`` together."""
+    return path.with_name(f".{path.stem}.backups")
+
+
+def _kept(path: Path) -> list[Path]:
+    """All backups that may be of this manifest."""
+    folders = {_old_backups(path), _backups(path)}
+    return [kept for folder in folders for kept in folder.glob("*.json") if kept.stem.isdecimal()]
+
+
+def _lineage(kept: Path) -> object:
+    with suppress(OSError, ValueError):
+        document = json.loads(kept.read_bytes())
+        return document.get("lineage") if isinstance(document, dict) else None
+    return None
+
+
+def _nearest(*folders: Path) -> Path:
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _last_serial(path: Path) -> int:
     """Where the serials of a manifest that is no more ended, so that its backups stay the older."""
-    return max((int(x.stem) for x in _folder(path).glob("*.json") if x.stem.isdecimal()), default=0)
+    return max((int(kept.stem) for kept in _kept(path)), default=0)
 
 
 def _home(path: Path) -> Path:
-    """Return the place of a manifest; a link stays one, and all its readers see one file."""
-    return path.resolve() if path.is_symlink() else path
+    """Return the place of a manifest; a link stays one, and all its readers see one file.
+
+    Raises Usage for what is no regular file.
+    """
+    try:
+        target = files.resolved(path)
+    except OSError as error:
+        raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
+    return target if path.is_symlink() else path
 
 
 class Spelled(str):
@@ -259,34 +295,6 @@ def spelled(document: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file's content so that a crash leaves the old or the new one; mode 0600.
-
-    There is one writer at a time, so the draft has one name: a crash's is overwritten.
-    """
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
     """Read a manifest; an absent one is empty.
 
@@ -298,7 +306,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
     """
     path = _home(path)
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(files.read(path))
         if document["schema"] != SCHEMA:
             raise Usage(
                 f"{path} has the schema {document['schema']!r}; this version reads {SCHEMA!r}",
@@ -326,12 +334,12 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
         raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if broken:
-            path.rename(path.with_suffix(".broken"))
+            path.rename(path.with_name(f"{path.name}.broken"))
             return Manifest(path, cluster, serial=_last_serial(path))
         raise Usage(
             f"the manifest {path} is broken: {type(error).__name__}: {error}",
             f"Make it anew from names and tags: hyperpod-eks adopt {cluster or 'NAME'} --rebuild; "
-            f"older versions are in {_folder(path)}/.",
+            f"older versions are in {_nearest(_backups(path), _old_backups(path))}/.",
         ) from error
     if cluster and manifest.cluster != cluster:
         raise Usage(
@@ -345,47 +353,81 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
 def locked(path: Path, timeout: float = 0) -> Iterator[None]:
     """Keep every other run away from this manifest; the kernel frees the lock of a dead one.
 
-    The lock is an flock on ``PATH.lock``, which is never removed.  Waits ``timeout`` seconds.
+    The lock is an flock on ``PATH.lock``, which is never removed.  Versions that name the lock
+    without the manifest's suffix are kept out as well: theirs is taken too, and shared, for the
+    manifests ``demo.eu`` and ``demo.us`` have one.  Waits ``timeout`` seconds.
+
     Raises Locked, naming the holder, and Usage when the folder cannot be written.
     """
     path = _home(path)
-    beside = path.with_suffix(".lock")
-    try:
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise Usage(
-            f"cannot write in the manifest's folder {path.parent}: {error.strerror}",
-            "Name another place with --manifest.",
-        ) from error
-    with os.fdopen(descriptor, "r+") as lock:
+    own, old = path.with_name(f"{path.name}.lock"), path.with_suffix(".lock")
+    with ExitStack() as stack:
+        held = _opened(own, os.O_RDWR)
+        stack.callback(os.close, held)
+        if (found := os.pread(held, 100, 0)) and not found.startswith(b"process "):
+            raise Usage(
+                f"{own} is not a lock of hyperpod-eks; nothing was written",
+                "Name another manifest with --manifest.",
+            )
         deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = lock.read().strip() or "another run"
-                    raise Locked(
-                        f"{holder} is working on {path}",
-                        "Wait until it ends, or give --lock-timeout.",
-                    ) from None
-                time.sleep(0.1)
-            except OSError as error:  # not every network file system has locks
-                raise Usage(
-                    f"cannot lock {beside}: {error.strerror}",
-                    "Name a place on a local disk with --manifest.",
-                ) from error
+        _take(held, fcntl.LOCK_EX, own, path, deadline)
+        if old not in (path, own):
+            with suppress(Usage):  # what is there cannot be the lock of an earlier version
+                shared = _opened(old, os.O_RDONLY)
+                stack.callback(os.close, shared)
+                _take(shared, fcntl.LOCK_SH, old, path, deadline)
         # through the descriptor: what a full disk has not taken must not come up again later
         words = f"process {os.getpid()} on {socket.gethostname()}, started {_clock_time()}"
         with suppress(OSError):
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, words.encode(), 0)
+            os.truncate(held, 0)
+            os.pwrite(held, words.encode(), 0)
+        for draft in path.parent.glob(f".{glob.escape(path.name)}.*tmp"):  # of a killed run
+            with suppress(OSError):
+                draft.unlink()
         try:
             yield
         finally:
             with suppress(OSError):
-                os.truncate(descriptor, 0)
+                os.truncate(held, 0)
+
+
+def _opened(lock: Path, how: int) -> int:
+    """Open a lock, made if there is none.  Raises Usage for what is no file of its own."""
+    flags = how | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(lock, flags, 0o600)
+    except OSError as error:
+        if lock.is_symlink():
+            raise Usage(f"{lock} is a link, not a lock", "Remove it.") from error
+        raise Usage(
+            f"cannot write in the manifest's folder {lock.parent}: {error.strerror}",
+            "Name another place with --manifest.",
+        ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Usage(f"{lock} is not a regular file", "Remove it.")
+    return descriptor
+
+
+def _take(descriptor: int, how: int, lock: Path, path: Path, deadline: float) -> None:
+    """Take an flock until the deadline.  Raises Locked and Usage."""
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+                raise Locked(
+                    f"{holder or 'another run'} is working on {path}",
+                    "Wait until it ends, or give --lock-timeout.",
+                ) from None
+            time.sleep(0.1)
+        except OSError as error:  # not every network file system has locks
+            raise Usage(
+                f"cannot lock {lock}: {error.strerror}",
+                "Name a place on a local disk with --manifest.",
+            ) from error
 
 
 def _clock_time() -> str:

@@ -81,7 +81,7 @@ def test_the_last_ten_versions_are_kept(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path / "demo.json")
     for now in range(20):
         manifest.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
-    kept = sorted((tmp_path / ".demo.backups").glob("*.json"))
+    kept = sorted((tmp_path / ".demo.json.backups").glob("*.json"))
     assert len(kept) == BACKUPS
     serials = [json.loads(each.read_text())["serial"] for each in kept]
     assert serials == list(range(manifest.serial - BACKUPS, manifest.serial))
@@ -231,12 +231,13 @@ def test_a_birth_that_is_tried_again_counts_from_the_last_try(tmp_path: Path) ->
     assert read(manifest.path, "demo").records[VPC.key].since == 3600.0
 
 
-def test_what_a_kill_leaves_beside_it_is_used_up_by_the_next_write(tmp_path: Path) -> None:
+def test_what_a_kill_leaves_beside_it_goes_with_the_next_run(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path / "demo.json")
-    draft = tmp_path / ".demo.json.tmp"
-    draft.write_text("half of a ver")
-    manifest.intend(VPC, 1.0)
-    assert not draft.exists()
+    for name in (".demo.json.tmp", ".demo.json.0123.tmp"):
+        (tmp_path / name).write_text("half of a ver")
+    with locked(manifest.path):
+        manifest.intend(VPC, 1.0)
+    assert list(tmp_path.glob(".*tmp")) == []
     assert read(manifest.path, "demo").records[VPC.key].unsure
 
 
@@ -247,6 +248,88 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done() -> No
     with pytest.raises(Usage, match=says) as caught, locked(Path("/proc/demo.json")):
         pass
     assert "--manifest" in caught.value.hint
+
+
+def test_manifests_whose_names_begin_alike_share_nothing(tmp_path: Path) -> None:
+    """Neither lock nor backups, though an earlier version gave them one of each."""
+    west, east = tmp_path / "demo.us-west-2", tmp_path / "demo.us-east-1"
+    for path in (west, east):
+        with locked(path):
+            manifest = a_manifest(path)
+            manifest.record(VPC, Live(f"vpc-of-{path.name}"), "ready", 1.0)
+            manifest.record(VPC, Live("vpc-2"), "ready", 2.0)
+    with locked(west), locked(east), pytest.raises(Locked), locked(west):
+        pass
+    for path in (west, east):
+        kept = sorted((tmp_path / f".{path.name}.backups").glob("*.json"))
+        assert f"vpc-of-{path.name}" in kept[-1].read_text()
+    path = tmp_path / "x.lock"  # its lock must not be the manifest itself
+    a_manifest(path).record(VPC, Live("vpc-1"), "ready", 1.0)
+    with locked(path):
+        assert read(path, "demo").records[VPC.key].id == "vpc-1"
+
+
+def test_an_earlier_version_is_kept_out(tmp_path: Path) -> None:
+    """It takes an flock on the manifest's name with the suffix replaced."""
+    path, lock = tmp_path / "demo.json", tmp_path / "demo.lock"
+    with locked(path), lock.open() as theirs, pytest.raises(BlockingIOError):
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lock.open("r+") as theirs:
+        theirs.write("process 7 on old")
+        theirs.flush()
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(Locked, match="process 7 on old is working on"), locked(path):
+            pass
+
+
+def test_what_is_no_lock_of_ours_is_not_emptied(tmp_path: Path) -> None:
+    path, lock, victim = (tmp_path / name for name in ("demo.json", "demo.json.lock", "victim"))
+    lock.write_text('{"name": "another manifest"}')
+    with pytest.raises(Usage, match="is not a lock of hyperpod-eks"), locked(path):
+        pass
+    assert lock.read_text() == '{"name": "another manifest"}'
+    lock.unlink()
+    victim.write_text("theirs")
+    lock.symlink_to(victim)
+    with pytest.raises(Usage, match="is a link, not a lock"), locked(path):
+        pass
+    assert victim.read_text() == "theirs"
+    (tmp_path / "demo.lock").mkdir()  # no earlier version can work here at all
+    lock.unlink()
+    with locked(path):
+        pass
+
+
+def test_backups_go_with_the_manifest(tmp_path: Path) -> None:
+    """They keep what the config says; those that an earlier version left go too, if ours."""
+    manifest, older = a_manifest(tmp_path / "demo.json"), tmp_path / ".demo.backups"
+    manifest.lineage = "of-demo"
+    for id_ in ("vpc-1", "vpc-2"):
+        manifest.record(VPC, Live(id_), "ready", 1.0)
+    older.mkdir()
+    (older / "00000007.json").write_text(manifest.path.read_text())
+    (older / "00000008.json").write_text('{"lineage": "of-another"}')
+    path = manifest.path.rename(tmp_path / "elsewhere")
+    assert read(manifest.path, "demo").serial == 8  # the old ones count
+    path.rename(manifest.path)
+    manifest.retire()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".demo.backups"]
+    assert [path.name for path in older.iterdir()] == ["00000008.json"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_manifest_must_be_a_file(user: User, kind: str) -> None:
+    path = user.folder / "m"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = Path("/dev/null")
+    for words in (["status"], ["create", "--chart", str(CHART)], ["adopt", "--rebuild"]):
+        said = user.types(*words, "demo", "--manifest", str(path))
+        assert (said.code, f"is a {kind}, not a regular file" in said.err) == (2, True), said.err
+    assert user.stack.calls == []
 
 
 # what a user meets
@@ -304,11 +387,11 @@ def test_a_new_life_goes_on_counting_so_that_its_backups_are_the_newest(tmp_path
     first = a_manifest(path)
     for now in range(20):
         first.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
-    first.retire()
+    path.unlink()
     second = read(path, "demo")
     for id_ in ("vpc-new", "vpc-newer", "vpc-newest"):
         second.record(VPC, Live(id_), "ready", 100.0)
-    newest = max((tmp_path / ".demo.backups").glob("*.json"))
+    newest = max((tmp_path / ".demo.json.backups").glob("*.json"))
     assert "vpc-newer" in newest.read_text()
 
 
@@ -333,7 +416,7 @@ def test_a_disk_without_hard_links_or_locks_will_do_or_is_told(
     manifest = a_manifest(tmp_path / "demo.json")
     for id_ in ("vpc-1", "vpc-2"):
         manifest.record(VPC, Live(id_), "ready", 1.0)
-    newest = max((tmp_path / ".demo.backups").glob("*.json"))
+    newest = max((tmp_path / ".demo.json.backups").glob("*.json"))
     assert "vpc-1" in newest.read_text()
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(Usage, match="cannot lock"), locked(tmp_path / "demo.json"):

@@ -420,7 +420,10 @@ def test_it_is_told_on_one_screen_and_nothing_is_changed(
     else:
         assert said.out == ""
     left = {path.name for path in set(user.folder.parent.rglob("*")) - there if path.is_file()}
-    assert {name for name in left if not name.endswith(".log")} <= {"demo.hyperpod-eks.lock"}
+    assert {name for name in left if not name.endswith(".log")} <= {
+        "demo.hyperpod-eks.json.lock",
+        "demo.hyperpod-eks.lock",
+    }
 
 
 def screens(text: str) -> int:

@@ -160,7 +160,7 @@ def test_rebuild_takes_the_config_that_it_is_given(team: Team) -> None:
 @pytest.mark.parametrize("other", ["cluster", "account", "region", "life"])
 def test_a_backup_of_another_cluster_is_not_this_ones_config(team: Team, other: str) -> None:
     """An earlier life of the name: same names and lineage, another VPC and HyperPod cluster."""
-    folder = team.a / ".solo.hyperpod-eks.backups"
+    folder = team.a / ".solo.hyperpod-eks.json.backups"
     for path in folder.iterdir():
         kept = json.loads(path.read_text())
         if other == "life":

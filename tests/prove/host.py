@@ -410,7 +410,7 @@ class Host:
                 self.process.at("helm", "end")
         elif str(arguments[0]).startswith(str(self.folder_now)):
             what = event.removeprefix("os.")
-            if what == "open" and "r" in str(arguments[1]):
+            if what == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
                 return
             self.process.at("file", what)
             if what == "rename":

@@ -47,7 +47,7 @@ def test_a_journal_cut_short_stops_us_and_is_rebuilt_from_names_and_tags(prover:
     oracles.journal_knows(host)
     prover.quiet(TWO_NODES)
     prover.finish("delete", TWO_NODES)
-    assert host.path.with_suffix(".broken").exists()
+    assert host.path.with_name(f"{host.path.name}.broken").exists()
     oracles.nothing_left(host, prover.before)
 
 
