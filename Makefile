@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all the set-up; everything goes into .venv and .cache beside this file.
 PYTHON ?= python3
 BIN := .venv/bin
+# where a container forbids bytecode, every program would compile our modules anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test lint format bench prove docs clean
 help:  ## list the targets
