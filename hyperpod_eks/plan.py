@@ -23,7 +23,7 @@ from hyperpod_eks.progress_text import (
     paint,
     wrap,
 )
-from hyperpod_eks.resource import Known, Live, Resource, Sight, Verdict
+from hyperpod_eks.resource import Known, Live, Resource, Sight, Verdict, disruption
 from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import eks, hyperpod, network
 
@@ -105,7 +105,7 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
         return Deed(key, "keep", id_)
     if barred := _barred(want, differs):
         return Deed(key, "refuse", id_, barred, differs)
-    return Deed(key, "change", id_, "; ".join(want.loses(live, sight.differs)), differs)
+    return Deed(key, "change", id_, "; ".join(disruption(want, live, sight.differs)), differs)
 
 
 def critical_path(

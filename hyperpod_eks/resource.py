@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, fields
 from enum import StrEnum
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws import Aws, Look
 
 MINUTE = 60.0
+
+Guard = Callable[[Any, Any], str]
+"""Given what a field is and what it is declared as, says what the change opens or unprotects;
+empty where it does not."""
 
 
 class State(StrEnum):
@@ -104,6 +108,8 @@ class Resource(ABC):
     """When AWS has answered its delete it is gone; False for what only begins to go."""
     fixed: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS does not change in place, each with the reason."""
+    guards: ClassVar[Mapping[str, Guard]] = {}
+    """Fields that protect, by the last part of their name; see `Guard`."""
     lasts: ClassVar[str] = ""
     """Why it cannot go while the cluster stays; empty where it can."""
 
@@ -189,6 +195,16 @@ class Resource(ABC):
 
 
 KINDS: dict[str, type[Resource]] = {}
+
+
+def disruption(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Say what making it as declared takes away, opens or unprotects, a line each."""
+    lines = want.loses(live, differs)
+    for name, values in differs.items():
+        guard = want.guards.get(name.rpartition(".")[2])
+        if guard and (words := guard(*values)):
+            lines = [*lines, f"{want.key}: {words}"]
+    return lines
 
 
 def is_resource(value: object) -> bool:

@@ -64,7 +64,7 @@ def main() -> None:
 @click.option(
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes or data go.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes, data or protection go.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done, as `plan` does.")
 @detailed
 def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) -> int:

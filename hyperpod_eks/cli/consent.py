@@ -14,11 +14,11 @@ from hyperpod_eks.site import Site
 
 
 def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
-    """Return what asks before a change of the cluster takes nodes or data away."""
+    """Return what asks before a change of the cluster removes, opens or unprotects anything."""
 
     def consent(lost: list[str]) -> None:
         lines = "\n".join(f"  {line}" for line in lost)
-        confirm(f"this change of {name} takes something away:\n{lines}", "Go on?", yes=yes)
+        confirm(f"this change of {name} removes or opens something:\n{lines}", "Go on?", yes=yes)
 
     return consent
 

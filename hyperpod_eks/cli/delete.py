@@ -37,7 +37,7 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
         if at.config.deletion_protection or _protected(at):
             raise Usage(
                 f"deletion_protection: the cluster {at.site.name} is protected",
-                "Set deletion_protection: false in the config, run create, then delete.",
+                "Set deletion_protection: false in the config, run create --yes, then delete.",
             )
         confirm_delete(at.site, kinds, yes=yes)
         removed, kept = engine.delete(at.wants, at.world, keys)

@@ -24,7 +24,7 @@ from hyperpod_eks.errors import (
 )
 from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.report import What
-from hyperpod_eks.resource import Immovable, Live, Resource, Sight, Verdict
+from hyperpod_eks.resource import Immovable, Live, Resource, Sight, Verdict, disruption
 from hyperpod_eks.retry import lacks_room
 
 
@@ -51,7 +51,8 @@ class Provide(Run):
         drifted = [s for s in sights if s.verdict is Verdict.DRIFTED]
         if reasons := impossible(drifted, undeclared(self.turns, self.manifest)):
             raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
-        self._consent(line for s in drifted if s.live for line in s.want.loses(s.live, s.differs))
+        lost = (disruption(s.want, s.live, s.differs) for s in drifted if s.live)
+        self._consent(line for lines in lost for line in lines)
         if any(s.verdict is Verdict.ABSENT and s.want.recorded for s in sights):
             self.world.preflight(sights)
         super().run()
@@ -146,7 +147,7 @@ class Provide(Run):
 
     def _settle(self, turn: Turn, live: Live, sight: Sight) -> None:
         want = turn.want
-        self._consent(want.loses(live, sight.differs))
+        self._consent(disruption(want, live, sight.differs))
         turn.changed, turn.acted, turn.settled = True, self.now, sight.differs
         self._record(want, live, "created")
         self.say(turn, What.UPDATING, ", ".join(sight.differs))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from ipaddress import ip_network
+from typing import Any, ClassVar
 
 from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner, region_of
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.iam import Role
 from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet
@@ -116,6 +117,17 @@ class LogGroup(Resource):
     step = "eks"
     goes_at_once = True
     signed = False  # EKS makes a deleted one anew as long as the cluster writes
+    guards: ClassVar[Mapping[str, Guard]] = {
+        # a group that was just made keeps its logs for ever
+        "retention": lambda is_, days: (
+            f"logs older than {days} days are deleted; until now they were kept for {is_} days"
+            if is_ is not None and days < is_
+            else ""
+        ),
+        "key_arn": lambda is_, key: (
+            f"new logs are not encrypted with {is_} any more" if is_ and not key else ""
+        ),
+    }
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
@@ -201,6 +213,24 @@ class Cluster(Resource):
     usual = "9 to 13 min"
     typical = 620.0
     typical_change = 620.0  # of an upgrade; no measurement is known, so a create's
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "endpoint_access": lambda is_, access: (
+            "the Kubernetes API is opened to the internet" if access[0] and not is_[0] else ""
+        ),
+        "public_access_cidrs": lambda is_, cidrs: (
+            f"the Kubernetes API is opened to {', '.join(wider)}"
+            if (wider := _outside(cidrs, is_))
+            else ""
+        ),
+        "log_types": lambda is_, types: (
+            f"these control plane logs are switched off: {', '.join(sorted(is_ - types))}"
+            if is_ - types
+            else ""
+        ),
+        "deletion_protection": lambda is_, protected: (
+            "deletion protection is switched off" if is_ and not protected else ""
+        ),
+    }
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; before an upgrade, the add-ons and nodes that have to live with it too."""
@@ -407,6 +437,24 @@ class Cluster(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes add-ons and access entries with it."""
         aws.eks.delete_cluster(name=self.name)
+
+
+def _outside(cidrs: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the address blocks that no known one contains.
+
+    >>> _outside(["10.0.1.0/24", "0.0.0.0/0"], ["10.0.0.0/8"])
+    ['0.0.0.0/0']
+    """
+    blocks = [ip_network(each, strict=False) for each in known]
+
+    def inside(cidr: str) -> bool:
+        block = ip_network(cidr, strict=False)
+        return any(
+            block.version == other.version and block.subnet_of(other)  # type: ignore[arg-type]
+            for other in blocks
+        )
+
+    return sorted(cidr for cidr in cidrs if not inside(cidr))
 
 
 def _few(names: Sequence[str]) -> str:

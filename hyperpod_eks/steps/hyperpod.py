@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks import config as configs
 from hyperpod_eks import kube
@@ -17,7 +17,7 @@ from hyperpod_eks.config import GROUP, RESTRICTED, request
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.model import shape, snake
-from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 from hyperpod_eks.steps.iam import Role, Roles
@@ -181,6 +181,13 @@ class Cluster(Resource):
     usual = "10 to 25 min"
     typical = 720.0
     typical_change = 480.0  # of a scale-up, the commonest
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "instance_storage_configs": lambda is_, volumes: (
+            f"volumes of new nodes are not encrypted with {', '.join(sorted(lost))} any more"
+            if (lost := _volume_keys(is_)) and not _volume_keys(volumes)
+            else ""
+        ),
+    }
 
     def needs(self) -> Iterator[Resource]:
         """Subnets are named with their zones."""
@@ -512,6 +519,12 @@ def instance_types(group: Mapping[str, Any]) -> str:
     """Name the type of a described group, or its types."""
     several = group.get("InstanceRequirements", {}).get("CurrentInstanceTypes", ())
     return str(group.get("InstanceType") or ", ".join(several))
+
+
+def _volume_keys(volumes: Iterable[Mapping[str, Any]] | None) -> set[str]:
+    """Return the KMS keys of a group's extra volumes (ClusterEbsVolumeConfig)."""
+    found = ((each or {}).get("EbsVolumeConfig") or {} for each in volumes or ())
+    return {key for each in found if (key := each.get("VolumeKmsKeyId"))}
 
 
 def described(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first
 from hyperpod_eks.crew import each, together
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Known, Live, Resource
+from hyperpod_eks.resource import Guard, Known, Live, Resource
 from hyperpod_eks.site import Site
 
 if TYPE_CHECKING:
@@ -57,6 +57,13 @@ class Bucket(Resource):
     public_access: str = "blocked"
     ownership: str = "BucketOwnerEnforced"
     encryption: str = "AES256"
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "encryption": lambda is_, declared: (
+            f"new objects are not encrypted with {is_} any more"
+            if is_ not in (None, "AES256") and declared == "AES256"
+            else ""
+        ),
+    }
     """The algorithm, or the ARN of a KMS key."""
     policy: str = "TLS only"
 

@@ -122,9 +122,14 @@ ROWS = (
     ),
     Row("eks.allow_untested_version", IN_PLACE, "a guard, nothing else", True),
     Row("eks.support_type", IN_PLACE, "UpdateClusterConfig", "STANDARD"),
-    Row("eks.log_types", IN_PLACE, "UpdateClusterConfig", ["api"]),
-    Row("eks.log_retention_days", IN_PLACE, "PutRetentionPolicy", 60),
-    Row("eks.public_access_cidrs", IN_PLACE, "UpdateClusterConfig", ["127.0.0.0/8"]),
+    Row("eks.log_types", CONSENT, "UpdateClusterConfig; more of them need none", ["api"]),
+    Row("eks.log_retention_days", IN_PLACE, "PutRetentionPolicy; fewer need --yes", 60),
+    Row(
+        "eks.public_access_cidrs",
+        IN_PLACE,
+        "UpdateClusterConfig; wider ones need --yes",
+        ["127.0.0.0/8"],
+    ),
     Row("eks.endpoint_private_access", IN_PLACE, "UpdateClusterConfig", False),
     Row("eks.endpoint_private_access", IN_PLACE, "UpdateClusterConfig", True),
     Row("eks.endpoint_public_access", IN_PLACE, "UpdateClusterConfig", False),
@@ -294,7 +299,7 @@ ROWS = (
     ),
     Row("iam.node_policy", IN_PLACE, "CreatePolicyVersion", "documented"),
     Row("auto_scaling", IN_PLACE, "UpdateCluster; its role comes and goes", {"mode": "Enable"}),
-    Row("deletion_protection", IN_PLACE, "UpdateClusterConfig", True),
+    Row("deletion_protection", IN_PLACE, "UpdateClusterConfig; off needs --yes", True),
 )
 
 

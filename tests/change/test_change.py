@@ -305,7 +305,7 @@ def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
 def test_an_update_whose_answer_is_lost_is_not_taken_for_an_error(owner: Owner) -> None:
     """Sent again by botocore, it changes nothing any more, and EKS refuses that."""
     owner.declares(HEAD)
-    for change in ("deletion_protection: true\n", "eks: {endpoint_private_access: false}\n"):
+    for change in ("eks: {endpoint_private_access: false}\n", "deletion_protection: true\n"):
         owner.stack.faults.append(Fault("eks", "UpdateClusterConfig", kind="lost"))
         assert "UpdateClusterConfig" in owner.declares(HEAD + change)
         assert owner.stack.faults[-1].count == 0
@@ -345,3 +345,21 @@ def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) 
         with pytest.raises(Usage, match="EKS keeps the key that its secrets are encrypted with"):
             owner.declares(changed, yes=True)
         assert owner.mutations() == []
+
+
+def test_protection_and_encryption_go_with_consent_only(owner: Owner) -> None:
+    kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    safe = HEAD + f"encryption: {{bucket: '{key}', logs: '{key}'}}\ndeletion_protection: true\n"
+    owner.declares(safe)
+    with pytest.raises(Usage):
+        owner.declares(HEAD)
+    assert owner.mutations() == []
+    assert set(owner.lost) == {
+        f"s3/bucket: new objects are not encrypted with {key} any more",
+        f"eks/log-group: new logs are not encrypted with {key} any more",
+        "eks/cluster: deletion protection is switched off",
+    }
+    changed = owner.declares(HEAD, yes=True)
+    assert {"PutBucketEncryption", "DisassociateKmsKey", "UpdateClusterConfig"} <= set(changed)
+    assert owner.declares(HEAD) == []

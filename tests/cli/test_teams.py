@@ -126,6 +126,33 @@ def test_a_name_from_the_environment_finds_the_remembered_config(
     assert said.code == 0, said.out + said.err
 
 
+def test_what_opens_or_unprotects_is_asked_for_first(team: Team) -> None:
+    narrower = SOLO.replace("113.0/24", "113.0/25").replace("365", "731")
+    (team.a / "solo.yaml").write_text(narrower)
+    planned = team.types("plan", "-f", "solo.yaml", "-o", "json", at="a").document
+    whys = {row["key"]: row["why"] for row in planned["resources"] if row["action"] == "change"}
+    assert whys == {"eks/cluster": "", "eks/log-group": ""}
+
+    weaker = SOLO.replace("113.0/24", "113.0/24, 0.0.0.0/0").replace("365", "30")
+    weaker = weaker.replace("deletion_protection: true", "deletion_protection: false")
+    (team.a / "solo.yaml").write_text(weaker.replace("version", "log_types: [api], version"))
+    said = team.types("create", "-f", "solo.yaml", at="a")
+    assert said.code == 2
+    lines = {line.strip() for line in said.err.splitlines()}
+    others = ("audit", "authenticator", "controllerManager", "scheduler")
+    asked = {
+        "eks/cluster: the Kubernetes API is opened to 0.0.0.0/0",
+        "eks/cluster: deletion protection is switched off",
+        f"eks/cluster: these control plane logs are switched off: {', '.join(others)}",
+        "eks/log-group: logs older than 30 days are deleted; until now they were kept for 365 days",
+    }
+    assert asked <= lines, said.err
+    assert "--yes" in said.err
+    planned = team.types("plan", "-f", "solo.yaml", "-o", "json", at="a").document
+    whys = {row["key"]: row["why"] for row in planned["resources"]}
+    assert "deletion protection is switched off" in whys["eks/cluster"]
+
+
 @pytest.mark.parametrize("harm", ["lost", "truncated"])
 def test_rebuild_restores_the_config_from_the_backups(team: Team, harm: str) -> None:
     manifest = team.a / MANIFEST
