@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -10,11 +11,11 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.aws_session import endpoint_fault, usable_settings
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.model import loader
 from hyperpod_eks.pace import Pace
-from hyperpod_eks.redaction import LOGIN, attach
+from hyperpod_eks.redaction import LOGIN
 from hyperpod_eks.retry import Class, classify
 
 if TYPE_CHECKING:
@@ -80,10 +81,8 @@ class Aws:
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
         # one attempt is botocore's way to say "no retries"
-        retries: Any = (
-            {"total_max_attempts": 1} if once else {"mode": "standard", "max_attempts": 8}
-        )
-        with self.lock:
+        with self.lock, usable_settings():
+            retries: Any = {"total_max_attempts": 1} if once else self._retries()
             client: Any = self.session.client(
                 service,  # type: ignore[call-overload]  # the name is data here
                 config=Config(
@@ -93,10 +92,24 @@ class Aws:
                     retries=retries,
                 ),
             )
+            if fault := endpoint_fault(client.meta.endpoint_url):
+                name = f"AWS_ENDPOINT_URL_{client.meta.service_model.service_id.hyphenize()}"
+                raise Usage(
+                    f"the endpoint of {service}, {client.meta.endpoint_url!r}, {fault}",
+                    f"Correct AWS_ENDPOINT_URL, {name.replace('-', '_').upper()} or endpoint_url"
+                    " of the profile.",
+                )
         client.meta.events.register("after-call", _name_service)
         if not once:  # those are repeated by the engine alone
             self._paces.setdefault(service, Pace(service)).attach(client)
         return client
+
+    def _retries(self) -> dict[str, Any]:
+        """Return how often a call is sent: as the user says, else more often than botocore does."""
+        core = self.session._session
+        mode = os.environ.get("AWS_RETRY_MODE") or core.get_scoped_config().get("retry_mode")
+        total = core.get_config_variable("max_attempts")
+        return {"mode": mode or "standard", "total_max_attempts": total or 9}
 
     @cached_property
     def ec2(self) -> EC2Client:
@@ -159,10 +172,7 @@ class Aws:
 
     @cached_property
     def identity(self) -> Identity:
-        """Ask STS who we are.
-
-        Raises Usage without a region, Denied without usable credentials.
-        """
+        """Ask STS who we are."""
         region = region_of(self.session)
         arn = self.sts.get_caller_identity()["Arn"]
         _, partition, _, _, account, _ = arn.split(":", 5)
@@ -405,35 +415,8 @@ def refused(error: Exception) -> bool:
     )
 
 
-def session(region: str | None, profile: str | None) -> boto3.Session:
-    """Open the session that everything uses; the AWS configuration chain fills the gaps.
-
-    Raises Usage for an unknown profile, Denied for a broken configuration.
-    """
-    import boto3  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError, ProfileNotFound  # noqa: PLC0415
-    from botocore.session import get_session  # noqa: PLC0415
-
-    core = get_session()
-    attach(core)
-    core.register_component("data_loader", loader())  # what the config has read is not read again
-    try:
-        found = boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
-        core.get_scoped_config()  # an unknown profile shows only when it is read
-        return found
-    except ProfileNotFound as error:
-        raise Usage(str(error), "See `aws configure list-profiles`.") from error
-    except BotoCoreError as error:
-        raise Denied(f"the AWS configuration cannot be used: {error}") from error
-
-
 def region_of(session: boto3.Session) -> str:
-    """Return the region of a session.  Raises Usage without."""
-    if not session.region_name:
-        raise Usage(
-            "no AWS region: no option, variable, config file or profile names one",
-            "Name one, for example --region us-west-2.",
-        )
+    """Return the region of a session, which `aws_session.session` has checked."""
     return str(session.region_name)
 
 

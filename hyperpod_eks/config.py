@@ -2,7 +2,6 @@
 
 # no `from __future__ import annotations`: pydantic would compile them one by one at every start
 
-import configparser
 import copy
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from hyperpod_eks import config_checks as checks
 from hyperpod_eks import model, versions
+from hyperpod_eks.aws_session import configured_region
 from hyperpod_eks.config_checks import warnings
 from hyperpod_eks.config_files import check_chart, check_lifecycle, packaged_lifecycle
 from hyperpod_eks.config_network import ZoneSubnets, subnets
@@ -634,7 +634,7 @@ class Config(Section):
     region: Annotated[
         str,
         Check("an AWS region", checks.region_fault),
-        Field(description="Without it: `AWS_REGION`, then the profile's."),
+        Field(description="Without it: `AWS_REGION`, then where boto3 finds it."),
     ]
     account: Annotated[
         Annotated[
@@ -792,10 +792,9 @@ def load(
     ``Config.model_dump(mode="json", by_alias=True)`` returned once. `overrides` are the values of
     flags by dotted setting (see `SETTINGS`); None is a flag that was not given. A flag wins over
     its variable, that over the file, that over the default. The region may also come from
-    ``AWS_REGION``, ``AWS_DEFAULT_REGION`` and the profile (``AWS_PROFILE``) in AWS's config file,
-    after all others. Relative paths in the file start at the file's folder. With `files` the
-    lifecycle folder and the chart are looked into as well; only a command that uploads them needs
-    that.
+    ``AWS_REGION`` and then from where boto3 has it, after all others. Relative paths in the file
+    start at the file's folder. With `files` the lifecycle folder and the chart are looked into as
+    well; only a command that uploads them needs that.
 
     Raises `Usage` with one line per mistake: place, setting, value, rule and fix.
     """
@@ -858,28 +857,13 @@ def _complete(
             target[leaf] = value
             origins[(*section_name, leaf)] = origin
     if document.value.get("region") is None:
-        region, origin = _aws_region(environ)
+        region, origin = environ.get("AWS_REGION"), "variable AWS_REGION"
+        if not region:
+            region, origin = configured_region()
         if region:
             document.value["region"] = region
             origins[("region",)] = origin
     return origins
-
-
-def _aws_region(environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the region that AWS's own tools would take, and where it comes from."""
-    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        if region := environ.get(variable):
-            return region, f"variable {variable}"
-    profile = environ.get("AWS_PROFILE") or "default"
-    file = Path(environ.get("AWS_CONFIG_FILE") or f"{environ.get('HOME', '~')}/.aws/config")
-    parser = configparser.RawConfigParser(strict=False)
-    try:
-        parser.read(file.expanduser(), encoding="utf-8")
-    except (configparser.Error, OSError, UnicodeDecodeError):
-        return "", ""
-    section = "default" if profile == "default" else f"profile {profile}"
-    region = parser.get(section, "region", fallback="")
-    return region, f"profile {profile} in {file}"
 
 
 def _files(data: Mapping[str, Any]) -> list[Finding]:

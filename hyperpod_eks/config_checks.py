@@ -11,6 +11,7 @@ from hyperpod_eks import model, versions
 from hyperpod_eks.config_files import check_lifecycle
 from hyperpod_eks.config_network import ADDRESSES, cidr_fault, reserved, subnets
 from hyperpod_eks.config_rules import Finding
+from hyperpod_eks.model import region_fault
 
 if TYPE_CHECKING:
     from hyperpod_eks.config import Config
@@ -33,18 +34,6 @@ def principal_fault(arn: str) -> str:
     if not _PRINCIPAL.fullmatch(arn):
         return f"is not the ARN of an IAM role or user (CreateAccessEntry principalArn); {fix}"
     return ""
-
-
-def region_fault(region: str) -> str:
-    """Refuse a region that botocore has never heard of."""
-    known = model.regions()
-    if region in known:
-        return ""
-    if region[:-1] in known:
-        return f"is an availability zone, not a region; use {region[:-1]}"
-    near = model.nearest(region, known)
-    fix = f"did you mean {near[0]}?" if near else "give one like us-west-2"
-    return f"is not an AWS region that botocore knows; {fix}"
 
 
 def block_fault(cidr: str) -> str:

@@ -121,6 +121,21 @@ def regions() -> tuple[str, ...]:
     )
 
 
+def region_fault(region: str) -> str:
+    """Refuse a region that botocore has never heard of."""
+    known = regions()
+    if region in known:
+        return ""
+    bare = region.strip(" \t\r\n\"'[]")
+    if bare in known:
+        return f"has characters around the name; use {bare}"
+    if region[:-1] in known and region[-1:].isalpha():
+        return f"is an availability zone, not a region; use {region[:-1]}"
+    near = nearest(region, known)
+    fix = f"did you mean {near[0]}?" if near else "give one like us-west-2"
+    return f"is not an AWS region that botocore knows; {fix}"
+
+
 def shape(name: str, path: str) -> Shape:
     """Return the shape at `path` of service `name`: ``Operation.Member.Member``, or a shape's name.
 

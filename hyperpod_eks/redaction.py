@@ -148,10 +148,12 @@ def redacted(text: str) -> str:
 
 
 def attach(session: Any) -> None:
-    """Learn what all future clients of a botocore session sign with and send as a secret."""
+    """Learn what all future clients of a botocore session send and get as a secret.
+
+    What they sign with `aws_session` learns.
+    """
     session.register("provide-client-params", _asked)
     session.register("before-call", _begun)
-    session.register("before-sign", _signed)
     session.register("after-call", _answered)
     session.register("after-call-error", _ended)
 
@@ -180,13 +182,6 @@ def _asked(params: Mapping[str, Any], model: Any, **_: object) -> None:
 
 def _begun(model: Any, **_: object) -> None:
     _calls().append(model.service_model.service_name in LOGIN)
-
-
-def _signed(request_signer: Any, **_: object) -> None:
-    credentials = getattr(request_signer, "_credentials", None)
-    if credentials is not None:
-        frozen = credentials.get_frozen_credentials()
-        learn(frozen.secret_key, frozen.token)
 
 
 def _answered(parsed: Any, model: Any, **_: object) -> None:

@@ -55,8 +55,9 @@ def reference() -> str:
         [f"`{key}`", f"`{flag}`", f"`{variable}`"] for key, (flag, variable) in SETTINGS.items()
     ]
     region = (
-        "\nThe region may also come from `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile's"
-        " section in AWS's\nconfig file, when nothing above names it.\n"
+        "\nWhen nothing above names the region, `AWS_REGION` does, and then whatever boto3 reads:\n"
+        "`AWS_DEFAULT_REGION`, or the profile in AWS's config or credentials file. Profile and\n"
+        "credentials are boto3's choice too; where it and the AWS CLI differ, boto3 counts.\n"
     )
     mistake = model.faults("sagemaker", GROUP + "InstanceCount", -1)[0]
     introduction = INTRODUCTION.format(mistake=mistake)

@@ -122,11 +122,19 @@ class User:
         self.folder, self.stack = folder, stack
 
     def types(self, *words: str, stdin: str = "") -> Said:
-        """Run ``hyperpod-eks WORDS...`` in this process, in a pipe."""
+        """Run ``hyperpod-eks WORDS...`` in this process, in a pipe.
+
+        What it sets in the environment ends with it.
+        """
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
         with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8"))
-            code = run(words)
+            environ = dict(os.environ)
+            try:
+                code = run(words)
+            finally:
+                os.environ.clear()
+                os.environ.update(environ)
         return Said(int(code), *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
     def makes(self, name: str, *words: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import ipaddress
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from hyperpod_eks import model
 from hyperpod_eks.config import Config, load, subnets, warnings
 from hyperpod_eks.config_yaml import MAX_BYTES
-from hyperpod_eks.errors import Usage
+from hyperpod_eks.errors import Denied, Usage
 
 HEAD = "name: demo\nregion: us-west-2\n"
 GROUP = "instance_groups:\n  - {name: a, instance_type: ml.m5.2xlarge, instance_count: 2, "
@@ -32,6 +33,15 @@ def refusal(tmp_path: Path, text: str | bytes, **overrides: str) -> list[str]:
     with pytest.raises(Usage) as refused:
         load(str(file), overrides, {})
     return [line.removeprefix(f"{tmp_path}/") for line in str(refused.value).splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def nobodys_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the developer's AWS configuration says has no part in it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
 
 
 def accepted(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Config:
@@ -184,7 +194,7 @@ def test_the_default_group_passes_the_rules_that_are_not_run_on_it() -> None:
 
 def test_name_and_region_are_needed_and_every_way_to_give_them_is_named() -> None:
     with pytest.raises(Usage) as refused:
-        load(None, {}, {"HOME": "/nowhere"})
+        load(None, {}, {})
     name, region = str(refused.value).splitlines()
     needed = "is missing (every cluster has one); give"
     assert name == f"name: {needed} --name, set HYPERPOD_EKS_NAME, or write `name:` in the file"
@@ -229,18 +239,20 @@ def test_a_mistake_in_a_flag_or_variable_names_it_not_the_file(tmp_path: Path) -
         load(None, {"name": "demo"}, {"AWS_REGION": "us-west-2a"})
 
 
-def test_the_region_falls_back_to_aws_own_settings(tmp_path: Path) -> None:
-    aws = tmp_path / ".aws/config"
-    aws.parent.mkdir()
-    aws.write_text("[default]\nregion = eu-west-1\n[profile dev]\nregion=eu-west-2\n")
-    home, flags = {"HOME": str(tmp_path)}, {"name": "demo"}
-    assert load(None, flags, home).region == "eu-west-1"
-    assert load(None, flags, {**home, "AWS_PROFILE": "dev"}).region == "eu-west-2"
-    assert load(None, flags, {**home, "AWS_DEFAULT_REGION": "eu-west-3"}).region == "eu-west-3"
+def test_the_region_falls_back_to_what_boto3_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How it does is in `test_aws_session`."""
+    aws = tmp_path / "config"
+    aws.write_text("[default]\nregion = eu-west-1\n[profile my team]\nregion=eu-west-2\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(aws))
+    assert load(None, {"name": "demo"}, {}).region == "eu-west-1"
+    assert load(None, {"name": "demo"}, {"AWS_REGION": "eu-west-3"}).region == "eu-west-3"
     assert accepted(tmp_path, HEAD, {"AWS_REGION": "eu-west-3"}).region == "us-west-2"
+    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "my team")
     aws.write_text("garbage\x00[")
-    with pytest.raises(Usage, match=r"^region: is missing"):
-        load(None, flags, home)
+    with pytest.raises(Denied, match=f"Unable to parse .*{aws}"):
+        load(None, {"name": "demo"}, {})
 
 
 @pytest.mark.parametrize(

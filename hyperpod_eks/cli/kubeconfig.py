@@ -10,9 +10,11 @@ from typing import Any
 
 from hyperpod_eks import kube
 from hyperpod_eks import kubeconfig as files
-from hyperpod_eks.aws import Aws, Look, read_only, region_of, session
+from hyperpod_eks.aws import Aws, Look, read_only, region_of
+from hyperpod_eks.aws_session import profile_of
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
+from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.outputs import remembered
 from hyperpod_eks.errors import NotFound, Unfinished
 from hyperpod_eks.report import Report
@@ -30,7 +32,7 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
     name, path, region = _place(**given)
     if given["local"]:
         use_local()
-    aws = Aws(session(given["region"] or region, given["profile"]), name, {})
+    aws = Aws(log_in(given["region"] or region, given["profile"]), name, {})
     read_only(aws.session)
     found = eks.describe(Look(aws), name)
     where = f"in {aws.identity.region} of account {aws.identity.account}"
@@ -42,7 +44,7 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
             f"the EKS cluster {name} {where} is {cluster['status']}",
             "Its endpoint answers once it is ACTIVE: run the same command again.",
         )
-    profile = given["profile"] or os.environ.get("AWS_PROFILE")
+    profile = profile_of(aws.session)
     entry = files.Entry(
         name,
         cluster["arn"],
@@ -85,7 +87,7 @@ def token(
     """Make an ``ExecCredential`` for kubectl; no network call is made."""
     if local:
         use_local()
-    opened = session(region, profile)
+    opened = log_in(region, profile)
     try:
         version = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"]
     except (KeyError, ValueError, TypeError):

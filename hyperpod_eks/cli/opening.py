@@ -15,10 +15,11 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look, absent, owner, read_only, session
+from hyperpod_eks.aws import Aws, Look, absent, owner, read_only
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local
+from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import Config
@@ -228,7 +229,7 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
 
     AWS is not asked.
     """
-    aws = Aws(session(config.region, profile), config.name, config.tags)
+    aws = Aws(log_in(config.region, profile), config.name, config.tags)
     if not write:
         read_only(aws.session)
     return aws
@@ -247,6 +248,7 @@ def settings(
         use_local()
     if given["profile"]:
         os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
+        os.environ.pop("AWS_DEFAULT_PROFILE", None)  # which botocore heeds before the other
     source, overrides = given["file"], _overrides(given)
     loaded = configs.load(source, overrides, os.environ, files=files) if source else None
     name = loaded.name if loaded else given["name"]

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.aws import Aws, read_only, session
+from hyperpod_eks.aws import Aws, read_only
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.local import use_local
+from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.manifest import read
 from hyperpod_eks.orphans import signed
 from hyperpod_eks.report import Report
@@ -24,7 +25,7 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
     """
     if local:
         use_local()
-    aws = Aws(session(given["region"], given["profile"]), "", {})
+    aws = Aws(log_in(given["region"], given["profile"]), "", {})
     read_only(aws.session)
     identity = aws.identity
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))

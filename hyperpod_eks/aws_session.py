@@ -1,0 +1,273 @@
+"""Opening an AWS session: profile, region and credentials as boto3 finds them, before any call.
+
+boto3 decides (AWS SDK for Python, "Configuration" and "Credentials").  Beside what it reads,
+``AWS_REGION`` names the region, before ``AWS_DEFAULT_REGION``; and the role that a profile assumes
+is kept in the AWS CLI's cache, so that an MFA code is asked for once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.model import loader, region_fault
+from hyperpod_eks.redaction import attach, learn, redacted
+
+if TYPE_CHECKING:
+    import boto3
+    from botocore.session import Session
+
+Ask = Callable[[str], str]
+"""Asks a person for something that is not shown, as `getpass.getpass` does."""
+
+LONGEST = 300
+"""Characters of others' words in a message."""
+_LOGIN = "Correct it, or log in again, and run the same command."
+_ODD = re.compile(r"[^\x21-\x7e]")
+"""What is in no key and no token that AWS gives; a header cannot hold most of it."""
+
+
+def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass) -> boto3.Session:
+    """Open the session that everything uses; its credentials are there when this returns.
+
+    ``ask`` asks for an MFA code.  Raises Usage for an unknown profile or region and for a setting
+    that is no value, Denied for a broken configuration and without usable credentials; network
+    errors of a profile that asks STS or IAM Identity Center are botocore's own.
+    """
+    import boto3  # noqa: PLC0415  costs 0.2 s
+
+    core = _core(profile)
+    attach(core)
+    core.register_component("data_loader", loader())  # what the config has read is not read again
+    with _configuration(core):
+        place, origin = _region(core, region)
+        found = boto3.Session(
+            region_name=place or None, profile_name=profile, botocore_session=core
+        )
+    if not place:
+        raise Usage(
+            "no AWS region: no option, variable, config file or profile names one",
+            "Name one, for example --region us-west-2.",
+        )
+    if fault := region_fault(place):
+        raise Usage(f"{origin}: region: {json.dumps(place)} {fault}")
+    _log_in(core, ask)
+    return found
+
+
+def configured_region() -> tuple[str, str]:
+    """Return the region that the AWS configuration names, and where; empty where it names none.
+
+    No credentials are looked for and no helper is run.  Raises as `session`.
+    """
+    core = _core(None)
+    with _configuration(core):
+        return _region(core, None)
+
+
+def profile_of(session: boto3.Session) -> str | None:
+    """Return the profile that a session uses, None for no profile in particular."""
+    name: str | None = session._session.profile  # boto3 says "default" for both
+    return name
+
+
+def endpoint_fault(url: str) -> str:
+    """Refuse what can be no endpoint.
+
+    >>> endpoint_fault("https://vpce-1.ec2.us-west-2.vpce.amazonaws.com"), endpoint_fault("foo")
+    ('', 'is no URL: give http(s)://HOST[:PORT]')
+    """
+    with suppress(ValueError):  # a port of letters, brackets that are not closed
+        parts = urlsplit(url)
+        odd = parts.port == 0 or _ODD.search(url)
+        if parts.scheme in ("http", "https") and parts.hostname and not odd:
+            return ""
+    return "is no URL: give http(s)://HOST[:PORT]"
+
+
+@contextmanager
+def usable_settings() -> Iterator[None]:
+    """Turn what a client's creation says of the user's settings into Usage that names them."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    try:
+        yield
+    except HyperpodError:
+        raise
+    except (BotoCoreError, ValueError) as error:
+        said = _short(str(error))
+        guilty = [
+            name
+            for name, value in sorted(os.environ.items())
+            if name.startswith("AWS_") and value
+            if value in str(error)
+            or (name.startswith("AWS_ENDPOINT_URL") and endpoint_fault(value))
+        ]
+        what = ", ".join(guilty) or "the AWS configuration"
+        raise Usage(f"{what} cannot be used: {said}", "Correct or unset it.") from error
+
+
+# --- steps of an opening
+
+
+def _core(profile: str | None) -> Session:
+    from botocore.session import Session  # noqa: PLC0415  costs 0.15 s
+
+    return Session(profile=profile)
+
+
+@contextmanager
+def _configuration(core: Session) -> Iterator[None]:
+    """Read the user's files; an unknown profile shows only then."""
+    from botocore.exceptions import BotoCoreError, ProfileNotFound  # noqa: PLC0415
+
+    try:
+        core.get_scoped_config()
+        yield
+    except ProfileNotFound as error:
+        raise Usage(
+            f"{_short(str(error))} ({_files(core)})", "See `aws configure list-profiles`."
+        ) from error
+    except HyperpodError:
+        raise
+    except (BotoCoreError, OSError, ValueError) as error:
+        raise Denied(
+            f"the AWS configuration cannot be used: {_short(str(error))} ({_files(core)})",
+            "Correct the file (text in UTF-8 without a byte order mark), and run the same command.",
+        ) from error
+
+
+def _region(core: Session, given: str | None) -> tuple[str, str]:
+    """Return the region, as it is written, and who says so."""
+    if given:
+        return given, "flag --region"
+    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        if region := os.environ.get(variable):
+            return region, f"variable {variable}"
+    region = core.get_config_variable("region") or ""
+    return region, f"profile {core.profile or 'default'}"
+
+
+def _log_in(core: Session, ask: Ask) -> None:
+    """Resolve the credentials now, and whenever botocore signs with others."""
+    files = _files(core)
+    where = f"profile {core.profile or 'default'} ({files})"
+
+    def prompt(words: str) -> str:
+        if not sys.stdin.isatty():
+            raise Denied(
+                f"{where} asks for an MFA code, and there is no terminal to type it on",
+                f"Run a command on a terminal first; the AWS CLI's cache keeps what comes of it."
+                f" {_LOGIN}",
+            )
+        return ask(words)
+
+    def resolved(credentials: Any) -> None:
+        with _credentials(where):
+            frozen = credentials.get_frozen_credentials()
+        learn(frozen.secret_key, frozen.token)
+        for name, value in (
+            ("access key id", frozen.access_key),
+            ("secret access key", frozen.secret_key),
+            ("session token", frozen.token),
+        ):
+            if value and (odd := _ODD.search(value)):
+                variable = f"AWS_{name.replace(' ', '_').upper()}"
+                source = variable if credentials.method == "env" else f"{where}: the {name}"
+                what = {"\n": "a line break", "\r": "a carriage return", " ": "a blank"}
+                said = what.get(odd[0], f"the character U+{ord(odd[0]):04X}")
+                place = "ends in" if odd.end() == len(value) else "has"
+                raise Denied(f"{source} {place} {said}, which no AWS credential has", _LOGIN)
+
+    def before_sign(**event: Any) -> None:
+        credentials = getattr(event["request_signer"], "_credentials", None)
+        if credentials is not None:
+            resolved(credentials)
+
+    core.register("before-sign", before_sign)
+    with _credentials(where):
+        chain = core.get_component("credential_provider")
+        role = chain.get_provider("assume-role")
+        role.cache, role._prompter = _cli_cache(), prompt
+        found = core.get_credentials()
+    if found is None:
+        raise Denied(
+            f"no AWS credentials: neither variables nor {where} have any, and none are offered here"
+            " (container, instance)",
+            "Name a profile that has some (--profile, AWS_PROFILE), log in (aws configure, aws sso"
+            " login), and run the same command.",
+        )
+    resolved(found)
+
+
+@contextmanager
+def _credentials(where: str) -> Iterator[None]:
+    """Turn whatever botocore's providers raise into Denied; the network's errors stay."""
+    from botocore import exceptions as e  # noqa: PLC0415
+
+    try:
+        yield
+    except (HyperpodError, e.HTTPClientError, e.ConnectionError):
+        raise
+    except Exception as error:
+        raise Denied(f"{where}: no credentials: {_short(_why(error))}", _LOGIN) from error
+
+
+def _why(error: Exception) -> str:
+    """Say in a sentence why a provider has no credentials; most of them say it themselves."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    if isinstance(error, json.JSONDecodeError):
+        return "its credential_process printed no JSON"
+    if isinstance(error, OSError) and error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, EOFError):
+        return "nobody answered the question for an MFA code"
+    if isinstance(error, RuntimeError) and "expired" in str(error):
+        return "those that it gives have expired"
+    if isinstance(error, BotoCoreError | ClientError):
+        return str(error)
+    return f"what it gives cannot be read ({type(error).__name__}: {error})"
+
+
+def _cli_cache() -> Any:
+    """Return the AWS CLI's cache of assumed roles; one that cannot be written is none."""
+    from botocore.utils import JSONFileCache  # noqa: PLC0415
+
+    home = os.path.expanduser("~")  # noqa: PTH111  Path raises where there is none
+    if home == "~":
+        return {}
+
+    class Cache(JSONFileCache):
+        def __contains__(self, key: str) -> bool:
+            try:
+                return isinstance(self[key]["Credentials"]["Expiration"], str)
+            except (KeyError, TypeError):
+                return False
+
+        def __setitem__(self, key: str, value: Any) -> None:
+            with suppress(OSError):
+                super().__setitem__(key, value)
+
+    return Cache(str(Path(home) / ".aws/cli/cache"))
+
+
+def _files(core: Session) -> str:
+    """Name the files of the configuration."""
+    names = [core.get_config_variable(name) for name in ("config_file", "credentials_file")]
+    return ", ".join(os.path.expanduser(name) for name in names)  # noqa: PTH111  as botocore does
+
+
+def _short(text: str) -> str:
+    """Return others' words on one line, without secrets."""
+    words = redacted(" ".join(text.split()))
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"
