@@ -55,7 +55,7 @@ class Denied(HyperpodError):
 
 
 class Locked(HyperpodError):
-    """Another run holds the manifest."""
+    """Another run holds the manifest, or was first to create the cluster."""
 
     exit = Exit.LOCKED
 

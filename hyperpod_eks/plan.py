@@ -96,7 +96,7 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
             return Deed(key, "refuse", id_, why)
         case Verdict.TWINS:
             extra = ", ".join(twin.id for twin in sight.twins)
-            return Deed(key, "change", id_, f"one of the twins {extra} goes")
+            return Deed(key, "change", id_, f"{extra} goes: a twin that nothing uses")
     assert live
     if adopted:
         return Deed(key, "adopt", id_, "used as it is")

@@ -138,6 +138,11 @@ class Resource(ABC):
         return None
 
     @property
+    def place(self) -> Resource | None:
+        """The VPC that it is in: what carries our label in another VPC is another run's."""
+        return None
+
+    @property
     def source(self) -> str:
         """For what AWS leaves behind: the key of the resource that it is left by."""
         return ""
@@ -189,6 +194,13 @@ class Resource(ABC):
     def delete(self, aws: Aws, live: Live) -> None:
         """Take it away, or begin to."""
 
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """Name what uses it or is in it, to tell which of several is needed; asked of twins only.
+
+        One that nothing uses may be deleted.  Where that cannot be seen, assume that it is used.
+        """
+        return ["whatever uses it"]
+
     def holders(self, look: Look, live: Live) -> list[str]:
         """Name what keeps AWS from deleting it, each with the command that frees it."""
         return []
@@ -230,7 +242,11 @@ class Verdict(StrEnum):
 
 @frozen
 class Sight:
-    """One look at one resource, judged."""
+    """One look at one resource, judged.
+
+    ``live`` is the one that counts.  ``twins`` are the others: with the verdict TWINS those that
+    nothing uses, else those that something uses, which are another run's and stay.
+    """
 
     want: Resource
     verdict: Verdict
@@ -239,8 +255,26 @@ class Sight:
     differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
+@frozen
+class Bearings:
+    """What tells several of one label apart: what the journal says, and where the cluster is."""
+
+    recorded: str = ""
+    """The id in the journal."""
+    homes: frozenset[str] = frozenset()
+    """Ids of the VPCs in which there is something with a unique name."""
+    everywhere: bool = False
+    """Whether all of them count, as for a delete."""
+
+
 def judge(
-    want: Resource, lives: Sequence[Live], known: Known, lineage: str, *, unsigned_ours: bool
+    want: Resource,
+    lives: Sequence[Live],
+    known: Known,
+    lineage: str,
+    *,
+    unsigned_ours: bool,
+    bearings: Bearings = Bearings(),  # noqa: B008  frozen
 ) -> Sight:
     """Compare the declared with the described.  Pure: this is all the planning there is.
 
@@ -251,19 +285,44 @@ def judge(
         ours = list(lives)
     else:
         ours = [x for x in lives if x.owner == lineage or (x.owner is None and unsigned_ours)]
+    if not bearings.everywhere and not want.named:
+        ours = [x for x in ours if not is_elsewhere(want, x, known)]
+        lives = ours
     if not ours:
         foreign = lives[0] if lives and want.named else None
         return Sight(want, Verdict.FOREIGN if foreign else Verdict.ABSENT, foreign)
     ours = [x for x in ours if x.state is not State.LEAVING] or ours
-    if len(ours) > 1:
-        return Sight(want, Verdict.TWINS, ours[0], twins=tuple(sorted(ours, key=lambda x: x.id)))
-    live = ours[0]
+    if bearings.everywhere and len(ours) > 1:
+        every = tuple(sorted(ours, key=lambda x: x.id))
+        return Sight(want, Verdict.TWINS, every[0], every)
+    # where the cluster is, there it stays, whatever one machine's journal says
+    live, *others = sorted(
+        ours,
+        key=lambda x: (
+            not {x.id, x.attributes.get("vpc")} & bearings.homes,
+            not x.attributes.get("tenants"),
+            x.id != bearings.recorded,
+            x.id,
+        ),
+    )
+    unused = tuple(x for x in others if not x.attributes.get("tenants"))
+    if unused and any(x.id == bearings.recorded for x in ours):
+        return Sight(want, Verdict.TWINS, live, twins=unused)
+    twins = tuple(others)
     if live.state is not State.READY:
-        return Sight(want, Verdict.FAILED if live.state is State.FAILED else Verdict.BUSY, live)
+        busy = Verdict.FAILED if live.state is State.FAILED else Verdict.BUSY
+        return Sight(want, busy, live, twins)
     differs = drift(want, live, known)
     if live.owner is None and want.recorded:
         differs["owner"] = (None, lineage)
-    return Sight(want, Verdict.DRIFTED if differs else Verdict.MATCHES, live, differs=differs)
+    verdict = Verdict.DRIFTED if differs else Verdict.MATCHES
+    return Sight(want, verdict, live, twins, differs)
+
+
+def is_elsewhere(want: Resource, live: Live, known: Known) -> bool:
+    """Whether it is in another VPC than the one that counts, as far as both are known."""
+    vpc = live.facts.get("vpc") or live.attributes.get("vpc")
+    return bool(vpc and want.place and want.place in known and vpc != known(want.place).id)
 
 
 def drift(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]]:

@@ -35,6 +35,7 @@ def create(
         check_plans(at.site, at.world.aws)
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         warnings = at.warn()
+        at.world.warn = speech().warn
         at.world.preflight = before_create(at.world, at.config, at.site, skip, speech().warn)
         engine.create(at.wants, at.world)
         return result("create", at, story) | {

@@ -26,7 +26,16 @@ from hyperpod_eks.errors import (
 )
 from hyperpod_eks.manifest import Manifest, Unwritable
 from hyperpod_eks.report import Event, Report, What
-from hyperpod_eks.resource import Known, Live, Resource, Sight, State, Verdict, judge
+from hyperpod_eks.resource import (
+    Bearings,
+    Known,
+    Live,
+    Resource,
+    Sight,
+    State,
+    Verdict,
+    judge,
+)
 from hyperpod_eks.retry import PATIENCE, Class
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
@@ -58,6 +67,8 @@ class World:
     """Asked before the first change with what it would take away; raises to refuse."""
     preflight: Callable[[list[Sight]], None] = lambda sights: None
     """Asked before the first change, with the first look, when something is to be created."""
+    warn: Callable[[str], None] = lambda text: None
+    """Told what does not stop us."""
     deadline: float = math.inf
     """When to stop waiting, in seconds since the epoch."""
     begun: Look | None = None
@@ -135,6 +146,9 @@ class Run:
         self.open = dict(self.turns)
         self.lives: dict[str, Live] = {}
         self.known = Known(self.lives)
+        self.homes: frozenset[str] = frozenset()
+        """VPCs in which there is something of ours that has a unique name."""
+        self.spared: set[str] = set()  # twins that AWS did not let us delete
         self.progress = world.clock.now()
 
     @property
@@ -170,7 +184,7 @@ class Run:
                 if self.may_begin(turn):
                     self.decide(turn, turn.sight)
             elif turn.due <= self.now and self.may_look(turn):
-                self.submit(turn, "look", partial(turn.want.find, look))
+                self.submit(turn, "look", partial(observe, turn.want, look))
 
     def _pause(self) -> float:
         """Seconds until something is due; ten at most, for the clock may be changed."""
@@ -262,8 +276,16 @@ class Run:
             live = replace(lives[0], owner=self.aws.lineage)
             verdict = Verdict.MATCHES if live.state is State.READY else Verdict.BUSY
             return Sight(want, verdict, live)
+        record = self.manifest.records.get(want.key)
+        bearings = Bearings(record.id if record else "", self.homes, self.bare)
+        lives = [
+            replace(x, attributes={**x.attributes, "tenants": ["what AWS does not name"]})
+            if x.id in self.spared
+            else x
+            for x in lives
+        ]
         ours = self._unsigned_ours(want)
-        return judge(want, lives, known, self.aws.lineage, unsigned_ours=ours)
+        return judge(want, lives, known, self.aws.lineage, unsigned_ours=ours, bearings=bearings)
 
     def _unsigned_ours(self, want: Resource) -> bool:
         record = self.manifest.records.get(want.key)
@@ -341,6 +363,20 @@ class Run:
         raise explained(turn.want, verb, error, kind, words) from error
 
 
+def observe(want: Resource, look: Look) -> Sequence[Live]:
+    """Find it; where there are several, with what uses each, which a delete need not know."""
+    lives = want.find(look)
+    ours = [x for x in lives if x.owner == look.aws.lineage and x.state is not State.LEAVING]
+    if want.named or look.bare or len(ours) < 2:
+        return lives
+    return [
+        replace(x, attributes={**x.attributes, "tenants": want.tenants(look, x)})
+        if x in ours
+        else x
+        for x in lives
+    ]
+
+
 def look_at_all(run: Run) -> list[Sight]:
     """One concurrent look at everything; each resource is judged once what it needs is judged.
 
@@ -360,7 +396,7 @@ def find_all(run: Run, turns: Iterable[Turn]) -> tuple[dict[str, Sequence[Live]]
         while looking:
             for turn in looking.values():
                 if not turn.at_work and turn.due <= run.now:
-                    run.submit(turn, "look", partial(turn.want.find, look))
+                    run.submit(turn, "look", partial(observe, turn.want, look))
             due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
             result = run.world.crew.wait(max(due - run.now, 0.0))
             if result is None:
@@ -389,6 +425,12 @@ def judge_all(
     """Judge in the order of dependence, so that ids can be compared."""
     seen: dict[str, Live] = {}
     known, sights = Known(seen), []
+    run.homes = frozenset(
+        live.attributes["vpc"]
+        for key, lives in found.items()
+        for live in lives
+        if run.turns[key].want.named and live.owner == run.aws.lineage and "vpc" in live.attributes
+    )
     for turn in run.turns.values():
         key = turn.want.key
         if key in unseen:

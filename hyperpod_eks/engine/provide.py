@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterable, Sequence
 
+from hyperpod_eks.aws import meaning
 from hyperpod_eks.engine.loop import (
     GRACE,
     Run,
@@ -19,13 +20,23 @@ from hyperpod_eks.engine.remove import Remove
 from hyperpod_eks.errors import (
     Capacity,
     HyperpodError,
+    Locked,
     NotFound,
     Usage,
 )
 from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.report import What
-from hyperpod_eks.resource import Immovable, Live, Resource, Sight, Verdict, disruption
-from hyperpod_eks.retry import lacks_room
+from hyperpod_eks.resource import (
+    Immovable,
+    Live,
+    Resource,
+    Sight,
+    State,
+    Verdict,
+    disruption,
+    is_elsewhere,
+)
+from hyperpod_eks.retry import Class, lacks_room
 
 
 class Provide(Run):
@@ -55,6 +66,9 @@ class Provide(Run):
         self._consent(line for lines in lost for line in lines)
         if any(s.verdict is Verdict.ABSENT and s.want.recorded for s in sights):
             self.world.preflight(sights)
+        for sight in sights:
+            if sight.twins and sight.verdict is not Verdict.TWINS:
+                self.world.warn(_others(sight))
         super().run()
 
     def _consent(self, lost: Iterable[str]) -> None:
@@ -90,6 +104,8 @@ class Provide(Run):
             # judged before what it needs was made, perhaps: its ids were not known then
             sight = turn.sight = self.judge(turn, [sight.live])
         want, live = turn.want, sight.live
+        if live and is_elsewhere(want, live, self.known):
+            raise self._lost_race(want, live)
         match sight.verdict:
             case Verdict.FOREIGN:
                 raise foreign([sight])
@@ -159,7 +175,8 @@ class Provide(Run):
         if verb == "create" and value is not None:
             self._record(turn.want, value, "created")
             turn.looks = 0
-            if turn.want.nameless and not turn.fresh:  # a lost answer may have left a twin
+            twin = turn.want.nameless and not turn.fresh  # a lost answer may have left one
+            if twin or value.state is State.FAILED:  # or another run was first
                 turn.again(self.now)
                 turn.due = self.now
                 return
@@ -179,20 +196,48 @@ class Provide(Run):
         self.end(turn)
 
     def _part_twins(self, turn: Turn, sight: Sight) -> None:
-        """Two of one: a lost answer was repeated.  Keep the one in the journal, else the first."""
-        record = self.manifest.records.get(turn.want.key)
-        keep = next((t for t in sight.twins if record and t.id == record.id), sight.twins[0])
-        extra = next(t for t in sight.twins if t.id != keep.id)
+        """Two of one, for a lost answer was repeated: delete one that nothing uses, trying once."""
+        assert sight.live
+        keep, extra = sight.live, sight.twins[0]
         self._record(turn.want, keep, "created")
+        self.spared.add(extra.id)
         self.say(turn, What.DELETING, f"{extra.id}, a twin of {keep.id}")
         self.submit(turn, "delete", lambda: turn.want.delete(self.aws, extra))
+
+    def _lost_race(self, want: Resource, live: Live) -> Locked:
+        """Two runs made a cluster of one name, and AWS took the other one's."""
+        assert want.place
+        here, there = self.known(want.place).id, live.facts.get("vpc") or live.attributes["vpc"]
+        return Locked(
+            f"another run created {want.key} in {there}, while this one created {here}",
+            "Nothing of the other run was changed. When it has ended, run the same command again: "
+            f"it continues with {there}, and names what this run leaves in {here}.",
+        )
 
     def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
         if isinstance(error, Immovable) and turn.sight:
             raise unchanged(turn.sight) from error
         if verb == "settle":
             turn.acted = None
+        if verb == "delete" and meaning(error) is Class.DEPENDENCY and turn.sight:
+            turn.again(self.now)  # a twin that is used after all stays
+            return
         super()._failed(turn, verb, error)
+
+
+def _others(sight: Sight) -> str:
+    """Name the twins that stay, and what is in them."""
+    assert sight.live
+    rows = []
+    for twin in sight.twins:
+        tenants = [each.partition(":")[0] for each in twin.attributes.get("tenants", ())]
+        more = f" and {len(tenants) - 3} more" if len(tenants) > 3 else ""
+        rows.append(f"{twin.id} ({', '.join(tenants[:3])}{more})" if tenants else twin.id)
+    return (
+        f"{sight.want.key}: {'; '.join(rows)} was created by another run, and the cluster uses "
+        f"{sight.live.id}. It stays, and AWS bills what is in it: remove it by hand when no other "
+        "run is at work; `delete` of this cluster removes both"
+    )
 
 
 def create(wants: Sequence[Resource], world: World) -> dict[str, Live]:

@@ -19,7 +19,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.iam import Role
-from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet
+from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet, Vpc
 
 STATES = {
     "ACTIVE": State.READY,
@@ -232,6 +232,11 @@ class Cluster(Resource):
         ),
     }
 
+    @property
+    def place(self) -> Vpc | None:
+        """The VPC of its subnets."""
+        return self.subnets[0].vpc if self.subnets else None
+
     def find(self, look: Look) -> Sequence[Live]:
         """By name; before an upgrade, the add-ons and nodes that have to live with it too."""
         lives = []
@@ -315,6 +320,7 @@ class Cluster(Resource):
                 "endpoint": found.get("endpoint", ""),
                 "certificate_authority": found.get("certificateAuthority", {}).get("data", ""),
                 "issues": [dict(issue) for issue in issues],
+                "vpc": vpc.get("vpcId"),
             },
         )
 

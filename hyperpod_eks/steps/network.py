@@ -288,6 +288,10 @@ class Vpc(Resource):
             aws.ec2.modify_vpc_attribute(VpcId=live.id, EnableDnsHostnames={"Value": True})
         return replace(live, facts={**live.facts, "dns": self.dns})
 
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """What would keep AWS from deleting it."""
+        return self.holders(look, live)
+
     def delete(self, aws: Aws, live: Live) -> None:
         """Default security group, network ACL and main route table go with it."""
         aws.ec2.delete_vpc(VpcId=live.id)
@@ -324,6 +328,11 @@ class VpcCidr(Resource):
     step = "network"
     signed = False  # it has no tags
 
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
+
     def find(self, look: Look) -> Sequence[Live]:
         """In the VPC's own description; that a subnet of ours is in it says whose it is."""
         ours = any(
@@ -340,6 +349,7 @@ class VpcCidr(Resource):
                 if each["CidrBlockState"]["State"] == "associated"
                 else State.BUSY,
                 why=each["CidrBlockState"]["State"],
+                attributes={"vpc": vpc["VpcId"]},
             )
             for vpc in look.ec2("describe_vpcs", "Vpcs", self.vpc.label)
             for each in vpc.get("CidrBlockAssociationSet", ())
@@ -373,6 +383,11 @@ class InternetGateway(Resource):
     named = False
     nameless = True
 
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
+
     def seeds(self) -> Iterator[Resource]:
         """None: it is attached later."""
         yield from ()
@@ -404,6 +419,10 @@ class InternetGateway(Resource):
         aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
         return replace(live, facts={"vpc": vpc})
 
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The VPC that it is attached to."""
+        return [live.facts["vpc"]] if live.facts["vpc"] else []
+
     def delete(self, aws: Aws, live: Live) -> None:
         """Detach and delete; refused while a public address is mapped."""
         if live.facts["vpc"]:
@@ -426,8 +445,13 @@ class Subnet(Resource):
     goes_at_once = True
     named = False
     fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("vpc", "cidr", "zone"), "AWS moves no subnet; give it its block back"
+        ("cidr", "zone"), "AWS moves no subnet; give it its block back"
     )
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
 
     @property
     def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
@@ -498,10 +522,25 @@ class Address(Resource):
     nameless = True
 
     def find(self, look: Look) -> Sequence[Live]:
-        """By our tags."""
+        """By our tags; of several, the VPCs of the NAT gateways tell which is the cluster's."""
+        found = look.ec2("describe_addresses", "Addresses", self.label)
+        nats = look.signed("describe_nat_gateways", "NatGateways") if len(found) > 1 else ()
+        vpcs = {
+            each.get("AllocationId"): nat.get("VpcId")
+            for nat in nats
+            for each in nat.get("NatGatewayAddresses", ())
+        }
         return [
-            Live(item["AllocationId"], owner=owner(item.get("Tags", ())), why=item["PublicIp"])
-            for item in look.ec2("describe_addresses", "Addresses", self.label)
+            Live(
+                item["AllocationId"],
+                owner=owner(item.get("Tags", ())),
+                why=item["PublicIp"],
+                attributes={
+                    "used_by": item.get("NetworkInterfaceId") or item.get("AssociationId"),
+                    "vpc": vpcs.get(item["AllocationId"]),
+                },
+            )
+            for item in found
         ]
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
@@ -510,6 +549,10 @@ class Address(Resource):
             Domain="vpc", TagSpecifications=aws.born_with(self.label, "elastic-ip")
         )
         return Live(item["AllocationId"], owner=aws.lineage, why=item["PublicIp"])
+
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The interface of the NAT gateway that it is mapped to."""
+        return [live.attributes["used_by"]] if live.attributes["used_by"] else []
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while a NAT gateway holds it."""
@@ -531,6 +574,11 @@ class NatGateway(Resource):
     typical = 105.0
     fixed: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
 
+    @property
+    def place(self) -> Vpc | None:
+        """The VPC of its subnet."""
+        return self.subnet.vpc if self.subnet else None
+
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags; deleted ones stay visible for an hour and do not count."""
         return [
@@ -547,6 +595,7 @@ class NatGateway(Resource):
             state=states.get(item["State"], State.READY),
             why=item.get("FailureMessage") or item["State"],
             facts={"subnet": item["SubnetId"]},
+            attributes={"vpc": item.get("VpcId")},
         )
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
@@ -561,6 +610,14 @@ class NatGateway(Resource):
                 TagSpecifications=aws.born_with(self.label, "natgateway"),
             )["NatGateway"]
         )
+
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The route tables that lead to it; whoever has just made it is about to add them."""
+        if live.state is not State.READY:
+            return [] if live.state is State.FAILED else [live.why]
+        through: Any = [{"Name": "route.nat-gateway-id", "Values": [live.id]}]
+        tables = look.all(look.aws.ec2, "describe_route_tables", "RouteTables", Filters=through)
+        return [f"route table {each['RouteTableId']}" for each in tables]
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes about a minute; the address is free after it."""
@@ -578,6 +635,11 @@ class RouteTable(Resource):
     step = "network"
     goes_at_once = True
     named = False
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
 
     def seeds(self) -> Iterator[Resource]:
         """Its VPC; the route and the subnets come later."""
@@ -651,6 +713,10 @@ class RouteTable(Resource):
         together(*calls)
         return replace(live, facts={**live.facts, "target": target, "subnets": wanted})
 
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The subnets that use it."""
+        return sorted(live.attributes["associations"])
+
     def delete(self, aws: Aws, live: Live) -> None:
         """Associations first: a table in use is not deleted."""
         off = aws.ec2.disassociate_route_table
@@ -691,6 +757,11 @@ class Endpoint(Resource):
 
     step = "network"
     named = False
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
 
     @property
     def goes_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
@@ -801,7 +872,11 @@ class SecurityGroup(Resource):
     step = "network"
     goes_at_once = True
     named = False
-    fixed: ClassVar[Mapping[str, str]] = {"vpc": "a security group keeps its VPC"}
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
 
     def find(self, look: Look) -> Sequence[Live]:
         """By our tags."""
@@ -948,6 +1023,11 @@ class Opening(Resource):
     goes_at_once = True
     named = False
 
+    @property
+    def place(self) -> Vpc:
+        """The groups'."""
+        return self.group.vpc
+
     def find(self, look: Look) -> Sequence[Live]:
         """In the group's own description."""
         peers = look.ec2("describe_security_groups", "SecurityGroups", self.peer.label)
@@ -955,7 +1035,11 @@ class Opening(Resource):
             Live(
                 f"{group['GroupId']}/{peer['GroupId']}",
                 owner=owner(group.get("Tags", ())),
-                attributes={"group": group["GroupId"], "peer": peer["GroupId"]},
+                attributes={
+                    "group": group["GroupId"],
+                    "peer": peer["GroupId"],
+                    "vpc": group.get("VpcId"),
+                },
             )
             for group in look.ec2("describe_security_groups", "SecurityGroups", self.group.label)
             for peer in peers

@@ -164,6 +164,9 @@ class Nameless(Toy):
     named = False
     nameless = True
 
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        return []
+
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         return self._live(
             self.cloud.call(

@@ -87,12 +87,12 @@ MUTANTS = (
         "            self._put(want.key, replace(known, since=now))\n",
         "",
     ),
-    Mutant("twins are ignored", "resource.py", "if len(ours) > 1:", "if False:"),
+    Mutant("twins are ignored", "resource.py", "if unused and any(", "if False and any("),
     Mutant(
         "no look for a twin after a birth",
         "engine/provide.py",
-        "if turn.want.nameless and not turn.fresh:",
-        "if False:",
+        "turn.want.nameless and not turn.fresh",
+        "False",
     ),
     Mutant(
         "what is foreign is taken as ours",

@@ -1,0 +1,147 @@
+"""Two runs that create one cluster: whatever the other one made and uses is left alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.steps.network import Vpc
+from tests.conftest import Clients, Said, User, at_work
+
+ENDS = ("Delete", "Release", "Detach", "Disassociate")
+
+
+class Two:
+    """Two people in folders of their own, one account: ``there`` is a process of its own."""
+
+    def __init__(self, here: User, there: Path) -> None:
+        self.here, self.there = here, there
+        self.first: Said | None = None
+
+    def elsewhere(self, *words: str) -> Said:
+        """Type a command in the other folder."""
+        done = subprocess.run(
+            [sys.executable, "-m", "hyperpod_eks", *words],
+            cwd=self.there,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def ended(self) -> list[str]:
+        """Every call that removed something, since the last time somebody asked."""
+        calls = self.here.stack.calls
+        found = [f"{c.service}.{c.operation}" for c in calls if c.operation.startswith(ENDS)]
+        calls.clear()
+        return found
+
+
+@pytest.fixture(scope="module")
+def two(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    """After a race: the other run made the whole cluster just before ours made its VPC."""
+    folder = tmp_path_factory.mktemp("two")
+    with at_work(one_stack, folder) as here, pytest.MonkeyPatch.context() as patch:
+        there = folder / "there"
+        there.mkdir()
+        both = Two(here, there)
+        create = Vpc.create
+
+        def late(self: Vpc, *about: Any) -> Any:
+            patch.setattr(Vpc, "create", create)
+            said = both.elsewhere("create", "demo", "--chart", str(CHART))
+            assert said.code == 0, said.err
+            return create(self, *about)
+
+        patch.setattr(Vpc, "create", late)
+        both.first = here.types("create", "demo", "--chart", str(CHART), "-o", "json")
+        yield both
+
+
+def home(aws: Clients) -> str:
+    found = aws.eks.describe_cluster(name="demo")["cluster"]["resourcesVpcConfig"]
+    return str(found["vpcId"])
+
+
+@pytest.fixture
+def asked(two: Two, session: Any) -> Clients:
+    return Clients(session, two.here.stack.endpoint)
+
+
+def test_the_run_that_lost_says_so_and_removes_nothing(two: Two, asked: Clients) -> None:
+    assert two.first
+    assert two.first.code == 4, two.first.err
+    error = two.first.document["error"]
+    assert error["class"] == "Locked"
+    assert "another run created eks/cluster" in error["message"]
+    assert home(asked) in error["message"]
+    assert two.ended() == []
+
+
+def test_the_cluster_is_gone_on_with_whatever_the_manifest_says(two: Two, asked: Clients) -> None:
+    said = two.here.types("create", "demo", "--chart", str(CHART))
+    assert said.code == 0, said.err
+    manifest = json.loads((two.here.folder / "demo.hyperpod-eks.json").read_text())
+    assert manifest["resources"]["network/vpc"]["id"] == home(asked)
+    (spare,) = {v["VpcId"] for v in vpcs(asked)} - {home(asked)}
+    assert f"network/vpc: {spare}" in said.err
+    (used,) = asked.ec2.describe_nat_gateways(Filter=[{"Name": "vpc-id", "Values": [home(asked)]}])[
+        "NatGateways"
+    ]
+    mapped = used["NatGatewayAddresses"][0]["AllocationId"]
+    assert manifest["resources"]["network/address-usw2-az1"]["id"] == mapped
+    assert "another run" in said.err
+    assert two.ended() == []
+
+
+def test_both_go_on_to_see_one_cluster_as_declared(two: Two) -> None:
+    for types in (two.here.types, two.elsewhere):
+        said = types("create", "demo", "--chart", str(CHART))
+        assert said.code == 0, said.err
+        planned = types("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
+        assert planned.code == 0, planned.out + planned.err
+        assert types("status", "demo", "-o", "json").document["cluster"]["ready"]
+    assert two.ended() == []
+
+
+def test_one_delete_removes_what_both_made(two: Two, asked: Clients) -> None:
+    said = two.here.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    assert vpcs(asked) == []
+    assert asked.ec2.describe_addresses()["Addresses"] == []
+
+
+def vpcs(aws: Clients) -> list[dict[str, Any]]:
+    ours: Any = [{"Name": "tag-key", "Values": ["hyperpod-eks:lineage"]}]
+    return list(aws.ec2.describe_vpcs(Filters=ours)["Vpcs"])
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("turn", range(3))
+def test_of_two_runs_at_the_same_instant_one_wins(
+    user: User, aws: Clients, tmp_path: Path, turn: int
+) -> None:
+    """Real processes, as two jobs of one pipeline."""
+    both = Two(user, tmp_path / "there")
+    both.there.mkdir()
+    make = ("create", "demo", "--chart", str(CHART))
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(both.elsewhere, *make)
+        again = Two(user, user.folder)
+        ends = sorted([again.elsewhere(*make), other.result()], key=lambda said: said.code)
+    assert [said.code for said in ends] in ([0, 0], [0, 4]), ends[1].err
+    assert set(both.ended()) <= {"ec2.DeleteNatGateway"}  # one that failed for want of an address
+    for run in (both.elsewhere, again.elsewhere):
+        assert run(*make).code == 0
+        assert run("plan", *make[1:], "--detailed-exitcode").code == 0
+    assert set(both.ended()) <= {"ec2.DeleteVpc", "ec2.ReleaseAddress"}
