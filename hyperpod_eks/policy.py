@@ -11,6 +11,7 @@ from hyperpod_eks.aws import CLUSTER
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.iam import ServiceLinkedRole
+from hyperpod_eks.steps.network import interface_endpoints
 
 LIMIT = 6144
 """Characters of a managed policy, white space not counted (IAM User Guide, "IAM quotas")."""
@@ -61,6 +62,16 @@ def statements(site: Site) -> tuple[Statement, ...]:
         site.arn("logs", f"log-group:{group}{end}") for group in groups for end in ("", ":*")
     )
     ec2 = (site.arn("ec2", "*/*"),)
+    eks = tuple(
+        site.arn("eks", f"{kind}/{site.eks_name}{rest}")
+        # UpdateClusterConfig and its kind have been met on ARNs below the cluster's
+        for kind, rest in (
+            ("cluster", ""),
+            ("cluster", "/*"),
+            ("addon", "/*"),
+            ("access-entry", "/*"),
+        )
+    )
     rows = (
         Statement("Look", _LOOK),
         Statement("NetworkMake", _MAKE, ec2),
@@ -135,20 +146,9 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement(
             "EksMake",
             _EKS_MAKE,
-            tuple(
-                site.arn("eks", f"{kind}/{site.eks_name}{rest}")
-                for kind, rest in (("cluster", ""), ("addon", "/*"), ("access-entry", "/*"))
-            ),
+            eks,
         ),
-        Statement(
-            "EksDelete",
-            ("eks:DeleteAccessEntry", "eks:DeleteAddon", "eks:DeleteCluster"),
-            tuple(
-                site.arn("eks", f"{kind}/{site.eks_name}{rest}")
-                for kind, rest in (("cluster", ""), ("addon", "/*"), ("access-entry", "/*"))
-            ),
-            command="delete",
-        ),
+        Statement("EksDelete", ("eks:DeleteAddon", "eks:DeleteCluster"), eks, command="delete"),
         # a cluster's ARN ends in an id that nobody knows before; and a condition about tags
         # would make AccessDenied of "there is no such cluster"
         Statement("HyperPodMake", _HYPERPOD_MAKE, (site.arn("sagemaker", "cluster/*"),)),
@@ -158,6 +158,16 @@ def statements(site: Site) -> tuple[Statement, ...]:
             (site.arn("sagemaker", "cluster/*"),),
             tagged,
             "delete",
+        ),
+        Statement("QuotasLook", _QUOTAS_LOOK, command="delete"),
+        Statement(
+            "QuotasDelete",
+            ("sagemaker:DeleteClusterSchedulerConfig", "sagemaker:DeleteComputeQuota"),
+            tuple(
+                site.arn("sagemaker", f"{kind}/*")
+                for kind in ("cluster-scheduler-config", "compute-quota")
+            ),
+            command="delete",
         ),
         Statement("LogsMake", _LOGS_MAKE, logs),
         Statement("LogsDelete", ("logs:DeleteLogGroup",), logs, command="delete"),
@@ -199,7 +209,7 @@ def _principals(site: Site) -> _Principals:
 
 
 def _optional(site: Site) -> list[Statement]:
-    """Return what only some configurations need: keys of one's own, roles of pods, plans."""
+    """Return what only some configurations need: keys, images, roles of pods, plans, endpoints."""
     found, keys = [], site.config.encryption.model_dump().values()
     if used := tuple(sorted(filter(None, set(keys)))):
         found.append(Statement("Keys", _KEYS, used))
@@ -221,6 +231,22 @@ def _optional(site: Site) -> list[Statement]:
     )
     if plans:
         found.append(Statement("TrainingPlans", ("sagemaker:DescribeTrainingPlan",), plans))
+    # what depends on another action: Service Authorization Reference, "dependent actions"
+    groups = site.config.instance_groups
+    images = sorted({each.image_id for each in groups if each.image_id} - {"default"})
+    if images:
+        region = site.arn("ec2", "").removesuffix(f"{site.identity.account}:")
+        shared = (*(f"{region}:image/{each}" for each in images), f"{region}:snapshot/*")
+        found.append(Statement("ImagesLook", _of("ec2", "DescribeImages", "DescribeSnapshots")))
+        found.append(
+            Statement(
+                "ImagesShare", _of("ec2", "ModifyImageAttribute", "ModifySnapshotAttribute"), shared
+            )
+        )
+    if interface_endpoints(site.config.network, theirs_alone=site.private_is_theirs):
+        zones = (f"arn:{site.identity.partition}:route53:::hostedzone/*",)
+        named = ("route53:AssociateVPCWithHostedZone",)  # CreateVpcEndpoint with private DNS
+        found.append(Statement("EndpointNames", named, zones))
     return found
 
 
@@ -319,6 +345,7 @@ _CHANGE = _of(
     "AuthorizeSecurityGroupEgress",
     "AuthorizeSecurityGroupIngress",
     "CreateRoute",
+    "CreateTags",  # of a subnet that somebody has taken tags from
     "DeleteRoute",
     "DisassociateRouteTable",
     "DisassociateVpcCidrBlock",
@@ -392,6 +419,7 @@ _EKS_MAKE = _of(
     "CreateAccessEntry",
     "CreateAddon",
     "CreateCluster",
+    "DeleteAccessEntry",  # UpdateCluster of HyperPod does it, when a group's role changes
     "DescribeAccessEntry",
     "DescribeAddon",
     "DescribeCluster",
@@ -408,6 +436,8 @@ _EKS_MAKE = _of(
 _HYPERPOD_MAKE = _of(
     "sagemaker",
     "AddTags",
+    "BatchAddClusterNodes",  # this and the next by UpdateCluster, when a count changes
+    "BatchDeleteClusterNodes",
     "CreateCluster",
     "DescribeCluster",
     "ListClusterEvents",
@@ -416,6 +446,9 @@ _HYPERPOD_MAKE = _of(
     "UpdateCluster",
     "UpdateClusterSoftware",
 )
+# DeleteCluster looks whether task governance still uses the cluster (SageMaker developer guide,
+# "Troubleshoot" of task governance).
+_QUOTAS_LOOK = _of("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
 _LOGS_MAKE = _of(
     "logs",
     "AssociateKmsKey",

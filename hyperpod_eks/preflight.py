@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
+from hyperpod_eks import authorization, crew
 from hyperpod_eks import config as configs
-from hyperpod_eks import crew
 from hyperpod_eks import preflight_account as account
 from hyperpod_eks import preflight_cluster as cluster
 from hyperpod_eks import preflight_network as network
@@ -81,7 +81,7 @@ class Blocked(Denied):
 def run(facts: Facts, skip: Collection[str] = ()) -> list[Finding]:
     """Make every check that is not skipped, all at once; the worst findings come first.
 
-    A check that AWS does not let us make is an info finding; expired credentials raise Denied.
+    A check that AWS does not let us make is a warning; expired credentials raise Denied.
     """
     wanted = [(check, ids) for check, ids in CHECKS if not set(ids) <= set(skip)]
     parts = crew.together(*(partial(_found, facts, *each) for each in wanted))
@@ -102,7 +102,8 @@ def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
         if meaning(error) is Class.EXPIRED:
             raise Denied(words_of(error)) from error
         text = f"could not be checked: {words_of(error)}"
-        return [Finding(ids[0], "info", text, "Allow the call, or look yourself.")]
+        fix = authorization.cure(error) or "Look at it yourself."
+        return [Finding(ids[0], "warning", text, fix)]
 
 
 def misfit(error: Usage) -> Finding:

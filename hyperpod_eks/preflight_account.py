@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks import crew
+from hyperpod_eks import authorization, crew
 from hyperpod_eks.aws import Look, meaning
 from hyperpod_eks.config import InstanceGroup, RestrictedInstanceGroup
-from hyperpod_eks.crew import together
-from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.policy import Statement, statements
+from hyperpod_eks.policy import Conditions, Statement, statements
 from hyperpod_eks.preflight_facts import Facts, Finding, Quota, quota_rows
 from hyperpod_eks.retry import Class
 from hyperpod_eks.site import Site, check_plans
@@ -22,8 +23,6 @@ from hyperpod_eks.steps import eks, hyperpod, network
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
 TOTAL = "Total number of instances allowed across SageMaker HyperPod clusters"
 TOTAL_SPOT = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
-PAIRS = 100
-"""Of action and resource, which one simulation is asked about."""
 VOLUME = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance"
 
 
@@ -83,9 +82,11 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     if facts.site is None:
         return
     principal = eks.caller(facts.look)
-    lots = together(*(partial(_denied, facts, principal, lot) for lot in _lots(facts.site)))
+    questions = _questions(facts.site)
+    told: list[Told] = []
+    crew.each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
     for command in ("create", "delete"):
-        refused = {action for lot in lots for one, action in lot if one == command}
+        refused = {one.action for one in told if one.command == command and one.reason == DENIED}
         if refused:
             yield Finding(
                 "permissions",
@@ -94,81 +95,177 @@ def permissions(facts: Facts) -> Iterator[Finding]:
                 f"Attach the policies that `hyperpod-eks policy {facts.site.name}` prints.",
                 {"principal": principal, "actions": sorted(refused), "command": command},
             )
+    for reason in dict.fromkeys(one.reason for one in told if one.reason not in (DENIED, "")):
+        actions = sorted({one.action for one in told if one.reason == reason})
+        yield Finding(
+            "permissions",
+            "warning",
+            f"could not be checked: {', '.join(actions)}: {reason}",
+            f"Compare yours with the policies that `hyperpod-eks policy {facts.site.name}` prints.",
+            {"principal": principal, "actions": actions},
+        )
 
 
-def _lots(site: Site) -> list[list[Statement]]:
-    """Put together what one simulation can answer: statements under the same conditions.
+AT_ONCE = 16
+"""Simulations, as many as a client has connections."""
+DENIED = "denied"
 
-    A simulation tells of each of its actions with each of its resources; a page of the answer
-    holds a hundred.
+
+@frozen
+class Told:
+    """What a simulation says of an action: "" for allowed, DENIED, or why nobody knows."""
+
+    command: str
+    action: str
+    reason: str
+
+
+@frozen
+class Question:
+    """What one simulation is asked: actions of one service, on resources of one type.
+
+    AWS refuses mixtures ("Invalid Input Actions: [..] and [..] require different authorization
+    information") and says not which actions go together.
     """
-    lots: dict[str, list[list[Statement]]] = {}
+
+    service: str
+    condition: Conditions
+    wishes: tuple[tuple[str, str, tuple[str, ...]], ...]
+    """Command, action, and the resources that it is asked about; none for ``*``."""
+
+
+def _questions(site: Site) -> list[Question]:
+    """Divide the policy's statements by service, type of resource and condition.
+
+    What is allowed under no condition is asked about beside what is: a further key does no harm.
+    """
+    found: dict[tuple[str, str], dict[str, list[tuple[Statement, str, tuple[str, ...]]]]] = {}
     for row in statements(site):
-        same = lots.setdefault(repr(row.condition), [[]])
-        if len(_actions([*same[-1], row])) * len(_resources([*same[-1], row])) > PAIRS:
-            same.append([])
-        same[-1].append(row)
-    return [lot for same in lots.values() for lot in same]
+        for action in row.actions:
+            for kind, resources in _asked(action, row.resources):
+                by_condition = found.setdefault((action.partition(":")[0], kind), {})
+                wish = (row, action, resources)
+                by_condition.setdefault(repr(row.condition), []).append(wish)
+    for by_condition in found.values():
+        if len(by_condition) > 1 and (free := by_condition.pop(repr({}), [])):
+            next(iter(by_condition.values())).extend(free)
+    return [
+        Question(
+            service,
+            wishes[0][0].condition,
+            tuple((row.command, action, resources) for row, action, resources in wishes),
+        )
+        for (service, _), by_condition in found.items()
+        for wishes in by_condition.values()
+    ]
 
 
-def _actions(lot: Sequence[Statement]) -> list[str]:
-    return sorted({action for row in lot for action in row.actions})
+def _asked(action: str, patterns: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Name what an action is asked about: resources of each type that it needs, or else of one."""
+    kinds = authorization.types(action)
+    examples = {
+        kind: tuple(filter(None, (authorization.example(each, kind) for each in patterns)))
+        for kind in kinds
+        if "*" not in patterns
+    }
+    possible = {kind: found for kind, found in examples.items() if found}
+    needed = [kind for kind in possible if kinds[kind]] or list(possible)[:1]
+    for kind in needed:
+        yield kind, possible[kind]
+    if not needed:
+        yield "", ()
 
 
-def _resources(lot: Sequence[Statement]) -> list[str]:
-    return sorted({_sample(row.resources[0]) for row in lot})
+def _told(facts: Facts, principal: str, question: Question) -> list[Told]:
+    """Simulate (IAM API SimulatePrincipalPolicy); what AWS does not take together is halved."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    wishes = question.wishes
+    actions = sorted({action for _, action, _ in wishes})
+    try:
+        decided = _decided(facts, principal, question, actions)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidInput":
+            raise
+        if len(actions) == 1:
+            reason = str(error.response["Error"].get("Message"))
+            return [Told(command, action, reason) for command, action, _ in wishes]
+        first = set(actions[: len(actions) // 2])
+        halves = (
+            replace(question, wishes=tuple(w for w in wishes if (w[1] in first) is here))
+            for here in (True, False)
+        )
+        return [one for half in halves for one in _told(facts, principal, half)]
+    return [
+        Told(command, action, _reason(action, places, decided))
+        for command, action, places in wishes
+    ]
 
 
-def _denied(facts: Facts, principal: str, lot: Sequence[Statement]) -> list[tuple[str, str]]:
-    """Simulate statements (IAM API SimulatePrincipalPolicy); return commands and denied actions.
+def _reason(action: str, places: Sequence[str], decided: Mapping[tuple[str, str], str]) -> str:
+    """Say what is known of an action; it must be allowed on each of the resources."""
+    answers = {
+        decided.get((action, place), "AWS's simulation does not answer")
+        for place in places or ("*",)
+    }
+    denied = DENIED in answers and action in authorization.ON_ITS_ARN
+    unsure = "AWS's simulation denies it, and knows no resource of it"
+    return unsure if denied else next(iter(sorted(answers - {""})), "")
 
-    Raises HyperpodError when the answer leaves one of them out.
-    """
+
+def _decided(
+    facts: Facts, principal: str, question: Question, actions: Sequence[str]
+) -> dict[tuple[str, str], str]:
+    """Ask one simulation; return "", DENIED or a reason by action and resource."""
+    here = "us-east-1" if question.service in ("iam", "route53") else facts.config.region
     context: Any = [
         {
             "ContextKeyName": key,
             "ContextKeyType": "string",
             "ContextKeyValues": [values if isinstance(values, str) else values[0]],
         }
-        for comparisons in lot[0].condition.values()
+        for comparisons in ({"aws:RequestedRegion": here}, *question.condition.values())
         for key, values in comparisons.items()
     ]
-    asked: dict[str, Any] = {"ContextEntries": context} if context else {}
+    resources = sorted({each for _, _, several in question.wishes for each in several})
+    asked: dict[str, Any] = {"ResourceArns": resources} if resources else {}
     answers = facts.look.all(
         facts.aws.iam,
         "simulate_principal_policy",
         "EvaluationResults",
         PolicySourceArn=principal,
-        ActionNames=_actions(lot),
-        ResourceArns=_resources(lot),
+        ActionNames=actions,
+        ContextEntries=context,
         **asked,
     )
-    decided = {pair: decision for each in answers for pair, decision in _decisions(each)}
-    wished = [
-        (row.command, action, (action, _sample(row.resources[0])))
-        for row in lot
-        for action in row.actions
-    ]
-    if missing := [action for _, action, pair in wished if pair not in decided]:
-        raise HyperpodError(f"the simulation does not tell of {', '.join(missing)}")
-    return [(command, action) for command, action, pair in wished if decided[pair] != "allowed"]
+    return {pair: decision for each in answers for pair, decision in _decisions(each)}
+
+
+_ABOUT_THE_CALLER = re.compile(r"aws:(?!ResourceTag|RequestTag|TagKeys)")
 
 
 def _decisions(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Read one result, by action and resource: of several resources it may hold a list."""
-    action = answer["EvalActionName"]
-    yield (action, answer.get("EvalResourceName", "*")), answer["EvalDecision"]
-    for each in answer.get("ResourceSpecificResults", ()):
-        yield (action, each["EvalResourceName"]), each["EvalResourceDecision"]
+    """Read one result, by action and resource: of several resources it may hold a list.
 
-
-def _sample(resource: str) -> str:
-    """Name one resource that a pattern of the policy stands for.
-
-    >>> _sample("arn:aws:ec2:us-west-2:123456789012:*/*")
-    'arn:aws:ec2:us-west-2:123456789012:x/x'
+    A denial for want of a key that says who asks, when and from where is no answer: the request
+    itself has it.  Of the resource's tags and of the request we have given what there will be.
     """
-    return resource if resource == "*" else resource.replace("*", "x")
+
+    def read(part: Mapping[str, Any], decision: str) -> str:
+        if decision == "allowed":
+            return ""
+        keys = sorted(part.get("MissingContextValues", ()))
+        unknown = ", ".join(each for each in keys if _ABOUT_THE_CALLER.match(each))
+        implicit = decision == "implicitDeny" and unknown
+        return f"a policy asks for {unknown}, which only a request has" if implicit else DENIED
+
+    action = answer["EvalActionName"]
+    yield (
+        (action, answer.get("EvalResourceName", "*")),
+        read(answer, answer["EvalDecision"]),
+    )
+    for each in answer.get("ResourceSpecificResults", ()):
+        yield (action, each["EvalResourceName"]), read(each, each["EvalResourceDecision"])
 
 
 # --- quotas

@@ -123,7 +123,10 @@ def test_a_first_create_makes_hardly_more_calls_than_it_must(user: User) -> None
     user.makes("demo")
     writes = [call for call in user.stack.calls if call.mutating]
     assert len(writes) == 40
-    assert costs(user.stack).total() <= 1.15 * 65 + 23  # the preflight's own
+    counted = costs(user.stack)
+    # AWS simulates no mixture of services, types of resource or conditions
+    assert counted.pop("iam.SimulatePrincipalPolicy") <= 40
+    assert counted.total() <= 1.15 * 65 + 15  # the preflight's own
 
 
 def test_hyperpod_begins_while_the_vpc_cni_is_still_coming(user: User) -> None:

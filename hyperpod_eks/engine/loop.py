@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
+from hyperpod_eks import authorization
 from hyperpod_eks.aws import Aws, Look, meaning, refused
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.errors import (
@@ -485,7 +486,8 @@ def explained(
         case Class.EXPIRED:
             return Denied(message)
         case Class.DENIED:
-            return Denied(message, f"Allow the action for your identity. {again}")
+            cure = authorization.cure(error) or "Allow the action for your identity."
+            return Denied(message, f"{cure}\n{again}")
         case Class.CAPACITY:
             return Capacity(message, f"Ask for more under Service Quotas, or make room. {again}")
         case Class.DEPENDENCY:

@@ -398,8 +398,33 @@ def test_what_may_not_be_looked_at_is_said_and_does_not_stop(user: User) -> None
     said = look(user)
 
     assert said.code == 0
-    assert found(said)["permissions"]["severity"] == "info"
+    assert found(said)["permissions"]["severity"] == "warning"
     assert text in found(said)["permissions"]["says"]
+    assert '"Action": "iam:SimulatePrincipalPolicy"' in found(said)["permissions"]["fix"]
+
+
+def test_what_aws_simulates_with_no_other_is_asked_alone(user: User) -> None:
+    user.stack.sim.apart |= {"ec2:CreateSubnet", "ec2:CreateVpc", "s3:*"}
+    user.stack.sim.denied.add("ec2:CreateVpc")
+
+    said = look(user)
+
+    (one,) = said.document["findings"]
+    assert (one["severity"], one["seen"]["actions"]) == ("error", ["ec2:CreateVpc"])
+
+
+def test_a_simulation_that_aws_cannot_make_is_a_warning_with_its_words(user: User) -> None:
+    text = "Invalid Input Actions"
+    fault = Fault("iam", "SimulatePrincipalPolicy", "InvalidInput", 400, text, count=999)
+    user.stack.faults.append(fault)
+
+    said = look(user)
+
+    (one,) = said.document["findings"]
+    assert (said.code, one["severity"]) == (0, "warning")
+    assert one["says"].startswith("could not be checked: ")
+    assert text in one["says"]
+    assert "ec2:CreateVpc" in one["seen"]["actions"]
 
 
 def test_create_stops_before_its_first_change_and_skip_lets_it_go_on(user: User) -> None:

@@ -134,14 +134,35 @@ def test_the_service_linked_role_has_its_own_name_and_keeper(stack: Stack, aws: 
     assert list(account["Roles"]) == ["Admin"]
 
 
+def simulated(aws: Clients, *actions: str) -> dict[str, str]:
+    answer = aws.iam.simulate_principal_policy(
+        PolicySourceArn="arn:aws:iam::123456789012:role/team/Admin", ActionNames=actions
+    )
+    return {r["EvalActionName"]: r["EvalDecision"] for r in answer["EvaluationResults"]}
+
+
 def test_the_policy_simulator_denies_what_it_is_told_to(stack: Stack, aws: Clients) -> None:
     stack.sim.denied.add("sagemaker:Create*")
-    answer = aws.iam.simulate_principal_policy(
-        PolicySourceArn="arn:aws:iam::123456789012:role/team/Admin",
-        ActionNames=["sagemaker:CreateCluster", "ec2:CreateVpc"],
-    )
-    decisions = {r["EvalActionName"]: r["EvalDecision"] for r in answer["EvaluationResults"]}
-    assert decisions == {"sagemaker:CreateCluster": "implicitDeny", "ec2:CreateVpc": "allowed"}
+    assert simulated(aws, "sagemaker:CreateCluster", "sagemaker:UpdateCluster") == {
+        "sagemaker:CreateCluster": "implicitDeny",
+        "sagemaker:UpdateCluster": "allowed",
+    }
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        ("ec2:CreateVpc", "sagemaker:CreateCluster"),
+        ("ec2:DeleteVpc", "ec2:DeleteSubnet"),
+        ("ec2:CreateTags", "ec2:CreateVpc"),
+    ],
+)
+def test_the_policy_simulator_takes_no_mixture(
+    stack: Stack, aws: Clients, actions: tuple[str, str]
+) -> None:
+    stack.sim.apart.add("ec2:CreateTags")
+    with refused("InvalidInput", "require different authorization information"):
+        simulated(aws, *actions)
 
 
 def test_a_new_role_may_not_be_seen_yet(stack: Stack, aws: Clients) -> None:

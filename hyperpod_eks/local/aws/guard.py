@@ -108,6 +108,21 @@ def allows(user: User, wish: Wish) -> bool:
     )
 
 
+def missing(user: User, wish: Wish) -> list[str]:
+    """Name the condition keys of the user's policies that a simulation was not told."""
+    return sorted(
+        {
+            key
+            for statement in roles.permissions(user)
+            if any(roles.like(wish.action, each) for each in roles.listed(statement["Action"]))
+            and any(_covers(wish.resource, each) for each in roles.listed(statement["Resource"]))
+            for comparisons in (statement.get("Condition") or {}).values()
+            for key in comparisons
+            if key not in wish.context
+        }
+    )
+
+
 def _covers(resource: str, pattern: str) -> bool:
     return not resource or pattern == "*" or roles.like(resource, pattern)
 

@@ -178,6 +178,8 @@ class Sim:
     quotas: dict[tuple[str, str], float] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy answers with implicitDeny.
     denied: set[str] = field(default_factory=set)
+    #: Actions that SimulatePrincipalPolicy takes with no other (patterns, as in ``denied``).
+    apart: set[str] = field(default_factory=set)
     #: Whether IAM users may do only what their policies allow; the default credentials may all.
     enforce: bool = False
     #: What was created under a fault of kind ``lag`` and is not to be seen yet.
@@ -264,6 +266,7 @@ class Sim:
         self.roles_at.clear()
         self.quotas.clear()
         self.denied.clear()
+        self.apart.clear()
         self.enforce = False
         self.failures.clear()
         self.unseen.clear()

@@ -1,0 +1,165 @@
+"""Which resources IAM checks an action on, as AWS's Service Authorization Reference says.
+
+authorization.json is an extract of it, dated, with the actions of our policies alone;
+scripts/authorization.py writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+NEWER: Mapping[str, str] = {"sagemaker:AttachClusterNodeNetworkInterface": "sagemaker:cluster"}
+"""What the extract does not have yet: the type of resource, as the API's member says."""
+ON_ITS_ARN: Mapping[str, str] = {"eks:CreateCluster": "eks:cluster"}
+"""What AWS checks on a resource though the reference lists none (AccessDenied texts of EKS)."""
+_SLASHES = re.compile(r"Path$|^ObjectName$|^LogGroupName$|^LogStreamName$")
+
+
+@cache
+def _data() -> Any:
+    return json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def known(action: str) -> bool:
+    """Say whether the extract has an action."""
+    return action in _data()["actions"] or action in NEWER
+
+
+def types(action: str) -> dict[str, bool]:
+    """Return the types of resource of an action, and whether each request has one of it.
+
+    Empty for an action without resources, which a policy must allow on ``*``.
+
+    >>> types("ec2:DetachNetworkInterface")
+    {'ec2:instance': True, 'ec2:network-interface': True}
+    """
+    if one := NEWER.get(action) or ON_ITS_ARN.get(action):
+        return {one: True}
+    service = action.partition(":")[0]
+    found = _data()["actions"].get(action, {})
+    return {f"{service}:{kind}": required for kind, required in found.items()}
+
+
+def example(pattern: str, kind: str) -> str:
+    """Name a resource of a type that a pattern of a policy stands for; "" if there is none.
+
+    >>> example("arn:aws:ec2:us-west-2:123456789012:*/*", "ec2:vpc")
+    'arn:aws:ec2:us-west-2:123456789012:vpc/x'
+    >>> example("arn:aws:eks:us-west-2:123456789012:addon/demo/*", "eks:addon")
+    'arn:aws:eks:us-west-2:123456789012:addon/demo/x/x'
+    >>> example("arn:aws:ec2:us-west-2:123456789012:subnet/*", "ec2:vpc")
+    ''
+    """
+    template = _data()["arns"][kind]
+    shape = _shape(template)
+    start, star, end = pattern.rpartition("*")
+    for several in ("x", "x/x", "x/x/x", "x/x/x/x", "log-stream:x"):
+        one = start.replace("*", "x") + (several if star else "") + end
+        if shape.fullmatch(one):
+            return one
+    arn = pattern.split(":", 5)
+    given = dict(zip(("Partition", "Region", "Account"), (arn[1:2] + arn[3:5]), strict=False))
+    one = re.sub(r"\$\{(\w+)\}", lambda name: given.get(name[1], "x").replace("*", "x"), template)
+    return one if pattern == "*" or fnmatchcase(one, pattern.replace("[", "[[]")) else ""
+
+
+@cache
+def _shape(template: str) -> re.Pattern[str]:
+    """Turn the reference's ARN into a regular expression."""
+    parts = re.split(r"\$\{(\w+)\}", template)
+    return re.compile(
+        "".join(
+            re.escape(part)
+            if place % 2 == 0
+            else "[^:]+"
+            if _SLASHES.search(part)
+            else "[^/:]*"
+            if part in ("Region", "Account")
+            else "[^/:]+"
+            for place, part in enumerate(parts)
+        )
+    )
+
+
+def unmatched(action: str, resources: Iterable[str]) -> list[str]:
+    """Return the types of resource that an action needs and none of the resources can be.
+
+    ``*`` covers every type; an action without resources needs ``*``.
+    """
+    patterns = list(resources)
+    if "*" in patterns:
+        return []
+    kinds = types(action)
+    needed = [kind for kind, required in kinds.items() if required]
+    if needed or not kinds:
+        return [k for k in needed or ["*"] if k == "*" or not any(example(p, k) for p in patterns)]
+    return [] if any(example(p, k) for p in patterns for k in kinds) else sorted(kinds)
+
+
+_PREFIXES = {
+    "service-quotas": "servicequotas",
+    "elb": "elasticloadbalancing",
+    "elbv2": "elasticloadbalancing",
+}
+_OPERATIONS = {
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "HeadObject": "GetObject",
+    "DeleteObjects": "DeleteObject",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "PutBucketEncryption": "PutEncryptionConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+}
+"""Actions of S3 that are not called like the operation (S3 User Guide, "Policy actions")."""
+_TEXT = re.compile(
+    r"not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: \"?(?P<on>[^\s\"]+))?"
+)
+_DENIES = re.compile(
+    r"explicit deny in an? ([\w -]+? policy|permissions boundary)"
+    r"|no ([\w ]+? control policy|session policy|VPC endpoint policy|permissions boundary) allows"
+)
+
+
+def cure(error: BaseException) -> str:
+    """Say what to allow after a refusal of AWS: action, resource and the statement; "" for others.
+
+    The texts are those of the IAM User Guide, "Troubleshoot access denied error messages"; where
+    AWS names no action, the operation does, and where no resource, all of its type are meant.
+
+    >>> from botocore.exceptions import ClientError
+    >>> about = {"Code": "AccessDenied", "Message": "Access Denied"}
+    >>> meta = {"Service": "s3"}
+    >>> error = ClientError({"Error": about, "ResponseMetadata": meta}, "PutBucketEncryption")
+    >>> print(cure(error))
+    Allow s3:PutEncryptionConfiguration on *: add to the policies of your identity
+      {"Effect": "Allow", "Action": "s3:PutEncryptionConfiguration", "Resource": "*"}
+    """
+    response = getattr(error, "response", None)
+    about = response.get("Error", {}) if isinstance(response, dict) else {}
+    code, text = str(about.get("Code", "")), str(about.get("Message", ""))
+    if not re.fullmatch(
+        r"AccessDenied(Exception)?|UnauthorizedOperation|AuthorizationError|403", code
+    ):
+        return ""
+    found = _TEXT.search(text)
+    service = str(response.get("ResponseMetadata", {}).get("Service", "")) if response else ""
+    operation = str(getattr(error, "operation_name", ""))
+    action = f"{_PREFIXES.get(service, service)}:{_OPERATIONS.get(operation, operation)}"
+    resource = "*"
+    if found:
+        action, resource = found["action"], found["on"] or "*"
+    if by := _DENIES.search(text):
+        noun = by[1] or by[2]
+        article = "an" if noun[0] in "aeiou" else "a"
+        return f"{article} {noun} refuses {action} on {resource}; ask whoever maintains it."
+    statement = json.dumps({"Effect": "Allow", "Action": action, "Resource": resource})
+    return f"Allow {action} on {resource}: add to the policies of your identity\n  {statement}"
