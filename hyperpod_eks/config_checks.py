@@ -84,6 +84,9 @@ def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _theirs(data)
 
 
+_MULTI_NODE = "MultiNodeTrainingValidation"
+
+
 def warnings(config: Config) -> list[str]:
     """Return what is allowed but probably not meant, one sentence each."""
     found = []
@@ -105,6 +108,13 @@ def warnings(config: Config) -> list[str]:
                 f" about {group.instance_count * each} addresses ({each} each), and a private"
                 f" subnet of {config.network.cidr} has {room}"
             )
+    with_nodes = [group for group in config.groups if group.instance_count]
+    if with_nodes and all(_MULTI_NODE in group.on_start_deep_health_checks for group in with_nodes):
+        found.append(
+            f"instance_groups: every group with nodes has the deep health check {_MULTI_NODE}. Its"
+            " operator cannot be scheduled while every node is under checks, so that it may never"
+            " begin: add a group without it, or leave it out"
+        )
     return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CLUSTER_NAME = "sagemaker.amazonaws.com/cluster-name"
 GROUP_NAME = "sagemaker.amazonaws.com/instance-group-name"
 HEALTH_STATUS = "sagemaker.amazonaws.com/node-health-status"
+DEEP_CHECK = "sagemaker.amazonaws.com/deep-health-check-status"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 TOKEN_LIFE = 600.0
@@ -313,7 +314,8 @@ class Node:
 
     ``health`` is HyperPod's own verdict (Schedulable, Unschedulable,
     UnschedulablePendingReplacement, UnschedulablePendingReboot), empty before the first one;
-    ``why`` is what kubelet says while the node is not ready; ``kubelet`` is its version.
+    ``why`` is what kubelet says while the node is not ready; ``kubelet`` is its version;
+    ``checking`` is whether a deep health check is under way, during which it takes no pods.
     """
 
     name: str
@@ -323,6 +325,7 @@ class Node:
     instance_type: str
     why: str = ""
     kubelet: str = ""
+    checking: bool = False
 
     @property
     def instance_id(self) -> str:
@@ -356,6 +359,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         instance_type=text(labels, INSTANCE_TYPE),
         why="" if good else text(ready, "message") or "kubelet has not reported yet",
         kubelet=text(document, "status", "nodeInfo", "kubeletVersion").removeprefix("v"),
+        checking=text(labels, DEEP_CHECK) == "InProgress",
     )
 
 
@@ -430,6 +434,33 @@ def workloads(access: Access) -> set[tuple[str, str, str]]:
             for kind in ("Deployment", "DaemonSet", "StatefulSet")
             for each in _list(access._client, f"/apis/apps/v1/{kind.lower()}s")
         }
+
+
+def available(access: Access, deployments: Iterable[tuple[str, str]]) -> bool:
+    """Whether Deployments, each by namespace and name, exist and are Available.  Raises as `nodes`.
+
+    One whose newest specification the Deployment controller has not looked at yet is not.
+    """
+    with _words(access):
+        try:
+            return all(
+                _available(
+                    _ask(access._client, f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
+                )
+                for namespace, name in deployments
+            )
+        except _package().ApiException as error:
+            if error.status == 404:
+                return False
+            raise
+
+
+def _available(document: Mapping[str, Any]) -> bool:
+    status, newest = part(document, "status"), part(document, "metadata").get("generation")
+    return status.get("observedGeneration") == newest and any(
+        (text(each, "type"), text(each, "status")) == ("Available", "True")
+        for each in parts(status, "conditions")
+    )
 
 
 def delete_leftover_cluster_roles(access: Access, names: Iterable[str]) -> list[str]:

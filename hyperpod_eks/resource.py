@@ -47,6 +47,12 @@ class Live:
     why: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    mark: object = None
+    """How far it has come, while it is busy: another mark at the next look is progress."""
+    wants_nodes: bool = False
+    """It is busy because there are no nodes: it is waited for only once they have come."""
+    lags: bool = False
+    """It works, which AWS does not say yet."""
 
 
 class NotReady(KeyError):
@@ -143,6 +149,11 @@ class Resource(ABC):
         return None
 
     @property
+    def longest_wait(self) -> float:
+        """Seconds without progress of anything after which it is waited for no longer."""
+        return self.patience
+
+    @property
     def source(self) -> str:
         """For what AWS leaves behind: the key of the resource that it is left by."""
         return ""
@@ -181,6 +192,10 @@ class Resource(ABC):
     def settle(self, aws: Aws, known: Known, live: Live) -> Live | None:
         """Make it as declared; return it if the answers prove that it is, None to look again."""
         raise Immovable(self)
+
+    def nudge(self, aws: Aws, live: Live) -> None:
+        """Have AWS look again at what ``lags``."""
+        raise NotImplementedError(f"{self.kind()} does not lag")
 
     def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
         """Say why ``settle`` cannot change a field, of all that differ; empty where it can."""

@@ -358,6 +358,20 @@ def test_what_is_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
     assert warnings(load(None, {"name": "demo", "region": "us-west-2"}, {})) == []
 
 
+@pytest.mark.parametrize(("others", "warned"), [(0, True), (1, False)])
+def test_a_check_that_needs_an_operator_needs_a_node_for_it(
+    tmp_path: Path, others: int, warned: bool
+) -> None:
+    text = "name: demo\nregion: us-west-2\n" + GROUP.replace(
+        "ml.m5.2xlarge, instance_count: 2, ",
+        "ml.p5.48xlarge, instance_count: 2,"
+        " on_start_deep_health_checks: [MultiNodeTrainingValidation]}",
+    )
+    text += f"\n  - {{name: b, instance_type: ml.m5.2xlarge, instance_count: {others}}}\n"
+    found = warnings(accepted(tmp_path, text))
+    assert any("operator cannot be scheduled" in line for line in found) is warned
+
+
 def fits(cidr: str, zones: tuple[str, ...]) -> bool:
     """Whether the division succeeds; that it is refused in words is in the table above."""
     try:

@@ -41,8 +41,11 @@ from hyperpod_eks.retry import PATIENCE, Class
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,
-in seconds: what takes a moment is seen soon, what takes an hour is not asked for a thousand times.
+in seconds: what takes a moment is seen soon, what takes hours is not asked for a thousand times.
 Nothing that may take an hour, as its patience says, is asked for at once again."""
+HOURS = 8 * 3600.0
+"""Of what is waited for longer, the pauses are those of what is waited for eight hours: half a
+minute at most."""
 GRACE = 60.0
 """Seconds that AWS may take to show what was made; absence is believed only after them."""
 FRESH = 2.0
@@ -97,6 +100,7 @@ class Turn:
     """Where one resource stands in a run."""
 
     want: Resource
+    mark: object = None  # how far it had come at the last look
     sight: Sight | None = None
     seen: float = 0.0  # when the sight was taken
     at_work: str = ""  # the verb that a worker is carrying out
@@ -109,6 +113,9 @@ class Turn:
     settled: Mapping[str, Any] = field(default_factory=dict)  # what the last settle was to change
     changed: bool = False
     fresh: bool = False  # this run wrote the intent
+    born: bool = False  # this run made it
+    works: float = 0.0  # since when it works and AWS does not say so
+    nudged: bool = False
     replaced: bool = False
     refused: dict[tuple[str, Class], float] = field(default_factory=dict)
     """Since when a verb is being refused for a reason that time heals."""
@@ -117,13 +124,17 @@ class Turn:
         """Forget the refusals of a verb that has worked."""
         self.refused = {key: since for key, since in self.refused.items() if key[0] != verb}
 
-    def again(self, now: float) -> None:
-        """Look again after a pause that grows, a little apart from everybody else."""
+    def again(self, now: float, longest: float = 0.0) -> None:
+        """Look again after a pause that grows, a little apart from everybody else.
+
+        ``longest`` is how long it is waited for, if not as long as its like.
+        """
         if not self.looks:
             self.waits, pause = now, 0.0
         else:
-            least = max(SHORTEST, self.want.patience / 4000)
-            pause = min(max((now - self.waits) * SHARE, least), LONGEST)
+            longest = min(longest or self.want.longest_wait, HOURS)
+            least = max(SHORTEST, longest / 4000)
+            pause = min(max((now - self.waits) * SHARE, least), max(LONGEST, longest / 1000))
         self.looks += 1
         self.seen = -math.inf
         self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
@@ -212,8 +223,14 @@ class Run:
         elif verb == "look":
             turn.accepted(verb)
             turn.sight, turn.seen = self.judge(turn, result.value), self.now
+            self._gets_on(turn, turn.sight.live)
         else:
             self.acted(turn, verb, result.value)
+
+    def _gets_on(self, turn: Turn, live: Live | None) -> None:
+        """Count it as progress when a look shows it further than the one before."""
+        if live and live.mark is not None and live.mark != turn.mark:
+            turn.mark, self.progress = live.mark, self.now
 
     def _last_words(self, seconds: float, error: BaseException) -> None:
         """Wait a moment for the changes under way, so that the journal knows what came of them.
@@ -324,11 +341,15 @@ class Run:
     def wait(self, turn: Turn, why: str) -> None:
         """Look again soon, unless patience is out: nothing anywhere has moved for too long."""
         self.say(turn, What.WAITING, why)
-        patience_ends = max(turn.since, self.progress) + turn.want.patience
-        if self.now > min(patience_ends, self.world.deadline):
+        since, longest = max(turn.since, self.progress), self.longest_wait(turn)
+        if self.now > min(since + longest, self.world.deadline):
             self.say(turn, What.FAILED, why)
             raise Unfinished(f"{turn.want.key}: still waiting ({why or 'no reason given'})")
-        turn.again(self.now)
+        turn.again(self.now, longest)
+
+    def longest_wait(self, turn: Turn) -> float:
+        """Seconds without progress after which patience with it ends."""
+        return turn.want.longest_wait
 
     def end(self, turn: Turn) -> None:
         """Its part is done."""

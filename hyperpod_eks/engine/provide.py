@@ -38,6 +38,9 @@ from hyperpod_eks.resource import (
 )
 from hyperpod_eks.retry import Class, lacks_room
 
+NUDGE = 300.0
+"""Seconds after which AWS is asked to look again at what works and is not called so."""
+
 
 class Provide(Run):
     """Make everything as declared."""
@@ -139,9 +142,37 @@ class Provide(Run):
                 self.wait(turn, "the change is not visible yet")
             case Verdict.DRIFTED:
                 raise unchanged(sight)
+            case _ if live and live.lags and self._has_time(turn):
+                self._lag(turn, live)
             case _:
                 assert live
                 self._ready(turn, live)
+
+    def longest_wait(self, turn: Turn) -> float:
+        """What cannot start before there are nodes is waited for as long as they are."""
+        own, live = super().longest_wait(turn), turn.sight.live if turn.sight else None
+        if not (live and live.wants_nodes):
+            return own
+        nodes = [other.want for other in self.turns.values() if other.want.awaited]
+        if any(want.key in self.open for want in nodes):
+            return math.inf
+        return max([own, *(want.longest_wait for want in nodes)])
+
+    def _has_time(self, turn: Turn) -> bool:
+        """Whether nodes are waited for anyway, and nobody waits for this one."""
+        others = [other.want for other in self.open.values() if other is not turn]
+        return any(want.awaited for want in others) and not any(
+            turn.want in want.needs() for want in others
+        )
+
+    def _lag(self, turn: Turn, live: Live) -> None:
+        """Look on while AWS does not say that it works; have what this run made looked at again."""
+        turn.works = turn.works or self.now
+        if turn.born and not turn.nudged and self.now - turn.works >= NUDGE:
+            turn.nudged = True
+            self.submit(turn, "settle", lambda: turn.want.nudge(self.aws, live))
+        else:
+            self.wait(turn, live.why)
 
     def _is_gone(self, sight: Sight) -> bool:
         return sight.verdict is Verdict.ABSENT and sight.want.key in self.manifest.adopted
@@ -174,7 +205,7 @@ class Provide(Run):
         turn.accepted(verb)
         if verb == "create" and value is not None:
             self._record(turn.want, value, "created")
-            turn.looks = 0
+            turn.looks, turn.born = 0, True
             twin = turn.want.nameless and not turn.fresh  # a lost answer may have left one
             if twin or value.state is State.FAILED:  # or another run was first
                 turn.again(self.now)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.config import NEEDED_ADDONS
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
+from hyperpod_eks.steps import eks
 from hyperpod_eks.steps.eks import Cluster
 
 KUBERNETES = "hyperpod-eks:kubernetes"
@@ -23,6 +27,26 @@ STATES = {
     "UPDATE_FAILED": State.READY,  # the old version works on; the difference shows as drift
     "DELETING": State.LEAVING,
 }
+NO_NODES = "InsufficientNumberOfReplicas"
+"""The AddonIssue code of a Deployment whose pods do not run: without nodes, none does."""
+DEPLOYMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "coredns": (("kube-system", "coredns"),),
+    "metrics-server": (("kube-system", "metrics-server"),),
+    "cert-manager": (
+        ("cert-manager", "cert-manager"),
+        ("cert-manager", "cert-manager-cainjector"),
+        ("cert-manager", "cert-manager-webhook"),
+    ),
+    "aws-ebs-csi-driver": (("kube-system", "ebs-csi-controller"),),
+    "aws-efs-csi-driver": (("kube-system", "efs-csi-controller"),),
+    "aws-fsx-csi-driver": (("kube-system", "fsx-csi-controller"),),
+    "amazon-sagemaker-hyperpod-taskgovernance": (("kueue-system", "kueue-controller-manager"),),
+    "amazon-sagemaker-hyperpod-training-operator": (
+        ("aws-hyperpod", "hp-training-operator-hp-training-controller-manager"),
+    ),
+}
+"""Namespace and name of what add-ons run as Deployments: the manifests of their projects, and for
+the last two the SageMaker developer guide.  Of one that is not listed, EKS's word alone counts."""
 
 
 def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
@@ -32,6 +56,7 @@ def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
     (the training operator needs cert-manager).
     """
     found: list[Addon] = []
+    nodeless = not any(group.instance_count for group in site.config.groups)
     for name, addon in site.config.every_addon().items():
         # of somebody's cluster, only what is there or asked for
         if site.eks_is_theirs and not (
@@ -51,6 +76,7 @@ def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
                         for each in addon.pod_identity_associations
                     )
                 ),
+                nodeless=nodeless,
                 after=tuple(others[-1:]),
             )
         )
@@ -61,8 +87,9 @@ def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
 class Addon(Resource):
     """An add-on, at the version that AWS calls the default, or as configured.
 
-    coredns stays DEGRADED (InsufficientNumberOfReplicas) until nodes exist, so that it is busy
-    and not failed; nothing waits for it but the end of the run.
+    One that runs as a Deployment stays DEGRADED until there are nodes, and EKS sets some of them to
+    CREATE_FAILED meanwhile: it is busy, not failed, and waited for only once nodes have come.  EKS
+    looks at it seldom then, so that Kubernetes is asked whether its Deployments are Available.
     """
 
     cluster: Cluster
@@ -72,6 +99,8 @@ class Addon(Resource):
     """JSON."""
     roles: tuple[tuple[str, str], ...] = ()
     """Service accounts, each with the ARN of its role (EKS Pod Identity)."""
+    nodeless: bool = False
+    """Whether no node is declared, so that what wants one is as declared without."""
 
     step = "addons"
     patience = 20 * MINUTE
@@ -91,8 +120,25 @@ class Addon(Resource):
             found = look.aws.eks.describe_addon(
                 clusterName=self.cluster.name, addonName=self.label
             )["addon"]
-            return [self._live(found, self._roles(look.aws, found))]
+            live = self._live(found, self._roles(look.aws, found))
+            return [self._by_nodes(look, live) if live.wants_nodes else live]
         return []
+
+    def _by_nodes(self, look: Look, live: Live) -> Live:
+        """Judge what lacks replicas by what Kubernetes says, and by the nodes that are declared."""
+        if self.nodeless:
+            why = f"{live.why} (no node is declared, and it starts with the first)"
+            return replace(live, state=State.READY, why=why, wants_nodes=False)
+        deployments, access = DEPLOYMENTS.get(self.label), eks.access(look, self.cluster.name)
+        with suppress(kube.KubeNotReady):
+            if access and deployments and kube.available(access, deployments):
+                status, names = (
+                    live.attributes["status"],
+                    ", ".join(name for _, name in deployments),
+                )
+                why = f"Deployment {names} is Available; EKS still says {status}"
+                return replace(live, state=State.READY, why=why, wants_nodes=False, lags=True)
+        return live
 
     def _roles(self, aws: Aws, found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Ask for the roles behind the associations that an add-on owns."""
@@ -116,11 +162,16 @@ class Addon(Resource):
             facts["version"] = found.get("addonVersion")
         elif KUBERNETES in found.get("tags", {}):
             facts["kubernetes"] = found["tags"][KUBERNETES]
+        codes = {issue["code"] for issue in issues}
+        lacks = codes == {NO_NODES} or (not codes and self.label in DEPLOYMENTS)
+        wants_nodes = lacks and found["status"] in ("CREATING", "DEGRADED", "CREATE_FAILED")
+        state = State.BUSY if wants_nodes else STATES.get(found["status"], State.BUSY)
         return Live(
             self.label,
             found["addonArn"],
             owner=owner(found.get("tags", {})),
-            state=STATES.get(found["status"], State.BUSY),
+            state=state,
+            wants_nodes=wants_nodes,
             why=f"{found['status']} {words}".strip()
             if found["status"] != "ACTIVE"
             else found.get("addonVersion", ""),
@@ -177,6 +228,16 @@ class Addon(Resource):
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
         aws.eks.update_addon(clusterName=self.cluster.name, addonName=self.label, **request)
+
+    def nudge(self, aws: Aws, live: Live) -> None:
+        """Update to the version that it has: EKS looks at it again."""
+        with suppress(Exception):
+            aws.eks.update_addon(
+                clusterName=self.cluster.name,
+                addonName=self.label,
+                addonVersion=live.attributes["version"],
+                resolveConflicts="PRESERVE",
+            )
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Kubernetes objects go with it."""

@@ -61,6 +61,9 @@ DEFAULTS: dict[str, Any] = {
     "OnDrainTimeout": "Skip",
 }
 """What AWS describes where a request is silent: no difference."""
+DEEP_CHECKS = 240 * MINUTE
+"""Seconds that deep health checks may take besides: "60 to 90 minutes" or longer, by the number of
+nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
 OURS_TO_SKIP = ("ImageReleaseVersion", "S3OutputPath", "Status", "FailureMessage", "AutoScalerType")
 """What AWS decides where a request is silent."""
 
@@ -189,6 +192,11 @@ class Cluster(Resource):
         ),
     }
 
+    @property
+    def longest_wait(self) -> float:
+        """Deep health checks take hours, and a node counts as running when it has passed them."""
+        return self.patience + (DEEP_CHECKS if _checked(self.groups) else 0.0)
+
     def needs(self) -> Iterator[Resource]:
         """Subnets are named with their zones."""
         yield from super().needs()
@@ -216,7 +224,7 @@ class Cluster(Resource):
             signed[arn] = owner(tags)
         live = self._live(found, signed[arn], labels)
         if live.state is State.BUSY and (event := newest_event(look.aws, found)):
-            live = replace(live, why=f"{live.why}; {event}")
+            live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
         return [live]
 
     def _labels(self, look: Look) -> dict[str, str]:
@@ -263,6 +271,7 @@ class Cluster(Resource):
             state=state,
             why=why,
             facts=facts,
+            mark=tuple((g["InstanceGroupName"], g.get("CurrentCount", 0)) for g in groups),
             attributes={
                 "status": found["ClusterStatus"],
                 "failure": found.get("FailureMessage", ""),
@@ -472,6 +481,15 @@ class Cluster(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Role, network, EKS cluster and bucket must outlive it."""
         aws.sagemaker.delete_cluster(ClusterName=self.name)
+
+
+def _checked(groups: Sequence[object]) -> list[str]:
+    """Name the groups whose nodes pass deep health checks before they take pods."""
+    return [
+        group.name
+        for group in groups or ()
+        if isinstance(group, InstanceGroup) and group.members.get("OnStartDeepHealthChecks")
+    ]
 
 
 def renewal(group: str, count: int) -> str:
@@ -687,6 +705,11 @@ class Nodes(Resource):
     awaited = True
     patience = 30 * MINUTE
 
+    @property
+    def longest_wait(self) -> float:
+        """As the cluster: deep health checks take hours."""
+        return self.patience + (DEEP_CHECKS if _checked(self.cluster.groups) else 0.0)
+
     def find(self, look: Look) -> Sequence[Live]:
         """Through the Kubernetes API."""
         found, access = together(
@@ -699,8 +722,12 @@ class Nodes(Resource):
             nodes = look.once("nodes", lambda: kube.nodes(access, self.cluster.name))
         except kube.KubeNotReady as error:
             return [Live("", state=State.BUSY, why=str(error))]
-        ready = sum(node.ready for node in nodes)
+        checked = _checked(self.cluster.groups)
+        checking = [node for node in nodes if node.checking and node.instance_group in checked]
+        ready = sum(node.ready for node in nodes if node not in checking)
         why = f"{ready} of {wanted} nodes Ready in Kubernetes"
+        if checking:
+            why += f"; {len(checking)} under deep health checks, which take 1 to 2 hours or longer"
         kubelets = sorted({node.kubelet.rpartition(".")[0] for node in nodes if node.kubelet})
         behind = [v for v in kubelets if v != eks.describe(look, self.control.name)[0]["version"]]
         if behind:
@@ -710,6 +737,7 @@ class Nodes(Resource):
                 "",
                 state=State.READY if ready >= wanted else State.BUSY,
                 why=why,
+                mark=(len(nodes), len(checking), ready),
                 attributes={"nodes": nodes},
             )
         ]

@@ -131,11 +131,20 @@ def describe(cluster: Cluster, addon: Addon) -> dict[str, Any]:
     """Return the Addon with its health of this moment.
 
     A Deployment that lacks replicas makes it DEGRADED, so that coredns is until nodes are ready
-    (EKS User Guide, "Amazon EKS add-ons"; InsufficientNumberOfReplicas).
+    (EKS User Guide, "Amazon EKS add-ons"; InsufficientNumberOfReplicas).  EKS looks at one that is
+    DEGRADED every quarter of an hour or so (``Delays.addon_check``): "coredns always takes 15
+    minutes, although its pods are already running" (aws-ia/terraform-aws-eks-blueprints, #642).
     """
-    document = addon.document
+    document, sim = addon.document, current()
     if document["status"] in ("ACTIVE", "DEGRADED"):
         healthy = eks_kube.is_healthy(cluster, addon.workload)
+        if not healthy:
+            addon.healthy_since = None
+        elif addon.healthy_since is None:
+            addon.healthy_since = sim.clock.elapsed()
+        if healthy and document["status"] == "DEGRADED":
+            since = addon.healthy_since or 0.0
+            healthy = sim.clock.elapsed() >= since + sim.delays.addon_check
         document["status"] = "ACTIVE" if healthy else "DEGRADED"
         text = "The add-on is unhealthy because it doesn't have the desired number of replicas."
         document["health"] = {

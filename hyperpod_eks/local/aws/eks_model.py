@@ -14,6 +14,8 @@ class Addon:
     request: dict[str, Any]
     workload: tuple[str, str, str]
     """Kind, namespace, name."""
+    healthy_since: float | None = None
+    """When its Deployment was first seen with all its replicas, in the clock's seconds."""
 
 
 @dataclass

@@ -49,6 +49,7 @@ class Delays:
     eks_update: float = 0.0
     eks_delete: float = 0.0
     addon: float = 0.0
+    addon_check: float = 0.0  # until EKS sees that a DEGRADED add-on has all its replicas
     access_entry: float = 0.0  # until Kubernetes honours a new access entry
     hyperpod_create: float = 0.0  # cluster-level resources, before any node
     hyperpod_provision: float = 0.0  # from a node's request to its lifecycle script

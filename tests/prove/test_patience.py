@@ -1,0 +1,116 @@
+"""Waiting as AWS really takes, told in the account's time: client and stack have one clock.
+
+HyperPod takes up to half an hour to its first node (the scripts of amazon-vpc-cni-k8s wait for an
+hour), and EKS goes on calling coredns DEGRADED for a quarter of an hour after it runs
+(aws-ia/terraform-aws-eks-blueprints, #642).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.local.aws.sim import Delays
+from hyperpod_eks.report import What
+
+from .host import Host, Process
+from .matrix import Prover
+
+MINUTE = 60.0
+SLOW = replace(
+    Delays.real(),
+    hyperpod_create=4 * MINUTE,
+    hyperpod_provision=25 * MINUTE,
+    hyperpod_lifecycle=2 * MINUTE,
+    addon_check=15 * MINUTE,
+    deep_health=180 * MINUTE,
+)
+CHECKS = ["InstanceStress", "InstanceConnectivity"]
+
+
+def group(name: str, kind: str, count: int, **more: Any) -> dict[str, Any]:
+    return {"name": name, "instance_type": kind, "instance_count": count, **more}
+
+
+MINIMAL = [group("workers", "ml.m5.2xlarge", 1)]
+CHECKED = [group("train", "ml.p5.48xlarge", 2, on_start_deep_health_checks=CHECKS)]
+
+
+@pytest.fixture
+def host(prover: Prover, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr("hyperpod_eks.engine.loop.LONGEST", 20.0)  # of hours, fewer looks
+    prover.host.begin(SLOW)
+    prover.host.stack.sim.set_quota("sagemaker", "ml.p5.48xlarge for cluster usage", 10)
+    return prover.host
+
+
+def create(host: Host, groups: list[dict[str, Any]], **more: Any) -> Process:
+    config: Mapping[str, Any] = {"instance_groups": groups, **more}
+    process = host.run("create", config=config)
+    assert {e.key for e in process.events if e.what is What.READY} >= {
+        "hyperpod/nodes", "addons/coredns", *(f"addons/{name}" for name in more.get("addons", {})),
+    }  # fmt: skip
+    return process
+
+
+def statuses(host: Host) -> dict[str, str]:
+    """What EKS says of the add-ons."""
+    eks = host.session.somebody("eks")
+    names = eks.list_addons(clusterName="demo")["addons"]
+    return {
+        name: eks.describe_addon(clusterName="demo", addonName=name)["addon"]["status"]
+        for name in names
+    }
+
+
+def asked(host: Host, operation: str) -> list[str]:
+    return [call.request for call in host.stack.calls if call.operation == operation]
+
+
+class TestPatience:
+    def test_half_an_hour_to_the_first_node(self, host: Host) -> None:
+        began = host.clock.now()
+
+        create(host, MINIMAL, addons={"metrics-server": {}})
+
+        ready = began + SLOW.eks_create + SLOW.hyperpod_create + SLOW.hyperpod_provision
+        ready += SLOW.hyperpod_lifecycle + SLOW.node_ready
+        assert host.clock.now() - ready < 3 * MINUTE  # what comes before EKS, and a minute
+        assert statuses(host)["coredns"] == "DEGRADED"
+        assert asked(host, "UpdateAddon") == []
+
+    def test_three_hours_of_deep_health_checks(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hyperpod_eks.engine.loop.LONGEST", 240.0)
+
+        process = create(host, CHECKED)
+
+        why = [e.why for e in process.events if e.key == "hyperpod/nodes" and "deep" in e.why]
+        assert "0 of 2 nodes Ready in Kubernetes; 2 under deep health checks" in why[0]
+        assert statuses(host)["coredns"] == "DEGRADED"
+
+    def test_what_eks_does_not_look_at_again_is_updated_once(self, host: Host) -> None:
+        """The first group's nodes carry coredns while the second's are still being checked."""
+        never = replace(SLOW, hyperpod_provision=60, addon_check=1e9, deep_health=20 * MINUTE)
+        host.stack.sim.delays = never
+
+        create(host, [*MINIMAL, *CHECKED])
+
+        (update,) = asked(host, "UpdateAddon")
+        assert "/addons/coredns/update" in update
+        assert statuses(host)["coredns"] == "ACTIVE"
+
+    def test_no_node_at_all(self, host: Host) -> None:
+        began = host.clock.now()
+
+        create(host, [group("workers", "ml.m5.2xlarge", 0)], addons={"cert-manager": {}})
+
+        assert host.clock.now() - began - SLOW.eks_create < 10 * MINUTE
+        assert statuses(host)["coredns"] == "DEGRADED"
+        host.stack.calls.clear()
+        create(host, [group("workers", "ml.m5.2xlarge", 0)], addons={"cert-manager": {}})
+        assert not [call for call in host.stack.calls if call.mutating]
