@@ -76,6 +76,8 @@ class Manifest:
     durations: dict[str, float] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     """The config of the last create."""
+    run: str = ""
+    """The ID of the run that created the cluster (``create --run``); empty for none."""
     _texts: dict[str, tuple[Record, Spelled]] = field(default_factory=dict, repr=False)
 
     @property
@@ -186,6 +188,7 @@ class Manifest:
             "resources": {key: self._spell(key, record) for key, record in self.records.items()},
             "durations": self.durations,
             "config": self.config,
+            **({"run": self.run} if self.run else {}),
         }
         try:
             self._back_up(self.serial - 1)
@@ -327,6 +330,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
             records,
             document.get("durations", {}),
             document.get("config", {}),
+            document.get("run", ""),
         )
     except FileNotFoundError:
         return Manifest(path, cluster, serial=_last_serial(path))

@@ -5,7 +5,10 @@
 #
 # May be run again at any time, also after it was killed: what is done stays done.  It leaves beside
 # you NAME.hyperpod-eks.json (the state: keep it), NAME.json (the result), NAME.events (what
-# happened) and NAME.kubeconfig.
+# happened) and NAME.kubeconfig.  To delete the cluster with the job that created it, and never one
+# that others created, set HYPERPOD_EKS_RUN to an ID of this job and run at its end:
+#
+#   hyperpod-eks delete NAME --yes --if-created-by "$HYPERPOD_EKS_RUN"
 set -euo pipefail
 umask 077
 export CI=true # nobody is there to answer

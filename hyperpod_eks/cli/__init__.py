@@ -65,9 +65,16 @@ def main() -> None:
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes, data or protection go.")
+@click.option(
+    "--run",
+    metavar="ID",
+    envvar="HYPERPOD_EKS_RUN",
+    default="",
+    help="Remember that this run created the cluster, for `delete --if-created-by`.",
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done, as `plan` does.")
 @detailed
-def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) -> int:
+def create(dry_run: bool, detailed_exitcode: bool, yes: bool, run: str, **options: Any) -> int:
     """Make the cluster NAME, or what is missing of it.  Run again, it continues.
 
     With no config file it is the minimal cluster: two ml.m5.2xlarge with 500 GB each.  Without
@@ -78,7 +85,7 @@ def create(dry_run: bool, detailed_exitcode: bool, yes: bool, **options: Any) ->
         return _tell("plan", options | {"detailed_exitcode": detailed_exitcode})
     if detailed_exitcode:
         raise click.UsageError("--detailed-exitcode goes with --dry-run")
-    return _tell("create", options | {"yes": yes})
+    return _tell("create", options | {"yes": yes, "run": run})
 
 
 @main.command()
@@ -344,6 +351,11 @@ def completion(shell: str) -> None:
     metavar="WHAT,...",
     default="",
     help="Leave standing: bucket, logs, network.",
+)
+@click.option(
+    "--if-created-by",
+    metavar="ID",
+    help="Only if `create --run ID` created it, as its manifest says; otherwise exit 0.",
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would go and what would stay.")
 def delete(**options: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,9 @@ from hyperpod_eks.cli.outputs import values
 from hyperpod_eks.cli.preflight import before_create
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.report import Report, What
+from hyperpod_eks.resource import Sight
 from hyperpod_eks.site import check_plans
 from hyperpod_eks.steps.helm import prepare
 
@@ -24,9 +27,13 @@ def create(
     replace_failed: bool,
     skip: tuple[str, ...],
     yes: bool = False,
+    run: str = "",
     **given: Any,
 ) -> Document:
-    """Make the cluster; the document has its outputs."""
+    """Make the cluster; the document has its outputs.
+
+    If nothing of it existed, the manifest says from the first intent on that ``run`` created it.
+    """
     story = Story(tell)
     with opened("create", given, story, files=True, helm=helm) as at:
         story.once = ("eks/cluster", What.WAITING, partial(prepare, at.config.chart))
@@ -36,12 +43,28 @@ def create(
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         warnings = at.warn()
         at.world.warn = speech().warn
-        at.world.preflight = before_create(at.world, at.config, at.site, skip, speech().warn)
+        check = before_create(at.world, at.config, at.site, skip, speech().warn)
+
+        def begin(sights: list[Sight]) -> None:
+            check(sights)
+            if run and _is_new(at.manifest, sights):
+                at.manifest.run = run
+
+        at.world.preflight = begin
         engine.create(at.wants, at.world)
         return result("create", at, story) | {
             "outputs": values(at.manifest),
             "warnings": warnings,
         }
+
+
+def _is_new(manifest: Manifest, sights: Sequence[Sight]) -> bool:
+    """Whether nothing of the cluster exists, nor may exist by the manifest; adopted is not its."""
+    mine = [record for record in manifest.records.values() if record.origin == "created"]
+    return all(record.state == "deleted" for record in mine) and not any(
+        sight.live and sight.want.recorded and sight.want.key not in manifest.adopted
+        for sight in sights
+    )
 
 
 def text(document: Document) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatch
 from typing import Any
 
-from hyperpod_eks import engine
+from hyperpod_eks import config_yaml, engine
 from hyperpod_eks.aws import Look, owner
 from hyperpod_eks.cli.consent import confirm_delete
-from hyperpod_eks.cli.documents import Document
-from hyperpod_eks.cli.opening import Opened, opened
+from hyperpod_eks.cli.documents import Document, called, head
+from hyperpod_eks.cli.opening import Opened, opened, settings
+from hyperpod_eks.cli.outputs import remembered
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import Remains, Usage
 from hyperpod_eks.kubeconfig import forget, own_file
@@ -22,11 +25,21 @@ KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
 """What --keep knows, and the keys that it means."""
 
 
-def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> Document:
-    """Take everything away that is ours, then ask AWS again; with ``dry_run``, only tell."""
+def delete(
+    tell: Report, yes: bool, keep: str, dry_run: bool, if_created_by: str | None, **given: Any
+) -> Document:
+    """Take everything away that is ours, then ask AWS again; with ``dry_run``, only tell.
+
+    With ``if_created_by`` only if that run of create made the cluster, as the manifest says; else
+    nothing is done and AWS is not asked.
+    """
     kinds = _kinds_to_keep(keep)
+    if if_created_by is not None and (theirs := _not_created_by(if_created_by, given)):
+        return theirs
     story = Story(tell)
-    with opened("delete", given, story, write=not dry_run, files=False) as at:
+    with _opened(given, story, write=not dry_run) as at:
+        if if_created_by not in (None, at.manifest.run):  # another run was faster
+            return _untouched(at.site.name, if_created_by or "")
         named = at.wants
         at.wants = strays(at.world.aws, at.site, named)
         keys = _kept_keys(at, kinds)
@@ -54,6 +67,54 @@ def delete(tell: Report, yes: bool, keep: str, dry_run: bool, **given: Any) -> D
             "kept": kept,
             "remaining": remains,
         }
+
+
+@contextmanager
+def _opened(given: Mapping[str, Any], story: Story, *, write: bool) -> Iterator[Opened]:
+    """Open the cluster; if its file is wrong, say how to delete it without one."""
+    with ExitStack() as stack:
+        try:
+            at = stack.enter_context(opened("delete", given, story, write=write, files=False))
+        except Usage as error:
+            if given["file"] and not error.hint:
+                it = called(given["name"] or _name_in(given["file"]), {**given, "file": None})
+                error.hint = f"To delete it without the file: hyperpod-eks delete {it}"
+            raise
+        yield at
+
+
+def _name_in(file: str) -> str:
+    """Return the name in a config that is wrong, if there is one."""
+    with suppress(Usage):
+        name = "" if file == "-" else config_yaml.read(file).value.get("name")
+        return name if isinstance(name, str) and name else "NAME"
+    return "NAME"
+
+
+def _not_created_by(run: str, given: Mapping[str, Any]) -> Document | None:
+    """Return the document of a delete that has nothing to do; None if the run made the cluster."""
+    if not run:
+        raise Usage("--if-created-by: the run is empty", "Give the ID that create --run got.")
+    if given["file"]:
+        with settings(given, write=False, files=False) as (config, manifest):
+            name = config.name
+    else:
+        manifest = remembered(given["name"], None, given["manifest"], absent=True)
+        name = manifest.cluster
+    return None if manifest.run == run else _untouched(name, run)
+
+
+def _untouched(name: str, run: str) -> Document:
+    return head("delete", kind="result") | {
+        "changed": False,
+        "cluster": {"name": name},
+        "steps": [],
+        "removed": [],
+        "kept": {},
+        "remaining": {},
+        "not_created_by": run,
+        "error": None,
+    }
 
 
 def _protected(at: Opened) -> bool:
@@ -98,6 +159,9 @@ def text(document: Document) -> str:
     """Write the document for people: what is gone and what stays, or would."""
     if "plan" in document:
         return _doomed(document)
+    if "not_created_by" in document:
+        name, run = document["cluster"]["name"], document["not_created_by"]
+        return f"cluster {name} was not created by run {run}: nothing was deleted"
     # a role that the whole account shares was never the cluster's
     kept = [f"kept {k}: {why}" for k, why in document["kept"].items() if "shared by" not in why]
     gone = len(document["removed"])

@@ -11,6 +11,7 @@ EXAMPLES = {
         hyperpod-eks create -f cluster.yaml --dry-run  only tell
         hyperpod-eks create demo -o json > result.json
         hyperpod-eks create demo --query outputs.vpc_id
+        hyperpod-eks create -f cluster.yaml --run "$CI_JOB_ID"
         """,
     "plan": """
         hyperpod-eks plan -f cluster.yaml
@@ -61,6 +62,7 @@ EXAMPLES = {
         hyperpod-eks delete demo                       asks for the name
         hyperpod-eks delete demo --dry-run             only tell
         hyperpod-eks delete demo --yes --keep bucket,logs
+        hyperpod-eks delete demo --yes --if-created-by "$run"
         """,
     "adopt": """
         hyperpod-eks adopt demo --resource network/vpc=vpc-0ab12cd34ef56ab78

@@ -74,7 +74,11 @@ def opened(
 
     Raises Usage when the cluster exists and a verb that compares it with a config has none.
     """
-    with settings(given, write=write, files=files, broken=broken) as (loaded, manifest):
+    lenient = verb == "delete"
+    with settings(given, write=write, files=files, broken=broken, lenient=lenient) as (
+        loaded,
+        manifest,
+    ):
         config, aws = loaded, entered(loaded, given["profile"], write=write)
         if broken and not declared(given, manifest) and (kept := restored(aws, manifest)):
             manifest.config = kept
@@ -237,12 +241,18 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
 
 @contextmanager
 def settings(
-    given: Mapping[str, Any], *, write: bool, files: bool, broken: bool = False
+    given: Mapping[str, Any],
+    *,
+    write: bool,
+    files: bool,
+    broken: bool = False,
+    lenient: bool = False,
 ) -> Iterator[tuple[Config, Manifest]]:
     """Read the config and the manifest that a command is about; nothing is asked of AWS.
 
     With ``write`` the manifest is locked as long as the context is open; ``files`` and ``broken``
     as `config.load` and `manifest.read` take them.
+    ``lenient``: a remembered config that is not valid any more does not matter.
     """
     if given["local"]:
         use_local()
@@ -256,10 +266,10 @@ def settings(
         name = configs.load(None, overrides, os.environ, files=False).name
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
     if not (loaded or broken):  # for what can be no name there shall be no lock file either
-        _remembered(given, read(path, name), files=False)
+        _remembered(given, read(path, name), files=False, lenient=lenient)
     with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
         manifest = read(path, name, broken=broken)
-        config = loaded or _remembered(given, manifest, files)
+        config = loaded or _remembered(given, manifest, files, lenient=lenient)
         yield _on_stand_in(config) if given["local"] else config, manifest
 
 
@@ -274,9 +284,23 @@ def _overrides(given: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def _remembered(given: Mapping[str, Any], manifest: Manifest, files: bool) -> Config:
-    """Take the config of the last create, with the flags given now; for none, the minimal one."""
-    return configs.load(manifest.config or None, _overrides(given), os.environ, files=files)
+def _remembered(
+    given: Mapping[str, Any], manifest: Manifest, files: bool, *, lenient: bool = False
+) -> Config:
+    """Take the config of the last create, with the flags given now; for none, the minimal one.
+
+    With ``lenient``, of one that is not valid any more only what a delete needs is taken: rules
+    may have become stricter since it was written.
+    """
+    config, overrides = manifest.config, _overrides(given)
+    try:
+        return configs.load(config or None, overrides, os.environ, files=files)
+    except Usage:
+        if not (lenient and config):
+            raise
+    protected = config.get("deletion_protection") is True
+    least = {"region": manifest.region, "deletion_protection": protected}
+    return configs.load(least, overrides, os.environ, files=files)
 
 
 def _on_stand_in(config: Config) -> Config:

@@ -75,10 +75,12 @@ def outputs(tell: Report, key: str | None, **given: Any) -> Document:
     return document | {"outputs": {key: found[key]}, "key": key}
 
 
-def remembered(name: str | None, file: str | None, manifest: Path | None, **_: Any) -> Manifest:
+def remembered(
+    name: str | None, file: str | None, manifest: Path | None, *, absent: bool = False, **_: Any
+) -> Manifest:
     """Read the manifest of a cluster that is named by an argument, a config file or a path.
 
-    Raises NotFound where there is none; nothing is asked of AWS.
+    Raises NotFound where there is none, unless it may be ``absent``; nothing is asked of AWS.
     """
     if file:
         from hyperpod_eks import config  # noqa: PLC0415  pydantic and botocore's model
@@ -89,7 +91,7 @@ def remembered(name: str | None, file: str | None, manifest: Path | None, **_: A
         raise Usage("which cluster?", "Give its NAME, its config (-f) or its --manifest.")
     path = manifest or Path(f"{name}.hyperpod-eks.json")
     found = read(path, name)
-    if not found.exists:
+    if not (found.exists or absent):
         it = called(name or "NAME", {"file": file, "manifest": manifest})
         raise NotFound(
             f"there is no manifest {path}",

@@ -1,0 +1,83 @@
+"""What pipelines do at their end: delete what this job created, and nothing that others did."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import Said, User
+
+TYPO = "name: demo\nregion: us-west-2\ninstance_gruops: []\n"
+MANIFEST = "demo.hyperpod-eks.json"
+
+
+def trap(user: User, run: str, *words: str) -> Said:
+    """Run the trap that the docs print."""
+    return user.types("delete", "demo", "--yes", "--if-created-by", run, *words)
+
+
+def untouched(user: User, run: str) -> None:
+    user.stack.calls.clear()
+    said = trap(user, run)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == f"cluster demo was not created by run {run}: nothing was deleted\n"
+    assert user.stack.calls == []
+
+
+def test_a_trap_deletes_only_what_its_own_job_created(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = user.stack.inventory()
+    (user.folder / "cluster.yaml").write_text(TYPO)
+    assert user.types("create", "-f", "cluster.yaml", "--run", "job-1").code == 2
+    untouched(user, "job-1")  # there is no cluster at all
+
+    monkeypatch.setenv("HYPERPOD_EKS_RUN", "job-2")
+    user.makes("demo")
+    monkeypatch.delenv("HYPERPOD_EKS_RUN")
+    user.makes("demo", "--run", "job-3")
+    manifest = user.folder / MANIFEST
+    manifest.rename(user.folder / "elsewhere.json")
+    untouched(user, "job-2")  # another machine
+    (user.folder / "elsewhere.json").rename(manifest)
+    untouched(user, "job-3")  # it only used the cluster
+
+    said = trap(user, "job-2", "-o", "json")
+    assert said.document["removed"] != []
+    assert {k: v for k, v in user.stack.inventory().items() if k != "iam"} == {
+        k: v for k, v in empty.items() if k != "iam"
+    }
+    untouched(user, "job-2")
+
+
+def test_what_existed_before_is_no_runs(user: User) -> None:
+    user.makes("demo")
+    assert user.types("delete", "demo", "--yes", "--keep", "network").code == 0
+    (user.folder / MANIFEST).unlink()
+    user.makes("demo", "--run", "job-1")
+    untouched(user, "job-1")
+
+
+def test_an_empty_run_is_nobodys(user: User) -> None:
+    said = trap(user, "")
+    assert (said.code, said.out) == (2, "")
+    assert "--if-created-by" in said.err
+
+
+def test_a_config_that_is_wrong_keeps_nobody_from_deleting(user: User) -> None:
+    user.makes("demo")
+    (user.folder / "cluster.yaml").write_text(TYPO)
+    said = user.types("delete", "-f", "cluster.yaml", "--yes", "--region", "us-west-2")
+    assert said.code == 2
+    assert "instance_gruops" in said.err
+    assert "delete it without the file: hyperpod-eks delete demo --region us-west-2" in said.err
+
+    manifest = user.folder / MANIFEST
+    document = json.loads(manifest.read_text())
+    document["config"] |= {"setting_of_old": 1}
+    manifest.write_text(json.dumps(document))
+    assert user.types("status", "demo").code == 2
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    assert "nothing remains" in said.out
