@@ -11,7 +11,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -93,21 +93,22 @@ class Manifest:
 
     # --- what the engine says
 
-    def intend(self, want: Resource, now: float) -> str:
+    def intend(self, want: Resource, now: float, named: Sequence[str] = ()) -> str:
         """Write down that we are about to make it, before the call; return the birth's token.
 
-        A birth that was intended before and is still unresolved keeps its token.  Its time is the
-        last one at which it may have happened, for that is what the wait for it counts from.
+        ``named`` are the ids of what the request names.  A birth that was intended before and is
+        still unresolved keeps its token as long as it names the same: with a token that it knows,
+        AWS refuses any other request.  Its time is the last one at which it may have happened, for
+        that is what the wait for it counts from.
         """
         known = self.records.get(want.key)
         packed = pack(want)
-        if known and known.unsure and known.want == packed:
+        names = _digest(*named)[:16]
+        if known and known.unsure and known.want == packed and known.token.endswith(names):
             self._put(want.key, replace(known, since=now))
             return known.token
-        seed = "|".join(
-            [self.account, self.region, self.lineage, want.key, repr(packed), repr(now)]
-        )
-        token = "hpe-" + hashlib.sha256(seed.encode()).hexdigest()[:56]
+        place = self.account, self.region, self.lineage
+        token = f"hpe-{_digest(*place, want.key, repr(packed), repr(now))[:40]}{names}"
         self._put(want.key, Record(want.kind(), packed, "intent", now, token))
         return token
 
@@ -436,6 +437,10 @@ def _take(descriptor: int, how: int, lock: Path, path: Path, deadline: float) ->
 
 def _clock_time() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("|".join(words).encode()).hexdigest()
 
 
 # --- declarations as JSON

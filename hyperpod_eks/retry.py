@@ -71,6 +71,16 @@ TABLE: tuple[Rule, ...] = (
     Rule(Class.CAPACITY, "(?!Request|Bandwidth).*LimitExceeded", "ec2"),  # one for each kind
     Rule(Class.CAPACITY, "LimitExceededException", "logs"),
     Rule(Class.CAPACITY, "UnsupportedAvailabilityZoneException", "eks"),  # full: says which are not
+    # a client token that came with other parameters before, whose thing shows soon, if there is one
+    Rule(Class.EXISTS, "IdempotentParameterMismatch", "ec2"),
+    # EKS documents no error for it
+    Rule(
+        Class.EXISTS,
+        "InvalidParameterException|InvalidRequestException",
+        "eks",
+        "Create.*",
+        "(?i)client ?request ?token|idempoten",
+    ),
     # throttling
     Rule(
         Class.THROTTLE,
@@ -137,7 +147,6 @@ TABLE: tuple[Rule, ...] = (
         "Update.*",
         "No changes needed|already at the desired configuration",
     ),
-    Rule(Class.EXISTS, "IdempotentParameterMismatch", "ec2"),  # the tags are others than before
     Rule(Class.EXISTS, "ResourceInUse", "sagemaker", "Create.*"),
     Rule(Class.EXISTS, "BucketAlreadyOwnedByYou|BucketAlreadyExists", "s3"),
     Rule(Class.EXISTS, "ResourceAlreadyExistsException", "logs"),

@@ -114,6 +114,8 @@ class Provide(Run):
                 raise foreign([sight])
             case Verdict.ABSENT if self.hidden(turn, doubts=want.nameless):
                 self.wait(turn, "AWS does not show it yet")
+            case Verdict.ABSENT if self._said_to_exist(turn):
+                self.wait(turn, "AWS says that it exists, and does not show it yet")
             case Verdict.ABSENT if self._is_gone(sight):
                 raise self._gone([want])
             case Verdict.ABSENT if want.awaited:
@@ -174,6 +176,11 @@ class Provide(Run):
         else:
             self.wait(turn, live.why)
 
+    def _said_to_exist(self, turn: Turn) -> bool:
+        """Whether its create was refused a moment ago for something that may only be hidden yet."""
+        first = turn.refused.get(("create", Class.EXISTS))
+        return first is not None and self.now - first < GRACE
+
     def _is_gone(self, sight: Sight) -> bool:
         return sight.verdict is Verdict.ABSENT and sight.want.key in self.manifest.adopted
 
@@ -187,7 +194,11 @@ class Provide(Run):
         record = self.manifest.records.get(want.key)
         turn.fresh = not (record and record.unsure)
         turn.changed = True
-        token = "" if want.shared else self.manifest.intend(want, self.now)
+        if ("create", Class.EXISTS) in turn.refused:  # by now it would show: the token is spent
+            self.manifest.forget(want.key)
+        seeds = [self.known(seed) for seed in want.seeds() if seed in self.known]
+        named = [f"{live.id} {live.attributes.get('born', '')}" for live in seeds]
+        token = "" if want.shared else self.manifest.intend(want, self.now, named)
         if not any(verb == "create" for verb, _ in turn.refused):
             self.say(turn, What.CREATING, f"usually {want.usual}" if want.usual else "")
         self.submit(turn, "create", lambda: want.create(self.aws, self.known, token))

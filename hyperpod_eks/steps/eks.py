@@ -321,6 +321,7 @@ class Cluster(Resource):
                 "certificate_authority": found.get("certificateAuthority", {}).get("data", ""),
                 "issues": [dict(issue) for issue in issues],
                 "vpc": vpc.get("vpcId"),
+                "born": str(found.get("createdAt", "")),  # of two of one name
             },
         )
 

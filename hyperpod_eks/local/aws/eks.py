@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import moto.eks.urls
@@ -30,11 +32,29 @@ class Response(wire.Response):
         """EKS of the request's region."""
         return of_region(self.region)
 
+    @contextmanager
+    def _token(self) -> Iterator[None]:
+        """Refuse a client token that came with other members before.
+
+        The API reference calls clientRequestToken an "identifier that you provide to ensure the
+        idempotency of the request" and lists no error of its own for a mismatch; of the errors
+        that every create lists InvalidParameterException is the one about a member.
+        """
+        request = self.request()
+        key = str(self._get_action()), str(request.get("clientRequestToken") or "")
+        if self.backend.tokens.get(key, request) != request:
+            text = "clientRequestToken has been used before, with other parameters."
+            raise Refused("InvalidParameterException", text)
+        yield
+        if key[1]:
+            self.backend.tokens[key] = request
+
     # -- clusters --------------------------------------------------------------------------------
 
     def create_cluster(self) -> ActionResult:
         """Answer CREATING."""
-        cluster = self.backend.create(self.request(), principal_of(self.access_key))
+        with self._token():
+            cluster = self.backend.create(self.request(), principal_of(self.access_key))
         return ActionResult({"cluster": cluster.document})
 
     def describe_cluster(self) -> ActionResult:
@@ -109,7 +129,9 @@ class Response(wire.Response):
 
     def create_addon(self) -> ActionResult:
         """Answer CREATING."""
-        return ActionResult({"addon": eks_addons.create(*self._active()).document})
+        with self._token():
+            addon = eks_addons.create(*self._active())
+        return ActionResult({"addon": addon.document})
 
     def describe_addon(self) -> ActionResult:
         """Answer the add-on with its health of this moment."""
@@ -145,7 +167,9 @@ class Response(wire.Response):
 
     def create_access_entry(self) -> ActionResult:
         """Answer the entry."""
-        return ActionResult({"accessEntry": eks_access.create_entry(*self._active()).document})
+        with self._token():
+            entry = eks_access.create_entry(*self._active())
+        return ActionResult({"accessEntry": entry.document})
 
     def describe_access_entry(self) -> ActionResult:
         """Answer the entry."""

@@ -75,6 +75,8 @@ class Backend(BaseBackend):
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
         self.clusters: dict[str, Cluster] = {}
+        self.tokens: dict[tuple[str, str], dict[str, Any]] = {}
+        """What was asked with a client token, which outlives what was created."""
 
     @property
     def ec2(self) -> Any:
