@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from hyperpod_eks.config_files import IN_CHECKOUT, check_chart, find_chart
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import Helm, cache, update_dependencies
 
-IN_CHECKOUT = "helm_chart/HyperPodHelmChart"
-"""Where the chart is in AWS's repository."""
 BIGGEST = 64 * 2**20
 """Bytes that a downloaded chart may have; AWS's has four million."""
 
@@ -175,18 +174,10 @@ def fingerprint(source: Path | None, values: Mapping[str, Any]) -> str:
 
 
 def locate(path: Path) -> Path:
-    """Find the chart: `path` itself, or its place in a checkout of AWS's repository.
-
-    Raises Usage if neither is a chart.
-    """
-    for folder in (path, path / IN_CHECKOUT):
-        if (folder / "Chart.yaml").is_file():
-            return folder
-    raise Usage(
-        f"chart.path: {path} is no Helm chart: there is no Chart.yaml, and no {IN_CHECKOUT}",
-        "Name the folder HyperPodHelmChart, or a checkout of"
-        " https://github.com/aws/sagemaker-hyperpod-cli that holds it.",
-    )
+    """Find the chart, see `find_chart`.  Raises Usage if there is none."""
+    if folder := find_chart(path):
+        return folder
+    raise Usage(f"chart.path: {check_chart(path)}", "Correct chart.path in the config.")
 
 
 def stage(source: Path | None, into: Path, values: Mapping[str, Any], helm: Helm) -> Path:

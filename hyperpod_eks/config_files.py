@@ -73,11 +73,25 @@ def check_lifecycle(
     return errors, warnings
 
 
+IN_CHECKOUT = "helm_chart/HyperPodHelmChart"
+"""Where AWS's repository has the chart."""
+
+
+def find_chart(path: Path) -> Path | None:
+    """Find the chart: ``path`` itself, or its place in a checkout of AWS's repository."""
+    folders = (path, path / IN_CHECKOUT)
+    return next((folder for folder in folders if (folder / "Chart.yaml").is_file()), None)
+
+
 def check_chart(path: Path) -> str:
     """Return what is wrong with a chart folder, or ""."""
-    if (path / "Chart.yaml").is_file():
+    if find_chart(path):
         return ""
-    return f"{path} is not a Helm chart (it has no Chart.yaml); name the folder that has one"
+    return (
+        f"{path} is not a Helm chart (there is no Chart.yaml, and no {IN_CHECKOUT}); name the"
+        " folder HyperPodHelmChart, or a checkout of"
+        " https://github.com/aws/sagemaker-hyperpod-cli that holds it"
+    )
 
 
 def _script(path: Path, raw: bytes, name: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from hyperpod_eks import chart
+from hyperpod_eks.config_files import IN_CHECKOUT
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import Helm
 
@@ -186,8 +187,8 @@ class TestStage:
         checkout = write(
             tmp_path / "checkout",
             {
-                f"{chart.IN_CHECKOUT}/Chart.yaml": about("x", needs("off")),
-                f"{chart.IN_CHECKOUT}/values.yaml": {"off": {"enabled": False}},
+                f"{IN_CHECKOUT}/Chart.yaml": about("x", needs("off")),
+                f"{IN_CHECKOUT}/values.yaml": {"off": {"enabled": False}},
             },
         )
         before = chart.digest(checkout)
@@ -198,7 +199,7 @@ class TestStage:
         assert chart.digest(checkout) == before
 
     def test_a_folder_without_a_chart_is_a_mistake(self, tmp_path: Path) -> None:
-        with pytest.raises(Usage, match=r"chart\.path: .* is no Helm chart"):
+        with pytest.raises(Usage, match=r"chart\.path: .* is not a Helm chart"):
             chart.stage(tmp_path, tmp_path / "work", {}, NO_HELM)
 
     def test_a_broken_chart_yaml_is_named(self, tmp_path: Path) -> None:
@@ -309,11 +310,11 @@ class TestDownload:
     @pytest.fixture
     def checkout(self, tmp_path: Path) -> Path:
         files = {"Chart.yaml": about("x"), "templates/x.yaml": "kind: ConfigMap\n" * 5000}
-        write(tmp_path / "checkout", {f"{chart.IN_CHECKOUT}/{k}": v for k, v in files.items()})
+        write(tmp_path / "checkout", {f"{IN_CHECKOUT}/{k}": v for k, v in files.items()})
         return write(tmp_path / "checkout", {"README.md": "not the chart"})
 
     def pin(self, server: Server, checkout: Path) -> chart.Pin:
-        return chart.Pin(f"{server.url}/a.tar.gz", chart.digest(checkout / chart.IN_CHECKOUT))
+        return chart.Pin(f"{server.url}/a.tar.gz", chart.digest(checkout / IN_CHECKOUT))
 
     def test_it_is_downloaded_once(self, server: Server, checkout: Path, cache: Path) -> None:
         (server.folder / "a.tar.gz").write_bytes(archive(checkout))
@@ -337,7 +338,7 @@ class TestDownload:
         self, server: Server, checkout: Path, cache: Path
     ) -> None:
         pin = self.pin(server, checkout)
-        write(checkout, {f"{chart.IN_CHECKOUT}/templates/more.yaml": "kind: Secret"})
+        write(checkout, {f"{IN_CHECKOUT}/templates/more.yaml": "kind: Secret"})
         (server.folder / "a.tar.gz").write_bytes(archive(checkout))
 
         with pytest.raises(HyperpodError, match="is not the chart .* expected " + pin.digest):
@@ -381,7 +382,7 @@ class TestDownload:
     def test_only_plain_files_inside_the_chart_are_unpacked(
         self, server: Server, checkout: Path, cache: Path, kind: bytes, name: str, link: str
     ) -> None:
-        add = partial(add_member, kind, f"{chart.IN_CHECKOUT}/{name}", link)
+        add = partial(add_member, kind, f"{IN_CHECKOUT}/{name}", link)
         (server.folder / "a.tar.gz").write_bytes(archive(checkout, add))
 
         with pytest.raises(HyperpodError, match="has no place in a chart"):

@@ -290,9 +290,13 @@ def test_missing_folders_are_told_only_to_who_uploads_them(tmp_path: Path) -> No
         " holds on_create.sh"
     )
     assert chart == (
-        f"cluster.yaml:4:15: chart.path: {tmp_path} is not a Helm chart (it has no Chart.yaml);"
-        " name the folder that has one"
+        f"cluster.yaml:4:15: chart.path: {tmp_path} is not a Helm chart (there is no Chart.yaml,"
+        " and no helm_chart/HyperPodHelmChart); name the folder HyperPodHelmChart, or a checkout of"
+        " https://github.com/aws/sagemaker-hyperpod-cli that holds it"
     )
+    (tmp_path / "helm_chart/HyperPodHelmChart").mkdir(parents=True)
+    (tmp_path / "helm_chart/HyperPodHelmChart/Chart.yaml").touch()
+    assert len(refusal(tmp_path, text)) == 1
     assert load(str(tmp_path / "cluster.yaml"), {}, {}, files=False).name == "demo"
 
 

@@ -22,7 +22,7 @@ WITHOUT_REMOTE = {
 
 
 def charts() -> list[Any]:
-    """The charts to try: AWS's by path, where HYPERPOD_CHART names it."""
+    """The charts to try: AWS's, where HYPERPOD_CHART names it or a checkout that holds it."""
     real = os.environ.get("HYPERPOD_CHART")
     why = "HYPERPOD_CHART names no checkout of AWS's chart"
     mark = pytest.mark.skipif(not real, reason=why)
