@@ -1,7 +1,8 @@
-"""One document, in the form that was asked for: text, JSON, YAML, a table, shell variables."""
+"""One document, in the form that was asked for: text, JSON, YAML, a table, variables."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.progress_text import cells, clean
 
-FORMS = ("text", "json", "yaml", "table", "env")
+FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
 Ask = Callable[[Any], Any]
 """A compiled query: from a document to a part of it."""
@@ -80,8 +81,8 @@ def render(
 
         words = str(yaml.safe_dump(part, sort_keys=False, allow_unicode=True))
         return words.removesuffix("...\n").rstrip("\n")  # a value alone would end so
-    if form == "env":
-        return "\n".join(variables(part if query else _part(document, _VARIABLES)))
+    if form in _SPELL:
+        return "\n".join(variables(part if query else _part(document, _VARIABLES), form))
     if form == "table":
         return table(part if query else _part(document, _TABLES))
     return _bare(part) if query else text(document).rstrip("\n")
@@ -133,8 +134,47 @@ def table(value: Any) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def variables(value: Any) -> Iterator[str]:
-    """Spell a value as shell assignments, quoted so that eval is safe.
+INPUTS = frozenset(
+    {"NAME", "REGION", "KUBERNETES_VERSION", "CHART", "LIFECYCLE"}  # of the config
+    | {"HELM", "OUTPUT", "EVENTS", "RUN"}  # of options
+)
+"""What of ``HYPERPOD_EKS_*`` the command line reads: no output has one of these names."""
+
+
+def _for_eval(name: str, word: str) -> str:
+    quoted = word.replace("'", "'\\''")
+    return f"{name}='{quoted}'"
+
+
+def _for_dotenv(name: str, word: str) -> str:
+    """Quote nothing: docker (``--env-file``) and GitLab (dotenv reports) keep quotes."""
+    if len(word.splitlines()) > 1:
+        raise Usage(
+            f"-o dotenv: {name} has several lines, and a dotenv file has one for each value",
+            "Choose -o env or -o github, or leave it out with --query.",
+        )
+    return f"{name}={word}"
+
+
+def _for_github(name: str, word: str) -> str:
+    """As GitHub's workflow commands want it in ``$GITHUB_ENV`` and ``$GITHUB_OUTPUT``."""
+    if len(word.splitlines()) < 2:
+        return f"{name}={word}"
+    end = f"end-{hashlib.sha256(word.encode()).hexdigest()[:16]}"
+    return f"{name}<<{end}\n{word}\n{end}"
+
+
+_SPELL: Mapping[str, Callable[[str, str], str]] = {
+    "env": _for_eval,
+    "dotenv": _for_dotenv,
+    "github": _for_github,
+}
+
+
+def variables(value: Any, form: str = "env") -> Iterator[str]:
+    """Spell a value as variables; as shell assignments they are quoted so that eval is safe.
+
+    Raises Usage for what the form cannot hold.
 
     >>> print(*variables({"vpc_id": "vpc-1", "zones": ["a", "it's"]}), sep="\\n")
     HYPERPOD_EKS_VPC_ID='vpc-1'
@@ -143,8 +183,9 @@ def variables(value: Any) -> Iterator[str]:
     """
     for path, each in _leaves((), value):
         name = re.sub("[^A-Z0-9]", "_", "_".join(path or ("value",)).upper())
-        word = _word(each).replace("'", "'\\''")
-        yield f"HYPERPOD_EKS_{name}='{word}'"
+        if name in INPUTS:
+            name = f"CLUSTER_{name}"
+        yield _SPELL[form](f"HYPERPOD_EKS_{name}", _word(each))
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:

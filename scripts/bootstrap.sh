@@ -36,6 +36,6 @@ done
 
 # 3. use it
 eval "$(hyperpod-eks outputs "$name" -o env)"
-hyperpod-eks kubeconfig "$name" --region "$HYPERPOD_EKS_REGION" --stdout >"$name.kubeconfig"
+hyperpod-eks kubeconfig "$name" --region "$HYPERPOD_EKS_CLUSTER_REGION" --stdout >"$name.kubeconfig"
 kubectl --kubeconfig "$name.kubeconfig" get nodes
 echo "$HYPERPOD_EKS_CLUSTER_ARN is ready"

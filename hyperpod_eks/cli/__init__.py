@@ -230,12 +230,13 @@ def status(offline: bool, **options: Any) -> int:
 @main.command()
 @named
 @click.argument("key", required=False)
+@account
 @speaking
 def outputs(**options: Any) -> int:
     """Print values of the cluster NAME for scripts.
 
     All of them, or that of KEY.  They come from the manifest; AWS is not asked.  With -o env they
-    are assignments, safe for eval.
+    are assignments, safe for eval; -o dotenv and -o github fit files of CI systems.
     """
     return _tell("outputs", options)
 

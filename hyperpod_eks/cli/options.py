@@ -10,7 +10,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FORMS = ("text", "json", "yaml", "table", "env")
+FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
 
 def options(*several: Callable[[F], F]) -> Callable[[F], F]:

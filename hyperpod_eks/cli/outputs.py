@@ -76,7 +76,7 @@ def outputs(tell: Report, key: str | None, **given: Any) -> Document:
 
 
 def remembered(
-    name: str | None, file: str | None, manifest: Path | None, *, absent: bool = False, **_: Any
+    name: str | None, file: str | None, manifest: Path | None, *, absent: bool = False, **place: Any
 ) -> Manifest:
     """Read the manifest of a cluster that is named by an argument, a config file or a path.
 
@@ -92,11 +92,17 @@ def remembered(
     path = manifest or Path(f"{name}.hyperpod-eks.json")
     found = read(path, name)
     if not (found.exists or absent):
-        it = called(name or "NAME", {"file": file, "manifest": manifest})
+        it = called(name or "NAME", {**place, "file": file, "manifest": manifest})
         raise NotFound(
             f"there is no manifest {path}",
             f"Make the cluster (hyperpod-eks create {it}), or find what exists:"
             f" hyperpod-eks adopt {it} --rebuild",
+        )
+    region = place.get("region")
+    if region and found.region and found.region != region:
+        raise Usage(
+            f"{path} belongs to region {found.region}, not to {region}",
+            "Leave --region out, or name another manifest (--manifest).",
         )
     return found
 

@@ -97,7 +97,8 @@ class Speech:
         if events:
             self.events = Lines(events)
         command = verb.replace("_", "-")
-        if self.debug or ("profile" in options and verb != "offline"):  # it asks AWS
+        asks_aws = "profile" in options and verb not in ("offline", "outputs")
+        if self.debug or asks_aws:
             self.log = runlog.start(command, everything=self.debug, aloud=verbose)
         _logger().info("hyperpod-eks %s", shlex.join(self.words))
         if verbose and kind in ("auto", "live"):

@@ -253,6 +253,7 @@ def test_a_command(here: User, name: str) -> None:
 def other_forms(document: dict[str, Any]) -> None:
     """The other forms are made of the document alone."""
     assert yaml.safe_load(render(document, "yaml", str)) == document
+    assert render(document, "github", str) or not render(document, "env", str)
     for word in shlex.split(render(document, "env", str)):
         assert re.match("HYPERPOD_EKS_[A-Z0-9_]+=", word)
 

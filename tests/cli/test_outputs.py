@@ -7,11 +7,17 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from hyperpod_eks.cli.outputs import text
+from hyperpod_eks.cli import main
+from hyperpod_eks.cli.outputs import text, values
+from hyperpod_eks.config import SETTINGS
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.output import variables
 from tests.conftest import User
 
@@ -53,6 +59,11 @@ def test_outputs_are_those_of_create_and_ask_nobody(
         "HYPERPOD_EKS_VPC_ID='vpc-"
     )
     assert user.types("outputs", "demo", "vpc").code == 2
+    place = ("--local", "--region", "us-west-2", "--profile", "team")
+    assert user.types("outputs", "demo", "vpc_id", *place).out == f"{vpc}\n"
+    said = user.types("outputs", "demo", "--region", "eu-west-1")
+    assert (said.code, said.out) == (2, "")
+    assert "us-west-2" in said.err
     offline = user.types("status", "demo", "--offline", "-o", "json").document
     assert (offline["source"], offline["cluster"]["ready"]) == ("manifest", True)
     assert offline["cluster"]["arn"] == made["outputs"]["cluster_arn"]
@@ -137,3 +148,35 @@ def test_what_is_not_made_yet_is_a_dash() -> None:
     found: dict[str, object] = {"vpc_id": None, "private_subnet_ids": [], "region": "us-west-2"}
     said = text({"schema": "hyperpod-eks/outputs/v1", "outputs": found})
     assert [line.split()[1] for line in said.splitlines()] == ["-", "-", "us-west-2"]
+
+
+def test_no_output_is_an_input() -> None:
+    def inputs(command: click.Command) -> Iterator[str]:
+        for parameter in command.params:
+            yield from [parameter.envvar] if isinstance(parameter.envvar, str) else []
+        for each in command.commands.values() if isinstance(command, click.Group) else ():
+            yield from inputs(each)
+
+    read_ = {variable for _, variable in SETTINGS.values()} | {"HYPERPOD_EKS_HELM", *inputs(main)}
+    document = dict.fromkeys([name.removeprefix("HYPERPOD_EKS_").lower() for name in read_], "x")
+    printed = {line.partition("=")[0] for line in variables(document)}
+    assert printed == {name.replace("_EKS_", "_EKS_CLUSTER_") for name in read_}
+    known = set(values(Manifest(Path(), "")))
+    assert not {f"HYPERPOD_EKS_{name.upper()}" for name in known - {"region"}} & read_
+
+
+def test_values_for_files_of_ci_systems_are_bare() -> None:
+    found = {"region": "us-west-2", "list": ["a b", "it's"], "none": None}
+    bare = [
+        "HYPERPOD_EKS_CLUSTER_REGION=us-west-2",
+        "HYPERPOD_EKS_LIST_0=a b",
+        "HYPERPOD_EKS_LIST_1=it's",
+        "HYPERPOD_EKS_NONE=",
+    ]
+    assert list(variables(found, "dotenv")) == list(variables(found, "github")) == bare
+    (several,) = variables({"text": "one\nHYPERPOD_EKS_X=two"}, "github")
+    first, *rest, last = several.splitlines()
+    assert first == f"HYPERPOD_EKS_TEXT<<{last}"
+    assert rest == ["one", "HYPERPOD_EKS_X=two"]
+    with pytest.raises(Usage, match="HYPERPOD_EKS_TEXT has several lines"):
+        list(variables({"text": "one\ntwo"}, "dotenv"))
