@@ -101,6 +101,13 @@ def replace(
     sync_folder(target.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those around it that are missing, for their owner alone."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -116,6 +123,8 @@ def splice(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
     >>> splice("a: 2, b: 10", [(3, 4, "12"), (9, 11, "3")])
     'a: 12, b: 3'
     """
-    for start, end, instead in sorted(edits, reverse=True):
-        text = text[:start] + instead + text[end:]
-    return text
+    parts, at = [], 0
+    for start, end, instead in sorted(edits, key=lambda edit: edit[0]):
+        parts += [text[at:start], instead]
+        at = end
+    return "".join([*parts, text[at:]])

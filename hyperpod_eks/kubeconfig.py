@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hyperpod_eks import files
-from hyperpod_eks.errors import Usage
+from hyperpod_eks import kubeconfig_text as entries
+from hyperpod_eks.errors import HyperpodError, Locked, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.programs import on_path
 
-LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
+PATIENCE = 10.0
+"""Seconds to wait for another program that writes the same file."""
+
+ENVIRONMENT = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+"""Where the profile is, if not in ``~/.aws``: kubectl may be called without these variables."""
 
 
 @frozen
@@ -29,6 +36,8 @@ class Entry:
     ca: str
     profile: str | None = None
     local: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """More of the environment in which the token is made; paths are absolute."""
 
 
 def document(entry: Entry) -> dict[str, Any]:
@@ -54,6 +63,7 @@ def document(entry: Entry) -> dict[str, Any]:
         "args": arguments,
     }
     environ = {"AWS_PROFILE": entry.profile} if entry.profile else {}
+    environ |= entry.variables
     if not aws:  # what a pipeline sets for its own commands is not meant for kubectl
         environ |= {"HYPERPOD_EKS_OUTPUT": "json", "HYPERPOD_EKS_EVENTS": ""}
     if environ:
@@ -68,101 +78,163 @@ def document(entry: Entry) -> dict[str, Any]:
         "kind": "Config",
         "preferences": {},
         "current-context": entry.arn,
-        **{key: [{"name": entry.arn, LISTS[key]: part}] for key, part in parts.items()},
+        **{key: [{"name": entry.arn, entries.LISTS[key]: part}] for key, part in parts.items()},
     }
 
 
-def merged(there: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the entries of one kubeconfig into another; those of the same name are replaced in place.
+def read(path: Path) -> bytes:
+    """Return the content of a kubeconfig; an absent one is empty.
 
-    >>> old = {"clusters": [{"name": "a"}, {"name": "b"}], "x": 1}
-    >>> merged(old, {"clusters": [{"name": "a", "cluster": {}}], "current-context": "a"})
-    {'clusters': [{'name': 'a', 'cluster': {}}, {'name': 'b'}], 'x': 1, 'current-context': 'a'}
+    Raises Usage for what is none, or is in another encoding than UTF-8.
     """
-    result = dict(there)
-    for key, value in new.items():
-        if key in LISTS:
-            by_name = {each["name"]: each for each in there.get(key) or ()}
-            result[key] = list((by_name | {each["name"]: each for each in value}).values())
-        elif key == "current-context" or key not in result:
-            result[key] = value
-    return result
-
-
-def without(there: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Take a cluster, its context and its user out of a kubeconfig."""
-    result = dict(there)
-    for key in LISTS:
-        if key in there:
-            result[key] = [each for each in there[key] or () if each["name"] != name]
-    if result.get("current-context") == name:
-        result["current-context"] = ""
-    return result
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a kubeconfig; an absent one is empty.  Raises Usage when it is none."""
     try:
-        found = yaml.safe_load(path.read_text())
-        found = {} if found is None else found
-        for key in LISTS:
-            for each in found.get(key) or ():
-                each["name"]
+        content = files.read(path)
     except FileNotFoundError:
-        return {}
+        return b""
     except OSError as error:
         raise Usage(f"cannot read the kubeconfig {path}: {error.strerror}") from error
-    except (yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
-        raise Usage(
-            f"{path} is no kubeconfig: {str(error).splitlines()[0]}",
-            "Correct it, or name another file with --kubeconfig.",
-        ) from error
-    return dict(found)
+    _changed(path, content, lambda text: str(entries.parse(text).kind))
+    return content
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a kubeconfig, mode 0600; a link stays one."""
-    target = path.resolve()
+def add(path: Path, new: Mapping[str, Any]) -> None:
+    """Put the entries of a kubeconfig into a file, mode 0600; a link stays one.
+
+    Entries of the same name are replaced, and all other bytes stay.  Raises Usage, and Locked
+    while another program writes the file.
+    """
+    _change(path, lambda text: entries.with_entry(text, new))
+
+
+def remove(path: Path, name: str, *, ours: bool = False) -> bool:
+    """Take a cluster out; return whether it was there.
+
+    With ``ours`` a file in which nothing else is left goes as well.  Raises as `add`.
+    """
+    if not path.exists():
+        return False
+    return _change(path, lambda text: entries.without_entry(text, name), ours=ours)
+
+
+def _change(path: Path, edit: Callable[[str], str], *, ours: bool = False) -> bool:
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.replace(target, yaml.safe_dump(content, sort_keys=False).encode(), mode=0o600)
-    except OSError as error:
-        raise Usage(f"cannot write the kubeconfig {path}: {error.strerror}") from error
+        before = read(path)
+        if _changed(path, before, edit) == before:
+            return False
+        files.make_folder(path.resolve().parent)
+        with _locked(path):
+            before = read(path)
+            after = _changed(path, before, edit)
+            if after == before:
+                return False
+            if ours and entries.blank(after.removeprefix(files.BOM).decode()):
+                path.unlink()
+            else:
+                files.replace(path, after, mode=0o600)
+            return True
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise Usage(f"cannot write the kubeconfig {path}: {reason}") from error
+
+
+def _changed(path: Path, content: bytes, edit: Callable[[str], str]) -> bytes:
+    """Edit a kubeconfig's text, and keep its byte order mark.  Raises Usage that names the file."""
+    mark = files.BOM if content.startswith(files.BOM) else b""
+    try:
+        return mark + edit(content[len(mark) :].decode()).encode()
+    except UnicodeDecodeError as error:
+        raise Usage(f"{path} is no kubeconfig: it is not UTF-8 text", _ANOTHER) from error
+    except Usage as error:
+        raise Usage(f"{path} is no kubeconfig that can be changed: {error}", _ANOTHER) from error
+
+
+_ANOTHER = "Correct it, or name another file with --kubeconfig."
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep kubectl out, and other runs, as kubectl does it: PATH.lock, made by whoever writes.
+
+    https://github.com/kubernetes/client-go/blob/master/tools/clientcmd/loader.go (lockFile).
+    """
+    here = path.parent.resolve() / path.name  # kubectl locks a link, not the file behind it
+    locks = sorted({place.with_name(f"{place.name}.lock") for place in (here, path.resolve())})
+    deadline = time.monotonic() + PATIENCE
+    with ExitStack() as held:
+        for lock in locks:
+            while True:
+                try:
+                    os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+                    break
+                except FileExistsError:
+                    if time.monotonic() > deadline:
+                        raise Locked(
+                            f"{lock} exists: kubectl or another run is writing {path}",
+                            f"If none is at work, remove it: rm {shlex.quote(str(lock))}",
+                        ) from None
+                    time.sleep(0.05)
+            held.callback(lock.unlink, missing_ok=True)
+        yield
 
 
 def paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Return the files that ``$KUBECONFIG`` names."""
     return [
-        Path(each).expanduser() for each in environ.get("KUBECONFIG", "").split(os.pathsep) if each
+        Path(os.path.expanduser(each))  # noqa: PTH111  Path's raises where there is no home
+        for each in environ.get("KUBECONFIG", "").split(os.pathsep)
+        if each
     ]
 
 
-def own_file(manifest: Path) -> Path:
-    """Return where a cluster's own kubeconfig is: beside its manifest."""
-    return manifest.with_name(f"{manifest.name.partition('.')[0]}.kubeconfig")
+def own_files(manifest: Path, name: str, arn: str) -> tuple[Path, Path]:
+    """Return where a cluster's own kubeconfig may be, beside its manifest.
+
+    The second is for another cluster of the same name, in another region, whose file is the first.
+    """
+    region = arn.split(":")[3]
+    return (
+        manifest.with_name(f"{name}.kubeconfig"),
+        manifest.with_name(f"{name}.{region}.kubeconfig"),
+    )
+
+
+def own_file(manifest: Path, name: str, arn: str) -> Path:
+    """Return the cluster's own file.  Raises Usage when what is there is no kubeconfig."""
+    first, second = own_files(manifest, name, arn)
+    there, alike = _clusters(first), arn.rpartition(":")[2]
+    others = [one for one in there if one.startswith("arn:") and one.endswith(f":{alike}")]
+    return second if others and arn not in there else first
+
+
+def _clusters(path: Path) -> list[str]:
+    return entries.names(read(path).removeprefix(files.BOM).decode())
+
+
+def variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what says where profiles are, with absolute paths."""
+    return {
+        name: os.path.abspath(os.path.expanduser(environ[name]))  # noqa: PTH100, PTH111  no home
+        for name in ENVIRONMENT
+        if environ.get(name)
+    }
 
 
 def choose(several: Iterable[Path], arn: str) -> Path | None:
     """Return the file that has the cluster already, else the first; None of none."""
     every = list(several)
-    for path in every:
-        if any(each["name"] == arn for each in read(path).get("clusters") or ()):
-            return path
-    return every[0] if every else None
+    return next((path for path in every if arn in _clusters(path)), every[0] if every else None)
 
 
-def forget(own: Path, arn: str) -> list[Path]:
-    """Remove our own file, and the cluster's entry from what ``$KUBECONFIG`` names.
+def forget(own: Iterable[Path], arn: str) -> list[str]:
+    """Remove the cluster's entry from our own files and from what ``$KUBECONFIG`` names.
 
-    Returns the files that were changed.
+    Returns what went wrong: the cluster is gone, and other files are cleaned all the same.
     """
-    changed = []
-    if own.exists():
-        own.unlink()
-        changed.append(own)
-    for path in paths():
-        there = read(path)
-        if (left := without(there, arn)) != there:
-            write(path, left)
-            changed.append(path)
-    return changed
+    problems = []
+    for paths_, ours in ((own, True), (paths(), False)):
+        for path in paths_:
+            try:
+                remove(path, arn, ours=ours)
+            except (HyperpodError, OSError) as error:
+                problems.append(str(error))
+    return problems

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from hyperpod_eks import files
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.report import Event, Report, What
 
@@ -61,21 +62,31 @@ class Timeline:
 
 
 @contextmanager
-def drawing(path: Path | None, title: str, tell: Report) -> Iterator[Report]:
+def drawing(
+    path: Path | None, title: str, tell: Report, warn: Callable[[str], None]
+) -> Iterator[Report]:
     """Listen, and write the picture at the end of the run, however it ends.
 
-    Without a path the context yields ``tell`` itself.  Raises Usage when the folder is missing.
+    Without a path the context yields ``tell`` itself.  Raises Usage when the folder is missing, or
+    when something else than a file is there.  What goes wrong at the end is a warning.
     """
     if path is None:
         yield tell
         return
     if not path.absolute().parent.is_dir():
         raise Usage(f"--timeline: there is no folder {path.absolute().parent}", "Make it first.")
+    try:
+        files.resolved(path)
+    except OSError as error:
+        raise Usage(f"--timeline: cannot write {path}: {error.strerror}") from error
     timeline = Timeline(tell)
     try:
         yield timeline
     finally:
-        path.write_text(timeline.picture(title))
+        try:
+            files.replace(path, timeline.picture(title).encode())
+        except (OSError, Usage) as error:
+            warn(f"--timeline: cannot write {path}: {getattr(error, 'strerror', None) or error}")
 
 
 def picture(title: str, spans: Mapping[str, Span], seconds: float) -> str:

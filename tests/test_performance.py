@@ -343,4 +343,6 @@ class TestTimeline:
         said = user.types("create", "demo", "--timeline", "nowhere/run.svg")
         assert said.code == 2
         assert "there is no folder" in said.err
+        said = user.types("create", "demo", "--timeline", "/dev/full")
+        assert (said.code, "is a device, not a regular file" in said.err) == (2, True)
         assert not user.stack.calls

@@ -100,8 +100,7 @@ def scale(**options: Any) -> int:
     """Give instance groups another number of nodes.
 
     GROUP=COUNT of the cluster NAME, or several.  With -f, the count is written back into the file,
-    which stays as it is otherwise, comments and all; without, into the config that the manifest
-    keeps.
+    whose other bytes all stay; without, into the config that the manifest keeps.
     """
     return _tell("scale", options)
 
@@ -248,16 +247,16 @@ def outputs(**options: Any) -> int:
     "--kubeconfig",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Merge into this file.  [default: $KUBECONFIG, else a new one, ./NAME.kubeconfig]",
+    help="Merge into this file.  [default: $KUBECONFIG, else ./NAME.kubeconfig]",
 )
 @click.option("--stdout", is_flag=True, help="Print it instead.")
 @speaking
 def kubeconfig(**options: Any) -> int:
     """Write a kubeconfig, with which kubectl and helm get in.
 
-    Like `aws eks update-kubeconfig`: entries are called after the cluster's ARN and others in the
-    file stay; the file is for your eyes only.  `delete` removes what this wrote into
-    ./NAME.kubeconfig or $KUBECONFIG.
+    Like `aws eks update-kubeconfig`: entries are named after the cluster's ARN.  Every other byte
+    of the file stays; the file is written with mode 0600.  `delete` removes the entry from
+    ./NAME.kubeconfig and $KUBECONFIG, and ./NAME.kubeconfig if nothing else is in it.
     """
     return _tell("kubeconfig", options)
 

@@ -13,9 +13,10 @@ from hyperpod_eks.cli.consent import confirm_delete
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import Opened, opened, settings
 from hyperpod_eks.cli.outputs import remembered
+from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import Remains, Usage
-from hyperpod_eks.kubeconfig import forget, own_file
+from hyperpod_eks.kubeconfig import forget, own_files
 from hyperpod_eks.orphans import strays
 from hyperpod_eks.report import Report
 from hyperpod_eks.resource import Sight
@@ -61,7 +62,9 @@ def delete(
             raise Remains(f"AWS still shows:\n{lines}")
         if not kinds:
             at.manifest.retire()
-            forget(own_file(at.manifest.path), at.site.arn("eks", f"cluster/{at.site.eks_name}"))
+            arn = at.site.arn("eks", f"cluster/{at.site.eks_name}")
+            for problem in forget(own_files(at.manifest.path, at.site.name, arn), arn):
+                speech().warn(f"the cluster's entry stays in a kubeconfig: {problem}")
         return result("delete", at, story) | {
             "removed": removed,
             "kept": kept,

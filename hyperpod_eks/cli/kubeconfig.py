@@ -29,7 +29,7 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
 
     Returns what was written where, or with ``stdout`` the kubeconfig itself.
     """
-    name, path, region = _place(**given)
+    name, path, region, cluster_name = _place(**given)
     if given["local"]:
         use_local()
     aws = Aws(log_in(given["region"] or region, given["profile"]), name, {})
@@ -53,13 +53,14 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
         cluster["certificateAuthority"]["data"],
         profile,
         given["local"],
+        {} if given["local"] else files.variables(),
     )
     new = files.document(entry)
     if stdout:
         return new
     target = kubeconfig or files.choose(files.paths(), entry.arn)
-    shared, target = target is not None, target or files.own_file(path)
-    files.write(target, files.merged(files.read(target) if shared else {}, new))
+    shared, target = target is not None, target or files.own_file(path, cluster_name, entry.arn)
+    files.add(target, new)
     return head("kubeconfig") | {
         "cluster": {"name": name, "arn": entry.arn},
         "path": str(target),
@@ -70,15 +71,16 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
 
 def _place(
     name: str | None, file: str | None, manifest: Path | None, **_: Any
-) -> tuple[str, Path, str | None]:
-    """Find the EKS cluster's name, the manifest's path, and the region if it is known."""
+) -> tuple[str, Path, str | None, str]:
+    """Find the EKS cluster's name, the manifest's path, the region if known, and the cluster's."""
     try:
         known = remembered(name, file, manifest)
     except NotFound:
         if not name:
             raise
-        return name, manifest or Path(f"{name}.hyperpod-eks.json"), None
-    return known.adopted.get("eks/cluster") or known.cluster, known.path, known.region
+        return name, manifest or Path(f"{name}.hyperpod-eks.json"), None, name
+    eks_name = known.adopted.get("eks/cluster") or known.cluster
+    return eks_name, known.path, known.region, known.cluster
 
 
 def token(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -110,7 +109,7 @@ class Speech:
             progress.choose(
                 sys.stderr, os.environ, "none" if self.quiet else kind, title
             ) as report,
-            drawing(picture, title, self._also(report)) as told,
+            drawing(picture, title, self._also(report), self.warn) as told,
         ):
             if isinstance(report, progress.Picture):
                 self.aside = report.clear
@@ -310,12 +309,17 @@ def _open(where: str) -> IO[str]:
             return sys.stdout
         if number := re.fullmatch(r"fd:(\d+)", where):
             return os.fdopen(os.dup(int(number[1])), "w", encoding="utf-8")
-        return Path(where).open("w", encoding="utf-8")
-    except OSError as error:
+        return open(where, "w", encoding="utf-8", opener=_for_others_to_read)
+    except (OSError, OverflowError) as error:
         raise Usage(
-            f"--events: cannot write to {where}: {error.strerror}",
+            f"--events: cannot write to {where}: {getattr(error, 'strerror', None) or error}",
             "Give a file, - for stdout, or fd:N for an open descriptor.",
         ) from error
+
+
+def _for_others_to_read(path: str, flags: int) -> int:
+    """Open without O_EXCL or O_NOFOLLOW: it may be a pipe.  No umask makes it writable by all."""
+    return os.open(path, flags, 0o644)
 
 
 def _form(words: Sequence[str], environ: Mapping[str, str]) -> str:

@@ -9,6 +9,8 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +18,10 @@ import pytest
 import yaml
 
 from hyperpod_eks import kubeconfig
-from hyperpod_eks.errors import Usage
-from hyperpod_eks.kubeconfig import Entry, document, merged, without
-from tests.conftest import User
+from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.kubeconfig import Entry, document
+from hyperpod_eks.local.stack import Stack
+from tests.conftest import User, at_work
 
 pytestmark = pytest.mark.xdist_group("kubeconfig")
 
@@ -88,7 +91,7 @@ def test_an_existing_file_keeps_everything_else(
     assert yaml.safe_load(file.read_text()) == there
     assert len(kubectl(file, "get", "nodes", "-o", "name").split()) == 2
     assert user.types("delete", "demo", "--yes").code == 0
-    assert yaml.safe_load(file.read_text()) == OTHER | {"current-context": "", "preferences": {}}
+    assert yaml.safe_load(file.read_text()) == OTHER | {"current-context": ""}
 
 
 def test_the_entry_is_the_one_that_the_aws_cli_writes(user: User) -> None:
@@ -104,7 +107,11 @@ def test_the_entry_is_the_one_that_the_aws_cli_writes(user: User) -> None:
     expected = yaml.safe_load(theirs.read_text())
     # an absolute program, whatever PATH kubectl is called with
     expected["users"][0]["user"]["exec"]["command"] = shutil.which("aws")
-    assert yaml.safe_load(ours.read_text()) == expected
+    written = yaml.safe_load(ours.read_text())
+    # and where the AWS configuration is, if not in ~/.aws
+    names = {each["name"] for each in written["users"][0]["user"]["exec"].pop("env")}
+    assert names == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
+    assert written == expected
 
 
 def test_without_aws_on_path_the_token_is_ours(
@@ -190,7 +197,102 @@ def test_a_profile_goes_into_the_entry() -> None:
     assert json.dumps(document(entry))
 
 
-def test_taking_out_leaves_what_was_there() -> None:
+def test_the_entry_knows_where_the_profile_is(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    user.makes("demo")
+    Path("aws.ini").write_text("[profile team]\nregion = us-west-2\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "aws.ini")
+    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "team")
+    said = user.types("kubeconfig", "demo", "--stdout", "-o", "json")
+    entry = said.document["users"][0]["user"]["exec"]
+    variables = {each["name"]: each["value"] for each in entry["env"]}
+    assert variables["AWS_PROFILE"] == "team"
+    assert variables["AWS_CONFIG_FILE"] == str(user.folder / "aws.ini")
+
+
+def test_a_file_of_the_users_own_is_merged_and_kept(user: User) -> None:
+    """It is called as ours would be."""
+    user.makes("demo")
+    file = user.folder / "demo.kubeconfig"
+    before = (
+        yaml.safe_dump(OTHER).replace("current-context: other", "current-context: ''") + "# ours"
+    )
+    file.write_text(before)
+    assert user.types("kubeconfig", "demo").code == 0
+    assert [each["name"] for each in yaml.safe_load(file.read_text())["clusters"]] == ["other", ARN]
+    assert user.types("delete", "demo", "--yes").code == 0
+    after = before.replace("current-context: ''", 'current-context: ""')
+    assert file.read_text().rstrip() == after
+
+
+def test_clusters_of_one_name_have_files_of_their_own(tmp_path: Path) -> None:
+    west, east = ARN, ARN.replace("us-west-2", "us-east-1")
+    for arn in (west, east, west):
+        file = kubeconfig.own_file(tmp_path / "prod.eu.json", "demo", arn)
+        kubeconfig.add(file, document(Entry("demo", arn, arn.split(":")[3], "https://x", "Q0E=")))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "demo.kubeconfig",
+        "demo.us-east-1.kubeconfig",
+    }
+    assert kubeconfig.forget(kubeconfig.own_files(tmp_path / "m", "demo", east), east) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.kubeconfig"]
+    assert west in (tmp_path / "demo.kubeconfig").read_text()
+
+
+WRONG = {
+    "utf-16": "clusters: []".encode("utf-16"),
+    "latin-1": "current-context: b\xfcro".encode("latin-1"),
+    "tab": b"clusters:\n\t- name: x",
+    "nameless": b"contexts:\n- context: {cluster: old, user: old}",
+    "folder": None,
+    "device": None,
+}
+
+
+@pytest.fixture(scope="module")
+def nothing_there(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    with at_work(one_stack, tmp_path_factory.mktemp("none")) as somebody:
+        somebody.makes("demo")
+        yield somebody
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_kubeconfig_that_cannot_be_changed(
+    nothing_there: User, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It is refused by ``kubeconfig``; after a delete it is a warning."""
+    user, content = nothing_there, WRONG[how]
+    file = user.folder / how
+    if content is not None:
+        file.write_bytes(content)
+    elif how == "device":
+        file = Path("/dev/null")
+    else:
+        file.mkdir()
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    said = user.types("kubeconfig", "demo")
+    assert (said.code, str(file) in said.err) == (2, True), said.err
+    said = user.types("delete", "nothing", "--yes")
+    assert (said.code, "stays in a kubeconfig" in said.err) == (0, True), said.err
+    assert content is None or file.read_bytes() == content
+
+
+def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    arns = [f"arn:aws:eks:us-west-2:123456789012:cluster/c{i}" for i in range(8)]
+
+    def add(arn: str) -> None:
+        kubeconfig.add(file, document(Entry("c", arn, "us-west-2", "https://x", "Q0E=")))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, arns))
+    assert {each["name"] for each in yaml.safe_load(file.read_text())["clusters"]} == set(arns)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_lock_of_kubectl_is_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeconfig, "PATIENCE", 0.1)
+    (tmp_path / "config.lock").touch()
     new = document(Entry("demo", ARN, "us-west-2", "https://x.invalid", "Q0E="))
-    assert without(merged(OTHER, new), ARN) == OTHER | {"current-context": "", "preferences": {}}
-    assert without(OTHER, ARN) == OTHER
+    with pytest.raises(Locked, match="kubectl or another run"):
+        kubeconfig.add(tmp_path / "config", new)
+    assert not (tmp_path / "config").exists()

@@ -120,12 +120,22 @@ def test_events_on_a_descriptor(user: User) -> None:
         assert lines(stream.read())[-1]["document"]["command"] == "version"
 
 
-@pytest.mark.parametrize("where", ["fd:2147483647", "nowhere/file", "."])
+@pytest.mark.parametrize("where", ["fd:2147483647", f"fd:{9**30}", "nowhere/file", "."])
 def test_events_that_cannot_be_written_are_wrong_usage(user: User, where: str) -> None:
     # no kernel gives out the highest int; a low descriptor may be open for another test
     said = user.types("version", "--events", where)
     assert (said.code, said.out) == (2, "")
     assert f"--events: cannot write to {where}" in said.err
+
+
+def test_no_umask_makes_a_file_writable_by_all(user: User) -> None:
+    before = os.umask(0)
+    try:
+        said = user.types("status", "none", "--events", "e.jsonl")
+        assert said.code == 8
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(Path("e.jsonl").stat().st_mode) == 0o644
 
 
 def test_each_call_is_told_on_request(user: User) -> None:
