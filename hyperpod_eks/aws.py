@@ -62,6 +62,8 @@ class Aws:
         """Ids of existing resources that take the place of ours, by key."""
         self.principal = ""
         """Who calls, as IAM names it; read once."""
+        self.recorded: set[str] = set()
+        """ARNs of everything that is, or once was, this cluster's own, as the journal has it."""
         self.signatures: dict[str, str | None] = {}
         """Who signed what, by ARNs that no other birth has: enough to be asked once."""
         self.lock = threading.RLock()

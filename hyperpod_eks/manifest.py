@@ -50,11 +50,18 @@ class Record:
     arn: str = ""
     origin: str = "created"
     """``created`` by us, or ``adopted``: used as it is, never changed and never deleted."""
+    past: str = ""
+    """ARNs of those that were here before it, with blanks between them."""
 
     @property
     def unsure(self) -> bool:
         """Whether we set out to make it and do not know that we did."""
         return self.state == "intent"
+
+    @property
+    def arns(self) -> list[str]:
+        """The ARNs of those before it, and its own."""
+        return [*self.past.split(), *([self.arn] if self.arn else ())]
 
 
 @dataclass
@@ -109,7 +116,8 @@ class Manifest:
             return known.token
         place = self.account, self.region, self.lineage
         token = f"hpe-{_digest(*place, want.key, repr(packed), repr(now))[:40]}{names}"
-        self._put(want.key, Record(want.kind(), packed, "intent", now, token))
+        past = " ".join(known.arns) if known else ""
+        self._put(want.key, Record(want.kind(), packed, "intent", now, token, past=past))
         return token
 
     def record(self, want: Resource, live: Live, state: str, now: float) -> None:
@@ -117,9 +125,10 @@ class Manifest:
         known = self.records.get(want.key)
         since, token = (known.since, known.token) if known else (now, "")
         origin = known.origin if known else "created"
+        past = " ".join(arn for arn in known.arns if arn != live.arn) if known else ""
         self._put(
             want.key,
-            Record(want.kind(), pack(want), state, since, token, live.id, live.arn, origin),
+            Record(want.kind(), pack(want), state, since, token, live.id, live.arn, origin, past),
         )
 
     def adopt(self, key: str, id_: str, now: float) -> None:
@@ -138,8 +147,11 @@ class Manifest:
 
     def forget(self, key: str) -> None:
         """Strike out an intent of which we know that nothing came."""
-        if key in self.records:
-            del self.records[key]
+        if known := self.records.get(key):
+            if known.past:  # what it was before is not forgotten
+                self.records[key] = replace(known, state="deleted")
+            else:
+                del self.records[key]
             self.save()
 
     def age(self, key: str, now: float) -> float | None:

@@ -155,7 +155,7 @@ class Resource(ABC):
 
     @property
     def source(self) -> str:
-        """For what AWS leaves behind: the key of the resource that it is left by."""
+        """For what AWS leaves behind, or makes anew: the key of the resource that it is left by."""
         return ""
 
     def needs(self) -> Iterator[Resource]:

@@ -82,6 +82,7 @@ class World:
     def __post_init__(self) -> None:
         self.crew = Crew(self.parallelism, self.clock)
         self.running = False
+        self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
         now = self.clock.now()  # a clock that was fast lets nothing be hidden until it catches up
         for key, record in self.manifest.records.items():
             if record.since > now:
@@ -524,6 +525,8 @@ def explained(
 def stranger(sight: Sight) -> str:
     """Say whose a foreign thing seems to be."""
     owner = sight.live.owner if sight.live else None
+    if sight.live and "whose" in sight.live.attributes:
+        return str(sight.live.attributes["whose"])
     return f"another cluster of hyperpod-eks (lineage {owner})" if owner else "somebody else"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +28,9 @@ from hyperpod_eks.report import What
 from hyperpod_eks.resource import Resource, Sight, State, Verdict
 from hyperpod_eks.retry import Class
 
+WRITES_ON = 60.0
+"""Seconds for which what has gone may yet make anew what it leaves."""
+
 
 @frozen
 class Fate:
@@ -47,6 +51,7 @@ class Remove(Run):
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
         self.held: dict[str, list[str]] = {}
+        self.echoes: dict[str, float] = {}  # until when what has gone may write on
         self.upset: set[str] = set()  # since they were asked for, something went that needed them
         self.users: dict[str, set[str]] = {key: set() for key in self.turns}
         for want in [t.want for t in self.turns.values()]:
@@ -104,11 +109,13 @@ class Remove(Run):
             if self.hidden(turn, doubts=True):
                 self.wait(turn, "it may only be hidden yet")
             else:
-                self._gone(turn)
+                self._gone_for_good(turn)
             return
         fate = self.fate(sight)
         if fate.verb == "keep":
             self.kept[want.key] = fate.why
+            if turn.changed:  # some of it has gone
+                self.removed.append(want.key)
             self.say(turn, What.KEPT, fate.why)
             self.end(turn)
         elif fate.verb == "goes":
@@ -133,7 +140,7 @@ class Remove(Run):
             return
         turn.accepted(verb)
         if turn.want.goes_at_once and not (turn.sight and turn.sight.twins):
-            self._gone(turn)
+            self._gone_for_good(turn)
             return
         turn.looks = 0
         turn.again(self.now)
@@ -155,7 +162,18 @@ class Remove(Run):
             and self.fate(turn.sight).verb != "keep"
         )
 
+    def _gone_for_good(self, turn: Turn) -> None:
+        """Look again later at what its source may yet make anew; meanwhile the rest goes."""
+        until = self.echoes.get(turn.want.source, 0.0) if turn.want.made else 0.0
+        if until > self.now:
+            turn.seen, turn.due = -math.inf, until
+        else:
+            self._gone(turn)
+
     def _gone(self, turn: Turn, why: str = "") -> None:
+        if turn.changed:  # what went in a moment has no more to write
+            took = self.now - (turn.acted or turn.since)
+            self.echoes[turn.want.key] = min(self.now + min(took, WRITES_ON), self.world.deadline)
         self.manifest.mark(turn.want.key, "deleted")
         if turn.changed:
             self.upset.update(need.key for need in turn.want.needs())

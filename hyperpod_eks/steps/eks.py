@@ -117,6 +117,12 @@ class LogGroup(Resource):
     step = "eks"
     goes_at_once = True
     signed = False  # EKS makes a deleted one anew as long as the cluster writes
+
+    @property
+    def source(self) -> str:
+        """EKS writes into it, for a while after its cluster went too."""
+        return "eks/cluster"
+
     guards: ClassVar[Mapping[str, Guard]] = {
         # a group that was just made keeps its logs for ever
         "retention": lambda is_, days: (

@@ -222,6 +222,8 @@ class Cluster(Resource):
             if owner(tags) is None:  # it may be signed yet
                 return [self._live(found, None, labels)]
             signed[arn] = owner(tags)
+        if signed[arn] == look.aws.lineage:
+            look.aws.recorded.add(arn)
         live = self._live(found, signed[arn], labels)
         if live.state is State.BUSY and (event := newest_event(look.aws, found)):
             live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
@@ -748,18 +750,17 @@ class Nodes(Resource):
 
 @frozen
 class LogGroup(Resource):
-    """HyperPod's log group, which the service makes and nobody removes."""
+    """HyperPod's log groups, which the service makes and nobody removes.
+
+    Each is called after the id of its cluster, the end of its ARN (SageMaker developer guide,
+    "HyperPod lifecycle scripts": ``/aws/sagemaker/Clusters/NAME/ID``).  Ours are those of the ids
+    that the journal has, or that were seen to be ours; others had the name before or after us.
+    """
 
     prefix: str
 
     step = "hyperpod"
-    goes_at_once = True
     made = False
-
-    @property
-    def source(self) -> str:
-        """Ours if the cluster was."""
-        return "hyperpod/cluster"
 
     def find(self, look: Look) -> Sequence[Live]:
         """By prefix: one group for each cluster that had this name."""
@@ -767,7 +768,16 @@ class LogGroup(Resource):
             look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.prefix
         )
         names = [group["logGroupName"] for group in groups]
-        return [Live(", ".join(names), attributes={"names": names})] if names else []
+        ids = {arn.rpartition("/")[2] for arn in look.aws.recorded}
+        ours = [name for name in names if name.removeprefix(self.prefix) in ids]
+        others = [name for name in names if name not in ours]
+        lives = []
+        if ours:
+            lives.append(Live(", ".join(ours), owner=look.aws.lineage, attributes={"names": ours}))
+        if others:
+            whose = {"whose": f"another cluster of that name: {', '.join(others)}"}
+            lives.append(Live(", ".join(others), owner="unknown", attributes=whose))
+        return lives
 
     def delete(self, aws: Aws, live: Live) -> None:
         """After the cluster: it writes until the end."""
