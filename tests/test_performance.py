@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from hyperpod_eks.aws import Aws, Look
@@ -29,7 +28,7 @@ from hyperpod_eks.report import Event, What
 from hyperpod_eks.steps import eks
 from hyperpod_eks.timeline import Timeline
 
-from .conftest import User
+from .conftest import User, new_session
 from .rounds import rounds
 
 LOOK = 40
@@ -58,14 +57,14 @@ def large(user: User, nodes: int) -> Path:
 
 def test_one_look_reaches_kubernetes_through_one_client(user: User) -> None:
     user.makes("demo")
-    look = Look(Aws(boto3.Session(), "demo", {}))
+    look = Look(Aws(new_session(), "demo", {}))
 
     assert eks.access(look, "demo") is eks.access(look, "demo")
 
 
 def test_a_token_is_signed_without_a_call(user: User) -> None:
     door = eks.door(
-        Aws(boto3.Session(), "demo", {}), "demo", {"endpoint": "", "certificate_authority": ""}
+        Aws(new_session(), "demo", {}), "demo", {"endpoint": "", "certificate_authority": ""}
     )
     user.stack.calls.clear()
 
@@ -285,7 +284,7 @@ class TestPace:
     ) -> None:
         slept: list[float] = []
         monkeypatch.setattr("botocore.endpoint.time.sleep", slept.append)
-        aws = Aws(boto3.Session(), "demo", {})
+        aws = Aws(new_session(), "demo", {})
         refused = Fault("ec2", code="RequestLimitExceeded", status=503, count=4)
         user.stack.faults.append(refused)
 

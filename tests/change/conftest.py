@@ -25,7 +25,7 @@ from hyperpod_eks.report import Event
 from hyperpod_eks.resource import Resource, Sight
 from hyperpod_eks.site import check_plans, lineage, survey
 from hyperpod_eks.stack import stack as declare
-from tests.conftest import helm
+from tests.conftest import helm, new_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -137,7 +137,7 @@ class Owner:
 def owner(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # a session of its own, to listen to
-    return Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))
+    return Owner(stack, new_session(), tmp_path, helm("4.3.1"))
 
 
 @pytest.fixture

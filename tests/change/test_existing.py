@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-import boto3
 import pytest
 
 from hyperpod_eks import helm as helms
@@ -14,6 +13,7 @@ from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.steps.eks import access
 from hyperpod_eks.steps.iam import trust
+from tests.conftest import new_session
 
 from .conftest import Owner
 
@@ -371,7 +371,7 @@ def test_several_people_work_on_somebodys_eks_cluster(owner: Owner) -> None:
 
     def becomes(name: str) -> None:
         key = keys[name]
-        owner._session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"])
+        owner._session = new_session(key["AccessKeyId"], key["SecretAccessKey"])
 
     text = "name: demo\nregion: us-west-2\nexisting: {eks_cluster: platform}\n"
     before = entries()

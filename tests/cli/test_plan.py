@@ -16,7 +16,7 @@ from hyperpod_eks.aws import Aws, read_only
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Fault
 from hyperpod_eks.plan import render
-from tests.conftest import Clients, User
+from tests.conftest import Clients, User, new_session
 
 pytestmark = pytest.mark.xdist_group("plan")
 
@@ -357,7 +357,7 @@ def test_a_plan_is_made_without_manifest_and_without_helm(
 
 
 def test_a_session_for_looking_refuses_everything_else(user: User) -> None:
-    session = boto3.Session(region_name="us-west-2")
+    session = new_session()
     read_only(session)
     aws = Aws(session, "demo", {})
     aws.ec2.describe_vpcs()
