@@ -25,8 +25,9 @@ demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster o
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/helm/4.3.1:$$PATH" scripts/demo.sh
 
 test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/prove
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/prove
+	@$(BIN)/python -m pytest -n 1 tests/prove >.cache/prove.log 2>&1 & prove=$$!; \
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/prove; rest=$$?; \
+	wait $$prove; proof=$$?; cat .cache/prove.log; exit $$((rest || proof))
 
 prove: .venv/dev .cache/helm/4.3.1/helm  ## run the whole proof of crash safety (long)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m prove --ignore tests/prove

@@ -6,14 +6,17 @@ import gc
 import io
 import json
 import os
+import random
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.client
 import botocore.session
 import pytest
 from botocore.config import Config
@@ -46,6 +49,57 @@ def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     apply(monkeypatch, stack.environ({}))
+
+
+def remember_clients() -> None:
+    """Let clients of one service share their class and their model, which are as good as constant.
+
+    A command is one process and makes each once; here many run in one, and that was a fifth of
+    the time of their tests.
+    """
+    creator: Any = botocore.client.ClientCreator
+    for name in ("_load_service_model", "_create_client_class"):
+        setattr(creator, name, _once_a_service(getattr(creator, name)))
+
+
+def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
+    made: dict[str, Any] = {}
+
+    def once(self: Any, service: str, *arguments: Any, **named: Any) -> Any:
+        if service not in made:
+            made[service] = make(self, service, *arguments, **named)
+        return made[service]
+
+    return once
+
+
+remember_clients()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """``TEST_ORDER=random`` chooses an order by chance, ``TEST_ORDER=N`` repeats one."""
+    if os.environ.get("TEST_ORDER") == "random":  # workers inherit what is chosen here
+        os.environ["TEST_ORDER"] = str(random.randrange(10**6))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Shuffle the modules and the tests in each; a module's tests stay together."""
+    if not (order := os.environ.get("TEST_ORDER")):
+        return
+    chance = random.Random(order)
+    places = [str(item.path) for item in items]
+    turn = {place: chance.random() for place in sorted(set(places))}
+    items.sort(key=lambda item: (turn[str(item.path)], chance.random()))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if order := os.environ.get("TEST_ORDER"):
+        terminalreporter.write_line(f"the order of the tests was TEST_ORDER={order}")
+
+
+def pytest_sessionfinish() -> None:
+    gc.freeze()  # pytest collects garbage five times at the end, and there is much that is none
 
 
 @pytest.fixture(scope="session")
@@ -156,6 +210,14 @@ class User:
         calls = [f"{c.service}.{c.operation}" for c in self.stack.calls if c.mutating]
         self.stack.calls.clear()
         return calls
+
+
+def until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something that is sure to happen; fail when it does not."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
 
 
 def helm(version: str) -> Path:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import boto3
 import pytest
 
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from tests.conftest import Clients, Said, User, at_work
+from tests.conftest import Clients, Said, User, at_work, until
 
 pytestmark = pytest.mark.xdist_group("logs")
 
@@ -115,21 +116,43 @@ def test_logs_of_a_cluster_that_is_gone_are_still_there(user: User) -> None:
     assert "exit code 0" in user.types("logs", "gone").out
 
 
+@contextmanager
+def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a command that ends when it is told to, or when the test fails."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def looks_again(user: User, times: int = 2) -> None:
+    """Wait until AWS has been asked for new lines, as often as said, and has answered."""
+
+    def looks() -> int:
+        calls = list(user.stack.calls)
+        return sum(call.operation in ("FilterLogEvents", "DescribeLogGroups") for call in calls)
+
+    before = looks()
+    until(lambda: looks() >= before + times)
+
+
 def test_follow_goes_on_until_told_to_stop(user: User, aws: Clients) -> None:
     group = user.types("logs", "demo", "-o", "json").document["log_group"]
     stream = {"logGroupName": group, "logStreamName": "LifecycleConfig/worker-group/i-new"}
     command = [sys.executable, "-m", "hyperpod_eks", "logs", "demo", "--follow", "-o", "json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with running(command) as following:
         assert following.stdout
         lines = map(json.loads, following.stdout)
-        assert next(lines)["stream"].startswith("worker-group/")
+        assert next(lines)["message"]
         aws.logs.create_log_stream(**stream)
         aws.logs.put_log_events(**stream, logEvents=[{"timestamp": _now(), "message": "hello"}])
 
         late = next(line for line in lines if line["message"] == "hello")
-        time.sleep(3)  # another look or two
+        looks_again(user)
         following.send_signal(signal.SIGINT)
         rest = list(lines)
+        following.wait()
 
     assert late["stream"] == "worker-group/i-new"
     assert rest == []
@@ -143,19 +166,19 @@ def test_follow_shows_a_line_once_and_waits_for_the_first(user: User, aws: Clien
     aws.logs.delete_log_group(logGroupName=place)
     command = [sys.executable, "-m", "hyperpod_eks", "logs", "new", "--follow", "-o", "json"]
     stream = {"logGroupName": place, "logStreamName": "LifecycleConfig/worker-group/i-1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with running(command) as following:
         assert following.stdout
-        time.sleep(3)
+        looks_again(user, 1)
         aws.logs.create_log_group(logGroupName=place)
         aws.logs.create_log_stream(**stream)
         aws.logs.put_log_events(**stream, logEvents=[{"timestamp": _now(), "message": "hello"}])
         assert json.loads(following.stdout.readline())["message"] == "hello"
         following.send_signal(signal.SIGINT)
         assert following.stdout.read() == ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with running(command) as following:
         assert following.stdout
         assert json.loads(following.stdout.readline())["message"] == "hello"
-        time.sleep(3)
+        looks_again(user)
         following.send_signal(signal.SIGINT)
         assert following.stdout.read() == ""
 

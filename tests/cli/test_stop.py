@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hyperpod_eks.cli.stop import Interrupted, stoppable
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import locked
-from tests.conftest import Said, User
+from tests.conftest import Said, User, until
 
 
 def test_a_signal_is_heard_though_the_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,12 +71,19 @@ def test_a_signal_stops_it_though_aws_does_not_answer(
         )
         asked, _ = nobody.accept()
         with asked:
-            time.sleep(1)
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert time.monotonic() - began < 5
+
+
+def _waits_for_a_lock(process: int) -> bool:
+    """Whether a process has a lock file open: between two attempts it sleeps."""
+    with suppress(FileNotFoundError):  # what it has just closed
+        links = Path(f"/proc/{process}/fd").iterdir()
+        return any(link.readlink().suffix == ".lock" for link in links)
+    return False
 
 
 def test_a_signal_while_another_run_has_the_lock_exits_130(tmp_path: Path) -> None:
@@ -89,8 +97,7 @@ def test_a_signal_while_another_run_has_the_lock_exits_130(tmp_path: Path) -> No
             stderr=subprocess.PIPE,
             text=True,
         )
-        time.sleep(3)  # into the wait
-        assert process.poll() is None
+        until(lambda: _waits_for_a_lock(process.pid))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert process.returncode == 130, errors
