@@ -36,9 +36,11 @@ class HyperpodError(Exception):
     passes = False
     """Whether time heals it, so that the engine tries again."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, setting: str = "") -> None:
         super().__init__(message)
         self.hint = hint or type(self).hint
+        self.setting = setting
+        """The setting of the config that it is about, if it is about one."""
 
 
 class Usage(HyperpodError):

@@ -25,11 +25,16 @@ def adopt(
     Without ``write`` the manifest on disk stays as it is.
 
     Nothing is changed in AWS.  Raises NotFound for what is not there, Usage for what HyperPod
-    cannot use, Foreign where create has made a resource of its own in that place.
+    cannot use, Foreign where create has made a resource of its own in that place; each names its
+    setting.
     """
     if config.existing == Existing():
         return manifest.adopted
-    wanted = resolve(aws, config, manifest)
+    try:
+        wanted = resolve(aws, config, manifest)
+    except (NotFound, Usage) as error:
+        error.setting = error.setting or "existing"
+        raise
     known = manifest.records.get(CALLER)
     if config.existing.eks_cluster and known and known.id not in ("", caller(Look(aws))):
         # of whoever ran this before; if create made it, its tags tell
@@ -39,6 +44,7 @@ def adopt(
             raise Foreign(
                 f"existing: {key} is {made}, which create made; {id_} cannot take its place",
                 "Delete the cluster first, or leave the setting out.",
+                setting="existing",
             )
         if manifest.adopted.get(key) == id_:
             continue
@@ -95,6 +101,30 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
     return found
 
 
+def named(config: Config) -> dict[str, str]:
+    """Return what the settings name by key, as far as it is known without AWS.
+
+    Subnets are in zones that nobody has asked for, and an EKS cluster brings a network with it.
+    """
+    theirs = config.existing
+    brought = theirs.eks_cluster or ""
+    subnets = theirs.private_subnets or ((brought, brought) if brought else ())
+    found = {
+        "network/vpc": theirs.vpc or brought,
+        "network/security-group": theirs.security_group or brought,
+        "iam/cluster-role": theirs.cluster_role or brought,
+        "iam/execution-role": theirs.execution_role or "",
+        "s3/bucket": theirs.bucket or "",
+        "eks/cluster": brought,
+    } | {
+        f"network/{PRIVATE_SUBNET}{zone}": each
+        for zone, each in zip(UNKNOWN_ZONES, subnets, strict=False)
+    }
+    return {key: id_ for key, id_ in found.items() if id_}
+
+
+UNKNOWN_ZONES = ("zone-1", "zone-2")
+"""In place of zones where AWS has not been asked."""
 PLACES = {
     "vpc": ("describe_vpcs", "Vpcs"),
     "security_group": ("describe_security_groups", "SecurityGroups"),
@@ -120,7 +150,8 @@ def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
         with absent("404|NoSuchBucket"):
             there = bool(aws.s3.head_bucket(Bucket=id_))
     if not there:
-        raise NotFound(f"existing.{setting}: there is no {id_}", "Check the name.")
+        text = f"existing.{setting}: there is no {id_}"
+        raise NotFound(text, "Check the name.", setting=f"existing.{setting}")
 
 
 def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from hyperpod_eks.aws import CLUSTER
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
+from hyperpod_eks.steps import network
 from hyperpod_eks.steps.iam import ServiceLinkedRole
-from hyperpod_eks.steps.network import interface_endpoints
 
 LIMIT = 6144
 """Characters of a managed policy, white space not counted (IAM User Guide, "IAM quotas")."""
@@ -74,15 +75,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
     )
     rows = (
         Statement("Look", _LOOK),
-        Statement("NetworkMake", _MAKE, ec2),
-        Statement(
-            "NetworkSign",
-            ("ec2:CreateTags",),
-            ec2,
-            {"StringEquals": {"ec2:CreateAction": [_plain(action) for action in _MAKE]}},
-        ),
-        Statement("NetworkChange", _CHANGE, ec2, tagged),
-        Statement("NetworkDelete", _DELETE, ec2, tagged, "delete"),
+        *_network(site, ec2, tagged),
         Statement(
             "KubernetesLeft",
             (
@@ -176,6 +169,43 @@ def statements(site: Site) -> tuple[Statement, ...]:
     return tuple(row for row in rows if row.resources)
 
 
+def _network(site: Site, ec2: tuple[str, ...], tagged: Conditions) -> Iterator[Statement]:
+    """Allow what the network's kinds of resources need; in somebody's VPC those that are ours.
+
+    In a VPC of ours all kinds are allowed: a change of the config may bring any.
+    """
+    kinds = tuple(_KINDS)
+    if "network/vpc" in site.adopted:
+        declared = {type(one) for one in _declared(site) if one.key not in site.adopted}
+        kinds = tuple(kind for kind in _KINDS if kind in declared)
+    make, change, delete = (
+        tuple(dict.fromkeys(action for kind in kinds for action in _KINDS[kind][part]))
+        for part in range(3)
+    )
+    if not make:
+        return
+    yield Statement("NetworkMake", make, ec2)
+    made = [_plain(action) for action in make]
+    signed: Conditions = {"StringEquals": {"ec2:CreateAction": made}}
+    yield Statement("NetworkSign", ("ec2:CreateTags",), ec2, signed)
+    # what somebody has taken tags from gets them again
+    yield Statement("NetworkChange", (*change, "ec2:CreateTags"), ec2, tagged)
+    yield Statement("NetworkDelete", delete, ec2, tagged, "delete")
+
+
+def _declared(site: Site) -> Iterator[Resource]:
+    """List the network's resources, those that were adopted included."""
+    net = network.step(site)
+    found = [net.vpc, *net.private.values(), *net.nodes.values(), net.control_group, *net.opening]
+    for one in (*found, net.security_group, *net.egress):
+        yield one
+        for name in ("security_groups", "subnets"):
+            yield from getattr(one, name, ())
+        for name in ("subnet", "address", "target"):
+            if part := getattr(one, name, None):
+                yield part
+
+
 @frozen
 class _Principals:
     """Whom the statements are about: ARNs of roles and policies, and services that get a role."""
@@ -243,7 +273,7 @@ def _optional(site: Site) -> list[Statement]:
                 "ImagesShare", _of("ec2", "ModifyImageAttribute", "ModifySnapshotAttribute"), shared
             )
         )
-    if interface_endpoints(site.config.network, theirs_alone=site.private_is_theirs):
+    if any(isinstance(one, network.Endpoint) and one.subnets for one in _declared(site)):
         zones = (f"arn:{site.identity.partition}:route53:::hostedzone/*",)
         named = ("route53:AssociateVPCWithHostedZone",)  # CreateVpcEndpoint with private DNS
         found.append(Statement("EndpointNames", named, zones))
@@ -326,48 +356,52 @@ _LOOK = (
     "sagemaker:ListClusters",
     "servicequotas:ListServiceQuotas",
 )
-_MAKE = _of(
+# What each kind needs to be made, changed and deleted.
+_RULES = _of(
     "ec2",
-    "AllocateAddress",
-    "CreateInternetGateway",
-    "CreateNatGateway",
-    "CreateRouteTable",
-    "CreateSecurityGroup",
-    "CreateSubnet",
-    "CreateVpc",
-    "CreateVpcEndpoint",
-)
-_CHANGE = _of(
-    "ec2",
-    "AssociateRouteTable",
-    "AssociateVpcCidrBlock",
-    "AttachInternetGateway",
     "AuthorizeSecurityGroupEgress",
     "AuthorizeSecurityGroupIngress",
-    "CreateRoute",
-    "CreateTags",  # of a subnet that somebody has taken tags from
-    "DeleteRoute",
-    "DisassociateRouteTable",
-    "DisassociateVpcCidrBlock",
-    "ModifyVpcAttribute",
-    "ModifyVpcEndpoint",
-    "ReplaceRoute",
-    "ReplaceRouteTableAssociation",
     "RevokeSecurityGroupEgress",
     "RevokeSecurityGroupIngress",
 )
-_DELETE = _of(
+_ROUTES = _of(
     "ec2",
-    "DeleteInternetGateway",
-    "DeleteNatGateway",
-    "DeleteRouteTable",
-    "DeleteSecurityGroup",
-    "DeleteSubnet",
-    "DeleteVpc",
-    "DeleteVpcEndpoints",
-    "DetachInternetGateway",
-    "ReleaseAddress",
+    "AssociateRouteTable",
+    "CreateRoute",
+    "DeleteRoute",
+    "DisassociateRouteTable",
+    "ReplaceRoute",
+    "ReplaceRouteTableAssociation",
 )
+_BLOCKS = _of("ec2", "AssociateVpcCidrBlock", "DisassociateVpcCidrBlock")
+_KINDS: Mapping[type[Resource], tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    network.Vpc: (
+        _of("ec2", "CreateVpc"),
+        _of("ec2", "ModifyVpcAttribute"),
+        _of("ec2", "DeleteVpc"),
+    ),
+    network.VpcCidr: ((), _BLOCKS, ()),
+    network.InternetGateway: (
+        _of("ec2", "CreateInternetGateway"),
+        _of("ec2", "AttachInternetGateway"),
+        _of("ec2", "DeleteInternetGateway", "DetachInternetGateway"),
+    ),
+    network.Address: (_of("ec2", "AllocateAddress"), (), _of("ec2", "ReleaseAddress")),
+    network.NatGateway: (_of("ec2", "CreateNatGateway"), (), _of("ec2", "DeleteNatGateway")),
+    network.RouteTable: (_of("ec2", "CreateRouteTable"), _ROUTES, _of("ec2", "DeleteRouteTable")),
+    network.SecurityGroup: (
+        _of("ec2", "CreateSecurityGroup"),
+        _RULES,
+        _of("ec2", "DeleteSecurityGroup"),
+    ),
+    network.Opening: ((), _RULES, ()),
+    network.Subnet: (_of("ec2", "CreateSubnet"), (), _of("ec2", "DeleteSubnet")),
+    network.Endpoint: (
+        _of("ec2", "CreateVpcEndpoint"),
+        _of("ec2", "ModifyVpcEndpoint"),
+        _of("ec2", "DeleteVpcEndpoints"),
+    ),
+}
 _ROLES_LOOK = _of("iam", "GetRole", "ListAttachedRolePolicies")
 # What finds things that carry our tags and that neither config nor manifest names.
 _FORGOTTEN = (

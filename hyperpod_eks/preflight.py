@@ -52,13 +52,16 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
 
 MISFITS = {
     "account": "account",
-    "network.availability_zone_ids": "zones",
-    "instance_groups": "instance-types",
-    "eks.version": "kubernetes-version",
     "addons": "addon-versions",
     "eks.access": "access",
+    "eks.version": "kubernetes-version",
+    "existing": "existing",
+    "instance_groups.availability_zone_ids": "zones",
+    "instance_groups.instance_type": "instance-types",
+    "instance_groups.training_plan_arn": "training-plans",
+    "network.availability_zone_ids": "zones",
 }
-"""By the setting that does not fit the account: the id of the finding."""
+"""By the setting, or the section, that does not fit the account: the id of the finding."""
 
 IDS = tuple(dict.fromkeys([*(i for _, ids in CHECKS for i in ids), *MISFITS.values(), "settings"]))
 AT_LOADING = frozenset({"lifecycle", "chart", "chart-values", "helm", "settings"})
@@ -106,11 +109,12 @@ def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
         return [Finding(ids[0], "warning", text, fix)]
 
 
-def misfit(error: Usage) -> Finding:
-    """Tell as a finding what `site.survey` raised about a setting."""
-    text = str(error)
-    id_ = next((id_ for start, id_ in MISFITS.items() if text.startswith(start)), "settings")
-    return Finding(id_, "error", text, error.hint)
+def misfit(error: HyperpodError) -> Finding:
+    """Tell as a finding what `site.survey` or `existing.adopt` raised about a setting."""
+    setting = error.setting
+    fits = (id_ for start, id_ in MISFITS.items() if f"{setting}.".startswith(f"{start}."))
+    id_ = next(fits, "settings")
+    return Finding(id_, "error", str(error), error.hint, {"setting": setting} if setting else {})
 
 
 def about_settings(facts: Facts) -> list[Finding]:

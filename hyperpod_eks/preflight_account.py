@@ -391,7 +391,8 @@ def training_plans(facts: Facts) -> Iterator[Finding]:
         if facts.site is not None:
             check_plans(facts.site, facts.aws)
     except Usage as error:
-        yield Finding("training-plans", "error", str(error), error.hint)
+        seen = {"setting": error.setting}
+        yield Finding("training-plans", "error", str(error), error.hint, seen)
 
 
 def _judge(

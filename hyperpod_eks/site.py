@@ -170,6 +170,7 @@ def survey(
             f"account: the config says {config.account}, but these credentials belong to "
             f"{who.account}",
             "Use the right profile (--profile), or correct the config.",
+            setting="account",
         )
     _check_access(config, who)
     chosen = _choose_zones(
@@ -207,6 +208,7 @@ def _check_access(config: Config, who: Identity) -> None:
                 f"eks.access: {entry.principal_arn} is you, and whoever runs create administers "
                 "the Kubernetes cluster",
                 "Leave the entry out, or run this as somebody else.",
+                setting="eks.access",
             )
 
 
@@ -270,7 +272,8 @@ def check_plans(site: Site, aws: Aws) -> None:
                 f"{plan['total']} instances free; {asked} are asked for"
             )
     if wrong:
-        raise Usage("\n".join(wrong), "Correct the group, or buy another plan.")
+        hint = "Correct the group, or buy another plan."
+        raise Usage("\n".join(wrong), hint, setting="instance_groups.training_plan_arn")
 
 
 def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]:
@@ -312,12 +315,14 @@ def _check_addon(aws: Aws, name: str, version: str | None, kubernetes: str) -> N
             f"addons.{name}: EKS has no such add-on for Kubernetes {kubernetes}",
             f"aws eks describe-addon-versions --kubernetes-version {kubernetes}"
             f" --region {aws.session.region_name}",
+            setting=f"addons.{name}",
         )
     if version and version not in known:
         raise Usage(
             f"addons.{name}.version: {version} is not offered for Kubernetes {kubernetes}; "
             f"EKS offers {', '.join(known[:5])}",
             "Choose one of those, or leave the version out for AWS's default.",
+            setting=f"addons.{name}.version",
         )
 
 
@@ -399,7 +404,7 @@ def _choose_zones(
     named = dict.fromkeys(zone for g in config.groups for zone in g.availability_zone_ids)
     for setting, zones in (
         ("network.availability_zone_ids", wanted),
-        ("instance_groups: availability_zone_ids", named),
+        ("instance_groups.availability_zone_ids", named),
     ):
         if unknown := [zone for zone in zones if zone not in available]:
             raise Usage(
@@ -407,12 +412,14 @@ def _choose_zones(
                 f"that EKS works in; it has {', '.join(available)}",
                 "Zone ids (usw2-az1) are not zone names (us-west-2a); see "
                 "DescribeAvailabilityZones.",
+                setting=setting,
             )
     if bare := [zone for zone in named if theirs and zone not in theirs]:
         raise Usage(
             f"instance_groups: {', '.join(bare)} has none of existing.private_subnets, which are "
             f"in {', '.join(theirs)}",
             "Name a subnet there, or another zone.",
+            setting="instance_groups.availability_zone_ids",
         )
     types: dict[str, None] = {}
     for group in config.groups:
@@ -427,6 +434,7 @@ def _choose_zones(
                 f"instance_groups: {each} of {group.name} is not offered in {where}"
                 + (f"; {', '.join(elsewhere)} have it" if elsewhere else ""),
                 "Choose another zone, instance type or region.",
+                setting="instance_groups.instance_type",
             )
     if wanted:
         return wanted

@@ -74,6 +74,7 @@ def choose_version(
                 f"EKS offers Kubernetes {_listed(creatable)} and HyperPod supports"
                 f" {_listed(SUPPORTED_KUBERNETES)}: none is in both",
                 "Choose one of EKS's with --kubernetes-version and eks.allow_untested_version.",
+                setting="eks.version",
             )
         return choice, _warnings(by_version[choice], today)
     if wanted not in creatable:
@@ -81,12 +82,14 @@ def choose_version(
         raise Usage(
             f"eks.version: EKS {why} Kubernetes {wanted} clusters",
             f"Choose one of {_listed(tested)}, or leave eks.version out.",
+            setting="eks.version",
         )
     if wanted not in tested:
         raise Usage(
             f"eks.version: HyperPod does not list Kubernetes {wanted}"
             f" (it lists {_listed(SUPPORTED_KUBERNETES)})",
             f"Choose one of {_listed(tested)}, or set eks.allow_untested_version: true.",
+            setting="eks.version",
         )
     warnings = _warnings(by_version[wanted], today)
     if wanted not in SUPPORTED_KUBERNETES:

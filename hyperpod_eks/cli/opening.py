@@ -118,7 +118,7 @@ def opened(
                 if verb in COMPARING and not declared(given, manifest):
                     refuse_to_guess(world.begun, site, manifest, given)
             helm = str(program.result().binary) if program else helm
-            _same_place(manifest, site)
+            same_place(manifest, site)
             yield Opened(config, site, stack(site, helm), world, declared(given, manifest))
 
 
@@ -317,7 +317,7 @@ def _check_values(config: Config) -> None:
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
 
 
-def _same_place(manifest: Manifest, site: Site) -> None:
+def same_place(manifest: Manifest, site: Site) -> None:
     """Refuse another account or region than the manifest's; complete a new manifest."""
     here = (site.identity.account, site.region)
     if manifest.account and (manifest.account, manifest.region) != here:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hyperpod_eks import existing
 from hyperpod_eks import policy as policies
 from hyperpod_eks.aws import Identity
 from hyperpod_eks.cli.documents import Document, head
@@ -22,7 +23,8 @@ def policy(tell: Report, **given: Any) -> Document:
             identity = Identity("", config.account, partition, config.region)
         else:
             identity = aws.identity
-        site = Site(config, identity, (), {}, "", adopted=manifest.adopted)
+        theirs = existing.named(config) | manifest.adopted
+        site = Site(config, identity, existing.UNKNOWN_ZONES, {}, "", adopted=theirs)
     documents = policies.documents(policies.statements(site))
     return head("policy") | {
         "cluster": {"name": site.name},

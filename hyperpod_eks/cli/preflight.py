@@ -6,15 +6,16 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from typing import Any
 
-from hyperpod_eks import engine
+from hyperpod_eks import engine, existing
 from hyperpod_eks import preflight as checks
 from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import declared, entered, refuse_to_guess, settings
+from hyperpod_eks.cli.opening import declared, entered, refuse_to_guess, same_place, settings
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
-from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
+from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
@@ -28,9 +29,7 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
     skipped = checks.known(skip)
     with settings(given, write=False, files=False) as (config, manifest):
         aws = entered(config, given["profile"])
-        aws.adopted = manifest.adopted
-        look = Look(aws, counting=True)
-        site, found = _site(aws, config, look)
+        look, site, found = _site(aws, config, manifest)
         sights: list[Sight] = []
         if site is not None:
             world = World(aws, manifest, tell, parallelism=given["parallelism"])
@@ -48,12 +47,19 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
     return document(facts, found, skipped)
 
 
-def _site(aws: Aws, config: Config, look: Look) -> tuple[Site | None, list[Finding]]:
-    """Place the config in the account, or say why it does not fit there."""
+def _site(aws: Aws, config: Config, manifest: Manifest) -> tuple[Look, Site | None, list[Finding]]:
+    """Place the config and what exists in the account, or say why it does not fit there."""
+    site: Site | None = None
+    found: list[Finding] = []
+    aws.adopted = manifest.adopted
     try:
-        return survey(aws, config, look), []
-    except Usage as error:
-        return None, [checks.misfit(error)]
+        aws.adopted = existing.adopt(aws, config, manifest, 0.0, write=False)
+        look = Look(aws, counting=True)
+        site = survey(aws, config, look)
+        same_place(manifest, site)
+    except (Foreign, NotFound, Usage) as error:
+        look, found = Look(aws, counting=True), [checks.misfit(error)]
+    return look, site, found
 
 
 def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Document:

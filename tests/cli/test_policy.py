@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks import config as configs
-from hyperpod_eks import policy
+from hyperpod_eks import existing, policy
 from hyperpod_eks.aws import Identity
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT
@@ -32,7 +32,9 @@ S3 = {
 
 def site(**settings: Any) -> Site:
     config = configs.load({"name": "demo", "region": REGION, **settings}, {}, {}, files=False)
-    return Site(config, Identity("", ACCOUNT, "aws", REGION), (), {}, "")
+    adopted = existing.named(config)
+    here = Identity("", ACCOUNT, "aws", REGION)
+    return Site(config, here, existing.UNKNOWN_ZONES, {}, "", adopted=adopted)
 
 
 ROWS = policy.statements(site())
@@ -225,6 +227,31 @@ def test_statements_follow_the_configuration() -> None:
     rows = {row.sid: row for row in policy.statements(site(addons=addons))}
     assert rows["PodRolesPass"].resources == (role["role_arn"],)
     assert {"PodRoles", "PodRolesPass"} & {row.sid for row in ROWS} == set()
+
+
+THEIRS = {
+    "subnets": (
+        {"vpc": "vpc-01234567", "private_subnets": ["subnet-01234567", "subnet-12345678"]},
+        {"SecurityGroup"},
+    ),
+    "a VPC": ({"vpc": "vpc-01234567"}, {"Subnet", "NatGateway", "RouteTable", "SecurityGroup"}),
+    "an EKS cluster": ({"eks_cluster": "platform"}, set()),
+}
+
+
+@pytest.mark.parametrize("what", THEIRS)
+def test_an_existing_network_makes_statements_needless(what: str) -> None:
+    settings, made = THEIRS[what]
+
+    rows = {row.sid: row.actions for row in policy.statements(site(existing=settings))}
+
+    created = {each.partition(":Create")[2] for each in rows.get("NetworkMake", ())} - {""}
+    assert made <= created
+    assert "Vpc" not in created
+    assert bool(made) == ("NetworkChange" in rows)
+    if what == "subnets":
+        assert created == made
+        assert rows["NetworkDelete"] == ("ec2:DeleteSecurityGroup",)
 
 
 def test_roles_that_exist_are_passed_on_and_never_changed() -> None:

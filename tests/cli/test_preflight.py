@@ -333,7 +333,7 @@ def test_a_clean_account_shows_nothing(user: User) -> None:
 
 
 def test_every_check_has_a_crafted_account() -> None:
-    elsewhere = {"addon-versions", "settings"}  # below
+    elsewhere = {"addon-versions", "settings", "existing"}  # below, and test_preflight_existing
     assert set(CRAFTED) | set(QUOTA) | elsewhere == set(preflight.IDS)
 
 
