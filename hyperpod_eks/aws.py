@@ -68,7 +68,15 @@ class Aws:
         """Who signed what, by ARNs that no other birth has: enough to be asked once."""
         self.lock = threading.RLock()
         """Held by whoever makes a client: boto3's sessions are not thread-safe then."""
+        self.region: str | None = None
+        """Where the clients' calls go; None for the session's own region."""
         self._paces: dict[str, Pace] = {}
+
+    def elsewhere(self, region: str) -> Aws:
+        """Look at another region with the same session: an MFA code is asked for once."""
+        other = Aws(self.session, self.cluster, self.user_tags)
+        other.region, other.lock = region, self.lock
+        return other
 
     def warm(self, *clients: str) -> None:
         """Make clients before their first calls.
@@ -87,6 +95,7 @@ class Aws:
             retries: Any = {"total_max_attempts": 1} if once else self._retries()
             client: Any = self.session.client(
                 service,  # type: ignore[call-overload]  # the name is data here
+                region_name=self.region,
                 config=Config(
                     max_pool_connections=16,  # for every worker
                     connect_timeout=10,

@@ -22,6 +22,7 @@ _TABLES = {
     "status": "steps[].resources[].{name: name, state: state, id: id, why: why}",
     "outputs": "outputs",
     "orphans": "orphans",
+    "list": "clusters",
     "preflight": "findings[].{severity: severity, id: id, says: says, fix: fix}",
     "policy": "policies[].{name: name, characters: characters}",
     "logs": "lines",

@@ -390,6 +390,27 @@ def adopt(**options: Any) -> int:
     return _tell("adopt", options)
 
 
+@main.command("list")
+@account
+@click.option("--all-regions", is_flag=True, help="Ask every enabled region that has HyperPod.")
+@click.option(
+    "--manifest",
+    "manifests",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Manifest of a cluster that is known.  [default: *.hyperpod-eks.json here]",
+)
+@speaking
+def list_(**options: Any) -> int:
+    """List the HyperPod clusters of the account, whoever created them.
+
+    Status, running and wanted nodes, Kubernetes version, who created it (hyperpod-eks, hyp,
+    cloudformation, which the console uses too, terraform, or unknown, as far as tags show), USD per
+    hour of nodes and control plane, and where its manifest is, if it is here.
+    """
+    return _tell("list_clusters", options, "clusters")
+
+
 @main.command()
 @account
 @click.option(

@@ -68,6 +68,11 @@ EXAMPLES = {
         hyperpod-eks adopt demo --resource network/vpc=vpc-0ab12cd34ef56ab78
         hyperpod-eks adopt demo --rebuild              the manifest is lost
         """,
+    "list": """
+        hyperpod-eks list
+        hyperpod-eks list --all-regions
+        hyperpod-eks list --query "clusters[?created_by!='hyperpod-eks'].name"
+        """,
     "orphans": """
         hyperpod-eks orphans
         hyperpod-eks orphans --region eu-west-1 -o table

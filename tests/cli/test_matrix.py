@@ -75,6 +75,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "adopt": (["adopt", "demo", "--rebuild"], 0),
     "adopt nothing": (["adopt", "demo"], 2),
     "orphans": (["orphans"], 0),
+    "list": (["list"], 0),
     "delete --dry-run": (["delete", "demo", "--dry-run"], 0),
     "delete of none": (["delete", "none", "--yes"], 0),
     "validate": (["validate", "-f", "good.yaml"], 0),
