@@ -467,11 +467,15 @@ def _closed(network: Mapping[str, Any]) -> bool:
 
 
 def _cni(data: Mapping[str, Any]) -> Iterator[Finding]:
-    version = get(data, "addons", "vpc-cni", "version")
-    numbers = re.match(
-        r"v([0-9]+)\.([0-9]+)\.([0-9]+)", version if isinstance(version, str) else ""
-    )
-    if numbers and tuple(map(int, numbers.groups())) < versions.OLDEST_VPC_CNI:
+    addons = get(data, "addons")
+    for name in addons if isinstance(addons, dict) else ():
+        version = get(addons, name, "version")
+        if isinstance(version, str) and (why := versions.broken(str(name), version)):
+            text = f"{model.show(version)} {why}; give another one, or leave it out"
+            yield Finding(("addons", name, "version"), text)
+    version = get(addons, "vpc-cni", "version")
+    found = versions.numbers(version)[:3] if isinstance(version, str) else ()
+    if len(found) == 3 and found < versions.OLDEST_VPC_CNI:
         oldest = ".".join(map(str, versions.OLDEST_VPC_CNI))
         yield Finding(
             ("addons", "vpc-cni", "version"),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import field
 from functools import cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -315,7 +316,8 @@ class Node:
     ``health`` is HyperPod's own verdict (Schedulable, Unschedulable,
     UnschedulablePendingReplacement, UnschedulablePendingReboot), empty before the first one;
     ``why`` is what kubelet says while the node is not ready; ``kubelet`` is its version;
-    ``checking`` is whether a deep health check is under way, during which it takes no pods.
+    ``checking`` is whether a deep health check is under way, during which it takes no pods;
+    ``devices`` are what it offers to pods by resource name ({"nvidia.com/gpu": 8}).
     """
 
     name: str
@@ -326,6 +328,7 @@ class Node:
     why: str = ""
     kubelet: str = ""
     checking: bool = False
+    devices: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def instance_id(self) -> str:
@@ -360,7 +363,14 @@ def _node(document: Mapping[str, Any]) -> Node:
         why="" if good else text(ready, "message") or "kubelet has not reported yet",
         kubelet=text(document, "status", "nodeInfo", "kubeletVersion").removeprefix("v"),
         checking=text(labels, DEEP_CHECK) == "InProgress",
+        devices=_devices(part(document, "status", "allocatable")),
     )
+
+
+def _devices(allocatable: Mapping[str, Any]) -> dict[str, int]:
+    """Of what a node has for pods, take what has a vendor: quantities of these are whole."""
+    amounts = {name: text(allocatable, name) for name in allocatable if "/" in name}
+    return {name: int(amount) for name, amount in amounts.items() if amount.isdecimal()}
 
 
 @frozen

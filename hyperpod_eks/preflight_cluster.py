@@ -14,7 +14,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.resource import Verdict
 from hyperpod_eks.steps import eks
-from hyperpod_eks.versions import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES
+from hyperpod_eks.versions import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:
@@ -65,6 +65,14 @@ def _cni(facts: Facts, name: str) -> Iterator[Finding]:
                 f"the EKS cluster {name} has the Amazon VPC CNI {version}; HyperPod needs {oldest}",
                 "Name a newer one in the config: addons.vpc-cni.version.",
                 {"version": version, "oldest": oldest},
+            )
+        if why := broken("vpc-cni", version):
+            yield Finding(
+                "vpc-cni",
+                "warning",
+                f"the EKS cluster {name} has the Amazon VPC CNI {version}, which {why}",
+                "Name another one in the config: addons.vpc-cni.version.",
+                {"version": version},
             )
 
 

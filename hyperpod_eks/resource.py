@@ -53,6 +53,8 @@ class Live:
     """It is busy because there are no nodes: it is waited for only once they have come."""
     lags: bool = False
     """It works, which AWS does not say yet."""
+    warnings: tuple[str, ...] = ()
+    """What is amiss with it and stops nothing."""
 
 
 class NotReady(KeyError):

@@ -5,11 +5,14 @@ Nothing here can be read from an API: each table names its page and the day it w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
 from hyperpod_eks.errors import Usage
+
+Version = tuple[int, ...]
 
 # Kubernetes versions of HyperPod. Amazon SageMaker AI Developer Guide, page
 # sagemaker-hyperpod-eks-prerequisites.html, read 2026-10-04.
@@ -17,6 +20,18 @@ SUPPORTED_KUBERNETES = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35")
 
 # The oldest VPC CNI that works with HyperPod; the same page, the same day.
 OLDEST_VPC_CNI = (1, 18, 3)
+
+# Versions of add-ons that are broken on HyperPod: by add-on, the first and the last, and why.
+# Issue 3753 of github.com/aws/amazon-vpc-cni-k8s, fixed in 1.22.4; read 2026-11-28.
+BROKEN_ADDONS: Mapping[str, tuple[tuple[Version, Version, str], ...]] = {
+    "vpc-cni": (
+        (
+            (1, 22, 0),
+            (1, 22, 3),
+            "gives a node's primary address to pods (amazon-vpc-cni-k8s issue 3753)",
+        ),
+    ),
+}
 
 # Zones in which EKS makes no control plane. EKS User Guide, page network-reqs.html ("Subnet
 # requirements for clusters"), as others quote it, 2026-11-26.
@@ -45,6 +60,27 @@ STANDARD_SUPPORT_USD = 0.10
 EXTENDED_SUPPORT_USD = 0.60
 
 _SOON = 60  # days
+
+
+def numbers(version: str) -> Version:
+    """Read the numbers of an add-on's version, so that versions can be compared.
+
+    >>> numbers("v1.22.3-eksbuild.1")
+    (1, 22, 3, 1)
+    """
+    return tuple(int(each) for each in re.findall(r"\d+", version))
+
+
+def broken(addon: str, version: str) -> str:
+    """Say why a version of an add-on does not work on HyperPod; empty where it does.
+
+    >>> broken("vpc-cni", "v1.22.4-eksbuild.1"), broken("coredns", "v1.22.1")
+    ('', '')
+    """
+    for first, last, why in BROKEN_ADDONS.get(addon, ()):
+        if first <= numbers(version)[:3] <= last:
+            return why
+    return ""
 
 
 def choose_version(

@@ -42,7 +42,12 @@ def create(
         check_plans(at.site, at.world.aws)
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         warnings = at.warn()
-        at.world.warn = speech().warn
+
+        def warn(text: str) -> None:
+            warnings.append(text)
+            speech().warn(text)
+
+        at.world.warn = warn
         check = before_create(at.world, at.config, at.site, skip, speech().warn)
 
         def begin(sights: list[Sight]) -> None:

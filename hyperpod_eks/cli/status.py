@@ -41,7 +41,9 @@ def status(tell: Report, **given: Any) -> Document:
                 f"the config of {at.site.name} is not here, so nothing is compared with it; "
                 "give it with -f FILE to see what differs"
             )
-            speech().warn(warnings[0])
+        warnings += [line for s in sights if s.live for line in s.live.warnings]
+        for warning in warnings:
+            speech().warn(warning)
         return _document(at, sights, look) | {"warnings": warnings}
 
 

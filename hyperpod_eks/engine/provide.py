@@ -41,6 +41,9 @@ from hyperpod_eks.retry import Class, lacks_room
 NUDGE = 300.0
 """Seconds after which AWS is asked to look again at what works and is not called so."""
 
+DEVICES = 120.0
+"""Seconds that device plugins are given to start on nodes that are Ready."""
+
 
 class Provide(Run):
     """Make everything as declared."""
@@ -146,6 +149,8 @@ class Provide(Run):
                 raise unchanged(sight)
             case _ if live and live.lags and self._has_time(turn):
                 self._lag(turn, live)
+            case _ if live and live.warnings and want.awaited and self._may_come(turn):
+                self.wait(turn, live.warnings[0])
             case _:
                 assert live
                 self._ready(turn, live)
@@ -175,6 +180,12 @@ class Provide(Run):
             self.submit(turn, "settle", lambda: turn.want.nudge(self.aws, live))
         else:
             self.wait(turn, live.why)
+
+    def _may_come(self, turn: Turn) -> bool:
+        """Whether what nodes of this run lack may still come: device plugins start after them."""
+        turn.works = turn.works or self.now
+        changed = any(other.changed for other in self.turns.values())
+        return changed and self.now - turn.works < DEVICES
 
     def _said_to_exist(self, turn: Turn) -> bool:
         """Whether its create was refused a moment ago for something that may only be hidden yet."""
@@ -217,6 +228,8 @@ class Provide(Run):
         if verb == "create" and value is not None:
             self._record(turn.want, value, "created")
             turn.looks, turn.born = 0, True
+            for line in value.warnings if value.state is not State.READY else ():
+                self.world.warn(line)
             twin = turn.want.nameless and not turn.fresh  # a lost answer may have left one
             if twin or value.state is State.FAILED:  # or another run was first
                 turn.again(self.now)
@@ -227,6 +240,8 @@ class Provide(Run):
             turn.sight = self.judge(turn, [value])
 
     def _ready(self, turn: Turn, live: Live) -> None:
+        for line in live.warnings:
+            self.world.warn(line)
         self.lives[turn.want.key] = live
         self._record(turn.want, live, "ready")
         if turn.changed:

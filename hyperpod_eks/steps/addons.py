@@ -17,6 +17,7 @@ from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 from hyperpod_eks.steps.eks import Cluster
+from hyperpod_eks.versions import BROKEN_ADDONS, broken, numbers
 
 KUBERNETES = "hyperpod-eks:kubernetes"
 """Tag with the Kubernetes version that the add-on's default version was chosen for."""
@@ -162,6 +163,11 @@ class Addon(Resource):
             facts["version"] = found.get("addonVersion")
         elif KUBERNETES in found.get("tags", {}):
             facts["kubernetes"] = found["tags"][KUBERNETES]
+        bad = broken(self.label, found.get("addonVersion") or "")
+        warning = (
+            f"the add-on {self.label} runs {found.get('addonVersion')}, which {bad}: name another"
+            f" one as addons.{self.label}.version, and run create"
+        )
         codes = {issue["code"] for issue in issues}
         lacks = codes == {NO_NODES} or (not codes and self.label in DEPLOYMENTS)
         wants_nodes = lacks and found["status"] in ("CREATING", "DEGRADED", "CREATE_FAILED")
@@ -172,6 +178,7 @@ class Addon(Resource):
             owner=owner(found.get("tags", {})),
             state=state,
             wants_nodes=wants_nodes,
+            warnings=(warning,) if bad else (),
             why=f"{found['status']} {words}".strip()
             if found["status"] != "ACTIVE"
             else found.get("addonVersion", ""),
@@ -191,6 +198,7 @@ class Addon(Resource):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token; where no version is named, EKS takes its default."""
+        said = ""
         request: dict[str, Any] = {
             "clusterName": self.cluster.name,
             "addonName": self.label,
@@ -203,11 +211,15 @@ class Addon(Resource):
         }
         if self.version:
             request["addonVersion"] = self.version
+        elif self.label in BROKEN_ADDONS:  # EKS would take its default unseen
+            kubernetes = known(self.cluster).attributes["version"]
+            request["addonVersion"], said = default_version(aws, self.label, kubernetes)
         if self.configuration != "{}":
             request["configurationValues"] = self.configuration
         if self.roles:
             request["podIdentityAssociations"] = self._associations()
-        return self._live(aws.eks.create_addon(**request)["addon"], self.roles)
+        live = self._live(aws.eks.create_addon(**request)["addon"], self.roles)
+        return replace(live, warnings=(said,) if said else ())
 
     def _associations(self) -> list[dict[str, str]]:
         return [{"serviceAccount": account, "roleArn": role} for account, role in self.roles]
@@ -219,7 +231,7 @@ class Addon(Resource):
         if self.version:
             request["addonVersion"] = self.version
         elif live.facts.get("kubernetes", kubernetes) != kubernetes:
-            request["addonVersion"] = default_version(aws, self.label, kubernetes)
+            request["addonVersion"], _ = default_version(aws, self.label, kubernetes)
             aws.eks.tag_resource(resourceArn=live.arn, tags={KUBERNETES: kubernetes})
         if live.facts["configuration"] != self.configuration:
             request["configurationValues"] = self.configuration
@@ -254,14 +266,25 @@ def _values(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def default_version(aws: Aws, addon: str, kubernetes: str) -> str:
-    """Ask EKS which version of an add-on is the default for a Kubernetes version."""
+def default_version(aws: Aws, addon: str, kubernetes: str) -> tuple[str, str]:
+    """Ask EKS which version of an add-on is the default for a Kubernetes version.
+
+    Where that is one that is broken on HyperPod (``versions.BROKEN_ADDONS``), the newest that is
+    not takes its place, if there is any, and the second value says so.
+    """
     addons = aws.eks.describe_addon_versions(addonName=addon, kubernetesVersion=kubernetes)[
         "addons"
     ]
-    for version in addons[0]["addonVersions"] if addons else ():
+    offered = addons[0]["addonVersions"] if addons else ()
+    good = [v["addonVersion"] for v in offered if not broken(addon, v["addonVersion"])]
+    for version in offered:
         if any(c.get("defaultVersion") for c in version.get("compatibilities", ())):
-            return version["addonVersion"]
+            default = str(version["addonVersion"])
+            best = max(good, key=numbers, default=default)
+            if default in good or best == default:
+                return default, ""
+            why = f"EKS's default, {default}, {broken(addon, default)}"
+            return best, f"the add-on {addon} becomes {best}: {why}"
     raise HyperpodError(
         f"EKS has no default version of the add-on {addon} for Kubernetes {kubernetes}",
         f"Name one in the config: addons.{addon}.version.",

@@ -19,7 +19,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.model import shape, snake
 from hyperpod_eks.resource import MINUTE, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
-from hyperpod_eks.steps import eks
+from hyperpod_eks.steps import devices, eks
 from hyperpod_eks.steps.iam import Role, Roles
 from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet
 from hyperpod_eks.steps.s3 import Scripts
@@ -734,10 +734,12 @@ class Nodes(Resource):
         behind = [v for v in kubelets if v != eks.describe(look, self.control.name)[0]["version"]]
         if behind:
             why += f"; kubelet {', '.join(behind)} until `hyperpod-eks update-software`"
+        enough_ready = ready >= wanted
         return [
             Live(
                 "",
-                state=State.READY if ready >= wanted else State.BUSY,
+                state=State.READY if enough_ready else State.BUSY,
+                warnings=devices.lacking(look, nodes) if enough_ready else (),
                 why=why,
                 mark=(len(nodes), len(checking), ready),
                 attributes={"nodes": nodes},

@@ -1,0 +1,74 @@
+"""What nodes offer to pods, beside what their instance type has."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from hyperpod_eks import kube
+from hyperpod_eks.aws import Look
+
+ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
+GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa"
+
+
+def lacking(look: Look, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
+    """Name what Ready nodes of accelerated types do not offer, a line for each type and device.
+
+    What a type has is EC2's word (DescribeInstanceTypes: GpuInfo, NeuronInfo, NetworkInfo.EfaInfo),
+    asked for only where there are such nodes; that it cannot be asked stops nothing.
+    """
+    ready = [node for node in nodes if node.ready and ACCELERATED.match(node.instance_type)]
+    lines = []
+    for kind in sorted({node.instance_type for node in ready}):
+        of_kind = [node for node in ready if node.instance_type == kind]
+        for name, count in _devices(look, kind).items():
+            least = count if name == GPU else 1
+            without = [node for node in of_kind if _offers(node, name) < least]
+            if without:
+                lines.append(
+                    f"{len(without)} of {len(of_kind)} Ready {kind} nodes offer fewer {name} to"
+                    f" pods than the {count} of the type ({without[0].name}:"
+                    f" {_offers(without[0], name)}): see that the chart's device plugin is on, and"
+                    " that it lists the type"
+                )
+    return tuple(lines)
+
+
+def _devices(look: Look, kind: str) -> Mapping[str, int]:
+    with suppress(Exception):
+        (found,) = look.all(
+            look.aws.ec2,
+            "describe_instance_types",
+            "InstanceTypes",
+            InstanceTypes=[kind.removeprefix("ml.")],
+        )
+        return _counted(found)
+    return {}
+
+
+def _counted(found: Mapping[str, Any]) -> dict[str, int]:
+    gpus = (found.get("GpuInfo") or {}).get("Gpus") or ()
+    neurons = (found.get("NeuronInfo") or {}).get("NeuronDevices") or ()
+    efa = (found.get("NetworkInfo") or {}).get("EfaInfo") or {}
+    counts = {
+        GPU: sum(each.get("Count", 0) for each in gpus if each.get("Manufacturer") == "NVIDIA"),
+        NEURON: sum(each.get("Count", 0) for each in neurons),
+        EFA: efa.get("MaximumEfaInterfaces") or 0,
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _offers(node: kube.Node, name: str) -> int:
+    """Count the devices of a name; Neuron's plugin offers a device under several.
+
+    A node whose GPUs are in parts (nvidia.com/mig-...) lacks none.
+    """
+    if name == GPU and any(each.startswith("nvidia.com/mig-") for each in node.devices):
+        return sys.maxsize
+    if name == NEURON:
+        return max((n for each, n in node.devices.items() if each.startswith(NEURON)), default=0)
+    return node.devices.get(name, 0)

@@ -1,0 +1,127 @@
+"""What runs and is amiss: devices that nodes do not offer, versions that are known to be broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.local.aws import instance_types
+from hyperpod_eks.local.aws.eks_data import ADDONS
+from tests.conftest import Clients, User
+
+CONFIG = """
+name: demo
+region: us-west-2
+instance_groups: [{name: gpu, instance_type: ml.g5.12xlarge, instance_count: 1}]
+"""
+
+
+@pytest.fixture
+def user(user: User) -> User:
+    user.stack.sim.set_quota("sagemaker", "ml.g5.12xlarge for cluster usage", 4)
+    (user.folder / "gpu.yaml").write_text(CONFIG)
+    return user
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *names: str, **instead: str) -> None:
+    """Let nodes not offer some of what their type has."""
+    capacity = instance_types.capacity
+
+    def less(kind: str) -> dict[str, str]:
+        return {k: instead.get(k, v) for k, v in capacity(kind).items() if k not in names}
+
+    monkeypatch.setattr(instance_types, "capacity", less)
+    monkeypatch.setattr("hyperpod_eks.engine.provide.DEVICES", 0.0)
+
+
+def test_nodes_with_all_their_devices_are_no_matter(user: User) -> None:
+    assert user.makes("demo", "-f", "gpu.yaml")["warnings"] == []
+    assert user.types("status", "demo", "-o", "json").document["warnings"] == []
+
+
+def test_a_ready_node_without_its_gpus_is_a_warning(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "nvidia.com/gpu", "vpc.amazonaws.com/efa")
+
+    gpu, efa = user.makes("demo", "-f", "gpu.yaml")["warnings"]
+
+    assert gpu.startswith(
+        "1 of 1 Ready ml.g5.12xlarge nodes offer fewer nvidia.com/gpu to pods than the 4 of the"
+    )
+    assert "vpc.amazonaws.com/efa" in efa
+    said = user.types("status", "demo", "-o", "json")
+    assert (said.code, said.document["warnings"]) == (0, [gpu, efa])
+    assert gpu in user.types("status", "demo").err
+
+
+def test_devices_are_counted_and_parts_of_a_gpu_are_devices(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, **{"nvidia.com/gpu": "3"})
+    (found,) = user.makes("demo", "-f", "gpu.yaml")["warnings"]
+    assert "(hyperpod-i-" in found
+    assert ": 3)" in found
+
+
+def test_a_plugin_may_take_a_moment_after_the_node(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing when the node is Ready is waited for, and comes."""
+    capacity, asked = instance_types.capacity, []
+
+    def late(kind: str) -> dict[str, str]:
+        return {k: v for k, v in capacity(kind).items() if k != "nvidia.com/gpu"}
+
+    def looked(look: Any, nodes: Any) -> tuple[str, ...]:
+        asked.append(nodes)
+        return ("no GPUs yet",) if len(asked) < 3 else ()
+
+    monkeypatch.setattr(instance_types, "capacity", late)
+    monkeypatch.setattr("hyperpod_eks.steps.devices.lacking", looked)
+
+    assert user.makes("demo", "-f", "gpu.yaml")["warnings"] == []
+
+
+@pytest.fixture
+def broken_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EKS's default is one of the versions that HyperPod's nodes do not bear."""
+    versions = (
+        "v1.23.0-eksbuild.1",
+        "v1.22.4-eksbuild.2",
+        "v1.22.3-eksbuild.1",
+        "v1.22.1-eksbuild.1",
+    )
+    kind = replace(ADDONS["vpc-cni"], versions=dict.fromkeys(versions, "1.31-1.36"), default=3)
+    monkeypatch.setitem(ADDONS, "vpc-cni", kind)
+
+
+@pytest.mark.usefixtures("broken_default")
+def test_a_broken_default_is_not_taken(user: User) -> None:
+    (said,) = user.makes("demo")["warnings"]
+
+    assert said.startswith(
+        "the add-on vpc-cni becomes v1.23.0-eksbuild.1: EKS's default, v1.22.1-eksbuild.1, gives"
+    )
+    status = user.types("status", "demo", "-o", "json").document
+    assert {a["name"]: a["version"] for a in status["addons"]}["vpc-cni"] == "v1.23.0-eksbuild.1"
+    assert status["warnings"] == []
+
+
+def test_a_broken_one_that_runs_is_a_warning_and_is_refused_when_named(
+    user: User, aws: Clients, broken_default: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user.makes("demo")
+    aws.eks.update_addon(clusterName="demo", addonName="vpc-cni", addonVersion="v1.22.3-eksbuild.1")
+
+    (said,) = user.types("status", "demo", "-o", "json").document["warnings"]
+
+    assert "vpc-cni runs v1.22.3-eksbuild.1, which gives a node's primary address to pods" in said
+    (user.folder / "c.yaml").write_text(
+        "name: demo\nregion: us-west-2\naddons: {vpc-cni: {version: v1.22.2-eksbuild.1}}\n"
+    )
+    refused = user.types("validate", "-f", "c.yaml")
+    assert refused.code == 2
+    assert 'vpc-cni.version: "v1.22.2-eksbuild.1" gives a node' in refused.err
