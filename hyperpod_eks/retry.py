@@ -59,6 +59,7 @@ TABLE: tuple[Rule, ...] = (
         Class.EXPIRED,
         "ExpiredToken|ExpiredTokenException|RequestExpired|UnrecognizedClientException"
         "|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch|RequestTimeTooSkewed"
+        "|InvalidSignatureException"
         "|InvalidIdentityToken",  # of AssumeRoleWithWebIdentity
     ),
     Rule(Class.EXPIRED, "AuthFailure", says="not able to validate the provided access credentials"),
@@ -223,3 +224,18 @@ def lacks_room(words: str) -> bool:
     False
     """
     return bool(re.search(r"(?i)\bcapacity\b|\bquota|limit ?exceeded|service limit", words))
+
+
+CLOCK = (
+    "Signature expired|Signature not yet current|RequestTimeTooSkewed|RequestExpired"
+    "|Request has expired"
+)
+"""What AWS says of a request whose time is more than some minutes off (EC2 API reference, "Error
+codes"; IAM User Guide, "Troubleshooting Signature Version 4")."""
+
+
+def renewal(words: str) -> str:
+    """Say how to go on when AWS does not take the credentials."""
+    if re.search(CLOCK, words):
+        return "Nothing is lost: set this machine's clock and run the same command again."
+    return "Nothing is lost: renew or correct the credentials and run the same command again."

@@ -550,13 +550,11 @@ def _unforeseen(voice: Speech, error: Exception) -> int:
 
     from hyperpod_eks import authorization  # noqa: PLC0415
     from hyperpod_eks.aws import meaning  # noqa: PLC0415
-    from hyperpod_eks.retry import Class  # noqa: PLC0415
+    from hyperpod_eks.retry import Class, renewal  # noqa: PLC0415
 
     kind = meaning(error)
     if kind in (Class.EXPIRED, Class.DENIED):
-        hint = authorization.cure(error) or (
-            "Nothing is lost: renew or correct the credentials and run the same command again."
-        )
+        hint = authorization.cure(error) or renewal(str(error))
         return voice.fail(Exit.DENIED, str(error), hint, "Denied", error)
     if isinstance(error, BotoCoreError | ClientError):
         final = isinstance(error, ClientError) and kind is None  # the same would be refused again

@@ -37,7 +37,7 @@ from hyperpod_eks.resource import (
     Verdict,
     judge,
 )
-from hyperpod_eks.retry import PATIENCE, Class
+from hyperpod_eks.retry import PATIENCE, Class, renewal
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,
@@ -506,7 +506,7 @@ def explained(
     again = "Nothing is lost: run the same command again."
     match kind:
         case Class.EXPIRED:
-            return Denied(message)
+            return Denied(message, renewal(message))
         case Class.DENIED:
             cure = authorization.cure(error) or "Allow the action for your identity."
             return Denied(message, f"{cure}\n{again}")

@@ -163,9 +163,16 @@ def lost_chart(user: User, aws: Clients) -> tuple[str, ...]:
 
 INJECTED: dict[str, tuple[Break, int]] = {
     "expired-credentials": (
-        answers("ec2", "CreateVpc", "RequestExpired", 400, "Request has expired."),
+        answers(
+            "ec2",
+            "CreateVpc",
+            "ExpiredToken",
+            400,
+            "The security token included in the request is expired",
+        ),
         3,
     ),
+    "clock": (answers("ec2", "CreateVpc", "RequestExpired", 400, "Request has expired."), 3),
     "not-allowed": (
         answers(
             "ec2",
@@ -386,3 +393,34 @@ def test_the_next_command_leads_to_the_same_place(user: User, aws: Clients) -> N
     assert f"then hyperpod-eks create {there} --replace-failed\n" in said.err
     user.stack.sim.failures.clear()
     assert user.types("create", *shlex.split(there), "--replace-failed").code == 0
+
+
+@pytest.mark.parametrize("source", ["event", "error", "lifecycle log", "pod"])
+def test_what_others_wrote_becomes_no_command_and_moves_no_cursor(source: str) -> None:
+    text = "service limit '`id`$(id);id|\x1b]0;pwn\x07' is 0"
+    words = f"{text}; arn:aws:iam::1:role/$(id) does not have permission to perform $(id)"
+    words += "; it exists and belongs to $(id)\x1b[31m; held by interface eni-1"
+    for found in diagnose([Evidence(source, words, "$(id)\x1b[2J/`id`")], NAMES):
+        assert not re.search(r"\$\(|`|;id|[\x00-\x1f\x7f]", found.next), found.next
+        assert "\x1b" not in f"{found}{found.document()}".replace("\n", "")
+    quota = [each for each in diagnose([Evidence(source, text)], NAMES) if "quota" in each.id]
+    assert bool(quota) == (source in ("event", "error"))
+
+
+@pytest.mark.parametrize(
+    ("service", "code", "words"),
+    [
+        ("eks", "InvalidSignatureException", "Signature expired: 20261128T0 is now earlier than"),
+        ("sagemaker", "InvalidSignatureException", "Signature not yet current: 20261128T0 is"),
+        ("s3", "RequestTimeTooSkewed", "The difference between the request time and the current"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_no_reason_to_log_in(
+    user: User, service: str, code: str, words: str
+) -> None:
+    user.stack.faults.append(Fault(service, ".*", code, 403, words, count=999))
+    said = user.types("create", "demo", "--chart", str(CHART), "-o", "json")
+    assert said.code == 3, said.err
+    assert said.document["error"]["causes"][0]["id"] == "clock"
+    assert "sso login" not in said.err
+    assert "renew" not in said.document["error"]["hint"]
