@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks import model, versions
 from hyperpod_eks.config_files import check_lifecycle
 from hyperpod_eks.config_network import ADDRESSES, cidr_fault, reserved, subnets
 from hyperpod_eks.config_rules import Finding
-from hyperpod_eks.model import region_fault
 
 if TYPE_CHECKING:
     from hyperpod_eks.config import Config
     from hyperpod_eks.config_yaml import Loc
 
 __all__ = [
-    "across", "block_fault", "cidr_fault", "get", "idle", "kubernetes_group_fault",
+    "across", "block_fault", "cidr_fault", "get", "idle", "kubernetes_group_fault", "locked_out",
     "principal_fault",
     "region_fault", "retention_fault", "tag_fault", "warnings",
 ]  # fmt: skip
+
+_PRINCIPAL_CONDITION = re.compile("(?i)aws:(principal|resource(account|org)|userid|username)")
+
+
+def region_fault(region: str) -> str:
+    """Refuse what is no region, and regions of partitions in which AWS offers no HyperPod."""
+    if fault := model.region_fault(region):
+        return fault
+    partition = model.partition(region)
+    if partition in versions.HYPERPOD_PARTITIONS:
+        return ""
+    return (
+        f"is in the partition {partition}, where AWS does not offer HyperPod"
+        f" ({versions.REGIONS_READ:%B %Y}); give a region like us-west-2"
+    )
+
 
 _PRINCIPAL = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]{1,512}", re.ASCII)
 
@@ -74,6 +90,7 @@ def tag_fault(key: str) -> str:
 def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what several values do wrong together; each of them may be wrong by itself."""
     yield from _name(data)
+    yield from _pods(data)
     yield from _zones(data)
     yield from _groups(data)
     yield from _twice(data, ("eks", "access"), "principal_arn", "has an entry already")
@@ -115,7 +132,87 @@ def warnings(config: Config) -> list[str]:
             " operator cannot be scheduled while every node is under checks, so that it may never"
             " begin: add a group without it, or leave it out"
         )
+    if 0 < (pods := _room_for_pods(config.groups)) < versions.PODS_WANTED:
+        found.append(
+            f"instance_groups: the nodes together run about {pods} pods (HyperPod gives each one"
+            f" network interface), and the chart and the add-ons alone are about"
+            f" {versions.PODS_WANTED}: take more nodes or larger ones"
+        )
+    network = config.network
+    if network.endpoint_policy is not None and (
+        shut := locked_out(network.endpoint_policy, config.region)
+    ):
+        found.append(
+            f"network.endpoint_policy: it keeps nodes from {', '.join(shut)}, which AWS signs with"
+            " accounts of its own: add a statement for those buckets without a condition about the"
+            " principal (examples/closed-network.yaml)"
+        )
+    if (
+        network.nat == "none"
+        and not config.existing.private_subnets
+        and not _names_image(config.chart.values)
+    ):
+        found.append(
+            "network.nat: without NAT no node pulls the chart's public images (nvcr.io, docker.io,"
+            " public.ecr.aws), and chart.values names no other: mirror them to ECR and name them"
+            " there, or their pods stay in ImagePullBackOff"
+        )
     return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
+
+
+def locked_out(policy: Mapping[str, Any], region: str) -> list[str]:
+    """Name what nodes need of AWS's own buckets and an endpoint policy does not let through.
+
+    Image layers come by URLs that ECR has signed, packages by anonymous requests: a condition about
+    the principal or the resource's account denies both (S3 and ECR User Guides, VPC endpoints).
+    """
+    statements = policy.get("Statement", [])
+    through = [
+        each
+        for each in (statements if isinstance(statements, list) else [statements])
+        if isinstance(each, dict)
+        and each.get("Effect") == "Allow"
+        and each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
+        and _fits("s3:GetObject", each.get("Action"))
+        and not any(
+            _PRINCIPAL_CONDITION.match(key)
+            for comparisons in (each.get("Condition") or {}).values()
+            for key in (comparisons if isinstance(comparisons, dict) else {})
+        )
+    ]
+    return [
+        what
+        for what, bucket in versions.BUCKETS_OF_AWS
+        if not any(
+            _fits(f"arn:aws:s3:::{bucket.format(region=region)}/x", each.get("Resource"))
+            for each in through
+        )
+    ]
+
+
+def _fits(text: str, patterns: object) -> bool:
+    listed = patterns if isinstance(patterns, list) else [patterns]
+    return any(isinstance(p, str) and fnmatchcase(text, p.replace("[", "[[]")) for p in listed)
+
+
+def _names_image(values: object) -> bool:
+    """Whether chart values name an image or a registry anywhere."""
+    if isinstance(values, list):
+        return any(map(_names_image, values))
+    return isinstance(values, dict) and any(
+        re.search("(?i)image$|registry|repository", str(key)) or _names_image(value)
+        for key, value in values.items()
+    )
+
+
+def _room_for_pods(groups: Iterable[Any]) -> int:
+    """Add up how many pods fit on the nodes; 0 for no nodes, or types with room for many."""
+    rooms = [
+        (versions.pods(next(iter(group.instance_types), "")), group.instance_count)
+        for group in groups
+        if group.instance_count
+    ]
+    return sum((room or 0) * count for room, count in rooms) if all(r for r, _ in rooms) else 0
 
 
 def get(data: object, *keys: str) -> Any:
@@ -130,6 +227,9 @@ def _name(data: Mapping[str, Any]) -> Iterator[Finding]:
     name, region = data.get("name"), data.get("region")
     if not isinstance(name, str) or not isinstance(region, str) or region_fault(region):
         return
+    if name.lower().startswith("sg-"):  # CreateSecurityGroup, GroupName
+        text = 'begins with "sg-" (EC2 takes no name of a security group that does)'
+        yield Finding(("name",), f"{model.show(name)} {text}; choose another")
     why = f"the lifecycle bucket will be sagemaker-{name}-<account>-{region}"
     room = 63 - len(f"sagemaker--111122223333-{region}")
     if len(name) > room:
@@ -139,6 +239,27 @@ def _name(data: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         return
     yield Finding(("name",), f"{model.show(name)} {text}")
+
+
+def _pods(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Fewer pods than CoreDNS, the CNI, the agents and the operators are can never be ready."""
+    groups = get(data, "instance_groups")
+    listed = [each for each in groups if isinstance(each, dict)] if isinstance(groups, list) else []
+    rooms = []
+    for each in listed:
+        kind, count = each.get("instance_type"), each.get("instance_count")
+        if not isinstance(kind, str) or not isinstance(count, int) or isinstance(count, bool):
+            return
+        if count > 0:
+            rooms.append((versions.pods(kind), count))
+    known = all(room for room, _ in rooms) and not get(data, "restricted_instance_groups")
+    total = sum((room or 0) * count for room, count in rooms)
+    if rooms and known and total < versions.PODS_LEAST:
+        text = (
+            f"have room for {total} pods together (one network interface a node; the cluster's own"
+            f" take {versions.PODS_LEAST} and more); take more nodes or larger ones"
+        )
+        yield Finding(("instance_groups",), text, True)
 
 
 def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:

@@ -121,6 +121,12 @@ def regions() -> tuple[str, ...]:
     )
 
 
+def partition(region: str) -> str:
+    """Return the partition of a region that botocore knows; "" for others."""
+    partitions = loader().load_data("partitions")["partitions"]
+    return next((str(each["id"]) for each in partitions if region in each["regions"]), "")
+
+
 def region_fault(region: str) -> str:
     """Refuse a region that botocore has never heard of."""
     known = regions()

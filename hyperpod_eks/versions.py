@@ -47,6 +47,32 @@ HYPERPOD_REGIONS = (
     "ap-northeast-1", "sa-east-1",
 )  # fmt: skip
 
+HYPERPOD_PARTITIONS = ("aws",)
+
+# Pods of a node: it has one interface, whose IPv4 addresses less its own they share (EC2's
+# DescribeInstanceTypes, Ipv4AddressesPerInterface, 2026-11-29; SageMaker developer guide, maximum
+# pods: 5 for ml.t3.medium, 14 for ml.m5.2xlarge). Other types have room for 29 and more.
+_PODS = (
+    (3, r"[cm]\dg\.medium"),
+    (5, r"t3\.medium"),
+    (11, r"t3\.large"),
+    (9, r"\w+\.large|g4dn\.[24]?xlarge"),
+    (14, r"(?!g7)[\w-]+\.[23]?xlarge|g4dn\.(8|16)xlarge"),
+)
+PODS_LEAST = 8
+"""Of the add-ons alone: two of CoreDNS, and on each node CNI, kube-proxy, pod identity, agents."""
+PODS_WANTED = 20
+"""With the chart's operators and plugins."""
+
+# Buckets of AWS's own that nodes read: ECR User Guide ("Amazon ECR interface VPC endpoints"),
+# AL2023 User Guide (repositories in S3), Systems Manager User Guide ("SSM Agent communications with
+# AWS managed S3 buckets"); read 2026-11.
+BUCKETS_OF_AWS = (
+    ("image layers of ECR", "prod-{region}-starport-layer-bucket"),
+    ("packages of Amazon Linux 2023", "al2023-repos-{region}-de612dc2"),
+    ("updates of SSM Agent", "amazon-ssm-{region}"),
+)
+
 # Days that CloudWatch Logs can keep a log group. CloudWatch Logs API Reference, PutRetentionPolicy,
 # read 2026-11-23; the model does not enumerate them.
 LOG_RETENTION_DAYS = (
@@ -81,6 +107,16 @@ def broken(addon: str, version: str) -> str:
         if first <= numbers(version)[:3] <= last:
             return why
     return ""
+
+
+def pods(instance_type: str) -> int | None:
+    """Return how many pods fit on a node of a small type; None where many do.
+
+    >>> pods("ml.m5.2xlarge"), pods("ml.p5.48xlarge")
+    (14, None)
+    """
+    kind = instance_type.removeprefix("ml.")
+    return next((count for count, names in _PODS if re.fullmatch(names, kind)), None)
 
 
 def choose_version(

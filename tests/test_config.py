@@ -14,13 +14,16 @@ from typing import Any
 
 import botocore
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from hyperpod_eks import model
 from hyperpod_eks.config import Config, load, subnets, warnings
 from hyperpod_eks.config_yaml import MAX_BYTES
 from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.versions import pods
 
 HEAD = "name: demo\nregion: us-west-2\n"
 GROUP = "instance_groups:\n  - {name: a, instance_type: ml.m5.2xlarge, instance_count: 2, "
@@ -417,3 +420,64 @@ def test_importing_and_the_minimal_cluster_load_no_heavy_package() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert json.loads(out.stdout) == []
+
+
+def of_our_own(text: str) -> list[str]:
+    """Warnings about a config that has a name and a region besides."""
+    given = {"name": "demo", "region": "us-west-2"} | yaml.safe_load(text)
+    return warnings(load(given, {}, {}))
+
+
+OURS = '{Effect: Allow, Principal: "*", Action: "*", Resource: "*", Condition: {StringEquals: %s}}'
+IN_CONDITION = ['{"aws:PrincipalAccount": "1"}', '{"aws:PrincipalOrgID": "o"}']
+
+
+@pytest.mark.parametrize("condition", [*IN_CONDITION, '{"aws:ResourceAccount": "1"}'])
+def test_an_endpoint_policy_that_locks_out_images_is_warned_of(condition: str) -> None:
+    policy = f"network: {{endpoint_policy: {{Statement: [{OURS % condition}]}}}}"
+    (one,) = of_our_own(policy)
+    assert "image layers of ECR, packages of Amazon Linux 2023, updates of SSM Agent" in one
+    opened = '{Effect: Allow, Principal: "*", Action: "s3:Get*", Resource: "arn:aws:s3:::*"}'
+    assert of_our_own(policy.replace("}}]", f"}}}}, {opened}]")) == []
+    some = opened.replace(":::*", ":::prod-us-west-2-starport-layer-bucket/*")
+    (one,) = of_our_own(policy.replace("}}]", f"}}}}, {some}]"))
+    assert "image layers" not in one
+    assert of_our_own(f"network: {{endpoint_policy: {{Statement: {opened}}}}}") == []
+
+
+def test_public_images_without_a_way_out_are_warned_of() -> None:
+    (one,) = of_our_own("network: {nat: none}")
+    assert "ImagePullBackOff" in one
+    values = "chart: {values: {trainingOperators: {image: mine}}}"
+    assert of_our_own(f"network: {{nat: none}}\n{values}") == []
+
+
+def test_few_small_nodes_are_warned_of() -> None:
+    group = "instance_groups: [{name: g, instance_type: %s, instance_count: %s}]"
+    (one,) = of_our_own(group % ("ml.m5.2xlarge", 1))
+    assert "about 14 pods" in one
+    for kind, count in (("ml.m5.2xlarge", 2), ("ml.m5.4xlarge", 1), ("ml.t3.medium", 0)):
+        assert of_our_own(group % (kind, count)) == []
+
+
+def test_the_room_for_pods_is_that_of_one_interface() -> None:
+    """Beside what moto knows of EC2's types."""
+    for kind in model.enum("sagemaker", "CreateCluster.InstanceGroups.InstanceType"):
+        known = INSTANCE_TYPES.get(kind.removeprefix("ml."))
+        if known:
+            room = known["NetworkInfo"]["Ipv4AddressesPerInterface"] - 1
+            assert (pods(kind) or 29) == min(room, 29), kind
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"region": "us-gov-west-1"}, "partition aws-us-gov, where AWS does not offer HyperPod"),
+        ({"region": "cn-north-1"}, "partition aws-cn, where AWS does not offer HyperPod"),
+        ({"name": "sg-demo"}, 'begins with "sg-" (EC2 takes no name of a security group'),
+    ],
+)
+def test_what_aws_would_refuse_later_is_refused(settings: dict[str, str], words: str) -> None:
+    with pytest.raises(Usage) as refused:
+        load({"name": "demo", "region": "us-west-2"} | settings, {}, {})
+    assert words in str(refused.value)
