@@ -26,7 +26,7 @@ __all__ = [
 
 # The settings that have a flag and a variable, besides their place in the file.
 SETTINGS = {
-    "name": ("--name", "HYPERPOD_EKS_NAME"),
+    "name": ("NAME", "HYPERPOD_EKS_NAME"),
     "region": ("--region", "HYPERPOD_EKS_REGION"),
     "eks.version": ("--kubernetes-version", "HYPERPOD_EKS_KUBERNETES_VERSION"),
     "chart.path": ("--chart", "HYPERPOD_EKS_CHART"),
@@ -841,7 +841,10 @@ def _complete(
         if isinstance(given := checks.get(document.value, section, "path"), str):
             document.value[section]["path"] = str((folder / Path(given).expanduser()).absolute())
     for key, (flag, variable) in SETTINGS.items():
-        value, origin = overrides.get(key), f"flag {flag}"
+        value, origin = (
+            overrides.get(key),
+            f"{'flag' if flag.startswith('-') else 'argument'} {flag}",
+        )
         if value is None:
             value, origin = environ.get(variable) or None, f"variable {variable}"
         if value is None:

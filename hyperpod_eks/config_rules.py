@@ -182,7 +182,7 @@ _WORDS = {
     "model_type": "a mapping",
 }
 _MISSING = {
-    "name": "give --name, set HYPERPOD_EKS_NAME, or write `name:` in the file",
+    "name": "give NAME, set HYPERPOD_EKS_NAME, or write `name:` in the file",
     "region": "give --region, set AWS_REGION, or write `region:` in the file",
 }
 

@@ -200,7 +200,7 @@ def test_name_and_region_are_needed_and_every_way_to_give_them_is_named() -> Non
         load(None, {}, {})
     name, region = str(refused.value).splitlines()
     needed = "is missing (every cluster has one); give"
-    assert name == f"name: {needed} --name, set HYPERPOD_EKS_NAME, or write `name:` in the file"
+    assert name == f"name: {needed} NAME, set HYPERPOD_EKS_NAME, or write `name:` in the file"
     assert region == f"region: {needed} --region, set AWS_REGION, or write `region:` in the file"
 
 

@@ -194,7 +194,7 @@ def events(**options: Any) -> int:
 
 @main.command()
 @shared
-@click.argument("action", type=click.Choice(["reboot", "replace"]), required=False)
+@click.argument("action", metavar="[reboot|replace]", required=False)
 @click.argument("which", metavar="[NODE]...", nargs=-1)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def nodes(**options: Any) -> int:
@@ -208,7 +208,7 @@ def nodes(**options: Any) -> int:
 
 @main.command()
 @shared
-@click.argument("node")
+@click.argument("node", metavar="NODE", required=False)
 @click.option("--run", is_flag=True, help="Open the session instead of printing its command.")
 def ssm(**options: Any) -> int:
     """Print the command that opens a shell on a NODE (i-…).

@@ -28,10 +28,12 @@ def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Document:
 def called(name: str, given: Mapping[str, Any]) -> str:
     """Spell a cluster with the options that say where it is, for the command to run next.
 
+    Without a ``name`` the file or the manifest says which it is.
+
     >>> called("demo", {"file": None, "manifest": None, "local": True, "region": "us-east-1"})
     'demo --local --region us-east-1'
     """
-    words = [name, *(["--local"] if given.get("local") else [])]
+    words = [*([name] if name else []), *(["--local"] if given.get("local") else [])]
     for option in ("file", "manifest", "region", "profile"):
         if (value := given.get(option)) and value != "-":  # what stood on stdin is read
             words += [f"--{option}", str(value)]

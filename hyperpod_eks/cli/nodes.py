@@ -13,7 +13,7 @@ from typing import Any
 from hyperpod_eks import kube
 from hyperpod_eks.aws import Look
 from hyperpod_eks.cli.consent import confirm
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.programs import on_path
@@ -31,9 +31,18 @@ VERBS = {"reboot": "batch_reboot_cluster_nodes", "replace": "batch_replace_clust
 def nodes(
     tell: Report, action: str | None, which: tuple[str, ...], yes: bool, **given: Any
 ) -> Document:
-    """List the nodes, or reboot or replace some of them."""
+    """List the nodes, or reboot or replace some of them.
+
+    Where something else names the cluster, the first word is the action.
+    """
+    if given["name"] in VERBS and action not in VERBS and (action or _named_otherwise(given)):
+        which = (action, *which) if action else which
+        action, given = given["name"], given | {"name": None}
+    if action and action not in VERBS:
+        raise Usage(f"nodes: {action!r} is neither {' nor '.join(VERBS)}")
     if action and not which:
-        raise Usage(f"nodes {action}: name the nodes", "See them: hyperpod-eks nodes NAME")
+        see = called(given["name"] or "", given)
+        raise Usage(f"nodes {action}: name the nodes", f"See them: hyperpod-eks nodes {see}")
     with cluster(given, write=bool(action)) as (look, name):
         found = described(look, name, given)
         if action is None:
@@ -85,8 +94,16 @@ def _act(look: Look, name: str, action: str, ids: list[str]) -> Document:
 # --- ssm
 
 
-def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
-    """Spell the command that opens a shell on a node; with ``run``, become it."""
+def ssm(tell: Report, node: str | None, run: bool, **given: Any) -> Document:
+    """Spell the command that opens a shell on a node; with ``run``, become it.
+
+    Where something else names the cluster, the only word is the node.
+    """
+    if node is None and given["name"] and _named_otherwise(given):
+        node, given = given["name"], given | {"name": None}
+    if node is None:
+        see = called(given["name"] or "", given)
+        raise Usage("ssm: name the node", f"See them: hyperpod-eks nodes {see}")
     with cluster(given) as (look, name):
         found, id_ = described(look, name, given), instance(node)
         details = described_node(look, name, id_, given)
@@ -102,6 +119,11 @@ def ssm(tell: Report, node: str, run: bool, **given: Any) -> Document:
         "target": target,
         "run": shlex.join(command),
     }
+
+
+def _named_otherwise(given: Mapping[str, Any]) -> bool:
+    """Whether a file, a manifest or a variable says which cluster it is."""
+    return bool(given["file"] or given["manifest"] or os.environ.get("HYPERPOD_EKS_NAME"))
 
 
 def _become(command: list[str]) -> None:

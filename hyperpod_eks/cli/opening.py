@@ -239,6 +239,13 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
     return aws
 
 
+WHICH = (
+    "which cluster?",
+    "Give a NAME (hyperpod-eks create demo), a config file (-f FILE) or its --manifest.",
+)
+"""What is said where nothing names the cluster."""
+
+
 @contextmanager
 def settings(
     given: Mapping[str, Any],
@@ -262,8 +269,13 @@ def settings(
     source, overrides = given["file"], _overrides(given)
     loaded = configs.load(source, overrides, os.environ, files=files) if source else None
     name = loaded.name if loaded else given["name"]
-    if not name:  # a variable may have it
-        name = configs.load(None, overrides, os.environ, files=False).name
+    if name is None:
+        name = os.environ.get("HYPERPOD_EKS_NAME")
+    if name is None and given["manifest"]:
+        name = read(given["manifest"]).cluster
+        given = {**given, "name": name}
+    if not name:
+        raise Usage(*WHICH)
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
     if not (loaded or broken):  # for what can be no name there shall be no lock file either
         _remembered(given, read(path, name), files=False, lenient=lenient)

@@ -92,9 +92,9 @@ CASES = [
     Wrong("underscore", 2, "name:", ("create", "a_b")),
     Wrong("long", 2, "name:", ("create", "a" * 64)),
     Wrong("folder in the name", 2, "name:", ("create", "../evil")),
-    Wrong("empty name", 2, "name:", ("create", "")),
-    Wrong("no name", 2, "name:", ("create",)),
-    Wrong("no name to delete", 2, "name:", ("delete", "--yes")),
+    Wrong("empty name", 2, "which cluster?", ("create", "")),
+    Wrong("no name", 2, "which cluster?", ("create",)),
+    Wrong("no name to delete", 2, "which cluster?", ("delete", "--yes")),
     Wrong("two names", 2, "unexpected extra argument", ("create", "a", "b")),
     # options
     Wrong("no such option", 2, "--regin", ("create", "demo", "--regin", "us-west-2")),

@@ -57,6 +57,26 @@ def test_a_node_is_rebooted(made: User) -> None:
     assert made.mutations() == ["sagemaker.BatchRebootClusterNodes"]
 
 
+def test_a_file_or_a_manifest_names_the_cluster(made: User) -> None:
+    first, _ = ids(made)
+    (made.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
+    for named in (("-f", "demo.yaml"), ("--manifest", "demo.hyperpod-eks.json")):
+        said = made.types("nodes", *named, "reboot", first, "--yes")
+        assert (said.code, said.out) == (0, f"rebooting {first}\n"), said.err
+        said = made.types("ssm", *named, first)
+        assert said.code == 0, said.err
+        assert said.out.startswith("aws ssm start-session")
+        assert made.types("nodes", *named).code == 0
+    for words, told in {
+        ("nodes", "demo", "restart", first): "'restart' is neither reboot nor replace",
+        ("nodes", "-f", "demo.yaml", "reboot"): "hyperpod-eks nodes --file demo.yaml",
+        ("ssm", "demo"): "hyperpod-eks nodes demo",
+    }.items():
+        said = made.types(*words)
+        assert (said.code, said.out) == (2, "")
+        assert told in said.err
+
+
 def test_a_replaced_node_comes_back_as_another(made: User) -> None:
     first, second = ids(made)
 

@@ -204,6 +204,21 @@ def test_a_backup_of_another_cluster_is_not_this_ones_config(team: Team, other: 
     assert json.loads((team.a / MANIFEST).read_text())["config"] == {}
 
 
+@pytest.mark.parametrize("verb", ["create", "status", "plan", "delete", "adopt"])
+def test_a_command_that_names_no_cluster_says_how_to_name_one(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYPERPOD_EKS_NAME", raising=False)
+    said = User(tmp_path, None).types(verb, *(["--rebuild"] if verb == "adopt" else []))  # type: ignore[arg-type]  # no stack is asked
+    assert (said.code, said.out) == (2, "")
+    first, second = said.err.splitlines()
+    assert first == "error: which cluster?"
+    assert second.startswith("Give a NAME (hyperpod-eks create demo), a config file (-f FILE)")
+    said = User(tmp_path, None).types("create", "Demo_X")  # type: ignore[arg-type]
+    assert "argument NAME: name:" in said.err
+
+
 def test_what_keep_left_is_no_cluster(user: User) -> None:
     """Nor is what a create that never came to EKS left."""
     user.makes("demo")
