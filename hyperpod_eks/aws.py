@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hyperpod_eks import transport
 from hyperpod_eks.aws_session import endpoint_fault, usable_settings
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
@@ -110,6 +111,7 @@ class Aws:
                     f"Correct AWS_ENDPOINT_URL, {name.replace('-', '_').upper()} or endpoint_url"
                     " of the profile.",
                 )
+            transport.check(self.session, client.meta.endpoint_url)
         client.meta.events.register("after-call", _name_service)
         if not once:  # those are repeated by the engine alone
             self._paces.setdefault(service, Pace(service)).attach(client)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.model import loader, region_fault
 from hyperpod_eks.redaction import attach, learn, redacted
+from hyperpod_eks.transport import give_up
 
 if TYPE_CHECKING:
     import boto3
@@ -47,6 +48,7 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
 
     core = _core(profile)
     attach(core)
+    core.get_component("event_emitter").register_first("needs-retry", give_up)
     core.register_component("data_loader", loader())  # what the config has read is not read again
     with _configuration(core):
         place, origin = _region(core, region)

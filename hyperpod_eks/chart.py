@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from hyperpod_eks import transport
 from hyperpod_eks.config_files import IN_CHECKOUT, check_chart, find_chart
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
@@ -192,7 +193,7 @@ def stage(source: Path | None, into: Path, values: Mapping[str, Any], helm: Helm
     Raises Usage for a folder that is no chart, HyperpodError if something cannot be fetched.
     """
     chart = into / "chart"
-    shutil.copytree(download() if source is None else locate(source), chart)
+    shutil.copytree(download(bundle=helm.bundle) if source is None else locate(source), chart)
     _complete(chart, values, helm)
     return chart
 
@@ -312,9 +313,10 @@ def _name_in(archive: Path) -> str:
 # --- download -------------------------------------------------------------------------------------
 
 
-def download(pin: Pin = PINNED) -> Path:
+def download(pin: Pin = PINNED, bundle: str | None = None) -> Path:
     """Return the folder of a pinned chart, downloading it if the cache has it not, or not whole.
 
+    ``bundle`` as `transport.ca_bundle` returns it.
     Raises HyperpodError if it cannot be had, or is not what the pin says.
     """
     folder = cache() / "chart" / pin.digest[:16]
@@ -323,7 +325,7 @@ def download(pin: Pin = PINNED) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as parts:
         part = Path(parts) / "chart"
-        _download(pin.url, part)
+        _download(pin.url, part, bundle)
         if (found := digest(part)) != pin.digest:
             raise HyperpodError(
                 f"{pin.url} is not the chart that this version was tested with:"
@@ -337,25 +339,37 @@ def download(pin: Pin = PINNED) -> Path:
     return folder
 
 
-def _download(url: str, into: Path) -> None:
+def _download(url: str, into: Path, bundle: str | None) -> None:
     """Unpack the chart from the archive of a repository while it arrives."""
-    import urllib.request  # noqa: PLC0415  costs 50 ms
-
     try:
         with (
-            urllib.request.urlopen(url, timeout=60) as answer,  # noqa: S310  constants only
+            transport.download(url, bundle) as answer,
             gzip.open(answer) as content,
             tarfile.open(fileobj=content, mode="r|") as tar,
         ):
             _unpack(tar, into)
-            content.read()  # tarfile takes a broken end for the end, gzip does not
-    # URLError is an OSError, and a broken stream shows in many ways
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            _read_to_the_end(content)
+    # a broken stream shows in many ways
+    except (HyperpodError, OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        if isinstance(error, Usage):
+            raise
+        again = "Run the same command again."
+        hint = error.hint if isinstance(error, transport.Unreachable) else again
         raise HyperpodError(
             f"AWS's HyperPod chart cannot be downloaded from {url}: {error}",
-            "Run the same command again; or get the chart in another way and name it with --chart:"
-            " a checkout of https://github.com/aws/sagemaker-hyperpod-cli will do.",
+            f"{hint} Or get the chart in another"
+            " way and name it with --chart: a checkout of"
+            " https://github.com/aws/sagemaker-hyperpod-cli will do.",
         ) from error
+
+
+def _read_to_the_end(content: gzip.GzipFile) -> None:
+    """Read what follows the archive: tarfile takes a broken end for the end, gzip does not."""
+    size = 0
+    while block := content.read(2**16):
+        size += len(block)
+        if size > BIGGEST:
+            raise tarfile.TarError(f"more than {BIGGEST} bytes follow it")
 
 
 def _unpack(tar: tarfile.TarFile, into: Path) -> None:

@@ -72,6 +72,22 @@ CAUSES: tuple[Cause, ...] = (
         instead_of=("expired-credentials",),
     ),
     Cause(
+        "certificate",
+        r"CERTIFICATE_VERIFY_FAILED|failed to verify certificate|x509: certificate signed by",
+        "something between here and there answers with a certificate that is not trusted here",
+        "name the file with its certificate authority in AWS_CA_BUNDLE, or as ca_bundle of the"
+        " profile, then run the same command again",
+        source="error",
+    ),
+    Cause(
+        "proxy",
+        r"the proxy \S+ does not lead to|Proxy Authentication Required|proxyconnect tcp"
+        r"|Failed to connect to proxy",
+        "the proxy does not let this program through",
+        "correct HTTPS_PROXY, or except the host with NO_PROXY, then run the same command again",
+        source="error",
+    ),
+    Cause(
         "pass-role",
         r"not authorized to perform:? iam:PassRole",
         "you may not hand the role to the service (iam:PassRole)",

@@ -28,12 +28,12 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyperpod_eks import kube
+from hyperpod_eks import kube, transport
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import Access, KubeNotReady
@@ -71,9 +71,11 @@ class Helm:
 
     binary: Path
     version: tuple[int, int, int]
+    bundle: str | None = None
+    """What it trusts, as `transport.ca_bundle` returns it."""
 
 
-def find_helm(option: str | Path | None = None) -> Helm:
+def find_helm(option: str | Path | None = None, bundle: str | None = None) -> Helm:
     """Find helm: the option, ``HYPERPOD_EKS_HELM``, PATH, or what scripts/get_helm.py fetched.
 
     The first two must be right if they are given; of the others the first that is new enough is
@@ -87,13 +89,13 @@ def find_helm(option: str | Path | None = None) -> Helm:
             helm = _examine(Path(_program(path)))
             if isinstance(helm, str):
                 raise Usage(f"{source}: {path} {helm}", _OTHERWISE)
-            return helm
+            return replace(helm, bundle=bundle)
     refused = []
     for candidate in (on_path("helm"), *_cached()):
         if candidate:
             helm = _examine(Path(candidate))
             if isinstance(helm, Helm):
-                return helm
+                return replace(helm, bundle=bundle)
             refused.append(f"{candidate} {helm}")
     raise Usage(f"no usable helm: {'; '.join(refused) or 'there is none on PATH'}", _OTHERWISE)
 
@@ -383,7 +385,8 @@ def update_dependencies(helm: Helm, chart: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
         # pyhelm3 has no call for this one
         command = ["dependency", "update", str(chart)]
-        _finish(_client(helm, Path(home), None)._command.run(command))
+        network = transport.environment(helm.bundle)
+        _finish(_client(helm, Path(home), None, network)._command.run(command))
 
 
 def _metadata(chart: Path) -> Any:
@@ -423,7 +426,8 @@ def _pyhelm3() -> Any:
 def _with_client(access: Access, helm: Helm, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
     with kube.kubeconfig(access) as config:
-        return _finish(work(_client(helm, config.parent, config)))
+        network = transport.environment(helm.bundle, access.endpoint)
+        return _finish(work(_client(helm, config.parent, config, network)))
 
 
 def _finish(work: Coroutine[Any, Any, T]) -> T:
@@ -435,7 +439,7 @@ def _finish(work: Coroutine[Any, Any, T]) -> T:
         raise HyperpodError(f"pyhelm3 does not understand helm or the chart: {error}") from error
 
 
-def _client(helm: Helm, home: Path, config: Path | None) -> Any:
+def _client(helm: Helm, home: Path, config: Path | None, network: dict[str, str]) -> Any:
     """Make a pyhelm3 client whose helm is run by us, and which never waits."""
     from semver import VersionInfo  # noqa: PLC0415
 
@@ -449,7 +453,7 @@ def _client(helm: Helm, home: Path, config: Path | None) -> Any:
             parts = [str(helm.binary), *(str(part) for part in command)]
             if config:
                 parts += ["--kubeconfig", str(config)]
-            return await _run(parts, input, _environment(home))
+            return await _run(parts, input, _environment(home) | network)
 
         # the nodes may be missing or gone: whoever waits for pods waits in vain
 
@@ -534,6 +538,7 @@ _TIME_HEALS = re.compile(
     r"|: Unauthorized|asked for the client to provide credentials| is forbidden: User "
     r"|etcdserver|the server is currently unable"
 )
+_PROXY = re.compile(r"Proxy Authentication Required|proxyconnect tcp")
 _CHATTER = re.compile(r"WARNING:|level=|[IWE]\d{4} ")
 _TIMED_OUT = re.compile(r"timed out waiting for the condition|context deadline exceeded")
 
@@ -546,6 +551,8 @@ def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
         return missing
     lines = [line.strip() for line in text.splitlines() if not _CHATTER.match(line)]
     words = f"helm {verb}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
+    if _PROXY.search(text):
+        return HyperpodError(words, "HTTPS_PROXY and NO_PROXY say how helm goes: correct them.")
     if _TIME_HEALS.search(text):
         return KubeNotReady(words)
     if _TIMED_OUT.search(text):

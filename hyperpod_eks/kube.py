@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from functools import cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from hyperpod_eks import transport
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 
@@ -34,7 +33,7 @@ TOKEN_LIFE = 600.0
 """Seconds that a token is used; EKS accepts it for 15 minutes."""
 PAGE = 500
 """Objects asked for at once."""
-TIMEOUT = (10, 60)
+TIMEOUT = (transport.CONNECT, transport.READ)
 """Seconds to connect, and to wait for an answer to go on."""
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
@@ -96,7 +95,9 @@ class Access:
         package = _package()
         configuration = package.Configuration()
         configuration.host = self.endpoint
-        configuration.proxy = _proxy(self.endpoint)
+        proxy = transport.proxy_for(self.endpoint)  # the client's own idea of it is another
+        configuration.proxy = proxy.url if proxy else None
+        configuration.proxy_headers = dict(proxy.headers) if proxy else None
         configuration.no_proxy = None
         configuration.retries = False  # who asks again is the caller's decision
         expires = 0.0
@@ -138,20 +139,6 @@ def _package() -> Any:
         return package
 
 
-def _proxy(endpoint: str) -> str | None:
-    """Return the proxy that the environment names for this endpoint; never one for loopback."""
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415  costs 20 ms
-
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if loopback or proxy_bypass(host):
-        return None
-    return getproxies().get("https")
-
-
 @contextmanager
 def _words(access: Access) -> Iterator[None]:
     """Tell errors in our terms: what time may heal is KubeNotReady."""
@@ -172,6 +159,8 @@ def _words(access: Access) -> Iterator[None]:
             raise KubeNotReady(says) from None
         raise HyperpodError(says) from error
     except HTTPError as error:
+        if final := transport.in_the_way(error, access.endpoint):
+            raise final from None
         raise KubeNotReady(f"{where}: no answer from {access.endpoint}: {error}") from None
 
 
@@ -285,7 +274,7 @@ def kubeconfig(access: Access) -> Iterator[Path]:
     Other files may be put beside it.  All of it is gone afterwards, also when the interpreter
     ends in the middle.
     """
-    name = access.cluster
+    name, proxy = access.cluster, transport.proxy_for(access.endpoint)
     document = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -296,7 +285,8 @@ def kubeconfig(access: Access) -> Iterator[Path]:
                 "cluster": {
                     "server": access.endpoint,
                     "certificate-authority-data": access.ca,
-                },
+                }
+                | ({"proxy-url": proxy.url} if proxy else {}),
             }
         ],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],

@@ -19,6 +19,7 @@ from hyperpod_eks.report import Report, What
 from hyperpod_eks.resource import Sight
 from hyperpod_eks.site import check_plans
 from hyperpod_eks.steps.helm import prepare
+from hyperpod_eks.transport import ca_bundle
 
 
 def create(
@@ -36,7 +37,11 @@ def create(
     """
     story = Story(tell)
     with opened("create", given, story, files=True, helm=helm) as at:
-        story.once = ("eks/cluster", What.WAITING, partial(prepare, at.config.chart))
+        story.once = (
+            "eks/cluster",
+            What.WAITING,
+            partial(prepare, at.config.chart, ca_bundle(at.world.aws.session)),
+        )
         at.world.replace_failed = replace_failed
         at.world.consent = consenting(at.site.name, yes=yes)
         check_plans(at.site, at.world.aws)

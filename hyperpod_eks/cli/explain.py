@@ -9,8 +9,9 @@ from hyperpod_eks.aws import Aws
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, Foreign, Usage
+from hyperpod_eks.transport import Unreachable
 
-CERTAIN = (Denied, Foreign, Usage)
+CERTAIN = (Denied, Foreign, Unreachable, Usage)
 """Errors that say all themselves: nothing more is asked of AWS."""
 
 

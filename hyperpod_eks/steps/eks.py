@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from functools import partial
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
-from hyperpod_eks import kube
+from hyperpod_eks import kube, transport
 from hyperpod_eks.aws import Aws, Look, absent, owner, region_of
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
@@ -512,7 +513,11 @@ def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
         with aws.lock:
             return kube.token(aws.session, name, region_of(aws.session))
 
-    return kube.Access(name, about["endpoint"], about["certificate_authority"], token)
+    authorities = base64.b64decode(about["certificate_authority"]).decode()
+    # whoever answers in place of AWS, as the user allows, answers in place of the cluster too
+    authorities += "\n" + transport.certificates(transport.ca_bundle(aws.session))
+    ca = base64.b64encode(authorities.encode()).decode()
+    return kube.Access(name, about["endpoint"], ca, token)
 
 
 @frozen

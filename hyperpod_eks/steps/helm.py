@@ -17,6 +17,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
+from hyperpod_eks.transport import ca_bundle
 
 
 def step(site: Site, control: eks.Control, binary: str | None) -> Release:
@@ -32,7 +33,7 @@ def step(site: Site, control: eks.Control, binary: str | None) -> Release:
     )
 
 
-def prepare(config: Chart) -> None:
+def prepare(config: Chart, bundle: str | None) -> None:
     """Have at hand what an install needs, while EKS is being made: the chart, and slow imports.
 
     Nothing depends on it: what cannot be had now is told when it is needed.
@@ -40,7 +41,7 @@ def prepare(config: Chart) -> None:
     with contextlib.suppress(Exception):
         helm.warm()
         if config.path is None:
-            chart.download()
+            chart.download(bundle=bundle)
 
 
 @frozen
@@ -105,7 +106,8 @@ class Release(Resource):
 
     def _install(self, aws: Aws, known: Known) -> Live:
         access = eks.door(aws, self.cluster.name, known(self.cluster).attributes)
-        program, values = helm.find_helm(self.binary or None), json.loads(self.values)
+        program = helm.find_helm(self.binary or None, ca_bundle(aws.session))
+        values = json.loads(self.values)
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
             source = Path(self.chart) if self.chart else None
             staged = chart.stage(source, Path(folder), values, program)
@@ -118,7 +120,7 @@ class Release(Resource):
         """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""
         access = eks.access(Look(aws), self.cluster.name)
         if access is not None:
-            program = helm.find_helm(self.binary or None)
+            program = helm.find_helm(self.binary or None, ca_bundle(aws.session))
             helm.uninstall(access, program, helm.release(access))
 
 

@@ -240,6 +240,14 @@ INJECTED: dict[str, tuple[Break, int]] = {
 
 SEEN = {
     "no-credentials": ("error", "Unable to locate credentials"),
+    "certificate": (
+        "error",
+        "the certificate of sts.amazonaws.com is not trusted: [SSL: CERTIFICATE_VERIFY_FAILED]",
+    ),
+    "proxy": (
+        "error",
+        "the proxy 10.0.0.1:3128 does not lead to sts.amazonaws.com: Tunnel failed: 407",
+    ),
     "no-way-out": ("lifecycle log", 'Connect timeout on endpoint URL: "https://sts.amazonaws.com"'),
     "script-carriage-return": ("lifecycle log", "on_create.sh: line 2: $'\\r': command not found"),
     "script-old-path": (

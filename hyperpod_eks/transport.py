@@ -1,0 +1,246 @@
+"""One way to the network: what boto3 would use, for Kubernetes, the chart's download and helm.
+
+boto3 takes proxies from HTTP_PROXY, HTTPS_PROXY and NO_PROXY (boto3 guide, "Using proxies"), and
+certificate authorities from AWS_CA_BUNDLE or the profile's ``ca_bundle`` (AWS SDKs and Tools
+reference guide, "General configuration settings") or else from REQUESTS_CA_BUNDLE (botocore).
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import os
+import re
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from hyperpod_eks.errors import HyperpodError, Usage
+
+if TYPE_CHECKING:
+    import boto3
+
+CONNECT, READ = 10.0, 30.0
+"""Seconds to connect, and to wait for an answer to go on."""
+WHOLE = 300.0
+"""Seconds for a whole download; without it a server that drips would hold us for ever."""
+TRIES = 3
+"""How often a proxy that does not answer is tried; one that refuses is not tried again."""
+
+
+class Unreachable(HyperpodError):
+    """A proxy or a certificate is in the way, and the same call would fail again."""
+
+
+class Proxy(NamedTuple):
+    """A proxy: its URL, which may hold a password, and the headers that log in to it."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """Return the proxy that boto3 would use for a URL; never one for loopback.
+
+    Raises Usage for a kind of proxy that boto3 does not support.
+    """
+    from botocore.httpsession import ProxyConfiguration  # noqa: PLC0415  botocore costs 0.15 s
+    from botocore.utils import get_environ_proxies  # noqa: PLC0415
+
+    if _is_loopback(url):
+        return None
+    scheme = urlsplit(url).scheme
+    given = get_environ_proxies(url)
+    kind, separator, _ = given.get(scheme, "").partition("://")
+    if separator and kind.lower() not in ("http", "https"):
+        raise Usage(
+            f"{_variable(scheme)} names a proxy of the kind {kind}, which boto3 does not support",
+            "Name an HTTP proxy (http://HOST:PORT), or unset the variable.",
+        )
+    proxies = ProxyConfiguration(given)
+    found = proxies.proxy_url_for(url)
+    return Proxy(found, proxies.proxy_headers_for(found)) if found else None
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _variable(scheme: str) -> str:
+    """Name where a proxy comes from: Python prefers the variable in lower case."""
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+    return next((each for each in names if os.environ.get(each)), "the system's configuration")
+
+
+# --- certificates ---------------------------------------------------------------------------------
+
+
+def ca_bundle(session: boto3.Session) -> str | None:
+    """Return the file or folder of certificate authorities that boto3 trusts; None for its own."""
+    configured = session._session.get_config_variable("ca_bundle")
+    return configured or os.environ.get("REQUESTS_CA_BUNDLE") or None
+
+
+def certificates(bundle: str | None) -> str:
+    """Return the certificates in a bundle, as PEM; nothing where it is a folder or None."""
+    if bundle is None or Path(bundle).is_dir():
+        return ""
+    block = r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
+    found: list[str] = re.findall(block, Path(bundle).read_text(errors="replace"), re.DOTALL)
+    return "\n".join([*found, ""])
+
+
+def check(session: boto3.Session, url: str) -> None:
+    """Raise Usage where boto3 can use the proxy or the CA bundle for a URL in no case."""
+    if url.startswith("https:"):
+        proxy_for(url)
+        if bundle := ca_bundle(session):
+            _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), bundle)
+
+
+def _trust(context: ssl.SSLContext, bundle: str) -> None:
+    path = Path(bundle)
+    try:
+        context.load_verify_locations(**{"capath" if path.is_dir() else "cafile": bundle})
+    except OSError as error:  # ssl.SSLError is one
+        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise Usage(
+            f"the CA bundle {bundle} cannot be used: {why}",
+            "AWS_CA_BUNDLE, ca_bundle of the profile or REQUESTS_CA_BUNDLE names it: correct it, or"
+            " unset it.",
+        ) from error
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def give_up(
+    caught_exception: Exception | None = None,
+    request_dict: Mapping[str, Any] | None = None,
+    attempts: int = 1,
+    **_: object,
+) -> None:
+    """Handle botocore's event needs-retry: raise Unreachable where another try would be in vain."""
+    if caught_exception is not None:
+        url = str((request_dict or {}).get("url", ""))
+        if final := in_the_way(caught_exception, url, attempts):
+            raise final from caught_exception
+
+
+def in_the_way(error: Exception, url: str, attempts: int = TRIES) -> Unreachable | None:
+    """Say that a proxy or a certificate is what keeps us from a URL; None for other errors.
+
+    ``error`` is botocore's or urllib3's.
+    """
+    from botocore.exceptions import BotoCoreError, ProxyConnectionError  # noqa: PLC0415
+    from urllib3.exceptions import ProxyError  # noqa: PLC0415
+
+    # botocore's have the original in their arguments, and say less
+    inner = error.kwargs.get("error", error) if isinstance(error, BotoCoreError) else error
+    place, host = urlsplit(url).scheme or "https", urlsplit(url).hostname or url
+    if "CERTIFICATE_VERIFY_FAILED" in str(inner):
+        return Unreachable(
+            f"the certificate of {host} is not trusted here: {inner}",
+            "Where a proxy or firewall answers in its place, name the file with its certificate"
+            " authority in AWS_CA_BUNDLE, or as ca_bundle of the profile.",
+        )
+    if not isinstance(error, ProxyError | ProxyConnectionError):
+        return None
+    why = str(getattr(inner, "original_error", inner))
+    if re.search(r"Tunnel connection failed: 5", why) or (
+        attempts < TRIES and "Tunnel connection failed" not in why
+    ):
+        return None  # the proxy itself may be back in a moment
+    proxy = proxy_for(url)
+    name = urlsplit(proxy.url).netloc.rpartition("@")[2] if proxy else "of this machine"
+    return Unreachable(
+        f"the proxy {name} does not lead to {host}: {why}",
+        f"{_variable(place)} names the proxy: correct it, with user and password where it wants"
+        " them; or except the host with NO_PROXY.",
+    )
+
+
+# --- downloads and programs -----------------------------------------------------------------------
+
+
+@contextmanager
+def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
+    """Lend the content of a URL, as it arrives.
+
+    Trusted are the authorities of this machine and those of boto3.  Raises HyperpodError for every
+    answer but 200, and for one that does not come to an end in time.
+    """
+    from botocore.httpsession import where  # noqa: PLC0415
+    from urllib3 import PoolManager, ProxyManager, Timeout  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    context = ssl.create_default_context()
+    _trust(context, bundle or where())
+    usual: dict[str, Any] = {
+        "ssl_context": context,
+        "timeout": Timeout(CONNECT, READ),
+        "retries": False,
+    }
+    proxy = proxy_for(url)
+    with (
+        ProxyManager(proxy.url, proxy_headers=proxy.headers, **usual)
+        if proxy
+        else PoolManager(**usual)
+    ) as pool:
+        try:
+            answer = pool.request("GET", url, preload_content=False)
+            if answer.status != 200:
+                words = answer.read(200, decode_content=False).decode(errors="replace")
+                raise HyperpodError(f"{answer.status} {answer.reason}: {words!r}")
+            yield io.BufferedReader(_Timed(answer))
+        except HTTPError as error:
+            raise (in_the_way(error, url) or HyperpodError(str(error))) from error
+
+
+class _Timed(io.RawIOBase):
+    """An answer that has to be over after a while."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer, self._until = answer, time.monotonic() + WHOLE
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        if time.monotonic() > self._until:
+            raise HyperpodError(f"it was not over after {WHOLE:.0f} s")
+        found = self._answer.read1(len(into), decode_content=False)
+        into[: len(found)] = found
+        return len(found)
+
+
+def environment(bundle: str | None, endpoint: str = "") -> dict[str, str]:
+    """Return the variables with which a Go program takes the same way, to `endpoint` above all.
+
+    Go reads NO_PROXY and the order of upper and lower case in another way than Python
+    (golang.org/x/net/http/httpproxy), and takes authorities from SSL_CERT_FILE (crypto/x509).
+    """
+    from urllib.request import getproxies  # noqa: PLC0415  costs 20 ms
+
+    found: dict[str, str] = {}
+    if bundle:
+        found["SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE"] = bundle
+    for scheme, proxy in getproxies().items():
+        if scheme in ("http", "https"):
+            found[f"{scheme}_proxy"] = found[f"{scheme}_PROXY".upper()] = proxy
+    if endpoint and proxy_for(endpoint) is None:
+        host = urlsplit(endpoint).hostname or ""
+        excepted = ",".join(filter(None, [getproxies().get("no", ""), host]))
+        found["no_proxy"] = found["NO_PROXY"] = excepted
+    return found

@@ -1,0 +1,226 @@
+"""Everything goes to the network as boto3 does: proxies, passwords, certificates."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperpod_eks import kube, transport
+from hyperpod_eks.aws import Aws
+from hyperpod_eks.aws_session import session
+from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.kube import Access, KubeNotReady
+from hyperpod_eks.local.tls import Pki, make_pki
+from hyperpod_eks.steps import eks
+from hyperpod_eks.transport import Unreachable
+
+from .proxy import Proxy, proxy
+
+FAR = "abc.gr7.us-west-2.eks.amazonaws.com"
+EVERYWHERE = ("sts.us-west-2.amazonaws.com", "codeload.github.com", FAR)
+VARIABLES = ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUESTS_CA_BUNDLE")
+
+
+class Hello(http.server.BaseHTTPRequestHandler):
+    """Answers everything with a few words, and STS with an identity."""
+
+    def do_POST(self) -> None:
+        who = "<Arn>arn:aws:iam::123456789012:user/x</Arn><Account>123456789012</Account>"
+        self.answer(
+            f"<GetCallerIdentityResponse><GetCallerIdentityResult>{who}<UserId>X</UserId>"
+            "</GetCallerIdentityResult></GetCallerIdentityResponse>".encode()
+        )
+
+    def do_GET(self) -> None:
+        self.answer(b"hello")
+
+    def answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return make_pki(EVERYWHERE)
+
+
+@pytest.fixture(scope="module")
+def far(pki: Pki) -> Iterator[int]:
+    """The port of a server that has a certificate for every host, of an authority of its own."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello)
+    server.socket = pki.server_context().wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def through(far: int) -> Iterator[Proxy]:
+    with proxy("user:p@ss", lambda _: far) as one:
+        yield one
+
+
+@pytest.fixture
+def bundle(pki: Pki, tmp_path: Path) -> Path:
+    file = tmp_path / "ca.pem"
+    file.write_text("# Größe: the authority of a company\n" + pki.ca_pem.decode())
+    return file
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [*VARIABLES, *(each for each in os.environ if each.startswith("AWS_"))]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    return monkeypatch
+
+
+def aws() -> Aws:
+    return Aws(session("us-west-2", None), "demo", {})
+
+
+def chart(bundle: str | None = None) -> bytes:
+    with transport.download("https://codeload.github.com/x", bundle) as content:
+        return content.read()
+
+
+@pytest.mark.parametrize("spelling", ["http://user:p%40ss@{}", "user:p%40ss@{}"])
+def test_everything_passes_the_proxy_with_its_password(
+    through: Proxy, bundle: Path, clean: pytest.MonkeyPatch, spelling: str
+) -> None:
+    through.asked.clear()
+    clean.setenv("HTTPS_PROXY", spelling.format(f"127.0.0.1:{through.port}"))
+    clean.setenv("AWS_CA_BUNDLE", str(bundle))
+
+    assert aws().identity.account == "123456789012"
+    assert chart(str(bundle)) == b"hello"
+    ca = base64.b64encode(transport.certificates(str(bundle)).encode()).decode()
+    with pytest.raises(HyperpodError, match="the answer is no JSON object: b'hello'"):
+        kube.nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo")
+
+    assert through.asked == [(host, True) for host in EVERYWHERE[:2]] + [(FAR, True)]
+
+
+def test_a_refusing_proxy_ends_it_at_once_and_names_the_variable(
+    through: Proxy, clean: pytest.MonkeyPatch, pki: Pki
+) -> None:
+    through.asked.clear()
+    clean.setenv("HTTPS_PROXY", f"http://user:wrong@127.0.0.1:{through.port}")
+    ca = base64.b64encode(pki.ca_pem).decode()
+    calls = (
+        lambda: aws().identity,
+        chart,
+        lambda: kube.nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo"),
+    )
+    for call in calls:
+        with pytest.raises(Unreachable, match=f"proxy 127.0.0.1:{through.port} .* 407 ") as caught:
+            call()
+        assert "HTTPS_PROXY" in caught.value.hint
+        assert "wrong" not in f"{caught.value} {caught.value.hint}"
+    assert through.asked == [(host, False) for host in EVERYWHERE]
+
+
+def test_a_certificate_of_a_stranger_ends_it_at_once_and_names_the_variable(
+    through: Proxy, clean: pytest.MonkeyPatch
+) -> None:
+    through.asked.clear()
+    clean.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{through.port}")
+    for call in (lambda: aws().identity, chart):
+        with pytest.raises(Unreachable, match=r"certificate of .* is not trusted here") as caught:
+            call()
+        assert "AWS_CA_BUNDLE" in caught.value.hint
+    assert len(through.asked) == 2
+
+
+def test_a_proxy_that_is_not_there_is_tried_a_few_times(clean: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        clean.setenv("https_proxy", f"http://u:p@{place}")
+        with pytest.raises(Unreachable, match=f"proxy {place} does not lead to sts") as caught:
+            _ = aws().identity
+    assert "https_proxy" in caught.value.hint
+
+
+def test_a_proxy_in_trouble_is_worth_another_try(clean: pytest.MonkeyPatch, pki: Pki) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        clean.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.getsockname()[1]}")
+
+        def trouble() -> None:
+            client, _ = server.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=trouble)
+        thread.start()
+        ca = base64.b64encode(pki.ca_pem).decode()
+        with pytest.raises(KubeNotReady, match="503"):
+            kube.nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo")
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["socks5", "SOCKS5h", "ftp"])
+def test_other_kinds_of_proxies_are_refused_in_words(clean: pytest.MonkeyPatch, kind: str) -> None:
+    clean.setenv("HTTPS_PROXY", f"{kind}://user:secret@127.0.0.1:1080")
+    for call in (lambda: aws().identity, chart):
+        with pytest.raises(Usage, match=f"HTTPS_PROXY names a proxy of the kind {kind},") as caught:
+            call()
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "No such file"), ("nothing", "it holds no certificate")]
+)
+def test_a_bundle_that_is_none_is_wrong_usage_before_any_call(
+    tmp_path: Path, clean: pytest.MonkeyPatch, content: str | None, says: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content:
+        file.write_text(content)
+    clean.setenv("AWS_CA_BUNDLE", str(file))
+    with pytest.raises(Usage, match=rf"the CA bundle .*ca\.pem cannot be used: {says}"):
+        _ = aws().identity
+
+
+def test_the_users_authority_counts_beside_the_clusters_own(
+    bundle: Path, clean: pytest.MonkeyPatch
+) -> None:
+    """What intercepts AWS intercepts the cluster too."""
+    clean.setenv("AWS_CA_BUNDLE", str(bundle))
+    own = base64.b64encode(make_pki().ca_pem).decode()
+    about = {"endpoint": f"https://{FAR}", "certificate_authority": own}
+    trusted = ssl.create_default_context(
+        cadata=base64.b64decode(eks.door(aws(), "demo", about).ca).decode()
+    )
+    assert len(trusted.get_ca_certs()) == 2
+
+
+def test_go_programs_get_the_same_way(bundle: Path, clean: pytest.MonkeyPatch) -> None:
+    clean.setenv("https_proxy", "http://p:1")
+    clean.setenv("HTTPS_PROXY", "http://q:1")
+    clean.setenv("NO_PROXY", ".eks.amazonaws.com")
+
+    given = transport.environment(str(bundle), f"https://{FAR}")
+
+    assert given["SSL_CERT_FILE"] == str(bundle)
+    assert given["HTTPS_PROXY"] == given["https_proxy"] == "http://p:1"
+    assert given["NO_PROXY"] == f".eks.amazonaws.com,{FAR}"
