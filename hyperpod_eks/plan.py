@@ -180,10 +180,18 @@ def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:
         counts = Counter(type(want) for want in wants)
         yield Item("NAT gateway", counts[network.NatGateway], prices.NAT_GATEWAY)
         yield Item("public IPv4 address", counts[network.Address], prices.PUBLIC_IPV4)
+        endpoints = [want for want in wants if isinstance(want, network.Endpoint)]
+        zones = sum(len(each.subnets) for each in endpoints)
+        yield Item("interface endpoint in a zone", zones, prices.INTERFACE_ENDPOINT)
         for want in wants:
             for group in want.groups if isinstance(want, hyperpod.Cluster) else ():
                 kind, count = group.instance_type, group.instance_count
-                yield Item(kind, count, prices.NODES.get(kind))
+                spec = group.members
+                spot = "Spot" in (spec.get("CapacityRequirements") or {})
+                prepaid = bool(spec.get("TrainingPlanArn"))
+                yield prices.nodes(kind, count, prepaid=prepaid, spot=spot)
+                if "FSxLustreConfig" in (spec.get("EnvironmentConfig") or {}):
+                    yield Item("FSx for Lustre file system", 1, None)
                 if size := group.ebs_volume_size_in_gb:
                     yield Item(f"EBS, {size} GB", count, size * prices.EBS / prices.HOURS)
 
@@ -314,8 +322,9 @@ def _time(document: Mapping[str, Any], width: int) -> Iterator[Line]:
 def _cost(document: Mapping[str, Any]) -> Iterator[Line]:
     cost = document["cost"]
     total = f"{cost['usd_per_hour']:.2f} USD per hour"
+    word = "about" if cost["complete"] else "at least"
     about = f", by {cost['region']} prices of {cost['as_of']}"
-    yield [Piece(f"about {total}", "strong"), Piece(about, "quiet")]
+    yield [Piece(f"{word} {total}", "strong"), Piece(about, "quiet")]
     for item in cost["items"]:
         usd = item["usd_per_hour"]
         text = "   unknown" if usd is None else f"{usd:>10.3f}"

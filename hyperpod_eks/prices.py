@@ -24,6 +24,8 @@ EKS = {"standard support": STANDARD_SUPPORT_USD, "extended support": EXTENDED_SU
 # Amazon VPC pricing page: a NAT gateway (without its 0.045 per GB) and a public IPv4 address.
 NAT_GATEWAY = 0.045
 PUBLIC_IPV4 = 0.005
+# AWS PrivateLink pricing page: an interface endpoint in one zone (without its 0.01 per GB).
+INTERFACE_ENDPOINT = 0.01
 # USD per GB and month of the nodes' EBS volumes, which are billed under SageMaker.
 EBS = 0.14
 # Nodes: Price List API, service AmazonSageMaker, component Cluster.  Types that are not here are
@@ -36,6 +38,15 @@ NODES = {
     "ml.p5.48xlarge": 66.048,
     "ml.p5en.48xlarge": 75.955,
 }
+
+
+def nodes(kind: str, count: int, *, prepaid: bool, spot: bool) -> Item:
+    """Price nodes: those of a training plan are paid in advance, and Spot prices move."""
+    if prepaid:
+        return Item(f"{kind}, prepaid (training plan)", count, 0.0)
+    if spot:
+        return Item(f"{kind}, Spot", count, None)
+    return Item(kind, count, NODES.get(kind))
 
 
 @frozen
@@ -52,8 +63,8 @@ def estimate(
 ) -> dict[str, object]:
     """Add up what the known items cost.
 
-    Returns the ``cost`` of ``hyperpod-eks/plan/v1``: the items with USD per hour, their sum, and
-    the names of what the table does not know, which the sum leaves out.
+    Returns the ``cost`` of ``hyperpod-eks/plan/v1``: the items with USD per hour, their sum, the
+    names of what the table does not know, which the sum leaves out, and whether it is complete.
 
     >>> estimate([Item("EKS", 1, 0.1), Item("ml.new.large", 2, None)])["usd_per_hour"]
     0.1
@@ -68,6 +79,7 @@ def estimate(
         rows.append({"what": item.what, "count": item.count, "usd_per_hour": cost})
     return {
         "usd_per_hour": round(total, 2),
+        "complete": not unknown,
         "approximate": True,
         "as_of": READ.isoformat(),
         "region": REGION,

@@ -387,8 +387,32 @@ def test_the_price_is_that_of_what_is_declared(user: User) -> None:
         "EBS, 500 GB": 4,
         "ml.c5.large": 1,
     }
-    assert cost["unknown"] == ["ml.c5.large"]
+    assert (cost["unknown"], cost["complete"]) == (["ml.c5.large"], False)
     assert cost["usd_per_hour"] == pytest.approx(0.10 + 0.09 + 0.01 + 1.844 + 0.384, abs=0.01)
+
+
+def test_what_is_prepaid_or_has_no_fixed_price_is_no_part_of_the_sum(user: User) -> None:
+    group = "- {name: %s, instance_count: 1, ebs_volume_size_in_gb: null, "
+    plan = "arn:aws:sagemaker:us-west-2:123456789012:training-plan/p"
+    (user.folder / "demo.yaml").write_text(
+        "name: demo\nregion: us-west-2\nnetwork: {nat: none}\ninstance_groups:\n"
+        + group % "a"
+        + f"instance_type: ml.p5.48xlarge, training_plan_arn: '{plan}'}}\n"
+        + group % "b"
+        + "instance_type: ml.m5.2xlarge, capacity_requirements: {spot: {}}}\n"
+    )
+    said = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART), "-o", "json")
+    cost = said.document["cost"]
+    rows = {item["what"]: (item["count"], item["usd_per_hour"]) for item in cost["items"]}
+    assert rows == {
+        "EKS control plane, standard support": (1, 0.1),
+        "interface endpoint in a zone": (24, 0.24),
+        "ml.p5.48xlarge, prepaid (training plan)": (1, 0.0),
+        "ml.m5.2xlarge, Spot": (1, None),
+    }
+    assert (cost["usd_per_hour"], cost["complete"]) == (0.34, False)
+    text = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART)).out
+    assert "at least 0.34 USD per hour" in text
 
 
 def test_a_change_is_told_beside_what_is_made_anew(user: User) -> None:
@@ -457,6 +481,7 @@ def test_a_plan_is_readable(width: int) -> None:
         ],
         "cost": {
             "usd_per_hour": 0.1,
+            "complete": False,
             "region": "us-east-1",
             "as_of": "2026-10-04",
             "items": [
