@@ -841,10 +841,8 @@ def _complete(
         if isinstance(given := checks.get(document.value, section, "path"), str):
             document.value[section]["path"] = str((folder / Path(given).expanduser()).absolute())
     for key, (flag, variable) in SETTINGS.items():
-        value, origin = (
-            overrides.get(key),
-            f"{'flag' if flag.startswith('-') else 'argument'} {flag}",
-        )
+        kind = "flag" if flag.startswith("-") else "argument"
+        value, origin = overrides.get(key), f"{kind} {flag}"
         if value is None:
             value, origin = environ.get(variable) or None, f"variable {variable}"
         if value is None:

@@ -539,7 +539,13 @@ def _run(voice: Speech) -> int:
 
 
 def _stopped(voice: Speech, stop: Interrupted) -> int:
-    return voice.fail(stop.code, str(stop), f"To continue: {voice.again}", "Interrupted")
+    lines = [f"To continue: {voice.again}"]
+    if voice.command == "create":
+        lines += [
+            f"To delete it instead: {voice.called('delete')}",
+            "AWS goes on with what was started, and that costs.",
+        ]
+    return voice.fail(stop.code, str(stop), "\n".join(lines), "Interrupted")
 
 
 def _unforeseen(voice: Speech, error: Exception) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperpod_eks import engine
 from hyperpod_eks.cli.consent import consenting
-from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.outputs import values
 from hyperpod_eks.cli.preflight import before_create
@@ -65,6 +65,7 @@ def create(
         return result("create", at, story) | {
             "outputs": values(at.manifest),
             "warnings": warnings,
+            "next": f"hyperpod-eks kubeconfig {called(at.site.name, {**given, 'file': None})}",
         }
 
 
@@ -84,8 +85,9 @@ def text(document: Document) -> str:
     rows = [
         (name.replace("_", " "), " ".join(value) if isinstance(value, list) else value)
         for name, value in outputs.items()
-        if value
+        if value and name != "kubeconfig_command"  # AWS's own; ours knows --local and --profile
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines])
+    use = f"To use it with kubectl: {document['next']}"
+    return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines, use])

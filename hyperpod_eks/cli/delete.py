@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import filter as filter_
 from fnmatch import fnmatch
 from typing import Any
 
-from hyperpod_eks import config_yaml, engine
+from hyperpod_eks import config_yaml, engine, prices
 from hyperpod_eks.aws import Look, owner
 from hyperpod_eks.cli.consent import confirm_delete
 from hyperpod_eks.cli.documents import Document, called, head
@@ -24,6 +25,11 @@ from hyperpod_eks.steps import eks
 
 KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
 """What --keep knows, and the keys that it means."""
+PRICED = {
+    "network/nat-gateway-*": prices.NAT_GATEWAY,
+    "network/address-*": prices.PUBLIC_IPV4,
+}
+"""What costs by the hour as long as it exists, by pattern of its key."""
 
 
 def delete(
@@ -68,6 +74,7 @@ def delete(
         return result("delete", at, story) | {
             "removed": removed,
             "kept": kept,
+            "kept_usd_per_hour": _cost(kept),
             "remaining": remains,
         }
 
@@ -114,10 +121,16 @@ def _untouched(name: str, run: str) -> Document:
         "steps": [],
         "removed": [],
         "kept": {},
+        "kept_usd_per_hour": 0.0,
         "remaining": {},
         "not_created_by": run,
         "error": None,
     }
+
+
+def _cost(kept: Iterable[str]) -> float:
+    """Price what is kept by the hour, as far as AWS bills it by the hour whether used or not."""
+    return round(sum(usd * len(filter_(kept, keys)) for keys, usd in PRICED.items()), 3)
 
 
 def _protected(at: Opened) -> bool:
@@ -166,10 +179,14 @@ def text(document: Document) -> str:
         name, run = document["cluster"]["name"], document["not_created_by"]
         return f"cluster {name} was not created by run {run}: nothing was deleted"
     # a role that the whole account shares was never the cluster's
+    shared = any("shared by" in why for why in document["kept"].values())
     kept = [f"kept {k}: {why}" for k, why in document["kept"].items() if "shared by" not in why]
+    if cost := document["kept_usd_per_hour"]:
+        kept.append(f"the kept NAT gateways and addresses go on costing {cost:.2f} USD per hour")
     gone = len(document["removed"])
     first = f"{gone} resources deleted" if gone else "already gone"
     rest = "nothing else remains" if kept else "nothing remains"
+    rest += " but the service-linked role, which all clusters share" if shared else ""
     return "\n".join([*kept, f"cluster {document['cluster']['name']}: {first}; {rest}"])
 
 

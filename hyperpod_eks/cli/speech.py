@@ -54,6 +54,8 @@ class Speech:
         self.words = tuple(words)
         learn_environment(os.environ)
         self.form = _form(self.words, os.environ)
+        self.options: Mapping[str, Any] = {}
+        """What was given, once it is understood."""
         self.quiet = False
         self.query: Ask | None = None
         self.events: Lines | None = None
@@ -73,6 +75,12 @@ class Speech:
         """The same command: no option that it had may be lost, ``--keep`` least of all."""
         return shlex.join(["hyperpod-eks", *self.words])
 
+    def called(self, command: str) -> str:
+        """Spell another command for the same cluster."""
+        from hyperpod_eks.cli.documents import called  # noqa: PLC0415  --help needs none of it
+
+        return f"hyperpod-eks {command} {called(self.options.get('name') or '', self.options)}"
+
     @contextmanager
     def telling(self, verb: str, options: dict[str, Any]) -> Iterator[Report]:
         """Take the options about speaking out of ``options``; the context yields the report.
@@ -83,6 +91,7 @@ class Speech:
         from hyperpod_eks import progress, runlog  # noqa: PLC0415  --help needs none of these
         from hyperpod_eks.timeline import drawing  # noqa: PLC0415
 
+        self.options = dict(options)
         self.form, self.quiet = options.pop("output"), options.pop("quiet")
         expression, events = options.pop("query"), options.pop("events")
         verbose, self.debug = options.pop("verbose"), options.pop("debug")

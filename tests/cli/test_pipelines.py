@@ -52,8 +52,11 @@ def test_a_trap_deletes_only_what_its_own_job_created(
 
 
 def test_what_existed_before_is_no_runs(user: User) -> None:
-    user.makes("demo")
-    assert user.types("delete", "demo", "--yes", "--keep", "network").code == 0
+    made = user.makes("demo")
+    assert made["next"] == "hyperpod-eks kubeconfig demo"
+    said = user.types("delete", "demo", "--yes", "--keep", "network")
+    assert said.code == 0
+    assert "the kept NAT gateways and addresses go on costing 0.05 USD per hour" in said.out
     (user.folder / MANIFEST).unlink()
     user.makes("demo", "--run", "job-1")
     untouched(user, "job-1")

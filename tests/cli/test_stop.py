@@ -116,3 +116,5 @@ def test_the_command_that_continues_has_every_option(user: User, typed: str) -> 
     said = interrupted(user, "sts", "GetCallerIdentity", *typed.split())
     assert said.code == 130
     assert f"To continue: hyperpod-eks {typed}\n" in said.err
+    undo = "To delete it instead: hyperpod-eks delete demo\n"
+    assert (undo in said.err) is typed.startswith("create")
