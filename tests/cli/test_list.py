@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from hyperpod_eks.aws import LINEAGE
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.versions import HYPERPOD_REGIONS
-from tests.conftest import User, at_work
+from tests.conftest import Clients, User, at_work
 
 pytestmark = pytest.mark.xdist_group("list")
 
@@ -52,11 +53,17 @@ def test_a_cluster_is_listed_with_all_that_is_known_of_it(here: User) -> None:
     ],
 )
 def test_tags_say_who_made_it(
-    here: User, monkeypatch: pytest.MonkeyPatch, key: str, value: str, creator: str
+    here: User, session: boto3.Session, key: str, value: str, creator: str
 ) -> None:
-    tags = [{"Key": key, "Value": value}]
-    monkeypatch.setattr("hyperpod_eks.clusters._tags", lambda aws, arn: tags)
+    sagemaker = Clients(session, here.stack.endpoint).sagemaker
+    arn = sagemaker.describe_cluster(ClusterName="demo")["ClusterArn"]
+    before = sagemaker.list_tags(ResourceArn=arn)["Tags"]
+    sagemaker.delete_tags(ResourceArn=arn, TagKeys=[each["Key"] for each in before])
+    sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": key, "Value": value}])
     (row,) = here.types("list", "-o", "json").document["clusters"]
+    sagemaker.delete_tags(ResourceArn=arn, TagKeys=[key])
+    sagemaker.add_tags(ResourceArn=arn, Tags=before)
+    here.mutations()
     assert (row["created_by"], row["manifest"]) == (creator, None)
 
 
