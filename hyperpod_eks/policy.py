@@ -441,6 +441,7 @@ _BUCKET_MAKE = _of(
     "PutBucketOwnershipControls",
     "PutBucketPolicy",
     "PutBucketPublicAccessBlock",
+    "PutBucketTagging",
     "PutEncryptionConfiguration",
     "TagResource",
 )

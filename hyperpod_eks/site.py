@@ -44,7 +44,7 @@ class Site:
     kubernetes_version: str
     warnings: tuple[str, ...] = ()
     plans: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By ARN, what the training plans of the groups hold: status, zone, type, total, free."""
+    """By ARN, what the training plans of the groups hold: status, places, total, free."""
     adopted: Mapping[str, str] = field(default_factory=dict)
     """Ids of existing resources that take the place of ours, by key."""
 
@@ -105,9 +105,9 @@ class Site:
         """Choose the zones of a group: its own, its training plan's, or one that has its types."""
         if group.availability_zone_ids:
             return group.availability_zone_ids
-        planned = self.plans.get(group.training_plan_arn or "", {}).get("zone", "")
-        if planned in self.zones:
-            return (planned,)
+        planned = [zone for zone in _planned(self.plans, group) if zone in self.zones]
+        if planned:
+            return (planned[0],)
         return (self.zone_for(group.instance_types[0]),)
 
     def zone_for(self, instance_type: str) -> str:
@@ -220,15 +220,29 @@ def _training_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:
             plan: Any = aws.sagemaker.describe_training_plan(
                 TrainingPlanName=arn.rpartition("/")[2]
             )
-            summary = plan.get("ReservedCapacitySummaries", [{}])[0]
             found[arn] = {
                 "status": plan["Status"],
-                "zone": summary.get("AvailabilityZoneId", ""),
-                "type": summary.get("InstanceType", ""),
+                # a plan may hold several capacities: in several zones, one after the other
+                "places": [
+                    (each.get("InstanceType", ""), each.get("AvailabilityZoneId", ""))
+                    for each in sorted(
+                        plan.get("ReservedCapacitySummaries") or (),
+                        key=lambda each: each.get("Status") != "Active",
+                    )
+                    if each.get("Status") not in ("Expired", "Failed")
+                ],
                 "total": plan.get("TotalInstanceCount", 0),
                 "free": plan.get("AvailableInstanceCount", 0),
             }
     return found
+
+
+def _planned(
+    plans: Mapping[str, Mapping[str, Any]], group: InstanceGroup | RestrictedInstanceGroup
+) -> list[str]:
+    """Name the zones in which a group's training plan has its type, the active ones first."""
+    places = plans.get(group.training_plan_arn or "", {}).get("places", ())
+    return [zone for kind, zone in places if kind == group.instance_types[0] and zone]
 
 
 def check_plans(site: Site, aws: Aws) -> None:
@@ -256,11 +270,11 @@ def check_plans(site: Site, aws: Aws) -> None:
             wrong.append(f"{at} does not exist in {site.region}")
         elif plan["status"] != "Active" and not running.get((group.name, arn)):
             wrong.append(f"{at} is {plan['status']}, not Active")
-        elif plan["type"] != group.instance_types[0]:
-            wrong.append(f"{at} is for {plan['type']}, not for {group.instance_types[0]}")
-        elif plan["zone"] and site.homes(group) != (plan["zone"],):
+        elif group.instance_types[0] not in (types := dict(plan["places"])):
+            wrong.append(f"{at} is for {', '.join(types)}, not for {group.instance_types[0]}")
+        elif (there := _planned(site.plans, group)) and not set(site.homes(group)) <= set(there):
             zones = ", ".join(site.homes(group))
-            wrong.append(f"{at} is in {plan['zone']}, the group in {zones}")
+            wrong.append(f"{at} is in {', '.join(dict.fromkeys(there))}, the group in {zones}")
         else:
             sharing.setdefault(arn, []).append(group)
     for arn, groups in sharing.items():
@@ -438,7 +452,7 @@ def _choose_zones(
             )
     if wanted:
         return wanted
-    planned = [plans.get(g.training_plan_arn or "", {}).get("zone") for g in config.groups]
+    planned = [zone for group in config.groups for zone in _planned(plans, group)[:1]]
     chosen = dict.fromkeys(z for z in (*taken, *named, *planned) if z in available)
     fitting = sorted(available, key=lambda zone: (-len(offered.get(zone, ())), zone))
     for kind in types:

@@ -145,16 +145,29 @@ class Bucket(Resource):
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the world.
 
-        A bucket is signed at birth (S3 API reference, CreateBucketConfiguration.Tags).
+        A bucket is signed at birth where that is possible (S3 API reference,
+        CreateBucketConfiguration.Tags; elsewhere AWS answers UnsupportedArgument).
         """
         born: Any = {"Tags": aws.pairs(self.label)}
         if self.region != "us-east-1":  # the one region that must not be named
             born["LocationConstraint"] = self.region
-        aws.s3.create_bucket(
-            Bucket=self.name,
-            ObjectOwnership="BucketOwnerEnforced",
-            CreateBucketConfiguration=born,
+        make = partial(
+            aws.s3.create_bucket, Bucket=self.name, ObjectOwnership="BucketOwnerEnforced"
         )
+        with absent("UnsupportedArgument"):
+            make(CreateBucketConfiguration=born)
+            return self._new(aws)
+        # other partitions and some new regions take no tags here
+        del born["Tags"]
+        make(**({"CreateBucketConfiguration": born} if born else {}))
+        self._sign(aws)
+        return self._new(aws)
+
+    def _sign(self, aws: Aws) -> None:
+        tags = {"TagSet": aws.pairs(self.label)}
+        aws.s3.put_bucket_tagging(Bucket=self.name, Tagging=tags)  # type: ignore[arg-type]
+
+    def _new(self, aws: Aws) -> Live:
         # what AWS gives every new bucket since 2023
         facts = {
             "public_access": "blocked",
@@ -167,6 +180,8 @@ class Bucket(Resource):
     def settle(self, aws: Aws, known: Known, live: Live) -> Live:
         """Put right what differs."""
         s3, facts = aws.s3, live.facts
+        if live.owner is None:
+            self._sign(aws)
         if facts["public_access"] != self.public_access:
             s3.put_public_access_block(
                 Bucket=self.name,

@@ -11,6 +11,7 @@ import pytest
 
 from hyperpod_eks import preflight
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.hyperpod_clusters import of_region
 from hyperpod_eks.local.aws.sim import Fault
 from tests.conftest import Clients, Said, User
 from tests.local import ground
@@ -257,6 +258,31 @@ def no_plan(user: User, aws: Clients) -> tuple[str, ...]:
         f"{{name: g, instance_type: ml.m5.2xlarge, instance_count: 1, training_plan_arn: '{arn}'}}"
     )
     return config(user, f"instance_groups: [{group}]\n")
+
+
+def test_a_training_plan_may_hold_several_capacities(user: User, aws: Clients) -> None:
+    """One has ended, the next is in another zone."""
+    offer = aws.sagemaker.search_training_plan_offerings(
+        InstanceType="ml.p5.48xlarge", InstanceCount=2, DurationHours=24,
+        TargetResources=["hyperpod-cluster"],
+    )["TrainingPlanOfferings"][0]["TrainingPlanOfferingId"]  # fmt: skip
+    arn = aws.sagemaker.create_training_plan(TrainingPlanName="p", TrainingPlanOfferingId=offer)
+    plan = of_region("us-west-2").training_plans.find(arn["TrainingPlanArn"])
+    (one,) = plan["ReservedCapacitySummaries"]
+    plan["ReservedCapacitySummaries"] = [
+        one | {"Status": "Expired", "AvailabilityZoneId": "usw2-az1"},
+        one | {"Status": "Active", "AvailabilityZoneId": "usw2-az2"},
+    ]
+    group = (
+        "{name: g, instance_type: ml.p5.48xlarge, instance_count: 1, %s"
+        f"training_plan_arn: '{arn['TrainingPlanArn']}'}}"
+    )
+    found_in = {}
+    for zones in ("", "availability_zone_ids: [usw2-az2], ", "availability_zone_ids: [usw2-az1], "):
+        said = look(user, *config(user, f"instance_groups: [{group % zones}]\n"))
+        found_in[zones] = found(said).get("training-plans", {}).get("says", "")
+    assert list(found_in.values())[:2] == ["", ""]
+    assert "is in usw2-az2, the group in usw2-az1" in found_in[zones]
 
 
 def another_hyperpod(user: User, aws: Clients) -> tuple[str, ...]:

@@ -172,11 +172,11 @@ def check_plan(plans: TrainingPlans, spec: Document) -> None:
     if not (arn := spec.get("TrainingPlanArn")):
         return
     plan = plans.describe(arn)
-    capacity = plan["ReservedCapacitySummaries"][0]
+    types = sorted({each["InstanceType"] for each in plan["ReservedCapacitySummaries"]})
     if plan["Status"] != "Active":
         raise invalid(f"Training plan {arn} is not Active: {plan['Status']}")
-    if capacity["InstanceType"] != spec.get("InstanceType"):
-        raise invalid(f"Training plan {arn} is for {capacity['InstanceType']}")
+    if spec.get("InstanceType") not in types:
+        raise invalid(f"Training plan {arn} is for {', '.join(types)}")
     if spec["InstanceCount"] > plan["TotalInstanceCount"]:
         raise invalid(f"Training plan {arn} has {plan['TotalInstanceCount']} instances only")
 

@@ -101,14 +101,14 @@ class TrainingPlans:
         plan = self.find(name_or_arn)
         status = _status(plan, current().clock.now())
         used = self._in_use(plan["TrainingPlanArn"])
-        capacity = plan["ReservedCapacitySummaries"][0]
+        capacities = plan["ReservedCapacitySummaries"]
         return {
             **plan,
             "Status": status,
             "InUseInstanceCount": used,
             "AvailableInstanceCount": max(0, plan["TotalInstanceCount"] - used),
             "UnhealthyInstanceCount": 0,
-            "ReservedCapacitySummaries": [{**capacity, "Status": status}],
+            "ReservedCapacitySummaries": [{"Status": status, **each} for each in capacities],
         }
 
     def find(self, name_or_arn: str) -> Document:
