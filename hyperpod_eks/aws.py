@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpod_eks import transport
+from hyperpod_eks import answers, transport
+from hyperpod_eks.answers import NoAnswer, Watch
 from hyperpod_eks.aws_session import endpoint_fault, usable_settings
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
@@ -72,6 +73,7 @@ class Aws:
         self.region: str | None = None
         """Where the clients' calls go; None for the session's own region."""
         self._paces: dict[str, Pace] = {}
+        self._watch = Watch()
 
     def elsewhere(self, region: str) -> Aws:
         """Look at another region with the same session: an MFA code is asked for once."""
@@ -99,8 +101,8 @@ class Aws:
                 region_name=self.region,
                 config=Config(
                     max_pool_connections=16,  # for every worker
-                    connect_timeout=10,
-                    read_timeout=60,
+                    connect_timeout=answers.CONNECT,
+                    read_timeout=answers.ANSWER,
                     retries=retries,
                 ),
             )
@@ -113,6 +115,7 @@ class Aws:
                 )
             transport.check(self.session, client.meta.endpoint_url)
         client.meta.events.register("after-call", _name_service)
+        self._watch.attach(client)
         if not once:  # those are repeated by the engine alone
             self._paces.setdefault(service, Pace(service)).attach(client)
         return client
@@ -187,7 +190,9 @@ class Aws:
     def identity(self) -> Identity:
         """Ask STS who we are."""
         region = region_of(self.session)
-        arn = self.sts.get_caller_identity()["Arn"]
+        arn = str(self.sts.get_caller_identity().get("Arn", ""))
+        if not re.fullmatch(r"arn:[\w-]+:\w+::[0-9]{12}:.+", arn):
+            raise NoAnswer(f"sts:GetCallerIdentity: what answers is not AWS: {arn[:100]!r}")
         _, partition, _, _, account, _ = arn.split(":", 5)
         return Identity(arn, account, partition, region)
 
@@ -356,6 +361,8 @@ def meaning(error: Exception) -> Class | None:
     """Classify whatever a call raised; None is a bug or a refusal that time does not heal."""
     from botocore import exceptions as e  # noqa: PLC0415
 
+    if isinstance(error, NoAnswer):
+        return Class.UNKNOWN
     if isinstance(error, HyperpodError):
         return Class.PROPAGATION if error.passes else None
     if isinstance(error, e.ClientError):
@@ -423,7 +430,7 @@ def refused(error: Exception) -> bool:
         # EC2 answers 503 when it throttles, and has done nothing
         declined = about.get("HTTPStatusCode", 500) < 500 or meaning(error) is Class.THROTTLE
         return declined and not about.get("RetryAttempts")
-    return not isinstance(error, e.HTTPClientError | _garbled()) or isinstance(
+    return not isinstance(error, e.HTTPClientError | _garbled() | NoAnswer) or isinstance(
         error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
     )
 

@@ -839,7 +839,7 @@ def _complete(
     folder = Path(path).parent if isinstance(path, str) else Path()  # of "-" too
     for section in ("chart", "lifecycle"):
         if isinstance(given := checks.get(document.value, section, "path"), str):
-            document.value[section]["path"] = str((folder / Path(given).expanduser()).absolute())
+            document.value[section]["path"] = str((folder / _expanded(given)).absolute())
     for key, (flag, variable) in SETTINGS.items():
         kind = "flag" if flag.startswith("-") else "argument"
         value, origin = overrides.get(key), f"{kind} {flag}"
@@ -848,7 +848,7 @@ def _complete(
         if value is None:
             continue
         if key.endswith(".path"):
-            value = str(Path(value).expanduser().absolute())
+            value = str(_expanded(value).absolute())
         *section_name, leaf = key.split(".")
         target = document.value
         for name in section_name:
@@ -865,6 +865,14 @@ def _complete(
             document.value["region"] = region
             origins[("region",)] = origin
     return origins
+
+
+def _expanded(text: str) -> Path:
+    """Put a home folder in the place of ~; that of nobody stays as it is, and does not exist."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _files(data: Mapping[str, Any]) -> list[Finding]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hyperpod_eks.progress_text import shortened
+
 # A lifecycle folder is fetched by every node; downloads that take long end in a timeout and in a
 # loop of replaced nodes.
 LARGE = 10 << 20
@@ -40,6 +42,8 @@ def check_lifecycle(
     HyperPod copies the folder to the node and runs the entry script; all that is known when it
     fails is "Lifecycle scripts did not run successfully".
     """
+    if fault := _name_fault(path):
+        return [fault], []
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
         return [f"{path} {what}; name the folder that holds {entry}"], []
@@ -83,8 +87,22 @@ def find_chart(path: Path) -> Path | None:
     return next((folder for folder in folders if (folder / "Chart.yaml").is_file()), None)
 
 
+def _name_fault(path: Path) -> str:
+    """Refuse what can be no path: too long, with a NUL, in a folder that may not be read."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        shown = shortened(repr(str(path)), 200)
+        return f"{shown} cannot be read ({getattr(error, 'strerror', error)}); name another"
+    return ""
+
+
 def check_chart(path: Path) -> str:
     """Return what is wrong with a chart folder, or ""."""
+    if fault := _name_fault(path):
+        return fault
     if find_chart(path):
         return ""
     return (

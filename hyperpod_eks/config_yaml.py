@@ -252,8 +252,9 @@ class _Reader:
             value = self.constructor.construct_object(node)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError
-        except ValueError:
-            self._problem(mark, f"{node.value[:60]} is not a number that can be used here")
+        except (ValueError, LookupError, AttributeError):  # a tag that the text does not fit
+            what = "true or false" if kind == "bool" else "a number that can be used here"
+            self._problem(mark, f"{node.value[:60] or 'nothing'} is not {what}")
             return None
         return value
 

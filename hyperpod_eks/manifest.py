@@ -6,6 +6,7 @@ import fcntl
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -15,8 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hyperpod_eks import __version__, files
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
@@ -325,9 +328,11 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
         document = json.loads(files.read(path))
         if document["schema"] != SCHEMA:
             raise Usage(
-                f"{path} has the schema {document['schema']!r}; this version reads {SCHEMA!r}",
+                f"{path} has the schema {str(document['schema'])[:80]!r};"
+                f" this version reads {SCHEMA!r}",
                 "Use the version of hyperpod-eks that wrote it.",
             )
+        _check(document)
         known = {each.name for each in fields(Record)}
         records = {
             key: Record(**{k: v for k, v in record.items() if k in known})
@@ -349,12 +354,12 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
         return Manifest(path, cluster, serial=_last_serial(path))
     except OSError as error:
         raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if broken:
             path.rename(path.with_name(f"{path.name}.broken"))
             return Manifest(path, cluster, serial=_last_serial(path))
         raise Usage(
-            f"the manifest {path} is broken: {type(error).__name__}: {error}",
+            f"the manifest {path} is broken: {type(error).__name__}: {str(error)[:300]}",
             f"Make it anew from names and tags: hyperpod-eks adopt {cluster or 'NAME'} --rebuild; "
             f"older versions are in {_nearest(_backups(path), _old_backups(path))}/.",
         ) from error
@@ -473,6 +478,105 @@ def pack(want: Resource) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     return {each.name: plain(getattr(want, each.name)) for each in fields(want)}
+
+
+# --- a document that somebody edited, merged or copied in part
+
+
+_DOCUMENT = {
+    "cluster": str, "account": str, "region": str, "lineage": str, "serial": int, "resources": dict,
+}  # fmt: skip
+_OPTIONAL = {"durations": dict, "config": dict}
+_RECORD = {
+    "kind": str, "want": dict, "state": str, "since": (int, float), "token": str,
+}  # fmt: skip
+_STATES = frozenset({"intent", "created", "ready", "deleting", "deleted"})
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    """Check the types of all that is read, once.  Raises TypeError, KeyError or ValueError."""
+    _typed("", document, _DOCUMENT)
+    _typed("", document, {k: t for k, t in _OPTIONAL.items() if k in document})
+    for name, seconds in document.get("durations", {}).items():
+        _typed("durations.", {name: seconds}, {name: (int, float)})
+    for key, record in document["resources"].items():
+        if not isinstance(record, dict):
+            raise TypeError(f"resources.{key} is no object")
+        texts = {name: str for name in ("id", "arn", "origin") if name in record}
+        _typed(f"resources.{key}.", record, _RECORD | texts)
+        if record["state"] not in _STATES:
+            raise ValueError(f"resources.{key}.state is {record['state']!r}")
+        if kind := KINDS.get(record["kind"]):
+            hints = _hints(kind)
+            for name, value in record["want"].items():
+                if not _fits(value, hints.get(name, Any)):
+                    raise TypeError(f"resources.{key}.want.{name} is of another type")
+    done: set[str] = set()
+    for key in document["resources"]:
+        _refuse_circle(key, document["resources"], (), done)
+
+
+def _typed(where: str, values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    for name, kind in types.items():
+        value = values[name]
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if isinstance(value, bool) or not isinstance(value, kind) or not finite:
+            raise TypeError(f"{where}{name} is of another type")
+
+
+def _refuse_circle(
+    key: str, resources: Mapping[str, Any], above: tuple[str, ...], done: set[str]
+) -> None:
+    """Refuse references that lead back to where they begin; ``done`` lead nowhere bad."""
+    if key in done:
+        return
+    if key in above:
+        raise ValueError(f"resources.{key} refers to itself")
+    todo: list[Any] = [resources[key]["want"]] if key in resources else []
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            if "$resource" in value:
+                if not isinstance(value["$resource"], str):
+                    raise TypeError(f"resources.{key}: a reference is no text")
+                _refuse_circle(value["$resource"], resources, (*above, key), done)
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+    done.add(key)
+
+
+@cache
+def _hints(kind: type[Resource]) -> dict[str, Any]:
+    """Return the types of a declaration's fields; none where they cannot be resolved."""
+    with suppress(NameError):
+        return get_type_hints(kind)
+    return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether JSON may be what `pack` wrote for a field of this type."""
+    if hint is Any:
+        return True
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is tuple:
+        if not isinstance(value, list):
+            return False
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return all(_fits(each, inner[0]) for each in value)
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    if origin is Literal:
+        return value in inner
+    if hint in (str, int, float, bool, type(None)):
+        number = hint is float and isinstance(value, int)
+        return type(value) is hint or (number and not isinstance(value, bool))
+    if isinstance(hint, type) and issubclass(hint, Resource):
+        return isinstance(value, dict) and "$resource" in value
+    return isinstance(value, dict | list | str)  # another class of ours, or a path
 
 
 def unpack(key: str, records: Mapping[str, Record], built: dict[str, Resource]) -> Resource | None:

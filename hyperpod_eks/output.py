@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.progress_text import cells, clean
+from hyperpod_eks.progress_text import cells, clean, shortened
 
 FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
@@ -43,17 +43,17 @@ def ask(expression: str) -> Ask:
 
     try:
         query = jmespath.compile(expression)
-    except JMESPathError as error:
+    except (JMESPathError, RecursionError) as error:
         raise Usage(
-            f"--query: {expression!r} is no JMESPath expression: {_reason(error)}",
+            f"--query: {shortened(expression, 200)!r} is no JMESPath expression: {_reason(error)}",
             "See https://jmespath.org; an example: --query 'cluster.name'.",
         ) from error
 
     def answer(document: Any) -> Any:
         try:
             return query.search(document)
-        except JMESPathError as error:  # a function that got the wrong type
-            raise Usage(f"--query: {expression!r}: {error}") from error
+        except (JMESPathError, RecursionError) as error:  # a function that got the wrong type
+            raise Usage(f"--query: {shortened(expression, 200)!r}: {error}") from error
 
     return answer
 
@@ -76,11 +76,11 @@ def render(
     """
     part = query(document) if query else document
     if form == "json":
-        return json.dumps(part, indent=2, ensure_ascii=False)
+        return json.dumps(part, indent=2)  # ASCII: it is valid in every locale, whatever AWS says
     if form == "yaml":
         import yaml  # noqa: PLC0415
 
-        words = str(yaml.safe_dump(part, sort_keys=False, allow_unicode=True))
+        words = str(yaml.safe_dump(part, sort_keys=False))
         return words.removesuffix("...\n").rstrip("\n")  # a value alone would end so
     if form in _SPELL:
         return "\n".join(variables(part if query else _part(document, _VARIABLES), form))
@@ -106,7 +106,7 @@ def _word(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
 
 
 def table(value: Any) -> str:

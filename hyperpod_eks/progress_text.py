@@ -50,6 +50,22 @@ def clean(text: object) -> str:
     return "".join(c for c in words if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
 
 
+def printable(text: str) -> str:
+    """Return `text` without what is no character of a line; its line breaks stay.
+
+    >>> printable("a\\x1b]0;title\\x07b\\x9b2J\\tc")
+    'a]0;titleb2J c'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else " " if c.isspace() else "" for c in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut what others say to `most` characters, and say how much is missing."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more characters)"
+
+
 def cells(text: str) -> int:
     """Return how many columns of a terminal `text` takes."""
     if text.isascii():

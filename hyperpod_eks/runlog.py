@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +28,19 @@ class _Redacting(logging.Formatter):
         if len(text) > LONGEST:  # an answer of 100 MB tells no more than its beginning
             text = f"{text[:LONGEST]}… ({len(text) - LONGEST} more characters)"
         return redacted(text)
+
+
+class Aloud(logging.Handler):
+    """Tells people what is logged as a warning."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell a warning; errors end the run, which says them itself."""
+        if record.levelno == logging.WARNING:
+            self._tell(record.getMessage())
 
 
 def folder(environ: Mapping[str, str] = os.environ) -> Path:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +30,13 @@ from hyperpod_eks.cli.options import (
 )
 from hyperpod_eks.cli.speech import Speech, no_stdout, say, speech
 from hyperpod_eks.errors import Exit, HyperpodError
+from hyperpod_eks.progress_text import shortened
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.stop import Interrupted
 
+OTHERS = 500
+"""Characters of others' words in an error."""
 EXAMPLES = """
 \b
 Examples:
@@ -494,6 +501,9 @@ def run(arguments: Sequence[str]) -> int:
 
     For whoever wants JSON or YAML the error is a document on stdout as well.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # replaced or closed by whoever calls us
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     voice = Speech(arguments)
     try:
         return _run(voice)
@@ -538,6 +548,20 @@ def _run(voice: Speech) -> int:
         return _unforeseen(voice, error)
 
 
+def _refused_by_the_system(voice: Speech, error: OSError) -> int:
+    """What the operating system refuses is the user's to correct: a name, a place, a full disk."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    if error.filename is None and full:
+        no_stdout()  # what is buffered would fail once more when Python ends
+        return voice.fail(
+            Exit.FAILED, f"cannot write to stdout: {error.strerror}", "Make room.", "HyperpodError"
+        )
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    code = Exit.FAILED if full else Exit.USAGE
+    kind = "HyperpodError" if full else "Usage"
+    return voice.fail(code, f"{where}{error.strerror}", "", kind, error)
+
+
 def _stopped(voice: Speech, stop: Interrupted) -> int:
     lines = [f"To continue: {voice.again}"]
     if voice.command == "create":
@@ -558,14 +582,21 @@ def _unforeseen(voice: Speech, error: Exception) -> int:
     from hyperpod_eks.aws import meaning  # noqa: PLC0415
     from hyperpod_eks.retry import Class, renewal  # noqa: PLC0415
 
-    kind = meaning(error)
+    kind, message = meaning(error), shortened(str(error), OTHERS)
     if kind in (Class.EXPIRED, Class.DENIED):
         hint = authorization.cure(error) or renewal(str(error))
-        return voice.fail(Exit.DENIED, str(error), hint, "Denied", error)
-    if isinstance(error, BotoCoreError | ClientError):
+        return voice.fail(Exit.DENIED, message, hint, "Denied", error)
+    if kind or isinstance(error, BotoCoreError | ClientError):
         final = isinstance(error, ClientError) and kind is None  # the same would be refused again
         hint = "" if final else "Run the same command again."
-        return voice.fail(Exit.FAILED, str(error), hint, "Aws", error)
+        return voice.fail(Exit.FAILED, message, hint, "Aws", error)
+    if isinstance(error, OSError) and error.strerror:
+        return _refused_by_the_system(voice, error)
+    if isinstance(error, UnicodeError):
+        hint = f"Use names that the locale can spell (now {sys.getfilesystemencoding()})."
+        return voice.fail(
+            Exit.USAGE, f"a name or a file is not text: {message}", hint, "Usage", error
+        )
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if not (voice.log and voice.log.path):
         say("".join(traceback.format_exception(error)).rstrip())

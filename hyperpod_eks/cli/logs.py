@@ -198,7 +198,12 @@ def events(
     if node:
         asked["NodeId"] = instance(node)
     if since:
-        asked["EventTimeAfter"] = datetime.now(UTC) - _duration(since)
+        try:
+            asked["EventTimeAfter"] = datetime.now(UTC) - _duration(since)
+        except OverflowError as error:
+            raise Usage(
+                f"--since: {since} is before the first year", "Like: 90m, 2h, 1d."
+            ) from error
     with cluster(given) as (look, name):
         continuous = described(look, name, given).get("NodeProvisioningMode") == "Continuous"
         found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
@@ -225,7 +230,7 @@ def _duration(text: str) -> timedelta:
     >>> _duration("90m")
     datetime.timedelta(seconds=5400)
     """
-    match = re.fullmatch(r"(\d+)([smhd])", text)
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not match:
         raise Usage(f"--since: {text!r} is no duration", "Give a number and s, m, h or d: 90m.")
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.progress_text import printable, shortened
 from hyperpod_eks.redaction import learn_environment, redacted, without_values
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from hyperpod_eks.output import Ask
     from hyperpod_eks.report import Event, Report
-    from hyperpod_eks.runlog import Log
+    from hyperpod_eks.runlog import Aloud, Log
 
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""
@@ -43,6 +44,8 @@ AGAIN = frozenset(
 """The exit codes after which the same command goes on."""
 
 
+LINE = 2000
+"""Characters of a line on stderr: AWS's longest are those of an encoded authorization message."""
 CORRECT = "Correct it and run the command again."
 """What to do next where nothing better is known."""
 
@@ -60,6 +63,7 @@ class Speech:
         self.query: Ask | None = None
         self.events: Lines | None = None
         self.log: Log | None = None
+        self.aloud: Aloud | None = None
         self.debug = False
         self.aside: Callable[[], None] = lambda: None
         """Called before something is said on stderr in the middle of a run."""
@@ -105,6 +109,8 @@ class Speech:
         if events:
             self.events = Lines(events)
         command = verb.replace("_", "-")
+        self.aloud = runlog.Aloud(self.warn)
+        _logger().addHandler(self.aloud)
         asks_aws = "profile" in options and verb not in ("offline", "outputs")
         if self.debug or asks_aws:
             self.log = runlog.start(command, everything=self.debug, aloud=verbose)
@@ -201,7 +207,7 @@ class Speech:
             "command": self.command,
             "ok": False,
             "exit_code": int(code),
-            "error": _each_text(about, redacted),
+            "error": _each_text(about, lambda text: shortened(redacted(text), 2 * LINE)),
             "resume": resume,
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
@@ -218,6 +224,8 @@ class Speech:
         """Close what was opened."""
         if self.events:
             self.events.close()
+        if self.aloud:
+            _logger().removeHandler(self.aloud)
         if self.log:
             self.log.end()
 
@@ -227,8 +235,9 @@ class Speech:
 
 
 def say(words: object) -> None:
-    """Tell people something on stderr, without any secret."""
-    click.echo(redacted(str(words)), err=True)
+    """Tell people something on stderr: no secret, nothing that moves a cursor, no endless line."""
+    lines = printable(redacted(str(words))).split("\n")
+    click.echo("\n".join(shortened(line, LINE) for line in lines), err=True)
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
@@ -242,8 +251,9 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
 
 def _print(words: str) -> None:
     """Print to stdout.  Raises HyperpodError when it takes nothing, as on a full disk."""
+    words = without_values(words)
     try:
-        click.echo(without_values(words))
+        click.echo(printable(words) if sys.stdout.isatty() else words)
     except OSError as error:
         no_stdout()  # what is buffered would fail once more when Python ends
         if isinstance(error, BrokenPipeError):
@@ -319,7 +329,7 @@ def _open(where: str) -> IO[str]:
         if number := re.fullmatch(r"fd:(\d+)", where):
             return os.fdopen(os.dup(int(number[1])), "w", encoding="utf-8")
         return open(where, "w", encoding="utf-8", opener=_for_others_to_read)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # no descriptor has 20 digits
         raise Usage(
             f"--events: cannot write to {where}: {getattr(error, 'strerror', None) or error}",
             "Give a file, - for stdout, or fd:N for an open descriptor.",

@@ -26,6 +26,7 @@ from hyperpod_eks.errors import (
     Unfinished,
 )
 from hyperpod_eks.manifest import Manifest, Unwritable
+from hyperpod_eks.progress_text import shortened
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import (
     Bearings,
@@ -53,6 +54,8 @@ FRESH = 2.0
 anything is done.  What the first look did not find, and the journal knows of no birth of, stays
 absent: only we make what carries our name and signature from birth, and should somebody have come
 first all the same, AWS refuses the name and the next look tells whose it is."""
+LONGEST_WORDS = 2000
+"""Characters of AWS's words that are told; an encoded authorization message has a thousand."""
 LAST_WORDS = 3.0
 """Seconds that calls under way may still take to answer once we are told to stop."""
 
@@ -491,10 +494,10 @@ def status(wants: Sequence[Resource], world: World) -> list[Sight]:
 
 def words_of(error: Exception) -> str:
     """AWS's message without botocore's frame around it."""
-    response = getattr(error, "response", None)
+    response, words = getattr(error, "response", None), str(error)
     if isinstance(response, dict) and response.get("Error", {}).get("Message"):
-        return f"{response['Error']['Message']} ({response['Error'].get('Code', '')})"
-    return str(error)
+        words = f"{response['Error']['Message']} ({response['Error'].get('Code', '')})"
+    return words if isinstance(error, HyperpodError) else shortened(words, LONGEST_WORDS)
 
 
 def explained(

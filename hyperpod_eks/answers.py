@@ -1,0 +1,208 @@
+"""What AWS answers, bounded in time and size; and a word where nothing comes.
+
+botocore's read timeout begins anew with each byte, and it reads an answer of any length into
+memory.  AWS answers a call within seconds; the longest answers are lists of a few MiB.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from hyperpod_eks.errors import HyperpodError
+
+log = logging.getLogger(__name__)
+
+CONNECT, ANSWER = 10.0, 60.0
+"""Seconds to connect, and to wait for the next byte of an answer."""
+SILENCE = 10.0
+"""Seconds without an answer after which the user is told."""
+PATIENCE = 100.0
+"""Seconds after whose end a call is not sent again."""
+READING = 120.0
+"""Seconds that reading one answer may take."""
+LARGEST = 64 << 20
+"""Bytes of an answer that are read."""
+WORDS = 120
+"""Characters of an answer that are shown where it is not AWS's."""
+
+
+class NoAnswer(HyperpodError):
+    """AWS did not answer, or somebody else did."""
+
+    hint = (
+        "Look at what is between here and AWS: a proxy (HTTPS_PROXY, NO_PROXY), a network that asks"
+        " you to sign in, AWS_ENDPOINT_URL. Then run the same command again."
+    )
+    passes = True
+
+
+_here = threading.local()
+
+
+class Watch:
+    """The calls of some clients that are under way."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+        self._told = self._runs = False
+
+    def attach(self, client: Any) -> None:
+        """Watch the calls of a boto3 client."""
+        events, http = client.meta.events, client._endpoint.http_session
+
+        def send(request: Any, **_: object) -> Any:
+            name, began = self._calls.get(threading.get_ident(), ("", time.monotonic()))
+            if time.monotonic() - began > PATIENCE:
+                raise NoAnswer(f"{name}: no answer from {_host(request.url)} for {PATIENCE:.0f} s")
+            return None if request.stream_output else _bounded(http, request)
+
+        events.register("before-call", self._begin)
+        events.register_last("before-send", send)  # after what sets the pace
+        events.register("after-call", self._answered)
+        events.register("after-call-error", self._failed)
+
+    def _begin(self, model: Any, params: Any, **_: object) -> None:
+        name = f"{model.service_model.service_name}:{model.name}"
+        with self._lock:
+            self._calls[threading.get_ident()] = (
+                f"{name} ({_host(params['url'])})",
+                time.monotonic(),
+            )
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._look, daemon=True, name="hyperpod-eks").start()
+
+    def _end(self) -> str:
+        with self._lock:
+            return self._calls.pop(threading.get_ident(), ("", 0.0))[0]
+
+    def _answered(self, **answer: Any) -> None:
+        self._end()
+        _refuse_strangers(**answer)
+
+    def _failed(self, exception: Exception, **_: object) -> None:
+        name = self._end()
+        if not isinstance(exception, HyperpodError) and _unreadable(exception):
+            raise NoAnswer(f"{name}: what answers is not AWS: {_last()}") from exception
+
+    def _look(self) -> None:
+        """Tell once of a call that is not answered; ends when no call has been made for a while."""
+        idle = 0
+        while idle < 10:
+            time.sleep(1)
+            with self._lock:
+                calls = list(self._calls.values())
+                idle = 0 if calls else idle + 1
+                if idle == 10:
+                    self._runs = False
+            for name, began in calls:
+                if not self._told and time.monotonic() - began > SILENCE:
+                    self._told = True
+                    log.warning("%s has not answered for %.0f s; still trying", name, SILENCE)
+
+
+def _host(url: str) -> str:
+    """Name where a request goes, without a password.
+
+    >>> _host("https://me:secret@ec2.us-west-2.amazonaws.com/?x")
+    'ec2.us-west-2.amazonaws.com'
+    """
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _bounded(http: Any, request: Any) -> Any:
+    """Send a request and read its answer, as botocore does, up to a length and a time."""
+    from botocore.awsrequest import AWSResponse  # noqa: PLC0415
+    from botocore.exceptions import ConnectionClosedError, ReadTimeoutError  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+    from urllib3.exceptions import ReadTimeoutError as Slow  # noqa: PLC0415
+
+    request.stream_output = True  # so that botocore does not read it
+    try:
+        answer = http.send(request)
+    finally:
+        request.stream_output = False
+    found, size, began = io.BytesIO(), 0, time.monotonic()
+    try:
+        for part in _parts(answer.raw):
+            size += found.write(part)
+            if size > LARGEST or time.monotonic() - began > READING:
+                answer.raw.close()
+                raise NoAnswer(
+                    f"the answer of {_host(request.url)} does not end: {size} bytes in"
+                    f" {time.monotonic() - began:.0f} s, beginning with {_words(found.getvalue())}"
+                )
+    except Slow as error:
+        raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
+    except HTTPError as error:
+        raise ConnectionClosedError(
+            error=error, request=request, endpoint_url=request.url
+        ) from error
+    _here.said = found.getvalue()[:WORDS]
+    return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(found.getvalue()))
+
+
+def _parts(raw: Any) -> Iterator[bytes]:
+    """Read as it comes; urllib3's ``stream`` waits until a whole part is there."""
+    if not hasattr(raw, "read1"):  # urllib3 1.26
+        yield from raw.stream(1 << 10)
+        return
+    while part := raw.read1(1 << 16):
+        yield part
+
+
+class _Read:
+    """An answer that was read, as `AWSResponse` wants it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self, *_: object, **__: object) -> Iterator[bytes]:
+        yield self._content
+
+
+def _unreadable(error: BaseException) -> bool:
+    """Whether botocore's parser stumbled, which expects what its model says: KeyError and so on."""
+    trace = error.__traceback__
+    while trace:
+        if trace.tb_frame.f_globals.get("__name__") == "botocore.parsers":
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _last() -> str:
+    """Return the first words of this thread's last answer."""
+    return _words(getattr(_here, "said", b""))
+
+
+def _words(content: bytes) -> str:
+    return repr(content[:WORDS].decode("utf-8", "replace"))
+
+
+def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: object) -> None:
+    """Refuse an answer of 200 in which there is nothing of AWS.
+
+    Every answer of AWS has a request id (AWS SDKs and Tools, "Request ID"); one that has none, and
+    nothing that the operation answers with either, comes from a proxy or a sign-in page.
+    """
+    output = model.output_shape
+    said = set(parsed) - {"ResponseMetadata"}
+    if (
+        http_response.status_code < 300
+        and output is not None
+        and output.members
+        and not said
+        and not parsed.get("ResponseMetadata", {}).get("RequestId")
+    ):
+        raise NoAnswer(
+            f"{model.service_model.service_name}:{model.name}: what {_host(http_response.url)}"
+            f" answers is not AWS's: {_words(http_response.content)}"
+        )

@@ -1,0 +1,68 @@
+"""An answer that is not AWS's ends with 1 or 3, at once or after a bounded time, in few words."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from hyperpod_eks import answers
+from hyperpod_eks.local import CHART
+from tests import evil
+from tests.conftest import Said, User
+
+pytestmark = pytest.mark.xdist_group("strangers")
+
+
+def asked(user: User, patch: pytest.MonkeyPatch, url: str, *words: str) -> Said:
+    patch.setenv("AWS_ENDPOINT_URL", url)
+    patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+    words = words or ("status", "demo")
+    said = user.types(*words, "--region", "us-west-2", "-o", "json")
+    assert said.code in (1, 3), said.err
+    assert said.document["exit_code"] == said.code
+    assert len(said.err) < 3000
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", said.err)
+    assert "Traceback" not in said.err
+    return said
+
+
+@pytest.mark.parametrize("kind", evil.ANSWERS)
+def test_an_answer_of_a_stranger(user: User, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    with evil.server(evil.sending(evil.ANSWERS[kind])) as url:
+        said = asked(user, monkeypatch, url)
+    if kind == "a page":
+        assert "Sign in to HotelWifi" in said.err
+
+
+@pytest.mark.parametrize("kind", ["a page", "empty JSON", "empty XML", "half of JSON"])
+def test_each_command_asks_who_answers(
+    user: User, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Also where EKS or SageMaker is asked before STS; and a create writes no manifest."""
+    with evil.server(evil.sending(evil.ANSWERS[kind])) as url:
+        for words in (("kubeconfig", "demo"), ("nodes", "demo"), ("logs", "demo"), ("orphans",)):
+            asked(user, monkeypatch, url, *words)
+        asked(user, monkeypatch, url, "create", "demo", "--chart", str(CHART))
+        asked(user, monkeypatch, url, "delete", "demo", "--yes")
+    assert not list(user.folder.glob("*.json"))
+
+
+@pytest.mark.parametrize("kind", evil.WAYS)
+def test_what_never_ends_is_told_and_given_up(
+    user: User, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for name, value in {"ANSWER": 0.5, "SILENCE": 0.3, "PATIENCE": 1.0, "READING": 1.0}.items():
+        monkeypatch.setattr(answers, name, value)
+    monkeypatch.setattr(answers, "LARGEST", 8 << 20)
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with evil.server(evil.WAYS[kind]) as url:
+        said = asked(user, monkeypatch, url, "orphans")
+    assert time.monotonic() - began < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+    if kind == "silent":
+        assert "warning: sts:GetCallerIdentity (127.0.0.1:" in said.err
+        assert "has not answered" in said.err
