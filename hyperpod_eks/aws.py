@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -68,6 +70,7 @@ class Aws:
         """ARNs of everything that is, or once was, this cluster's own, as the journal has it."""
         self.signatures: dict[str, str | None] = {}
         """Who signed what, by ARNs that no other birth has: enough to be asked once."""
+        self._asked: dict[Hashable, float] = {}
         self.lock = threading.RLock()
         """Held by whoever makes a client: boto3's sessions are not thread-safe then."""
         self.region: str | None = None
@@ -80,6 +83,15 @@ class Aws:
         other = Aws(self.session, self.cluster, self.user_tags)
         other.region, other.lock = region, self.lock
         return other
+
+    def seldom(self, question: Hashable, seconds: float) -> bool:
+        """Whether it is time to ask something again that is asked at most every ``seconds``."""
+        with self.lock:
+            now = time.monotonic()
+            due = now - self._asked.get(question, -math.inf) >= seconds
+            if due:
+                self._asked[question] = now
+            return due
 
     def warm(self, *clients: str) -> None:
         """Make clients before their first calls.
@@ -305,9 +317,9 @@ class Look:
 
     def region(self, method: str, key: str, **arguments: Any) -> list[Any]:
         """What EC2 has of one kind in the region, whoever made it, as far as ``arguments`` say."""
-        if method == "describe_addresses":  # the one list that has no pages
-            ask = partial(self.aws.ec2.describe_addresses, **arguments)
-            return self.once((method, repr(arguments)), lambda: list(ask()["Addresses"]))
+        if method in ("describe_addresses", "describe_vpn_gateways"):  # they have no pages
+            ask = partial(getattr(self.aws.ec2, method), **arguments)
+            return self.once((method, repr(arguments)), lambda: list(ask()[key]))
         return self.all(self.aws.ec2, method, key, **arguments)
 
 

@@ -89,6 +89,9 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
             return Deed(key, "create", "", f"cannot be seen before {unseen} is as declared")
         case Verdict.BUSY:
             return Deed(key, "wait", id_, live.why if live else "")
+        case Verdict.FAILED if adopted:
+            why = f"it has failed, and was adopted: {live.why if live else ''}"
+            return Deed(key, "refuse", id_, why)
         case Verdict.FAILED if run.world.replace_failed:
             return Deed(key, "replace", id_, live.why if live else "")
         case Verdict.FAILED:

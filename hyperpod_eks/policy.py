@@ -152,6 +152,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
             tagged,
             "delete",
         ),
+        Statement("HoldersLook", _HOLDERS_LOOK, command="delete"),
         Statement("QuotasLook", _QUOTAS_LOOK, command="delete"),
         Statement(
             "QuotasDelete",
@@ -475,8 +476,10 @@ _HYPERPOD_MAKE = _of(
     "BatchDeleteClusterNodes",
     "CreateCluster",
     "DescribeCluster",
+    "DescribeClusterEvent",
     "ListClusterEvents",
     "ListClusterNodes",
+    "ListClusterOperations",
     "ListTags",
     "UpdateCluster",
     "UpdateClusterSoftware",
@@ -484,6 +487,16 @@ _HYPERPOD_MAKE = _of(
 # DeleteCluster looks whether task governance still uses the cluster (SageMaker developer guide,
 # "Troubleshoot" of task governance).
 _QUOTAS_LOOK = _of("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
+# What else is in a VPC that AWS refuses to delete, to be named.
+_HOLDERS_LOOK = _of(
+    "ec2",
+    "DescribeEgressOnlyInternetGateways",
+    "DescribeInstanceConnectEndpoints",
+    "DescribeNetworkAcls",
+    "DescribeTransitGatewayVpcAttachments",
+    "DescribeVpcPeeringConnections",
+    "DescribeVpnGateways",
+)
 _LOGS_MAKE = _of(
     "logs",
     "AssociateKmsKey",

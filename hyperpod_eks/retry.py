@@ -115,6 +115,14 @@ TABLE: tuple[Rule, ...] = (
     Rule(Class.PROPAGATION, "ValidationException", "sagemaker", "CreateCluster", r"(?i)\bcni\b"),
     Rule(Class.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
     Rule(Class.PROPAGATION, "ResourcePropagationDelayException"),
+    # task governance: what it put on a cluster has to go first
+    Rule(
+        Class.DEPENDENCY,
+        "ValidationException|ConflictException|ResourceInUse",
+        "sagemaker",
+        "DeleteCluster",
+        "(?i)quota|scheduler|governance",
+    ),
     # something else is being done to it
     Rule(Class.BUSY, "ConcurrentModification|EntityTemporarilyUnmodifiable", "iam"),
     Rule(Class.BUSY, "OperationAborted", "s3"),

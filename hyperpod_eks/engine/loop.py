@@ -296,8 +296,8 @@ class Run:
             if not lives:
                 return Sight(want, Verdict.ABSENT)
             live = replace(lives[0], owner=self.aws.lineage)
-            verdict = Verdict.MATCHES if live.state is State.READY else Verdict.BUSY
-            return Sight(want, verdict, live)
+            verdicts = {State.READY: Verdict.MATCHES, State.FAILED: Verdict.FAILED}
+            return Sight(want, verdicts.get(live.state, Verdict.BUSY), live)
         record = self.manifest.records.get(want.key)
         bearings = Bearings(record.id if record else "", self.homes, self.bare)
         lives = [

@@ -127,6 +127,12 @@ class Provide(Run):
                 self._create(turn)
             case Verdict.BUSY:
                 self.wait(turn, live.why if live else "")
+            case Verdict.FAILED if live and want.key in self.manifest.adopted:
+                self.say(turn, What.FAILED, live.why)
+                raise HyperpodError(
+                    f"{want.key} has failed, and was adopted: {live.why}",
+                    "It is not this tool's to replace: repair it, then run the same command again.",
+                )
             case Verdict.FAILED if live and self.world.replace_failed and not turn.replaced:
                 turn.replaced = turn.changed = True
                 self.say(turn, What.DELETING, live.why)

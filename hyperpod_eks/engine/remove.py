@@ -198,7 +198,7 @@ class Remove(Run):
             for holder in self.held.get(turn.want.key, ()):
                 remains.add_note(f"held by {holder}")
             raise
-        if verb == "delete" and meaning(error) is Class.DEPENDENCY and turn.sight:
+        if verb == "delete" and meaning(error) in (Class.DEPENDENCY, Class.BUSY) and turn.sight:
             live = turn.sight.live
             assert live
             self.submit(turn, "holders", partial(turn.want.holders, Look(self.aws), live))

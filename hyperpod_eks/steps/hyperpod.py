@@ -15,6 +15,7 @@ from hyperpod_eks import kube
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.config import GROUP, RESTRICTED, request
 from hyperpod_eks.crew import together
+from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.model import shape, snake
 from hyperpod_eks.resource import MINUTE, Guard, Known, Live, Resource, State
@@ -66,6 +67,26 @@ DEEP_CHECKS = 240 * MINUTE
 nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
 OURS_TO_SKIP = ("ImageReleaseVersion", "S3OutputPath", "Status", "FailureMessage", "AutoScalerType")
 """What AWS decides where a request is silent."""
+
+
+DENIED = "does not have permission to perform"
+GOVERNANCE = (
+    (
+        "compute quota",
+        "list_compute_quotas",
+        "ComputeQuotaSummaries",
+        "ComputeQuotaId",
+        "delete-compute-quota --compute-quota-id",
+    ),
+    (
+        "scheduler policy",
+        "list_cluster_scheduler_configs",
+        "ClusterSchedulerConfigSummaries",
+        "ClusterSchedulerConfigId",
+        "delete-cluster-scheduler-config --cluster-scheduler-config-id",
+    ),
+)
+"""What task governance puts on a cluster, and how it is listed and deleted."""
 
 
 def step(
@@ -227,7 +248,43 @@ class Cluster(Resource):
         live = self._live(found, signed[arn], labels)
         if live.state is State.BUSY and (event := newest_event(look.aws, found)):
             live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
+        if live.state is State.LEAVING and live.owner == look.aws.lineage:
+            live = self._leaving(look, live)
         return [live]
+
+    def _leaving(self, look: Look, live: Live) -> Live:
+        """Add what its nodes say, once a minute.  Raises Remains for what no waiting heals.
+
+        HyperPod takes the nodes' interfaces down with the rights of the execution role; without
+        them the cluster stays ``Deleting`` for ever, and only a node's message says so.
+        """
+        said: list[str] = []
+        if look.aws.seldom(("leaving", live.arn), MINUTE):
+            with suppress(Exception):  # a courtesy, but for what it says
+                rows = instances(look, self.name)
+                said = [text for each in rows if (text := each["InstanceStatus"].get("Message"))]
+        for text in said:
+            if DENIED in text:
+                raise Remains(
+                    f"hyperpod/cluster: HyperPod cannot delete its nodes: {text}",
+                    "The nodes' role needs that permission to the end of the cluster. Put its "
+                    "policy back (create does, or add the action); AWS then goes on by itself.",
+                )
+        return replace(live, why=f"{live.why}; {said[0]}") if said else live
+
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """Quotas and policies of task governance (SageMaker developer guide, "Troubleshoot").
+
+        This tool creates none.
+        """
+        sagemaker, region = look.aws.sagemaker, look.aws.session.region_name
+        return [
+            f"{words} {each.get('Name')} ({each[member]}): aws sagemaker {command} "
+            f"{each[member]} --region {region}"
+            for words, method, key, member, command in GOVERNANCE
+            for each in look.all(sagemaker, method, key, ClusterArn=live.arn)
+            if each.get("Status") not in ("Deleting", "Deleted")
+        ]
 
     def _labels(self, look: Look) -> dict[str, str]:
         """Call the nodes' subnets by label: one that comes tells where a group shall go."""

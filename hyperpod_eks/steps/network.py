@@ -14,6 +14,7 @@ from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
 from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
+from hyperpod_eks.steps import holders
 
 ANYWHERE = "0.0.0.0/0"
 
@@ -298,24 +299,7 @@ class Vpc(Resource):
 
     def holders(self, look: Look, live: Live) -> list[str]:
         """Whatever else is in it."""
-        here: Any = [{"Name": "vpc-id", "Values": [live.id]}]
-        ec2, region = look.aws.ec2, look.aws.session.region_name
-        groups = look.all(ec2, "describe_security_groups", "SecurityGroups", Filters=here)
-        subnets = look.all(ec2, "describe_subnets", "Subnets", Filters=here)
-        return [
-            *_interfaces(look, "vpc-id", live.id),
-            *(
-                f"security group {g['GroupId']} ({g['GroupName']}): "
-                f"aws ec2 delete-security-group --group-id {g['GroupId']} --region {region}"
-                for g in groups
-                if g["GroupName"] != "default"
-            ),
-            *(
-                f"subnet {s['SubnetId']}: "
-                f"aws ec2 delete-subnet --subnet-id {s['SubnetId']} --region {region}"
-                for s in subnets
-            ),
-        ]
+        return [*_interfaces(look, "vpc-id", live.id), *holders.of_vpc(look, live.id)]
 
 
 @frozen

@@ -181,7 +181,7 @@ def test_the_preflight_names_what_a_missing_statement_allows(
 
 def test_a_condition_about_the_caller_is_not_called_a_denial(operator: Operator) -> None:
     documents = policy.documents(ROWS)
-    for statement in documents[0]["Statement"]:
+    for statement in (x for document in documents for x in document["Statement"]):
         if statement["Sid"] == "NetworkMake":
             statement["Condition"] = {"StringEquals": {"aws:PrincipalTag/team": "ml"}}
     operator.may(documents)

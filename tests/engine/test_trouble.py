@@ -375,3 +375,20 @@ def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(user: User, clo
     user.create([Nameless("vpc")])
     assert len(cloud.things) == 1
     assert 60 <= cloud.clock.time - began < 120  # the grace, and no more
+
+
+def test_what_was_adopted_and_has_failed_ends_the_run_at_once(user: User, cloud: Cloud) -> None:
+    """It is not waited for, and not replaced either."""
+
+    @frozen
+    class Failed(Toy):
+        def find(self, look: Any) -> Sequence[Live]:
+            return [replace(x, state=State.FAILED, why="no reason") for x in super().find(look)]
+
+    cloud.add("addon", None, "", "round")
+    manifest = user.world.manifest
+    manifest.adopt("toys/addon", "id-1", cloud.clock.now())
+    begun = cloud.clock.now()
+    with pytest.raises(HyperpodError, match="was adopted: no reason"):
+        user.create([Failed("addon")], replace_failed=True)
+    assert (cloud.calls, cloud.clock.now() - begun < 1) == ([], True)

@@ -14,6 +14,7 @@ from hyperpod_eks.local.aws import hyperpod_batches, plugin, wire
 from hyperpod_eks.local.aws.hyperpod_checks import invalid
 from hyperpod_eks.local.aws.hyperpod_clusters import Backend, of_region
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Node
+from hyperpod_eks.local.aws.sim import current
 from hyperpod_eks.local.aws.wire import Refused, in_order, page
 
 _LIMIT = 10  # rows of a page when MaxResults is left out
@@ -207,6 +208,40 @@ class Response(wire.Response, SageMakerResponse):
     def list_training_plans(self) -> ActionResult:
         """Answer summaries."""
         return ActionResult(self.backend.training_plans.summaries(self.request()))
+
+    # -- task governance: SageMaker API reference, CreateComputeQuota and ListComputeQuotas -------
+
+    def create_compute_quota(self) -> ActionResult:
+        """Answer ARN and id."""
+        request = self.request()
+        quotas, cluster = self.backend.quotas, self.backend.find(request["ClusterArn"])
+        id_ = f"quota{len(quotas):07d}"
+        arn = cluster.arn.rpartition(":")[0] + f":compute-quota/{id_}"
+        members = ("Name", "ClusterArn", "ComputeQuotaConfig", "ComputeQuotaTarget")
+        quotas[id_] = {
+            "ComputeQuotaArn": arn,
+            "ComputeQuotaId": id_,
+            "Status": "Created",
+            "CreationTime": current().clock.now(),
+            **{member: request[member] for member in members if member in request},
+        }
+        return ActionResult({"ComputeQuotaArn": arn, "ComputeQuotaId": id_})
+
+    def list_compute_quotas(self) -> ActionResult:
+        """Answer the quotas of a cluster, or of all."""
+        arn = self.request().get("ClusterArn")
+        found = [x for x in self.backend.quotas.values() if arn in (None, x["ClusterArn"])]
+        return ActionResult({"ComputeQuotaSummaries": found})
+
+    def delete_compute_quota(self) -> ActionResult:
+        """Answer nothing."""
+        if self.backend.quotas.pop(self.request()["ComputeQuotaId"], None) is None:
+            raise Refused("ResourceNotFound", "Compute quota not found.")
+        return EmptyResult()
+
+    def list_cluster_scheduler_configs(self) -> ActionResult:
+        """Answer none: they cannot be created here."""
+        return ActionResult({"ClusterSchedulerConfigSummaries": []})
 
     # -- tags ------------------------------------------------------------------------------------
 

@@ -57,6 +57,8 @@ class Backend(SageMakerModelBackend):
         self.fleet = Fleet(region_name, self.training_plans, self.settle, self.fail)
         self._ids: dict[str, str] = {}
         """Cluster names by ARN."""
+        self.quotas: dict[str, Document] = {}
+        """What ListComputeQuotas answers, by id."""
 
     def _in_use(self, training_plan_arn: str) -> int:
         return sum(
