@@ -157,8 +157,9 @@ class Network(Section):
         | None,
         Field(
             strict=False,
-            description="Services that are reached inside the VPC. Without it: none, or with"
-            " `nat: none` all that HyperPod needs.",
+            description="Services that are reached inside the VPC, in the zones in which AWS offers"
+            " them. Without it: none, or with `nat: none` all that HyperPod needs and the region"
+            " has.",
         ),
     ] = None
     endpoint_policy: Annotated[

@@ -278,6 +278,7 @@ def _optional(site: Site) -> list[Statement]:
         zones = (f"arn:{site.identity.partition}:route53:::hostedzone/*",)
         named = ("route53:AssociateVPCWithHostedZone",)  # CreateVpcEndpoint with private DNS
         found.append(Statement("EndpointNames", named, zones))
+        found.append(Statement("EndpointsLook", _of("ec2", "DescribeVpcEndpointServices")))
     return found
 
 

@@ -60,6 +60,7 @@ MISFITS = {
     "instance_groups.instance_type": "instance-types",
     "instance_groups.training_plan_arn": "training-plans",
     "network.availability_zone_ids": "zones",
+    "network.interface_endpoints": "endpoints",
 }
 """By the setting, or the section, that does not fit the account: the id of the finding."""
 

@@ -13,28 +13,12 @@ from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
-from hyperpod_eks.site import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
+from hyperpod_eks.site import CLOSED, NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
 from hyperpod_eks.steps import holders
 
 ANYWHERE = "0.0.0.0/0"
 
 
-CLOSED = (
-    "ec2",
-    "ec2messages",
-    "ecr.api",
-    "ecr.dkr",
-    "eks",
-    "eks-auth",
-    "logs",
-    "monitoring",
-    "sagemaker.api",
-    "ssm",
-    "ssmmessages",
-    "sts",
-)
-"""Services that nodes, add-ons and lifecycle scripts call: what a closed network needs of them
-(SageMaker developer guide, HyperPod prerequisites; EKS User Guide, "private clusters")."""
 STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
 """FSx for Lustre User Guide, "Limiting access with Amazon VPC"."""
 HTTPS = "tcp 443"
@@ -94,7 +78,11 @@ def step(site: Site) -> Network:
     opening: tuple[Opening, ...] = ()
     if control is not group:
         opening = (Opening("control-plane-opening", group=group, peer=control),)
-    wanted = interface_endpoints(config, theirs_alone=site.private_is_theirs)
+    wanted = {
+        name: homes
+        for name in interface_endpoints(config, theirs_alone=site.private_is_theirs)
+        if (homes := _homes(site, name, private))
+    }
     if wanted:
         blocks_in = tuple(f"{HTTPS} {block}" for block in (config.cidr, *config.secondary_cidrs))
         door = SecurityGroup(
@@ -109,11 +97,11 @@ def step(site: Site) -> Network:
                 f"endpoint-{name}",
                 vpc=vpc,
                 service=f"com.amazonaws.{site.region}.{name}",
-                subnets=tuple(private.values()),
+                subnets=homes,
                 security_groups=(door,),
                 policy=policy,
             )
-            for name in wanted
+            for name, homes in wanted.items()
         )
     egress = (*internet, *routes, *endpoints, *blocks)
     return Network(vpc, private, nodes, group, control, opening, egress)
@@ -124,6 +112,16 @@ def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple
     if config.interface_endpoints is not None:
         return config.interface_endpoints
     return CLOSED if config.nat == "none" and not theirs_alone else ()
+
+
+def _homes(site: Site, name: str, private: Mapping[str, Subnet]) -> tuple[Subnet, ...]:
+    """Choose the private subnets in whose zones AWS offers a service; nodes elsewhere reach it."""
+    if site.endpoint_zones is None:
+        return tuple(private.values())
+    if name not in site.endpoint_zones:
+        return ()
+    zones = site.endpoint_zones[name] or private.keys()  # AWS need not say
+    return tuple(subnet for zone, subnet in private.items() if zone in zones)
 
 
 def _private(

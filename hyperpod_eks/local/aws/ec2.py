@@ -410,11 +410,17 @@ class Backend(EC2Backend):
         """Check the service's name and every id before anything is made."""
         service_name = kw["service_name"]
         self.get_vpc(kw["vpc_id"])
-        prefix = f"com.amazonaws.{self.region_name}."
-        known = {prefix + name for name in (*AWS_ENDPOINT_SERVICES, *COVERED_ENDPOINT_SERVICES)}
-        if service_name not in known:
+        offered = self._endpoint_services()
+        if service_name not in offered:
             text = f"The Vpc Endpoint Service '{service_name}' does not exist"
             raise EC2ClientError("InvalidServiceName", text)
+        for subnet_id in kw.get("subnet_ids") or []:
+            if self.get_subnet(subnet_id).availability_zone not in offered[service_name]:
+                text = (
+                    f"The VPC endpoint service {service_name} does not support the availability "
+                    f"zone of the subnet: {subnet_id}."
+                )
+                raise EC2ClientError("InvalidParameter", text)
         for group_id in kw.get("security_group_ids") or []:
             self._security_group(group_id)
         for table_id in kw.get("route_table_ids") or []:
@@ -439,6 +445,45 @@ class Backend(EC2Backend):
 
         current().clock.after(current().delays.endpoint_create, settle)
         return endpoint
+
+    def _endpoint_services(self) -> dict[str, tuple[str, ...]]:
+        """Return the zones of each AWS service by name."""
+        zones = tuple(zone.name for zone in self.zones[self.region_name])
+        offered = current().endpoint_zones
+        names = sorted({*AWS_ENDPOINT_SERVICES, *COVERED_ENDPOINT_SERVICES})
+        return {
+            f"com.amazonaws.{self.region_name}.{name}": offered.get(name, zones)
+            for name in names
+            if offered.get(name, zones)
+        }
+
+    def describe_vpc_endpoint_services(
+        self, service_names: list[str], filters: Any, *_: Any, **__: Any
+    ) -> dict[str, Any]:
+        """Name AWS's services with their zones (EC2 API, ServiceDetail); S3 has a gateway too."""
+        offered = self._endpoint_services()
+        for name in service_names:
+            if name not in offered:
+                text = f"The Vpc Endpoint Service '{name}' does not exist"
+                raise EC2ClientError("InvalidServiceName", text)
+        wanted = {f["Name"]: {*f.get("Value", ()), *f.get("Values", ())} for f in filters or []}
+        ids = {zone.name: zone.zone_id for zone in self.zones[self.region_name]}
+        details = [
+            {
+                "ServiceName": name,
+                "ServiceType": [{"ServiceType": kind}],
+                "AvailabilityZones": list(zones),
+                "AvailabilityZoneIds": [ids[zone] for zone in zones],
+                "Owner": "amazon",
+            }
+            for name, zones in offered.items()
+            for kind in ("Interface", *(["Gateway"] if name.endswith((".s3", ".dynamodb")) else []))
+            if (not service_names or name in service_names)
+            and name in wanted.get("service-name", {name})
+            and kind in wanted.get("service-type", {kind})
+        ]
+        names = sorted({str(each["ServiceName"]) for each in details})
+        return {"servicesDetails": details, "serviceNames": names, "nextToken": None}
 
     def modify_vpc_endpoint(self, *args: Any, **kw: Any) -> None:
         """Route from the tables that are added, and no longer from those removed."""

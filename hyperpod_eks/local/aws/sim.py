@@ -179,6 +179,9 @@ class Sim:
     quotas: dict[tuple[str, str], float] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy answers with implicitDeny.
     denied: set[str] = field(default_factory=set)
+    #: Zone names in which an interface endpoint service (``ec2messages``) is offered, where that is
+    #: not every zone; none at all for a service that the region does not have.
+    endpoint_zones: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy takes with no other (patterns, as in ``denied``).
     apart: set[str] = field(default_factory=set)
     #: Whether IAM users may do only what their policies allow; the default credentials may all.
@@ -268,6 +271,7 @@ class Sim:
         self.quotas.clear()
         self.denied.clear()
         self.apart.clear()
+        self.endpoint_zones.clear()
         self.enforce = False
         self.failures.clear()
         self.unseen.clear()
