@@ -1,0 +1,59 @@
+"""Manifests of earlier days, as the tool wrote them then, with the ids of the account of today."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hyperpod_eks.config_files import packaged_lifecycle
+from hyperpod_eks.local import CHART
+from tests.conftest import User
+
+AGES = sorted((Path(__file__).parents[1] / "manifests").glob("*.json"))
+NAME = "demo.hyperpod-eks.json"
+
+
+@pytest.fixture(params=AGES, ids=lambda path: path.stem)
+def user(request: pytest.FixtureRequest, user: User) -> User:
+    """Somebody whose cluster was made by an earlier version."""
+    user.makes("demo")
+    path = user.folder / NAME
+    now = json.loads(path.read_text())["resources"]
+    text = request.param.read_text()
+    for name, folder in (("@CHART@", CHART), ("@LIFECYCLE@", packaged_lifecycle())):
+        text = text.replace(name, str(folder))
+    golden = json.loads(text)
+    for key, record in golden["resources"].items():
+        record |= {"id": now[key]["id"], "arn": now[key]["arn"]}
+    path.write_text(json.dumps(golden))
+    user.stack.calls.clear()
+    return user
+
+
+def test_it_is_read_and_planned_without_a_change(user: User) -> None:
+    status = user.types("status", "demo", "-o", "json")
+    assert status.document["cluster"]["ready"], status.err
+    assert status.document["differences"] == []
+
+    plan = user.types("plan", "demo", "--detailed-exitcode")
+
+    assert plan.code == 0, plan.out
+    assert user.mutations() == []
+
+
+def test_a_create_changes_nothing(user: User) -> None:
+    assert user.types("create", "demo").code == 0
+    assert user.mutations() == []
+
+
+def test_it_is_deleted_before_any_record_changes(user: User) -> None:
+    before = (user.folder / NAME).read_text()
+    assert user.types("status", "demo").code == 0
+    assert (user.folder / NAME).read_text() == before
+
+    said = user.types("delete", "demo", "--yes")
+
+    assert said.code == 0, said.err
+    assert "nothing remains" in said.out
