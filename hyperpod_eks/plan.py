@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from hyperpod_eks import prices
+from hyperpod_eks.aws import Look
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.prices import Item
@@ -23,7 +24,7 @@ from hyperpod_eks.progress_text import (
     paint,
     wrap,
 )
-from hyperpod_eks.resource import Known, Live, Resource, Sight, Verdict, disruption
+from hyperpod_eks.resource import Known, Live, Resource, Sight, State, Verdict, disruption
 from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import eks, hyperpod, network
 
@@ -65,7 +66,33 @@ def plan(wants: Sequence[Resource], world: World) -> tuple[list[Deed], list[Sigh
         actions[deed.key] = deed.action
         if sight.live and deed.action not in ("create", "replace", "refuse"):
             lives[sight.want.key] = sight.live
+    if line := newcomer(sights, world):
+        deeds = [replace(d, why=line) if d.key == f"eks/{eks.CALLER}" else d for d in deeds]
     return [*deeds, *_surplus(wants, world)], sights
+
+
+def newcomer(sights: Sequence[Sight], world: World) -> str:
+    """Say that a create would make its caller an administrator of a cluster that another created.
+
+    Empty where it would not: the caller has an entry already or is listed under ``eks.access``, or
+    nobody administers the cluster yet, which is then half-made.
+    """
+    seen = {sight.want.key: sight for sight in sights}
+    entry, control = seen.get(f"eks/{eks.CALLER}"), seen.get("eks/cluster")
+    if entry is None or entry.verdict is not Verdict.ABSENT or control is None:
+        return ""
+    if control.live is None or control.live.state is not State.READY:
+        return ""
+    look = Look(world.aws)
+    me, name = eks.caller(look), control.live.id
+    listed = [s.want.principal for s in sights if isinstance(s.want, eks.AccessEntry)]
+    others = [] if me in listed else eks.administrators(look, name)
+    if not others:
+        return ""
+    return (
+        f"{me} becomes an administrator of the Kubernetes cluster {name}, as {', '.join(others)} "
+        "is; without --yes, list it under eks.access"
+    )
 
 
 def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) -> Deed:

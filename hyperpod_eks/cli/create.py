@@ -15,6 +15,7 @@ from hyperpod_eks.cli.preflight import before_create
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.manifest import Manifest
+from hyperpod_eks.plan import newcomer
 from hyperpod_eks.report import Report, What
 from hyperpod_eks.resource import Sight
 from hyperpod_eks.site import check_plans
@@ -56,6 +57,8 @@ def create(
         check = before_create(at.world, at.config, at.site, skip, speech().warn)
 
         def begin(sights: list[Sight]) -> None:
+            if line := newcomer(sights, at.world):
+                at.world.consent([line])
             check(sights)
             if run and _is_new(at.manifest, sights):
                 at.manifest.run = run

@@ -20,6 +20,7 @@ from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import locked, read
+from hyperpod_eks.plan import newcomer
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.retry import Class
 from hyperpod_eks.steps import hyperpod
@@ -201,7 +202,9 @@ def update_software(
             raise NotFound(f"there is no cluster {at.site.name} in {at.site.region}")
         counts = {g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod.every_group(there)}
         consent = consenting(at.site.name, yes=yes)
-        consent([hyperpod.renewal(name, counts.get(name, 0)) for name in names])
+        renewals = [hyperpod.renewal(name, counts.get(name, 0)) for name in names]
+        line = newcomer(engine.status(at.wants, at.world), at.world)
+        consent([*renewals, *([line] if line else [])])
         _renew(at.world.aws, at.site.name, request)
         at.world.begun = None
         at.world.consent = consenting(at.site.name, yes=False)

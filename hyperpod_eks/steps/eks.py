@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from typing import Any, ClassVar
 
 from hyperpod_eks import kube, transport
-from hyperpod_eks.aws import Aws, Look, absent, owner, region_of
+from hyperpod_eks.aws import LABEL, Aws, Look, absent, owner, region_of, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
@@ -30,6 +30,8 @@ STATES = {
     "DELETING": State.LEAVING,
     "FAILED": State.FAILED,
 }
+CALLER = "access-caller"
+"""The label of the access entry of whoever runs create."""
 KUBELET_SKEW = 3
 """Minor versions that a kubelet may be behind the API server."""
 
@@ -73,9 +75,7 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
     )
     admin = site.access_policy("AmazonEKSClusterAdminPolicy")
     callers = (CallersEntries("callers-entries", cluster=cluster),) if site.eks_is_theirs else ()
-    entries = [
-        AccessEntry("access-caller", cluster=cluster, principal="", policy=admin, after=callers)
-    ]
+    entries = [AccessEntry(CALLER, cluster=cluster, principal="", policy=admin, after=callers)]
     entries += [
         AccessEntry(
             access_label(entry.principal_arn, [each.principal_arn for each in eks.access]),
@@ -717,6 +717,23 @@ class CallersEntries(Resource):
 def _namespaces(scope: Mapping[str, Any]) -> frozenset[str]:
     """Read a policy's scope; empty for the whole cluster."""
     return frozenset(scope.get("namespaces", ()) if scope["type"] == "namespace" else ())
+
+
+def administrators(look: Look, name: str) -> list[str]:
+    """Name the principals whom runs of create made administrators of a cluster, by our tags."""
+    with absent("ResourceNotFoundException"):
+        about = {"clusterName": name}
+        every = look.all(look.aws.eks, "list_access_entries", "accessEntries", **about)
+        ask = look.aws.eks.describe_access_entry
+        answers = together(*(partial(ask, **about, principalArn=arn) for arn in every))
+        entries = [answer["accessEntry"] for answer in answers]
+        return [
+            entry["principalArn"]
+            for entry in entries
+            if owner(tags := entry.get("tags") or {}) == look.aws.lineage
+            and tag(tags, LABEL) == CALLER
+        ]
+    return []
 
 
 def caller(look: Look) -> str:

@@ -204,6 +204,50 @@ def test_a_backup_of_another_cluster_is_not_this_ones_config(team: Team, other: 
     assert json.loads((team.a / MANIFEST).read_text())["config"] == {}
 
 
+def test_another_principal_becomes_no_administrator_unasked(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = {"AWS": "arn:aws:iam::123456789012:root"}
+    trust = {"Effect": "Allow", "Principal": everybody, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    arn = team.aws.iam.create_role(RoleName="Colleague", AssumeRolePolicyDocument=document)["Role"][
+        "Arn"
+    ]
+    admin = "arn:aws:iam::aws:policy/AdministratorAccess"
+    team.aws.iam.attach_role_policy(RoleName="Colleague", PolicyArn=admin)
+    keys = team.aws.sts.assume_role(RoleArn=arn, RoleSessionName="colleague")["Credentials"]
+    for name, key in {
+        "AWS_ACCESS_KEY_ID": "AccessKeyId",
+        "AWS_SECRET_ACCESS_KEY": "SecretAccessKey",
+        "AWS_SESSION_TOKEN": "SessionToken",
+    }.items():
+        monkeypatch.setenv(name, keys[key])
+    team.user.mutations()
+
+    given = ("-f", str(team.a / "solo.yaml"))
+    planned = team.types("plan", *given, "-o", "json").document
+    (entry,) = (row for row in planned["resources"] if row["key"] == "eks/access-caller")
+    assert entry["action"] == "create"
+    assert f"{arn} becomes an administrator" in entry["why"]
+
+    for words in (("create", *given), ("update-software", *given)):
+        said = team.types(*words)
+        assert (said.code, said.out) == (2, "")
+        assert f"{arn} becomes an administrator" in said.err
+        assert "eks.access" in said.err
+    assert team.user.mutations() == []
+
+    listed = SOLO.replace("eks: {", f"eks: {{access: [{{principal_arn: {arn}}}], ")
+    (team.b / "solo.yaml").write_text(listed)
+    for made in (("-f", "solo.yaml"), (*given, "--yes")):
+        said = team.types("create", *made)
+        assert said.code == 0, said.err
+        assert arn in team.aws.eks.list_access_entries(clusterName="solo")["accessEntries"]
+        team.aws.eks.delete_access_entry(clusterName="solo", principalArn=arn)
+        (team.b / MANIFEST).unlink()
+    team.user.mutations()
+
+
 @pytest.mark.parametrize("verb", ["create", "status", "plan", "delete", "adopt"])
 def test_a_command_that_names_no_cluster_says_how_to_name_one(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
