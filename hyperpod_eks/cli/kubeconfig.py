@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.outputs import remembered
-from hyperpod_eks.errors import NotFound, Unfinished
+from hyperpod_eks.errors import NotFound, Unfinished, Usage
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks
 
@@ -87,6 +88,10 @@ def token(
     tell: Report, name: str, local: bool, region: str | None, profile: str | None
 ) -> Document:
     """Make an ``ExecCredential`` for kubectl; no network call is made."""
+    if not re.fullmatch(r"[0-9A-Za-z][\w-]{0,99}", name, re.ASCII):  # CreateCluster.name
+        raise Usage(
+            f"{name!r} cannot be the name of an EKS cluster", "Give letters, digits, - and _."
+        )
     if local:
         use_local()
     opened = log_in(region, profile)
