@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hyperpod_eks import transport
+from hyperpod_eks import folders, transport
 from hyperpod_eks.config_files import IN_CHECKOUT, check_chart, find_chart
 from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.files import make_folder
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.helm import Helm, cache, update_dependencies
+from hyperpod_eks.helm import Helm, update_dependencies
 
 BIGGEST = 64 * 2**20
 """Bytes that a downloaded chart may have; AWS's has four million."""
@@ -319,10 +320,18 @@ def download(pin: Pin = PINNED, bundle: str | None = None) -> Path:
     ``bundle`` as `transport.ca_bundle` returns it.
     Raises HyperpodError if it cannot be had, or is not what the pin says.
     """
-    folder = cache() / "chart" / pin.digest[:16]
+    name = pin.digest[:16]
+    folder = folders.cached(f"chart/{name}")
     if folder.is_dir() and digest(folder) == pin.digest:
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = folders.cache() / "chart" / name
+    try:
+        make_folder(folder.parent)
+    except OSError as error:
+        raise Usage(
+            f"the chart cannot be kept in {folder.parent}: {error.strerror}",
+            "Name a folder that can be written: XDG_CACHE_HOME, or TMPDIR.",
+        ) from error
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as parts:
         part = Path(parts) / "chart"
         _download(pin.url, part, bundle)

@@ -33,7 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyperpod_eks import kube, transport
+from hyperpod_eks import folders, kube, transport
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import Access, KubeNotReady
@@ -106,14 +106,8 @@ _OTHERWISE = (
 )
 
 
-def cache() -> Path:
-    """Return the folder for what is downloaded once: in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hyperpod-eks"
-
-
 def _cached() -> list[Path]:
-    found = cache().glob("helm/*/helm")
+    found = folders.cached("helm").glob("*/helm")
     return sorted(found, key=lambda path: _version(path.parent.name) or (0, 0, 0), reverse=True)
 
 
@@ -126,16 +120,18 @@ def _examine(binary: Path) -> Helm | str:
     """Ask a program for its version; return what is wrong with it where it will not do."""
     binary = binary.absolute()
     try:
-        run = subprocess.run(  # noqa: S603  the user's own program
-            [binary, "version", "--template", "{{.Version}}"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=30,
-            env=_environment(None),
-            cwd=ELSEWHERE,
-        )
+        # helm 4 wants to read a file in its config folder, which a home may not have
+        with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
+            run = subprocess.run(  # noqa: S603  the user's own program
+                [binary, "version", "--template", "{{.Version}}"],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=30,
+                env=_environment(Path(home)),
+                cwd=ELSEWHERE,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"cannot be run: {getattr(error, 'strerror', None) or error}"
     version = _version(run.stdout)
@@ -151,10 +147,11 @@ def _version(text: str) -> tuple[int, int, int] | None:
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
-def _environment(home: Path | None) -> dict[str, str]:
+def _environment(home: Path) -> dict[str, str]:
     """Return the environment for helm: nothing of the user's helm and kubectl, nothing to share.
 
-    client-go caches what a server offers by host and port, which loopback servers reuse;
+    client-go caches what a server offers by host and port, which loopback servers reuse, and looks
+    into the home directory whatever --kubeconfig says, and fails where it cannot be read;
     LD_LIBRARY_PATH of a bundled Python breaks other programs' TLS.
     """
     kept = {
@@ -162,10 +159,10 @@ def _environment(home: Path | None) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("HELM_", "KUBE")) and name not in ("LD_LIBRARY_PATH", "LD_PRELOAD")
     }
-    if home is not None:
-        for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR"):
-            kept[name] = str(home / name.lower())
-    return kept
+    # private registries: helm takes docker's logins
+    kept.setdefault("DOCKER_CONFIG", os.path.expanduser("~/.docker"))  # noqa: PTH111  no home
+    names = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR")
+    return kept | {name: str(home / name.lower()) for name in names} | {"HOME": str(home)}
 
 
 # --- what there is --------------------------------------------------------------------------------

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from hyperpod_eks import folders
+from hyperpod_eks.files import make_folder
 from hyperpod_eks.redaction import logged, redacted
 
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""
-KEPT = 20
-"""Logs of earlier runs that stay."""
+KEPT = 10
+"""Logs of earlier runs that stay, of each command."""
 LONGEST = 200_000
 """Characters of one record that are written."""
 
@@ -43,12 +46,6 @@ class Aloud(logging.Handler):
             self._tell(record.getMessage())
 
 
-def folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of the logs, in the user's state folder."""
-    base = environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "hyperpod-eks" / "logs"
-
-
 @dataclass
 class Log:
     """The log of a run: its file, None where none can be written, and what writes to it."""
@@ -67,8 +64,8 @@ class Log:
         logger.setLevel(level)
         self._handlers.append((logger, handler))
 
-    def end(self) -> None:
-        """Close the file; loggers are as they were."""
+    def end(self, *, drop: bool = False) -> None:
+        """Close the file; loggers are as they were.  With ``drop`` the file goes."""
         for logger, handler in self._handlers:
             logger.removeHandler(handler)
             logger.setLevel(logging.NOTSET if logger.parent else logging.WARNING)
@@ -76,6 +73,9 @@ class Log:
                 with suppress(OSError):  # the disk may be full
                     handler.stream.close()
         self._handlers.clear()
+        if drop and self.path:
+            with suppress(OSError):
+                self.path.unlink()
 
 
 def start(verb: str, *, everything: bool = False, aloud: bool = False) -> Log:
@@ -85,11 +85,13 @@ def start(verb: str, *, everything: bool = False, aloud: bool = False) -> Log:
     cannot be written means no file.  ``aloud`` tells each call to AWS on stderr as well.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    path = folder() / f"{stamp}-{verb}-{os.getpid()}.log"
     log = Log(None)
     with suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        logs = folders.state() / "logs"
+        path = logs / f"{stamp}-{verb}-{os.getpid()}.log"
+        make_folder(logs)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o600)
         log.path = path
         log.add(
             None if everything else TOOL,
@@ -97,7 +99,9 @@ def start(verb: str, *, everything: bool = False, aloud: bool = False) -> Log:
             "%(asctime)s %(levelname)s %(name)s %(message)s",
             logging.DEBUG if everything else logging.INFO,
         )
-        for old in sorted(path.parent.glob("*.log"))[: -KEPT - 1]:
+        of_this = re.compile(rf"\d{{8}}T\d{{6}}Z-{re.escape(verb)}-\d+\.log")
+        earlier = sorted(each for each in logs.iterdir() if of_this.fullmatch(each.name))
+        for old in earlier[: -KEPT - 1]:
             old.unlink(missing_ok=True)
     if aloud:
         log.add(f"{TOOL}.aws", sys.stderr, "%(message)s", logging.INFO)

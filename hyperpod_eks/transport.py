@@ -235,7 +235,8 @@ def environment(bundle: str | None, endpoint: str = "") -> dict[str, str]:
 
     found: dict[str, str] = {}
     if bundle:
-        found["SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE"] = bundle
+        where = str(Path(bundle).absolute())  # helm works in another folder
+        found["SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE"] = where
     for scheme, proxy in getproxies().items():
         if scheme in ("http", "https"):
             found[f"{scheme}_proxy"] = found[f"{scheme}_PROXY".upper()] = proxy

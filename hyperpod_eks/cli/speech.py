@@ -46,6 +46,13 @@ AGAIN = frozenset(
 
 LINE = 2000
 """Characters of a line on stderr: AWS's longest are those of an encoded authorization message."""
+READINGS = frozenset(
+    {
+        *("status", "plan", "preflight", "policy", "nodes", "logs", "events", "ssm", "orphans"),
+        *("token", "kubeconfig"),
+    }
+)
+"""The commands that only look: their log is kept when they fail."""
 CORRECT = "Correct it and run the command again."
 """What to do next where nothing better is known."""
 
@@ -65,6 +72,7 @@ class Speech:
         self.log: Log | None = None
         self.aloud: Aloud | None = None
         self.debug = False
+        self._only_looks = self._well = False
         self.aside: Callable[[], None] = lambda: None
         """Called before something is said on stderr in the middle of a run."""
 
@@ -92,7 +100,7 @@ class Speech:
         The first line is out before anything heavy is imported.  Raises Usage for a query or an
         ``--events`` that cannot be, before anything else is done.
         """
-        from hyperpod_eks import progress, runlog  # noqa: PLC0415  --help needs none of these
+        from hyperpod_eks import folders, progress, runlog  # noqa: PLC0415  --help needs none
         from hyperpod_eks.timeline import drawing  # noqa: PLC0415
 
         self.options = dict(options)
@@ -114,6 +122,9 @@ class Speech:
         asks_aws = "profile" in options and verb not in ("offline", "outputs")
         if self.debug or asks_aws:
             self.log = runlog.start(command, everything=self.debug, aloud=verbose)
+            self._only_looks = verb in READINGS and not options.get("action")
+            if verb != "token" and (lost := folders.complaint()):  # kubectl calls that one
+                self.warn(lost)
         _logger().info("hyperpod-eks %s", shlex.join(self.words))
         if verbose and kind in ("auto", "live"):
             kind = "plain"  # other lines would break the picture
@@ -154,6 +165,7 @@ class Speech:
         from hyperpod_eks.output import render  # noqa: PLC0415
 
         code = int(document.get("exit_code") or 0)
+        self._well = code in (Exit.OK, Exit.CHANGES)
         if self.debug:
             self._point_at_log()
         if self.events:
@@ -182,6 +194,7 @@ class Speech:
         error: BaseException | None = None,
     ) -> int:
         """Say what went wrong: words on stderr; a document for whoever asked for one."""
+        self._well = False
         _logger().error("exit %s: %s", code, message, exc_info=error)
         say(f"error: {message}")
         if hint:
@@ -227,7 +240,7 @@ class Speech:
         if self.aloud:
             _logger().removeHandler(self.aloud)
         if self.log:
-            self.log.end()
+            self.log.end(drop=self._only_looks and self._well and not self.debug)
 
     def _point_at_log(self) -> None:
         if self.log and self.log.path:

@@ -17,14 +17,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from hyperpod_eks import folders
 from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.files import make_folder
 from hyperpod_eks.local.stack import DEFAULT_REGION, EXTRA_HINT, Stack, client_environ
 from hyperpod_eks.programs import ELSEWHERE
 
@@ -116,6 +118,7 @@ def _start(speed: float, port: int, region: str) -> Running:
     _state_file().unlink(missing_ok=True)
     # the stack must not see credentials, nor trip over a profile that does not exist
     environ = {name: value for name, value in os.environ.items() if name[:4] != "AWS_"}
+    environ["XDG_CACHE_HOME"] = str(_folder().parent)  # the same, wherever it works
     # -P and another folder: nothing that lies in the user's is imported
     command = [sys.executable, "-P", "-m", __name__, str(speed), str(port), region]
     with _private(log) as output:
@@ -159,10 +162,9 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _folder(environ: Mapping[str, str] = os.environ) -> Path:
-    cache = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache) / "hyperpod-eks"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _folder() -> Path:
+    folder = folders.cache()
+    make_folder(folder)
     return folder
 
 

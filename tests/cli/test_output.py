@@ -179,16 +179,36 @@ def test_the_debug_log_has_everything_but_secrets(
         assert secret not in text
 
 
-def test_the_last_twenty_logs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_logs_of_each_command_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    runlog.folder().mkdir(parents=True)
+    logs = tmp_path / "hyperpod-eks/logs"
+    logs.mkdir(parents=True)
     for number in range(30):
-        (runlog.folder() / f"20200101T0000{number:02}Z-create-1.log").touch()
-    log = runlog.start("create")
-    log.end()
-    left = sorted(path.name for path in runlog.folder().iterdir())
+        for verb in ("create", "update-software"):
+            (logs / f"20200101T0000{number:02}Z-{verb}-1.log").touch()
+    (logs / "of-mine.log").touch()
+    runlog.start("create").end()
+    left = sorted(path.name for path in logs.glob("*-create-*.log"))
     assert len(left) == runlog.KEPT + 1
-    assert left[0].startswith("20200101T000010Z")
+    assert left[0].startswith("20200101T000020Z")
+    assert len(list(logs.glob("*-update-software-*.log"))) == 30
+    assert (logs / "of-mine.log").exists()
+
+
+def test_what_only_looks_leaves_a_log_when_it_fails(user: User) -> None:
+    logs = user.folder.parent / "state/hyperpod-eks/logs"
+    assert user.types("orphans").code == 0
+    assert list(logs.iterdir()) == []
+    user.stack.faults.append(Fault("sts", "GetCallerIdentity", code="ExpiredToken", status=403))
+    said = user.types("orphans", "-o", "json")
+    assert said.code == 3
+    log = Path(said.document["log_file"])
+    assert "ExpiredToken" in log.read_text()
+    log.unlink()
+    assert user.types("orphans", "--debug").code == 0  # it says where its log is
+    assert len(list(logs.iterdir())) == 1
 
 
 def test_no_log_is_no_failure(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

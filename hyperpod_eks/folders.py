@@ -1,0 +1,105 @@
+"""Our folders in the user's home, or in a temporary place where there is no home to write in."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from hyperpod_eks.files import make_folder
+
+TOOL = "hyperpod-eks"
+
+
+def cache() -> Path:
+    """Return the folder for what is downloaded once, and for the embedded stack."""
+    return _folder("XDG_CACHE_HOME", ".cache")
+
+
+def cached(name: str) -> Path:
+    """Return where something is in the cache, or is to be put; a read-only one may have it."""
+    wanted = _wanted("XDG_CACHE_HOME", ".cache")
+    if wanted:
+        with suppress(OSError):
+            if (wanted / name).exists():
+                return wanted / name
+    return cache() / name
+
+
+def state() -> Path:
+    """Return the folder for the logs of runs."""
+    return _folder("XDG_STATE_HOME", ".local/state")
+
+
+def complaint() -> str:
+    """Say which of our folders cannot be written, and what is used instead; empty if both can."""
+    wanted = {
+        "logs": (_wanted("XDG_STATE_HOME", ".local/state"), state()),
+        "downloads": (_wanted("XDG_CACHE_HOME", ".cache"), cache()),
+    }
+    lost = {what: (here, there) for what, (here, there) in wanted.items() if here != there}
+    if not lost:
+        return ""
+    reason = "there is no home directory"
+    if known := [str(here) for here, _ in lost.values() if here]:
+        reason = f"{' and '.join(known)} cannot be written"
+    _, instead = next(iter(lost.values()))
+    return f"{reason}; {' and '.join(lost)} go to {instead}"
+
+
+def _folder(variable: str, usual: str) -> Path:
+    wanted = _wanted(variable, usual)
+    return wanted if wanted and _writable(wanted) else _temporary()
+
+
+def _wanted(variable: str, usual: str) -> Path | None:
+    """Return where the folder belongs (XDG Base Directory Specification); None without a home.
+
+    A relative path in a variable is to be ignored, as that page says.
+    """
+    base = os.environ.get(variable, "")
+    if not os.path.isabs(base):  # noqa: PTH117  "" is none
+        home = os.path.expanduser("~")  # noqa: PTH111  Path raises where there is none
+        if not os.path.isabs(home):  # noqa: PTH117
+            return None
+        base = os.path.join(home, usual)  # noqa: PTH118
+    return Path(base) / TOOL
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made where it is missing."""
+    for each in (folder, *folder.parents):
+        try:
+            mode = each.stat().st_mode
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return stat.S_ISDIR(mode) and os.access(each, os.W_OK | os.X_OK)
+    return False
+
+
+def _temporary() -> Path:
+    """Return a folder of ours among the temporary files; the next run finds it again.
+
+    Everybody may write there: what is not ours alone, or is a link, is not used.
+    """
+    base = Path(tempfile.gettempdir()) / f"{TOOL}-{os.geteuid()}"
+    with suppress(OSError):
+        make_folder(base)
+        found = base.lstat()
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if ours and not found.st_mode & 0o077:
+            return base / TOOL
+    return Path(_made_once()) / TOOL
+
+
+_unique: list[str] = []
+
+
+def _made_once() -> str:
+    if not _unique:
+        _unique.append(tempfile.mkdtemp(prefix=f"{TOOL}-"))
+    return _unique[0]

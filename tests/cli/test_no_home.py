@@ -1,0 +1,97 @@
+"""Homes that cannot be written, or that are not there: a warning, never a reason to stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from hyperpod_eks import folders
+from hyperpod_eks.local import CHART
+from tests.conftest import User
+
+pytestmark = pytest.mark.xdist_group("no_home")
+
+
+@pytest.fixture(params=["unwritable", "none"])
+def homeless(
+    request: pytest.FixtureRequest,
+    user: User,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> User:
+    """A person whose home is below a file, which no user can write; or who has none."""
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    if request.param == "unwritable":
+        monkeypatch.setenv("HOME", str(tmp_path / "file/home"))
+    else:  # not even in /etc/passwd
+        monkeypatch.setenv("HOME", "~")
+    return user
+
+
+def test_a_whole_life_without_a_home(homeless: User) -> None:
+    for words in (
+        ("create", "demo", "--chart", str(CHART), "--timeout", "40"),
+        ("status", "demo"),
+        ("kubeconfig", "demo"),
+        ("delete", "demo", "--yes"),
+    ):
+        said = homeless.types(*words)
+        assert said.code == 0, said.out + said.err
+        lines = [line for line in said.err.splitlines() if line.startswith("warning: ")]
+        about = [line for line in lines if "logs and downloads go to" in line]
+        assert len(about) == 1, lines
+    (log,) = (homeless.folder.parent / "tmp").rglob("*-create-*.log")
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_temporary_folder_of_somebody_elses_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "~")
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    usual = folders.cache().parent
+    assert usual == tmp_path / f"hyperpod-eks-{os.geteuid()}"
+    usual.rmdir()
+    (tmp_path / "theirs").mkdir()
+    usual.symlink_to(tmp_path / "theirs")
+    assert usual not in folders.cache().parents
+    usual.unlink()
+    usual.mkdir()
+    usual.chmod(0o777)
+    assert usual not in folders.cache().parents
+
+
+def test_relative_folders_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the XDG Base Directory Specification has it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert folders.cache() == tmp_path / ".cache/hyperpod-eks"
+
+
+def test_a_user_without_a_passwd_entry(user: User) -> None:
+    command = ["unshare", "-U", "--map-user=12345", "--map-group=12345"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    names = ("PATH", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+    environ = {name: os.environ[name] for name in names if name in os.environ}
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "hyperpod_eks", "status", "demo"],
+        env=environ | {"AWS_REGION": "us-west-2"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 8, done.stderr
+    assert "there is no home directory; logs and downloads go to" in done.stderr
