@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -59,13 +60,33 @@ def _made_for(tags: Sequence[Mapping[str, Any]], cluster: str) -> bool:
     return cluster in names or tag(tags, f"kubernetes.io/cluster/{cluster}") == "owned"
 
 
+CNI = "aws-K8S-"
+# How free interfaces name the service that left them, 2026-11: amazon-vpc-cni-k8s (descriptions and
+# tags of its interfaces), EKS User Guide ("Amazon EKS NAME" of control planes, requester
+# AmazonEKS), public reports of HyperPod's, whose description or requester names SageMaker.
+_DESCRIPTIONS = re.compile(rf"{CNI}|Amazon EKS\b|(?i:.*(sagemaker|hyperpod))")
+_REQUESTERS = re.compile(r"(?i).*(amazon-?eks|sagemaker|hyperpod)")
+_TAGS = re.compile(
+    r"(node|cluster)\.k8s\.amazonaws\.com/|eks:|aws:eks:|(aws:)?sagemaker[:.]|kubernetes\.io/cluster/"
+)
+
+
+def _theirs(interface: Mapping[str, Any]) -> bool:
+    """Whether EKS, the VPC CNI or HyperPod made an interface, by all that it says of itself."""
+    return bool(
+        _DESCRIPTIONS.match(interface.get("Description") or "")
+        or _REQUESTERS.match(interface.get("RequesterId") or "")
+        or any(_TAGS.match(each.get("Key", "")) for each in interface.get("TagSet", ()))
+    )
+
+
 @frozen
 class Interfaces(Resource):
     """Network interfaces of EKS and HyperPod, which outlive them by minutes.
 
     In a VPC of ours all of them, in somebody's those in our security group.  The services take
     their own down; detached ones that the VPC CNI left (``aws-K8S-*``) are nobody's and are deleted
-    by us.
+    by us.  So are others in a VPC of ours that are free though their services are gone (`_theirs`).
     """
 
     step = "network"
@@ -89,12 +110,14 @@ class Interfaces(Resource):
         ]
         if not items:
             return []
-        words = "; ".join(f"{i['NetworkInterfaceId']} ({_holder(i)})" for i in items[:3])
+        region = look.aws.session.region_name
+        words = "; ".join(_named(each, region) for each in items[:3])
         many = "interface" if len(items) == 1 else "interfaces"
         loose = [
             i["NetworkInterfaceId"]
             for i in items
-            if i["Status"] == "available" and i.get("Description", "").startswith("aws-K8S-")
+            if i["Status"] == "available"
+            and (i.get("Description", "").startswith(CNI) or (by == "vpc-id" and _theirs(i)))
         ]
         return [
             Live(
@@ -176,6 +199,14 @@ def _holder(interface: Mapping[str, Any]) -> str:
     machine = attachment.get("InstanceId") or attachment.get("InstanceOwnerId", "")
     words = [interface.get("Description", ""), f"attached to {machine}" if machine else ""]
     return ", ".join(filter(None, words)) or str(interface["Status"])
+
+
+def _named(interface: Mapping[str, Any], region: str | None) -> str:
+    """Name an interface and who has it; a free one with the command that deletes it."""
+    id_ = interface["NetworkInterfaceId"]
+    free = interface["Status"] == "available"
+    command = f": aws ec2 delete-network-interface --network-interface-id {id_} --region {region}"
+    return f"{id_} ({_holder(interface)}){command * free}"
 
 
 def _twenties(items: Sequence[str]) -> list[Sequence[str]]:

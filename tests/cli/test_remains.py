@@ -141,8 +141,36 @@ def test_an_interface_that_nobody_described_is_named_with_its_status(
     made = aws.ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]
     said = user.types("delete", "demo", "--yes", "--keep", "bucket", "--timeout", "2")
     assert said.code == 9, said.err
-    assert f"1 network interface left: {made['NetworkInterfaceId']} (available)" in said.err
+    id_ = made["NetworkInterfaceId"]
+    command = f"aws ec2 delete-network-interface --network-interface-id {id_} --region us-west-2"
+    assert f"1 network interface left: {id_} (available): {command}" in said.err
     assert "hyperpod-eks delete" not in said.err, "without --keep it would take the bucket"
+
+
+def test_free_interfaces_of_services_that_are_gone_are_deleted(user: User, aws: Clients) -> None:
+    """They would hold the VPC for ever; description, requester or tags say whose they are."""
+    user.makes("demo")
+    subnet = user.types("outputs", "demo", "--query", "outputs.private_subnet_ids[0]").out.strip()
+    ids = []
+    for description, tag in (
+        ("Amazon EKS demo", ""),
+        ("[DO NOT DELETE] ENI managed by SageMaker for Resource cluster/0123456789ab", ""),
+        ("", "node.k8s.amazonaws.com/instance_id"),
+        ("", "eks:eni:owner"),
+    ):
+        tags = [{"Key": tag, "Value": "x"}] if tag else [{"Key": "a", "Value": "x"}]
+        made = aws.ec2.create_network_interface(
+            SubnetId=subnet,
+            Description=description,
+            TagSpecifications=[{"ResourceType": "network-interface", "Tags": tags}],
+        )
+        ids.append(made["NetworkInterface"]["NetworkInterfaceId"])
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    calls = [c.operation for c in user.stack.calls]
+    assert calls.count("DeleteNetworkInterface") == len(ids)
+    gone = calls.index("DeleteNetworkInterface")
+    assert max(i for i, name in enumerate(calls) if name == "DeleteCluster") < gone
 
 
 def test_what_is_protected_stays_though_config_and_manifest_are_lost(
