@@ -314,12 +314,14 @@ def _name_in(archive: Path) -> str:
 # --- download -------------------------------------------------------------------------------------
 
 
-def download(pin: Pin = PINNED, bundle: str | None = None) -> Path:
+def download(pin: Pin | None = None, bundle: str | None = None) -> Path:
     """Return the folder of a pinned chart, downloading it if the cache has it not, or not whole.
 
     ``bundle`` as `transport.ca_bundle` returns it.
-    Raises HyperpodError if it cannot be had, or is not what the pin says.
+    Raises HyperpodError if it cannot be downloaded, or is not what the pin says, and Usage if the
+    cache folder cannot be written.
     """
+    pin = pin or PINNED
     name = pin.digest[:16]
     folder = folders.cached(f"chart/{name}")
     if folder.is_dir() and digest(folder) == pin.digest:

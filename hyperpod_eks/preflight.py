@@ -46,6 +46,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (cluster.access, ("access",)),
     (cluster.lifecycle, ("lifecycle",)),
     (cluster.chart, ("chart", "chart-values")),
+    (cluster.chart_download, ("chart-download",)),
     (cluster.helm, ("helm",)),
 )
 """Every check, and the ids of what it can find."""

@@ -10,10 +10,11 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import absent
 from hyperpod_eks.config_files import check_lifecycle
-from hyperpod_eks.errors import Usage
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.resource import Verdict
 from hyperpod_eks.steps import eks
+from hyperpod_eks.transport import ca_bundle
 from hyperpod_eks.versions import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 
 
@@ -209,6 +210,20 @@ def chart(facts: Facts) -> Iterator[Finding]:
             yield Finding("chart", "error", str(error), error.hint)
     for text in charts.check_values(facts.config.region, section.values):
         yield Finding("chart-values", "error", text, "Correct chart.values in the config.")
+
+
+def chart_download(facts: Facts) -> Iterator[Finding]:
+    """AWS's chart is needed last, when EKS has been created: download it now, if it will be.
+
+    What is in the cache is not downloaded again, and a release that matches needs none.
+    """
+    release = facts.sights.get("helm/release")
+    if facts.config.chart.path is not None or (release and release.verdict is Verdict.MATCHES):
+        return
+    try:
+        charts.download(bundle=ca_bundle(facts.aws.session))
+    except HyperpodError as error:
+        yield Finding("chart-download", "error", str(error), error.hint)
 
 
 def helm(facts: Facts) -> Iterator[Finding]:

@@ -359,7 +359,8 @@ def test_a_clean_account_shows_nothing(user: User) -> None:
 
 
 def test_every_check_has_a_crafted_account() -> None:
-    elsewhere = {"addon-versions", "settings", "existing"}  # below, and test_preflight_existing
+    # below, in test_preflight_existing and in test_network
+    elsewhere = {"addon-versions", "settings", "existing", "chart-download"}
     assert set(CRAFTED) | set(QUOTA) | elsewhere == set(preflight.IDS)
 
 

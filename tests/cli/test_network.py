@@ -1,0 +1,173 @@
+"""A company's network: everything goes through a proxy with a password that shows its own CA."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import http.server
+import io
+import re
+import ssl
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from hyperpod_eks import chart
+from hyperpod_eks.config_files import IN_CHECKOUT
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.local.tls import Pki, make_pki
+from tests.conftest import User, at_work
+from tests.proxy import Proxy, proxy
+
+REGION = "us-west-2"
+AWS = f"api.{REGION}.amazonaws.com"
+CLUSTERS = f"gr7.{REGION}.eks.amazonaws.com"
+CODE = "codeload.github.com"
+
+
+class Front(http.server.BaseHTTPRequestHandler):
+    """Stands before the stack, and calls Kubernetes endpoints by names that a proxy is asked for.
+
+    EKS names them so (EKS user guide, "Cluster API server endpoint").
+    """
+
+    protocol_version = "HTTP/1.1"
+    stack: Stack
+    archive: bytes
+
+    def answer(self) -> None:
+        if self.headers["Host"] == CODE:
+            return self.give(200, [], self.archive)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        place = urlsplit(self.stack.endpoint)
+        back = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+        back.request(self.command, self.path, body, headers)
+        got = back.getresponse()
+        content = got.read()
+        back.close()
+        far = rb"https://k\1." + CLUSTERS.encode()
+        content = re.sub(rb"https://127\.0\.0\.1:(\d+)", far, content)
+        return self.give(got.status, got.getheaders(), content)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815  their names
+
+    def give(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in ("content-length", "connection", "server", "date"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def archive() -> bytes:
+    """The packaged chart, archived as GitHub archives a checkout of AWS's repository."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(CHART, f"repository-0123abc/{IN_CHECKOUT}")
+    return gzip.compress(packed.getvalue())
+
+
+@contextmanager
+def serving(context: ssl.SSLContext, handler: type[Front]) -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def company(stack: Stack, pki: Pki) -> Iterator[Proxy]:
+    """Lend the proxy: it leads to a Kubernetes API by its port, and to the front otherwise."""
+    handler: Any = type("Handler", (Front,), {"stack": stack, "archive": archive()})
+    with serving(pki.server_context(), handler) as port:
+
+        def lead(host: str) -> int:
+            named = re.fullmatch(rf"k(\d+)\.{re.escape(CLUSTERS)}", host)
+            return int(named[1]) if named else port
+
+        with proxy("user:p@ss", lead) as one:
+            yield one
+
+
+@pytest.fixture
+def office(
+    one_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[User, Proxy]]:
+    """Somebody in a company, where AWS, GitHub and Kubernetes are behind the proxy."""
+    names = ("127.0.0.1", "localhost", f"*.{CLUSTERS}")
+    monkeypatch.setitem(vars(one_stack.sim), "pki", make_pki(names))
+    pki = make_pki((AWS, CODE))
+    (tmp_path / "ca.pem").write_bytes(pki.ca_pem)
+    digest = chart.digest(CHART)
+    pin = chart.Pin(f"https://{CODE}/aws/sagemaker-hyperpod-cli/tar.gz/0", digest)
+    monkeypatch.setattr(chart, "PINNED", pin)
+    with company(one_stack, pki) as one, at_work(one_stack, tmp_path) as somebody:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://{AWS}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", one_stack.endpoint)  # buckets are host names
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("HTTPS_PROXY", f"user:p%40ss@127.0.0.1:{one.port}")
+        yield somebody, one
+
+
+def test_a_whole_life_behind_a_proxy_with_a_password_and_a_private_ca(
+    office: tuple[User, Proxy],
+) -> None:
+    user, one = office
+    made = user.types("create", "demo", "-o", "json")
+    assert made.code == 0, made.err
+    again = user.types("create", "demo", "-o", "json")
+    assert (again.code, again.document["changed"]) == (0, False), again.err
+    status = user.types("status", "demo", "-o", "json")
+    assert status.code == 0, status.err
+    gone = user.types("delete", "demo", "--yes")
+    assert gone.code == 0, gone.err
+
+    asked = {host for host, right in one.asked if right}
+    kubernetes = {host for host in asked if host.endswith(CLUSTERS)}
+    assert asked - kubernetes == {AWS, CODE}
+    assert len(kubernetes) == 1
+    assert all(right for _, right in one.asked)
+    assert [host for host, _ in one.asked].count(CODE) == 1
+    for said in (made, again, status, gone):
+        assert "p%40ss" not in said.err + said.out
+        assert "p@ss" not in said.err + said.out
+
+
+@pytest.mark.parametrize("missing", ["AWS_CA_BUNDLE", "password"])
+def test_what_would_stop_the_chart_is_told_before_the_first_change(
+    office: tuple[User, Proxy], monkeypatch: pytest.MonkeyPatch, one_stack: Stack, missing: str
+) -> None:
+    user, one = office
+    monkeypatch.setenv("AWS_ENDPOINT_URL", one_stack.endpoint)  # AWS is reached, GitHub is not
+    if missing == "password":
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{one.port}")
+    else:
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+    user.mutations()
+
+    said = user.types("create", "demo", "-o", "json")
+
+    assert said.code == 3, said.err
+    assert "chart-download: AWS's HyperPod chart cannot be downloaded" in said.err
+    assert ("HTTPS_PROXY" if missing == "password" else "AWS_CA_BUNDLE") in said.err
+    assert "--skip chart-download" in said.err
+    assert user.mutations() == []
+    assert len(one.asked) == 1
