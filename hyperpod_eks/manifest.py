@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hyperpod_eks import __version__, files
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import KINDS, Live, Resource, is_resource
+from hyperpod_eks.resource import KINDS, Live, Proof, Resource, Sent, is_resource
 
 SCHEMA = "hyperpod-eks/manifest/v1"
 BACKUPS = 10
@@ -55,6 +55,9 @@ class Record:
     """``created`` by us, or ``adopted``: used as it is, never changed and never deleted."""
     past: str = ""
     """ARNs of those that were here before it, with blanks between them."""
+    sent: Mapping[str, Sent] | None = None
+    """The facts that accepted requests have set, and whether AWS has shown each since; None in
+    manifests of 0.1.0, where ``want`` counts as sent and shown, and while it is an intent."""
 
     @property
     def unsure(self) -> bool:
@@ -123,15 +126,28 @@ class Manifest:
         self._put(want.key, Record(want.kind(), packed, "intent", now, token, past=past))
         return token
 
-    def record(self, want: Resource, live: Live, state: str, now: float) -> None:
-        """Write down that it exists: ``created`` after the call, ``ready`` when it is usable."""
+    def record(
+        self,
+        want: Resource,
+        live: Live,
+        state: str,
+        now: float,
+        sent: Mapping[str, Sent] | None = None,
+    ) -> None:
+        """Write down that it exists: ``created`` after the call, ``ready`` when it is usable.
+
+        ``sent`` takes the place of what the record says was sent, if given.
+        """
         known = self.records.get(want.key)
         since, token = (known.since, known.token) if known else (now, "")
         origin = known.origin if known else "created"
         past = " ".join(arn for arn in known.arns if arn != live.arn) if known else ""
+        if sent is None and known:
+            sent = known.sent
+        birth = (want.kind(), pack(want), state, since, token)
         self._put(
             want.key,
-            Record(want.kind(), pack(want), state, since, token, live.id, live.arn, origin, past),
+            Record(*birth, live.id, live.arn, origin, past, sent),
         )
 
     def adopt(self, key: str, id_: str, now: float) -> None:
@@ -168,6 +184,10 @@ class Manifest:
         for key in self.records:
             unpack(key, self.records, built)
         return {k: v for k, v in built.items() if self.records[k].state != "deleted"}
+
+    def declared(self, key: str) -> Resource | None:
+        """Rebuild one resource as it was declared when it was recorded."""
+        return unpack(key, self.records, {})
 
     def retire(self) -> None:
         """Everything is gone: remove the file and the backups, which keep the config's values."""
@@ -218,7 +238,7 @@ class Manifest:
         """Write a record as JSON; of all that are saved again, one has changed."""
         known, text = self._texts.get(key, (None, Spelled()))
         if known is not record:
-            text = Spelled(json.dumps(vars(record)))
+            text = Spelled(json.dumps(vars(record), default=vars))
             self._texts[key] = record, text
         return text
 
@@ -244,6 +264,13 @@ def backups(path: Path) -> Iterator[Manifest]:
     for old in sorted(_kept(_home(path)), key=lambda kept: kept.stem, reverse=True):
         with suppress(Usage):
             yield read(old)
+
+
+def _record(members: dict[str, Any]) -> Record:
+    if (sent := members.get("sent")) is not None:
+        facts = {name: Sent(each["value"], Proof(each["proof"])) for name, each in sent.items()}
+        members["sent"] = facts
+    return Record(**members)
 
 
 def _backups(path: Path) -> Path:
@@ -335,7 +362,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
         _check(document)
         known = {each.name for each in fields(Record)}
         records = {
-            key: Record(**{k: v for k, v in record.items() if k in known})
+            key: _record({k: v for k, v in record.items() if k in known})
             for key, record in document["resources"].items()
         }
         manifest = Manifest(
@@ -579,6 +606,10 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, dict | list | str)  # another class of ours, or a path
 
 
+def _has_default(one: Field[Any]) -> bool:
+    return one.default is not MISSING or one.default_factory is not MISSING
+
+
 def unpack(key: str, records: Mapping[str, Record], built: dict[str, Resource]) -> Resource | None:
     """Rebuild a declaration and, first, those it refers to; None for a kind we do not know."""
     if key in built:
@@ -599,5 +630,11 @@ def unpack(key: str, records: Mapping[str, Record], built: dict[str, Resource]) 
 
     kind = KINDS[record.kind]
     # what an older version wrote may lack a field; None is enough to find and delete it
-    built[key] = kind(**{each.name: rich(record.want.get(each.name)) for each in fields(kind)})
+    built[key] = kind(
+        **{
+            each.name: kind.unpacked(each.name, rich(record.want.get(each.name)))
+            for each in fields(kind)
+            if each.name in record.want or not _has_default(each)
+        }
+    )
     return built[key]

@@ -24,7 +24,16 @@ from hyperpod_eks.progress_text import (
     paint,
     wrap,
 )
-from hyperpod_eks.resource import Known, Live, Resource, Sight, State, Verdict, disruption
+from hyperpod_eks.resource import (
+    Known,
+    Live,
+    NotReady,
+    Resource,
+    Sight,
+    State,
+    Verdict,
+    disruption,
+)
 from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import eks, hyperpod, network
 
@@ -119,6 +128,8 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
         case Verdict.FAILED if adopted:
             why = f"it has failed, and was adopted: {live.why if live else ''}"
             return Deed(key, "refuse", id_, why)
+        case Verdict.FAILED if live and live.state is State.STUCK:
+            return Deed(key, "refuse", id_, live.why)
         case Verdict.FAILED if run.world.replace_failed:
             return Deed(key, "replace", id_, live.why if live else "")
         case Verdict.FAILED:
@@ -174,11 +185,11 @@ def _made_before(run: Provide, key: str) -> bool:
 def _unborn(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]]:
     """Find the facts that will differ because they name something that is made anew."""
     found = {}
-    for name, value in live.facts.items():
+    for name in want.names(live):
         try:
             want.expected(name, known)
-        except KeyError as missing:
-            found[name] = (value, f"known once {missing.args[0]} is made")
+        except NotReady as missing:
+            found[name] = (live.facts.get(name), f"known once {missing.args[0]} is made")
     return found
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws import Aws, Look
 
 MINUTE = 60.0
+Differs = Mapping[str, tuple[Any, Any]]
+"""By field, what it is and what it shall be; None is nothing."""
 
 Guard = Callable[[Any, Any], str]
 """Given what a field is and what it is declared as, says what the change opens or unprotects;
@@ -26,6 +28,8 @@ class State(StrEnum):
 
     READY = "ready"
     BUSY = "busy"
+    GROWING = "growing"  # busy, yet it takes changes: one that waits for capacity may wait for ever
+    STUCK = "stuck"  # as GROWING, but without a change nothing will come of it
     LEAVING = "leaving"  # being deleted, by us or anybody else
     FAILED = "failed"
 
@@ -36,7 +40,7 @@ class Live:
 
     ``owner`` is the lineage that its tags name, None where it carries none of ours.  ``why`` holds
     AWS's own words for the state.  ``facts`` are what is compared with the declaration, under the
-    declaration's field names; a fact left out is one that we do not care about.  ``attributes``
+    declaration's field names; a fact left out is one that AWS does not describe.  ``attributes``
     are for those that depend on it (an endpoint, a version) and for ``status``.
     """
 
@@ -47,6 +51,8 @@ class Live:
     why: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    answered: bool = False
+    """Made of what we sent and AWS accepted, not of a description."""
     mark: object = None
     """How far it has come, while it is busy: another mark at the next look is progress."""
     wants_nodes: bool = False
@@ -55,6 +61,35 @@ class Live:
     """It works, which AWS does not say yet."""
     warnings: tuple[str, ...] = ()
     """What is amiss with it and stops nothing."""
+
+
+class Absent:
+    """What AWS does not describe, and what a declaration does not say."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+ABSENT = Absent()
+
+
+class Proof(StrEnum):
+    """What has become of a fact that a request of ours has set."""
+
+    SENT = "sent"  # AWS accepted it, and has not shown it since
+    SHOWN = "shown"  # AWS has described it so
+    WITHDRAWN = "withdrawn"  # it is no longer declared, and AWS accepted that
+
+
+@frozen
+class Sent:
+    """A fact that an accepted request of ours has set, as JSON."""
+
+    value: Any
+    proof: Proof = Proof.SENT
 
 
 class NotReady(KeyError):
@@ -67,10 +102,13 @@ class Known:
     def __init__(self, lives: Mapping[str, Live]) -> None:
         self._lives = lives
 
-    def __call__(self, want: Resource) -> Live:
-        """Return what is live of a declaration; NotReady if nothing is."""
-        if want.key not in self._lives:
-            raise NotReady(want.key)
+    def __call__(self, want: Resource | None) -> Live:
+        """Return what is live of a declaration; NotReady if nothing is.
+
+        None is what a manifest refers to and does not have.
+        """
+        if want is None or want.key not in self._lives:
+            raise NotReady(want.key if want else "")
         return self._lives[want.key]
 
     def __contains__(self, want: Resource) -> bool:
@@ -114,6 +152,10 @@ class Resource(ABC):
     """It comes and goes with others by itself; we only wait for it."""
     goes_at_once: ClassVar[bool] = False
     """When AWS has answered its delete it is gone; False for what only begins to go."""
+    facts: ClassVar[tuple[str, ...]] = ()
+    """The fields that are compared with what AWS describes."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Facts that ``create`` does not set; the first ``settle`` does."""
     fixed: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS does not change in place, each with the reason."""
     guards: ClassVar[Mapping[str, Guard]] = {}
@@ -129,6 +171,11 @@ class Resource(ABC):
     def kind(cls) -> str:
         """Name the kind in the manifest: ``network/Vpc``."""
         return f"{cls.__module__.rpartition('.')[2]}/{cls.__name__}"
+
+    @classmethod
+    def unpacked(cls, name: str, value: Any) -> Any:
+        """Restore a field from a manifest, where it is more than JSON and other resources."""
+        return value
 
     @property
     def key(self) -> str:
@@ -183,6 +230,26 @@ class Resource(ABC):
             return tuple(known(v).id if is_resource(v) else v for v in value)
         return known(value).id if is_resource(value) else value
 
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """Name the facts that it declares, given what there is."""
+        return self.facts
+
+    def declared(self, known: Known, live: Live | None = None) -> dict[str, Any]:
+        """Return the declared facts, without those that name what is not there yet."""
+        found = {}
+        for name in self.names(live):
+            with suppress(NotReady):
+                found[name] = self.expected(name, known)
+        return found
+
+    def certain(self, name: str) -> bool:
+        """Whether AWS's description of a fact always counts: it says what is there, not how."""
+        return False
+
+    def withdraws(self, name: str) -> bool:
+        """Whether a fact that is no longer declared is taken back; else it is AWS's from then."""
+        return False
+
     @abstractmethod
     def find(self, look: Look) -> Sequence[Live]:
         """Describe every candidate, ours or not; empty when there is none."""
@@ -191,19 +258,26 @@ class Resource(ABC):
         """Make it with exactly one call; ``token`` is stable across retries of this birth."""
         raise NotImplementedError(f"{self.kind()} is not made by us")
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live | None:
-        """Make it as declared; return it if the answers prove that it is, None to look again."""
+    def first(self, differs: Differs) -> Differs:
+        """Of all differences, those that one ``settle`` changes; the next look brings the rest."""
+        return differs
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live | None:
+        """Change what differs; return it if the answers prove that it is so, None to look again.
+
+        ``differs`` are those of ``first``.
+        """
         raise Immovable(self)
 
     def nudge(self, aws: Aws, live: Live) -> None:
         """Have AWS look again at what ``lags``."""
         raise NotImplementedError(f"{self.kind()} does not lag")
 
-    def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
+    def bars(self, name: str, differs: Differs) -> str:
         """Say why ``settle`` cannot change a field, of all that differ; empty where it can."""
         return self.fixed.get(name, "")
 
-    def loses(self, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    def loses(self, live: Live, differs: Differs) -> list[str]:
         """Say what nodes or data making it as declared would take away, a line each."""
         return []
 
@@ -269,7 +343,16 @@ class Sight:
     verdict: Verdict
     live: Live | None = None
     twins: tuple[Live, ...] = ()
-    differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    differs: Differs = field(default_factory=dict)
+    """What is to be changed."""
+    details: Differs = field(default_factory=dict)
+    """Of what is to come or to go as a whole, the parts (``workers.instance_count``)."""
+    unproven: Differs = field(default_factory=dict)
+    """What AWS describes otherwise than an accepted request has it, and always did: left alone."""
+    unknown: tuple[str, ...] = ()
+    """What is declared and was sent, and AWS does not describe."""
+    sent: Mapping[str, Sent] | None = None
+    """What the record shall say was sent, after this look; None to leave that as it is."""
 
 
 @frozen
@@ -292,11 +375,13 @@ def judge(
     *,
     unsigned_ours: bool,
     bearings: Bearings = Bearings(),  # noqa: B008  frozen
+    sent: Mapping[str, Sent] | None = None,
 ) -> Sight:
     """Compare the declared with the described.  Pure: this is all the planning there is.
 
     ``unsigned_ours``: an unsigned thing counts as ours, because we set out to make it (and may
     have died before signing it), or because it is what AWS leaves behind of something of ours.
+    ``sent``: the facts that accepted requests of ours have set; None where nobody remembers.
     """
     if want.shared or want.awaited:
         ours = list(lives)
@@ -326,14 +411,19 @@ def judge(
     if unused and any(x.id == bearings.recorded for x in ours):
         return Sight(want, Verdict.TWINS, live, twins=unused)
     twins = tuple(others)
-    if live.state is not State.READY:
+    if live.state not in (State.READY, State.GROWING, State.STUCK):
         busy = Verdict.FAILED if live.state is State.FAILED else Verdict.BUSY
         return Sight(want, busy, live, twins)
-    differs = drift(want, live, known)
+    sight = replace(compare(want, live, known, sent), twins=twins)
     if live.owner is None and want.recorded:
-        differs["owner"] = (None, lineage)
-    verdict = Verdict.DRIFTED if differs else Verdict.MATCHES
-    return Sight(want, verdict, live, twins, differs)
+        sight = replace(sight, differs={**sight.differs, "owner": (None, lineage)})
+    remembered = sent is not None and any(
+        want.certain(name) or name in sent for name in sight.differs
+    )
+    if live.state is not State.READY and not remembered:
+        verdict = Verdict.FAILED if live.state is State.STUCK else Verdict.BUSY
+        return replace(sight, verdict=verdict, differs={}, details={})
+    return replace(sight, verdict=Verdict.DRIFTED if sight.differs else Verdict.MATCHES)
 
 
 def is_elsewhere(want: Resource, live: Live, known: Known) -> bool:
@@ -342,14 +432,111 @@ def is_elsewhere(want: Resource, live: Live, known: Known) -> bool:
     return bool(vpc and want.place and want.place in known and vpc != known(want.place).id)
 
 
-def drift(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]]:
-    """Where the described is not the declared, as ``{field: (is, should be)}``.
+def compare(
+    want: Resource, live: Live, known: Known, sent: Mapping[str, Sent] | None = None
+) -> Sight:
+    """Compare fact by fact what is declared, what was sent, and what AWS describes.
 
-    A fact about a dependency that is not there itself cannot be compared and is left out.
+    What is neither declared nor sent is AWS's own.  What AWS does not describe is unknown, unless
+    it says by its absence that there is none (``absence``).  What differs is changed if the
+    declaration says something else than what was sent, or if AWS has shown it as sent before: then
+    somebody has changed it.  Else AWS describes it in a way of its own, and sending it once more
+    would not help.  What is no longer declared is taken back.
     """
-    found = {}
-    for name, value in live.facts.items():
-        with suppress(NotReady):
-            if value != (expected := want.expected(name, known)):
-                found[name] = (value, expected)
-    return found
+    before = sent or {}
+    differs: dict[str, tuple[Any, Any]] = {}
+    unproven: dict[str, tuple[Any, Any]] = {}
+    unknown, after = [], {}
+    names = set(want.names(live))
+    for name, declared in want.declared(known, live).items():
+        is_, past, value = described(want, live, name), before.get(name), plain(declared)
+        as_sent = past is not None and not withdrawn(past) and past.value == value
+        if past:
+            after[name] = past
+        if plain(is_) == value:
+            if not live.answered:
+                after[name] = Sent(value, Proof.SHOWN)
+        elif is_ is ABSENT and (as_sent or sent is None):
+            unknown.append(name)
+            after.setdefault(name, Sent(value))
+        elif past and as_sent and past.proof is Proof.SENT and not want.certain(name):
+            unproven[name] = (is_, declared)
+        else:
+            last = _like(declared, past.value) if past and not withdrawn(past) else None
+            differs[name] = (last if is_ is ABSENT else is_, declared)
+    for name, past in before.items():
+        is_ = described(want, live, name)
+        if name in names:
+            after.setdefault(name, past)  # its value is not known yet
+        elif withdrawn(past):
+            if plain(is_) == past.value:
+                unproven[name], after[name] = (is_, None), past
+        elif want.withdraws(name) and not (is_ is ABSENT and past.proof is Proof.SHOWN):
+            differs[name], after[name] = (past.value if is_ is ABSENT else is_, None), past
+    details = {name: both for name, both in differs.items() if _whole(name) in differs}
+    return Sight(
+        want,
+        Verdict.MATCHES,
+        live,
+        differs={name: both for name, both in differs.items() if name not in details},
+        details=details,
+        unproven=unproven,
+        unknown=tuple(unknown),
+        sent=after,
+    )
+
+
+def _like(declared: Any, value: Any) -> Any:
+    """Give a fact from JSON the type that the declared one has."""
+    kind = type(declared)
+    return kind(value) if kind in (frozenset, tuple) and isinstance(value, list) else value
+
+
+def _whole(name: str) -> str:
+    """Of what a fact is a part: ``workers`` of ``workers.instance_count``."""
+    return name.partition(".")[0] if "." in name else ""
+
+
+def described(want: Resource, live: Live, name: str) -> Any:
+    """Return what AWS says of a fact; its absence may say something too."""
+    return live.facts.get(name, ABSENT)
+
+
+def withdrawn(past: Sent) -> bool:
+    """Whether it was sent that there shall be none."""
+    return past.proof is Proof.WITHDRAWN
+
+
+def accepted(sight: Sight, before: Mapping[str, Sent] | None, differs: Differs) -> dict[str, Sent]:
+    """Return what was sent, after AWS has accepted a change of what differs."""
+    names, after = set(sight.want.names(sight.live)), dict(before or {})
+    parts = {name: both for name, both in sight.details.items() if _whole(name) in differs}
+    for name, (_, declared) in {**differs, **parts}.items():
+        if name in names:
+            after[name] = Sent(plain(declared))
+        elif name in after:
+            after[name] = replace(after[name], proof=Proof.WITHDRAWN)
+    return after
+
+
+def born(want: Resource, known: Known, *, later: bool = False) -> dict[str, Sent]:
+    """Return what was sent, after AWS has accepted a create; ``later``: and settled it."""
+    facts = want.declared(known)
+    return {
+        name: Sent(plain(value)) for name, value in facts.items() if later or name not in want.later
+    }
+
+
+def plain(value: Any) -> Any:
+    """Spell a fact as JSON, sets in order.
+
+    >>> plain({"zones": frozenset({"b", "a"}), "dns": (True, False)})
+    {'zones': ['a', 'b'], 'dns': [True, False]}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(map(plain, value))
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    return value

@@ -30,12 +30,17 @@ from hyperpod_eks.progress_text import shortened
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import (
     Bearings,
+    Differs,
     Known,
     Live,
+    Proof,
     Resource,
+    Sent,
     Sight,
     State,
     Verdict,
+    accepted,
+    born,
     judge,
 )
 from hyperpod_eks.retry import PATIENCE, Class, renewal
@@ -114,7 +119,7 @@ class Turn:
     since: float = 0.0
     partly: bool = False  # not all of what the first look saw could be compared
     acted: float | None = None
-    settled: Mapping[str, Any] = field(default_factory=dict)  # what the last settle was to change
+    settled: Differs = field(default_factory=dict)  # what the last settle was to change
     changed: bool = False
     fresh: bool = False  # this run wrote the intent
     born: bool = False  # this run made it
@@ -248,9 +253,9 @@ class Run:
             result = self.world.crew.wait(deadline - self.now)
             if result is None or result.job is None:
                 return  # time is up, or told a second time
-            if result.error is None and result.job.at_work == "create":
+            if result.error is None and result.job.at_work in ("create", "settle"):
                 try:
-                    self._record(result.job.want, result.value, "created")
+                    self.note(result.job, result.job.at_work, result.value)
                 except Unwritable as problem:
                     for note in problem.__notes__:
                         error.add_note(note)
@@ -307,7 +312,38 @@ class Run:
             for x in lives
         ]
         ours = self._unsigned_ours(want)
-        return judge(want, lives, known, self.aws.lineage, unsigned_ours=ours, bearings=bearings)
+        sent = self.sent(want, known)
+        return judge(
+            want, lives, known, self.aws.lineage, unsigned_ours=ours, bearings=bearings, sent=sent
+        )
+
+    def sent(self, want: Resource, known: Known) -> Mapping[str, Sent] | None:
+        """Remember what accepted requests have set; None where the journal does not know.
+
+        Of an intent whose answer was lost, what it was to set; in a manifest of 0.1.0, what was
+        declared.
+        """
+        record = self.manifest.records.get(want.key)
+        if record is None or record.state == "deleted" or record.sent is not None:
+            return record.sent if record and record.state != "deleted" else None
+        old = self.manifest.declared(want.key)
+        if old is None:
+            return None
+        if record.unsure:
+            return born(old, known)
+        return {
+            name: replace(each, proof=Proof.SHOWN)
+            for name, each in born(old, known, later=True).items()
+        }
+
+    def note(self, turn: Turn, verb: str, live: Live | None) -> None:
+        """Write down what came of a call that AWS accepted."""
+        want = turn.want
+        if verb == "create" and live is not None:
+            self._record(want, live, "created", born(want, self.known))
+        elif verb == "settle" and turn.sight and turn.sight.live:
+            sent = accepted(turn.sight, turn.sight.sent, turn.settled)
+            self._record(want, turn.sight.live, "created", sent)
 
     def _unsigned_ours(self, want: Resource) -> bool:
         record = self.manifest.records.get(want.key)
@@ -360,10 +396,12 @@ class Run:
         self.progress = self.now
         self.open.pop(turn.want.key, None)
 
-    def _record(self, want: Resource, live: Live, state: str) -> None:
+    def _record(
+        self, want: Resource, live: Live, state: str, sent: Mapping[str, Sent] | None = None
+    ) -> None:
         if want.recorded:
             try:
-                self.manifest.record(want, live, state, self.now)
+                self.manifest.record(want, live, state, self.now, sent)
             except Unwritable as error:
                 error.add_note(
                     f"made, but not recorded: {want.key} is {live.id} {live.arn}".rstrip()
@@ -482,7 +520,7 @@ def rebuild(wants: Sequence[Resource], world: World) -> list[Sight]:
             continue
         if sight.live and sight.live.id:
             state = "ready" if sight.verdict is Verdict.MATCHES else "created"
-            run._record(sight.want, sight.live, state)
+            run._record(sight.want, sight.live, state, sight.sent or {})
             found.append(sight)
     return found
 
@@ -541,6 +579,21 @@ def foreign(sights: Sequence[Sight]) -> Foreign:
         if s.live
     ]
     return Foreign("\n".join(lines))
+
+
+def unproven(sight: Sight) -> list[str]:
+    """Say what AWS describes otherwise than it was sent, a line each."""
+    key, lines = sight.want.key, []
+    for name, (is_, declared) in sight.unproven.items():
+        if declared is None:
+            line = f"{key}: AWS accepted that {name} is no more and still describes {is_!r}"
+        else:
+            line = (
+                f"{key}: AWS accepted {name} {declared!r} and describes {is_!r}; it is sent again "
+                "once the config says something else"
+            )
+        lines.append(line)
+    return lines
 
 
 def unchanged(sight: Sight) -> HyperpodError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 
 from hyperpod_eks.aws import meaning
 from hyperpod_eks.engine.loop import (
@@ -15,6 +16,7 @@ from hyperpod_eks.engine.loop import (
     is_there,
     look_at_all,
     unchanged,
+    unproven,
 )
 from hyperpod_eks.engine.remove import Remove
 from hyperpod_eks.errors import (
@@ -76,6 +78,19 @@ class Provide(Run):
             if sight.twins and sight.verdict is not Verdict.TWINS:
                 self.world.warn(_others(sight))
         super().run()
+        self._prove()
+
+    def _prove(self) -> None:
+        """Look at what this run has sent and AWS has only answered, not described.
+
+        Only what AWS has once described as sent can be seen to be changed by somebody later.
+        """
+        for key, turn in self.turns.items():
+            record, live = self.manifest.records.get(key), turn.sight.live if turn.sight else None
+            if record and record.sent and live and live.answered:
+                turn.sight, turn.seen, turn.due, turn.looks = None, -math.inf, self.now, 0
+                self.open[key] = turn
+        super().run()
 
     def _consent(self, lost: Iterable[str]) -> None:
         """Ask, once, about what goes: all of it before the first change, as far as it shows."""
@@ -133,7 +148,7 @@ class Provide(Run):
                     f"{want.key} has failed, and was adopted: {live.why}",
                     "It is not this tool's to replace: repair it, then run the same command again.",
                 )
-            case Verdict.FAILED if live and self.world.replace_failed and not turn.replaced:
+            case Verdict.FAILED if live and self._may_replace(live) and not turn.replaced:
                 turn.replaced = turn.changed = True
                 self.say(turn, What.DELETING, live.why)
                 self.manifest.mark(want.key, "deleted")
@@ -141,15 +156,16 @@ class Provide(Run):
             case Verdict.FAILED:
                 why = live.why if live else ""
                 self.say(turn, What.FAILED, why)
+                anew = " with --replace-failed" if live and live.state is State.FAILED else ""
                 raise (Capacity if lacks_room(why) else HyperpodError)(
                     f"{want.key} has failed: {why}",
-                    "Remove the cause, then run the same command with --replace-failed.",
+                    f"Remove the cause, then run the same command{anew or ' again'}.",
                 )
             case Verdict.TWINS:
                 self._part_twins(turn, sight)
-            case Verdict.DRIFTED if live and (turn.acted is None or sight.differs != turn.settled):
+            case Verdict.DRIFTED if live and want.first(sight.differs) != turn.settled:
                 self._settle(turn, live, sight)
-            case Verdict.DRIFTED if turn.acted is not None and self.now - turn.acted < GRACE:
+            case Verdict.DRIFTED | Verdict.MATCHES if self._unseen(turn, sight):
                 self.wait(turn, "the change is not visible yet")
             case Verdict.DRIFTED:
                 raise unchanged(sight)
@@ -159,7 +175,15 @@ class Provide(Run):
                 self.wait(turn, live.warnings[0])
             case _:
                 assert live
-                self._ready(turn, live)
+                self._ready(turn, live, sight)
+
+    def _unseen(self, turn: Turn, sight: Sight) -> bool:
+        """Whether what was changed a moment ago may only be invisible yet."""
+        unseen = turn.settled.keys() & {*sight.differs, *sight.unproven}
+        return bool(unseen) and turn.acted is not None and self.now - turn.acted < GRACE
+
+    def _may_replace(self, live: Live) -> bool:
+        return self.world.replace_failed and live.state is State.FAILED
 
     def longest_wait(self, turn: Turn) -> float:
         """What cannot start before there are nodes is waited for as long as they are."""
@@ -223,16 +247,17 @@ class Provide(Run):
     def _settle(self, turn: Turn, live: Live, sight: Sight) -> None:
         want = turn.want
         self._consent(disruption(want, live, sight.differs))
-        turn.changed, turn.acted, turn.settled = True, self.now, sight.differs
-        self._record(want, live, "created")
-        self.say(turn, What.UPDATING, ", ".join(sight.differs))
-        self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, live))
+        differs = want.first(sight.differs)
+        turn.changed, turn.acted, turn.settled = True, self.now, differs
+        self._record(want, live, "created", sight.sent)
+        self.say(turn, What.UPDATING, ", ".join(differs))
+        self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, live, differs))
 
     def acted(self, turn: Turn, verb: str, value: Live | None) -> None:
         """Record a birth before anything else, then judge what the answer shows or look again."""
         turn.accepted(verb)
+        self.note(turn, verb, value)
         if verb == "create" and value is not None:
-            self._record(turn.want, value, "created")
             turn.looks, turn.born = 0, True
             for line in value.warnings if value.state is not State.READY else ():
                 self.world.warn(line)
@@ -243,13 +268,19 @@ class Provide(Run):
                 return
         turn.sight, turn.seen = None, self.now
         if value is not None:
-            turn.sight = self.judge(turn, [value])
+            turn.sight = self.judge(turn, [replace(value, answered=True)])
 
-    def _ready(self, turn: Turn, live: Live) -> None:
-        for line in live.warnings:
+    def _ready(self, turn: Turn, live: Live, sight: Sight) -> None:
+        again = turn.want.key in self.lives
+        for line in live.warnings if not again else ():
             self.world.warn(line)
         self.lives[turn.want.key] = live
-        self._record(turn.want, live, "ready")
+        self._record(turn.want, live, "ready", sight.sent)
+        for line in unproven(sight):
+            self.world.warn(line)
+        if again:  # it was ready before, and is proven now
+            self.end(turn)
+            return
         if turn.changed:
             self.manifest.durations[turn.want.key] = round(self.now - turn.since, 1)
         if turn.want.awaited:  # nodes have come: what waits for them need not wait for its turn
@@ -281,7 +312,7 @@ class Provide(Run):
         if isinstance(error, Immovable) and turn.sight:
             raise unchanged(turn.sight) from error
         if verb == "settle":
-            turn.acted = None
+            turn.acted, turn.settled = None, {}
         if verb == "delete" and meaning(error) is Class.DEPENDENCY and turn.sight:
             turn.again(self.now)  # a twin that is used after all stays
             return

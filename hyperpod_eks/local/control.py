@@ -13,6 +13,8 @@ All bodies are JSON. ``GET``:
 - ``delays``: ``{name: simulated seconds}``, the fields of ``Delays`` to change;
 - ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
 - ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
+- ``echo``: the fields of ``Echo`` (``{"seed": 7}``), describes that say more, less and otherwise
+  than what was sent; null ends it;
 - ``failures``: ``{"kind/name": how}``, what shall fail inside EKS and HyperPod (``Sim.failures``);
 - ``advance``: ``{"seconds"}``, move simulated time forward;
 - ``reset``: back to an empty account, as ``/moto-api/reset``, moto's own word for it;
@@ -30,6 +32,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.aws.sim import Fault, delays_from
 
 if TYPE_CHECKING:
@@ -96,6 +99,8 @@ class Control:
                     sim.set_quota(quota["service"], quota["name"], float(quota["value"]))
             case "denied":
                 sim.denied = set(body)
+            case "echo":
+                sim.echo = None if body is None else Echo(**body)
             case "failures":
                 sim.failures = {str(what): str(how) for what, how in body.items()}
             case "advance":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.config import NEEDED_ADDONS
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Differs, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 from hyperpod_eks.steps.eks import Cluster
@@ -190,6 +190,10 @@ class Addon(Resource):
             },
         )
 
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """The version, or the Kubernetes version that its default was chosen for."""
+        return ("configuration", "roles", "version" if self.version else "kubernetes")
+
     def expected(self, name: str, known: Known) -> Any:
         """A default version is that of the control plane's Kubernetes version."""
         if name == "kubernetes":
@@ -224,18 +228,18 @@ class Addon(Resource):
     def _associations(self) -> list[dict[str, str]]:
         return [{"serviceAccount": account, "roleArn": role} for account, role in self.roles]
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
         """Change what differs; what somebody changed in Kubernetes is preserved."""
         request: dict[str, Any] = {"resolveConflicts": "PRESERVE"}
         kubernetes = known(self.cluster).attributes["version"]
         if self.version:
             request["addonVersion"] = self.version
-        elif live.facts.get("kubernetes", kubernetes) != kubernetes:
+        elif "kubernetes" in differs:
             request["addonVersion"], _ = default_version(aws, self.label, kubernetes)
             aws.eks.tag_resource(resourceArn=live.arn, tags={KUBERNETES: kubernetes})
-        if live.facts["configuration"] != self.configuration:
+        if "configuration" in differs:
             request["configurationValues"] = self.configuration
-        if live.facts["roles"] != self.roles:
+        if "roles" in differs:
             request["podIdentityAssociations"] = self._associations()
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))

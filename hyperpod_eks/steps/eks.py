@@ -17,7 +17,7 @@ from hyperpod_eks.aws import LABEL, Aws, Look, absent, owner, region_of, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Guard, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Differs, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.iam import Role
 from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet, Vpc
@@ -117,6 +117,8 @@ class LogGroup(Resource):
 
     step = "eks"
     goes_at_once = True
+    facts = ("retention", "key_arn")
+    later = ("retention",)
     signed = False  # EKS makes a deleted one anew as long as the cluster writes
 
     @property
@@ -172,7 +174,7 @@ class LogGroup(Resource):
         facts = {"retention": None, "key_arn": self.key_arn}
         return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Set the retention, and sign a group that EKS made anew."""
         if live.owner is None:
             aws.logs.tag_resource(resourceArn=self.arn, tags=aws.tags(self.label))
@@ -220,6 +222,28 @@ class Cluster(Resource):
     usual = "9 to 13 min"
     typical = 620.0
     typical_change = 620.0  # of an upgrade; no measurement is known, so a create's
+    facts = (
+        "version",
+        "secrets_key",
+        "authentication_mode",
+        "security_group",
+        "endpoint_access",
+        "public_access_cidrs",
+        "log_types",
+        "support_type",
+        "deletion_protection",
+    )
+
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """A version only if the config names one; before an upgrade, what stands in its way."""
+        yield from (name for name in self.facts if name != "version" or self.pinned)
+        if live and "hindrances" in live.facts:
+            yield "hindrances"
+
+    def certain(self, name: str) -> bool:
+        """What stands in the way of an upgrade is found, not described."""
+        return name == "hindrances"
+
     guards: ClassVar[Mapping[str, Guard]] = {
         "endpoint_access": lambda is_, access: (
             "the Kubernetes API is opened to the internet" if access[0] and not is_[0] else ""
@@ -339,7 +363,7 @@ class Cluster(Resource):
         value = super().expected(name, known)
         return frozenset(value) if name in ("log_types", "public_access_cidrs") else value
 
-    def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
+    def bars(self, name: str, differs: Differs) -> str:
         """EKS upgrades by one minor version, and takes no version and no key back."""
         is_, wanted = differs[name]
         if name == "secrets_key" and is_:
@@ -355,7 +379,7 @@ class Cluster(Resource):
             return "; ".join(hindrances)
         return ""
 
-    def loses(self, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    def loses(self, live: Live, differs: Differs) -> list[str]:
         """Nodes that are not well may not come back to a newer control plane."""
         unready = live.attributes.get("unready")
         if "version" not in differs or not unready:
@@ -399,28 +423,36 @@ class Cluster(Resource):
     def _logging(types: Sequence[str], *, enabled: bool) -> Any:
         return [{"types": list(types), "enabled": enabled}] if types else []
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
-        """Change one thing; EKS takes one update at a time, and the next look asks for the next."""
-        facts = live.facts
-        wanted = {name: self.expected(name, known) for name in facts}
+    def first(self, differs: Differs) -> Differs:
+        """EKS takes one update at a time; the endpoint's settings go together."""
+        if "owner" in differs:
+            return {"owner": differs["owner"]}
+        name = next(name for name in self.facts if name in differs)
+        endpoint = ("endpoint_access", "public_access_cidrs")
+        names = endpoint if name in endpoint else (name,)
+        return {each: differs[each] for each in names if each in differs}
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """Change one thing."""
         change: dict[str, Any] = {}
-        if live.owner is None:
+        if "owner" in differs:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
             return
-        if facts.get("version", self.version) != self.version:
+        if "version" in differs:
             aws.eks.update_cluster_version(name=self.name, version=self.version)
             return
-        if facts["secrets_key"] != self.secrets_key:
+        if "secrets_key" in differs:
             aws.eks.associate_encryption_config(
                 clusterName=self.name,
                 encryptionConfig=self._encryption(),  # type: ignore[arg-type]  # checked by the model
             )
             return
-        if facts["authentication_mode"] != self.authentication_mode:
+        if "authentication_mode" in differs:
             change = {"accessConfig": {"authenticationMode": self.authentication_mode}}
-        elif facts["security_group"] != wanted["security_group"]:
-            change = {"resourcesVpcConfig": {"securityGroupIds": [wanted["security_group"]]}}
-        elif any(facts[n] != wanted[n] for n in ("endpoint_access", "public_access_cidrs")):
+        elif "security_group" in differs:
+            group = known(self.security_group).id
+            change = {"resourcesVpcConfig": {"securityGroupIds": [group]}}
+        elif {"endpoint_access", "public_access_cidrs"} & differs.keys():
             public, private = self.endpoint_access
             change = {
                 "resourcesVpcConfig": {
@@ -429,23 +461,21 @@ class Cluster(Resource):
                     **({"publicAccessCidrs": list(self.public_access_cidrs)} if public else {}),
                 }
             }
-        elif facts["log_types"] != wanted["log_types"]:
+        elif "log_types" in differs:
+            wanted = set(self.log_types)
+            off = sorted(set(differs["log_types"][0]) - wanted)
             change = {
                 "logging": {
                     "clusterLogging": [
-                        *self._logging(sorted(wanted["log_types"]), enabled=True),
-                        *self._logging(
-                            sorted(facts["log_types"] - wanted["log_types"]), enabled=False
-                        ),
+                        *self._logging(sorted(wanted), enabled=True),
+                        *self._logging(off, enabled=False),
                     ]
                 }
             }
-        elif facts["support_type"] != self.support_type:
+        elif "support_type" in differs:
             change = {"upgradePolicy": {"supportType": self.support_type}}
-        elif facts["deletion_protection"] != self.deletion_protection:
+        elif "deletion_protection" in differs:
             change = {"deletionProtection": self.deletion_protection}
-        if not change:
-            super().settle(aws, known, live)
         aws.eks.update_cluster_config(name=self.name, **change)
 
     def delete(self, aws: Aws, live: Live) -> None:
@@ -536,6 +566,8 @@ class AccessEntry(Resource):
 
     step = "eks"
     goes_at_once = True
+    facts = ("policy", "namespaces", "groups")
+    later = ("policy", "namespaces")
 
     @property
     def within(self) -> Resource | None:
@@ -611,7 +643,7 @@ class AccessEntry(Resource):
             attributes={"policies": []},
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Associate the policy; the same association twice succeeds."""
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))

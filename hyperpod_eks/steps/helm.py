@@ -14,7 +14,7 @@ from hyperpod_eks import chart, helm, kube
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.config import Chart
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Differs, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 from hyperpod_eks.transport import ca_bundle
@@ -62,6 +62,7 @@ class Release(Resource):
 
     step = "helm"
     goes_at_once = True
+    facts = ("fingerprint",)
     patience = 15 * MINUTE
     usual = "1 min"
     typical = 15.0
@@ -100,7 +101,7 @@ class Release(Resource):
         """Install: ``helm upgrade --install`` may be repeated."""
         return self._install(aws, known)
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Upgrade, or repair what a killed helm left."""
         return self._install(aws, known)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
-from functools import partial
-from itertools import zip_longest
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from hyperpod_eks import config as configs
@@ -18,7 +18,7 @@ from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.model import shape, snake
-from hyperpod_eks.resource import MINUTE, Guard, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Differs, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import devices, eks
 from hyperpod_eks.steps.iam import Role, Roles
@@ -54,19 +54,12 @@ KEPT = {
 PLACE = snake("OverrideVpcConfig")
 IMAGE = ("ImageId", "ImageReleaseVersion")
 """Members that UpdateClusterSoftware changes."""
-DEFAULTS: dict[str, Any] = {
-    "CapacityRequirements": {"OnDemand": {}},
-    "DrainTimeoutInSeconds": 3600,
-    "IdleWaitWindowInSeconds": 86400,
-    "ImageId": "default",
-    "OnDrainTimeout": "Skip",
-}
-"""What AWS describes where a request is silent: no difference."""
+UNORDERED = ("OnStartDeepHealthChecks", "SecurityGroupIds", "Subnets")
+"""Lists whose order means nothing, of plain values; types stand in the order of preference."""
+THERE, MISSING = "there", "absent"
 DEEP_CHECKS = 240 * MINUTE
 """Seconds that deep health checks may take besides: "60 to 90 minutes" or longer, by the number of
 nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
-OURS_TO_SKIP = ("ImageReleaseVersion", "S3OutputPath", "Status", "FailureMessage", "AutoScalerType")
-"""What AWS decides where a request is silent."""
 
 
 DENIED = "does not have permission to perform"
@@ -206,10 +199,8 @@ class Cluster(Resource):
     typical = 720.0
     typical_change = 480.0  # of a scale-up, the commonest
     guards: ClassVar[Mapping[str, Guard]] = {
-        "instance_storage_configs": lambda is_, volumes: (
-            f"volumes of new nodes are not encrypted with {', '.join(sorted(lost))} any more"
-            if (lost := _volume_keys(is_)) and not _volume_keys(volumes)
-            else ""
+        "volume_kms_key_id": lambda is_, key: (
+            f"volumes of new nodes are not encrypted with {is_} any more" if is_ and not key else ""
         ),
     }
 
@@ -305,31 +296,23 @@ class Cluster(Resource):
         why = f"{found['ClusterStatus']}, {running} of {target} nodes running"
         if found.get("FailureMessage"):
             why = f"{found['FailureMessage']} ({found['ClusterStatus']})"
-        facts: dict[str, Any] = {}
-        for member in SETTINGS:
-            facts[snake(member)] = _seen(self.settings.get(member), _setting(found, member))
-        declared = {group.name: group for group in self.groups}
         there = {g["InstanceGroupName"]: g for g in groups if g.get("Status") != "Deleting"}
-        for name in {**declared, **there}:
-            facts[name] = "there" if name in there else "absent"
-            if name in declared and name in there:
-                facts |= self._facts(declared[name], there[name])
-            if name in declared and declared[name].placed and name in there:
-                vpc = there[name].get("OverrideVpcConfig", {})
-                facts[f"{name}.{PLACE}"] = {
-                    "SecurityGroupIds": sorted(vpc.get("SecurityGroupIds", ())),
-                    "Subnets": sorted(labels.get(id_, id_) for id_ in vpc.get("Subnets", ())),
-                }
         state = STATES.get(found["ClusterStatus"], State.BUSY)
-        if state is State.READY and not all(map(is_settled, groups)) and not self._outdated(facts):
-            state = State.BUSY
+        if state is State.READY and not all(map(self._is_settled, groups)):
+            state = State.GROWING
+        scaling = found.get("AutoScaling") or {}
+        if state is State.READY and self.scales_itself and scaling.get("Status") != "InService":
+            state = {"Creating": State.GROWING, "Failed": State.STUCK}.get(
+                scaling.get("Status", ""), state
+            )
+            why = f"AutoScaling is {scaling.get('Status')}: {scaling.get('FailureMessage', '')}"
         return Live(
             self.name,
             found["ClusterArn"],
             owner=signed,
             state=state,
             why=why,
-            facts=facts,
+            facts=dict(self._described(found, there, labels)),
             mark=tuple((g["InstanceGroupName"], g.get("CurrentCount", 0)) for g in groups),
             attributes={
                 "status": found["ClusterStatus"],
@@ -348,49 +331,120 @@ class Cluster(Resource):
             },
         )
 
-    def _facts(self, group: InstanceGroup, there: Mapping[str, Any]) -> dict[str, Any]:
-        """What a described group has of what its declaration says, or AWS would not by default."""
-        seen, facts = described(there), {}
-        declared = {
-            **group.members,
-            "ExecutionRole": group.members.get("ExecutionRole", ""),
-        }
-        for member in {**declared, **seen}:
-            if member == "InstanceGroupName" or (member == "InstanceCount" and self.scales_itself):
-                continue
-            if member in declared or (member not in OURS_TO_SKIP and member != "OverrideVpcConfig"):
-                value = _seen(declared.get(member), seen.get(member), member)
-                if member in declared or value not in (None, {}):  # else AWS filled all of it in
-                    facts[f"{group.name}.{snake(member)}"] = value
-        return facts
+    def _is_settled(self, there: Mapping[str, Any]) -> bool:
+        """Whether a group has the nodes that are declared, and neither gains nor loses any."""
+        if there.get("Status") in ("Deleting", "SystemUpdating"):
+            return False
+        group = self._group_of(there["InstanceGroupName"])
+        current, target = there.get("CurrentCount"), there.get("TargetCount")
+        if group is None or current is None:  # it goes; or Kubernetes alone counts its nodes
+            return True
+        leaving = target is not None and current > target
+        return not leaving and bool(current >= self.wanted(group, target))
 
-    def _outdated(self, facts: Mapping[str, Any]) -> bool:
-        """Whether the groups that come up are not the declared ones, as far as no id tells."""
-        return any(
-            value != self._expected(name)
-            for name, value in facts.items()
-            if not name.endswith((".execution_role", f".{PLACE}"))
-        )
+    def wanted(self, group: InstanceGroup, target: int | None) -> int:
+        """Say how many nodes make a group ready: what is declared, or what Karpenter asks for."""
+        least = group.members.get("MinInstanceCount")
+        if least is not None:
+            return int(least)
+        karpenter = self.scales_itself and target is not None
+        return int(target or 0) if karpenter else group.instance_count
 
-    def _expected(self, name: str, known: Known | None = None) -> Any:
+    def _described(
+        self,
+        found: Mapping[str, Any],
+        there: Mapping[str, Mapping[str, Any]],
+        labels: Mapping[str, str],
+    ) -> Iterator[tuple[str, Any]]:
+        """Spell a description as facts, in the order of the declaration's lists."""
         for member in SETTINGS:
-            if name == snake(member):
-                return self.settings.get(member)
-        name, _, setting = name.partition(".")
-        group = next((group for group in self.groups if group.name == name), None)
-        if not setting:
-            return "there" if group else "absent"
-        assert group
-        if known and setting == PLACE:
-            vpc, subnets = self._vpc((), known), dict(self.zones)
-            return {**vpc, "Subnets": sorted(subnets[zone].label for zone in group.zones)}
-        if known and setting == "execution_role":
-            return group.members.get("ExecutionRole") or known(self.role).arn
-        return next((v for member, v in group.members.items() if snake(member) == setting), None)
+            yield from _leaves(member, _align(_setting(found, member), self.settings.get(member)))
+        if found.get("ClusterRole"):
+            yield "cluster_role", found["ClusterRole"]
+        for name in {**{group.name: 0 for group in self.groups}, **there}:
+            yield name, THERE if name in there else MISSING
+        for name, described_ in there.items():
+            group = self._group_of(name)
+            members = group.members if group else {}
+            for member, value in described(described_).items():
+                if member != "OverrideVpcConfig":
+                    yield from _leaves(member, _align(value, members.get(member), member), name)
+            vpc = described_.get("OverrideVpcConfig")
+            if group and group.placed and vpc:
+                yield (
+                    f"{name}.{PLACE}",
+                    {
+                        "SecurityGroupIds": sorted(vpc.get("SecurityGroupIds") or ()),
+                        "Subnets": sorted(labels.get(id_, id_) for id_ in vpc.get("Subnets") or ()),
+                    },
+                )
+
+    def _group_of(self, name: str) -> InstanceGroup | None:
+        return next((group for group in self.groups if group.name == name), None)
+
+    @cached_property
+    def _facts(self) -> Mapping[str, Any]:
+        return dict(self._spelled())
+
+    def _spelled(self) -> Iterator[tuple[str, Any]]:
+        """Spell the declaration as facts; those that hold ids are None here."""
+        for member in SETTINGS:
+            yield from _leaves(member, self.settings.get(member))
+        if self.scaler:
+            yield "cluster_role", None
+        for group in self.groups:
+            yield group.name, THERE
+            yield f"{group.name}.execution_role", None
+            for member, value in group.members.items():
+                # Karpenter says how many there are
+                if member not in ("InstanceGroupName", "ExecutionRole", "OverrideVpcConfig") and (
+                    member != "InstanceCount" or not self.scales_itself
+                ):
+                    yield from _leaves(member, value, group.name)
+            if group.placed:
+                yield f"{group.name}.{PLACE}", None
+
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """What is declared, and the groups that are there and should not be."""
+        there: Iterable[str] = live.attributes.get("described", ()) if live else ()
+        return dict.fromkeys([*self._facts, *there])
+
+    def certain(self, name: str) -> bool:
+        """Which groups there are is no matter of how AWS describes them."""
+        return "." not in name and name not in map(snake, (*SETTINGS, "ClusterRole"))
+
+    def withdraws(self, name: str) -> bool:
+        """Whatever UpdateCluster resets; a group that goes takes its settings with it.
+
+        A new image drains nodes, so that it is put on only where one is declared.
+        """
+        whole = name.partition(".")[0]
+        return not _is_image(name) and (
+            whole in map(snake, SETTINGS) or ("." in name and self._group_of(whole) is not None)
+        )
 
     def expected(self, name: str, known: Known) -> Any:
         """Look the member up in the request that would be sent."""
-        return self._expected(name, known)
+        whole, _, setting = name.partition(".")
+        group = self._group_of(whole)
+        if name == "cluster_role" and self.scaler:
+            return known(self.scaler).arn
+        if group and setting == PLACE:
+            vpc, subnets = self._vpc((), known), dict(self.zones)
+            return {**vpc, "Subnets": sorted(subnets[zone].label for zone in group.zones)}
+        if group and setting == "execution_role":
+            return group.members.get("ExecutionRole") or known(self.role).arn
+        return self._facts.get(name, MISSING)
+
+    @classmethod
+    def unpacked(cls, name: str, value: Any) -> Any:
+        """The groups."""
+        if name != "groups":
+            return value
+        names = [each.name for each in fields(InstanceGroup)]
+        return tuple(
+            InstanceGroup(**{each: group.get(each) for each in names}) for group in value or ()
+        )
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the region; there is no token."""
@@ -440,42 +494,40 @@ class Cluster(Resource):
             "OverrideVpcConfig": self._vpc(group.zones, known),
         }
 
-    def bars(self, name: str, differs: Mapping[str, tuple[Any, Any]]) -> str:
+    def bars(self, name: str, differs: Differs) -> str:
         """A group cannot be made anew while it is the only one, nor the mode taken back."""
-        setting = name.partition(".")[2]
         anew = self._replaced(differs)
         if name == "node_provisioning_mode" and self.settings.get("NodeProvisioningMode") is None:
             return "HyperPod does not go back from Continuous"
-        if setting in map(snake, KEPT) and all(g.name in anew for g in self.groups):
+        if _member(name) in map(snake, KEPT) and all(g.name in anew for g in self.groups):
             return (
                 "UpdateCluster does not change it, and HyperPod keeps at least one group: declare "
                 "a group of another name in its place"
             )
         return ""
 
-    def _replaced(self, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    def _replaced(self, differs: Differs) -> list[str]:
         """Name the groups that have to be made anew."""
         kept = tuple(map(snake, KEPT))
         return list(
-            dict.fromkeys(
-                name.partition(".")[0] for name in differs if name.partition(".")[2] in kept
-            )
+            dict.fromkeys(name.partition(".")[0] for name in differs if _member(name) in kept)
         )
 
-    def loses(self, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    def loses(self, live: Live, differs: Differs) -> list[str]:
         """Nodes that go, with all that is on them."""
         there = live.attributes["described"]
         lines = []
         anew = self._replaced(differs)
         for name in anew:
             count = there[name].get("CurrentCount", 0)
-            why = " and ".join(KEPT[m] for m in KEPT if f"{name}.{snake(m)}" in differs)
+            changed = [_member(each) for each in differs if each.startswith(f"{name}.")]
+            why = " and ".join(KEPT[m] for m in KEPT if snake(m) in changed)
             lines.append(f"instance group {name}: {_its(count, 'replaced')}, to change {why}")
         for name, (is_, declared) in differs.items():
             group, _, setting = name.partition(".")
-            if setting == "instance_count" and declared < is_ and group not in anew:
+            if setting == "instance_count" and declared < (is_ or 0) and group not in anew:
                 lines.append(f"instance group {group}: {is_ - declared} of its {is_} nodes go")
-            elif not setting and (is_, declared) == ("there", "absent"):
+            elif not setting and (is_, declared) == (THERE, MISSING):
                 count = there[group].get("CurrentCount", 0)
                 lines.append(f"instance group {group}: it goes, with {_its(count)}")
         renewed = [name.partition(".")[0] for name in differs if _is_image(name)]
@@ -485,21 +537,31 @@ class Cluster(Resource):
             if name not in anew
         ]
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
-        """One update at a time; the next look asks for the next."""
-        if live.owner is None:
+    def first(self, differs: Differs) -> Differs:
+        """One update at a time: our tags, then all that UpdateCluster takes, then images."""
+        if "owner" in differs:
+            return {"owner": differs["owner"]}
+        others = {name: both for name, both in differs.items() if not _is_image(name)}
+        if others:
+            return others
+        # UpdateClusterSoftware gives one image to all the groups that it is asked for
+        images = [both[1] for name, both in differs.items() if name.endswith(".image_id")]
+        alike = {
+            name.partition(".")[0]
+            for name, (_, image) in differs.items()
+            if not images or (name.endswith(".image_id") and image == images[0])
+        }
+        return {name: both for name, both in differs.items() if name.partition(".")[0] in alike}
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """One update."""
+        if "owner" in differs:
             aws.sagemaker.add_tags(ResourceArn=live.arn, Tags=aws.pairs(self.label))
             return
-        there = live.attributes["described"]
-        differs = {
-            name: (value, shall)
-            for name, value in live.facts.items()
-            if value != (shall := self._expected(name, known))
-        }
-        images = {name: shall for name, (_, shall) in differs.items() if _is_image(name)}
-        if images and len(images) == len(differs):
-            self._renew(aws, images)
+        if all(map(_is_image, differs)):
+            self._renew(aws, {name: declared for name, (_, declared) in differs.items()})
             return
+        there = live.attributes["described"]
         anew = self._replaced(differs)
         specs = []
         for group in self.groups:
@@ -507,27 +569,35 @@ class Cluster(Resource):
                 continue
             spec = self._group(group, known)
             if group.name in there:
+                now = there[group.name]
                 if self.scales_itself:
-                    spec["InstanceCount"] = there[group.name]["TargetCount"]
-                if not group.placed:
-                    spec["OverrideVpcConfig"] = there[group.name].get("OverrideVpcConfig")
-            specs.append((group, {k: v for k, v in spec.items() if v is not None}))
+                    spec["InstanceCount"] = now.get("TargetCount", group.instance_count)
+                home = now.get("OverrideVpcConfig") or {}
+                if not group.placed and home.get("Subnets") and home.get("SecurityGroupIds"):
+                    spec["OverrideVpcConfig"] = home
+            specs.append((group, spec))
         declared = {group.name for group in self.groups}
-        request: dict[str, Any] = {**self._settings(known), **self._groups(specs)}
+        changed = {name.partition(".")[0] for name in differs}
+        # ClusterRole "cannot be updated while autoscaling is enabled" (UpdateCluster): what AWS
+        # may refuse to see again is sent only when it changes
+        settings = {
+            member: value
+            for member, value in self._settings(known).items()
+            if snake(member) in changed
+        }
+        request: dict[str, Any] = {**settings, **self._groups(specs)}
         if goers := sorted({*anew, *(there.keys() - declared)}):
             request["InstanceGroupsToDelete"] = goers
         for member in ("TieredStorageConfig", "AutoScaling"):
-            if live.facts[snake(member)] and not self.settings.get(member):
+            if snake(member) in changed and not self.settings.get(member):
                 request[member] = {"Mode": "Disable"}
         aws.sagemaker.update_cluster(ClusterName=self.name, **request)
 
     def _renew(self, aws: Aws, images: Mapping[str, Any]) -> None:
-        """Give one image to the groups that shall have it."""
+        """Give one image to the groups that are to have it."""
         image = next((v for name, v in images.items() if name.endswith(".image_id")), None)
         groups: list[Any] = []
         for name in dict.fromkeys(each.partition(".")[0] for each in images):
-            if image is not None and images.get(f"{name}.image_id") != image:
-                continue
             release = images.get(f"{name}.image_release_version")
             groups.append(
                 {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
@@ -571,7 +641,16 @@ def _its(count: int, done: str = "") -> str:
 
 
 def _is_image(name: str) -> bool:
-    return name.partition(".")[2] in map(snake, IMAGE)
+    return _member(name) in map(snake, IMAGE)
+
+
+def _member(name: str) -> str:
+    """Return the group's setting that a fact is about, or is a part of.
+
+    >>> _member("workers.kubernetes_config.labels.team")
+    'kubernetes_config'
+    """
+    return name.partition(".")[2].partition(".")[0]
 
 
 def every_group(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -579,29 +658,10 @@ def every_group(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*found.get("InstanceGroups", ()), *found.get("RestrictedInstanceGroups", ())]
 
 
-def enough(group: Mapping[str, Any]) -> int:
-    """Say how many nodes make a described group ready."""
-    least = group.get("MinCount")
-    return int(group.get("TargetCount", 0) if least is None else least)
-
-
-def is_settled(group: Mapping[str, Any]) -> bool:
-    """Whether a described group has its nodes and neither makes nor loses any."""
-    if group.get("Status") in ("Deleting", "SystemUpdating"):
-        return False
-    return enough(group) <= int(group.get("CurrentCount", 0)) <= int(group.get("TargetCount", 0))
-
-
 def instance_types(group: Mapping[str, Any]) -> str:
     """Name the type of a described group, or its types."""
     several = group.get("InstanceRequirements", {}).get("CurrentInstanceTypes", ())
     return str(group.get("InstanceType") or ", ".join(several))
-
-
-def _volume_keys(volumes: Iterable[Mapping[str, Any]] | None) -> set[str]:
-    """Return the KMS keys of a group's extra volumes (ClusterEbsVolumeConfig)."""
-    found = ((each or {}).get("EbsVolumeConfig") or {} for each in volumes or ())
-    return {key for each in found if (key := each.get("VolumeKmsKeyId"))}
 
 
 def described(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -616,7 +676,7 @@ def described(group: Mapping[str, Any]) -> dict[str, Any]:
     for member in ("InstanceRequirements", "KubernetesConfig", "AutoPatchConfig"):
         if member in found:
             found[member] = _desired(found[member])
-    return {k: v for k, v in found.items() if v not in (None, {}, [])}
+    return {k: v for k, v in found.items() if v not in EMPTY}
 
 
 def _desired(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -629,38 +689,62 @@ def _desired(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _setting(found: Mapping[str, Any], member: str) -> Any:
-    """Read a member of the whole cluster; what is switched off counts as not there."""
+    """Read a member of the whole cluster."""
     value = found.get(member)
-    if isinstance(value, Mapping):
-        if value.get("Mode") == "Disable":
-            return None
-        if shared := value.get("SharedEnvironmentConfig"):
-            return {"SharedEnvironmentConfig": _desired(shared)}
+    if isinstance(value, Mapping) and (shared := value.get("SharedEnvironmentConfig")):
+        return {"SharedEnvironmentConfig": _desired(shared)}
     return value
 
 
-def _seen(declared: Any, there: Any, member: str = "") -> Any:
-    """Reduce what AWS describes to what can differ from a declaration.
+EMPTY: tuple[Any, ...] = (None, "", {}, [])
+"""How AWS may describe that there is none, besides saying nothing."""
 
-    What the declaration leaves out and AWS fills in is dropped; lists of subnets have no order.
+
+def _leaves(member: str, value: Any, group: str = "") -> Iterator[tuple[str, Any]]:
+    """Spell a member as facts, one for each value in it.
+
+    >>> list(_leaves("KubernetesConfig", {"Labels": {"Team": "x"}, "Taints": [{"Key": "k"}]}, "a"))
+    [('a.kubernetes_config.labels.Team', 'x'), ('a.kubernetes_config.taints.0.key', 'k')]
     """
-    if declared is None and there == DEFAULTS.get(member, ...):
-        return None
-    if isinstance(there, Mapping) and member != "Labels":
-        mine = declared if isinstance(declared, Mapping) else {}
-        return {
-            key: _seen(mine.get(key), value, key)
-            for key, value in there.items()
-            if key in mine or (key not in OURS_TO_SKIP and value != DEFAULTS.get(key, ...))
-        }
-    if isinstance(there, list):
-        if member in ("Subnets", "SecurityGroupIds"):
-            return sorted(there)
-        asked = declared if isinstance(declared, list) else []
-        return [_seen(wanted, each) for wanted, each in zip_longest(asked[: len(there)], there)]
+    name = ".".join(filter(None, [group, snake(member)]))
+    if isinstance(value, Mapping) and value:
+        for key, each in value.items():
+            if member == "Labels":  # whose keys are the user's
+                yield f"{name}.{key}", each
+            else:
+                yield from _leaves(key, each, name)
+    elif isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
+        for number, each in enumerate(value):
+            yield from _leaves(str(number), each, name)
+    elif value not in (None, "", []):  # {} says something: {"Spot": {}}
+        yield name, value
+
+
+def _align(there: Any, declared: Any, member: str = "") -> Any:
+    """Put what AWS describes into the declaration's order, where order means nothing."""
+    if isinstance(there, Mapping) and isinstance(declared, Mapping):
+        return {key: _align(value, declared.get(key), key) for key, value in there.items()}
     if isinstance(there, datetime) and isinstance(declared, str):
         return declared if _moment(declared) == there else there.isoformat()
-    return there
+    if not isinstance(there, list):
+        return there
+    asked = list(declared) if isinstance(declared, list | tuple) else []
+    if any(isinstance(each, Mapping) for each in there):
+        rest, found = list(there), []
+        for wanted in asked[: len(there)]:
+            alike = max(rest, key=lambda each: _alike(each, wanted))
+            rest.remove(alike)
+            found.append(_align(alike, wanted))
+        return [*found, *rest]
+    as_declared = member in UNORDERED and sorted(there) == sorted(asked)
+    return asked if as_declared else there
+
+
+def _alike(one: Any, other: Any) -> int:
+    """Count what two descriptions have in common."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return sum(_alike(value, other[key]) for key, value in one.items() if key in other)
+    return int(one == other)
 
 
 def _moment(text: str) -> datetime:
@@ -776,27 +860,35 @@ class Nodes(Resource):
         )
         if found is None or access is None:
             return []
-        wanted = sum(map(enough, every_group(found)))
+        targets = {g["InstanceGroupName"]: g.get("TargetCount") for g in every_group(found)}
+        wanted = {
+            group.name: self.cluster.wanted(group, targets.get(group.name))
+            for group in self.cluster.groups
+        }
+        total = sum(wanted.values())
         try:
             nodes = look.once("nodes", lambda: kube.nodes(access, self.cluster.name))
         except kube.KubeNotReady as error:
             return [Live("", state=State.BUSY, why=str(error))]
         checked = _checked(self.cluster.groups)
         checking = [node for node in nodes if node.checking and node.instance_group in checked]
-        ready = sum(node.ready for node in nodes if node not in checking)
-        why = f"{ready} of {wanted} nodes Ready in Kubernetes"
+        ready = Counter(
+            node.instance_group for node in nodes if node.ready and node not in checking
+        )
+        # whose label is missing counts for any group
+        enough = ready[""] + sum(min(ready[name], count) for name, count in wanted.items()) >= total
+        why = f"{ready.total()} of {total} nodes Ready in Kubernetes"
         if checking:
             why += f"; {len(checking)} under deep health checks, which take 1 to 2 hours or longer"
         kubelets = sorted({node.kubelet.rpartition(".")[0] for node in nodes if node.kubelet})
         behind = [v for v in kubelets if v != eks.describe(look, self.control.name)[0]["version"]]
         if behind:
             why += f"; kubelet {', '.join(behind)} until `hyperpod-eks update-software`"
-        enough_ready = ready >= wanted
         return [
             Live(
                 "",
-                state=State.READY if enough_ready else State.BUSY,
-                warnings=devices.lacking(look, nodes) if enough_ready else (),
+                state=State.READY if enough else State.BUSY,
+                warnings=devices.lacking(look, nodes) if enough else (),
                 why=why,
                 mark=(len(nodes), len(checking), ready),
                 attributes={"nodes": nodes},

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Known, Live, Resource
+from hyperpod_eks.resource import Differs, Known, Live, Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.network import SecurityGroup, Subnet, Vpc
 
@@ -108,6 +108,8 @@ class Role(Resource):
 
     step = "iam"
     goes_at_once = True
+    facts = ("trusts", "policies", "path", "boundary")
+    later = ("policies",)
     fixed: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
 
     def seeds(self) -> Iterator[Resource]:
@@ -165,7 +167,7 @@ class Role(Resource):
         }
         return Live(self.name, role["Arn"], owner=aws.lineage, facts=facts)
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live | None:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live | None:
         """Attach what is missing and put the trust right; what somebody attached is taken off."""
         if live.facts["trusts"] != self.trusts:
             aws.iam.update_assume_role_policy(
@@ -253,6 +255,7 @@ class Policy(Resource):
 
     step = "iam"
     goes_at_once = True
+    facts = ("document",)
 
     @property
     def arn(self) -> str:
@@ -301,7 +304,7 @@ class Policy(Resource):
         )
         return Live(self.name, self.arn, owner=aws.lineage, facts={"document": document})
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
         """Make a new default version; of the five that IAM keeps, the oldest makes room."""
         if live.owner is None:
             aws.iam.tag_policy(PolicyArn=self.arn, Tags=aws.pairs(self.label))

@@ -12,7 +12,7 @@ from hyperpod_eks import config as configs
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Differs, Known, Live, Resource, State
 from hyperpod_eks.site import CLOSED, NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
 from hyperpod_eks.steps import holders
 
@@ -239,6 +239,8 @@ class Vpc(Resource):
     goes_at_once = True
     named = False
     nameless = True
+    facts = ("cidr", "dns")
+    later = ("dns",)
     fixed: ClassVar[Mapping[str, str]] = {
         "cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"
     }
@@ -278,7 +280,7 @@ class Vpc(Resource):
         )["Vpc"]
         return self._live(vpc, (True, False))
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """One attribute a call; hostnames need support."""
         support, hostnames = live.facts["dns"]
         if not support:
@@ -345,7 +347,7 @@ class VpcCidr(Resource):
         made = found["CidrBlockAssociation"]
         return Live(made["AssociationId"], owner=aws.lineage, state=State.BUSY, why="associating")
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """It has no tags; the journal knows whose it is until a subnet of ours is in it."""
         return replace(live, owner=aws.lineage)
 
@@ -364,6 +366,7 @@ class InternetGateway(Resource):
     goes_at_once = True
     named = False
     nameless = True
+    facts = later = ("vpc",)
 
     @property
     def place(self) -> Vpc:
@@ -395,7 +398,7 @@ class InternetGateway(Resource):
             )["InternetGateway"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Attach it."""
         vpc = known(self.vpc).id
         aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
@@ -426,6 +429,7 @@ class Subnet(Resource):
     step = "network"
     goes_at_once = True
     named = False
+    facts = ("vpc", "cidr", "zone", "tags")
     fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("cidr", "zone"), "AWS moves no subnet; give it its block back"
     )
@@ -480,7 +484,7 @@ class Subnet(Resource):
             )["Subnet"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
         """Put the tags on; tags that are no longer asked for stay."""
         tags: Any = [{"Key": key, "Value": value} for key, value in self.tags.items()]
         aws.ec2.create_tags(Resources=[live.id], Tags=tags)
@@ -554,6 +558,7 @@ class NatGateway(Resource):
     patience = 15 * MINUTE
     usual = "2 min"
     typical = 105.0
+    facts = ("subnet",)
     fixed: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
 
     @property
@@ -617,6 +622,8 @@ class RouteTable(Resource):
     step = "network"
     goes_at_once = True
     named = False
+    facts = ("vpc", "target", "subnets")
+    later = ("target", "subnets")
 
     @property
     def place(self) -> Vpc:
@@ -672,7 +679,7 @@ class RouteTable(Resource):
             )["RouteTable"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Point the default route at the target and associate the subnets.
 
         A subnet that another table has is moved by one call, so that it is never without a way.
@@ -739,6 +746,7 @@ class Endpoint(Resource):
 
     step = "network"
     named = False
+    facts = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
 
     @property
     def place(self) -> Vpc:
@@ -805,7 +813,7 @@ class Endpoint(Resource):
             )["VpcEndpoint"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> None:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
         """Add and remove what it stands on, and give it its policy."""
         change: dict[str, Any] = {}
         for name, member in (
@@ -854,6 +862,8 @@ class SecurityGroup(Resource):
     step = "network"
     goes_at_once = True
     named = False
+    facts = ("vpc", "ingress", "egress")
+    later = ("ingress", "egress")
 
     @property
     def place(self) -> Vpc:
@@ -901,7 +911,7 @@ class SecurityGroup(Resource):
             facts={"vpc": vpc, "ingress": frozenset(), "egress": frozenset({ANYWHERE})},
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Add the rules that are missing; rules that somebody added stay."""
         ec2 = aws.ec2
         calls: list[Callable[[], Any]] = []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first
 from hyperpod_eks.crew import each, together
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Guard, Known, Live, Resource
+from hyperpod_eks.resource import Differs, Guard, Known, Live, Resource
 from hyperpod_eks.site import Site
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Bucket(Resource):
 
     step = "s3"
     goes_at_once = True
+    facts = ("public_access", "ownership", "encryption", "policy")
+    later = ("public_access", "encryption", "policy")
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""
@@ -177,7 +179,7 @@ class Bucket(Resource):
         }
         return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Put right what differs."""
         s3, facts = aws.s3, live.facts
         if live.owner is None:
@@ -262,6 +264,7 @@ class Scripts(Resource):
 
     step = "s3"
     goes_at_once = True
+    facts = ("files",)
 
     @property
     def uri(self) -> str:
@@ -332,11 +335,15 @@ class Scripts(Resource):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Uploads may be repeated, so that this is no more than settling an empty prefix."""
-        return self.settle(aws, known, self._live(aws, {}))
+        return self._send_all(aws, {})
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
-        """Send what changed, eight at a time; remove what the folder no longer has."""
-        there, local = live.facts["files"], self.files()
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+        """Send what changed, and remove what the folder no longer has."""
+        return self._send_all(aws, live.facts["files"])
+
+    def _send_all(self, aws: Aws, there: Mapping[str, str]) -> Live:
+        """Eight at a time."""
+        local = self.files()
         changed = [key for key, (_, md5) in local.items() if there.get(key) != md5]
         each(partial(self._send, aws, local), changed, 8)
         removed = sorted(there.keys() - local.keys())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from hyperpod_eks.aws import Look
 from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Foreign, HyperpodError
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.report import What
-from hyperpod_eks.resource import Resource, State, Verdict
+from hyperpod_eks.resource import Live, Resource, State, Verdict
 
 from .conftest import User
 from .toys import Cloud, Nameless, Thing, Toy
@@ -113,16 +116,71 @@ def test_drift_is_put_right(user: User, cloud: Cloud) -> None:
     assert cloud.things[0].shape == "round"
 
 
-def test_drift_that_the_cloud_will_not_take_is_told(user: User, cloud: Cloud) -> None:
+@frozen
+class Stubborn(Toy):
+    """A thing that is described in the cloud's own way, whatever it accepts."""
+
+    def settle(self, *_: object) -> None:  # type: ignore[override]
+        self.cloud.calls.append(f"settle {self.label}")
+
+
+def test_what_the_cloud_accepts_and_never_shows_is_sent_once(user: User, cloud: Cloud) -> None:
+    user.create([Stubborn("role")])
+    told: list[str] = []
+    for shape, sent in (("square", True), ("square", False), ("flat", True), ("flat", False)):
+        told.clear()
+        user.create([Stubborn("role", shape=shape)], warn=told.append)
+        assert cloud.calls == ["settle role"] * sent
+        (line,) = told
+        assert line.startswith(f"toys/role: AWS accepted shape {shape!r} and describes 'round'")
+        (sight,) = user.status([Stubborn("role", shape=shape)])
+        assert (sight.verdict, dict(sight.differs)) == (Verdict.MATCHES, {})
+        assert dict(sight.unproven) == {"shape": ("round", shape)}
+
+
+@frozen
+class Silent(Toy):
+    """A thing whose description is silent about its shape."""
+
+    def find(self, look: Look) -> Sequence[Live]:
+        return [replace(live, facts={}) for live in super().find(look)]
+
+
+def test_what_the_cloud_does_not_describe_is_unknown_until_the_file_changes(
+    user: User, cloud: Cloud
+) -> None:
+    user.create([Silent("role")])
+    (sight,) = user.status([Silent("role")])
+    assert (sight.verdict, sight.unknown) == (Verdict.MATCHES, ("shape",))
+    for sent in (True, False):
+        user.create([Silent("role", shape="square")])
+        assert cloud.calls == ["settle role"] * sent
+    assert cloud.things[0].shape == "square"
+
+
+def test_drift_against_a_manifest_of_the_first_version_is_put_right(
+    user: User, cloud: Cloud
+) -> None:
     user.create([Toy("role")])
-
-    class Stubborn(Toy):
-        def settle(self, *_: object) -> None:  # type: ignore[override]
-            self.cloud.calls.append("settle")
-
+    manifest = json.loads(user.path.read_text())
+    del manifest["resources"]["toys/role"]["sent"]
+    user.path.write_text(json.dumps(manifest))
+    user.create([Toy("role")])
+    assert cloud.calls == []
+    user.path.write_text(json.dumps(manifest))
     cloud.things[0].shape = "square"
-    with pytest.raises(HyperpodError, match="shape is 'square', declared 'round'"):
-        user.create([Stubborn("role")])
+    user.create([Toy("role")])
+    assert cloud.calls == ["settle role"]
+
+
+def test_a_lost_manifest_costs_one_correction(user: User, cloud: Cloud) -> None:
+    user.create([Stubborn("role")])
+    user.path.unlink()
+    cloud.things[0].shape = "square"
+    user.create([Stubborn("role")])
+    assert cloud.calls == ["settle role"]
+    user.create([Stubborn("role")])
+    assert cloud.calls == []
 
 
 def test_late_visibility_makes_no_twin(user: User, cloud: Cloud, wants: list[Resource]) -> None:

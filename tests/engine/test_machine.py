@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hyperpod_eks.errors import Locked
 from hyperpod_eks.manifest import locked, read
-from hyperpod_eks.resource import Resource
+from hyperpod_eks.resource import Proof, Resource
 
 from .conftest import User
 from .toys import Cloud, FakeClock, Nameless, Thing, Toy, Unsigned
@@ -103,8 +103,16 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data(), shape=st.sampled_from(["bent", "broken"]))
     def somebody_bends_something(self, data: Any, shape: str) -> None:
-        if self.ours:
-            data.draw(st.sampled_from(self.ours)).shape = shape
+        # who bends what the cloud has never shown as sent cannot be told from a cloud that
+        # describes it in its own way
+        records = read(self.user.path, "toy").records.values() if self.user.path.exists() else ()
+        silent = {
+            record.id
+            for record in records
+            if any(each.proof is Proof.SENT for each in (record.sent or {}).values())
+        }
+        if shown := [thing for thing in self.ours if thing.id not in silent]:
+            data.draw(st.sampled_from(shown)).shape = shape
 
     @rule(data=st.data())
     def somebody_deletes_something(self, data: Any) -> None:

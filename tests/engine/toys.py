@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.crew import Clock, Result
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Known, Live, Resource, State
+from hyperpod_eks.resource import Differs, Known, Live, Resource, State
 
 OURS = "ours"
 
@@ -124,6 +124,7 @@ class Toy(Resource):
     needs_: tuple[Resource, ...] = ()
 
     step = "toys"
+    facts = ("shape",)
     cloud: ClassVar[Cloud]
 
     def find(self, look: Look) -> Sequence[Live]:
@@ -141,7 +142,7 @@ class Toy(Resource):
 
         return self._live(self.cloud.call(aws, f"create {self.label}", effect))
 
-    def settle(self, aws: Aws, known: Known, live: Live) -> Live:
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         def effect() -> None:
             for thing in self.cloud.things:
                 if thing.id == live.id:

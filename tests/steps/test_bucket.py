@@ -32,6 +32,6 @@ def test_a_bucket_is_signed_right_after_it_was_made(
     aws.s3.delete_bucket_tagging(Bucket="sagemaker-demo")  # as a kill between the two leaves it
     (live,) = bucket.find(Look(ours))
     assert live.owner is None
-    bucket.settle(ours, Known({}), live)
+    bucket.settle(ours, Known({}), live, {"owner": (None, ours.lineage)})
     (live,) = bucket.find(Look(ours))
     assert live.owner == ours.lineage

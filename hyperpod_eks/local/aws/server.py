@@ -79,6 +79,8 @@ class Aws:
         else:
             with sim.clock.lock:
                 answer = self._forward(environ, service, operation)
+            if sim.echo and answer.status == 200 and sim.echo.alters(service, operation):
+                answer = answer.saying(sim.echo.altered(service, operation, answer.body))
         record(answer.status)
         if fault is not None and fault.kind == "lost":
             _hang_up(environ)
@@ -135,6 +137,11 @@ class _Answer:
     def __init__(self, reason: str, headers: list[tuple[str, str]], body: bytes) -> None:
         self.reason, self.headers, self.body = reason, headers, body
         self.status = int(reason[:3])
+
+    def saying(self, body: bytes) -> _Answer:
+        """Return the same answer with another body."""
+        others = [each for each in self.headers if each[0].lower() != "content-length"]
+        return _Answer(self.reason, [*others, ("Content-Length", str(len(body)))], body)
 
 
 def identify(environ: WSGIEnvironment) -> tuple[str, str, bool]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.clock import Clock
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ class Sim:
     apart: set[str] = field(default_factory=set)
     #: Whether IAM users may do only what their policies allow; the default credentials may all.
     enforce: bool = False
+    #: How describes differ from what was sent, if they shall.
+    echo: Echo | None = None
     #: What was created under a fault of kind ``lag`` and is not to be seen yet.
     unseen: list[Unseen] = field(default_factory=list)
     roles_at: dict[str, float] = field(default_factory=dict)
@@ -273,6 +276,7 @@ class Sim:
         self.apart.clear()
         self.endpoint_zones.clear()
         self.enforce = False
+        self.echo = None
         self.failures.clear()
         self.unseen.clear()
         self.faults.clear()

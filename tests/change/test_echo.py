@@ -1,0 +1,111 @@
+"""What AWS describes otherwise than it was sent is no reason to touch a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+
+from hyperpod_eks.local.aws.echo import Echo
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.resource import Sight
+from tests.conftest import helm, start_over
+
+from .conftest import Owner
+
+TEXT = """\
+name: demo
+region: us-west-2
+instance_groups:
+- {name: a, instance_type: ml.m5.2xlarge, instance_count: 2,
+   kubernetes_config: {taints: [{key: k, effect: NoSchedule}, {key: l, effect: NoSchedule}]}}
+- {name: b, instance_type: ml.g5.2xlarge, instance_count: 1, min_instance_count: 1,
+   kubernetes_config: {labels: {team: x}},
+   on_start_deep_health_checks: [InstanceStress, InstanceConnectivity]}
+"""
+G = "InstanceGroups[]."
+ODD: dict[str, dict[str, Any]] = {
+    "least count 0": {"says": {G + "MinCount": 0}},
+    "no least count": {"omits": (G + "MinCount",)},
+    "interface type": {"says": {G + "NetworkInterface": {"InterfaceType": "efa"}}},
+    "image ids": {"says": {G + "DesiredImageId": "ami-1", G + "CurrentImageId": "ami-1"}},
+    "image releases": {"says": {G + "DesiredImageReleaseVersion": "9.9.9"}},
+    "no threads": {"omits": (G + "ThreadsPerCore",)},
+    "no volumes": {"omits": (G + "InstanceStorageConfigs",)},
+    "no labels": {"says": {G + "KubernetesConfig": None}},
+    "checks in another order": {
+        "says": {G + "OnStartDeepHealthChecks": ["InstanceConnectivity", "InstanceStress"]}
+    },
+    "settings that are off": {
+        "says": {
+            "TieredStorageConfig": {"Mode": "Disable"},
+            "AutoScaling": {"Mode": "Disable"},
+            G + "AutoPatchConfig": {"CurrentPatchingStrategy": "None"},
+        }
+    },
+    "empty text": {
+        "says": {G + "TrainingPlanArn": "", "NodeRecovery": "", "ClusterRole": "",
+                 "FailureMessage": "", G + "SoftwareUpdateStatus": ""}
+    },
+    "on demand": {"says": {G + "CapacityRequirements": {"OnDemand": {}}}},
+    "no place": {"omits": (G + "OverrideVpcConfig", "VpcConfig")},
+    "no role": {"omits": (G + "ExecutionRole", "NodeProvisioningMode", "NodeRecovery")},
+    "other recovery": {"says": {"NodeRecovery": "AUTOMATIC"}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    """Somebody whose cluster lacks nothing but HyperPod; made once, for it is long."""
+    folder = tmp_path_factory.mktemp("echo")
+    with pytest.MonkeyPatch.context() as patch:
+        start_over(one_stack, patch)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr("hyperpod_eks.engine.provide.GRACE", 0.3)  # the clock is a real one
+        owner = Owner(one_stack, boto3.Session(), folder, helm("4.3.1"))
+        owner.declares(TEXT)
+        yield owner
+
+
+@pytest.fixture
+def owner(base: Owner) -> Iterator[Owner]:
+    """The same without HyperPod, as before its first create."""
+    path = base.folder / "demo.json"
+    base.stack.sim.echo = None
+    base.aws.sagemaker.delete_cluster(ClusterName="demo")
+    document = json.loads(path.read_text())
+    del document["resources"]["hyperpod/cluster"]
+    path.write_text(json.dumps(document))
+    yield base
+    base.stack.sim.echo = None
+
+
+def to_change(owner: Owner, text: str) -> list[Sight]:
+    return [sight for sight in owner.looks(text) if sight.differs]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_one_odd_member_sends_no_update(owner: Owner, odd: str) -> None:
+    owner.stack.sim.echo = Echo(**ODD[odd])
+    assert owner.declares(TEXT) == ["CreateCluster"]
+    assert owner.declares(TEXT) == []
+    assert to_change(owner, TEXT) == []
+    assert len(owner.nodes("a")) == 2
+    assert len(owner.nodes("b")) == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) -> None:
+    owner.stack.sim.echo = Echo(seed, "sagemaker")
+    assert owner.declares(TEXT) == ["CreateCluster"]
+    assert to_change(owner, TEXT) == []
+    changed = TEXT.replace("labels: {team: x}", "labels: {crew: x}")
+    assert [owner.declares(changed) for _ in range(3)] == [["UpdateCluster"], [], []]
+    assert to_change(owner, changed) == []
+    owner.stack.sim.echo = None
+    assert owner.groups()["b"]["KubernetesConfig"]["DesiredLabels"] == {"crew": "x"}
+    assert len(owner.nodes("a")) == 2
+    assert len(owner.nodes("b")) == 1
