@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hyperpod_eks import chart as charts
+from hyperpod_eks import chart_devices
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import absent
 from hyperpod_eks.config_files import check_lifecycle
@@ -210,6 +211,14 @@ def chart(facts: Facts) -> Iterator[Finding]:
             yield Finding("chart", "error", str(error), error.hint)
     for text in charts.check_values(facts.config.region, section.values):
         yield Finding("chart-values", "error", text, "Correct chart.values in the config.")
+    types = [kind for group in facts.config.groups for kind in group.instance_types]
+    for text in chart_devices.unlisted(types, section.path):
+        yield Finding(
+            "chart-values",
+            "warning",
+            text,
+            "Add the type to that template in a copy of the chart, and name it as chart.path.",
+        )
 
 
 def chart_download(facts: Facts) -> Iterator[Finding]:

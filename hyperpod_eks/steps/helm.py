@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import chart, helm, kube
+from hyperpod_eks import chart, chart_devices, helm, kube
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.config import Chart
 from hyperpod_eks.frozen import frozen
@@ -23,11 +23,18 @@ from hyperpod_eks.transport import ca_bundle
 def step(site: Site, control: eks.Control, binary: str | None) -> Release:
     """Declare the release; whoever installs it needs access first."""
     config = site.config.chart
+    types = [kind for group in site.config.groups for kind in group.instance_types]
     return Release(
         "release",
         cluster=control.cluster,
         chart=str(config.path or ""),
-        values=json.dumps(chart.values_for(site.region, config.values), sort_keys=True),
+        values=json.dumps(
+            chart.merge(
+                chart_devices.values_for(types, config.path),
+                chart.values_for(site.region, config.values),
+            ),
+            sort_keys=True,
+        ),
         binary=binary or "",
         after=control.access,
     )
