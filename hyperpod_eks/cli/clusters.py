@@ -53,7 +53,13 @@ def list_clusters(
     return head("list") | {
         "account": who.account,
         "regions": regions,
-        "clusters": [{**row, "manifest": known.get(row.pop("lineage"))} for row in rows],
+        "clusters": [
+            {
+                **{k: v for k, v in row.items() if k != "lineage"},
+                "manifest": known.get(row["lineage"]),
+            }
+            for row in rows
+        ],
         "warnings": warnings,
     }
 

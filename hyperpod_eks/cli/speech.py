@@ -262,11 +262,22 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     return [_each_text(each, change) for each in value] if isinstance(value, list) else value
 
 
+_PAINT = re.compile(r"(\x1b\[[0-9;]*m)")
+"""What colours text, and can do no more."""
+
+
+def _for_terminal(words: str) -> str:
+    """Leave out what commands a terminal, but our colours."""
+    return "".join(
+        part if _PAINT.fullmatch(part) else printable(part) for part in _PAINT.split(words)
+    )
+
+
 def _print(words: str) -> None:
     """Print to stdout.  Raises HyperpodError when it takes nothing, as on a full disk."""
     words = without_values(words)
     try:
-        click.echo(printable(words) if sys.stdout.isatty() else words)
+        click.echo(_for_terminal(words) if sys.stdout.isatty() else words)
     except OSError as error:
         no_stdout()  # what is buffered would fail once more when Python ends
         if isinstance(error, BrokenPipeError):
