@@ -4,19 +4,42 @@ BIN := .venv/bin
 # where a container forbids bytecode, every program would compile our modules anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint format bench prove docs clean
+.PHONY: help demo test lint format bench prove docs lock clean
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-.venv/local: pyproject.toml
+# What is installed is in requirements/, by version and hash; `make lock` renews it, and NEWEST=1
+# takes the newest versions that pyproject.toml allows, as a weekly job does.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.venv/local: pyproject.toml requirements/local.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
+ifdef NEWEST
+	$(INSTALL) --upgrade 'pip>=25.1'
+	$(INSTALL) --upgrade --upgrade-strategy eager --editable '.[local]'
+else
+	$(INSTALL) --require-hashes --requirement requirements/local.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+endif
 	@touch $@
 
-.venv/dev: .venv/local
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+.venv/dev: .venv/local requirements/dev.txt
+ifdef NEWEST
+	$(INSTALL) --upgrade --upgrade-strategy eager --group dev
+else
+	$(INSTALL) --require-hashes --requirement requirements/dev.txt
+endif
 	@touch $@
+
+.cache/uv/bin/uv:
+	$(PYTHON) -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+COMPILE := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+  --generate-hashes --no-header --no-emit-index-url --extra local --group build
+
+lock: .cache/uv/bin/uv  ## renew the versions and hashes in requirements/
+	$(COMPILE) --group dev --output-file requirements/dev.txt pyproject.toml
+	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/local.txt pyproject.toml
 
 .cache/helm/%/helm: | .venv/local
 	$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm
