@@ -70,6 +70,8 @@ class Aws:
         """ARNs of everything that is, or once was, this cluster's own, as the journal has it."""
         self.signatures: dict[str, str | None] = {}
         """Who signed what, by ARNs that no other birth has: enough to be asked once."""
+        self.failures: dict[str, str] = {}
+        """Why nodes do not come, by HyperPod cluster and by event."""
         self._asked: dict[Hashable, float] = {}
         self.lock = threading.RLock()
         """Held by whoever makes a client: boto3's sessions are not thread-safe then."""

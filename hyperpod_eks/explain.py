@@ -177,12 +177,16 @@ def _hyperpod(look: Look, name: str) -> Iterator[Evidence]:
 
 
 def _events(aws: Aws, name: str) -> Iterator[Evidence]:
+    asked = 0
     for event in hyperpod.events(aws, name, 20):
-        if event.get("EventLevel") in ("Warn", "Error"):
+        if hyperpod.is_bad(event):
             about = "/".join(
                 filter(None, (event.get("InstanceGroupName"), event.get("InstanceId")))
             )
-            yield Evidence("event", event["Description"], about)
+            text, asked = event["Description"], asked + 1
+            with suppress(Exception):  # one right more; without it the description is told
+                text = hyperpod.failure(aws, name, event) if asked <= FEW else text
+            yield Evidence("event", text, about)
 
 
 def _nodes(look: Look, name: str) -> Iterator[Evidence]:

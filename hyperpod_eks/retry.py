@@ -18,6 +18,7 @@ class Class(StrEnum):
 
     THROTTLE = "AWS is throttling us"
     PROPAGATION = "waiting for AWS to see a new role or permission"
+    PREREQUISITES = "HyperPod does not see yet what it needs before its cluster"
     BUSY = "waiting for another operation to end"
     DEPENDENCY = "something still uses it"
     NOT_FOUND_YET = "AWS does not see it yet, or no longer; looking again"
@@ -32,6 +33,7 @@ class Class(StrEnum):
 PATIENCE: dict[Class, float] = {
     Class.THROTTLE: 600,
     Class.PROPAGATION: 180,
+    Class.PREREQUISITES: 300,
     Class.BUSY: 3600,
     Class.DEPENDENCY: 1200,
     Class.NOT_FOUND_YET: 300,
@@ -113,6 +115,14 @@ TABLE: tuple[Rule, ...] = (
     ),
     # the add-on may still be coming; a version that will not do is told by the preflight
     Rule(Class.PROPAGATION, "ValidationException", "sagemaker", "CreateCluster", r"(?i)\bcni\b"),
+    # the first cluster of an account, and what is minutes old in its EKS cluster
+    Rule(
+        Class.PREREQUISITES,
+        "ValidationException|ResourceNotFound(Exception)?|ConflictException",
+        "sagemaker",
+        "CreateCluster",
+        r"(?i)service.linked.role|access.entr|\bhelm\b|dependenc|\badd-?ons?\b",
+    ),
     Rule(Class.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
     Rule(Class.PROPAGATION, "ResourcePropagationDelayException"),
     # task governance: what it put on a cluster has to go first

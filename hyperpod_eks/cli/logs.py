@@ -209,6 +209,10 @@ def events(
         found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
         if not found:
             _must_be_there(look, name, group, node, given)
+        why = {}
+        if speech().verbose:  # a call for each
+            bad = [each for each in found[:tail] if hyperpod.is_bad(each)]
+            why = {each["EventId"]: hyperpod.failure(look.aws, name, each) for each in bad[:20]}
         if not continuous:
             speech().warn("HyperPod keeps events of clusters with continuous provisioning only")
     rows = [
@@ -217,7 +221,7 @@ def events(
             "level": each.get("EventLevel", ""),
             "instance_group": each.get("InstanceGroupName", ""),
             "instance_id": each.get("InstanceId", ""),
-            "message": each.get("Description", ""),
+            "message": why.get(each.get("EventId"), each.get("Description", "")),
         }
         for each in reversed(found[:tail])
     ]

@@ -106,7 +106,7 @@ class Speech:
         self.options = dict(options)
         self.form, self.quiet = options.pop("output"), options.pop("quiet")
         expression, events = options.pop("query"), options.pop("events")
-        verbose, self.debug = options.pop("verbose"), options.pop("debug")
+        self.verbose, self.debug = options.pop("verbose"), options.pop("debug")
         kind = options.pop("progress", "none")
         if options.pop("no_color"):
             os.environ["NO_COLOR"] = "1"
@@ -121,12 +121,12 @@ class Speech:
         _logger().addHandler(self.aloud)
         asks_aws = "profile" in options and verb not in ("offline", "outputs")
         if self.debug or asks_aws:
-            self.log = runlog.start(command, everything=self.debug, aloud=verbose)
+            self.log = runlog.start(command, everything=self.debug, aloud=self.verbose)
             self._only_looks = verb in READINGS and not options.get("action")
             if verb != "token" and (lost := folders.complaint()):  # kubectl calls that one
                 self.warn(lost)
         _logger().info("hyperpod-eks %s", shlex.join(self.words))
-        if verbose and kind in ("auto", "live"):
+        if self.verbose and kind in ("auto", "live"):
             kind = "plain"  # other lines would break the picture
         about = options.get("name") or options.get("file") or ""
         title = f"hyperpod-eks {command} {about}".rstrip()

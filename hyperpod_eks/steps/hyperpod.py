@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, ClassVar
 
 from hyperpod_eks import config as configs
@@ -237,7 +239,8 @@ class Cluster(Resource):
         if signed[arn] == look.aws.lineage:
             look.aws.recorded.add(arn)
         live = self._live(found, signed[arn], labels)
-        if live.state is State.BUSY and (event := newest_event(look.aws, found)):
+        comes = live.state in (State.BUSY, State.GROWING)
+        if comes and (event := newest_event(look.aws, found)):
             live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
         if live.state is State.LEAVING and live.owner == look.aws.lineage:
             live = self._leaving(look, live)
@@ -790,13 +793,53 @@ def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str
 
 
 def newest_event(aws: Aws, found: Mapping[str, Any]) -> str:
-    """Return what happened last in a described cluster; a courtesy, so that nothing may fail."""
+    """Return what happened last in a described cluster, and why nodes do not come.
+
+    A courtesy, so that nothing may fail.  The reason, which only DescribeClusterEvent has, is
+    asked for once a minute.
+    """
     if found.get("NodeProvisioningMode") != "Continuous":
         return ""
+    name, said = found["ClusterName"], []
     with suppress(Exception):
-        for event in events(aws, found["ClusterName"], 1):
-            return str(event["Description"])
-    return ""
+        if aws.seldom(("failures", found["ClusterArn"]), MINUTE):
+            newest = list(events(aws, name, 20))
+            worst = [each for each in newest if is_bad(each)]
+            aws.failures[name] = failure(aws, name, worst[0]) if worst else ""
+        else:
+            newest = list(islice(events(aws, name, 1), 1))
+        said = [str(each["Description"]) for each in newest[:1]]
+    why = aws.failures.get(name, "")
+    return "; ".join([*said, *([why] if why and why not in said else ())])
+
+
+def is_bad(event: Mapping[str, Any]) -> bool:
+    """Whether an event may tell why something failed.
+
+    HyperPod warns that a node that starts "lost orchestration-ready", which is no cause of
+    anything.
+    """
+    words = str(event.get("Description", ""))
+    return event.get("EventLevel") in ("Warn", "Error") and not re.search(
+        "(?i)lost.{0,20}orchestration.?ready", words
+    )
+
+
+def failure(aws: Aws, name: str, event: Mapping[str, Any]) -> str:
+    """Ask for the FailureMessage of an event; its description where there is none.
+
+    It stands in the metadata of whatever the event is about (SageMaker API reference,
+    DescribeClusterEvent, EventMetadata).
+    """
+    said, known = str(event.get("Description", "")), aws.failures
+    if event["EventId"] not in known:
+        answer = aws.sagemaker.describe_cluster_event(ClusterName=name, EventId=event["EventId"])
+        about: Any = answer.get("EventDetails") or {}
+        about = (about.get("EventDetails") or {}).get("EventMetadata") or {}
+        found = [part.get("FailureMessage") for part in about.values() if isinstance(part, Mapping)]
+        known[event["EventId"]] = next(filter(None, found), "")
+    why = known[event["EventId"]]
+    return said if why in said else why if said in why else f"{said}: {why}"
 
 
 def instances(look: Look, name: str) -> list[Any]:

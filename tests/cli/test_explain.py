@@ -11,13 +11,16 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hyperpod_eks.explain import Evidence, diagnose
 from hyperpod_eks.explain_causes import CAUSES
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.hyperpod_model import Cluster as Simulated
 from hyperpod_eks.local.aws.sim import Delays, Fault
+from hyperpod_eks.steps.hyperpod import is_bad
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
@@ -158,7 +161,7 @@ def lost_chart(user: User, aws: Clients) -> tuple[str, ...]:
     user.stack.faults.append(
         Fault("sagemaker", "CreateCluster", "ValidationException", 400, text, count=999)
     )
-    return CREATE
+    return (*CREATE, *SOON)
 
 
 INJECTED: dict[str, tuple[Break, int]] = {
@@ -432,3 +435,54 @@ def test_a_clock_that_is_wrong_is_no_reason_to_log_in(
     assert said.document["error"]["causes"][0]["id"] == "clock"
     assert "sso login" not in said.err
     assert "renew" not in said.document["error"]["hint"]
+
+
+@pytest.fixture
+def terse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events whose descriptions give no reason: AWS has it in DescribeClusterEvent alone."""
+    event = Simulated.event
+
+    def told(self: Simulated, text: str, **about: Any) -> None:
+        reason = "FailureMessage" in (about.get("metadata") or {})
+        event(self, "Instance provisioning failed." if reason else text, **about)
+
+    monkeypatch.setattr(Simulated, "event", told)
+
+
+@pytest.mark.usefixtures("terse")
+def test_why_a_node_does_not_come_is_told_wherever_it_is_waited_for(
+    user: User, aws: Clients
+) -> None:
+    words = fails("capacity")(user, aws)
+    said = user.types(*words, "-o", "json")
+    assert "no-capacity" in [each["id"] for each in said.document["error"]["causes"]]
+    user.stack.calls.clear()
+    user.types(*CREATE, *SOON, "--events", "events")  # its first look finds it busy
+    waits = "nodes running; Instance provisioning failed.; Instance provisioning failed.: We curr"
+    assert waits in (user.folder / "events").read_text()
+    reason = "sufficient capacity"
+    assert reason in user.types("events", "demo", "-v").out
+    assert reason not in user.types("events", "demo").out
+
+
+def test_a_node_that_lost_orchestration_ready_is_no_cause() -> None:
+    event = {"EventLevel": "Warn", "Description": "Node i-1 lost orchestration-ready status"}
+    assert not is_bad(event)
+    assert is_bad({"EventLevel": "Error", "Description": "Instance provisioning failed."})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The service-linked role AWSServiceRoleForSageMakerHyperPod does not exist.",
+        "Access entry for the execution role was not found in the EKS cluster.",
+        "The EKS cluster is missing one or more required dependencies.",
+        "Required EKS add-on is not active.",
+    ],
+)
+def test_what_hyperpod_does_not_see_yet_is_waited_for(user: User, words: str) -> None:
+    fault = Fault("sagemaker", "CreateCluster", "ValidationException", 400, words, count=2)
+    user.stack.faults.append(fault)
+    said = user.types(*CREATE)
+    assert said.code == 0, said.err
+    assert f"does not see yet what it needs before its cluster: {words}" in said.err
