@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import sys
 import tempfile
 import threading
@@ -23,6 +24,8 @@ from hyperpod_eks.frozen import frozen
 if TYPE_CHECKING:
     import boto3
 
+log = logging.getLogger(__name__)
+
 CLUSTER_NAME = "sagemaker.amazonaws.com/cluster-name"
 GROUP_NAME = "sagemaker.amazonaws.com/instance-group-name"
 HEALTH_STATUS = "sagemaker.amazonaws.com/node-health-status"
@@ -31,6 +34,10 @@ INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 TOKEN_LIFE = 600.0
 """Seconds that a token is used; EKS accepts it for 15 minutes."""
+SILENCE, READING = 10.0, 120.0
+"""Seconds without an answer after which the user is told; seconds to read one."""
+LARGEST = 64 << 20
+"""Bytes of an answer that are read."""
 PAGE = 500
 """Objects asked for at once."""
 TIMEOUT = (transport.CONNECT, transport.READ)
@@ -191,27 +198,55 @@ def _ask(
         "Accept": accept,
         "Authorization": of.get_api_key_with_prefix("authorization"),
     }
+    # without a word a silent endpoint would be taken for a tool that hangs
+    told = threading.Timer(
+        SILENCE, log.warning, ["%s has not answered for %.0f s; still trying", of.host, SILENCE]
+    )
+    told.daemon = True
+    told.start()
     try:
         answer = client.rest_client.pool_manager.request(
-            method, of.host + path, fields=query or None, headers=headers, timeout=Timeout(*TIMEOUT)
+            *(method, of.host + path),
+            fields=query or None,
+            headers=headers,
+            timeout=Timeout(*TIMEOUT),
+            preload_content=False,
         )
+        content = _read(answer, of.host)
     except SSLError as error:
         raise _package().ApiException(status=0, reason=str(error)) from error
+    finally:
+        told.cancel()
     if not 200 <= answer.status < 300:
         refusal = _package().ApiException(status=answer.status, reason=answer.reason)
-        refusal.body = answer.data
+        refusal.body = content
         raise refusal
     try:
-        document = json.loads(answer.data)
+        document = json.loads(content)
     except ValueError:
         document = None
     if not isinstance(document, dict):
         raise HyperpodError(
-            f"{method} {of.host}{path}: the answer is no JSON object: {answer.data[:80]!r}",
+            f"{method} {of.host}{path}: the answer is no JSON object: {content[:80]!r}",
             "Something between here and the cluster answers in its place: is it a proxy? Except"
             " the endpoint from it with NO_PROXY.",
         )
     return document
+
+
+def _read(answer: Any, host: str) -> bytes:
+    """Read an answer up to a length and a time: a time-out begins anew with each byte."""
+    found, until = bytearray(), time.monotonic() + READING
+    try:
+        while part := answer.read1(2**16, decode_content=True):
+            found += part
+            if len(found) > LARGEST or time.monotonic() > until:
+                raise KubeNotReady(f"the answer of {host} does not end: {len(found)} bytes so far")
+    except BaseException:
+        answer.close()
+        raise
+    answer.release_conn()
+    return bytes(found)
 
 
 def _list(client: Any, path: str, **query: Any) -> Iterator[Mapping[str, Any]]:

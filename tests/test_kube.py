@@ -7,7 +7,10 @@ import json
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -201,6 +204,53 @@ class TestErrors:
         with pytest.raises(HyperpodError, match=r"422 .*the selector is wrong") as caught:
             kube.nodes(access(cluster), "demo")
         assert not isinstance(caught.value, KubeNotReady)
+
+
+@contextmanager
+def endless(pki: Pki, said: bytes) -> Iterator[str]:
+    """A server that says this to whoever asks, a byte a moment, and never comes to an end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with (
+                suppress(OSError),
+                pki.server_context().wrap_socket(server.accept()[0], server_side=True) as client,
+            ):
+                client.recv(65536)
+                client.sendall(said)
+                while said:
+                    client.sendall(b"x")
+                    time.sleep(0.05)
+                client.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        (b"", "no answer from .*timed out"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", "does not end: .* bytes so far"),
+    ],
+)
+def test_silence_is_told_and_given_up_in_time(
+    pki: Pki,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    said: bytes,
+    says: str,
+) -> None:
+    monkeypatch.setattr(kube, "TIMEOUT", (5, 1))
+    monkeypatch.setattr(kube, "READING", 0.5)
+    monkeypatch.setattr(kube, "SILENCE", 0.1)
+    with endless(pki, said) as url:
+        mute = Access("demo", url, base64.b64encode(pki.ca_pem).decode(), lambda: "good")
+        with pytest.raises(KubeNotReady, match=says):
+            kube.nodes(mute, "demo")
+    assert f"{url} has not answered for 0 s; still trying" in caplog.text
 
 
 class TestProxy:
