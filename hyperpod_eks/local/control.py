@@ -104,7 +104,10 @@ class Control:
             case "failures":
                 sim.failures = {str(what): str(how) for what, how in body.items()}
             case "advance":
-                stack.clock.advance(float(body["seconds"]))
+                seconds = float(body["seconds"])
+                if not 0 <= seconds < 1e9:  # NaN is not
+                    raise ValueError(f"seconds: {seconds} is not a time to come")
+                stack.clock.advance(seconds)
             case "reset":
                 stack.reset()
             case "stop":

@@ -33,6 +33,9 @@ from hyperpod_eks.programs import ELSEWHERE
 #: Simulated seconds per real second: a real create of half an hour passes in half a minute.
 DEFAULT_SPEED = 60.0
 
+#: Real seconds that a stack may take for an answer.
+TIMEOUT = 10.0
+
 #: Real seconds that a start or a stop may take before we give up on it.
 _PATIENCE = 60.0
 
@@ -58,17 +61,32 @@ class Running:
             f"{self.endpoint}/_stack/{name}", data
         )
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(request, timeout=10) as answer:
+        with direct.open(request, timeout=TIMEOUT) as answer:
             return json.load(answer)
 
 
 def find() -> Running | None:
-    """Return the stack that runs, or None; what a dead one left behind does not count."""
+    """Return the stack that runs, or None; what a dead one left behind does not count.
+
+    Raises HyperpodError for one that lives and does not answer in time: it may be stopped, or the
+    machine may be busy, and nobody else may take its place.
+    """
     try:
         state = json.loads(_state_file().read_text())
         running = Running(**state)
-        health = running.control("health")
     except (OSError, ValueError, TypeError):
+        return None
+    try:
+        health = running.control("health")
+    except (OSError, ValueError) as error:
+        late = isinstance(error, TimeoutError) or isinstance(
+            getattr(error, "reason", None), TimeoutError
+        )
+        if late and _alive(running.pid):
+            raise HyperpodError(
+                f"the embedded stack (process {running.pid}) does not answer",
+                f"Wait; or if it is stopped, let it go on: kill -CONT {running.pid}",
+            ) from error
         return None
     return running if health["pid"] == running.pid else None
 
@@ -137,6 +155,7 @@ def _start(speed: float, port: int, region: str) -> Running:
         process.kill()
         process.wait()
         last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        last = last or "its log is empty; is the disk full?"
         raise HyperpodError(f"the embedded stack did not start: {last}", f"Its whole log: {log}")
     # Popen would warn of a child still running; this one is meant to outlive us
     process.returncode = 0
@@ -173,8 +192,12 @@ def _state_file() -> Path:
 
 
 def _private(path: Path) -> IO[str]:
-    """Open a file of ours for writing, emptied, for nobody else to read."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w")
+    """Open a file of ours for writing, emptied, for nobody else to read; a link is not followed."""
+    if path.is_symlink():
+        path.unlink()
+    return os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w"
+    )
 
 
 @contextmanager

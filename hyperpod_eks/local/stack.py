@@ -111,7 +111,11 @@ class Stack:
     ) -> None:
         try:
             with _without_aws_variables():
-                from hyperpod_eks.local.aws.server import Aws, Server  # noqa: PLC0415  loads moto
+                from hyperpod_eks.local.aws.server import (  # noqa: PLC0415  loads moto
+                    Aws,
+                    Server,
+                    refusal,
+                )
 
                 install()
         except ModuleNotFoundError as missing:
@@ -131,8 +135,17 @@ class Stack:
         aws, control = Aws(self.sim), Control(self)
 
         def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+            if status := refusal(environ):
+                start(status, [("Content-Length", "0"), ("Connection", "close")])
+                return []
             ours = environ["PATH_INFO"].startswith((PREFIX, MOTO_RESET))
-            return control(environ, start) if ours else aws(environ, start)
+            try:
+                return control(environ, start) if ours else aws(environ, start)
+            except ConnectionError:  # a fault that was asked for
+                raise
+            except OSError:  # the rest of the body does not come
+                start("408 Request Timeout", [("Content-Length", "0"), ("Connection", "close")])
+                return []
 
         try:
             self._server = Server(app, port)

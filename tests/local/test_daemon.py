@@ -108,6 +108,31 @@ def test_what_a_dead_stack_left_behind_is_in_nobodys_way(cache: Path) -> None:
     os.kill(living.pid, signal.SIGTERM)
 
 
+def test_a_stack_that_does_not_answer_is_not_taken_for_dead(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = daemon.ensure()
+    monkeypatch.setattr(daemon, "TIMEOUT", 0.3)
+    os.kill(running.pid, signal.SIGSTOP)
+    try:
+        for verb in (daemon.find, daemon.stop, daemon.ensure):
+            with pytest.raises(HyperpodError, match=f"process {running.pid}. does not answer"):
+                verb()
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+    monkeypatch.setattr(daemon, "TIMEOUT", 10.0)
+    assert daemon.find() == running
+
+
+def test_a_log_that_is_a_link_is_not_followed(cache: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    cache.mkdir()
+    (cache / "local.log").symlink_to(victim)
+    daemon.ensure()
+    assert victim.read_text() == "theirs"
+
+
 def test_a_terminated_stack_cleans_up(cache: Path) -> None:
     running = daemon.ensure()
     os.kill(running.pid, signal.SIGTERM)

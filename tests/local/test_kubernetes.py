@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import kubernetes.client
 import kubernetes.config
@@ -534,6 +535,22 @@ def test_a_watch_from_too_long_ago_is_gone(start: Start) -> None:
     _, client = start()
     ((kind, status),) = client.watch("/api/v1/nodes?watch=1&resourceVersion=5")
     assert (kind, status["code"], status["reason"]) == ("ERROR", 410, "Expired")
+
+
+def test_malformed_requests_are_refused(start: Start) -> None:
+    cluster, client = start()
+    for query in ("timeoutSeconds=abc", "resourceVersion=²", "timeoutSeconds=-1"):
+        assert client.send("GET", f"/api/v1/nodes?watch=1&{quote(query, '=')}")[0] == 400
+    deep = b'{"a":' * 100_000
+    assert client.send("POST", "/api/v1/namespaces", deep)[0] == 400
+    patch = [{"op": "replace", "path": "/metadata/labels/x/y/z", "value": 1}, {"op": 7}]
+    for body in (patch, {"op": 1}, [1], "x"):
+        status, _ = client.send(
+            "PATCH", "/api/v1/namespaces/default", body, "application/json-patch+json"
+        )
+        assert 400 <= status < 500, body
+    with closing(Client(cluster, "k8s-aws-v1.aHR0cDovL1s")) as other:
+        assert other.send("GET", "/api/v1/nodes")[0] == 401
 
 
 # --- the handle ----------------------------------------------------------------------------------

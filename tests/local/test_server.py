@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -12,6 +13,7 @@ import botocore.exceptions
 import pytest
 from botocore.exceptions import ClientError
 
+from hyperpod_eks.local.aws import server
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.local.conftest import Clients
@@ -62,7 +64,7 @@ def test_a_modelled_error_is_caught_by_its_class(stack: Stack, aws: Clients) -> 
 def test_an_error_without_a_body_is_its_status(stack: Stack, aws: Clients) -> None:
     stack.faults.append(Fault("s3", "HeadBucket", "SlowDown", 404))
     with pytest.raises(ClientError, match="404"):
-        aws.s3.head_bucket(Bucket="b")
+        aws.s3.head_bucket(Bucket="a-bucket")
 
 
 def test_clients_retry_throttling(stack: Stack, patient: Clients) -> None:
@@ -230,3 +232,65 @@ def test_a_wrong_order_is_refused_with_its_reason(
 def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
     assert stack.endpoint.startswith("http://127.0.0.1:")
     assert any(thread.name == "local-aws" for thread in threading.enumerate())
+
+
+# --- what no AWS client sends ---------------------------------------------------------------------
+
+
+def raw(stack: Stack, request: str) -> str:
+    """Send text to the endpoint; return the first line of the answer, empty without one."""
+    host, port = stack.endpoint.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request.replace("\n", "\r\n").encode())
+        return connection.recv(4096).decode(errors="replace").partition("\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("Host: 127.0.0.1\nOrigin: https://evil.example", 403),
+        ("Host: evil.example", 403),
+        ("Host: 127.0.0.1.evil.example:80", 403),
+        ("Host: localhost:80\nContent-Length: abc", 400),
+        ("Host: localhost\nContent-Length: -1", 400),
+        ("Host: localhost\nContent-Length: 99999999999999999999", 400),
+        ("Host: localhost\nContent-Length: 9999999999999", 413),
+        ("Host: [::1]:80\nContent-Length: 0", 200),
+    ],
+)
+def test_requests_of_web_pages_and_broken_ones_are_refused(
+    stack: Stack, head: str, status: int
+) -> None:
+    said = raw(stack, f"POST /_stack/reset HTTP/1.1\n{head}\n\n")
+    assert said.split(" ")[1] == str(status), said
+
+
+def test_a_connection_that_is_left_open_is_closed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server._Handler, "timeout", 0.1)
+    assert raw(stack, "POST / HTTP/1.1\nHost: localhost\n") == ""
+    said = raw(stack, "POST / HTTP/1.1\nHost: localhost\nContent-Length: 9\n\nabc")
+    assert said == "HTTP/1.1 408 Request Timeout"
+
+
+def test_the_call_log_is_bounded(
+    stack: Stack, aws: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST", 20)
+    aws.s3.create_bucket(
+        Bucket="a-bucket", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    aws.s3.put_object(Bucket="a-bucket", Key="k", Body=b"x" * (1 << 20))
+    assert len(stack.calls[-1].request) < 2 * server.LONGEST
+    assert aws.s3.get_object(Bucket="a-bucket", Key="k")["ContentLength"] == 1 << 20
+    for _ in range(30):
+        aws.sts.get_caller_identity()
+    assert len(stack.calls) <= 20
+
+
+def test_time_goes_forward(stack: Stack) -> None:
+    for seconds in ("NaN", "-1e300", "Infinity"):
+        body = f'{{"seconds": {seconds}}}'.encode()
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(f"{stack.endpoint}/_stack/advance", body)

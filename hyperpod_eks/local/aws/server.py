@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qs, unquote, unquote_plus
 from xml.sax.saxutils import escape
 
+from botocore.exceptions import DataNotFoundError
 from moto.core.request import Request
 from moto.core.routing import get_service_router
 from moto.core.utils import get_service_model
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a client may take for its next word: a connection that is left open is closed.
+IDLE = 60.0
+
+#: Bytes of a request; S3 takes no more in one PUT.
+LARGEST = 5 << 30
+
+#: Characters of a request that the call log keeps, and calls that it keeps.
+LONGEST, MOST = 16_384, 10_000
 
 #: Services whose name in a signature is not their name in boto3.
 _SIGNED_AS = {"servicequotas": "service-quotas", "elasticloadbalancing": "elbv2"}
@@ -63,6 +73,8 @@ class Aws:
         def record(status: int) -> None:
             now = sim.clock.elapsed()
             sim.calls.append(Call(service, operation, status, mutating, now, request))
+            if len(sim.calls) > MOST:
+                del sim.calls[: MOST // 10]
 
         with sim.clock.lock:
             fault = sim.fault(service, operation)
@@ -107,10 +119,29 @@ class Aws:
 
 
 def _text(environ: WSGIEnvironment) -> str:
-    """Return path and body of a request; the body stays readable."""
+    """Return path and body of a request, not more than is kept; the body stays readable."""
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
-    return unquote_plus(f"{environ['PATH_INFO']}?{body.decode(errors='replace')}")
+    return unquote_plus(f"{environ['PATH_INFO']}?{body[:LONGEST].decode(errors='replace')}")
+
+
+def refusal(environ: WSGIEnvironment) -> str:
+    """Return the status line for what no AWS client on this machine sends; empty for all else.
+
+    A web page that the user has open may send requests here, but not without an Origin (Fetch
+    Standard, "Origin header"); under a host name of its own it could read the answers, too (DNS
+    rebinding).
+    """
+    host = environ.get("HTTP_HOST", "").rpartition("@")[2].lower()
+    name = re.sub(r":[0-9]*$", "", host)
+    if "HTTP_ORIGIN" in environ or not re.fullmatch(
+        r"(127\.0\.0\.1|\[::1\]|(.+\.)?localhost|)", name
+    ):
+        return "403 Forbidden"
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not re.fullmatch("[0-9]{1,18}", length):
+        return "400 Bad Request"
+    return "413 Content Too Large" if int(length) > LARGEST else ""
 
 
 class _Dispatcher(DomainDispatcherApplication):
@@ -164,7 +195,7 @@ def identify(environ: WSGIEnvironment) -> tuple[str, str, bool]:
         return service, form["Action"][0], form.get("DryRun") == ["true"]
     try:
         operation, _ = get_service_router(service).match(Request(dict(environ)))
-    except (HTTPException, LookupError, ValueError):
+    except (DataNotFoundError, HTTPException, LookupError, ValueError):
         return service, "", False
     return service, operation.name, False
 
@@ -197,6 +228,7 @@ def _hang_up(environ: WSGIEnvironment) -> NoReturn:
 
 class _Handler(MotoRequestHandler):
     disable_nagle_algorithm = True
+    timeout = IDLE
 
     def log(self, *_: Any) -> None:
         """Stay silent: the call log says it all."""

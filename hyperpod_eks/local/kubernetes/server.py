@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import select
 import socket
 import ssl
@@ -18,6 +19,8 @@ from .api import Answer, Api, Request
 from .errors import ApiError
 
 logger = logging.getLogger(__name__)
+IDLE = 60.0  # seconds that a client may take for its next word
+LARGEST = 64 << 20  # bytes of a request; etcd refuses far less
 _PATIENCE = 1.0  # seconds that `stop` gives to connections
 
 
@@ -97,8 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = 65536
+    timeout = IDLE
 
     def setup(self) -> None:
+        self.request.settimeout(self.timeout)
         self.request.do_handshake()
         super().setup()
 
@@ -110,7 +115,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(411)
             self.close_connection = True
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = self.headers.get("Content-Length") or "0"
+        if not re.fullmatch("[0-9]{1,18}", length) or int(length) > LARGEST:
+            self.send_error(413 if length.isdigit() else 400)
+            self.close_connection = True
+            return
+        body = self.rfile.read(int(length))
         request = Request(self.command, self.path, self.headers, body)
         try:
             answer = self.server.api.answer(request)
