@@ -189,6 +189,22 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
             Piece(f"{count} resources as declared"),
             Piece(f"  {', '.join(good)}", "quiet"),
         ]
+    for step, resources in steps.items():
+        for each in resources:
+            words = _untold(f"{step}/{each.get('name', '')}", each)
+            for line in wrap(words, width - 4) if words else ():
+                yield [Piece("    "), Piece(line, "quiet")]
+
+
+def _untold(key: str, resource: Json) -> str:
+    """Say what AWS describes in a way of its own, and what it does not describe."""
+    words = [
+        f"AWS accepted {name} {_brief(pair[1])} and describes {_brief(pair[0])}"
+        for name, pair in (resource.get("unproven") or {}).items()
+    ]
+    if unknown := resource.get("unknown"):
+        words.append(f"AWS does not describe {', '.join(unknown)}")
+    return clean(f"{key}: {'; '.join(words)}") if words else ""
 
 
 def _why(resource: Json) -> list[str]:

@@ -7,15 +7,18 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperpod_eks import plan as plans
 from hyperpod_eks.cli.documents import Document, as_json, head
 from hyperpod_eks.cli.opening import opened
+from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.engine import unproven
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.progress_text import speaks_utf8, wants_colour
 from hyperpod_eks.report import Report
+from hyperpod_eks.resource import Sight
 
 
 def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: Any) -> Document:
@@ -56,9 +59,17 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
                 for key, seconds in plans.critical_path(at.wants, deeds, at.manifest.durations)
             ],
             "cost": cost,
-            "warnings": at.warn(),
+            "warnings": [*at.warn(), *_unproven(sights)],
             "next": _next(given, replace_failed, counts),
         }
+
+
+def _unproven(sights: Sequence[Sight]) -> list[str]:
+    """Tell what AWS describes in a way of its own."""
+    lines = [line for sight in sights for line in unproven(sight)]
+    for line in lines:
+        speech().warn(line)
+    return lines
 
 
 def _next(given: Mapping[str, Any], replace_failed: bool, counts: Counter[str]) -> str:

@@ -17,7 +17,7 @@ from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Report
-from hyperpod_eks.resource import Sight, Verdict
+from hyperpod_eks.resource import Differs, Sight, Verdict
 from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import hyperpod
 
@@ -125,7 +125,9 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
                         "arn": s.live.arn if s.live else "",
                         "state": states[s.verdict],
                         "why": s.live.why if s.live else "",
-                        "differs": {k: [as_json(a), as_json(b)] for k, (a, b) in s.differs.items()},
+                        "differs": _pairs(s.differs),
+                        "unproven": _pairs(s.unproven),
+                        "unknown": list(s.unknown),
                     }
                     for s in sights
                     if s.want.step == step
@@ -135,6 +137,10 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
         ],
         "differences": differences,
     }
+
+
+def _pairs(differs: Differs) -> dict[str, list[Any]]:
+    return {name: [as_json(is_), as_json(declared)] for name, (is_, declared) in differs.items()}
 
 
 def text(document: Document) -> str:

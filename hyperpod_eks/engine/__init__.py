@@ -1,6 +1,14 @@
 """Look, judge, act, look again: the one engine behind create, status and delete."""
 
-from hyperpod_eks.engine.loop import World, look_at_all, rebuild, status, stranger, words_of
+from hyperpod_eks.engine.loop import (
+    World,
+    look_at_all,
+    rebuild,
+    status,
+    stranger,
+    unproven,
+    words_of,
+)
 from hyperpod_eks.engine.provide import Provide, create, undeclared
 from hyperpod_eks.engine.remove import Fate, Remove, delete, doomed, remaining
 
@@ -18,5 +26,6 @@ __all__ = [
     "status",
     "stranger",
     "undeclared",
+    "unproven",
     "words_of",
 ]

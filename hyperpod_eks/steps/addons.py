@@ -154,13 +154,13 @@ class Addon(Resource):
     def _live(self, found: Mapping[str, Any], roles: tuple[tuple[str, str], ...]) -> Live:
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
-        values = _values(found.get("configurationValues") or "{}")
-        facts: dict[str, Any] = {
-            "configuration": json.dumps(values, sort_keys=True),
-            "roles": roles,
-        }
-        if self.version:
-            facts["version"] = found.get("addonVersion")
+        facts: dict[str, Any] = {}
+        if values := found.get("configurationValues"):
+            facts["configuration"] = json.dumps(_values(values), sort_keys=True)
+        if found.get("podIdentityAssociations") is not None:
+            facts["roles"] = roles
+        if self.version and found.get("addonVersion"):
+            facts["version"] = found["addonVersion"]
         elif KUBERNETES in found.get("tags", {}):
             facts["kubernetes"] = found["tags"][KUBERNETES]
         bad = broken(self.label, found.get("addonVersion") or "")

@@ -178,12 +178,13 @@ class LogGroup(Resource):
         """Set the retention, and sign a group that EKS made anew."""
         if live.owner is None:
             aws.logs.tag_resource(resourceArn=self.arn, tags=aws.tags(self.label))
-        if live.facts["key_arn"] != self.key_arn:
+        if "key_arn" in differs:
             if self.key_arn:
                 aws.logs.associate_kms_key(logGroupName=self.name, kmsKeyId=self.key_arn)
             else:
                 aws.logs.disassociate_kms_key(logGroupName=self.name)
-        aws.logs.put_retention_policy(logGroupName=self.name, retentionInDays=self.retention)
+        if "retention" in differs:
+            aws.logs.put_retention_policy(logGroupName=self.name, retentionInDays=self.retention)
         facts = {"retention": self.retention, "key_arn": self.key_arn}
         return replace(live, owner=aws.lineage, facts=facts)
 
@@ -314,30 +315,29 @@ class Cluster(Resource):
         vpc = found.get("resourcesVpcConfig", {})
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
-        encrypted = [each["provider"]["keyArn"] for each in found.get("encryptionConfig") or ()]
-        facts: dict[str, Any] = {
+        keys = [
+            each.get("provider", {}).get("keyArn") for each in found.get("encryptionConfig", ())
+        ]
+        access = vpc.get("endpointPublicAccess"), vpc.get("endpointPrivateAccess")
+        blocks = vpc.get("publicAccessCidrs") if access[0] else self.public_access_cidrs
+        said: dict[str, Any] = {
             # the subnets that it was made in: zones that come later are for nodes alone
-            "security_group": next(iter(vpc.get("securityGroupIds", ())), ""),
-            "secrets_key": next(iter(encrypted), ""),
+            "security_group": next(iter(vpc.get("securityGroupIds", ())), None),
+            "secrets_key": next(iter(keys), None),
             "log_types": frozenset(
                 kind
                 for setup in found.get("logging", {}).get("clusterLogging", ())
                 if setup.get("enabled")
                 for kind in setup.get("types", ())
             ),
-            "endpoint_access": (
-                vpc.get("endpointPublicAccess", True),
-                vpc.get("endpointPrivateAccess", False),
-            ),
-            "public_access_cidrs": frozenset(vpc.get("publicAccessCidrs", ()))
-            if vpc.get("endpointPublicAccess", True)
-            else frozenset(self.public_access_cidrs),
+            "endpoint_access": None if None in access else access,
+            "public_access_cidrs": frozenset(blocks) if blocks else None,
             "authentication_mode": found.get("accessConfig", {}).get("authenticationMode"),
             "support_type": found.get("upgradePolicy", {}).get("supportType"),
-            "deletion_protection": found.get("deletionProtection", False),
+            "deletion_protection": found.get("deletionProtection"),
+            "version": found["version"] if self.pinned else None,
         }
-        if self.pinned:
-            facts["version"] = found["version"]
+        facts = {name: value for name, value in said.items() if value is not None}
         return Live(
             found["name"],
             found["arn"],
@@ -390,6 +390,11 @@ class Cluster(Resource):
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
         public, private = self.endpoint_access
+        extras: dict[str, Any] = {}
+        if self.log_types:
+            extras["logging"] = {"clusterLogging": self._logging(self.log_types, enabled=True)}
+        if self.secrets_key:
+            extras["encryptionConfig"] = self._encryption()
         found = aws.eks.create_cluster(
             name=self.name,
             version=self.version,
@@ -407,12 +412,11 @@ class Cluster(Resource):
                 "bootstrapClusterCreatorAdminPermissions": False,
             },
             bootstrapSelfManagedAddons=False,
-            logging={"clusterLogging": self._logging(self.log_types, enabled=True)},
             upgradePolicy={"supportType": self.support_type},  # type: ignore[typeddict-item]
             deletionProtection=self.deletion_protection,
             clientRequestToken=token,
             tags=aws.tags(self.label),
-            **({"encryptionConfig": self._encryption()} if self.secrets_key else {}),  # type: ignore[arg-type]  # checked by the model
+            **extras,
         )["cluster"]
         return self._live(found)
 

@@ -169,15 +169,15 @@ class Role(Resource):
 
     def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live | None:
         """Attach what is missing and put the trust right; what somebody attached is taken off."""
-        if live.facts["trusts"] != self.trusts:
+        if "trusts" in differs:
             aws.iam.update_assume_role_policy(
                 RoleName=self.name, PolicyDocument=json.dumps(trust(self.trusts))
             )
-        if self.boundary and live.facts["boundary"] != self.boundary:
+        if "boundary" in differs and self.boundary:
             aws.iam.put_role_permissions_boundary(
                 RoleName=self.name, PermissionsBoundary=self.boundary
             )
-        elif live.facts["boundary"] and not self.boundary:
+        elif "boundary" in differs:
             aws.iam.delete_role_permissions_boundary(RoleName=self.name)
         if live.owner is None:
             aws.iam.tag_role(RoleName=self.name, Tags=aws.pairs(self.label))

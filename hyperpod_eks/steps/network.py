@@ -258,8 +258,8 @@ class Vpc(Resource):
                 partial(ask, Attribute="enableDnsHostnames"),
             )
             dns = (
-                support["EnableDnsSupport"].get("Value", False),
-                hostnames["EnableDnsHostnames"].get("Value", False),
+                support.get("EnableDnsSupport", {}).get("Value"),
+                hostnames.get("EnableDnsHostnames", {}).get("Value"),
             )
             lives.append(self._live(vpc, dns))
         return lives
@@ -282,7 +282,7 @@ class Vpc(Resource):
 
     def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """One attribute a call; hostnames need support."""
-        support, hostnames = live.facts["dns"]
+        support, hostnames = live.facts.get("dns", (False, False))
         if not support:
             aws.ec2.modify_vpc_attribute(VpcId=live.id, EnableDnsSupport={"Value": True})
         if not hostnames:

@@ -181,20 +181,20 @@ class Bucket(Resource):
 
     def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
         """Put right what differs."""
-        s3, facts = aws.s3, live.facts
+        s3 = aws.s3
         if live.owner is None:
             self._sign(aws)
-        if facts["public_access"] != self.public_access:
+        if "public_access" in differs:
             s3.put_public_access_block(
                 Bucket=self.name,
                 PublicAccessBlockConfiguration=PRIVATE,  # type: ignore[arg-type]  # plain dict
             )
-        if facts["ownership"] != self.ownership:
+        if "ownership" in differs:
             s3.put_bucket_ownership_controls(
                 Bucket=self.name,
                 OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
             )
-        if facts["encryption"] != self.encryption:
+        if "encryption" in differs:
             default = {"SSEAlgorithm": "AES256"}
             if self.encryption != "AES256":
                 default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.encryption}
@@ -205,9 +205,9 @@ class Bucket(Resource):
             s3.put_bucket_encryption(
                 Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": [rule]}
             )
-        if facts["policy"] != self.policy:
+        if "policy" in differs:
             s3.put_bucket_policy(Bucket=self.name, Policy=self._tls_only())
-        declared = {name: self.expected(name, known) for name in facts}
+        declared = {**live.facts, **self.declared(known)}
         return Live(self.name, self.arn, owner=aws.lineage, facts=declared)
 
     def delete(self, aws: Aws, live: Live) -> None:

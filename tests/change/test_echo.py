@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -109,3 +110,24 @@ def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) 
     assert owner.groups()["b"]["KubernetesConfig"]["DesiredLabels"] == {"crew": "x"}
     assert len(owner.nodes("a")) == 2
     assert len(owner.nodes("b")) == 1
+
+
+@pytest.mark.parametrize(
+    "seed", [3, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(20, 40))]
+)
+def test_odd_descriptions_of_every_kind_change_nothing(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """A whole create under it; then every description turns odd in another way."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("hyperpod_eks.engine.provide.GRACE", 0.3)
+    owner = Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))
+    stack.sim.echo = Echo(seed)
+    first = owner.declares(TEXT)
+    assert not [each for each in first if each.startswith("Update")]
+    assert to_change(owner, TEXT) == []
+    assert owner.declares(TEXT) == []
+    stack.sim.echo = None
+    assert len(owner.nodes()) == 3
+    assert owner.deletes(TEXT) == []
+    assert owner.account() == owner.before

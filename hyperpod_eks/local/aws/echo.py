@@ -27,6 +27,8 @@ from hyperpod_eks.local.aws.echo_members import MEMBERS, Members
 
 #: What may become of an echo.
 ODDITIES = ("left out", "null", "empty", "reordered", "other case")
+#: Members of any answer that say whether it has another page.
+PAGES = ("NextToken", "nextToken", "Marker", "IsTruncated")
 _SHARE = 0.35  # of the members that are altered
 _DEPTH = 3  # of added structures
 
@@ -58,19 +60,24 @@ class Echo:
     def altered(self, service: str, operation: str, body: bytes) -> bytes:
         """Return the answer's body with other members."""
         model = _model(service).operation_model(operation)
-        alter = _Alteration(self, f"{service}.{operation}", MEMBERS[service, operation])
-        if "json" in model.service_model.protocol:
+        json_ = "json" in model.service_model.protocol
+        alter = _Alteration(self, f"{service}.{operation}", MEMBERS[service, operation], json_)
+        if json_:
             return json.dumps(alter(json.loads(body), model.output_shape)).encode()
         return _xml(service, model, lambda value: alter(value, model.output_shape), body)
 
 
 class _Alteration:
-    def __init__(self, echo: Echo, call: str, members: Members) -> None:
+    def __init__(self, echo: Echo, call: str, members: Members, wire: bool) -> None:
         self._echo, self._call, self._members = echo, call, members
+        self._wire = wire  # whether members are called as on the wire, or as by botocore
         self._exact = bool(echo.says or echo.omits)
 
     def __call__(self, value: Any, shape: Any) -> Any:
         return self._structure(value, shape, "", "", echoed=False)
+
+    def _key(self, name: str, member: Any) -> str:
+        return str(member.serialization.get("name", name)) if self._wire else name
 
     def _dice(self, place: str) -> random.Random:
         return random.Random(f"{self._echo.seed} {self._call} {place}")  # noqa: S311  no secret
@@ -82,7 +89,7 @@ class _Alteration:
             if shape.is_tagged_union and name not in value:
                 continue  # it has one member, always
             here, there = (f"{start}.{name}".lstrip(".") for start in (path, place))
-            key = member.serialization.get("name", name)
+            key = self._key(name, member)
             answer = found.pop(key, _LEFT_OUT)
             answer = (
                 self._inside(answer, member, here, there, echoed=echoed)
@@ -98,7 +105,7 @@ class _Alteration:
             return _LEFT_OUT
         if path in self._echo.says:
             return self._echo.says[path]
-        kept = path in self._members.reasons
+        kept = path in self._members.reasons or path in PAGES
         echoed = echoed or path in self._members.requests
         dice = self._dice(place)
         if value not in (_LEFT_OUT, None) and not (kept and path not in self._members.inner):
@@ -108,7 +115,7 @@ class _Alteration:
         if dice.random() > _SHARE:
             return value
         if value is _LEFT_OUT or value is None:
-            return _random(shape, dice)
+            return self._random(shape, dice)
         return _odd(value, dice) if echoed else value
 
     def _inside(self, value: Any, shape: Any, path: str, place: str, *, echoed: bool) -> Any:
@@ -126,6 +133,32 @@ class _Alteration:
             return value
         return dice.sample(value, len(value))
 
+    def _random(self, shape: Any, dice: random.Random, depth: int = 0) -> Any:
+        """Return some value of a shape's type and enumeration, within its bounds."""
+        kind, about = shape.type_name, shape.metadata
+        least = about.get("min", 0)
+        if kind == "structure":
+            names = [n for n in shape.members if dice.random() < 0.5] if depth < _DEPTH else []
+            if shape.is_tagged_union:
+                names = [dice.choice(list(shape.members))]
+            return {
+                self._key(n, shape.members[n]): self._random(shape.members[n], dice, depth + 1)
+                for n in names
+            }
+        if kind == "list":
+            return [self._random(shape.member, dice, depth + 1) for _ in range(max(least, 1))]
+        if kind == "map":
+            return {"echo": self._random(shape.value, dice, depth + 1)}
+        if kind == "string":
+            return (
+                dice.choice(about["enum"]) if about.get("enum") else "echo"[: about.get("max", 4)]
+            )
+        if kind == "boolean":
+            return dice.random() < 0.5
+        if kind == "timestamp":
+            return 1_800_000_000
+        return dice.choice([least, min(least + 1, about.get("max", least + 1))])
+
 
 def _odd(value: Any, dice: random.Random) -> Any:
     """Describe a value otherwise."""
@@ -140,33 +173,6 @@ def _odd(value: Any, dice: random.Random) -> Any:
     if isinstance(value, bool | int | float):
         del fitting["empty"]
     return fitting[dice.choice(list(fitting))]
-
-
-def _random(shape: Any, dice: random.Random, depth: int = 0) -> Any:
-    """Return some value of a shape's type and enumeration, within its bounds."""
-    kind, about = shape.type_name, shape.metadata
-    least = about.get("min", 0)
-    if kind == "structure":
-        names = [n for n in shape.members if dice.random() < 0.5] if depth < _DEPTH else []
-        if shape.is_tagged_union:
-            names = [dice.choice(list(shape.members))]
-        return {
-            shape.members[n].serialization.get("name", n): _random(
-                shape.members[n], dice, depth + 1
-            )
-            for n in names
-        }
-    if kind == "list":
-        return [_random(shape.member, dice, depth + 1) for _ in range(max(least, 1))]
-    if kind == "map":
-        return {"echo": _random(shape.value, dice, depth + 1)}
-    if kind == "string":
-        return dice.choice(about["enum"]) if about.get("enum") else "echo"[: about.get("max", 4)]
-    if kind == "boolean":
-        return dice.random() < 0.5
-    if kind == "timestamp":
-        return 1_800_000_000
-    return dice.choice([least, min(least + 1, about.get("max", least + 1))])
 
 
 @cache

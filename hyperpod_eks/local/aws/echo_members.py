@@ -113,4 +113,110 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
         },
         unordered=("InstanceGroups", "RestrictedInstanceGroups"),
     ),
+    ("eks", "DescribeCluster"): Members(
+        kept={
+            "which cluster it is, and where": (
+                "cluster",
+                "cluster.name",
+                "cluster.arn",
+                "cluster.id",
+                "cluster.createdAt",
+                "cluster.version",
+                "cluster.endpoint",
+                "cluster.certificateAuthority",
+                "cluster.tags",
+                "cluster.resourcesVpcConfig",
+                "cluster.resourcesVpcConfig.vpcId",
+                "cluster.resourcesVpcConfig.clusterSecurityGroupId",
+            ),
+            "how it is": ("cluster.status", "cluster.health"),
+            "absence is an answer": ("cluster.logging",),
+        },
+        echoes={
+            "CreateCluster": (
+                "cluster.roleArn",
+                "cluster.kubernetesNetworkConfig",
+                "cluster.accessConfig",
+                "cluster.upgradePolicy",
+                "cluster.encryptionConfig",
+                "cluster.deletionProtection",
+                "cluster.resourcesVpcConfig.subnetIds",
+                "cluster.resourcesVpcConfig.securityGroupIds",
+                "cluster.resourcesVpcConfig.endpointPublicAccess",
+                "cluster.resourcesVpcConfig.endpointPrivateAccess",
+                "cluster.resourcesVpcConfig.publicAccessCidrs",
+            ),
+        },
+    ),
+    ("eks", "DescribeAddon"): Members(
+        kept={
+            "which add-on it is": ("addon", "addon.addonName", "addon.addonArn", "addon.tags"),
+            "how it is": ("addon.status", "addon.health", "addon.addonVersion"),
+            "what it names exists": ("addon.podIdentityAssociations",),
+        },
+        echoes={"CreateAddon": ("addon.configurationValues", "addon.serviceAccountRoleArn")},
+    ),
+    ("eks", "DescribeAccessEntry"): Members(
+        kept={
+            "whose entry it is": (
+                "accessEntry",
+                "accessEntry.principalArn",
+                "accessEntry.accessEntryArn",
+                "accessEntry.tags",
+            ),
+        },
+        echoes={
+            "CreateAccessEntry": (
+                "accessEntry.kubernetesGroups",
+                "accessEntry.username",
+                "accessEntry.type",
+            )
+        },
+    ),
+    **{
+        ("ec2", operation): Members(
+            kept={
+                "which it is": (results, *(f"{results}[].{member}" for member in ("Tags", *kept)))
+            },
+            echoes={},
+            unordered=(results,),
+        )
+        for operation, results, kept in (
+            ("DescribeVpcs", "Vpcs", ("State", "CidrBlockAssociationSet")),
+            ("DescribeSubnets", "Subnets", ("State",)),
+            ("DescribeRouteTables", "RouteTables", ("Routes", "Associations")),
+            (
+                "DescribeSecurityGroups",
+                "SecurityGroups",
+                ("IpPermissions", "IpPermissionsEgress"),
+            ),
+            ("DescribeNatGateways", "NatGateways", ("State", "NatGatewayAddresses")),
+            ("DescribeInternetGateways", "InternetGateways", ("Attachments",)),
+            (
+                "DescribeVpcEndpoints",
+                "VpcEndpoints",
+                ("State", "RouteTableIds", "SubnetIds", "Groups"),
+            ),
+            ("DescribeAddresses", "Addresses", ("AssociationId", "NetworkInterfaceId")),
+        )
+    },
+    ("iam", "GetRole"): Members(
+        kept={
+            "which role it is": ("Role", "Role.Tags"),
+            "absence is an answer": ("Role.PermissionsBoundary",),
+        },
+        echoes={"CreateRole": ("Role.Description", "Role.MaxSessionDuration")},
+    ),
+    ("iam", "GetPolicy"): Members(
+        kept={"which policy it is": ("Policy", "Policy.Tags", "Policy.DefaultVersionId")},
+        echoes={"CreatePolicy": ("Policy.Description",)},
+    ),
+    ("logs", "DescribeLogGroups"): Members(
+        kept={
+            "which groups these are": ("logGroups",),
+            "absence is an answer": ("logGroups[].retentionInDays", "logGroups[].kmsKeyId"),
+        },
+        echoes={"CreateLogGroup": ("logGroups[].logGroupClass",)},
+        unordered=("logGroups",),
+    ),
 }
