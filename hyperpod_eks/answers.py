@@ -7,6 +7,7 @@ memory.  AWS answers a call within seconds; the longest answers are lists of a f
 from __future__ import annotations
 
 import io
+import json
 import logging
 import threading
 import time
@@ -145,6 +146,10 @@ def _bounded(http: Any, request: Any) -> Any:
         raise ConnectionClosedError(
             error=error, request=request, endpoint_url=request.url
         ) from error
+    length = answer.headers.get("Content-Length", "")
+    if request.method != "HEAD" and length.isdecimal() and size < int(length[:18]):
+        cut = f"{size} of {length} bytes came"
+        raise ConnectionClosedError(error=cut, request=request, endpoint_url=request.url)
     _here.said = found.getvalue()[:WORDS]
     return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(found.getvalue()))
 
@@ -166,6 +171,20 @@ class _Read:
 
     def stream(self, *_: object, **__: object) -> Iterator[bytes]:
         yield self._content
+
+
+def _request_id(parsed: dict[str, Any]) -> object:
+    return parsed.get("ResponseMetadata", {}).get("RequestId")
+
+
+def _garbled(content: bytes, model: Any) -> bool:
+    """Whether an answer is no JSON where it must be: botocore reads that as an empty one."""
+    if "json" not in str(model.service_model.metadata.get("protocol")) or not content:
+        return False
+    try:
+        return not isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return True
 
 
 def _unreadable(error: BaseException) -> bool:
@@ -200,7 +219,7 @@ def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **
         and output is not None
         and output.members
         and not said
-        and not parsed.get("ResponseMetadata", {}).get("RequestId")
+        and (_garbled(http_response.content, model) or not _request_id(parsed))
     ):
         raise NoAnswer(
             f"{model.service_model.service_name}:{model.name}: what {_host(http_response.url)}"

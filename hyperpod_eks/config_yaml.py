@@ -252,6 +252,8 @@ class _Reader:
             value = self.constructor.construct_object(node)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError
+            if isinstance(value, int) and value.bit_length() > 64:  # Python may not even print it
+                raise ValueError
         except (ValueError, LookupError, AttributeError):  # a tag that the text does not fit
             what = "true or false" if kind == "bool" else "a number that can be used here"
             self._problem(mark, f"{node.value[:60] or 'nothing'} is not {what}")

@@ -43,7 +43,7 @@ def ask(expression: str) -> Ask:
 
     try:
         query = jmespath.compile(expression)
-    except (JMESPathError, RecursionError) as error:
+    except (JMESPathError, RecursionError, ValueError) as error:
         raise Usage(
             f"--query: {shortened(expression, 200)!r} is no JMESPath expression: {_reason(error)}",
             "See https://jmespath.org; an example: --query 'cluster.name'.",
@@ -52,7 +52,11 @@ def ask(expression: str) -> Ask:
     def answer(document: Any) -> Any:
         try:
             return query.search(document)
-        except (JMESPathError, RecursionError) as error:  # a function that got the wrong type
+        except (
+            JMESPathError,
+            RecursionError,
+            ValueError,
+        ) as error:  # a function that got the wrong type
             raise Usage(f"--query: {shortened(expression, 200)!r}: {error}") from error
 
     return answer

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from hyperpod_eks import folders
 from hyperpod_eks.files import make_folder
+from hyperpod_eks.progress_text import printable
 from hyperpod_eks.redaction import logged, redacted
 
 TOOL = "hyperpod_eks"
@@ -26,11 +27,14 @@ LONGEST = 200_000
 
 
 class _Redacting(logging.Formatter):
+    aloud = False
+    """Whether it is for a terminal."""
+
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         if len(text) > LONGEST:  # an answer of 100 MB tells no more than its beginning
             text = f"{text[:LONGEST]}… ({len(text) - LONGEST} more characters)"
-        return redacted(text)
+        return printable(redacted(text)) if self.aloud else redacted(text)
 
 
 class Aloud(logging.Handler):
@@ -56,7 +60,9 @@ class Log:
     def add(self, name: str | None, stream: IO[str], layout: str, level: int) -> None:
         """Write what a logger (None: all of them) says to a stream, without secrets."""
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(_Redacting(layout))
+        formatter = _Redacting(layout)
+        formatter.aloud = stream is sys.stderr
+        handler.setFormatter(formatter)
         handler.addFilter(logged)
         logger = logging.getLogger(name)
         logging.raiseExceptions = False  # a worker that ends after the run has nobody to tell

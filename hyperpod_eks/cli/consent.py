@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 import click
 
-from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.cli.speech import say, speech
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.site import Site
 
@@ -46,5 +46,5 @@ def _asks(deed: str, *, yes: bool) -> bool:
     if not sys.stdin.isatty() or os.environ.get("CI"):
         raise Usage(deed, "Give --yes: nobody can be asked here.")
     speech().aside()
-    click.echo(f"{deed[0].upper()}{deed[1:]}.", err=True)
+    say(f"{deed[0].upper()}{deed[1:]}.")
     return True

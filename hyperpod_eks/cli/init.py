@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import yaml
 from hyperpod_eks import config as configs
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
 
 QUESTIONS = {
@@ -77,11 +79,11 @@ def init(tell: Report, file: str | None, **answers: Any) -> Document:
     target = file or f"{found['name']}.yaml"
     version = found["kubernetes_version"]
     filled = TEMPLATE.format(
-        file=target if target != "-" else "cluster.yaml",
+        file=clean(target) if target != "-" else "cluster.yaml",
         name=_spelled(found["name"]),
         region=_spelled(found["region"]),
         nat=found["nat"],
-        version=f'version: "{version}"'
+        version=f"version: {json.dumps(version)}"
         if version
         else '# version: "1.35"             # without it: the newest that fits',
         instance_type=_spelled(found["instance_type"]),

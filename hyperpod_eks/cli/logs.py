@@ -182,7 +182,7 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> N
 
 def said(line: Mapping[str, str]) -> str:
     """Write one line for people."""
-    return f"{line['time']} {line['stream']} {clean(line['message'])}"
+    return f"{line['time']} {clean(line['stream'])} {clean(line['message'])}"
 
 
 # --- events

@@ -81,6 +81,7 @@ def test_an_option_that_cannot_be_is_wrong_usage(user: User, words: tuple[str, .
         "account: !!int '+'",
         "account: !!int 0x",
         f"account: {'9' * 5000}",
+        f"account: 0x{'f' * 5000}",
         "account: !!float ''",
         "account: !!float '.'",
         "account: !!binary '%'",

@@ -1,0 +1,292 @@
+"""Random mistakes: no bug, no traceback, no file harmed; a seeded sample here, all in `make prove`.
+
+A failure names its seed: the same mistake is made again with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from hyperpod_eks import config, manifest
+from hyperpod_eks.cli import main
+from hyperpod_eks.cli.outputs import values
+from hyperpod_eks.errors import Denied, Usage
+from tests.conftest import User
+
+pytestmark = pytest.mark.xdist_group("fuzz")
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("**/*.yaml"))
+ODD: list[Any] = [
+    None, True, "", " ", "\x00", "\x1b[2J", "\ud800", "${x}", "~nobody/x", "/dev/null", "a" * 5000,
+    -1, 0, 1 << 70, 1.5, float("nan"), float("inf"), "9" * 5000, "us-west-2a", "..", [],
+    {}, [[]], {"": None}, {"a": {"b": ["c"]}}, "arn:aws:iam::1:role/x", "2026-01-01", "no", "é✓🚀",
+]  # fmt: skip
+WRITTEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place within a document, its own included."""
+    yield here
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from places(inner, (*here, key))
+
+
+def mutant(document: Any, dice: random.Random) -> Any:
+    """A copy with one to three places replaced, removed, renamed or doubled."""
+    found = copy.deepcopy(document)
+    for _ in range(dice.randint(1, 3)):
+        spots = [place for place in places(found) if place]
+        if not spots:
+            return found
+        place = dice.choice(spots)
+        around = found
+        for key in place[:-1]:
+            around = around[key]
+        match dice.randrange(4):
+            case 0:
+                del around[place[-1]]
+            case 1 if isinstance(around, dict):
+                around[dice.choice(["", "x", "nam e", "\x1b", "a" * 300])] = around[place[-1]]
+            case 2:
+                around[place[-1]] = [around[place[-1]]]
+            case _:
+                around[place[-1]] = copy.deepcopy(dice.choice(ODD))
+    return found
+
+
+def garbled(content: bytes, dice: random.Random) -> bytes:
+    """The same bytes, cut, mixed with others, doubled or repeated."""
+    at = dice.randrange(len(content) + 1)
+    noise = dice.choice(
+        [b"\x00", b"\xff\xfe", b"<", b"{", b"\x1b[2J", b"&x;", os.urandom(9), b"\n\n"]
+    )
+    match dice.randrange(4):
+        case 0:
+            return content[:at]
+        case 1:
+            return content[:at] + noise + content[at:]
+        case 2:
+            return noise * 1000
+        case _:
+            return content[at:] + content[:at]
+
+
+def configs(folder: Path, seeds: range) -> None:
+    parsed = [yaml.safe_load(path.read_text()) for path in EXAMPLES]
+    for seed in seeds:
+        dice = random.Random(seed)
+        if dice.random() < 0.3:
+            given: Any = str(folder / "c.yaml")
+            text = garbled(dice.choice(EXAMPLES).read_bytes(), dice)
+            Path(given).write_bytes(text)
+        else:
+            given = mutant(dice.choice(parsed), dice)
+        try:
+            config.load(given, {}, {}, files=True)
+        except (Usage, Denied):
+            pass
+        except BaseException as error:
+            raise AssertionError(f"config of seed {seed}: {given!r}"[:2000]) from error
+
+
+def manifests(folder: Path, document: dict[str, Any], seeds: range) -> None:
+    path = folder / "demo.hyperpod-eks.json"
+    for seed in seeds:
+        dice = random.Random(seed)
+        text = json.dumps(mutant(document, dice)).encode()
+        if dice.random() < 0.1:
+            text = garbled(text, dice)
+        path.write_bytes(text)
+        try:
+            found = manifest.read(path)
+            found.remembered()
+            values(found)
+        except Usage:
+            pass
+        except BaseException as error:
+            raise AssertionError(f"manifest of seed {seed}: {text!r}"[:2000]) from error
+        assert path.read_bytes() == text
+        assert [each.name for each in folder.iterdir() if "hyperpod" in each.name] == [path.name]
+
+
+@contextmanager
+def liar(endpoint: str, dice: random.Random, share: float) -> Iterator[str]:
+    """A proxy in front of AWS that garbles a share of the answers."""
+
+    class Liar(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = dict(self.headers.items())
+            request = urllib.request.Request(
+                endpoint + self.path, body or None, headers, method=self.command
+            )
+            try:
+                answer: Any = urllib.request.urlopen(request, timeout=30)
+            except urllib.error.HTTPError as error:
+                answer = error
+            content, status = answer.read(), answer.status
+            said = {k: v for k, v in answer.headers.items() if k.lower() != "content-length"}
+            length = len(content)
+            if dice.random() < share:
+                content = garbled(content, dice)
+                length = len(content) if dice.random() < 0.7 else length
+                status = dice.choice([status, status, 200, 403, 404, 500, 302])
+                if dice.random() < 0.5:
+                    said = {k: v for k, v in said.items() if "request" not in k.lower()}
+            self.send_response(status)
+            for name, value in said.items():
+                if name.lower() not in ("transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(length))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+            self.close_connection = True
+
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = pass_on  # noqa: N815
+
+        def handle(self) -> None:
+            with suppress(OSError):
+                super().handle()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Liar)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+COMMANDS = (
+    ("status", "demo"),
+    ("plan", "demo"),
+    ("nodes", "demo"),
+    ("orphans",),
+    ("kubeconfig", "demo"),
+)
+
+
+def answers(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
+    """Commands that only look, behind a liar."""
+    patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    for seed in seeds:
+        dice = random.Random(seed)
+        words = dice.choice(COMMANDS)
+        with liar(endpoint, dice, dice.choice([1.0, 0.5, 0.1])) as url:
+            patch.setenv("AWS_ENDPOINT_URL", url)
+            said = user.types(*words, "--region", "us-west-2", "-o", "json")
+        assert said.code != 70, (seed, said.err[:2000])
+        assert "Traceback" not in said.err, (seed, said.err[:2000])
+        assert not WRITTEN.search(said.err), (seed, said.err[:2000])
+        assert len(said.err) < 10_000, seed
+        json.loads(said.out)
+
+
+OFFLINE = (
+    "outputs",
+    "validate",
+    "version",
+    "schema",
+    "status --offline",
+    "init",
+    "events",
+    "token",
+)
+
+
+def options(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
+    """Commands with values that cannot be, in options and in variables."""
+    texts = [str(each) for each in ODD if isinstance(each, str | int | float)]
+    texts = [each.replace("\x00", "") for each in texts if not each.startswith("/dev/")]
+    for seed in seeds:
+        dice = random.Random(seed)
+        command, *more = dice.choice(OFFLINE).split()
+        known = [p for p in main.commands[command].params if p.name not in ("local", "events")]
+        words = [command, *more]
+        for param in dice.sample(known, min(len(known), dice.randint(1, 4))):
+            if param.param_type_name == "argument":
+                words.append(dice.choice(texts))
+            elif getattr(param, "is_flag", False):
+                words.append(param.opts[-1])
+            else:
+                words += [param.opts[-1], dice.choice(texts)]
+        with pytest.MonkeyPatch.context() as inner:
+            for name in ("AWS_REGION", "AWS_PROFILE", "HYPERPOD_EKS_OUTPUT", "HYPERPOD_EKS_NAME"):
+                if dice.random() < 0.2:
+                    inner.setenv(name, dice.choice(texts).encode("utf-8", "replace").decode())
+            said = user.types(*words)
+        assert said.code != 70, (seed, words, said.err[:2000])
+        assert "Traceback" not in said.err, (seed, words)
+
+
+def a_manifest(user: User) -> dict[str, Any]:
+    user.makes("demo")
+    found: dict[str, Any] = json.loads((user.folder / "demo.hyperpod-eks.json").read_text())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nobodys_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+
+
+def test_configs(tmp_path: Path) -> None:
+    configs(tmp_path, range(200))
+
+
+def test_manifests_answers_and_options(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = a_manifest(user)
+    (folder := user.folder / "m").mkdir()
+    manifests(folder, document, range(150))
+    options(user, range(25), monkeypatch)
+    answers(user, range(8), monkeypatch)
+
+
+@pytest.mark.prove
+def test_twenty_thousand_configs(tmp_path: Path) -> None:
+    configs(tmp_path, range(200, 20_200))
+
+
+@pytest.mark.prove
+def test_five_thousand_manifests(user: User) -> None:
+    document = a_manifest(user)
+    (folder := user.folder / "m").mkdir()
+    manifests(folder, document, range(150, 5_150))
+
+
+@pytest.mark.prove
+def test_two_thousand_answers(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_manifest(user)
+    answers(user, range(8, 2_008), monkeypatch)
+
+
+@pytest.mark.prove
+def test_two_thousand_options(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    options(user, range(25, 2_025), monkeypatch)
