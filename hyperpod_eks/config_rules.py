@@ -49,6 +49,7 @@ class _Rule:
 
     def _check(self, value: Any) -> Any:
         if text := self.fault(value):
+            text = text.encode("utf-8", "backslashreplace").decode()  # pydantic takes UTF-8 alone
             raise PydanticCustomError("refused", "{text}", {"text": text})
         return value
 

@@ -377,6 +377,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
             document.get("config", {}),
             document.get("run", ""),
         )
+        manifest.remembered()  # what cannot be rebuilt is broken too
     except FileNotFoundError:
         return Manifest(path, cluster, serial=_last_serial(path))
     except OSError as error:
@@ -513,7 +514,7 @@ def pack(want: Resource) -> dict[str, Any]:
 _DOCUMENT = {
     "cluster": str, "account": str, "region": str, "lineage": str, "serial": int, "resources": dict,
 }  # fmt: skip
-_OPTIONAL = {"durations": dict, "config": dict}
+_OPTIONAL = {"durations": dict, "config": dict, "run": str}
 _RECORD = {
     "kind": str, "want": dict, "state": str, "since": (int, float), "token": str,
 }  # fmt: skip
@@ -529,7 +530,7 @@ def _check(document: Mapping[str, Any]) -> None:
     for key, record in document["resources"].items():
         if not isinstance(record, dict):
             raise TypeError(f"resources.{key} is no object")
-        texts = {name: str for name in ("id", "arn", "origin") if name in record}
+        texts = {name: str for name in ("id", "arn", "origin", "past") if name in record}
         _typed(f"resources.{key}.", record, _RECORD | texts)
         if record["state"] not in _STATES:
             raise ValueError(f"resources.{key}.state is {record['state']!r}")

@@ -255,6 +255,7 @@ def nearest(value: str, options: tuple[str, ...]) -> list[str]:
 def show(value: object, limit: int = 60) -> str:
     """Return `value` as a message quotes it: JSON, cut to about `limit` characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
+    text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
