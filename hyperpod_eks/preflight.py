@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from hyperpod_eks import authorization, crew
@@ -65,6 +66,32 @@ MISFITS = {
 }
 """By the setting, or the section, that does not fit the account: the id of the finding."""
 
+ABOUT = {
+    "access": "eks.access",
+    "authentication-mode": "existing.eks_cluster",
+    "chart": "chart.path",
+    "chart-values": "chart.values",
+    "endpoints": "existing.vpc",
+    "kubernetes-version": "eks.version",
+    "lifecycle": "lifecycle.path",
+    "names": "name",
+    "one-cluster": "existing.eks_cluster",
+    "one-vpc": "existing",
+    "quota-cluster-size": "instance_groups",
+    "quota-instances": "instance_groups",
+    "quota-nat-gateways": "network.nat",
+    "quota-total-instances": "instance_groups",
+    "quota-volume-size": "instance_groups",
+    "region": "region",
+    "roles": "existing",
+    "routes": "existing.private_subnets",
+    "security-group": "existing.security_group",
+    "subnet-addresses": "network.cidr",
+    "vpc-cni": "addons.vpc-cni",
+    "vpc-dns": "existing.vpc",
+}
+"""By the id of a finding, the setting or section that it is about, unless it says itself."""
+
 IDS = tuple(dict.fromkeys([*(i for _, ids in CHECKS for i in ids), *MISFITS.values(), "settings"]))
 AT_LOADING = frozenset({"lifecycle", "chart", "chart-values", "helm", "settings"})
 """Found by create while it reads its files, before it asks AWS anything."""
@@ -102,13 +129,19 @@ def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     try:
-        return list(check(facts))
+        return [_about(one) for one in check(facts)]
     except (BotoCoreError, ClientError, HyperpodError) as error:
         if meaning(error) is Class.EXPIRED:
             raise Denied(words_of(error)) from error
         text = f"could not be checked: {words_of(error)}"
         fix = authorization.cure(error) or "Look at it yourself."
         return [Finding(ids[0], "warning", text, fix)]
+
+
+def _about(found: Finding) -> Finding:
+    """Name the setting that a finding is about, where it is about one."""
+    setting = ABOUT.get(found.id)
+    return replace(found, seen={"setting": setting, **found.seen}) if setting else found
 
 
 def misfit(error: HyperpodError) -> Finding:

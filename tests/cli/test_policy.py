@@ -163,6 +163,7 @@ def test_without_a_statement_something_fails(
 
     assert said.code == 3, said.err
     assert operator.refused()
+    assert re.search(r'"Effect": "Allow", "Action": "[\w:]+", "Resource": "', said.err), said.err
 
 
 @pytest.mark.prove

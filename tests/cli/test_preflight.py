@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks import preflight
+from hyperpod_eks.config import Config
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_clusters import of_region
 from hyperpod_eks.local.aws.sim import Fault
@@ -333,6 +334,11 @@ def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str)
     assert found(said)[id_]["severity"] == severity
     assert found(said)[id_]["says"]
     assert found(said)[id_]["fix"]
+    nowhere_in_the_config = {"identity", "permissions", "failed", "helm"}
+    setting = found(said)[id_]["seen"].get("setting", "")
+    assert bool(setting) == (id_ not in nowhere_in_the_config)
+    section = setting.partition(".")[0]
+    assert not setting or section in Config.model_fields
     assert not re.search("aws (ec2|eks) (?!.*--region us-west-2)", found(said)[id_]["fix"])
     assert said.code == (3 if severity == "error" else 0)
 
