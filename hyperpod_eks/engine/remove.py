@@ -12,6 +12,7 @@ from hyperpod_eks.engine.loop import (
     FRESH,
     GRACE,
     LONGEST,
+    SHORTEST,
     Run,
     Turn,
     World,
@@ -114,8 +115,6 @@ class Remove(Run):
         fate = self.fate(sight)
         if fate.verb == "keep":
             self.kept[want.key] = fate.why
-            if turn.changed:  # some of it has gone
-                self.removed.append(want.key)
             self.say(turn, What.KEPT, fate.why)
             self.end(turn)
         elif fate.verb == "goes":
@@ -139,6 +138,9 @@ class Remove(Run):
             self.wait(turn, f"held by {'; '.join(value)}" if value else str(Class.DEPENDENCY))
             return
         turn.accepted(verb)
+        live = turn.sight.live if turn.sight else None
+        if live and "stays" in live.attributes:
+            self.kept[turn.want.key] = live.attributes["stays"]
         if turn.want.goes_at_once and not (turn.sight and turn.sight.twins):
             self._gone_for_good(turn)
             return
@@ -171,8 +173,8 @@ class Remove(Run):
             self._gone(turn)
 
     def _gone(self, turn: Turn, why: str = "") -> None:
-        if turn.changed:  # what went in a moment has no more to write
-            took = self.now - (turn.acted or turn.since)
+        took = self.now - (turn.acted or turn.since)
+        if turn.changed and took > SHORTEST:  # what went in a moment has no more to write
             self.echoes[turn.want.key] = min(self.now + min(took, WRITES_ON), self.world.deadline)
         self.manifest.mark(turn.want.key, "deleted")
         if turn.changed:

@@ -954,6 +954,7 @@ class LogGroup(Resource):
     prefix: str
 
     step = "hyperpod"
+    goes_at_once = True
     made = False
 
     def find(self, look: Look) -> Sequence[Live]:
@@ -964,14 +965,13 @@ class LogGroup(Resource):
         names = [group["logGroupName"] for group in groups]
         ids = {arn.rpartition("/")[2] for arn in look.aws.recorded}
         ours = [name for name in names if name.removeprefix(self.prefix) in ids]
-        others = [name for name in names if name not in ours]
-        lives = []
+        others = ", ".join(name for name in names if name not in ours)
+        whose = f"another cluster of that name: {others}"
+        stays = {"stays": f"belongs to {whose}"} if others else {}
         if ours:
-            lives.append(Live(", ".join(ours), owner=look.aws.lineage, attributes={"names": ours}))
-        if others:
-            whose = {"whose": f"another cluster of that name: {', '.join(others)}"}
-            lives.append(Live(", ".join(others), owner="unknown", attributes=whose))
-        return lives
+            about = {"names": ours, **stays}
+            return [Live(", ".join(ours), owner=look.aws.lineage, attributes=about)]
+        return [Live(others, owner="unknown", attributes={"whose": whose})] if others else []
 
     def delete(self, aws: Aws, live: Live) -> None:
         """After the cluster: it writes until the end."""
