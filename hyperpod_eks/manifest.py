@@ -341,8 +341,10 @@ def spelled(document: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
+def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = "") -> Manifest:
     """Read a manifest; an absent one is empty.
+
+    ``again`` is what commands to run next call the cluster: its name and where it is.
 
     ``cluster`` is the name that it must have, if given.  With ``broken``, one that cannot be read
     is put aside (``PATH.broken``) and counts as absent.
@@ -388,7 +390,8 @@ def read(path: Path, cluster: str = "", *, broken: bool = False) -> Manifest:
             return Manifest(path, cluster, serial=_last_serial(path))
         raise Usage(
             f"the manifest {path} is broken: {type(error).__name__}: {str(error)[:300]}",
-            f"Make it anew from names and tags: hyperpod-eks adopt {cluster or 'NAME'} --rebuild; "
+            f"Make it anew from names and tags: hyperpod-eks adopt "
+            f"{again or cluster or 'NAME'} --rebuild; "
             f"older versions are in {_nearest(_backups(path), _old_backups(path))}/.",
         ) from error
     if cluster and manifest.cluster != cluster:

@@ -360,6 +360,9 @@ def test_every_way_to_lose_the_manifest_has_its_words_and_its_way_back(user: Use
     unharmed()
 
     assert "hyperpod-eks adopt demo --rebuild" in refused(whole[: len(whole) // 2])
+    elsewhere = ("--region", "eu-west-1", "--manifest", str(path))
+    again = f"adopt demo --manifest {path} --region eu-west-1 --rebuild"
+    assert again in refused(whole[: len(whole) // 2], *elsewhere)
     assert user.types("adopt", "demo", "--rebuild").code == 0
     unharmed()
 

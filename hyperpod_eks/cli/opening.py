@@ -277,10 +277,11 @@ def settings(
     if not name:
         raise Usage(*WHICH)
     path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
+    again = called(name, {**given, "file": None})
     if not (loaded or broken):  # for what can be no name there shall be no lock file either
-        _remembered(given, read(path, name), files=False, lenient=lenient)
+        _remembered(given, read(path, name, again=again), files=False, lenient=lenient)
     with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
-        manifest = read(path, name, broken=broken)
+        manifest = read(path, name, broken=broken, again=again)
         config = loaded or _remembered(given, manifest, files, lenient=lenient)
         yield _on_stand_in(config) if given["local"] else config, manifest
 

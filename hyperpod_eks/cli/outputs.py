@@ -90,9 +90,9 @@ def remembered(
     if not (name or manifest):
         raise Usage("which cluster?", "Give its NAME, its config (-f) or its --manifest.")
     path = manifest or Path(f"{name}.hyperpod-eks.json")
-    found = read(path, name)
+    it = called(name or "NAME", {**place, "file": file, "manifest": manifest})
+    found = read(path, name, again=it)
     if not (found.exists or absent):
-        it = called(name or "NAME", {**place, "file": file, "manifest": manifest})
         raise NotFound(
             f"there is no manifest {path}",
             f"Make the cluster (hyperpod-eks create {it}), or find what exists:"

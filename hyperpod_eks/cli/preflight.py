@@ -82,10 +82,9 @@ def text(document: Document) -> str:
     where = f"{document['cluster']['name']} in {document['region']}"
     lines = [f"cluster {where}, account {document['account']}, as {document['caller']}"]
     for one in document["findings"]:
-        lines += [
-            f"{one['severity']:<8} {one['id']}: {clean(one['says'])}",
-            f"         {one['fix']}",
-        ]
+        first, *more = map(clean, one["says"].splitlines())
+        lines.append(f"{one['severity']:<8} {one['id']}: {first}")
+        lines += [f"         {text}" for text in (*more, one["fix"])]
     count = len(document["checks"])
     kinds = [one["severity"] for one in document["findings"]]
     many = [f"{kinds.count(k)} {k}{'s' * (kinds.count(k) > 1)}" for k in dict.fromkeys(kinds)]

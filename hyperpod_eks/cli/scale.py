@@ -42,8 +42,10 @@ def scale(
     if not wanted:
         raise Usage("scale: nothing to scale", "Give GROUP=COUNT.")
     if not given["file"]:
+        given = given | {"name": given["name"] or os.environ.get("HYPERPOD_EKS_NAME")}
         _require_config(tell, given)
-    take_back, told = (_in_file if given["file"] else _in_manifest)(given, wanted), False
+    before, take_back = (_in_file if given["file"] else _in_manifest)(given, wanted)
+    told = False
 
     def watching(event: Event) -> None:
         nonlocal told
@@ -59,7 +61,8 @@ def scale(
             except HyperpodError as problem:
                 speech().warn(f"the counts could not be taken back: {problem}")
         raise
-    return made | {"command": "scale"}
+    scaled = {group: [before[group], count] for group, count in wanted.items()}
+    return made | {"command": "scale", "scaled": scaled}
 
 
 def _count(text: str) -> tuple[str, int]:
@@ -88,16 +91,22 @@ def _require_config(tell: Report, given: Mapping[str, Any]) -> None:
         )
 
 
-def _in_file(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], None]:
-    """Replace the numbers in the file, and no other byte of it; return what takes them back."""
+Changed = tuple[dict[str, int], Callable[[], None]]
+"""The counts that stood there, by group, and what takes the change back."""
+
+
+def _in_file(given: dict[str, Any], wanted: dict[str, int]) -> Changed:
+    """Replace the numbers in the file, and no other byte of it."""
     name, path = given["file"], Path(given["file"])
     if name == "-":
         raise Usage("scale: standard input cannot be written back", "Give -f FILE.")
     overrides = {"name": given["name"], "region": given["region"]}
     before = _of_file(name, path)
     _refuse_karpenter(configs.load(name, overrides, os.environ, files=False))
-    places = _places(config_yaml.parse(name, before).value)
+    document = config_yaml.parse(name, before).value
+    places = _places(document)
     _refuse_unknown(wanted, places)
+    counts = {group: _declared(document, places[group])["instance_count"] for group in wanted}
     numbers = {places[group]: count for group, count in wanted.items()}
     after = config_yaml.with_numbers(name, before, numbers)
     _write(path, after)
@@ -106,7 +115,7 @@ def _in_file(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], None
         if _of_file(name, path) == after:  # else somebody has changed it since
             _write(path, before)
 
-    return take_back
+    return counts, take_back
 
 
 def _of_file(name: str, path: Path) -> bytes:
@@ -132,8 +141,14 @@ def _places(document: Mapping[str, Any]) -> dict[str, config_yaml.Loc]:
     }
 
 
-def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], None]:
-    """Replace the numbers in the manifest's configuration; return what takes them back."""
+def _declared(document: Mapping[str, Any], place: config_yaml.Loc) -> Any:
+    """Return the instance group whose count has this place."""
+    section, index, _ = place
+    return document[str(section)][index]
+
+
+def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> Changed:
+    """Replace the numbers in the manifest's configuration."""
     path = _manifest_path(given)
     with locked(path, given["lock_timeout"]):
         manifest = read(path, given["name"] or "")
@@ -141,8 +156,7 @@ def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], 
         places, before = _places(manifest.config), {}
         _refuse_unknown(wanted, places)
         for group, count in wanted.items():
-            section, index, _ = places[group]
-            declared = manifest.config[str(section)][index]
+            declared = _declared(manifest.config, places[group])
             before[group] = declared["instance_count"]
             declared["instance_count"] = count
         manifest.save()
@@ -150,7 +164,7 @@ def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> Callable[[], 
     def take_back() -> None:
         _in_manifest(given, before)
 
-    return take_back
+    return before, take_back
 
 
 def _refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:
@@ -229,6 +243,9 @@ def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
 
 def text(document: Document) -> str:
     """Write a document for people."""
+    if "scaled" in document:
+        rows = [f"{group}: {a} -> {b} nodes" for group, (a, b) in document["scaled"].items()]
+        return "\n".join([*rows, created(document)])
     if document["command"] != "update-software":
         return created(document)
     rows = [

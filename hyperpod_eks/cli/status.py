@@ -17,7 +17,7 @@ from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Report
-from hyperpod_eks.resource import Differs, Sight, Verdict
+from hyperpod_eks.resource import Differs, Resource, Sight, Verdict
 from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import hyperpod
 
@@ -26,7 +26,8 @@ def status(tell: Report, **given: Any) -> Document:
     """Look at everything.  Raises NotFound when there is no such cluster."""
     with opened("status", given, tell, write=False, files=False) as at:
         look = at.world.begun or Look(at.world.aws)
-        sights = engine.status(at.wants, at.world)
+        wants = at.wants if at.declared else [_any_groups(want) for want in at.wants]
+        sights = engine.status(wants, at.world)
         if not at.declared:
             sights = [_undeclared(s) for s in sights if s.live or s.want.awaited]
         if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
@@ -45,6 +46,15 @@ def status(tell: Report, **given: Any) -> Document:
         for warning in warnings:
             speech().warn(warning)
         return _document(at, sights, look) | {"warnings": warnings}
+
+
+def _any_groups(want: Resource) -> Resource:
+    """Without the cluster's config the groups are those that AWS has."""
+    if isinstance(want, hyperpod.Cluster):
+        return replace(want, groups=())
+    if isinstance(want, hyperpod.Nodes):
+        return replace(want, cluster=replace(want.cluster, groups=()))
+    return want
 
 
 def _undeclared(sight: Sight) -> Sight:

@@ -188,6 +188,7 @@ class Cluster(Resource):
     """What Karpenter works with."""
     security_group: SecurityGroup
     groups: tuple[InstanceGroup, ...]
+    """None where no config says what they are to be: then AWS's own targets count."""
     zones: tuple[tuple[str, Subnet], ...]
     """The nodes' subnets by availability zone id."""
     settings: Mapping[str, Any]
@@ -907,7 +908,7 @@ class Nodes(Resource):
         wanted = {
             group.name: self.cluster.wanted(group, targets.get(group.name))
             for group in self.cluster.groups
-        }
+        } or {name: target or 0 for name, target in targets.items()}
         total = sum(wanted.values())
         try:
             nodes = look.once("nodes", lambda: kube.nodes(access, self.cluster.name))

@@ -36,6 +36,7 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
     assert user.types("create", "-f", "c.yaml").code == 0
     said = user.types("scale", "-f", "c.yaml", "workers=3", "small=2")
     assert said.code == 0, said.err
+    assert said.out.startswith("workers: 2 -> 3 nodes\nsmall: 1 -> 2 nodes\n")
     assert counts(aws) == {"workers": 3, "small": 2}
     grown = FILE.replace("count: 2   #", "count: 3   #").replace("count: 1}", "count: 2}")
     assert Path("c.yaml").read_text() == grown

@@ -12,6 +12,7 @@ import boto3
 import pytest
 
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients, Said, User, at_work
 
@@ -261,6 +262,13 @@ def test_a_command_that_names_no_cluster_says_how_to_name_one(
     assert second.startswith("Give a NAME (hyperpod-eks create demo), a config file (-f FILE)")
     said = User(tmp_path, None).types("create", "Demo_X")  # type: ignore[arg-type]
     assert "argument NAME: name:" in said.err
+
+
+def test_a_half_made_cluster_without_eks_goes_on(user: User) -> None:
+    user.stack.faults.append(Fault("eks", "CreateCluster", kind="error", code="AccessDenied"))
+    assert user.types("create", "demo", "--chart", str(CHART)).code == 3
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    user.makes("demo")
 
 
 def test_what_keep_left_is_no_cluster(user: User) -> None:
