@@ -444,9 +444,10 @@ def refused(error: Exception) -> bool:
         # EC2 answers 503 when it throttles, and has done nothing
         declined = about.get("HTTPStatusCode", 500) < 500 or meaning(error) is Class.THROTTLE
         return declined and not about.get("RetryAttempts")
-    return not isinstance(error, e.HTTPClientError | _garbled() | NoAnswer) or isinstance(
-        error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
-    )
+    nothing_sent = e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
+    # TLS may also break off an answer; where a certificate is refused, it is Unreachable
+    perhaps = e.HTTPClientError | e.SSLError | _garbled() | NoAnswer
+    return isinstance(error, nothing_sent) or not isinstance(error, perhaps)
 
 
 def region_of(session: boto3.Session) -> str:

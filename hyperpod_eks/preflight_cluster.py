@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from hyperpod_eks import chart as charts
@@ -230,7 +231,8 @@ def chart_download(facts: Facts) -> Iterator[Finding]:
     if facts.config.chart.path is not None or (release and release.verdict is Verdict.MATCHES):
         return
     try:
-        charts.download(bundle=ca_bundle(facts.aws.session))
+        download = partial(charts.download, bundle=ca_bundle(facts.aws.session))
+        facts.look.once("chart-download", download)
     except HyperpodError as error:
         yield Finding("chart-download", "error", str(error), error.hint)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
-from hyperpod_eks import engine, existing
+from hyperpod_eks import crew, engine, existing
 from hyperpod_eks import preflight as checks
 from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import Aws, Look
@@ -16,6 +17,7 @@ from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import Manifest
+from hyperpod_eks.preflight_cluster import chart_download
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
@@ -102,6 +104,8 @@ def before_create(
     facts = Facts(world.aws, config, site, begun=world.begun)
     if not world.manifest.complete:
         account.begin(facts, skipped)
+        if "chart-download" not in skipped:
+            crew.begin([partial(list, chart_download(facts))])
 
     def ask(sights: list[Sight]) -> None:
         seen = replace(facts, sights={sight.want.key: sight for sight in sights})

