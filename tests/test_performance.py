@@ -91,7 +91,7 @@ def test_status_asks_no_more_than_a_create_that_has_nothing_to_do(user: User) ->
 
     assert user.types("status", "demo").code == 0
 
-    assert costs(user.stack).total() <= LOOK
+    assert costs(user.stack).total() <= LOOK + 1  # and what HyperPod is doing
 
 
 @pytest.fixture

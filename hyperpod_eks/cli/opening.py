@@ -114,6 +114,7 @@ def opened(
                     questions += preflight_account.ahead()
                 if verb == "status":
                     questions.append(partial(hyperpod.instances, name=config.name))
+                    questions.append(partial(hyperpod.operations, name=config.name))
                 site = survey(aws, config, world.begun, questions)
                 if verb in COMPARING and not declared(given, manifest):
                     refuse_to_guess(world.begun, site, manifest, given)

@@ -124,6 +124,7 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
         ],
         "helm": dict(about("helm/release")),
         "instance_groups": cluster.get("groups", []),
+        "operations": hyperpod.operations(look, at.site.name),
         "nodes": hyperpod.node_rows(look, at.site.name, about("hyperpod/nodes").get("nodes", [])),
         "steps": [
             {

@@ -843,6 +843,31 @@ def failure(aws: Aws, name: str, event: Mapping[str, Any]) -> str:
     return said if why in said else why if said in why else f"{said}: {why}"
 
 
+def operations(look: Look, name: str) -> list[dict[str, str]]:
+    """List what HyperPod is doing with a cluster, newest first; once for all who ask in this look.
+
+    A courtesy: without the right, or without continuous provisioning, there is nothing to say.
+    """
+
+    def ask() -> list[dict[str, str]]:
+        sagemaker: Any = look.aws.sagemaker  # the stubs do not know it yet
+        with suppress(Exception):
+            found = sagemaker.list_cluster_operations(
+                ClusterName=name, Status="InProgress", SortOrder="Descending", MaxResults=20
+            )
+            return [
+                {
+                    "id": each.get("OperationId", ""),
+                    "type": each.get("Type", ""),
+                    "created": str(each.get("CreationTime", "")),
+                }
+                for each in found.get("ClusterOperationSummaries") or ()
+            ]
+        return []
+
+    return look.once(("operations", name), ask)
+
+
 def instances(look: Look, name: str) -> list[Any]:
     """List a cluster's instances, once for all who ask in this look."""
     return look.all(

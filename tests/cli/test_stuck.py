@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.aws.sim import Delays, Fault
 from tests.conftest import Clients, User
 
 
@@ -88,3 +88,22 @@ def test_quotas_of_task_governance_are_named(user: User, aws: Clients) -> None:
 def vpcs(aws: Clients) -> list[dict[str, Any]]:
     ours: Any = [{"Name": "tag-key", "Values": ["hyperpod-eks:lineage"]}]
     return list(aws.ec2.describe_vpcs(Filters=ours)["Vpcs"])
+
+
+def test_status_shows_what_hyperpod_is_doing(user: User, aws: Clients) -> None:
+    user.makes("demo")
+    ended = user.types("status", "demo", "-o", "json").document["operations"]
+    user.stack.sim.delays = Delays(hyperpod_provision=1e6)
+    group = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"][0]
+    aws.sagemaker.batch_add_cluster_nodes(
+        ClusterName="demo",
+        NodesToAdd=[{"InstanceGroupName": group["InstanceGroupName"], "IncrementTargetCountBy": 1}],
+    )
+    user.stack.calls.clear()
+
+    under_way = user.types("status", "demo", "-o", "json").document["operations"]
+
+    assert ended == []
+    assert [each["type"] for each in under_way] == ["Scaling"]
+    asked = [c.operation for c in user.stack.calls].count("ListClusterOperations")
+    assert asked == 1
