@@ -48,7 +48,7 @@ def check_lifecycle(
         what = "is a file, not a folder" if path.exists() else "does not exist"
         return [f"{path} {what}; name the folder that holds {entry}"], []
     try:
-        files = {str(f.relative_to(path)): f for f in sorted(path.rglob("*")) if f.is_file()}
+        files = lifecycle_files(path)
         scripts = {name: f.read_bytes() for name, f in files.items() if name.endswith(".sh")}
         if entry in files:
             scripts[entry] = files[entry].read_bytes()
@@ -59,7 +59,8 @@ def check_lifecycle(
         there = ", ".join(list(files)[:5]) or "nothing"
         text = f"{path} has no {entry} (it holds {there}); put it there, or name another entry"
         return [f"{text} script as {setting}"], []
-    errors = [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
+    errors, warnings = _left_out(path)
+    errors += [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
     errors += _shebang(path / entry, scripts[entry])
     for name, raw in scripts.items():
         errors += [
@@ -68,13 +69,51 @@ def check_lifecycle(
             for file in sorted(_called(raw))
             if not {file, str(Path(name).parent / file)} & files.keys()
         ]
-    warnings = []
     if size > LARGE:
         warnings.append(
             f"lifecycle.path: {path} holds {size >> 20} MiB, which every node downloads before it"
             " starts; keep large files elsewhere"
         )
     return errors, warnings
+
+
+def lifecycle_files(folder: Path) -> dict[str, Path]:
+    """Return what is uploaded of a lifecycle folder, by its name in there.
+
+    Every node may read the bucket, so neither hidden files (``.env``, ``.git``) are, nor what a
+    link finds outside the folder.  Raises OSError.
+    """
+    root = folder.resolve()
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if not _hidden(path, folder) and path.resolve().is_relative_to(root) and path.is_file()
+    }
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _left_out(folder: Path) -> tuple[list[str], list[str]]:
+    """Return what is wrong with links and names in a folder, and a warning of hidden files."""
+    errors, hidden, root = [], [], folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if _hidden(path, folder):
+            if not _hidden(path.parent, folder):
+                hidden.append(str(name))
+        elif path.is_symlink() and not path.resolve().is_relative_to(root):
+            errors.append(f"{path} is a link that leads outside the folder; put a copy there")
+        elif path.is_symlink() and path.is_dir():
+            errors.append(f"{path} is a link to a folder, which is not followed; put a copy there")
+        elif not str(name).isprintable():  # S3 and the nodes' shell want plain names
+            errors.append(f"{folder}: the name {str(name)!r} has a control character; rename it")
+    if not hidden:
+        return errors, []
+    several = f"{', '.join(hidden[:5])}{', ...' if len(hidden) > 5 else ''}"
+    warning = f"lifecycle.path: {folder}: hidden files are not uploaded: {several}"
+    return errors, [f"{warning}; rename what the nodes need, without the dot"]
 
 
 IN_CHECKOUT = "helm_chart/HyperPodHelmChart"

@@ -470,8 +470,14 @@ def _client(helm: Helm, home: Path, config: Path | None, network: dict[str, str]
     return _pyhelm3().Client(Command(), executable=str(helm.binary))
 
 
-_WITH_US = '(read _ <&{0}; kill -TERM 0) >/dev/null 2>&1 & exec "$@"'
-"""Run a command that does not outlive us: the shell beside it waits for our end of a pipe."""
+_WITH_US = (
+    "(trap '' TERM; read _ <&{0}; kill -TERM 0; sleep {1}; kill -KILL 0) >/dev/null 2>&1 &"
+    ' exec "$@"'
+)
+"""Run a command that does not outlive us: the shell beside it waits for our end of a pipe.
+
+A helm that does not heed SIGTERM is killed a moment later.
+"""
 
 
 async def _run(
@@ -488,7 +494,7 @@ async def _run(
     log.debug("running %s", " ".join(command))
     alive, ours = os.pipe()  # ours closes when we die, and nobody else has it
     process = await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-c", _WITH_US.format(alive), "sh", *command),
+        *("/bin/sh", "-c", _WITH_US.format(alive, LAST_WORDS), "sh", *command),
         pass_fds=(alive,),
         stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -511,6 +517,8 @@ async def _run(
         raise
     finally:
         atexit.unregister(stop)
+        if process.returncode is not None:
+            _signal(process.pid, signal.SIGKILL)  # the shell beside it, which has nothing to watch
         os.close(alive)
         os.close(ours)
     if process.returncode:

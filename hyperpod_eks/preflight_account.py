@@ -392,7 +392,8 @@ def training_plans(facts: Facts) -> Iterator[Finding]:
             check_plans(facts.site, facts.aws)
     except Usage as error:
         seen = {"setting": error.setting}
-        yield Finding("training-plans", "error", str(error), error.hint, seen)
+        for line in str(error).splitlines():  # one for each plan
+            yield Finding("training-plans", "error", line, error.hint, seen)
 
 
 def _judge(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperpod_eks.config_files import LARGE, check_lifecycle, packaged_lifecycle
+from hyperpod_eks.config_files import LARGE, check_lifecycle, lifecycle_files, packaged_lifecycle
 
 GOOD = "#!/bin/bash\nset -e\necho hello\n"
 OLD = "/etc/eks/containerd/containerd-config.toml"
@@ -141,3 +141,33 @@ def test_a_large_folder_is_a_warning(tmp_path: Path) -> None:
     assert warning.startswith(
         f"lifecycle.path: {tmp_path} holds 10 MiB, which every node downloads"
     )
+
+
+def test_hidden_files_and_what_lies_outside_are_not_uploaded(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "scripts", tmp_path / "outside"
+    for place in (folder / ".git", folder / "lib", outside):
+        place.mkdir(parents=True)
+    (folder / "on_create.sh").write_text("#!/bin/bash\ntrue\n")
+    (folder / "lib/a.txt").write_text("a")
+    (folder / "link.txt").symlink_to("lib/a.txt")
+    for hidden in (".env", ".git/config"):
+        (folder / hidden).write_text("secret")
+    errors, warnings = check_lifecycle(folder, "on_create.sh")
+    assert errors == []
+    (warning,) = warnings
+    assert "hidden files are not uploaded: .env, .git; rename" in warning
+    uploaded = {"on_create.sh", "lib/a.txt", "link.txt"}
+    assert set(lifecycle_files(folder)) == uploaded
+    (outside / "id_rsa").write_text("secret")
+    (folder / "key").symlink_to(outside / "id_rsa")
+    (folder / "all").symlink_to(outside)
+    (folder / "again").symlink_to("lib")
+    (folder / "two\nlines").touch()
+    errors, _ = check_lifecycle(folder, "on_create.sh")
+    assert [error.split(";")[0].removeprefix(f"{folder}/") for error in errors] == [
+        "again is a link to a folder, which is not followed",
+        "all is a link that leads outside the folder",
+        "key is a link that leads outside the folder",
+        f"{folder}: the name 'two\\nlines' has a control character",
+    ]
+    assert set(lifecycle_files(folder)) - {"two\nlines"} == uploaded

@@ -505,3 +505,24 @@ def test_a_role_that_another_release_owns_is_left_alone(cluster: Cluster, access
     assert kube.delete_leftover_cluster_roles(access, ["orphan", "owned", "gone"]) == ["orphan"]
     assert cluster.has("ClusterRole", "owned")
     assert not cluster.has("ClusterRole", "orphan")
+
+
+def test_a_helm_that_does_not_heed_a_signal_is_killed(tmp_path: Path) -> None:
+    """Also when we are killed ourselves, and cannot do it."""
+    stubborn, pid = tmp_path / "helm", tmp_path / "pid"
+    stubborn.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {pid}\nwhile :; do sleep 0.1; done")
+    stubborn.chmod(0o755)
+    code = (
+        "import asyncio, os, sys; from hyperpod_eks import helm; helm.LAST_WORDS = 0.3\n"
+        "asyncio.run(helm._run([sys.argv[1], 'upgrade'], None, os.environ))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(stubborn)]) as ours:
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.02)
+        ours.kill()
+    number = int(pid.read_text())
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{number}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)

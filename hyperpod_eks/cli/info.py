@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,14 +83,19 @@ def completion(shell: str, command: click.Command) -> str:
     return chosen(command, {}, "hyperpod-eks", "_HYPERPOD_EKS_COMPLETE").source()
 
 
+def _types(group: Mapping[str, Any]) -> str:
+    """Name a group's instance type, or those that it may have (InstanceRequirements)."""
+    several = (group.get("instance_requirements") or {}).get("instance_types") or ()
+    return str(group["instance_type"] or " or ".join(several))
+
+
 def text(document: Document) -> str:
     """Write such a document for people; a schema is JSON."""
     match document.get("schema"):
         case "hyperpod-eks/validate/v1":
             config = document["config"]
             groups = ", ".join(
-                f"{group['instance_count']} {group['instance_type']}"
-                for group in config["instance_groups"]
+                f"{group['instance_count']} {_types(group)}" for group in config["instance_groups"]
             )
             lines = [f"warning: {each}" for each in document["warnings"]]
             what = f"{config['name']} in {config['region']}: {groups}"

@@ -105,6 +105,27 @@ def init(tell: Report, file: str | None, **answers: Any) -> Document:
     return document
 
 
+def _answer(key: str, question: str, default: Any) -> Any:
+    """Ask until the answer can be one."""
+    while True:
+        kind = int if key == "instance_count" else str
+        answer = click.prompt(question, default, err=True, type=kind)
+        try:
+            _check(key, answer)
+        except Usage as error:
+            click.echo(f"{error}", err=True)
+        else:
+            return answer
+
+
+def _check(key: str, answer: Any) -> None:
+    """Raise Usage for what cannot be the answer, whatever the others are."""
+    group: dict[str, Any] = {**DEFAULTS, "name": "worker-group"}
+    config: dict[str, Any] = {"name": "demo", "region": "us-west-2", "instance_groups": [group]}
+    (config if key in config else group)[key] = answer
+    configs.load(config, {}, {}, files=False)
+
+
 def _answers(flags: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(flags)
     if found["region"] is None:
@@ -114,8 +135,9 @@ def _answers(flags: Mapping[str, Any]) -> dict[str, Any]:
     for key, question in QUESTIONS.items():
         if flags[key] is None:
             default = found[key] or DEFAULTS.get(key)
-            kind = int if key == "instance_count" else str
-            found[key] = click.prompt(question, default, err=True, type=kind) if asks else default
+            found[key] = _answer(key, question, default) if asks else default
+        elif asks:
+            _check(key, flags[key])
     if not found["region"]:
         raise Usage("init: which region?", "Give --region, for example --region us-west-2.")
     return found

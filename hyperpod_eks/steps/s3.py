@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first
+from hyperpod_eks.config_files import lifecycle_files
 from hyperpod_eks.crew import each, together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Differs, Guard, Known, Live, Resource
@@ -278,12 +279,8 @@ class Scripts(Resource):
 
     def files(self) -> dict[str, tuple[Path, str]]:
         """Files of the folder by key: the path, and the MD5 that S3 shows as ETag."""
-        root = Path(self.folder)
-        return {
-            self.prefix + path.relative_to(root).as_posix(): (path, _md5(path))
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-        }
+        there = lifecycle_files(Path(self.folder))
+        return {self.prefix + name: (path, _md5(path)) for name, path in there.items()}
 
     def find(self, look: Look) -> Sequence[Live]:
         """By listing the prefix: one call for a thousand files."""

@@ -12,6 +12,7 @@ import pytest
 
 from hyperpod_eks.cli import run
 from hyperpod_eks.config import load
+from tests.cli.test_matrix import on_a_terminal
 from tests.cli.test_outputs import shell
 from tests.conftest import User
 
@@ -88,6 +89,20 @@ def test_on_a_terminal_it_asks(user: User, capfd: pytest.CaptureFixture[str]) ->
     both = capfd.readouterr()
     assert both.out.startswith("{"), "questions go to stderr"
     assert "AWS region [us-west-2]:" in both.err
+
+
+def test_a_wrong_answer_is_asked_again_at_its_question(user: User) -> None:
+    said = on_a_terminal("init", typed="Demo_X\nasked\nmars\n\nml.nonsense\n\n3\n")
+    assert said.code == 0, said.err
+    assert said.err.count("Name of the cluster") == 2
+    assert said.err.count("AWS region [") == 2
+    assert (user.folder / "asked.yaml").exists()
+
+
+def test_a_group_of_several_types_is_named_by_them(user: User) -> None:
+    file = Path(__file__).parents[2] / "examples/spot-autoscaling.yaml"
+    said = user.types("validate", "-f", str(file))
+    assert (said.code, "None" in said.out) == (0, False), said.out + said.err
 
 
 def _drain(control: int) -> None:
