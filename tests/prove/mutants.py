@@ -36,15 +36,14 @@ MUTANTS = (
     Mutant(
         "no intent before a create",
         "engine/provide.py",
-        'token = "" if want.shared else self.manifest.intend(want, self.now)',
+        'token = "" if want.shared else self.manifest.intend(want, self.now, named)',
         'token = ""',
     ),
     Mutant(
         "no record after a create",
-        "engine/provide.py",
-        'if verb == "create" and value is not None:\n'
-        '            self._record(turn.want, value, "created")',
-        'if verb == "create" and value is not None:',
+        "engine/loop.py",
+        'self._record(want, live, "created", born(want, self.known))',
+        "pass",
     ),
     Mutant(
         "another token at every try",
