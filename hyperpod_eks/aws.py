@@ -355,8 +355,8 @@ def absent(*codes: str, says: str = "") -> Iterator[None]:
         yield
     except ClientError as error:
         about = error.response["Error"]
-        known = any(re.fullmatch(code, about["Code"]) for code in codes)
-        if not known or says not in about.get("Message", ""):
+        known = any(re.fullmatch(code, str(about.get("Code"))) for code in codes)
+        if not known or says not in str(about.get("Message")):
             raise
 
 
@@ -384,8 +384,8 @@ def meaning(error: Exception) -> Class | None:
         return classify(
             str(error.response["ResponseMetadata"].get("Service", "")),
             error.operation_name,
-            about.get("Code", ""),
-            about.get("Message", ""),
+            str(about.get("Code") or ""),  # null where the answer is not AWS's
+            str(about.get("Message") or ""),
             error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
         )
     if isinstance(

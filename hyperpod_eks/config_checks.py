@@ -160,6 +160,11 @@ def warnings(config: Config) -> list[str]:
     return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
 
 
+def _inner(value: object) -> list[Any]:
+    """Return the values of a mapping; none of anything else."""
+    return list(value.values()) if isinstance(value, dict) else []
+
+
 def locked_out(policy: Mapping[str, Any], region: str) -> list[str]:
     """Name what nodes need of AWS's own buckets and an endpoint policy does not let through.
 
@@ -176,7 +181,7 @@ def locked_out(policy: Mapping[str, Any], region: str) -> list[str]:
         and _fits("s3:GetObject", each.get("Action"))
         and not any(
             _PRINCIPAL_CONDITION.match(key)
-            for comparisons in (each.get("Condition") or {}).values()
+            for comparisons in _inner(each.get("Condition"))
             for key in (comparisons if isinstance(comparisons, dict) else {})
         )
     ]
@@ -359,7 +364,8 @@ def _group(
                 text = f"{value} needs node_provisioning_mode: Continuous (CreateCluster)"
                 yield key, f"{text}; set that, or change it"
     yield from _volumes(data, group)
-    types = [one, *(get(several, "instance_types") or ())]
+    listed = get(several, "instance_types")
+    types = [one, *(listed if isinstance(listed, list) else ())]
     if group.get("on_start_deep_health_checks"):
         plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
         if plain:
