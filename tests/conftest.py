@@ -84,13 +84,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shuffle the modules and the tests in each; a module's tests stay together."""
+    """Shuffle the modules and the tests in each; a module's tests stay together.
+
+    Those that share an account come before those that begin with an empty one, for a process has
+    one account only.
+    """
     if not (order := os.environ.get("TEST_ORDER")):
         return
     chance = random.Random(order)
     places = [str(item.path) for item in items]
     turn = {place: chance.random() for place in sorted(set(places))}
-    items.sort(key=lambda item: (turn[str(item.path)], chance.random()))
+
+    def alone(item: pytest.Item) -> bool:
+        info: Any = getattr(item, "_fixtureinfo", None)
+        found = info.name2fixturedefs.values() if info else ()
+        return not any(definitions[-1].scope == "module" for definitions in found)
+
+    items.sort(key=lambda item: (turn[str(item.path)], alone(item), chance.random()))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -284,7 +284,15 @@ class TestPace:
         self, user: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         slept: list[float] = []
-        monkeypatch.setattr("botocore.endpoint.time.sleep", slept.append)
+        here, sleep = threading.current_thread(), time.sleep
+
+        def note_pause(seconds: float) -> None:
+            if threading.current_thread() is here:
+                slept.append(seconds)
+            else:  # it is every thread's
+                sleep(seconds)
+
+        monkeypatch.setattr("botocore.endpoint.time.sleep", note_pause)
         aws = Aws(new_session(), "demo", {})
         refused = Fault("ec2", code="RequestLimitExceeded", status=503, count=4)
         user.stack.faults.append(refused)
