@@ -351,7 +351,13 @@ _LOOK = (
         "DescribeVpcEndpoints",
         "DescribeVpcs",
     ),
-    *_of("eks", "DescribeAddonVersions", "DescribeClusterVersions", "ListClusters"),
+    *_of(
+        "eks",
+        "DescribeAddonConfiguration",
+        "DescribeAddonVersions",
+        "DescribeClusterVersions",
+        "ListClusters",
+    ),
     *_of("elasticloadbalancing", "DescribeLoadBalancers", "DescribeTags", "DescribeTargetGroups"),
     "iam:SimulatePrincipalPolicy",
     "logs:DescribeLogGroups",
@@ -514,6 +520,7 @@ _POD_ROLES = _of(
     "CreatePodIdentityAssociation",
     "DeletePodIdentityAssociation",
     "DescribePodIdentityAssociation",
+    "ListPodIdentityAssociations",
     "UpdatePodIdentityAssociation",
 )
 # what EKS, EBS, S3 and CloudWatch Logs do with a key on the caller's behalf

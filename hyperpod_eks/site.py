@@ -9,10 +9,12 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
+from hyperpod_eks import addon_settings
 from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
 from hyperpod_eks.config import (
     NEEDED_ADDONS,
     Access,
+    Addon,
     Config,
     InstanceGroup,
     RestrictedInstanceGroup,
@@ -47,6 +49,8 @@ class Site:
     """By ARN, what the training plans of the groups hold: status, places, total, free."""
     endpoint_zones: Mapping[str, frozenset[str]] | None = None
     """Zone ids in which each service of the interface endpoints is offered; None: not asked."""
+    standalone: Mapping[str, str] = field(default_factory=dict)
+    """Namespaces of add-ons whose version takes no pod identity itself, by add-on."""
     adopted: Mapping[str, str] = field(default_factory=dict)
     """Ids of existing resources that take the place of ours, by key."""
 
@@ -185,7 +189,7 @@ def survey(
         who.region,
         _adopted_zones(aws, config),
     )
-    kubernetes, warnings = version.result()
+    kubernetes, warnings, standalone = version.result()
     found = endpoints.result()
     return Site(
         config,
@@ -196,6 +200,7 @@ def survey(
         (*warnings, *_check_endpoints(config, found, chosen)),
         plans=plans.result(),
         endpoint_zones=found,
+        standalone=standalone,
         adopted=aws.adopted,
     )
 
@@ -376,11 +381,11 @@ def check_plans(site: Site, aws: Aws) -> None:
         raise Usage("\n".join(wrong), hint, setting="instance_groups.training_plan_arn")
 
 
-def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]:
+def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
     """Choose the version.  A cluster that exists keeps its own where that one has had its time.
 
-    Also checks add-ons and their pinned versions, so that a wrong one is told before anything is
-    made.
+    Also checks add-ons, their pinned versions and their settings, so that what is wrong is told
+    before anything is made.  Last comes `Site.standalone`.
     """
     pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
     offered = [dict(version) for page in pages for version in page["clusterVersions"]]
@@ -397,17 +402,23 @@ def _kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...]]
                 config.eks.version,
             )
             if wanted is None or wanted == own:
-                return own, ()
+                return own, (), {}
             if order(wanted) < order(own):  # EKS upgrades what is too old by itself
-                return own, (f"{error}; {name} keeps its {own}",)
+                return own, (f"{error}; {name} keeps its {own}",), {}
         raise
+    standalone = {}
     for name, addon in config.addons.items():
-        if addon.version or name not in NEEDED_ADDONS:
-            _check_addon(aws, name, addon.version, chosen)
-    return chosen, tuple(warnings)
+        asked = addon.version or addon.configuration_values or addon.pod_identity_associations
+        if (asked or name not in NEEDED_ADDONS) and (
+            namespace := _check_addon(aws, name, addon, chosen)
+        ):
+            standalone[name] = namespace
+    return chosen, tuple(warnings), standalone
 
 
-def _check_addon(aws: Aws, name: str, version: str | None, kubernetes: str) -> None:
+def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
+    """Raise Usage for what EKS would refuse; return the namespace if it takes no pod identity."""
+    version = addon.version
     answer = aws.eks.describe_addon_versions(addonName=name, kubernetesVersion=kubernetes)
     known = [v["addonVersion"] for addon in answer["addons"] for v in addon["addonVersions"]]
     if not known:
@@ -424,6 +435,37 @@ def _check_addon(aws: Aws, name: str, version: str | None, kubernetes: str) -> N
             "Choose one of those, or leave the version out for AWS's default.",
             setting=f"addons.{name}.version",
         )
+    about = answer["addons"][0]
+    chosen = next(
+        (
+            each
+            for each in about["addonVersions"]
+            if (version == each["addonVersion"] if version else _is_default(each))
+        ),
+        about["addonVersions"][0],
+    )
+    if addon.configuration_values:
+        _check_settings(aws, name, chosen["addonVersion"], addon.configuration_values)
+    if addon.pod_identity_associations and chosen.get("requiresIamPermissions") is False:
+        return str(about.get("defaultNamespace") or "kube-system")
+    return ""
+
+
+def _is_default(version: Mapping[str, Any]) -> bool:
+    return any(each.get("defaultVersion") for each in version.get("compatibilities", ()))
+
+
+def _check_settings(aws: Aws, name: str, version: str, values: Mapping[str, Any]) -> None:
+    with absent("AccessDenied.*", "ResourceNotFoundException"):
+        found = aws.eks.describe_addon_configuration(addonName=name, addonVersion=version)
+        if wrong := addon_settings.problems(values, found.get("configurationSchema") or ""):
+            setting = f"addons.{name}.configuration_values"
+            raise Usage(
+                "\n".join(f"{setting}: {each}" for each in wrong[:5]),
+                f"aws eks describe-addon-configuration --addon-name {name} --addon-version"
+                f" {version} --region {aws.session.region_name} shows the schema.",
+                setting=setting,
+            )
 
 
 def _available_zones(aws: Aws) -> list[str]:

@@ -65,23 +65,109 @@ def step(site: Site, cluster: Cluster) -> tuple[Addon, ...]:
         ):
             continue
         others = [each for each in found if each.label not in NEEDED_ADDONS]
+        roles = tuple(
+            sorted(
+                (str(each["service_account"]), str(each["role_arn"]))
+                for each in addon.pod_identity_associations
+            )
+        )
+        before: tuple[Resource, ...] = ()
+        if namespace := site.standalone.get(name):
+            before = tuple(
+                PodIdentity(f"{name}-{account}", cluster, namespace, account, role)
+                for account, role in roles
+            )
         found.append(
             Addon(
                 name,
                 cluster=cluster,
                 version=addon.version or "",
                 configuration=json.dumps(dict(addon.configuration_values), sort_keys=True),
-                roles=tuple(
-                    sorted(
-                        (str(each["service_account"]), str(each["role_arn"]))
-                        for each in addon.pod_identity_associations
-                    )
-                ),
+                roles=() if before else roles,
                 nodeless=nodeless,
-                after=tuple(others[-1:]),
+                after=(*others[-1:], *before),
             )
         )
     return tuple(found)
+
+
+@frozen
+class PodIdentity(Resource):
+    """An association of a service account with a role, before the add-on that works under it.
+
+    For versions whose ``requiresIamPermissions`` is false: CreateAddon refuses associations then
+    ("Pod Identity feature is not supported for addon version"), and a standalone one works for
+    every version (SageMaker developer guide, "Installing the training operator").
+    """
+
+    cluster: Cluster
+    namespace: str
+    account: str
+    role: str
+    """ARN."""
+
+    step = "addons"
+    goes_at_once = True
+    facts = ("role",)
+
+    @property
+    def within(self) -> Resource | None:
+        """Associations die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By namespace and service account, of which a cluster has one."""
+        with absent("ResourceNotFoundException"):
+            if look.told(("eks", self.cluster.name)) == []:  # no need to ask
+                return []
+            listed = look.aws.eks.list_pod_identity_associations(
+                clusterName=self.cluster.name, namespace=self.namespace, serviceAccount=self.account
+            )["associations"]
+            return [
+                self._live(
+                    look.aws.eks.describe_pod_identity_association(
+                        clusterName=self.cluster.name, associationId=each["associationId"]
+                    )["association"]
+                )
+                for each in listed
+            ]
+        return []
+
+    def _live(self, found: Mapping[str, Any]) -> Live:
+        return Live(
+            found["associationId"],
+            found["associationArn"],
+            owner=owner(found.get("tags") or {}),
+            facts={"role": found["roleArn"]},
+        )
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token."""
+        return self._live(
+            aws.eks.create_pod_identity_association(
+                clusterName=self.cluster.name,
+                namespace=self.namespace,
+                serviceAccount=self.account,
+                roleArn=self.role,
+                clientRequestToken=token,
+                tags=aws.tags(self.label),
+            )["association"]
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """Give it another role, or our tags."""
+        if live.owner is None:
+            aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
+        if "role" in differs:
+            aws.eks.update_pod_identity_association(
+                clusterName=self.cluster.name, associationId=live.id, roleArn=self.role
+            )
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Pods keep what they have until it expires."""
+        aws.eks.delete_pod_identity_association(
+            clusterName=self.cluster.name, associationId=live.id
+        )
 
 
 @frozen

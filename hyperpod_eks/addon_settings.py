@@ -1,0 +1,41 @@
+"""An add-on's settings beside the schema that EKS publishes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def problems(values: Mapping[str, Any], schema: str) -> list[str]:
+    """Say what a JSON Schema refuses, each as ``path: rule``, without the values themselves.
+
+    ``schema`` is ``configurationSchema`` of DescribeAddonConfiguration.  One that cannot be read
+    refuses nothing: EKS has the last word.
+
+    >>> problems({"replicaCount": "two"}, '{"properties": {"replicaCount": {"type": "integer"}}}')
+    ['replicaCount: is not as the schema says: type "integer"']
+    >>> problems({"replicas": 2}, "no schema")
+    []
+    """
+    from jsonschema import SchemaError, validators  # noqa: PLC0415  costs 0.1 s
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    try:
+        document = json.loads(schema)
+        kind = validators.validator_for(document)
+        kind.check_schema(document)
+        errors = sorted(kind(document).iter_errors(dict(values)), key=lambda each: each.json_path)
+    except (ValueError, TypeError, SchemaError, Unresolvable):
+        return []
+    return [_words(each) for each in errors]
+
+
+def _words(error: Any) -> str:
+    path = error.json_path.removeprefix("$").removeprefix(".")
+    where = f"{path}: " if path else ""
+    if error.validator == "additionalProperties":  # it names settings, not their values
+        known = ", ".join(sorted(error.schema.get("properties", ()))[:8])
+        return f"{where}{error.message}" + (f"; the schema has {known}" if known else "")
+    rule = json.dumps(error.validator_value)[:100]
+    return f"{where}is not as the schema says: {error.validator} {rule}"
