@@ -66,7 +66,7 @@ def role(user: User, aws: Clients) -> str:
                 "Principal": {"Service": "pods.eks.amazonaws.com"},
                 "Action": ["sts:AssumeRole", "sts:TagSession"],
             }
-        ]
+        ],
     }
     return str(
         aws.iam.create_role(RoleName="operator", AssumeRolePolicyDocument=json.dumps(trust))[

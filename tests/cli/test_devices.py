@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from hyperpod_eks.local.aws import instance_types
 from hyperpod_eks.local.aws.eks_data import ADDONS
+from hyperpod_eks.local.kubernetes.api import Answer, Api, Request
 from tests.conftest import Clients, User
 
 CONFIG = """
@@ -70,19 +71,22 @@ def test_a_plugin_may_take_a_moment_after_the_node(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is missing when the node is Ready is waited for, and comes."""
-    capacity, asked = instance_types.capacity, []
+    answer = Api.answer
+    bare: list[str] = []
 
-    def late(kind: str) -> dict[str, str]:
-        return {k: v for k, v in capacity(kind).items() if k != "nvidia.com/gpu"}
+    def late(self: Api, request: Request) -> Answer:
+        found = answer(self, request)
+        if request.path == "/api/v1/nodes" and request.method == "GET" and len(bare) < 2:
+            items = deepcopy(found.content["items"])
+            gone = [node["status"]["allocatable"].pop("nvidia.com/gpu", "") for node in items]
+            bare.extend(filter(None, gone))
+            return replace(found, content={**found.content, "items": items})
+        return found
 
-    def looked(look: Any, nodes: Any) -> tuple[str, ...]:
-        asked.append(nodes)
-        return ("no GPUs yet",) if len(asked) < 3 else ()
-
-    monkeypatch.setattr(instance_types, "capacity", late)
-    monkeypatch.setattr("hyperpod_eks.steps.devices.lacking", looked)
+    monkeypatch.setattr(Api, "answer", late)
 
     assert user.makes("demo", "-f", "gpu.yaml")["warnings"] == []
+    assert len(bare) == 2
 
 
 @pytest.fixture
