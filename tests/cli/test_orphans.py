@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import REGION, User
+from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity
+from hyperpod_eks.site import lineage
+from tests.conftest import REGION, Clients, User
 
 ELSEWHERE = "eu-west-1"
 
@@ -70,18 +73,22 @@ def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) 
 
 
 def test_a_printed_command_leads_to_the_account_that_was_asked(
-    user: User, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = tmp_path / "config"
     keys = "aws_access_key_id = ASIALOCALSTACK000000\naws_secret_access_key = local\n"
     config.write_text(f"[profile team]\nregion = us-west-2\n{keys}")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    user.types("create", "demo", "--timeout", "0.001", "--manifest", "kept.json")
+    owner = lineage(Identity("", "123456789012", "aws", REGION), "demo")
+    tags = {CLUSTER: "demo", LINEAGE: owner, LABEL: "address-usw2-az1"}
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+    born: Any = [{"ResourceType": "elastic-ip", "Tags": pairs}]
+    aws.ec2.allocate_address(Domain="vpc", TagSpecifications=born)
 
     said = user.types("orphans", "--profile", "team")
 
-    assert said.out.endswith(
-        "hyperpod-eks adopt demo --region us-west-2 --profile team --rebuild\n"
+    assert said.out.splitlines()[-1] == (
+        "To delete them: hyperpod-eks delete demo --region us-west-2 --profile team"
     )
 
 
