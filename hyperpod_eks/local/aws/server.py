@@ -94,6 +94,7 @@ class Aws:
             if sim.echo and answer.status == 200 and sim.echo.alters(service, operation):
                 answer = answer.saying(sim.echo.altered(service, operation, answer.body))
         record(answer.status)
+        _forget_body(environ)
         if fault is not None and fault.kind == "lost":
             _hang_up(environ)
         start(answer.reason, answer.headers)
@@ -123,6 +124,13 @@ def _text(environ: WSGIEnvironment) -> str:
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
     return unquote_plus(f"{environ['PATH_INFO']}?{body[:LONGEST].decode(errors='replace')}")
+
+
+def _forget_body(environ: WSGIEnvironment) -> None:
+    """Free a request's body: its connection, which may be idle for long, keeps the environment."""
+    environ.pop("werkzeug.request", None)
+    if isinstance(body := environ["wsgi.input"], io.BytesIO):
+        body.close()
 
 
 def refusal(environ: WSGIEnvironment) -> str:
