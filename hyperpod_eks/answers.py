@@ -95,9 +95,9 @@ class Watch:
 
     def _look(self) -> None:
         """Tell once of a call that is not answered; ends when no call has been made for a while."""
-        idle = 0
+        idle, pause = 0, threading.Event()
         while idle < 10:
-            time.sleep(1)
+            pause.wait(1)
             with self._lock:
                 calls = list(self._calls.values())
                 idle = 0 if calls else idle + 1
