@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+from hyperpod_eks.engine.loop import Run
+from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.resource import Sight
+from hyperpod_eks.steps.hyperpod import Cluster
 from tests.conftest import helm, start_over
 
 from .conftest import Owner
@@ -131,3 +135,77 @@ def test_odd_descriptions_of_every_kind_change_nothing(
     assert len(owner.nodes()) == 3
     assert owner.deletes(TEXT) == []
     assert owner.account() == owner.before
+
+
+class Killed(BaseException):
+    """SIGKILL."""
+
+
+def kill(patch: pytest.MonkeyPatch, boundary: int) -> None:
+    """Die at the boundary: before or after each write of the journal, and each update."""
+    passed = 0
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **given: Any) -> Any:
+            nonlocal passed
+            passed += 1
+            if passed == boundary:
+                raise Killed
+            result = work(*args, **given)
+            passed += 1
+            if passed == boundary:
+                raise Killed
+            return result
+
+        return wrapped
+
+    patch.setattr(Manifest, "save", dying(Manifest.save))
+    patch.setattr(Cluster, "settle", dying(Cluster.settle))
+    patch.setattr(Run, "_last_words", lambda *_: None)  # who is killed has none
+
+
+EVERY = range(1, 9)
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    [3, 4, *(pytest.param(n, marks=pytest.mark.prove) for n in EVERY if n not in (3, 4))],
+)
+@pytest.mark.parametrize("first", ["0.2.0", "0.1.0"])
+def test_a_label_that_is_removed_goes_whenever_we_are_killed(
+    owner: Owner, boundary: int, first: str
+) -> None:
+    owner.declares(TEXT)
+    path = owner.folder / "demo.json"
+    if first == "0.1.0":  # its manifests have no `sent`
+        document = json.loads(path.read_text())
+        for record in document["resources"].values():
+            del record["sent"]
+        path.write_text(json.dumps(document))
+        assert owner.declares(TEXT) == []
+    without = TEXT.replace("labels: {team: x}", "labels: {}")
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, boundary)
+        with pytest.raises(Killed):
+            owner.declares(without)
+    again = owner.declares(without)
+    assert again in ([], ["UpdateCluster"])
+    assert not owner.groups()["b"].get("KubernetesConfig", {}).get("DesiredLabels")
+    assert owner.declares(without) == []
+    sent = json.loads(path.read_text())["resources"]["hyperpod/cluster"]["sent"]
+    assert [name for name in sent if "labels." in name] == []
+
+
+def test_a_failed_karpenter_is_told_in_its_words(owner: Owner) -> None:
+    text = TEXT + "auto_scaling: {mode: Enable}\n"
+    status = {"AutoScaling": {"Mode": "Enable", "Status": "Failed", "FailureMessage": "no role"}}
+    owner.stack.sim.echo = Echo(says=status)
+    with pytest.raises(HyperpodError, match=r"AutoScaling is Failed: no role"):
+        owner.declares(text)
+
+
+def test_a_config_without_any_node_ends(owner: Owner) -> None:
+    text = TEXT.replace("instance_count: 2", "instance_count: 0")
+    text = text.replace("instance_count: 1, min_instance_count: 1", "instance_count: 0")
+    assert owner.declares(text) == ["CreateCluster"]
+    assert owner.nodes() == []

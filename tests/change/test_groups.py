@@ -146,7 +146,7 @@ def test_spot_with_autoscaling(owner: Owner) -> None:
     )
     text = text.replace("{capacity: spot}", "{capacity: any}")
     owner.declares(text)
-    assert owner.groups()["inference"]["TargetCount"] == 3
+    assert owner.groups()["inference"]["TargetCount"] == 2
     assert owner.deletes(text) == []
     assert owner.account() == owner.before
 

@@ -10,7 +10,7 @@ import pytest
 
 from hyperpod_eks.aws import Look
 from hyperpod_eks.engine.loop import GRACE
-from hyperpod_eks.errors import Foreign, HyperpodError
+from hyperpod_eks.errors import Foreign, HyperpodError, Unfinished
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.report import What
 from hyperpod_eks.resource import Live, Resource, State, Verdict
@@ -290,3 +290,31 @@ def test_a_kill_at_any_change_of_delete_leaves_nothing_in_the_end(
 
 def test_grace_is_longer_than_the_lag_that_the_crash_tests_use() -> None:
     assert GRACE > 20
+
+
+@frozen
+class Growing(Toy):
+    """A thing that never gets as large as it is to be."""
+
+    patience = 10.0
+
+    def find(self, look: Look) -> Sequence[Live]:
+        return [replace(live, state=State.GROWING) for live in super().find(look)]
+
+
+def test_what_comes_up_is_changed_only_if_the_file_is(user: User, cloud: Cloud) -> None:
+    def create(shape: str) -> None:
+        with pytest.raises(Unfinished):
+            user.create([Growing("role", shape=shape)])
+
+    create("round")
+    cloud.things[0].shape = "square"  # as a cloud that describes it in its own way
+    create("round")
+    assert cloud.calls == []
+    user.path.unlink()
+    create("round")
+    assert cloud.calls == []
+    user.create([Toy("role", shape="square")])
+    create("flat")
+    assert cloud.calls == ["settle role"]
+    assert cloud.things[0].shape == "flat"
