@@ -37,6 +37,7 @@ from botocore.exceptions import ConnectionClosedError
 from hyperpod_eks import aws as doors
 from hyperpod_eks import config as configs
 from hyperpod_eks import crew, engine, existing
+from hyperpod_eks.answers import Watch
 from hyperpod_eks.aws import Aws
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
@@ -217,6 +218,13 @@ class Still(Pace):
             # the pause before another attempt passes in the account's time
             client.meta.events.register_first("needs-retry", self.judge)
         self.attached = True
+
+
+class Unwatched(Watch):
+    """What sends no request: `Host.send` carries them, and each once."""
+
+    def attach(self, client: Any) -> None:
+        """Leave the client as it is."""
 
 
 class Paces(dict[str, Pace]):
@@ -499,6 +507,7 @@ class Host:
         manifest = read(self.path, NAME)
         aws = Aws(self.session, NAME, {})
         aws._paces = self.paces
+        aws._watch = Unwatched()
         now, write = self.clock.now(), verb == "create"
         aws.adopted = existing.adopt(aws, declared, manifest, now, write=write)
         site = survey(aws, declared)
