@@ -267,6 +267,13 @@ def _pods(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(("instance_groups",), text, True)
 
 
+def _elsewhere(zone: object, region: object) -> str:
+    """Return the region of a zone id, if it is another of HyperPod's; else nothing."""
+    known = {versions.zone_prefix(each): each for each in versions.HYPERPOD_REGIONS}
+    place = known.get(str(zone).partition("-")[0], "")
+    return place if region in versions.HYPERPOD_REGIONS and place != region else ""
+
+
 def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:
     cidr, zones = get(data, "network", "cidr"), get(data, "network", "availability_zone_ids")
     loc = ("network", "availability_zone_ids")
@@ -280,6 +287,10 @@ def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:
         if zone in zones[:index]:
             text = f"{model.show(zone)} is named already (each zone has its own subnets)"
             yield Finding((*loc, index), f"{text}; name it once")
+        place = _elsewhere(zone, data.get("region"))
+        if place:
+            text = f"{model.show(zone)} is a zone of {place}, not of {data['region']}"
+            yield Finding((*loc, index), f"{text}; name zones of {data['region']}")
     if cidr is None or (isinstance(cidr, str) and not cidr_fault(cidr)):
         try:
             subnets(cidr or "10.0.0.0/16", tuple(map(str, zones)))

@@ -47,6 +47,17 @@ HYPERPOD_REGIONS = (
     "ap-northeast-1", "sa-east-1",
 )  # fmt: skip
 
+
+def zone_prefix(region: str) -> str:
+    """Say how the ids of a region's zones begin (AWS RAM User Guide, working-with-az-ids.html).
+
+    >>> zone_prefix("us-west-2"), zone_prefix("ap-northeast-1"), zone_prefix("eu-central-1")
+    ('usw2', 'apne1', 'euc1')
+    """
+    area, side, number = region.split("-")
+    return area + "".join(re.findall(r"(n|s|e|w|c)(?:orth|outh|ast|est|entral)", side)) + number
+
+
 HYPERPOD_PARTITIONS = ("aws",)
 
 # Pods of a node: it has one interface, whose IPv4 addresses less its own they share (EC2's

@@ -250,7 +250,7 @@ def other_account(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def wrong_zone(user: User, aws: Clients) -> tuple[str, ...]:
-    return config(user, "network: {availability_zone_ids: [use1-az1, use1-az2]}\n")
+    return config(user, "network: {availability_zone_ids: [usw2-az8, usw2-az9]}\n")
 
 
 def no_plan(user: User, aws: Clients) -> tuple[str, ...]:
