@@ -409,7 +409,7 @@ def adopt(**options: Any) -> int:
 )
 @speaking
 def list_(**options: Any) -> int:
-    """List the HyperPod clusters of the account, whoever created them.
+    """List all HyperPod clusters of the account.
 
     Status, running and wanted nodes, Kubernetes version, who created it (hyperpod-eks, hyp,
     cloudformation, which the console uses too, terraform, or unknown, as far as tags show), USD per

@@ -99,6 +99,7 @@ print(*added & {"asyncio", "logging", "subprocess", "socket", "ssl"}, file=sys.s
     )
     assert done.stdout.startswith("Usage: hyperpod-eks")
     ours, costly = done.stderr.splitlines()
-    parts = ("", ".cli", ".cli.examples", ".cli.options", ".cli.speech", ".cli.stop", ".errors")
+    cli = ("", ".examples", ".options", ".speech", ".stop")
+    parts = ("", *(f".cli{part}" for part in cli), ".errors", ".progress_text", ".redaction")
     assert set(ours.split()) - {"click._textwrap"} == {f"hyperpod_eks{part}" for part in parts}
     assert costly == ""
