@@ -370,7 +370,9 @@ def test_a_finalizer_holds_a_namespace(start: Start) -> None:
 
 
 def definition(served: bool = True) -> dict[str, Any]:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = {"name": "v1", "served": served, "storage": True, "subresources": {"status": {}}}
+    version |= {"schema": {"openAPIV3Schema": schema}}
     names = {"plural": "widgets", "kind": "Widget"}
     spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
     return {"metadata": {"name": "widgets.example.com"}, "spec": spec}

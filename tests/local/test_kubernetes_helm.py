@@ -38,7 +38,11 @@ CHART = {
           scope: Namespaced
           names: {plural: widgets, singular: widget, kind: Widget}
           versions:
-            - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+            - name: v1
+              served: true
+              storage: true
+              schema:
+                openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}
     """,
     "templates/all.yaml": """
         apiVersion: v1

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
-from typing import Any
+from collections.abc import Iterator
 
-from . import schema
+from . import rules, schema
 from .errors import Cause, bad_request, invalid
 from .objects import Obj, clone, dig
 from .resources import Resource
@@ -28,23 +27,15 @@ _SUBDOMAIN_RULE = (
     rf"for validation is '{_LABEL}(\.{_LABEL})*')"
 )
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet")
-_IMMUTABLE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "Deployment": (("spec", "selector"),),
-    "DaemonSet": (("spec", "selector"),),
-    "StatefulSet": (("spec", "selector"), ("spec", "serviceName")),
-    "ReplicaSet": (("spec", "selector"),),
-    "Job": (("spec", "selector"), ("spec", "template")),
-    "RoleBinding": (("roleRef",),),
-    "ClusterRoleBinding": (("roleRef",),),
-    "Secret": (("type",),),
-}
 
 
-def check(resource: Resource, obj: Obj, namespace: str, live: Obj | None, *, strict: bool) -> None:
+def check(
+    resource: Resource, obj: Obj, namespace: str, live: Obj | None, *, whole: bool = False
+) -> None:
     """Refuse an object that is to be stored at `resource` in `namespace`, in place of `live`.
 
-    Raises ApiError 400 if the object is of another kind or place (or has unknown fields, when
-    `strict`), 422 if its name or fields break a rule.
+    `whole` asks for its fields, too: controllers may be trusted with those. Raises ApiError 400 if
+    the object is of another kind or place, 422 if its name or fields break a rule.
     """
     kind, version = obj["kind"], obj["apiVersion"].rpartition("/")[2]
     if (kind, obj["apiVersion"]) != (resource.kind, resource.group_version):
@@ -53,18 +44,23 @@ def check(resource: Resource, obj: Obj, namespace: str, live: Obj | None, *, str
             f'{kind} in version "{version}" cannot be handled as a {resource.kind}: converting '
             f"({version}.{kind}) to ({here}): unknown conversion"
         )
-    if strict and (unknown := schema.unknown_fields(resource, obj)):
-        raise bad_request(
-            f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: '
-            + ", ".join(unknown)
-        )
     if resource.namespaced and obj["metadata"].get("namespace", namespace) != namespace:
         raise bad_request(
             f"the namespace of the provided object does not match the namespace sent on the "
             f"request ({obj['metadata']['namespace']} is not {namespace})"
         )
-    if causes := [*_name_causes(resource, obj), *_field_causes(obj, live)]:
+    causes = [
+        *_name_causes(resource, obj),
+        *(_content_causes(resource, obj, live) if whole else ()),
+    ]
+    causes = list({cause.field: cause for cause in reversed(causes)}.values())[::-1]
+    if causes:
         raise invalid(resource.group, kind, obj["metadata"].get("name", ""), causes)
+
+
+def _content_causes(resource: Resource, obj: Obj, live: Obj | None) -> Iterator[Cause]:
+    yield from schema.causes(resource, obj)
+    yield from rules.causes(obj, live, custom=bool(resource.definition))
 
 
 def _name_causes(resource: Resource, obj: Obj) -> list[Cause]:
@@ -80,26 +76,6 @@ def _name_causes(resource: Resource, obj: Obj) -> list[Cause]:
     if re.fullmatch(pattern, name) and len(name) <= 253:
         return []
     return [Cause("metadata.name", f'Invalid value: "{name}": {rule}')]
-
-
-def _field_causes(obj: Obj, live: Obj | None) -> list[Cause]:
-    causes = []
-    if obj["kind"] in _WORKLOADS:
-        wanted = dig(obj, "spec", "selector", "matchLabels") or {}
-        found = dig(obj, "spec", "template", "metadata", "labels") or {}
-        if not wanted.items() <= found.items():
-            message = f"Invalid value: {_json(found)}: `selector` does not match template `labels`"
-            causes.append(Cause("spec.template.metadata.labels", message))
-    for path in _IMMUTABLE.get(obj["kind"], ()) if live else ():
-        before, now = dig(live, *path), dig(obj, *path)
-        if before is not None and before != now:
-            message = f"Invalid value: {_json(now)}: field is immutable"
-            causes.append(Cause(".".join(path), message))
-    return causes
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 # --- defaults ------------------------------------------------------------------------------------

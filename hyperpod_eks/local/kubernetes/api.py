@@ -29,6 +29,7 @@ _PATCHES = {
     "application/apply-patch+yaml": "apply",
 }
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
+_OPTIONS = {"POST": "Create", "PUT": "Update", "PATCH": "Patch"}
 _MAX_WATCH = 1800.0  # seconds
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
@@ -123,11 +124,15 @@ class Answer:
     status: int
     content: Any = None
     content_type: str = "application/json"
+    warnings: tuple[str, ...] = ()
+    """Each becomes a Warning header."""
     stream: Iterator[Obj | None] | None = None
     """Documents as they come; None means that nothing happened and the client may have gone."""
 
     def encoded(self) -> bytes:
         """The body."""
+        if isinstance(self.content, bytes):
+            return self.content
         if isinstance(self.content, str):
             return self.content.encode()
         return json.dumps(self.content, separators=(",", ":")).encode()
@@ -346,17 +351,14 @@ class Api:
     def _create(self, request: Request, target: _Target) -> Answer:
         self._needs_namespace(target)
         body, how = request.content(), _write(request, target)
-        return Answer(201, self._store.create(target.resource, target.namespace, body, how))
+        return _written(201, self._store.create(target.resource, target.namespace, body, how), how)
 
     def _update(self, request: Request, target: _Target) -> Answer:
         body, how = request.content(), _write(request, target)
         name = (body.get("metadata") or {}).get("name") if isinstance(body, dict) else None
         if name != target.name:
-            raise errors.bad_request(
-                f"the name of the object ({name}) does not match the name on the URL "
-                f"({target.name})"
-            )
-        return Answer(200, self._store.update(target.resource, target.namespace, body, how))
+            raise errors.misnamed(name, target.name)
+        return _written(200, self._store.update(target.resource, target.namespace, body, how), how)
 
     def _patch(self, request: Request, target: _Target) -> Answer:
         kind, body = _PATCHES.get(request.content_type()), request.content()
@@ -377,7 +379,7 @@ class Api:
         obj, created = self._store.patch(
             target.resource, target.namespace, target.name, kind, body, how
         )
-        return Answer(201 if created else 200, obj)
+        return _written(201 if created else 200, obj, how)
 
     def _delete(self, request: Request, target: _Target) -> Answer:
         resource, name = target.resource, target.name
@@ -409,6 +411,10 @@ class Api:
 
 def _text(status: int, text: str) -> Answer:
     return Answer(status, text, "text/plain; charset=utf-8")
+
+
+def _written(status: int, obj: Obj, how: Write) -> Answer:
+    return Answer(status, obj, warnings=tuple(how.warnings or ()))
 
 
 def _list_of(resource: Resource, objects: list[Obj], version: str) -> Obj:
@@ -480,12 +486,18 @@ def _forbidden(request: Request, target: _Target, user: Identity) -> ApiError:
 def _write(request: Request, target: _Target) -> Write:
     query = request.query
     agent = request.headers.get("User-Agent", "unknown").partition("/")[0]
+    validation = query.get("fieldValidation") or "Warn"
+    if validation not in ("Ignore", "Warn", "Strict"):
+        message = f'Unsupported value: "{validation}": supported values: "Ignore", "Strict", "Warn"'
+        cause = errors.Cause("fieldValidation", message, "FieldValueNotSupported")
+        raise errors.invalid("meta.k8s.io", f"{_OPTIONS[request.method]}Options", "", [cause])
     return Write(
         manager=query.get("fieldManager") or agent,
         subresource=target.subresource,
         dry_run="dryRun" in query,
-        strict=query.get("fieldValidation") == "Strict",
         force=query.get("force") == "true",
+        validation=validation,
+        warnings=[],
     )
 
 

@@ -122,3 +122,10 @@ def not_allowed() -> ApiError:
     """A method that the resource does not have."""
     message = "the server does not allow this method on the requested resource"
     return ApiError(405, "MethodNotAllowed", message, {})
+
+
+def misnamed(found: str | None, name: str) -> ApiError:
+    """The body names another object than the path."""
+    return bad_request(
+        f"the name of the object ({found}) does not match the name on the URL ({name})"
+    )

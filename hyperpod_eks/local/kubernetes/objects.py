@@ -40,7 +40,8 @@ def labels(obj: Obj) -> dict[str, str]:
 
 def owner_uids(obj: Obj) -> list[str]:
     """The uids of the objects that own this one."""
-    return [owner["uid"] for owner in obj["metadata"].get("ownerReferences") or []]
+    owners = obj["metadata"].get("ownerReferences") or []
+    return [owner["uid"] for owner in owners if "uid" in owner]
 
 
 def deleting(obj: Obj) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .objects import Obj
 
@@ -77,6 +77,11 @@ authentication.k8s.io/v1
   *selfsubjectreviews     SelfSubjectReview     -      -
 """
 REVIEWS = ("SelfSubjectAccessReview", "SelfSubjectReview")  # questions: posted, never stored
+# What `kubectl get all` lists, by the category that each kind's registry strategy names.
+_IN_ALL = {
+    *("Pod", "Service", "Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "Job", "CronJob"),
+    "HorizontalPodAutoscaler",
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ class Resource:
     verbs: tuple[str, ...] = VERBS
     definition: str = ""
     """The name of the CustomResourceDefinition that brought it; "" for a built-in kind."""
+    categories: tuple[str, ...] = ()
+    schema: Obj = field(default_factory=dict, compare=False)
+    """A custom resource's `openAPIV3Schema`."""
+    selectable: tuple[str, ...] = ()
+    """The paths of a custom resource's `selectableFields`."""
 
     @property
     def group_version(self) -> str:
@@ -166,6 +176,7 @@ def _builtin() -> Iterator[Resource]:
             short_names,
             subresources,
             ("create",) if kind in REVIEWS else VERBS,
+            categories=("all",) if kind in _IN_ALL else (),
         )
 
 
@@ -183,6 +194,9 @@ def _custom(definition: Obj) -> list[Resource]:
             tuple(version.get("subresources") or ()),
             CUSTOM_VERBS,
             definition["metadata"]["name"],
+            tuple(names.get("categories") or ()),
+            (version.get("schema") or {}).get("openAPIV3Schema") or {},
+            tuple(f["jsonPath"].lstrip(".") for f in version.get("selectableFields") or ()),
         )
         for version in spec["versions"]
         if version.get("served")

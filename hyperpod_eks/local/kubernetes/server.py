@@ -141,6 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(body)))
+        for warning in answer.warnings:
+            printable = warning.encode("ascii", "backslashreplace").decode()
+            quoted = re.sub(r'(["\\])', r"\\\1", re.sub(r"[^ -~]", "?", printable))
+            self.send_header("Warning", f'299 - "{quoted}"')
         self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()

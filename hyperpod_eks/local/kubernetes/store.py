@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import admission, apply, errors, patch
+from . import admission, apply, errors, patch, schema
 from .clock import Clock, timestamp
 from .objects import Obj, clone, deleting, owner_uids, with_metadata
 from .resources import Registry, Resource
@@ -41,8 +41,11 @@ class Write(NamedTuple):
     """The field manager; "" keeps no record of who owns the fields."""
     subresource: str = ""
     dry_run: bool = False
-    strict: bool = False
     force: bool = False
+    validation: str = ""
+    """Ignore, Warn or Strict; "" trusts the writer, who is one of the stack's own parts."""
+    warnings: list[str] | None = None
+    """What the client is warned of is added here."""
 
 
 _QUIETLY = Write()
@@ -145,7 +148,9 @@ class Store:
             metadata = obj["metadata"]
             if not metadata.get("name") and metadata.get("generateName"):
                 metadata["name"] = f"{metadata['generateName']}{self.version + 1:05x}"
-            admission.check(resource, obj, namespace, None, strict=how.strict)
+            obj = self._read(resource, obj, how)
+            metadata = obj["metadata"]
+            admission.check(resource, obj, namespace, None, whole=bool(how.validation))
             self._check_namespace(resource, namespace, metadata["name"])
             if self.find(resource, namespace, metadata["name"]):
                 raise errors.already_exists(resource, metadata["name"])
@@ -166,7 +171,8 @@ class Store:
         with self.lock:
             body = self._addressed(resource, namespace, body)
             live = self.get(resource, namespace, body["metadata"]["name"])
-            admission.check(resource, body, namespace, None, strict=how.strict)
+            body = self._read(resource, body, how)
+            admission.check(resource, body, namespace, None)
             return self._replace(resource, live, body, how)
 
     def patch(
@@ -181,6 +187,7 @@ class Store:
             if kind == "apply":
                 applied = self._addressed(resource, namespace, body)
                 applied["metadata"].setdefault("name", name)
+                self._check_place(resource, namespace, name, applied)
                 return self._apply(resource, namespace, live, applied, how)
             if live is None:
                 raise errors.not_found(resource, name)
@@ -190,7 +197,10 @@ class Store:
                 raise errors.rejected() from None
             if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
                 raise errors.rejected()
-            return self._replace(resource, live, clone(new), how), False
+            new = clone(new)
+            self._check_place(resource, namespace, name, new)
+            new = self._read(resource, new, how, patch=body)
+            return self._replace(resource, live, new, how), False
 
     def set_status(self, resource: Resource, live: Obj, status: Obj) -> None:
         """Write a status as a controller does: quietly if nothing changed."""
@@ -249,6 +259,56 @@ class Store:
             metadata.pop("namespace", None)
         return obj
 
+    def _read(self, resource: Resource, obj: Obj, how: Write, patch: Any = None) -> Obj:
+        """What a client sent, without unknown fields. Raises ApiError 400, or 422 for a `patch`."""
+        kind = obj["kind"]
+        if not how.validation or kind != resource.kind:
+            return obj
+        reading = schema.read(resource, obj)
+        unknown = [f'unknown field "{path}"' for path in reading.unknown]
+        told = reading.mistyped.message if reading.mistyped else ""
+        if not told and unknown and how.validation == "Strict":
+            told = f"strict decoding error: {', '.join(unknown)}"
+        if told and patch is not None:
+            message = f"Invalid value: {json.dumps(json.dumps(patch))}: {told}"
+            raise errors.invalid("", "", "", [errors.Cause("patch", message)])
+        if told:
+            version = resource.version
+            raise errors.bad_request(
+                f'{kind} in version "{version}" cannot be handled as a {kind}: {told}'
+            )
+        if how.validation == "Warn" and how.warnings is not None:
+            how.warnings.extend(unknown)
+        return reading.obj
+
+    def _declared(self, resource: Resource, namespace: str, applied: Obj) -> Obj:
+        """What a client applies. The real server has no code for this mistake, so it says 500.
+
+        Its source: k8s.io/apimachinery pkg/util/managedfields/internal/structuredmerge.go.
+        """
+        reading = schema.read(resource, applied, defaults=False)
+        told = [f".{path}: field not declared in schema" for path in reading.unknown]
+        if reading.mistyped:
+            told = [f".{reading.mistyped.path}: {reading.mistyped.message}"]
+        if told:
+            name, version = applied["metadata"]["name"], resource.version
+            kind = f"{resource.group}/{version}, Kind={resource.kind}"
+            what = told[0] if len(told) == 1 else "errors:\n  " + "\n  ".join(told)
+            message = f"failed to create typed patch object ({namespace}/{name}; {kind}): {what}"
+            raise errors.ApiError(500, "", message)
+        return reading.obj
+
+    def _check_place(self, resource: Resource, namespace: str, name: str, obj: Obj) -> None:
+        """A patch does not move an object."""
+        metadata = obj["metadata"]
+        if metadata.get("name") != name:
+            raise errors.misnamed(metadata.get("name"), name)
+        if resource.namespaced and metadata.get("namespace", namespace) != namespace:
+            raise errors.bad_request(
+                f"the namespace of the object ({metadata['namespace']}) does not match the "
+                f"namespace on the URL ({namespace})"
+            )
+
     def _check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         if resource.namespaced:
             home = self.get(self.registry.builtin("Namespace"), "", namespace)
@@ -267,13 +327,16 @@ class Store:
     def _apply(
         self, resource: Resource, namespace: str, live: Obj | None, applied: Obj, how: Write
     ) -> tuple[Obj, bool]:
-        admission.check(resource, applied, namespace, None, strict=how.strict)
+        admission.check(resource, applied, namespace, None)
+        if how.validation:
+            applied = self._declared(resource, namespace, applied)
         if "status" in resource.subresources and how.subresource != "status":
             applied.pop("status", None)
         manager = self._manager(resource, how, "Apply")
         new = apply.apply(live, applied, manager, force=how.force)
         if live is None:
             return self.create(resource, namespace, new, how), True
+        new = self._read(resource, new, how)
         untracked = how._replace(manager="")
         return self._replace(resource, live, new, untracked), False
 
@@ -292,7 +355,9 @@ class Store:
         new = with_metadata(new, **kept)
         if new.get("status") is None:
             new.pop("status", None)
-        admission.check(resource, new, live["metadata"].get("namespace", ""), live, strict=False)
+        # The status of a built-in kind may be written whatever the rest is.
+        whole = bool(how.validation) and (how.subresource != "status" or bool(resource.definition))
+        admission.check(resource, new, live["metadata"].get("namespace", ""), live, whole=whole)
         new = admission.fill(resource, new, new=False)
         if how.manager:
             new = apply.track_update(live, new, self._manager(resource, how, "Update"))
