@@ -96,6 +96,7 @@ def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _twice(data, ("eks", "access"), "principal_arn", "has an entry already")
     yield from _access(data)
     yield from _places(data)
+    yield from _kubernetes(data)
     yield from _cni(data)
     yield from _network(data)
     yield from _theirs(data)
@@ -111,6 +112,17 @@ def warnings(config: Config) -> list[str]:
         found.append(
             f"region: {config.region} is not among the regions that AWS listed for HyperPod in"
             f" {versions.REGIONS_READ:%B %Y}"
+        )
+    newest = versions.SUPPORTED_KUBERNETES[-1]
+    if (version := config.eks.version) and versions.order(version) > versions.order(newest):
+        how = (
+            "it was allowed nevertheless"
+            if config.eks.allow_untested_version
+            else "create refuses it without eks.allow_untested_version: true"
+        )
+        found.append(
+            f"eks.version: {version} is newer than {newest}, the newest that AWS listed for HyperPod"
+            f" in {versions.KUBERNETES_READ:%B %Y}; {how}"
         )
     zones = config.network.availability_zone_ids or ("first", "second")
     blocks = config.network.secondary_cidrs or (subnets(config.network.cidr, zones)[0].private,)
@@ -602,6 +614,20 @@ def idle(config: Config) -> Iterator[Finding]:
 
 def _closed(network: Mapping[str, Any]) -> bool:
     return network.get("interface_endpoints") != []
+
+
+def _kubernetes(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Refuse what HyperPod never ran on; a version that is newer than our table may be right."""
+    version, oldest = get(data, "eks", "version"), versions.OLDEST_KUBERNETES
+    if not isinstance(version, str) or not re.fullmatch(r"1\.[0-9]{2}", version):
+        return
+    allowed = get(data, "eks", "allow_untested_version") is True
+    if versions.order(version) < versions.order(oldest) and not allowed:
+        yield Finding(
+            ("eks", "version"),
+            f"{model.show(version)} is too old (HyperPod needs Kubernetes {oldest} or newer); give a"
+            " newer one, or leave it out",
+        )
 
 
 def _cni(data: Mapping[str, Any]) -> Iterator[Finding]:

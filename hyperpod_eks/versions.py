@@ -18,6 +18,12 @@ Version = tuple[int, ...]
 # sagemaker-hyperpod-eks-prerequisites.html, read 2026-10-04.
 SUPPORTED_KUBERNETES = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35")
 
+KUBERNETES_READ = date(2026, 10, 4)
+
+# The oldest version of that page since this tool exists. It stays when AWS drops it, for a cluster
+# of that version may exist then and its config must be read.
+OLDEST_KUBERNETES = "1.30"
+
 # The oldest VPC CNI that works with HyperPod; the same page, the same day.
 OLDEST_VPC_CNI = (1, 18, 3)
 

@@ -365,6 +365,24 @@ def test_what_is_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
     assert warnings(load(None, {"name": "demo", "region": "us-west-2"}, {})) == []
 
 
+@pytest.mark.parametrize(
+    ("version", "more", "says"),
+    [
+        ("1.30", "", None),
+        ("1.29", ", allow_untested_version: true", None),  # the user knows
+        ("1.40", "", "create refuses it without eks.allow_untested_version: true"),
+        ("1.40", ", allow_untested_version: true", "it was allowed nevertheless"),
+    ],
+)
+def test_a_kubernetes_version_of_days_to_come_is_possible(
+    tmp_path: Path, version: str, more: str, says: str | None
+) -> None:
+    text = f'name: demo\nregion: us-west-2\neks: {{version: "{version}"{more}}}\n'
+    newer = f"eks.version: {version} is newer than 1.35, the newest that AWS listed for HyperPod"
+    found = warnings(accepted(tmp_path, text))
+    assert found == ([f"{newer} in October 2026; {says}"] if says else [])
+
+
 @pytest.mark.parametrize(("others", "warned"), [(0, True), (1, False)])
 def test_a_check_that_needs_an_operator_needs_a_node_for_it(
     tmp_path: Path, others: int, warned: bool

@@ -154,10 +154,15 @@ def test_a_count_that_did_not_come_to_be_is_taken_back(user: User, aws: Clients)
 
 def test_a_version_that_cannot_be_had_is_told_of_a_running_cluster_too(user: User) -> None:
     user.makes("demo")
+    old = user.folder / "old.yaml"
+    old.write_text(
+        'name: demo\nregion: us-west-2\neks: {version: "1.20", allow_untested_version: true}\n'
+        f"chart: {{path: {CHART}}}\n"
+    )
     for verb in ("plan", "create"):
         said = user.types(verb, "demo", "--kubernetes-version", "1.36")
         assert (said.code, "HyperPod does not list Kubernetes 1.36" in said.err) == (2, True)
-        said = user.types(verb, "demo", "--kubernetes-version", "1.20")
+        said = user.types(verb, "-f", str(old))
         assert (said.code, "EKS does not offer Kubernetes 1.20 clusters" in said.err) == (0, True)
         assert "demo keeps its 1.35" in said.err
     assert user.types("status", "demo", "-o", "json").document["differences"] == []
