@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import click
@@ -336,6 +336,17 @@ def held(user: User) -> Said:
     return user.types("delete", "demo", "--yes", "--timeout", "2", "-o", "json")
 
 
+def broken(user: User) -> Said:
+    """A mistake of our own, which nothing that a user types leads to."""
+
+    def version(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("this cannot be")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hyperpod_eks.cli.info.version", version)
+        return user.types("version", "-o", "json")
+
+
 SCENES: dict[Exit, Callable[[User], Said]] = {
     Exit.OK: lambda user: user.types("delete", "none", "--yes", "-o", "json"),
     Exit.FAILED: refused("InvalidParameterException", "eks", "CreateCluster"),
@@ -350,7 +361,7 @@ SCENES: dict[Exit, Callable[[User], Said]] = {
     Exit.NOT_FOUND: lambda user: user.types("status", "none", "-o", "json"),
     Exit.REMAINS: held,
     Exit.CAPACITY: refused("VpcLimitExceeded", "ec2", "CreateVpc"),
-    Exit.BUG: lambda user: user.types("version", "--events", "\0", "-o", "json"),
+    Exit.BUG: broken,
 }
 SIGNALS = {
     Exit.HANGUP: signal.SIGHUP,
