@@ -150,6 +150,9 @@ def digest(folder: Path) -> str:
     """Return the SHA-256 of a folder's content: sorted paths and what the files hold.
 
     The same as ``find -type f | sed 's,^./,,' | LC_ALL=C sort | xargs sha256sum | sha256sum``.
+    A line is a file, so that a name with a line break could stand for another file.
+
+    Raises Usage for such a name.
     """
     files = sorted(
         (Path(root, name).relative_to(folder).as_posix().encode(), Path(root, name))
@@ -158,6 +161,12 @@ def digest(folder: Path) -> str:
     )
     whole = hashlib.sha256()
     for name, file in files:
+        if b"\n" in name:
+            raise Usage(
+                f"the chart {folder} has a file with a line break in its name:"
+                f" {json.dumps(os.fsdecode(name))}",
+                "Rename the file or use another chart.",
+            )
         whole.update(hashlib.sha256(file.read_bytes()).hexdigest().encode() + b"  " + name + b"\n")
     return whole.hexdigest()
 

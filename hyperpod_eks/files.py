@@ -32,7 +32,8 @@ def resolved(path: Path) -> Path:
     """
     try:
         target = path.resolve()
-        mode = target.stat().st_mode
+        # a link of /proc leads to what has no name, like a pipe: the target cannot be asked
+        mode = path.stat().st_mode
     except FileNotFoundError:
         return target
     except RuntimeError as error:  # links that lead in a circle, before Python 3.13

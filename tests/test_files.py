@@ -140,6 +140,14 @@ def test_what_is_no_file_of_ones_own_is_refused(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"pipe", "circle", "fixed"}
 
 
+def test_a_pipe_without_a_name_is_refused_as_one() -> None:
+    ends = os.pipe()
+    with pytest.raises(Usage, match="is a pipe, not a regular file"):
+        files.replace(Path(f"/dev/fd/{ends[1]}"), b"x")
+    for each in ends:
+        os.close(each)
+
+
 def test_what_cannot_be_read_again_replaces_nothing(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("7")
