@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -226,13 +227,19 @@ class Manifest:
             "config": self.config,
             **({"run": self.run} if self.run else {}),
         }
-        try:
-            self._back_up(self.serial - 1)
-            content = spelled(document).encode()
-            files.replace(self.path, content, mode=0o600, parse=json.loads)
-        except OSError as error:
-            self.serial -= 1
-            raise Unwritable(f"cannot write the manifest {self.path}: {error.strerror}") from error
+        content = spelled(document).encode()
+        while True:
+            try:
+                self._back_up(self.serial - 1)
+                files.replace(self.path, content, mode=0o600, parse=json.loads)
+                return
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._drop_oldest():
+                    continue
+                self.serial -= 1
+                raise Unwritable(
+                    f"cannot write the manifest {self.path}: {error.strerror}"
+                ) from error
 
     def _spell(self, key: str, record: Record) -> Spelled:
         """Write a record as JSON; of all that are saved again, one has changed."""
@@ -254,9 +261,22 @@ class Manifest:
         except (FileNotFoundError, FileExistsError):
             pass
         except OSError:  # shared folders and sticks have no hard links
-            shutil.copy(self.path, kept)
+            try:
+                shutil.copy(self.path, kept)
+            except OSError:
+                kept.unlink(missing_ok=True)  # it would be half of one
+                raise
         for old in sorted(folder.glob("*.json"))[:-BACKUPS]:
             old.unlink(missing_ok=True)
+
+    def _drop_oldest(self) -> bool:
+        """Make room on a full disk; the version on disk is kept, whose backup takes none."""
+        newest = f"{self.serial - 1:08d}"
+        for old in sorted(_backups(self.path).glob("*.json")):
+            if old.stem.isdecimal() and old.stem < newest:
+                old.unlink(missing_ok=True)
+                return True
+        return False
 
 
 def backups(path: Path) -> Iterator[Manifest]:
@@ -406,14 +426,17 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
 def locked(path: Path, timeout: float = 0) -> Iterator[None]:
     """Keep every other run away from this manifest; the kernel frees the lock of a dead one.
 
-    The lock is an flock on ``PATH.lock``, which is never removed.  Versions that name the lock
-    without the manifest's suffix are kept out as well: theirs is taken too, and shared, for the
-    manifests ``demo.eu`` and ``demo.us`` have one.  Waits ``timeout`` seconds.
+    The lock is an flock on ``PATH.lock``, or ``.PATH.lock`` for a name without a suffix, which is
+    never removed.  Versions that name the lock without the manifest's suffix are kept out as well:
+    theirs is taken too, and shared, for the manifests ``demo``, ``demo.eu`` and ``demo.us`` have
+    one.  Waits ``timeout`` seconds.
 
     Raises Locked, naming the holder, and Usage when the folder cannot be written.
     """
     path = _home(path)
     own, old = path.with_name(f"{path.name}.lock"), path.with_suffix(".lock")
+    if own == old:
+        own = path.with_name(f".{path.name}.lock")
     with ExitStack() as stack:
         held = _opened(own, os.O_RDWR)
         stack.callback(os.close, held)
@@ -424,7 +447,7 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
             )
         deadline = time.monotonic() + timeout
         _take(held, fcntl.LOCK_EX, own, path, deadline)
-        if old not in (path, own):
+        if old != path:
             with suppress(Usage):  # what is there cannot be the lock of an earlier version
                 shared = _opened(old, os.O_RDONLY)
                 stack.callback(os.close, shared)

@@ -141,6 +141,38 @@ def test_a_full_disk_stops_before_anything_is_made() -> None:
         manifest.intend(VPC, 1.0)
 
 
+SMALL = """
+import sys
+from pathlib import Path
+from hyperpod_eks.manifest import Manifest
+from hyperpod_eks.resource import Live
+from hyperpod_eks.steps.network import Vpc
+
+manifest = Manifest(Path(sys.argv[1], "demo.json"), "demo")
+manifest.config = {"note": "x" * 9000}
+for now in range(30):
+    manifest.record(Vpc("vpc", cidr="10.0.0.0/16"), Live(f"vpc-{now}"), "ready", float(now))
+"""
+
+
+def test_on_a_full_disk_the_oldest_versions_go_first(tmp_path: Path) -> None:
+    command = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    script = (
+        'mount -t tmpfs -o size=64k none "$1" && "$2" -c "$3" "$1" &&'
+        ' ls "$1/.demo.json.backups" | tail -1 && tail -c 900 "$1/demo.json"'
+    )
+    done = subprocess.run(
+        [*command, "sh", "-c", script, "sh", str(tmp_path), sys.executable, SMALL],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("00000029.json\n")  # what the thirtieth replaced
+
+
 def test_a_second_run_is_told_who_holds_the_manifest(tmp_path: Path) -> None:
     path = tmp_path / "demo.json"
     with (
@@ -280,6 +312,15 @@ def test_an_earlier_version_is_kept_out(tmp_path: Path) -> None:
         fcntl.flock(theirs, fcntl.LOCK_EX)
         with pytest.raises(Locked, match="process 7 on old is working on"), locked(path):
             pass
+
+
+def test_a_name_without_a_suffix_has_a_lock_of_its_own_too(tmp_path: Path) -> None:
+    """Nor does an earlier version work beside it, which takes demo.lock for both."""
+    short, long = tmp_path / "demo", tmp_path / "demo.json"
+    with locked(short), locked(long), pytest.raises(Locked), locked(short):
+        pass
+    with locked(short), (tmp_path / "demo.lock").open() as theirs, pytest.raises(BlockingIOError):
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_what_is_no_lock_of_ours_is_not_emptied(tmp_path: Path) -> None:
