@@ -121,8 +121,8 @@ def warnings(config: Config) -> list[str]:
             else "create refuses it without eks.allow_untested_version: true"
         )
         found.append(
-            f"eks.version: {version} is newer than {newest}, the newest that AWS listed for HyperPod"
-            f" in {versions.KUBERNETES_READ:%B %Y}; {how}"
+            f"eks.version: {version} is newer than {newest}, the newest that AWS listed for"
+            f" HyperPod in {versions.KUBERNETES_READ:%B %Y}; {how}"
         )
     zones = config.network.availability_zone_ids or ("first", "second")
     blocks = config.network.secondary_cidrs or (subnets(config.network.cidr, zones)[0].private,)
@@ -625,8 +625,8 @@ def _kubernetes(data: Mapping[str, Any]) -> Iterator[Finding]:
     if versions.order(version) < versions.order(oldest) and not allowed:
         yield Finding(
             ("eks", "version"),
-            f"{model.show(version)} is too old (HyperPod needs Kubernetes {oldest} or newer); give a"
-            " newer one, or leave it out",
+            f"{model.show(version)} is too old (HyperPod needs Kubernetes {oldest} or newer);"
+            " give a newer one, or leave it out",
         )
 
 

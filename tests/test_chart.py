@@ -166,7 +166,7 @@ class TestIdentity:
     def test_a_name_is_one_line(self, tmp_path: Path) -> None:
         """Else a file that is not there could be written into the name of another."""
         folder = write(tmp_path, {"Chart.yaml": "x", "a\n0  b": "y"})
-        with pytest.raises(Usage, match="a line break in its name: .a.n0  b."):
+        with pytest.raises(Usage, match=r"a line break in its name: .a.n0  b."):
             chart.digest(folder)
 
     def test_the_fingerprint_knows_chart_and_values(self, tmp_path: Path) -> None:
