@@ -146,7 +146,8 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
         return Deed(key, "keep", id_)
     if barred := _barred(want, differs):
         return Deed(key, "refuse", id_, barred, differs)
-    return Deed(key, "change", id_, "; ".join(disruption(want, live, sight.differs)), differs)
+    lost = [line.removeprefix(f"{key}: ") for line in disruption(want, live, sight.differs)]
+    return Deed(key, "change", id_, "; ".join(lost), differs)
 
 
 def critical_path(

@@ -184,9 +184,10 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
     good = [name for name in steps if not wrong[name]]
     count = sum(len(steps[name]) for name in good)
     if count:
+        said = "as declared" if document.get("compared", True) else "exist (not compared)"
         yield [
             _mark("ready"),
-            Piece(f"{count} resources as declared"),
+            Piece(f"{count} resources {said}"),
             Piece(f"  {', '.join(good)}", "quiet"),
         ]
     for step, resources in steps.items():

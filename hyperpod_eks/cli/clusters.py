@@ -111,7 +111,9 @@ def text(document: Document) -> str:
                 "kubernetes": row["kubernetes_version"] or row["orchestrator"],
                 "created by": row["created_by"],
                 "usd/hour": "-" if row["usd_per_hour"] is None else f"{row['usd_per_hour']:.2f}",
-                "manifest": row["manifest"] or "-",
+                "manifest": "here"
+                if row["manifest"] == f"{row['name']}.hyperpod-eks.json"
+                else row["manifest"] or "-",
             }
             for row in rows
         ]

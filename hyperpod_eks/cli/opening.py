@@ -139,13 +139,13 @@ def refuse_to_guess(look: Look, site: Site, manifest: Manifest, given: Mapping[s
     """
     if not exists(look, site):
         return
+    it = called(site.name, given)
     hint = (
-        "Give it: -f FILE; or --manifest PATH, if the manifest is elsewhere. "
-        f"What runs: hyperpod-eks status {called(site.name, given)}"
+        "Pass it with -f FILE, or its manifest with --manifest PATH.\n"
+        f"To see the cluster: hyperpod-eks status {it}"
     )
-    if any(backups(manifest.path)):
-        again = called(site.name, given)
-        hint += f"\nThe manifest's backups may have it: hyperpod-eks adopt {again} --rebuild"
+    if any(each.config for each in backups(manifest.path)):
+        hint += f"\nTo restore the config from a backup: hyperpod-eks adopt {it} --rebuild"
     raise Usage(
         f"cluster {site.name} exists in {site.region} of account {site.identity.account}, "
         "but its config is not here",

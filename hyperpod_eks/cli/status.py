@@ -39,8 +39,8 @@ def status(tell: Report, **given: Any) -> Document:
         warnings = []
         if not at.declared:
             warnings.append(
-                f"the config of {at.site.name} is not here, so nothing is compared with it; "
-                "give it with -f FILE to see what differs"
+                f"the config of {at.site.name} is not here, so nothing was compared; "
+                "pass it with -f FILE to see drift"
             )
         warnings += [line for s in sights if s.live for line in s.live.warnings]
         for warning in warnings:
@@ -124,6 +124,7 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
         ],
         "helm": dict(about("helm/release")),
         "instance_groups": cluster.get("groups", []),
+        "compared": at.declared,
         "operations": hyperpod.operations(look, at.site.name),
         "nodes": hyperpod.node_rows(look, at.site.name, about("hyperpod/nodes").get("nodes", [])),
         "steps": [

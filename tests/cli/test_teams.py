@@ -106,6 +106,10 @@ def test_status_shows_what_aws_has_and_calls_nothing_drift(team: Team) -> None:
     assert [(g["name"], g["current"]) for g in shown["instance_groups"]] == [("cpu", 1)]
     states = {r["state"] for step in shown["steps"] for r in step["resources"]}
     assert states == {"ready"}
+    assert shown["compared"] is False
+    read = team.types("status", "solo").out
+    assert "exist (not compared)" in read
+    assert "as declared" not in read
     assert "config of solo is not here" in said.err
     assert shown["warnings"] == [said.err.removeprefix("warning: ").strip()]
 
@@ -117,6 +121,7 @@ def test_a_config_that_is_given_or_remembered_is_the_clusters(team: Team) -> Non
         assert said.code == 0, said.out + said.err
     shown = team.types("status", *given, "-o", "json")
     assert (shown.code, shown.document["differences"], shown.err) == (0, [], "")
+    assert shown.document["compared"] is True
 
 
 def test_a_name_from_the_environment_finds_the_remembered_config(
@@ -152,6 +157,7 @@ def test_what_opens_or_unprotects_is_asked_for_first(team: Team) -> None:
     planned = team.types("plan", "-f", "solo.yaml", "-o", "json", at="a").document
     whys = {row["key"]: row["why"] for row in planned["resources"]}
     assert "deletion protection is switched off" in whys["eks/cluster"]
+    assert whys["eks/log-group"].startswith("logs older than 30 days")
 
 
 @pytest.mark.parametrize("harm", ["lost", "truncated"])
@@ -176,6 +182,7 @@ def test_rebuild_without_a_backup_says_that_it_has_no_config(team: Team) -> None
         said = team.types(*words)
         assert (said.code, said.out) == (2, "")
         assert "-f FILE" in said.err
+        assert "--rebuild" not in said.err  # which has just said that no backup has the config
 
 
 def test_rebuild_takes_the_config_that_it_is_given(team: Team) -> None:
