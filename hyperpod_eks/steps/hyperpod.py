@@ -420,11 +420,14 @@ class Cluster(Resource):
     def withdraws(self, name: str) -> bool:
         """Whatever UpdateCluster resets; a group that goes takes its settings with it.
 
-        A new image drains nodes, so that it is put on only where one is declared.
+        A new image drains nodes, so that it is put on only where one is declared.  A count that is
+        no longer declared is Karpenter's, and a group without zones stays where it is.
         """
         whole = name.partition(".")[0]
-        return not _is_image(name) and (
-            whole in map(snake, SETTINGS) or ("." in name and self._group_of(whole) is not None)
+        if _is_image(name) or _member(name) in (snake("InstanceCount"), PLACE):
+            return False
+        return whole in map(snake, SETTINGS) or (
+            "." in name and self._group_of(whole) is not None
         )
 
     def expected(self, name: str, known: Known) -> Any:

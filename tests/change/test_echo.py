@@ -196,6 +196,30 @@ def test_a_label_that_is_removed_goes_whenever_we_are_killed(
     assert [name for name in sent if "labels." in name] == []
 
 
+def test_karpenter_takes_the_counts_over_and_gives_them_back(owner: Owner) -> None:
+    text = TEXT.replace(", min_instance_count: 1", "")
+    owner.declares(text)
+    scaling = text + "auto_scaling: {mode: Enable}\n"
+    assert "UpdateCluster" in owner.declares(scaling)
+    assert owner.lost == []
+    assert owner.declares(scaling) == []
+    assert [sight.unproven for sight in owner.looks(scaling) if sight.unproven] == []
+    assert "UpdateCluster" in owner.declares(text)
+    assert owner.declares(text) == []
+    assert {n: group["TargetCount"] for n, group in owner.groups().items()} == {"a": 2, "b": 1}
+
+
+def test_a_group_whose_zones_are_no_longer_named_stays_where_it_is(owner: Owner) -> None:
+    """Whether AWS has ever shown where it is, or not."""
+    placed = TEXT.replace(
+        "instance_count: 2,", "instance_count: 2, availability_zone_ids: [usw2-az1],"
+    )
+    owner.stack.sim.echo = Echo(**ODD["no place"])
+    owner.declares(placed)
+    assert owner.declares(TEXT) == []
+    assert owner.lost == []
+
+
 def test_a_failed_karpenter_is_told_in_its_words(owner: Owner) -> None:
     text = TEXT + "auto_scaling: {mode: Enable}\n"
     status = {"AutoScaling": {"Mode": "Enable", "Status": "Failed", "FailureMessage": "no role"}}
