@@ -186,9 +186,9 @@ class Provide(Run):
         return self.world.replace_failed and live.state is State.FAILED
 
     def longest_wait(self, turn: Turn) -> float:
-        """What cannot start before there are nodes is waited for as long as they are."""
+        """What needs nodes, to start or to be called ready, is waited for as long as they are."""
         own, live = super().longest_wait(turn), turn.sight.live if turn.sight else None
-        if not (live and live.wants_nodes):
+        if not (live and (live.wants_nodes or live.lags)):
             return own
         nodes = [other.want for other in self.turns.values() if other.want.awaited]
         if any(want.key in self.open for want in nodes):

@@ -237,6 +237,32 @@ def _removed(user: User, wants: list[Resource]) -> None:
     engine.delete(wants, user.world)
 
 
+def test_what_works_is_waited_for_no_shorter_than_the_nodes(user: User, cloud: Cloud) -> None:
+    """Deep health checks take hours, and EKS may call an add-on DEGRADED all the while."""
+
+    @frozen
+    class Lagging(Toy):
+        def create(self, aws: Any, known: Known, token: str) -> Live:
+            return replace(super().create(aws, known, token), lags=True)
+
+        def find(self, look: Any) -> Sequence[Live]:
+            return [replace(live, lags=True) for live in super().find(look)]
+
+        def nudge(self, aws: Any, live: Live) -> None:
+            """It is in vain."""
+
+    class Nodes(Toy):
+        awaited = True
+        patience = DAY
+
+        def find(self, look: Any) -> Sequence[Live]:
+            return [Live("", state=State.READY if cloud.clock.time > ready else State.BUSY)]
+
+    ready = cloud.clock.time + 7200
+    wants: list[Resource] = [Lagging("add-on"), Nodes("nodes")]
+    assert set(user.create(wants)) == {want.key for want in wants}
+
+
 def test_too_little_room_has_its_own_exit_code(user: User, cloud: Cloud) -> None:
     @frozen
     class Failing(Toy):
