@@ -426,9 +426,7 @@ class Cluster(Resource):
         whole = name.partition(".")[0]
         if _is_image(name) or _member(name) in (snake("InstanceCount"), PLACE):
             return False
-        return whole in map(snake, SETTINGS) or (
-            "." in name and self._group_of(whole) is not None
-        )
+        return whole in map(snake, SETTINGS) or ("." in name and self._group_of(whole) is not None)
 
     def expected(self, name: str, known: Known) -> Any:
         """Look the member up in the request that would be sent."""

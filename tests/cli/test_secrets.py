@@ -181,7 +181,10 @@ def test_a_known_value_is_hidden_however_it_is_spelled(spelled: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"InstanceType": "ml.m5.2xlarge", "token": 1}' * 25_000, "token " + "0123456789abcdef" * 6000],
+    [
+        '{"InstanceType": "ml.m5.2xlarge", "token": 1}' * 25_000,
+        "token " + "0123456789abcdef" * 6000,
+    ],
     ids=["an answer of a megabyte", "a word of 96 kB"],
 )
 def test_redaction_is_fast(text: str) -> None:
