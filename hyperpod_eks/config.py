@@ -299,7 +299,10 @@ class Addon(Section):
     ] = None
     configuration_values: Annotated[
         Mapping[str, JsonValue],
-        Field(description="Settings of the add-on, as its own schema names them."),
+        Field(
+            description="Settings of the add-on, as its own schema names them. `${env:NAME}` in a"
+            " text is the value of that variable, which is sent and never kept."
+        ),
     ] = {}
     pod_identity_associations: Annotated[
         tuple[
@@ -328,7 +331,11 @@ class Chart(Section):
         ),
     ] = None
     values: Annotated[
-        Mapping[str, JsonValue], Field(description="Values that override the chart's own.")
+        Mapping[str, JsonValue],
+        Field(
+            description="Values that override the chart's own. `${env:NAME}` in a text is the value"
+            " of that variable, which helm gets and the manifest does not."
+        ),
     ] = {}
 
 

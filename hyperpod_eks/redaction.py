@@ -112,7 +112,7 @@ def learn_settings(value: object, name: str = "") -> None:
     elif isinstance(value, list | tuple):
         for each in value:
             learn_settings(each, name)
-    elif isinstance(value, str) and _SECRET_NAME.search(name):
+    elif isinstance(value, str) and _SECRET_NAME.search(name) and "${env:" not in value:
         learn(value)
 
 

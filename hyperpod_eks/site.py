@@ -9,7 +9,7 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks import addon_settings
+from hyperpod_eks import addon_settings, references
 from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
 from hyperpod_eks.config import (
     NEEDED_ADDONS,
@@ -455,7 +455,11 @@ def _is_default(version: Mapping[str, Any]) -> bool:
     return any(each.get("defaultVersion") for each in version.get("compatibilities", ()))
 
 
-def _check_settings(aws: Aws, name: str, version: str, values: Mapping[str, Any]) -> None:
+def _check_settings(aws: Aws, name: str, version: str, settings: Mapping[str, Any]) -> None:
+    try:
+        values = references.resolved(settings, f"addons.{name}.configuration_values")
+    except Usage:  # what is not known cannot be wrong; whoever sends it refuses it
+        return
     with absent("AccessDenied.*", "ResourceNotFoundException"):
         found = aws.eks.describe_addon_configuration(addonName=name, addonVersion=version)
         if wrong := addon_settings.problems(values, found.get("configurationSchema") or ""):

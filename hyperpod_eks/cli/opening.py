@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
-from hyperpod_eks import existing
+from hyperpod_eks import existing, references
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import Aws, Look, absent, owner, read_only
 from hyperpod_eks.cli.documents import called
@@ -79,6 +79,8 @@ def opened(
         loaded,
         manifest,
     ):
+        if verb in COMPARING:
+            resolve(loaded)
         config, aws = loaded, entered(loaded, given["profile"], write=write)
         if broken and not declared(given, manifest) and (kept := restored(aws, manifest)):
             manifest.config = kept
@@ -125,6 +127,13 @@ def opened(
 
 COMPARING = ("create", "plan", "scale", "update-software")
 """Verbs that change a cluster to what its config says, or say what that would be."""
+
+
+def resolve(config: Config) -> None:
+    """Raise Usage for a reference to a variable that is not set."""
+    references.resolved(config.chart.values, "chart.values")
+    for name, addon in config.addons.items():
+        references.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
 
 
 def declared(given: Mapping[str, Any], manifest: Manifest) -> bool:

@@ -12,7 +12,14 @@ from hyperpod_eks import preflight as checks
 from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import declared, entered, refuse_to_guess, same_place, settings
+from hyperpod_eks.cli.opening import (
+    declared,
+    entered,
+    refuse_to_guess,
+    resolve,
+    same_place,
+    settings,
+)
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
@@ -30,6 +37,7 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
     """Find everything at once that would make create fail; change nothing."""
     skipped = checks.known(skip)
     with settings(given, write=False, files=False) as (config, manifest):
+        resolve(config)
         aws = entered(config, given["profile"])
         look, site, found = _site(aws, config, manifest)
         sights: list[Sight] = []

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from hyperpod_eks import kube
+from hyperpod_eks import kube, references
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.config import NEEDED_ADDONS
-from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Differs, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 from hyperpod_eks.steps.eks import Cluster
@@ -183,7 +183,7 @@ class Addon(Resource):
     version: str
     """Empty for the default of the cluster's Kubernetes version; then any is as declared."""
     configuration: str
-    """JSON."""
+    """JSON, in which references to variables are as they were written."""
     roles: tuple[tuple[str, str], ...] = ()
     """Service accounts, each with the ARN of its role (EKS Pod Identity)."""
     nodeless: bool = False
@@ -242,7 +242,7 @@ class Addon(Resource):
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
         facts: dict[str, Any] = {}
         if values := found.get("configurationValues"):
-            facts["configuration"] = json.dumps(_values(values), sort_keys=True)
+            facts["configuration"] = self._digested(_values(values))
         if found.get("podIdentityAssociations") is not None:
             facts["roles"] = roles
         if self.version and found.get("addonVersion"):
@@ -281,10 +281,26 @@ class Addon(Resource):
         return ("configuration", "roles", "version" if self.version else "kubernetes")
 
     def expected(self, name: str, known: Known) -> Any:
-        """A default version is that of the control plane's Kubernetes version."""
+        """A default version is that of the control plane's Kubernetes version.
+
+        A reference to a variable counts by its value, of which a digest is compared and kept.
+        """
+        if name == "configuration":
+            try:
+                return self._digested(self._configuration())
+            except Usage as error:  # a command that sends nothing goes without
+                raise NotReady(str(error)) from error
         if name == "kubernetes":
             return known(self.cluster).attributes["version"]
         return super().expected(name, known)
+
+    def _configuration(self) -> Any:
+        setting = f"addons.{self.label}.configuration_values"
+        return references.resolved(json.loads(self.configuration), setting)
+
+    def _digested(self, values: Any) -> str:
+        declared = json.loads(self.configuration or "{}")
+        return json.dumps(references.digested(values, declared), sort_keys=True)
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Idempotent by its token; where no version is named, EKS takes its default."""
@@ -305,7 +321,7 @@ class Addon(Resource):
             kubernetes = known(self.cluster).attributes["version"]
             request["addonVersion"], said = default_version(aws, self.label, kubernetes)
         if self.configuration != "{}":
-            request["configurationValues"] = self.configuration
+            request["configurationValues"] = json.dumps(self._configuration(), sort_keys=True)
         if self.roles:
             request["podIdentityAssociations"] = self._associations()
         live = self._live(aws.eks.create_addon(**request)["addon"], self.roles)
@@ -324,7 +340,7 @@ class Addon(Resource):
             request["addonVersion"], _ = default_version(aws, self.label, kubernetes)
             aws.eks.tag_resource(resourceArn=live.arn, tags={KUBERNETES: kubernetes})
         if "configuration" in differs:
-            request["configurationValues"] = self.configuration
+            request["configurationValues"] = json.dumps(self._configuration(), sort_keys=True)
         if "roles" in differs:
             request["podIdentityAssociations"] = self._associations()
         if live.owner is None:

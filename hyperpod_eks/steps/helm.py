@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import chart, chart_devices, helm, kube
+from hyperpod_eks import chart, chart_devices, helm, kube, references
 from hyperpod_eks.aws import Aws, Look
 from hyperpod_eks.config import Chart
+from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Differs, Known, Live, Resource, State
+from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 from hyperpod_eks.transport import ca_bundle
@@ -63,7 +64,7 @@ class Release(Resource):
     chart: str
     """Path of the chart; empty for AWS's at the pinned commit."""
     values: str
-    """JSON."""
+    """JSON, in which references to variables are as they were written."""
     binary: str
     """Path of helm; empty to look for it."""
 
@@ -99,10 +100,17 @@ class Release(Resource):
         return lives
 
     def expected(self, name: str, known: Known) -> Any:
-        """Compute the fingerprint from the chart as it is now."""
+        """Compute the fingerprint from the chart and the variables as they are now."""
         if name == "fingerprint":
-            return _fingerprint(self.chart, self.values)
+            try:
+                return _fingerprint(self.chart, json.dumps(self._values(), sort_keys=True))
+            except Usage as error:  # a command that sends nothing goes without
+                raise NotReady(str(error)) from error
         return super().expected(name, known)
+
+    def _values(self) -> dict[str, Any]:
+        values: dict[str, Any] = references.resolved(json.loads(self.values), "chart.values")
+        return values
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Install: ``helm upgrade --install`` may be repeated."""
@@ -115,13 +123,12 @@ class Release(Resource):
     def _install(self, aws: Aws, known: Known) -> Live:
         access = eks.door(aws, self.cluster.name, known(self.cluster).attributes)
         program = helm.find_helm(self.binary or None, ca_bundle(aws.session))
-        values = json.loads(self.values)
+        values = self._values()
+        fingerprint = _fingerprint(self.chart, json.dumps(values, sort_keys=True))
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
             source = Path(self.chart) if self.chart else None
             staged = chart.stage(source, Path(folder), values, program)
-            done = helm.install(
-                access, program, staged, values, _fingerprint(self.chart, self.values)
-            )
+            done = helm.install(access, program, staged, values, fingerprint)
         return _live(done, aws.lineage)
 
     def delete(self, aws: Aws, live: Live) -> None:
