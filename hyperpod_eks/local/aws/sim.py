@@ -61,6 +61,7 @@ class Delays:
     deep_health: float = 0.0
     node_ready: float = 0.0
     pod_start: float = 0.0
+    pod_run: float = 0.0  # of a pod that ends by itself, such as a Job's
     controller: float = 0.0  # reaction of Kubernetes' own controllers
     namespace: float = 0.0  # from a namespace's deletion until its content goes
 
@@ -93,6 +94,7 @@ class Delays:
             deep_health=3600,
             node_ready=30,
             pod_start=10,
+            pod_run=30,
             controller=1,
             namespace=5,
         )
@@ -214,7 +216,7 @@ class Sim:
         from hyperpod_eks.local.kubernetes import Delays as Part  # noqa: PLC0415  not for EC2 alone
 
         table = self.delays
-        return Part(table.pod_start, table.controller, table.namespace)
+        return Part(table.pod_start, table.controller, table.namespace, table.pod_run)
 
     def fault(self, service: str, operation: str, *, lag: bool = False) -> Fault | None:
         """Take the first fault that hits this call, using up one of its count.

@@ -124,6 +124,13 @@ DEFAULTS: dict[str, Obj] = {
             "progressDeadlineSeconds": 600,
         }
     },
+    "Job": {
+        "spec": {
+            "backoffLimit": 6,
+            "completionMode": "NonIndexed",
+            "suspend": False,
+        }
+    },
     "Namespace": {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}},
     "Node": {
         "status": {
@@ -159,6 +166,10 @@ def fill(resource: Resource, obj: Obj, *, new: bool) -> Obj:
         case "Node" if new and NOT_READY not in (dig(obj, "spec", "taints") or []):
             taints = obj.setdefault("spec", {}).setdefault("taints", [])
             taints.append(NOT_READY)
+        case "Job":
+            if obj["spec"].get("parallelism") is None:
+                obj["spec"].setdefault("completions", 1)
+                obj["spec"]["parallelism"] = 1
         case "Pod":
             _fill_pod(obj["spec"])
         case "Service":
@@ -213,3 +224,15 @@ def _fill_definition(definition: Obj, *, new: bool) -> None:
             "acceptedNames": {"plural": "", "kind": ""},
             "storedVersions": [v["name"] for v in versions if v.get("storage")],
         }
+
+
+def claim_pods(job: Obj) -> None:
+    """Give a new Job the labels by which it knows its pods, unless it brings a selector."""
+    spec, metadata = job["spec"], job["metadata"]
+    if spec.get("manualSelector"):
+        return
+    names = dict.fromkeys(("batch.kubernetes.io/job-name", "job-name"), metadata["name"])
+    owners = ("batch.kubernetes.io/controller-uid", "controller-uid")
+    template = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
+    template.update({**names, **dict.fromkeys(owners, metadata["uid"])})
+    spec["selector"] = {"matchLabels": {owners[0]: metadata["uid"]}}

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-from . import discovery, errors, protobuf, table
+from . import discovery, errors, protobuf, table, workloads
 from .errors import ApiError
-from .objects import Obj
-from .resources import REVIEWS, Resource
+from .objects import Obj, dig
+from .resources import REVIEWS, SELF_REVIEWS, Resource
 from .selection import predicate
-from .store import Store, Write
+from .store import Store, Write, apply_patch
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it exists
 _PATCHES = {
@@ -30,6 +31,7 @@ _PATCHES = {
 }
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 _OPTIONS = {"POST": "Create", "PUT": "Update", "PATCH": "Patch"}
+_SCALE_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 _MAX_WATCH = 1800.0  # seconds
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
@@ -182,10 +184,11 @@ class Api:
         target = self._target(path)
         if target is None:
             return _text(404, "404 page not found\n")
-        if target.resource.kind in REVIEWS:
-            return _review(request, user)
-        if not user.allowed:
+        kind = target.resource.kind
+        if not user.allowed and kind not in SELF_REVIEWS:
             raise _forbidden(request, target, user)
+        if kind in REVIEWS:
+            return self._review(request, kind, user)
         return self._dispatch(request, target)
 
     def _user(self, request: Request) -> Identity:
@@ -198,6 +201,54 @@ class Api:
             raise ApiError(401, "Unauthorized", "Unauthorized")
         return user
 
+    def _review(self, request: Request, kind: str, user: Identity) -> Answer:
+        """Answer a question about a user. Any user that is known here may do all or nothing."""
+        if request.method != "POST":
+            raise errors.not_allowed()
+        body = request.content() or {}
+        spec = body.get("spec") or {}
+        named = [f"{what}Attributes" for what in ("nonResource", "resource")]
+        if kind.endswith("AccessReview") and sum(bool(spec.get(name)) for name in named) != 1:
+            message = (
+                "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes "
+                "must be specified"
+            )
+            cause = errors.Cause("spec.resourceAttributes", message)
+            raise errors.invalid("authorization.k8s.io", kind, "", [cause])
+        every: Obj = {"verbs": ["*"]} if user.allowed else {"verbs": ["create"]}
+        status: Obj
+        match kind:
+            case "SelfSubjectAccessReview":
+                status = {"allowed": user.allowed}
+            case "SelfSubjectReview":
+                status = {"userInfo": {"username": user.username, "groups": user.groups}}
+            case "SelfSubjectRulesReview":
+                mine = ["authorization.k8s.io"], list(REVIEWS)
+                groups, resources = (["*"], ["*"]) if user.allowed else mine
+                status = {
+                    "resourceRules": [{**every, "apiGroups": groups, "resources": resources}],
+                    "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": list(_PUBLIC)}],
+                    "incomplete": False,
+                }
+                if user.allowed:
+                    status["nonResourceRules"] = [{"verbs": ["*"], "nonResourceURLs": ["*"]}]
+            case "TokenReview":
+                status = self._token_status(str(spec.get("token") or ""))
+            case _:
+                same = spec.get("user") == user.username
+                status = {"allowed": same or "system:masters" in (spec.get("groups") or ())}
+        return Answer(201, {"metadata": {}, **body, "status": status})
+
+    def _token_status(self, token: str) -> Obj:
+        try:
+            found = self._authenticate(token) if token else None
+        except ValueError:
+            found = None
+        if found is None:
+            return {"user": {}, "error": "[invalid bearer token]"}
+        user = {"username": found.username, "groups": found.groups}
+        return {"authenticated": True, "user": user}
+
     def _describe(self, request: Request) -> Answer | None:
         """Discovery, which every authenticated user may read."""
         aggregated = request.accepts("as=APIGroupDiscoveryList") and request.accepts("v=v2;")
@@ -209,6 +260,10 @@ class Api:
         )
         if found is None:
             return None
+        if request.path == "/openapi/v2" and request.accepts("protobuf"):
+            # kubectl reads whatever comes as protobuf, so that JSON would be broken protobuf.
+            title, version = found["info"]["title"], found["info"]["version"]
+            return Answer(200, protobuf.openapi(title, version), protobuf.OPENAPI_TYPE)
         if found.get("kind") == "APIGroupDiscoveryList":
             return Answer(200, found, discovery.AGGREGATED_TYPE)
         return Answer(200, found)
@@ -223,7 +278,7 @@ class Api:
             case _:
                 return None
         namespace = ""
-        if rest[0] == "namespaces" and len(rest) > 2 and rest[2] != "status":
+        if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in ("status", "finalize"):
             namespace, rest = rest[1], rest[2:]
         plural, name, subresource, *more = (*rest, "", "")
         registry = self._store.registry
@@ -238,6 +293,17 @@ class Api:
     def _dispatch(self, request: Request, target: _Target) -> Answer:
         if request.method == "GET" and request.query.get("watch") in ("1", "true"):
             return self._watch(request, target)
+        special = {
+            "eviction": {"POST": self._evict},
+            "finalize": {"PUT": self._finalize},
+            "log": {"GET": self._log},
+            "scale": dict.fromkeys(("GET", "PUT", "PATCH"), self._scale),
+            "token": {"POST": self._token},
+        }
+        if target.subresource in special:
+            if request.method not in special[target.subresource]:
+                raise errors.not_allowed()
+            return special[target.subresource][request.method](request, target)
         verbs = {
             ("GET", False): self._list,
             ("GET", True): self._get,
@@ -259,8 +325,6 @@ class Api:
 
     def _get(self, request: Request, target: _Target) -> Answer:
         obj = self._store.get(target.resource, target.namespace, target.name)
-        if target.subresource == "log":
-            return _text(200, f"(no output: {target.namespace}/{target.name} is simulated)\n")
         if request.accepts("as=Table"):
             version = obj["metadata"]["resourceVersion"]
             return Answer(200, table.render(target.resource, [obj], self._now(), version))
@@ -269,16 +333,20 @@ class Api:
     def _list(self, request: Request, target: _Target) -> Answer:
         resource = target.resource
         objects, version = self._selected(request, target)
+        objects, more = _page(request.query, objects, version)
         if request.accepts("as=Table"):
-            return Answer(200, table.render(resource, objects, self._now(), version))
+            return Answer(200, table.render(resource, objects, self._now(), version, more))
         if not resource.definition:  # only the items of custom resources repeat their kind
             skipped = ("kind", "apiVersion")
             objects = [{k: v for k, v in o.items() if k not in skipped} for o in objects]
-        return Answer(200, _list_of(resource, objects, version))
+        return Answer(200, _list_of(resource, objects, version, more))
 
     def _selected(self, request: Request, target: _Target) -> tuple[list[Obj], str]:
         query = request.query
-        selected = predicate(query.get("labelSelector", ""), query.get("fieldSelector", ""))
+        _check_numbers(query)
+        selected = predicate(
+            target.resource, query.get("labelSelector", ""), query.get("fieldSelector", "")
+        )
         with self._store.lock:
             objects = self._store.objects(target.resource, target.namespace)
             version = str(self._store.version)
@@ -290,10 +358,8 @@ class Api:
             raise _not_acceptable(kind, "an event")
         names = f"metadata.name={target.name}" if target.name else ""
         fields = ",".join(filter(None, (query.get("fieldSelector", ""), names)))
-        selected = predicate(query.get("labelSelector", ""), fields)
-        for name in ("resourceVersion", "timeoutSeconds"):
-            if not re.fullmatch("[0-9]{1,18}", query.get(name) or "0"):
-                raise errors.bad_request(f"{name} is not a number")
+        selected = predicate(target.resource, query.get("labelSelector", ""), fields)
+        _check_numbers(query)
 
         def documents() -> Iterator[Obj | None]:
             for event in self._changes(request, target, selected):
@@ -387,8 +453,7 @@ class Api:
         if not gone or resource.kind == "Pod":
             return Answer(200, obj)
         told = {**errors.details(resource, name), "uid": obj["metadata"]["uid"]}
-        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-        return Answer(200, {**status, "details": told})
+        return Answer(200, {**_SUCCESS, "details": told})
 
     def _delete_collection(self, request: Request, target: _Target) -> Answer:
         options = _delete_options(request)
@@ -400,6 +465,71 @@ class Api:
                     target.resource, metadata.get("namespace", ""), metadata["name"], options
                 )
         return Answer(200, _list_of(target.resource, objects, version))
+
+    # --- sub-resources ---------------------------------------------------------------------------
+
+    def _log(self, request: Request, target: _Target) -> Answer:
+        pod = self._store.get(target.resource, target.namespace, target.name)
+        return _text(200, workloads.log(pod, request.query))
+
+    def _scale(self, request: Request, target: _Target) -> Answer:
+        """autoscaling/v1 Scale: a view of `spec.replicas`, which may be written through it."""
+        where = target.resource, target.namespace, target.name
+        how = _write(request, target)._replace(subresource="")
+        with self._store.lock:
+            live = self._store.get(*where)
+            if request.method == "GET":
+                return Answer(200, _scale_of(live))
+            body = request.content()
+            if request.method == "PATCH":
+                kind = _PATCHES.get(request.content_type(), "apply")
+                body = apply_patch(kind, _scale_of(live), body)
+            replicas = dig(body, "spec", "replicas") or 0
+            seen = dig(body, "metadata", "resourceVersion")
+            if seen and seen != live["metadata"]["resourceVersion"]:
+                raise errors.modified(target.resource, target.name)
+            if not isinstance(replicas, int) or replicas < 0:
+                message = (
+                    f"Invalid value: {json.dumps(replicas)}: must be greater than or equal to 0"
+                )
+                cause = errors.Cause("spec.replicas", message)
+                raise errors.invalid("autoscaling", "Scale", target.name, [cause])
+            patch = {"spec": {"replicas": replicas}}
+            changed, _ = self._store.patch(*where, "merge", patch, how)
+        return Answer(200, _scale_of(changed))
+
+    def _evict(self, request: Request, target: _Target) -> Answer:
+        """Delete a pod. Budgets are not asked: their status is not kept here."""
+        options = (request.content() or {}).get("deleteOptions") or {}
+        dry = {"dryRun": ["All"]} if "dryRun" in request.query else {}
+        self._store.delete(target.resource, target.namespace, target.name, {**options, **dry})
+        return Answer(201, {**_SUCCESS, "code": 201})
+
+    def _finalize(self, request: Request, target: _Target) -> Answer:
+        """Replace a namespace's own finalizers, which is how a stuck one is let go."""
+        with self._store.lock:
+            live = self._store.get(target.resource, "", target.name)
+            finalizers = dig(request.content(), "spec", "finalizers") or []
+            spec = {**live["spec"], "finalizers": finalizers}
+            return Answer(200, self._store.modify(target.resource, live, {**live, "spec": spec}))
+
+    def _token(self, request: Request, target: _Target) -> Answer:
+        """A token for a ServiceAccount. Nobody here takes it: only IAM's users come in."""
+        account = self._store.get(target.resource, target.namespace, target.name)
+        spec = {"expirationSeconds": 3600, **((request.content() or {}).get("spec") or {})}
+        if spec["expirationSeconds"] < 600:
+            message = "Invalid value: may not specify a duration less than 10 minutes"
+            cause = errors.Cause("spec.expirationSeconds", message)
+            raise errors.invalid("authentication.k8s.io", "TokenRequest", target.name, [cause])
+        end = self._now() + timedelta(seconds=spec["expirationSeconds"])
+        status = {
+            "token": f"simulated.{account['metadata']['uid']}",
+            "expirationTimestamp": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        kind = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"}
+        return Answer(
+            201, {**kind, "metadata": {"name": target.name}, "spec": spec, "status": status}
+        )
 
     def _needs_namespace(self, target: _Target) -> None:
         if target.resource.namespaced and not target.namespace:
@@ -417,10 +547,62 @@ def _written(status: int, obj: Obj, how: Write) -> Answer:
     return Answer(status, obj, warnings=tuple(how.warnings or ()))
 
 
-def _list_of(resource: Resource, objects: list[Obj], version: str) -> Obj:
+_SUCCESS: Obj = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+
+
+def _list_of(resource: Resource, objects: list[Obj], version: str, more: Obj | None = None) -> Obj:
     kind = {"kind": f"{resource.kind}List", "apiVersion": resource.group_version}
-    more = {"continue": ""} if resource.definition else {}
-    return {**kind, "metadata": {**more, "resourceVersion": version}, "items": objects}
+    always = {"continue": ""} if resource.definition else {}
+    metadata = {**always, "resourceVersion": version, **(more or {})}
+    return {**kind, "metadata": metadata, "items": objects}
+
+
+def _check_numbers(query: dict[str, str]) -> None:
+    for name in ("resourceVersion", "timeoutSeconds", "limit"):
+        if not re.fullmatch("[0-9]{1,18}", query.get(name) or "0"):
+            raise errors.bad_request(f'{name}: Invalid value: "{query[name]}": is not a number')
+
+
+def _page(query: dict[str, str], objects: list[Obj], version: str) -> tuple[list[Obj], Obj | None]:
+    """At most `limit` of the objects, and the list metadata that says how to go on.
+
+    The token has the form of k8s.io/apiserver pkg/storage/continue.go. A page shows what is there
+    when it is asked for, where the real server shows what was there at the first.
+    """
+
+    def place(obj: Obj) -> list[str]:
+        return [obj["metadata"].get("namespace", ""), obj["metadata"]["name"]]
+
+    if token := query.get("continue"):
+        try:
+            start = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))["start"]
+            after = start.split("/", 1)
+            objects = [obj for obj in objects if place(obj) > after]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise errors.bad_request("continue key is not valid: illegal base64 data") from None
+    limit = int(query.get("limit") or 0)
+    if not 0 < limit < len(objects):
+        return objects, None
+    start = "/".join(place(objects[limit - 1]))
+    content = {"v": "meta.k8s.io/v1", "rv": int(version), "start": start}
+    raw = json.dumps(content, separators=(",", ":")).encode()
+    told = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return objects[:limit], {"continue": told, "remainingItemCount": len(objects) - limit}
+
+
+def _scale_of(obj: Obj) -> Obj:
+    metadata = {k: v for k, v in obj["metadata"].items() if k in _SCALE_METADATA}
+    wanted = (dig(obj, "spec", "selector", "matchLabels") or {}).items()
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {"replicas": obj["spec"].get("replicas", 1)},
+        "status": {
+            "replicas": dig(obj, "status", "replicas") or 0,
+            "selector": ",".join(f"{key}={value}" for key, value in sorted(wanted)),
+        },
+    }
 
 
 _PARTIAL: Obj = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
@@ -454,17 +636,6 @@ def _metadata_only(content: Obj, kind: str) -> Obj:
 def _not_acceptable(kind: str, found: str) -> ApiError:
     message = f"you requested {kind}, but the requested object is {found}"
     return ApiError(406, "NotAcceptable", message, {})
-
-
-def _review(request: Request, user: Identity) -> Answer:
-    """Answer a question about the user, which every authenticated user may ask."""
-    if request.method != "POST":
-        raise errors.not_allowed()
-    body = request.content() or {}
-    status: Obj = {"userInfo": {"username": user.username, "groups": user.groups}}
-    if body.get("kind") == "SelfSubjectAccessReview":
-        status = {"allowed": user.allowed}
-    return Answer(201, {"metadata": {}, **body, "status": status})
 
 
 def _forbidden(request: Request, target: _Target, user: Identity) -> ApiError:

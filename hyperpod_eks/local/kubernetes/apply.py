@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from .patch import identity, merge_keys
 # A way into an object: field names, merge keys of list items, and at the end "." for an item as
 # such. ("spec", "containers", (("name", "a"),), "image")
 Path = tuple[Any, ...]
+# The merge keys of the list at a path, seen in these lists: ("",) for a set, None for atomic ones.
+Keys = Callable[..., tuple[str, ...] | None]
 _NOT_OWNED = {
     *("name", "namespace", "uid", "resourceVersion", "generation", "managedFields"),
     *("creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"),
@@ -45,21 +47,28 @@ class Manager:
         return told
 
 
-def owned_paths(obj: Obj) -> frozenset[Path]:
+def by_name(path: Path, *lists: Any) -> tuple[str, ...] | None:
+    """The merge keys of a built-in kind's list, by the name of its field."""
+    if path == ("metadata", "finalizers"):
+        return ("",)
+    return merge_keys(path[-1] if path and isinstance(path[-1], str) else "", *lists)
+
+
+def owned_paths(obj: Obj, keys: Keys = by_name) -> frozenset[Path]:
     """The paths of all fields that a manager owns who wrote exactly this object."""
     metadata = {k: v for k, v in obj.get("metadata", {}).items() if k not in _NOT_OWNED}
     content = {k: v for k, v in obj.items() if k not in ("apiVersion", "kind", "metadata")}
     if metadata:
         content["metadata"] = metadata
-    return frozenset(_leaves(content)) - {()}
+    return frozenset(_leaves(content, keys)) - {()}
 
 
-def track_update(live: Obj | None, new: Obj, manager: Manager) -> Obj:
+def track_update(live: Obj | None, new: Obj, manager: Manager, keys: Keys = by_name) -> Obj:
     """`new`, which `manager` writes in place of `live`, with the fields it changed now its own."""
     in_status = manager.subresource == "status"
     changed = frozenset(
         path
-        for path in owned_paths(new)
+        for path in owned_paths(new, keys)
         if (path[0] == "status") == in_status
         and (live is None or _get(live, path) != _get(new, path))
     )
@@ -71,7 +80,9 @@ def track_update(live: Obj | None, new: Obj, manager: Manager) -> Obj:
     return _with_managers(new, [*others, replace(manager, paths=kept | changed)])
 
 
-def apply(live: Obj | None, applied: Obj, manager: Manager, *, force: bool) -> Obj:
+def apply(
+    live: Obj | None, applied: Obj, manager: Manager, *, force: bool, keys: Keys = by_name
+) -> Obj:
     """What `live` becomes when `manager` applies `applied`: all of its wishes and no others.
 
     Fields that the manager applied before and nobody else owns go away.
@@ -80,7 +91,7 @@ def apply(live: Obj | None, applied: Obj, manager: Manager, *, force: bool) -> O
     """
     applied = clone(applied)
     applied.get("metadata", {}).pop("managedFields", None)
-    wanted = owned_paths(applied)
+    wanted = owned_paths(applied, keys)
     manager = replace(manager, paths=wanted)
     if live is None:
         return _with_managers(applied, [manager])
@@ -90,7 +101,7 @@ def apply(live: Obj | None, applied: Obj, manager: Manager, *, force: bool) -> O
         raise _conflict(conflicts)
     lost = {path for _, path in conflicts}
     others = [replace(m, paths=m.paths - lost) for m in others]
-    new = _overlay(live, applied)
+    new = _overlay(live, applied, keys)
     dropped = (mine.paths if mine else frozenset()) - wanted
     foreign = frozenset[Path]().union(*(m.paths for m in others))
     # Whole list items first ("." sorts before fields), then what is left of their fields.
@@ -124,24 +135,29 @@ def _conflict(conflicts: list[tuple[Manager, Path]]) -> ApiError:
 # --- paths ---------------------------------------------------------------------------------------
 
 
-def _leaves(value: Any, name: str = "", path: Path = ()) -> Iterator[Path]:
-    keys = merge_keys(name, value) if isinstance(value, list) else None
+def _leaves(value: Any, keys: Keys, path: Path = ()) -> Iterator[Path]:
+    known = keys(path, value) if isinstance(value, list) else None
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from _leaves(item, key, (*path, key))
-    elif keys:
+            yield from _leaves(item, keys, (*path, key))
+    elif known and value:
         for item in value:
-            at = (*path, identity(item, keys))
-            yield (*at, ".")
-            yield from _leaves(item, "", at)
+            at = (*path, identity(item, known))
+            if known == ("",):
+                yield at
+            else:
+                yield (*at, ".")
+                yield from _leaves(item, keys, at)
     else:
         yield path
 
 
 def _item(items: Any, key: Path) -> Any:
     keys = tuple(k for k, _ in key)
-    found = (i for i in items if isinstance(i, dict) and identity(i, keys) == key)
-    return next(found, None) if isinstance(items, list) else None
+    if not isinstance(items, list):
+        return None
+    keyed = (i for i in items if isinstance(i, dict) or keys == ("",))
+    return next((i for i in keyed if identity(i, keys) == key), None)
 
 
 def _get(value: Any, path: Path) -> Any:
@@ -173,16 +189,18 @@ def _without(value: Any, path: Path) -> Any:
     return {k: (left if k == step else v) for k, v in value.items() if k != step or not gone}
 
 
-def _overlay(live: Any, applied: Any, name: str = "") -> Any:
+def _overlay(live: Any, applied: Any, keys: Keys, path: Path = ()) -> Any:
     """`live` with every field of `applied` set."""
     if isinstance(applied, dict) and isinstance(live, dict):
-        return {**live, **{k: _overlay(live.get(k), v, k) for k, v in applied.items()}}
-    keys = merge_keys(name, live, applied) if isinstance(live, list) else None
-    if isinstance(applied, list) and keys:
-        merged = {identity(i, keys): i for i in applied}
+        below = {k: _overlay(live.get(k), v, keys, (*path, k)) for k, v in applied.items()}
+        return {**live, **below}
+    known = keys(path, live, applied) if isinstance(live, list) else None
+    if isinstance(applied, list) and known:
+        merged = {identity(i, known): i for i in applied}
         for item in live:
-            key = identity(item, keys)
-            merged[key] = _overlay(item, merged[key]) if key in merged else item
+            key = identity(item, known)
+            found = merged.get(key, item)
+            merged[key] = _overlay(item, found, keys, (*path, key)) if key in merged else item
         return list(merged.values())
     return applied
 
@@ -191,7 +209,8 @@ def _dotted(path: Path) -> str:
     told = ""
     for step in path:
         if isinstance(step, tuple):
-            told += "[" + ",".join(f"{k}={json.dumps(v)}" for k, v in step) + "]"
+            parts = (f"{k}={json.dumps(v)}" if k else f"={json.dumps(v)}" for k, v in step)
+            told += f"[{','.join(parts)}]"
         elif step != ".":
             told += f".{step}"
     return told
@@ -244,6 +263,8 @@ def _format(manager: Manager) -> Obj:
 def _field_key(step: Any) -> str:
     if step == ".":
         return "."
+    if isinstance(step, tuple) and step[0][0] == "":
+        return "v:" + json.dumps(step[0][1], separators=(",", ":"))
     if isinstance(step, tuple):
         return "k:" + json.dumps(dict(step), separators=(",", ":"), sort_keys=True)
     return f"f:{step}"
@@ -252,7 +273,10 @@ def _field_key(step: Any) -> str:
 def _from_fields(node: Obj, path: Path = ()) -> Iterator[Path]:
     for key, below in node.items():
         kind, _, rest = key.partition(":")
-        step = tuple(json.loads(rest).items()) if kind == "k" else "." if key == "." else rest
+        step: Any = "." if key == "." else rest
+        if kind in ("k", "v"):
+            found = json.loads(rest)
+            step = tuple(found.items()) if kind == "k" else (("", found),)
         if below:
             yield from _from_fields(below, (*path, step))
         else:

@@ -28,10 +28,12 @@ class Delays:
     """Until a controller reacts to a change."""
     namespace: float = 5.0
     """From the deletion of a namespace until its content goes."""
+    pod_run: float = 30.0
+    """From the start of a pod that ends by itself, such as a Job's, until it has ended."""
 
 
 REALISTIC = Delays()
-INSTANT = Delays(0, 0, 0)
+INSTANT = Delays(0, 0, 0, 0)
 
 
 def timestamp(clock: Clock) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from . import workloads
+from . import jobs, workloads
 from .clock import Clock, Delays, timestamp
 from .errors import ApiError
 from .objects import Obj, deleting, dig, owner_uids, with_metadata
@@ -15,6 +15,7 @@ from .resources import Resource
 from .selection import selects
 from .store import CRD_FINALIZER, FOREGROUND, ORPHAN, Event, Store, Write
 
+_FURNITURE = (("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt"))
 AGGREGATOR = "clusterrole-aggregation-controller"
 
 
@@ -25,12 +26,14 @@ class Controllers:
     events. They run one after the other, inside the store's lock, a delay after the event.
     """
 
-    def __init__(self, store: Store, clock: Clock, delays: Delays) -> None:
+    def __init__(self, store: Store, clock: Clock, delays: Delays, ca_pem: str = "") -> None:
         self.recreate_aggregated = False
+        self._ca_pem = ca_pem
         self._store = store
         self._clock = clock
         self._delays = delays
-        self._workloads = workloads.Workloads(store, self._start_pod)
+        self._workloads = workloads.Workloads(store, self._start_pod, self._end_pod)
+        self._jobs = jobs.Jobs(store)
         self._scheduled: set[Callable[[], None]] = set()
         self._due: deque[Callable[[], None]] = deque()
         self._waiting: set[Callable[[], None]] = set()  # what is in the queue
@@ -55,7 +58,14 @@ class Controllers:
             self._wake(self._aggregate_roles)
         if kind in workloads.KINDS:
             self._wake(self._workloads.reconcile)
-        if gone or just_deleted:
+        if kind in jobs.KINDS:
+            self._wake(self._jobs.reconcile)
+        home = gone and (kind, obj["metadata"]["name"]) in _FURNITURE
+        if home or (kind == "Namespace" and event.type == "ADDED"):
+            self._wake(self._furnish_namespaces)
+        # An owner that is not there, and perhaps never was, counts as one that has gone.
+        orphaned = not gone and not self._store.uids.issuperset(owner_uids(obj))
+        if gone or just_deleted or orphaned:
             self._wake(self._collect_garbage)
         if gone and event.resource.namespaced:
             self._finish_namespace(obj["metadata"]["namespace"])
@@ -107,6 +117,20 @@ class Controllers:
                 for obj in self._store.objects(resource, namespace):
                     self._delete(resource, obj)
         self._finish_namespace(namespace)
+
+    def _furnish_namespaces(self) -> None:
+        """Give every namespace its default ServiceAccount and the cluster's certificate.
+
+        They come a moment after the namespace, and again when deleted: the serviceaccount and the
+        root-ca-cert-publisher controllers of kube-controller-manager.
+        """
+        builtin = self._store.registry.builtin
+        for home in self._store.objects(builtin("Namespace")):
+            for kind, name in () if deleting(home) else _FURNITURE:
+                resource, where = builtin(kind), home["metadata"]["name"]
+                if not self._store.find(resource, where, name):
+                    data = {"data": {"ca.crt": self._ca_pem}} if kind == "ConfigMap" else {}
+                    self._store.create(resource, where, {"metadata": {"name": name}, **data})
 
     def _finish_namespace(self, name: str) -> None:
         """Let a deleted namespace go once it is empty."""
@@ -229,6 +253,10 @@ class Controllers:
         self._store.patch(resource, "", name, "apply", body, how)
 
     # --- pods ------------------------------------------------------------------------------------
+
+    def _end_pod(self, namespace: str, name: str, uid: str) -> None:
+        """A pod whose containers end by themselves runs for a while."""
+        self._later(self._delays.pod_run, partial(self._workloads.end, namespace, name, uid))
 
     def _start_pod(self, namespace: str, name: str, uid: str) -> None:
         """The kubelet's part: the pod runs a while after it was bound to a ready node."""

@@ -11,6 +11,14 @@ AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscov
 # Without these query parameters in the OpenAPI document, helm and kubectl validate themselves.
 _PATCH_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
+_SUB_VERBS = {"log": ["get"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]}
+# Sub-resources whose bodies are of another kind.
+_FOREIGN = {
+    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+    "scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"},
+    "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
+}
+
 
 def version_document(version: str) -> Obj:
     """/version for a Kubernetes minor version such as "1.33"."""
@@ -83,11 +91,13 @@ def _resource_list(resources: list[Resource]) -> Obj:
     for r in resources:
         common = {"namespaced": r.namespaced, "kind": r.kind}
         entry = {"name": r.plural, "singularName": r.singular, **common, "verbs": r.verbs}
-        entries.append({**entry, **({"shortNames": r.short_names} if r.short_names else {})})
-        entries += [
-            {"name": f"{r.plural}/{s}", "singularName": "", **common, "verbs": _sub_verbs(s)}
-            for s in r.subresources
-        ]
+        entry |= {"shortNames": r.short_names} if r.short_names else {}
+        entries.append(entry | ({"categories": r.categories} if r.categories else {}))
+        for name in r.subresources:
+            entry = {"name": f"{r.plural}/{name}", "singularName": "", **common}
+            if foreign := _FOREIGN.get(name):
+                entry |= foreign
+            entries.append({**entry, "verbs": _sub_verbs(name)})
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -97,7 +107,7 @@ def _resource_list(resources: list[Resource]) -> Obj:
 
 
 def _sub_verbs(subresource: str) -> list[str]:
-    return ["get"] if subresource == "log" else ["get", "patch", "update"]
+    return _SUB_VERBS.get(subresource, ["get", "patch", "update"])
 
 
 def _aggregated(registry: Registry, *, core: bool) -> Obj:
@@ -130,8 +140,14 @@ def _aggregated_resource(r: Resource) -> Obj:
         "singularResource": r.singular,
         "verbs": r.verbs,
         "shortNames": r.short_names,
+        "categories": r.categories,
         "subresources": [
-            {"subresource": s, "responseKind": kind, "verbs": _sub_verbs(s)} for s in r.subresources
+            {
+                "subresource": name,
+                "responseKind": _FOREIGN.get(name, kind),
+                "verbs": _sub_verbs(name),
+            }
+            for name in r.subresources
         ],
     }
 

@@ -8,8 +8,7 @@ from .objects import Obj, clone
 
 # Lists whose items have an identity: field -> its merge keys, the first that all items have wins
 # (containers' and Services' `ports` differ). The sources are `patchMergeKey` and `listMapKey` in
-# the Kubernetes API types. Custom resources are treated alike, where the real server would
-# replace the whole list.
+# the Kubernetes API types. Server-side apply asks custom resources' own schemas.
 MERGE_KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
     "addresses": (("type",),),
     "conditions": (("type",),),
@@ -44,8 +43,10 @@ def merge_keys(field: str, *lists: Any) -> tuple[str, ...] | None:
     return None
 
 
-def identity(item: Obj, keys: tuple[str, ...]) -> Key:
-    """The values of an item's merge keys."""
+def identity(item: Any, keys: tuple[str, ...]) -> Key:
+    """The values of an item's merge keys; the item itself if the only key is "" (a set)."""
+    if keys == ("",):
+        return (("", item),)
     return tuple((k, item.get(k, _KEY_DEFAULTS.get(k))) for k in keys)
 
 

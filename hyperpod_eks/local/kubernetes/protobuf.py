@@ -9,6 +9,7 @@ from typing import Any
 
 from .objects import Obj
 
+OPENAPI_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
 
@@ -44,6 +45,19 @@ _ATTRIBUTES: Layout = {
     5: ("resource", "string"),
     7: ("name", "string"),
 }
+_OPTIONS: Layout = {
+    1: ("gracePeriodSeconds", "int"),
+    2: ("preconditions", {1: ("uid", "string"), 2: ("resourceVersion", "string")}),
+    4: ("propagationPolicy", "string"),
+    5: ("dryRun", ["string"]),
+}
+_NON_RESOURCE: Layout = {1: ("path", "string"), 2: ("verb", "string")}
+_BOUND: Layout = {
+    1: ("kind", "string"),
+    2: ("apiVersion", "string"),
+    3: ("name", "string"),
+    4: ("uid", "string"),
+}
 _KINDS: dict[str, Layout] = {
     "Secret": {
         1: ("metadata", _METADATA),
@@ -63,14 +77,29 @@ _KINDS: dict[str, Layout] = {
     "SelfSubjectReview": {1: ("metadata", _METADATA)},
     "SelfSubjectAccessReview": {
         1: ("metadata", _METADATA),
-        2: ("spec", {1: ("resourceAttributes", _ATTRIBUTES)}),
+        2: (
+            "spec",
+            {1: ("resourceAttributes", _ATTRIBUTES), 2: ("nonResourceAttributes", _NON_RESOURCE)},
+        ),
     },
-    "DeleteOptions": {
-        1: ("gracePeriodSeconds", "int"),
-        2: ("preconditions", {1: ("uid", "string"), 2: ("resourceVersion", "string")}),
-        4: ("propagationPolicy", "string"),
-        5: ("dryRun", ["string"]),
+    "SelfSubjectRulesReview": {
+        1: ("metadata", _METADATA),
+        2: ("spec", {1: ("namespace", "string")}),
     },
+    "TokenReview": {1: ("metadata", _METADATA), 2: ("spec", {1: ("token", "string")})},
+    "TokenRequest": {
+        1: ("metadata", _METADATA),
+        2: (
+            "spec",
+            {
+                1: ("audiences", ["string"]),
+                3: ("boundObjectRef", _BOUND),
+                4: ("expirationSeconds", "int"),
+            },
+        ),
+    },
+    "Eviction": {1: ("metadata", _METADATA), 2: ("deleteOptions", _OPTIONS)},
+    "DeleteOptions": _OPTIONS,
 }
 
 
@@ -155,3 +184,13 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
                 at += length
             case wire_type:
                 raise ValueError(f"wire type {wire_type} is not used by Kubernetes")
+
+
+def openapi(title: str, version: str) -> bytes:
+    """An openapi_v2.Document (github.com/google/gnostic-models) that describes nothing."""
+
+    def text(number: int, value: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(value)]) + value
+
+    info = text(1, title.encode()) + text(2, version.encode())
+    return text(1, b"2.0") + text(2, info) + text(8, b"")

@@ -14,24 +14,24 @@ CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", 
 # plural, Kind, short names, sub-resources; under their group version. * marks cluster scope.
 _BUILTIN = """
 v1
-  *namespaces             Namespace             ns     status
+  *namespaces             Namespace             ns     status,finalize
   *nodes                  Node                  no     status
   *persistentvolumes      PersistentVolume      pv     status
-  pods                    Pod                   po     status,log
+  pods                    Pod                   po     status,log,eviction
   services                Service               svc    status
   secrets                 Secret                -      -
   configmaps              ConfigMap             cm     -
-  serviceaccounts         ServiceAccount        sa     -
+  serviceaccounts         ServiceAccount        sa     token
   endpoints               Endpoints             ep     -
   events                  Event                 ev     -
   persistentvolumeclaims  PersistentVolumeClaim pvc    status
   resourcequotas          ResourceQuota         quota  status
   limitranges             LimitRange            limits -
 apps/v1
-  deployments             Deployment            deploy status
+  deployments             Deployment            deploy status,scale
   daemonsets              DaemonSet             ds     status
-  statefulsets            StatefulSet           sts    status
-  replicasets             ReplicaSet            rs     status
+  statefulsets            StatefulSet           sts    status,scale
+  replicasets             ReplicaSet            rs     status,scale
   controllerrevisions     ControllerRevision    -      -
 batch/v1
   jobs                    Job                   -      status
@@ -73,10 +73,17 @@ apiregistration.k8s.io/v1
   *apiservices            APIService            -      status
 authorization.k8s.io/v1
   *selfsubjectaccessreviews SelfSubjectAccessReview - -
+  *selfsubjectrulesreviews  SelfSubjectRulesReview  - -
+  *subjectaccessreviews     SubjectAccessReview     - -
+  localsubjectaccessreviews LocalSubjectAccessReview - -
 authentication.k8s.io/v1
   *selfsubjectreviews     SelfSubjectReview     -      -
+  *tokenreviews           TokenReview           -      -
 """
-REVIEWS = ("SelfSubjectAccessReview", "SelfSubjectReview")  # questions: posted, never stored
+SELF_REVIEWS = ("SelfSubjectAccessReview", "SelfSubjectRulesReview", "SelfSubjectReview")
+"""Questions that every user may ask about itself."""
+REVIEWS = (*SELF_REVIEWS, "SubjectAccessReview", "LocalSubjectAccessReview", "TokenReview")
+"""Questions: posted, answered, never stored."""
 # What `kubectl get all` lists, by the category that each kind's registry strategy names.
 _IN_ALL = {
     *("Pod", "Service", "Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "Job", "CronJob"),

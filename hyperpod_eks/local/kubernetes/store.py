@@ -70,6 +70,8 @@ class Store:
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         # (group, plural) -> (namespace, name) -> object
         self._objects: dict[tuple[str, str], dict[tuple[str, str], Obj]] = {}
+        self.uids: set[str] = set()
+        """The uids of all objects."""
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -156,7 +158,8 @@ class Store:
                 raise errors.already_exists(resource, metadata["name"])
             obj = admission.fill(resource, obj, new=True)
             if how.manager and not metadata.get("managedFields"):
-                obj = apply.track_update(None, obj, self._manager(resource, how, "Update"))
+                manager = self._manager(resource, how, "Update")
+                obj = apply.track_update(None, obj, manager, _merge_keys(resource))
             metadata = obj["metadata"]
             for name in _SERVER_SET:
                 metadata.pop(name, None)
@@ -164,6 +167,8 @@ class Store:
             metadata["creationTimestamp"] = timestamp(self.clock)
             if admission.has_generation(resource):
                 metadata["generation"] = 1
+            if resource.kind == "Job" and not resource.definition:
+                admission.claim_pods(obj)
             return obj if how.dry_run else self._commit("ADDED", resource, obj, None)
 
     def update(self, resource: Resource, namespace: str, body: Obj, how: Write = _QUIETLY) -> Obj:
@@ -191,13 +196,7 @@ class Store:
                 return self._apply(resource, namespace, live, applied, how)
             if live is None:
                 raise errors.not_found(resource, name)
-            try:
-                new = _PATCHES[kind](live, body)
-            except (KeyError, IndexError, TypeError, ValueError):
-                raise errors.rejected() from None
-            if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
-                raise errors.rejected()
-            new = clone(new)
+            new = clone(apply_patch(kind, live, body))
             self._check_place(resource, namespace, name, new)
             new = self._read(resource, new, how, patch=body)
             return self._replace(resource, live, new, how), False
@@ -333,7 +332,8 @@ class Store:
         if "status" in resource.subresources and how.subresource != "status":
             applied.pop("status", None)
         manager = self._manager(resource, how, "Apply")
-        new = apply.apply(live, applied, manager, force=how.force)
+        keys = _merge_keys(resource)
+        new = apply.apply(live, applied, manager, force=how.force, keys=keys)
         if live is None:
             return self.create(resource, namespace, new, how), True
         new = self._read(resource, new, how)
@@ -360,7 +360,8 @@ class Store:
         admission.check(resource, new, live["metadata"].get("namespace", ""), live, whole=whole)
         new = admission.fill(resource, new, new=False)
         if how.manager:
-            new = apply.track_update(live, new, self._manager(resource, how, "Update"))
+            manager = self._manager(resource, how, "Update")
+            new = apply.track_update(live, new, manager, _merge_keys(resource))
         if _content(new) != _content(live) and admission.has_generation(resource):
             new["metadata"]["generation"] += 1
         if how.dry_run or _same_but_for_bookkeeping(live, new):
@@ -405,7 +406,9 @@ class Store:
         if type_ == "DELETED":
             if self._all(resource).pop(key, None) is None:
                 return obj
+            self.uids.discard(obj["metadata"]["uid"])
         else:
+            self.uids.add(obj["metadata"]["uid"])
             self._all(resource)[key] = obj
         event = Event(self.version, type_, resource, obj, before)
         self._events.append(event)
@@ -420,6 +423,32 @@ _PATCHES: dict[str, Callable[[Any, Any], Any]] = {
     "merge": patch.merge_patch,
     "strategic": patch.strategic_merge,
 }
+
+
+def apply_patch(kind: str, live: Obj, body: Any) -> Obj:
+    """What a json, merge or strategic patch makes of an object. Raises ApiError 422."""
+    try:
+        new = _PATCHES[kind](live, body)
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise errors.rejected() from None
+    if not isinstance(new, dict) or not isinstance(new.get("metadata"), dict):
+        raise errors.rejected()
+    return new
+
+
+def _merge_keys(resource: Resource) -> apply.Keys:
+    if not resource.definition:
+        return apply.by_name
+
+    def of_schema(path: apply.Path, *lists: Any) -> tuple[str, ...] | None:
+        if path[:1] == ("metadata",):
+            return apply.by_name(path, *lists)
+        keys = schema.merge_keys(resource.schema, path)
+        items = [item for values in lists for item in values or ()]
+        fits = all(isinstance(item, dict) != (keys == ("",)) for item in items)
+        return keys if keys and fits else None
+
+    return of_schema
 
 
 def _same(a: Resource, b: Resource) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 from .clock import timestamp
-from .errors import ApiError
+from .errors import ApiError, bad_request
 from .objects import Obj, deleting, dig, labels, owner_uids, with_metadata
 from .resources import Resource
 from .selection import expressions
@@ -39,13 +40,69 @@ def is_available(deployment: Obj) -> bool:
     return current and available >= wanted
 
 
+def _exit_code(container: Obj) -> int:
+    """What a container's command comes to: its last `exit N`, 1 for `false`, else 0."""
+    words = " ".join([*(container.get("command") or ()), *(container.get("args") or ())]).strip()
+    if words.rpartition("/")[2] == "false":
+        return 1
+    found = re.search(r"(?:^|[\s;&|])exit (\d{1,3})\W*$", words)
+    return int(found[1]) if found else 0
+
+
+def _never_ends(container: Obj) -> bool:
+    """Whether a container waits for others: the workers of an MPIJob run an SSH server."""
+    words = [*(container.get("command") or ()), *(container.get("args") or ())]
+    return bool(re.search(r"\bsshd\b|\bsleep (inf|infinity)\b|tail -f", " ".join(words)))
+
+
+def log(pod: Obj, query: dict[str, str]) -> str:
+    """What `kubectl logs` shows: the words that the command echoes, or that nothing ran.
+
+    Raises ApiError 400 as the kubelet does where there is no such container, or no log yet.
+    """
+    name = pod["metadata"]["name"]
+    spec = pod["spec"]
+    containers = {c["name"]: c for c in [*spec["containers"], *spec.get("initContainers", ())]}
+    wanted = query.get("container") or ""
+    if not wanted and len(spec["containers"]) > 1:
+        names = " ".join(c["name"] for c in spec["containers"])
+        told = f"a container name must be specified for pod {name}, choose one of: [{names}]"
+        raise bad_request(told)
+    wanted = wanted or spec["containers"][0]["name"]
+    if wanted not in containers:
+        raise bad_request(f"container {wanted} is not valid for pod {name}")
+    if query.get("previous") == "true":
+        raise bad_request(f'previous terminated container "{wanted}" in pod "{name}" not found')
+    if dig(pod, "status", "phase") == "Pending":
+        if not spec.get("nodeName"):
+            return ""
+        told = f'container "{wanted}" in pod "{name}" is waiting to start: ContainerCreating'
+        raise bad_request(told)
+    container = containers[wanted]
+    words = "\n".join([*(container.get("command") or ()), *(container.get("args") or ())])
+    echoed = re.findall(r"\becho\s+(?:\"([^\"]*)\"|'([^']*)'|([^;&|\n>]+))", words)
+    lines = ["".join(found).strip() for found in echoed]
+    lines = lines or [f"(no output: {pod['metadata']['namespace']}/{name} is simulated)"]
+    tail = query.get("tailLines") or ""
+    lines = lines[max(0, len(lines) - int(tail)) :] if tail.isdigit() else lines
+    return "".join(f"{line}\n" for line in lines)
+
+
 class Workloads:
     """The controllers of workloads, the scheduler and the node life cycle, as one reconciler."""
 
-    def __init__(self, store: Store, start: Callable[[str, str, str], None]) -> None:
-        """`start` is told the namespace, name and uid of each pod that its node should start."""
+    def __init__(
+        self,
+        store: Store,
+        start: Callable[[str, str, str], None],
+        end: Callable[[str, str, str], None],
+    ) -> None:
+        """`start` is told the namespace, name and uid of each pod that its node should start,
+        `end` those of each that runs and will end by itself.
+        """
         self._store = store
         self._start = start
+        self._end = end
         self._starting: set[str] = set()
         builtin = store.registry.builtin
         self._pods, self._nodes = builtin("Pod"), builtin("Node")
@@ -95,6 +152,36 @@ class Workloads:
             "startTime": now,
             "conditions": [{"type": t, "status": "True"} for t in types],
             "containerStatuses": containers,
+        }
+        self._store.set_status(self._pods, pod, status)
+        containers = pod["spec"]["containers"]
+        if pod["spec"]["restartPolicy"] != "Always" and not any(map(_never_ends, containers)):
+            self._end(namespace, name, uid)
+
+    def end(self, namespace: str, name: str, uid: str) -> None:
+        """The pod's containers have ended, if it still runs."""
+        pod = self._store.find(self._pods, namespace, name)
+        if pod is None or pod["metadata"]["uid"] != uid or pod["status"]["phase"] != "Running":
+            return
+        codes = [_exit_code(container) for container in pod["spec"]["containers"]]
+        now, states = timestamp(self._store.clock), []
+        for code, before in zip(codes, pod["status"]["containerStatuses"], strict=True):
+            started = before["state"]["running"]["startedAt"]
+            ended = {"exitCode": code, "reason": "Error" if code else "Completed"}
+            ended |= {"startedAt": started, "finishedAt": now}
+            over = {"ready": False, "started": False, "state": {"terminated": ended}}
+            states.append({**before, **over})
+        conditions = [
+            {**c, "status": "False", "reason": "PodCompleted"}
+            if c["type"] in ("Ready", "ContainersReady")
+            else c
+            for c in pod["status"]["conditions"]
+        ]
+        status = {
+            **pod["status"],
+            "phase": "Failed" if any(codes) else "Succeeded",
+            "containerStatuses": states,
+            "conditions": conditions,
         }
         self._store.set_status(self._pods, pod, status)
 
@@ -170,6 +257,8 @@ class Workloads:
         template = daemon_set["spec"]["template"]
         wanted = {n for n, node in nodes.items() if fits(template["spec"], node, daemon=True)}
         generation = str(daemon_set["metadata"]["generation"])
+        if not deleting(daemon_set):
+            self._record(daemon_set)
         on = {}
         if len(wanted) > MANY:
             self._count(daemon_set, len(wanted), sum(is_ready(nodes[name]) for name in wanted))
@@ -182,11 +271,45 @@ class Workloads:
                 self._delete_pod(pod)
         if not deleting(daemon_set):
             for node in sorted(wanted - set(on)):
-                name = f"{daemon_set['metadata']['name']}-{_digest(node, generation)[:8]}"
+                name = f"{daemon_set['metadata']['name']}-{digest(node, generation)[:8]}"
                 extra = {"pod-template-generation": generation}
                 self._create_pod(daemon_set, template, name, extra, node)
         ready = sum(_is_running(pod) for pod in on.values())
         self._count(daemon_set, len(wanted), ready, len(on))
+
+    def _record(self, daemon_set: Obj) -> None:
+        """Keep a ControllerRevision of each template, for `kubectl rollout history` and `undo`."""
+        resource = self._store.registry.builtin("ControllerRevision")
+        metadata, template = daemon_set["metadata"], daemon_set["spec"]["template"]
+        kept = [
+            revision
+            for revision in self._store.objects(resource, metadata["namespace"])
+            if metadata["uid"] in owner_uids(revision)
+        ]
+        kept.sort(key=lambda revision: revision["revision"])
+        data = {"spec": {"template": {**template, "$patch": "replace"}}}
+        if kept and kept[-1]["data"] == data:
+            return
+        number = kept[-1]["revision"] + 1 if kept else 1
+        if known := next((revision for revision in kept if revision["data"] == data), None):
+            self._store.modify(resource, known, {**known, "revision": number})
+            return
+        for revision in kept[: len(kept) - daemon_set["spec"].get("revisionHistoryLimit", 10)]:
+            self._delete(resource, revision)
+        template_hash = digest(template)[:10]
+        revision = {
+            "metadata": {
+                "name": f"{metadata['name']}-{template_hash}",
+                "labels": {
+                    **(labels(template) if "metadata" in template else {}),
+                    "controller-revision-hash": template_hash,
+                },
+                "ownerReferences": [owner_reference(daemon_set)],
+            },
+            "revision": number,
+            "data": data,
+        }
+        self._try_create(resource, metadata["namespace"], revision)
 
     def _count(self, daemon_set: Obj, wanted: int, ready: int, on: int | None = None) -> None:
         placed = wanted if on is None else on
@@ -205,23 +328,31 @@ class Workloads:
     # --- Deployments -----------------------------------------------------------------------------
 
     def _deployment(self, deployment: Obj, replica_sets: list[Obj]) -> None:
-        """One ReplicaSet for the newest template; the others go, and their pods with them."""
+        """One ReplicaSet for the newest template; `revisionHistoryLimit` older ones stay, empty."""
         metadata, spec = deployment["metadata"], deployment["spec"]
         if deleting(deployment):
             return
-        digest = _digest(spec["template"])[:10]
-        current = next((r for r in replica_sets if labels(r)["pod-template-hash"] == digest), None)
-        for replica_set in replica_sets:
-            if replica_set is not current:
+        template_hash = digest(spec["template"])[:10]
+        fitting = (r for r in replica_sets if labels(r)["pod-template-hash"] == template_hash)
+        current = next(fitting, None)
+        older = sorted((r for r in replica_sets if r is not current), key=_revision)
+        limit = spec.get("revisionHistoryLimit", 10)
+        for n, replica_set in enumerate(older):
+            if n < len(older) - limit:
                 self._delete(self._replica_sets, replica_set)
+            else:
+                self._resize(replica_set, 0)
         if current is None:
-            self._create_replica_set(deployment, digest)
+            self._create_replica_set(
+                deployment, template_hash, max(map(_revision, older), default=0)
+            )
+            return
+        if older and _revision(current) <= _revision(older[-1]):  # a rollback is a new revision
+            current = self._revise(current, _revision(older[-1]) + 1)
+            self._annotate(deployment, str(_revision(current)))
             return
         replicas = spec.get("replicas", 1)
-        if current["spec"]["replicas"] != replicas:
-            changed = {**current, "spec": {**current["spec"], "replicas": replicas}}
-            changed = with_metadata(changed, generation=current["metadata"]["generation"] + 1)
-            current = self._store.modify(self._replica_sets, current, changed)
+        current = self._resize(current, replicas)
         have, ready = (
             dig(current, "status", count) or 0 for count in ("replicas", "readyReplicas")
         )
@@ -237,17 +368,38 @@ class Workloads:
         }
         self._store.set_status(self._deployments, deployment, status)
 
-    def _create_replica_set(self, deployment: Obj, digest: str) -> None:
+    def _resize(self, replica_set: Obj, replicas: int) -> Obj:
+        if replica_set["spec"]["replicas"] == replicas:
+            return replica_set
+        changed = {**replica_set, "spec": {**replica_set["spec"], "replicas": replicas}}
+        generation = replica_set["metadata"]["generation"] + 1
+        changed = with_metadata(changed, generation=generation)
+        return self._store.modify(self._replica_sets, replica_set, changed)
+
+    def _revise(self, replica_set: Obj, revision: int) -> Obj:
+        annotations = replica_set["metadata"].get("annotations") or {}
+        annotations = {**annotations, _REVISION: str(revision)}
+        changed = with_metadata(replica_set, annotations=annotations)
+        return self._store.modify(self._replica_sets, replica_set, changed)
+
+    def _annotate(self, deployment: Obj, revision: str) -> None:
+        annotations = {**(deployment["metadata"].get("annotations") or {}), _REVISION: revision}
+        annotated = with_metadata(deployment, annotations=annotations)
+        self._store.modify(self._deployments, deployment, annotated)
+
+    def _create_replica_set(self, deployment: Obj, template_hash: str, newest: int) -> None:
         metadata, spec = deployment["metadata"], deployment["spec"]
         annotations = metadata.get("annotations") or {}
-        revision = str(int(annotations.get(_REVISION, 0)) + 1)
-        template = _labelled(spec["template"], {"pod-template-hash": digest})
+        revision = str(max(newest, int(annotations.get(_REVISION, 0))) + 1)
+        cause = "kubernetes.io/change-cause"
+        told = {cause: annotations[cause]} if cause in annotations else {}
+        template = labelled(spec["template"], {"pod-template-hash": template_hash})
         replica_set = {
             "metadata": {
-                "name": f"{metadata['name']}-{digest}",
+                "name": f"{metadata['name']}-{template_hash}",
                 "labels": template["metadata"]["labels"],
-                "annotations": {_REVISION: revision},
-                "ownerReferences": [_owner(deployment)],
+                "annotations": {**told, _REVISION: revision},
+                "ownerReferences": [owner_reference(deployment)],
             },
             "spec": {
                 "replicas": spec.get("replicas", 1),
@@ -256,8 +408,7 @@ class Workloads:
             },
         }
         if self._try_create(self._replica_sets, metadata["namespace"], replica_set):
-            annotated = with_metadata(deployment, annotations={**annotations, _REVISION: revision})
-            self._store.modify(self._deployments, deployment, annotated)
+            self._annotate(deployment, revision)
 
     def _replica_set(self, replica_set: Obj, pods: list[Obj]) -> None:
         spec, name = replica_set["spec"], replica_set["metadata"]["name"]
@@ -265,7 +416,7 @@ class Workloads:
         for pod in pods[wanted:]:
             self._delete_pod(pod)
         taken = {pod["metadata"]["name"] for pod in pods}
-        free = (f"{name}-{_digest(name, n)[:8]}" for n in range(wanted + len(pods)))
+        free = (f"{name}-{digest(name, n)[:8]}" for n in range(wanted + len(pods)))
         names = [pod_name for pod_name in free if pod_name not in taken]
         for pod_name in names[: max(0, wanted - len(pods))]:
             self._create_pod(replica_set, spec["template"], pod_name, {}, None)
@@ -302,8 +453,12 @@ class Workloads:
     def _create_pod(
         self, owner: Obj, template: Obj, name: str, extra: dict[str, str], node: str | None
     ) -> None:
-        template = _labelled(template, extra)
-        metadata = {**template["metadata"], "name": name, "ownerReferences": [_owner(owner)]}
+        template = labelled(template, extra)
+        metadata = {
+            **template["metadata"],
+            "name": name,
+            "ownerReferences": [owner_reference(owner)],
+        }
         spec = {**template["spec"], **({"nodeName": node} if node else {})}
         pod = {"metadata": metadata, "spec": spec}
         self._try_create(self._pods, owner["metadata"]["namespace"], pod)
@@ -363,12 +518,14 @@ def _is_running(pod: Obj) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def _labelled(template: Obj, extra: dict[str, str]) -> Obj:
+def labelled(template: Obj, extra: dict[str, str]) -> Obj:
+    """A pod template with more labels."""
     metadata = template.get("metadata") or {}
     return {**template, "metadata": {**metadata, "labels": {**metadata.get("labels", {}), **extra}}}
 
 
-def _owner(obj: Obj) -> Obj:
+def owner_reference(obj: Obj) -> Obj:
+    """The entry of `ownerReferences` that makes `obj` the controller of another."""
     return {
         "apiVersion": obj["apiVersion"],
         "kind": obj["kind"],
@@ -379,6 +536,11 @@ def _owner(obj: Obj) -> Obj:
     }
 
 
-def _digest(*values: Any) -> str:
+def _revision(replica_set: Obj) -> int:
+    text = (replica_set["metadata"].get("annotations") or {}).get(_REVISION, "")
+    return int(text) if text.isdigit() else 0
+
+
+def digest(*values: Any) -> str:
     """Lower-case letters and digits that depend on the values alone: the same in every run."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

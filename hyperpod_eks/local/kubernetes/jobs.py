@@ -1,0 +1,225 @@
+"""Jobs that run to their end: batch/v1 Job, and MPIJob and PyTorchJob where their operator runs.
+
+The conditions and labels are those of the Job controller, of mpi-operator (v2beta1) and of
+training-operator (v1) of Kubeflow. No container runs: one that is commanded to `exit N`, or is
+`false`, fails, every other succeeds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .clock import timestamp
+from .errors import ApiError
+from .objects import Obj, deleting, dig, labels, owner_uids
+from .resources import Resource
+from .store import Store
+from .workloads import digest, is_available, labelled, owner_reference
+
+KINDS = ("Job", "MPIJob", "PyTorchJob", "Pod", "Deployment")
+# The Deployment that makes a custom job's pods, by the end of its name.
+_OPERATORS = {
+    "MPIJob": ("mpi-operator",),
+    "PyTorchJob": ("training-operator", "training-operators", "training-operator-kubeflow"),
+}
+_REPLICAS = {
+    "MPIJob": ("mpiReplicaSpecs", ("Launcher", "Worker")),
+    "PyTorchJob": ("pytorchReplicaSpecs", ("Master", "Worker")),
+}
+_BACKOFF_LIMIT = 6
+
+
+class Jobs:
+    """The controllers of jobs, as one reconciler."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def reconcile(self) -> None:
+        """Look at every job and do what is missing, once; changes made here wake it again."""
+        registry = self._store.registry
+        unfinished = [
+            (resource, job)
+            for resource in registry
+            if resource.kind in ("Job", *_OPERATORS)
+            for job in self._store.objects(resource)
+            if not deleting(job) and not _finished(job)
+        ]
+        if not unfinished:
+            return
+        owned: dict[str, list[Obj]] = {}
+        for pod in self._store.objects(registry.builtin("Pod")):
+            for uid in owner_uids(pod):
+                owned.setdefault(uid, []).append(pod)
+        for resource, job in unfinished:
+            mine = owned.get(job["metadata"]["uid"], [])
+            if resource.kind == "Job":
+                self._job(resource, job, mine)
+            elif self._operator_runs(resource.kind):
+                self._replicated(resource, job, mine)
+
+    # --- batch/v1 --------------------------------------------------------------------------------
+
+    def _job(self, resource: Resource, job: Obj, pods: list[Obj]) -> None:
+        spec, name = job["spec"], job["metadata"]["name"]
+        phases = [dig(pod, "status", "phase") for pod in pods]
+        active = [
+            pod for pod in pods if dig(pod, "status", "phase") in (None, "Pending", "Running")
+        ]
+        failed, succeeded = phases.count("Failed"), phases.count("Succeeded")
+        parallel = spec.get("parallelism", 1)
+        completions = spec.get("completions") or (1 if parallel else 0)
+        status = {
+            "startTime": timestamp(self._store.clock),
+            **(job.get("status") or {}),
+            "active": len(active),
+            "ready": sum(dig(pod, "status", "phase") == "Running" for pod in active),
+            "succeeded": succeeded,
+            "failed": failed,
+        }
+        if spec.get("suspend"):
+            for pod in active:
+                self._delete(pod)
+            status = {**status, "active": 0, "ready": 0}
+            conditions = self._with(job, "Suspended", "JobSuspended", "Job suspended")
+        elif failed > spec.get("backoffLimit", _BACKOFF_LIMIT):
+            for pod in active:
+                self._delete(pod)
+            message = "Job has reached the specified backoff limit"
+            conditions = self._with(job, "Failed", "BackoffLimitExceeded", message)
+            status = {**status, "active": 0, "ready": 0}
+        elif succeeded >= completions > 0:
+            message = "Reached expected number of succeeded pods"
+            conditions = self._with(job, "Complete", "CompletionsReached", message)
+            status["completionTime"] = timestamp(self._store.clock)
+        else:
+            conditions = dig(job, "status", "conditions") or []
+            done = {_index(pod) for pod in pods if dig(pod, "status", "phase") != "Failed"}
+            indexed = spec.get("completionMode") == "Indexed"
+            free = [n for n in range(completions) if n not in done] if indexed else []
+            missing = min(parallel, completions - succeeded) - len(active)
+            for n in range(max(0, missing)):
+                suffix = digest(job["metadata"]["uid"], len(pods) + n)[:5]
+                extra: dict[str, str] = {}
+                if indexed:
+                    suffix = f"{free[n]}-{suffix}"
+                    extra = {"batch.kubernetes.io/job-completion-index": str(free[n])}
+                self._create(job, spec["template"], f"{name}-{suffix}", extra)
+        self._store.set_status(resource, job, {**status, "conditions": conditions})
+
+    # --- Kubeflow --------------------------------------------------------------------------------
+
+    def _operator_runs(self, kind: str) -> bool:
+        deployments = self._store.objects(self._store.registry.builtin("Deployment"))
+        return any(
+            d["metadata"]["name"].endswith(_OPERATORS[kind]) and is_available(d)
+            for d in deployments
+        )
+
+    def _replicated(self, resource: Resource, job: Obj, pods: list[Obj]) -> None:
+        """Every replica is a pod; the first role decides how the job ends, and when."""
+        field, (leader, worker) = _REPLICAS[resource.kind]
+        replicas = dig(job, "spec", field)
+        if not isinstance(replicas, dict) or not isinstance(replicas.get(leader), dict):
+            return
+        name, wanted = job["metadata"]["name"], {}
+        for role in (leader, worker):
+            part = replicas.get(role) or {}
+            for n in range(part.get("replicas", 1) if part.get("template") else 0):
+                alone = role == "Launcher"
+                pod_name = f"{name}-{role.lower()}" + ("" if alone else f"-{n}")
+                wanted[pod_name] = role, part["template"], str(n)
+        existing = {pod["metadata"]["name"]: pod for pod in pods}
+        state: dict[str, dict[str, int]] = {role: {} for role in (leader, worker)}
+        for pod_name, (role, template, index) in wanted.items():
+            if pod_name not in existing:
+                extra = {
+                    "training.kubeflow.org/job-name": name,
+                    "training.kubeflow.org/job-role": role.lower(),
+                    "training.kubeflow.org/replica-index": index,
+                }
+                policy = {"restartPolicy": "Never", **template.get("spec", {})}
+                if policy["restartPolicy"] == "Always":
+                    policy["restartPolicy"] = "Never"
+                self._create(job, {**template, "spec": policy}, pod_name, extra)
+            phase = dig(existing.get(pod_name, {}), "status", "phase") or "Pending"
+            count = {"Succeeded": "succeeded", "Failed": "failed"}.get(phase, "active")
+            state[role][count] = state[role].get(count, 0) + 1
+        led = state[leader]
+        conditions = self._with(job, "Created", f"{resource.kind}Created", f"{name} is created.")
+        running = all(
+            dig(existing.get(pod_name, {}), "status", "phase") in ("Running", "Succeeded")
+            for pod_name in wanted
+        )
+        status = {"startTime": timestamp(self._store.clock), **(job.get("status") or {})}
+        if led.get("failed"):
+            conditions = self._with(
+                job, "Failed", f"{resource.kind}Failed", f"{name} has failed.", conditions
+            )
+        elif led.get("succeeded") == sum(role == leader for role, *_ in wanted.values()):
+            message = f"{name} successfully completed."
+            conditions = self._with(
+                job, "Succeeded", f"{resource.kind}Succeeded", message, conditions
+            )
+            status["completionTime"] = timestamp(self._store.clock)
+        elif running:
+            conditions = self._with(
+                job, "Running", f"{resource.kind}Running", f"{name} is running.", conditions
+            )
+        status |= {"conditions": conditions, "replicaStatuses": state}
+        self._store.set_status(resource, job, status)
+        if any(c["type"] in ("Succeeded", "Failed") for c in conditions):
+            self._clean(job, resource.kind, existing.values())
+
+    def _clean(self, job: Obj, kind: str, pods: Any) -> None:
+        """What `cleanPodPolicy` says: None keeps pods, which is training-operator's default."""
+        run_policy = dig(job, "spec", "runPolicy", "cleanPodPolicy")
+        policy = run_policy or dig(job, "spec", "cleanPodPolicy") or "None"
+        for pod in pods:
+            running = dig(pod, "status", "phase") in ("Pending", "Running")
+            if policy == "All" or (running and (policy == "Running" or kind == "MPIJob")):
+                self._delete(pod)
+
+    # --- either ----------------------------------------------------------------------------------
+
+    def _with(
+        self, job: Obj, kind: str, reason: str, message: str, before: list[Obj] | None = None
+    ) -> list[Obj]:
+        """The job's conditions and one more that is True; a job that ended runs no more."""
+        found = before if before is not None else dig(job, "status", "conditions") or []
+        if any(c["type"] == kind for c in found):
+            return found
+        now = timestamp(self._store.clock)
+        ended = kind in ("Succeeded", "Failed")
+        kept = [{**c, "status": "False"} if ended and c["type"] == "Running" else c for c in found]
+        times = {"lastTransitionTime": now}
+        times |= {"lastProbeTime": now} if job["kind"] == "Job" else {"lastUpdateTime": now}
+        condition = {"type": kind, "status": "True", "reason": reason, "message": message, **times}
+        return [*kept, condition]
+
+    def _create(self, job: Obj, template: Obj, name: str, extra: dict[str, str]) -> None:
+        template = labelled(template, extra)
+        metadata = {**template["metadata"], "name": name, "ownerReferences": [owner_reference(job)]}
+        pod = {"metadata": metadata, "spec": template["spec"]}
+        try:
+            self._store.create(
+                self._store.registry.builtin("Pod"), job["metadata"]["namespace"], pod
+            )
+        except ApiError as error:
+            if error.code not in (403, 404, 409):  # the namespace is ending, or the pod is there
+                raise
+
+    def _delete(self, pod: Obj) -> None:
+        pods, metadata = self._store.registry.builtin("Pod"), pod["metadata"]
+        if self._store.find(pods, metadata["namespace"], metadata["name"]):
+            self._store.delete(pods, metadata["namespace"], metadata["name"])
+
+
+def _finished(job: Obj) -> bool:
+    conditions = dig(job, "status", "conditions") or []
+    ends = ("Complete", "Failed", "Succeeded")
+    return any(c["type"] in ends and c["status"] == "True" for c in conditions)
+
+
+def _index(pod: Obj) -> int:
+    return int(labels(pod).get("batch.kubernetes.io/job-completion-index", -1))
