@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -100,6 +101,18 @@ def replace(
             draft.unlink()
         raise
     sync_folder(target.parent)
+
+
+def try_writing(path: Path, size: int) -> None:
+    """Write a draft of so many bytes where a file would be replaced; nothing of it stays.
+
+    Raises Usage and OSError as `replace` would.
+    """
+    target = resolved(path)
+    if target.exists() and not (target.stat().st_mode & 0o222 and os.access(target, os.W_OK)):
+        raise Usage(f"{path} is read-only", f"To allow it: chmod u+w {path}")
+    with tempfile.TemporaryFile(dir=target.parent, buffering=0) as draft:
+        draft.write(bytes(size))
 
 
 def make_folder(folder: Path) -> None:

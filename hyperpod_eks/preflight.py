@@ -49,6 +49,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (cluster.chart, ("chart", "chart-values")),
     (cluster.chart_download, ("chart-download",)),
     (cluster.helm, ("helm",)),
+    (cluster.folders, ("folders",)),
 )
 """Every check, and the ids of what it can find."""
 

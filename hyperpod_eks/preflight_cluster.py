@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import chart as charts
-from hyperpod_eks import chart_devices
+from hyperpod_eks import chart_devices, files
+from hyperpod_eks import folders as our_folders
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import absent
 from hyperpod_eks.config_files import check_lifecycle
@@ -243,3 +245,35 @@ def helm(facts: Facts) -> Iterator[Finding]:
         helms.find_helm(facts.helm)
     except Usage as error:
         yield Finding("helm", "error", str(error), error.hint)
+
+
+MANIFEST = 1 << 18
+"""Bytes of a large manifest."""
+
+
+def folders(facts: Facts) -> Iterator[Finding]:
+    """What create writes on this machine must find room: the manifest, downloads and the log."""
+    ours = [
+        ("downloads", our_folders.cache(), "Set XDG_CACHE_HOME or TMPDIR to another place."),
+        ("logs", our_folders.state(), "Set XDG_STATE_HOME or TMPDIR to another place."),
+    ]
+    for what, folder, fix in ours:
+        try:
+            files.make_folder(folder)
+            files.try_writing(folder / "file", 1)
+        except OSError as error:
+            yield _unwritable(what, folder, error.strerror, fix)
+    if facts.manifest:
+        try:
+            files.try_writing(facts.manifest, MANIFEST)
+        except OSError as error:
+            fix = "Name another place with --manifest."
+            yield _unwritable("the manifest", facts.manifest.parent, error.strerror, fix)
+        except Usage as error:
+            yield Finding("folders", "error", str(error), error.hint)
+
+
+def _unwritable(what: str, folder: Path, why: str | None, fix: str) -> Finding:
+    where = str(folder.absolute())
+    text = f"{what} cannot be written in {where}: {why}"
+    return Finding("folders", "error", text, fix, {"folder": where})

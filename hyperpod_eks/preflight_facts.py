@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from hyperpod_eks.aws import Aws, Look
@@ -65,6 +66,8 @@ class Facts:
     site: Site | None = None
     sights: Mapping[str, Sight] = field(default_factory=dict)
     helm: str | None = None
+    manifest: Path | None = None
+    """Where the state is kept."""
     begun: Look | None = None
     """A look whose answers the checks shall share."""
 

@@ -51,7 +51,7 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
                 found.append(Finding("permissions", "error", text, error.hint))
         if site is not None and sights and not declared(given, manifest):
             refuse_to_guess(look, site, manifest, given)
-        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm, look)
+        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm, manifest.path, look)
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return document(facts, found, skipped)
@@ -109,7 +109,7 @@ def before_create(
     Where something is surely to be made, the questions are asked beside the first look.
     """
     skipped = checks.known(skip) | checks.AT_LOADING
-    facts = Facts(world.aws, config, site, begun=world.begun)
+    facts = Facts(world.aws, config, site, manifest=world.manifest.path, begun=world.begun)
     if not world.manifest.complete:
         account.begin(facts, skipped)
         if "chart-download" not in skipped:

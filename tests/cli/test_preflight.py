@@ -240,6 +240,10 @@ def no_helm(user: User, aws: Clients) -> tuple[str, ...]:
     return ("--helm", "/nowhere/helm")
 
 
+def no_room(user: User, aws: Clients) -> tuple[str, ...]:
+    return ("--manifest", "/proc/demo.json")
+
+
 def nowhere(user: User, aws: Clients) -> tuple[str, ...]:
     group = "{name: g, instance_type: ml.trn2.48xlarge, instance_count: 1}"
     return config(user, f"instance_groups: [{group}]\n")
@@ -316,6 +320,7 @@ CRAFTED: dict[str, tuple[Craft, str]] = {
     "chart": (no_chart, "error"),
     "chart-values": (impossible_values, "error"),
     "helm": (no_helm, "error"),
+    "folders": (no_room, "error"),
     "instance-types": (nowhere, "error"),
     "account": (other_account, "error"),
     "zones": (wrong_zone, "error"),
@@ -334,7 +339,7 @@ def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str)
     assert found(said)[id_]["severity"] == severity
     assert found(said)[id_]["says"]
     assert found(said)[id_]["fix"]
-    nowhere_in_the_config = {"identity", "permissions", "failed", "helm"}
+    nowhere_in_the_config = {"identity", "permissions", "failed", "helm", "folders"}
     setting = found(said)[id_]["seen"].get("setting", "")
     assert bool(setting) == (id_ not in nowhere_in_the_config)
     section = setting.partition(".")[0]
@@ -515,3 +520,19 @@ def test_a_subnet_must_lead_to_s3(user: User, aws: Clients) -> None:
         RouteTableIds=[tables["RouteTables"][0]["RouteTableId"]],
     )
     assert "routes" not in found(look(user))
+
+
+def test_a_manifest_that_may_not_be_changed_and_a_try_that_leaves_nothing(user: User) -> None:
+    fixed = user.folder / "demo.hyperpod-eks.json"
+    user.makes("demo")
+    fixed.chmod(0o444)
+
+    said = look(user)
+
+    assert said.code == 3
+    assert "demo.hyperpod-eks.json is read-only" in found(said)["folders"]["says"]
+    assert found(said)["folders"]["fix"] == "To allow it: chmod u+w demo.hyperpod-eks.json"
+    fixed.chmod(0o600)
+    before = {path.name for path in user.folder.iterdir()}
+    assert "folders" not in found(look(user))
+    assert {path.name for path in user.folder.iterdir()} == before
