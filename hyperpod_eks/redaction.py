@@ -36,6 +36,8 @@ _NAMED = (
     r"|password|passwd)"
 )
 _SECRET_NAME = re.compile(r"(?i)secret|password|passwd|token|credential|api_?key|private_?key")
+_REFERENCE = re.compile(r"(?i)(name|namespace|ref)s?$|^existing|^image_?pull")
+"""What a setting is called that says where a secret is, as Kubernetes names it."""
 _HINTS = (
     "token", "secret", "passw", "authorization", "external", "assertion", "signature", "bearer",
     "device", "k8s-aws", "://", "configurationvalues", "configuration_values",
@@ -112,8 +114,9 @@ def learn_settings(value: object, name: str = "") -> None:
     elif isinstance(value, list | tuple):
         for each in value:
             learn_settings(each, name)
-    elif isinstance(value, str) and _SECRET_NAME.search(name) and "${env:" not in value:
-        learn(value)
+    elif isinstance(value, str) and _SECRET_NAME.search(name):
+        if "${env:" not in value and not _REFERENCE.search(name):
+            learn(value)
 
 
 def without_values(text: str) -> str:

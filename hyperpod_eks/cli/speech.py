@@ -164,6 +164,7 @@ class Speech:
         """Print the document in the form that was asked for; return the exit code."""
         from hyperpod_eks.output import render  # noqa: PLC0415
 
+        document = _each_text(document, without_values)
         code = int(document.get("exit_code") or 0)
         self._well = code in (Exit.OK, Exit.CHANGES)
         if self.debug:
@@ -224,6 +225,7 @@ class Speech:
             "resume": resume,
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
+        document = _each_text(document, without_values)
         if self.events:
             self.events.last(document)
         if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
@@ -254,12 +256,14 @@ def say(words: object) -> None:
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """Change every text within a document."""
+    """Change every text within a document; its members are called as its schema says."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
         return {key: _each_text(each, change) for key, each in value.items()}
-    return [_each_text(each, change) for each in value] if isinstance(value, list) else value
+    return (
+        [_each_text(each, change) for each in value] if isinstance(value, list | tuple) else value
+    )
 
 
 _PAINT = re.compile(r"(\x1b\[[0-9;]*m)")
@@ -275,7 +279,6 @@ def _for_terminal(words: str) -> str:
 
 def _print(words: str) -> None:
     """Print to stdout.  Raises HyperpodError when it takes nothing, as on a full disk."""
-    words = without_values(words)
     try:
         click.echo(_for_terminal(words) if sys.stdout.isatty() else words)
     except OSError as error:
@@ -335,7 +338,7 @@ class Lines:
     def _write(self, row: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with suppress(OSError, ValueError):  # a reader that went away does not end the run
-            line = without_values(json.dumps({"v": "1", "time": now, **row}))
+            line = json.dumps({"v": "1", "time": now, **_each_text(row, without_values)})
             self._stream.write(f"{line}\n")
             self._stream.flush()
 

@@ -172,6 +172,24 @@ def test_what_addons_are_configured_with_is_not_logged(user: User) -> None:
     assert "API_PASSWORD" in (user.folder / "demo.hyperpod-eks.json").read_text()
 
 
+def test_a_common_word_as_a_secret_renames_no_member(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_known", {})
+    values = {"tokenMode": "resources", "secretName": "us-west-2", "password": "metrics-server"}
+    (user.folder / "c.yaml").write_text(
+        "name: demo\nregion: us-west-2\n"
+        f"addons: {{metrics-server: {{configuration_values: {json.dumps(values)}}}}}\n"
+    )
+    said = user.types("plan", "-f", "c.yaml", "-o", "json")
+    assert {"resources", "schema"} <= set(said.document)
+    assert said.document["region"] == "us-west-2"  # where a secret is called so, it is no secret
+    assert "metrics-server" not in said.out
+    said = user.types("plan", "-f", "c.yaml", "--events", "-")
+    assert "resources" in json.loads(said.out.splitlines()[-1])["document"]
+    assert "metrics-server" not in said.out
+
+
 @pytest.mark.parametrize("spelled", [repr, json.dumps, lambda words: repr(json.dumps(words))])
 def test_a_known_value_is_hidden_however_it_is_spelled(spelled: Any) -> None:
     secret = "a/b+c=\"d'e\\f-é"
