@@ -114,9 +114,12 @@ def learn_settings(value: object, name: str = "") -> None:
     elif isinstance(value, list | tuple):
         for each in value:
             learn_settings(each, name)
-    elif isinstance(value, str) and _SECRET_NAME.search(name):
-        if "${env:" not in value and not _REFERENCE.search(name):
-            learn(value)
+    elif isinstance(value, str) and _is_secret(name) and "${env:" not in value:
+        learn(value)
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET_NAME.search(name)) and not _REFERENCE.search(name)
 
 
 def without_values(text: str) -> str:
