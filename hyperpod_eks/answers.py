@@ -28,7 +28,7 @@ PATIENCE = 100.0
 READING = 120.0
 """Seconds that reading one answer may take."""
 LARGEST = 64 << 20
-"""Bytes of an answer that are read."""
+"""Bytes of answers that are read at once, of all calls that are under way."""
 WORDS = 120
 """Characters of an answer that are shown where it is not AWS's."""
 
@@ -44,6 +44,8 @@ class NoAnswer(HyperpodError):
 
 
 _here = threading.local()
+_sizes: dict[int, int] = {}
+"""Bytes of the answers that are being read, by thread."""
 
 
 class Watch:
@@ -131,10 +133,12 @@ def _bounded(http: Any, request: Any) -> Any:
     finally:
         request.stream_output = False
     found, size, began = io.BytesIO(), 0, time.monotonic()
+    me = threading.get_ident()
     try:
         for part in _parts(answer.raw):
             size += found.write(part)
-            if size > LARGEST or time.monotonic() - began > READING:
+            _sizes[me] = size
+            if sum(_sizes.copy().values()) > LARGEST or time.monotonic() - began > READING:
                 answer.raw.close()
                 raise NoAnswer(
                     f"the answer of {_host(request.url)} does not end: {size} bytes in"
@@ -146,12 +150,18 @@ def _bounded(http: Any, request: Any) -> Any:
         raise ConnectionClosedError(
             error=error, request=request, endpoint_url=request.url
         ) from error
+    finally:
+        _sizes.pop(me, None)
     length = answer.headers.get("Content-Length", "")
     if request.method != "HEAD" and length.isdecimal() and size < int(length[:18]):
         cut = f"{size} of {length} bytes came"
         raise ConnectionClosedError(error=cut, request=request, endpoint_url=request.url)
-    _here.said = found.getvalue()[:WORDS]
-    return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(found.getvalue()))
+    content = found.getvalue()
+    _here.said = content[:WORDS]
+    if content[:WORDS].lstrip().startswith(b"<") and b"<!ENTITY" in content:
+        # expanded, a few bytes of them are gigabytes; AWS's XML has none
+        raise NoAnswer(f"{_host(request.url)}: what answers is not AWS: {_last()}")
+    return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(content))
 
 
 def _parts(raw: Any) -> Iterator[bytes]:

@@ -51,6 +51,19 @@ def test_each_command_asks_who_answers(
     assert not list(user.folder.glob("*.json"))
 
 
+def test_all_answers_together_are_bounded(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What many threads read at once, and what a parser would make of a small answer."""
+    monkeypatch.setattr(answers, "LARGEST", 8 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with evil.server(evil.endless) as url:
+        said = asked(user, monkeypatch, url)
+    assert "does not end" in said.err
+    with evil.server(evil.sending(evil.ANSWERS["laughs"])) as url:
+        said = asked(user, monkeypatch, url)
+    assert "what answers is not AWS: '<!DOCTYPE x" in said.err
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KiB
+
+
 @pytest.mark.parametrize("kind", evil.WAYS)
 def test_what_never_ends_is_told_and_given_up(
     user: User, monkeypatch: pytest.MonkeyPatch, kind: str
