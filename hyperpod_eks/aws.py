@@ -450,6 +450,13 @@ def refused(error: Exception) -> bool:
     return isinstance(error, nothing_sent) or not isinstance(error, perhaps)
 
 
+def silent(error: BaseException) -> bool:
+    """Whether nothing that AWS says came back, however long it was waited for."""
+    from botocore.exceptions import HTTPClientError  # noqa: PLC0415
+
+    return isinstance(error, HTTPClientError | NoAnswer)
+
+
 def region_of(session: boto3.Session) -> str:
     """Return the region of a session, which `aws_session.session` has checked."""
     return str(session.region_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hyperpod_eks.aws import Aws
+from hyperpod_eks.aws import Aws, silent
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, Foreign, Usage
@@ -20,7 +20,8 @@ def explaining(aws: Aws, config: Config, cluster: str, *, gather: bool) -> Itera
     """Put ``causes`` (`explain.Diagnosis`) on every error that leaves the context.
 
     ``cluster`` is what the commands to run next call it. With ``gather`` AWS and Kubernetes are
-    asked for evidence first, unless the error is certain.
+    asked for evidence first, unless the error is certain or that nobody answers: silence is waited
+    for once, not once more for each question.
     """
     try:
         yield
@@ -31,7 +32,7 @@ def explaining(aws: Aws, config: Config, cluster: str, *, gather: bool) -> Itera
         eks_name = aws.adopted.get("eks/cluster") or name
         message = "\n".join([words_of(error), *getattr(error, "__notes__", ())])
         evidence = [explain.Evidence("error", message)]
-        if gather and not isinstance(error, CERTAIN):
+        if gather and not isinstance(error, CERTAIN) and not silent(error.__cause__ or error):
             evidence = explain.gather(aws, name, eks_name, message)
         again = f"hyperpod-eks create {cluster}"
         if " has failed: " in message:  # without it the same create would be refused

@@ -11,10 +11,12 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hyperpod_eks import retry
 from hyperpod_eks.explain import Evidence, diagnose
 from hyperpod_eks.explain_causes import CAUSES
 from hyperpod_eks.local import CHART
@@ -486,3 +488,17 @@ def test_what_hyperpod_does_not_see_yet_is_waited_for(user: User, words: str) ->
     said = user.types(*CREATE)
     assert said.code == 0, said.err
     assert f"does not see yet what it needs before its cluster: {words}" in said.err
+
+
+def test_silence_is_not_asked_for_its_reason(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question would be waited for once more."""
+    monkeypatch.setitem(retry.PATIENCE, retry.Class.UNKNOWN, 0.0)
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+    user.stack.faults.append(Fault("iam", "CreateRole", kind="reset", count=10**6))
+
+    said = user.types(*CREATE)
+
+    assert said.code == 1
+    assert "sagemaker.ListClusterEvents" not in {
+        f"{call.service}.{call.operation}" for call in user.stack.calls
+    }
