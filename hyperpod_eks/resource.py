@@ -51,8 +51,8 @@ class Live:
     why: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    answered: bool = False
-    """Made of what we sent and AWS accepted, not of a description."""
+    told: frozenset[str] | None = None
+    """The facts that AWS has described, where the rest is what we sent; None for all."""
     mark: object = None
     """How far it has come, while it is busy: another mark at the next look is progress."""
     wants_nodes: bool = False
@@ -156,6 +156,8 @@ class Resource(ABC):
     """The fields that are compared with what AWS describes."""
     later: ClassVar[tuple[str, ...]] = ()
     """Facts that ``create`` does not set; the first ``settle`` does."""
+    answers: ClassVar[tuple[str, ...]] = ()
+    """Facts that AWS describes in its answer to the request of ours that sets them first."""
     fixed: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS does not change in place, each with the reason."""
     guards: ClassVar[Mapping[str, Guard]] = {}
@@ -253,6 +255,10 @@ class Resource(ABC):
     @abstractmethod
     def find(self, look: Look) -> Sequence[Live]:
         """Describe every candidate, ours or not; empty when there is none."""
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Describe it again, for what it is like in ``names`` was sent and is not described yet."""
+        return self.find(look)
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Make it with exactly one call; ``token`` is stable across retries of this birth."""
@@ -454,7 +460,7 @@ def compare(
         if past:
             after[name] = past
         if plain(is_) == value or (is_ is ABSENT and value in NOTHING and (as_sent or not past)):
-            if not live.answered:
+            if live.told is None or name in live.told:
                 after[name] = Sent(value, Proof.SHOWN)
         elif is_ is ABSENT and (as_sent or sent is None):
             unknown.append(name)

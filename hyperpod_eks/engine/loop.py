@@ -205,7 +205,11 @@ class Run:
                 if self.may_begin(turn):
                     self.decide(turn, turn.sight)
             elif turn.due <= self.now and self.may_look(turn):
-                self.submit(turn, "look", partial(observe, turn.want, look))
+                self.submit(turn, "look", self.looking(turn, look))
+
+    def looking(self, turn: Turn, look: Look) -> Callable[[], Sequence[Live]]:
+        """Return the call that looks at it."""
+        return partial(observe, turn.want, look)
 
     def _pause(self) -> float:
         """Seconds until something is due; ten at most, for the clock may be changed."""

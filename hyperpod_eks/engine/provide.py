@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from hyperpod_eks.aws import meaning
+from hyperpod_eks.aws import Look, absent, meaning
 from hyperpod_eks.engine.loop import (
     GRACE,
     Run,
@@ -15,6 +16,7 @@ from hyperpod_eks.engine.loop import (
     foreign,
     is_there,
     look_at_all,
+    observe,
     unchanged,
     unproven,
 )
@@ -31,6 +33,7 @@ from hyperpod_eks.report import What
 from hyperpod_eks.resource import (
     Immovable,
     Live,
+    Proof,
     Resource,
     Sight,
     State,
@@ -78,19 +81,46 @@ class Provide(Run):
             if sight.twins and sight.verdict is not Verdict.TWINS:
                 self.world.warn(_others(sight))
         super().run()
-        self._prove()
+        self._review()
+        super().run()
 
-    def _prove(self) -> None:
-        """Look at what this run has sent and AWS has only answered, not described.
+    def _advance(self) -> None:
+        """Once nothing is left but to wait, review meanwhile what was sent."""
+        if all(self._begun(turn) for turn in self.open.values()):
+            self._review()
+        super()._advance()
+
+    def _begun(self, turn: Turn) -> bool:
+        return is_there(turn) or turn.at_work == "create" or turn.want.awaited
+
+    def _review(self) -> None:
+        """Look at what this run has sent and AWS has accepted, not described.
 
         Only what AWS has once described as sent can be seen to be changed by somebody later.
+        Nothing waits for it, and it is done together, for lists are shared.
         """
-        for key, turn in self.turns.items():
-            record, live = self.manifest.records.get(key), turn.sight.live if turn.sight else None
-            if record and record.sent and live and live.answered:
+        for key, live in self.lives.items():
+            turn = self.turns[key]
+            if key not in self.open and live.told is not None and self._undescribed(turn):
                 turn.sight, turn.seen, turn.due, turn.looks = None, -math.inf, self.now, 0
                 self.open[key] = turn
-        super().run()
+
+    def _undescribed(self, turn: Turn) -> frozenset[str]:
+        """Name the facts that were sent, and that AWS has not described since."""
+        record = self.manifest.records.get(turn.want.key)
+        sent = record.sent if record and record.sent else {}
+        return frozenset(name for name, each in sent.items() if each.proof is Proof.SENT)
+
+    def looking(self, turn: Turn, look: Look) -> Callable[[], Sequence[Live]]:
+        """Look at what was ready before for the sake of what was not described."""
+        live, names = self.lives.get(turn.want.key), self._undescribed(turn)
+        if live is None or live.told is None or not names:
+            return super().looking(turn, look)
+        return partial(reviewed, turn.want, look, live, names)
+
+    def _is_awaited(self, want: Resource) -> bool:
+        """Whether it has yet to be ready; what is open for a review has been."""
+        return want.key in self.open and want.key not in self.lives
 
     def _consent(self, lost: Iterable[str]) -> None:
         """Ask, once, about what goes: all of it before the first change, as far as it shows."""
@@ -101,8 +131,8 @@ class Provide(Run):
     def may_begin(self, turn: Turn) -> bool:
         """Once everything is ready that its create names, or, if it is there, all that it needs."""
         if is_there(turn):
-            return all(need.key not in self.open for need in turn.want.needs())
-        return all(seed.key not in self.open for seed in turn.want.seeds()) and all(
+            return not any(map(self._is_awaited, turn.want.needs()))
+        return not any(map(self._is_awaited, turn.want.seeds())) and all(
             is_there(self.turns[each.key]) for each in turn.want.forerunners()
         )
 
@@ -191,13 +221,17 @@ class Provide(Run):
         if not (live and (live.wants_nodes or live.lags)):
             return own
         nodes = [other.want for other in self.turns.values() if other.want.awaited]
-        if any(want.key in self.open for want in nodes):
+        if any(map(self._is_awaited, nodes)):
             return math.inf
         return max([own, *(want.longest_wait for want in nodes)])
 
     def _has_time(self, turn: Turn) -> bool:
         """Whether nodes are waited for anyway, and nobody waits for this one."""
-        others = [other.want for other in self.open.values() if other is not turn]
+        others = [
+            other.want
+            for other in self.open.values()
+            if other is not turn and self._is_awaited(other.want)
+        ]
         return any(want.awaited for want in others) and not any(
             turn.want in want.needs() for want in others
         )
@@ -251,7 +285,8 @@ class Provide(Run):
         turn.changed, turn.acted, turn.settled = True, self.now, differs
         self._record(want, live, "created", sight.sent)
         self.say(turn, What.UPDATING, ", ".join(differs))
-        self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, live, differs))
+        before = replace(live, told=None)
+        self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, before, differs))
 
     def acted(self, turn: Turn, verb: str, value: Live | None) -> None:
         """Record a birth before anything else, then judge what the answer shows or look again."""
@@ -268,13 +303,14 @@ class Provide(Run):
                 return
         turn.sight, turn.seen = None, self.now
         if value is not None:
-            turn.sight = self.judge(turn, [replace(value, answered=True)])
+            told = answered(turn.want, verb, turn.settled) if value.told is None else value.told
+            turn.sight = self.judge(turn, [replace(value, told=told)])
 
     def _ready(self, turn: Turn, live: Live, sight: Sight) -> None:
         again = turn.want.key in self.lives
         for line in live.warnings if not again else ():
             self.world.warn(line)
-        self.lives[turn.want.key] = live
+        self.lives[turn.want.key] = replace(live, told=None) if again else live
         self._record(turn.want, live, "ready", sight.sent)
         for line in unproven(sight):
             self.world.warn(line)
@@ -317,6 +353,19 @@ class Provide(Run):
             turn.again(self.now)  # a twin that is used after all stays
             return
         super()._failed(turn, verb, error)
+
+
+def answered(want: Resource, verb: str, settled: Iterable[str]) -> frozenset[str]:
+    """Name the facts that AWS describes in its answer to a create, or to a change of others."""
+    first = set(want.answers) - set(want.later)
+    return frozenset(first if verb == "create" else set(want.answers).intersection(settled) - first)
+
+
+def reviewed(want: Resource, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+    """Review it; if something of it is not there any more, find out what is."""
+    with absent(r".*NoSuch.*", r".*NotFound.*"):
+        return want.review(look, live, names)
+    return observe(want, look)
 
 
 def _others(sight: Sight) -> str:

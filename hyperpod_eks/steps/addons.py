@@ -108,7 +108,7 @@ class PodIdentity(Resource):
 
     step = "addons"
     goes_at_once = True
-    facts = ("role",)
+    facts = answers = ("role",)
 
     @property
     def within(self) -> Resource | None:
@@ -193,6 +193,11 @@ class Addon(Resource):
     patience = 20 * MINUTE
     usual = "1 min"
     typical = 40.0
+
+    @property
+    def answers(self) -> tuple[str, ...]:  # type: ignore[override]  # a property, not a constant
+        """Of associations AWS answers the ids."""
+        return tuple(name for name in self.names() if name != "roles" or not self.roles)
 
     @property
     def within(self) -> Resource | None:

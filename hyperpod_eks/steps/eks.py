@@ -144,28 +144,24 @@ class LogGroup(Resource):
         with absent("ResourceNotFoundException"):
             tags, groups = together(
                 partial(logs.list_tags_for_resource, resourceArn=self.arn),
-                partial(
-                    look.all,
-                    logs,
-                    "describe_log_groups",
-                    "logGroups",
-                    logGroupNamePrefix=self.name,
-                ),
+                partial(self._groups, look),
             )
-            return [
-                Live(
-                    self.name,
-                    self.arn,
-                    owner=owner(tags["tags"]),
-                    facts={
-                        "retention": group.get("retentionInDays"),
-                        "key_arn": group.get("kmsKeyId", ""),
-                    },
-                )
-                for group in groups
-                if group["logGroupName"] == self.name
-            ]
+            signed = owner(tags["tags"])
+            return [Live(self.name, self.arn, signed, facts=self._facts(each)) for each in groups]
         return []
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Look at it among all; its tags are known."""
+        facts = [self._facts(group) for group in self._groups(look)]
+        return [replace(live, facts=each, told=None) for each in facts]
+
+    def _groups(self, look: Look) -> list[Mapping[str, Any]]:
+        about = {"logGroupNamePrefix": self.name}
+        found = look.all(look.aws.logs, "describe_log_groups", "logGroups", **about)
+        return [group for group in found if group["logGroupName"] == self.name]
+
+    def _facts(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        return {"retention": group.get("retentionInDays"), "key_arn": group.get("kmsKeyId", "")}
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the region."""
@@ -234,6 +230,7 @@ class Cluster(Resource):
         "support_type",
         "deletion_protection",
     )
+    answers = facts
 
     def names(self, live: Live | None = None) -> Iterable[str]:
         """A version only if the config names one; before an upgrade, what stands in its way."""
@@ -570,7 +567,7 @@ class AccessEntry(Resource):
 
     step = "eks"
     goes_at_once = True
-    facts = ("policy", "namespaces", "groups")
+    facts = answers = ("policy", "namespaces", "groups")
     later = ("policy", "namespaces")
 
     @property
@@ -642,7 +639,7 @@ class AccessEntry(Resource):
             facts={
                 "policy": None,
                 "namespaces": None if self.policy else frozenset(),
-                "groups": frozenset(self.groups),
+                "groups": frozenset(entry.get("kubernetesGroups") or ()),
             },
             attributes={"policies": []},
         )
@@ -657,13 +654,16 @@ class AccessEntry(Resource):
         scope: Any = {"type": "cluster"}
         if self.namespaces:
             scope = {"type": "namespace", "namespaces": list(self.namespaces)}
+        found: Mapping[str, Any] = {}
         if self.policy:
-            aws.eks.associate_access_policy(**about, policyArn=self.policy, accessScope=scope)
+            found = aws.eks.associate_access_policy(
+                **about, policyArn=self.policy, accessScope=scope
+            )["associatedAccessPolicy"]
         if live.facts["policy"] not in (None, self.policy):  # what somebody else added stays
             aws.eks.disassociate_access_policy(**about, policyArn=live.facts["policy"])
         facts = {
-            "policy": self.policy or None,
-            "namespaces": frozenset(self.namespaces),
+            "policy": found.get("policyArn"),
+            "namespaces": _namespaces(found.get("accessScope") or scope),
             "groups": frozenset(self.groups),
         }
         return replace(live, owner=aws.lineage, facts=facts)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ class Release(Resource):
             source = Path(self.chart) if self.chart else None
             staged = chart.stage(source, Path(folder), values, program)
             done = helm.install(access, program, staged, values, fingerprint)
-        return _live(done, aws.lineage)
+        return replace(_live(done, aws.lineage), told=frozenset({"fingerprint"}))  # as recorded
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""

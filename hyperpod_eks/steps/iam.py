@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -109,6 +110,7 @@ class Role(Resource):
     step = "iam"
     goes_at_once = True
     facts = ("trusts", "policies", "path", "boundary")
+    answers = ("trusts", "path", "boundary")
     later = ("policies",)
     fixed: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
 
@@ -119,28 +121,32 @@ class Role(Resource):
     def find(self, look: Look) -> Sequence[Live]:
         """By name."""
         with absent("NoSuchEntity"):
-            iam, name = look.aws.iam, {"RoleName": self.name}
             answer, attached = together(
-                partial(iam.get_role, **name),
-                partial(look.all, iam, "list_attached_role_policies", "AttachedPolicies", **name),
+                partial(look.aws.iam.get_role, RoleName=self.name),
+                partial(self._attached, look),
             )
-            role = answer["Role"]
-            return [
-                Live(
-                    self.name,
-                    role["Arn"],
-                    owner=owner(role.get("Tags", ())),
-                    facts={
-                        "trusts": _trusted(role["AssumeRolePolicyDocument"]),
-                        "policies": frozenset(each["PolicyArn"] for each in attached),
-                        "path": role["Path"],
-                        "boundary": role.get("PermissionsBoundary", {}).get(
-                            "PermissionsBoundaryArn", ""
-                        ),
-                    },
-                )
-            ]
+            return [self._live(answer["Role"], attached)]
         return []
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Ask for what is attached alone."""
+        if names != {"policies"}:
+            return self.find(look)
+        return [replace(live, facts={**live.facts, "policies": self._attached(look)}, told=names)]
+
+    def _attached(self, look: Look) -> frozenset[str]:
+        method, about = "list_attached_role_policies", {"RoleName": self.name}
+        found = look.all(look.aws.iam, method, "AttachedPolicies", **about)
+        return frozenset(each["PolicyArn"] for each in found)
+
+    def _live(self, role: Mapping[str, Any], attached: frozenset[str]) -> Live:
+        facts = {
+            "trusts": _trusted(role["AssumeRolePolicyDocument"]),
+            "policies": attached,
+            "path": role["Path"],
+            "boundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", ""),
+        }
+        return Live(self.name, role["Arn"], owner=owner(role.get("Tags", ())), facts=facts)
 
     def expected(self, name: str, known: Known) -> Any:
         """Attached are AWS's policies and ours, without order."""
@@ -159,13 +165,7 @@ class Role(Resource):
             Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",
             Tags=aws.pairs(self.label),
         )["Role"]
-        facts = {
-            "trusts": self.trusts,
-            "policies": frozenset[str](),
-            "path": self.path,
-            "boundary": self.boundary,
-        }
-        return Live(self.name, role["Arn"], owner=aws.lineage, facts=facts)
+        return replace(self._live(role, frozenset()), owner=aws.lineage)
 
     def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live | None:
         """Attach what is missing and put the trust right; what somebody attached is taken off."""
@@ -269,14 +269,21 @@ class Policy(Resource):
             signed = owner(policy.get("Tags", ()))
             if look.bare:
                 return [Live(self.name, self.arn, owner=signed)]
-            version = look.aws.iam.get_policy_version(
-                PolicyArn=self.arn, VersionId=policy["DefaultVersionId"]
-            )["PolicyVersion"]
-            document: Any = version["Document"]
-            if isinstance(document, str):
-                document = json.loads(unquote(document))
-            return [Live(self.name, self.arn, owner=signed, facts={"document": document})]
+            return [self._live(look.aws, signed, policy["DefaultVersionId"])]
         return []
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Ask for the version that its create made: IAM changes none."""
+        if "version" not in live.attributes:
+            return self.find(look)
+        return [self._live(look.aws, live.owner, live.attributes["version"])]
+
+    def _live(self, aws: Aws, signed: str | None, version: str) -> Live:
+        found = aws.iam.get_policy_version(PolicyArn=self.arn, VersionId=version)
+        document: Any = found["PolicyVersion"]["Document"]
+        if isinstance(document, str):
+            document = json.loads(unquote(document))
+        return Live(self.name, self.arn, owner=signed, facts={"document": document})
 
     def expected(self, name: str, known: Known) -> Any:
         """The document is made of what it depends on."""
@@ -295,14 +302,21 @@ class Policy(Resource):
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """The name is unique in the account."""
         document = self.expected("document", known)
-        aws.iam.create_policy(
+        made = aws.iam.create_policy(
             PolicyName=self.name,
             Path=self.path,
             PolicyDocument=json.dumps(document),
             Description=f"hyperpod-eks: nodes of the cluster {aws.cluster}",
             Tags=aws.pairs(self.label),
+        )["Policy"]
+        version = made.get("DefaultVersionId")
+        return Live(
+            self.name,
+            self.arn,
+            owner=aws.lineage,
+            facts={"document": document},
+            attributes={"version": version} if version else {},
         )
-        return Live(self.name, self.arn, owner=aws.lineage, facts={"document": document})
 
     def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
         """Make a new default version; of the five that IAM keeps, the oldest makes room."""

@@ -240,6 +240,7 @@ class Vpc(Resource):
     named = False
     nameless = True
     facts = ("cidr", "dns")
+    answers = ("cidr",)
     later = ("dns",)
     fixed: ClassVar[Mapping[str, str]] = {
         "cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"
@@ -251,18 +252,27 @@ class Vpc(Resource):
         for vpc in look.ec2("describe_vpcs", "Vpcs", self.label):
             if look.bare:
                 lives.append(self._live(vpc, self.dns))
-                continue
-            ask = partial(look.aws.ec2.describe_vpc_attribute, VpcId=vpc["VpcId"])
-            support, hostnames = together(
-                partial(ask, Attribute="enableDnsSupport"),
-                partial(ask, Attribute="enableDnsHostnames"),
-            )
-            dns = (
-                support.get("EnableDnsSupport", {}).get("Value"),
-                hostnames.get("EnableDnsHostnames", {}).get("Value"),
-            )
-            lives.append(self._live(vpc, dns))
+            else:
+                lives.append(self._live(vpc, self._dns(look.aws, vpc["VpcId"])))
         return lives
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Ask for the DNS settings alone."""
+        if names != {"dns"}:
+            return self.find(look)
+        facts = {**live.facts, "dns": self._dns(look.aws, live.id)}
+        return [replace(live, facts=facts, told=names)]
+
+    def _dns(self, aws: Aws, vpc: str) -> tuple[Any, Any]:
+        ask = partial(aws.ec2.describe_vpc_attribute, VpcId=vpc)
+        support, hostnames = together(
+            partial(ask, Attribute="enableDnsSupport"),
+            partial(ask, Attribute="enableDnsHostnames"),
+        )
+        return (
+            support.get("EnableDnsSupport", {}).get("Value"),
+            hostnames.get("EnableDnsHostnames", {}).get("Value"),
+        )
 
     def _live(self, vpc: Mapping[str, Any], dns: tuple[bool, bool]) -> Live:
         return Live(
@@ -429,7 +439,7 @@ class Subnet(Resource):
     step = "network"
     goes_at_once = True
     named = False
-    facts = ("vpc", "cidr", "zone", "tags")
+    facts = answers = ("vpc", "cidr", "zone", "tags")
     fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("cidr", "zone"), "AWS moves no subnet; give it its block back"
     )
@@ -558,7 +568,7 @@ class NatGateway(Resource):
     patience = 15 * MINUTE
     usual = "2 min"
     typical = 105.0
-    facts = ("subnet",)
+    facts = answers = ("subnet",)
     fixed: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
 
     @property
@@ -623,6 +633,7 @@ class RouteTable(Resource):
     goes_at_once = True
     named = False
     facts = ("vpc", "target", "subnets")
+    answers = ("vpc",)
     later = ("target", "subnets")
 
     @property
@@ -746,7 +757,7 @@ class Endpoint(Resource):
 
     step = "network"
     named = False
-    facts = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
+    facts = answers = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
 
     @property
     def place(self) -> Vpc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -75,31 +76,11 @@ class Bucket(Resource):
 
     def find(self, look: Look) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""
-        s3 = look.aws.s3
         with absent("404", "NoSuchBucket"):
-            questions = [
-                (s3.get_bucket_tagging, "TagSet", "NoSuchTagSet"),
-                (
-                    s3.get_public_access_block,
-                    "PublicAccessBlockConfiguration",
-                    "NoSuchPublicAccessBlockConfiguration",
-                ),
-                (
-                    s3.get_bucket_ownership_controls,
-                    "OwnershipControls",
-                    "OwnershipControlsNotFoundError",
-                ),
-                (
-                    s3.get_bucket_encryption,
-                    "ServerSideEncryptionConfiguration",
-                    "ServerSideEncryptionConfigurationNotFoundError",
-                ),
-                (s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy"),
-            ]
+            tagging = partial(self._read, look.aws.s3.get_bucket_tagging, "TagSet", "NoSuchTagSet")
+            asked = {} if look.bare else self._questions(look.aws)
             try:
-                tags, *rest = together(
-                    *(partial(self._read, *each) for each in questions[: 1 if look.bare else None])
-                )
+                tags, *rest = together(tagging, *asked.values())
             except Exception as error:
                 if getattr(error, "response", {}).get("Error", {}).get("Code") in (
                     "403",
@@ -109,25 +90,44 @@ class Bucket(Resource):
                 raise
             if look.bare:
                 return [Live(self.name, self.arn, owner=owner(tags or ()))]
-            blocked, ownership, encryption, policy = rest
-            return [
-                Live(
-                    self.name,
-                    self.arn,
-                    owner=owner(tags or ()),
-                    facts={
-                        "public_access": "blocked" if blocked == PRIVATE else "open",
-                        "ownership": ownership["Rules"][0]["ObjectOwnership"]
-                        if ownership
-                        else None,
-                        "encryption": _algorithm(encryption),
-                        "policy": "TLS only"
-                        if policy and _same(policy, self._tls_only())
-                        else "other",
-                    },
-                )
-            ]
+            facts = dict(zip(asked, rest, strict=True))
+            return [Live(self.name, self.arn, owner=owner(tags or ()), facts=facts)]
         return []
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Ask for these settings alone."""
+        asked = {name: each for name, each in self._questions(look.aws).items() if name in names}
+        facts = dict(zip(asked, together(*asked.values()), strict=True))
+        return [replace(live, facts={**live.facts, **facts}, told=names)]
+
+    def _questions(self, aws: Aws) -> dict[str, Callable[[], Any]]:
+        """Return, by fact, the call that asks for it."""
+        s3 = aws.s3
+
+        def blocked() -> str:
+            name = "PublicAccessBlockConfiguration"
+            found = self._read(s3.get_public_access_block, name, f"NoSuch{name}")
+            return "blocked" if found == PRIVATE else "open"
+
+        def ownership() -> Any:
+            name, missing = "OwnershipControls", "OwnershipControlsNotFoundError"
+            found = self._read(s3.get_bucket_ownership_controls, name, missing)
+            return found["Rules"][0]["ObjectOwnership"] if found else None
+
+        def encryption() -> Any:
+            name = "ServerSideEncryptionConfiguration"
+            return _algorithm(self._read(s3.get_bucket_encryption, name, f"{name}NotFoundError"))
+
+        def policy() -> str:
+            found = self._read(s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy")
+            return "TLS only" if found and _same(found, self._tls_only()) else "other"
+
+        return {
+            "public_access": blocked,
+            "ownership": ownership,
+            "encryption": encryption,
+            "policy": policy,
+        }
 
     def _read(self, call: Callable[..., Mapping[str, Any]], key: str, missing: str) -> Any:
         with absent(missing):
@@ -342,17 +342,21 @@ class Scripts(Resource):
         """Eight at a time."""
         local = self.files()
         changed = [key for key, (_, md5) in local.items() if there.get(key) != md5]
-        each(partial(self._send, aws, local), changed, 8)
+        shown: list[bool] = []
+        each(lambda key: shown.append(self._send(aws, local, key)), changed, 8)
         removed = sorted(there.keys() - local.keys())
         for i in range(0, len(removed), 1000):
             _delete(aws, self.bucket.name, [{"Key": key} for key in removed[i : i + 1000]])
-        return self._live(aws, {key: md5 for key, (_, md5) in local.items()})
+        live = self._live(aws, {key: md5 for key, (_, md5) in local.items()})
+        return replace(live, told=frozenset({"files"} if all(shown) else ()))
 
-    def _send(self, aws: Aws, local: Mapping[str, tuple[Path, str]], key: str) -> None:
+    def _send(self, aws: Aws, local: Mapping[str, tuple[Path, str]], key: str) -> bool:
+        """Send a file; return whether the ETag in the answer is its MD5, as without a KMS key."""
         path, md5 = local[key]
-        aws.s3.put_object(
+        answer = aws.s3.put_object(
             Bucket=self.bucket.name, Key=key, Body=path.read_bytes(), Metadata={MD5: md5}
         )
+        return str(answer.get("ETag")).strip('"') == md5
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Leave nothing of ours in a bucket that stays."""

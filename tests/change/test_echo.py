@@ -116,27 +116,6 @@ def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) 
     assert len(owner.nodes("b")) == 1
 
 
-@pytest.mark.parametrize(
-    "seed", [3, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(20, 40))]
-)
-def test_odd_descriptions_of_every_kind_change_nothing(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
-) -> None:
-    """A whole create under it; then every description turns odd in another way."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("hyperpod_eks.engine.provide.GRACE", 0.3)
-    owner = Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))
-    stack.sim.echo = Echo(seed)
-    first = owner.declares(TEXT)
-    assert not [each for each in first if each.startswith("Update")]
-    assert to_change(owner, TEXT) == []
-    assert owner.declares(TEXT) == []
-    stack.sim.echo = None
-    assert len(owner.nodes()) == 3
-    assert owner.deletes(TEXT) == []
-    assert owner.account() == owner.before
-
-
 class Killed(BaseException):
     """SIGKILL."""
 
@@ -231,5 +210,27 @@ def test_a_failed_karpenter_is_told_in_its_words(owner: Owner) -> None:
 def test_a_config_without_any_node_ends(owner: Owner) -> None:
     text = TEXT.replace("instance_count: 2", "instance_count: 0")
     text = text.replace("instance_count: 1, min_instance_count: 1", "instance_count: 0")
-    assert owner.declares(text) == ["CreateCluster"]
+    sent = owner.declares(text)
+    assert [each for each in sent if each.endswith("Cluster")] == ["CreateCluster"]
     assert owner.nodes() == []
+
+
+@pytest.mark.parametrize(
+    "seed", [3, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(20, 40))]
+)
+def test_odd_descriptions_of_every_kind_change_nothing(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """A whole create under it, and a look after.  It empties the account, so it stands last."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("hyperpod_eks.engine.provide.GRACE", 0.3)
+    owner = Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))
+    stack.sim.echo = Echo(seed)
+    first = owner.declares(TEXT)
+    assert not [each for each in first if each.startswith("Update")]
+    assert to_change(owner, TEXT) == []
+    assert owner.declares(TEXT) == []
+    stack.sim.echo = None
+    assert len(owner.nodes()) == 3
+    assert owner.deletes(TEXT) == []
+    assert owner.account() == owner.before
