@@ -53,14 +53,17 @@ def check_lifecycle(
         if entry in files:
             scripts[entry] = files[entry].read_bytes()
         size = sum(f.stat().st_size for f in files.values())
-    except OSError as error:
-        return [f"{error.filename or path}: {error.strerror}; make it readable"], []
+        errors, warnings = _left_out(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        where, why = getattr(error, "filename", None), getattr(error, "strerror", None)
+        return [f"{where or path}: {why or error}; make it readable"], []
+    if errors:
+        return errors, warnings
     if entry not in files:
         there = ", ".join(list(files)[:5]) or "nothing"
         text = f"{path} has no {entry} (it holds {there}); put it there, or name another entry"
         return [f"{text} script as {setting}"], []
-    errors, warnings = _left_out(path)
-    errors += [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
+    errors = [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
     errors += _shebang(path / entry, scripts[entry])
     for name, raw in scripts.items():
         errors += [

@@ -250,12 +250,11 @@ def _optional(site: Site) -> list[Statement]:
         for each in addon.pod_identity_associations
     }
     if pods:
-        places = (
-            site.arn("eks", f"cluster/{site.eks_name}"),
-            site.arn("eks", f"podidentityassociation/{site.eks_name}/*"),
-        )
+        cluster = site.arn("eks", f"cluster/{site.eks_name}")
+        places = (cluster, site.arn("eks", f"podidentityassociation/{site.eks_name}/*"))
         to_pods: Conditions = {"StringEquals": {"iam:PassedToService": ["pods.eks.amazonaws.com"]}}
         found.append(Statement("PodRoles", _POD_ROLES, places))
+        found.append(Statement("PodRolesList", ("eks:ListPodIdentityAssociations",), (cluster,)))
         found.append(Statement("PodRolesPass", ("iam:PassRole",), tuple(sorted(pods)), to_pods))
     plans = tuple(
         sorted({group.training_plan_arn for group in site.config.groups if group.training_plan_arn})
@@ -520,7 +519,6 @@ _POD_ROLES = _of(
     "CreatePodIdentityAssociation",
     "DeletePodIdentityAssociation",
     "DescribePodIdentityAssociation",
-    "ListPodIdentityAssociations",
     "UpdatePodIdentityAssociation",
 )
 # what EKS, EBS, S3 and CloudWatch Logs do with a key on the caller's behalf

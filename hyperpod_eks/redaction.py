@@ -7,13 +7,15 @@ and those that the config declares under a name such as ``password``.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    import logging
 
 HIDDEN = "[hidden]"
 LOGIN = ("sts", "sso", "sso-oidc", "signin")
@@ -183,6 +185,8 @@ def _asked(params: Mapping[str, Any], model: Any, **_: object) -> None:
     if service in LOGIN:
         learn(*(v for k, v in params.items() if k not in _LOGGED and isinstance(v, str)))
         said = " ".join(f"{k}={v}" for k, v in params.items() if k in _LOGGED)
+        import logging  # noqa: PLC0415  --help goes without
+
         logging.getLogger(__name__).debug("%s:%s %s", service, model.name, said)
 
 

@@ -301,7 +301,7 @@ class Addon(Resource):
 
     def _configuration(self) -> Any:
         setting = f"addons.{self.label}.configuration_values"
-        return references.resolved(json.loads(self.configuration), setting)
+        return references.resolved(json.loads(self.configuration or "{}"), setting)
 
     def _digested(self, values: Any) -> str:
         declared = json.loads(self.configuration or "{}")

@@ -650,4 +650,3 @@ def test_what_is_not_here_says_so(aws: Clients, ground: Ground) -> None:
     aws.eks.create_cluster(**eks_cluster(ground))
     for call in (aws.eks.list_nodegroups, aws.eks.list_insights):
         assert refusal(call, clusterName=NAME)[0] == "NotImplemented"
-    assert refusal(aws.sagemaker.list_compute_quotas)[0] == "NotImplemented"

@@ -155,11 +155,24 @@ def test_hyperpod(stack: Stack, aws: Clients, called: set[str]) -> None:
     _tags(aws, created["ClusterArn"])
     _nodes(aws)
     _history(aws)
+    _quotas(aws, created["ClusterArn"])
     aws.sagemaker.delete_cluster(ClusterName=NAME)
     assert called - operations(eks.Response) == operations(hyperpod.Response) - operations(
         eks.Response
     )
     assert {"create_cluster", "describe_cluster", "delete_cluster", "list_clusters"} <= called
+
+
+def _quotas(aws: Clients, cluster: str) -> None:
+    quota = aws.sagemaker.create_compute_quota(
+        Name="q",
+        ClusterArn=cluster,
+        ComputeQuotaConfig={"ResourceSharingConfig": {"Strategy": "DontLend"}},
+        ComputeQuotaTarget={"TeamName": "team"},
+    )
+    aws.sagemaker.list_compute_quotas(ClusterArn=cluster)
+    aws.sagemaker.list_cluster_scheduler_configs(ClusterArn=cluster)
+    aws.sagemaker.delete_compute_quota(ComputeQuotaId=quota["ComputeQuotaId"])
 
 
 def _training_plan(aws: Clients) -> str:
