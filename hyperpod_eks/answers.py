@@ -37,8 +37,8 @@ class NoAnswer(HyperpodError):
     """AWS did not answer, or somebody else did."""
 
     hint = (
-        "Look at what is between here and AWS: a proxy (HTTPS_PROXY, NO_PROXY), a network that asks"
-        " you to sign in, AWS_ENDPOINT_URL. Then run the same command again."
+        "Check what is between this machine and AWS: a proxy (HTTPS_PROXY, NO_PROXY), a network"
+        " that requires a sign-in, AWS_ENDPOINT_URL. Then run the same command again."
     )
     passes = True
 
@@ -93,7 +93,7 @@ class Watch:
     def _failed(self, exception: Exception, **_: object) -> None:
         name = self._end()
         if not isinstance(exception, HyperpodError) and _unreadable(exception):
-            raise NoAnswer(f"{name}: what answers is not AWS: {_last()}") from exception
+            raise NoAnswer(f"{name}: the answer is not from AWS: {_last()}") from exception
 
     def _look(self) -> None:
         """Tell once of a call that is not answered; ends when no call has been made for a while."""
@@ -141,7 +141,7 @@ def _bounded(http: Any, request: Any) -> Any:
             if sum(_sizes.copy().values()) > LARGEST or time.monotonic() - began > READING:
                 answer.raw.close()
                 raise NoAnswer(
-                    f"the answer of {_host(request.url)} does not end: {size} bytes in"
+                    f"the answer from {_host(request.url)} does not end: {size} bytes in"
                     f" {time.monotonic() - began:.0f} s, beginning with {_words(found.getvalue())}"
                 )
     except Slow as error:
@@ -232,6 +232,6 @@ def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **
         and (_garbled(http_response.content, model) or not _request_id(parsed))
     ):
         raise NoAnswer(
-            f"{model.service_model.service_name}:{model.name}: what {_host(http_response.url)}"
-            f" answers is not AWS's: {_words(http_response.content)}"
+            f"{model.service_model.service_name}:{model.name}: the answer from"
+            f" {_host(http_response.url)} is not from AWS: {_words(http_response.content)}"
         )

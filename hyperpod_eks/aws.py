@@ -206,7 +206,7 @@ class Aws:
         region = region_of(self.session)
         arn = str(self.sts.get_caller_identity().get("Arn", ""))
         if not re.fullmatch(r"arn:[\w-]+:\w+::[0-9]{12}:.+", arn):
-            raise NoAnswer(f"sts:GetCallerIdentity: what answers is not AWS: {arn[:100]!r}")
+            raise NoAnswer(f"sts:GetCallerIdentity: the answer is not from AWS: {arn[:100]!r}")
         _, partition, _, _, account, _ = arn.split(":", 5)
         return Identity(arn, account, partition, region)
 

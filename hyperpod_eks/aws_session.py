@@ -86,14 +86,14 @@ def endpoint_fault(url: str) -> str:
     """Refuse what can be no endpoint.
 
     >>> endpoint_fault("https://vpce-1.ec2.us-west-2.vpce.amazonaws.com"), endpoint_fault("foo")
-    ('', 'is no URL: give http(s)://HOST[:PORT]')
+    ('', 'is not a URL; use http(s)://HOST[:PORT]')
     """
     with suppress(ValueError):  # a port of letters, brackets that are not closed
         parts = urlsplit(url)
         odd = parts.port == 0 or _ODD.search(url)
         if parts.scheme in ("http", "https") and parts.hostname and not odd:
             return ""
-    return "is no URL: give http(s)://HOST[:PORT]"
+    return "is not a URL; use http(s)://HOST[:PORT]"
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def _log_in(core: Session, ask: Ask) -> None:
         if not sys.stdin.isatty():
             raise Denied(
                 f"{where} asks for an MFA code, and there is no terminal to type it on",
-                f"Run a command on a terminal first; the AWS CLI's cache keeps what comes of it."
+                "Run a command on a terminal first; the AWS CLI's cache then has the session."
                 f" {_LOGIN}",
             )
         return ask(words)
@@ -185,7 +185,7 @@ def _log_in(core: Session, ask: Ask) -> None:
             if value and (odd := _ODD.search(value)):
                 variable = f"AWS_{name.replace(' ', '_').upper()}"
                 source = variable if credentials.method == "env" else f"{where}: the {name}"
-                what = {"\n": "a line break", "\r": "a carriage return", " ": "a blank"}
+                what = {"\n": "a line break", "\r": "a carriage return", " ": "a space"}
                 said = what.get(odd[0], f"the character U+{ord(odd[0]):04X}")
                 place = "ends in" if odd.end() == len(value) else "has"
                 raise Denied(f"{source} {place} {said}, which no AWS credential has", _LOGIN)
@@ -203,10 +203,10 @@ def _log_in(core: Session, ask: Ask) -> None:
         found = core.get_credentials()
     if found is None:
         raise Denied(
-            f"no AWS credentials: neither variables nor {where} have any, and none are offered here"
-            " (container, instance)",
-            "Name a profile that has some (--profile, AWS_PROFILE), log in (aws configure, aws sso"
-            " login), and run the same command.",
+            f"no AWS credentials: not in the environment, not in {where}, and not from a"
+            " container or an instance role",
+            "Select a profile that has credentials (--profile, AWS_PROFILE), or log in"
+            " (aws configure, aws sso login). Then run the same command again.",
         )
     resolved(found)
 
@@ -233,12 +233,12 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, EOFError):
-        return "nobody answered the question for an MFA code"
+        return "no MFA code was entered"
     if isinstance(error, RuntimeError) and "expired" in str(error):
-        return "those that it gives have expired"
+        return "its credentials have expired"
     if isinstance(error, BotoCoreError | ClientError):
         return str(error)
-    return f"what it gives cannot be read ({type(error).__name__}: {error})"
+    return f"its credentials cannot be read ({type(error).__name__}: {error})"
 
 
 def _cli_cache() -> Any:

@@ -340,8 +340,8 @@ def download(pin: Pin | None = None, bundle: str | None = None) -> Path:
         make_folder(folder.parent)
     except OSError as error:
         raise Usage(
-            f"the chart cannot be kept in {folder.parent}: {error.strerror}",
-            "Name a folder that can be written: XDG_CACHE_HOME, or TMPDIR.",
+            f"cannot write the chart to {folder.parent}: {error.strerror}",
+            "Set XDG_CACHE_HOME or TMPDIR to a writable folder.",
         ) from error
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as parts:
         part = Path(parts) / "chart"

@@ -83,8 +83,8 @@ def unlisted(types: Iterable[str], chart: Path | None) -> Iterator[str]:
     """Say which types the lists in the chart's templates leave out, and what comes of it."""
     kinds = sorted(set(types))
     for name, listed, concerns, lost in (
-        ("neuron-device-plugin", NEURON, (_NEURON,), "its nodes offer pods no Neuron devices"),
-        ("health-monitoring-agent", AGENT, (_GPU, _NEURON), "faults of its nodes are not seen"),
+        ("neuron-device-plugin", NEURON, (_NEURON,), "pods on its nodes get no Neuron devices"),
+        ("health-monitoring-agent", AGENT, (_GPU, _NEURON), "faults of its nodes are not detected"),
     ):
         text = None if chart is None else _templates(chart, name)
         for kind in kinds:

@@ -141,22 +141,22 @@ def warnings(config: Config) -> list[str]:
     if with_nodes and all(_MULTI_NODE in group.on_start_deep_health_checks for group in with_nodes):
         found.append(
             f"instance_groups: every group with nodes has the deep health check {_MULTI_NODE}. Its"
-            " operator cannot be scheduled while every node is under checks, so that it may never"
-            " begin: add a group without it, or leave it out"
+            " operator has no node to run on while all nodes are checked, so the check may never"
+            " start: add a group without it, or remove it"
         )
     if 0 < (pods := _room_for_pods(config.groups)) < versions.PODS_WANTED:
         found.append(
-            f"instance_groups: the nodes together run about {pods} pods (HyperPod gives each one"
-            f" network interface), and the chart and the add-ons alone are about"
-            f" {versions.PODS_WANTED}: take more nodes or larger ones"
+            f"instance_groups: the nodes have room for about {pods} pods in all (HyperPod gives a"
+            f" node one network interface), and the chart and the add-ons alone run about"
+            f" {versions.PODS_WANTED}: use more or larger nodes"
         )
     network = config.network
     if network.endpoint_policy is not None and (
         shut := locked_out(network.endpoint_policy, config.region)
     ):
         found.append(
-            f"network.endpoint_policy: it keeps nodes from {', '.join(shut)}, which AWS signs with"
-            " accounts of its own: add a statement for those buckets without a condition about the"
+            f"network.endpoint_policy: it denies nodes {', '.join(shut)}, which are requested by"
+            " AWS's own accounts: add a statement for those buckets without a condition on the"
             " principal (examples/closed-network.yaml)"
         )
     if (
@@ -165,9 +165,9 @@ def warnings(config: Config) -> list[str]:
         and not _names_image(config.chart.values)
     ):
         found.append(
-            "network.nat: without NAT no node pulls the chart's public images (nvcr.io, docker.io,"
-            " public.ecr.aws), and chart.values names no other: mirror them to ECR and name them"
-            " there, or their pods stay in ImagePullBackOff"
+            "network.nat: without NAT nodes cannot pull the chart's public images (nvcr.io,"
+            " docker.io, public.ecr.aws), and chart.values sets no others: mirror them to ECR and"
+            " set them in chart.values, or their pods stay in ImagePullBackOff"
         )
     return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
 
@@ -273,8 +273,8 @@ def _pods(data: Mapping[str, Any]) -> Iterator[Finding]:
     total = sum((room or 0) * count for room, count in rooms)
     if rooms and known and total < versions.PODS_LEAST:
         text = (
-            f"have room for {total} pods together (one network interface a node; the cluster's own"
-            f" take {versions.PODS_LEAST} and more); take more nodes or larger ones"
+            f"have room for {total} pods in all (one network interface per node; the cluster's own"
+            f" pods need {versions.PODS_LEAST} or more); use more or larger nodes"
         )
         yield Finding(("instance_groups",), text, True)
 

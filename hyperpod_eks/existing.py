@@ -150,8 +150,8 @@ def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
         with absent("404|NoSuchBucket"):
             there = bool(aws.s3.head_bucket(Bucket=id_))
     if not there:
-        text = f"existing.{setting}: there is no {id_}"
-        raise NotFound(text, "Check the name.", setting=f"existing.{setting}")
+        text = f"existing.{setting}: {id_} does not exist"
+        raise NotFound(text, "Correct the id or the name.", setting=f"existing.{setting}")
 
 
 def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:

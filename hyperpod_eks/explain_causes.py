@@ -64,27 +64,27 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "clock",
         CLOCK,
-        "the clock of this machine differs from AWS's by more than some minutes, or a request"
-        " waited that long (a laptop that slept)",
-        "date -u shows the clock: set it (timedatectl set-ntp true), then run the same command"
-        " again; if it is right, fetch new credentials",
+        "the clock of this machine is wrong by several minutes, or a request was delayed that long"
+        " (the laptop slept)",
+        "compare date -u with the real time and correct it (timedatectl set-ntp true), then run the"
+        " same command again; if the clock is right, get new credentials",
         source="error",
         instead_of=("expired-credentials",),
     ),
     Cause(
         "certificate",
         r"CERTIFICATE_VERIFY_FAILED|failed to verify certificate|x509: certificate signed by",
-        "something between here and there answers with a certificate that is not trusted here",
-        "name the file with its certificate authority in AWS_CA_BUNDLE, or as ca_bundle of the"
-        " profile, then run the same command again",
+        "the certificate of the server, or of a proxy before it, is not trusted on this machine",
+        "set AWS_CA_BUNDLE, or ca_bundle of the profile, to the file with its certificate"
+        " authority, then run the same command again",
         source="error",
     ),
     Cause(
         "proxy",
-        r"the proxy \S+ does not lead to|Proxy Authentication Required|proxyconnect tcp"
+        r"the proxy \S+ cannot reach|Proxy Authentication Required|proxyconnect tcp"
         r"|Failed to connect to proxy",
-        "the proxy does not let this program through",
-        "correct HTTPS_PROXY, or except the host with NO_PROXY, then run the same command again",
+        "the proxy refused the connection",
+        "correct HTTPS_PROXY, or add the host to NO_PROXY, then run the same command again",
         source="error",
     ),
     Cause(
@@ -247,7 +247,7 @@ CAUSES: tuple[Cause, ...] = (
         r"|cannot assume the execution role",
         "the nodes' execution role lacks a permission or its trust, which HyperPod needs to the"
         " end of the cluster",
-        "hyperpod-eks create {cluster} puts the role right; after that AWS goes on by itself",
+        "hyperpod-eks create {cluster} restores the role; AWS then continues by itself",
     ),
     Cause(
         "chart-missing",

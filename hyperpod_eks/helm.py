@@ -557,7 +557,7 @@ def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
     lines = [line.strip() for line in text.splitlines() if not _CHATTER.match(line)]
     words = f"helm {verb}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
     if _PROXY.search(text):
-        return HyperpodError(words, "HTTPS_PROXY and NO_PROXY say how helm goes: correct them.")
+        return HyperpodError(words, "helm uses HTTPS_PROXY and NO_PROXY: correct them.")
     if _TIME_HEALS.search(text):
         return KubeNotReady(words)
     if _TIMED_OUT.search(text):

@@ -227,9 +227,8 @@ def _ask(
         document = None
     if not isinstance(document, dict):
         raise HyperpodError(
-            f"{method} {of.host}{path}: the answer is no JSON object: {content[:80]!r}",
-            "Something between here and the cluster answers in its place: is it a proxy? Except"
-            " the endpoint from it with NO_PROXY.",
+            f"{method} {of.host}{path}: the answer is not a JSON object: {content[:80]!r}",
+            "A proxy may have answered instead of the cluster: add the endpoint to NO_PROXY.",
         )
     return document
 
@@ -241,7 +240,9 @@ def _read(answer: Any, host: str) -> bytes:
         while part := answer.read1(2**16, decode_content=True):
             found += part
             if len(found) > LARGEST or time.monotonic() > until:
-                raise KubeNotReady(f"the answer of {host} does not end: {len(found)} bytes so far")
+                raise KubeNotReady(
+                    f"the answer from {host} does not end: {len(found)} bytes so far"
+                )
     except BaseException:
         answer.close()
         raise

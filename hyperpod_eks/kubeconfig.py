@@ -143,9 +143,9 @@ def _changed(path: Path, content: bytes, edit: Callable[[str], str]) -> bytes:
     try:
         return mark + edit(content[len(mark) :].decode()).encode()
     except UnicodeDecodeError as error:
-        raise Usage(f"{path} is no kubeconfig: it is not UTF-8 text", _ANOTHER) from error
+        raise Usage(f"{path} is not a kubeconfig: it is not UTF-8 text", _ANOTHER) from error
     except Usage as error:
-        raise Usage(f"{path} is no kubeconfig that can be changed: {error}", _ANOTHER) from error
+        raise Usage(f"{path} is not a kubeconfig that can be changed: {error}", _ANOTHER) from error
 
 
 _ANOTHER = "Correct it, or name another file with --kubeconfig."

@@ -410,9 +410,9 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
             return Manifest(path, cluster, serial=_last_serial(path))
         raise Usage(
             f"the manifest {path} is broken: {type(error).__name__}: {str(error)[:300]}",
-            f"Make it anew from names and tags: hyperpod-eks adopt "
-            f"{again or cluster or 'NAME'} --rebuild; "
-            f"older versions are in {_nearest(_backups(path), _old_backups(path))}/.",
+            f"To rebuild it from names and tags: hyperpod-eks adopt "
+            f"{again or cluster or 'NAME'} --rebuild\n"
+            f"Older versions: {_nearest(_backups(path), _old_backups(path))}/",
         ) from error
     if cluster and manifest.cluster != cluster:
         raise Usage(

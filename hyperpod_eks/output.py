@@ -44,8 +44,9 @@ def ask(expression: str) -> Ask:
     try:
         query = jmespath.compile(expression)
     except (JMESPathError, RecursionError, ValueError) as error:
+        written = shortened(expression, 200)
         raise Usage(
-            f"--query: {shortened(expression, 200)!r} is no JMESPath expression: {_reason(error)}",
+            f"--query: invalid JMESPath expression {written!r}: {_reason(error)}",
             "See https://jmespath.org; an example: --query 'cluster.name'.",
         ) from error
 

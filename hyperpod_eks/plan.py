@@ -100,7 +100,7 @@ def newcomer(sights: Sequence[Sight], world: World) -> str:
         return ""
     return (
         f"{me} becomes an administrator of the Kubernetes cluster {name}, as {', '.join(others)} "
-        "is; without --yes, list it under eks.access"
+        "is; to allow it without --yes, list it under eks.access"
     )
 
 
@@ -126,7 +126,7 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
         case Verdict.BUSY:
             return Deed(key, "wait", id_, live.why if live else "")
         case Verdict.FAILED if adopted:
-            why = f"it has failed, and was adopted: {live.why if live else ''}"
+            why = f"it was adopted and has failed: {live.why if live else ''}"
             return Deed(key, "refuse", id_, why)
         case Verdict.FAILED if live and live.state is State.STUCK:
             return Deed(key, "refuse", id_, live.why)
@@ -137,7 +137,7 @@ def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) 
             return Deed(key, "refuse", id_, why)
         case Verdict.TWINS:
             extra = ", ".join(twin.id for twin in sight.twins)
-            return Deed(key, "change", id_, f"{extra} goes: a twin that nothing uses")
+            return Deed(key, "change", id_, f"{extra} is deleted: an unused duplicate")
     assert live
     if adopted:
         return Deed(key, "adopt", id_, "used as it is")

@@ -205,7 +205,7 @@ def _told(facts: Facts, principal: str, question: Question) -> list[Told]:
 def _reason(action: str, places: Sequence[str], decided: Mapping[tuple[str, str], str]) -> str:
     """Say what is known of an action; it must be allowed on each of the resources."""
     answers = {
-        decided.get((action, place), "AWS's simulation does not answer")
+        decided.get((action, place), "AWS's simulation gave no answer")
         for place in places or ("*",)
     }
     denied = DENIED in answers and action in authorization.ON_ITS_ARN
@@ -257,7 +257,11 @@ def _decisions(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str
         keys = sorted(part.get("MissingContextValues", ()))
         unknown = ", ".join(each for each in keys if _ABOUT_THE_CALLER.match(each))
         implicit = decision == "implicitDeny" and unknown
-        return f"a policy asks for {unknown}, which only a request has" if implicit else DENIED
+        return (
+            f"a policy has a condition on {unknown}, which only a real request has"
+            if implicit
+            else DENIED
+        )
 
     action = answer["EvalActionName"]
     yield (

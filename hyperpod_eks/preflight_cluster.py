@@ -76,7 +76,7 @@ def _cni(facts: Facts, name: str) -> Iterator[Finding]:
                 "vpc-cni",
                 "warning",
                 f"the EKS cluster {name} has the Amazon VPC CNI {version}, which {why}",
-                "Name another one in the config: addons.vpc-cni.version.",
+                "Set another version in the config: addons.vpc-cni.version.",
                 {"version": version},
             )
 

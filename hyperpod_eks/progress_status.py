@@ -200,11 +200,11 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
 def _untold(key: str, resource: Json) -> str:
     """Say what AWS describes in a way of its own, and what it does not describe."""
     words = [
-        f"AWS accepted {name} {_brief(pair[1])} and describes {_brief(pair[0])}"
+        f"AWS accepted {name} {_brief(pair[1])} but returns {_brief(pair[0])}"
         for name, pair in (resource.get("unproven") or {}).items()
     ]
     if unknown := resource.get("unknown"):
-        words.append(f"AWS does not describe {', '.join(unknown)}")
+        words.append(f"AWS does not return {', '.join(unknown)}")
     return clean(f"{key}: {'; '.join(words)}") if words else ""
 
 

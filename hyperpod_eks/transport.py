@@ -61,8 +61,8 @@ def proxy_for(url: str) -> Proxy | None:
     kind, separator, _ = given.get(scheme, "").partition("://")
     if separator and kind.lower() not in ("http", "https"):
         raise Usage(
-            f"{_variable(scheme)} names a proxy of the kind {kind}, which boto3 does not support",
-            "Name an HTTP proxy (http://HOST:PORT), or unset the variable.",
+            f"{_variable(scheme)} names a {kind} proxy, which boto3 does not support",
+            "Use an HTTP proxy (http://HOST:PORT), or unset the variable.",
         )
     proxies = ProxyConfiguration(given)
     found = proxies.proxy_url_for(url)
@@ -117,8 +117,7 @@ def _trust(context: ssl.SSLContext, bundle: str) -> None:
         why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         raise Usage(
             f"the CA bundle {bundle} cannot be used: {why}",
-            "AWS_CA_BUNDLE, ca_bundle of the profile or REQUESTS_CA_BUNDLE names it: correct it, or"
-            " unset it.",
+            "Correct or unset AWS_CA_BUNDLE, ca_bundle of the profile or REQUESTS_CA_BUNDLE.",
         ) from error
 
 
@@ -152,8 +151,8 @@ def in_the_way(error: Exception, url: str, attempts: int = TRIES) -> Unreachable
     if "CERTIFICATE_VERIFY_FAILED" in str(inner):
         return Unreachable(
             f"the certificate of {host} is not trusted here: {inner}",
-            "Where a proxy or firewall answers in its place, name the file with its certificate"
-            " authority in AWS_CA_BUNDLE, or as ca_bundle of the profile.",
+            "If a proxy or firewall intercepts TLS, set AWS_CA_BUNDLE, or ca_bundle of the profile,"
+            " to the file with its certificate authority.",
         )
     if not isinstance(error, ProxyError | ProxyConnectionError):
         return None
@@ -165,9 +164,9 @@ def in_the_way(error: Exception, url: str, attempts: int = TRIES) -> Unreachable
     proxy = proxy_for(url)
     name = urlsplit(proxy.url).netloc.rpartition("@")[2] if proxy else "of this machine"
     return Unreachable(
-        f"the proxy {name} does not lead to {host}: {why}",
-        f"{_variable(place)} names the proxy: correct it, with user and password where it wants"
-        " them; or except the host with NO_PROXY.",
+        f"the proxy {name} cannot reach {host}: {why}",
+        f"Correct {_variable(place)}, with user and password if the proxy requires them, or add the"
+        " host to NO_PROXY.",
     )
 
 
@@ -219,7 +218,7 @@ class _Timed(io.RawIOBase):
 
     def readinto(self, into: Any) -> int:
         if time.monotonic() > self._until:
-            raise HyperpodError(f"it was not over after {WHOLE:.0f} s")
+            raise HyperpodError(f"it was not finished after {WHOLE:.0f} s")
         found = self._answer.read1(len(into), decode_content=False)
         into[: len(found)] = found
         return len(found)

@@ -254,7 +254,7 @@ def test_a_profile_that_does_not_exist_is_wrong_usage(someone: Someone, profile:
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE\r", "AWS_ACCESS_KEY_ID ends in a carriage"),
         ("AWS_SECRET_ACCESS_KEY", f"{SECRET}\udcff", "AWS_SECRET_ACCESS_KEY ends in"),
         ("AWS_SECRET_ACCESS_KEY", f"{SECRET}ключ", "AWS_SECRET_ACCESS_KEY has"),
-        ("AWS_SECRET_ACCESS_KEY", f" {SECRET}", "AWS_SECRET_ACCESS_KEY has a blank"),
+        ("AWS_SECRET_ACCESS_KEY", f" {SECRET}", "AWS_SECRET_ACCESS_KEY has a space"),
     ],
 )
 def test_a_key_that_no_header_can_hold_is_named_and_not_shown(

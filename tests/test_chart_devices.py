@@ -55,8 +55,8 @@ def test_the_lists_of_a_chart_of_ones_own_are_read_from_it(tmp_path: Path) -> No
 def test_lists_in_templates_are_a_warning(tmp_path: Path) -> None:
     neuron, agent = chart_devices.unlisted(["ml.trn2.3xlarge", "ml.g4dn.xlarge"], None)
     assert neuron == (
-        "the template of the chart's neuron-device-plugin does not list ml.trn2.3xlarge: its nodes"
-        " offer pods no Neuron devices"
+        "the template of the chart's neuron-device-plugin does not list ml.trn2.3xlarge: pods on"
+        " its nodes get no Neuron devices"
     )
     assert "health-monitoring-agent does not list ml.g4dn.xlarge" in agent
     template = tmp_path / "charts/health-monitoring-agent/templates/agent.yaml"

@@ -387,5 +387,5 @@ class TestWhatIsMissing:
         self, furnished: Access, body: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Api, "answer", lambda self, request: Answer(200, body))
-        with pytest.raises(HyperpodError, match=r"GET https://.*/nodes: .* no JSON object"):
+        with pytest.raises(HyperpodError, match=r"GET https://.*/nodes: .* not a JSON object"):
             kube.nodes(furnished)

@@ -113,7 +113,7 @@ def test_everything_passes_the_proxy_with_its_password(
     assert aws().identity.account == "123456789012"
     assert chart(str(bundle)) == b"hello"
     ca = base64.b64encode(transport.certificates(str(bundle)).encode()).decode()
-    with pytest.raises(HyperpodError, match="the answer is no JSON object: b'hello'"):
+    with pytest.raises(HyperpodError, match="the answer is not a JSON object: b'hello'"):
         kube.nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo")
 
     assert through.asked == [(host, True) for host in EVERYWHERE[:2]] + [(FAR, True)]
@@ -155,7 +155,7 @@ def test_a_proxy_that_is_not_there_is_tried_a_few_times(clean: pytest.MonkeyPatc
         taken.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         clean.setenv("https_proxy", f"http://u:p@{place}")
-        with pytest.raises(Unreachable, match=f"proxy {place} does not lead to sts") as caught:
+        with pytest.raises(Unreachable, match=f"proxy {place} cannot reach sts") as caught:
             _ = aws().identity
     assert "https_proxy" in caught.value.hint
 
@@ -182,7 +182,7 @@ def test_a_proxy_in_trouble_is_worth_another_try(clean: pytest.MonkeyPatch, pki:
 def test_other_kinds_of_proxies_are_refused_in_words(clean: pytest.MonkeyPatch, kind: str) -> None:
     clean.setenv("HTTPS_PROXY", f"{kind}://user:secret@127.0.0.1:1080")
     for call in (lambda: aws().identity, chart):
-        with pytest.raises(Usage, match=f"HTTPS_PROXY names a proxy of the kind {kind},") as caught:
+        with pytest.raises(Usage, match=f"HTTPS_PROXY names a {kind} proxy,") as caught:
             call()
         assert "secret" not in str(caught.value)
 

@@ -71,13 +71,15 @@ def main() -> None:
 @click.option(
     "--replace-failed", is_flag=True, help="Delete what AWS calls failed and make it again, once."
 )
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before nodes, data or protection go.")
+@click.option(
+    "-y", "--yes", is_flag=True, help="Do not ask before nodes, data or protection are removed."
+)
 @click.option(
     "--run",
     metavar="ID",
     envvar="HYPERPOD_EKS_RUN",
     default="",
-    help="Remember that this run created the cluster, for `delete --if-created-by`.",
+    help="Record that this run created the cluster, for `delete --if-created-by`.",
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done, as `plan` does.")
 @detailed
@@ -362,7 +364,7 @@ def completion(shell: str) -> None:
 @click.option(
     "--if-created-by",
     metavar="ID",
-    help="Only if `create --run ID` created it, as its manifest says; otherwise exit 0.",
+    help="Delete only what `create --run ID` created, by its manifest; otherwise exit 0.",
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would go and what would stay.")
 def delete(**options: Any) -> int:
@@ -567,7 +569,7 @@ def _stopped(voice: Speech, stop: Interrupted) -> int:
     if voice.command == "create":
         lines += [
             f"To delete it instead: {voice.called('delete')}",
-            "AWS goes on with what was started, and that costs.",
+            "AWS continues, and bills, what was started.",
         ]
     return voice.fail(stop.code, str(stop), "\n".join(lines), "Interrupted")
 

@@ -38,7 +38,9 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
         for key, id_ in wanted.items():
             known = at.manifest.records.get(key)
             if known and known.origin == "created" and known.state != "deleted":
-                raise Foreign(f"{key}: {known.id} was made by create", "Delete the cluster first.")
+                raise Foreign(
+                    f"{key}: {known.id} was created by this tool", "Delete the cluster first."
+                )
             at.manifest.adopt(key, id_, at.world.clock.now())
         at.world.aws.adopted = at.manifest.adopted
         wants = stack(replace(at.site, adopted=at.manifest.adopted))
@@ -51,9 +53,9 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
             raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
         if rebuild and not found:
             raise NotFound(
-                f"there is nothing of a cluster {at.site.name} in {at.site.region} of account "
+                f"no resources of a cluster {at.site.name} exist in {at.site.region} of account "
                 f"{at.site.identity.account}",
-                f"Make it: hyperpod-eks create {called(at.site.name, given)}",
+                f"Create it: hyperpod-eks create {called(at.site.name, given)}",
             )
         if given["file"] and rebuild:
             at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
@@ -70,7 +72,7 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
         if rebuild and not at.manifest.config:
             warnings.append(
                 f"the config of {at.site.name} could not be restored: no backup here has it; "
-                "give it with the next command: -f FILE"
+                "pass it to the next command with -f FILE"
             )
         for warning in warnings:
             speech().warn(warning)

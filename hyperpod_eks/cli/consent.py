@@ -18,7 +18,9 @@ def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
 
     def consent(lost: list[str]) -> None:
         lines = "\n".join(f"  {line}" for line in lost)
-        confirm(f"this change of {name} removes or opens something:\n{lines}", "Go on?", yes=yes)
+        confirm(
+            f"this change to {name} removes or exposes something:\n{lines}", "Continue?", yes=yes
+        )
 
     return consent
 
@@ -44,7 +46,7 @@ def _asks(deed: str, *, yes: bool) -> bool:
     if yes:
         return False
     if not sys.stdin.isatty() or os.environ.get("CI"):
-        raise Usage(deed, "Give --yes: nobody can be asked here.")
+        raise Usage(deed, "There is no terminal to confirm on: pass --yes.")
     speech().aside()
     say(f"{deed[0].upper()}{deed[1:]}.")
     return True

@@ -70,7 +70,9 @@ def delete(
             at.manifest.retire()
             arn = at.site.arn("eks", f"cluster/{at.site.eks_name}")
             for problem in forget(own_files(at.manifest.path, at.site.name, arn), arn):
-                speech().warn(f"the cluster's entry stays in a kubeconfig: {problem}")
+                speech().warn(
+                    f"the cluster's entry could not be removed from a kubeconfig: {problem}"
+                )
         return result("delete", at, story) | {
             "removed": removed,
             "kept": kept,
@@ -182,7 +184,7 @@ def text(document: Document) -> str:
     shared = any("shared by" in why for why in document["kept"].values())
     kept = [f"kept {k}: {why}" for k, why in document["kept"].items() if "shared by" not in why]
     if cost := document["kept_usd_per_hour"]:
-        kept.append(f"the kept NAT gateways and addresses go on costing {cost:.2f} USD per hour")
+        kept.append(f"the kept NAT gateways and addresses still cost {cost:.2f} USD per hour")
     gone = len(document["removed"])
     first = f"{gone} resources deleted" if gone else "already gone"
     rest = "nothing else remains" if kept else "nothing remains"

@@ -89,9 +89,7 @@ def token(
 ) -> Document:
     """Make an ``ExecCredential`` for kubectl; no network call is made."""
     if not re.fullmatch(r"[0-9A-Za-z][\w-]{0,99}", name, re.ASCII):  # CreateCluster.name
-        raise Usage(
-            f"{name!r} cannot be the name of an EKS cluster", "Give letters, digits, - and _."
-        )
+        raise Usage(f"invalid EKS cluster name {name!r}", "Use letters, digits, - and _.")
     if local:
         use_local()
     opened = log_in(region, profile)

@@ -202,7 +202,7 @@ def events(
             asked["EventTimeAfter"] = datetime.now(UTC) - _duration(since)
         except OverflowError as error:
             raise Usage(
-                f"--since: {since} is before the first year", "Like: 90m, 2h, 1d."
+                f"--since: {since} is before the first year", "Examples: 90m, 2h, 1d."
             ) from error
     with cluster(given) as (look, name):
         continuous = described(look, name, given).get("NodeProvisioningMode") == "Continuous"
@@ -236,7 +236,9 @@ def _duration(text: str) -> timedelta:
     """
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if not match:
-        raise Usage(f"--since: {text!r} is no duration", "Give a number and s, m, h or d: 90m.")
+        raise Usage(
+            f"--since: invalid duration {text!r}", "Use a number with s, m, h or d, such as 90m."
+        )
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     return timedelta(**{units[match[2]]: int(match[1])})
 

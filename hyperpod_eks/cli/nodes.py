@@ -42,14 +42,14 @@ def nodes(
         raise Usage(f"nodes: {action!r} is neither {' nor '.join(VERBS)}")
     if action and not which:
         see = called(given["name"] or "", given)
-        raise Usage(f"nodes {action}: name the nodes", f"See them: hyperpod-eks nodes {see}")
+        raise Usage(f"nodes {action}: which nodes?", f"To list them: hyperpod-eks nodes {see}")
     with cluster(given, write=bool(action)) as (look, name):
         found = described(look, name, given)
         if action is None:
             return _listed(look, name, found)
         ids = list(dict.fromkeys(map(instance, which)))
         deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: what runs there stops"
-        confirm(deed, "Go on?", yes=yes)
+        confirm(deed, "Continue?", yes=yes)
         return _act(look, name, action, ids)
 
 
@@ -103,7 +103,7 @@ def ssm(tell: Report, node: str | None, run: bool, **given: Any) -> Document:
         node, given = given["name"], given | {"name": None}
     if node is None:
         see = called(given["name"] or "", given)
-        raise Usage("ssm: name the node", f"See them: hyperpod-eks nodes {see}")
+        raise Usage("ssm: which node?", f"To list them: hyperpod-eks nodes {see}")
     with cluster(given) as (look, name):
         found, id_ = described(look, name, given), instance(node)
         details = described_node(look, name, id_, given)

@@ -208,7 +208,7 @@ def described(look: Look, name: str, given: Mapping[str, Any]) -> Mapping[str, A
         where = look.aws.session.region_name
         raise NotFound(
             f"there is no HyperPod cluster {name} in {where}",
-            f"Make it: hyperpod-eks create {called(name, given)}",
+            f"Create it: hyperpod-eks create {called(name, given)}",
         )
     return found
 
@@ -220,7 +220,7 @@ def described_node(look: Look, name: str, id_: str, given: Mapping[str, Any]) ->
         return found["NodeDetails"]
     raise NotFound(
         f"the cluster {name} has no node {id_}",
-        f"See them: hyperpod-eks nodes {called(name, given)}",
+        f"To list them: hyperpod-eks nodes {called(name, given)}",
     )
 
 

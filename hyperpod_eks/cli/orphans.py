@@ -56,7 +56,8 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
 def text(document: Document) -> str:
     """Write the document for people: what there is, and how to delete it."""
     lines = [
-        f"cluster {each['cluster']} exists and has no manifest here; to work on it: {each['next']}"
+        f"cluster {each['cluster']} exists, but its manifest is not here\n"
+        f"To rebuild its manifest: {each['next']}"
         for each in document["clusters"]
     ]
     rows = document["orphans"]
@@ -64,5 +65,7 @@ def text(document: Document) -> str:
         nothing = f"no orphans in {document['region']} of account {document['account']}"
         return "\n".join([nothing, *lines])
     lines += [f"{row['cluster']}  {row['kind']}  {row['id']}" for row in rows]
-    lines.append("A create that has just begun elsewhere looks the same: make sure there is none.")
+    lines.append(
+        "A create that has just started elsewhere looks the same: check that none is running."
+    )
     return "\n".join([*lines, *(f"To delete them: {command}" for command in document["next"])])

@@ -69,7 +69,7 @@ def outputs(tell: Report, key: str | None, **given: Any) -> Document:
         raise Usage(f"outputs: there is no {key!r}", f"There are {', '.join(found)}.")
     if found[key] in (None, []):
         raise NotFound(
-            f"outputs: {key} of {manifest.cluster} is not made yet",
+            f"outputs: {key} of {manifest.cluster} does not exist yet",
             f"Run: hyperpod-eks create {called(manifest.cluster, given)}",
         )
     return document | {"outputs": {key: found[key]}, "key": key}
@@ -95,8 +95,8 @@ def remembered(
     if not (found.exists or absent):
         raise NotFound(
             f"there is no manifest {path}",
-            f"Make the cluster (hyperpod-eks create {it}), or find what exists:"
-            f" hyperpod-eks adopt {it} --rebuild",
+            f"To create the cluster: hyperpod-eks create {it}\n"
+            f"To rebuild the manifest of an existing one: hyperpod-eks adopt {it} --rebuild",
         )
     region = place.get("region")
     if region and found.region and found.region != region:

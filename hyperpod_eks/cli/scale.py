@@ -59,7 +59,7 @@ def scale(
             try:
                 take_back()
             except HyperpodError as problem:
-                speech().warn(f"the counts could not be taken back: {problem}")
+                speech().warn(f"the counts could not be restored: {problem}")
         raise
     scaled = {group: [before[group], count] for group, count in wanted.items()}
     return made | {"command": "scale", "scaled": scaled}
@@ -190,7 +190,7 @@ def update_software(
 ) -> Document:
     """Ask HyperPod to renew the nodes, and wait until it has; what runs on them is not drained."""
     if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
-        raise Usage(f"--release: {release!r} is no release of HyperPod's AMI", "Like: 1.1.0")
+        raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
     story = Story(tell)
     with opened("update-software", given, story, files=False) as at:
         pinned = {g.name for g in at.config.instance_groups if g.image_release_version}

@@ -34,7 +34,7 @@ def status(tell: Report, **given: Any) -> Document:
             raise NotFound(
                 f"there is no cluster {at.site.name} in {at.site.region} of account "
                 f"{at.site.identity.account}",
-                f"Make it: hyperpod-eks create {called(at.site.name, given)}",
+                f"Create it: hyperpod-eks create {called(at.site.name, given)}",
             )
         warnings = []
         if not at.declared:

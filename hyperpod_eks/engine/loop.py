@@ -590,11 +590,11 @@ def unproven(sight: Sight) -> list[str]:
     key, lines = sight.want.key, []
     for name, (is_, declared) in sight.unproven.items():
         if declared is None:
-            line = f"{key}: AWS accepted that {name} is no more and still describes {is_!r}"
+            line = f"{key}: AWS accepted the removal of {name} but still returns {is_!r}"
         else:
             line = (
-                f"{key}: AWS accepted {name} {declared!r} and describes {is_!r}; it is sent again "
-                "once the config says something else"
+                f"{key}: AWS accepted {name} {declared!r} but returns {is_!r}; it is sent again "
+                "when the config changes"
             )
         lines.append(line)
     return lines

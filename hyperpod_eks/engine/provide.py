@@ -163,7 +163,7 @@ class Provide(Run):
             case Verdict.ABSENT if self.hidden(turn, doubts=want.nameless):
                 self.wait(turn, "AWS does not show it yet")
             case Verdict.ABSENT if self._said_to_exist(turn):
-                self.wait(turn, "AWS says that it exists, and does not show it yet")
+                self.wait(turn, "AWS reports that it exists, but does not show it yet")
             case Verdict.ABSENT if self._is_gone(sight):
                 raise self._gone([want])
             case Verdict.ABSENT if want.awaited:
@@ -175,8 +175,8 @@ class Provide(Run):
             case Verdict.FAILED if live and want.key in self.manifest.adopted:
                 self.say(turn, What.FAILED, live.why)
                 raise HyperpodError(
-                    f"{want.key} has failed, and was adopted: {live.why}",
-                    "It is not this tool's to replace: repair it, then run the same command again.",
+                    f"{want.key} was adopted and has failed: {live.why}",
+                    "Adopted resources are never replaced: repair it, then run the command again.",
                 )
             case Verdict.FAILED if live and self._may_replace(live) and not turn.replaced:
                 turn.replaced = turn.changed = True
@@ -378,8 +378,8 @@ def _others(sight: Sight) -> str:
         rows.append(f"{twin.id} ({', '.join(tenants[:3])}{more})" if tenants else twin.id)
     return (
         f"{sight.want.key}: {'; '.join(rows)} was created by another run, and the cluster uses "
-        f"{sight.live.id}. It stays, and AWS bills what is in it: remove it by hand when no other "
-        "run is at work; `delete` of this cluster removes both"
+        f"{sight.live.id}. It is kept, and AWS bills it: delete it by hand when no other "
+        "run is active; `delete` of this cluster deletes both"
     )
 
 

@@ -219,7 +219,7 @@ class Addon(Resource):
     def _by_nodes(self, look: Look, live: Live) -> Live:
         """Judge what lacks replicas by what Kubernetes says, and by the nodes that are declared."""
         if self.nodeless:
-            why = f"{live.why} (no node is declared, and it starts with the first)"
+            why = f"{live.why} (it starts with the first node, and no node is declared)"
             return replace(live, state=State.READY, why=why, wants_nodes=False)
         deployments, access = DEPLOYMENTS.get(self.label), eks.access(look, self.cluster.name)
         with suppress(kube.KubeNotReady):
@@ -256,8 +256,8 @@ class Addon(Resource):
             facts["kubernetes"] = found["tags"][KUBERNETES]
         bad = broken(self.label, found.get("addonVersion") or "")
         warning = (
-            f"the add-on {self.label} runs {found.get('addonVersion')}, which {bad}: name another"
-            f" one as addons.{self.label}.version, and run create"
+            f"the add-on {self.label} runs {found.get('addonVersion')}, which {bad}: set"
+            f" addons.{self.label}.version to another version, then run create"
         )
         codes = {issue["code"] for issue in issues}
         lacks = codes == {NO_NODES} or (not codes and self.label in DEPLOYMENTS)

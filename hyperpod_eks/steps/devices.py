@@ -32,8 +32,8 @@ def lacking(look: Look, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
                 lines.append(
                     f"{len(without)} of {len(of_kind)} Ready {kind} nodes offer fewer {name} to"
                     f" pods than the {count} of the type ({without[0].name}:"
-                    f" {_offers(without[0], name)}): see that the chart's device plugin is on, and"
-                    " that it lists the type"
+                    f" {_offers(without[0], name)}): check that the chart's device plugin is on and"
+                    " lists the type"
                 )
     return tuple(lines)
 

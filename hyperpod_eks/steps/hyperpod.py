@@ -262,8 +262,8 @@ class Cluster(Resource):
             if DENIED in text:
                 raise Remains(
                     f"hyperpod/cluster: HyperPod cannot delete its nodes: {text}",
-                    "The nodes' role needs that permission to the end of the cluster. Put its "
-                    "policy back (create does, or add the action); AWS then goes on by itself.",
+                    "The nodes' role needs that permission until the cluster is deleted. Restore "
+                    "its policy (run create, or add the action); AWS then continues by itself.",
                 )
         return replace(live, why=f"{live.why}; {said[0]}") if said else live
 

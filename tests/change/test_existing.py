@@ -403,7 +403,7 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
     head = "name: demo\nregion: us-west-2\nexisting: "
     with pytest.raises(NotFound, match=r"existing\.eks_cluster: there is no EKS cluster nowhere"):
         owner.declares(f"{head}{{eks_cluster: nowhere}}")
-    with pytest.raises(NotFound, match=r"existing\.vpc: there is no vpc-0123456789abcdef0"):
+    with pytest.raises(NotFound, match=r"existing\.vpc: vpc-0123456789abcdef0 does not exist"):
         owner.declares(f"{head}{{vpc: vpc-0123456789abcdef0}}")
     net = a_vpc(owner)
     a_control_plane(owner, net, "old", "CONFIG_MAP")
@@ -423,12 +423,12 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
     subnets = "subnet-0123456789abcdef0, subnet-0123456789abcdef1"
     for theirs, why in (
         (f"vpc: {net['vpc']}, private_subnets: [{subnets}]", f"there is no {subnets} in"),
-        (f"{mine}, security_group: sg-0123456789abcdef0", "there is no sg-0123456789abcdef0"),
-        (f"{mine}, s3_endpoint: vpce-0123456789abcdef0", "there is no vpce-0123456789abcdef0"),
-        (f"{mine}, route_tables: [rtb-0123456789abcdef0]", "there is no rtb-0123456789abcdef0"),
-        ("cluster_role: nobody", r"existing\.cluster_role: there is no nobody"),
-        ("execution_role: nobody", r"existing\.execution_role: there is no nobody"),
-        ("bucket: sagemaker-nowhere", r"existing\.bucket: there is no sagemaker-nowhere"),
+        (f"{mine}, security_group: sg-0123456789abcdef0", "sg-0123456789abcdef0 does not exist"),
+        (f"{mine}, s3_endpoint: vpce-0123456789abcdef0", "vpce-0123456789abcdef0 does not exist"),
+        (f"{mine}, route_tables: [rtb-0123456789abcdef0]", "rtb-0123456789abcdef0 does not exist"),
+        ("cluster_role: nobody", r"existing\.cluster_role: nobody does not exist"),
+        ("execution_role: nobody", r"existing\.execution_role: nobody does not exist"),
+        ("bucket: sagemaker-nowhere", r"existing\.bucket: sagemaker-nowhere does not exist"),
     ):
         with pytest.raises(NotFound, match=why):
             owner.declares(f"{head}{{{theirs}}}")

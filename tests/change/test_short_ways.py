@@ -95,7 +95,10 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
     user.makes("demo")
     said = user.types("update-software", "demo", "--batch", "1")
     assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
-    for wrong, says in (("--group", "has no instance group x"), ("--release", "'x' is no release")):
+    for wrong, says in (
+        ("--group", "has no instance group x"),
+        ("--release", "release of HyperPod's AMI 'x'"),
+    ):
         said = user.types("update-software", "demo", wrong, "x", "--yes")
         assert (said.code, says in said.err) == (2, True)
     assert all(call.operation != "UpdateClusterSoftware" for call in user.stack.calls)

@@ -365,8 +365,8 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         files=HERE,
     ),
     # delete
-    Wrong("nobody to ask", 2, "Give --yes", ("delete", "demo"), stdin="demo\n"),
-    Wrong("nobody to ask in CI", 2, "Give --yes", ("delete", "demo"), environ={"CI": "true"}),
+    Wrong("nobody to ask", 2, "pass --yes", ("delete", "demo"), stdin="demo\n"),
+    Wrong("nobody to ask in CI", 2, "pass --yes", ("delete", "demo"), environ={"CI": "true"}),
     Wrong(
         "to keep what cannot be",
         2,

@@ -251,7 +251,7 @@ SEEN = {
     ),
     "proxy": (
         "error",
-        "the proxy 10.0.0.1:3128 does not lead to sts.amazonaws.com: Tunnel failed: 407",
+        "the proxy 10.0.0.1:3128 cannot reach sts.amazonaws.com: Tunnel failed: 407",
     ),
     "no-way-out": ("lifecycle log", 'Connect timeout on endpoint URL: "https://sts.amazonaws.com"'),
     "script-carriage-return": ("lifecycle log", "on_create.sh: line 2: $'\\r': command not found"),
@@ -395,9 +395,9 @@ def test_the_next_command_leads_to_the_same_place(user: User, aws: Clients) -> N
     here = ["-f", "c.yaml", "--region", "us-west-2"]
     make_it = "hyperpod-eks create demo --file c.yaml --region us-west-2"
     for verb in ("status", "nodes", "events"):
-        assert f"Make it: {make_it}\n" in user.types(verb, *here).err
+        assert f"Create it: {make_it}\n" in user.types(verb, *here).err
     said = user.types("outputs", "-f", "c.yaml")
-    assert "(hyperpod-eks create demo --file c.yaml)" in said.err
+    assert "To create the cluster: hyperpod-eks create demo --file c.yaml\n" in said.err
 
     words = INJECTED["script-failed"][0](user, aws)
     said = user.types(*words, "--region", "us-west-2")

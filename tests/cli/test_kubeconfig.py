@@ -185,7 +185,7 @@ def test_there_is_none_for_a_cluster_that_is_not_there(user: User) -> None:
 def test_what_is_no_kubeconfig_is_left_alone(tmp_path: Path, text: str) -> None:
     file = tmp_path / "config"
     file.write_text(text)
-    with pytest.raises(Usage, match="is no kubeconfig"):
+    with pytest.raises(Usage, match="is not a kubeconfig"):
         kubeconfig.read(file)
     assert file.read_text() == text
 
@@ -272,7 +272,7 @@ def test_a_kubeconfig_that_cannot_be_changed(
     said = user.types("kubeconfig", "demo")
     assert (said.code, str(file) in said.err) == (2, True), said.err
     said = user.types("delete", "nothing", "--yes")
-    assert (said.code, "stays in a kubeconfig" in said.err) == (0, True), said.err
+    assert (said.code, "could not be removed from a kubeconfig" in said.err) == (0, True), said.err
     assert content is None or file.read_bytes() == content
 
 

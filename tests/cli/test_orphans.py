@@ -29,7 +29,7 @@ def test_what_no_cluster_uses_is_listed_with_the_command_that_deletes_it(user: U
     assert said.code == 0
     assert user.mutations() == []
     *rows, caution, hint = said.out.splitlines()
-    assert "A create that has just begun" in caution
+    assert "A create that has just started" in caution
     kinds = {row.split()[1] for row in rows}
     assert {
         "vpc",
@@ -61,15 +61,15 @@ def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) 
     said = user.types("orphans", "--region", ELSEWHERE)
 
     assert said.code == 0
-    none, hint = said.out.splitlines()
+    none, hint, rebuild = said.out.splitlines()
     assert none.startswith("no orphans")
-    assert hint.startswith("cluster demo exists and has no manifest here")
+    assert hint.startswith("cluster demo exists, but its manifest is not here")
     assert "delete" not in said.out
-    command = shlex.split(hint.partition(": ")[2])
+    command = shlex.split(rebuild.partition(": ")[2])
     assert command[:3] == ["hyperpod-eks", "adopt", "demo"]
     assert command[-3:] == ["--region", ELSEWHERE, "--rebuild"]
     assert user.types(*command[1:]).code == 0
-    assert "manifest here" not in user.types("orphans", "--region", ELSEWHERE).out
+    assert "manifest is not here" not in user.types("orphans", "--region", ELSEWHERE).out
 
 
 def test_a_printed_command_leads_to_the_account_that_was_asked(
@@ -96,4 +96,4 @@ def test_where_there_is_no_cluster_the_hint_leads_to_the_same_place(user: User) 
     said = user.types("status", "demo", "--region", ELSEWHERE)
 
     assert said.code == 8
-    assert f"Make it: hyperpod-eks create demo --region {ELSEWHERE}\n" in said.err
+    assert f"Create it: hyperpod-eks create demo --region {ELSEWHERE}\n" in said.err

@@ -56,7 +56,7 @@ def test_what_existed_before_is_no_runs(user: User) -> None:
     assert made["next"] == "hyperpod-eks kubeconfig demo"
     said = user.types("delete", "demo", "--yes", "--keep", "network")
     assert said.code == 0
-    assert "the kept NAT gateways and addresses go on costing 0.05 USD per hour" in said.out
+    assert "the kept NAT gateways and addresses still cost 0.05 USD per hour" in said.out
     (user.folder / MANIFEST).unlink()
     user.makes("demo", "--run", "job-1")
     untouched(user, "job-1")

@@ -429,7 +429,7 @@ def test_a_change_is_told_beside_what_is_made_anew(user: User) -> None:
     words = ("create", "-f", "demo.yaml", "--chart", str(CHART))
     said = user.types(*words)
     assert said.code == 2
-    assert "removes or opens something" in said.err
+    assert "removes or exposes something" in said.err
     assert user.mutations() == []
     assert user.types(*words, "--yes").code == 0
     assert "sagemaker.UpdateCluster" in user.mutations()

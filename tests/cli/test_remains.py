@@ -130,7 +130,7 @@ def test_what_a_manifest_knows_is_an_orphan_in_no_region(user: User) -> None:
     for region in ("us-west-2", "us-east-1"):
         assert user.types("orphans", "--region", region, "-o", "json").document["orphans"] == []
     (user.folder / "demo.hyperpod-eks.json").unlink()
-    assert "cluster demo exists and has no manifest here" in user.types("orphans").out
+    assert "cluster demo exists, but its manifest is not here" in user.types("orphans").out
 
 
 def test_an_interface_that_nobody_described_is_named_with_its_status(
@@ -262,5 +262,5 @@ def test_logs_go_though_the_manifest_was_made_anew(user: User, aws: Clients) -> 
 def test_a_manifest_is_not_made_anew_of_nothing(user: User) -> None:
     said = user.types("adopt", "demo", "--rebuild")
     assert said.code == 8
-    assert "nothing of a cluster demo in us-west-2" in said.err
+    assert "no resources of a cluster demo exist in us-west-2" in said.err
     assert not (user.folder / "demo.hyperpod-eks.json").exists()

@@ -132,7 +132,7 @@ def test_what_the_cloud_accepts_and_never_shows_is_sent_once(user: User, cloud: 
         user.create([Stubborn("role", shape=shape)], warn=told.append)
         assert cloud.calls == ["settle role"] * sent
         (line,) = told
-        assert line.startswith(f"toys/role: AWS accepted shape {shape!r} and describes 'round'")
+        assert line.startswith(f"toys/role: AWS accepted shape {shape!r} but returns 'round'")
         (sight,) = user.status([Stubborn("role", shape=shape)])
         assert (sight.verdict, dict(sight.differs)) == (Verdict.MATCHES, {})
         assert dict(sight.unproven) == {"shape": ("round", shape)}

@@ -416,6 +416,6 @@ def test_what_was_adopted_and_has_failed_ends_the_run_at_once(user: User, cloud:
     manifest = user.world.manifest
     manifest.adopt("toys/addon", "id-1", cloud.clock.now())
     begun = cloud.clock.now()
-    with pytest.raises(HyperpodError, match="was adopted: no reason"):
+    with pytest.raises(HyperpodError, match="was adopted and has failed: no reason"):
         user.create([Failed("addon")], replace_failed=True)
     assert (cloud.calls, cloud.clock.now() - begun < 1) == ([], True)
