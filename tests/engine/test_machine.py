@@ -107,11 +107,12 @@ class Life(RuleBasedStateMachine):
         # describes it in its own way
         records = read(self.user.path, "toy").records.values() if self.user.path.exists() else ()
         silent = {
-            record.id
+            record.id or record.token
             for record in records
-            if any(each.proof is Proof.SENT for each in (record.sent or {}).values())
+            if record.unsure
+            or any(each.proof is Proof.SENT for each in (record.sent or {}).values())
         }
-        if shown := [thing for thing in self.ours if thing.id not in silent]:
+        if shown := [thing for thing in self.ours if not {thing.id, thing.token} & silent]:
             data.draw(st.sampled_from(shown)).shape = shape
 
     @rule(data=st.data())
