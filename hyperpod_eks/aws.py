@@ -79,6 +79,7 @@ class Aws:
         """Where the clients' calls go; None for the session's own region."""
         self._paces: dict[str, Pace] = {}
         self._watch = Watch()
+        session.events.register("creating-client-class", _with_answers, unique_id="answers")
 
     def elsewhere(self, region: str) -> Aws:
         """Look at another region with the same session: an MFA code is asked for once."""
@@ -397,6 +398,44 @@ def meaning(error: Exception) -> Class | None:
     if isinstance(error, credential_errors()):
         return Class.EXPIRED
     return None
+
+
+class Answer(dict[str, Any]):
+    """A structure in an answer: a member that is needed and missing is named in an error.
+
+    No output shape of AWS's promises a member, and botocore reads null as missing.  What can do
+    without one asks with ``get``.
+    """
+
+    call = ""
+
+    @classmethod
+    def of(cls, call: str, value: Any) -> Any:
+        """Read the structures in a value as answers to ``call``."""
+        if isinstance(value, dict):
+            found = cls((key, cls.of(call, each)) for key, each in value.items())
+            found.call = call
+            return found
+        return [cls.of(call, each) for each in value] if isinstance(value, list) else value
+
+    def __missing__(self, key: str) -> Any:
+        raise HyperpodError(
+            f"the answer to {self.call} has no {key}", "Run the same command again in a moment."
+        )
+
+
+class _Answers:
+    """What a client's class inherits from: every method and page goes through here."""
+
+    meta: Any
+
+    def _make_api_call(self, name: str, request: Any) -> Any:
+        call = f"{self.meta.service_model.service_name}:{name}"
+        return Answer.of(call, super()._make_api_call(name, request))  # type: ignore[misc]
+
+
+def _with_answers(base_classes: list[type], **_: object) -> None:
+    base_classes.insert(0, _Answers)
 
 
 def _name_service(parsed: dict[str, Any], model: Any, **_: object) -> None:

@@ -521,7 +521,8 @@ def describe(look: Look, name: str) -> list[dict[str, Any]]:
 
     def ask() -> list[dict[str, Any]]:
         with absent("ResourceNotFoundException"):
-            return [dict(look.aws.eks.describe_cluster(name=name)["cluster"])]
+            found: Any = look.aws.eks.describe_cluster(name=name)["cluster"]
+            return [found]
         return []
 
     return look.once(("eks", name), ask)

@@ -766,7 +766,8 @@ def describe(look: Look, name: str) -> dict[str, Any] | None:
             absent("ResourceNotFound"),
             absent("ValidationException", says="Could not find cluster"),
         ):
-            return dict(look.aws.sagemaker.describe_cluster(ClusterName=name))
+            found: Any = look.aws.sagemaker.describe_cluster(ClusterName=name)
+            return found  # type: ignore[no-any-return]
         return None
 
     return look.once(("hyperpod", name), ask)
