@@ -191,7 +191,7 @@ def test_a_condition_about_the_caller_is_not_called_a_denial(operator: Operator)
 
     (one,) = said.document["findings"]
     assert (said.code, one["severity"]) == (0, "warning")
-    assert "a policy asks for aws:PrincipalTag/team" in one["says"]
+    assert "a policy has a condition on aws:PrincipalTag/team" in one["says"]
     assert "ec2:CreateVpc" in one["seen"]["actions"]
 
 
