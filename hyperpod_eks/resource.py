@@ -59,6 +59,8 @@ class Live:
     """It is busy because there are no nodes: it is waited for only once they have come."""
     lags: bool = False
     """It works, which AWS does not say yet."""
+    premature: bool = False
+    """It failed, and held nothing yet, because its role was not known everywhere."""
     warnings: tuple[str, ...] = ()
     """What is amiss with it and stops nothing."""
 

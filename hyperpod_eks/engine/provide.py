@@ -46,6 +46,9 @@ from hyperpod_eks.retry import Class, lacks_room
 NUDGE = 300.0
 """Seconds after which AWS is asked to look again at what works and is not called so."""
 
+ROLE_SPREADS = 600.0
+"""Seconds after the birth of a role in which a service of AWS may not know it yet."""
+
 DEVICES = 120.0
 """Seconds that device plugins are given to start on nodes that are Ready."""
 
@@ -178,11 +181,8 @@ class Provide(Run):
                     f"{want.key} was adopted and has failed: {live.why}",
                     "Adopted resources are never replaced: repair it, then run the command again.",
                 )
-            case Verdict.FAILED if live and self._may_replace(live) and not turn.replaced:
-                turn.replaced = turn.changed = True
-                self.say(turn, What.DELETING, live.why)
-                self.manifest.mark(want.key, "deleted")
-                self.submit(turn, "delete", lambda: want.delete(self.aws, live))
+            case Verdict.FAILED if live and self._may_replace(turn, live) and not turn.replaced:
+                self._replace(turn, live)
             case Verdict.FAILED:
                 why = live.why if live else ""
                 self.say(turn, What.FAILED, why)
@@ -212,8 +212,24 @@ class Provide(Run):
         unseen = turn.settled.keys() & {*sight.differs, *sight.unproven}
         return bool(unseen) and turn.acted is not None and self.now - turn.acted < GRACE
 
-    def _may_replace(self, live: Live) -> bool:
-        return self.world.replace_failed and live.state is State.FAILED
+    def _may_replace(self, turn: Turn, live: Live) -> bool:
+        """Whether the user said so, or this run made it and its role a moment ago."""
+        if self.world.replace_failed:
+            return live.state is State.FAILED
+        seeds = [seed.key for seed in turn.want.seeds() if seed.step == "iam" and seed.recorded]
+        born = [self.manifest.records[key].since for key in seeds if self.turns[key].born]
+        recent = any(self.now - since < ROLE_SPREADS for since in born)
+        return live.premature and turn.born and recent
+
+    def _replace(self, turn: Turn, live: Live) -> None:
+        """Delete it; once it is gone, it is created like anything that is absent."""
+        want = turn.want
+        turn.replaced = turn.changed = True
+        if not self.world.replace_failed:
+            self.world.warn(f"{want.key} is deleted and created once more: {live.why}")
+        self.say(turn, What.DELETING, live.why)
+        self.manifest.mark(want.key, "deleted")
+        self.submit(turn, "delete", lambda: want.delete(self.aws, live))
 
     def longest_wait(self, turn: Turn) -> float:
         """What needs nodes, to start or to be called ready, is waited for as long as they are."""

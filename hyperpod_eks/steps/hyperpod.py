@@ -65,6 +65,7 @@ nodes (SageMaker developer guide, pages on deep health checks and on autoscaling
 
 
 DENIED = "does not have permission to perform"
+UNKNOWN_ROLE = re.compile("(?i)assume.*role|role.*assume|access ?denied|not authorized")
 GOVERNANCE = (
     (
         "compute quota",
@@ -243,9 +244,26 @@ class Cluster(Resource):
         comes = live.state in (State.BUSY, State.GROWING)
         if comes and (event := newest_event(look.aws, found)):
             live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
+        if live.state is State.FAILED and live.owner == look.aws.lineage:
+            live = replace(live, premature=self._is_premature(look, live))
         if live.state is State.LEAVING and live.owner == look.aws.lineage:
             live = self._leaving(look, live)
         return [live]
+
+    def _is_premature(self, look: Look, live: Live) -> bool:
+        """Whether it failed for want of its role, before it had an instance.
+
+        CreateCluster refuses a role that SageMaker cannot assume yet; what other services check
+        after that shows as a cluster that is Failed.
+        """
+        with suppress(Exception):  # only what is known for certain counts
+            newest = list(events(look.aws, self.name, 100))
+            causes = [live.why, *(str(each["Description"]) for each in newest)]
+            causes += [failure(look.aws, self.name, each) for each in newest if is_bad(each)][:1]
+            had = any(each.get("ResourceType") == "Instance" for each in newest)
+            unknown = any(UNKNOWN_ROLE.search(cause) for cause in causes)
+            return unknown and not had and not instances(look, self.name)
+        return False
 
     def _leaving(self, look: Look, live: Live) -> Live:
         """Add what its nodes say, once a minute.  Raises Remains for what no waiting heals.

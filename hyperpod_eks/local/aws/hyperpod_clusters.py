@@ -185,8 +185,16 @@ class Backend(SageMakerModelBackend):
             cluster.event("Access entries were created in the EKS cluster.", metadata=metadata)
 
     def _created(self, cluster: Cluster) -> None:
-        """Cluster-level resources are there; now the nodes."""
+        """Cluster-level resources are there; now the nodes.
+
+        What CreateCluster has not seen to be missing turns the cluster Failed (DescribeCluster,
+        FailureMessage).
+        """
         if self.hyperpod.get(cluster.name) is not cluster or cluster.status != "Creating":
+            return
+        if text := current().failure("hyperpod", cluster.name):
+            cluster.status, cluster.failure_message = "Failed", text
+            cluster.event(text, level="Error", metadata={"FailureMessage": text})
             return
         if cluster.continuous:
             cluster.status = "InService"
