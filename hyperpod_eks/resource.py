@@ -134,10 +134,6 @@ class Resource(ABC):
 
     step: ClassVar[str]
     patience: ClassVar[float] = 5 * MINUTE
-    usual: ClassVar[str] = ""
-    """How long AWS usually takes, in words for people."""
-    typical: ClassVar[float] = 1.0
-    """Seconds from its create until it is ready: the median of public create logs."""
     typical_change: ClassVar[float] = 1.0
     """Seconds from a change of it until it is ready again."""
     named: ClassVar[bool] = True
@@ -200,6 +196,16 @@ class Resource(ABC):
     def place(self) -> Resource | None:
         """The VPC that it is in: what carries our label in another VPC is another run's."""
         return None
+
+    @property
+    def usual(self) -> str:
+        """How long AWS usually takes, in words for people."""
+        return ""
+
+    @property
+    def typical(self) -> float:
+        """Seconds from its create until it is ready: the median of public create logs."""
+        return 1.0
 
     @property
     def longest_wait(self) -> float:

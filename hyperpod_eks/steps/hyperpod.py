@@ -62,6 +62,7 @@ THERE, MISSING = "there", "absent"
 DEEP_CHECKS = 240 * MINUTE
 """Seconds that deep health checks may take besides: "60 to 90 minutes" or longer, by the number of
 nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
+CHECKS_TYPICAL, CHECKS_USUAL = 75 * MINUTE, "60 to 90 min of deep health checks"
 
 
 DENIED = "does not have permission to perform"
@@ -199,14 +200,22 @@ class Cluster(Resource):
 
     step = "hyperpod"
     patience = 90 * MINUTE
-    usual = "10 to 25 min"
-    typical = 720.0
     typical_change = 480.0  # of a scale-up, the commonest
     guards: ClassVar[Mapping[str, Guard]] = {
         "volume_kms_key_id": lambda is_, key: (
             f"volumes of new nodes are not encrypted with {is_} any more" if is_ and not key else ""
         ),
     }
+
+    @property
+    def usual(self) -> str:
+        """Nodes under deep health checks are not running yet."""
+        return "10 to 25 min" + (f", and {CHECKS_USUAL}" if _checked(self.groups) else "")
+
+    @property
+    def typical(self) -> float:
+        """Of groups without deep health checks, and with them."""
+        return 720.0 + (CHECKS_TYPICAL if _checked(self.groups) else 0.0)
 
     @property
     def longest_wait(self) -> float:

@@ -152,6 +152,17 @@ def test_the_critical_path_is_told_and_what_runs_beside_it_is_not(user: User) ->
     assert 1350 < sum(each["seconds"] for each in path) < 1400
 
 
+def test_deep_health_checks_take_their_time(user: User) -> None:
+    group = {"name": "train", "instance_type": "ml.p5.48xlarge", "instance_count": 2}
+    group["on_start_deep_health_checks"] = ["InstanceStress"]
+    (user.folder / "checked.json").write_text(json.dumps({"instance_groups": [group]}))
+    document = plan(user, "-f", "checked.json")
+    cluster = document["critical_path"][-1]
+    assert (cluster["key"], cluster["seconds"]) == ("hyperpod/cluster", 720 + 75 * 60)
+    (row,) = [each for each in document["resources"] if each["key"] == "hyperpod/cluster"]
+    assert row["why"] == "usually 10 to 25 min, and 60 to 90 min of deep health checks"
+
+
 def test_when_all_is_as_declared_nothing_is_done(user: User) -> None:
     user.makes("demo")
     document = plan(user)
