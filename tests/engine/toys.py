@@ -164,6 +164,7 @@ class Nameless(Toy):
 
     named = False
     nameless = True
+    answers = ("shape",)  # as EC2's creates describe what they made
 
     def tenants(self, look: Look, live: Live) -> list[str]:
         return []

@@ -133,7 +133,7 @@ MUTANTS = (
     Mutant(
         "create does not wait for what is needed",
         "engine/provide.py",
-        "return all(seed.key not in self.open for seed in turn.want.seeds()) and all(",
+        "return not any(map(self._is_awaited, turn.want.seeds())) and all(",
         "return all(",
     ),
     Mutant(
