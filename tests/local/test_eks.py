@@ -646,7 +646,65 @@ def test_each_region_has_its_own_clusters(aws: Clients, stack: Stack, ground: Gr
     assert there.list_clusters()["clusters"] == []
 
 
-def test_what_is_not_here_says_so(aws: Clients, ground: Ground) -> None:
+def test_what_every_inventory_asks_is_answered_with_nothing(aws: Clients, ground: Ground) -> None:
     aws.eks.create_cluster(**eks_cluster(ground))
-    for call in (aws.eks.list_nodegroups, aws.eks.list_insights):
-        assert refusal(call, clusterName=NAME)[0] == "NotImplemented"
+    lists = {
+        aws.eks.list_nodegroups: "nodegroups",
+        aws.eks.list_fargate_profiles: "fargateProfileNames",
+        aws.eks.list_identity_provider_configs: "identityProviderConfigs",
+        aws.eks.list_insights: "insights",
+        aws.eks.list_capabilities: "capabilities",
+    }
+    for call, member in lists.items():
+        assert call(clusterName=NAME)[member] == []
+        assert refusal(call, clusterName="none")[0] == "ResourceNotFoundException"
+    refused, _ = refusal(aws.eks.describe_nodegroup, clusterName=NAME, nodegroupName="x")
+    assert refused == "NotImplemented"
+
+
+NODES = "/api/v1/nodes"
+PODS, SECRETS = (f"/api/v1/namespaces/{{}}/{each}" for each in ("pods", "secrets"))
+READER = [(PODS, 200, 403), (SECRETS, 403, 403), (NODES, 403, 403), ("/api/v1/pods", 403, 403)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "namespaces", "expected"),
+    [
+        ("AmazonEKSViewPolicy", ["mine"], READER),
+        ("AmazonSagemakerHyperpodTrainingPolicy", ["mine"], READER),
+        ("AmazonEKSAdminPolicy", ["mine"], [(SECRETS, 200, 403), (NODES, 403, 403)]),
+        ("AmazonEKSAdminViewPolicy", [], [(SECRETS, 200, 200), (NODES, 200, 200)]),
+    ],
+)
+def test_a_policy_allows_what_it_says_where_it_says(
+    aws: Clients, ground: Ground, policy: str, namespaces: list[str], expected: list[Any]
+) -> None:
+    aws.eks.create_cluster(**eks_cluster(ground, accessConfig={"authenticationMode": "API"}))
+    for name in ("mine", "yours"):
+        body = {"metadata": {"name": name}}
+        assert kubernetes(aws, "POST", "/api/v1/namespaces", body)[0] == 201
+    aws.eks.associate_access_policy(
+        clusterName=NAME,
+        principalArn=CALLER,
+        policyArn=ADMIN_POLICY.replace("AmazonEKSClusterAdminPolicy", policy),
+        accessScope={"type": "namespace", "namespaces": namespaces}
+        if namespaces
+        else {"type": "cluster"},
+    )
+    aws.eks.disassociate_access_policy(
+        clusterName=NAME, principalArn=CALLER, policyArn=ADMIN_POLICY
+    )
+
+    def code(method: str, path: str, body: Any = None) -> int:
+        return kubernetes(aws, method, path, body)[0]
+
+    for path, mine, yours in expected:
+        assert [code("GET", path.format(where)) for where in ("mine", "yours")] == [mine, yours]
+    writes = code("POST", "/api/v1/namespaces/mine/configmaps", {"metadata": {"name": "c"}})
+    assert writes == (403 if "View" in policy else 201)
+    for space in ("mine", "yours"):
+        wish = {"resource": "pods", "verb": "list", "namespace": space}
+        review = {"spec": {"resourceAttributes": wish}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        allowed = kubernetes(aws, "POST", path, review)[1]["status"]["allowed"]
+        assert allowed == (not namespaces or space == "mine")

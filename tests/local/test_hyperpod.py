@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from typing import Any
@@ -159,6 +160,9 @@ def test_nodes_have_labels_interfaces_and_logs(stack: Stack, aws: Clients, groun
     node = nodes(aws)[f"hyperpod-{first['InstanceId']}"]
     labels = node["metadata"]["labels"]
     assert labels["sagemaker.amazonaws.com/cluster-name"] == NAME
+    zone, _, provided = node["spec"]["providerID"].removeprefix("aws:///").partition("/")
+    assert zone == labels["topology.k8s.aws/zone-id"]
+    assert re.fullmatch(f"sagemaker/cluster/hyperpod-[a-z0-9]+-{first['InstanceId']}", provided)
     assert labels["sagemaker.amazonaws.com/instance-group-name"] == "workers"
     assert labels["sagemaker.amazonaws.com/compute-type"] == "hyperpod"
     assert labels["sagemaker.amazonaws.com/node-health-status"] == "Schedulable"

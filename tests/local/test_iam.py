@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -172,3 +173,27 @@ def test_a_new_role_may_not_be_seen_yet(stack: Stack, aws: Clients) -> None:
         aws.iam.get_role(RoleName="r")
     stack.clock.advance(5)
     aws.iam.get_role(RoleName="r")
+
+
+def test_a_service_linked_role_goes_by_its_own_operation(stack: Stack, aws: Clients) -> None:
+    name = aws.iam.create_service_linked_role(AWSServiceName=HYPERPOD)["Role"]["RoleName"]
+    task = aws.iam.delete_service_linked_role(RoleName=name)["DeletionTaskId"]
+    assert task.startswith(f"task/aws-service-role/{HYPERPOD}/{name}/")
+    assert aws.iam.get_service_linked_role_deletion_status(DeletionTaskId=task)["Status"] == (
+        "SUCCEEDED"
+    )
+    with refused("NoSuchEntity"):
+        aws.iam.get_role(RoleName=name)
+    add_role(aws, "ours", Service="eks.amazonaws.com")
+    with refused("InvalidInput"):
+        aws.iam.delete_service_linked_role(RoleName="ours")
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"), [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")]
+)
+def test_the_caller_belongs_to_the_partition_of_the_region(
+    stack: Stack, region: str, partition: str
+) -> None:
+    sts = boto3.client("sts", region_name=region, endpoint_url=stack.endpoint)
+    assert sts.get_caller_identity()["Arn"].startswith(f"arn:{partition}:sts::123456789012:")

@@ -259,6 +259,33 @@ class Response(wire.Response):
         associations, token = page(found, request)
         return ActionResult({"associations": associations, "nextToken": token})
 
+    # -- what nobody creates here ----------------------------------------------------------------
+
+    def _none(self, member: str) -> ActionResult:
+        """Answer an empty list of a cluster that is there, as AWS does; inventories ask."""
+        self._any()
+        return ActionResult({member: []})
+
+    def list_nodegroups(self) -> ActionResult:
+        """Answer none: they cannot be created here."""
+        return self._none("nodegroups")
+
+    def list_fargate_profiles(self) -> ActionResult:
+        """Answer none: they cannot be created here."""
+        return self._none("fargateProfileNames")
+
+    def list_identity_provider_configs(self) -> ActionResult:
+        """Answer none: they cannot be created here."""
+        return self._none("identityProviderConfigs")
+
+    def list_insights(self) -> ActionResult:
+        """Answer none: nothing is looked into here."""
+        return self._none("insights")
+
+    def list_capabilities(self) -> ActionResult:
+        """Answer none: they cannot be created here."""
+        return self._none("capabilities")
+
     # -- tags ------------------------------------------------------------------------------------
 
     def list_tags_for_resource(self) -> ActionResult:

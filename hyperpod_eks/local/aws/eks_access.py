@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -16,11 +17,11 @@ from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
 
 from hyperpod_eks.local.aws import roles
-from hyperpod_eks.local.aws.eks_data import ACCESS_POLICIES, ADMIN_POLICY
+from hyperpod_eks.local.aws.eks_data import ACCESS_POLICIES, ADMIN_POLICY, GRANTS
 from hyperpod_eks.local.aws.eks_model import AccessEntry, Association, Cluster
 from hyperpod_eks.local.aws.sim import ACCOUNT, current, principal_of
 from hyperpod_eks.local.aws.wire import Refused, new_uuid
-from hyperpod_eks.local.kubernetes import Identity
+from hyperpod_eks.local.kubernetes import Grant, Identity
 
 _TOKEN_LIFE = timedelta(minutes=15)
 _LINKED = ":role/aws-service-role/"
@@ -117,7 +118,17 @@ def _identity(cluster: Cluster, access_key: str) -> Identity | None:
         entry.document["username"].replace("{{SessionName}}", name),
         ("system:authenticated", *entry.document["kubernetesGroups"]),
         allowed=bool(entry.policies) and entry.policies_effective <= now,
+        grants=tuple(_grants(entry)),
     )
+
+
+def _grants(entry: AccessEntry) -> Iterator[Grant]:
+    """Yield what an entry's policies allow, each in its scope."""
+    for arn, association in entry.policies.items():
+        namespaces = tuple(association["accessScope"].get("namespaces") or ())
+        for each in GRANTS[arn.rpartition("/")[2]]:
+            whole = each.clusterwide and not namespaces
+            yield replace(each, namespaces=namespaces, clusterwide=whole)
 
 
 def _unique_id(principal: str) -> str:

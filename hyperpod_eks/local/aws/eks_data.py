@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from hyperpod_eks.local.kubernetes import Grant
+
 # Amazon EKS User Guide, "Kubernetes version lifecycle", read 2026-11-23: release, end of standard
 # support, end of extended support. The days of 1.36 are estimates.
 _CALENDAR = {
@@ -130,6 +132,20 @@ ADDONS = {
         "storage",
         pod_identity=True,
     ),
+    "aws-ebs-csi-driver": AddonKind(
+        {"v1.64.0-eksbuild.1": "1.31-1.36"},
+        0,
+        "Deployment/kube-system/ebs-csi-controller",
+        "storage",
+        pod_identity=True,
+    ),
+    "aws-efs-csi-driver": AddonKind(
+        {"v2.1.13-eksbuild.1": "1.31-1.36"},
+        0,
+        "Deployment/kube-system/efs-csi-controller",
+        "storage",
+        pod_identity=True,
+    ),
     "metrics-server": AddonKind(
         {"v0.8.0-eksbuild.3": "1.31-1.36"},
         0,
@@ -168,6 +184,13 @@ ADDONS = {
         "observability",
         pod_identity=True,
     ),
+    "amazon-sagemaker-spaces": AddonKind(
+        {"v0.2.1-eksbuild.1": "1.31-1.36"},
+        0,
+        "Deployment/jupyter-k8s-system/jupyter-k8s-controller-manager",
+        "machine-learning",
+        pod_identity=True,
+    ),
     "amazon-sagemaker-hyperpod-inference": AddonKind(
         {"v2.1.0-eksbuild.1": "1.32-1.37"},
         0,
@@ -178,18 +201,35 @@ ADDONS = {
 }
 
 _POLICY = "arn:aws:eks::aws:cluster-access-policy/"
-#: Access policies by name (EKS User Guide, "Review access policy permissions").
-ACCESS_POLICIES = {
-    name: _POLICY + name
-    for name in (
-        "AmazonEKSAdminPolicy",
-        "AmazonEKSAdminViewPolicy",
-        "AmazonEKSClusterAdminPolicy",
-        "AmazonEKSEditPolicy",
-        "AmazonEKSViewPolicy",
-        "AmazonSagemakerHyperpodClusterPolicy",
-        "AmazonSagemakerHyperpodSystemNamespacePolicy",
-    )
+_RBAC = "rbac.authorization.k8s.io"
+_JOBS = ("", "batch", "kubeflow.org", "sagemaker.amazonaws.com", "kueue.x-k8s.io")
+_MODELS = ("", "inference.sagemaker.aws.amazon.com")
+_SPACES = ("", "workspace.jupyter.org")
+_READS = Grant(writes=False)
+#: What an access policy allows, by name (EKS User Guide, "Review access policy permissions"; of
+#: HyperPod's, SageMaker developer guide, "Set up permissions for data scientists": that page lists
+#: kinds one by one, here their API groups are allowed as a whole).
+GRANTS: dict[str, tuple[Grant, ...]] = {
+    "AmazonEKSClusterAdminPolicy": (Grant(),),
+    "AmazonEKSAdminPolicy": (Grant(clusterwide=False),),
+    "AmazonEKSAdminViewPolicy": (_READS,),
+    "AmazonEKSEditPolicy": (Grant(clusterwide=False, hidden=(_RBAC,)),),
+    "AmazonEKSViewPolicy": (Grant(writes=False, clusterwide=False, hidden=("secrets", _RBAC)),),
+    "AmazonSagemakerHyperpodClusterPolicy": (Grant(),),
+    "AmazonSagemakerHyperpodSystemNamespacePolicy": (Grant(),),
+    "AmazonSagemakerHyperpodUserClusterPolicy": (_READS,),
+    "AmazonSagemakerHyperpodTrainingPolicy": (
+        Grant(clusterwide=False, groups=_JOBS, hidden=("secrets",)),
+    ),
+    "AmazonSagemakerHyperpodInferencePolicy": (
+        Grant(clusterwide=False, groups=_MODELS, hidden=("secrets",)),
+    ),
+    "AmazonSagemakerHyperpodSpacePolicy": (
+        Grant(clusterwide=False, groups=_SPACES, hidden=("secrets",)),
+    ),
+    "AmazonSagemakerHyperpodSpaceTemplatePolicy": (Grant(clusterwide=False, groups=_SPACES[1:]),),
+    "AmazonSagemakerHyperpodInferenceMonitoringPolicy": (_READS,),
 }
+ACCESS_POLICIES = {name: _POLICY + name for name in GRANTS}
 ADMIN_POLICY = ACCESS_POLICIES["AmazonEKSClusterAdminPolicy"]
 HYPERPOD_POLICY = ACCESS_POLICIES["AmazonSagemakerHyperpodClusterPolicy"]

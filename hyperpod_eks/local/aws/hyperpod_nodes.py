@@ -334,6 +334,8 @@ class Fleet:
                     self._labels(node, checking=checking),
                     taints=[*_taints(group.spec), *([_UNSCHEDULABLE] if checking else [])],
                     capacity=amounts,
+                    provider_id=f"aws:///{node.subnet.availability_zone_id}/sagemaker/cluster/"
+                    f"hyperpod-{group.cluster.id}-{node.id}",
                 )
             self._ready_later(sim.delays.node_ready, group, nodes)
 

@@ -16,6 +16,7 @@ from moto.iam.models import AWSManagedPolicy, IAMBackend, ManagedPolicy, Role, i
 from moto.iam.policy_validation import IAMTrustPolicyDocumentValidator
 from moto.iam.responses import IamResponse
 from moto.sts.models import AssumedRole, STSBackend, sts_backends
+from moto.utilities.utils import get_partition
 
 from hyperpod_eks import authorization
 from hyperpod_eks.local.aws import guard, plugin
@@ -30,6 +31,7 @@ from hyperpod_eks.local.aws.sim import (
     SECRET_KEY,
     current,
 )
+from hyperpod_eks.local.aws.wire import new_uuid
 
 _AWS_POLICY = "arn:aws:iam::aws:policy/"
 _SERVICE_ROLE_PATH = "/aws-service-role/"
@@ -145,6 +147,20 @@ class Backend(IAMBackend):
         super().delete_role(role_name)
         current().role_deleted(role.arn)
 
+    def delete_service_linked_role(self, role_name: str) -> str:
+        """Delete what DeleteRole refuses; returns the task's id, whose status is SUCCEEDED at once.
+
+        The service would refuse while it uses the role; nothing here is asked.
+        """
+        role = self.get_role(role_name)
+        if not role.path.startswith(_SERVICE_ROLE_PATH):
+            raise IAMException("InvalidInput", f"{role_name} is not a service-linked role")
+        for arn in list(role.managed_policies):
+            super().detach_role_policy(arn, role_name)
+        super().delete_role(role_name)
+        current().role_deleted(role.arn)
+        return f"task{role.path}{role_name}/{new_uuid(current().ids)}"
+
     def create_service_linked_role(
         self, service_name: str, description: str = "", suffix: str = ""
     ) -> Role:
@@ -254,11 +270,14 @@ class Sts(STSBackend):
         self.assumed_roles.append(session)
 
     def get_caller_identity(self, access_key_id: str, region: str) -> tuple[str, str, str]:
-        """Answer for the default credentials when nobody was given this key."""
+        """Answer for the default credentials when nobody was given this key.
+
+        The ARN's partition is the region's: accounts of China and GovCloud are theirs alone.
+        """
         user_id, arn, account = super().get_caller_identity(access_key_id, region)
         if arn.endswith(":user/moto"):
-            return super().get_caller_identity(ACCESS_KEY, region)
-        return user_id, arn, account
+            user_id, arn, account = super().get_caller_identity(ACCESS_KEY, region)
+        return user_id, arn.replace("arn:aws:", f"arn:{get_partition(region)}:", 1), account
 
 
 def install() -> None:

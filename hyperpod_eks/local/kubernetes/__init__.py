@@ -1,8 +1,8 @@
 """A Kubernetes API server small enough to embed, which real clients take for a real one."""
 
-from .api import Fault, Identity
+from .api import Fault, Grant, Identity
 from .clock import INSTANT, Clock, Delays
 from .cluster import Cluster
 from .errors import ApiError
 
-__all__ = ["INSTANT", "ApiError", "Clock", "Cluster", "Delays", "Fault", "Identity"]
+__all__ = ["INSTANT", "ApiError", "Clock", "Cluster", "Delays", "Fault", "Grant", "Identity"]

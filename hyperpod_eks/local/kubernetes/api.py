@@ -37,12 +37,49 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
 @dataclass(frozen=True)
+class Grant:
+    """What a user may do; the default is everything.
+
+    ``namespaces`` are the only ones, where there are any; ``clusterwide`` kinds are those without a
+    namespace; ``groups`` are the only API groups, where there are any; ``hidden`` are resources
+    (``secrets``) and API groups that are left out.
+    """
+
+    writes: bool = True
+    clusterwide: bool = True
+    namespaces: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    def covers(self, verb: str, group: str, plural: str, namespace: str) -> bool:
+        """Say whether a verb is granted; an empty namespace is all of them, or none at all."""
+        return (
+            (self.writes or verb in ("get", "list", "watch"))
+            and (namespace in self.namespaces if self.namespaces else True)
+            and (not self.groups or group in self.groups)
+            and plural not in self.hidden
+            and group not in self.hidden
+        )
+
+
+@dataclass(frozen=True)
 class Identity:
-    """Who a token belongs to, and whether that user may do everything or nothing."""
+    """Who a token belongs to, and what that user may do: all, nothing, or what ``grants`` say."""
 
     username: str
     groups: tuple[str, ...] = ("system:authenticated",)
     allowed: bool = True
+    grants: tuple[Grant, ...] = ()
+
+    def may(self, verb: str, resource: Resource, namespace: str, name: str) -> bool:
+        """Say whether a request is allowed; a Namespace counts as a thing in itself (RBAC)."""
+        within = name if resource.kind == "Namespace" else namespace
+        alone = not resource.namespaced and resource.kind != "Namespace"
+        return self.allowed and any(
+            (grant.clusterwide or not alone)
+            and grant.covers(verb, resource.group, resource.plural, within)
+            for grant in self.grants or (Grant(),)
+        )
 
 
 @dataclass
@@ -185,7 +222,9 @@ class Api:
         if target is None:
             return _text(404, "404 page not found\n")
         kind = target.resource.kind
-        if not user.allowed and kind not in SELF_REVIEWS:
+        if kind not in SELF_REVIEWS and not user.may(
+            _verb(request, target), target.resource, target.namespace, target.name
+        ):
             raise _forbidden(request, target, user)
         if kind in REVIEWS:
             return self._review(request, kind, user)
@@ -219,7 +258,7 @@ class Api:
         status: Obj
         match kind:
             case "SelfSubjectAccessReview":
-                status = {"allowed": user.allowed}
+                status = {"allowed": self._asks(user, spec)}
             case "SelfSubjectReview":
                 status = {"userInfo": {"username": user.username, "groups": user.groups}}
             case "SelfSubjectRulesReview":
@@ -238,6 +277,18 @@ class Api:
                 same = spec.get("user") == user.username
                 status = {"allowed": same or "system:masters" in (spec.get("groups") or ())}
         return Answer(201, {"metadata": {}, **body, "status": status})
+
+    def _asks(self, user: Identity, spec: Obj) -> bool:
+        """Say what a SelfSubjectAccessReview asks; `kubectl auth can-i` does."""
+        wish = spec.get("resourceAttributes") or {}
+        group, plural = wish.get("group") or "", wish.get("resource") or ""
+        known = (r for r in self._store.registry if (r.group, r.plural) == (group, plural))
+        resource = next(known, None)
+        if resource is None or not user.grants:
+            return user.allowed
+        return user.may(
+            wish.get("verb") or "get", resource, wish.get("namespace") or "", wish.get("name") or ""
+        )
 
     def _token_status(self, token: str) -> Obj:
         try:
@@ -638,10 +689,15 @@ def _not_acceptable(kind: str, found: str) -> ApiError:
     return ApiError(406, "NotAcceptable", message, {})
 
 
-def _forbidden(request: Request, target: _Target, user: Identity) -> ApiError:
+def _verb(request: Request, target: _Target) -> str:
     verb = _VERBS.get(request.method) or request.method.lower()
     if not target.name:
         verb = {"get": "list", "delete": "deletecollection"}.get(verb, verb)
+    return verb
+
+
+def _forbidden(request: Request, target: _Target, user: Identity) -> ApiError:
+    verb = _verb(request, target)
     resource, namespace = target.resource, target.namespace
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     name = f' "{target.name}"' if target.name else ""

@@ -103,6 +103,7 @@ class Cluster:
         annotations: Mapping[str, str] | None = None,
         taints: Sequence[Mapping[str, str]] = (),
         capacity: Mapping[str, str] | None = None,
+        provider_id: str = "",
     ) -> None:
         """A kubelet registers. `taints` have key, effect and perhaps value; `capacity` has
         quantities by resource name ({"nvidia.com/gpu": "8"}), on top of 110 pods.
@@ -121,7 +122,10 @@ class Cluster:
                 "labels": {**basic, **labels},
                 "annotations": dict(annotations or {}),
             },
-            "spec": {"taints": [dict(taint) for taint in taints]},
+            "spec": {
+                **({"providerID": provider_id} if provider_id else {}),
+                "taints": [dict(taint) for taint in taints],
+            },
             "status": {
                 "capacity": amounts,
                 "allocatable": amounts,
