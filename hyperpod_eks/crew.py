@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -77,20 +78,28 @@ class Clock:
             return None
 
 
+Todo = queue.SimpleQueue[tuple[Any, Callable[[], Any]] | None]
+
+
 class Crew:
-    """``size`` workers.  They are daemons: leaving never waits for an answer of AWS."""
+    """``size`` workers.  They are daemons: leaving never waits for an answer of AWS.
+
+    They end when nobody has the crew any more, and what is under way is done.
+    """
 
     def __init__(self, size: int, clock: Clock) -> None:
         self.clock = clock
         self.at_work = 0
-        self._todo: queue.SimpleQueue[tuple[Any, Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._todo: Todo = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._size = size
         self._hire()
+        weakref.finalize(self, _dismiss, self._todo, size).atexit = False
 
     def _hire(self) -> None:
+        queues = self._todo, self._done  # not the crew: that would keep it
         for _ in range(self._size):
-            threading.Thread(target=self._work, daemon=True, name="hyperpod-eks").start()
+            threading.Thread(target=_work, args=queues, daemon=True, name="hyperpod-eks").start()
 
     @contextmanager
     def doubled(self) -> Iterator[None]:
@@ -99,7 +108,7 @@ class Crew:
         try:
             yield
         finally:
-            self.dismiss()
+            _dismiss(self._todo, self._size)
 
     def submit(self, job: Any, call: Callable[[], Any]) -> None:
         """Have ``call`` made by a worker; its result arrives with ``job`` attached."""
@@ -117,18 +126,21 @@ class Crew:
         """Make ``wait`` return now.  Safe to call from a signal handler (SimpleQueue.put is)."""
         self._done.put(Result(None, None, error))
 
-    def dismiss(self) -> None:
-        """Let as many workers end as there were at first, once nothing is left to do."""
-        for _ in range(self._size):
-            self._todo.put(None)
 
-    def _work(self) -> None:
-        while (task := self._todo.get()) is not None:
-            job, call = task
-            try:
-                self._done.put(Result(job, call(), None))
-            except BaseException as error:  # noqa: BLE001  the engine decides what it means
-                self._done.put(Result(job, None, error))
+def _dismiss(todo: Todo, number: int) -> None:
+    """Let so many workers end, once nothing is left to do."""
+    for _ in range(number):
+        todo.put(None)
+
+
+def _work(todo: Todo, done: queue.SimpleQueue[Result]) -> None:
+    while (task := todo.get()) is not None:
+        job, call = task
+        try:
+            done.put(Result(job, call(), None))
+        except BaseException as error:  # noqa: BLE001  the engine decides what it means
+            done.put(Result(job, None, error))
+        del task, job, call  # who waits for the next one keeps nothing of the last
 
 
 def begin(calls: Sequence[Callable[[], Any]]) -> None:
@@ -136,4 +148,3 @@ def begin(calls: Sequence[Callable[[], Any]]) -> None:
     crew = Crew(len(calls), Clock())
     for call in calls:
         crew.submit(None, call)
-    crew.dismiss()

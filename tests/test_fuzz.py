@@ -13,6 +13,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,10 +75,9 @@ def mutant(document: Any, dice: random.Random) -> Any:
 
 def garbled(content: bytes, dice: random.Random) -> bytes:
     """The same bytes, cut, mixed with others, doubled or repeated."""
-    at = dice.randrange(len(content) + 1)
-    noise = dice.choice(
-        [b"\x00", b"\xff\xfe", b"<", b"{", b"\x1b[2J", b"&x;", os.urandom(9), b"\n\n"]
-    )
+    at = int(dice.random() * (len(content) + 1))
+    chance = dice.randbytes(9)
+    noise = dice.choice([b"\x00", b"\xff\xfe", b"<", b"{", b"\x1b[2J", b"&x;", chance, b"\n\n"])
     match dice.randrange(4):
         case 0:
             return content[:at]
@@ -128,8 +128,13 @@ def manifests(folder: Path, document: dict[str, Any], seeds: range) -> None:
 
 
 @contextmanager
-def liar(endpoint: str, dice: random.Random, share: float) -> Iterator[str]:
-    """A proxy in front of AWS that garbles a share of the answers."""
+def liar(endpoint: str, seed: int, share: float) -> Iterator[str]:
+    """A proxy in front of AWS that garbles a share of the answers.
+
+    The seed, the request and how often it came decide about an answer, for requests come at once
+    and in any order.
+    """
+    came: Counter[str] = Counter()
 
     class Liar(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -139,6 +144,9 @@ def liar(endpoint: str, dice: random.Random, share: float) -> Iterator[str]:
 
         def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            asked = f"{seed} {self.command} {self.path} {body.decode(errors='replace')}"
+            came[asked] += 1
+            dice = random.Random(f"{asked} {came[asked]}")
             headers = dict(self.headers.items())
             request = urllib.request.Request(
                 endpoint + self.path, body or None, headers, method=self.command
@@ -198,7 +206,7 @@ def answers(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
     for seed in seeds:
         dice = random.Random(seed)
         words = dice.choice(COMMANDS)
-        with liar(endpoint, dice, dice.choice([1.0, 0.5, 0.1])) as url:
+        with liar(endpoint, seed, dice.choice([1.0, 0.5, 0.1])) as url:
             patch.setenv("AWS_ENDPOINT_URL", url)
             said = user.types(*words, "--region", "us-west-2", "-o", "json")
         assert said.code != 70, (seed, said.err[:2000])

@@ -86,10 +86,7 @@ class Owner:
         self.lost = []
         self.stack.calls.clear()
         world, wants = self.world(self.config(text), yes=yes)
-        try:
-            engine.create(wants, world)
-        finally:
-            world.crew.dismiss()
+        engine.create(wants, world)
         return self.mutations()
 
     def mutations(self) -> list[str]:
@@ -97,19 +94,13 @@ class Owner:
 
     def looks(self, text: str) -> list[Sight]:
         world, wants = self.world(self.config(text))
-        try:
-            return engine.status(wants, world)
-        finally:
-            world.crew.dismiss()
+        return engine.status(wants, world)
 
     def deletes(self, text: str) -> list[str]:
         """Delete everything; return what is left of it."""
         world, wants = self.world(self.config(text))
-        try:
-            _, kept = engine.delete(wants, world)
-            return list(engine.remaining(wants, world, frozenset(kept)))
-        finally:
-            world.crew.dismiss()
+        _, kept = engine.delete(wants, world)
+        return list(engine.remaining(wants, world, frozenset(kept)))
 
     def cluster(self, name: str = "demo") -> Any:
         """What SageMaker says."""
