@@ -35,7 +35,9 @@ SCALARS = {
     "JSONSchemaPropsOrArray": "any",
     "JSONSchemaPropsOrStringArray": "any",
 }
-MORE = ("autoscaling/v1/Scale", "policy/v1/Eviction")  # bodies of sub-resources
+MORE = (  # bodies of sub-resources
+    *("autoscaling/v1/Scale", "policy/v1/Eviction", "authentication.k8s.io/v1/TokenRequest"),
+)
 
 
 def short(name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster
+from hyperpod_eks.local.kubernetes.objects import dig
 from hyperpod_eks.local.tls import make_pki
 
 from .test_kubernetes import (
@@ -255,3 +256,37 @@ def test_kubectl_says_that_a_kind_is_not_there(kubectl: Kubectl) -> None:
     done = kubectl("apply", "-f", "-", said=job)
     assert done.returncode == 1
     assert 'no matches for kind "PyTorchJob"' in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "deployment made --image=a:1 --replicas=0 --port=80",
+        "job made --image=a:1 -- echo hi",
+        "cronjob made --image=a:1 --schedule=@daily",
+        "role made --verb=get --resource=pods",
+        "rolebinding made --role=r --serviceaccount=default:a",
+        "service nodeport made --tcp=80:http",
+        "ingress made --rule=example.com/bar*=svc:80",
+        "poddisruptionbudget made --selector=app=a --min-available=50%",
+        "quota made --hard=cpu=1,pods=2",
+        "priorityclass made --value=-5",
+    ],
+)
+def test_kubectl_create_sends_protobuf_that_says_what_its_json_says(
+    kubectl: Kubectl, command: str
+) -> None:
+    def made(*arguments: str, said: str = "") -> Any:
+        done = kubectl("create", "--output=json", *arguments, said=said)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    found = made("--dry-run=server", *command.split())
+    printed = json.dumps(made("--dry-run=client", *command.split()))
+    wanted = made("--dry-run=server", "--filename=-", said=printed)
+    for each in (found, wanted):
+        del each["metadata"]
+        each.pop("status", None)  # kubectl leaves it out of some kinds' JSON only
+        each.get("spec", {}).pop("selector", None)  # a Job's has its uid
+        (dig(each, "spec", "template", "metadata") or {}).pop("labels", None)
+    assert found == wanted

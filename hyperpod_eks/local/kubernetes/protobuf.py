@@ -1,106 +1,32 @@
-"""Just enough Kubernetes protobuf to read what helm sends: release Secrets, DeleteOptions."""
+"""Kubernetes protobuf, as helm sends its Secrets and kubectl what it creates.
+
+The field numbers are in protobuf.json, which `scripts/kubernetes_protobuf.py` writes from the tags
+of Kubernetes' Go types; what is in a field is said by types.json.
+"""
 
 from __future__ import annotations
 
 import base64
+import json
+import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from . import schema
 from .objects import Obj
 
 OPENAPI_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
+_EMPTY: tuple[Any, ...] = ("", None, {}, [], 0)  # 0 is False, too
 
-# Message layouts: field number -> (JSON name, type). A type is a scalar, a layout (a message), or
-# one of both in a list (repeated). "map" and "bytes map" have string keys. The numbers are those
-# of the generated.proto files of k8s.io/api and k8s.io/apimachinery.
-Layout = dict[int, tuple[str, Any]]
-_OWNER: Layout = {
-    1: ("kind", "string"),
-    3: ("name", "string"),
-    4: ("uid", "string"),
-    5: ("apiVersion", "string"),
-    6: ("controller", "bool"),
-    7: ("blockOwnerDeletion", "bool"),
-}
-_METADATA: Layout = {
-    1: ("name", "string"),
-    2: ("generateName", "string"),
-    3: ("namespace", "string"),
-    5: ("uid", "string"),
-    6: ("resourceVersion", "string"),
-    7: ("generation", "int"),
-    8: ("creationTimestamp", "time"),
-    11: ("labels", "map"),
-    12: ("annotations", "map"),
-    13: ("ownerReferences", [_OWNER]),
-    14: ("finalizers", ["string"]),
-}
-_ATTRIBUTES: Layout = {
-    1: ("namespace", "string"),
-    2: ("verb", "string"),
-    3: ("group", "string"),
-    5: ("resource", "string"),
-    7: ("name", "string"),
-}
-_OPTIONS: Layout = {
-    1: ("gracePeriodSeconds", "int"),
-    2: ("preconditions", {1: ("uid", "string"), 2: ("resourceVersion", "string")}),
-    4: ("propagationPolicy", "string"),
-    5: ("dryRun", ["string"]),
-}
-_NON_RESOURCE: Layout = {1: ("path", "string"), 2: ("verb", "string")}
-_BOUND: Layout = {
-    1: ("kind", "string"),
-    2: ("apiVersion", "string"),
-    3: ("name", "string"),
-    4: ("uid", "string"),
-}
-_KINDS: dict[str, Layout] = {
-    "Secret": {
-        1: ("metadata", _METADATA),
-        2: ("data", "bytes map"),
-        3: ("type", "string"),
-        4: ("stringData", "map"),
-        5: ("immutable", "bool"),
-    },
-    "ConfigMap": {
-        1: ("metadata", _METADATA),
-        2: ("data", "map"),
-        3: ("binaryData", "bytes map"),
-        4: ("immutable", "bool"),
-    },
-    "Namespace": {1: ("metadata", _METADATA)},
-    "ServiceAccount": {1: ("metadata", _METADATA)},
-    "SelfSubjectReview": {1: ("metadata", _METADATA)},
-    "SelfSubjectAccessReview": {
-        1: ("metadata", _METADATA),
-        2: (
-            "spec",
-            {1: ("resourceAttributes", _ATTRIBUTES), 2: ("nonResourceAttributes", _NON_RESOURCE)},
-        ),
-    },
-    "SelfSubjectRulesReview": {
-        1: ("metadata", _METADATA),
-        2: ("spec", {1: ("namespace", "string")}),
-    },
-    "TokenReview": {1: ("metadata", _METADATA), 2: ("spec", {1: ("token", "string")})},
-    "TokenRequest": {
-        1: ("metadata", _METADATA),
-        2: (
-            "spec",
-            {
-                1: ("audiences", ["string"]),
-                3: ("boundObjectRef", _BOUND),
-                4: ("expirationSeconds", "int"),
-            },
-        ),
-    },
-    "Eviction": {1: ("metadata", _METADATA), 2: ("deleteOptions", _OPTIONS)},
-    "DeleteOptions": _OPTIONS,
-}
+
+@cache
+def _layouts() -> Any:
+    return json.loads((Path(__file__).parent / "protobuf.json").read_text())
 
 
 def decode(body: bytes) -> Obj:
@@ -112,50 +38,71 @@ def decode(body: bytes) -> Obj:
         raise ValueError("not a Kubernetes protobuf envelope")
     envelope = dict(_fields(body[len(_MAGIC) :]))
     type_meta = dict(_fields(envelope.get(1, b"")))
-    kind = type_meta.get(2, b"").decode()
-    if kind not in _KINDS:
+    version, kind = (type_meta.get(number, b"").decode() for number in (1, 2))
+    # Every group has DeleteOptions, and all are the same.
+    known = "meta.v1.DeleteOptions" if kind == "DeleteOptions" else schema.type_of(version, kind)
+    if known not in _layouts():
         raise ValueError(f"kind {kind!r} is read as JSON only")
-    message = _message(envelope.get(2, b""), _KINDS[kind])
-    return {"apiVersion": type_meta.get(1, b"").decode(), "kind": kind, **message}
+    return {"apiVersion": version, "kind": kind, **_message(envelope.get(2, b""), known, known)}
 
 
-def _message(data: bytes, layout: Layout) -> Obj:
-    found: Obj = {}
+def _message(data: bytes, layout: str, kind: str) -> Obj:
+    """The fields of a message of type `layout`, which are fields of the JSON object `kind`.
+
+    Go writes a field that is no pointer even if it is empty, and JSON leaves it out.
+    """
+    fields, types, found = _layouts()[layout], schema.fields(kind), Obj()
     for number, raw in _fields(data):
-        if number not in layout:
+        name = fields.get(str(number), "")
+        if name.startswith("+"):
+            found |= _message(raw, name[1:], kind)
             continue
-        name, kind = layout[number]
-        if isinstance(kind, list):
-            found.setdefault(name, []).append(_value(raw, kind[0]))
-        elif kind in ("map", "bytes map"):
+        pointer, name = name.startswith("*"), name.lstrip("*")
+        below = types.get(name, "")
+        if below.startswith("["):
+            found.setdefault(name, []).append(_value(raw, below[1:-1]))
+        elif below.startswith("{"):
             entry = dict(_fields(raw))
-            value = entry.get(2, b"")
-            text = base64.b64encode(value) if kind == "bytes map" else value
-            found.setdefault(name, {})[entry.get(1, b"").decode()] = text.decode()
-        else:
-            value = _value(raw, kind)
-            # Go writes every field of a message; an empty one means absent.
-            if value not in ("", None, {}):
+            value = _value(entry.get(2, b""), below[1:-1])
+            found.setdefault(name, {})[entry.get(1, b"").decode()] = value
+        elif below:
+            value = _value(raw, below)
+            if value is not None and (pointer or value not in _EMPTY):
                 found[name] = value
     return found
 
 
-def _value(raw: Any, kind: Any) -> Any:
+def _value(raw: Any, kind: str) -> Any:
+    if kind in _layouts():
+        return _message(raw, kind, kind)
     match kind:
-        case dict():
-            return _message(raw, kind)
         case "string":
             return raw.decode()
         case "bool":
             return bool(raw)
+        case "int32" | "int64":
+            return raw - (1 << 64) if raw >> 63 else raw
+        case "double":
+            return struct.unpack("<d", raw)[0]
+        case "bytes":
+            return base64.b64encode(raw).decode()
         case "time":
             seconds = dict(_fields(raw)).get(1)
             return seconds and datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return raw
+        case "quantity":
+            return dict(_fields(raw)).get(1, b"").decode()
+        case "int-or-string":
+            parts = dict(_fields(raw))
+            return parts.get(3, b"").decode() if parts.get(1) else _value(parts.get(2, 0), "int32")
+        case "any":  # RawExtension, FieldsV1, JSON: text in a message of one field
+            text = dict(_fields(raw)).get(1, b"")
+            return json.loads(text) if text else None
+    # Go's map[string][]string has a message for each list
+    return [_value(item, kind[1:-1]) for _, item in _fields(raw)]
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """The fields of a message in order: (number, int for wire type 0, bytes for wire type 2)."""
+    """The fields of a message in order: (number, int for wire type 0, bytes for the others)."""
     at = 0
 
     def varint() -> int:
@@ -176,8 +123,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
         match tag & 7:
             case 0:
                 yield tag >> 3, varint()
-            case 2:
-                length = varint()
+            case 1 | 2 as wire_type:
+                length = 8 if wire_type == 1 else varint()
                 if at + length > len(data):
                     raise ValueError("the message ends within a field")
                 yield tag >> 3, data[at : at + length]

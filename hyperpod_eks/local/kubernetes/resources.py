@@ -19,6 +19,8 @@ v1
   *persistentvolumes      PersistentVolume      pv     status
   pods                    Pod                   po     status,log,eviction
   services                Service               svc    status
+  replicationcontrollers  ReplicationController rc     status,scale
+  podtemplates            PodTemplate           -      -
   secrets                 Secret                -      -
   configmaps              ConfigMap             cm     -
   serviceaccounts         ServiceAccount        sa     token
@@ -44,6 +46,8 @@ networking.k8s.io/v1
   networkpolicies         NetworkPolicy         netpol -
   ingresses               Ingress               ing    status
   *ingressclasses         IngressClass          -      -
+  *ipaddresses            IPAddress             ip     -
+  *servicecidrs           ServiceCIDR           -      status
 rbac.authorization.k8s.io/v1
   roles                   Role                  -      -
   rolebindings            RoleBinding           -      -
@@ -52,6 +56,20 @@ rbac.authorization.k8s.io/v1
 storage.k8s.io/v1
   *storageclasses         StorageClass          sc     -
   *csidrivers             CSIDriver             -      -
+  *csinodes               CSINode               -      -
+  csistoragecapacities    CSIStorageCapacity    -      -
+  *volumeattachments      VolumeAttachment      -      status
+  *volumeattributesclasses VolumeAttributesClass vac   -
+certificates.k8s.io/v1
+  *certificatesigningrequests CertificateSigningRequest csr status,approval
+flowcontrol.apiserver.k8s.io/v1
+  *flowschemas            FlowSchema            -      status
+  *prioritylevelconfigurations PriorityLevelConfiguration - status
+resource.k8s.io/v1
+  *deviceclasses          DeviceClass           -      -
+  resourceclaims          ResourceClaim         -      status
+  resourceclaimtemplates  ResourceClaimTemplate -      -
+  *resourceslices         ResourceSlice         -      -
 scheduling.k8s.io/v1
   *priorityclasses        PriorityClass         pc     -
 coordination.k8s.io/v1

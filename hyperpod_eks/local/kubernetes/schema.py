@@ -64,8 +64,8 @@ def read(resource: Resource, obj: Obj, *, defaults: bool = True) -> Reading:
         found = {**obj, "metadata": reader.value("meta.v1.ObjectMeta", obj["metadata"], "metadata")}
         schema = {"x-kubernetes-embedded-resource": True, **resource.schema}
         return Reading(reader.custom(schema, found, "", defaults), reader.unknown, reader.mistyped)
-    kind = _types()["kinds"].get(f"{resource.group_version}/{resource.kind}")
-    if kind is None:
+    kind = type_of(resource.group_version, resource.kind)
+    if not kind:
         return Reading(obj, [], None)
     return Reading(reader.value(kind, obj, ""), reader.unknown, reader.mistyped)
 
@@ -74,9 +74,9 @@ def causes(resource: Resource, obj: Obj) -> Iterator[Cause]:
     """What the schema of its kind finds wrong with a whole object, types apart."""
     if resource.definition:
         yield from _custom_causes(resource, obj)
-    elif kind := _types()["kinds"].get(f"{resource.group_version}/{resource.kind}"):
+    elif kind := type_of(resource.group_version, resource.kind):
         content = {k: v for k, v in obj.items() if k not in ("status", "metadata")}
-        if "spec" in _fields(kind):
+        if "spec" in fields(kind):
             content.setdefault("spec", {})
         yield from _missing(kind, content, "")
 
@@ -109,8 +109,14 @@ def _types() -> Any:
     return json.loads((Path(__file__).parent / "types.json").read_text())
 
 
+def type_of(group_version: str, kind: str) -> str:
+    """The name of a built-in kind's type, or ""."""
+    return str(_types()["kinds"].get(f"{group_version}/{kind}", ""))
+
+
 @cache
-def _fields(kind: str) -> dict[str, str]:
+def fields(kind: str) -> dict[str, str]:
+    """What may be at each field of a type; see `scripts/kubernetes_types.py` for the notation."""
     return {name.rstrip("!"): below for name, below in _types()["types"][kind].items()}
 
 
@@ -148,7 +154,7 @@ class _Reader:
                 }
         elif kind in _types()["types"]:
             if isinstance(value, dict):
-                known, found = _fields(kind), {}
+                known, found = fields(kind), {}
                 for name, item in value.items():
                     if name in known:
                         at = _joined(path, name)
@@ -266,10 +272,10 @@ def _missing(kind: str, value: Any, path: str) -> Iterator[Cause]:
         value = value or {}
         for name in _required(kind):
             if value.get(name) in (None, "", [], {}) and not (
-                value.get(name) == {} and _fields(kind)[name] in _types()["types"]
+                value.get(name) == {} and fields(kind)[name] in _types()["types"]
             ):
                 yield Cause(_joined(path, name), "Required value", "FieldValueRequired")
-        for name, below in _fields(kind).items():
+        for name, below in fields(kind).items():
             if (name in value and below[0] in "[{") or ("." in below and value.get(name)):
                 yield from _missing(below, value[name], _joined(path, name))
 
