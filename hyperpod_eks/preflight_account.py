@@ -361,11 +361,11 @@ def instances(facts: Facts) -> Iterator[Finding]:
             kind = hyperpod.instance_types(group).partition(",")[0]
             spot = "Spot" in group.get("CapacityRequirements", {})
             counter = ours if name == facts.config.name else others
-            counter += _usage(kind, group.get("TargetCount", 0), spot=spot)
+            counter += usage(kind, group.get("TargetCount", 0), spot=spot)
     wanted = Counter[str]()
     for one in facts.config.groups:
         spot = "spot" in (getattr(one, "capacity_requirements", None) or {})
-        wanted += _usage(one.instance_types[0], one.instance_count, spot=spot)
+        wanted += usage(one.instance_types[0], one.instance_count, spot=spot)
     found = facts.quotas("sagemaker")
     for quota, count in wanted.items():
         id_ = "quota-total-instances" if quota in (TOTAL, TOTAL_SPOT) else "quota-instances"
@@ -383,7 +383,7 @@ def _largest_volume(group: InstanceGroup | RestrictedInstanceGroup) -> int:
     return max(sizes) if sizes else group.ebs_volume_size_in_gb or 0
 
 
-def _usage(kind: str, count: int, *, spot: bool) -> Counter[str]:
+def usage(kind: str, count: int, *, spot: bool) -> Counter[str]:
     """Say what a group uses up of each quota; Spot instances have their own."""
     used = Counter({f"{kind} for cluster {'spot instance ' * spot}usage": count, TOTAL: count})
     return used + Counter({TOTAL_SPOT: count * spot})

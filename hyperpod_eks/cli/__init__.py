@@ -471,6 +471,21 @@ def stop(**options: Any) -> int:
 
 
 @local.command()
+@click.option("-f", "--file", required=True, metavar="FILE", help="Config file; - reads stdin.")
+@click.option("--name", help="Name of the cluster, instead of the file's.")
+@click.option("--region", help="AWS region, instead of the file's.")
+@click.option("--helm", metavar="FILE", help="The helm program.  [default: the one on PATH]")
+@speaking
+def prepare(**options: Any) -> int:
+    """Create in the stack what a config expects to exist.
+
+    That is what `existing` names (VPC, EKS cluster and Helm release), roles of `eks.access`,
+    training plans, and quotas.  Run again, it creates what is missing.
+    """
+    return _tell("prepare", options, "local")
+
+
+@local.command()
 def env() -> None:
     """Print shell lines that point AWS clients at the stack.
 

@@ -22,6 +22,22 @@ def start(tell: Report, speed: float | None, port: int) -> Document:
     return _document("start", daemon.ensure(speed, port))
 
 
+def prepare(
+    tell: Report, file: str, name: str | None, region: str | None, helm: str | None
+) -> Document:
+    """Create in the stack what a config expects to exist; the stack is started if none runs."""
+    from hyperpod_eks import aws_session  # noqa: PLC0415  loads boto3
+    from hyperpod_eks.cli.local_prepare import prepare as create  # noqa: PLC0415  the same
+    from hyperpod_eks.config import load  # noqa: PLC0415  not for --help
+    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+
+    config = load(file, {"name": name, "region": region}, os.environ)
+    running = daemon.ensure()
+    use_local()
+    created = create(running, aws_session.session(config.region, None), config, helm)
+    return _document("prepare", running) | {"created": created}
+
+
 def status(tell: Report) -> Document:
     """Look at the stack.  Raises NotFound when none runs."""
     return _document("status", _running())
@@ -60,6 +76,8 @@ def _document(command: str, running: Running | None, *, stopped: bool = False) -
 
 def text(document: Document) -> str:
     """Write the document for people."""
+    if (created := document.get("created")) is not None:
+        return "\n".join(f"created {each}" for each in created) or "nothing is missing"
     if stack := document["stack"]:
         return (
             f"the embedded stack answers at {stack['endpoint']}, {stack['speed']:g} times as fast"

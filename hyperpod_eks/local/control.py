@@ -16,6 +16,8 @@ All bodies are JSON. ``GET``:
 - ``echo``: the fields of ``Echo`` (``{"seed": 7}``), describes that say more, less and otherwise
   than what was sent; null ends it;
 - ``failures``: ``{"kind/name": how}``, what shall fail inside EKS and HyperPod (``Sim.failures``);
+- ``ids``: ``{"vpc": "vpc-0123456789abcdef0"}``, the id of the next resource of a kind (``vpc``,
+  ``subnet``, ``rtb``, ``sg``, ``nat``), so that what a config names can be created;
 - ``advance``: ``{"seconds"}``, move simulated time forward;
 - ``reset``: back to an empty account, as ``/moto-api/reset``, moto's own word for it;
 - ``stop``: end the stack.
@@ -28,12 +30,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.local.aws.echo import Echo
-from hyperpod_eks.local.aws.sim import Fault, delays_from
+from hyperpod_eks.local.aws.sim import ID_KINDS, Fault, delays_from
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -103,6 +106,11 @@ class Control:
                 sim.echo = None if body is None else Echo(**body)
             case "failures":
                 sim.failures = {str(what): str(how) for what, how in body.items()}
+            case "ids":
+                for kind, wanted in body.items():
+                    if kind not in ID_KINDS or not re.fullmatch(f"{kind}-[0-9a-f]{{8,17}}", wanted):
+                        raise ValueError(f"ids: {wanted} is no id of {', '.join(ID_KINDS)}")
+                    sim.next_ids[kind] = wanted
             case "advance":
                 seconds = float(body["seconds"])
                 if not 0 <= seconds < 1e9:  # NaN is not

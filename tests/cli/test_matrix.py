@@ -104,6 +104,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "update-software": (["update-software", "demo", "--yes"], 0),
     "local status of none": (["local", "status"], 8),
     "local start": (["local", "start"], 0),
+    "local prepare": (["local", "prepare", "-f", "good.yaml"], 0),
     "local status": (["local", "status"], 0),
     "local stop": (["local", "stop"], 0),
     "no option": (["status", "demo", "--nonsense"], 2),

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import moto.ec2.urls
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import DependencyViolationError, DryRunClientError, EC2ClientError
-from moto.ec2.models import EC2Backend, ec2_backends
+from moto.ec2.models import (
+    EC2Backend,
+    ec2_backends,
+    nat_gateways,
+    route_tables,
+    security_groups,
+    subnets,
+    vpcs,
+)
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.nat_gateways import NatGateway
@@ -619,8 +627,28 @@ class Response(Lagging, EC2Response):
         return ActionResult({"Unsuccessful": missing})
 
 
+_DRAWN_IN = {
+    "vpc": (vpcs, "random_vpc_id"),
+    "subnet": (subnets, "random_subnet_id"),
+    "rtb": (route_tables, "random_route_table_id"),
+    "sg": (security_groups, "random_security_group_id"),
+    "nat": (nat_gateways, "random_nat_gateway_id"),
+}
+
+
+def _draw_ids() -> None:
+    """Let ``Sim.next_ids`` choose ids, one each; a VPC's own group and table keep theirs."""
+
+    def chosen(kind: str, draw: Callable[[], str]) -> Callable[[], str]:
+        return lambda: current().next_ids.pop(kind, "") or draw()
+
+    for kind, (module, name) in _DRAWN_IN.items():
+        setattr(module, name, chosen(kind, getattr(module, name)))
+
+
 def install() -> None:
     """Swap moto's EC2 classes for ours."""
+    _draw_ids()
     plugin.backend(ec2_backends, Backend)
     moto.ec2.urls.url_paths["{0}/"] = Response.dispatch
 

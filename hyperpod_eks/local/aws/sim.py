@@ -26,6 +26,9 @@ ADMIN_ROLE = "Admin"
 ADMIN_SESSION = "local"
 ADMIN_ARN = f"arn:aws:iam::{ACCOUNT}:role{ADMIN_PATH}{ADMIN_ROLE}"
 
+#: Kinds of EC2 whose next id can be chosen (``Sim.next_ids``), as their ids begin.
+ID_KINDS = ("vpc", "subnet", "rtb", "sg", "nat")
+
 _READS = re.compile(
     r"(Describe|Filter|List|Get|Head|Search|Simulate|Decode|AssumeRole|StartLiveTail)\w*"
 )
@@ -184,6 +187,7 @@ class Sim:
     denied: set[str] = field(default_factory=set)
     #: Zone names in which an interface endpoint service (``ec2messages``) is offered, where that is
     #: not every zone; none at all for a service that the region does not have.
+    next_ids: dict[str, str] = field(default_factory=dict)  # by kind: ``vpc``, ``subnet``...
     endpoint_zones: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy takes with no other (patterns, as in ``denied``).
     apart: set[str] = field(default_factory=set)
@@ -277,6 +281,7 @@ class Sim:
         self.denied.clear()
         self.apart.clear()
         self.endpoint_zones.clear()
+        self.next_ids.clear()
         self.enforce = False
         self.echo = None
         self.failures.clear()

@@ -1,0 +1,221 @@
+"""What a config expects to exist, created in the embedded stack: ``hyperpod-eks local prepare``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from hyperpod_eks import helm as helms
+from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.config import Config
+from hyperpod_eks.local import CHART
+from hyperpod_eks.preflight_account import SIZE, usage
+from hyperpod_eks.steps.eks import access
+from hyperpod_eks.steps.iam import trust
+
+if TYPE_CHECKING:
+    import boto3
+
+    from hyperpod_eks.local.daemon import Running
+
+_SOON = 1000.0
+"""Simulated seconds after which what was begun is there: EKS takes 620."""
+_PLAN_HOURS = 24 * 30
+
+
+def prepare(stack: Running, session: boto3.Session, config: Config, helm: str | None) -> list[str]:
+    """Create what is missing; return what was created, in words.
+
+    Ids are those that the config names: the stack's API has no other way to know them, so it is
+    told what the next ids are (``POST /_stack/ids``).
+    """
+    return list(_Preparation(stack, session, config, helm).all())
+
+
+class _Preparation:
+    def __init__(
+        self, stack: Running, session: boto3.Session, config: Config, helm: str | None
+    ) -> None:
+        self._stack, self._session, self._config, self._helm = stack, session, config, helm
+        self._ec2: Any = session.client("ec2", region_name=config.region)
+
+    def all(self) -> Iterator[str]:
+        """Create each kind in turn."""
+        existing = self._config.existing
+        yield from self._quotas()
+        yield from self._roles()
+        yield from self._plans()
+        if existing.vpc or existing.eks_cluster:
+            yield from self._network()
+        if existing.eks_cluster:
+            yield from self._eks(existing.eks_cluster)
+
+    def _client(self, service: str) -> Any:
+        return self._session.client(service, region_name=self._config.region)  # type: ignore[call-overload]
+
+    # -- the account -----------------------------------------------------------------------------
+
+    def _quotas(self) -> Iterator[str]:
+        wanted: Counter[str] = Counter()
+        for group in self._config.instance_groups:
+            spot = "spot" in (group.capacity_requirements or {})
+            wanted += usage(group.instance_types[0], group.instance_count, spot=spot)
+        wanted[SIZE] = sum(g.instance_count for g in self._config.instance_groups)
+        pages = self._client("service-quotas").get_paginator("list_service_quotas")
+        for page in pages.paginate(ServiceCode="sagemaker"):
+            for quota in page["Quotas"]:
+                name, value = quota["QuotaName"], wanted[quota["QuotaName"]]
+                if value > quota["Value"]:
+                    change = {"service": "sagemaker", "name": name, "value": value}
+                    self._stack.control("quotas", [change])
+                    yield f"quota of {value}: {name}"
+
+    def _roles(self) -> Iterator[str]:
+        iam, account = self._client("iam"), self._client("sts").get_caller_identity()["Account"]
+        document = json.dumps(trust("ec2.amazonaws.com"))
+        for entry in self._config.eks.access:
+            start = f"arn:aws:iam::{account}:role/"
+            path, _, name = entry.principal_arn.removeprefix(start).rpartition("/")
+            if not entry.principal_arn.startswith(start) or _there(iam.get_role, RoleName=name):
+                continue
+            place = f"/{path}/" if path else "/"
+            iam.create_role(RoleName=name, Path=place, AssumeRolePolicyDocument=document)
+            yield f"role {entry.principal_arn}"
+
+    def _plans(self) -> Iterator[str]:
+        sagemaker = self._client("sagemaker")
+        names = {z["ZoneId"]: z["ZoneName"] for z in self._zones()}
+        for group in self._config.instance_groups:
+            name = (group.training_plan_arn or "").rpartition("/")[2]
+            if not name or _there(sagemaker.describe_training_plan, TrainingPlanName=name):
+                continue
+            offers = sagemaker.search_training_plan_offerings(
+                InstanceType=group.instance_types[0],
+                InstanceCount=group.instance_count,
+                DurationHours=_PLAN_HOURS,
+                TargetResources=["hyperpod-cluster"],
+            )["TrainingPlanOfferings"]
+            places = [names.get(each) for each in group.availability_zone_ids]
+            fitting = [
+                offer["TrainingPlanOfferingId"]
+                for offer in offers
+                if not places or offer["ReservedCapacityOfferings"][0]["AvailabilityZone"] in places
+            ]
+            arn = sagemaker.create_training_plan(
+                TrainingPlanName=name, TrainingPlanOfferingId=fitting[0]
+            )["TrainingPlanArn"]
+            yield f"training plan {arn}"
+
+    # -- the network -----------------------------------------------------------------------------
+
+    def _zones(self) -> list[dict[str, Any]]:
+        zones: list[dict[str, Any]] = self._ec2.describe_availability_zones()["AvailabilityZones"]
+        return sorted(zones, key=lambda zone: zone["ZoneId"])
+
+    def _next(self, kind: str, name: str | None) -> None:
+        if name:
+            self._stack.control("ids", {kind: name})
+
+    def _network(self) -> Iterator[str]:
+        """A VPC whose private subnets lead to AWS through a NAT gateway."""
+        ec2, existing = self._ec2, self._config.existing
+        if existing.vpc and _there(ec2.describe_vpcs, VpcIds=[existing.vpc]):
+            return
+        if existing.eks_cluster and self._cluster(existing.eks_cluster):
+            return
+        self._next("vpc", existing.vpc)
+        vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
+        yield f"VPC {vpc}"
+        for name in ("EnableDnsSupport", "EnableDnsHostnames"):
+            ec2.modify_vpc_attribute(VpcId=vpc, **{name: {"Value": True}})
+        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        zones = [zone["ZoneId"] for zone in self._zones()]
+        named = [*self._config.network.availability_zone_ids, *zones]
+        wanted: list[str | None] = [*existing.private_subnets] or [None, None]
+        self.subnets = [
+            self._subnet(vpc, number, named[number % len(zones)], id_)
+            for number, id_ in enumerate(wanted, 1)
+        ]
+        yield f"private subnets {', '.join(self.subnets)}"
+        public = self._subnet(vpc, 0, named[1], None)
+        address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+        self._next("nat", next(iter(existing.nat_gateways), None))
+        nat = ec2.create_nat_gateway(SubnetId=public, AllocationId=address)["NatGateway"]
+        self._routes(vpc, None, [public], GatewayId=gateway)
+        self._stack.control("advance", {"seconds": _SOON})
+        ids = existing.route_tables or (None,)
+        for number, id_ in enumerate(ids):
+            theirs = self.subnets if len(ids) == 1 else self.subnets[number : number + 1]
+            yield f"route table {self._routes(vpc, id_, theirs, NatGatewayId=nat['NatGatewayId'])}"
+        self._next("sg", existing.security_group)
+        group = ec2.create_security_group(GroupName="nodes", Description="nodes", VpcId=vpc)
+        itself = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group["GroupId"]}]}]
+        ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=itself)
+        ec2.authorize_security_group_egress(GroupId=group["GroupId"], IpPermissions=itself)
+        yield f"security group {group['GroupId']}"
+
+    def _subnet(self, vpc: str, number: int, zone: str, id_: str | None) -> str:
+        self._next("subnet", id_)
+        made = self._ec2.create_subnet(
+            VpcId=vpc, CidrBlock=f"172.20.{16 * number}.0/20", AvailabilityZoneId=zone
+        )
+        return str(made["Subnet"]["SubnetId"])
+
+    def _routes(self, vpc: str, id_: str | None, subnets: list[str], **target: str) -> str:
+        self._next("rtb", id_)
+        table = str(self._ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"])
+        everywhere = {"DestinationCidrBlock": "0.0.0.0/0", **target}
+        self._ec2.create_route(RouteTableId=table, **everywhere)
+        for subnet in subnets:
+            self._ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
+        return table
+
+    # -- EKS -------------------------------------------------------------------------------------
+
+    def _cluster(self, name: str) -> Mapping[str, Any] | None:
+        found = _there(self._client("eks").describe_cluster, name=name)
+        cluster: Mapping[str, Any] | None = found and found["cluster"]
+        return cluster
+
+    def _eks(self, name: str) -> Iterator[str]:
+        if self._cluster(name):
+            return
+        iam, eks = self._client("iam"), self._client("eks")
+        role, policy = f"{name}-eks", "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
+        arn = iam.create_role(
+            RoleName=role, AssumeRolePolicyDocument=json.dumps(trust("eks.amazonaws.com"))
+        )["Role"]["Arn"]
+        iam.attach_role_policy(RoleName=role, PolicyArn=policy)
+        self._stack.control("advance", {"seconds": _SOON})
+        eks.create_cluster(
+            name=name,
+            roleArn=arn,
+            resourcesVpcConfig={"subnetIds": self.subnets, "endpointPrivateAccess": True},
+            accessConfig={"authenticationMode": "API"},
+            bootstrapSelfManagedAddons=False,
+        )
+        self._stack.control("advance", {"seconds": _SOON})
+        for addon in ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent"):
+            eks.create_addon(clusterName=name, addonName=addon)
+        self._stack.control("advance", {"seconds": _SOON})
+        yield f"EKS cluster {name} with its networking add-ons"
+        if release := self._config.existing.helm_release:
+            namespace, _, called = release.partition("/")
+            reach = access(Look(Aws(self._session, name, {})), name)
+            assert reach is not None  # it is ACTIVE
+            program = helms.find_helm(self._helm)
+            helms.install(reach, program, CHART, {}, "prepared", name=called, namespace=namespace)
+            yield f"Helm release {release}"
+
+
+def _there(describe: Any, **request: Any) -> Any:
+    """Return what a describe answers; None where it says that nothing is there."""
+    with suppress(ClientError):
+        return describe(**request)
+    return None

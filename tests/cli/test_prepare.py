@@ -1,0 +1,91 @@
+"""Every example, on a fresh stack, by the commands of its own header and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.local import daemon
+from tests.change.test_existing import without_the_services_entry
+from tests.conftest import REGION, User
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+QUICK = {"existing-eks.yaml", "p5-training-plans.yaml"}
+"""Those that need the most; the others are in the long proof."""
+
+
+@pytest.fixture
+def user(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
+    """Somebody whose `--local` is the stack of this process."""
+    running = daemon.Running(user.stack.endpoint, os.getpid(), 0.0, REGION)
+    monkeypatch.setattr(daemon, "ensure", lambda *_, **__: running)
+    return user
+
+
+def commands(example: Path) -> list[list[str]]:
+    """What the header of an example tells people to type on the embedded stack."""
+    header = example.read_text().partition("\n\n")[0]
+    lines = [line.partition("  # ")[0] for line in header.splitlines()]
+    typed = [line.removeprefix("#   hyperpod-eks ") for line in lines if "hyperpod-eks " in line]
+    return [shlex.split(each) for each in typed if "--local" in each or each.startswith("local ")]
+
+
+def inventory(user: User) -> Any:
+    content = json.dumps(user.stack.inventory(), sort_keys=True, indent=1).splitlines()
+    return without_the_services_entry(content)  # SageMaker leaves it in a cluster of the user's
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(path, marks=() if path.name in QUICK else pytest.mark.prove, id=path.stem)
+        for path in EXAMPLES
+    ],
+)
+def test_an_example_lives_by_its_header(user: User, example: Path) -> None:
+    (user.folder / example.name).write_text(example.read_text())
+    *before, create = commands(example)
+    for words in before:
+        said = user.types(*words)
+        assert said.code == 0, said.err
+    account = inventory(user)
+    said = user.types(*create)
+    assert said.code == 0, said.err
+    user.mutations()
+    said = user.types("plan", *create[1:], "--detailed-exitcode")
+    assert said.code == 0, said.out
+    assert user.types(*create).code == 0
+    assert user.mutations() == []
+    said = user.types("delete", *create[1:], "--yes")
+    assert said.code == 0, said.err
+    assert inventory(user) == account
+
+
+def test_what_is_there_is_not_created_again(user: User) -> None:
+    example = Path(EXAMPLES[0]).with_name("existing-vpc.yaml")
+    (user.folder / example.name).write_text(example.read_text())
+    words = ["local", "prepare", "-f", example.name, "-o", "json"]
+    created = user.types(*words).document["created"]
+    assert [each.partition(" ")[0] for each in created] == ["VPC", "private", "route", "security"]
+    ids = re.findall(r"(?:vpc|subnet|rtb|sg)-[0-9a-f]{17}", example.read_text())
+    assert sorted(set(ids)) == sorted(set(re.findall(r"\w+-[0-9a-f]{17}", " ".join(created))))
+    user.mutations()
+    assert user.types(*words).document["created"] == []
+    assert user.mutations() == []
+
+
+def test_a_quota_that_is_too_small_is_raised(user: User) -> None:
+    groups = "[{name: a, instance_type: ml.m5.2xlarge, instance_count: 42}]"
+    (user.folder / "large.yaml").write_text(
+        f"name: demo\nregion: us-west-2\ninstance_groups: {groups}\n"
+    )
+    said = user.types("local", "prepare", "-f", "large.yaml")
+    assert said.out.count("created quota of 42: ") == 3
+    said = user.types("preflight", "-f", "large.yaml", "--local", "-o", "json")
+    assert not [f for f in said.document["findings"] if f["id"].startswith("quota")]
