@@ -92,7 +92,13 @@ def to_change(owner: Owner, text: str) -> list[Sight]:
     return [sight for sight in owner.looks(text) if sight.differs]
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        each if n % 3 == 0 else pytest.param(each, marks=pytest.mark.prove)
+        for n, each in enumerate(ODD)
+    ],
+)
 def test_one_odd_member_sends_no_update(owner: Owner, odd: str) -> None:
     owner.stack.sim.echo = Echo(**ODD[odd])
     assert owner.declares(TEXT) == ["CreateCluster"]
@@ -102,7 +108,9 @@ def test_one_odd_member_sends_no_update(owner: Owner, odd: str) -> None:
     assert len(owner.nodes("b")) == 1
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(2, 10))]
+)
 def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) -> None:
     owner.stack.sim.echo = Echo(seed, "sagemaker")
     assert owner.declares(TEXT) == ["CreateCluster"]

@@ -138,6 +138,7 @@ def test_a_config_from_stdin_and_its_mistakes(user: User) -> None:
     assert "3:1: nodes" in said.err
 
 
+@pytest.mark.prove
 def test_bootstrap_is_a_whole_pipeline(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "bootstrap.sh"
     helm = Path(__file__).parents[2] / ".cache" / "helm" / "4.3.1"

@@ -24,7 +24,7 @@ REQUESTS = {
 }
 """What our client asks of Kubernetes, by path."""
 HOWS = ("null", "absent", "empty", "partial")
-SAMPLE = (("records", "null"), ("record", "empty"), ("deployment", "absent"))
+SAMPLE = (("records", "null"),)
 
 
 def thin(content: Any, how: str) -> Any:

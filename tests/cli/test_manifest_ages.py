@@ -32,26 +32,18 @@ def user(request: pytest.FixtureRequest, user: User) -> User:
     return user
 
 
-def test_it_is_read_and_planned_without_a_change(user: User) -> None:
+def test_it_is_read_planned_and_created_without_a_change_and_deleted(user: User) -> None:
+    before = (user.folder / NAME).read_text()
     status = user.types("status", "demo", "-o", "json")
     assert status.document["cluster"]["ready"], status.err
     assert status.document["differences"] == []
-
     plan = user.types("plan", "demo", "--detailed-exitcode")
-
     assert plan.code == 0, plan.out
-    assert user.mutations() == []
+    assert (user.folder / NAME).read_text() == before
 
-
-def test_a_create_changes_nothing(user: User) -> None:
     assert user.types("create", "demo").code == 0
     assert user.mutations() == []
-
-
-def test_it_is_deleted_before_any_record_changes(user: User) -> None:
-    before = (user.folder / NAME).read_text()
-    assert user.types("status", "demo").code == 0
-    assert (user.folder / NAME).read_text() == before
+    (user.folder / NAME).write_text(before)  # a delete before any record changes
 
     said = user.types("delete", "demo", "--yes")
 

@@ -41,7 +41,7 @@ CHECKED = [group("train", "ml.p5.48xlarge", 2, on_start_deep_health_checks=CHECK
 
 @pytest.fixture
 def host(prover: Prover, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr("hyperpod_eks.engine.loop.LONGEST", 20.0)  # of hours, fewer looks
+    monkeypatch.setattr("hyperpod_eks.engine.loop.LONGEST", 60.0)  # of hours, fewer looks
     prover.host.begin(SLOW)
     prover.host.stack.sim.set_quota("sagemaker", "ml.p5.48xlarge for cluster usage", 10)
     return prover.host
@@ -86,6 +86,7 @@ class TestPatience:
         assert statuses(host)["coredns"] == "DEGRADED"
         assert asked(host, "UpdateAddon") == []
 
+    @pytest.mark.prove
     def test_three_hours_of_deep_health_checks(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
