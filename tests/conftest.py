@@ -47,7 +47,7 @@ def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     stack.reset()
     stack.sim.delays = Delays.instant()
     for name in list(os.environ):
-        if name.startswith("AWS_"):
+        if name.startswith("AWS_") or name == "REQUESTS_CA_BUNDLE":  # long to read, each time
             monkeypatch.delenv(name)
     apply(monkeypatch, stack.environ({}))
 

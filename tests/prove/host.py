@@ -271,10 +271,10 @@ class Host:
         self.lifecycle = folder / "lifecycle"
         self.lifecycle.mkdir()
         (self.lifecycle / "on_create.sh").write_text("#!/bin/bash\n")
-        self._saved = {
-            name: os.environ.get(name) for name in (*self.stack.environ({}), "AWS_PROFILE")
-        }
-        for name, value in self.stack.environ({}).items():
+        # a bundle of the machine's would be read at every look
+        environ = {**self.stack.environ({}), "REQUESTS_CA_BUNDLE": None}
+        self._saved = {name: os.environ.get(name) for name in (*environ, "AWS_PROFILE")}
+        for name, value in environ.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
