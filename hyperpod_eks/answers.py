@@ -217,20 +217,22 @@ def _words(content: bytes) -> str:
 
 
 def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: object) -> None:
-    """Refuse an answer of 200 in which there is nothing of AWS.
+    """Refuse an answer of 200 in which there is nothing of AWS, and an error that names none.
 
     Every answer of AWS has a request id (AWS SDKs and Tools, "Request ID"); one that has none, and
-    nothing that the operation answers with either, comes from a proxy or a sign-in page.
+    nothing that the operation answers with either, comes from a proxy or a sign-in page.  So does
+    a refusal in which botocore's parser finds no ``Error``.
     """
     output = model.output_shape
     said = set(parsed) - {"ResponseMetadata"}
-    if (
-        http_response.status_code < 300
-        and output is not None
+    empty = (
+        output is not None
         and output.members
         and not said
         and (_garbled(http_response.content, model) or not _request_id(parsed))
-    ):
+    )
+    nameless = not isinstance(parsed.get("Error"), dict)
+    if empty if http_response.status_code < 300 else nameless:
         raise NoAnswer(
             f"{model.service_model.service_name}:{model.name}: the answer from"
             f" {_host(http_response.url)} is not from AWS: {_words(http_response.content)}"

@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from hyperpod_eks import answers
+from hyperpod_eks.answers import NoAnswer
+from hyperpod_eks.aws import Aws
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
 from tests import evil
-from tests.conftest import Said, User
+from tests.conftest import Said, User, new_session
 
 pytestmark = pytest.mark.xdist_group("strangers")
 
@@ -49,6 +52,17 @@ def test_each_command_asks_who_answers(
         asked(user, monkeypatch, url, "create", "demo", "--chart", str(CHART))
         asked(user, monkeypatch, url, "delete", "demo", "--yes")
     assert not list(user.folder.glob("*.json"))
+
+
+def test_an_error_without_an_error_is_not_from_aws(stack: Stack) -> None:
+    """EC2's parser finds no `Error` in XML of another kind."""
+    aws = Aws(new_session("key", "secret"), "demo", {})
+    aws.region = "us-west-2"
+    page = evil.said(b"<html><p>refused by proxy</p></html>", "text/xml", "403 Forbidden")
+    with evil.server(evil.sending(page)) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(NoAnswer, match=r"ec2:DescribeVpcs: .* not from AWS: .*by proxy"):
+            aws.ec2.describe_vpcs()
 
 
 def test_all_answers_together_are_bounded(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
