@@ -4,9 +4,9 @@ BIN := .venv/bin
 # where a container forbids bytecode, every program would compile our modules anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint format bench prove docs lock clean
+.PHONY: help demo test lint format bench prove docs e2e e2e-sweep lock clean
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 # What is installed is in requirements/, by version and hash; `make lock` renews it, and NEWEST=1
 # takes the newest versions that pyproject.toml allows, as a weekly job does.
@@ -71,6 +71,15 @@ format: .venv/dev  ## put the code into shape
 
 bench: .venv/local .cache/helm/4.3.1/helm .cache/awscli/bin/aws  ## measure, and write docs/performance.md (10 minutes)
 	$(BIN)/python scripts/bench --write
+
+E2E := PATH="$(CURDIR)/.cache/helm/4.3.1:$$PATH" $(BIN)/python scripts/e2e.py
+WHERE := --account "$(ACCOUNT)" --region "$(REGION)" --endpoint "$(ENDPOINT)"
+
+e2e: .venv/local .cache/helm/4.3.1/helm  ## run on a real account, which costs money (docs/e2e.md)
+	@$(E2E) run $(WHERE) --tier "$(or $(TIER),0)" --budget "$(or $(BUDGET),5)" $(if $(KEEP),--keep)
+
+e2e-sweep: .venv/local .cache/helm/4.3.1/helm  ## remove what an interrupted e2e left
+	@$(E2E) sweep $(WHERE)
 
 docs: .venv/dev  ## write the generated pages
 	$(BIN)/python scripts/generate.py
