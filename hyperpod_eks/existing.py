@@ -161,7 +161,7 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
         cluster = aws.eks.describe_cluster(name=name)["cluster"]
     if cluster is None:
         raise NotFound(f"existing.eks_cluster: there is no EKS cluster {name}", "Check the name.")
-    if cluster["accessConfig"]["authenticationMode"] == "CONFIG_MAP":
+    if (cluster.get("accessConfig") or {}).get("authenticationMode") == "CONFIG_MAP":
         raise Usage(
             f"existing.eks_cluster: {name} has the authentication mode CONFIG_MAP (HyperPod needs "
             "access entries)",

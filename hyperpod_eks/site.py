@@ -347,10 +347,14 @@ def check_plans(site: Site, aws: Aws) -> None:
     with absent("ResourceNotFound"):
         found: Any = aws.sagemaker.describe_cluster(ClusterName=site.name)
         running = {
-            (g["InstanceGroupName"], g.get("TrainingPlanArn", "")): g.get("CurrentCount", 0)
+            (g["InstanceGroupName"], g.get("TrainingPlanArn") or ""): g.get("CurrentCount", 0)
             for member in ("InstanceGroups", "RestrictedInstanceGroups")
-            for g in found.get(member, ())
+            for g in found.get(member) or ()
         }
+        # a group that AWS describes without its plan keeps what it has: a plan is for life
+        for group in site.config.groups:
+            if (group.name, "") in running:
+                running[group.name, group.training_plan_arn or ""] = running[group.name, ""]
     wrong = []
     sharing: dict[str, list[InstanceGroup | RestrictedInstanceGroup]] = {}
     for group in site.config.groups:

@@ -51,7 +51,197 @@ def _of_groups(*names: str) -> Paths:
     return tuple(start + name for start in (_GROUP, _RESTRICTED) for name in names)
 
 
+def _rows(results: str, *kept: str) -> Members:
+    """Classify a list by what its rows are and how they are; the rest of a row is AWS's own."""
+    paths = (results, *(f"{results}[].{name}" for name in kept))
+    return Members(
+        kept={"which it is and how it is, or its absence is an answer": paths},
+        echoes={},
+        unordered=(results,),
+    )
+
+
+def _whole(*members: str) -> Members:
+    """Classify what has no member that may be otherwise: names, and what was written by a put."""
+    return Members(kept={"nothing but who or what it is": members}, echoes={})
+
+
+#: Services whose answers are not altered, and why.
+UNALTERED = {
+    "s3": "its answers are headers, or documents that moto writes without its model",
+    "elbv2": "signed as the classic service is: told apart by the request's version alone",
+    "elb": "see elbv2",
+    "kms": "asked for keys by id only, never for a description",
+}
+
+_STATE = ("State", "Tags")
+_LISTS: Mapping[tuple[str, str], Members] = {
+    ("ec2", "DescribeAvailabilityZones"): _rows(
+        "AvailabilityZones", "State", "ZoneId", "ZoneName", "ZoneType", "RegionName"
+    ),
+    ("ec2", "DescribeRegions"): _rows("Regions", "RegionName", "OptInStatus"),
+    ("ec2", "DescribeInstanceTypeOfferings"): _rows(
+        "InstanceTypeOfferings", "InstanceType", "Location"
+    ),
+    ("ec2", "DescribeInstanceTypes"): _rows(
+        "InstanceTypes", "InstanceType", "VCpuInfo", "MemoryInfo", "GpuInfo", "NeuronInfo",
+        "NetworkInfo", "InferenceAcceleratorInfo", "ProcessorInfo",
+    ),
+    ("ec2", "DescribeNetworkInterfaces"): _rows(
+        "NetworkInterfaces", "NetworkInterfaceId", "Status", "Attachment", "Association", "Groups",
+        "TagSet", "RequesterManaged", "RequesterId", "InterfaceType", "Description",
+    ),
+    ("ec2", "DescribeVolumes"): _rows("Volumes", "VolumeId", "Attachments", *_STATE),
+    ("ec2", "DescribeTags"): _whole("Tags"),
+    ("ec2", "DescribeVpcAttribute"): _whole("VpcId", "EnableDnsHostnames", "EnableDnsSupport"),
+    ("ec2", "DescribeVpcEndpointServices"): Members(
+        kept={
+            "what is offered and where": (
+                "ServiceNames",
+                "ServiceDetails",
+                "ServiceDetails[].ServiceName",
+                "ServiceDetails[].ServiceType",
+                "ServiceDetails[].AvailabilityZones",
+                "ServiceDetails[].AvailabilityZoneIds",
+            )
+        },
+        echoes={},
+        unordered=("ServiceDetails",),
+    ),
+    ("ec2", "DescribeEgressOnlyInternetGateways"): _rows(
+        "EgressOnlyInternetGateways", "EgressOnlyInternetGatewayId", "Attachments", "Tags"
+    ),
+    ("ec2", "DescribeInstanceConnectEndpoints"): _rows(
+        "InstanceConnectEndpoints", "InstanceConnectEndpointId", "VpcId", *_STATE
+    ),
+    ("ec2", "DescribeNetworkAcls"): _rows("NetworkAcls", "NetworkAclId", "IsDefault", "Tags"),
+    ("ec2", "DescribeTransitGatewayVpcAttachments"): _rows(
+        "TransitGatewayVpcAttachments", "TransitGatewayAttachmentId", "VpcId", *_STATE
+    ),
+    ("ec2", "DescribeVpcPeeringConnections"): _rows(
+        "VpcPeeringConnections", "VpcPeeringConnectionId", "Status", "Tags"
+    ),
+    ("ec2", "DescribeVpnGateways"): _rows(
+        "VpnGateways", "VpnGatewayId", "VpcAttachments", *_STATE
+    ),
+    ("eks", "DescribeAddonConfiguration"): _whole(
+        "addonName", "addonVersion", "configurationSchema", "podIdentityConfiguration"
+    ),
+    ("eks", "DescribeAddonVersions"): _rows(
+        "addons", "addonName", "addonVersions", "addonVersions[].addonVersion",
+        "addonVersions[].compatibilities", "addonVersions[].requiresIamPermissions",
+    ),
+    ("eks", "DescribeClusterVersions"): _rows(
+        "clusterVersions", "clusterVersion", "defaultVersion", "status", "versionStatus",
+        "endOfStandardSupportDate", "endOfExtendedSupportDate",
+    ),
+    ("eks", "DescribePodIdentityAssociation"): Members(
+        kept={
+            "whose it is": (
+                "association",
+                *(
+                    f"association.{name}"
+                    for name in (
+                        "associationArn", "associationId", "clusterName", "namespace",
+                        "serviceAccount", "roleArn", "ownerArn", "tags",
+                    )
+                ),
+            )
+        },
+        echoes={
+            "CreatePodIdentityAssociation": (
+                "association.disableSessionTags",
+                "association.targetRoleArn",
+                "association.policy",
+            )
+        },
+    ),
+    ("eks", "ListAccessEntries"): _whole("accessEntries"),
+    ("eks", "ListAddons"): _whole("addons"),
+    ("eks", "ListClusters"): _whole("clusters"),
+    ("eks", "ListAssociatedAccessPolicies"): _rows(
+        "associatedAccessPolicies", "policyArn", "accessScope"
+    ),
+    ("eks", "ListPodIdentityAssociations"): _rows(
+        "associations", "associationId", "associationArn", "namespace", "serviceAccount", "ownerArn"
+    ),
+    ("eks", "ListTagsForResource"): _whole("tags"),
+    ("sagemaker", "DescribeClusterEvent"): _whole("EventDetails"),
+    ("sagemaker", "DescribeClusterNode"): Members(
+        kept={
+            "which node it is and how it is": (
+                "NodeDetails",
+                *(
+                    f"NodeDetails.{name}"
+                    for name in (
+                        "InstanceGroupName", "InstanceId", "NodeLogicalId", "InstanceStatus",
+                        "InstanceType", "LaunchTime",
+                    )
+                ),
+            )
+        },
+        echoes={
+            "CreateCluster": (
+                "NodeDetails.LifeCycleConfig",
+                "NodeDetails.OverrideVpcConfig",
+                "NodeDetails.ThreadsPerCore",
+                "NodeDetails.InstanceStorageConfigs",
+            )
+        },
+    ),
+    ("sagemaker", "DescribeTrainingPlan"): _whole(
+        "TrainingPlanArn", "TrainingPlanName", "Status", "StartTime", "EndTime",
+        "TotalInstanceCount", "AvailableInstanceCount", "InUseInstanceCount", "TargetResources",
+        "ReservedCapacitySummaries",
+    ),
+    ("sagemaker", "ListClusterEvents"): _rows(
+        "Events", "EventId", "EventTime", "EventLevel", "ResourceType", "InstanceGroupName",
+        "InstanceId", "Description",
+    ),
+    ("sagemaker", "ListClusterNodes"): _rows(
+        "ClusterNodeSummaries", "InstanceGroupName", "InstanceId", "NodeLogicalId", "InstanceType",
+        "InstanceStatus", "LaunchTime",
+    ),
+    ("sagemaker", "ListClusterOperations"): _rows(
+        "ClusterOperationSummaries", "OperationId", "Type", "Status"
+    ),
+    ("sagemaker", "ListClusterSchedulerConfigs"): _rows(
+        "ClusterSchedulerConfigSummaries", "ClusterSchedulerConfigId", "Name", "Status"
+    ),
+    ("sagemaker", "ListClusters"): _rows(
+        "ClusterSummaries", "ClusterArn", "ClusterName", "CreationTime", "ClusterStatus"
+    ),
+    ("sagemaker", "ListComputeQuotas"): _rows(
+        "ComputeQuotaSummaries", "ComputeQuotaId", "Name", "Status", "ClusterArn"
+    ),
+    ("sagemaker", "ListTags"): _whole("Tags"),
+    ("iam", "GetPolicyVersion"): Members(
+        kept={"what it says": ("PolicyVersion", "PolicyVersion.Document")}, echoes={}
+    ),
+    ("iam", "ListAttachedRolePolicies"): _whole("AttachedPolicies"),
+    ("iam", "ListPolicies"): _rows(
+        "Policies", "PolicyName", "Arn", "Path", "DefaultVersionId", "AttachmentCount"
+    ),
+    ("iam", "ListPolicyTags"): _whole("Tags"),
+    ("iam", "ListPolicyVersions"): _rows(
+        "Versions", "VersionId", "IsDefaultVersion", "CreateDate"
+    ),
+    ("iam", "ListRolePolicies"): _whole("PolicyNames"),
+    ("iam", "ListRoleTags"): _whole("Tags"),
+    ("iam", "ListRoles"): _rows("Roles", "RoleName", "Arn", "Path"),
+    ("logs", "DescribeLogStreams"): _rows(
+        "logStreams", "logStreamName", "creationTime", "lastEventTimestamp", "lastIngestionTime"
+    ),
+    ("logs", "GetLogEvents"): _whole("events", "nextForwardToken", "nextBackwardToken"),
+    ("logs", "ListTagsForResource"): _whole("tags"),
+    ("service-quotas", "ListServiceQuotas"): _rows(
+        "Quotas", "QuotaName", "QuotaCode", "ServiceCode", "Value"
+    ),
+    ("sts", "GetCallerIdentity"): _whole("UserId", "Account", "Arn"),
+}  # fmt: skip
+
 MEMBERS: Mapping[tuple[str, str], Members] = {
+    **_LISTS,
     ("sagemaker", "DescribeCluster"): Members(
         kept={
             "which cluster and groups these are": (
@@ -120,6 +310,7 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
                 "cluster.name",
                 "cluster.arn",
                 "cluster.id",
+                "cluster.roleArn",
                 "cluster.createdAt",
                 "cluster.version",
                 "cluster.endpoint",
@@ -134,7 +325,6 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
         },
         echoes={
             "CreateCluster": (
-                "cluster.roleArn",
                 "cluster.kubernetesNetworkConfig",
                 "cluster.accessConfig",
                 "cluster.upgradePolicy",
