@@ -216,6 +216,18 @@ def _words(content: bytes) -> str:
     return repr(content[:WORDS].decode("utf-8", "replace"))
 
 
+def policy(text: str) -> Any:
+    """Read a policy that AWS answers with; raise NoAnswer for what AWS never stored.
+
+    >>> policy('{"Version": "2012-10-17"}')
+    {'Version': '2012-10-17'}
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NoAnswer(f"a policy is not JSON, so not from AWS: {_words(text.encode())}") from error
+
+
 def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: object) -> None:
     """Refuse an answer of 200 in which there is nothing of AWS, and an error that names none.
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
+from hyperpod_eks.answers import policy as policy_of
 from hyperpod_eks.aws import Aws, Look, absent, owner
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
@@ -227,7 +228,7 @@ def trust(service: str) -> dict[str, Any]:
 
 def _trusted(document: object) -> str | None:
     """Name the service of a trust policy written as above; None for any other."""
-    text = json.loads(unquote(document)) if isinstance(document, str) else document
+    text = policy_of(unquote(document)) if isinstance(document, str) else document
     service: str | None = None
     if isinstance(text, Mapping):
         statement = text.get("Statement", [{}])
@@ -282,7 +283,7 @@ class Policy(Resource):
         found = aws.iam.get_policy_version(PolicyArn=self.arn, VersionId=version)
         document: Any = found["PolicyVersion"]["Document"]
         if isinstance(document, str):
-            document = json.loads(unquote(document))
+            document = policy_of(unquote(document))
         return Live(self.name, self.arn, owner=signed, facts={"document": document})
 
     def expected(self, name: str, known: Known) -> Any:

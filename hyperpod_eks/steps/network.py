@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks import config as configs
+from hyperpod_eks.answers import policy as policy_of
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
@@ -848,7 +849,7 @@ class Endpoint(Resource):
 
 def _policy(document: str | None) -> str:
     """Spell a policy so that it can be compared; "" for the one that AWS gives."""
-    found = json.loads(document or "{}")
+    found = policy_of(document or "{}")
     # an interface's has no version (PrivateLink guide, "Default endpoint policy")
     default = found.get("Statement", ALLOW_ALL["Statement"]) == ALLOW_ALL["Statement"]
     return "" if default else json.dumps(found, sort_keys=True)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyperpod_eks.answers import policy as policy_of
 from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first
 from hyperpod_eks.config_files import lifecycle_files
 from hyperpod_eks.crew import each, together
@@ -245,7 +246,7 @@ def _delete(aws: Aws, bucket: str, objects: Any) -> None:
 
 def _same(one: str, other: str) -> bool:
     """Whether two policies say the same, however S3 has spaced them."""
-    return bool(json.loads(one) == json.loads(other))
+    return bool(policy_of(one) == policy_of(other))
 
 
 def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -42,6 +43,8 @@ LARGEST = 5 << 30
 
 #: Characters of a request that the call log keeps, and calls that it keeps.
 LONGEST, MOST = 16_384, 10_000
+LARGE = 10 << 20
+"""Bytes of a body from which on its memory is given back at once."""
 
 #: Services whose name in a signature is not their name in boto3.
 _SIGNED_AS = {"servicequotas": "service-quotas", "elasticloadbalancing": "elbv2"}
@@ -131,6 +134,8 @@ def _forget_body(environ: WSGIEnvironment) -> None:
     environ.pop("werkzeug.request", None)
     if isinstance(body := environ["wsgi.input"], io.BytesIO):
         body.close()
+    if int(environ.get("CONTENT_LENGTH") or 0) > LARGE:
+        gc.collect()  # moto's objects hold it in circles, which may stay for long
 
 
 def refusal(environ: WSGIEnvironment) -> str:
