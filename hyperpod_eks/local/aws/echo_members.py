@@ -321,14 +321,13 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
                 "cluster.resourcesVpcConfig.clusterSecurityGroupId",
             ),
             "how it is": ("cluster.status", "cluster.health"),
-            "absence is an answer": ("cluster.logging",),
+            "absence is an answer": ("cluster.logging", "cluster.encryptionConfig"),
         },
         echoes={
             "CreateCluster": (
                 "cluster.kubernetesNetworkConfig",
                 "cluster.accessConfig",
                 "cluster.upgradePolicy",
-                "cluster.encryptionConfig",
                 "cluster.deletionProtection",
                 "cluster.resourcesVpcConfig.subnetIds",
                 "cluster.resourcesVpcConfig.securityGroupIds",
