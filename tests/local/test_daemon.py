@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,43 @@ def test_time_passes_as_fast_as_asked(cache: Path, monkeypatch: pytest.MonkeyPat
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     assert vpc in running.control("inventory")[running.region]["ec2"]["Vpcs"]
     assert running.control("health")["elapsed"] - before > 1
+
+
+@pytest.mark.prove
+def test_fifty_thousand_calls_and_a_large_upload_leave_it_small(cache: Path) -> None:
+    """Half of the calls write.  The object is not read again: what is sent is no stack's to keep
+    in memory for the log of calls.
+    """
+    stack = shown("start", "--speed", "100")
+    host, port = stack["endpoint"].rpartition("//")[2].split(":")
+    scope = "Credential=ASIALOCALSTACK000000/20260101/us-west-2/{}/aws4_request"
+    signed = "AWS4-HMAC-SHA256 " + scope + ", SignedHeaders=host, Signature=x"
+
+    def ask(connection: HTTPConnection, service: str, *request: Any) -> None:
+        method, path, body = request
+        headers = {"Authorization": signed.format(service)}
+        if service == "iam":
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+
+    def calls(worker: int) -> None:
+        connection = HTTPConnection(host, int(port), timeout=60)
+        for _ in range(12_500):
+            ask(connection, "s3", "PUT", f"/a-bucket/{worker}", b"x" * 100)
+            ask(connection, "iam", "POST", "/", "Action=ListRoles&Version=2010-05-08")
+        connection.close()
+
+    connection = HTTPConnection(host, int(port), timeout=120)
+    place = b"<CreateBucketConfiguration><LocationConstraint>us-west-2</LocationConstraint>"
+    ask(connection, "s3", "PUT", "/a-bucket", place + b"</CreateBucketConfiguration>")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(calls, range(2)))
+    ask(connection, "s3", "PUT", "/a-bucket/large", bytes(200 << 20))
+    connection.close()
+
+    status = Path(f"/proc/{stack['pid']}/status").read_text()
+    told = dict(re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", status))
+    assert int(told["VmRSS"]) >> 10 < 400, told
