@@ -485,6 +485,8 @@ def compare(
         elif withdrawn(past):
             if plain(is_) == past.value:
                 unproven[name], after[name] = (is_, None), past
+        elif past.value in NOTHING:
+            continue
         elif want.withdraws(name) and not (is_ is ABSENT and past.proof is Proof.SHOWN):
             differs[name], after[name] = (past.value if is_ is ABSENT else is_, None), past
     details = {name: both for name, both in differs.items() if _whole(name) in differs}

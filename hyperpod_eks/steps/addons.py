@@ -283,7 +283,12 @@ class Addon(Resource):
 
     def names(self, live: Live | None = None) -> Iterable[str]:
         """The version, or the Kubernetes version that its default was chosen for."""
-        return ("configuration", "roles", "version" if self.version else "kubernetes")
+        configuration = ("configuration",) if self.configuration not in ("", "{}") else ()
+        return (*configuration, "roles", "version" if self.version else "kubernetes")
+
+    def withdraws(self, name: str) -> bool:
+        """Settings that were declared once."""
+        return name == "configuration"
 
     def expected(self, name: str, known: Known) -> Any:
         """A default version is that of the control plane's Kubernetes version.

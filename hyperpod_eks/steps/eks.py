@@ -329,8 +329,8 @@ class Cluster(Resource):
             ),
             "endpoint_access": None if None in access else access,
             "public_access_cidrs": frozenset(blocks) if blocks else None,
-            "authentication_mode": found.get("accessConfig", {}).get("authenticationMode"),
-            "support_type": found.get("upgradePolicy", {}).get("supportType"),
+            "authentication_mode": _upper(found.get("accessConfig", {}).get("authenticationMode")),
+            "support_type": _upper(found.get("upgradePolicy", {}).get("supportType")),
             "deletion_protection": found.get("deletionProtection"),
             "version": found["version"] if self.pinned else None,
         }
@@ -352,6 +352,10 @@ class Cluster(Resource):
                 "born": str(found.get("createdAt", "")),  # of two of one name
             },
         )
+
+    def withdraws(self, name: str) -> bool:
+        """The key, which EKS does not take back: it is said, and not forgotten."""
+        return name == "secrets_key"
 
     def expected(self, name: str, known: Known) -> Any:
         """Subnets and log types have no order; nothing shall stand in the way of an upgrade."""
@@ -509,6 +513,11 @@ def _few(names: Sequence[str]) -> str:
     'a, b, c, d, e, …'
     """
     return ", ".join([*names[:5], *("…" for _ in names[5:6])])
+
+
+def _upper(said: str | None) -> str | None:
+    """Spell an enumeration as the model does; services have changed the case of theirs."""
+    return said.upper() if said else None
 
 
 def _minor(version: str) -> int:
