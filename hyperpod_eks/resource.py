@@ -513,7 +513,7 @@ def _whole(name: str) -> str:
     return name.partition(".")[0] if "." in name else ""
 
 
-NOTHING: tuple[Any, ...] = (None, "", "{}", [], {})
+NOTHING: tuple[Any, ...] = (None, "", "{}", [])
 """Declarations that there is none: where AWS describes none either, it is as declared."""
 
 NOT_THERE: Mapping[tuple[str, str], tuple[Any, str]] = {
