@@ -136,6 +136,8 @@ def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> 
 
 ON_AWS_ALONE = {"QuotasLook", "QuotasDelete"}
 """What DeleteCluster does where task governance was used, which the embedded stack has not."""
+TOLERATED = {"HoldersLook"}
+"""What is asked for a message that names holders: a refusal changes its words alone."""
 QUICK = {"NetworkMake", "NetworkDelete"}
 """A statement of each command for `make test`; the others are in the long proof."""
 
@@ -145,7 +147,7 @@ QUICK = {"NetworkMake", "NetworkDelete"}
     [
         pytest.param(row, id=row.sid, marks=[] if row.sid in QUICK else pytest.mark.prove)
         for row in ROWS
-        if row.sid not in ON_AWS_ALONE
+        if row.sid not in ON_AWS_ALONE | TOLERATED
     ],
 )
 def test_without_a_statement_something_fails(

@@ -190,7 +190,8 @@ def _ec2(request: _Request, action: str) -> Iterator[Wish]:
         tags = {tag["key"]: tag["value"] for tag in found}
         yield Wish(action, request.arn("ec2", f"{kind}/{each}"), tags=tags)
     if any(name.startswith("TagSpecification") for name in request.params):
-        yield Wish("ec2:CreateTags", context={"ec2:CreateAction": request.operation})
+        # what is being created has no tags yet (IAM user guide, aws:ResourceTag)
+        yield Wish("ec2:CreateTags", context={"ec2:CreateAction": request.operation}, tags={})
 
 
 def _iam(request: _Request, action: str) -> Iterator[Wish]:
