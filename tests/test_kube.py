@@ -264,6 +264,8 @@ class TestProxy:
     def test_others_are_reached_through_it_unless_excepted(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        for name in ("https_proxy", "no_proxy"):  # they would come before those in capitals
+            monkeypatch.delenv(name, raising=False)
         ca = base64.b64encode(make_pki().ca_pem).decode()
         with proxy("user:right", lambda host: 9) as there:
             monkeypatch.setenv("HTTPS_PROXY", f"http://user:wrong@127.0.0.1:{there.port}")

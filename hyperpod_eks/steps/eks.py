@@ -233,8 +233,13 @@ class Cluster(Resource):
     answers = facts
 
     def names(self, live: Live | None = None) -> Iterable[str]:
-        """A version only if the config names one; before an upgrade, what stands in its way."""
-        yield from (name for name in self.facts if name != "version" or self.pinned)
+        """A version and a key only if the config names one; before an upgrade, what bars it.
+
+        Whose key encrypts the secrets of a cluster that asked for none is AWS's to choose (EKS User
+        Guide, "Default envelope encryption for all Kubernetes API Data").
+        """
+        ours = {"version": self.pinned, "secrets_key": self.secrets_key}
+        yield from (name for name in self.facts if ours.get(name, True))
         if live and "hindrances" in live.facts:
             yield "hindrances"
 

@@ -331,7 +331,7 @@ def test_secrets_get_one_key_that_exists(aws: Clients, ground: Ground) -> None:
     def encryption(arn: str) -> Any:
         return [{"resources": ["secrets"], "provider": {"keyArn": arn}}]
 
-    gone = encryption(f"{key[:-4]}0000")
+    gone = encryption(f"{key.rpartition('/')[0]}/00000000-0000-0000-0000-000000000000")
     create = eks_cluster(ground, encryptionConfig=gone)
     assert "is not valid" in refusal(aws.eks.create_cluster, **create)[1]
     aws.eks.create_cluster(**eks_cluster(ground))

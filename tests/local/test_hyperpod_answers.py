@@ -82,6 +82,9 @@ def _cluster(aws: Clients) -> None:
     aws.eks.update_cluster_version(name=NAME, version="1.36")
     for update in aws.eks.list_updates(name=NAME)["updateIds"]:
         aws.eks.describe_update(name=NAME, updateId=update)
+    for name in ("nodegroups", "fargate_profiles", "identity_provider_configs", "insights"):
+        getattr(aws.eks, f"list_{name}")(clusterName=NAME)
+    aws.eks.list_capabilities(clusterName=NAME)
     aws.eks.tag_resource(resourceArn=arn, tags={"x": "y"})
     aws.eks.list_tags_for_resource(resourceArn=arn)
     aws.eks.untag_resource(resourceArn=arn, tagKeys=["x"])

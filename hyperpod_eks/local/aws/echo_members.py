@@ -321,13 +321,14 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
                 "cluster.resourcesVpcConfig.clusterSecurityGroupId",
             ),
             "how it is": ("cluster.status", "cluster.health"),
-            "absence is an answer": ("cluster.logging", "cluster.encryptionConfig"),
+            "absence is an answer": ("cluster.logging",),
         },
         echoes={
             "CreateCluster": (
                 "cluster.kubernetesNetworkConfig",
                 "cluster.accessConfig",
                 "cluster.upgradePolicy",
+                "cluster.encryptionConfig",
                 "cluster.deletionProtection",
                 "cluster.resourcesVpcConfig.subnetIds",
                 "cluster.resourcesVpcConfig.securityGroupIds",
