@@ -18,7 +18,6 @@ from tests.conftest import Said, User
 user = prepared.user
 SEEDS = 14
 OPEN = {
-    7: "plan says that vpc-cni changes after a create under the same answers",
     9: "create refuses an EKS cluster that is there under these answers",
 }
 """Seeds that show a defect which is not fixed yet."""
