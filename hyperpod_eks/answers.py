@@ -223,9 +223,12 @@ def policy(text: str) -> Any:
     {'Version': '2012-10-17'}
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise NoAnswer(f"a policy is not JSON, so not from AWS: {_words(text.encode())}") from error
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise NoAnswer(f"a policy is not a JSON object, so not from AWS: {_words(text.encode())}")
+    return found
 
 
 def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: object) -> None:

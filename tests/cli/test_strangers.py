@@ -95,7 +95,7 @@ def test_what_never_ends_is_told_and_given_up(
         assert "has not answered" in said.err
 
 
-@pytest.mark.parametrize("text", ['{"Ver\x00sion": 1}', "", "<html>"])
+@pytest.mark.parametrize("text", ['{"Ver\x00sion": 1}', "", "<html>", "[]"])
 def test_a_policy_that_is_not_json_is_not_from_aws(text: str) -> None:
-    with pytest.raises(NoAnswer, match="a policy is not JSON, so not from AWS: "):
+    with pytest.raises(NoAnswer, match="a policy is not a JSON object, so not from AWS: "):
         answers.policy(text)
