@@ -267,8 +267,8 @@ class Cluster(Resource):
         """
         with suppress(Exception):  # only what is known for certain counts
             newest = list(events(look.aws, self.name, 100))
-            causes = [live.why, *(str(each["Description"]) for each in newest)]
-            causes += [failure(look.aws, self.name, each) for each in newest if is_bad(each)][:1]
+            bad = [each for each in newest if is_bad(each)]
+            causes = [live.why, *(failure(look.aws, self.name, each) for each in bad[:1])]
             had = any(each.get("ResourceType") == "Instance" for each in newest)
             unknown = any(UNKNOWN_ROLE.search(cause) for cause in causes)
             return unknown and not had and not instances(look, self.name)
