@@ -68,6 +68,7 @@ def test_an_error_without_an_error_is_not_from_aws(stack: Stack) -> None:
 def test_all_answers_together_are_bounded(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """What many threads read at once, and what a parser would make of a small answer."""
     monkeypatch.setattr(answers, "LARGEST", 8 << 20)
+    user.types("status", "demo")  # what the clients themselves take is no answer's
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with evil.server(evil.endless) as url:
         said = asked(user, monkeypatch, url)
