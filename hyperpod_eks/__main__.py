@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 
 def main() -> None:
@@ -20,9 +23,19 @@ def main() -> None:
     from hyperpod_eks.cli import run  # noqa: PLC0415
 
     gc.freeze()
-    code = run(sys.argv[1:])
-    gc.freeze()  # what goes with the process need not be looked through on the way out
-    sys.exit(code)
+    leave(run(sys.argv[1:]))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process without C's ``exit``: OpenSSL frees there what our daemons still use.
+
+    One of them that is in a TLS handshake then would turn the exit code into a segmentation fault.
+    """
+    atexit._run_exitfuncs()  # helm is stopped, temporary folders are removed
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a pipe that is closed, a device that is full
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -118,3 +118,20 @@ def test_the_command_that_continues_has_every_option(user: User, typed: str) -> 
     assert f"To continue: hyperpod-eks {typed}\n" in said.err
     undo = "To delete it instead: hyperpod-eks delete demo\n"
     assert (undo in said.err) is typed.startswith("create")
+
+
+def test_a_process_leaves_without_what_c_does_at_exit() -> None:
+    """OpenSSL frees its state there, in which a daemon may be at a handshake just now."""
+    program = """
+import atexit, ctypes, sys
+from hyperpod_eks import __main__, cli
+libc = ctypes.CDLL(None)
+libc.__cxa_atexit(ctypes.cast(libc.abort, ctypes.c_void_p), None, None)
+atexit.register(print, "helm is stopped")
+cli.run = lambda words: print("said") or 3
+__main__.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "said\nhelm is stopped\n"), done.stderr
