@@ -40,8 +40,12 @@ SLOW = {
     "hyperpod_delete": 33,
 }
 """Seconds; a tenth of what AWS takes for EKS and HyperPod, a fifth for the others."""
-PATHS = {"create": 62 + 72, "delete": 33 + 21}
-"""Seconds of the slow simulation that nobody can avoid: EKS, then HyperPod, and back."""
+PATHS = {"create": 62 + 72, "delete": 33 + 21 + 21}
+"""Seconds of the slow simulation that nobody can avoid: EKS, then HyperPod, and back.
+
+EKS may write its log group anew after it has gone; a delete that leaves nothing looks at the group
+once more, after as long as the cluster took to go.
+"""
 READY = {
     "create": [
         ("eks:CreateCluster", 62, "eks:CreateAccessEntry"),
@@ -57,7 +61,7 @@ READY = {
 """What is waited for, its seconds, and the call that needs it; empty for the command's end."""
 
 WRITES = 40
-LOOKS = 22
+LOOKS = 23
 CONFIRMATIONS = 3
 LEAST = WRITES + LOOKS + CONFIRMATIONS
 """The least calls of a first create, which docs/performance.md lists."""
@@ -274,10 +278,10 @@ def goals(found: dict[str, Any]) -> list[page.Goal]:
     at_most(
         "first create ÷ sequential boto3, helm's time left out", 0.40, lambda: first("without helm")
     )
-    at_most("first create: rounds", 18, lambda: wall(OURS, "create", "rounds"))
+    at_most("first create: rounds", 20, lambda: wall(OURS, "create", "rounds"))
     at_most(
         f"first create: calls ÷ the least possible ({LEAST}), without the preflight's own",
-        1.22,  # eleven of them review what AWS accepts and does not describe in its answer
+        1.28,  # seven ask in vain beside the first look, eleven review what AWS only accepted
         lambda: (wall(OURS, "create", "calls") - wall(OURS, "create", "preflight")) / LEAST,
     )
     start = found.get("starts", {})
