@@ -92,6 +92,8 @@ class Manifest:
     """The config of the last create."""
     run: str = ""
     """The ID of the run that created the cluster (``create --run``); empty for none."""
+    tool_version: str = ""
+    """The version of this tool that wrote it last, as it was read."""
     _texts: dict[str, tuple[Record, Spelled]] = field(default_factory=dict, repr=False)
 
     @property
@@ -124,7 +126,7 @@ class Manifest:
         place = self.account, self.region, self.lineage
         token = f"hpe-{_digest(*place, want.key, repr(packed), repr(now))[:40]}{names}"
         past = " ".join(known.arns) if known else ""
-        self._put(want.key, Record(want.kind(), packed, "intent", now, token, past=past))
+        self._put(want.key, Record(want.kind, packed, "intent", now, token, past=past))
         return token
 
     def record(
@@ -145,7 +147,7 @@ class Manifest:
         past = " ".join(arn for arn in known.arns if arn != live.arn) if known else ""
         if sent is None and known:
             sent = known.sent
-        birth = (want.kind(), pack(want), state, since, token)
+        birth = (want.kind, pack(want), state, since, token)
         self._put(
             want.key,
             Record(*birth, live.id, live.arn, origin, past, sent),
@@ -180,7 +182,21 @@ class Manifest:
         return now - known.since if known else None
 
     def remembered(self) -> dict[str, Resource]:
-        """Every resource that we may have made, rebuilt from the journal."""
+        """Every resource that we may have made, rebuilt from the journal.
+
+        Raises Usage for a kind that this version does not have.
+        """
+        for key, record in self.records.items():
+            if record.kind not in ("", *KINDS) and record.state != "deleted":
+                raise Usage(
+                    f"{self.path}: {key} is of the kind {record.kind[:80]!r}, which this version of"
+                    f" hyperpod-eks does not know; {self.tool_version or 'another version'} wrote"
+                    " the manifest",
+                    "Use that version of hyperpod-eks, or a newer one.",
+                )
+        return self._rebuilt()
+
+    def _rebuilt(self) -> dict[str, Resource]:
         built: dict[str, Resource] = {}
         for key in self.records:
             unpack(key, self.records, built)
@@ -398,8 +414,9 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
             document.get("durations", {}),
             document.get("config", {}),
             document.get("run", ""),
+            document.get("tool_version", ""),
         )
-        manifest.remembered()  # what cannot be rebuilt is broken too
+        manifest._rebuilt()  # what cannot be rebuilt is broken too
     except FileNotFoundError:
         return Manifest(path, cluster, serial=_last_serial(path))
     except OSError as error:
@@ -540,7 +557,7 @@ def pack(want: Resource) -> dict[str, Any]:
 _DOCUMENT = {
     "cluster": str, "account": str, "region": str, "lineage": str, "serial": int, "resources": dict,
 }  # fmt: skip
-_OPTIONAL = {"durations": dict, "config": dict, "run": str}
+_OPTIONAL = {"durations": dict, "config": dict, "run": str, "tool_version": str}
 _RECORD = {
     "kind": str, "want": dict, "state": str, "since": (int, float), "token": str,
 }  # fmt: skip

@@ -132,6 +132,10 @@ class Resource(ABC):
     label: str
     after: tuple[Resource, ...] = field(default=(), kw_only=True)
 
+    kind: ClassVar[str]
+    """Its name in manifests, which stays when the class moves: ``network/Vpc``."""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """What earlier versions wrote for ``kind``."""
     step: ClassVar[str]
     patience: ClassVar[float] = 5 * MINUTE
     typical_change: ClassVar[float] = 1.0
@@ -165,12 +169,9 @@ class Resource(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        KINDS[cls.kind()] = cls
-
-    @classmethod
-    def kind(cls) -> str:
-        """Name the kind in the manifest: ``network/Vpc``."""
-        return f"{cls.__module__.rpartition('.')[2]}/{cls.__name__}"
+        if "kind" not in vars(cls):
+            raise TypeError(f"{cls.__name__}: its name in manifests is missing: kind = ...")
+        KINDS.update(dict.fromkeys((cls.kind, *cls.aliases), cls))
 
     @classmethod
     def unpacked(cls, name: str, value: Any) -> Any:
@@ -270,7 +271,7 @@ class Resource(ABC):
 
     def create(self, aws: Aws, known: Known, token: str) -> Live:
         """Make it with exactly one call; ``token`` is stable across retries of this birth."""
-        raise NotImplementedError(f"{self.kind()} is not made by us")
+        raise NotImplementedError(f"{self.kind} is not made by us")
 
     def first(self, differs: Differs) -> Differs:
         """Of all differences, those that one ``settle`` changes; the next look brings the rest."""
@@ -285,7 +286,7 @@ class Resource(ABC):
 
     def nudge(self, aws: Aws, live: Live) -> None:
         """Have AWS look again at what ``lags``."""
-        raise NotImplementedError(f"{self.kind()} does not lag")
+        raise NotImplementedError(f"{self.kind} does not lag")
 
     def bars(self, name: str, differs: Differs) -> str:
         """Say why ``settle`` cannot change a field, of all that differ; empty where it can."""
@@ -312,6 +313,7 @@ class Resource(ABC):
 
 
 KINDS: dict[str, type[Resource]] = {}
+"""Every kind that has been imported, by its names in manifests."""
 
 
 def disruption(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -546,7 +548,7 @@ def described(want: Resource, live: Live, name: str) -> Any:
     """Return what AWS says of a fact; its absence may say something too (``NOT_THERE``)."""
     found = live.facts.get(name, ABSENT)
     if found is ABSENT or found == "":
-        return NOT_THERE.get((want.kind(), name), (ABSENT, ""))[0]
+        return NOT_THERE.get((want.kind, name), (ABSENT, ""))[0]
     return found
 
 

@@ -8,14 +8,16 @@ import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from hyperpod_eks import __version__
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import BACKUPS, Manifest, Unwritable, locked, pack, read
-from hyperpod_eks.resource import Live
+from hyperpod_eks.resource import KINDS, Live
 from hyperpod_eks.steps.network import Subnet, Vpc
 from tests.conftest import User
 
@@ -126,6 +128,56 @@ def test_a_file_that_cannot_be_read_is_told_with_a_way_back(
     assert path.read_text() == text
 
 
+def test_the_names_of_kinds_in_manifests_stay() -> None:
+    """Whoever moves or renames a class changes no manifest; a new kind is a new line."""
+    import_module("hyperpod_eks.stack")  # and with it every kind
+    ours = {name for name, kind in KINDS.items() if kind.__module__.startswith("hyperpod_eks.")}
+    assert sorted(ours) == [
+        "addons/Addon", "addons/PodIdentity",
+        "eks/AccessEntry", "eks/CallersEntries", "eks/Cluster", "eks/LogGroup", "eks/NodesEntry",
+        "helm/Release",
+        "hyperpod/Cluster", "hyperpod/LogGroup", "hyperpod/Nodes",
+        "iam/Policy", "iam/Role", "iam/ServiceLinkedRole",
+        "leftovers/Interfaces", "leftovers/Leftovers", "leftovers/LoadBalancers",
+        "leftovers/Volumes",
+        "network/Address", "network/Endpoint", "network/InternetGateway", "network/NatGateway",
+        "network/Opening", "network/RouteTable", "network/SecurityGroup", "network/Subnet",
+        "network/Vpc", "network/VpcCidr",
+        "s3/Bucket", "s3/Scripts",
+    ]  # fmt: skip
+
+
+def test_what_an_earlier_version_called_a_kind_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = a_manifest(tmp_path / "demo.json")
+    manifest.intend(VPC, 5.0)
+    text = manifest.path.read_text()
+    manifest.path.write_text(text.replace("network/Vpc", "network/Cloud"))
+    monkeypatch.setitem(KINDS, "network/Cloud", Vpc)  # as an alias is
+
+    assert read(manifest.path, "demo").remembered() == {VPC.key: VPC}
+
+
+def test_a_kind_of_another_version_stops_a_run_before_its_first_change(user: User) -> None:
+    user.makes("demo")
+    path = user.folder / "demo.hyperpod-eks.json"
+    text = path.read_text()
+    newer = text.replace('"s3/Bucket"', '"s3/Vault"').replace(
+        f'"tool_version": "{__version__}"', '"tool_version": "7.1.0"'
+    )
+    path.write_text(newer)
+    user.mutations()
+    for command in (("create", "demo"), ("plan", "demo"), ("delete", "demo", "--yes")):
+        said = user.types(*command)
+        assert said.code == 2, said.err
+        assert "s3/bucket is of the kind 's3/Vault', which this version" in said.err
+        assert "7.1.0 wrote the manifest" in said.err
+    assert user.mutations() == []
+    assert path.read_text() == newer
+    assert user.types("status", "demo").code == 0
+
+
 def test_another_clusters_manifest_is_refused(tmp_path: Path) -> None:
     a_manifest(tmp_path / "demo.json")
     with pytest.raises(Usage, match="manifest of the cluster 'demo', not of 'other'"):
@@ -145,7 +197,7 @@ SMALL = """
 import sys
 from pathlib import Path
 from hyperpod_eks.manifest import Manifest
-from hyperpod_eks.resource import Live
+from hyperpod_eks.resource import KINDS, Live
 from hyperpod_eks.steps.network import Vpc
 
 manifest = Manifest(Path(sys.argv[1], "demo.json"), "demo")

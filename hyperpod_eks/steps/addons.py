@@ -106,6 +106,7 @@ class PodIdentity(Resource):
     role: str
     """ARN."""
 
+    kind = "addons/PodIdentity"
     step = "addons"
     goes_at_once = True
     facts = answers = ("role",)
@@ -189,6 +190,7 @@ class Addon(Resource):
     nodeless: bool = False
     """Whether no node is declared, so that what wants one is as declared without."""
 
+    kind = "addons/Addon"
     step = "addons"
     patience = 20 * MINUTE
     usual = "1 min"

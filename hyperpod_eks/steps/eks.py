@@ -115,6 +115,7 @@ class LogGroup(Resource):
     key_arn: str = ""
     """ARN of a KMS key."""
 
+    kind = "eks/LogGroup"
     step = "eks"
     goes_at_once = True
     facts = ("retention", "key_arn")
@@ -214,6 +215,7 @@ class Cluster(Resource):
     public_access_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
     authentication_mode: str = "API"
 
+    kind = "eks/Cluster"
     step = "eks"
     patience = 40 * MINUTE
     usual = "9 to 13 min"
@@ -580,6 +582,7 @@ class AccessEntry(Resource):
     groups: tuple[str, ...] = ()
     """Groups of Kubernetes RBAC."""
 
+    kind = "eks/AccessEntry"
     step = "eks"
     goes_at_once = True
     facts = answers = ("policy", "namespaces", "groups")
@@ -700,6 +703,7 @@ class NodesEntry(Resource):
     role: str
     """Name of the role."""
 
+    kind = "eks/NodesEntry"
     step = "eks"
     goes_at_once = True
     made = False
@@ -737,6 +741,7 @@ class CallersEntries(Resource):
 
     cluster: Cluster
 
+    kind = "eks/CallersEntries"
     step = "eks"
     made = False
 

@@ -69,6 +69,7 @@ class Release(Resource):
     binary: str
     """Path of helm; empty to look for it."""
 
+    kind = "helm/Release"
     step = "helm"
     goes_at_once = True
     facts = ("fingerprint",)

@@ -198,6 +198,7 @@ class Cluster(Resource):
     scales_itself: bool
     """Whether Karpenter says how many nodes there are."""
 
+    kind = "hyperpod/Cluster"
     step = "hyperpod"
     patience = 90 * MINUTE
     typical_change = 480.0  # of a scale-up, the commonest
@@ -942,6 +943,7 @@ class Nodes(Resource):
     cluster: Cluster
     control: eks.Cluster
 
+    kind = "hyperpod/Nodes"
     step = "hyperpod"
     awaited = True
     patience = 30 * MINUTE
@@ -1008,6 +1010,7 @@ class LogGroup(Resource):
 
     prefix: str
 
+    kind = "hyperpod/LogGroup"
     step = "hyperpod"
     goes_at_once = True
     made = False

@@ -108,6 +108,7 @@ class Role(Resource):
     boundary: str = ""
     """ARN of the permissions boundary."""
 
+    kind = "iam/Role"
     step = "iam"
     goes_at_once = True
     facts = ("trusts", "policies", "path", "boundary")
@@ -254,6 +255,7 @@ class Policy(Resource):
     places: tuple[Vpc | SecurityGroup | Subnet, ...] = ()
     """Where interfaces may be made; nowhere for none."""
 
+    kind = "iam/Policy"
     step = "iam"
     goes_at_once = True
     facts = ("document",)
@@ -467,6 +469,7 @@ class ServiceLinkedRole(Resource):
     anything costs money.  All clusters share it, so it is never deleted.
     """
 
+    kind = "iam/ServiceLinkedRole"
     step = "iam"
     shared = True
 

@@ -89,6 +89,7 @@ class Interfaces(Resource):
     by us.  So are others in a VPC of ours that are free though their services are gone (`_theirs`).
     """
 
+    kind = "leftovers/Interfaces"
     step = "network"
     made = False
     patience = 20 * MINUTE
@@ -146,6 +147,7 @@ class LoadBalancers(Resource):
 
     cluster: str
 
+    kind = "leftovers/LoadBalancers"
     step = "network"
     made = False
     patience = 15 * MINUTE
@@ -224,6 +226,7 @@ class Volumes(Resource):
 
     cluster: str
 
+    kind = "leftovers/Volumes"
     step = "network"
     made = False
 
@@ -258,6 +261,7 @@ class Leftovers(Resource):
 
     cluster: str
 
+    kind = "leftovers/Leftovers"
     step = "network"
     made = False
     patience = 15 * MINUTE

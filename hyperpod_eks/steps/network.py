@@ -236,6 +236,7 @@ class Vpc(Resource):
     dns: tuple[bool, bool] = (True, True)
     """Whether DNS support and DNS hostnames are on."""
 
+    kind = "network/Vpc"
     step = "network"
     goes_at_once = True
     named = False
@@ -320,6 +321,7 @@ class VpcCidr(Resource):
     vpc: Vpc
     cidr: str
 
+    kind = "network/VpcCidr"
     step = "network"
     signed = False  # it has no tags
 
@@ -373,6 +375,7 @@ class InternetGateway(Resource):
 
     vpc: Vpc
 
+    kind = "network/InternetGateway"
     step = "network"
     goes_at_once = True
     named = False
@@ -437,6 +440,7 @@ class Subnet(Resource):
     tags: Mapping[str, str] = field(default_factory=dict)
     """Further tags of the user's."""
 
+    kind = "network/Subnet"
     step = "network"
     goes_at_once = True
     named = False
@@ -513,6 +517,7 @@ class Subnet(Resource):
 class Address(Resource):
     """An Elastic IP address for a NAT gateway."""
 
+    kind = "network/Address"
     step = "network"
     goes_at_once = True
     named = False
@@ -564,6 +569,7 @@ class NatGateway(Resource):
     address: Address | None
     """None for one that is somebody's."""
 
+    kind = "network/NatGateway"
     step = "network"
     named = False
     patience = 15 * MINUTE
@@ -630,6 +636,7 @@ class RouteTable(Resource):
     target: InternetGateway | NatGateway | None
     subnets: tuple[Subnet, ...]
 
+    kind = "network/RouteTable"
     step = "network"
     goes_at_once = True
     named = False
@@ -756,6 +763,7 @@ class Endpoint(Resource):
     policy: str = ""
     """JSON; empty for AWS's, which allows everything."""
 
+    kind = "network/Endpoint"
     step = "network"
     named = False
     facts = answers = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
@@ -871,6 +879,7 @@ class SecurityGroup(Resource):
     """Peers that all traffic is let through for: itself, another group or a block; or protocol,
     port and peer (``tcp 443 0.0.0.0/0``)."""
 
+    kind = "network/SecurityGroup"
     step = "network"
     goes_at_once = True
     named = False
@@ -1023,6 +1032,7 @@ class Opening(Resource):
     group: SecurityGroup
     peer: SecurityGroup
 
+    kind = "network/Opening"
     step = "network"
     goes_at_once = True
     named = False

@@ -70,6 +70,7 @@ class Bucket(Resource):
     """The algorithm, or the ARN of a KMS key."""
     policy: str = "TLS only"
 
+    kind = "s3/Bucket"
     step = "s3"
     goes_at_once = True
     facts = ("public_access", "ownership", "encryption", "policy")
@@ -264,6 +265,7 @@ class Scripts(Resource):
     folder: str
     prefix: str = "lifecycle/"
 
+    kind = "s3/Scripts"
     step = "s3"
     goes_at_once = True
     facts = ("files",)

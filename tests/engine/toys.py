@@ -123,9 +123,14 @@ class Toy(Resource):
     shape: str = "round"
     needs_: tuple[Resource, ...] = ()
 
+    kind = "toys/Toy"
     step = "toys"
     facts = ("shape",)
     cloud: ClassVar[Cloud]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        cls.kind = f"toys/{cls.__qualname__}"
+        super().__init_subclass__(**kwargs)
 
     def find(self, look: Look) -> Sequence[Live]:
         return [self._live(t) for t in self.cloud.seen(look.aws, self.label)]
