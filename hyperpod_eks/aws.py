@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpod_eks import answers, transport
+from hyperpod_eks import answers
 from hyperpod_eks.answers import NoAnswer, Watch
-from hyperpod_eks.aws_session import endpoint_fault, usable_settings
-from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.aws_session import new_client, usable_settings
+from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.pace import Pace
 from hyperpod_eks.redaction import LOGIN
@@ -111,9 +111,10 @@ class Aws:
         # one attempt is botocore's way to say "no retries"
         with self.lock, usable_settings():
             retries: Any = {"total_max_attempts": 1} if once else self._retries()
-            client: Any = self.session.client(
-                service,  # type: ignore[call-overload]  # the name is data here
-                region_name=self.region,
+            made = new_client(
+                self.session,
+                service,
+                self.region,
                 config=Config(
                     max_pool_connections=16,  # for every worker
                     connect_timeout=answers.CONNECT,
@@ -121,19 +122,11 @@ class Aws:
                     retries=retries,
                 ),
             )
-            if fault := endpoint_fault(client.meta.endpoint_url):
-                name = f"AWS_ENDPOINT_URL_{client.meta.service_model.service_id.hyphenize()}"
-                raise Usage(
-                    f"the endpoint of {service}, {client.meta.endpoint_url!r}, {fault}",
-                    f"Correct AWS_ENDPOINT_URL, {name.replace('-', '_').upper()} or endpoint_url"
-                    " of the profile.",
-                )
-            transport.check(self.session, client.meta.endpoint_url)
-        client.meta.events.register("after-call", _name_service)
-        self._watch.attach(client)
+        made.meta.events.register("after-call", _name_service)
+        self._watch.attach(made)
         if not once:  # those are repeated by the engine alone
-            self._paces.setdefault(service, Pace(service)).attach(client)
-        return client
+            self._paces.setdefault(service, Pace(service)).attach(made)
+        return made
 
     def _retries(self) -> dict[str, Any]:
         """Return how often a call is sent: as the user says, else more often than botocore does."""

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.model import loader, region_fault
 from hyperpod_eks.redaction import attach, learn, redacted
-from hyperpod_eks.transport import give_up
+from hyperpod_eks.transport import check, give_up
 
 if TYPE_CHECKING:
     import boto3
@@ -94,6 +94,22 @@ def endpoint_fault(url: str) -> str:
         if parts.scheme in ("http", "https") and parts.hostname and not odd:
             return ""
     return "is not a URL; use http(s)://HOST[:PORT]"
+
+
+def new_client(session: boto3.Session, service: str, region: str | None, **more: Any) -> Any:
+    """Make a client; raise Usage where the user's settings leave it none that could be used."""
+    with usable_settings():
+        made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
+        url = made.meta.endpoint_url
+        if fault := endpoint_fault(url):
+            name = f"AWS_ENDPOINT_URL_{made.meta.service_model.service_id.hyphenize()}"
+            raise Usage(
+                f"the endpoint of {service}, {url!r}, {fault}",
+                f"Correct AWS_ENDPOINT_URL, {name.replace('-', '_').upper()} or endpoint_url"
+                " of the profile.",
+            )
+        check(session, url)
+    return made
 
 
 @contextmanager

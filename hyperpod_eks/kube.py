@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks import transport
+from hyperpod_eks.aws_session import new_client
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 
@@ -70,7 +71,7 @@ def token(session: boto3.Session, cluster: str, region: str) -> str:
     def sign(request: Any, **_: object) -> None:
         request.headers[header] = request.context[header]
 
-    sts = session.client("sts", region_name=region)
+    sts = new_client(session, "sts", region)
     sts.meta.events.register("provide-client-params.sts.GetCallerIdentity", take)
     sts.meta.events.register("before-sign.sts.GetCallerIdentity", sign)
     url = sts.generate_presigned_url(

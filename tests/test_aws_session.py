@@ -282,6 +282,7 @@ def test_a_key_that_no_header_can_hold_is_named_and_not_shown(
         ("AWS_ENDPOINT_URL", "http://h:abc"),
         ("AWS_ENDPOINT_URL", "http://h\n"),
         ("AWS_ENDPOINT_URL_SAGEMAKER", "foo"),
+        ("AWS_ENDPOINT_URL_STS", "127.0.0.1"),
         ("AWS_REGION", "us-west-2a"),
         ("AWS_REGION", "[us-west-2]"),
         ("AWS_REGION", "us-west-2\r"),
@@ -292,8 +293,8 @@ def test_a_setting_that_is_no_value_is_named(someone: Someone, name: str, value:
     if name == "AWS_ENDPOINT_URL":
         someone.patch.delenv("AWS_ENDPOINT_URL_STS")
     someone.patch.setenv(name, value)
-    command = "status" if name.endswith("SAGEMAKER") else "orphans"
-    said = someone.types(command, *(["demo"] if command == "status" else []), "-o", "json")
+    command = {"SAGEMAKER": "status", "STS": "token"}.get(name.rpartition("_")[2], "orphans")
+    said = someone.types(command, *(["demo"] if command != "orphans" else []), "-o", "json")
     assert (said.code, said.document["error"]["class"]) == (2, "Usage")
     assert name in said.err
     assert Sts.asked == [] or command == "status"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import random
 import re
@@ -28,7 +29,8 @@ from hyperpod_eks import config, manifest
 from hyperpod_eks.cli import main
 from hyperpod_eks.cli.outputs import values
 from hyperpod_eks.errors import Denied, Usage
-from tests.conftest import User
+from hyperpod_eks.local import CHART
+from tests.conftest import Said, User
 
 pytestmark = pytest.mark.xdist_group("fuzz")
 
@@ -196,12 +198,31 @@ COMMANDS = (
     ("nodes", "demo"),
     ("orphans",),
     ("kubeconfig", "demo"),
+    ("list",),
+    ("preflight", "demo", "--chart", str(CHART)),
+    ("logs", "demo"),
+    ("logs", "demo", "--control-plane"),
+    ("events", "demo"),
+    ("adopt", "demo", "--rebuild"),
+    ("create", "demo", "--chart", str(CHART), "--dry-run"),
 )
+"""Commands that change nothing in the account."""
+
+
+def harmless(said: Said, *what: object) -> None:
+    """Whatever was wrong, there are words: no bug, no traceback, nothing that moves the cursor."""
+    why = (*what, said.err[:2000])
+    assert said.code != 70, why
+    assert "Traceback" not in said.err, why
+    assert not WRITTEN.search(said.err), why
+    assert len(said.err) < 20_000, why
 
 
 def answers(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
     """Commands that only look, behind a liar."""
     patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+    # pytest's handlers keep each record, with the run that an exception in it holds
+    patch.setattr(logging.getLogger(), "handlers", [])
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     for seed in seeds:
         dice = random.Random(seed)
@@ -209,10 +230,7 @@ def answers(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
         with liar(endpoint, seed, dice.choice([1.0, 0.5, 0.1])) as url:
             patch.setenv("AWS_ENDPOINT_URL", url)
             said = user.types(*words, "--region", "us-west-2", "-o", "json")
-        assert said.code != 70, (seed, said.err[:2000])
-        assert "Traceback" not in said.err, (seed, said.err[:2000])
-        assert not WRITTEN.search(said.err), (seed, said.err[:2000])
-        assert len(said.err) < 10_000, seed
+        harmless(said, seed, words)
         json.loads(said.out)
 
 
@@ -223,19 +241,39 @@ OFFLINE = (
     "schema",
     "status --offline",
     "init",
+)
+ONLINE = (
     "events",
     "token",
+    "status",
+    "plan",
+    "nodes",
+    "logs",
+    "list",
+    "orphans",
+    "preflight",
+    "scale",
+    "adopt",
+    "policy",
+    "kubeconfig",
+    "ssm",
+    "delete",
+    "update-software",
+    "create --dry-run",
 )
+TEXTS = [
+    str(each).replace("\x00", "") for each in ODD if isinstance(each, str | int | float)
+]  # neither an argument nor a variable can hold a NUL
 
 
 def options(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
     """Commands with values that cannot be, in options and in variables."""
-    texts = [str(each) for each in ODD if isinstance(each, str | int | float)]
-    texts = [each.replace("\x00", "") for each in texts if not each.startswith("/dev/")]
+    texts = [each for each in TEXTS if not each.startswith("/dev/")]
     for seed in seeds:
         dice = random.Random(seed)
-        command, *more = dice.choice(OFFLINE).split()
-        known = [p for p in main.commands[command].params if p.name not in ("local", "events")]
+        command, *more = dice.choice(OFFLINE + ONLINE).split()
+        skipped = ("local", "events", "follow", "run")
+        known = [p for p in main.commands[command].params if p.name not in skipped]
         words = [command, *more]
         for param in dice.sample(known, min(len(known), dice.randint(1, 4))):
             if param.param_type_name == "argument":
@@ -249,8 +287,57 @@ def options(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
                 if dice.random() < 0.2:
                     inner.setenv(name, dice.choice(texts).encode("utf-8", "replace").decode())
             said = user.types(*words)
-        assert said.code != 70, (seed, words, said.err[:2000])
-        assert "Traceback" not in said.err, (seed, words)
+        harmless(said, seed, words)
+
+
+VARIABLES = (
+    *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_MAX_ATTEMPTS"),
+    *("AWS_RETRY_MODE", "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SAGEMAKER", "AWS_ENDPOINT_URL_STS", "AWS_DATA_PATH"),
+    *("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_STS_REGIONAL_ENDPOINTS"),
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME"),
+    *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+    *("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_REQUEST_CHECKSUM_CALCULATION"),
+    *("AWS_DEFAULTS_MODE", "AWS_SDK_UA_APP_ID", "AWS_ACCOUNT_ID", "AWS_ACCOUNT_ID_ENDPOINT_MODE"),
+    *("AWS_DISABLE_REQUEST_COMPRESSION", "AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES"),
+    *("AWS_SIGV4A_SIGNING_REGION_SET", "AWS_AUTH_SCHEME_PREFERENCE", "REQUESTS_CA_BUNDLE"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "TMPDIR", "KUBECONFIG", "PATH", "CI", "TERM"),
+    *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "LANG", "LC_ALL", "TZ", "USER"),
+    *("HYPERPOD_EKS_CHART", "HYPERPOD_EKS_COMPLETE", "HYPERPOD_EKS_HELM", "HYPERPOD_EKS_NAME"),
+    *("HYPERPOD_EKS_KUBERNETES_VERSION", "HYPERPOD_EKS_LIFECYCLE", "HYPERPOD_EKS_OUTPUT"),
+    *("HYPERPOD_EKS_REGION", "HYPERPOD_EKS_RUN"),
+)
+AWS_WORDS = (
+    *("http://[", "http://127.0.0.1:1", "http://127.0.0.1:99999", "foo", "true", "legacy"),
+    *("[profile x]\nregion = ", "/proc/self/status", "/", "~", "*", "arn:aws:iam::1:role/x"),
+    *("127.0.0.1", "socks5://127.0.0.1:1", "http://u:p@127.0.0.1:1", "a b", "eu-west-1"),
+)
+
+
+def environment(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
+    """Commands with variables that cannot be, and files of AWS's that are garbled."""
+    patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+    patch.setattr(logging.getLogger(), "handlers", [])
+    profile = (
+        b"[default]\nregion = us-west-2\nretry_mode = legacy\ns3 =\n  addressing_style = path\n"
+    )
+    for seed in seeds:
+        dice = random.Random(seed)
+        offline = tuple(tuple(each.split()) for each in OFFLINE if each != "init")
+        words = dice.choice(COMMANDS + offline)
+        changed = {}
+        for name in dice.sample(VARIABLES, dice.randint(1, 3)):
+            value = dice.choice([*TEXTS, *AWS_WORDS])
+            changed[name] = value.encode("utf-8", "replace").decode()
+        if dice.random() < 0.2:
+            (user.folder / "aws").write_bytes(garbled(profile, dice))
+            changed[dice.choice(["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])] = "aws"
+        with pytest.MonkeyPatch.context() as inner:
+            for name, value in changed.items():
+                inner.setenv(name, value)
+            harmless(user.types(*words), seed, words, changed)
 
 
 def a_manifest(user: User) -> dict[str, Any]:
@@ -269,11 +356,14 @@ def test_configs(tmp_path: Path) -> None:
     configs(tmp_path, range(200))
 
 
-def test_manifests_answers_and_options(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifests_options_variables_and_answers(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     document = a_manifest(user)
     (folder := user.folder / "m").mkdir()
     manifests(folder, document, range(150))
     options(user, range(25), monkeypatch)
+    environment(user, range(20), monkeypatch)
     answers(user, range(8), monkeypatch)
 
 
@@ -298,3 +388,9 @@ def test_two_thousand_answers(user: User, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.prove
 def test_two_thousand_options(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     options(user, range(25, 2_025), monkeypatch)
+
+
+@pytest.mark.prove
+def test_two_thousand_environments(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_manifest(user)
+    environment(user, range(20, 2_020), monkeypatch)
