@@ -35,18 +35,18 @@ def state() -> Path:
 
 def complaint() -> str:
     """Say which of our folders cannot be written, and what is used instead; empty if both can."""
-    wanted = {
-        "logs": (_wanted("XDG_STATE_HOME", ".local/state"), state()),
-        "downloads": (_wanted("XDG_CACHE_HOME", ".cache"), cache()),
-    }
-    lost = {what: (here, there) for what, (here, there) in wanted.items() if here != there}
+    usual = {"logs": ("XDG_STATE_HOME", ".local/state"), "downloads": ("XDG_CACHE_HOME", ".cache")}
+    wanted = {what: _wanted(*where) for what, where in usual.items()}
+    lost = {what: here for what, here in wanted.items() if not (here and _writable(here))}
     if not lost:
         return ""
     reason = "there is no home directory"
-    if known := [str(here) for here, _ in lost.values() if here]:
+    if known := [str(here) for here in lost.values() if here]:
         reason = f"{' and '.join(known)} cannot be written"
-    _, instead = next(iter(lost.values()))
-    return f"{reason}; {' and '.join(lost)} go to {instead}"
+    what, instead = " and ".join(lost), _temporary()
+    if _writable(instead):
+        return f"{reason}; {what} go to {instead}"
+    return f"{reason}, and {instead} cannot be written; there are no {what}"
 
 
 def _folder(variable: str, usual: str) -> Path:
@@ -84,9 +84,13 @@ def _writable(folder: Path) -> bool:
 def _temporary() -> Path:
     """Return a folder of ours among the temporary files; the next run finds it again.
 
-    Everybody may write there: what is not ours alone, or is a link, is not used.
+    Everybody may write there: what is not ours alone, or is a link, is not used.  Where nothing can
+    be written, as in a container whose root is read-only, nor can what is returned.
     """
-    base = Path(tempfile.gettempdir()) / f"{TOOL}-{os.geteuid()}"
+    try:
+        base = Path(tempfile.gettempdir()) / f"{TOOL}-{os.geteuid()}"
+    except FileNotFoundError:
+        return Path("/tmp") / TOOL  # noqa: S108  whoever writes there hears why it cannot be
     with suppress(OSError):
         make_folder(base)
         found = base.lstat()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from hyperpod_eks import folders
 from hyperpod_eks.local import CHART
-from tests.conftest import User
+from hyperpod_eks.local.stack import Stack
+from tests.conftest import User, helm
 
 pytestmark = pytest.mark.xdist_group("no_home")
 
@@ -70,6 +73,64 @@ def test_a_temporary_folder_of_somebody_elses_is_not_used(
     usual.mkdir()
     usual.chmod(0o777)
     assert usual not in folders.cache().parents
+
+
+def test_a_look_where_nothing_at_all_can_be_written(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a read-only root and no volume."""
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.setattr(tempfile, "gettempdir", mock.Mock(side_effect=FileNotFoundError("none")))
+    monkeypatch.setattr(folders, "_writable", lambda folder: False)
+    monkeypatch.setattr("hyperpod_eks.files.make_folder", refuse)
+    says = "no home directory, and /tmp/hyperpod-eks cannot be written; there are no logs and down"
+    said = user.types("list", "--region", "us-west-2")
+    assert said.code == 0, said.err
+    assert says in said.err
+    said = user.types("preflight", "demo", "-o", "json")
+    assert said.code == 3, said.err
+    assert {"folders", "helm"} <= {each["id"] for each in said.document["findings"]}
+
+
+def refuse(folder: Path) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+
+
+READ_ONLY = """
+folder=$1 python=$2
+shift 2
+mount --make-rprivate /
+mount -t tmpfs none "$folder" && chmod 1777 "$folder" && cd "$folder" || exit
+mount -o remount,ro,bind / || exit
+as() { setpriv --reuid 12345 --regid 12345 --clear-groups "$python" "$@" >&2; }
+as -c 'import hyperpod_eks' || exit
+for words do as -P -m hyperpod_eks $words; echo $?; done
+"""
+"""A root that is read-only, but for one folder; and somebody without an entry in /etc/passwd."""
+
+
+@pytest.mark.prove
+def test_a_whole_life_on_a_read_only_root(stack: Stack) -> None:
+    environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    environ["PATH"] = f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}"
+    life = f"create demo --chart {CHART}", "status demo", "delete demo --yes"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", folder, sys.executable, *life],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environ,
+        )
+    if not done.stdout:
+        pytest.skip(f"no namespaces, or this Python is not for others: {done.stderr}")
+    assert done.stdout.split() == ["0"] * len(life), done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+    assert len(warnings) == len(life), warnings
+    assert all("there is no home directory; logs and downloads go to /" in w for w in warnings)
 
 
 def test_relative_folders_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
