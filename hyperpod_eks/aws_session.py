@@ -98,7 +98,7 @@ def endpoint_fault(url: str) -> str:
 
 def new_client(session: boto3.Session, service: str, region: str | None, **more: Any) -> Any:
     """Make a client; raise Usage where the user's settings leave it none that could be used."""
-    with usable_settings():
+    with usable_settings(session):
         made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
         url = made.meta.endpoint_url
         if fault := endpoint_fault(url):
@@ -113,15 +113,16 @@ def new_client(session: boto3.Session, service: str, region: str | None, **more:
 
 
 @contextmanager
-def usable_settings() -> Iterator[None]:
-    """Turn what a client's creation says of the user's settings into Usage that names them."""
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+def usable_settings(session: boto3.Session) -> Iterator[None]:
+    """Turn what a client's creation says of the user's settings into Usage that names them.
 
+    botocore checks few of them: a text where a section belongs ends as an AttributeError.
+    """
     try:
         yield
     except HyperpodError:
         raise
-    except (BotoCoreError, ValueError) as error:
+    except Exception as error:
         said = _short(str(error))
         guilty = [
             name
@@ -130,7 +131,7 @@ def usable_settings() -> Iterator[None]:
             if value in str(error)
             or (name.startswith("AWS_ENDPOINT_URL") and endpoint_fault(value))
         ]
-        what = ", ".join(guilty) or "the AWS configuration"
+        what = ", ".join(guilty) or f"the AWS configuration ({_files(session._session)})"
         raise Usage(f"{what} cannot be used: {said}", "Correct or unset it.") from error
 
 
@@ -198,9 +199,13 @@ def _log_in(core: Session, ask: Ask) -> None:
             ("secret access key", frozen.secret_key),
             ("session token", frozen.token),
         ):
+            variable = f"AWS_{name.replace(' ', '_').upper()}"
+            source = variable if credentials.method == "env" else f"{where}: the {name}"
+            if not value and name != "session token":
+                raise Denied(f"{source} is empty", _LOGIN)
+            if value and not isinstance(value, str):  # a helper's JSON, a section in a file
+                raise Denied(f"{source} is not text", _LOGIN)
             if value and (odd := _ODD.search(value)):
-                variable = f"AWS_{name.replace(' ', '_').upper()}"
-                source = variable if credentials.method == "env" else f"{where}: the {name}"
                 what = {"\n": "a line break", "\r": "a carriage return", " ": "a space"}
                 said = what.get(odd[0], f"the character U+{ord(odd[0]):04X}")
                 place = "ends in" if odd.end() == len(value) else "has"

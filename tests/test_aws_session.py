@@ -52,6 +52,10 @@ PROFILES = {
     "badtime": printing(Expiration="tomorrow"),
     "nokey": 'credential_process = /bin/echo {\\"Version\\":1}\n',
     "v2": printing(Version=2),
+    "number": printing(AccessKeyId=5),
+    "emptykey": "aws_access_key_id =\naws_secret_access_key =\n",
+    "section": f"aws_access_key_id = AKIAEXAMPLE\naws_secret_access_key =\n  x = {SECRET}\n",
+    "nested": f"{KEYS}region = us-west-2\nmax_attempts =\n  x = y\n",
     "missing": "credential_process = /nonexistent/helper --json\n",
     "webid": f"{ROLE}web_identity_token_file = /nonexistent/token\n",
     "onlykey": "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
@@ -210,6 +214,9 @@ def test_the_region_may_stand_wherever_boto3_reads_it(someone: Someone, where: s
         ("badtime", "tomorrow"),
         ("nokey", "AccessKeyId"),
         ("v2", "version"),
+        ("number", "the access key id is not text"),
+        ("emptykey", "the access key id is empty"),
+        ("section", "the secret access key is not text"),
         ("missing", "/nonexistent/helper: No such file or directory"),
         ("webid", "/nonexistent/token: No such file or directory"),
         ("onlykey", "aws_secret_access_key"),
@@ -302,6 +309,12 @@ def test_a_setting_that_is_no_value_is_named(someone: Someone, name: str, value:
         assert "us-west-2" in said.document["error"]["message"]
         for words in (("token", "demo"), ("kubeconfig", "demo"), ("status", "demo")):
             assert someone.types(*words).code == 2
+
+
+def test_a_setting_in_a_file_that_no_client_can_have_is_named(someone: Someone) -> None:
+    said = someone.types("list", "--profile", "nested")
+    assert said.code == 2
+    assert f"the AWS configuration ({someone.config}, " in said.err
 
 
 @pytest.mark.parametrize(

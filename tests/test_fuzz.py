@@ -316,13 +316,44 @@ AWS_WORDS = (
 )
 
 
+SETTINGS = (
+    *("region", "output", "retry_mode", "max_attempts", "ca_bundle", "endpoint_url", "s3", "sqs"),
+    *("services", "use_fips_endpoint", "use_dualstack_endpoint", "defaults_mode", "api_versions"),
+    *("credential_process", "role_arn", "source_profile", "credential_source", "external_id"),
+    *("web_identity_token_file", "role_session_name", "duration_seconds", "mfa_serial"),
+    *("sso_session", "sso_start_url", "sso_region", "sso_account_id", "sso_role_name"),
+    *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "login_session"),
+    *(
+        "tcp_keepalive",
+        "parameter_validation",
+        "sts_regional_endpoints",
+        "account_id_endpoint_mode",
+    ),
+    *("request_checksum_calculation", "response_checksum_validation", "signature_version"),
+    *("request_min_compression_size_bytes", "ignore_configured_endpoint_urls", "sdk_ua_app_id"),
+    *("metadata_service_timeout", "metadata_service_num_attempts", "sigv4a_signing_region_set"),
+)
+SECTIONS = ("default", "default", "profile default", "services x", "sso-session x", "profile x")
+
+
+def profiles(dice: random.Random) -> str:
+    """A file of AWS's configuration whose settings have values, and depths, that cannot be."""
+    lines = []
+    for _ in range(dice.randint(1, 3)):
+        lines.append(f"[{dice.choice(SECTIONS)}]")
+        for name in dice.sample(SETTINGS, dice.randint(1, 5)):
+            value = dice.choice([*TEXTS, *AWS_WORDS, "x", "default", "echo {}", "false", ""])
+            value = " ".join(value.split())
+            key = dice.choice([*SETTINGS, "addressing_style", "x"])
+            nested = f"{name} =\n  {key} = {value}"
+            lines.append(nested if dice.random() < 0.3 else f"{name} = {value}")
+    return "\n".join([*lines, ""]).encode("utf-8", "replace").decode()
+
+
 def environment(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
     """Commands with variables that cannot be, and files of AWS's that are garbled."""
     patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
     patch.setattr(logging.getLogger(), "handlers", [])
-    profile = (
-        b"[default]\nregion = us-west-2\nretry_mode = legacy\ns3 =\n  addressing_style = path\n"
-    )
     for seed in seeds:
         dice = random.Random(seed)
         offline = tuple(tuple(each.split()) for each in OFFLINE if each != "init")
@@ -331,9 +362,14 @@ def environment(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
         for name in dice.sample(VARIABLES, dice.randint(1, 3)):
             value = dice.choice([*TEXTS, *AWS_WORDS])
             changed[name] = value.encode("utf-8", "replace").decode()
-        if dice.random() < 0.2:
-            (user.folder / "aws").write_bytes(garbled(profile, dice))
+        if dice.random() < 0.4:
+            text = profiles(dice).encode()
+            text = garbled(text, dice) if dice.random() < 0.2 else text
+            (user.folder / "aws").write_bytes(text)
             changed[dice.choice(["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"])] = "aws"
+            if dice.random() < 0.5:
+                for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+                    changed.setdefault(name, "")
         with pytest.MonkeyPatch.context() as inner:
             for name, value in changed.items():
                 inner.setenv(name, value)
