@@ -24,6 +24,7 @@ from hyperpod_eks.progress_text import (
     paint,
     wrap,
 )
+from hyperpod_eks.report import steps_of
 from hyperpod_eks.resource import (
     Known,
     Live,
@@ -34,7 +35,6 @@ from hyperpod_eks.resource import (
     Verdict,
     disruption,
 )
-from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import eks, hyperpod, network
 
 CHANGING = ("create", "change", "replace", "delete")
@@ -296,7 +296,7 @@ def _head(document: Mapping[str, Any]) -> Iterator[Line]:
 def _steps(document: Mapping[str, Any], width: int) -> Iterator[Iterable[Line]]:
     """One line for each resource with something to do; what is kept is counted."""
     whole: list[str] = []
-    for step in STEPS:
+    for step in steps_of(row["key"] for row in document["resources"]):
         rows = [row for row in document["resources"] if row["key"].startswith(f"{step}/")]
         busy = [row for row in rows if row["action"] != "keep"]
         if rows and not busy:

@@ -28,7 +28,7 @@ from hyperpod_eks.progress_text import (
     wants_colour,
     wrap,
 )
-from hyperpod_eks.report import STEPS, Event, Report, What
+from hyperpod_eks.report import Event, Report, What, steps_of
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -123,8 +123,8 @@ class Board:
         frames = _FRAMES if utf8 else _ASCII_FRAMES
         spin = (frames[int(now * 4) % len(frames)], "busy")
         rows = max(height - 1, 1)
-        order = sorted(self.steps, key=lambda name: STEPS.index(name) if name in STEPS else 99)
-        steps = {name: list(self.steps[name].values()) for name in order}
+        order = steps_of(f"{name}/" for name in self.steps)
+        steps = {name: list(self.steps[name].values()) for name in order if name in self.steps}
         shown = {name: items for name, items in steps.items() if items}
         size = self._size(steps, width)
         below = sum(len(_words(i, size, width)) - 1 for items in steps.values() for i in items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from hyperpod_eks.frozen import frozen
@@ -38,7 +38,16 @@ class Event:
     changed: bool = False
 
 
-STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
-"""The steps, in the order in which they are shown."""
+_STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
+
+
+def steps_of(keys: Iterable[str]) -> list[str]:
+    """Return the steps in the order in which they are shown; further ones, of ``keys``, come last.
+
+    >>> steps_of(["fsx/file-system", "network/vpc"])
+    ['iam', 'network', 's3', 'eks', 'addons', 'helm', 'hyperpod', 'fsx']
+    """
+    return list(dict.fromkeys([*_STEPS, *(key.partition("/")[0] for key in keys)]))
+
 
 Report = Callable[[Event], None]

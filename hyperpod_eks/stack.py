@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from hyperpod_eks.aws import Look
-from hyperpod_eks.report import STEPS
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
-
-__all__ = ["LISTS", "STEPS", "ahead", "in_order", "stack"]
 
 
 def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:

@@ -10,7 +10,7 @@ from typing import Any
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.manifest import Manifest, read
-from hyperpod_eks.report import Report
+from hyperpod_eks.report import Report, steps_of
 
 IDS = {
     "vpc_id": "network/vpc",
@@ -119,8 +119,6 @@ _STATES = {
 
 def offline(tell: Report, **given: Any) -> Document:
     """Return ``hyperpod-eks/status/v1`` from the manifest: what was so when it was written."""
-    from hyperpod_eks.stack import STEPS  # noqa: PLC0415  the steps are not needed for values
-
     manifest = remembered(**given)
     steps: dict[str, list[Mapping[str, Any]]] = {}
     for key, record in manifest.records.items():
@@ -146,7 +144,11 @@ def offline(tell: Report, **given: Any) -> Document:
         "helm": {},
         "instance_groups": [],
         "nodes": [],
-        "steps": [{"name": name, "resources": steps[name]} for name in STEPS if name in steps],
+        "steps": [
+            {"name": name, "resources": steps[name]}
+            for name in steps_of(manifest.records)
+            if name in steps
+        ],
         "differences": [],
     }
 

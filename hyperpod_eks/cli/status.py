@@ -16,9 +16,8 @@ from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.progress_text import speaks_utf8
-from hyperpod_eks.report import Report
+from hyperpod_eks.report import Report, steps_of
 from hyperpod_eks.resource import Differs, Resource, Sight, Verdict
-from hyperpod_eks.stack import STEPS
 from hyperpod_eks.steps import hyperpod
 
 
@@ -145,7 +144,7 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
                     if s.want.step == step
                 ],
             }
-            for step in STEPS
+            for step in steps_of(s.want.key for s in sights)
         ],
         "differences": differences,
     }

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import Opened
-from hyperpod_eks.report import Event, Report, What
-from hyperpod_eks.stack import STEPS
+from hyperpod_eks.report import Event, Report, What, steps_of
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Story:
 def result(command: str, at: Opened, story: Story) -> Document:
     """Return the document of a run that ended well."""
     steps = []
-    for step in STEPS:
+    for step in steps_of(story.last):
         rows = [
             {
                 "key": event.key,

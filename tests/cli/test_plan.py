@@ -518,3 +518,11 @@ def test_zones_that_eks_does_not_work_in_are_neither_chosen_nor_taken(user: User
     said = user.types("plan", "-f", "c.yaml", "--chart", str(CHART))
     assert said.code == 2
     assert "use1-az3 is not a zone of us-east-1 that EKS works in" in said.err
+
+
+def test_no_step_can_vanish_from_a_plan(user: User) -> None:
+    document = user.types("plan", "demo", "--chart", str(CHART), "-o", "json").document
+    row = document["resources"][0]
+    document["resources"].append({**row, "key": "fsx/file-system", "action": "create"})
+
+    assert "file-system" in render(document, 80, colour=False)
