@@ -1,0 +1,89 @@
+"""What pipelines read, and what AWS is asked, in one life: compared with what is kept in `golden`.
+
+A change that is meant is written with ``GOLDEN=write``, and read in the diff.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
+from tests.conftest import Said, at_work
+
+GOLDEN = Path(__file__).with_name("golden")
+CHANGES_BY_RUN = (
+    (r"\b(vpc|subnet|igw|eipalloc|nat|rtb|sg|vpce|i)-[0-9a-f]{8,17}\b", r"\1-#"),
+    (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "#"),
+    (r"(?<=:cluster/)[0-9a-z]{12}\b", "#"),
+    (r"https://[0-9A-Za-z.:/-]+", "https://#"),
+    (r"\b20\d\d-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00)", "<time>"),
+    (r"\b127\.\d+\.\d+\.\d+\b", "127.#"),
+)  # fmt: skip
+"""Ids, addresses and times, which each run has its own of."""
+LIFE: dict[str, tuple[str, ...]] = {
+    "policy": ("policy", "demo", "-o", "json"),
+    "preflight": ("preflight", "demo", "--chart", str(CHART), "-o", "json"),
+    "plan": ("plan", "demo", "--chart", str(CHART), "-o", "json"),
+    "create": ("create", "demo", "--chart", str(CHART), "-o", "json"),
+    "create-again": ("create", "demo", "-o", "json"),
+    "outputs": ("outputs", "demo", "-o", "json"),
+    "status": ("status", "demo", "-o", "json"),
+    "scale": ("scale", "demo", "worker-group=3", "-o", "json"),
+    "orphans": ("orphans", "--manifest", "elsewhere.json", "-o", "json"),
+    "delete": ("delete", "demo", "--yes", "-o", "json"),
+}
+"""By the name of its golden file: the command."""
+
+
+@pytest.fixture(scope="module")
+def life(
+    one_stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Said, Counter[str]]]:
+    """Run the whole life once; by command, what was said and which calls were made how often."""
+    found = {}
+    with (
+        at_work(one_stack, tmp_path_factory.mktemp("life")) as user,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)  # no look is repeated under load
+        for name, words in LIFE.items():
+            one_stack.calls.clear()
+            said = user.types(*words)
+            counted = Counter(f"{call.service}.{call.operation}" for call in one_stack.calls)
+            del counted["service-quotas.ListServiceQuotas"]  # begun beside a look, needed or not
+            found[name] = said, counted
+    return found
+
+
+def compared(name: str, value: Any) -> None:
+    """Compare with the golden file, ids and times left out."""
+    if "removed" in value:
+        value["removed"].sort()  # what goes at the same time goes in any order
+    text = json.dumps(value, indent=1)
+    for pattern, stands_for in CHANGES_BY_RUN:
+        text = re.sub(pattern, stands_for, text)
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("GOLDEN") == "write":
+        path.write_text(text + "\n")
+    assert json.loads(text) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", LIFE)
+def test_documents_are_as_they_were(life: dict[str, tuple[Said, Counter[str]]], name: str) -> None:
+    said, _ = life[name]
+    assert said.code == 0, said.err
+    compared(name, said.document)
+
+
+@pytest.mark.parametrize("name", LIFE)
+def test_aws_is_asked_what_it_was(life: dict[str, tuple[Said, Counter[str]]], name: str) -> None:
+    _, calls = life[name]
+    compared(f"{name}-calls", dict(sorted(calls.items())))
