@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperpod_eks.aws import CLUSTER, IDS, Aws, Look, absent, owner, tag
 from hyperpod_eks.config import Config, Existing
-from hyperpod_eks.errors import Foreign, NotFound, Usage
+from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import Manifest, Record
 from hyperpod_eks.site import PRIVATE_SUBNET
 from hyperpod_eks.steps.eks import access_label, caller
@@ -91,8 +91,8 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
         if id_ and manifest.adopted.get(key) != id_ and not _made(manifest, key):
             _check(aws, setting, id_, vpc)
     found |= _subnets(aws, subnets, vpc, least=1 if theirs.eks_cluster else 2)
-    if theirs.vpc and not subnets:
-        _room(aws, config, theirs.vpc)
+    if vpc and not subnets:
+        _room(aws, config, vpc)
         if config.network.nat != "none" and not theirs.nat_gateways:
             found |= _internet_gateway(aws, config, theirs.vpc)
     if vpc:
@@ -197,8 +197,17 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
 
 
 def _private_subnets(aws: Aws, name: str) -> list[str]:
-    """Choose those of the cluster's subnets that do not lead straight to the internet."""
-    config = aws.eks.describe_cluster(name=name)["cluster"]["resourcesVpcConfig"]
+    """Choose those of the cluster's subnets that do not lead straight to the internet.
+
+    Every cluster has two subnets or more (EKS, CreateCluster, ``VpcConfigRequest.subnetIds``), so
+    that an answer without any is not a reason to create some.
+    """
+    config: Any = aws.eks.describe_cluster(name=name)["cluster"]["resourcesVpcConfig"]
+    if not config["subnetIds"]:
+        raise HyperpodError(
+            f"eks:DescribeCluster names no subnets of {name}",
+            "Name those for the nodes as existing.private_subnets, or run the command again later.",
+        )
     here: Any = [{"Name": "vpc-id", "Values": [config["vpcId"]]}]
     pages = aws.ec2.get_paginator("describe_route_tables").paginate(Filters=here)
     tables = [table for page in pages for table in page["RouteTables"]]

@@ -9,8 +9,9 @@ import pytest
 
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws import Look
-from hyperpod_eks.errors import Foreign, NotFound, Usage
+from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.steps.eks import access
 from hyperpod_eks.steps.iam import trust
 from tests.conftest import new_session
@@ -335,6 +336,24 @@ def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owne
     assert len(owner.nodes("worker-group")) == 3
     assert owner.deletes(text) == []
     assert without_the_services_entry(owner.account()) == without_the_services_entry(before)
+
+
+def test_without_private_subnets_of_an_eks_cluster_nothing_is_created(owner: Owner) -> None:
+    net = a_vpc(owner)
+    a_control_plane(owner, net, "platform", "API")
+    text = "name: demo\nregion: us-west-2\nexisting: {eks_cluster: platform}\n"
+    subnets = "cluster.resourcesVpcConfig.subnetIds"
+    for says, why in (
+        ({subnets: []}, "eks:DescribeCluster names no subnets of platform"),
+        ({subnets: None}, "the answer to eks:DescribeCluster has no subnetIds"),
+        ({subnets: [net["public"]] * 2}, r"network\.cidr: 10\.0\.0\.0/16 is not in vpc-"),
+    ):
+        owner.stack.sim.echo = Echo(service="eks", operation="DescribeCluster", says=says)
+        owner.stack.calls.clear()
+        with pytest.raises(HyperpodError, match=why):
+            owner.declares(text)
+        assert owner.mutations() == []
+    owner.stack.sim.echo = None
 
 
 def test_the_nodes_of_an_eks_cluster_that_is_there_can_live_in_one_zone(owner: Owner) -> None:

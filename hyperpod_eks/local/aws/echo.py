@@ -11,14 +11,15 @@ either way, so this switch alters what a describe answers, after the service has
 - every other member that the output shape has is added, with a random value of its type.
 
 All is drawn from the seed and the member's place, so that a member is odd in the same way in every
-answer.  The tables, with reasons, are in ``echo_members``.
+answer, unless the answers are to vary.  The tables, with reasons, are in ``echo_members``.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -40,7 +41,8 @@ class Echo:
     """What is altered: describes of ``service`` whose operation is ``operation``; ``*`` is any.
 
     ``says`` are values for members by path (``InstanceGroups[].MinCount``), and ``omits`` are
-    members to leave out: where one of them is given, nothing else is altered.
+    members to leave out: where one of them is given, nothing else is altered.  With ``varies`` each
+    answer is odd in a way of its own, as while a service is being changed behind its API.
     """
 
     seed: int = 0
@@ -48,6 +50,8 @@ class Echo:
     operation: str = "*"
     says: Mapping[str, Any] = field(default_factory=dict)
     omits: tuple[str, ...] = ()
+    varies: bool = False
+    _answers: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
     def alters(self, service: str, operation: str) -> bool:
         """Say whether answers of this operation are altered."""
@@ -71,6 +75,7 @@ class _Alteration:
     def __init__(self, echo: Echo, call: str, members: Members, wire: bool) -> None:
         self._echo, self._call, self._members = echo, call, members
         self._wire = wire  # whether members are called as on the wire, or as by botocore
+        self._number = next(echo._answers) if echo.varies else ""
         self._exact = bool(echo.says or echo.omits)
 
     def __call__(self, value: Any, shape: Any) -> Any:
@@ -80,7 +85,7 @@ class _Alteration:
         return str(member.serialization.get("name", name)) if self._wire else name
 
     def _dice(self, place: str) -> random.Random:
-        return random.Random(f"{self._echo.seed} {self._call} {place}")  # noqa: S311  no secret
+        return random.Random(f"{self._echo.seed}{self._number} {self._call} {place}")  # noqa: S311  no secret
 
     def _structure(self, value: Any, shape: Any, path: str, place: str, *, echoed: bool) -> Any:
         """Alter a structure; ``path`` is its shape's, ``place`` has the numbers in lists too."""

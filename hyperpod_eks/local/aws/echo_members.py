@@ -310,7 +310,6 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
                 "cluster.name",
                 "cluster.arn",
                 "cluster.id",
-                "cluster.roleArn",
                 "cluster.createdAt",
                 "cluster.version",
                 "cluster.endpoint",
@@ -320,6 +319,10 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
                 "cluster.resourcesVpcConfig.vpcId",
                 "cluster.resourcesVpcConfig.clusterSecurityGroupId",
             ),
+            # CreateCluster: "Required: Yes", "You must specify at least two subnets"; no call
+            # takes them back.  They are read of clusters that others created: their role is
+            # adopted, and their subnets are the nodes'.
+            "no cluster is without": ("cluster.roleArn", "cluster.resourcesVpcConfig.subnetIds"),
             "how it is": ("cluster.status", "cluster.health"),
             "absence is an answer": ("cluster.logging",),
         },
@@ -330,13 +333,13 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
                 "cluster.upgradePolicy",
                 "cluster.encryptionConfig",
                 "cluster.deletionProtection",
-                "cluster.resourcesVpcConfig.subnetIds",
                 "cluster.resourcesVpcConfig.securityGroupIds",
                 "cluster.resourcesVpcConfig.endpointPublicAccess",
                 "cluster.resourcesVpcConfig.endpointPrivateAccess",
                 "cluster.resourcesVpcConfig.publicAccessCidrs",
             ),
         },
+        unordered=("cluster.resourcesVpcConfig.subnetIds",),
     ),
     ("eks", "DescribeAddon"): Members(
         kept={
