@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from hyperpod_eks.local.aws import roles
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from tests.local.conftest import Clients
+from tests.conftest import new_session
+from tests.local.conftest import REGION, Clients
 
 CLUSTER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
 HYPERPOD = "hyperpod.sagemaker.amazonaws.com"
@@ -197,3 +200,143 @@ def test_the_caller_belongs_to_the_partition_of_the_region(
 ) -> None:
     sts = boto3.client("sts", region_name=region, endpoint_url=stack.endpoint)
     assert sts.get_caller_identity()["Arn"].startswith(f"arn:{partition}:sts::123456789012:")
+
+
+def statement(effect: str, *actions: str, resource: str = "*", **condition: Any) -> dict[str, Any]:
+    said = {"Effect": effect, "Action": actions, "Resource": resource}
+    return said | ({"Condition": condition} if condition else {})
+
+
+def document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+@pytest.fixture
+def session_of(stack: Stack, aws: Clients) -> Callable[..., Callable[[str], Any]]:
+    """Let somebody assume a role with these statements, and evaluate what they may do."""
+
+    def made(*statements: dict[str, Any], boundary: str = "") -> Callable[[str], Any]:
+        limits: Any = {"PermissionsBoundary": boundary} if boundary else {}
+        trusted = trust(AWS="arn:aws:iam::123456789012:root")
+        role = aws.iam.create_role(RoleName="r", AssumeRolePolicyDocument=trusted, **limits)["Role"]
+        aws.iam.put_role_policy(RoleName="r", PolicyName="p", PolicyDocument=document(*statements))
+        key = aws.sts.assume_role(RoleArn=role["Arn"], RoleSessionName="session")["Credentials"]
+        session = new_session(key["AccessKeyId"], key["SecretAccessKey"])
+        stack.sim.enforce = True
+        return lambda service: session.client(
+            service,  # type: ignore[call-overload]  # the name is not a literal
+            endpoint_url=stack.endpoint,
+            region_name=REGION,
+        )
+
+    return made
+
+
+def test_a_session_may_do_what_its_role_may_and_nothing_that_is_denied(
+    session_of: Callable[..., Callable[[str], Any]], aws: Clients
+) -> None:
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    theirs = session_of(
+        statement("Allow", "ec2:*"),
+        statement("Deny", "ec2:DeleteVpc", resource=f"arn:aws:ec2:*:*:vpc/{vpc}"),
+    )
+    theirs("ec2").describe_vpcs()
+    with refused("UnauthorizedOperation", "with an explicit deny in an identity-based policy"):
+        theirs("ec2").delete_vpc(VpcId=vpc)
+    with refused("AccessDenied", "because no identity-based policy allows the iam:ListRoles"):
+        theirs("iam").list_roles()
+
+
+def test_a_boundary_is_the_most_that_a_role_may_do(
+    session_of: Callable[..., Callable[[str], Any]], aws: Clients
+) -> None:
+    arn = aws.iam.create_policy(
+        PolicyName="boundary",
+        PolicyDocument=document(
+            statement("Allow", "ec2:Describe*"), statement("Deny", "ec2:DescribeSubnets")
+        ),
+    )["Policy"]["Arn"]
+    theirs = session_of(statement("Allow", "ec2:*"), boundary=arn)
+    theirs("ec2").describe_vpcs()
+    with refused("UnauthorizedOperation", "because no permissions boundary allows the ec2:CreateV"):
+        theirs("ec2").create_vpc(CidrBlock="10.0.0.0/16")
+    with refused("UnauthorizedOperation", "with an explicit deny in a permissions boundary"):
+        theirs("ec2").describe_subnets()
+    results = aws.iam.simulate_principal_policy(
+        PolicySourceArn="arn:aws:iam::123456789012:role/r",
+        ActionNames=["ec2:CreateVpc"],
+    )["EvaluationResults"]
+    assert [each["EvalDecision"] for each in results] == ["implicitDeny"]
+    assert results[0]["PermissionsBoundaryDecisionDetail"] == {
+        "AllowedByPermissionsBoundary": False
+    }
+
+
+VALUES: tuple[tuple[dict[str, Any], bool], ...] = (
+    ({"StringEquals": {"aws:ResourceTag/team": "a"}}, True),
+    ({"StringEquals": {"aws:ResourceTag/team": ["b", "a"]}}, True),
+    ({"StringEquals": {"aws:ResourceTag/team": "A"}}, False),
+    ({"StringEqualsIgnoreCase": {"aws:ResourceTag/team": "A"}}, True),
+    ({"StringNotEquals": {"aws:ResourceTag/team": "b"}}, True),
+    ({"StringNotEquals": {"aws:ResourceTag/none": "b"}}, True),
+    ({"StringEqualsIfExists": {"aws:ResourceTag/none": "b"}}, True),
+    ({"StringLike": {"aws:ResourceTag/team": "?"}}, True),
+    ({"StringNotLike": {"aws:ResourceTag/team": "?"}}, False),
+    ({"Null": {"aws:ResourceTag/none": "true"}}, True),
+    ({"Null": {"aws:ResourceTag/team": "true"}}, False),
+    ({"ArnEquals": {"aws:ResourceTag/arn": "arn:aws:iam::*:policy/x"}}, True),
+    ({"ArnNotLike": {"aws:ResourceTag/arn": "arn:aws:iam::*:policy/x"}}, False),
+    (
+        {
+            "StringEquals": {"aws:ResourceTag/team": "a"},
+            "StringLike": {"aws:ResourceTag/none": "x"},
+        },
+        False,
+    ),
+)
+
+
+@pytest.mark.parametrize(("condition", "met"), VALUES, ids=map(str, range(len(VALUES))))
+def test_conditions_are_compared_as_iam_does(
+    session_of: Callable[..., Callable[[str], Any]],
+    aws: Clients,
+    condition: dict[str, Any],
+    *,
+    met: bool,
+) -> None:
+    tags = [
+        {"Key": "team", "Value": "a"},
+        {"Key": "arn", "Value": "arn:aws:iam::123456789012:policy/x"},
+    ]
+    vpc = aws.ec2.create_vpc(
+        CidrBlock="10.0.0.0/16", TagSpecifications=[{"ResourceType": "vpc", "Tags": tags}]
+    )["Vpc"]["VpcId"]
+    theirs = session_of(statement("Allow", "ec2:DeleteVpc", **condition))
+    if met:
+        theirs("ec2").delete_vpc(VpcId=vpc)
+    else:
+        with refused("UnauthorizedOperation"):
+            theirs("ec2").delete_vpc(VpcId=vpc)
+
+
+def test_a_bounded_or_denied_nodes_role_may_do_less(stack: Stack, aws: Clients) -> None:
+    """What a service does with a role is evaluated with its boundary too."""
+    arn = aws.iam.create_policy(
+        PolicyName="boundary", PolicyDocument=document(statement("Allow", "s3:*"))
+    )["Policy"]["Arn"]
+    for name, limits, more in (
+        ("free", {}, ()),
+        ("bounded", {"PermissionsBoundary": arn}, ()),
+        ("denied", {}, (statement("Deny", "ec2:Detach*"),)),
+    ):
+        made = aws.iam.create_role(
+            RoleName=name,
+            AssumeRolePolicyDocument=trust(Service="sagemaker.amazonaws.com"),
+            **limits,
+        )["Role"]["Arn"]
+        text = document(statement("Allow", "ec2:*"), *more)
+        aws.iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=text)
+        role = roles.find(made)
+        assert role
+        assert roles.allows(role, "ec2:DetachNetworkInterface") is (name == "free")
+        assert roles.allows(role, "ec2:DescribeVpcs") is (name != "bounded")

@@ -1,8 +1,9 @@
-"""The guard at the door: with ``Sim.enforce`` IAM users may do only what their policies allow.
+"""The guard at the door: with ``Sim.enforce`` callers may do only what their policies allow.
 
-A call asks for its own action and for those that AWS asks for on the way: to tag at birth, to pass
-a role (Service Authorization Reference).  Allow statements are evaluated by action, resource and
-the conditions StringEquals and ArnEquals; resources are told apart where the request names them.
+Callers are IAM users and sessions of roles; the default credentials may do everything.  A call
+asks for its own action and for those that AWS asks for on the way: to tag at birth, to pass a role
+(Service Authorization Reference).  ``roles.decide`` evaluates the policies; resources are told
+apart where the request names them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
-from moto.iam.models import User, iam_backends
+from moto.iam.models import Role, User, iam_backends
+from moto.sts.models import sts_backends
 
 from hyperpod_eks.local.aws import roles
-from hyperpod_eks.local.aws.sim import ACCOUNT, Fault, current
+from hyperpod_eks.local.aws.roles import Wish
+from hyperpod_eks.local.aws.sim import ACCOUNT, ADMIN_ARN, Fault, current
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -61,29 +63,20 @@ _HYPERPOD = (
 """What CreateCluster of HyperPod does with the caller's permissions (SageMaker developer guide)."""
 
 
-@dataclass(frozen=True)
-class Wish:
-    """One action on one resource; an empty ``resource`` is one that the request does not tell."""
-
-    action: str
-    resource: str = ""
-    context: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] | None = None
-
-
 def refusal(environ: WSGIEnvironment, service: str, operation: str) -> Fault | None:
     """Return how a call is refused; None when it may be made.  The body stays readable."""
     authorization = environ.get("HTTP_AUTHORIZATION", "") or unquote(environ["QUERY_STRING"])
     key = re.search(r"Credential=([^/]+)/", authorization)
-    user = iam_backends[ACCOUNT]["aws"].get_user_from_access_key_id(key[1]) if key else None
-    if user is None or service == "sts":
+    caller = _caller(key[1]) if key else None
+    if caller is None or service == "sts":
         return None
+    principal, arn = caller
     for wish in wishes(_Request(environ, _PREFIX.get(service, service), operation)):
-        if not allows(user, wish):
+        found = roles.decide(principal, wish)
+        if found.decision != "allowed":
             text = (
-                f"User: {user.arn} is not authorized to perform: {wish.action} on resource: "
-                f"{wish.resource or '*'} because no identity-based policy allows the "
-                f"{wish.action} action"
+                f"User: {arn} is not authorized to perform: {wish.action} on resource: "
+                f"{wish.resource or '*'} {found.why}"
             )
             code = {"ec2": "UnauthorizedOperation"}.get(service, "AccessDeniedException")
             code = "AccessDenied" if service in ("s3", "iam", "elbv2", "elb") else code
@@ -91,52 +84,21 @@ def refusal(environ: WSGIEnvironment, service: str, operation: str) -> Fault | N
     return None
 
 
-def user_of(arn: str) -> User | None:
-    """Return the IAM user with this ARN."""
-    users = iam_backends[ACCOUNT]["aws"].users.values()
-    return next((user for user in users if user.arn == arn), None)
+def _caller(key: str) -> tuple[User | Role, str] | None:
+    """Return who signs with an access key, and their ARN; None for who may do everything."""
+    iam = iam_backends[ACCOUNT]["aws"]
+    if session := sts_backends[ACCOUNT]["aws"].get_assumed_role_from_access_key(key):
+        role = principal_of(session.role_arn)
+        return (role, session.arn) if role else None
+    user = iam.get_user_from_access_key_id(key)
+    return (user, user.arn) if user else None
 
 
-def allows(user: User, wish: Wish) -> bool:
-    """Say whether a statement of the user's policies allows a wish."""
-    return any(
-        statement["Effect"] == "Allow"
-        and any(roles.like(wish.action, each) for each in roles.listed(statement["Action"]))
-        and any(_covers(wish.resource, each) for each in roles.listed(statement["Resource"]))
-        and _met(statement.get("Condition") or {}, wish)
-        for statement in roles.permissions(user)
-    )
-
-
-def missing(user: User, wish: Wish) -> list[str]:
-    """Name the condition keys of the user's policies that a simulation was not told."""
-    return sorted(
-        {
-            key
-            for statement in roles.permissions(user)
-            if any(roles.like(wish.action, each) for each in roles.listed(statement["Action"]))
-            and any(_covers(wish.resource, each) for each in roles.listed(statement["Resource"]))
-            for comparisons in (statement.get("Condition") or {}).values()
-            for key in comparisons
-            if key not in wish.context
-        }
-    )
-
-
-def _covers(resource: str, pattern: str) -> bool:
-    return not resource or pattern == "*" or roles.like(resource, pattern)
-
-
-def _met(conditions: Mapping[str, Mapping[str, Any]], wish: Wish) -> bool:
-    """Say whether conditions are met; a key that we know nothing of counts as met."""
-    for comparisons in conditions.values():
-        for key, wanted in comparisons.items():
-            known = dict(wish.context)
-            if wish.tags is not None:
-                known.setdefault(key, wish.tags.get(key.removeprefix("aws:ResourceTag/"), ""))
-            if key in known and known[key] not in roles.listed(wanted):
-                return False
-    return True
+def principal_of(arn: str) -> User | Role | None:
+    """Return the IAM user or role with this ARN; the role of the default credentials is none."""
+    iam = iam_backends[ACCOUNT]["aws"]
+    known: list[User | Role] = [*iam.users.values(), *iam.roles.values()]
+    return next((each for each in known if each.arn == arn and arn != ADMIN_ARN), None)
 
 
 # -- what a call asks for ------------------------------------------------------------------------

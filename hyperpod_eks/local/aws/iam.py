@@ -19,7 +19,7 @@ from moto.sts.models import AssumedRole, STSBackend, sts_backends
 from moto.utilities.utils import get_partition
 
 from hyperpod_eks import authorization
-from hyperpod_eks.local.aws import guard, plugin
+from hyperpod_eks.local.aws import guard, plugin, roles
 from hyperpod_eks.local.aws.lag import Lagging
 from hyperpod_eks.local.aws.sim import (
     ACCESS_KEY,
@@ -206,9 +206,10 @@ class Response(Lagging, IamResponse):
     def simulate_principal_policy(self) -> ActionResult:
         """Allow every action but those that ``Sim.denied`` matches.
 
-        Policies are evaluated for IAM users, and only with ``Sim.enforce``.  Actions of several
-        services or types of resource are refused together: AWS says neither which go together nor
-        why, and public reports show its words for lists of S3, of IAM with STS, and of Redshift.
+        Policies and permissions boundaries are evaluated only with ``Sim.enforce``, and not those
+        of the default credentials' role, which may do everything.  Actions of several services or
+        types of resource are refused together: AWS says neither which go together nor why, and
+        public reports show its words for lists of S3, of IAM with STS, and of Redshift.
         """
         actions = self._get_param("ActionNames", [])
         _check_mixture(actions)
@@ -217,23 +218,28 @@ class Response(Lagging, IamResponse):
             entry["ContextKeyName"]: entry["ContextKeyValues"][0]
             for entry in self._get_param("ContextEntries", [])
         }
-        user = guard.user_of(self._get_param("PolicySourceArn")) if current().enforce else None
+        source = self._get_param("PolicySourceArn")
+        principal = guard.principal_of(source) if current().enforce else None
         results = []
         for action in actions:
             told = any(fnmatch.fnmatchcase(action, pattern) for pattern in current().denied)
             for resource in resources:
                 # a condition whose key the caller did not give is not met (SimulatePrincipalPolicy)
-                wish = guard.Wish(action, resource, context, tags={})
-                denied = told or (user is not None and not guard.allows(user, wish))
-                results.append(
-                    {
-                        "EvalActionName": action,
-                        "EvalResourceName": resource,
-                        "EvalDecision": "implicitDeny" if denied else "allowed",
-                        "MatchedStatements": [],
-                        "MissingContextValues": guard.missing(user, wish) if user else [],
-                    }
-                )
+                wish = roles.Wish(action, resource, context, tags={})
+                found = roles.decide(principal, wish) if principal else roles.Decision("allowed")
+                if told:
+                    found = roles.Decision("implicitDeny", bounded=found.bounded)
+                result = {
+                    "EvalActionName": action,
+                    "EvalResourceName": resource,
+                    "EvalDecision": found.decision,
+                    "MatchedStatements": [],
+                    "MissingContextValues": roles.missing(principal, wish) if principal else [],
+                }
+                if found.bounded is not None:
+                    detail = {"AllowedByPermissionsBoundary": found.bounded}
+                    result["PermissionsBoundaryDecisionDetail"] = detail
+                results.append(result)
         return ActionResult({"EvaluationResults": results, "IsTruncated": False})
 
 

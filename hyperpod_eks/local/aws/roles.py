@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from moto.iam.models import Role, iam_backends
@@ -35,18 +36,160 @@ def allows(role: Role, action: str, resource: str = "*") -> bool:
 
     ``resource`` is an ARN; the default asks about any resource at all.
     """
-    allowed = False
-    for statement in permissions(role):
-        if not any(like(action.lower(), a.lower()) for a in listed(statement.get("Action"))):
-            continue
-        resources = listed(statement.get("Resource"))
-        if resource != "*" and not any(like(resource, pattern) for pattern in resources):
-            continue
-        if statement["Effect"] == "Allow":
-            allowed = True
-        elif "Condition" not in statement:
-            return False
-    return allowed
+    wish = Wish(action, "" if resource == "*" else resource)
+    return decide(role, wish).decision == "allowed"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One action on one resource; an empty ``resource`` is one that the request does not tell.
+
+    ``context`` has the condition keys that are known, ``tags`` those of the resource; None where
+    they are not known, and an empty mapping where there are none.
+    """
+
+    action: str
+    resource: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What IAM says to a wish: ``decision`` as SimulatePrincipalPolicy spells it, and why."""
+
+    decision: str
+    why: str = ""
+    bounded: bool | None = None
+    """Whether the permissions boundary allows it; None where there is none."""
+
+
+def decide(principal: Any, wish: Wish) -> Decision:
+    """Evaluate the policies and the permissions boundary of a role or user.
+
+    A Deny that applies wins over every Allow, and what a boundary does not allow is not allowed
+    (IAM User Guide, "Policy evaluation logic", "Permissions boundaries for IAM entities"); the
+    words are those of "Troubleshoot access denied error messages".  A condition on a key that is
+    not known counts as met in an Allow, and as not met in a Deny: nothing is refused by guesswork.
+    """
+    kinds = [("an identity-based policy", list(permissions(principal)))]
+    if (boundary := _boundary(principal)) is not None:
+        kinds.append(("a permissions boundary", boundary))
+    bounded = None if boundary is None else _any(boundary, "Allow", wish)
+    for kind, statements in kinds:
+        if _any(statements, "Deny", wish):
+            return Decision("explicitDeny", f"with an explicit deny in {kind}", bounded)
+    for kind, statements in kinds:
+        if not _any(statements, "Allow", wish):
+            no = kind.partition(" ")[2]
+            why = f"because no {no} allows the {wish.action} action"
+            return Decision("implicitDeny", why, bounded)
+    return Decision("allowed", bounded=bounded)
+
+
+def _boundary(principal: Any) -> list[dict[str, Any]] | None:
+    """Return the statements of the permissions boundary, None without one; moto's users have none.
+
+    One that does not exist any more allows nothing.
+    """
+    arn = getattr(principal, "permissions_boundary_arn", None)
+    if not arn:
+        return None
+    policy = iam_backends[ACCOUNT]["aws"].managed_policies.get(arn)
+    if policy is None:
+        return []
+    return _statements(
+        next(v.document for v in policy.versions if v.version_id == policy.default_version_id)
+    )
+
+
+def _any(statements: list[dict[str, Any]], effect: str, wish: Wish) -> bool:
+    """Whether a statement of this effect is about a wish."""
+    return any(
+        each["Effect"] == effect and applies(each, wish) and _met(each, wish) for each in statements
+    )
+
+
+def applies(statement: Mapping[str, Any], wish: Wish) -> bool:
+    """Whether a statement is about the action and the resource of a wish, conditions aside.
+
+    A resource that is not told is one of an Allow, and of a Deny only if that is for all.
+    """
+
+    def acts(patterns: Any) -> bool:
+        return any(like(wish.action.lower(), each.lower()) for each in listed(patterns))
+
+    def covers(patterns: Any) -> bool:
+        if not wish.resource:
+            return statement["Effect"] == "Allow" or "*" in listed(patterns)
+        return any(like(wish.resource, each) for each in listed(patterns))
+
+    action = (
+        not acts(statement["NotAction"])
+        if "NotAction" in statement
+        else acts(statement.get("Action"))
+    )
+    if "NotResource" in statement:
+        return action and bool(wish.resource) and not covers(statement["NotResource"])
+    return action and covers(statement.get("Resource"))
+
+
+def _met(statement: Mapping[str, Any], wish: Wish) -> bool:
+    """Whether all conditions of a statement are met (IAM User Guide, "Condition operators")."""
+    unknown = statement["Effect"] == "Allow"
+    return all(
+        unknown if (value := _value(key, wish)) is None else _compare(operator, value, wanted)
+        for operator, comparisons in (statement.get("Condition") or {}).items()
+        for key, wanted in comparisons.items()
+    )
+
+
+def _value(key: str, wish: Wish) -> str | None:
+    """Return what a condition key is in a request: "" where it is not there, None if unknown."""
+    if key in wish.context or wish.tags is None:
+        return wish.context.get(key)
+    return wish.tags.get(key.partition("ResourceTag/")[2], "")
+
+
+def _compare(operator: str, value: str, wanted: Any) -> bool:
+    """Compare as an operator says; one that is not known here is met by nothing.
+
+    ArnEquals and ArnLike behave alike, and a negated operator is met by a key that is not there
+    (IAM User Guide, "Condition operators").
+    """
+    name = operator.rpartition(":")[2]
+    if name == "Null":
+        return (value == "") is (str(listed(wanted)[0]).lower() == "true")
+    if name.endswith("IfExists"):
+        if value == "":
+            return True
+        name = name.removesuffix("IfExists")
+    no = "Not" in name
+    kind = name.replace("Not", "")
+    one, all_ = value, [str(each) for each in listed(wanted)]
+    if kind in ("StringEqualsIgnoreCase", "Bool"):
+        one, all_ = one.lower(), [each.lower() for each in all_]
+    if kind in ("StringLike", "ArnLike", "ArnEquals"):
+        found = any(like(one, pattern) for pattern in all_)
+    elif kind in ("StringEquals", "StringEqualsIgnoreCase", "Bool"):
+        found = one in all_
+    else:
+        return False
+    return found is not no
+
+
+def missing(principal: Any, wish: Wish) -> list[str]:
+    """Name the condition keys of the policies that a simulation was not told."""
+    return sorted(
+        {
+            key
+            for statement in (*permissions(principal), *(_boundary(principal) or ()))
+            if applies(statement, wish)
+            for comparisons in (statement.get("Condition") or {}).values()
+            for key in comparisons
+            if key not in wish.context
+        }
+    )
 
 
 def permissions(role: Any) -> Iterator[dict[str, Any]]:
