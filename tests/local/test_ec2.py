@@ -502,3 +502,35 @@ def test_the_lag_of_every_kind_ends_with_time(
     assert len(look()[answer]) == before
     stack.clock.advance(10)
     assert len(look()[answer]) == before + 1
+
+
+def test_a_group_is_not_called_like_an_id(aws: Clients) -> None:
+    asked = {
+        "Description": "d",
+        "VpcId": aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"],
+    }
+    for name in ("sg-nodes", "SG-nodes"):
+        text = f"Value ({name}) for parameter GroupName is invalid. Group names may not be in the"
+        with refused("InvalidParameterValue", text):
+            aws.ec2.create_security_group(GroupName=name, **asked)
+    aws.ec2.create_security_group(GroupName="nodes-sg-1", **asked)
+
+
+def test_an_endpoint_is_refused_where_its_service_is_not_offered(
+    stack: Stack, aws: Clients
+) -> None:
+    net = Net(aws.ec2)
+    stack.sim.endpoint_zones |= {"ec2messages": (), "eks": (f"{REGION}c",)}
+    asked: Any = {"VpcId": net.vpc, "VpcEndpointType": "Interface", "SubnetIds": [net.subnet]}
+    name = f"com.amazonaws.{REGION}."
+    with refused("InvalidServiceName", f"The Vpc Endpoint Service '{name}ec2messages' does not"):
+        aws.ec2.create_vpc_endpoint(ServiceName=f"{name}ec2messages", **asked)
+    with refused(
+        "InvalidParameter", f"does not support the availability zone of the subnet: {net.subnet}"
+    ):
+        aws.ec2.create_vpc_endpoint(ServiceName=f"{name}eks", **asked)
+    about = aws.ec2.describe_vpc_endpoint_services(
+        Filters=[{"Name": "service-name", "Values": [f"{name}ec2messages", f"{name}eks"]}]
+    )
+    assert about["ServiceNames"] == [f"{name}eks"]
+    assert [each["AvailabilityZones"] for each in about["ServiceDetails"]] == [[f"{REGION}c"]]

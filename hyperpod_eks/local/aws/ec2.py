@@ -173,6 +173,16 @@ class Backend(EC2Backend):
                     del acl._associations[key]
         return super().delete_subnet(subnet_id)
 
+    def create_security_group(self, name: str, *args: Any, **kw: Any) -> Any:
+        """Refuse a name that looks like an id, in AWS's words (CreateSecurityGroup, GroupName)."""
+        if name.lower().startswith("sg-"):
+            text = (
+                f"Value ({name}) for parameter GroupName is invalid. Group names may not be in the "
+                f"format sg-*."
+            )
+            raise EC2ClientError("InvalidParameterValue", text)
+        return super().create_security_group(name, *args, **kw)
+
     def delete_security_group(self, name: str | None = None, group_id: str | None = None) -> None:
         """Refuse while an interface wears it or another group's rule names it; never a default."""
         group = self.get_security_group_by_name_or_id(group_id or name or "")
