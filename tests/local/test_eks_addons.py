@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -134,7 +135,14 @@ def test_the_default_version_is_installed_unless_one_is_named(aws: Clients, grou
         if one["addonVersion"] == chosen
     )
     schema = aws.eks.describe_addon_configuration(addonName="kube-proxy", addonVersion=chosen)
-    assert '"type": "object"' in schema["configurationSchema"]
+    properties = json.loads(schema["configurationSchema"])["properties"]
+    assert properties["mode"] == {"type": "string"}
+
+
+NO = (
+    "ConfigurationValue provided in request is not supported: Json schema validation failed with "
+    "error: "
+)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +151,15 @@ def test_the_default_version_is_installed_unless_one_is_named(aws: Clients, grou
         ({"addonName": "nothing"}, "Addon nothing specified is not supported in 1.35"),
         ({"addonVersion": "v0.0.1-eksbuild.1"}, "Addon version specified is not supported"),
         ({"configurationValues": "{not json"}, "ConfigurationValue"),
+        (
+            {"configurationValues": "replicas: 1"},
+            f"{NO}[$.replicas: is not defined in the schema and the schema does not allow ",
+        ),
+        (
+            {"configurationValues": '{"env": "A=1"}'},
+            f"{NO}[$.env: string found, object expected]",
+        ),
+        ({"configurationValues": "null"}, f"{NO}[$: null found, object expected]"),
         (
             {"serviceAccountRoleArn": "arn:aws:iam::123456789012:role/nobody"},
             "nobody does not exist",

@@ -200,6 +200,54 @@ ADDONS = {
     ),
 }
 
+#: Settings that add-ons take, with their types: the first level of what DescribeAddonConfiguration
+#: answers, as public output of it shows (AWS Containers Blog, "Amazon EKS add-ons: Advanced
+#: configuration"; aws/amazon-vpc-cni-k8s#2272; "Recent changes to the CoreDNS add-on").  Those of
+#: other add-ons are not public in full: they take every setting here.
+SETTINGS: dict[str, dict[str, str]] = {
+    "coredns": {
+        "affinity": "object",
+        "autoScaling": "object",
+        "computeType": "string",
+        "corefile": "string",
+        "nodeSelector": "object",
+        "podAnnotations": "object",
+        "podDisruptionBudget": "object",
+        "podLabels": "object",
+        "replicaCount": "integer",
+        "resources": "object",
+        "tolerations": "array",
+        "topologySpreadConstraints": "array",
+    },
+    "kube-proxy": {
+        "ipvs": "object",
+        "mode": "string",
+        "nodeSelector": "object",
+        "podAnnotations": "object",
+        "podLabels": "object",
+        "resources": "object",
+        "tolerations": "array",
+    },
+    "vpc-cni": {
+        "affinity": "object",
+        "enableNetworkPolicy": "string",
+        "enableWindowsIpam": "string",
+        "enableWindowsPrefixDelegation": "string",
+        "env": "object",
+        "eniConfig": "object",
+        "init": "object",
+        "livenessProbeTimeoutSeconds": "integer",
+        "nodeAgent": "object",
+        "nodeSelector": "object",
+        "originalMatchLabels": "boolean",
+        "podAnnotations": "object",
+        "podLabels": "object",
+        "readinessProbeTimeoutSeconds": "integer",
+        "resources": "object",
+        "tolerations": "array",
+    },
+}
+
 _POLICY = "arn:aws:eks::aws:cluster-access-policy/"
 _RBAC = "rbac.authorization.k8s.io"
 _JOBS = ("", "batch", "kubeflow.org", "sagemaker.amazonaws.com", "kueue.x-k8s.io")
