@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moto.iam.exceptions import NotFoundException
 from moto.iam.models import Role, iam_backends
 
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
@@ -95,8 +96,9 @@ def _boundary(principal: Any) -> list[dict[str, Any]] | None:
     arn = getattr(principal, "permissions_boundary_arn", None)
     if not arn:
         return None
-    policy = iam_backends[ACCOUNT]["aws"].managed_policies.get(arn)
-    if policy is None:
+    try:
+        policy = iam_backends[ACCOUNT]["aws"].get_policy(arn)  # AWS's own are loaded when asked for
+    except NotFoundException:
         return []
     return _statements(
         next(v.document for v in policy.versions if v.version_id == policy.default_version_id)
