@@ -11,7 +11,7 @@ from hyperpod_eks.config import Config, Existing
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import Manifest, Record
 from hyperpod_eks.site import PRIVATE_SUBNET
-from hyperpod_eks.steps.eks import access_label, caller
+from hyperpod_eks.steps.eks import access_label, authentication_mode, caller
 from hyperpod_eks.steps.network import interface_endpoints
 
 CALLER = "eks/access-caller"
@@ -94,7 +94,7 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
     if vpc and not subnets:
         _room(aws, config, vpc)
         if config.network.nat != "none" and not theirs.nat_gateways:
-            found |= _internet_gateway(aws, config, theirs.vpc)
+            found |= _internet_gateway(aws, config, vpc)
     if vpc:
         found |= _endpoints(aws, config, vpc, theirs_alone=bool(subnets))
     found |= _nat_gateways(aws, theirs.nat_gateways)
@@ -161,7 +161,7 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
         cluster = aws.eks.describe_cluster(name=name)["cluster"]
     if cluster is None:
         raise NotFound(f"existing.eks_cluster: there is no EKS cluster {name}", "Check the name.")
-    if (cluster.get("accessConfig") or {}).get("authenticationMode") == "CONFIG_MAP":
+    if authentication_mode(cluster) == "CONFIG_MAP":
         raise Usage(
             f"existing.eks_cluster: {name} has the authentication mode CONFIG_MAP (HyperPod needs "
             "access entries)",

@@ -40,7 +40,8 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
                 f" --kubernetes-version {SUPPORTED_KUBERNETES[-1]}",
                 {"version": version},
             )
-        mode = found.get("accessConfig", {}).get("authenticationMode", "CONFIG_MAP")
+        # one that is not described is unknown: CreateCluster of HyperPod refuses what cannot be
+        mode = eks.authentication_mode(found)
         if mode == "CONFIG_MAP" and facts.adopted("eks/cluster"):
             yield Finding(
                 "authentication-mode",

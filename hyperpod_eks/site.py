@@ -346,15 +346,14 @@ def check_plans(site: Site, aws: Aws) -> None:
     running: dict[tuple[str, str], int] = {}
     with absent("ResourceNotFound"):
         found: Any = aws.sagemaker.describe_cluster(ClusterName=site.name)
-        running = {
-            (g["InstanceGroupName"], g.get("TrainingPlanArn") or ""): g.get("CurrentCount", 0)
-            for member in ("InstanceGroups", "RestrictedInstanceGroups")
-            for g in found.get(member) or ()
-        }
-        # a group that AWS describes without its plan keeps what it has: a plan is for life
-        for group in site.config.groups:
-            if (group.name, "") in running:
-                running[group.name, group.training_plan_arn or ""] = running[group.name, ""]
+        declared = {group.name: group.training_plan_arn or "" for group in site.config.groups}
+        for member in ("InstanceGroups", "RestrictedInstanceGroups"):
+            for each in found.get(member) or ():
+                name, arn = each["InstanceGroupName"], each.get("TrainingPlanArn") or ""
+                # a group that AWS describes without its plan keeps what it has: a plan is for life
+                if not arn or arn.lower() == declared.get(name, "").lower():
+                    arn = declared.get(name, "")
+                running[name, arn] = each.get("CurrentCount", 0)
     wrong = []
     sharing: dict[str, list[InstanceGroup | RestrictedInstanceGroup]] = {}
     for group in site.config.groups:

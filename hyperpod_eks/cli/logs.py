@@ -205,7 +205,7 @@ def events(
                 f"--since: {since} is before the first year", "Examples: 90m, 2h, 1d."
             ) from error
     with cluster(given) as (look, name):
-        continuous = described(look, name, given).get("NodeProvisioningMode") == "Continuous"
+        continuous = hyperpod.keeps_events(described(look, name, given))
         found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
         if not found:
             _must_be_there(look, name, group, node, given)

@@ -336,7 +336,7 @@ class Cluster(Resource):
             ),
             "endpoint_access": None if None in access else access,
             "public_access_cidrs": frozenset(blocks) if blocks else None,
-            "authentication_mode": _upper(found.get("accessConfig", {}).get("authenticationMode")),
+            "authentication_mode": authentication_mode(found),
             "support_type": _upper(found.get("upgradePolicy", {}).get("supportType")),
             "deletion_protection": found.get("deletionProtection"),
             "version": found["version"] if self.pinned else None,
@@ -525,6 +525,11 @@ def _few(names: Sequence[str]) -> str:
 def _upper(said: str | None) -> str | None:
     """Spell an enumeration as the model does; services have changed the case of theirs."""
     return said.upper() if said else None
+
+
+def authentication_mode(found: Mapping[str, Any]) -> str | None:
+    """Read how a described cluster knows its users; None where AWS does not say."""
+    return _upper((found.get("accessConfig") or {}).get("authenticationMode"))
 
 
 def _minor(version: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from hyperpod_eks.config import GROUP, RESTRICTED, request
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.model import shape, snake
+from hyperpod_eks.model import service, shape, snake
 from hyperpod_eks.resource import MINUTE, Differs, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import devices, eks
@@ -390,7 +390,8 @@ class Cluster(Resource):
     ) -> Iterator[tuple[str, Any]]:
         """Spell a description as facts, in the order of the declaration's lists."""
         for member in SETTINGS:
-            yield from _leaves(member, _align(_setting(found, member), self.settings.get(member)))
+            declared = self.settings.get(member)
+            yield from _leaves(member, _align(_setting(found, member), declared, member))
         if found.get("ClusterRole"):
             yield "cluster_role", found["ClusterRole"]
         for name in {**{group.name: 0 for group in self.groups}, **there}:
@@ -401,13 +402,14 @@ class Cluster(Resource):
             for member, value in described(described_).items():
                 if member != "OverrideVpcConfig":
                     yield from _leaves(member, _align(value, members.get(member), member), name)
-            vpc = described_.get("OverrideVpcConfig")
-            if group and group.placed and vpc:
+            vpc = described_.get("OverrideVpcConfig") or {}
+            # VpcConfig has one or more of both: without, it is not described
+            if group and group.placed and vpc.get("SecurityGroupIds") and vpc.get("Subnets"):
                 yield (
                     f"{name}.{PLACE}",
                     {
-                        "SecurityGroupIds": sorted(vpc.get("SecurityGroupIds") or ()),
-                        "Subnets": sorted(labels.get(id_, id_) for id_ in vpc.get("Subnets") or ()),
+                        "SecurityGroupIds": sorted(vpc["SecurityGroupIds"]),
+                        "Subnets": sorted(labels.get(id_, id_) for id_ in vpc["Subnets"]),
                     },
                 )
 
@@ -759,13 +761,15 @@ def _align(there: Any, declared: Any, member: str = "") -> Any:
         return {key: _align(value, declared.get(key), key) for key, value in there.items()}
     if isinstance(there, datetime) and isinstance(declared, str):
         return declared if _moment(declared) == there else there.isoformat()
+    if isinstance(there, str) and isinstance(declared, str) and member in enumerated():
+        return declared if there.lower() == declared.lower() else there
     if not isinstance(there, list):
         return there
     asked = list(declared) if isinstance(declared, list | tuple) else []
     if any(isinstance(each, Mapping) for each in there):
         rest, found = list(there), []
         for wanted in asked[: len(there)]:
-            alike = max(rest, key=lambda each: _alike(each, wanted))
+            alike = max(rest, key=lambda each: (-_unlike(each, wanted), _alike(each, wanted)))
             rest.remove(alike)
             found.append(_align(alike, wanted))
         return [*found, *rest]
@@ -773,11 +777,44 @@ def _align(there: Any, declared: Any, member: str = "") -> Any:
     return asked if as_declared else there
 
 
+@cache
+def enumerated() -> frozenset[str]:
+    """Name the members of CreateCluster whose values AWS enumerates: their case means nothing.
+
+    Free text in another case is another text.
+    """
+    shapes = service("sagemaker")["shapes"]
+    seen, found, left = set[str](), set[str](), ["CreateClusterRequest"]
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        about = shapes[name]
+        for member, ref in about.get("members", {}).items():
+            left.append(ref["shape"])
+            if "enum" in shapes[ref["shape"]]:
+                found.add(member)
+        left += [about[each]["shape"] for each in ("member", "value") if each in about]
+    return frozenset(found)
+
+
 def _alike(one: Any, other: Any) -> int:
     """Count what two descriptions have in common."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return sum(_alike(value, other[key]) for key, value in one.items() if key in other)
     return int(one == other)
+
+
+def _unlike(one: Any, other: Any) -> int:
+    """Count where two descriptions contradict each other; what only one has does not.
+
+    >>> _unlike({"Key": "k", "Effect": "NoSchedule"}, {"Key": "l"})
+    1
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return sum(_unlike(value, other[key]) for key, value in one.items() if key in other)
+    return int(one != other)
 
 
 def _moment(text: str) -> datetime:
@@ -823,13 +860,18 @@ def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str
             raise
 
 
+def keeps_events(found: Mapping[str, Any]) -> bool:
+    """Whether AWS keeps events of a described cluster; where it does not say, it can be asked."""
+    return str(found.get("NodeProvisioningMode") or "Continuous").lower() == "continuous"
+
+
 def newest_event(aws: Aws, found: Mapping[str, Any]) -> str:
     """Return what happened last in a described cluster, and why nodes do not come.
 
     A courtesy, so that nothing may fail.  The reason, which only DescribeClusterEvent has, is
     asked for once a minute.
     """
-    if found.get("NodeProvisioningMode") != "Continuous":
+    if not keeps_events(found):
         return ""
     name, said = found["ClusterName"], []
     with suppress(Exception):

@@ -26,8 +26,6 @@ from typing import Any
 
 from hyperpod_eks.local.aws.echo_members import MEMBERS, Members
 
-#: What may become of an echo.
-ODDITIES = ("left out", "null", "empty", "reordered", "other case")
 #: Members of any answer that say whether it has another page.
 PAGES = ("NextToken", "nextToken", "Marker", "IsTruncated")
 _SHARE = 0.35  # of the members that are altered
@@ -43,6 +41,11 @@ class Echo:
     ``says`` are values for members by path (``InstanceGroups[].MinCount``), and ``omits`` are
     members to leave out: where one of them is given, nothing else is altered.  With ``varies`` each
     answer is odd in a way of its own, as while a service is being changed behind its API.
+
+    With ``truthful`` no value is another one than the service has: a member is left out or null,
+    a text empty, a list in another order, an enumeration in another case.  Where oddities change
+    with time, nothing else would be an oddity: a value that AWS has shown and later shows otherwise
+    is what somebody has changed.
     """
 
     seed: int = 0
@@ -51,7 +54,8 @@ class Echo:
     says: Mapping[str, Any] = field(default_factory=dict)
     omits: tuple[str, ...] = ()
     varies: bool = False
-    _answers: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    truthful: bool = False
+    _answers: Iterator[int] = field(default_factory=itertools.count, init=False, repr=False)
 
     def alters(self, service: str, operation: str) -> bool:
         """Say whether answers of this operation are altered."""
@@ -121,7 +125,23 @@ class _Alteration:
             return value
         if value is _LEFT_OUT or value is None:
             return self._random(shape, dice)
-        return _odd(value, dice) if echoed else value
+        return self._odd(value, shape, dice) if echoed else value
+
+    def _odd(self, value: Any, shape: Any, dice: random.Random) -> Any:
+        """Describe a value otherwise."""
+        empty: Any = {} if isinstance(value, dict) else [] if isinstance(value, list) else ""
+        fitting = {
+            "left out": _LEFT_OUT,
+            "null": None,
+            "empty": empty,
+            "reordered": value[::-1] if isinstance(value, list) else _LEFT_OUT,
+            "other case": value.swapcase() if isinstance(value, str) else _LEFT_OUT,
+        }
+        if isinstance(value, bool | int | float) or (self._echo.truthful and empty != ""):
+            del fitting["empty"]
+        if self._echo.truthful and not shape.metadata.get("enum"):
+            del fitting["other case"]
+        return fitting[dice.choice(list(fitting))]
 
     def _inside(self, value: Any, shape: Any, path: str, place: str, *, echoed: bool) -> Any:
         if shape.type_name == "structure":
@@ -163,21 +183,6 @@ class _Alteration:
         if kind == "timestamp":
             return 1_800_000_000
         return dice.choice([least, min(least + 1, about.get("max", least + 1))])
-
-
-def _odd(value: Any, dice: random.Random) -> Any:
-    """Describe a value otherwise."""
-    empty: Any = {} if isinstance(value, dict) else [] if isinstance(value, list) else ""
-    fitting = {
-        "left out": _LEFT_OUT,
-        "null": None,
-        "empty": empty,
-        "reordered": value[::-1] if isinstance(value, list) else _LEFT_OUT,
-        "other case": value.swapcase() if isinstance(value, str) else _LEFT_OUT,
-    }
-    if isinstance(value, bool | int | float):
-        del fitting["empty"]
-    return fitting[dice.choice(list(fitting))]
 
 
 @cache
