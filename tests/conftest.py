@@ -77,12 +77,14 @@ def remember_clients() -> None:
 
 
 def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
-    made: dict[str, Any] = {}
+    made: dict[tuple[str, bool], Any] = {}
 
     def once(self: Any, service: str, *arguments: Any, **named: Any) -> Any:
-        if service not in made:
-            made[service] = make(self, service, *arguments, **named)
-        return made[service]
+        # the product's sessions give their clients a base class (`aws._with_answers`)
+        ours = "answers" in self._event_emitter._emitter._unique_id_handlers
+        if (service, ours) not in made:
+            made[service, ours] = make(self, service, *arguments, **named)
+        return made[service, ours]
 
     return once
 
