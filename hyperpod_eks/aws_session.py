@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from hyperpod_eks import files
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.model import loader, region_fault
 from hyperpod_eks.redaction import attach, learn, redacted
@@ -191,6 +192,7 @@ def _log_in(core: Session, ask: Ask) -> None:
         return ask(words)
 
     def resolved(credentials: Any) -> None:
+        _learn_token()  # its file has another one every few hours
         with _credentials(where):
             frozen = credentials.get_frozen_credentials()
         learn(frozen.secret_key, frozen.token)
@@ -217,6 +219,7 @@ def _log_in(core: Session, ask: Ask) -> None:
             resolved(credentials)
 
     core.register("before-sign", before_sign)
+    _learn_token()
     with _credentials(where):
         chain = core.get_component("credential_provider")
         role = chain.get_provider("assume-role")
@@ -230,6 +233,13 @@ def _log_in(core: Session, ask: Ask) -> None:
             " (aws configure, aws sso login). Then run the same command again.",
         )
     resolved(found)
+
+
+def _learn_token() -> None:
+    """Learn the token that asks for a container's credentials, as EKS gives it to pods."""
+    if path := os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
+        with suppress(OSError, HyperpodError):  # botocore says what is wrong with it
+            learn(files.read(Path(path)))
 
 
 @contextmanager

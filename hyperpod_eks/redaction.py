@@ -10,9 +10,10 @@ import json
 import os
 import re
 import threading
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
     import logging
@@ -96,16 +97,22 @@ def learn(*values: object) -> None:
 
 
 def learn_environment(environ: Mapping[str, str] = os.environ) -> None:
-    """Learn the credentials of AWS's variables, and the user and password of every URL."""
+    """Learn the credentials of AWS's variables, and the user and password of every URL.
+
+    What a file has that a variable names is learned by who reads it.
+    """
     for name, value in environ.items():
         if not name.upper().startswith("AWS_") and not name.upper().endswith("_PROXY"):
             continue
         if re.search(r"(?i)secret|token(?!_file)", name) and not name.endswith("_FILE"):
             learn(value)
+        if name.startswith("AWS_CONTAINER_CREDENTIALS_"):  # whoever has the path gets credentials
+            learn(value.rpartition("://")[2].partition("/")[2])
         before, at, _ = value.rpartition("@")
         if at and name.upper().startswith(("AWS_ENDPOINT_URL", "HTTP", "ALL_PROXY")):
-            who = before.rpartition("://")[2]
-            learn(who, who.partition(":")[2])
+            given = before.rpartition("://")[2]
+            for who in (given, unquote(given)):  # and as HTTP's basic authentication has it
+                learn(who, who.partition(":")[2], b64encode(who.encode(errors="replace")))
 
 
 def learn_settings(value: object, name: str = "") -> None:

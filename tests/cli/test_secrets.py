@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -62,6 +63,9 @@ class Login(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if self.path.startswith("/pod"):  # a refusal that repeats what was asked
+            self.send_error(403, f"{self.path} {self.headers['Authorization']}")
+            return
         if self.path.startswith("/federation/credentials"):
             words = {"accessKeyId": "ASIASSO", "secretAccessKey": "SENT_SSO_SECRETKEY"}
             words |= {"sessionToken": "SENT_SSO_SESSIONTOKEN"}
@@ -158,6 +162,29 @@ def test_the_debug_log_has_no_secret_of_any_way_to_log_in(
     assert "Making request for OperationModel(name=DescribeCluster)" in log
     called = {"sso": "sso:GetRoleCredentials", "web": "sts:AssumeRoleWithWebIdentity"}
     assert called.get(profile, "") in log  # the call itself is no secret
+
+
+@pytest.mark.parametrize("given", ["token", "file"])
+def test_a_refusal_shows_no_token_of_a_container(
+    user: User, home: Path, login: str, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{login}/pod/SENT-path")
+    variable = "AWS_CONTAINER_AUTHORIZATION_TOKEN"
+    if given == "token":
+        monkeypatch.setenv(variable, "SENT-in-a-variable")
+    else:
+        (home / "token").write_text("SENT-in-a-file")
+        monkeypatch.setenv(f"{variable}_FILE", str(home / "token"))
+    said = user.types("list", "--region", "us-west-2", "--debug", "-o", "json")
+    assert said.code == 3, said.err
+    assert "403" in said.err
+    assert "SENT" not in everything(user, said)
+
+
+def test_the_password_of_a_proxy_is_hidden_as_http_sends_it() -> None:
+    redaction.learn_environment({"HTTPS_PROXY": "someone:p%40ss%2Fword@proxy:3128"})
+    sent = base64.b64encode(b"someone:p@ss/word").decode()
+    assert redaction.redacted(f"Basic {sent}, p@ss/word") == "Basic [hidden], [hidden]"
 
 
 def test_what_addons_are_configured_with_is_not_logged(user: User) -> None:
