@@ -44,6 +44,10 @@ _KINDS = {"nat-gateway": "natgateway", "vpc-elastic-ip": "elastic-ip"}
 """Kinds in moto's words, as DescribeTags of AWS spells them."""
 
 
+_offers: dict[tuple[str, str | None, str], list[Any]] = {}
+"""What is offered where, by what was asked: it never changes."""
+
+
 class Backend(EC2Backend):
     """moto's EC2 with AWS's dependency rules, limits and life cycles."""
 
@@ -55,6 +59,15 @@ class Backend(EC2Backend):
 
     def _load_amis(self) -> None:
         """Leave moto's 1,300 images out: nobody here starts an instance."""
+
+    def describe_instance_type_offerings(
+        self, location_type: str | None = None, filters: dict[str, Any] | None = None
+    ) -> list[Any]:
+        """Answer as moto does, which looks through thousands of offers each time, with a memory."""
+        asked = self.region_name, location_type, repr(filters)
+        if asked not in _offers:
+            _offers[asked] = super().describe_instance_type_offerings(location_type, filters)
+        return _offers[asked]
 
     # -- limits ----------------------------------------------------------------------------------
 

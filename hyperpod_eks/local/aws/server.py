@@ -174,7 +174,9 @@ class _Dispatcher(DomainDispatcherApplication):
 def _create_app(service: Any) -> Any:
     if service is None:
         raise NotImplementedError("there is no such service here")
-    return create_backend_app(service)
+    app: Any = create_backend_app(service)
+    app.after_request_funcs.clear()  # flask-cors: no page of another origin gets here (`refusal`)
+    return app
 
 
 class _Answer:
