@@ -34,6 +34,9 @@ from hyperpod_eks.site import Site, lineage, survey
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.steps import eks, hyperpod
 
+LOOKING = 10.0
+"""Seconds for which a command that only looks repeats what failed, after botocore's tries."""
+
 
 @dataclass
 class Opened:
@@ -89,8 +92,10 @@ def opened(
         world = World(aws, manifest, report, parallelism=given.get("parallelism", 8))
         now = world.clock.now()
         aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
+        if not write:
+            world.deadline = now + LOOKING
         if given.get("timeout"):
-            world.deadline = world.clock.now() + given["timeout"]
+            world.deadline = now + given["timeout"]
         ours = verb in ("create", "delete")
         with (
             explaining(aws, config, called(config.name, given), gather=ours),

@@ -11,6 +11,7 @@ from hyperpod_eks import crew, engine, existing
 from hyperpod_eks import preflight as checks
 from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.cli import opening
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import (
     declared,
@@ -43,7 +44,7 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
         sights: list[Sight] = []
         if site is not None:
             world = World(aws, manifest, tell, parallelism=given["parallelism"])
-            world.begun = look
+            world.begun, world.deadline = look, world.clock.now() + opening.LOOKING
             try:
                 sights = engine.status(stack(site, helm), world)
             except HyperpodError as error:

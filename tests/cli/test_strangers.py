@@ -96,6 +96,24 @@ def test_what_never_ends_is_told_and_given_up(
         assert "has not answered" in said.err
 
 
+def test_a_look_at_what_refuses_connections_is_given_up_soon(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr("hyperpod_eks.cli.opening.LOOKING", 0.2)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", "http://127.0.0.1:1")
+    for words in (
+        ("status", "demo"),
+        ("plan", "demo"),
+        ("preflight", "demo", "--chart", str(CHART)),
+    ):
+        began = time.monotonic()
+        said = user.types(*words, "--region", "us-west-2")
+        assert said.code in (1, 3), said.err
+        assert "http://127.0.0.1:1/" in said.err + said.out
+        assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("text", ['{"Ver\x00sion": 1}', "", "<html>", "[]"])
 def test_a_policy_that_is_not_json_is_not_from_aws(text: str) -> None:
     with pytest.raises(NoAnswer, match="a policy is not a JSON object, so not from AWS: "):
