@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,12 @@ def _left_out(folder: Path) -> tuple[list[str], list[str]]:
             errors.append(f"{path} is a link that leads outside the folder; put a copy there")
         elif path.is_symlink() and path.is_dir():
             errors.append(f"{path} is a link to a folder, which is not followed; put a copy there")
+        elif not (path.is_file() or path.is_dir()):
+            errors.append(f"{path} is no file, or a link to nothing; remove it")
+        elif len(os.fsencode(name)) > LONGEST_NAME:
+            errors.append(
+                f"{folder}: the name {str(name)[:60]}… is longer than a key of S3; shorten it"
+            )
         elif not str(name).isprintable():  # S3 and the nodes' shell want plain names
             errors.append(f"{folder}: the name {str(name)!r} has a control character; rename it")
     if not hidden:
@@ -118,6 +125,9 @@ def _left_out(folder: Path) -> tuple[list[str], list[str]]:
     warning = f"lifecycle.path: {folder}: hidden files are not uploaded: {several}"
     return errors, [f"{warning}; rename what the nodes need, without the dot"]
 
+
+LONGEST_NAME = 940
+"""Bytes: S3's keys have 1,024 (Amazon S3 User Guide, "Naming objects"), our prefix among them."""
 
 IN_CHECKOUT = "helm_chart/HyperPodHelmChart"
 """Where AWS's repository has the chart."""

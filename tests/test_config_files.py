@@ -163,11 +163,18 @@ def test_hidden_files_and_what_lies_outside_are_not_uploaded(tmp_path: Path) -> 
     (folder / "all").symlink_to(outside)
     (folder / "again").symlink_to("lib")
     (folder / "two\nlines").touch()
+    os.mkfifo(folder / "pipe")
+    (folder / "stale").symlink_to("gone.sh")
+    deep = folder.joinpath(*["x" * 240] * 4)
+    deep.mkdir(parents=True)
     errors, _ = check_lifecycle(folder, "on_create.sh")
     assert [error.split(";")[0].removeprefix(f"{folder}/") for error in errors] == [
         "again is a link to a folder, which is not followed",
         "all is a link that leads outside the folder",
         "key is a link that leads outside the folder",
+        "pipe is no file, or a link to nothing",
+        "stale is no file, or a link to nothing",
         f"{folder}: the name 'two\\nlines' has a control character",
+        f"{folder}: the name {'x' * 60}… is longer than a key of S3",
     ]
     assert set(lifecycle_files(folder)) - {"two\nlines"} == uploaded
