@@ -303,6 +303,7 @@ def at_work(stack: Stack, folder: Path) -> Iterator[User]:
         patch.setenv("PATH", f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setattr("os.fsync", lambda _: None)  # the power does not fail: test_manifest has it
         (folder / "home").mkdir()
         patch.chdir(folder / "home")
         yield User(folder / "home", stack)

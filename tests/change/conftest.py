@@ -127,6 +127,7 @@ class Owner:
 @pytest.fixture
 def owner(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.fsync", lambda _: None)  # the power does not fail: test_manifest has it
     # a session of its own, to listen to
     return Owner(stack, new_session(), tmp_path, helm("4.3.1"))
 

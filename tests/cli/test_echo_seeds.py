@@ -17,8 +17,8 @@ from tests.conftest import Said, User
 
 user = prepared.user
 SEEDS = 300
-QUICK = 10
-"""Seeds in `make test`; the others are in the long proof."""
+QUICK = 3
+"""Seeds in `make test`, one for each kind of answers; the others are in the long proof."""
 
 
 class Life:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,29 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
         laptop.runs(["hyperpod-eks", "local", "stop"])
 
 
+@cache
+def runs(program: str) -> bool:
+    found = shutil.which(program)
+    return (
+        bool(found)
+        and not subprocess.run(
+            [str(found), "--version"], capture_output=True, check=False
+        ).returncode
+    )
+
+
 def needs(program: str) -> None:
     """Skip the test where a program is missing, or is there and does not run."""
-    found = shutil.which(program)
-    if (
-        not found
-        or subprocess.run([found, "--version"], capture_output=True, check=False).returncode
-    ):
+    if not runs(program):
         pytest.skip(f"no {program} on PATH")
+
+
+@pytest.fixture(scope="module")
+def configured(laptop: Laptop) -> Laptop:
+    """The same, with the kubeconfig that the AWS CLI writes."""
+    needs("aws")
+    laptop.types("aws eks update-kubeconfig --name demo")
+    return laptop
 
 
 def test_aws_describes_the_eks_cluster(laptop: Laptop) -> None:
@@ -129,26 +145,22 @@ def test_aws_describes_the_hyperpod_cluster(laptop: Laptop) -> None:
     assert cluster["Orchestrator"]["Eks"]["ClusterArn"].endswith(":cluster/demo")
 
 
-def test_kubectl_sees_the_nodes_through_awss_own_kubeconfig(laptop: Laptop) -> None:
-    needs("aws")
+def test_kubectl_sees_the_nodes_through_awss_own_kubeconfig(configured: Laptop) -> None:
     if not (helm("4.3.1") / "kubectl").exists():
         pytest.skip("no kubectl beside helm in .cache/helm")
-    laptop.types("aws eks update-kubeconfig --name demo")
-    nodes = laptop.asks("kubectl get nodes -o json")["items"]
+    nodes = configured.asks("kubectl get nodes -o json")["items"]
     assert len(nodes) == 2
     for node in nodes:
         assert node["metadata"]["labels"]["node.kubernetes.io/instance-type"] == "ml.m5.2xlarge"
         assert {c["type"]: c["status"] for c in node["status"]["conditions"]}["Ready"] == "True"
-    assert laptop.types("kubectl get nodes --no-headers").count(" Ready ") == 2
+    assert configured.types("kubectl get nodes --no-headers").count(" Ready ") == 2
 
 
-def test_helm_sees_the_release_and_its_values(laptop: Laptop) -> None:
-    needs("aws")
-    laptop.types("aws eks update-kubeconfig --name demo")
-    (release,) = laptop.asks("helm list -A -o json")
+def test_helm_sees_the_release_and_its_values(configured: Laptop) -> None:
+    (release,) = configured.asks("helm list -A -o json")
     assert (release["name"], release["namespace"]) == ("hyperpod-dependencies", "kube-system")
     assert (release["status"], release["revision"]) == ("deployed", "1")
-    values = laptop.asks("helm get values hyperpod-dependencies -n kube-system -o json")
+    values = configured.asks("helm get values hyperpod-dependencies -n kube-system -o json")
     assert values["global"]["region"] == "us-west-2"
     assert values["health-monitoring-agent"]["region"] == "us-west-2"
 

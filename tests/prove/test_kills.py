@@ -18,14 +18,12 @@ SAMPLE = {
     ],
     "network": [
         case("create", "after", "ec2:CreateVpc", "resume"),
-        case("create", "after", "ec2:AllocateAddress", "delete"),
         case("delete", "after", "ec2:DeleteNatGateway", "flooded"),
     ],
     "s3": [
         case("create", "after", "s3:PutObject", "delete"),
     ],
     "eks": [
-        case("create", "after", "eks:CreateCluster", "resume"),
         case("create", "before", "eks:CreateAccessEntry", "resume"),
         case("delete", "after", "eks:DeleteCluster", "resume"),
     ],
