@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -307,6 +308,15 @@ def at_work(stack: Stack, folder: Path) -> Iterator[User]:
         (folder / "home").mkdir()
         patch.chdir(folder / "home")
         yield User(folder / "home", stack)
+
+
+@contextmanager
+def in_a_copy(user: User, folder: Path) -> Iterator[User]:
+    """Let somebody stand in a copy of their folder; what a test changes in it is no other's."""
+    shutil.copytree(user.folder, folder, symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield User(folder, user.stack)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hyperpod_eks import kubeconfig
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.kubeconfig import Entry, document
 from hyperpod_eks.local.stack import Stack
-from tests.conftest import User, at_work
+from tests.conftest import User, at_work, in_a_copy
 
 pytestmark = pytest.mark.xdist_group("kubeconfig")
 
@@ -94,71 +94,6 @@ def test_an_existing_file_keeps_everything_else(
     assert yaml.safe_load(file.read_text()) == OTHER | {"current-context": ""}
 
 
-def test_the_entry_is_the_one_that_the_aws_cli_writes(user: User) -> None:
-    user.makes("demo")
-    ours, theirs = user.folder / "ours", user.folder / "theirs"
-    assert user.types("kubeconfig", "demo", "--kubeconfig", str(ours)).code == 0
-    command = ["aws", "eks", "update-kubeconfig", "--name", "demo", "--kubeconfig", str(theirs)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    except FileNotFoundError:
-        pytest.skip("no aws on PATH")
-    assert done.returncode == 0, done.stderr
-    expected = yaml.safe_load(theirs.read_text())
-    # an absolute program, whatever PATH kubectl is called with
-    expected["users"][0]["user"]["exec"]["command"] = shutil.which("aws")
-    written = yaml.safe_load(ours.read_text())
-    # and where the AWS configuration is, if not in ~/.aws
-    names = {each["name"] for each in written["users"][0]["user"]["exec"].pop("env")}
-    assert names == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
-    assert written == expected
-
-
-def test_without_aws_on_path_the_token_is_ours(
-    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user.makes("demo")
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "hyperpod-eks").symlink_to(Path(sys.executable).with_name("hyperpod-eks"))
-    file = user.folder / "k"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(tools))
-        file.write_text(user.types("kubeconfig", "demo", "--stdout", "-o", "json").out)
-    (entry,) = json.loads(file.read_text())["users"]
-    assert entry["user"]["exec"]["args"][:2] == ["token", "demo"]
-    monkeypatch.setenv("HYPERPOD_EKS_OUTPUT", "table")
-    monkeypatch.setenv("HYPERPOD_EKS_EVENTS", "-")
-    assert len(kubectl(file, "get", "nodes", "-o", "name").split()) == 2
-
-
-def test_no_code_of_the_current_folder_runs(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a module beside kubectl nor a program behind a relative entry of PATH."""
-    user.makes("demo")
-    hostile = user.folder / "cloned"
-    (hostile / "bin").mkdir(parents=True)
-    for module in ("json", "flask", "hyperpod_eks"):
-        (hostile / f"{module}.py").write_text("open('/dev/stderr', 'w').write('ran'); exit(9)")
-    for program in ("aws", "hyperpod-eks"):
-        (hostile / "bin" / program).write_text("#!/bin/sh\necho ran >&2; exit 9")
-        (hostile / "bin" / program).chmod(0o755)
-    monkeypatch.chdir(hostile)
-    monkeypatch.setenv("PATH", f"bin{os.pathsep}{os.pathsep}.")
-    config = user.types("kubeconfig", "demo", "--stdout", "-o", "json").document
-    entry = config["users"][0]["user"]["exec"]
-    assert Path(entry["command"]).is_absolute()
-    done = subprocess.run(
-        [entry["command"], *entry["args"]],
-        env={**os.environ, **{each["name"]: each["value"] for each in entry["env"]}},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["kind"] == "ExecCredential"
-
-
 def test_a_token_is_an_exec_credential(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_EXEC_INFO", '{"apiVersion": "client.authentication.k8s.io/v1"}')
     user.mutations()
@@ -197,18 +132,6 @@ def test_a_profile_goes_into_the_entry() -> None:
     assert json.dumps(document(entry))
 
 
-def test_the_entry_knows_where_the_profile_is(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    user.makes("demo")
-    Path("aws.ini").write_text("[profile team]\nregion = us-west-2\n")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "aws.ini")
-    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "team")
-    said = user.types("kubeconfig", "demo", "--stdout", "-o", "json")
-    entry = said.document["users"][0]["user"]["exec"]
-    variables = {each["name"]: each["value"] for each in entry["env"]}
-    assert variables["AWS_PROFILE"] == "team"
-    assert variables["AWS_CONFIG_FILE"] == str(user.folder / "aws.ini")
-
-
 def test_a_file_of_the_users_own_is_merged_and_kept(user: User) -> None:
     """It is called as ours would be."""
     user.makes("demo")
@@ -238,44 +161,6 @@ def test_clusters_of_one_name_have_files_of_their_own(tmp_path: Path) -> None:
     assert west in (tmp_path / "demo.kubeconfig").read_text()
 
 
-WRONG = {
-    "utf-16": "clusters: []".encode("utf-16"),
-    "latin-1": "current-context: b\xfcro".encode("latin-1"),
-    "tab": b"clusters:\n\t- name: x",
-    "nameless": b"contexts:\n- context: {cluster: old, user: old}",
-    "folder": None,
-    "device": None,
-}
-
-
-@pytest.fixture(scope="module")
-def nothing_there(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    with at_work(one_stack, tmp_path_factory.mktemp("none")) as somebody:
-        somebody.makes("demo")
-        yield somebody
-
-
-@pytest.mark.parametrize("how", WRONG)
-def test_a_kubeconfig_that_cannot_be_changed(
-    nothing_there: User, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    """It is refused by ``kubeconfig``; after a delete it is a warning."""
-    user, content = nothing_there, WRONG[how]
-    file = user.folder / how
-    if content is not None:
-        file.write_bytes(content)
-    elif how == "device":
-        file = Path("/dev/null")
-    else:
-        file.mkdir()
-    monkeypatch.setenv("KUBECONFIG", str(file))
-    said = user.types("kubeconfig", "demo")
-    assert (said.code, str(file) in said.err) == (2, True), said.err
-    said = user.types("delete", "nothing", "--yes")
-    assert (said.code, "could not be removed from a kubeconfig" in said.err) == (0, True), said.err
-    assert content is None or file.read_bytes() == content
-
-
 def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "config"
     arns = [f"arn:aws:eks:us-west-2:123456789012:cluster/c{i}" for i in range(8)]
@@ -296,3 +181,121 @@ def test_the_lock_of_kubectl_is_heeded(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(Locked, match="kubectl or another run"):
         kubeconfig.add(tmp_path / "config", new)
     assert not (tmp_path / "config").exists()
+
+
+@pytest.fixture(scope="module")
+def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    with at_work(one_stack, tmp_path_factory.mktemp("made")) as somebody:
+        somebody.makes("demo")
+        yield somebody
+
+
+@pytest.fixture
+def demo(made: User, tmp_path: Path) -> Iterator[User]:
+    """Somebody with a cluster that is made once; those who delete it stand above."""
+    with in_a_copy(made, tmp_path / "copy") as somebody:
+        yield somebody
+
+
+WRONG = {
+    "utf-16": "clusters: []".encode("utf-16"),
+    "latin-1": "current-context: b\xfcro".encode("latin-1"),
+    "tab": b"clusters:\n\t- name: x",
+    "nameless": b"contexts:\n- context: {cluster: old, user: old}",
+    "folder": None,
+    "device": None,
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_a_kubeconfig_that_cannot_be_changed(
+    demo: User, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It is refused by ``kubeconfig``; after a delete it is a warning."""
+    user, content = demo, WRONG[how]
+    file = user.folder / how
+    if content is not None:
+        file.write_bytes(content)
+    elif how == "device":
+        file = Path("/dev/null")
+    else:
+        file.mkdir()
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    said = user.types("kubeconfig", "demo")
+    assert (said.code, str(file) in said.err) == (2, True), said.err
+    said = user.types("delete", "nothing", "--yes")
+    assert (said.code, "could not be removed from a kubeconfig" in said.err) == (0, True), said.err
+    assert content is None or file.read_bytes() == content
+
+
+def test_the_entry_is_the_one_that_the_aws_cli_writes(demo: User) -> None:
+    ours, theirs = demo.folder / "ours", demo.folder / "theirs"
+    assert demo.types("kubeconfig", "demo", "--kubeconfig", str(ours)).code == 0
+    command = ["aws", "eks", "update-kubeconfig", "--name", "demo", "--kubeconfig", str(theirs)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("no aws on PATH")
+    assert done.returncode == 0, done.stderr
+    expected = yaml.safe_load(theirs.read_text())
+    # an absolute program, whatever PATH kubectl is called with
+    expected["users"][0]["user"]["exec"]["command"] = shutil.which("aws")
+    written = yaml.safe_load(ours.read_text())
+    # and where the AWS configuration is, if not in ~/.aws
+    names = {each["name"] for each in written["users"][0]["user"]["exec"].pop("env")}
+    assert names == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
+    assert written == expected
+
+
+def test_without_aws_on_path_the_token_is_ours(
+    demo: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "hyperpod-eks").symlink_to(Path(sys.executable).with_name("hyperpod-eks"))
+    file = demo.folder / "k"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tools))
+        file.write_text(demo.types("kubeconfig", "demo", "--stdout", "-o", "json").out)
+    (entry,) = json.loads(file.read_text())["users"]
+    assert entry["user"]["exec"]["args"][:2] == ["token", "demo"]
+    monkeypatch.setenv("HYPERPOD_EKS_OUTPUT", "table")
+    monkeypatch.setenv("HYPERPOD_EKS_EVENTS", "-")
+    assert len(kubectl(file, "get", "nodes", "-o", "name").split()) == 2
+
+
+def test_no_code_of_the_current_folder_runs(demo: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a module beside kubectl nor a program behind a relative entry of PATH."""
+    hostile = demo.folder / "cloned"
+    (hostile / "bin").mkdir(parents=True)
+    for module in ("json", "flask", "hyperpod_eks"):
+        (hostile / f"{module}.py").write_text("open('/dev/stderr', 'w').write('ran'); exit(9)")
+    for program in ("aws", "hyperpod-eks"):
+        (hostile / "bin" / program).write_text("#!/bin/sh\necho ran >&2; exit 9")
+        (hostile / "bin" / program).chmod(0o755)
+    monkeypatch.chdir(hostile)
+    monkeypatch.setenv("PATH", f"bin{os.pathsep}{os.pathsep}.")
+    config = demo.types("kubeconfig", "demo", "--stdout", "-o", "json").document
+    entry = config["users"][0]["user"]["exec"]
+    assert Path(entry["command"]).is_absolute()
+    done = subprocess.run(
+        [entry["command"], *entry["args"]],
+        env={**os.environ, **{each["name"]: each["value"] for each in entry["env"]}},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["kind"] == "ExecCredential"
+
+
+def test_the_entry_knows_where_the_profile_is(demo: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("aws.ini").write_text("[profile team]\nregion = us-west-2\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "aws.ini")
+    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "team")
+    said = demo.types("kubeconfig", "demo", "--stdout", "-o", "json")
+    entry = said.document["users"][0]["user"]["exec"]
+    variables = {each["name"]: each["value"] for each in entry["env"]}
+    assert variables["AWS_PROFILE"] == "team"
+    assert variables["AWS_CONFIG_FILE"] == str(demo.folder / "aws.ini")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import pytest
 from hyperpod_eks.aws import Aws, read_only
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Fault
+from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.plan import render
-from tests.conftest import Clients, User, new_session
+from tests.conftest import Clients, User, at_work, in_a_copy, new_session
 
 pytestmark = pytest.mark.xdist_group("plan")
 
@@ -163,15 +164,6 @@ def test_deep_health_checks_take_their_time(user: User) -> None:
     assert row["why"] == "usually 10 to 25 min, and 60 to 90 min of deep health checks"
 
 
-def test_when_all_is_as_declared_nothing_is_done(user: User) -> None:
-    user.makes("demo")
-    document = plan(user)
-    assert document["critical_path"] == []
-    assert set(actions(document).values()) == {"keep"}
-    assert (document["changes"], document["next"]) == (False, "")
-    assert done(user) == (0, set())
-
-
 def no_retention(aws: Clients) -> set[str]:
     aws.logs.put_retention_policy(logGroupName="/aws/eks/demo/cluster", retentionInDays=7)
     return {"eks/log-group"}
@@ -252,27 +244,6 @@ def aws_of(user: User, session: boto3.Session) -> Clients:
     return Clients(session, user.stack.endpoint)
 
 
-def test_what_the_config_changes_is_told_field_by_field(user: User) -> None:
-    user.makes("demo")
-    config = user.folder / "demo.yaml"
-    config.write_text(
-        "name: demo\nregion: us-west-2\neks: {log_retention_days: 90}\n"
-        "instance_groups: [{name: worker-group, instance_type: ml.m5.2xlarge, instance_count: 3}]\n"
-    )
-    user.mutations()
-    said = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART), "-o", "json")
-    differs = {row["key"]: row["differs"] for row in said.document["resources"] if row["differs"]}
-    assert differs == {
-        "eks/log-group": {"retention": [30, 90]},
-        "hyperpod/cluster": {"worker-group.instance_count": [2, 3]},
-    }
-    (slow,) = [each for each in said.document["critical_path"] if each["seconds"] >= 10]
-    assert slow == {"key": "hyperpod/cluster", "seconds": 480}  # the third node takes that long
-    assert user.mutations() == []
-    text = user.types("plan", "-f", "demo.yaml", "--chart", str(CHART)).out
-    same(SNAPSHOTS / "plan-changes.txt", text.replace(str(CHART), "CHART"))
-
-
 REFUSED = [
     ("iam", "AttachRolePolicy"),
 ]
@@ -351,20 +322,6 @@ def test_the_exit_code_tells_whether_there_is_something_to_do(user: User) -> Non
     words = ("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
     assert user.types(*words).code == 5
     assert user.types(*words, "-o", "json").document["exit_code"] == 5
-    user.makes("demo")
-    assert user.types(*words).code == 0
-    assert user.types("create", *words[1:], "--dry-run").code == 0
-    assert user.types("create", *words[1:]).code == 2
-
-
-def test_a_plan_is_made_without_manifest_and_without_helm(
-    user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user.makes("demo")
-    (user.folder / "demo.hyperpod-eks.json").unlink()
-    (user.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert set(actions(plan(user, "-f", "demo.yaml")).values()) == {"keep"}
 
 
 def test_a_session_for_looking_refuses_everything_else(user: User) -> None:
@@ -526,3 +483,61 @@ def test_no_step_can_vanish_from_a_plan(user: User) -> None:
     document["resources"].append({**row, "key": "fsx/file-system", "action": "create"})
 
     assert "file-system" in render(document, 80, colour=False)
+
+
+@pytest.fixture(scope="module")
+def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    with at_work(one_stack, tmp_path_factory.mktemp("plan")) as somebody:
+        somebody.makes("demo")
+        yield somebody
+
+
+@pytest.fixture
+def demo(made: User, tmp_path: Path) -> Iterator[User]:
+    """Somebody with a cluster that is made once; those who change it stand above."""
+    with in_a_copy(made, tmp_path / "copy") as somebody:
+        yield somebody
+
+
+def test_when_all_is_as_declared_nothing_is_done(demo: User) -> None:
+    document = plan(demo)
+    assert document["critical_path"] == []
+    assert set(actions(document).values()) == {"keep"}
+    assert (document["changes"], document["next"]) == (False, "")
+    assert done(demo) == (0, set())
+
+
+def test_what_the_config_changes_is_told_field_by_field(demo: User) -> None:
+    config = demo.folder / "demo.yaml"
+    config.write_text(
+        "name: demo\nregion: us-west-2\neks: {log_retention_days: 90}\n"
+        "instance_groups: [{name: worker-group, instance_type: ml.m5.2xlarge, instance_count: 3}]\n"
+    )
+    demo.mutations()
+    said = demo.types("plan", "-f", "demo.yaml", "--chart", str(CHART), "-o", "json")
+    differs = {row["key"]: row["differs"] for row in said.document["resources"] if row["differs"]}
+    assert differs == {
+        "eks/log-group": {"retention": [30, 90]},
+        "hyperpod/cluster": {"worker-group.instance_count": [2, 3]},
+    }
+    (slow,) = [each for each in said.document["critical_path"] if each["seconds"] >= 10]
+    assert slow == {"key": "hyperpod/cluster", "seconds": 480}  # the third node takes that long
+    assert demo.mutations() == []
+    text = demo.types("plan", "-f", "demo.yaml", "--chart", str(CHART)).out
+    same(SNAPSHOTS / "plan-changes.txt", text.replace(str(CHART), "CHART"))
+
+
+def test_a_plan_is_made_without_manifest_and_without_helm(
+    demo: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (demo.folder / "demo.hyperpod-eks.json").unlink()
+    (demo.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert set(actions(plan(demo, "-f", "demo.yaml")).values()) == {"keep"}
+
+
+def test_the_exit_code_tells_that_there_is_nothing_to_do(demo: User) -> None:
+    words = ("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
+    assert demo.types(*words).code == 0
+    assert demo.types("create", *words[1:], "--dry-run").code == 0
+    assert demo.types("create", *words[1:]).code == 2
