@@ -222,6 +222,8 @@ def _principals(site: Site) -> _Principals:
     path = site.config.iam.path
     keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
     services = [_EKS, _SAGEMAKER]
+    if site.eks_is_theirs:  # nobody passes its role again, and `policy` cannot know which it is
+        del keys["eks"], services[0]
     if site.config.scales_itself:
         keys["scaling"] = "iam/scaling-role"
         services.append(ServiceLinkedRole.service)

@@ -275,6 +275,18 @@ def test_roles_that_exist_are_passed_on_and_never_changed() -> None:
     assert sids.isdisjoint({"RolesMake", "RolesAttach", "RolesDelete", "NodePolicyMake"})
 
 
+def test_the_role_of_an_existing_eks_cluster_is_not_passed_on() -> None:
+    """Which it is preflight knows and policy does not: what one asks for the other must grant."""
+    printed = site(existing={"eks_cluster": "platform"})
+    seen = replace(printed, adopted={**printed.adopted, "iam/cluster-role": "somebodys"})
+    for rows in map(policy.statements, (printed, seen)):
+        (passes,) = [row for row in rows if row.sid == "RolesPass"]
+        assert passes.resources == (f"arn:aws:iam::{ACCOUNT}:role/demo-hyperpod-{REGION}",)
+        assert passes.condition["StringEquals"] == {
+            "iam:PassedToService": ["sagemaker.amazonaws.com"]
+        }
+
+
 def test_no_policy_is_larger_than_iam_takes() -> None:
     group = {"instance_type": "ml.m5.2xlarge", "instance_count": 1}
     roles = [f"arn:aws:iam::{ACCOUNT}:role/{'team/' * 8}nodes-{number}" for number in range(99)]
