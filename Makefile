@@ -79,7 +79,7 @@ e2e: .venv/local .cache/helm/4.3.1/helm  ## run on a real account, which costs m
 	@$(E2E) run $(WHERE) --tier "$(or $(TIER),0)" --budget "$(or $(BUDGET),5)" $(if $(KEEP),--keep)
 
 e2e-sweep: .venv/local .cache/helm/4.3.1/helm  ## remove what an interrupted e2e left
-	@$(E2E) sweep $(WHERE)
+	@$(E2E) sweep $(WHERE) $(if $(NOW),--now)
 
 docs: .venv/dev  ## write the generated pages
 	$(BIN)/python scripts/generate.py

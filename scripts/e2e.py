@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -37,17 +37,11 @@ TAG = "hyperpod-eks-e2e"
 PERMIT = "/hyperpod-eks/e2e"  # an SSM parameter that a person sets once: this account may be used
 HOURS = 3  # that a run may exist, and that BUDGET must pay for
 LIMIT = 150 * 60  # seconds after which a run deletes what it has
-CALLER = re.compile("e2e-[0-9]{8}-[0-9a-f]{4}-caller")
+SESSION = 4 * 3600  # seconds of the caller's sessions, where AWS gives as many
+CHAINED = 3600  # of a role's session that assumes another role (IAM User Guide, "Role chaining")
+RENEWED = 300  # seconds after which a session is renewed before the next command
 TOOL = [sys.executable, "-m", "hyperpod_eks"]
 LOCAL_ACCOUNT = "123456789012"
-REFUSED = {
-    "service": "eks",
-    "operation": "CreateCluster",
-    "code": "AccessDeniedException",
-    "status": 403,
-    "message": "not authorized to perform: eks:CreateCluster",
-    "count": 99,
-}
 
 
 class Failed(Exception):
@@ -70,6 +64,11 @@ class Run:
         self.caller = f"{name}-caller"
         self.own = boto3.Session(region_name=region)
         self.env = dict(os.environ)  # of the tool: the caller's role, once there is one
+        self.role = ""  # its ARN
+        self.session = SESSION  # seconds
+        self.renewed = 0.0
+        self.expires = int(time.time()) + HOURS * 3600
+        self.lock: int | None = None
         self.failed: list[str] = []
         self.not_asked: list[str] = []
         self.answers: list[Any] = []
@@ -84,22 +83,40 @@ class Run:
 
     def write(self, **settings: Any) -> None:
         """Write the config of the cluster."""
-        expires = str(int(time.time()) + HOURS * 3600)
         config = {
             "name": self.name,
             "region": self.region,
             "account": self.account,
-            "tags": {TAG: self.name, "expires": expires},
+            "tags": self.tags(),
             **settings,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def tags(self) -> dict[str, str]:
+        """What everything of the run is tagged with."""
+        return {TAG: self.name, "expires": str(self.expires)}
+
+    def lives(self) -> bool:
+        """Take the run for this process; whether another has it, or a command that it began.
+
+        The kernel frees the lock when the last of them has ended, however it ends.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR)
+        os.set_inheritable(self.lock, True)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
     def tool(self, command: str, *more: str, codes: tuple[int, ...] = (0,)) -> Any:
         """Run a command of the product to its end, and return its document.
 
         Raises Failed if it ends with a code that is not in `codes`.
         """
+        self.renew()
         words = [*TOOL, *command.split(), "--file", str(self.config), "--output", "json", *more]
         log = (self.folder / "commands.txt").open("a")
         print("$", *words[2:], file=log, flush=True)
@@ -112,6 +129,7 @@ class Run:
             stderr=log,
             timeout=None if command == "delete" else left,
             check=False,
+            close_fds=False,  # so that it holds the run's lock
         )
         if ran.returncode not in codes:
             wanted = " or ".join(map(str, codes))
@@ -125,6 +143,7 @@ class Run:
         """
         events = self.folder / f"{key.replace('/', '-')}-{what}.events"
         events.touch()
+        self.renew()
         words = [*TOOL, "create", "--file", str(self.config), "--yes", "--events", str(events)]
         with subprocess.Popen(
             words,
@@ -133,6 +152,7 @@ class Run:
             stdout=DEVNULL,
             stderr=DEVNULL,
             start_new_session=True,
+            close_fds=False,
         ) as create:
             while create.poll() is None:
                 if f'"what": "{what}", "key": "{key}"' in events.read_text():
@@ -141,11 +161,15 @@ class Run:
                 time.sleep(0.02)
 
     def create(self) -> None:
-        """Create to the end; code 6 says that AWS is slow, and the same command goes on."""
-        for _ in range(3):
-            if self.tool("create", "--yes", codes=(0, 6))["exit_code"] == 0:
+        """Create to the end; code 6 says that AWS is slow, and the same command goes on.
+
+        Each ends before the session of its credentials does.
+        """
+        for _ in range(5):
+            patience = str(self.session - 2 * RENEWED)
+            if self.tool("create", "--yes", "--timeout", patience, codes=(0, 6))["exit_code"] == 0:
                 return
-        raise Failed("create is not finished after three times")
+        raise Failed("create is not finished after five times")
 
     def same(self) -> None:
         """Demand that nothing is left to change."""
@@ -180,8 +204,8 @@ class Run:
 
     def become_caller(self, without: str = "") -> None:
         """Make the role, assume it, and let the product run as it from now on."""
-        iam, sts = self.own.client("iam"), self.own.client("sts")
-        tags = [{"Key": TAG, "Value": self.name}]
+        iam = self.own.client("iam")
+        tags = [{"Key": key, "Value": value} for key, value in self.tags().items()]
         arn = f"arn:{self.partition()}:iam::{self.account}"
         trust = {
             "Version": "2012-10-17",
@@ -190,7 +214,10 @@ class Run:
             ],
         }
         role = iam.create_role(
-            RoleName=self.caller, AssumeRolePolicyDocument=json.dumps(trust), Tags=tags
+            RoleName=self.caller,
+            AssumeRolePolicyDocument=json.dumps(trust),
+            MaxSessionDuration=SESSION,
+            Tags=tags,
         )["Role"]
         for policy in self.tool("policy")["policies"]:
             text = json.dumps(policy["document"]).replace(f'"{without}"', f'"{without}Not"')
@@ -206,22 +233,38 @@ class Run:
                 PolicyName=f"{self.caller}-{policy['name'][-1]}", PolicyDocument=text, Tags=tags
             )
             iam.attach_role_policy(RoleName=self.caller, PolicyArn=made["Policy"]["Arn"])
+        self.role = role["Arn"]
         for attempt in range(12):  # IAM tells the other services within seconds
             try:
-                found = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="e2e")["Credentials"]
+                self.renew()
                 break
             except ClientError:
                 if attempt == 11:
                     raise
                 time.sleep(5)
+        if not self.local:
+            time.sleep(15)  # the policies, too, take a moment
+
+    def renew(self) -> None:
+        """Begin another session of the caller's role, unless the last began a moment ago."""
+        if not self.role or time.monotonic() - self.renewed < RENEWED:
+            return
+        sts, about = self.own.client("sts"), {"RoleArn": self.role, "RoleSessionName": "e2e"}
+        try:
+            found = sts.assume_role(**about, DurationSeconds=self.session)["Credentials"]
+        except ClientError as error:
+            # "exceeds the 1 hour session limit for roles assumed by role chaining"
+            if self.session == CHAINED or error.response["Error"]["Code"] != "ValidationError":
+                raise
+            self.session = CHAINED
+            found = sts.assume_role(**about, DurationSeconds=self.session)["Credentials"]
+        self.renewed = time.monotonic()
         self.env.pop("AWS_PROFILE", None)
         self.env |= {
             "AWS_ACCESS_KEY_ID": found["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"],
             "AWS_SESSION_TOKEN": found["SessionToken"],
         }
-        if not self.local:
-            time.sleep(15)  # the policies, too, take a moment
 
     def drop_caller(self) -> None:
         """Delete the caller's role and policies, if they exist."""
@@ -260,7 +303,7 @@ class Run:
                 self.say(f"delete, attempt {attempt + 1}: {problem}")
         else:
             self.failed.append("delete")
-        self.env = dict(os.environ)
+        self.env, self.role, self.renewed = dict(os.environ), "", 0.0
         self.drop_caller()
 
     def remains(self) -> list[str]:
@@ -325,8 +368,6 @@ def tier0(run: Run) -> None:
     run.write(instance_groups=[group()])
     with run.step("the role has the printed policies but eks:CreateCluster"):
         run.become_caller(without="eks:CreateCluster")
-    # the stack does not evaluate what a role may do
-    run.order("faults", [REFUSED])
     with run.step("create ends with code 3, for eks:CreateCluster is not allowed"):
         run.tool("create", "--yes", "--skip", "permissions", codes=(3,))
     with run.step("the rest is there"):
@@ -391,7 +432,7 @@ def tier1(run: Run) -> None:
 
 
 def tier2(run: Run) -> None:
-    """The examples that cost more: a closed network, and Spot with Karpenter."""
+    """The examples that cost more: a closed network, Spot with Karpenter, an EKS cluster."""
     for example in ("closed-network", "spot-autoscaling"):
         settings = yaml.safe_load((ROOT / "examples" / f"{example}.yaml").read_text())
         text = json.dumps(settings).replace("111122223333", run.account)
@@ -407,6 +448,46 @@ def tier2(run: Run) -> None:
             run.same()
         with run.step(f"{example}: delete"):
             run.delete()
+    existing_eks(run)
+
+
+def existing_eks(run: Run) -> None:
+    """Nodes for an EKS cluster with the chart in it: one of ours, whose HyperPod cluster is gone.
+
+    An EKS cluster takes one HyperPod cluster (SageMaker developer guide, "Prerequisites").
+    """
+    run.write(instance_groups=[group(0)])
+    with run.step("existing-eks: the role has exactly the printed policies"):
+        run.become_caller()
+    with run.step("existing-eks: an EKS cluster without HyperPod"):
+        run.create()
+        sagemaker = run.own.client("sagemaker")
+        sagemaker.delete_cluster(ClusterName=run.name)
+        while run.name in {
+            each["ClusterName"]
+            for page in sagemaker.get_paginator("list_clusters").paginate()
+            for each in page["ClusterSummaries"]
+        }:
+            time.sleep(1 if run.local else 15)
+    guest = Run(f"{run.name}-guest", run.account, run.region, local=run.local)
+    guest.lives()
+    guest.end = run.end
+    theirs = {"eks_cluster": run.name, "helm_release": "kube-system/hyperpod-dependencies"}
+    guest.write(existing=theirs, instance_groups=[group()])
+    try:
+        with guest.step("existing-eks: the role has exactly the printed policies"):
+            guest.become_caller()
+        with guest.step("existing-eks: create, and nothing is left to change"):
+            guest.create()
+            guest.same()
+    finally:
+        guest.delete()
+    with guest.step("existing-eks: nothing of it remains"):
+        if left := guest.remains():
+            raise Failed(f"left: {', '.join(left)}")
+    run.failed += guest.failed
+    with run.step("existing-eks: delete"):
+        run.delete()
 
 
 def pod(run: Run) -> None:
@@ -514,21 +595,44 @@ def names_of_runs(session: boto3.Session) -> list[str]:
     return sorted({tag["Value"] for tag in tags} | set(callers))
 
 
-def sweep(account: str, region: str, *, local: bool) -> int:
-    """Delete what every earlier run left: with its folder, else with what the tags say."""
+def expiry(session: boto3.Session, name: str) -> int:
+    """When a run of another machine may be deleted, by its tags; 0 where none says."""
+    ec2, iam = session.client("ec2"), session.client("iam")
+    vpcs = ec2.describe_vpcs(Filters=[{"Name": f"tag:{TAG}", "Values": [name]}])["Vpcs"]
+    tags: list[Any] = [tag for vpc in vpcs for tag in vpc["Tags"]]
+    with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+        tags += iam.list_role_tags(RoleName=f"{name}-caller")["Tags"]
+    return max([0, *(int(tag["Value"]) for tag in tags if tag["Key"] == "expires")])
+
+
+def sweep(account: str, region: str, *, local: bool, now: bool = False) -> int:
+    """Delete what every earlier run left: with its folder, else with what the tags say.
+
+    A run that lives is left alone: one whose process, or a command of it, has not ended; and one of
+    another machine until it expires, unless ``now``.
+    """
     session = boto3.Session(region_name=region)
-    folders = {
-        path.name for path in (ROOT / "e2e").glob("e2e-*") if (path / "cluster.yaml").exists()
-    }
-    manifests = {n for n in folders if list((ROOT / "e2e" / n).glob("*.hyperpod-eks.json"))}
+    folders = {path.parent.name for path in FOLDER.glob("e2e-*/cluster.yaml")}
+    manifests = {n for n in folders if list((FOLDER / n).glob("*.hyperpod-eks.json"))}
     failed = 0
-    for name in sorted({*names_of_runs(session), *manifests}):
+    # what uses another run's cluster is called after it, and goes first
+    for name in sorted({*names_of_runs(session), *manifests}, reverse=True):
         run = Run(name, account, region, local=local)
-        if not run.config.exists():
-            run.write()
-        settings = yaml.safe_load(run.config.read_text())
-        if (settings["account"], settings["region"]) != (account, region):
+        if name in folders:
+            settings = yaml.safe_load(run.config.read_text())
+            if (settings["account"], settings["region"]) != (account, region):
+                continue
+        elif not now and (until := expiry(session, name)) > time.time():
+            when = datetime.fromtimestamp(until, UTC)
+            print(f"e2e: {name} may run elsewhere until {when:%H:%M} UTC; NOW=1 deletes it now")
+            failed += 1
             continue
+        if run.lives():
+            print(f"e2e: {name} is running here; end it first")
+            failed += 1
+            continue
+        if name not in folders:
+            run.write()
         manifest = run.folder / f"{name}.hyperpod-eks.json"
         if not manifest.exists():
             run.tool("adopt", "--rebuild", codes=(0, 8))  # 8: only the caller is there
@@ -571,21 +675,21 @@ def embedded() -> Iterator[None]:
 def live(run: Run, tier: int, budget: float, *, keep: bool) -> int:
     """Check, live, delete, look, record."""
     check(run, budget)
+    run.lives()
     check_budget(run, tier, budget)
     run.say(f"{run.name}: tier {tier} in account {run.account}, {run.region}")
+    run.order("enforce", True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("e2e: terminated"))
     began = time.time()
     try:
         for number in range(tier + 1):
             TIERS[number](run)
             if number < tier or not keep:
-                run.order("faults", [])
                 with run.step(f"delete tier {number}"):
                     run.delete()
                     if "delete" in run.failed:
                         raise Failed("it did not end with 0 in three attempts")
     finally:
-        run.order("faults", [])
         if not keep:
             run.delete()
     if not keep:
@@ -609,6 +713,7 @@ def main() -> int:
     parser.add_argument("--tier", type=int, default=0, choices=(0, 1, 2))
     parser.add_argument("--budget", type=float, default=5.0, help="USD")
     parser.add_argument("--keep", action="store_true", help="delete nothing of the last tier")
+    parser.add_argument("--now", action="store_true", help="sweep what has not expired, too")
     parser.add_argument("--endpoint", default="", choices=("", "local"))
     given = parser.parse_args()
     local = given.endpoint == "local"
@@ -622,7 +727,7 @@ def main() -> int:
 
     def go() -> int:
         if given.what == "sweep":
-            return sweep(account, region, local=local)
+            return sweep(account, region, local=local, now=given.now)
         name = f"e2e-{datetime.now(UTC):%m%d%H%M}-{secrets.token_hex(2)}"
         run = Run(name, account, region, local=local)
         return live(run, given.tier, given.budget, keep=given.keep)

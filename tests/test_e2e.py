@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import Any
 import boto3
 import pytest
 
-from .conftest import REGION, User, helm
+from hyperpod_eks.local.aws.sim import Delays
+from hyperpod_eks.local.stack import Stack
+
+from .conftest import REGION, Clients, User, helm, until
 
 ROOT = Path(__file__).parents[1]
 record = runpy.run_path(str(ROOT / "scripts/e2e_recording.py"))["record"]
@@ -74,3 +79,90 @@ def test_the_embedded_stack_answers_with_the_members_that_were_recorded(
     assert [a["operation"] for a in found] == [a["operation"] for a in recorded]
     for ours, theirs in zip(found, recorded, strict=True):
         assert members(ours["answer"]) == members(theirs["answer"]), ours["operation"]
+
+
+@pytest.fixture
+def account(stack: Stack) -> dict[str, str]:
+    """The variables with which the script works in the stack of this process."""
+    stack.sim.delays = Delays.instant()
+    path = f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}"
+    found = {name: value for name, value in stack.environ({}).items() if value is not None}
+    return {**found, "PATH": path}
+
+
+def killed(folder: Path, tier: int, text: str, env: dict[str, str]) -> None:
+    """Begin a run, and kill it and its command once one of its files has a text."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "scripts/e2e.py",
+            "run",
+            "--endpoint",
+            "local",
+            "--tier",
+            str(tier),
+        ],
+        env={**clean, **env, "E2E_FOLDER": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as run:
+        until(lambda: any(text in each.read_text() for each in folder.glob("*/*.txt")), 300)
+        assert run.poll() is None
+        os.killpg(run.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("tier", "text"),
+    [
+        (0, "$ hyperpod_eks create"),
+        # what was being created is waited for, a minute long
+        pytest.param(0, "network/vpc created", marks=pytest.mark.prove),
+        pytest.param(0, "network/vpc deleting", marks=pytest.mark.prove),
+        pytest.param(1, "ok     scale to 2", marks=pytest.mark.prove),
+    ],
+)
+def test_what_a_killed_run_leaves_is_swept(
+    stack: Stack, account: dict[str, str], tmp_path: Path, tier: int, text: str
+) -> None:
+    before = stack.inventory()
+    killed(tmp_path, tier, text, account)
+    done = e2e("sweep", "--endpoint", "local", E2E_FOLDER=str(tmp_path), **account)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stack.inventory() == before
+
+
+def test_a_run_that_lives_is_not_swept(
+    stack: Stack, aws: Clients, account: dict[str, str], tmp_path: Path
+) -> None:
+    """One of this machine has its lock; one of another has not expired."""
+    (tmp_path / "e2e-11290000-aaaa").mkdir()
+    (tmp_path / "e2e-11290000-aaaa" / "cluster.yaml").write_text(
+        f"name: e2e-11290000-aaaa\nregion: {REGION}\naccount: '123456789012'\n"
+    )
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Service": "a.aws.internal"},
+        "Action": "sts:AssumeRole",
+    }
+    for name, expires in (("e2e-11290000-aaaa", 0), ("e2e-11290000-bbbb", 9_999_999_999)):
+        aws.iam.create_role(
+            RoleName=f"{name}-caller",
+            AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": trust}),
+            Tags=[{"Key": "expires", "Value": str(expires)}],
+        )
+    with (tmp_path / "e2e-11290000-aaaa" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = e2e("sweep", "--endpoint", "local", E2E_FOLDER=str(tmp_path), **account)
+        assert done.returncode == 1, done.stderr
+        assert "e2e-11290000-aaaa is running here; end it first" in done.stdout
+        assert "e2e-11290000-bbbb may run elsewhere until" in done.stdout
+    assert {"e2e-11290000-aaaa-caller", "e2e-11290000-bbbb-caller"} <= roles(aws)
+    done = e2e("sweep", "--endpoint", "local", "--now", E2E_FOLDER=str(tmp_path), **account)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not any(name.startswith("e2e-") for name in roles(aws))
+
+
+def roles(aws: Clients) -> set[str]:
+    return {role["RoleName"] for role in aws.iam.list_roles()["Roles"]}

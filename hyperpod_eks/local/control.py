@@ -13,6 +13,7 @@ All bodies are JSON. ``GET``:
 - ``delays``: ``{name: simulated seconds}``, the fields of ``Delays`` to change;
 - ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
 - ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
+- ``enforce``: whether policies of IAM users and sessions of roles count (``Sim.enforce``);
 - ``echo``: the fields of ``Echo`` (``{"seed": 7}``), describes that say more, less and otherwise
   than what was sent; null ends it;
 - ``failures``: ``{"kind/name": how}``, what shall fail inside EKS and HyperPod (``Sim.failures``);
@@ -102,6 +103,8 @@ class Control:
                     sim.set_quota(quota["service"], quota["name"], float(quota["value"]))
             case "denied":
                 sim.denied = set(body)
+            case "enforce":
+                sim.enforce = bool(body)
             case "echo":
                 sim.echo = None if body is None else Echo(**body)
             case "failures":

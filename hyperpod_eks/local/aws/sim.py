@@ -191,7 +191,8 @@ class Sim:
     endpoint_zones: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy takes with no other (patterns, as in ``denied``).
     apart: set[str] = field(default_factory=set)
-    #: Whether IAM users may do only what their policies allow; the default credentials may all.
+    #: Whether IAM users and sessions of roles may do only what their policies allow; the default
+    #: credentials may all.
     enforce: bool = False
     #: How describes differ from what was sent, if they shall.
     echo: Echo | None = None
