@@ -341,3 +341,22 @@ def test_a_bounded_or_denied_nodes_role_may_do_less(stack: Stack, aws: Clients) 
         assert role
         assert roles.allows(role, "ec2:DetachNetworkInterface") is name.startswith("free")
         assert roles.allows(role, "ec2:DescribeVpcs") is (name != "bounded")
+
+
+def test_a_session_ends_with_its_roles_limit_or_after_an_hour(stack: Stack, aws: Clients) -> None:
+    trusted = trust(AWS="arn:aws:iam::123456789012:root")
+    role = aws.iam.create_role(
+        RoleName="r", AssumeRolePolicyDocument=trusted, MaxSessionDuration=7200
+    )["Role"]["Arn"]
+    aws.iam.create_user(UserName="u")
+    key = aws.iam.create_access_key(UserName="u")["AccessKey"]
+    user = new_session(key["AccessKeyId"], key["SecretAccessKey"]).client(
+        "sts", endpoint_url=stack.endpoint, region_name=REGION
+    )
+    asked: Any = {"RoleArn": role, "RoleSessionName": "session"}
+    user.assume_role(**asked, DurationSeconds=7200)
+    with refused("ValidationError", "exceeds the MaxSessionDuration set for this role"):
+        user.assume_role(**asked, DurationSeconds=7201)
+    aws.sts.assume_role(**asked, DurationSeconds=3600)
+    with refused("ValidationError", "the 1 hour session limit for roles assumed by role chaining"):
+        aws.sts.assume_role(**asked, DurationSeconds=3601)

@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import moto.iam.urls
+import moto.sts.urls
 from moto.core.responses import ActionResult
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.exceptions import DeleteConflictException, IAMException, MalformedPolicyDocument
 from moto.iam.models import AWSManagedPolicy, IAMBackend, ManagedPolicy, Role, iam_backends
 from moto.iam.policy_validation import IAMTrustPolicyDocumentValidator
 from moto.iam.responses import IamResponse
+from moto.sts.exceptions import STSValidationError
 from moto.sts.models import AssumedRole, STSBackend, sts_backends
+from moto.sts.responses import TokenResponse
 from moto.utilities.utils import get_partition
 
 from hyperpod_eks import authorization
@@ -286,10 +289,36 @@ class Sts(STSBackend):
         return user_id, arn.replace("arn:aws:", f"arn:{get_partition(region)}:", 1), account
 
 
+class StsResponse(TokenResponse):
+    """moto's STS answers, with the limits of a session's length."""
+
+    def assume_role(self) -> ActionResult:
+        """Refuse a session that is longer than its role's, or than an hour where a role assumes it.
+
+        The API is AssumeRole (DurationSeconds), the page "Role chaining" of the IAM User Guide; the
+        default credentials are a role's.
+        """
+        seconds, arn = self._get_int_param("DurationSeconds", 3600), self._get_param("RoleArn")
+        known = iam_backends[self.current_account]["aws"].roles.values()
+        longest = next((role.max_session_duration for role in known if role.arn == arn), None)
+        if seconds > int(longest or 3600):
+            raise STSValidationError(
+                "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
+            )
+        user = iam_backends[ACCOUNT]["aws"].get_user_from_access_key_id(self.get_access_key())
+        if seconds > 3600 and user is None:
+            raise STSValidationError(
+                "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed "
+                "by role chaining."
+            )
+        return super().assume_role()
+
+
 def install() -> None:
     """Swap moto's IAM and STS classes for ours."""
     plugin.backend(iam_backends, Backend)
     plugin.backend(sts_backends, Sts)
+    moto.sts.urls.url_paths["{0}/$"] = StsResponse.dispatch
     moto.iam.urls.url_paths["{0}/$"] = Response.dispatch
 
 
