@@ -52,12 +52,10 @@ def ask(expression: str) -> Ask:
 
     def answer(document: Any) -> Any:
         try:
-            return query.search(document)
-        except (
-            JMESPathError,
-            RecursionError,
-            ValueError,
-        ) as error:  # a function that got the wrong type
+            found = query.search(document)
+            json.dumps(found, allow_nan=False)  # JSON has no number for a literal like 1e400
+            return found
+        except (JMESPathError, RecursionError, ValueError) as error:  # or a wrong type
             raise Usage(f"--query: {shortened(expression, 200)!r}: {error}") from error
 
     return answer

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hyperpod_eks import engine
-from hyperpod_eks.cli.documents import Document, called
+from hyperpod_eks.cli.documents import Document, called, once
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
@@ -30,7 +30,7 @@ ADOPTABLE = (
 
 def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any) -> Document:
     """Write existing resources into the manifest; every one must exist."""
-    wanted = dict(_key_and_id(each) for each in resources)
+    wanted = once("--resource", map(_key_and_id, resources))
     if not wanted and not rebuild:
         raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
     with opened("adopt", given, tell, files=False, broken=rebuild) as at:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
-from hyperpod_eks.errors import Exit
+from hyperpod_eks.errors import Exit, Usage
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 
 def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Document:
@@ -49,3 +50,17 @@ def as_json(value: object) -> Any:
     if isinstance(value, Mapping):
         return {str(key): as_json(each) for key, each in value.items()}
     return value
+
+
+def once(what: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Return what was typed as KEY=VALUE.  Raises Usage for a key that was given twice.
+
+    >>> once("scale", [("a", 1), ("b", 2)])
+    {'a': 1, 'b': 2}
+    """
+    found: dict[str, T] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Usage(f"{what}: {key} is given twice, as {found[key]} and as {value}")
+        found[key] = value
+    return found

@@ -14,7 +14,7 @@ from hyperpod_eks.aws import Aws, Look, meaning
 from hyperpod_eks.cli.consent import consenting
 from hyperpod_eks.cli.create import create
 from hyperpod_eks.cli.create import text as created
-from hyperpod_eks.cli.documents import Document, called
+from hyperpod_eks.cli.documents import Document, called, once
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
@@ -38,7 +38,7 @@ def scale(
     """
     if given["name"] and "=" in given["name"]:  # the name comes from the file
         given, counts = given | {"name": None}, (given["name"], *counts)
-    wanted = dict(_count(each) for each in counts)
+    wanted = once("scale", map(_count, counts))
     if not wanted:
         raise Usage("scale: nothing to scale", "Give GROUP=COUNT.")
     if not given["file"]:

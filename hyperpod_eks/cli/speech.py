@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -353,8 +354,11 @@ def _open(where: str) -> IO[str]:
     try:
         if where == "-":
             return sys.stdout
-        if number := re.fullmatch(r"fd:(\d+)", where):
-            return os.fdopen(os.dup(int(number[1])), "w", encoding="utf-8")
+        if where.startswith("fd:"):
+            number = int(where.removeprefix("fd:"))
+            if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise ValueError("it is open for reading only")
+            return os.fdopen(os.dup(number), "w", encoding="utf-8")
         return open(where, "w", encoding="utf-8", opener=_for_others_to_read)
     except (OSError, OverflowError, ValueError) as error:  # no descriptor has 20 digits
         raise Usage(
