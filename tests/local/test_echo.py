@@ -15,6 +15,7 @@ from hyperpod_eks.local.aws.echo_members import MEMBERS
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.model import service
 from tests.conftest import Clients
+from tests.local.ground import eks_cluster, lay
 
 OWN = Path(__file__).parent / "data" / "echo_own.json"
 
@@ -33,6 +34,31 @@ def test_an_xml_description_has_further_members_and_keeps_who_it_is(
         }
         assert aws.ec2.describe_vpcs()["Vpcs"] == [vpc]  # odd in the same way again
     assert seen > before.keys()
+
+
+def changed(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where another description says another value, apart from enumerations' case and orders."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        both = sorted(one.keys() & other.keys())
+        return [found for key in both for found in changed(one[key], other[key], f"{path}.{key}")]
+    if isinstance(one, list) and isinstance(other, list):
+        same = len(one) == len(other)
+        return [] if same and all(any(not changed(a, b) for b in other) for a in one) else [path]
+    if isinstance(one, str) and isinstance(other, str):
+        return [] if other == "" or one.lower() == other.lower() else [path]
+    return [] if one == other or one is None or other is None else [path]
+
+
+def test_a_truthful_answer_says_no_other_value_and_varies(stack: Stack, aws: Clients) -> None:
+    aws.eks.create_cluster(**eks_cluster(lay(aws)))
+    before = aws.eks.describe_cluster(name="demo")["cluster"]
+    stack.sim.echo = Echo(3, "eks", truthful=True, varies=True)
+    seen = [aws.eks.describe_cluster(name="demo")["cluster"] for _ in range(12)]
+    assert [changed(before, each) for each in seen] == [[]] * 12
+    assert len({json.dumps(each, default=str) for each in seen}) > 6
+    stack.sim.echo = Echo(3, "eks")
+    said = [aws.eks.describe_cluster(name="demo")["cluster"] for _ in range(2)]
+    assert said[0] == said[1]
 
 
 def test_the_switch_is_on_http_too(stack: Stack, aws: Clients) -> None:
@@ -87,7 +113,7 @@ def test_the_tables_name_members_that_exist(call: tuple[str, str]) -> None:
     shapes = service(name)["shapes"]
     output = service(name)["operations"][operation]["output"]["shape"]
     members = MEMBERS[call]
-    for path in (*members.reasons, *members.requests, *members.unordered):
+    for path in (*members.reasons, *members.requests, *members.unordered, *members.ordered):
         here: Any = shapes[output]
         for part in path.split("."):
             here = shapes[here["members"][part.removesuffix("[]")]["shape"]]

@@ -43,9 +43,9 @@ class Echo:
     answer is odd in a way of its own, as while a service is being changed behind its API.
 
     With ``truthful`` no value is another one than the service has: a member is left out or null,
-    a text empty, a list in another order, an enumeration in another case.  Where oddities change
-    with time, nothing else would be an oddity: a value that AWS has shown and later shows otherwise
-    is what somebody has changed.
+    a text empty, a list in another order (if that says nothing), an enumeration in another case.
+    Where oddities change with time, nothing else would be an oddity: a value that AWS has shown and
+    later shows otherwise is what somebody has changed.
     """
 
     seed: int = 0
@@ -125,9 +125,9 @@ class _Alteration:
             return value
         if value is _LEFT_OUT or value is None:
             return self._random(shape, dice)
-        return self._odd(value, shape, dice) if echoed else value
+        return self._odd(value, shape, path, dice) if echoed else value
 
-    def _odd(self, value: Any, shape: Any, dice: random.Random) -> Any:
+    def _odd(self, value: Any, shape: Any, path: str, dice: random.Random) -> Any:
         """Describe a value otherwise."""
         empty: Any = {} if isinstance(value, dict) else [] if isinstance(value, list) else ""
         fitting = {
@@ -141,6 +141,8 @@ class _Alteration:
             del fitting["empty"]
         if self._echo.truthful and not shape.metadata.get("enum"):
             del fitting["other case"]
+        if self._echo.truthful and path in self._members.ordered:
+            del fitting["reordered"]
         return fitting[dice.choice(list(fitting))]
 
     def _inside(self, value: Any, shape: Any, path: str, place: str, *, echoed: bool) -> Any:

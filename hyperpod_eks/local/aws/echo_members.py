@@ -21,6 +21,7 @@ class Members:
     kept: Mapping[str, Paths]
     echoes: Mapping[str, Paths]
     unordered: Paths = field(default=())
+    ordered: Paths = field(default=())
 
     @cached_property
     def reasons(self) -> Mapping[str, str]:
@@ -302,6 +303,11 @@ MEMBERS: Mapping[tuple[str, str], Members] = {
             "ClusterRestrictedInstanceGroupSpecification": (_RESTRICTED + "EnvironmentConfig",),
         },
         unordered=("InstanceGroups", "RestrictedInstanceGroups"),
+        # "The order of instance types determines the priority" (ClusterInstanceRequirements)
+        ordered=(
+            _GROUP + "InstanceRequirements.CurrentInstanceTypes",
+            _GROUP + "InstanceRequirements.DesiredInstanceTypes",
+        ),
     ),
     ("eks", "DescribeCluster"): Members(
         kept={
