@@ -1,6 +1,6 @@
 """Our services inside moto: backend classes are swapped and URL tables extended.
 
-Nothing of moto is changed but three functions, which get a memory or a faster way (``remember``).
+Nothing of moto is changed but four functions, which get a memory or a faster way (``remember``).
 
 A service module of this package offers:
 
@@ -17,9 +17,11 @@ import importlib
 import re
 import uuid
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
+
+from hyperpod_eks.model import loader
 
 SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "eks", "hyperpod")
 
@@ -45,8 +47,8 @@ def install() -> None:
 def remember() -> None:
     """Spare moto from computing again, for every answer, what depends on classes and models only.
 
-    Which methods a class has, and under which names a member may be found in an object, were a
-    quarter of the time of a request.
+    Which methods a class has, under which names a member may be found in an object, and whether a
+    name may be one of XML's were a quarter of the time of a request.
     """
     from moto.core.serialize import XFormedAttributePicker  # noqa: PLC0415  moto is slow to load
 
@@ -66,6 +68,10 @@ def remember() -> None:
             return names[about]
 
     responses.XFormedAttributePicker = Picker
+    models: Any = importlib.import_module("moto.core.loaders")
+    models.Loader.FILE_LOADER_CLASS = type(loader().file_loader)
+    xmltodict: Any = importlib.import_module("xmltodict")
+    xmltodict._validate_name = lru_cache(4096)(xmltodict._validate_name)
     responses.gen_amzn_requestid_long = _request_id
 
 
