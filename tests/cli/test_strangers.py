@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import resource
 import time
@@ -69,6 +70,7 @@ def test_all_answers_together_are_bounded(user: User, monkeypatch: pytest.Monkey
     """What many threads read at once, and what a parser would make of a small answer."""
     monkeypatch.setattr(answers, "LARGEST", 8 << 20)
     user.types("status", "demo")  # what the clients themselves take is no answer's
+    gc.collect()  # nor is what the tests before have left
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with evil.server(evil.endless) as url:
         said = asked(user, monkeypatch, url)
