@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from hyperpod_eks import files
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.model import loader, region_fault
 from hyperpod_eks.redaction import attach, learn, redacted
-from hyperpod_eks.transport import check, give_up
+from hyperpod_eks.transport import check, give_up, url_fault
 
 if TYPE_CHECKING:
     import boto3
@@ -83,26 +82,12 @@ def profile_of(session: boto3.Session) -> str | None:
     return name
 
 
-def endpoint_fault(url: str) -> str:
-    """Refuse what can be no endpoint.
-
-    >>> endpoint_fault("https://vpce-1.ec2.us-west-2.vpce.amazonaws.com"), endpoint_fault("foo")
-    ('', 'is not a URL; use http(s)://HOST[:PORT]')
-    """
-    with suppress(ValueError):  # a port of letters, brackets that are not closed
-        parts = urlsplit(url)
-        odd = parts.port == 0 or _ODD.search(url)
-        if parts.scheme in ("http", "https") and parts.hostname and not odd:
-            return ""
-    return "is not a URL; use http(s)://HOST[:PORT]"
-
-
 def new_client(session: boto3.Session, service: str, region: str | None, **more: Any) -> Any:
     """Make a client; raise Usage where the user's settings leave it none that could be used."""
     with usable_settings(session):
         made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
         url = made.meta.endpoint_url
-        if fault := endpoint_fault(url):
+        if fault := url_fault(url):
             name = f"AWS_ENDPOINT_URL_{made.meta.service_model.service_id.hyphenize()}"
             raise Usage(
                 f"the endpoint of {service}, {url!r}, {fault}",
@@ -129,8 +114,7 @@ def usable_settings(session: boto3.Session) -> Iterator[None]:
             name
             for name, value in sorted(os.environ.items())
             if name.startswith("AWS_") and value
-            if value in str(error)
-            or (name.startswith("AWS_ENDPOINT_URL") and endpoint_fault(value))
+            if value in str(error) or (name.startswith("AWS_ENDPOINT_URL") and url_fault(value))
         ]
         what = ", ".join(guilty) or f"the AWS configuration ({_files(session._session)})"
         raise Usage(f"{what} cannot be used: {said}", "Correct or unset it.") from error

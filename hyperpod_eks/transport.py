@@ -7,6 +7,7 @@ reference guide, "General configuration settings") or else from REQUESTS_CA_BUND
 
 from __future__ import annotations
 
+import errno
 import io
 import ipaddress
 import os
@@ -14,7 +15,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -49,7 +50,7 @@ class Proxy(NamedTuple):
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy that boto3 would use for a URL; never one for loopback.
 
-    Raises Usage for a kind of proxy that boto3 does not support.
+    Raises Usage for a kind of proxy that boto3 does not support, and for what is no URL.
     """
     from botocore.httpsession import ProxyConfiguration  # noqa: PLC0415  botocore costs 0.15 s
     from botocore.utils import get_environ_proxies  # noqa: PLC0415
@@ -66,7 +67,25 @@ def proxy_for(url: str) -> Proxy | None:
         )
     proxies = ProxyConfiguration(given)
     found = proxies.proxy_url_for(url)
+    if found:
+        user, at, place = found.rpartition("@")  # what is odd in a password is no matter
+        if fault := url_fault(f"{user.partition('://')[0]}://{place}" if at else found):
+            raise Usage(f"{_variable(scheme)} {fault}", "Correct or unset it.")
     return Proxy(found, proxies.proxy_headers_for(found)) if found else None
+
+
+def url_fault(url: str) -> str:
+    """Refuse what can be no endpoint and no proxy.
+
+    >>> url_fault("https://vpce-1.ec2.us-west-2.vpce.amazonaws.com"), url_fault("foo")
+    ('', 'is not a URL; use http(s)://HOST[:PORT]')
+    """
+    with suppress(ValueError):  # a port of letters, brackets that are not closed
+        parts = urlsplit(url)
+        odd = parts.port == 0 or re.search(r"[^\x21-\x7e]", url)
+        if parts.scheme in ("http", "https") and parts.hostname and not odd:
+            return ""
+    return "is not a URL; use http(s)://HOST[:PORT]"
 
 
 def _is_loopback(url: str) -> bool:
@@ -103,15 +122,16 @@ def certificates(bundle: str | None) -> str:
 
 def check(session: boto3.Session, url: str) -> None:
     """Raise Usage where boto3 can use the proxy or the CA bundle for a URL in no case."""
-    if url.startswith("https:"):
-        proxy_for(url)
-        if bundle := ca_bundle(session):
-            _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), bundle)
+    proxy_for(url)
+    if url.startswith("https:") and (bundle := ca_bundle(session)):
+        _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), bundle)
 
 
 def _trust(context: ssl.SSLContext, bundle: str) -> None:
     path = Path(bundle)
     try:
+        if path.is_fifo():  # it would be waited for, and can be read once only
+            raise OSError(errno.EINVAL, "it is a pipe")
         context.load_verify_locations(**{"capath" if path.is_dir() else "cafile": bundle})
     except OSError as error:  # ssl.SSLError is one
         why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror

@@ -187,6 +187,24 @@ def test_other_kinds_of_proxies_are_refused_in_words(clean: pytest.MonkeyPatch, 
         assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["http://[", "http://h:99999", "user:secret@h:abc", "http://h\n"])
+def test_a_proxy_that_is_no_url_is_wrong_usage(clean: pytest.MonkeyPatch, url: str) -> None:
+    clean.setenv("HTTPS_PROXY", url)
+    for call in (lambda: aws().identity, chart):
+        with pytest.raises(Usage, match="HTTPS_PROXY is not a URL") as caught:
+            call()
+        assert "secret" not in str(caught.value)
+
+
+def test_a_bundle_that_is_a_pipe_is_not_waited_for(
+    tmp_path: Path, clean: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    clean.setenv("AWS_CA_BUNDLE", str(tmp_path / "pipe"))
+    with pytest.raises(Usage, match="pipe cannot be used: it is a pipe"):
+        _ = aws().identity
+
+
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "No such file"), ("nothing", "it holds no certificate")]
 )
