@@ -68,7 +68,7 @@ class Run:
         self.session = SESSION  # seconds
         self.renewed = 0.0
         self.expires = int(time.time()) + HOURS * 3600
-        self.lock: int | None = None
+        self.locks: tuple[int, ...] = ()
         self.failed: list[str] = []
         self.not_asked: list[str] = []
         self.answers: list[Any] = []
@@ -98,17 +98,25 @@ class Run:
         return {TAG: self.name, "expires": str(self.expires)}
 
     def lives(self) -> bool:
-        """Take the run for this process; whether another has it, or a command that it began.
+        """Take the run for this process, or say that another has it.
 
-        The kernel frees the lock when the last of them has ended, however it ends.
+        The kernel frees a lock when its last process has ended, however it ends.  A command whose
+        run was killed is waited for.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR)
-        os.set_inheritable(self.lock, True)
+        own = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR)
+        commands = os.open(self.folder / "commands.lock", os.O_CREAT | os.O_RDWR)
+        os.set_inheritable(commands, True)
+        self.locks = (own, commands)
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        try:
+            fcntl.flock(commands, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"e2e: waiting for a command of {self.name} to end", flush=True)
+            fcntl.flock(commands, fcntl.LOCK_EX)
         return False
 
     def tool(self, command: str, *more: str, codes: tuple[int, ...] = (0,)) -> Any:
@@ -129,7 +137,7 @@ class Run:
             stderr=log,
             timeout=None if command == "delete" else left,
             check=False,
-            close_fds=False,  # so that it holds the run's lock
+            close_fds=False,  # so that it holds the lock of commands
         )
         if ran.returncode not in codes:
             wanted = " or ".join(map(str, codes))
@@ -608,8 +616,8 @@ def expiry(session: boto3.Session, name: str) -> int:
 def sweep(account: str, region: str, *, local: bool, now: bool = False) -> int:
     """Delete what every earlier run left: with its folder, else with what the tags say.
 
-    A run that lives is left alone: one whose process, or a command of it, has not ended; and one of
-    another machine until it expires, unless ``now``.
+    A run that lives is left alone: one whose process has not ended, and one of another machine
+    until it expires, unless ``now``.
     """
     session = boto3.Session(region_name=region)
     folders = {path.parent.name for path in FOLDER.glob("e2e-*/cluster.yaml")}
