@@ -12,10 +12,17 @@ from hyperpod_eks.local import CHART
 from tests.conftest import User
 
 AGES = sorted((Path(__file__).parents[1] / "manifests").glob("*.json"))
+ENDS = AGES[0], AGES[-1]
+"""Those between them are in the long proof alone."""
 NAME = "demo.hyperpod-eks.json"
 
 
-@pytest.fixture(params=AGES, ids=lambda path: path.stem)
+@pytest.fixture(
+    params=[
+        pytest.param(age, id=age.stem, marks=[] if age in ENDS else [pytest.mark.prove])
+        for age in AGES
+    ]
+)
 def user(request: pytest.FixtureRequest, user: User) -> User:
     """Somebody whose cluster was made by an earlier version."""
     user.makes("demo")
