@@ -338,12 +338,13 @@ def download(pin: Pin | None = None, bundle: str | None = None) -> Path:
     folder = folders.cache() / "chart" / name
     try:
         make_folder(folder.parent)
+        draft = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".")
     except OSError as error:
         raise Usage(
             f"cannot write the chart to {folder.parent}: {error.strerror}",
             "Set XDG_CACHE_HOME or TMPDIR to a writable folder.",
         ) from error
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as parts:
+    with draft as parts:
         part = Path(parts) / "chart"
         _download(pin.url, part, bundle)
         if (found := digest(part)) != pin.digest:

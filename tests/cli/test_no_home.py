@@ -84,17 +84,17 @@ def test_a_look_where_nothing_at_all_can_be_written(
     monkeypatch.setenv("HOME", "~")
     monkeypatch.setattr(tempfile, "gettempdir", mock.Mock(side_effect=FileNotFoundError("none")))
     monkeypatch.setattr(folders, "_writable", lambda folder: False)
-    monkeypatch.setattr("hyperpod_eks.files.make_folder", refuse)
+    monkeypatch.setattr(os, "mkdir", refuse)
     says = "no home directory, and /tmp/hyperpod-eks cannot be written; there are no logs and down"
     said = user.types("list", "--region", "us-west-2")
     assert said.code == 0, said.err
     assert says in said.err
     said = user.types("preflight", "demo", "-o", "json")
     assert said.code == 3, said.err
-    assert {"folders", "helm"} <= {each["id"] for each in said.document["findings"]}
+    assert {"chart-download", "helm"} <= {each["id"] for each in said.document["findings"]}
 
 
-def refuse(folder: Path) -> None:
+def refuse(folder: Path, *_: object, **__: object) -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
 
 
