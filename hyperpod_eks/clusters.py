@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hyperpod_eks import prices
-from hyperpod_eks.aws import Aws, Identity, absent, owner, tag
+from hyperpod_eks.aws import prices
+from hyperpod_eks.aws.client import Aws, Identity, absent, owner, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.plan import support_of
 from hyperpod_eks.site import lineage

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks import model, versions
+from hyperpod_eks.aws import published as versions
+from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config_files import check_lifecycle
 from hyperpod_eks.config_network import ADDRESSES, cidr_fault, reserved, subnets
 from hyperpod_eks.config_rules import Finding

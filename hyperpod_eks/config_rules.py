@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, g
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from hyperpod_eks import model
+from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config_yaml import Loc
 from hyperpod_eks.frozen import frozen
 

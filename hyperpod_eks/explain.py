@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks import kube
-from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.crew import together
 from hyperpod_eks.explain_causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen

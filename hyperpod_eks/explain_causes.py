@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import cached_property
 
+from hyperpod_eks.aws.errors import CLOCK
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.retry import CLOCK
 
 
 @frozen

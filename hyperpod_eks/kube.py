@@ -17,8 +17,8 @@ from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks import transport
-from hyperpod_eks.aws_session import new_client
+from hyperpod_eks.aws import transport
+from hyperpod_eks.aws.session import new_client
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
+from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Resource

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
 
-from hyperpod_eks import prices
-from hyperpod_eks.aws import Look
+from hyperpod_eks.aws import prices
+from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.prices import Item
 from hyperpod_eks.progress_text import (
     Line,
     Piece,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any
 
-from hyperpod_eks.aws import CLUSTER
+from hyperpod_eks.aws.client import CLUSTER
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Resource
 from hyperpod_eks.site import Site

@@ -12,14 +12,14 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import chart_devices, files
 from hyperpod_eks import folders as our_folders
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import absent
+from hyperpod_eks.aws.client import absent
+from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
+from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config_files import check_lifecycle
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.preflight_facts import Facts, Finding
 from hyperpod_eks.resource import Verdict
 from hyperpod_eks.steps import eks
-from hyperpod_eks.transport import ca_bundle
-from hyperpod_eks.versions import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.config import Config
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Live, Resource, Sight, Verdict

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hyperpod_eks import redaction
+from hyperpod_eks.aws import redaction
 from hyperpod_eks.errors import Usage
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.aws import Aws, Look
+    from hyperpod_eks.aws.client import Aws, Look
 
 MINUTE = 60.0
 Differs = Mapping[str, tuple[Any, Any]]

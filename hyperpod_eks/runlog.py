@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from hyperpod_eks import folders
+from hyperpod_eks.aws.redaction import logged, redacted
 from hyperpod_eks.files import make_folder
 from hyperpod_eks.progress_text import printable
-from hyperpod_eks.redaction import logged, redacted
 
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""

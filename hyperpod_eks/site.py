@@ -10,7 +10,8 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from hyperpod_eks import addon_settings, references
-from hyperpod_eks.aws import LABEL, Aws, Identity, Look, absent, tag
+from hyperpod_eks.aws.client import LABEL, Aws, Identity, Look, absent, tag
+from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS, choose_version, order
 from hyperpod_eks.config import (
     NEEDED_ADDONS,
     Access,
@@ -24,7 +25,6 @@ from hyperpod_eks.config import (
 from hyperpod_eks.crew import begin, begun
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.versions import ZONES_WITHOUT_EKS, choose_version, order
 
 PRIVATE_SUBNET = "private-subnet-"
 PUBLIC_SUBNET = "public-subnet-"

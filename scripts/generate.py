@@ -18,7 +18,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hyperpod_eks import model
+from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.cli import main as cli
 from hyperpod_eks.config import GROUP, SETTINGS, Config
 from hyperpod_eks.config_rules import LISTED, Aws, Check, Pattern, fields, find

@@ -25,11 +25,11 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
+from hyperpod_eks.aws.service_model import loader
 from hyperpod_eks.cli import run
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Delays
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.model import loader
 
 REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import boto3
 import pytest
 
-from hyperpod_eks import aws_session
+from hyperpod_eks.aws import session as aws_session
 from tests.conftest import Said, User
 
 pytestmark = pytest.mark.xdist_group("session")
@@ -378,7 +378,7 @@ def test_an_mfa_code_is_asked_for_once(
 
 
 def test_attempts_and_mode_of_retries_are_the_users(someone: Someone) -> None:
-    from hyperpod_eks.aws import Aws  # noqa: PLC0415
+    from hyperpod_eks.aws.client import Aws  # noqa: PLC0415
 
     def retries() -> Any:
         sts: Any = Aws(aws_session.session(None, None), "demo", {}).sts

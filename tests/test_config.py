@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-from hyperpod_eks import model
+from hyperpod_eks.aws import service_model as model
+from hyperpod_eks.aws.published import pods
 from hyperpod_eks.config import Config, load, subnets, warnings
 from hyperpod_eks.config_yaml import MAX_BYTES
 from hyperpod_eks.errors import Denied, Usage
-from hyperpod_eks.versions import pods
 
 HEAD = "name: demo\nregion: us-west-2\n"
 GROUP = "instance_groups:\n  - {name: a, instance_type: ml.m5.2xlarge, instance_count: 2, "
@@ -432,7 +432,7 @@ def test_a_zone_added_later_moves_no_subnet() -> None:
 
 def test_importing_and_the_minimal_cluster_load_no_heavy_package() -> None:
     code = (
-        "import json, sys; import hyperpod_eks.config, hyperpod_eks.model, hyperpod_eks.progress;"
+        "import json, sys; import hyperpod_eks.config, hyperpod_eks.aws.service_model, hyperpod_eks.progress;"
         "print(json.dumps([m for m in sys.modules if m.split('.')[0] in"
         " ('boto3', 'botocore', 'kubernetes', 'rich', 'pyhelm3', 'moto', 'jsonschema')]))"
     )

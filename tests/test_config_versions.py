@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks.aws.published import SUPPORTED_KUBERNETES, choose_version
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.versions import SUPPORTED_KUBERNETES, choose_version
 
 TODAY = date(2026, 11, 23)
 

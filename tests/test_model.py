@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks import model
+from hyperpod_eks.aws import service_model as model
 
 ROLE = "arn:aws:iam::111122223333:role/demo-nodes"
 

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.aws import Aws, Identity, read_only
+from hyperpod_eks.aws.client import Aws, Identity, read_only
+from hyperpod_eks.aws.published import HYPERPOD_REGIONS
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
@@ -19,7 +20,6 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.manifest import read
 from hyperpod_eks.output import table
 from hyperpod_eks.report import Report
-from hyperpod_eks.versions import HYPERPOD_REGIONS
 
 ENABLED = ("opt-in-not-required", "opted-in")
 """What DescribeRegions calls a region that can be used (EC2 API, Region, OptInStatus)."""

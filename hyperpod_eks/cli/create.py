@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks import engine
+from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.cli.consent import consenting
 from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
@@ -20,7 +21,6 @@ from hyperpod_eks.report import Report, What
 from hyperpod_eks.resource import Sight
 from hyperpod_eks.site import check_plans
 from hyperpod_eks.steps.helm import prepare
-from hyperpod_eks.transport import ca_bundle
 
 
 def create(

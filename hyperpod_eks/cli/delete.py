@@ -8,8 +8,9 @@ from fnmatch import filter as filter_
 from fnmatch import fnmatch
 from typing import Any
 
-from hyperpod_eks import config_yaml, engine, prices
-from hyperpod_eks.aws import Look, owner
+from hyperpod_eks import config_yaml, engine
+from hyperpod_eks.aws import prices
+from hyperpod_eks.aws.client import Look, owner
 from hyperpod_eks.cli.consent import confirm_delete
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import Opened, opened, settings

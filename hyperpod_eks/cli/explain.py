@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hyperpod_eks.aws import Aws, silent
+from hyperpod_eks.aws.client import Aws, silent
+from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, Foreign, Usage
-from hyperpod_eks.transport import Unreachable
 
 CERTAIN = (Denied, Foreign, Unreachable, Usage)
 """Errors that say all themselves: nothing more is asked of AWS."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from hyperpod_eks import kube
 from hyperpod_eks import kubeconfig as files
-from hyperpod_eks.aws import Aws, Look, read_only, region_of
-from hyperpod_eks.aws_session import profile_of
+from hyperpod_eks.aws.client import Aws, Look, read_only, region_of
+from hyperpod_eks.aws.session import profile_of
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.config import Config
 from hyperpod_eks.local import CHART
 from hyperpod_eks.preflight_account import SIZE, usage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from getpass import getpass
 from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws_session import session
+from hyperpod_eks.aws.session import session
 from hyperpod_eks.cli.speech import speech
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hyperpod_eks.aws import Aws, Look, absent
+from hyperpod_eks.aws.client import Aws, Look, absent
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.cli.speech import speech

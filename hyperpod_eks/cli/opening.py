@@ -15,7 +15,7 @@ from hyperpod_eks import chart as charts
 from hyperpod_eks import config as configs
 from hyperpod_eks import existing, references
 from hyperpod_eks import helm as helms
-from hyperpod_eks.aws import Aws, Look, absent, owner, read_only
+from hyperpod_eks.aws.client import Aws, Look, absent, owner, read_only
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.local import use_local

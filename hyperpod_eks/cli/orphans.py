@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.aws import Aws, read_only
+from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in

@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperpod_eks import existing
 from hyperpod_eks import policy as policies
-from hyperpod_eks.aws import Identity
+from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import entered, settings
 from hyperpod_eks.report import Report

@@ -10,7 +10,7 @@ from typing import Any
 from hyperpod_eks import crew, engine, existing
 from hyperpod_eks import preflight as checks
 from hyperpod_eks import preflight_account as account
-from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.cli import opening
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import (

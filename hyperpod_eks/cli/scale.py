@@ -10,7 +10,8 @@ from typing import Any
 
 from hyperpod_eks import config as configs
 from hyperpod_eks import config_yaml, engine, files
-from hyperpod_eks.aws import Aws, Look, meaning
+from hyperpod_eks.aws.client import Aws, Look, meaning
+from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.cli.consent import consenting
 from hyperpod_eks.cli.create import create
 from hyperpod_eks.cli.create import text as created
@@ -22,7 +23,6 @@ from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import locked, read
 from hyperpod_eks.plan import newcomer
 from hyperpod_eks.report import Event, Report, What
-from hyperpod_eks.retry import Class
 from hyperpod_eks.steps import hyperpod
 
 MAKING = (What.CREATING, What.UPDATING)

@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from hyperpod_eks.aws.redaction import learn_environment, redacted, without_values
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.progress_text import printable, shortened
-from hyperpod_eks.redaction import learn_environment, redacted, without_values
 
 if TYPE_CHECKING:
     import logging

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hyperpod_eks import engine, progress
-from hyperpod_eks.aws import Look
+from hyperpod_eks.aws.client import Look
 from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.cli.speech import speech

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks import authorization
-from hyperpod_eks.aws import Aws, Look, meaning, refused
+from hyperpod_eks.aws.client import Aws, Look, meaning, refused
+from hyperpod_eks.aws.errors import PATIENCE, Class, renewal
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.errors import (
     Capacity,
@@ -43,7 +44,6 @@ from hyperpod_eks.resource import (
     born,
     judge,
 )
-from hyperpod_eks.retry import PATIENCE, Class, renewal
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hyperpod_eks.aws import Look, absent, meaning
+from hyperpod_eks.aws.client import Look, absent, meaning
+from hyperpod_eks.aws.errors import Class, lacks_room
 from hyperpod_eks.engine.loop import (
     GRACE,
     Run,
@@ -41,7 +42,6 @@ from hyperpod_eks.resource import (
     disruption,
     is_elsewhere,
 )
-from hyperpod_eks.retry import Class, lacks_room
 
 NUDGE = 300.0
 """Seconds after which AWS is asked to look again at what works and is not called so."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws import Look, meaning
+from hyperpod_eks.aws.client import Look, meaning
+from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.engine.loop import (
     FRESH,
     GRACE,
@@ -27,7 +28,6 @@ from hyperpod_eks.errors import (
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.report import What
 from hyperpod_eks.resource import Resource, Sight, State, Verdict
-from hyperpod_eks.retry import Class
 
 WRITES_ON = 60.0
 """Seconds for which what has gone may yet make anew what it leaves."""

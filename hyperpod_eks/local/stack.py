@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hyperpod_eks.aws.service_model import loader
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local.aws.plugin import install, reset
 from hyperpod_eks.local.aws.sim import (
@@ -22,7 +23,6 @@ from hyperpod_eks.local.aws.sim import (
 )
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.control import MOTO_RESET, PREFIX, Control
-from hyperpod_eks.model import loader
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from hyperpod_eks import kube, references
-from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, numbers
 from hyperpod_eks.config import NEEDED_ADDONS
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
@@ -17,7 +18,6 @@ from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resour
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
 from hyperpod_eks.steps.eks import Cluster
-from hyperpod_eks.versions import BROKEN_ADDONS, broken, numbers
 
 KUBERNETES = "hyperpod-eks:kubernetes"
 """Tag with the Kubernetes version that the add-on's default version was chosen for."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from hyperpod_eks import kube
-from hyperpod_eks.aws import Look
+from hyperpod_eks.aws.client import Look
 
 ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
 GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa"

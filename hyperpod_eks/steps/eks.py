@@ -12,8 +12,9 @@ from functools import partial
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
-from hyperpod_eks import kube, transport
-from hyperpod_eks.aws import LABEL, Aws, Look, absent, owner, region_of, tag
+from hyperpod_eks import kube
+from hyperpod_eks.aws import transport
+from hyperpod_eks.aws.client import LABEL, Aws, Look, absent, owner, region_of, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen

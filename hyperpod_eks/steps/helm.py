@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import chart, chart_devices, helm, kube, references
-from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config import Chart
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks
-from hyperpod_eks.transport import ca_bundle
 
 
 def step(site: Site, control: eks.Control, binary: str | None) -> Release:

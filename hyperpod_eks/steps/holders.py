@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws import Look
+from hyperpod_eks.aws.client import Look
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 

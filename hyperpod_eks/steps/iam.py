@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
-from hyperpod_eks.answers import policy as policy_of
-from hyperpod_eks.aws import Aws, Look, absent, owner
+from hyperpod_eks.aws.answers import policy as policy_of
+from hyperpod_eks.aws.client import Aws, Look, absent, owner
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Differs, Known, Live, Resource

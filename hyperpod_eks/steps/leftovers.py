@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws import Aws, Look, owner, raise_first, tag
+from hyperpod_eks.aws.client import Aws, Look, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Live, Resource, State

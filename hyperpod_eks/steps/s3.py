@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hyperpod_eks.answers import policy as policy_of
-from hyperpod_eks.aws import Aws, Look, absent, owner, raise_first
+from hyperpod_eks.aws.answers import policy as policy_of
+from hyperpod_eks.aws.client import Aws, Look, absent, owner, raise_first
 from hyperpod_eks.config_files import lifecycle_files
 from hyperpod_eks.crew import each, together
 from hyperpod_eks.frozen import frozen

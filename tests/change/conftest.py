@@ -13,14 +13,14 @@ import pytest
 
 from hyperpod_eks import config as configs
 from hyperpod_eks import engine, existing
-from hyperpod_eks.aws import Aws
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.service_model import violations
 from hyperpod_eks.config import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import read
-from hyperpod_eks.model import violations
 from hyperpod_eks.report import Event
 from hyperpod_eks.resource import Resource, Sight
 from hyperpod_eks.site import check_plans, lineage, survey

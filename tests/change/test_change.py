@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws import Look
+from hyperpod_eks.aws.client import Look
 from hyperpod_eks.config import NEEDED_ADDONS
 from hyperpod_eks.config_files import packaged_lifecycle
 from hyperpod_eks.errors import Usage

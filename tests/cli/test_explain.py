@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks import retry
+from hyperpod_eks.aws import errors as retry
 from hyperpod_eks.explain import Evidence, diagnose
 from hyperpod_eks.explain_causes import CAUSES
 from hyperpod_eks.local import CHART

@@ -13,11 +13,11 @@ from typing import Any
 import boto3
 import pytest
 
+from hyperpod_eks.aws.published import SUPPORTED_KUBERNETES
 from hyperpod_eks.config_files import packaged_lifecycle
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, ADMIN_ARN
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.versions import SUPPORTED_KUBERNETES
 from tests.conftest import Clients, User, at_work
 
 pytestmark = pytest.mark.xdist_group("life")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity
+from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
 from hyperpod_eks.site import lineage
 from tests.conftest import REGION, Clients, User
 

@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks.aws import Aws, read_only
+from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Fault
 from hyperpod_eks.local.stack import Stack

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto.logs.models import logs_backends
 
-from hyperpod_eks.aws import CLUSTER, LABEL, LINEAGE, Identity
+from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
 from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import Manifest, read
 from hyperpod_eks.site import lineage

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.tokens import SSOTokenProvider
 
-from hyperpod_eks import redaction
+from hyperpod_eks.aws import redaction
 from hyperpod_eks.local import CHART
 from tests.conftest import Said, User
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from hyperpod_eks import answers
-from hyperpod_eks.answers import NoAnswer
-from hyperpod_eks.aws import Aws
+from hyperpod_eks.aws import answers
+from hyperpod_eks.aws.answers import NoAnswer
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from tests import evil

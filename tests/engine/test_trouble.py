@@ -15,13 +15,13 @@ from botocore.exceptions import ClientError, LoginRefreshRequired, SSLError
 from botocore.parsers import ResponseParserError
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws import meaning, refused
+from hyperpod_eks.aws.client import meaning, refused
+from hyperpod_eks.aws.errors import Class, classify
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import KubeNotReady
 from hyperpod_eks.manifest import Unwritable, read
 from hyperpod_eks.resource import Known, Live, Resource, State, Verdict, judge
-from hyperpod_eks.retry import Class, classify
 
 from .conftest import User
 from .toys import Cloud, Nameless, Toy, Unsigned, taken

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
 
-from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.crew import Clock, Result
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Differs, Known, Live, Resource, State

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks.aws.service_model import service
 from hyperpod_eks.local.aws.echo import PAGES, Echo
 from hyperpod_eks.local.aws.echo_members import MEMBERS
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.model import service
 from tests.conftest import Clients
 from tests.local.ground import eks_cluster, lay
 

@@ -34,11 +34,12 @@ import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 
-from hyperpod_eks import aws as doors
 from hyperpod_eks import config as configs
 from hyperpod_eks import crew, engine, existing
-from hyperpod_eks.answers import Watch
-from hyperpod_eks.aws import Aws
+from hyperpod_eks.aws import client as doors
+from hyperpod_eks.aws.answers import Watch
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Remains
@@ -47,7 +48,6 @@ from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.manifest import Manifest, locked, read
 from hyperpod_eks.orphans import strays
-from hyperpod_eks.pace import Pace
 from hyperpod_eks.report import Event
 from hyperpod_eks.site import Site, lineage, survey
 from hyperpod_eks.stack import stack as declare

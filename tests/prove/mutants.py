@@ -150,7 +150,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lost answer counts as refused",
-        "aws.py",
+        "aws/client.py",
         'return declined and not about.get("RetryAttempts")',
         "return declined",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import boto3
 import pytest
 
-from hyperpod_eks.aws import Aws, Look
+from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resource import Known

@@ -21,7 +21,7 @@ from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
-from hyperpod_eks.model import loader
+from hyperpod_eks.aws.service_model import loader
 
 SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "eks", "hyperpod")
 

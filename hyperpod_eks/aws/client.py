@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpod_eks import answers
-from hyperpod_eks.answers import NoAnswer, Watch
-from hyperpod_eks.aws_session import new_client, usable_settings
+from hyperpod_eks.aws import answers
+from hyperpod_eks.aws.answers import NoAnswer, Watch
+from hyperpod_eks.aws.errors import Class, classify
+from hyperpod_eks.aws.rate_limit import Pace
+from hyperpod_eks.aws.redaction import LOGIN
+from hyperpod_eks.aws.session import new_client, usable_settings
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.pace import Pace
-from hyperpod_eks.redaction import LOGIN
-from hyperpod_eks.retry import Class, classify
 
 if TYPE_CHECKING:
     import boto3

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks import files
+from hyperpod_eks.aws.redaction import attach, learn, redacted
+from hyperpod_eks.aws.service_model import loader, region_fault
+from hyperpod_eks.aws.transport import check, give_up, url_fault
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
-from hyperpod_eks.model import loader, region_fault
-from hyperpod_eks.redaction import attach, learn, redacted
-from hyperpod_eks.transport import check, give_up, url_fault
 
 if TYPE_CHECKING:
     import boto3

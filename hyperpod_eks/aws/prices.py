@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import date
 
+from hyperpod_eks.aws.published import EXTENDED_SUPPORT_USD, STANDARD_SUPPORT_USD
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.versions import EXTENDED_SUPPORT_USD, STANDARD_SUPPORT_USD
 
 READ = date(2026, 10, 4)
 """When the prices below were read."""

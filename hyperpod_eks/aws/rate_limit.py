@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hyperpod_eks.retry import Class, classify
+from hyperpod_eks.aws.errors import Class, classify
 
 FIRST, LARGEST = 0.05, 2.0
 """Seconds between the starts of two calls: after one refusal, and after many."""

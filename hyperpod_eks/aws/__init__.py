@@ -1,0 +1,1 @@
+"""Everything that is said to AWS, and what its answers mean."""
