@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from hyperpod_eks import folders
 from hyperpod_eks.aws import transport
-from hyperpod_eks.config_files import IN_CHECKOUT, check_chart, find_chart
+from hyperpod_eks.config.lifecycle import IN_CHECKOUT, check_chart, find_chart
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.files import make_folder
 from hyperpod_eks.frozen import frozen

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.config_files import find_chart
+from hyperpod_eks.config.lifecycle import find_chart
 
 
 def _types(**families: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from hyperpod_eks.aws.client import CLUSTER, IDS, Aws, Look, absent, owner, tag
-from hyperpod_eks.config import Config, Existing
+from hyperpod_eks.config.model import Config, Existing
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import Manifest, Record
 from hyperpod_eks.site import PRIVATE_SUBNET

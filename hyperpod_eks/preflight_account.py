@@ -12,7 +12,7 @@ from typing import Any
 from hyperpod_eks import authorization, crew
 from hyperpod_eks.aws.client import Look, meaning
 from hyperpod_eks.aws.errors import Class
-from hyperpod_eks.config import InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.policy import Conditions, Statement, statements

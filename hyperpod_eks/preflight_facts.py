@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from hyperpod_eks.aws.client import Aws, Look
-from hyperpod_eks.config import Config
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Live, Resource, Sight, Verdict
 from hyperpod_eks.site import Site

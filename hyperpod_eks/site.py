@@ -9,10 +9,11 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks import addon_settings, references
+from hyperpod_eks import addon_settings
 from hyperpod_eks.aws.client import LABEL, Aws, Identity, Look, absent, tag
 from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS, choose_version, order
-from hyperpod_eks.config import (
+from hyperpod_eks.config import references
+from hyperpod_eks.config.model import (
     NEEDED_ADDONS,
     Access,
     Addon,

@@ -20,15 +20,15 @@ from pydantic.fields import FieldInfo
 
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.cli import main as cli
-from hyperpod_eks.config import GROUP, SETTINGS, Config
-from hyperpod_eks.config_rules import LISTED, Aws, Check, Pattern, fields, find
+from hyperpod_eks.config.model import GROUP, SETTINGS, Config
+from hyperpod_eks.config.rules import LISTED, Aws, Check, Pattern, fields, find
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 INTRODUCTION = """\
 # The configuration file
 
-<!-- Written by scripts/generate.py from hyperpod_eks/config.py: change it there. -->
+<!-- Written by scripts/generate.py from hyperpod_eks/config/model.py: change it there. -->
 
 A cluster is described by one YAML file (`hyperpod-eks create -f cluster.yaml`; `-f -` reads
 standard input). Two settings are needed, [`examples/minimal.yaml`](../examples/minimal.yaml); the

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from hyperpod_eks import chart
-from hyperpod_eks.config_files import IN_CHECKOUT
+from hyperpod_eks.config.lifecycle import IN_CHECKOUT
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import Helm
 

@@ -21,8 +21,8 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.aws.published import pods
-from hyperpod_eks.config import Config, load, subnets, warnings
-from hyperpod_eks.config_yaml import MAX_BYTES
+from hyperpod_eks.config.model import Config, load, subnets, warnings
+from hyperpod_eks.config.yaml import MAX_BYTES
 from hyperpod_eks.errors import Denied, Usage
 
 HEAD = "name: demo\nregion: us-west-2\n"
@@ -432,7 +432,7 @@ def test_a_zone_added_later_moves_no_subnet() -> None:
 
 def test_importing_and_the_minimal_cluster_load_no_heavy_package() -> None:
     code = (
-        "import json, sys; import hyperpod_eks.config, hyperpod_eks.aws.service_model, hyperpod_eks.progress;"
+        "import json, sys; import hyperpod_eks.config.model, hyperpod_eks.aws.service_model, hyperpod_eks.progress;"
         "print(json.dumps([m for m in sys.modules if m.split('.')[0] in"
         " ('boto3', 'botocore', 'kubernetes', 'rich', 'pyhelm3', 'moto', 'jsonschema')]))"
     )

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hyperpod_eks.config_files import LARGE, check_lifecycle, lifecycle_files, packaged_lifecycle
+from hyperpod_eks.config.lifecycle import (
+    LARGE,
+    check_lifecycle,
+    lifecycle_files,
+    packaged_lifecycle,
+)
 
 GOOD = "#!/bin/bash\nset -e\necho hello\n"
 OLD = "/etc/eks/containerd/containerd-config.toml"

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from hyperpod_eks.config import Config, load, warnings
+from hyperpod_eks.config.model import Config, load, warnings
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

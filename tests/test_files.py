@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperpod_eks import config_yaml, files
+from hyperpod_eks import files
+from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.errors import Usage
 
 # --- numbers in a config ------------------------------------------------------------------------

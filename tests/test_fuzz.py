@@ -25,9 +25,10 @@ from typing import Any
 import pytest
 import yaml
 
-from hyperpod_eks import config, manifest
+from hyperpod_eks import manifest
 from hyperpod_eks.cli import main
 from hyperpod_eks.cli.outputs import values
+from hyperpod_eks.config import model as config
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.local import CHART
 from tests.conftest import Said, User

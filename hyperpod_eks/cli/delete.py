@@ -8,7 +8,7 @@ from fnmatch import filter as filter_
 from fnmatch import fnmatch
 from typing import Any
 
-from hyperpod_eks import config_yaml, engine
+from hyperpod_eks import engine
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Look, owner
 from hyperpod_eks.cli.consent import confirm_delete
@@ -17,6 +17,7 @@ from hyperpod_eks.cli.opening import Opened, opened, settings
 from hyperpod_eks.cli.outputs import remembered
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.errors import Remains, Usage
 from hyperpod_eks.kubeconfig import forget, own_files
 from hyperpod_eks.orphans import strays

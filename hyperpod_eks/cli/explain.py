@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from hyperpod_eks.aws.client import Aws, silent
 from hyperpod_eks.aws.transport import Unreachable
-from hyperpod_eks.config import Config
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, Foreign, Usage
 

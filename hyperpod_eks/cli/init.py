@@ -13,8 +13,8 @@ from typing import Any
 import click
 import yaml
 
-from hyperpod_eks import config as configs
 from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.config import model as configs
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import chart as charts
-from hyperpod_eks import config as configs
-from hyperpod_eks import existing, references
+from hyperpod_eks import existing
 from hyperpod_eks import helm as helms
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, read_only
 from hyperpod_eks.cli.documents import called
@@ -22,7 +21,9 @@ from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.stop import stoppable
-from hyperpod_eks.config import Config
+from hyperpod_eks.config import model as configs
+from hyperpod_eks.config import references
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.crew import begun
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import NotFound, Usage

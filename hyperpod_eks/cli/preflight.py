@@ -21,7 +21,7 @@ from hyperpod_eks.cli.opening import (
     same_place,
     settings,
 )
-from hyperpod_eks.config import Config
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import Manifest

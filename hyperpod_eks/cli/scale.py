@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import config as configs
-from hyperpod_eks import config_yaml, engine, files
+from hyperpod_eks import engine, files
 from hyperpod_eks.aws.client import Aws, Look, meaning
 from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.cli.consent import consenting
@@ -19,6 +18,8 @@ from hyperpod_eks.cli.documents import Document, called, once
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.config import model as configs
+from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import locked, read
 from hyperpod_eks.plan import newcomer

@@ -8,9 +8,9 @@ from dataclasses import field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks import config as configs
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, raise_first, tag
+from hyperpod_eks.config import model as configs
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import MINUTE, Differs, Known, Live, Resource, State

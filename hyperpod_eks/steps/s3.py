@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, raise_first
-from hyperpod_eks.config_files import lifecycle_files
+from hyperpod_eks.config.lifecycle import lifecycle_files
 from hyperpod_eks.crew import each, together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resource import Differs, Guard, Known, Live, Resource

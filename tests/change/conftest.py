@@ -11,11 +11,11 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks import config as configs
 from hyperpod_eks import engine, existing
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.service_model import violations
-from hyperpod_eks.config import Config
+from hyperpod_eks.config import model as configs
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from hyperpod_eks.config import Config
-from hyperpod_eks.config_rules import fields, find
+from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.rules import fields, find
 from hyperpod_eks.errors import Foreign, Usage
 from hyperpod_eks.steps.iam import trust
 

@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hyperpod_eks import authorization, policy
-from hyperpod_eks import config as configs
 from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.config import model as configs
 from hyperpod_eks.resource import Known, Live, Resource
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import iam, network

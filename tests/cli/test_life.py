@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from hyperpod_eks.aws.published import SUPPORTED_KUBERNETES
-from hyperpod_eks.config_files import packaged_lifecycle
+from hyperpod_eks.config.lifecycle import packaged_lifecycle
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, ADMIN_ARN
 from hyperpod_eks.local.stack import Stack

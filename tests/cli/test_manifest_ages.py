@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperpod_eks.config_files import packaged_lifecycle
+from hyperpod_eks.config.lifecycle import packaged_lifecycle
 from hyperpod_eks.local import CHART
 from tests.conftest import User
 

@@ -15,7 +15,7 @@ import pytest
 
 from hyperpod_eks.cli import main
 from hyperpod_eks.cli.outputs import text, values
-from hyperpod_eks.config import SETTINGS
+from hyperpod_eks.config.model import SETTINGS
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.output import variables

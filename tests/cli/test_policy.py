@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks import config as configs
 from hyperpod_eks import existing, policy
 from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.config import model as configs
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.site import Site

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks import preflight
-from hyperpod_eks.config import Config
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_clusters import of_region
 from hyperpod_eks.local.aws.sim import Fault

@@ -34,12 +34,12 @@ import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 
-from hyperpod_eks import config as configs
 from hyperpod_eks import crew, engine, existing
 from hyperpod_eks.aws import client as doors
 from hyperpod_eks.aws.answers import Watch
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import Pace
+from hyperpod_eks.config import model as configs
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Remains

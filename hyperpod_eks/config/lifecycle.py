@@ -28,7 +28,7 @@ _NEW = "/etc/containerd/config.toml"  # on Amazon Linux 2023
 
 def packaged_lifecycle() -> Path:
     """Return the folder of the lifecycle scripts that come with the tool."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     packaged = here / "_lifecycle"
     return packaged if packaged.is_dir() else here.parent / "lifecycle"
 

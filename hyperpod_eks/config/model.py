@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from hyperpod_eks import config_checks as checks
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.aws.redaction import learn_settings
 from hyperpod_eks.aws.session import configured_region
-from hyperpod_eks.config_checks import warnings
-from hyperpod_eks.config_files import check_chart, check_lifecycle, packaged_lifecycle
-from hyperpod_eks.config_network import ZoneSubnets, subnets
-from hyperpod_eks.config_rules import Aws, Check, Finding, Members, Pattern, explain, fields, find
-from hyperpod_eks.config_yaml import Document, Loc, Mark, dotted, read
+from hyperpod_eks.config import cross_checks as checks
+from hyperpod_eks.config.addressing import ZoneSubnets, subnets
+from hyperpod_eks.config.cross_checks import warnings
+from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle, packaged_lifecycle
+from hyperpod_eks.config.rules import Aws, Check, Finding, Members, Pattern, explain, fields, find
+from hyperpod_eks.config.yaml import Document, Loc, Mark, dotted, read
 from hyperpod_eks.errors import Usage
 
 __all__ = [

@@ -11,13 +11,13 @@ from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from hyperpod_eks.aws import service_model as model
-from hyperpod_eks.config_yaml import Loc
+from hyperpod_eks.config.yaml import Loc
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from hyperpod_eks.config_yaml import Document, Mark
+    from hyperpod_eks.config.yaml import Document, Mark
 
 # Up to this many values an enumeration stands in the schema. Instance types do not: AWS adds some
 # every month, and the installed botocore is asked when the file is read.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.aws import service_model as model
-from hyperpod_eks.config_files import check_lifecycle
-from hyperpod_eks.config_network import ADDRESSES, cidr_fault, reserved, subnets
-from hyperpod_eks.config_rules import Finding
+from hyperpod_eks.config.addressing import ADDRESSES, cidr_fault, reserved, subnets
+from hyperpod_eks.config.lifecycle import check_lifecycle
+from hyperpod_eks.config.rules import Finding
 
 if TYPE_CHECKING:
-    from hyperpod_eks.config import Config
-    from hyperpod_eks.config_yaml import Loc
+    from hyperpod_eks.config.model import Config
+    from hyperpod_eks.config.yaml import Loc
 
 __all__ = [
     "across", "block_fault", "cidr_fault", "get", "idle", "kubernetes_group_fault", "locked_out",
