@@ -13,8 +13,8 @@ from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.crew import together
 from hyperpod_eks.explain_causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.steps import eks, hyperpod
+from hyperpod_eks.terminal.text import clean, cut
 
 TAIL = 5
 """Lines of a lifecycle log that are shown."""

@@ -12,18 +12,6 @@ from hyperpod_eks.aws.client import Look
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.progress_text import (
-    Line,
-    Piece,
-    asciify,
-    cells,
-    clean,
-    crop,
-    elapsed,
-    pad,
-    paint,
-    wrap,
-)
 from hyperpod_eks.report import steps_of
 from hyperpod_eks.resource import (
     Known,
@@ -36,6 +24,18 @@ from hyperpod_eks.resource import (
     disruption,
 )
 from hyperpod_eks.steps import eks, hyperpod, network
+from hyperpod_eks.terminal.text import (
+    Line,
+    Piece,
+    asciify,
+    cells,
+    clean,
+    crop,
+    elapsed,
+    pad,
+    paint,
+    wrap,
+)
 
 CHANGING = ("create", "change", "replace", "delete")
 """The actions for which create makes calls that change something."""

@@ -432,7 +432,8 @@ def test_a_zone_added_later_moves_no_subnet() -> None:
 
 def test_importing_and_the_minimal_cluster_load_no_heavy_package() -> None:
     code = (
-        "import json, sys; import hyperpod_eks.config.model, hyperpod_eks.aws.service_model, hyperpod_eks.progress;"
+        "import json, sys; import hyperpod_eks.config.model, hyperpod_eks.aws.service_model;"
+        "import hyperpod_eks.terminal.progress;"
         "print(json.dumps([m for m in sys.modules if m.split('.')[0] in"
         " ('boto3', 'botocore', 'kubernetes', 'rich', 'pyhelm3', 'moto', 'jsonschema')]))"
     )

@@ -27,7 +27,7 @@ from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import make_pki
 from hyperpod_eks.report import Event, What
 from hyperpod_eks.steps import eks
-from hyperpod_eks.timeline import Timeline
+from hyperpod_eks.terminal.timeline import Timeline
 
 from .conftest import User, at_work, new_session
 from .rounds import rounds

@@ -30,7 +30,7 @@ from hyperpod_eks.cli.options import (
 )
 from hyperpod_eks.cli.speech import Speech, no_stdout, say, speech
 from hyperpod_eks.errors import Exit, HyperpodError
-from hyperpod_eks.progress_text import shortened
+from hyperpod_eks.terminal.text import shortened
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.stop import Interrupted

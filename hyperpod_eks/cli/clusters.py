@@ -18,8 +18,8 @@ from hyperpod_eks.crew import together
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.manifest import read
-from hyperpod_eks.output import table
 from hyperpod_eks.report import Report
+from hyperpod_eks.terminal.formats import table
 
 ENABLED = ("opt-in-not-required", "opted-in")
 """What DescribeRegions calls a region that can be used (EC2 API, Region, OptInStatus)."""

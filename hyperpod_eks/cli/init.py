@@ -16,8 +16,8 @@ import yaml
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
+from hyperpod_eks.terminal.text import clean
 
 QUESTIONS = {
     "name": "Name of the cluster",

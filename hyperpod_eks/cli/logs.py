@@ -19,9 +19,9 @@ from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.explain import SCRIPTS, log_group
-from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.terminal.text import clean
 
 STREAMS = 20
 """Streams that are read at once, the newest ones: a cluster may have ten thousand."""

@@ -17,9 +17,9 @@ from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.programs import on_path
-from hyperpod_eks.progress_text import clean, cut
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks, hyperpod
+from hyperpod_eks.terminal.text import clean, cut
 
 BATCH = 25
 """Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""

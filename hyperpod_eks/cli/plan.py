@@ -16,9 +16,9 @@ from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.engine import unproven
 from hyperpod_eks.errors import Exit
-from hyperpod_eks.progress_text import speaks_utf8, wants_colour
 from hyperpod_eks.report import Report
 from hyperpod_eks.resource import Sight
+from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
 
 
 def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: Any) -> Document:

@@ -27,11 +27,11 @@ from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.preflight_cluster import chart_download
 from hyperpod_eks.preflight_facts import Facts, Finding
-from hyperpod_eks.progress_text import clean
 from hyperpod_eks.report import Report
 from hyperpod_eks.resource import Sight
 from hyperpod_eks.site import Site, survey
 from hyperpod_eks.stack import stack
+from hyperpod_eks.terminal.text import clean
 
 
 def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: Any) -> Document:

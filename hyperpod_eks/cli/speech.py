@@ -18,14 +18,14 @@ import click
 
 from hyperpod_eks.aws.redaction import learn_environment, redacted, without_values
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
-from hyperpod_eks.progress_text import printable, shortened
+from hyperpod_eks.terminal.text import printable, shortened
 
 if TYPE_CHECKING:
     import logging
 
-    from hyperpod_eks.output import Ask
     from hyperpod_eks.report import Event, Report
-    from hyperpod_eks.runlog import Aloud, Log
+    from hyperpod_eks.terminal.formats import Ask
+    from hyperpod_eks.terminal.runlog import Aloud, Log
 
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""
@@ -101,8 +101,9 @@ class Speech:
         The first line is out before anything heavy is imported.  Raises Usage for a query or an
         ``--events`` that cannot be, before anything else is done.
         """
-        from hyperpod_eks import folders, progress, runlog  # noqa: PLC0415  --help needs none
-        from hyperpod_eks.timeline import drawing  # noqa: PLC0415
+        from hyperpod_eks import folders  # noqa: PLC0415  --help needs none
+        from hyperpod_eks.terminal import progress, runlog  # noqa: PLC0415  --help needs none
+        from hyperpod_eks.terminal.timeline import drawing  # noqa: PLC0415
 
         self.options = dict(options)
         self.form, self.quiet = options.pop("output"), options.pop("quiet")
@@ -112,7 +113,7 @@ class Speech:
         if options.pop("no_color"):
             os.environ["NO_COLOR"] = "1"
         if expression is not None:
-            from hyperpod_eks.output import ask  # noqa: PLC0415
+            from hyperpod_eks.terminal.formats import ask  # noqa: PLC0415
 
             self.query = ask(expression)
         if events:
@@ -163,7 +164,7 @@ class Speech:
 
     def say(self, document: Mapping[str, Any], text: Callable[[Any], str]) -> int:
         """Print the document in the form that was asked for; return the exit code."""
-        from hyperpod_eks.output import render  # noqa: PLC0415
+        from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
 
         document = _each_text(document, without_values)
         code = int(document.get("exit_code") or 0)
@@ -230,7 +231,7 @@ class Speech:
         if self.events:
             self.events.last(document)
         if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
-            from hyperpod_eks.output import render  # noqa: PLC0415
+            from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
 
             with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
                 _print(render(document, self.form, str))

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hyperpod_eks import engine, progress
+from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Look
 from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import NotFound
-from hyperpod_eks.progress_text import speaks_utf8
 from hyperpod_eks.report import Report, steps_of
 from hyperpod_eks.resource import Differs, Resource, Sight, Verdict
 from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.terminal import progress
+from hyperpod_eks.terminal.text import speaks_utf8
 
 
 def status(tell: Report, **given: Any) -> Document:

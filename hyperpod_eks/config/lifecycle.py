@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperpod_eks.progress_text import shortened
+from hyperpod_eks.terminal.text import shortened
 
 # A lifecycle folder is fetched by every node; downloads that take long end in a timeout and in a
 # loop of replaced nodes.

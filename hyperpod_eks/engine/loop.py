@@ -27,7 +27,6 @@ from hyperpod_eks.errors import (
     Unfinished,
 )
 from hyperpod_eks.manifest import Manifest, Unwritable
-from hyperpod_eks.progress_text import shortened
 from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resource import (
     Bearings,
@@ -44,6 +43,7 @@ from hyperpod_eks.resource import (
     born,
     judge,
 )
+from hyperpod_eks.terminal.text import shortened
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,

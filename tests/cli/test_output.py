@@ -15,12 +15,12 @@ import jsonschema
 import pytest
 import yaml
 
-from hyperpod_eks import runlog
 from hyperpod_eks.cli.info import schemas
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
-from hyperpod_eks.output import ask, render
+from hyperpod_eks.terminal import runlog
+from hyperpod_eks.terminal.formats import ask, render
 from tests.conftest import User
 
 pytestmark = pytest.mark.xdist_group("output")

@@ -18,7 +18,7 @@ from hyperpod_eks.cli.outputs import text, values
 from hyperpod_eks.config.model import SETTINGS
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.manifest import Manifest
-from hyperpod_eks.output import variables
+from hyperpod_eks.terminal.formats import variables
 from tests.conftest import User
 
 pytestmark = pytest.mark.xdist_group("outputs")

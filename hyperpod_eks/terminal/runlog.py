@@ -16,7 +16,7 @@ from typing import IO, Any
 from hyperpod_eks import folders
 from hyperpod_eks.aws.redaction import logged, redacted
 from hyperpod_eks.files import make_folder
-from hyperpod_eks.progress_text import printable
+from hyperpod_eks.terminal.text import printable
 
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.progress_text import cells, clean, shortened
+from hyperpod_eks.terminal.text import cells, clean, shortened
 
 FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 

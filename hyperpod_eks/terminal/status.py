@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hyperpod_eks.progress_text import (
+from hyperpod_eks.terminal.text import (
     Line,
     Piece,
     asciify,

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO, cast
 
-from hyperpod_eks.progress_status import render_status
-from hyperpod_eks.progress_text import (
+from hyperpod_eks.report import Event, Report, What, steps_of
+from hyperpod_eks.terminal.status import render_status
+from hyperpod_eks.terminal.text import (
     STYLES,
     Line,
     Piece,
@@ -28,7 +29,6 @@ from hyperpod_eks.progress_text import (
     wants_colour,
     wrap,
 )
-from hyperpod_eks.report import Event, Report, What, steps_of
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -1,0 +1,1 @@
+"""What people see: progress, status, plans, documents and logs."""
