@@ -14,7 +14,7 @@ from hyperpod_eks import helm as helms
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.local import CHART
-from hyperpod_eks.preflight_account import SIZE, usage
+from hyperpod_eks.preflight.account import SIZE, usage
 from hyperpod_eks.steps.eks import access
 from hyperpod_eks.steps.iam import trust
 

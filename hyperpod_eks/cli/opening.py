@@ -117,7 +117,7 @@ def opened(
                 name = manifest.adopted.get("eks/cluster") or config.name
                 questions = [*ahead(name, config.name)]
                 if makes:
-                    from hyperpod_eks import preflight_account  # noqa: PLC0415  for these alone
+                    from hyperpod_eks.preflight import account as preflight_account  # noqa: PLC0415  for these alone
 
                     questions += preflight_account.ahead()
                 if verb == "status":

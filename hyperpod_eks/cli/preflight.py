@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks import crew, engine, existing
-from hyperpod_eks import preflight as checks
-from hyperpod_eks import preflight_account as account
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.cli import opening
 from hyperpod_eks.cli.documents import Document, head
@@ -25,8 +23,10 @@ from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.manifest import Manifest
-from hyperpod_eks.preflight_cluster import chart_download
-from hyperpod_eks.preflight_facts import Facts, Finding
+from hyperpod_eks.preflight import account
+from hyperpod_eks.preflight import run as checks
+from hyperpod_eks.preflight.cluster import chart_download
+from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.report import Report
 from hyperpod_eks.resource import Sight
 from hyperpod_eks.site import Site, survey

@@ -16,7 +16,7 @@ from hyperpod_eks.cli import main
 from hyperpod_eks.cli.examples import EXAMPLES
 from hyperpod_eks.cli.speech import Speech
 from hyperpod_eks.errors import Exit
-from hyperpod_eks.preflight import known
+from hyperpod_eks.preflight.run import known
 from tests.conftest import User
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks import preflight
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_clusters import of_region
 from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.preflight import run as preflight
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 

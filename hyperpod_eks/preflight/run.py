@@ -7,15 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from hyperpod_eks import authorization, crew
-from hyperpod_eks import preflight_account as account
-from hyperpod_eks import preflight_cluster as cluster
-from hyperpod_eks import preflight_network as network
 from hyperpod_eks.aws.client import meaning
 from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
-from hyperpod_eks.preflight_facts import Check, Facts, Finding
+from hyperpod_eks.preflight import account, cluster, network
+from hyperpod_eks.preflight.inputs import Check, Facts, Finding
 
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (account.identity, ("identity",)),

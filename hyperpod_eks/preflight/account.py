@@ -16,7 +16,7 @@ from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.policy import Conditions, Statement, statements
-from hyperpod_eks.preflight_facts import Facts, Finding, Quota, quota_rows
+from hyperpod_eks.preflight.inputs import Facts, Finding, Quota, quota_rows
 from hyperpod_eks.site import Site, check_plans
 from hyperpod_eks.steps import eks, hyperpod, network
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hyperpod_eks.config.addressing import ADDRESSES
-from hyperpod_eks.preflight_facts import Facts, Finding
+from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.site import PRIVATE_SUBNET
 from hyperpod_eks.steps import hyperpod
 

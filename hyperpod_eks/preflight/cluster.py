@@ -17,7 +17,7 @@ from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, bro
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.lifecycle import check_lifecycle
 from hyperpod_eks.errors import HyperpodError, Usage
-from hyperpod_eks.preflight_facts import Facts, Finding
+from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resource import Verdict
 from hyperpod_eks.steps import eks
 

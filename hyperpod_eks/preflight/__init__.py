@@ -1,0 +1,1 @@
+"""What would stop a create later, found before the first change."""
