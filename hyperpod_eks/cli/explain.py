@@ -26,7 +26,7 @@ def explaining(aws: Aws, config: Config, cluster: str, *, gather: bool) -> Itera
     try:
         yield
     except Exception as error:
-        from hyperpod_eks import explain  # noqa: PLC0415  only errors need it
+        from hyperpod_eks.diagnosis import diagnose as explain  # noqa: PLC0415  only errors need it
 
         name = config.name
         eks_name = aws.adopted.get("eks/cluster") or name

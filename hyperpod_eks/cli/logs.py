@@ -17,8 +17,8 @@ from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.crew import together
+from hyperpod_eks.diagnosis.diagnose import SCRIPTS, log_group
 from hyperpod_eks.errors import Exit, NotFound, Usage
-from hyperpod_eks.explain import SCRIPTS, log_group
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import hyperpod
 from hyperpod_eks.terminal.text import clean

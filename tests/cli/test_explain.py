@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws import errors as retry
-from hyperpod_eks.explain import Evidence, diagnose
-from hyperpod_eks.explain_causes import CAUSES
+from hyperpod_eks.diagnosis.causes import CAUSES
+from hyperpod_eks.diagnosis.diagnose import Evidence, diagnose
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_model import Cluster as Simulated
 from hyperpod_eks.local.aws.sim import Delays, Fault

@@ -11,7 +11,7 @@ from typing import Any
 from hyperpod_eks import kube
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.crew import together
-from hyperpod_eks.explain_causes import CAUSES, Cause
+from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.steps import eks, hyperpod
 from hyperpod_eks.terminal.text import clean, cut
