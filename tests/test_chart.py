@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
-from hyperpod_eks import chart
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT
 from hyperpod_eks.errors import HyperpodError, Usage
-from hyperpod_eks.helm import Helm
+from hyperpod_eks.helm import chart
+from hyperpod_eks.helm.release import Helm
 
 BINARY = Path(__file__).parents[1] / ".cache" / "helm" / "3.17.2" / "helm"
 HELM = Helm(BINARY, (3, 17, 2))

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hyperpod_eks import chart, chart_devices
+from hyperpod_eks.helm import chart
+from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.local import CHART
 
 REAL = os.environ.get("HYPERPOD_CHART")

@@ -20,17 +20,19 @@ from typing import Any
 import pytest
 from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
-from hyperpod_eks import chart, helm, kube
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
-from hyperpod_eks.helm import Helm, Release
-from hyperpod_eks.kube import Access, KubeNotReady
+from hyperpod_eks.helm import chart
+from hyperpod_eks.helm import release as helm
+from hyperpod_eks.helm.release import Helm, Release
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki, make_pki
 from tests.answers import HOWS, altered, places
 
 BINARIES = Path(__file__).parents[1] / ".cache" / "helm"
-STAND_IN = Path(chart.__file__).parent / "local" / "chart"
+STAND_IN = Path(chart.__file__).parents[1] / "local" / "chart"
 VALUES = chart.values_for("eu-west-1", {})
 REAL = os.environ.get("HYPERPOD_CHART")
 AGENT = "daemonsets.apps/aws-hyperpod/health-monitoring-agent"
@@ -218,7 +220,8 @@ class TestBrokenOff:
         script.write_text(
             "import sys, threading\n"
             "from pathlib import Path\n"
-            "from hyperpod_eks import helm, kube\n"
+            "from hyperpod_eks.helm import release as helm\n"
+            "from hyperpod_eks.kube import client as kube\n"
             "thread, url, ca, binary, chart = sys.argv[1:]\n"
             "access = kube.Access('demo', url, ca, lambda: 'good')\n"
             "known = helm.Helm(Path(binary), (3, 17, 2))\n"
@@ -513,11 +516,12 @@ def test_a_helm_that_does_not_heed_a_signal_is_killed(tmp_path: Path) -> None:
     stubborn.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {pid}\nwhile :; do sleep 0.1; done")
     stubborn.chmod(0o755)
     code = (
-        "import asyncio, os, sys; from hyperpod_eks import helm; helm.LAST_WORDS = 0.3\n"
+        "import asyncio, os, sys; from hyperpod_eks.helm import release as helm\n"
+        "helm.LAST_WORDS = 0.3\n"
         "asyncio.run(helm._run([sys.argv[1], 'upgrade'], None, os.environ))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(stubborn)]) as ours:
-        while not (pid.exists() and pid.read_text()):
+        while ours.poll() is None and not (pid.exists() and pid.read_text()):
             time.sleep(0.02)
         ours.kill()
     number = int(pid.read_text())

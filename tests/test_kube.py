@@ -20,9 +20,10 @@ import boto3
 import pytest
 from kubernetes.client import AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
 
-from hyperpod_eks import helm, kube
 from hyperpod_eks.errors import HyperpodError
-from hyperpod_eks.kube import Access, KubeNotReady, Node
+from hyperpod_eks.helm import release as helm
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.client import Access, KubeNotReady, Node
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster, Fault, Identity
 from hyperpod_eks.local.kubernetes.api import Answer, Api, Request
@@ -118,7 +119,7 @@ class TestKubeconfig:
         script = tmp_path / "worker.py"
         script.write_text(
             "import sys, threading\n"
-            "from hyperpod_eks.kube import Access, kubeconfig\n"
+            "from hyperpod_eks.kube.client import Access, kubeconfig\n"
             "said = threading.Event()\n"
             "def work():\n"
             "    with kubeconfig(Access('demo', 'https://x', '', lambda: 't')) as path:\n"

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.kubeconfig import Entry, document
-from hyperpod_eks.kubeconfig_text import LISTS, blank, names, with_entry, without_entry
+from hyperpod_eks.kube.kubeconfig import Entry, document
+from hyperpod_eks.kube.kubeconfig_text import LISTS, blank, names, with_entry, without_entry
 
 ARN = "arn:aws:eks:us-west-2:123456789012:cluster/demo"
 NEW = document(Entry("demo", ARN, "us-west-2", "https://x.invalid", "Q0E="))

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from hyperpod_eks import kube
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.session import session
 from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.errors import HyperpodError, Usage
-from hyperpod_eks.kube import Access, KubeNotReady
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.steps import eks
 

@@ -26,8 +26,8 @@ def validate(tell: Report, file: str, **overrides: Any) -> Document:
 
     Raises Usage with every mistake.
     """
-    from hyperpod_eks import chart  # noqa: PLC0415  pydantic and botocore's model
     from hyperpod_eks.config import model as config  # noqa: PLC0415  pydantic and botocore's model
+    from hyperpod_eks.helm import chart  # noqa: PLC0415  pydantic and botocore's model
 
     settings = {
         "name": overrides["name"],

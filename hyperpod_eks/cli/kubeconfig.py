@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import kube
-from hyperpod_eks import kubeconfig as files
 from hyperpod_eks.aws.client import Aws, Look, read_only, region_of
 from hyperpod_eks.aws.session import profile_of
 from hyperpod_eks.cli.documents import Document, head
@@ -18,6 +16,8 @@ from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.outputs import remembered
 from hyperpod_eks.errors import NotFound, Unfinished, Usage
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube import kubeconfig as files
 from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks
 

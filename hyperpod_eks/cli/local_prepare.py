@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from hyperpod_eks import helm as helms
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
 from hyperpod_eks.preflight.account import SIZE, usage
 from hyperpod_eks.steps.eks import access

@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import chart as charts
 from hyperpod_eks import existing
-from hyperpod_eks import helm as helms
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, read_only
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
@@ -27,6 +25,8 @@ from hyperpod_eks.config.model import Config
 from hyperpod_eks.crew import begun
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.helm import chart as charts
+from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
 from hyperpod_eks.manifest import Manifest, backups, locked, read
 from hyperpod_eks.report import Report

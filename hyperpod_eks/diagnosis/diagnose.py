@@ -8,11 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hyperpod_eks import kube
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.crew import together
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import client as kube
 from hyperpod_eks.steps import eks, hyperpod
 from hyperpod_eks.terminal.text import clean, cut
 

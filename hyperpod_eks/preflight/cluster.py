@@ -8,15 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import chart as charts
-from hyperpod_eks import chart_devices, files
+from hyperpod_eks import files
 from hyperpod_eks import folders as our_folders
-from hyperpod_eks import helm as helms
 from hyperpod_eks.aws.client import absent
 from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.lifecycle import check_lifecycle
 from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.helm import chart as charts
+from hyperpod_eks.helm import devices as chart_devices
+from hyperpod_eks.helm import release as helms
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resource import Verdict
 from hyperpod_eks.steps import eks

@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from hyperpod_eks import kube
 from hyperpod_eks.aws.client import Aws, Look, absent, owner
 from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, numbers
 from hyperpod_eks.config import references
 from hyperpod_eks.config.model import NEEDED_ADDONS
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from hyperpod_eks import kube
 from hyperpod_eks.aws.client import Look
+from hyperpod_eks.kube import client as kube
 
 ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
 GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa"

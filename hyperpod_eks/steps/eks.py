@@ -12,12 +12,12 @@ from functools import partial
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
-from hyperpod_eks import kube
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.client import LABEL, Aws, Look, absent, owner, region_of, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resource import MINUTE, Differs, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps.iam import Role

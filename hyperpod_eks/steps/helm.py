@@ -11,13 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import chart, chart_devices, helm, kube
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config import references
 from hyperpod_eks.config.model import Chart
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.helm import chart
+from hyperpod_eks.helm import devices as chart_devices
+from hyperpod_eks.helm import release as helm
+from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import eks

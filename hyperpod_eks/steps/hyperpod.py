@@ -12,7 +12,6 @@ from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any, ClassVar
 
-from hyperpod_eks import kube
 from hyperpod_eks.aws.client import Aws, Look, absent, owner
 from hyperpod_eks.aws.service_model import service, shape, snake
 from hyperpod_eks.config import model as configs
@@ -20,6 +19,7 @@ from hyperpod_eks.config.model import GROUP, RESTRICTED, request
 from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resource import MINUTE, Differs, Guard, Known, Live, Resource, State
 from hyperpod_eks.site import Site
 from hyperpod_eks.steps import devices, eks

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from hyperpod_eks import helm as helms
 from hyperpod_eks.aws.client import Look
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
+from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.steps.eks import access

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hyperpod_eks import kubeconfig
 from hyperpod_eks.errors import Locked, Usage
-from hyperpod_eks.kubeconfig import Entry, document
+from hyperpod_eks.kube import kubeconfig
+from hyperpod_eks.kube.kubeconfig import Entry, document
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, at_work, in_a_copy
 

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hyperpod_eks import chart
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT
+from hyperpod_eks.helm import chart
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import Pki, make_pki

@@ -19,7 +19,7 @@ from hyperpod_eks.aws.client import meaning, refused
 from hyperpod_eks.aws.errors import Class, classify
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube import KubeNotReady
+from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.manifest import Unwritable, read
 from hyperpod_eks.resource import Known, Live, Resource, State, Verdict, judge
 

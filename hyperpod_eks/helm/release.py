@@ -33,11 +33,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hyperpod_eks import folders, kube
+from hyperpod_eks import folders
 from hyperpod_eks.aws import transport
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube import Access, KubeNotReady
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.programs import ELSEWHERE, on_path
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import files
-from hyperpod_eks import kubeconfig_text as entries
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import kubeconfig_text as entries
 from hyperpod_eks.programs import on_path
 
 PATIENCE = 10.0

@@ -1,0 +1,1 @@
+"""Helm, its releases, and the HyperPod chart."""

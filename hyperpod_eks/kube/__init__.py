@@ -1,0 +1,1 @@
+"""The Kubernetes API of the cluster, and the user's kubeconfig."""
