@@ -13,7 +13,7 @@ from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.report import steps_of
-from hyperpod_eks.resource import (
+from hyperpod_eks.resources.base import (
     Known,
     Live,
     NotReady,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from hyperpod_eks.aws.client import Look
-from hyperpod_eks.resource import Resource
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
 
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import authorization
+from hyperpod_eks.policy import authorization
 from tests.cli.test_authorization import ACTIONS
 
 TAKEN = "2026-11-29"

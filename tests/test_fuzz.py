@@ -25,12 +25,12 @@ from typing import Any
 import pytest
 import yaml
 
-from hyperpod_eks import manifest
 from hyperpod_eks.cli import main
 from hyperpod_eks.cli.outputs import values
 from hyperpod_eks.config import model as config
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.local import CHART
+from hyperpod_eks.state import manifest
 from tests.conftest import Said, User
 
 pytestmark = pytest.mark.xdist_group("fuzz")

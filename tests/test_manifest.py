@@ -16,8 +16,8 @@ import pytest
 from hyperpod_eks import __version__
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local import CHART
-from hyperpod_eks.manifest import BACKUPS, Manifest, Unwritable, locked, pack, read
-from hyperpod_eks.resource import KINDS, Live
+from hyperpod_eks.resources.base import KINDS, Live
+from hyperpod_eks.state.manifest import BACKUPS, Manifest, Unwritable, locked, pack, read
 from hyperpod_eks.steps.network import Subnet, Vpc
 from tests.conftest import User
 
@@ -28,7 +28,7 @@ SUBNET = Subnet("private-subnet-usw2-az1", vpc=VPC, cidr="10.0.0.0/18", zone="us
 WRITER = """
 import os, sys
 from pathlib import Path
-from hyperpod_eks.manifest import Manifest, read
+from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.steps.network import Vpc
 
 path, fuse = Path(sys.argv[1]), int(sys.argv[2])
@@ -196,8 +196,8 @@ def test_a_full_disk_stops_before_anything_is_made() -> None:
 SMALL = """
 import sys
 from pathlib import Path
-from hyperpod_eks.manifest import Manifest
-from hyperpod_eks.resource import KINDS, Live
+from hyperpod_eks.state.manifest import Manifest
+from hyperpod_eks.resources.base import KINDS, Live
 from hyperpod_eks.steps.network import Vpc
 
 manifest = Manifest(Path(sys.argv[1], "demo.json"), "demo")
@@ -240,7 +240,8 @@ def test_a_second_run_is_told_who_holds_the_manifest(tmp_path: Path) -> None:
 def test_the_kernel_frees_the_lock_of_a_killed_run(tmp_path: Path) -> None:
     path = tmp_path / "demo.json"
     code = (
-        "import sys, time; from pathlib import Path; from hyperpod_eks.manifest import locked\n"
+        "import sys, time; from pathlib import Path\n"
+        "from hyperpod_eks.state.manifest import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
@@ -264,7 +265,7 @@ def test_declarations_refer_to_each_other_by_key() -> None:
 POWER = """
 import os, sys
 from pathlib import Path
-from hyperpod_eks.manifest import read
+from hyperpod_eks.state.manifest import read
 from hyperpod_eks.steps.network import Vpc
 
 done, real = [], os.fsync

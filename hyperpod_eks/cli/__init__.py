@@ -595,9 +595,9 @@ def _unforeseen(voice: Speech, error: Exception) -> int:
 
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-    from hyperpod_eks import authorization  # noqa: PLC0415
     from hyperpod_eks.aws.client import meaning  # noqa: PLC0415
     from hyperpod_eks.aws.errors import Class, renewal  # noqa: PLC0415
+    from hyperpod_eks.policy import authorization  # noqa: PLC0415
 
     kind, message = meaning(error), shortened(str(error), OTHERS)
     if kind in (Class.EXPIRED, Class.DENIED):

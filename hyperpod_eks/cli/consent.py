@@ -10,7 +10,7 @@ import click
 
 from hyperpod_eks.cli.speech import say, speech
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
 
 
 def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:

@@ -15,11 +15,11 @@ from hyperpod_eks.cli.outputs import values
 from hyperpod_eks.cli.preflight import before_create
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
-from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.plan import newcomer
 from hyperpod_eks.report import Report, What
-from hyperpod_eks.resource import Sight
-from hyperpod_eks.site import check_plans
+from hyperpod_eks.resolve.site import check_plans
+from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.steps.helm import prepare
 
 

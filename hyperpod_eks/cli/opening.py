@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import existing
+from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, read_only
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
@@ -28,11 +28,11 @@ from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
-from hyperpod_eks.manifest import Manifest, backups, locked, read
 from hyperpod_eks.report import Report
-from hyperpod_eks.resource import Resource
-from hyperpod_eks.site import Site, lineage, survey
+from hyperpod_eks.resolve.site import Site, lineage, survey
+from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.stack import ahead, stack
+from hyperpod_eks.state.manifest import Manifest, backups, locked, read
 from hyperpod_eks.steps import eks, hyperpod
 
 LOOKING = 10.0

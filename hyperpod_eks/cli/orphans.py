@@ -10,9 +10,9 @@ from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
-from hyperpod_eks.manifest import read
-from hyperpod_eks.orphans import signed
+from hyperpod_eks.inventory.untracked import signed
 from hyperpod_eks.report import Report
+from hyperpod_eks.state.manifest import read
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")
 """Kinds whose existence says that the rest of their lineage is in use."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.errors import NotFound, Usage
-from hyperpod_eks.manifest import Manifest, read
 from hyperpod_eks.report import Report, steps_of
+from hyperpod_eks.state.manifest import Manifest, read
 
 IDS = {
     "vpc_id": "network/vpc",

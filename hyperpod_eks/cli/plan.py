@@ -17,7 +17,7 @@ from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.engine import unproven
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.report import Report
-from hyperpod_eks.resource import Sight
+from hyperpod_eks.resources.base import Sight
 from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
 
 

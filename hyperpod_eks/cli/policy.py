@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hyperpod_eks import existing
-from hyperpod_eks import policy as policies
+from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import entered, settings
+from hyperpod_eks.policy import statements as policies
 from hyperpod_eks.report import Report
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
 
 
 def policy(tell: Report, **given: Any) -> Document:

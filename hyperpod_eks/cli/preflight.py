@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks import crew, engine, existing
+from hyperpod_eks import adoption as existing
+from hyperpod_eks import crew, engine
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.cli import opening
 from hyperpod_eks.cli.documents import Document, head
@@ -22,15 +23,15 @@ from hyperpod_eks.cli.opening import (
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
-from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.preflight import account
 from hyperpod_eks.preflight import run as checks
 from hyperpod_eks.preflight.cluster import chart_download
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.report import Report
-from hyperpod_eks.resource import Sight
-from hyperpod_eks.site import Site, survey
+from hyperpod_eks.resolve.site import Site, survey
+from hyperpod_eks.resources.base import Sight
 from hyperpod_eks.stack import stack
+from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.text import clean
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks import authorization
 from hyperpod_eks.aws.client import Aws, Look, meaning, refused
 from hyperpod_eks.aws.errors import PATIENCE, Class, renewal
 from hyperpod_eks.crew import Clock, Crew, Result
@@ -26,9 +25,9 @@ from hyperpod_eks.errors import (
     Remains,
     Unfinished,
 )
-from hyperpod_eks.manifest import Manifest, Unwritable
+from hyperpod_eks.policy import authorization
 from hyperpod_eks.report import Event, Report, What
-from hyperpod_eks.resource import (
+from hyperpod_eks.resources.base import (
     Bearings,
     Differs,
     Known,
@@ -43,6 +42,7 @@ from hyperpod_eks.resource import (
     born,
     judge,
 )
+from hyperpod_eks.state.manifest import Manifest, Unwritable
 from hyperpod_eks.terminal.text import shortened
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50

@@ -29,9 +29,8 @@ from hyperpod_eks.errors import (
     NotFound,
     Usage,
 )
-from hyperpod_eks.manifest import Manifest
 from hyperpod_eks.report import What
-from hyperpod_eks.resource import (
+from hyperpod_eks.resources.base import (
     Immovable,
     Live,
     Proof,
@@ -42,6 +41,7 @@ from hyperpod_eks.resource import (
     disruption,
     is_elsewhere,
 )
+from hyperpod_eks.state.manifest import Manifest
 
 NUDGE = 300.0
 """Seconds after which AWS is asked to look again at what works and is not called so."""

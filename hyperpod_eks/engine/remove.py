@@ -27,7 +27,7 @@ from hyperpod_eks.errors import (
 )
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.report import What
-from hyperpod_eks.resource import Resource, Sight, State, Verdict
+from hyperpod_eks.resources.base import Resource, Sight, State, Verdict
 
 WRITES_ON = 60.0
 """Seconds for which what has gone may yet make anew what it leaves."""

@@ -9,15 +9,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks import authorization, crew
+from hyperpod_eks import crew
 from hyperpod_eks.aws.client import Look, meaning
 from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.policy import Conditions, Statement, statements
+from hyperpod_eks.policy import authorization
+from hyperpod_eks.policy.statements import Conditions, Statement, statements
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota, quota_rows
-from hyperpod_eks.site import Site, check_plans
+from hyperpod_eks.resolve.site import Site, check_plans
 from hyperpod_eks.steps import eks, hyperpod, network
 
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"

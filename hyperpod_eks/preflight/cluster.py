@@ -19,7 +19,7 @@ from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.resource import Verdict
+from hyperpod_eks.resources.base import Verdict
 from hyperpod_eks.steps import eks
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Live, Resource, Sight, Verdict
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import Live, Resource, Sight, Verdict
 from hyperpod_eks.steps import hyperpod
 
 R = TypeVar("R", bound=Resource)

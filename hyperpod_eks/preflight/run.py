@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hyperpod_eks import authorization, crew
+from hyperpod_eks import crew
 from hyperpod_eks.aws.client import meaning
 from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.policy import authorization
 from hyperpod_eks.preflight import account, cluster, network
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
 

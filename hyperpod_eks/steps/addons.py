@@ -15,8 +15,8 @@ from hyperpod_eks.config.model import NEEDED_ADDONS
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resource, State
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, NotReady, Resource, State
 from hyperpod_eks.steps import eks
 from hyperpod_eks.steps.eks import Cluster
 

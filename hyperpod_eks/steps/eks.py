@@ -18,8 +18,8 @@ from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.resource import MINUTE, Differs, Guard, Known, Live, Resource, State
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Known, Live, Resource, State
 from hyperpod_eks.steps.iam import Role
 from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet, Vpc
 

@@ -21,8 +21,8 @@ from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.helm import release as helm
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.resource import MINUTE, Differs, Known, Live, NotReady, Resource, State
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, NotReady, Resource, State
 from hyperpod_eks.steps import eks
 
 

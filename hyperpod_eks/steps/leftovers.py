@@ -10,8 +10,8 @@ from typing import Any
 from hyperpod_eks.aws.client import Aws, Look, owner, raise_first, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import MINUTE, Live, Resource, State
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import MINUTE, Live, Resource, State
 from hyperpod_eks.steps.network import Network
 
 

@@ -15,8 +15,8 @@ from hyperpod_eks.aws.client import Aws, Look, absent, owner, raise_first
 from hyperpod_eks.config.lifecycle import lifecycle_files
 from hyperpod_eks.crew import each, together
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Differs, Guard, Known, Live, Resource
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import Differs, Guard, Known, Live, Resource
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -11,7 +11,8 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks import engine, existing
+from hyperpod_eks import adoption as existing
+from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.service_model import violations
 from hyperpod_eks.config import model as configs
@@ -20,11 +21,11 @@ from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.manifest import read
 from hyperpod_eks.report import Event
-from hyperpod_eks.resource import Resource, Sight
-from hyperpod_eks.site import check_plans, lineage, survey
+from hyperpod_eks.resolve.site import check_plans, lineage, survey
+from hyperpod_eks.resources.base import Resource, Sight
 from hyperpod_eks.stack import stack as declare
+from hyperpod_eks.state.manifest import read
 from tests.conftest import helm, new_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

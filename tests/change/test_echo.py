@@ -14,8 +14,8 @@ from hyperpod_eks.engine.loop import Run
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.manifest import Manifest
-from hyperpod_eks.resource import Sight
+from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.steps.hyperpod import Cluster
 from tests.conftest import helm, start_over
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from hyperpod_eks import authorization, policy
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.config import model as configs
-from hyperpod_eks.resource import Known, Live, Resource
-from hyperpod_eks.site import Site
+from hyperpod_eks.policy import authorization
+from hyperpod_eks.policy import statements as policy
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import Known, Live, Resource
 from hyperpod_eks.steps import iam, network
 
 ACCOUNT = "123456789012"

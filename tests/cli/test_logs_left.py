@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.local import CHART
-from hyperpod_eks.resource import Live
+from hyperpod_eks.resources.base import Live
 from hyperpod_eks.steps.eks import Cluster, LogGroup
 from tests.conftest import Clients, User
 

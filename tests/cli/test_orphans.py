@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
-from hyperpod_eks.site import lineage
+from hyperpod_eks.resolve.site import lineage
 from tests.conftest import REGION, Clients, User
 
 ELSEWHERE = "eu-west-1"

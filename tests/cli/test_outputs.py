@@ -17,7 +17,7 @@ from hyperpod_eks.cli import main
 from hyperpod_eks.cli.outputs import text, values
 from hyperpod_eks.config.model import SETTINGS
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.manifest import Manifest
+from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.formats import variables
 from tests.conftest import User
 

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks import existing, policy
+from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT
-from hyperpod_eks.site import Site
+from hyperpod_eks.policy import statements as policy
+from hyperpod_eks.resolve.site import Site
 from tests.conftest import REGION, Clients, Said, User, apply
 
-STEPS = Path(policy.__file__).parent / "steps"
+STEPS = Path(policy.__file__).parents[1] / "steps"
 S3 = {
     "DeleteObjects": "DeleteObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",

@@ -15,8 +15,8 @@ from moto.logs.models import logs_backends
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
 from hyperpod_eks.local import CHART
-from hyperpod_eks.manifest import Manifest, read
-from hyperpod_eks.site import lineage
+from hyperpod_eks.resolve.site import lineage
+from hyperpod_eks.state.manifest import Manifest, read
 from tests.conftest import Clients, User
 
 HERE = Identity("", "123456789012", "aws", "us-west-2")

@@ -10,9 +10,9 @@ import pytest
 
 from hyperpod_eks import engine
 from hyperpod_eks.engine import World
-from hyperpod_eks.manifest import read
 from hyperpod_eks.report import Event
-from hyperpod_eks.resource import Live, Resource, Sight
+from hyperpod_eks.resources.base import Live, Resource, Sight
+from hyperpod_eks.state.manifest import read
 
 from .toys import Cloud, FakeClock, Killed, Nameless, Toy, ToyAws, Unsigned
 

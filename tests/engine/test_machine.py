@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hyperpod_eks.errors import Locked
-from hyperpod_eks.manifest import locked, read
-from hyperpod_eks.resource import Proof, Resource
+from hyperpod_eks.resources.base import Proof, Resource
+from hyperpod_eks.state.manifest import locked, read
 
 from .conftest import User
 from .toys import Cloud, FakeClock, Nameless, Thing, Toy, Unsigned

@@ -34,7 +34,8 @@ import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 
-from hyperpod_eks import crew, engine, existing
+from hyperpod_eks import adoption as existing
+from hyperpod_eks import crew, engine
 from hyperpod_eks.aws import client as doors
 from hyperpod_eks.aws.answers import Watch
 from hyperpod_eks.aws.client import Aws
@@ -43,14 +44,14 @@ from hyperpod_eks.config import model as configs
 from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Remains
+from hyperpod_eks.inventory.untracked import strays
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.manifest import Manifest, locked, read
-from hyperpod_eks.orphans import strays
 from hyperpod_eks.report import Event
-from hyperpod_eks.site import Site, lineage, survey
+from hyperpod_eks.resolve.site import Site, lineage, survey
 from hyperpod_eks.stack import stack as declare
+from hyperpod_eks.state.manifest import Manifest, locked, read
 
 REGION = "us-west-2"
 NAME = "demo"

@@ -47,7 +47,7 @@ MUTANTS = (
     ),
     Mutant(
         "another token at every try",
-        "manifest.py",
+        "state/manifest.py",
         "            self._put(want.key, replace(known, since=now))\n"
         "            return known.token\n",
         "            pass\n",
@@ -62,19 +62,21 @@ MUTANTS = (
     ),
     Mutant("no fsync of the folder", "files.py", "sync_folder(target.parent)", "pass", JOURNAL),
     Mutant("written in place", "files.py", "draft.replace(target)", "pass", JOURNAL),
-    Mutant("no backups", "manifest.py", "self._back_up(self.serial - 1)", "pass", JOURNAL),
-    Mutant("the serial stands still", "manifest.py", "self.serial += 1", "pass", JOURNAL),
-    Mutant("readable by all", "manifest.py", "mode=0o600, parse", "mode=0o644, parse", JOURNAL),
+    Mutant("no backups", "state/manifest.py", "self._back_up(self.serial - 1)", "pass", JOURNAL),
+    Mutant("the serial stands still", "state/manifest.py", "self.serial += 1", "pass", JOURNAL),
+    Mutant(
+        "readable by all", "state/manifest.py", "mode=0o600, parse", "mode=0o644, parse", JOURNAL
+    ),
     Mutant(
         "the lock is not taken",
-        "manifest.py",
+        "state/manifest.py",
         "fcntl.flock(descriptor, how | fcntl.LOCK_NB)",
         "pass",
         JOURNAL,
     ),
     Mutant(
         "a newer version is read all the same",
-        "manifest.py",
+        "state/manifest.py",
         'if document["schema"] != SCHEMA:',
         "if False:",
         JOURNAL,
@@ -82,11 +84,11 @@ MUTANTS = (
     Mutant("no grace", "engine/loop.py", "GRACE = 60.0", "GRACE = 1.0"),
     Mutant(
         "the grace counts from the first try",
-        "manifest.py",
+        "state/manifest.py",
         "            self._put(want.key, replace(known, since=now))\n",
         "",
     ),
-    Mutant("twins are ignored", "resource.py", "if unused and any(", "if False and any("),
+    Mutant("twins are ignored", "resources/base.py", "if unused and any(", "if False and any("),
     Mutant(
         "no look for a twin after a birth",
         "engine/provide.py",
@@ -95,7 +97,7 @@ MUTANTS = (
     ),
     Mutant(
         "what is foreign is taken as ours",
-        "resource.py",
+        "resources/base.py",
         "ours = [x for x in lives if x.owner == lineage or",
         "ours = [x for x in lives if x.owner or",
     ),
@@ -199,7 +201,7 @@ MUTANTS = (
     ),
     Mutant(
         "what neither config nor manifest names is left",
-        "orphans.py",
+        "inventory/untracked.py",
         "    if not found:\n        return list(named)\n",
         "    return list(named)\n",
         "tests/cli/test_remains.py",

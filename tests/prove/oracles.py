@@ -9,7 +9,7 @@ from typing import Any
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.local.aws.sim import ACCOUNT
-from hyperpod_eks.manifest import read
+from hyperpod_eks.state.manifest import read
 
 from .host import NAME, REGION, Host
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.manifest import read
+from hyperpod_eks.state.manifest import read
 
 from . import oracles
 from .host import NAME, Boundary

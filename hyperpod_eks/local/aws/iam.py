@@ -21,7 +21,6 @@ from moto.sts.models import AssumedRole, STSBackend, sts_backends
 from moto.sts.responses import TokenResponse
 from moto.utilities.utils import get_partition
 
-from hyperpod_eks import authorization
 from hyperpod_eks.local.aws import guard, plugin, roles
 from hyperpod_eks.local.aws.lag import Lagging
 from hyperpod_eks.local.aws.sim import (
@@ -35,6 +34,7 @@ from hyperpod_eks.local.aws.sim import (
     current,
 )
 from hyperpod_eks.local.aws.wire import new_uuid
+from hyperpod_eks.policy import authorization
 
 _AWS_POLICY = "arn:aws:iam::aws:policy/"
 _SERVICE_ROLE_PATH = "/aws-service-role/"

@@ -10,8 +10,8 @@ from typing import Any
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Resource
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.steps.eks import LogGroup
 from hyperpod_eks.steps.iam import Policy, Role
 from hyperpod_eks.steps.network import (

@@ -11,7 +11,7 @@ from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Identity, absent, owner, tag
 from hyperpod_eks.crew import together
 from hyperpod_eks.plan import support_of
-from hyperpod_eks.site import lineage
+from hyperpod_eks.resolve.site import lineage
 from hyperpod_eks.steps.hyperpod import every_group, instance_types
 
 Row = dict[str, Any]

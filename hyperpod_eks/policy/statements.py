@@ -9,8 +9,8 @@ from typing import Any
 
 from hyperpod_eks.aws.client import CLUSTER
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import Resource
-from hyperpod_eks.site import Site
+from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.steps import network
 from hyperpod_eks.steps.iam import ServiceLinkedRole
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from hyperpod_eks import __version__, files
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resource import KINDS, Live, Proof, Resource, Sent, is_resource
+from hyperpod_eks.resources.base import KINDS, Live, Proof, Resource, Sent, is_resource
 
 SCHEMA = "hyperpod-eks/manifest/v1"
 BACKUPS = 10

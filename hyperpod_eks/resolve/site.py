@@ -9,7 +9,6 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks import addon_settings
 from hyperpod_eks.aws.client import LABEL, Aws, Identity, Look, absent, tag
 from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS, choose_version, order
 from hyperpod_eks.config import references
@@ -26,6 +25,7 @@ from hyperpod_eks.config.model import (
 from hyperpod_eks.crew import begin, begun
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources import addon_settings
 
 PRIVATE_SUBNET = "private-subnet-"
 PUBLIC_SUBNET = "public-subnet-"

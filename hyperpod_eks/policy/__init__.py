@@ -1,0 +1,1 @@
+"""What whoever runs create, status and delete must be allowed to do."""

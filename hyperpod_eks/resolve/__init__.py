@@ -1,0 +1,1 @@
+"""The config in this account: identity, zones and every derived name."""
