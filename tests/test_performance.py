@@ -18,6 +18,7 @@ import pytest
 
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.aws.rate_limit import FIRST, LARGEST, Pace
+from hyperpod_eks.events import Event, What
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits
 from hyperpod_eks.local.aws.sim import Call, Delays, Fault
@@ -25,7 +26,6 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import make_pki
-from hyperpod_eks.report import Event, What
 from hyperpod_eks.steps import eks
 from hyperpod_eks.terminal.timeline import Timeline
 

@@ -19,7 +19,7 @@ from typing import Any
 import pyte
 import pytest
 
-from hyperpod_eks.report import Event, What
+from hyperpod_eks.events import Event, What
 from hyperpod_eks.terminal.progress import Board, elapsed, plain, render_status, wants_colour
 from hyperpod_eks.terminal.text import cells, clean, cut, pad, paint
 
@@ -222,7 +222,7 @@ def test_a_stream_that_cannot_spell_is_written_to_nevertheless() -> None:
 PROGRAM = """
 import os, sys, time
 from hyperpod_eks.terminal.progress import choose
-from hyperpod_eks.report import Event, What
+from hyperpod_eks.events import Event, What
 with choose(sys.stderr, os.environ, sys.argv[1], "create demo") as tell:
     assert "rich" not in sys.modules
     tell(Event("network/vpc", What.CREATING))

@@ -12,7 +12,7 @@ from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.errors import Foreign, NotFound, Usage
-from hyperpod_eks.report import Report
+from hyperpod_eks.events import Report
 from hyperpod_eks.stack import stack
 
 ADOPTABLE = (

@@ -13,13 +13,13 @@ from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.crew import together
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.clusters import Row, in_region
-from hyperpod_eks.report import Report
 from hyperpod_eks.state.manifest import read
 from hyperpod_eks.terminal.formats import table
+from hyperpod_eks.workers import together
 
 ENABLED = ("opt-in-not-required", "opted-in")
 """What DescribeRegions calls a region that can be used (EC2 API, Region, OptInStatus)."""

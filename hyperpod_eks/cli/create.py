@@ -15,8 +15,8 @@ from hyperpod_eks.cli.outputs import values
 from hyperpod_eks.cli.preflight import before_create
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
-from hyperpod_eks.plan import newcomer
-from hyperpod_eks.report import Report, What
+from hyperpod_eks.engine.plan import newcomer
+from hyperpod_eks.events import Report, What
 from hyperpod_eks.resolve.site import check_plans
 from hyperpod_eks.resources.base import Sight
 from hyperpod_eks.state.manifest import Manifest

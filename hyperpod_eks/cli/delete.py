@@ -19,9 +19,9 @@ from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.errors import Remains, Usage
+from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import strays
 from hyperpod_eks.kube.kubeconfig import forget, own_files
-from hyperpod_eks.report import Report
 from hyperpod_eks.resources.base import Sight
 from hyperpod_eks.steps import eks
 

@@ -15,7 +15,7 @@ import click
 from hyperpod_eks import __version__
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.report import Report
+from hyperpod_eks.events import Report
 
 PACKAGES = ("boto3", "botocore", "click", "kubernetes", "pydantic", "pyhelm3", "rich")
 """What we stand on, for bug reports."""

@@ -16,7 +16,7 @@ import yaml
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.report import Report
+from hyperpod_eks.events import Report
 from hyperpod_eks.terminal.text import clean
 
 QUESTIONS = {

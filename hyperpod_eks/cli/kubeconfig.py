@@ -16,9 +16,9 @@ from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.outputs import remembered
 from hyperpod_eks.errors import NotFound, Unfinished, Usage
+from hyperpod_eks.events import Report
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube import kubeconfig as files
-from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks
 
 LIFE = timedelta(minutes=14)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.errors import NotFound
-from hyperpod_eks.report import Report
+from hyperpod_eks.events import Report
 
 if TYPE_CHECKING:
     from hyperpod_eks.local.daemon import Running

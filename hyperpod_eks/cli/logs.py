@@ -16,12 +16,12 @@ from hyperpod_eks.aws.client import Aws, Look, absent
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.crew import together
 from hyperpod_eks.diagnosis.diagnose import SCRIPTS, log_group
 from hyperpod_eks.errors import Exit, NotFound, Usage
-from hyperpod_eks.report import Report
+from hyperpod_eks.events import Report
 from hyperpod_eks.steps import hyperpod
 from hyperpod_eks.terminal.text import clean
+from hyperpod_eks.workers import together
 
 STREAMS = 20
 """Streams that are read at once, the newest ones: a cluster may have ten thousand."""

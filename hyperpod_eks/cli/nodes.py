@@ -15,9 +15,9 @@ from hyperpod_eks.cli.consent import confirm
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.events import Report
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.programs import on_path
-from hyperpod_eks.report import Report
 from hyperpod_eks.steps import eks, hyperpod
 from hyperpod_eks.terminal.text import clean, cut
 

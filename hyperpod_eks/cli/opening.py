@@ -22,18 +22,18 @@ from hyperpod_eks.cli.stop import stoppable
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import references
 from hyperpod_eks.config.model import Config
-from hyperpod_eks.crew import begun
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.events import Report
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
-from hyperpod_eks.report import Report
 from hyperpod_eks.resolve.site import Site, lineage, survey
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.manifest import Manifest, backups, locked, read
 from hyperpod_eks.steps import eks, hyperpod
+from hyperpod_eks.workers import begun
 
 LOOKING = 10.0
 """Seconds for which a command that only looks repeats what failed, after botocore's tries."""

@@ -10,8 +10,8 @@ from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
+from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import signed
-from hyperpod_eks.report import Report
 from hyperpod_eks.state.manifest import read
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")

@@ -9,7 +9,7 @@ from typing import Any
 
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.errors import NotFound, Usage
-from hyperpod_eks.report import Report, steps_of
+from hyperpod_eks.events import Report, steps_of
 from hyperpod_eks.state.manifest import Manifest, read
 
 IDS = {

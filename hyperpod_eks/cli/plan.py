@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperpod_eks import plan as plans
 from hyperpod_eks.cli.documents import Document, as_json, head
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.engine import plan as plans
 from hyperpod_eks.engine import unproven
 from hyperpod_eks.errors import Exit
-from hyperpod_eks.report import Report
+from hyperpod_eks.events import Report
 from hyperpod_eks.resources.base import Sight
 from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
 

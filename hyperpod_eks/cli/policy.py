@@ -9,8 +9,8 @@ from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import entered, settings
+from hyperpod_eks.events import Report
 from hyperpod_eks.policy import statements as policies
-from hyperpod_eks.report import Report
 from hyperpod_eks.resolve.site import Site
 
 

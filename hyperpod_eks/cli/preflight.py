@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks import adoption as existing
-from hyperpod_eks import crew, engine
+from hyperpod_eks import engine, workers
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.cli import opening
 from hyperpod_eks.cli.documents import Document, head
@@ -23,11 +23,11 @@ from hyperpod_eks.cli.opening import (
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
+from hyperpod_eks.events import Report
 from hyperpod_eks.preflight import account
 from hyperpod_eks.preflight import run as checks
 from hyperpod_eks.preflight.cluster import chart_download
 from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.report import Report
 from hyperpod_eks.resolve.site import Site, survey
 from hyperpod_eks.resources.base import Sight
 from hyperpod_eks.stack import stack
@@ -115,7 +115,7 @@ def before_create(
     if not world.manifest.complete:
         account.begin(facts, skipped)
         if "chart-download" not in skipped:
-            crew.begin([partial(list, chart_download(facts))])
+            workers.begin([partial(list, chart_download(facts))])
 
     def ask(sights: list[Sight]) -> None:
         seen = replace(facts, sights={sight.want.key: sight for sight in sights})

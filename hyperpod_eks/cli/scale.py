@@ -20,9 +20,9 @@ from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.cli.story import Story, result
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import yaml as config_yaml
+from hyperpod_eks.engine.plan import newcomer
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
-from hyperpod_eks.plan import newcomer
-from hyperpod_eks.report import Event, Report, What
+from hyperpod_eks.events import Event, Report, What
 from hyperpod_eks.state.manifest import locked, read
 from hyperpod_eks.steps import hyperpod
 

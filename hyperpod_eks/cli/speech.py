@@ -23,7 +23,7 @@ from hyperpod_eks.terminal.text import printable, shortened
 if TYPE_CHECKING:
     import logging
 
-    from hyperpod_eks.report import Event, Report
+    from hyperpod_eks.events import Event, Report
     from hyperpod_eks.terminal.formats import Ask
     from hyperpod_eks.terminal.runlog import Aloud, Log
 

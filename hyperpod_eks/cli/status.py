@@ -15,7 +15,7 @@ from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import NotFound
-from hyperpod_eks.report import Report, steps_of
+from hyperpod_eks.events import Report, steps_of
 from hyperpod_eks.resources.base import Differs, Resource, Sight, Verdict
 from hyperpod_eks.steps import hyperpod
 from hyperpod_eks.terminal import progress

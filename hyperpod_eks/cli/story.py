@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import Opened
-from hyperpod_eks.report import Event, Report, What, steps_of
+from hyperpod_eks.events import Event, Report, What, steps_of
 
 
 @dataclass

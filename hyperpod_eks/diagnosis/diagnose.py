@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Look
-from hyperpod_eks.crew import together
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.steps import eks, hyperpod
 from hyperpod_eks.terminal.text import clean, cut
+from hyperpod_eks.workers import together
 
 TAIL = 5
 """Lines of a lifecycle log that are shown."""

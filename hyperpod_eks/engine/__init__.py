@@ -1,5 +1,7 @@
 """Look, judge, act, look again: the one engine behind create, status and delete."""
 
+from hyperpod_eks.engine.apply import Provide, create, undeclared
+from hyperpod_eks.engine.destroy import Fate, Remove, delete, doomed, remaining
 from hyperpod_eks.engine.loop import (
     World,
     look_at_all,
@@ -9,8 +11,6 @@ from hyperpod_eks.engine.loop import (
     unproven,
     words_of,
 )
-from hyperpod_eks.engine.provide import Provide, create, undeclared
-from hyperpod_eks.engine.remove import Fate, Remove, delete, doomed, remaining
 
 __all__ = [
     "Fate",

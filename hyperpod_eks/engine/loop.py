@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Look, meaning, refused
 from hyperpod_eks.aws.errors import PATIENCE, Class, renewal
-from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.errors import (
     Capacity,
     Denied,
@@ -25,8 +24,8 @@ from hyperpod_eks.errors import (
     Remains,
     Unfinished,
 )
+from hyperpod_eks.events import Event, Report, What
 from hyperpod_eks.policy import authorization
-from hyperpod_eks.report import Event, Report, What
 from hyperpod_eks.resources.base import (
     Bearings,
     Differs,
@@ -44,6 +43,7 @@ from hyperpod_eks.resources.base import (
 )
 from hyperpod_eks.state.manifest import Manifest, Unwritable
 from hyperpod_eks.terminal.text import shortened
+from hyperpod_eks.workers import Clock, Crew, Result
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,

@@ -9,10 +9,10 @@ from typing import Any
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Identity, absent, owner, tag
-from hyperpod_eks.crew import together
-from hyperpod_eks.plan import support_of
+from hyperpod_eks.engine.plan import support_of
 from hyperpod_eks.resolve.site import lineage
 from hyperpod_eks.steps.hyperpod import every_group, instance_types
+from hyperpod_eks.workers import together
 
 Row = dict[str, Any]
 MARKS: tuple[tuple[str, str, str], ...] = (

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
-from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import Resource
@@ -26,6 +25,7 @@ from hyperpod_eks.steps.network import (
     Vpc,
 )
 from hyperpod_eks.steps.s3 import Bucket
+from hyperpod_eks.workers import together
 
 
 @frozen

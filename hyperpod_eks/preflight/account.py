@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks import crew
+from hyperpod_eks import workers
 from hyperpod_eks.aws.client import Look, meaning
 from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
@@ -40,7 +40,7 @@ def begin(facts: Facts, skip: Collection[str]) -> None:
     questions: list[Callable[[], Any]] = [facts.clusters, facts.control_planes]
     if "permissions" not in skip:
         questions.append(partial(list, permissions(facts)))
-    crew.begin(questions)
+    workers.begin(questions)
 
 
 def identity(facts: Facts) -> Iterator[Finding]:
@@ -85,7 +85,7 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     principal = eks.caller(facts.look)
     questions = _questions(facts.site)
     told: list[Told] = []
-    crew.each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
+    workers.each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
     for command in ("create", "delete"):
         refused = {one.action for one in told if one.command == command and one.reason == DENIED}
         if refused:

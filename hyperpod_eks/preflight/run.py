@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hyperpod_eks import crew
+from hyperpod_eks import workers
 from hyperpod_eks.aws.client import meaning
 from hyperpod_eks.aws.errors import Class
 from hyperpod_eks.config import model as configs
@@ -116,7 +116,7 @@ def run(facts: Facts, skip: Collection[str] = ()) -> list[Finding]:
     A check that AWS does not let us make is a warning; expired credentials raise Denied.
     """
     wanted = [(check, ids) for check, ids in CHECKS if not set(ids) <= set(skip)]
-    parts = crew.together(*(partial(_found, facts, *each) for each in wanted))
+    parts = workers.together(*(partial(_found, facts, *each) for each in wanted))
     return in_order(one for part in parts for one in part if one.id not in skip)
 
 

@@ -22,10 +22,10 @@ from hyperpod_eks.config.model import (
     ZoneSubnets,
     subnets,
 )
-from hyperpod_eks.crew import begin, begun
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources import addon_settings
+from hyperpod_eks.workers import begin, begun
 
 PRIVATE_SUBNET = "private-subnet-"
 PUBLIC_SUBNET = "public-subnet-"

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.client import LABEL, Aws, Look, absent, owner, region_of, tag
-from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
@@ -22,6 +21,7 @@ from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Known, Live, Resource, State
 from hyperpod_eks.steps.iam import Role
 from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet, Vpc
+from hyperpod_eks.workers import together
 
 STATES = {
     "ACTIVE": State.READY,

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Look
-from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.workers import together
 
 GONE = ("deleted", "deleting", "rejected", "failed", "expired")
 

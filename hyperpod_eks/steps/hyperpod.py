@@ -16,7 +16,6 @@ from hyperpod_eks.aws.client import Aws, Look, absent, owner
 from hyperpod_eks.aws.service_model import service, shape, snake
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config.model import GROUP, RESTRICTED, request
-from hyperpod_eks.crew import together
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
@@ -26,6 +25,7 @@ from hyperpod_eks.steps import devices, eks
 from hyperpod_eks.steps.iam import Role, Roles
 from hyperpod_eks.steps.network import Network, SecurityGroup, Subnet
 from hyperpod_eks.steps.s3 import Scripts
+from hyperpod_eks.workers import together
 
 STATES = {
     "InService": State.READY,

@@ -11,11 +11,11 @@ from urllib.parse import unquote
 
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Look, absent, owner
-from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import Differs, Known, Live, Resource
 from hyperpod_eks.steps.network import SecurityGroup, Subnet, Vpc
+from hyperpod_eks.workers import together
 
 
 @frozen

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Look, owner, raise_first, tag
-from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import MINUTE, Live, Resource, State
 from hyperpod_eks.steps.network import Network
+from hyperpod_eks.workers import together
 
 
 def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resource, ...]:

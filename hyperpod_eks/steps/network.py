@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, raise_first, tag
 from hyperpod_eks.config import model as configs
-from hyperpod_eks.crew import together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import CLOSED, NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
 from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, Resource, State
 from hyperpod_eks.steps import holders
+from hyperpod_eks.workers import together
 
 ANYWHERE = "0.0.0.0/0"
 

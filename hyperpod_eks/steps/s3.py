@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, raise_first
 from hyperpod_eks.config.lifecycle import lifecycle_files
-from hyperpod_eks.crew import each, together
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import Differs, Guard, Known, Live, Resource
+from hyperpod_eks.workers import each, together
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

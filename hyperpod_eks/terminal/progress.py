@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO, cast
 
-from hyperpod_eks.report import Event, Report, What, steps_of
+from hyperpod_eks.events import Event, Report, What, steps_of
 from hyperpod_eks.terminal.status import render_status
 from hyperpod_eks.terminal.text import (
     STYLES,

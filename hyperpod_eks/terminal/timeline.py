@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hyperpod_eks import files
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.report import Event, Report, What
+from hyperpod_eks.events import Event, Report, What
 
 DONE = frozenset({What.READY, What.GONE, What.FAILED, What.KEPT})
 COLOURS = {

@@ -19,9 +19,9 @@ from hyperpod_eks.config import model as configs
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.events import Event
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.report import Event
 from hyperpod_eks.resolve.site import check_plans, lineage, survey
 from hyperpod_eks.resources.base import Resource, Sight
 from hyperpod_eks.stack import stack as declare

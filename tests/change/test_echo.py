@@ -69,7 +69,7 @@ def base(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         start_over(one_stack, patch)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setattr("hyperpod_eks.engine.provide.GRACE", 0.3)  # the clock is a real one
+        patch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is a real one
         owner = Owner(one_stack, boto3.Session(), folder, helm("4.3.1"))
         owner.declares(TEXT)
         yield owner
@@ -259,7 +259,7 @@ def test_odd_descriptions_of_every_kind_change_nothing(
 ) -> None:
     """A whole create under it, and a look after.  It empties the account, so it stands last."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("hyperpod_eks.engine.provide.GRACE", 0.3)
+    monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)
     owner = Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))
     stack.sim.echo = Echo(seed)
     first = owner.declares(TEXT)

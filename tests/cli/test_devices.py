@@ -34,7 +34,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *names: str, **instead: str) -> Non
         return {k: instead.get(k, v) for k, v in capacity(kind).items() if k not in names}
 
     monkeypatch.setattr(instance_types, "capacity", less)
-    monkeypatch.setattr("hyperpod_eks.engine.provide.DEVICES", 0.0)
+    monkeypatch.setattr("hyperpod_eks.engine.apply.DEVICES", 0.0)
 
 
 def test_nodes_with_all_their_devices_are_no_matter(user: User) -> None:

@@ -68,7 +68,7 @@ class Life:
     ],
 )
 def test_a_life_under_odd_answers(user: User, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr("hyperpod_eks.engine.provide.GRACE", 0.3)  # the clock is a real one
+    monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is a real one
     monkeypatch.setattr("os.fsync", lambda _: None)  # the power does not fail here
     examples = prepared.EXAMPLES
     example = examples[number % len(examples)]

@@ -113,7 +113,7 @@ def test_what_a_delete_leaves_visible_for_a_moment_is_waited_for(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user.makes("demo")
-    monkeypatch.setattr("hyperpod_eks.engine.remove.LONGEST", 0.01)
+    monkeypatch.setattr("hyperpod_eks.engine.destroy.LONGEST", 0.01)
     server = user.stack._server._httpd
     late = Late(server.app)
     monkeypatch.setattr(server, "app", late)

@@ -52,7 +52,7 @@ def test_every_kind_with_a_token_is_created_after_a_delete_from_elsewhere(user: 
 def test_a_token_that_aws_knows_with_other_tags_is_given_up_when_nothing_is_found(
     user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperpod_eks.engine.provide.GRACE", 0.5)
+    monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.5)
     monkeypatch.setattr("hyperpod_eks.engine.loop.GRACE", 0.5)
     config(user)
     assert user.types(*CREATE).code == 0

@@ -10,7 +10,7 @@ import pytest
 
 from hyperpod_eks import engine
 from hyperpod_eks.engine import World
-from hyperpod_eks.report import Event
+from hyperpod_eks.events import Event
 from hyperpod_eks.resources.base import Live, Resource, Sight
 from hyperpod_eks.state.manifest import read
 

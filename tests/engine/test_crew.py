@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from hyperpod_eks.crew import Clock, Crew
+from hyperpod_eks.workers import Clock, Crew
 from tests.conftest import until
 
 

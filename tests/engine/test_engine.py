@@ -11,8 +11,8 @@ import pytest
 from hyperpod_eks.aws.client import Look
 from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Foreign, HyperpodError, Unfinished
+from hyperpod_eks.events import What
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.report import What
 from hyperpod_eks.resources.base import Live, Resource, State, Verdict
 
 from .conftest import User

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from botocore.exceptions import ClientError
 
 from hyperpod_eks.aws.client import Aws, Look
-from hyperpod_eks.crew import Clock, Result
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
+from hyperpod_eks.workers import Clock, Result
 
 OURS = "ours"
 

@@ -35,23 +35,23 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 
 from hyperpod_eks import adoption as existing
-from hyperpod_eks import crew, engine
+from hyperpod_eks import engine, workers
 from hyperpod_eks.aws import client as doors
 from hyperpod_eks.aws.answers import Watch
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.config import model as configs
-from hyperpod_eks.crew import Clock, Crew, Result
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Remains
+from hyperpod_eks.events import Event
 from hyperpod_eks.inventory.untracked import strays
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.report import Event
 from hyperpod_eks.resolve.site import Site, lineage, survey
 from hyperpod_eks.stack import stack as declare
 from hyperpod_eks.state.manifest import Manifest, locked, read
+from hyperpod_eks.workers import Clock, Crew, Result
 
 REGION = "us-west-2"
 NAME = "demo"
@@ -66,7 +66,7 @@ DELAYS = Delays(
 
 
 _botocore: Any = botocore.endpoint
-_crew: Any = crew
+_workers: Any = workers
 
 
 class Killed(BaseException):
@@ -283,8 +283,8 @@ class Host:
         self._time = _botocore.time
         # botocore's pauses between attempts pass in the account's time, not in ours
         _botocore.time = SimpleNamespace(sleep=self.pass_time)
-        self._begun = _crew.begun
-        _crew.begun = one_after_the_other
+        self._begun = _workers.begun
+        _workers.begun = one_after_the_other
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]  # its parameter has another name
         _hosts.append(self)
@@ -295,7 +295,7 @@ class Host:
         _hosts.remove(self)
         os.fsync = self._fsync
         _botocore.time = self._time
-        _crew.begun = self._begun
+        _workers.begun = self._begun
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)

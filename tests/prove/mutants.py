@@ -35,7 +35,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "no intent before a create",
-        "engine/provide.py",
+        "engine/apply.py",
         'token = "" if want.shared else self.manifest.intend(want, self.now, named)',
         'token = ""',
     ),
@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant("twins are ignored", "resources/base.py", "if unused and any(", "if False and any("),
     Mutant(
         "no look for a twin after a birth",
-        "engine/provide.py",
+        "engine/apply.py",
         "turn.want.nameless and not turn.fresh",
         "False",
     ),
@@ -103,38 +103,38 @@ MUTANTS = (
     ),
     Mutant(
         "what is foreign does not stop the run",
-        "engine/provide.py",
+        "engine/apply.py",
         "        if strangers:\n            raise foreign(strangers)\n",
         "",
     ),
     Mutant(
         "delete takes foreign things too",
-        "engine/remove.py",
+        "engine/destroy.py",
         "if sight.verdict is Verdict.FOREIGN:\n            return Fate",
         "if False:\n            return Fate",
     ),
     Mutant(
         "delete does not ask what is remembered",
-        "engine/remove.py",
+        "engine/destroy.py",
         "every = {want.key: want for want in world.manifest.remembered().values()}\n"
         "    every |= {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
         "every = {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
     ),
     Mutant(
         "delete believes absence at once",
-        "engine/remove.py",
+        "engine/destroy.py",
         "if self.hidden(turn, doubts=True):",
         "if False:",
     ),
     Mutant(
         "delete does not wait for the users",
-        "engine/remove.py",
+        "engine/destroy.py",
         "return not any(user in self.open for user in self.users[turn.want.key])",
         "return True",
     ),
     Mutant(
         "create does not wait for what is needed",
-        "engine/provide.py",
+        "engine/apply.py",
         "return not any(map(self._is_awaited, turn.want.seeds())) and all(",
         "return all(",
     ),

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from hyperpod_eks.events import What
 from hyperpod_eks.local.aws.sim import Delays
-from hyperpod_eks.report import What
 
 from .host import Host, Process
 from .matrix import Prover

@@ -11,8 +11,8 @@ from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Look
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
+from hyperpod_eks.events import steps_of
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.report import steps_of
 from hyperpod_eks.resources.base import (
     Known,
     Live,

@@ -9,6 +9,7 @@ from functools import partial
 
 from hyperpod_eks.aws.client import Look, absent, meaning
 from hyperpod_eks.aws.errors import Class, lacks_room
+from hyperpod_eks.engine.destroy import Remove
 from hyperpod_eks.engine.loop import (
     GRACE,
     Run,
@@ -21,7 +22,6 @@ from hyperpod_eks.engine.loop import (
     unchanged,
     unproven,
 )
-from hyperpod_eks.engine.remove import Remove
 from hyperpod_eks.errors import (
     Capacity,
     HyperpodError,
@@ -29,7 +29,7 @@ from hyperpod_eks.errors import (
     NotFound,
     Usage,
 )
-from hyperpod_eks.report import What
+from hyperpod_eks.events import What
 from hyperpod_eks.resources.base import (
     Immovable,
     Live,

@@ -25,8 +25,8 @@ from hyperpod_eks.errors import (
     Remains,
     Unfinished,
 )
+from hyperpod_eks.events import What
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.report import What
 from hyperpod_eks.resources.base import Resource, Sight, State, Verdict
 
 WRITES_ON = 60.0
