@@ -26,7 +26,7 @@ import pytest
 import yaml
 
 from hyperpod_eks.cli import main
-from hyperpod_eks.cli.outputs import values
+from hyperpod_eks.cli.commands.outputs import values
 from hyperpod_eks.config import model as config
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.local import CHART

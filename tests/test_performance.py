@@ -328,7 +328,7 @@ class TestPace:
 
 def test_status_of_a_cluster_imports_neither_kubernetes_nor_pyhelm3() -> None:
     script = (
-        "import sys, hyperpod_eks.cli.status\n"
+        "import sys, hyperpod_eks.cli.commands.status\n"
         "from hyperpod_eks.helm import chart, release\n"
         "from hyperpod_eks.kube import client\n"
         "print(sorted({'kubernetes', 'pyhelm3', 'moto', 'rich'} & set(sys.modules)))"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpod_eks import __version__
+from hyperpod_eks.cli.console import Speech, no_stdout, say, speech
 from hyperpod_eks.cli.examples import illustrate
 from hyperpod_eks.cli.options import (
     account,
@@ -28,12 +29,11 @@ from hyperpod_eks.cli.options import (
     tail,
     timeout,
 )
-from hyperpod_eks.cli.speech import Speech, no_stdout, say, speech
 from hyperpod_eks.errors import Exit, HyperpodError
 from hyperpod_eks.terminal.text import shortened
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.stop import Interrupted
+    from hyperpod_eks.cli.signals import Interrupted
 
 OTHERS = 500
 """Characters of others' words in an error."""
@@ -344,7 +344,7 @@ def version(**options: Any) -> int:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what makes a shell complete our words."""
-    from hyperpod_eks.cli import info  # noqa: PLC0415
+    from hyperpod_eks.cli.commands import info  # noqa: PLC0415
 
     click.echo(info.completion(shell, main))
 
@@ -491,7 +491,7 @@ def env() -> None:
 
     Use them so: eval "$(hyperpod-eks local env)"
     """
-    from hyperpod_eks.cli.local import environment  # noqa: PLC0415  --help needs none of it
+    from hyperpod_eks.cli.commands.local import environment  # noqa: PLC0415  --help needs none of it
 
     click.echo(environment())
 
@@ -502,13 +502,13 @@ illustrate(main)
 def _tell(verb: str, options: dict[str, Any], module: str = "") -> int:
     """Run a command while its progress is told, then print its document; return the exit code.
 
-    ``hyperpod_eks.cli.MODULE``, by default the one of the command's name, has a function of that
+    ``cli.commands.MODULE``, by default the one of the command's name, has a function of that
     name, which gets the report and the options and returns the document, and ``text``, which writes
     such a document for people.
     """
     voice = speech()
     with voice.telling(verb, options) as report:
-        chosen = import_module(f"hyperpod_eks.cli.{module or verb}")
+        chosen = import_module(f"hyperpod_eks.cli.commands.{module or verb}")
         document = getattr(chosen, verb)(report, **options)
     return voice.say(document, chosen.text)
 
@@ -529,7 +529,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(voice: Speech) -> int:
-    from hyperpod_eks.cli.stop import Interrupted  # noqa: PLC0415
+    from hyperpod_eks.cli.signals import Interrupted  # noqa: PLC0415
 
     try:
         left = main.main(

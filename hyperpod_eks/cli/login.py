@@ -6,7 +6,7 @@ from getpass import getpass
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws.session import session
-from hyperpod_eks.cli.speech import speech
+from hyperpod_eks.cli.console import speech
 
 if TYPE_CHECKING:
     import boto3

@@ -13,12 +13,12 @@ from typing import Any
 
 from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Aws, Look, absent, owner, read_only
+from hyperpod_eks.cli.commands.local import use_local
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
-from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
-from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.cli.stop import stoppable
+from hyperpod_eks.cli.signals import stoppable
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import references
 from hyperpod_eks.config.model import Config

@@ -13,8 +13,8 @@ import click
 import pytest
 
 from hyperpod_eks.cli import main
+from hyperpod_eks.cli.console import Speech
 from hyperpod_eks.cli.examples import EXAMPLES
-from hyperpod_eks.cli.speech import Speech
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.preflight.run import known
 from tests.conftest import User
@@ -99,7 +99,8 @@ print(*added & {"asyncio", "logging", "subprocess", "socket", "ssl"}, file=sys.s
     )
     assert done.stdout.startswith("Usage: hyperpod-eks")
     ours, costly = done.stderr.splitlines()
-    cli = ("", ".examples", ".options", ".speech", ".stop")
-    parts = ("", *(f".cli{part}" for part in cli), ".errors", ".progress_text", ".redaction")
+    cli = ("", ".console", ".examples", ".options", ".signals")
+    others = (".aws", ".aws.redaction", ".errors", ".terminal", ".terminal.text")
+    parts = ("", *(f".cli{part}" for part in cli), *others)
     assert set(ours.split()) - {"click._textwrap"} == {f"hyperpod_eks{part}" for part in parts}
     assert costly == ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperpod_eks.cli.nodes import text
+from hyperpod_eks.cli.commands.nodes import text
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, at_work

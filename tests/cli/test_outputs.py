@@ -14,7 +14,7 @@ import click
 import pytest
 
 from hyperpod_eks.cli import main
-from hyperpod_eks.cli.outputs import text, values
+from hyperpod_eks.cli.commands.outputs import text, values
 from hyperpod_eks.config.model import SETTINGS
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.state.manifest import Manifest

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperpod_eks.cli.stop import Interrupted, stoppable
+from hyperpod_eks.cli.signals import Interrupted, stoppable
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.state.manifest import locked

@@ -11,12 +11,12 @@ from typing import Any
 from hyperpod_eks import engine
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Look, owner
-from hyperpod_eks.cli.consent import confirm_delete
+from hyperpod_eks.cli.commands.outputs import remembered
+from hyperpod_eks.cli.confirm import confirm_delete
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import Opened, opened, settings
-from hyperpod_eks.cli.outputs import remembered
-from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.cli.recorder import Story, result
 from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.errors import Remains, Usage
 from hyperpod_eks.events import Report

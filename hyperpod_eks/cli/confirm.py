@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 import click
 
-from hyperpod_eks.cli.speech import say, speech
+from hyperpod_eks.cli.console import say, speech
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve.site import Site
 

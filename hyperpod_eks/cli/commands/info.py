@@ -48,7 +48,7 @@ def validate(tell: Report, file: str, **overrides: Any) -> Document:
 
 def schemas() -> dict[str, Path]:
     """Return the files of the published schemas, by the name of the document."""
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parents[2]
     docs = here.parent / "docs"
     packaged = here / "_schemas"
     folder = packaged if packaged.is_dir() else docs / "schemas"

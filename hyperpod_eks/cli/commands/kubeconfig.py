@@ -11,10 +11,10 @@ from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Look, read_only, region_of
 from hyperpod_eks.aws.session import profile_of
+from hyperpod_eks.cli.commands.local import use_local
+from hyperpod_eks.cli.commands.outputs import remembered
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
-from hyperpod_eks.cli.outputs import remembered
 from hyperpod_eks.errors import NotFound, Unfinished, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.kube import client as kube

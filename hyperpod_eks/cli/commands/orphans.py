@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws, read_only
+from hyperpod_eks.cli.commands.local import use_local
 from hyperpod_eks.cli.documents import Document, called, head
-from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import signed

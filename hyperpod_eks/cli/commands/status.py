@@ -11,9 +11,9 @@ from typing import Any
 
 from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Look
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
-from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.events import Report, steps_of
 from hyperpod_eks.resources.base import Differs, Resource, Sight, Verdict

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from hyperpod_eks.aws.client import Look
-from hyperpod_eks.cli.consent import confirm
+from hyperpod_eks.cli.confirm import confirm
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.errors import Exit, HyperpodError, Usage

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, as_json, head
 from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.engine import plan as plans
 from hyperpod_eks.engine import unproven
 from hyperpod_eks.errors import Exit

@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from hyperpod_eks.aws.client import Aws, Look, absent
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
-from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.diagnosis.diagnose import SCRIPTS, log_group
 from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.events import Report

@@ -156,7 +156,7 @@ def offline(tell: Report, **given: Any) -> Document:
 def text(document: Document) -> str:
     """Write outputs for people; one value alone as it is."""
     if document["schema"] == "hyperpod-eks/status/v1":
-        from hyperpod_eks.cli.status import text as status  # noqa: PLC0415
+        from hyperpod_eks.cli.commands.status import text as status  # noqa: PLC0415
 
         return status(document)
     found = document["outputs"]

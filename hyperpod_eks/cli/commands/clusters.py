@@ -9,10 +9,10 @@ from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Identity, read_only
 from hyperpod_eks.aws.published import HYPERPOD_REGIONS
+from hyperpod_eks.cli.commands.local import use_local
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.local import use_local
 from hyperpod_eks.cli.login import log_in
-from hyperpod_eks.cli.speech import speech
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.events import Report

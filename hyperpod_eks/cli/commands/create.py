@@ -8,13 +8,13 @@ from typing import Any
 
 from hyperpod_eks import engine
 from hyperpod_eks.aws.transport import ca_bundle
-from hyperpod_eks.cli.consent import consenting
+from hyperpod_eks.cli.commands.outputs import values
+from hyperpod_eks.cli.commands.preflight import before_create
+from hyperpod_eks.cli.confirm import consenting
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.outputs import values
-from hyperpod_eks.cli.preflight import before_create
-from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.cli.recorder import Story, result
 from hyperpod_eks.engine.plan import newcomer
 from hyperpod_eks.events import Report, What
 from hyperpod_eks.resolve.site import check_plans

@@ -7,10 +7,10 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hyperpod_eks import engine
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, called, once
 from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.cli.recorder import Story, result
 from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.stack import stack

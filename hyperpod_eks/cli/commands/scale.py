@@ -11,13 +11,13 @@ from typing import Any
 from hyperpod_eks import engine, files
 from hyperpod_eks.aws.client import Aws, Look, meaning
 from hyperpod_eks.aws.errors import Class
-from hyperpod_eks.cli.consent import consenting
-from hyperpod_eks.cli.create import create
-from hyperpod_eks.cli.create import text as created
+from hyperpod_eks.cli.commands.create import create
+from hyperpod_eks.cli.commands.create import text as created
+from hyperpod_eks.cli.confirm import consenting
+from hyperpod_eks.cli.console import speech
 from hyperpod_eks.cli.documents import Document, called, once
 from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.speech import speech
-from hyperpod_eks.cli.story import Story, result
+from hyperpod_eks.cli.recorder import Story, result
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.engine.plan import newcomer
