@@ -179,7 +179,7 @@ def _asked(action: str, patterns: Sequence[str]) -> Iterator[tuple[str, tuple[st
 
 def _told(facts: Facts, principal: str, question: Question) -> list[Told]:
     """Simulate (IAM API SimulatePrincipalPolicy); what AWS does not take together is halved."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415
+    from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
     wishes = question.wishes
     actions = sorted({action for _, action, _ in wishes})

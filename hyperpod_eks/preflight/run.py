@@ -126,7 +126,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     try:
         return [_about(one) for one in check(facts)]

@@ -817,7 +817,7 @@ def caller(look: Look) -> str:
         return arn
 
     def ask() -> str:
-        from botocore.exceptions import ClientError  # noqa: PLC0415
+        from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
         try:
             return str(look.aws.iam.get_role(RoleName=role[1])["Role"]["Arn"])

@@ -844,7 +844,7 @@ def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str
     AWS keeps events of clusters with continuous provisioning only; for others there are none.
     ``asked`` are further members of ListClusterEvents.
     """
-    from botocore.exceptions import ClientError  # noqa: PLC0415
+    from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
     request: dict[str, Any] = {"ClusterName": name, "SortOrder": "Descending", **asked}
     try:

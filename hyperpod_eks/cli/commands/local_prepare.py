@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from hyperpod_eks.aws.exceptions import ClientError
 
 from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.config.model import Config

@@ -232,7 +232,7 @@ def update_software(
 
 def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
     """Begin the update; where the answer is lost and botocore asks again, it is under way."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415
+    from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
     try:
         aws.sagemaker.update_cluster_software(ClusterName=name, **request)
