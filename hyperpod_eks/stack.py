@@ -7,7 +7,10 @@ from functools import partial
 
 from hyperpod_eks.aws.client import Look
 from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resources import access_entry
+from hyperpod_eks.resources import eks as kinds_of_eks
 from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
 
 
@@ -49,9 +52,9 @@ def ahead(control: str, name: str) -> Sequence[Callable[[Look], object]]:
     ``control`` names the EKS cluster, ``name`` the HyperPod cluster.
     """
     return [
-        eks.caller,
-        partial(eks.describe, name=control),
-        partial(hyperpod.describe, name=name),
+        access_entry.caller,
+        partial(kinds_of_eks.describe, name=control),
+        partial(hyperpod_api.describe, name=name),
         *(partial(Look.signed, method=method, key=key) for method, key in LISTS.items()),
     ]
 

@@ -17,8 +17,9 @@ from hyperpod_eks import __version__
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resources.base import KINDS, Live
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.state.manifest import BACKUPS, Manifest, Unwritable, locked, pack, read
-from hyperpod_eks.steps.network import Subnet, Vpc
 from tests.conftest import User
 
 VPC = Vpc("vpc", cidr="10.0.0.0/16")

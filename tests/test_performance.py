@@ -26,7 +26,7 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import make_pki
-from hyperpod_eks.steps import eks
+from hyperpod_eks.resources import eks
 from hyperpod_eks.terminal.timeline import Timeline
 
 from .conftest import User, at_work, new_session

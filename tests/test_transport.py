@@ -21,7 +21,7 @@ from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.local.tls import Pki, make_pki
-from hyperpod_eks.steps import eks
+from hyperpod_eks.resources import eks
 
 from .proxy import Proxy, proxy
 

@@ -593,10 +593,9 @@ def _unforeseen(voice: Speech, error: Exception) -> int:
     """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
     import traceback  # noqa: PLC0415  --help needs none of it
 
-    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
     from hyperpod_eks.aws.client import meaning  # noqa: PLC0415
     from hyperpod_eks.aws.errors import Class, renewal  # noqa: PLC0415
+    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from hyperpod_eks.policy import authorization  # noqa: PLC0415
 
     kind, message = meaning(error), shortened(str(error), OTHERS)

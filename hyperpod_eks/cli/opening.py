@@ -29,10 +29,11 @@ from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resolve.site import Site, lineage, survey
+from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.manifest import Manifest, backups, locked, read
-from hyperpod_eks.steps import eks, hyperpod
 from hyperpod_eks.workers import begun
 
 LOOKING = 10.0
@@ -121,8 +122,8 @@ def opened(
 
                     questions += preflight_account.ahead()
                 if verb == "status":
-                    questions.append(partial(hyperpod.instances, name=config.name))
-                    questions.append(partial(hyperpod.operations, name=config.name))
+                    questions.append(partial(hyperpod_api.instances, name=config.name))
+                    questions.append(partial(hyperpod_api.operations, name=config.name))
                 site = survey(aws, config, world.begun, questions)
                 if verb in COMPARING and not declared(given, manifest):
                     refuse_to_guess(world.begun, site, manifest, given)
@@ -173,7 +174,7 @@ def exists(look: Look, site: Site) -> bool:
     lineage, control = look.aws.lineage, eks.describe(look, site.eks_name)
     if any(owner(x.get("tags") or {}) == lineage and x["status"] != "DELETING" for x in control):
         return True
-    found = hyperpod.describe(look, site.name)
+    found = hyperpod_api.describe(look, site.name)
     if not found or found["ClusterStatus"] == "Deleting":
         return False
     arn = found["ClusterArn"]
@@ -188,7 +189,7 @@ def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
     """
     look, here = Look(aws), (manifest.cluster, aws.identity.account, aws.identity.region)
     ids = {vpc["VpcId"] for vpc in look.signed("describe_vpcs", "Vpcs")}
-    if found := hyperpod.describe(look, manifest.cluster):
+    if found := hyperpod_api.describe(look, manifest.cluster):
         ids.add(found["ClusterArn"])
     for old in backups(manifest.path):
         records = [old.records.get(key) for key in ("network/vpc", "hyperpod/cluster")]
@@ -209,7 +210,7 @@ def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[
 
 def described(look: Look, name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Describe the HyperPod cluster.  Raises NotFound without."""
-    found = hyperpod.describe(look, name)
+    found = hyperpod_api.describe(look, name)
     if found is None:
         where = look.aws.session.region_name
         raise NotFound(

@@ -12,7 +12,8 @@ from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.steps import eks, hyperpod
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.terminal.text import clean, cut
 from hyperpod_eks.workers import together
 
@@ -163,12 +164,12 @@ def gather(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
 
 
 def _hyperpod(look: Look, name: str) -> Iterator[Evidence]:
-    found = hyperpod.describe(look, name)
+    found = hyperpod_api.describe(look, name)
     if not found:
         return
     if found.get("FailureMessage"):
         yield Evidence("FailureMessage", found["FailureMessage"])
-    for group in hyperpod.every_group(found):
+    for group in hyperpod_api.every_group(found):
         current, target = group.get("CurrentCount", 0), group.get("TargetCount", 0)
         if current != target or group.get("Status") in ("Failed", "Degraded"):
             status = group.get("Status", "")
@@ -178,14 +179,14 @@ def _hyperpod(look: Look, name: str) -> Iterator[Evidence]:
 
 def _events(aws: Aws, name: str) -> Iterator[Evidence]:
     asked = 0
-    for event in hyperpod.events(aws, name, 20):
-        if hyperpod.is_bad(event):
+    for event in hyperpod_api.events(aws, name, 20):
+        if hyperpod_api.is_bad(event):
             about = "/".join(
                 filter(None, (event.get("InstanceGroupName"), event.get("InstanceId")))
             )
             text, asked = event["Description"], asked + 1
             with suppress(Exception):  # one right more; without it the description is told
-                text = hyperpod.failure(aws, name, event) if asked <= FEW else text
+                text = hyperpod_api.failure(aws, name, event) if asked <= FEW else text
             yield Evidence("event", text, about)
 
 
@@ -201,7 +202,7 @@ def _nodes(look: Look, name: str) -> Iterator[Evidence]:
 def log_group(look: Look, name: str) -> str:
     """Return the log group of the cluster that has this name now, or of the last that had it."""
     prefix = f"/aws/sagemaker/Clusters/{name}/"
-    found = hyperpod.describe(look, name)
+    found = hyperpod_api.describe(look, name)
     if found:
         return prefix + str(found["ClusterArn"].rpartition("/")[2])
     groups = look.all(look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)

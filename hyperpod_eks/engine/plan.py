@@ -13,6 +13,7 @@ from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
 from hyperpod_eks.events import steps_of
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources import access_entry, eks
 from hyperpod_eks.resources.base import (
     Known,
     Live,
@@ -23,7 +24,9 @@ from hyperpod_eks.resources.base import (
     Verdict,
     disruption,
 )
-from hyperpod_eks.steps import eks, hyperpod, network
+from hyperpod_eks.resources.ec2.endpoint import Endpoint
+from hyperpod_eks.resources.ec2.gateways import Address, NatGateway
+from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 from hyperpod_eks.terminal.text import (
     Line,
     Piece,
@@ -76,7 +79,9 @@ def plan(wants: Sequence[Resource], world: World) -> tuple[list[Deed], list[Sigh
         if sight.live and deed.action not in ("create", "replace", "refuse"):
             lives[sight.want.key] = sight.live
     if line := newcomer(sights, world):
-        deeds = [replace(d, why=line) if d.key == f"eks/{eks.CALLER}" else d for d in deeds]
+        deeds = [
+            replace(d, why=line) if d.key == f"eks/{access_entry.CALLER}" else d for d in deeds
+        ]
     return [*deeds, *_surplus(wants, world)], sights
 
 
@@ -87,15 +92,15 @@ def newcomer(sights: Sequence[Sight], world: World) -> str:
     nobody administers the cluster yet, which is then half-made.
     """
     seen = {sight.want.key: sight for sight in sights}
-    entry, control = seen.get(f"eks/{eks.CALLER}"), seen.get("eks/cluster")
+    entry, control = seen.get(f"eks/{access_entry.CALLER}"), seen.get("eks/cluster")
     if entry is None or entry.verdict is not Verdict.ABSENT or control is None:
         return ""
     if control.live is None or control.live.state is not State.READY:
         return ""
     look = Look(world.aws)
-    me, name = eks.caller(look), control.live.id
-    listed = [s.want.principal for s in sights if isinstance(s.want, eks.AccessEntry)]
-    others = [] if me in listed else eks.administrators(look, name)
+    me, name = access_entry.caller(look), control.live.id
+    listed = [s.want.principal for s in sights if isinstance(s.want, access_entry.AccessEntry)]
+    others = [] if me in listed else access_entry.administrators(look, name)
     if not others:
         return ""
     return (
@@ -220,13 +225,13 @@ def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:
     def items() -> Iterator[Item]:
         yield Item(f"EKS control plane, {support}", 1, prices.EKS[support])
         counts = Counter(type(want) for want in wants)
-        yield Item("NAT gateway", counts[network.NatGateway], prices.NAT_GATEWAY)
-        yield Item("public IPv4 address", counts[network.Address], prices.PUBLIC_IPV4)
-        endpoints = [want for want in wants if isinstance(want, network.Endpoint)]
+        yield Item("NAT gateway", counts[NatGateway], prices.NAT_GATEWAY)
+        yield Item("public IPv4 address", counts[Address], prices.PUBLIC_IPV4)
+        endpoints = [want for want in wants if isinstance(want, Endpoint)]
         zones = sum(len(each.subnets) for each in endpoints)
         yield Item("interface endpoint in a zone", zones, prices.INTERFACE_ENDPOINT)
         for want in wants:
-            for group in want.groups if isinstance(want, hyperpod.Cluster) else ():
+            for group in want.groups if isinstance(want, hyperpod_cluster.Cluster) else ():
                 kind, count = group.instance_type, group.instance_count
                 spec = group.members
                 spot = "Spot" in (spec.get("CapacityRequirements") or {})

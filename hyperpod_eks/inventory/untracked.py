@@ -11,20 +11,15 @@ from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.steps.eks import LogGroup
-from hyperpod_eks.steps.iam import Policy, Role
-from hyperpod_eks.steps.network import (
-    Address,
-    Endpoint,
-    InternetGateway,
-    NatGateway,
-    Opening,
-    RouteTable,
-    SecurityGroup,
-    Subnet,
-    Vpc,
-)
-from hyperpod_eks.steps.s3 import Bucket
+from hyperpod_eks.resources.ec2.endpoint import Endpoint
+from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.route_table import RouteTable
+from hyperpod_eks.resources.ec2.security_group import Opening, SecurityGroup
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.iam import Policy, Role
+from hyperpod_eks.resources.logs import LogGroup
+from hyperpod_eks.resources.s3 import Bucket
 from hyperpod_eks.workers import together
 
 

@@ -11,8 +11,14 @@ from hyperpod_eks.aws.client import CLUSTER
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.ec2.endpoint import Endpoint
+from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.route_table import RouteTable
+from hyperpod_eks.resources.ec2.security_group import Opening, SecurityGroup
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import Vpc, VpcCidr
+from hyperpod_eks.resources.iam import ServiceLinkedRole
 from hyperpod_eks.steps import network
-from hyperpod_eks.steps.iam import ServiceLinkedRole
 
 LIMIT = 6144
 """Characters of a managed policy, white space not counted (IAM User Guide, "IAM quotas")."""
@@ -275,7 +281,7 @@ def _optional(site: Site) -> list[Statement]:
                 "ImagesShare", _of("ec2", "ModifyImageAttribute", "ModifySnapshotAttribute"), shared
             )
         )
-    if any(isinstance(one, network.Endpoint) and one.subnets for one in _declared(site)):
+    if any(isinstance(one, Endpoint) and one.subnets for one in _declared(site)):
         zones = (f"arn:{site.identity.partition}:route53:::hostedzone/*",)
         named = ("route53:AssociateVPCWithHostedZone",)  # CreateVpcEndpoint with private DNS
         found.append(Statement("EndpointNames", named, zones))
@@ -384,28 +390,28 @@ _ROUTES = _of(
 )
 _BLOCKS = _of("ec2", "AssociateVpcCidrBlock", "DisassociateVpcCidrBlock")
 _KINDS: Mapping[type[Resource], tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    network.Vpc: (
+    Vpc: (
         _of("ec2", "CreateVpc"),
         _of("ec2", "ModifyVpcAttribute"),
         _of("ec2", "DeleteVpc"),
     ),
-    network.VpcCidr: ((), _BLOCKS, ()),
-    network.InternetGateway: (
+    VpcCidr: ((), _BLOCKS, ()),
+    InternetGateway: (
         _of("ec2", "CreateInternetGateway"),
         _of("ec2", "AttachInternetGateway"),
         _of("ec2", "DeleteInternetGateway", "DetachInternetGateway"),
     ),
-    network.Address: (_of("ec2", "AllocateAddress"), (), _of("ec2", "ReleaseAddress")),
-    network.NatGateway: (_of("ec2", "CreateNatGateway"), (), _of("ec2", "DeleteNatGateway")),
-    network.RouteTable: (_of("ec2", "CreateRouteTable"), _ROUTES, _of("ec2", "DeleteRouteTable")),
-    network.SecurityGroup: (
+    Address: (_of("ec2", "AllocateAddress"), (), _of("ec2", "ReleaseAddress")),
+    NatGateway: (_of("ec2", "CreateNatGateway"), (), _of("ec2", "DeleteNatGateway")),
+    RouteTable: (_of("ec2", "CreateRouteTable"), _ROUTES, _of("ec2", "DeleteRouteTable")),
+    SecurityGroup: (
         _of("ec2", "CreateSecurityGroup"),
         _RULES,
         _of("ec2", "DeleteSecurityGroup"),
     ),
-    network.Opening: ((), _RULES, ()),
-    network.Subnet: (_of("ec2", "CreateSubnet"), (), _of("ec2", "DeleteSubnet")),
-    network.Endpoint: (
+    Opening: ((), _RULES, ()),
+    Subnet: (_of("ec2", "CreateSubnet"), (), _of("ec2", "DeleteSubnet")),
+    Endpoint: (
         _of("ec2", "CreateVpcEndpoint"),
         _of("ec2", "ModifyVpcEndpoint"),
         _of("ec2", "DeleteVpcEndpoints"),

@@ -19,7 +19,10 @@ from hyperpod_eks.policy import authorization
 from hyperpod_eks.policy.statements import Conditions, Statement, statements
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota, quota_rows
 from hyperpod_eks.resolve.site import Site, check_plans
-from hyperpod_eks.steps import eks, hyperpod, network
+from hyperpod_eks.resources import access_entry, eks
+from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
 TOTAL = "Total number of instances allowed across SageMaker HyperPod clusters"
@@ -56,7 +59,7 @@ def identity(facts: Facts) -> Iterator[Finding]:
         )
         return
     try:
-        eks.caller(facts.look)
+        access_entry.caller(facts.look)
     except (Usage, Denied) as error:
         yield Finding("identity", "error", f"you are {caller}: {error}", error.hint)
 
@@ -82,7 +85,7 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     """Every action of the policy is simulated, on the resources and conditions it names."""
     if facts.site is None:
         return
-    principal = eks.caller(facts.look)
+    principal = access_entry.caller(facts.look)
     questions = _questions(facts.site)
     told: list[Told] = []
     workers.each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
@@ -292,21 +295,21 @@ LIMITS = (
         "quota-vpcs",
         "vpc",
         "VPCs per Region",
-        lambda facts: len(facts.missing(network.Vpc)),
+        lambda facts: len(facts.missing(Vpc)),
         lambda facts: len(facts.ec2("describe_vpcs", "Vpcs")),
     ),
     Limit(
         "quota-internet-gateways",
         "vpc",
         "Internet gateways per Region",
-        lambda facts: len(facts.missing(network.InternetGateway)),
+        lambda facts: len(facts.missing(InternetGateway)),
         lambda facts: len(facts.ec2("describe_internet_gateways", "InternetGateways")),
     ),
     Limit(
         "quota-addresses",
         "ec2",
         "EC2-VPC Elastic IPs",
-        lambda facts: len(facts.missing(network.Address)),
+        lambda facts: len(facts.missing(Address)),
         lambda facts: len(facts.ec2("describe_addresses", "Addresses")),
     ),
     Limit(
@@ -330,7 +333,7 @@ def quotas(facts: Facts) -> Iterator[Finding]:
 
 def nat_gateways(facts: Facts) -> Iterator[Finding]:
     """NAT gateways are counted by zone; those that are deleted do not count."""
-    missing = facts.missing(network.NatGateway)
+    missing = facts.missing(NatGateway)
     wanted = Counter(nat.subnet.zone for nat in missing if nat.subnet)
     if not wanted:
         return
@@ -358,8 +361,8 @@ def instances(facts: Facts) -> Iterator[Finding]:
     """Instances are counted by type, by cluster and in all; every type starts at 0."""
     ours, others = Counter[str](), Counter[str]()
     for name, cluster in facts.clusters().items():
-        for group in hyperpod.every_group(cluster):
-            kind = hyperpod.instance_types(group).partition(",")[0]
+        for group in hyperpod_api.every_group(cluster):
+            kind = hyperpod_api.instance_types(group).partition(",")[0]
             spot = "Spot" in group.get("CapacityRequirements", {})
             counter = ours if name == facts.config.name else others
             counter += usage(kind, group.get("TargetCount", 0), spot=spot)

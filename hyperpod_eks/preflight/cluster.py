@@ -19,8 +19,8 @@ from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.preflight.inputs import Facts, Finding
+from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Verdict
-from hyperpod_eks.steps import eks
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:

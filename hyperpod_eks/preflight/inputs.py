@@ -13,7 +13,7 @@ from hyperpod_eks.config.model import Config
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import Live, Resource, Sight, Verdict
-from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
 R = TypeVar("R", bound=Resource)
 Severity = Literal["error", "warning", "info"]
@@ -121,7 +121,7 @@ class Facts:
             PaginationConfig={"PageSize": 100},
         )
         names = [each["ClusterName"] for each in found]
-        described = {name: hyperpod.describe(self.look, name) for name in names}
+        described = {name: hyperpod_api.describe(self.look, name) for name in names}
         return {name: each for name, each in described.items() if each}
 
     def efa(self) -> set[str]:

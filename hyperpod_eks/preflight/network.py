@@ -10,7 +10,8 @@ from typing import Any
 from hyperpod_eks.config.addressing import ADDRESSES
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.site import PRIVATE_SUBNET
-from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 
 RESERVED = 5
 """Addresses that AWS keeps in every subnet."""
@@ -21,12 +22,12 @@ CONTROL_PLANE = 6
 def subnet_addresses(facts: Facts) -> Iterator[Finding]:
     """Each node takes an address, and one more for each of its pods."""
     sight = facts.sights.get("hyperpod/cluster")
-    if sight is None or not isinstance(sight.want, hyperpod.Cluster):
+    if sight is None or not isinstance(sight.want, hyperpod_cluster.Cluster):
         return
     found = facts.clusters().get(facts.config.name) or {}
     running = {
         group["InstanceGroupName"]: group.get("CurrentCount", 0)
-        for group in hyperpod.every_group(found)
+        for group in hyperpod_api.every_group(found)
     }
     nodes, wanted = Counter[str](), Counter[str]()
     for one in sight.want.groups:

@@ -24,7 +24,7 @@ from hyperpod_eks.config.model import (
 )
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources import addon_settings
+from hyperpod_eks.resolve import addon_settings
 from hyperpod_eks.workers import begin, begun
 
 PRIVATE_SUBNET = "private-subnet-"

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look
-from hyperpod_eks.aws.transport import ca_bundle
-from hyperpod_eks.config import references
 from hyperpod_eks.config.model import Chart
-from hyperpod_eks.errors import Usage
-from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.helm import release as helm
-from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resolve.site import Site
-from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, NotReady, Resource, State
+from hyperpod_eks.resources.helm_release import Release
 from hyperpod_eks.steps import eks
 
 
@@ -55,112 +43,3 @@ def prepare(config: Chart, bundle: str | None) -> None:
         helm.warm()
         if config.path is None:
             chart.download(bundle=bundle)
-
-
-@frozen
-class Release(Resource):
-    """The release ``hyperpod-dependencies`` in ``kube-system``.
-
-    It is as declared when its fingerprint is that of the chart and the values: AWS's chart never
-    changes its version number.
-    """
-
-    cluster: eks.Cluster
-    chart: str
-    """Path of the chart; empty for AWS's at the pinned commit."""
-    values: str
-    """JSON, in which references to variables are as they were written."""
-    binary: str
-    """Path of helm; empty to look for it."""
-
-    kind = "helm/Release"
-    step = "helm"
-    goes_at_once = True
-    facts = ("fingerprint",)
-    patience = 15 * MINUTE
-    usual = "1 min"
-    typical = 15.0
-
-    @property
-    def within(self) -> Resource | None:
-        """What is installed in the cluster goes with it."""
-        return self.cluster
-
-    def find(self, look: Look) -> Sequence[Live]:
-        """In helm's own records, under both names that the release is known by."""
-        access = eks.access(look, self.cluster.name)
-        if access is None:
-            return []
-        try:
-            releases = helm.releases(access)
-        except kube.KubeNotReady as error:  # a lost access entry is mended by those who may look
-            return [Live("", owner=look.aws.lineage, state=State.BUSY, why=str(error))]
-        lives = []
-        for found in releases:
-            ours = (found.name, found.namespace) == (helm.NAME, helm.NAMESPACE)
-            if look.adopted.get(self.key, f"{found.namespace}/{found.name}") != (
-                f"{found.namespace}/{found.name}"
-            ):
-                continue
-            lives.append(_live(found, look.aws.lineage if ours else "another release of the chart"))
-        return lives
-
-    def expected(self, name: str, known: Known) -> Any:
-        """Compute the fingerprint from the chart and the variables as they are now."""
-        if name == "fingerprint":
-            try:
-                return _fingerprint(self.chart, json.dumps(self._values(), sort_keys=True))
-            except Usage as error:  # a command that sends nothing goes without
-                raise NotReady(str(error)) from error
-        return super().expected(name, known)
-
-    def _values(self) -> dict[str, Any]:
-        values: dict[str, Any] = references.resolved(json.loads(self.values), "chart.values")
-        return values
-
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
-        """Install: ``helm upgrade --install`` may be repeated."""
-        return self._install(aws, known)
-
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
-        """Upgrade, or repair what a killed helm left."""
-        return self._install(aws, known)
-
-    def _install(self, aws: Aws, known: Known) -> Live:
-        access = eks.door(aws, self.cluster.name, known(self.cluster).attributes)
-        program = helm.find_helm(self.binary or None, ca_bundle(aws.session))
-        values = self._values()
-        fingerprint = _fingerprint(self.chart, json.dumps(values, sort_keys=True))
-        with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
-            source = Path(self.chart) if self.chart else None
-            staged = chart.stage(source, Path(folder), values, program)
-            done = helm.install(access, program, staged, values, fingerprint)
-        return replace(_live(done, aws.lineage), told=frozenset({"fingerprint"}))  # as recorded
-
-    def delete(self, aws: Aws, live: Live) -> None:
-        """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""
-        access = eks.access(Look(aws), self.cluster.name)
-        if access is not None:
-            program = helm.find_helm(self.binary or None, ca_bundle(aws.session))
-            helm.uninstall(access, program, helm.release(access))
-
-
-def _live(found: helm.Release, owner: str) -> Live:
-    return Live(
-        f"{found.namespace}/{found.name}",
-        owner=owner,
-        why=f"{found.status}, revision {found.revision}",
-        facts={"fingerprint": found.fingerprint},
-        attributes={
-            "release": found.name,
-            "namespace": found.namespace,
-            "status": found.status,
-            "revision": found.revision,
-            "chart": f"{found.chart}-{found.chart_version}",
-        },
-    )
-
-
-@cache
-def _fingerprint(path: str, values: str) -> str:
-    return chart.fingerprint(Path(path) if path else None, json.loads(values))

@@ -15,8 +15,8 @@ from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.state.manifest import Manifest
-from hyperpod_eks.steps.hyperpod import Cluster
 from tests.conftest import helm, start_over
 
 from .conftest import Owner

@@ -12,8 +12,8 @@ from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.echo import Echo
-from hyperpod_eks.steps.eks import access
-from hyperpod_eks.steps.iam import trust
+from hyperpod_eks.resources.eks import access
+from hyperpod_eks.resources.iam import trust
 from tests.conftest import new_session
 
 from .conftest import Owner

@@ -22,7 +22,7 @@ from hyperpod_eks.diagnosis.diagnose import Evidence, diagnose
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_model import Cluster as Simulated
 from hyperpod_eks.local.aws.sim import Delays, Fault
-from hyperpod_eks.steps.hyperpod import is_bad
+from hyperpod_eks.resources.hyperpod.api import is_bad
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 

@@ -10,7 +10,8 @@ import pytest
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resources.base import Live
-from hyperpod_eks.steps.eks import Cluster, LogGroup
+from hyperpod_eks.resources.eks import Cluster
+from hyperpod_eks.resources.logs import LogGroup
 from tests.conftest import Clients, User
 
 THEIRS = "/aws/sagemaker/Clusters/demo/abcdefghijkl"

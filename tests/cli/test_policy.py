@@ -19,7 +19,7 @@ from hyperpod_eks.policy import statements as policy
 from hyperpod_eks.resolve.site import Site
 from tests.conftest import REGION, Clients, Said, User, apply
 
-STEPS = Path(policy.__file__).parents[1] / "steps"
+PACKAGE = Path(policy.__file__).parents[1]
 S3 = {
     "DeleteObjects": "DeleteObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",
@@ -207,7 +207,8 @@ def test_every_operation_of_the_steps_is_allowed() -> None:
     )
     named = {
         "".join(word.capitalize() for word in match[2].split("_"))
-        for file in STEPS.glob("*.py")
+        for folder in ("resources", "steps")
+        for file in (PACKAGE / folder).rglob("*.py")
         for match in call.finditer(file.read_text())
     } - {"GetPaginator"}
     role = {"service_account": "a", "role_arn": "arn:aws:iam::123456789012:role/pods"}

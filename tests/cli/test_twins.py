@@ -14,7 +14,7 @@ import pytest
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.steps.network import Vpc
+from hyperpod_eks.resources.ec2.vpc import Vpc
 from tests.conftest import Clients, Said, User, at_work
 
 ENDS = ("Delete", "Release", "Detach", "Disassociate")

@@ -176,7 +176,7 @@ MUTANTS = (
     ),
     Mutant(
         "no tag on the VPC",
-        "steps/network.py",
+        "resources/ec2/vpc.py",
         'CidrBlock=self.cidr, TagSpecifications=aws.born_with(self.label, "vpc")',
         "CidrBlock=self.cidr",
         KILLS,
@@ -184,7 +184,7 @@ MUTANTS = (
     ),
     Mutant(
         "no tag on the role",
-        "steps/iam.py",
+        "resources/iam.py",
         '            Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",\n'
         "            Tags=aws.pairs(self.label),\n",
         '            Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",\n',
@@ -193,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "the VPC is asked for again by botocore",
-        "steps/network.py",
+        "resources/ec2/vpc.py",
         "aws.ec2_once.create_vpc",
         "aws.ec2.create_vpc",
         "tests/prove/test_faults.py",

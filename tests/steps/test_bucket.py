@@ -9,7 +9,7 @@ from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources.base import Known
-from hyperpod_eks.steps.s3 import Bucket
+from hyperpod_eks.resources.s3 import Bucket
 from tests.conftest import Clients
 
 

@@ -19,7 +19,7 @@ from hyperpod_eks.errors import NotFound, Unfinished, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube import kubeconfig as files
-from hyperpod_eks.steps import eks
+from hyperpod_eks.resources import eks
 
 LIFE = timedelta(minutes=14)
 """How long kubectl keeps a token; EKS takes it for fifteen minutes."""

@@ -8,15 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws.exceptions import ClientError
-
 from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.exceptions import ClientError
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.local import CHART
 from hyperpod_eks.preflight.account import SIZE, usage
-from hyperpod_eks.steps.eks import access
-from hyperpod_eks.steps.iam import trust
+from hyperpod_eks.resources.eks import access
+from hyperpod_eks.resources.iam import trust
 
 if TYPE_CHECKING:
     import boto3

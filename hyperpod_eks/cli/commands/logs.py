@@ -19,7 +19,7 @@ from hyperpod_eks.cli.opening import cluster, described, described_node, instanc
 from hyperpod_eks.diagnosis.diagnose import SCRIPTS, log_group
 from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.events import Report
-from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.terminal.text import clean
 from hyperpod_eks.workers import together
 
@@ -73,7 +73,7 @@ def _must_be_there(
 ) -> None:
     """Raise NotFound where the cluster, the group or the node does not exist."""
     found = described(look, name, given)
-    groups = [each["InstanceGroupName"] for each in hyperpod.every_group(found)]
+    groups = [each["InstanceGroupName"] for each in hyperpod_api.every_group(found)]
     if group and group not in groups:
         raise NotFound(
             f"the cluster {name} has no instance group {group}", f"It has {', '.join(groups)}."
@@ -205,14 +205,14 @@ def events(
                 f"--since: {since} is before the first year", "Examples: 90m, 2h, 1d."
             ) from error
     with cluster(given) as (look, name):
-        continuous = hyperpod.keeps_events(described(look, name, given))
-        found = list(hyperpod.events(look.aws, name, tail, **asked)) if continuous else []
+        continuous = hyperpod_api.keeps_events(described(look, name, given))
+        found = list(hyperpod_api.events(look.aws, name, tail, **asked)) if continuous else []
         if not found:
             _must_be_there(look, name, group, node, given)
         why = {}
         if speech().verbose:  # a call for each
-            bad = [each for each in found[:tail] if hyperpod.is_bad(each)]
-            why = {each["EventId"]: hyperpod.failure(look.aws, name, each) for each in bad[:20]}
+            bad = [each for each in found[:tail] if hyperpod_api.is_bad(each)]
+            why = {each["EventId"]: hyperpod_api.failure(look.aws, name, each) for each in bad[:20]}
         if not continuous:
             speech().warn("HyperPod keeps events of clusters with continuous provisioning only")
     rows = [

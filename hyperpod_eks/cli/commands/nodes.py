@@ -18,7 +18,8 @@ from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.programs import on_path
-from hyperpod_eks.steps import eks, hyperpod
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.terminal.text import clean, cut
 
 BATCH = 25
@@ -66,9 +67,9 @@ def _listed(look: Look, name: str, found: Mapping[str, Any]) -> Document:
                 "current": group.get("CurrentCount", 0),
                 "target": group.get("TargetCount", 0),
             }
-            for group in hyperpod.every_group(found)
+            for group in hyperpod_api.every_group(found)
         ],
-        "nodes": hyperpod.node_rows(look, name, registered),
+        "nodes": hyperpod_api.node_rows(look, name, registered),
     }
 
 

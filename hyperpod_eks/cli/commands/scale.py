@@ -23,8 +23,9 @@ from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.engine.plan import newcomer
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Event, Report, What
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 from hyperpod_eks.state.manifest import locked, read
-from hyperpod_eks.steps import hyperpod
 
 MAKING = (What.CREATING, What.UPDATING)
 """What is said of a cluster right before AWS is asked to change it."""
@@ -212,12 +213,14 @@ def update_software(
         if batch:
             size = {"Type": "INSTANCE_COUNT", "Value": batch}
             request["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
-        there = hyperpod.describe(Look(at.world.aws), at.site.name)
+        there = hyperpod_api.describe(Look(at.world.aws), at.site.name)
         if there is None:
             raise NotFound(f"there is no cluster {at.site.name} in {at.site.region}")
-        counts = {g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod.every_group(there)}
+        counts = {
+            g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod_api.every_group(there)
+        }
         consent = consenting(at.site.name, yes=yes)
-        renewals = [hyperpod.renewal(name, counts.get(name, 0)) for name in names]
+        renewals = [hyperpod_cluster.renewal(name, counts.get(name, 0)) for name in names]
         line = newcomer(engine.status(at.wants, at.world), at.world)
         consent([*renewals, *([line] if line else [])])
         _renew(at.world.aws, at.site.name, request)

@@ -17,7 +17,9 @@ from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.events import Report, steps_of
 from hyperpod_eks.resources.base import Differs, Resource, Sight, Verdict
-from hyperpod_eks.steps import hyperpod
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
+from hyperpod_eks.resources.hyperpod import nodes as hyperpod_nodes
 from hyperpod_eks.terminal import progress
 from hyperpod_eks.terminal.text import speaks_utf8
 
@@ -50,9 +52,9 @@ def status(tell: Report, **given: Any) -> Document:
 
 def _any_groups(want: Resource) -> Resource:
     """Without the cluster's config the groups are those that AWS has."""
-    if isinstance(want, hyperpod.Cluster):
+    if isinstance(want, hyperpod_cluster.Cluster):
         return replace(want, groups=())
-    if isinstance(want, hyperpod.Nodes):
+    if isinstance(want, hyperpod_nodes.Nodes):
         return replace(want, cluster=replace(want.cluster, groups=()))
     return want
 
@@ -125,8 +127,10 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
         "helm": dict(about("helm/release")),
         "instance_groups": cluster.get("groups", []),
         "compared": at.declared,
-        "operations": hyperpod.operations(look, at.site.name),
-        "nodes": hyperpod.node_rows(look, at.site.name, about("hyperpod/nodes").get("nodes", [])),
+        "operations": hyperpod_api.operations(look, at.site.name),
+        "nodes": hyperpod_api.node_rows(
+            look, at.site.name, about("hyperpod/nodes").get("nodes", [])
+        ),
         "steps": [
             {
                 "name": step,

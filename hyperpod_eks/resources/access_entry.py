@@ -1,0 +1,277 @@
+"""Who may use the Kubernetes API: access entries of EKS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from hyperpod_eks.aws.client import LABEL, Aws, Look, absent, owner, tag
+from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.eks import Cluster
+from hyperpod_eks.workers import together
+
+CALLER = "access-caller"
+"""The label of the access entry of whoever runs create."""
+
+
+@frozen
+class AccessEntry(Resource):
+    """One principal's access to the Kubernetes API, with one access policy."""
+
+    cluster: Cluster
+    principal: str
+    """ARN of a role or user; empty for whoever runs this."""
+    policy: str
+    """ARN; empty for none, where groups are all."""
+    namespaces: tuple[str, ...] = ()
+    """Where the policy counts; empty for everywhere."""
+    groups: tuple[str, ...] = ()
+    """Groups of Kubernetes RBAC."""
+
+    kind = "eks/AccessEntry"
+    step = "eks"
+    goes_at_once = True
+    facts = answers = ("policy", "namespaces", "groups")
+    later = ("policy", "namespaces")
+
+    @property
+    def within(self) -> Resource | None:
+        """Entries die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By principal."""
+        principal = self.principal or caller(look)
+        with absent("ResourceNotFoundException"):
+            if look.told(("eks", self.cluster.name)) == []:  # no need to ask
+                return []
+            it: Any = {"clusterName": self.cluster.name, "principalArn": principal}
+            describe = partial(look.aws.eks.describe_access_entry, **it)
+            if look.bare:
+                entry = describe()["accessEntry"]
+                signed = owner(entry.get("tags", {}))
+                return [Live(principal, entry["accessEntryArn"], owner=signed)]
+            answer, policies = together(
+                describe,
+                partial(
+                    look.all,
+                    look.aws.eks,
+                    "list_associated_access_policies",
+                    "associatedAccessPolicies",
+                    **it,
+                ),
+            )
+            entry = answer["accessEntry"]
+            scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in policies}
+            facts: dict[str, Any] = {
+                "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
+                "namespaces": scopes.get(self.policy, None if self.policy else frozenset()),
+                "groups": frozenset(entry.get("kubernetesGroups", ())),
+            }
+            return [
+                Live(
+                    principal,
+                    entry["accessEntryArn"],
+                    owner=owner(entry.get("tags", {})),
+                    facts=facts,
+                    attributes={"policies": list(scopes)},
+                )
+            ]
+        return []
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Namespaces and groups have no order."""
+        value = super().expected(name, known)
+        if name == "policy":
+            return value or None
+        return frozenset(value) if name in ("namespaces", "groups") else value
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token."""
+        entry = aws.eks.create_access_entry(
+            clusterName=self.cluster.name,
+            principalArn=self.principal or caller(Look(aws)),
+            type="STANDARD",
+            kubernetesGroups=list(self.groups),
+            clientRequestToken=token,
+            tags=aws.tags(self.label),
+        )["accessEntry"]
+        return Live(
+            entry["principalArn"],
+            entry["accessEntryArn"],
+            owner=aws.lineage,
+            facts={
+                "policy": None,
+                "namespaces": None if self.policy else frozenset(),
+                "groups": frozenset(entry.get("kubernetesGroups") or ()),
+            },
+            attributes={"policies": []},
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+        """Associate the policy; the same association twice succeeds."""
+        if live.owner is None:
+            aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
+        about: Any = {"clusterName": self.cluster.name, "principalArn": live.id}
+        if live.facts["groups"] != frozenset(self.groups):
+            aws.eks.update_access_entry(**about, kubernetesGroups=list(self.groups))
+        scope: Any = {"type": "cluster"}
+        if self.namespaces:
+            scope = {"type": "namespace", "namespaces": list(self.namespaces)}
+        found: Mapping[str, Any] = {}
+        if self.policy:
+            found = aws.eks.associate_access_policy(
+                **about, policyArn=self.policy, accessScope=scope
+            )["associatedAccessPolicy"]
+        if live.facts["policy"] not in (None, self.policy):  # what somebody else added stays
+            aws.eks.disassociate_access_policy(**about, policyArn=live.facts["policy"])
+        facts = {
+            "policy": found.get("policyArn"),
+            "namespaces": _namespaces(found.get("accessScope") or scope),
+            "groups": frozenset(self.groups),
+        }
+        return replace(live, owner=aws.lineage, facts=facts)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Takes its associations with it."""
+        aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
+
+
+@frozen
+class NodesEntry(Resource):
+    """The access entry that HyperPod makes for the nodes' role, and leaves behind.
+
+    It dies with an EKS cluster of ours; in somebody's it would stay.  That of the service-linked
+    role does stay: AWS lets nobody else delete it.
+    """
+
+    cluster: Cluster
+    role: str
+    """Name of the role."""
+
+    kind = "eks/NodesEntry"
+    step = "eks"
+    goes_at_once = True
+    made = False
+
+    @property
+    def source(self) -> str:
+        """Ours if the nodes were."""
+        return "hyperpod/cluster"
+
+    @property
+    def within(self) -> Resource | None:
+        """Entries die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By the role's name among all principals."""
+        with absent("ResourceNotFoundException"):
+            found = look.all(
+                look.aws.eks, "list_access_entries", "accessEntries", clusterName=self.cluster.name
+            )
+            return [Live(arn) for arn in found if arn.endswith(f"/{self.role}")]
+        return []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """After the nodes."""
+        aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
+
+
+@frozen
+class CallersEntries(Resource):
+    """The access entries that create made in somebody's cluster for others who ran it.
+
+    The one of whoever runs a delete goes before, when helm's work is done.
+    """
+
+    cluster: Cluster
+
+    kind = "eks/CallersEntries"
+    step = "eks"
+    made = False
+
+    @property
+    def within(self) -> Resource | None:
+        """Entries die with their cluster."""
+        return self.cluster
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags, which each must be asked for."""
+        with absent("ResourceNotFoundException"):
+            eks, about = look.aws.eks, {"clusterName": self.cluster.name}
+            every = look.all(eks, "list_access_entries", "accessEntries", **about)
+            answers = together(
+                *(partial(eks.describe_access_entry, **about, principalArn=arn) for arn in every)
+            )
+            entries = [answer["accessEntry"] for answer in answers]
+            ours = [e["principalArn"] for e in entries if owner(e["tags"]) == look.aws.lineage]
+            if ours:
+                return [Live(", ".join(ours), owner=look.aws.lineage, attributes={"ours": ours})]
+        return []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """One call each."""
+        for arn in live.attributes["ours"]:
+            aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=arn)
+
+
+def _namespaces(scope: Mapping[str, Any]) -> frozenset[str]:
+    """Read a policy's scope; empty for the whole cluster."""
+    return frozenset(scope.get("namespaces", ()) if scope["type"] == "namespace" else ())
+
+
+def administrators(look: Look, name: str) -> list[str]:
+    """Name the principals whom runs of create made administrators of a cluster, by our tags."""
+    with absent("ResourceNotFoundException"):
+        about = {"clusterName": name}
+        every = look.all(look.aws.eks, "list_access_entries", "accessEntries", **about)
+        ask = look.aws.eks.describe_access_entry
+        answers = together(*(partial(ask, **about, principalArn=arn) for arn in every))
+        entries = [answer["accessEntry"] for answer in answers]
+        return [
+            entry["principalArn"]
+            for entry in entries
+            if owner(tags := entry.get("tags") or {}) == look.aws.lineage
+            and tag(tags, LABEL) == CALLER
+        ]
+    return []
+
+
+def caller(look: Look) -> str:
+    """Find the IAM principal behind the caller, as an access entry wants it.
+
+    STS answers for an assumed role with an ARN that has lost the role's path
+    (``arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION``); ``iam:GetRole`` gives it back, which SSO
+    roles (``/aws-reserved/sso.amazonaws.com/...``) need.  Raises Usage for the root user, which
+    cannot have an entry, and Denied when the role may not be read.
+    """
+    arn = look.aws.identity.arn
+    if arn.endswith(":root"):
+        raise Usage(
+            "the root user cannot have access to an EKS cluster",
+            "Run this as a role or an IAM user.",
+        )
+    role = re.fullmatch(r"arn:[^:]+:sts::\d+:assumed-role/([^/]+)/.+", arn)
+    if not role:
+        return arn
+
+    def ask() -> str:
+        from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
+
+        try:
+            return str(look.aws.iam.get_role(RoleName=role[1])["Role"]["Arn"])
+        except ClientError as error:
+            raise Denied(
+                f"cannot read your own role {role[1]}: {error}",
+                "Allow iam:GetRole on it; EKS needs the role's full ARN for the access entry.",
+            ) from error
+
+    if not look.aws.principal:
+        look.aws.principal = look.once("caller", ask)
+    return look.aws.principal

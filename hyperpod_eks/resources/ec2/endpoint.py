@@ -1,0 +1,139 @@
+"""VPC endpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hyperpod_eks.aws.answers import policy as policy_of
+from hyperpod_eks.aws.client import Aws, Look, owner, raise_first
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
+from hyperpod_eks.resources.ec2.route_table import RouteTable
+from hyperpod_eks.resources.ec2.security_group import SecurityGroup
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import Vpc
+
+ALLOW_ALL = {
+    "Version": "2008-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}],
+}
+"""The policy that AWS gives an endpoint."""
+
+
+@frozen
+class Endpoint(Resource):
+    """An endpoint of a service inside the VPC: a gateway on route tables, or interfaces.
+
+    The gateway endpoint of S3 lets lifecycle scripts be read without the NAT gateway.
+    """
+
+    vpc: Vpc
+    service: str
+    route_tables: tuple[RouteTable, ...] = ()
+    """Of a gateway endpoint."""
+    subnets: tuple[Subnet, ...] = ()
+    """Of an interface endpoint."""
+    security_groups: tuple[SecurityGroup, ...] = ()
+    policy: str = ""
+    """JSON; empty for AWS's, which allows everything."""
+
+    kind = "network/Endpoint"
+    step = "network"
+    named = False
+    facts = answers = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
+
+    @property
+    def goes_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
+        """A gateway is but a route; interfaces take their time."""
+        return not self.subnets
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags."""
+        return [
+            self._live(item)
+            for item in look.ec2("describe_vpc_endpoints", "VpcEndpoints", self.label)
+            if item["State"].lower() != "deleted"
+        ]
+
+    def _live(self, item: Mapping[str, Any]) -> Live:
+        states = {"pending": State.BUSY, "deleting": State.LEAVING, "failed": State.FAILED}
+        return Live(
+            item["VpcEndpointId"],
+            owner=owner(item.get("Tags", ())),
+            state=states.get(item["State"].lower(), State.READY),
+            why=item["State"],
+            facts={
+                "vpc": item["VpcId"],
+                "service": item["ServiceName"],
+                "route_tables": frozenset(item.get("RouteTableIds", ())),
+                "subnets": frozenset(item.get("SubnetIds", ())),
+                "security_groups": frozenset(g["GroupId"] for g in item.get("Groups", ())),
+                "policy": _policy(item.get("PolicyDocument")),
+            },
+        )
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Route tables, subnets and groups have no order."""
+        value = super().expected(name, known)
+        return frozenset(value) if isinstance(value, tuple) else value
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token."""
+        kind: dict[str, Any] = {
+            "VpcEndpointType": "Gateway",
+            "RouteTableIds": sorted(self.expected("route_tables", known)),
+        }
+        if self.subnets:
+            kind = {
+                "VpcEndpointType": "Interface",
+                "PrivateDnsEnabled": True,
+                "SubnetIds": sorted(self.expected("subnets", known)),
+                "SecurityGroupIds": sorted(self.expected("security_groups", known)),
+            }
+        if self.policy:
+            kind["PolicyDocument"] = self.policy
+        return self._live(
+            aws.ec2.create_vpc_endpoint(
+                ClientToken=token,
+                VpcId=known(self.vpc).id,
+                ServiceName=self.service,
+                TagSpecifications=aws.born_with(self.label, "vpc-endpoint"),
+                **kind,
+            )["VpcEndpoint"]
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """Add and remove what it stands on, and give it its policy."""
+        change: dict[str, Any] = {}
+        for name, member in (
+            ("route_tables", "RouteTableIds"),
+            ("subnets", "SubnetIds"),
+            ("security_groups", "SecurityGroupIds"),
+        ):
+            wanted = self.expected(name, known)
+            change[f"Add{member}"] = sorted(wanted - live.facts[name])
+            change[f"Remove{member}"] = sorted(live.facts[name] - wanted)
+        if live.facts["policy"] != self.policy:
+            change["PolicyDocument"] = self.policy or json.dumps(ALLOW_ALL)
+        aws.ec2.modify_vpc_endpoint(VpcEndpointId=live.id, **{k: v for k, v in change.items() if v})
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Its routes go with it.  The call answers 200 and names what it could not delete."""
+        answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=[live.id])
+        refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
+        raise_first("ec2", "DeleteVpcEndpoints", refused)
+
+
+def _policy(document: str | None) -> str:
+    """Spell a policy so that it can be compared; "" for the one that AWS gives."""
+    found = policy_of(document or "{}")
+    # an interface's has no version (PrivateLink guide, "Default endpoint policy")
+    default = found.get("Statement", ALLOW_ALL["Statement"]) == ALLOW_ALL["Statement"]
+    return "" if default else json.dumps(found, sort_keys=True)

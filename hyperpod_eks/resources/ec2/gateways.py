@@ -1,0 +1,188 @@
+"""The ways out of a VPC: internet gateway, NAT gateway and its address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from hyperpod_eks.aws.client import Aws, Look, owner
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, Resource, State
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import Vpc
+
+
+@frozen
+class InternetGateway(Resource):
+    """The VPC's way to the internet; ready once it is attached (a route needs that)."""
+
+    vpc: Vpc
+
+    kind = "network/InternetGateway"
+    step = "network"
+    goes_at_once = True
+    named = False
+    nameless = True
+    facts = later = ("vpc",)
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
+
+    def seeds(self) -> Iterator[Resource]:
+        """None: it is attached later."""
+        yield from ()
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags."""
+        items = look.ec2("describe_internet_gateways", "InternetGateways", self.label)
+        return [self._live(item) for item in items]
+
+    def _live(self, item: Mapping[str, Any]) -> Live:
+        attached = [a["VpcId"] for a in item.get("Attachments", ()) if a["State"] != "detached"]
+        return Live(
+            item["InternetGatewayId"],
+            owner=owner(item.get("Tags", ())),
+            facts={"vpc": attached[0] if attached else None},
+        )
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """CreateInternetGateway has neither token nor name: one attempt only."""
+        return self._live(
+            aws.ec2_once.create_internet_gateway(
+                TagSpecifications=aws.born_with(self.label, "internet-gateway")
+            )["InternetGateway"]
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+        """Attach it."""
+        vpc = known(self.vpc).id
+        aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
+        return replace(live, facts={"vpc": vpc})
+
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The VPC that it is attached to."""
+        return [live.facts["vpc"]] if live.facts["vpc"] else []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Detach and delete; refused while a public address is mapped."""
+        if live.facts["vpc"]:
+            aws.ec2.detach_internet_gateway(InternetGatewayId=live.id, VpcId=live.facts["vpc"])
+        aws.ec2.delete_internet_gateway(InternetGatewayId=live.id)
+
+
+@frozen
+class Address(Resource):
+    """An Elastic IP address for a NAT gateway."""
+
+    kind = "network/Address"
+    step = "network"
+    goes_at_once = True
+    named = False
+    nameless = True
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags; of several, the VPCs of the NAT gateways tell which is the cluster's."""
+        found = look.ec2("describe_addresses", "Addresses", self.label)
+        nats = look.signed("describe_nat_gateways", "NatGateways") if len(found) > 1 else ()
+        vpcs = {
+            each.get("AllocationId"): nat.get("VpcId")
+            for nat in nats
+            for each in nat.get("NatGatewayAddresses", ())
+        }
+        return [
+            Live(
+                item["AllocationId"],
+                owner=owner(item.get("Tags", ())),
+                why=item["PublicIp"],
+                attributes={
+                    "used_by": item.get("NetworkInterfaceId") or item.get("AssociationId"),
+                    "vpc": vpcs.get(item["AllocationId"]),
+                },
+            )
+            for item in found
+        ]
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """AllocateAddress has neither token nor name: one attempt only."""
+        item = aws.ec2_once.allocate_address(
+            Domain="vpc", TagSpecifications=aws.born_with(self.label, "elastic-ip")
+        )
+        return Live(item["AllocationId"], owner=aws.lineage, why=item["PublicIp"])
+
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The interface of the NAT gateway that it is mapped to."""
+        return [live.attributes["used_by"]] if live.attributes["used_by"] else []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Refused while a NAT gateway holds it."""
+        aws.ec2.release_address(AllocationId=live.id)
+
+
+@frozen
+class NatGateway(Resource):
+    """The private subnets' way out."""
+
+    subnet: Subnet | None
+    address: Address | None
+    """None for one that is somebody's."""
+
+    kind = "network/NatGateway"
+    step = "network"
+    named = False
+    patience = 15 * MINUTE
+    usual = "2 min"
+    typical = 105.0
+    facts = answers = ("subnet",)
+    fixed: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
+
+    @property
+    def place(self) -> Vpc | None:
+        """The VPC of its subnet."""
+        return self.subnet.vpc if self.subnet else None
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags; deleted ones stay visible for an hour and do not count."""
+        return [
+            self._live(item)
+            for item in look.ec2("describe_nat_gateways", "NatGateways", self.label)
+            if item["State"] != "deleted"
+        ]
+
+    def _live(self, item: Mapping[str, Any]) -> Live:
+        states = {"pending": State.BUSY, "deleting": State.LEAVING, "failed": State.FAILED}
+        return Live(
+            item["NatGatewayId"],
+            owner=owner(item.get("Tags", ())),
+            state=states.get(item["State"], State.READY),
+            why=item.get("FailureMessage") or item["State"],
+            facts={"subnet": item["SubnetId"]},
+            attributes={"vpc": item.get("VpcId")},
+        )
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token."""
+        assert self.subnet, "somebody's is never made"
+        assert self.address
+        return self._live(
+            aws.ec2.create_nat_gateway(
+                ClientToken=token,
+                SubnetId=known(self.subnet).id,
+                AllocationId=known(self.address).id,
+                TagSpecifications=aws.born_with(self.label, "natgateway"),
+            )["NatGateway"]
+        )
+
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The route tables that lead to it; whoever has just made it is about to add them."""
+        if live.state is not State.READY:
+            return [] if live.state is State.FAILED else [live.why]
+        through: Any = [{"Name": "route.nat-gateway-id", "Values": [live.id]}]
+        tables = look.all(look.aws.ec2, "describe_route_tables", "RouteTables", Filters=through)
+        return [f"route table {each['RouteTableId']}" for each in tables]
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Takes about a minute; the address is free after it."""
+        aws.ec2.delete_nat_gateway(NatGatewayId=live.id)

@@ -1,0 +1,134 @@
+"""Route tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.ec2.gateways import InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc
+from hyperpod_eks.workers import together
+
+
+@frozen
+class RouteTable(Resource):
+    """A default route through a gateway, and the subnets that use it."""
+
+    vpc: Vpc
+    target: InternetGateway | NatGateway | None
+    subnets: tuple[Subnet, ...]
+
+    kind = "network/RouteTable"
+    step = "network"
+    goes_at_once = True
+    named = False
+    facts = ("vpc", "target", "subnets")
+    answers = ("vpc",)
+    later = ("target", "subnets")
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
+
+    def seeds(self) -> Iterator[Resource]:
+        """Its VPC; the route and the subnets come later."""
+        yield self.vpc
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags."""
+        items = look.ec2("describe_route_tables", "RouteTables", self.label)
+        return [self._live(item) for item in items]
+
+    def _live(self, item: Mapping[str, Any]) -> Live:
+        ways = [
+            route.get("GatewayId") or route.get("NatGatewayId")
+            for route in item.get("Routes", ())
+            if route.get("DestinationCidrBlock") == ANYWHERE
+        ]
+        users = {
+            a["SubnetId"]: a["RouteTableAssociationId"]
+            for a in item.get("Associations", ())
+            if "SubnetId" in a
+            and a.get("AssociationState", {}).get("State", "associated")
+            in ("associated", "associating")
+        }
+        order = {subnet: i for i, subnet in enumerate(users)}
+        return Live(
+            item["RouteTableId"],
+            owner=owner(item.get("Tags", ())),
+            facts={
+                "vpc": item["VpcId"],
+                "target": next(iter(ways), None),
+                "subnets": frozenset(order),
+            },
+            attributes={"associations": users},
+        )
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Subnets have no order."""
+        value = super().expected(name, known)
+        return frozenset(value) if name == "subnets" else value
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token."""
+        return self._live(
+            aws.ec2.create_route_table(
+                ClientToken=token,
+                VpcId=known(self.vpc).id,
+                TagSpecifications=aws.born_with(self.label, "route-table"),
+            )["RouteTable"]
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+        """Point the default route at the target and associate the subnets.
+
+        A subnet that another table has is moved by one call, so that it is never without a way.
+        """
+        ec2, there = aws.ec2, live.facts["target"]
+        target = known(self.target).id if self.target else None
+        route: Any = {"RouteTableId": live.id, "DestinationCidrBlock": ANYWHERE}
+        over = "GatewayId" if isinstance(self.target, InternetGateway) else "NatGatewayId"
+        way: Any = route | {over: target}
+        calls: list[Callable[[], Any]] = []
+        if target is None and there is not None:
+            calls.append(partial(ec2.delete_route, **route))
+        elif target is not None and there is None:
+            calls.append(partial(ec2.create_route, **way))
+        elif there != target:
+            calls.append(partial(ec2.replace_route, **way))
+        wanted = self.expected("subnets", known)
+        new = sorted(wanted - live.facts["subnets"])
+        calls += [partial(_associate, aws, live.id, subnet) for subnet in new]
+        together(*calls)
+        return replace(live, facts={**live.facts, "target": target, "subnets": wanted})
+
+    def tenants(self, look: Look, live: Live) -> list[str]:
+        """The subnets that use it."""
+        return sorted(live.attributes["associations"])
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Associations first: a table in use is not deleted."""
+        off = aws.ec2.disassociate_route_table
+        together(*(partial(off, AssociationId=x) for x in live.attributes["associations"].values()))
+        aws.ec2.delete_route_table(RouteTableId=live.id)
+
+
+def _associate(aws: Aws, table: str, subnet: str) -> None:
+    """Give a subnet to a route table, or take it from another one that has it."""
+    with absent("Resource.AlreadyAssociated"):
+        aws.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
+        return
+    there: Any = [{"Name": "association.subnet-id", "Values": [subnet]}]
+    for other in aws.ec2.describe_route_tables(Filters=there)["RouteTables"]:
+        for each in other["Associations"]:
+            if each.get("SubnetId") == subnet and other["RouteTableId"] != table:
+                aws.ec2.replace_route_table_association(
+                    AssociationId=each["RouteTableAssociationId"], RouteTableId=table
+                )

@@ -1,0 +1,229 @@
+"""Security groups and their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from hyperpod_eks.aws.client import Aws, Look, owner
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
+from hyperpod_eks.workers import together
+
+STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
+"""FSx for Lustre User Guide, "Limiting access with Amazon VPC"."""
+HTTPS = "tcp 443"
+
+
+@frozen
+class SecurityGroup(Resource):
+    """All traffic among its members, and out.
+
+    The control plane reaches kubelets and webhooks, pods reach CoreDNS and each other, and EFA
+    works: it demands rules to *and* from the group itself, 0.0.0.0/0 outward is not enough
+    (SageMaker developer guide, HyperPod prerequisites: "EFA health checks did not run").
+    """
+
+    vpc: Vpc
+    name: str
+    ingress: tuple[str | SecurityGroup, ...] = ("self",)
+    egress: tuple[str | SecurityGroup, ...] = ("self", ANYWHERE)
+    """Peers that all traffic is let through for: itself, another group or a block; or protocol,
+    port and peer (``tcp 443 0.0.0.0/0``)."""
+
+    kind = "network/SecurityGroup"
+    step = "network"
+    goes_at_once = True
+    named = False
+    facts = ("vpc", "ingress", "egress")
+    later = ("ingress", "egress")
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags."""
+        items = look.ec2("describe_security_groups", "SecurityGroups", self.label)
+        return [
+            Live(
+                item["GroupId"],
+                owner=owner(item.get("Tags", ())),
+                facts={
+                    "vpc": item["VpcId"],
+                    # rules that somebody added are no drift: only what we may declare is a fact
+                    "ingress": _rules(item["IpPermissions"], item["GroupId"]).intersection(
+                        {*STORAGE_PORTS, *_ids(look, self.ingress)}
+                    ),
+                    "egress": _rules(item["IpPermissionsEgress"], item["GroupId"]).intersection(
+                        {ANYWHERE, f"{HTTPS} {ANYWHERE}", *_ids(look, self.egress)}
+                    ),
+                },
+            )
+            for item in items
+        ]
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Rules have no order."""
+        value = super().expected(name, known)
+        return frozenset(value) if name in ("ingress", "egress") else value
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The name is unique in the VPC; AWS adds the rule 0.0.0.0/0 outward by itself."""
+        vpc = known(self.vpc).id
+        group = aws.ec2.create_security_group(
+            GroupName=self.name,
+            Description="HyperPod nodes and EKS control plane of one cluster",
+            VpcId=vpc,
+            TagSpecifications=aws.born_with(self.label, "security-group"),
+        )["GroupId"]
+        return Live(
+            group,
+            owner=aws.lineage,
+            facts={"vpc": vpc, "ingress": frozenset(), "egress": frozenset({ANYWHERE})},
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+        """Add the rules that are missing; rules that somebody added stay."""
+        ec2 = aws.ec2
+        calls: list[Callable[[], Any]] = []
+        for name, allow, revoke in (
+            (
+                "ingress",
+                ec2.authorize_security_group_ingress,
+                ec2.revoke_security_group_ingress,
+            ),
+            ("egress", ec2.authorize_security_group_egress, ec2.revoke_security_group_egress),
+        ):
+            wanted, there = self.expected(name, known), live.facts[name]
+            for call, rules in ((allow, wanted - there), (revoke, there - wanted)):
+                if rules:
+                    permissions = [_permission(rule, live.id) for rule in sorted(rules)]
+                    calls.append(partial(call, GroupId=live.id, IpPermissions=permissions))
+        together(*calls)
+        rules = {name: self.expected(name, known) for name in ("ingress", "egress")}
+        return replace(live, facts={**live.facts, **rules})
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Refused while an interface or another group's rule uses it."""
+        aws.ec2.delete_security_group(GroupId=live.id)
+
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """Interfaces in the group, and groups whose rules name it."""
+        naming: list[Any] = []
+        for way in ("ip-permission.group-id", "egress.ip-permission.group-id"):
+            there: Any = [{"Name": way, "Values": [live.id]}]
+            naming += look.all(
+                look.aws.ec2, "describe_security_groups", "SecurityGroups", Filters=there
+            )
+        return [
+            *interfaces(look, "group-id", live.id),
+            *(
+                f"a rule of security group {g['GroupId']} ({g['GroupName']}): remove the rule"
+                for g in naming
+                if g["GroupId"] != live.id
+            ),
+        ]
+
+
+def _ids(look: Look, peers: tuple[str | SecurityGroup, ...]) -> list[str]:
+    """Spell declared peers as rules; groups by the ids that they have now."""
+    return [
+        rule
+        for peer in peers
+        for rule in (
+            [peer]
+            if isinstance(peer, str)
+            else [
+                each["GroupId"]
+                for each in look.ec2("describe_security_groups", "SecurityGroups", peer.label)
+            ]
+        )
+    ]
+
+
+def _rules(permissions: Sequence[Mapping[str, Any]], group: str) -> set[str]:
+    """Spell described rules as we declare them: ``self``, ``sg-1``, ``tcp 443 10.0.0.0/16``."""
+    found = set()
+    for each in permissions:
+        ports = ""
+        if each["IpProtocol"] != "-1":
+            first, last = each.get("FromPort"), each.get("ToPort")
+            ports = f"{each['IpProtocol']} {first}{'' if first == last else f'-{last}'} "
+        peers = [
+            "self" if pair.get("GroupId") == group else pair.get("GroupId", "")
+            for pair in each.get("UserIdGroupPairs", ())
+        ]
+        peers += [block["CidrIp"] for block in each.get("IpRanges", ())]
+        found |= {ports + peer for peer in peers}
+    return found
+
+
+def _permission(rule: str, group: str) -> Any:
+    """Spell a rule of ours as EC2's IpPermission."""
+    *ports, peer = rule.split()
+    found: dict[str, Any] = {"IpProtocol": "-1"}
+    if ports:
+        first, _, last = ports[1].partition("-")
+        found = {"IpProtocol": ports[0], "FromPort": int(first), "ToPort": int(last or first)}
+    if peer == "self" or peer.startswith("sg-"):
+        found["UserIdGroupPairs"] = [{"GroupId": group if peer == "self" else peer}]
+    else:
+        found["IpRanges"] = [{"CidrIp": peer}]
+    return found
+
+
+@frozen
+class Opening(Resource):
+    """A rule that lets all traffic of one group into another, where each names the other.
+
+    A rule of its own, for two groups cannot both be made first, nor be deleted first.
+    """
+
+    group: SecurityGroup
+    peer: SecurityGroup
+
+    kind = "network/Opening"
+    step = "network"
+    goes_at_once = True
+    named = False
+
+    @property
+    def place(self) -> Vpc:
+        """The groups'."""
+        return self.group.vpc
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """In the group's own description."""
+        peers = look.ec2("describe_security_groups", "SecurityGroups", self.peer.label)
+        return [
+            Live(
+                f"{group['GroupId']}/{peer['GroupId']}",
+                owner=owner(group.get("Tags", ())),
+                attributes={
+                    "group": group["GroupId"],
+                    "peer": peer["GroupId"],
+                    "vpc": group.get("VpcId"),
+                },
+            )
+            for group in look.ec2("describe_security_groups", "SecurityGroups", self.group.label)
+            for peer in peers
+            if peer["GroupId"] in _rules(group["IpPermissions"], group["GroupId"])
+        ]
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """A rule that is there already is refused."""
+        group, peer = known(self.group).id, known(self.peer).id
+        rule = _permission(peer, group)
+        aws.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+        return Live(f"{group}/{peer}", owner=aws.lineage, attributes={"group": group, "peer": peer})
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Take the rule away."""
+        group, peer = live.attributes["group"], live.attributes["peer"]
+        rule = _permission(peer, group)
+        aws.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[rule])

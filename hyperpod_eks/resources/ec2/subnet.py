@@ -1,0 +1,97 @@
+"""Subnets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Any, ClassVar
+
+from hyperpod_eks.aws.client import Aws, Look, owner, tag
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.site import PRIVATE_SUBNET
+from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
+from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
+
+
+@frozen
+class Subnet(Resource):
+    """A subnet in one zone; private or public is a matter of its route table."""
+
+    vpc: Vpc
+    cidr: str
+    zone: str
+    """Availability zone id: names are shuffled per account, ids are not."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Further tags of the user's."""
+
+    kind = "network/Subnet"
+    step = "network"
+    goes_at_once = True
+    named = False
+    facts = answers = ("vpc", "cidr", "zone", "tags")
+    fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("cidr", "zone"), "AWS moves no subnet; give it its block back"
+    )
+
+    @property
+    def place(self) -> Vpc:
+        """Its VPC."""
+        return self.vpc
+
+    @property
+    def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
+        """The control plane keeps its subnets."""
+        if self.label.startswith(PRIVATE_SUBNET):
+            return (
+                "zones are not taken away, for EKS keeps those that it was made with; name the "
+                "zone again"
+            )
+        return ""
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By our tags."""
+        return [self._live(x) for x in look.ec2("describe_subnets", "Subnets", self.label)]
+
+    def _live(self, item: Mapping[str, Any]) -> Live:
+        return Live(
+            item["SubnetId"],
+            item.get("SubnetArn", ""),
+            owner=owner(item.get("Tags", ())),
+            state=State.READY if item["State"] == "available" else State.BUSY,
+            why=item["State"],
+            facts={
+                "vpc": item["VpcId"],
+                "cidr": item["CidrBlock"],
+                "zone": item["AvailabilityZoneId"],
+                "tags": {
+                    key: value
+                    for key in self.tags
+                    if (value := tag(item.get("Tags", ()), key)) is not None
+                },
+            },
+            attributes={"free_addresses": item.get("AvailableIpAddressCount")},
+        )
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The CIDR is unique in the VPC, so that a second one is refused."""
+        return self._live(
+            aws.ec2.create_subnet(
+                VpcId=known(self.vpc).id,
+                CidrBlock=self.cidr,
+                AvailabilityZoneId=self.zone,
+                TagSpecifications=aws.born_with(self.label, "subnet", self.tags),
+            )["Subnet"]
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """Put the tags on; tags that are no longer asked for stay."""
+        tags: Any = [{"Key": key, "Value": value} for key, value in self.tags.items()]
+        aws.ec2.create_tags(Resources=[live.id], Tags=tags)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Refused while an interface is in it."""
+        aws.ec2.delete_subnet(SubnetId=live.id)
+
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """The interfaces in it."""
+        return interfaces(look, "subnet-id", live.id)

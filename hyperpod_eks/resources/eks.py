@@ -1,0 +1,414 @@
+"""The EKS cluster."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any, ClassVar
+
+from hyperpod_eks.aws import transport
+from hyperpod_eks.aws.client import Aws, Look, absent, owner, region_of
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Known, Live, Resource, State
+from hyperpod_eks.resources.ec2.security_group import SecurityGroup
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.iam import Role
+
+STATES = {
+    "ACTIVE": State.READY,
+    "CREATING": State.BUSY,
+    "PENDING": State.BUSY,
+    "UPDATING": State.BUSY,
+    "DELETING": State.LEAVING,
+    "FAILED": State.FAILED,
+}
+KUBELET_SKEW = 3
+"""Minor versions that a kubelet may be behind the API server."""
+
+
+@frozen
+class Cluster(Resource):
+    """The EKS cluster.
+
+    HyperPod demands the authentication mode API or API_AND_CONFIG_MAP, and the API's default is
+    neither (SageMaker developer guide, "Prerequisites for EKS orchestration").
+    """
+
+    name: str
+    version: str
+    pinned: bool
+    """Whether the config names the version; otherwise any is as declared."""
+    role: Role
+    subnets: tuple[Subnet, ...]
+    security_group: SecurityGroup
+    log_types: tuple[str, ...]
+    support_type: str
+    deletion_protection: bool
+    secrets_key: str = ""
+    """ARN of a KMS key for the secrets in Kubernetes."""
+    endpoint_access: tuple[bool, bool] = (True, True)
+    """Whether the endpoint is reached from the internet, and from inside the VPC."""
+    public_access_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
+    authentication_mode: str = "API"
+
+    kind = "eks/Cluster"
+    step = "eks"
+    patience = 40 * MINUTE
+    usual = "9 to 13 min"
+    typical = 620.0
+    typical_change = 620.0  # of an upgrade; no measurement is known, so a create's
+    facts = (
+        "version",
+        "secrets_key",
+        "authentication_mode",
+        "security_group",
+        "endpoint_access",
+        "public_access_cidrs",
+        "log_types",
+        "support_type",
+        "deletion_protection",
+    )
+    answers = facts
+
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """A version and a key only if the config names one; before an upgrade, what bars it.
+
+        Whose key encrypts the secrets of a cluster that asked for none is AWS's to choose (EKS User
+        Guide, "Default envelope encryption for all Kubernetes API Data").
+        """
+        ours = {"version": self.pinned, "secrets_key": self.secrets_key}
+        yield from (name for name in self.facts if ours.get(name, True))
+        if live and "hindrances" in live.facts:
+            yield "hindrances"
+
+    def certain(self, name: str) -> bool:
+        """What stands in the way of an upgrade is found, not described."""
+        return name == "hindrances"
+
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "endpoint_access": lambda is_, access: (
+            "the Kubernetes API is opened to the internet" if access[0] and not is_[0] else ""
+        ),
+        "public_access_cidrs": lambda is_, cidrs: (
+            f"the Kubernetes API is opened to {', '.join(wider)}"
+            if (wider := _outside(cidrs, is_))
+            else ""
+        ),
+        "log_types": lambda is_, types: (
+            f"these control plane logs are switched off: {', '.join(sorted(is_ - types))}"
+            if is_ - types
+            else ""
+        ),
+        "deletion_protection": lambda is_, protected: (
+            "deletion protection is switched off" if is_ and not protected else ""
+        ),
+    }
+
+    @property
+    def place(self) -> Vpc | None:
+        """The VPC of its subnets."""
+        return self.subnets[0].vpc if self.subnets else None
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name; before an upgrade, the add-ons and nodes that have to live with it too."""
+        lives = []
+        for found in describe(look, self.name):
+            live = self._live(found)
+            upgrade = self.pinned and _minor(found["version"]) < _minor(self.version)
+            ready = upgrade and live.state is State.READY
+            lives.append(self._upgradable(look, live) if ready else live)
+        return lives
+
+    def _upgradable(self, look: Look, live: Live) -> Live:
+        """Find what stands in the way of an upgrade, as the fact ``hindrances``.
+
+        A kubelet may be three minor versions older than the API server (kubernetes.io, "Version
+        Skew Policy"); the nodes' version comes with their image, so with update-software.
+        """
+        hindrances = []
+        for addon in look.all(look.aws.eks, "list_addons", "addons", clusterName=self.name):
+            offered = look.aws.eks.describe_addon_versions(
+                addonName=addon, kubernetesVersion=self.version
+            )["addons"]
+            if not any(each["addonVersions"] for each in offered):
+                hindrances.append(f"EKS has no version of the add-on {addon} for it")
+        reach, unready = access(look, self.name), ["every node: Kubernetes cannot be asked"]
+        with suppress(kube.KubeNotReady):
+            nodes = kube.nodes(reach) if reach else []
+            unready = [f"{node.name} ({node.why})" for node in nodes if not node.ready]
+            least = _minor(self.version) - KUBELET_SKEW
+            old = [node for node in nodes if node.kubelet and _minor(node.kubelet) < least]
+            if old:
+                kubelets = ", ".join(sorted({node.kubelet for node in old}))
+                hindrances.append(
+                    f"{len(old)} nodes ({_few([node.name for node in old])}) have the kubelet "
+                    f"{kubelets}, and it takes 1.{least} or newer: `hyperpod-eks update-software`, "
+                    "or an image_id of today, comes first"
+                )
+        return replace(
+            live,
+            facts={**live.facts, "hindrances": tuple(hindrances)},
+            attributes={**live.attributes, "unready": unready},
+        )
+
+    def _live(self, found: Mapping[str, Any]) -> Live:
+        vpc = found.get("resourcesVpcConfig", {})
+        issues = found.get("health", {}).get("issues", ())
+        words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
+        keys = [
+            each.get("provider", {}).get("keyArn") for each in found.get("encryptionConfig", ())
+        ]
+        access = vpc.get("endpointPublicAccess"), vpc.get("endpointPrivateAccess")
+        blocks = vpc.get("publicAccessCidrs") if access[0] else self.public_access_cidrs
+        said: dict[str, Any] = {
+            # the subnets that it was made in: zones that come later are for nodes alone
+            "security_group": next(iter(vpc.get("securityGroupIds", ())), None),
+            "secrets_key": next(iter(keys), None),
+            "log_types": frozenset(
+                kind
+                for setup in found.get("logging", {}).get("clusterLogging", ())
+                if setup.get("enabled")
+                for kind in setup.get("types", ())
+            ),
+            "endpoint_access": None if None in access else access,
+            "public_access_cidrs": frozenset(blocks) if blocks else None,
+            "authentication_mode": authentication_mode(found),
+            "support_type": _upper(found.get("upgradePolicy", {}).get("supportType")),
+            "deletion_protection": found.get("deletionProtection"),
+            "version": found["version"] if self.pinned else None,
+        }
+        facts = {name: value for name, value in said.items() if value is not None}
+        return Live(
+            found["name"],
+            found["arn"],
+            owner=owner(found.get("tags", {})),
+            state=STATES.get(found["status"], State.BUSY),
+            why=words or found["status"],
+            facts=facts,
+            attributes={
+                "version": found["version"],
+                "status": found["status"],
+                "endpoint": found.get("endpoint", ""),
+                "certificate_authority": found.get("certificateAuthority", {}).get("data", ""),
+                "issues": [dict(issue) for issue in issues],
+                "vpc": vpc.get("vpcId"),
+                "born": str(found.get("createdAt", "")),  # of two of one name
+            },
+        )
+
+    def withdraws(self, name: str) -> bool:
+        """The key, which EKS does not take back: it is said, and not forgotten."""
+        return name == "secrets_key"
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Subnets and log types have no order; nothing shall stand in the way of an upgrade."""
+        if name == "hindrances":
+            return ()
+        value = super().expected(name, known)
+        return frozenset(value) if name in ("log_types", "public_access_cidrs") else value
+
+    def bars(self, name: str, differs: Differs) -> str:
+        """EKS upgrades by one minor version, and takes no version and no key back."""
+        is_, wanted = differs[name]
+        if name == "secrets_key" and is_:
+            return "EKS keeps the key that its secrets are encrypted with"
+        if name == "version":
+            now, then = map(_minor, (is_, wanted))
+            if then < now:
+                return "EKS does not go back to an older version"
+            if then > now + 1:
+                path = ", then ".join(f"1.{minor}" for minor in range(now + 1, then + 1))
+                return f"Kubernetes is upgraded one minor version at a time: {path}"
+            hindrances, _ = differs.get("hindrances", ((), ()))
+            return "; ".join(hindrances)
+        return ""
+
+    def loses(self, live: Live, differs: Differs) -> list[str]:
+        """Nodes that are not well may not come back to a newer control plane."""
+        unready = live.attributes.get("unready")
+        if "version" not in differs or not unready:
+            return []
+        upgrade = f"Kubernetes goes from {live.attributes['version']} to {self.version}"
+        return [f"{upgrade} while nodes are not Ready: {_few(unready)}"]
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
+        public, private = self.endpoint_access
+        extras: dict[str, Any] = {}
+        if self.log_types:
+            extras["logging"] = {"clusterLogging": self._logging(self.log_types, enabled=True)}
+        if self.secrets_key:
+            extras["encryptionConfig"] = self._encryption()
+        found = aws.eks.create_cluster(
+            name=self.name,
+            version=self.version,
+            roleArn=known(self.role).arn,
+            resourcesVpcConfig={
+                "subnetIds": [known(subnet).id for subnet in self.subnets],
+                "securityGroupIds": [known(self.security_group).id],
+                "endpointPublicAccess": public,
+                "endpointPrivateAccess": private,
+                "publicAccessCidrs": list(self.public_access_cidrs),
+            },
+            accessConfig={
+                "authenticationMode": "API",
+                # the entry is ours to make: one that EKS makes carries no tags
+                "bootstrapClusterCreatorAdminPermissions": False,
+            },
+            bootstrapSelfManagedAddons=False,
+            upgradePolicy={"supportType": self.support_type},  # type: ignore[typeddict-item]
+            deletionProtection=self.deletion_protection,
+            clientRequestToken=token,
+            tags=aws.tags(self.label),
+            **extras,
+        )["cluster"]
+        return self._live(found)
+
+    def _encryption(self) -> list[dict[str, Any]]:
+        return [{"resources": ["secrets"], "provider": {"keyArn": self.secrets_key}}]
+
+    @staticmethod
+    def _logging(types: Sequence[str], *, enabled: bool) -> Any:
+        return [{"types": list(types), "enabled": enabled}] if types else []
+
+    def first(self, differs: Differs) -> Differs:
+        """EKS takes one update at a time; the endpoint's settings go together."""
+        if "owner" in differs:
+            return {"owner": differs["owner"]}
+        name = next(name for name in self.facts if name in differs)
+        endpoint = ("endpoint_access", "public_access_cidrs")
+        names = endpoint if name in endpoint else (name,)
+        return {each: differs[each] for each in names if each in differs}
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """Change one thing."""
+        change: dict[str, Any] = {}
+        if "owner" in differs:
+            aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
+            return
+        if "version" in differs:
+            aws.eks.update_cluster_version(name=self.name, version=self.version)
+            return
+        if "secrets_key" in differs:
+            aws.eks.associate_encryption_config(
+                clusterName=self.name,
+                encryptionConfig=self._encryption(),  # type: ignore[arg-type]  # checked by the model
+            )
+            return
+        if "authentication_mode" in differs:
+            change = {"accessConfig": {"authenticationMode": self.authentication_mode}}
+        elif "security_group" in differs:
+            group = known(self.security_group).id
+            change = {"resourcesVpcConfig": {"securityGroupIds": [group]}}
+        elif {"endpoint_access", "public_access_cidrs"} & differs.keys():
+            public, private = self.endpoint_access
+            change = {
+                "resourcesVpcConfig": {
+                    "endpointPublicAccess": public,
+                    "endpointPrivateAccess": private,
+                    **({"publicAccessCidrs": list(self.public_access_cidrs)} if public else {}),
+                }
+            }
+        elif "log_types" in differs:
+            wanted = set(self.log_types)
+            off = sorted(set(differs["log_types"][0]) - wanted)
+            change = {
+                "logging": {
+                    "clusterLogging": [
+                        *self._logging(sorted(wanted), enabled=True),
+                        *self._logging(off, enabled=False),
+                    ]
+                }
+            }
+        elif "support_type" in differs:
+            change = {"upgradePolicy": {"supportType": self.support_type}}
+        elif "deletion_protection" in differs:
+            change = {"deletionProtection": self.deletion_protection}
+        aws.eks.update_cluster_config(name=self.name, **change)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Takes add-ons and access entries with it."""
+        aws.eks.delete_cluster(name=self.name)
+
+
+def _outside(cidrs: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the address blocks that no known one contains.
+
+    >>> _outside(["10.0.1.0/24", "0.0.0.0/0"], ["10.0.0.0/8"])
+    ['0.0.0.0/0']
+    """
+    blocks = [ip_network(each, strict=False) for each in known]
+
+    def inside(cidr: str) -> bool:
+        block = ip_network(cidr, strict=False)
+        return any(
+            block.version == other.version and block.subnet_of(other)  # type: ignore[arg-type]
+            for other in blocks
+        )
+
+    return sorted(cidr for cidr in cidrs if not inside(cidr))
+
+
+def _few(names: Sequence[str]) -> str:
+    """Name the first five.
+
+    >>> _few(list("abcdef"))
+    'a, b, c, d, e, …'
+    """
+    return ", ".join([*names[:5], *("…" for _ in names[5:6])])
+
+
+def _upper(said: str | None) -> str | None:
+    """Spell an enumeration as the model does; services have changed the case of theirs."""
+    return said.upper() if said else None
+
+
+def authentication_mode(found: Mapping[str, Any]) -> str | None:
+    """Read how a described cluster knows its users; None where AWS does not say."""
+    return _upper((found.get("accessConfig") or {}).get("authenticationMode"))
+
+
+def _minor(version: str) -> int:
+    """Read the minor version of 1.34, or of a kubelet's 1.34.2-eks-113cf36."""
+    return int(version.split(".")[1])
+
+
+def describe(look: Look, name: str) -> list[dict[str, Any]]:
+    """Describe an EKS cluster, once for all who ask in this look; empty when there is none."""
+
+    def ask() -> list[dict[str, Any]]:
+        with absent("ResourceNotFoundException"):
+            found: Any = look.aws.eks.describe_cluster(name=name)["cluster"]
+            return [found]
+        return []
+
+    return look.once(("eks", name), ask)
+
+
+def access(look: Look, name: str) -> kube.Access | None:
+    """Say how to reach the Kubernetes API of a cluster; None while it has no endpoint."""
+    found = describe(look, name)
+    if not found or not found[0].get("endpoint"):
+        return None
+    authority = found[0]["certificateAuthority"]["data"]
+    about = {"endpoint": found[0]["endpoint"], "certificate_authority": authority}
+    return look.once(("kubernetes", name), lambda: door(look.aws, name, about))
+
+
+def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
+    """Say the same of a cluster whose live attributes are known."""
+
+    def token() -> str:
+        with aws.lock:
+            return kube.token(aws.session, name, region_of(aws.session))
+
+    authorities = base64.b64decode(about["certificate_authority"]).decode()
+    # whoever answers in place of AWS, as the user allows, answers in place of the cluster too
+    authorities += "\n" + transport.certificates(transport.ca_bundle(aws.session))
+    ca = base64.b64encode(authorities.encode()).decode()
+    return kube.Access(name, about["endpoint"], ca, token)

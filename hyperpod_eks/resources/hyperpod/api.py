@@ -1,0 +1,177 @@
+"""What SageMaker says of HyperPod clusters, and how it is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from hyperpod_eks.aws.client import Aws, Look, absent
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.resources.base import MINUTE
+
+
+def every_group(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the groups that DescribeCluster shows, the restricted ones last."""
+    return [*found.get("InstanceGroups", ()), *found.get("RestrictedInstanceGroups", ())]
+
+
+def instance_types(group: Mapping[str, Any]) -> str:
+    """Name the type of a described group, or its types."""
+    several = group.get("InstanceRequirements", {}).get("CurrentInstanceTypes", ())
+    return str(group.get("InstanceType") or ", ".join(several))
+
+
+def describe(look: Look, name: str) -> dict[str, Any] | None:
+    """Describe a HyperPod cluster, once for all who ask in this look; None when there is none."""
+
+    def ask() -> dict[str, Any] | None:
+        # the model says ResourceNotFound; emulators answer with ValidationException
+        with (
+            absent("ResourceNotFound"),
+            absent("ValidationException", says="Could not find cluster"),
+        ):
+            found: Any = look.aws.sagemaker.describe_cluster(ClusterName=name)
+            return found  # type: ignore[no-any-return]
+        return None
+
+    return look.once(("hyperpod", name), ask)
+
+
+def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a cluster's newest events, newest first, page by page.
+
+    AWS keeps events of clusters with continuous provisioning only; for others there are none.
+    ``asked`` are further members of ListClusterEvents.
+    """
+    from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
+
+    request: dict[str, Any] = {"ClusterName": name, "SortOrder": "Descending", **asked}
+    try:
+        while most > 0:
+            answer = aws.sagemaker.list_cluster_events(**request, MaxResults=min(most, 100))
+            yield from answer["Events"]
+            most -= len(answer["Events"])
+            if not (following := answer.get("NextToken")):
+                return
+            request["NextToken"] = following
+    except ClientError as error:
+        if error.response["Error"].get("Code") != "ValidationException":
+            raise
+
+
+def keeps_events(found: Mapping[str, Any]) -> bool:
+    """Whether AWS keeps events of a described cluster; where it does not say, it can be asked."""
+    return str(found.get("NodeProvisioningMode") or "Continuous").lower() == "continuous"
+
+
+def newest_event(aws: Aws, found: Mapping[str, Any]) -> str:
+    """Return what happened last in a described cluster, and why nodes do not come.
+
+    A courtesy, so that nothing may fail.  The reason, which only DescribeClusterEvent has, is
+    asked for once a minute.
+    """
+    if not keeps_events(found):
+        return ""
+    name, said = found["ClusterName"], []
+    with suppress(Exception):
+        if aws.seldom(("failures", found["ClusterArn"]), MINUTE):
+            newest = list(events(aws, name, 20))
+            worst = [each for each in newest if is_bad(each)]
+            aws.failures[name] = failure(aws, name, worst[0]) if worst else ""
+        else:
+            newest = list(islice(events(aws, name, 1), 1))
+        said = [str(each["Description"]) for each in newest[:1]]
+    why = aws.failures.get(name, "")
+    return "; ".join([*said, *([why] if why and why not in said else ())])
+
+
+def is_bad(event: Mapping[str, Any]) -> bool:
+    """Whether an event may tell why something failed.
+
+    HyperPod warns that a node that starts "lost orchestration-ready", which is no cause of
+    anything.
+    """
+    words = str(event.get("Description", ""))
+    return event.get("EventLevel") in ("Warn", "Error") and not re.search(
+        "(?i)lost.{0,20}orchestration.?ready", words
+    )
+
+
+def failure(aws: Aws, name: str, event: Mapping[str, Any]) -> str:
+    """Ask for the FailureMessage of an event; its description where there is none.
+
+    It stands in the metadata of whatever the event is about (SageMaker API reference,
+    DescribeClusterEvent, EventMetadata).
+    """
+    said, known = str(event.get("Description", "")), aws.failures
+    if event["EventId"] not in known:
+        answer = aws.sagemaker.describe_cluster_event(ClusterName=name, EventId=event["EventId"])
+        about: Any = answer.get("EventDetails") or {}
+        about = (about.get("EventDetails") or {}).get("EventMetadata") or {}
+        found = [part.get("FailureMessage") for part in about.values() if isinstance(part, Mapping)]
+        known[event["EventId"]] = next(filter(None, found), "")
+    why = known[event["EventId"]]
+    return said if why in said else why if said in why else f"{said}: {why}"
+
+
+def operations(look: Look, name: str) -> list[dict[str, str]]:
+    """List what HyperPod is doing with a cluster, newest first; once for all who ask in this look.
+
+    A courtesy: without the right, or without continuous provisioning, there is nothing to say.
+    """
+
+    def ask() -> list[dict[str, str]]:
+        sagemaker: Any = look.aws.sagemaker  # the stubs do not know it yet
+        with suppress(Exception):
+            found = sagemaker.list_cluster_operations(
+                ClusterName=name, Status="InProgress", SortOrder="Descending", MaxResults=20
+            )
+            return [
+                {
+                    "id": each.get("OperationId", ""),
+                    "type": each.get("Type", ""),
+                    "created": str(each.get("CreationTime", "")),
+                }
+                for each in found.get("ClusterOperationSummaries") or ()
+            ]
+        return []
+
+    return look.once(("operations", name), ask)
+
+
+def instances(look: Look, name: str) -> list[Any]:
+    """List a cluster's instances, once for all who ask in this look."""
+    return look.all(
+        look.aws.sagemaker,
+        "list_cluster_nodes",
+        "ClusterNodeSummaries",
+        ClusterName=name,
+        PaginationConfig={"PageSize": 100},
+    )
+
+
+def node_rows(look: Look, name: str, registered: Sequence[kube.Node]) -> list[dict[str, Any]]:
+    """Join what HyperPod and Kubernetes say of each node, one row an instance."""
+    with absent("ResourceNotFound"):
+        found = instances(look, name)
+        seen = {node.instance_id: node for node in registered}
+        rows = []
+        for each in found:
+            node = seen.get(each["InstanceId"])
+            rows.append(
+                {
+                    "name": node.name if node else "",
+                    "instance_id": each["InstanceId"],
+                    "instance_group": each["InstanceGroupName"],
+                    "instance_type": each["InstanceType"],
+                    "status": each["InstanceStatus"]["Status"],
+                    "ready": bool(node and node.ready),
+                    "health": node.health if node else "",
+                    "why": each["InstanceStatus"].get("Message") or (node.why if node else ""),
+                }
+            )
+        return rows
+    return []

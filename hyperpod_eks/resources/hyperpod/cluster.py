@@ -1,0 +1,613 @@
+"""The HyperPod cluster and its instance groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from hyperpod_eks.aws.client import Aws, Look, owner
+from hyperpod_eks.aws.service_model import snake
+from hyperpod_eks.errors import Remains
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Known, Live, Resource, State
+from hyperpod_eks.resources.ec2.security_group import SecurityGroup
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.hyperpod.api import (
+    describe,
+    events,
+    every_group,
+    failure,
+    instance_types,
+    instances,
+    is_bad,
+    newest_event,
+)
+from hyperpod_eks.resources.hyperpod.diff import (
+    MISSING,
+    PLACE,
+    THERE,
+    align,
+    described,
+    is_image,
+    its,
+    leaves,
+    member_of,
+    setting_of,
+)
+from hyperpod_eks.resources.iam import Role
+
+STATES = {
+    "InService": State.READY,
+    "Creating": State.BUSY,
+    "Updating": State.BUSY,
+    "SystemUpdating": State.BUSY,
+    "RollingBack": State.BUSY,
+    "Deleting": State.LEAVING,
+    "Failed": State.FAILED,
+}
+SETTINGS = (
+    "NodeRecovery",
+    "NodeProvisioningMode",
+    "TieredStorageConfig",
+    "AutoScaling",
+    "RestrictedInstanceGroupsConfig",
+)
+"""Members of CreateCluster that UpdateCluster takes too, apart from the groups."""
+KEPT = {
+    "InstanceType": "its type",
+    "InstanceRequirements": "its types",
+    "OverrideVpcConfig": "its zones",
+    "CapacityRequirements": "its kind of capacity",
+}
+"""Members of a group that it keeps for life (UpdateCluster refuses others): it is made anew."""
+DEEP_CHECKS = 240 * MINUTE
+"""Seconds that deep health checks may take besides: "60 to 90 minutes" or longer, by the number of
+nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
+CHECKS_TYPICAL, CHECKS_USUAL = 75 * MINUTE, "60 to 90 min of deep health checks"
+DENIED = "does not have permission to perform"
+UNKNOWN_ROLE = re.compile("(?i)assume.*role|role.*assume|access ?denied|not authorized")
+GOVERNANCE = (
+    (
+        "compute quota",
+        "list_compute_quotas",
+        "ComputeQuotaSummaries",
+        "ComputeQuotaId",
+        "delete-compute-quota --compute-quota-id",
+    ),
+    (
+        "scheduler policy",
+        "list_cluster_scheduler_configs",
+        "ClusterSchedulerConfigSummaries",
+        "ClusterSchedulerConfigId",
+        "delete-cluster-scheduler-config --cluster-scheduler-config-id",
+    ),
+)
+"""What task governance puts on a cluster, and how it is listed and deleted."""
+
+
+@frozen
+class InstanceGroup:
+    """One group of like instances (CreateCluster, ClusterInstanceGroupSpecification)."""
+
+    name: str
+    restricted: bool
+    members: Mapping[str, Any]
+    """What the configuration says, in AWS's words; ids of other resources are added when known."""
+    zones: tuple[str, ...]
+    placed: bool
+    """Whether the configuration names the zones; a group that exists else stays where it is."""
+
+    @property
+    def instance_type(self) -> str:
+        """The type, or the preferred one of several."""
+        several = self.members.get("InstanceRequirements", {}).get("InstanceTypes", ())
+        return str(self.members.get("InstanceType") or next(iter(several), ""))
+
+    @property
+    def instance_count(self) -> int:
+        """How many nodes are wanted."""
+        return int(self.members["InstanceCount"])
+
+    @property
+    def ebs_volume_size_in_gb(self) -> int:
+        """The size of the extra volumes, 0 for none."""
+        return sum(
+            each.get("EbsVolumeConfig", {}).get("VolumeSizeInGB", 0)
+            for each in self.members.get("InstanceStorageConfigs", ())
+        )
+
+
+@frozen
+class Cluster(Resource):
+    """The HyperPod cluster.
+
+    Continuous provisioning makes it InService before any node exists; ready means what users
+    mean: every group at its count (at its least count, where it has one).
+
+    Facts are called after group and member: ``workers.instance_count``.
+    """
+
+    name: str
+    control: eks.Cluster
+    role: Role
+    scaler: Role | None
+    """What Karpenter works with."""
+    security_group: SecurityGroup
+    groups: tuple[InstanceGroup, ...]
+    """None where no config says what they are to be: then AWS's own targets count."""
+    zones: tuple[tuple[str, Subnet], ...]
+    """The nodes' subnets by availability zone id."""
+    settings: Mapping[str, Any]
+    """Members of the request that are about the whole cluster (``SETTINGS``)."""
+    scales_itself: bool
+    """Whether Karpenter says how many nodes there are."""
+
+    kind = "hyperpod/Cluster"
+    step = "hyperpod"
+    patience = 90 * MINUTE
+    typical_change = 480.0  # of a scale-up, the commonest
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "volume_kms_key_id": lambda is_, key: (
+            f"volumes of new nodes are not encrypted with {is_} any more" if is_ and not key else ""
+        ),
+    }
+
+    @property
+    def usual(self) -> str:
+        """Nodes under deep health checks are not running yet."""
+        return "10 to 25 min" + (f", and {CHECKS_USUAL}" if deeply_checked(self.groups) else "")
+
+    @property
+    def typical(self) -> float:
+        """Of groups without deep health checks, and with them."""
+        return 720.0 + (CHECKS_TYPICAL if deeply_checked(self.groups) else 0.0)
+
+    @property
+    def longest_wait(self) -> float:
+        """Deep health checks take hours, and a node counts as running when it has passed them."""
+        return self.patience + (DEEP_CHECKS if deeply_checked(self.groups) else 0.0)
+
+    def needs(self) -> Iterator[Resource]:
+        """Subnets are named with their zones."""
+        yield from super().needs()
+        yield from (subnet for _, subnet in self.zones)
+
+    def seeds(self) -> Iterator[Resource]:
+        """All but the VPC CNI, which no node asks for in the first minutes."""
+        yield from (need for need in self.needs() if need.step != "addons")
+
+    def forerunners(self) -> Iterator[Resource]:
+        """The VPC CNI: HyperPod looks at its version."""
+        yield from (need for need in self.needs() if need.step == "addons")
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name."""
+        found = describe(look, self.name)
+        if found is None:
+            return []
+        labels = self._labels(look)
+        arn, signed = found["ClusterArn"], look.aws.signatures
+        if arn not in signed:
+            tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)
+            if owner(tags) is None:  # it may be signed yet
+                return [self._live(found, None, labels)]
+            signed[arn] = owner(tags)
+        if signed[arn] == look.aws.lineage:
+            look.aws.recorded.add(arn)
+        live = self._live(found, signed[arn], labels)
+        comes = live.state in (State.BUSY, State.GROWING)
+        if comes and (event := newest_event(look.aws, found)):
+            live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
+        if live.state is State.FAILED and live.owner == look.aws.lineage:
+            live = replace(live, premature=self._is_premature(look, live))
+        if live.state is State.LEAVING and live.owner == look.aws.lineage:
+            live = self._leaving(look, live)
+        return [live]
+
+    def _is_premature(self, look: Look, live: Live) -> bool:
+        """Whether it failed for want of its role, before it had an instance.
+
+        CreateCluster refuses a role that SageMaker cannot assume yet; what other services check
+        after that shows as a cluster that is Failed.
+        """
+        with suppress(Exception):  # only what is known for certain counts
+            newest = list(events(look.aws, self.name, 100))
+            bad = [each for each in newest if is_bad(each)]
+            causes = [live.why, *(failure(look.aws, self.name, each) for each in bad[:1])]
+            had = any(each.get("ResourceType") == "Instance" for each in newest)
+            unknown = any(UNKNOWN_ROLE.search(cause) for cause in causes)
+            return unknown and not had and not instances(look, self.name)
+        return False
+
+    def _leaving(self, look: Look, live: Live) -> Live:
+        """Add what its nodes say, once a minute.  Raises Remains for what no waiting heals.
+
+        HyperPod takes the nodes' interfaces down with the rights of the execution role; without
+        them the cluster stays ``Deleting`` for ever, and only a node's message says so.
+        """
+        said: list[str] = []
+        if look.aws.seldom(("leaving", live.arn), MINUTE):
+            with suppress(Exception):  # a courtesy, but for what it says
+                rows = instances(look, self.name)
+                said = [text for each in rows if (text := each["InstanceStatus"].get("Message"))]
+        for text in said:
+            if DENIED in text:
+                raise Remains(
+                    f"hyperpod/cluster: HyperPod cannot delete its nodes: {text}",
+                    "The nodes' role needs that permission until the cluster is deleted. Restore "
+                    "its policy (run create, or add the action); AWS then continues by itself.",
+                )
+        return replace(live, why=f"{live.why}; {said[0]}") if said else live
+
+    def holders(self, look: Look, live: Live) -> list[str]:
+        """Quotas and policies of task governance (SageMaker developer guide, "Troubleshoot").
+
+        This tool creates none.
+        """
+        sagemaker, region = look.aws.sagemaker, look.aws.session.region_name
+        return [
+            f"{words} {each.get('Name')} ({each[member]}): aws sagemaker {command} "
+            f"{each[member]} --region {region}"
+            for words, method, key, member, command in GOVERNANCE
+            for each in look.all(sagemaker, method, key, ClusterArn=live.arn)
+            if each.get("Status") not in ("Deleting", "Deleted")
+        ]
+
+    def _labels(self, look: Look) -> dict[str, str]:
+        """Call the nodes' subnets by label: one that comes tells where a group shall go."""
+        if not any(group.placed for group in self.groups):
+            return {}
+        return {
+            each["SubnetId"]: subnet.label
+            for _, subnet in self.zones
+            for each in look.ec2("describe_subnets", "Subnets", subnet.label)
+        }
+
+    def _live(
+        self, found: Mapping[str, Any], signed: str | None, labels: Mapping[str, str]
+    ) -> Live:
+        groups = every_group(found)
+        running = sum(group.get("CurrentCount", 0) for group in groups)
+        target = sum(group.get("TargetCount", 0) for group in groups)
+        why = f"{found['ClusterStatus']}, {running} of {target} nodes running"
+        if found.get("FailureMessage"):
+            why = f"{found['FailureMessage']} ({found['ClusterStatus']})"
+        there = {g["InstanceGroupName"]: g for g in groups if g.get("Status") != "Deleting"}
+        state = STATES.get(found["ClusterStatus"], State.BUSY)
+        if state is State.READY and not all(map(self._is_settled, groups)):
+            state = State.GROWING
+        scaling = found.get("AutoScaling") or {}
+        if state is State.READY and self.scales_itself and scaling.get("Status") != "InService":
+            state = {"Creating": State.GROWING, "Failed": State.STUCK}.get(
+                scaling.get("Status", ""), state
+            )
+            why = f"AutoScaling is {scaling.get('Status')}: {scaling.get('FailureMessage', '')}"
+        return Live(
+            self.name,
+            found["ClusterArn"],
+            owner=signed,
+            state=state,
+            why=why,
+            facts=dict(self._described(found, there, labels)),
+            mark=tuple((g["InstanceGroupName"], g.get("CurrentCount", 0)) for g in groups),
+            attributes={
+                "status": found["ClusterStatus"],
+                "failure": found.get("FailureMessage", ""),
+                "described": there,
+                "groups": [
+                    {
+                        "name": group["InstanceGroupName"],
+                        "instance_type": instance_types(group),
+                        "status": group.get("Status", ""),
+                        "current": group.get("CurrentCount", 0),
+                        "target": group.get("TargetCount", 0),
+                    }
+                    for group in groups
+                ],
+            },
+        )
+
+    def _is_settled(self, there: Mapping[str, Any]) -> bool:
+        """Whether a group has the nodes that are declared, and neither gains nor loses any."""
+        if there.get("Status") in ("Deleting", "SystemUpdating"):
+            return False
+        group = self._group_of(there["InstanceGroupName"])
+        current, target = there.get("CurrentCount"), there.get("TargetCount")
+        if group is None or current is None:  # it goes; or Kubernetes alone counts its nodes
+            return True
+        leaving = target is not None and current > target
+        return not leaving and bool(current >= self.wanted(group, target))
+
+    def wanted(self, group: InstanceGroup, target: int | None) -> int:
+        """Say how many nodes make a group ready: what is declared, or what Karpenter asks for."""
+        least = group.members.get("MinInstanceCount")
+        if least is not None:
+            return int(least)
+        karpenter = self.scales_itself and target is not None
+        return int(target or 0) if karpenter else group.instance_count
+
+    def _described(
+        self,
+        found: Mapping[str, Any],
+        there: Mapping[str, Mapping[str, Any]],
+        labels: Mapping[str, str],
+    ) -> Iterator[tuple[str, Any]]:
+        """Spell a description as facts, in the order of the declaration's lists."""
+        for member in SETTINGS:
+            declared = self.settings.get(member)
+            yield from leaves(member, align(setting_of(found, member), declared, member))
+        if found.get("ClusterRole"):
+            yield "cluster_role", found["ClusterRole"]
+        for name in {**{group.name: 0 for group in self.groups}, **there}:
+            yield name, THERE if name in there else MISSING
+        for name, described_ in there.items():
+            group = self._group_of(name)
+            members = group.members if group else {}
+            for member, value in described(described_).items():
+                if member != "OverrideVpcConfig":
+                    yield from leaves(member, align(value, members.get(member), member), name)
+            vpc = described_.get("OverrideVpcConfig") or {}
+            # VpcConfig has one or more of both: without, it is not described
+            if group and group.placed and vpc.get("SecurityGroupIds") and vpc.get("Subnets"):
+                yield (
+                    f"{name}.{PLACE}",
+                    {
+                        "SecurityGroupIds": sorted(vpc["SecurityGroupIds"]),
+                        "Subnets": sorted(labels.get(id_, id_) for id_ in vpc["Subnets"]),
+                    },
+                )
+
+    def _group_of(self, name: str) -> InstanceGroup | None:
+        return next((group for group in self.groups if group.name == name), None)
+
+    @cached_property
+    def _facts(self) -> Mapping[str, Any]:
+        return dict(self._spelled())
+
+    def _spelled(self) -> Iterator[tuple[str, Any]]:
+        """Spell the declaration as facts; those that hold ids are None here."""
+        for member in SETTINGS:
+            yield from leaves(member, self.settings.get(member))
+        if self.scaler:
+            yield "cluster_role", None
+        for group in self.groups:
+            yield group.name, THERE
+            yield f"{group.name}.execution_role", None
+            for member, value in group.members.items():
+                # Karpenter says how many there are
+                if member not in ("InstanceGroupName", "ExecutionRole", "OverrideVpcConfig") and (
+                    member != "InstanceCount" or not self.scales_itself
+                ):
+                    yield from leaves(member, value, group.name)
+            if group.placed:
+                yield f"{group.name}.{PLACE}", None
+
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """What is declared, and the groups that are there and should not be."""
+        there: Iterable[str] = live.attributes.get("described", ()) if live else ()
+        return dict.fromkeys([*self._facts, *there])
+
+    def certain(self, name: str) -> bool:
+        """Which groups there are is no matter of how AWS describes them."""
+        return "." not in name and name not in map(snake, (*SETTINGS, "ClusterRole"))
+
+    def withdraws(self, name: str) -> bool:
+        """Whatever UpdateCluster resets; a group that goes takes its settings with it.
+
+        A new image drains nodes, so that it is put on only where one is declared.  A count that is
+        no longer declared is Karpenter's, and a group without zones stays where it is.
+        """
+        whole = name.partition(".")[0]
+        if is_image(name) or member_of(name) in (snake("InstanceCount"), PLACE):
+            return False
+        return whole in map(snake, SETTINGS) or ("." in name and self._group_of(whole) is not None)
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Look the member up in the request that would be sent."""
+        whole, _, setting = name.partition(".")
+        group = self._group_of(whole)
+        if name == "cluster_role" and self.scaler:
+            return known(self.scaler).arn
+        if group and setting == PLACE:
+            vpc, subnets = self._vpc((), known), dict(self.zones)
+            return {**vpc, "Subnets": sorted(subnets[zone].label for zone in group.zones)}
+        if group and setting == "execution_role":
+            return group.members.get("ExecutionRole") or known(self.role).arn
+        return self._facts.get(name, MISSING)
+
+    @classmethod
+    def unpacked(cls, name: str, value: Any) -> Any:
+        """The groups."""
+        if name != "groups":
+            return value
+        names = [each.name for each in fields(InstanceGroup)]
+        return tuple(
+            InstanceGroup(**{each: group.get(each) for each in names}) for group in value or ()
+        )
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The name is unique in the region; there is no token."""
+        request: dict[str, Any] = {
+            "ClusterName": self.name,
+            "Orchestrator": {"Eks": {"ClusterArn": known(self.control).arn}},
+            **self._settings(known),
+            **self._groups([(group, self._group(group, known)) for group in self.groups]),
+            "VpcConfig": self._vpc(tuple(zone for zone, _ in self.zones), known),
+            # managed add-on policies ask for this tag
+            "Tags": aws.pairs(self.label, {"SageMaker": "true"}),
+        }
+        arn = aws.sagemaker.create_cluster(**request)["ClusterArn"]
+        aws.signatures[arn] = aws.lineage
+        return Live(self.name, arn, owner=aws.lineage, state=State.BUSY, why="Creating")
+
+    def _settings(self, known: Known) -> dict[str, Any]:
+        found = {member: value for member, value in self.settings.items() if value}
+        if self.scaler:
+            found["ClusterRole"] = known(self.scaler).arn
+        return found
+
+    @staticmethod
+    def _groups(specs: Sequence[tuple[InstanceGroup, Any]]) -> dict[str, Any]:
+        """Restricted groups have a list of their own."""
+        lists = {
+            "InstanceGroups": [spec for group, spec in specs if not group.restricted],
+            "RestrictedInstanceGroups": [spec for group, spec in specs if group.restricted],
+        }
+        return {member: specs for member, specs in lists.items() if specs}
+
+    def _vpc(self, zones: tuple[str, ...], known: Known) -> dict[str, Any]:
+        subnets = dict(self.zones)
+        return {
+            "SecurityGroupIds": [known(self.security_group).id],
+            "Subnets": sorted(known(subnets[zone]).id for zone in zones),
+        }
+
+    def _group(self, group: InstanceGroup, known: Known) -> dict[str, Any]:
+        """Spell a group whole: what an update leaves out is reset.
+
+        Each has subnets of its own, so that a group that comes later moves no other.
+        """
+        return {
+            "ExecutionRole": known(self.role).arn,
+            **group.members,
+            "OverrideVpcConfig": self._vpc(group.zones, known),
+        }
+
+    def bars(self, name: str, differs: Differs) -> str:
+        """A group cannot be made anew while it is the only one, nor the mode taken back."""
+        anew = self._replaced(differs)
+        if name == "node_provisioning_mode" and self.settings.get("NodeProvisioningMode") is None:
+            return "HyperPod does not go back from Continuous"
+        if member_of(name) in map(snake, KEPT) and all(g.name in anew for g in self.groups):
+            return (
+                "UpdateCluster does not change it, and HyperPod keeps at least one group: declare "
+                "a group of another name in its place"
+            )
+        return ""
+
+    def _replaced(self, differs: Differs) -> list[str]:
+        """Name the groups that have to be made anew."""
+        kept = tuple(map(snake, KEPT))
+        return list(
+            dict.fromkeys(name.partition(".")[0] for name in differs if member_of(name) in kept)
+        )
+
+    def loses(self, live: Live, differs: Differs) -> list[str]:
+        """Nodes that go, with all that is on them."""
+        there = live.attributes["described"]
+        lines = []
+        anew = self._replaced(differs)
+        for name in anew:
+            count = there[name].get("CurrentCount", 0)
+            changed = [member_of(each) for each in differs if each.startswith(f"{name}.")]
+            why = " and ".join(KEPT[m] for m in KEPT if snake(m) in changed)
+            lines.append(f"instance group {name}: {its(count, 'replaced')}, to change {why}")
+        for name, (is_, declared) in differs.items():
+            group, _, setting = name.partition(".")
+            if setting == "instance_count" and declared < (is_ or 0) and group not in anew:
+                lines.append(f"instance group {group}: {is_ - declared} of its {is_} nodes go")
+            elif not setting and (is_, declared) == (THERE, MISSING):
+                count = there[group].get("CurrentCount", 0)
+                lines.append(f"instance group {group}: it goes, with {its(count)}")
+        renewed = [name.partition(".")[0] for name in differs if is_image(name)]
+        return lines + [
+            renewal(name, there[name].get("CurrentCount", 0))
+            for name in dict.fromkeys(renewed)
+            if name not in anew
+        ]
+
+    def first(self, differs: Differs) -> Differs:
+        """One update at a time: our tags, then all that UpdateCluster takes, then images."""
+        if "owner" in differs:
+            return {"owner": differs["owner"]}
+        others = {name: both for name, both in differs.items() if not is_image(name)}
+        if others:
+            return others
+        # UpdateClusterSoftware gives one image to all the groups that it is asked for
+        images = [both[1] for name, both in differs.items() if name.endswith(".image_id")]
+        alike = {
+            name.partition(".")[0]
+            for name, (_, image) in differs.items()
+            if not images or (name.endswith(".image_id") and image == images[0])
+        }
+        return {name: both for name, both in differs.items() if name.partition(".")[0] in alike}
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """One update."""
+        if "owner" in differs:
+            aws.sagemaker.add_tags(ResourceArn=live.arn, Tags=aws.pairs(self.label))
+            return
+        if all(map(is_image, differs)):
+            self._renew(aws, {name: declared for name, (_, declared) in differs.items()})
+            return
+        there = live.attributes["described"]
+        anew = self._replaced(differs)
+        specs = []
+        for group in self.groups:
+            if group.name in anew:
+                continue
+            spec = self._group(group, known)
+            if group.name in there:
+                now = there[group.name]
+                if self.scales_itself:
+                    spec["InstanceCount"] = now.get("TargetCount", group.instance_count)
+                home = now.get("OverrideVpcConfig") or {}
+                if not group.placed and home.get("Subnets") and home.get("SecurityGroupIds"):
+                    spec["OverrideVpcConfig"] = home
+            specs.append((group, spec))
+        declared = {group.name for group in self.groups}
+        changed = {name.partition(".")[0] for name in differs}
+        # ClusterRole "cannot be updated while autoscaling is enabled" (UpdateCluster): what AWS
+        # may refuse to see again is sent only when it changes
+        settings = {
+            member: value
+            for member, value in self._settings(known).items()
+            if snake(member) in changed
+        }
+        request: dict[str, Any] = {**settings, **self._groups(specs)}
+        if goers := sorted({*anew, *(there.keys() - declared)}):
+            request["InstanceGroupsToDelete"] = goers
+        for member in ("TieredStorageConfig", "AutoScaling"):
+            if snake(member) in changed and not self.settings.get(member):
+                request[member] = {"Mode": "Disable"}
+        aws.sagemaker.update_cluster(ClusterName=self.name, **request)
+
+    def _renew(self, aws: Aws, images: Mapping[str, Any]) -> None:
+        """Give one image to the groups that are to have it."""
+        image = next((v for name, v in images.items() if name.endswith(".image_id")), None)
+        groups: list[Any] = []
+        for name in dict.fromkeys(each.partition(".")[0] for each in images):
+            release = images.get(f"{name}.image_release_version")
+            groups.append(
+                {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
+            )
+        update: dict[str, Any] = {"ImageId": image} if image else {}
+        aws.sagemaker.update_cluster_software(
+            ClusterName=self.name, InstanceGroups=groups, **update
+        )
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Role, network, EKS cluster and bucket must outlive it."""
+        aws.sagemaker.delete_cluster(ClusterName=self.name)
+
+
+def deeply_checked(groups: Sequence[object]) -> list[str]:
+    """Name the groups whose nodes pass deep health checks before they take pods."""
+    return [
+        group.name
+        for group in groups or ()
+        if isinstance(group, InstanceGroup) and group.members.get("OnStartDeepHealthChecks")
+    ]
+
+
+def renewal(group: str, count: int) -> str:
+    """Say what a group's nodes lose with UpdateClusterSoftware, which drains nothing."""
+    return (
+        f"instance group {group}: {its(count)} get{'s' * (count == 1)} a new image; pods are not"
+        " drained, and root volumes are replaced"
+    )

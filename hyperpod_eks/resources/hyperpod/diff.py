@@ -1,0 +1,165 @@
+"""What is described of a cluster beside what was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from hyperpod_eks.aws.service_model import service, shape, snake
+
+PLACE = snake("OverrideVpcConfig")
+IMAGE = ("ImageId", "ImageReleaseVersion")
+"""Members that UpdateClusterSoftware changes."""
+UNORDERED = ("OnStartDeepHealthChecks", "SecurityGroupIds", "Subnets")
+"""Lists whose order means nothing, of plain values; types stand in the order of preference."""
+THERE, MISSING = "there", "absent"
+
+
+def its(count: int, done: str = "") -> str:
+    """Speak of a group's nodes, and of what is done to them.
+
+    >>> its(2), its(1, "replaced")
+    ('its 2 nodes', 'its one node is replaced')
+    """
+    if count == 1:
+        return "its one node" + (f" is {done}" if done else "")
+    return f"its {count} nodes" + (f" are {done}" if done else "")
+
+
+def is_image(name: str) -> bool:
+    """Whether a fact is of the image or its release, which an update of the software changes."""
+    return member_of(name) in map(snake, IMAGE)
+
+
+def member_of(name: str) -> str:
+    """Return the group's setting that a fact is about, or is a part of.
+
+    >>> member_of("workers.kubernetes_config.labels.team")
+    'kubernetes_config'
+    """
+    return name.partition(".")[2].partition(".")[0]
+
+
+def described(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a described group into the words of the request (ClusterInstanceGroupSpecification)."""
+    shapes = "ClusterInstanceGroupSpecification", "ClusterRestrictedInstanceGroupSpecification"
+    members = {m for name in shapes for m in shape("sagemaker", name)["members"]}
+    found = {k: v for k, v in group.items() if k in members}
+    found["InstanceCount"] = group.get("TargetCount")
+    found["MinInstanceCount"] = group.get("MinCount")
+    for member in IMAGE:
+        found[member] = group.get(f"Desired{member}", group.get(f"Current{member}"))
+    for member in ("InstanceRequirements", "KubernetesConfig", "AutoPatchConfig"):
+        if member in found:
+            found[member] = _desired(found[member])
+    return {k: v for k, v in found.items() if v not in EMPTY}
+
+
+def _desired(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``CurrentX`` and ``DesiredX``, take the latter as ``X``."""
+    return {
+        key.removeprefix("Desired"): value
+        for key, value in config.items()
+        if not key.startswith("Current") and value not in ([], {})
+    }
+
+
+def setting_of(found: Mapping[str, Any], member: str) -> Any:
+    """Read a member of the whole cluster."""
+    value = found.get(member)
+    if isinstance(value, Mapping) and (shared := value.get("SharedEnvironmentConfig")):
+        return {"SharedEnvironmentConfig": _desired(shared)}
+    return value
+
+
+EMPTY: tuple[Any, ...] = (None, "", {}, [])
+"""How AWS may describe that there is none, besides saying nothing."""
+
+
+def leaves(member: str, value: Any, group: str = "") -> Iterator[tuple[str, Any]]:
+    """Spell a member as facts, one for each value in it.
+
+    >>> list(leaves("KubernetesConfig", {"Labels": {"Team": "x"}, "Taints": [{"Key": "k"}]}, "a"))
+    [('a.kubernetes_config.labels.Team', 'x'), ('a.kubernetes_config.taints.0.key', 'k')]
+    """
+    name = ".".join(filter(None, [group, snake(member)]))
+    if isinstance(value, Mapping) and value:
+        for key, each in value.items():
+            if member == "Labels":  # whose keys are the user's
+                yield f"{name}.{key}", each
+            else:
+                yield from leaves(key, each, name)
+    elif isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
+        for number, each in enumerate(value):
+            yield from leaves(str(number), each, name)
+    elif value not in (None, "", []):  # {} says something: {"Spot": {}}
+        yield name, value
+
+
+def align(there: Any, declared: Any, member: str = "") -> Any:
+    """Put what AWS describes into the declaration's order, where order means nothing."""
+    if isinstance(there, Mapping) and isinstance(declared, Mapping):
+        return {key: align(value, declared.get(key), key) for key, value in there.items()}
+    if isinstance(there, datetime) and isinstance(declared, str):
+        return declared if _moment(declared) == there else there.isoformat()
+    if isinstance(there, str) and isinstance(declared, str) and member in enumerated():
+        return declared if there.lower() == declared.lower() else there
+    if not isinstance(there, list):
+        return there
+    asked = list(declared) if isinstance(declared, list | tuple) else []
+    if any(isinstance(each, Mapping) for each in there):
+        rest, found = list(there), []
+        for wanted in asked[: len(there)]:
+            alike = max(rest, key=lambda each: (-_unlike(each, wanted), _alike(each, wanted)))
+            rest.remove(alike)
+            found.append(align(alike, wanted))
+        return [*found, *rest]
+    as_declared = member in UNORDERED and sorted(there) == sorted(asked)
+    return asked if as_declared else there
+
+
+@cache
+def enumerated() -> frozenset[str]:
+    """Name the members of CreateCluster whose values AWS enumerates: their case means nothing.
+
+    Free text in another case is another text.
+    """
+    shapes = service("sagemaker")["shapes"]
+    seen, found, left = set[str](), set[str](), ["CreateClusterRequest"]
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        about = shapes[name]
+        for member, ref in about.get("members", {}).items():
+            left.append(ref["shape"])
+            if "enum" in shapes[ref["shape"]]:
+                found.add(member)
+        left += [about[each]["shape"] for each in ("member", "value") if each in about]
+    return frozenset(found)
+
+
+def _alike(one: Any, other: Any) -> int:
+    """Count what two descriptions have in common."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return sum(_alike(value, other[key]) for key, value in one.items() if key in other)
+    return int(one == other)
+
+
+def _unlike(one: Any, other: Any) -> int:
+    """Count where two descriptions contradict each other; what only one has does not.
+
+    >>> _unlike({"Key": "k", "Effect": "NoSchedule"}, {"Key": "l"})
+    1
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return sum(_unlike(value, other[key]) for key, value in one.items() if key in other)
+    return int(one != other)
+
+
+def _moment(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,83 @@
+"""The nodes in Kubernetes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.base import MINUTE, Live, Resource, State
+from hyperpod_eks.resources.hyperpod import devices
+from hyperpod_eks.resources.hyperpod.api import describe, every_group
+from hyperpod_eks.resources.hyperpod.cluster import DEEP_CHECKS, Cluster, deeply_checked
+from hyperpod_eks.workers import together
+
+
+@frozen
+class Nodes(Resource):
+    """The nodes as Kubernetes sees them: registered and Ready.
+
+    Nothing that we make or delete: HyperPod registers them and takes them away.
+    """
+
+    cluster: Cluster
+    control: eks.Cluster
+
+    kind = "hyperpod/Nodes"
+    step = "hyperpod"
+    awaited = True
+    patience = 30 * MINUTE
+
+    @property
+    def longest_wait(self) -> float:
+        """As the cluster: deep health checks take hours."""
+        return self.patience + (DEEP_CHECKS if deeply_checked(self.cluster.groups) else 0.0)
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """Through the Kubernetes API."""
+        found, access = together(
+            partial(describe, look, self.cluster.name), partial(eks.access, look, self.control.name)
+        )
+        if found is None or access is None:
+            return []
+        targets = {g["InstanceGroupName"]: g.get("TargetCount") for g in every_group(found)}
+        wanted = {
+            group.name: self.cluster.wanted(group, targets.get(group.name))
+            for group in self.cluster.groups
+        } or {name: target or 0 for name, target in targets.items()}
+        total = sum(wanted.values())
+        try:
+            nodes = look.once("nodes", lambda: kube.nodes(access, self.cluster.name))
+        except kube.KubeNotReady as error:
+            return [Live("", state=State.BUSY, why=str(error))]
+        checked = deeply_checked(self.cluster.groups)
+        checking = [node for node in nodes if node.checking and node.instance_group in checked]
+        ready = Counter(
+            node.instance_group for node in nodes if node.ready and node not in checking
+        )
+        # whose label is missing counts for any group
+        enough = ready[""] + sum(min(ready[name], count) for name, count in wanted.items()) >= total
+        why = f"{ready.total()} of {total} nodes Ready in Kubernetes"
+        if checking:
+            why += f"; {len(checking)} under deep health checks, which take 1 to 2 hours or longer"
+        kubelets = sorted({node.kubelet.rpartition(".")[0] for node in nodes if node.kubelet})
+        behind = [v for v in kubelets if v != eks.describe(look, self.control.name)[0]["version"]]
+        if behind:
+            why += f"; kubelet {', '.join(behind)} until `hyperpod-eks update-software`"
+        return [
+            Live(
+                "",
+                state=State.READY if enough else State.BUSY,
+                warnings=devices.lacking(look, nodes) if enough else (),
+                why=why,
+                mark=(len(nodes), len(checking), ready),
+                attributes={"nodes": nodes},
+            )
+        ]
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """HyperPod does."""

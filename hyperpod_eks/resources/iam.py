@@ -1,0 +1,324 @@
+"""Roles and policies of IAM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+from hyperpod_eks.aws.answers import policy as policy_of
+from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.ec2.security_group import SecurityGroup
+from hyperpod_eks.resources.ec2.subnet import Subnet
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.workers import together
+
+
+@frozen
+class Role(Resource):
+    """A role that one AWS service assumes, with the policies attached to it."""
+
+    name: str
+    trusts: str
+    """Service principal; the same in every partition."""
+    managed: tuple[str, ...]
+    """ARNs of policies that AWS manages."""
+    policies: tuple[Policy, ...] = ()
+    path: str = "/"
+    boundary: str = ""
+    """ARN of the permissions boundary."""
+
+    kind = "iam/Role"
+    step = "iam"
+    goes_at_once = True
+    facts = ("trusts", "policies", "path", "boundary")
+    answers = ("trusts", "path", "boundary")
+    later = ("policies",)
+    fixed: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
+
+    def seeds(self) -> Iterator[Resource]:
+        """None: policies are attached later."""
+        yield from ()
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name."""
+        with absent("NoSuchEntity"):
+            answer, attached = together(
+                partial(look.aws.iam.get_role, RoleName=self.name),
+                partial(self._attached, look),
+            )
+            return [self._live(answer["Role"], attached)]
+        return []
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Ask for what is attached alone."""
+        if names != {"policies"}:
+            return self.find(look)
+        return [replace(live, facts={**live.facts, "policies": self._attached(look)}, told=names)]
+
+    def _attached(self, look: Look) -> frozenset[str]:
+        method, about = "list_attached_role_policies", {"RoleName": self.name}
+        found = look.all(look.aws.iam, method, "AttachedPolicies", **about)
+        return frozenset(each["PolicyArn"] for each in found)
+
+    def _live(self, role: Mapping[str, Any], attached: frozenset[str]) -> Live:
+        facts = {
+            "trusts": _trusted(role["AssumeRolePolicyDocument"]),
+            "policies": attached,
+            "path": role["Path"],
+            "boundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", ""),
+        }
+        return Live(self.name, role["Arn"], owner=owner(role.get("Tags", ())), facts=facts)
+
+    def expected(self, name: str, known: Known) -> Any:
+        """Attached are AWS's policies and ours, without order."""
+        if name == "policies":
+            return frozenset([*self.managed, *(known(policy).arn for policy in self.policies)])
+        return super().expected(name, known)
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The name is unique in the account."""
+        bounded: dict[str, Any] = {"PermissionsBoundary": self.boundary} if self.boundary else {}
+        role = aws.iam.create_role(
+            RoleName=self.name,
+            Path=self.path,
+            **bounded,
+            AssumeRolePolicyDocument=json.dumps(trust(self.trusts)),
+            Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",
+            Tags=aws.pairs(self.label),
+        )["Role"]
+        return replace(self._live(role, frozenset()), owner=aws.lineage)
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live | None:
+        """Attach what is missing and put the trust right; what somebody attached is taken off."""
+        if "trusts" in differs:
+            aws.iam.update_assume_role_policy(
+                RoleName=self.name, PolicyDocument=json.dumps(trust(self.trusts))
+            )
+        if "boundary" in differs and self.boundary:
+            aws.iam.put_role_permissions_boundary(
+                RoleName=self.name, PermissionsBoundary=self.boundary
+            )
+        elif "boundary" in differs:
+            aws.iam.delete_role_permissions_boundary(RoleName=self.name)
+        if live.owner is None:
+            aws.iam.tag_role(RoleName=self.name, Tags=aws.pairs(self.label))
+        wanted = self.expected("policies", known)
+        on, off = wanted - live.facts["policies"], live.facts["policies"] - wanted
+        attach = partial(aws.iam.attach_role_policy, RoleName=self.name)
+        detach = partial(aws.iam.detach_role_policy, RoleName=self.name)
+        together(
+            *(partial(attach, PolicyArn=arn) for arn in sorted(on)),
+            *(partial(detach, PolicyArn=arn) for arn in sorted(off)),
+        )
+        facts = {
+            **live.facts,
+            "trusts": self.trusts,
+            "policies": wanted,
+            "boundary": self.boundary,
+        }
+        return Live(self.name, live.arn, owner=aws.lineage, facts=facts)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Everything attached must go first, whoever attached it, and what stands in it."""
+        iam = aws.iam
+        detach = partial(iam.detach_role_policy, RoleName=self.name)
+        together(*(partial(detach, PolicyArn=arn) for arn in live.facts["policies"]))
+        with absent("DeleteConflict"):
+            iam.delete_role(RoleName=self.name)
+            return
+        for page in iam.get_paginator("list_role_policies").paginate(RoleName=self.name):
+            for inline in page["PolicyNames"]:
+                iam.delete_role_policy(RoleName=self.name, PolicyName=inline)
+        iam.delete_role(RoleName=self.name)
+
+
+def trust(service: str) -> dict[str, Any]:
+    """Let one service assume the role."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": service},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+
+
+def _trusted(document: object) -> str | None:
+    """Name the service of a trust policy written as above; None for any other."""
+    text = policy_of(unquote(document)) if isinstance(document, str) else document
+    service: str | None = None
+    if isinstance(text, Mapping):
+        statement = text.get("Statement", [{}])
+        first = statement[0] if isinstance(statement, list) and len(statement) == 1 else {}
+        principal = first.get("Principal", {})
+        service = principal.get("Service") if isinstance(principal, Mapping) else None
+        if text != trust(str(service)):
+            return None
+    return service
+
+
+@frozen
+class Policy(Resource):
+    """What a role of ours may do, beyond what policies of AWS's allow it."""
+
+    name: str
+    prefix: str
+    """The beginning of the ARNs of the account's policies."""
+    path: str
+    rows: tuple[Row, ...]
+    network: str = ""
+    """The beginning of the ARNs of the account's network."""
+    places: tuple[Vpc | SecurityGroup | Subnet, ...] = ()
+    """Where interfaces may be made; nowhere for none."""
+
+    kind = "iam/Policy"
+    step = "iam"
+    goes_at_once = True
+    facts = ("document",)
+
+    @property
+    def arn(self) -> str:
+        """Policies are found by ARN."""
+        return f"{self.prefix}{self.path}{self.name}"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By ARN."""
+        with absent("NoSuchEntity"):
+            policy = look.aws.iam.get_policy(PolicyArn=self.arn)["Policy"]
+            signed = owner(policy.get("Tags", ()))
+            if look.bare:
+                return [Live(self.name, self.arn, owner=signed)]
+            return [self._live(look.aws, signed, policy["DefaultVersionId"])]
+        return []
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Ask for the version that its create made: IAM changes none."""
+        if "version" not in live.attributes:
+            return self.find(look)
+        return [self._live(look.aws, live.owner, live.attributes["version"])]
+
+    def _live(self, aws: Aws, signed: str | None, version: str) -> Live:
+        found = aws.iam.get_policy_version(PolicyArn=self.arn, VersionId=version)
+        document: Any = found["PolicyVersion"]["Document"]
+        if isinstance(document, str):
+            document = policy_of(unquote(document))
+        return Live(self.name, self.arn, owner=signed, facts={"document": document})
+
+    def expected(self, name: str, known: Known) -> Any:
+        """The document is made of what it depends on."""
+        if name != "document":
+            return super().expected(name, known)
+        rows = list(self.rows)
+        if self.places:
+            kinds = {Vpc: "vpc", SecurityGroup: "security-group", Subnet: "subnet"}
+            places = [f"{self.network}:network-interface/*"]
+            places += [
+                f"{self.network}:{kinds[type(place)]}/{known(place).id}" for place in self.places
+            ]
+            rows.insert(0, ("Interfaces", INTERFACES, places))
+        return {"Version": "2012-10-17", "Statement": [_allow(*row) for row in rows]}
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The name is unique in the account."""
+        document = self.expected("document", known)
+        made = aws.iam.create_policy(
+            PolicyName=self.name,
+            Path=self.path,
+            PolicyDocument=json.dumps(document),
+            Description=f"hyperpod-eks: nodes of the cluster {aws.cluster}",
+            Tags=aws.pairs(self.label),
+        )["Policy"]
+        version = made.get("DefaultVersionId")
+        return Live(
+            self.name,
+            self.arn,
+            owner=aws.lineage,
+            facts={"document": document},
+            attributes={"version": version} if version else {},
+        )
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+        """Make a new default version; of the five that IAM keeps, the oldest makes room."""
+        if live.owner is None:
+            aws.iam.tag_policy(PolicyArn=self.arn, Tags=aws.pairs(self.label))
+        document = self.expected("document", known)
+        if live.facts["document"] == document:
+            return
+        old = list(self._old_versions(aws))
+        if len(old) >= 4:
+            aws.iam.delete_policy_version(PolicyArn=self.arn, VersionId=old[-1])
+        aws.iam.create_policy_version(
+            PolicyArn=self.arn, PolicyDocument=json.dumps(document), SetAsDefault=True
+        )
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Old versions go first, where there are any."""
+        with absent("DeleteConflict"):
+            aws.iam.delete_policy(PolicyArn=self.arn)
+            return
+        for version in self._old_versions(aws):
+            aws.iam.delete_policy_version(PolicyArn=self.arn, VersionId=version)
+        aws.iam.delete_policy(PolicyArn=self.arn)
+
+    def _old_versions(self, aws: Aws) -> Iterator[str]:
+        """Every version but the default one, newest first."""
+        for page in aws.iam.get_paginator("list_policy_versions").paginate(PolicyArn=self.arn):
+            yield from (v["VersionId"] for v in page["Versions"] if not v["IsDefaultVersion"])
+
+
+Row = tuple[str, Sequence[str], Sequence[str] | str]
+"""A statement: its id, actions and resources.  Describe actions know no resource."""
+INTERFACES = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+    "ec2:ModifyNetworkInterfaceAttribute",
+    "ec2:UnassignPrivateIpAddresses",
+)
+
+
+def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> dict[str, Any]:
+    places = resources if isinstance(resources, str) else list(resources)
+    return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": places}
+
+
+@frozen
+class ServiceLinkedRole(Resource):
+    """HyperPod's role in the account.
+
+    CreateCluster would make it if the caller may; made here, a missing permission shows before
+    anything costs money.  All clusters share it, so it is never deleted.
+    """
+
+    kind = "iam/ServiceLinkedRole"
+    step = "iam"
+    shared = True
+
+    name = "AWSServiceRoleForSageMakerHyperPod"
+    service = "hyperpod.sagemaker.amazonaws.com"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By the name that the service gives it."""
+        with absent("NoSuchEntity"):
+            role = look.aws.iam.get_role(RoleName=self.name)["Role"]
+            return [Live(self.name, role["Arn"])]
+        return []
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """There can be one; a second one is refused."""
+        role = aws.iam.create_service_linked_role(AWSServiceName=self.service)["Role"]
+        return Live(self.name, role["Arn"])
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Other clusters use it."""

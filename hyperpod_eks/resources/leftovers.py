@@ -1,0 +1,325 @@
+"""What services and controllers leave in a VPC, which a delete must take away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from hyperpod_eks.aws.client import Aws, Look, owner, raise_first, tag
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import MINUTE, Live, Resource, State
+from hyperpod_eks.workers import together
+
+
+def _vpcs(look: Look) -> list[str]:
+    """Ids of the VPCs of ours, not of those that we were given: there is one, or a twin besides."""
+    return [
+        vpc["VpcId"]
+        for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
+        if owner(vpc.get("Tags", ())) == look.aws.lineage
+    ]
+
+
+def _homes(look: Look) -> list[str]:
+    """Ids of the VPCs that an EKS cluster of ours is in, be the VPC ours or not."""
+    if "eks/cluster" in look.adopted:  # what is in somebody's is somebody's
+        return []
+    return _vpcs(look) or [id_ for key, id_ in look.adopted.items() if key == "network/vpc"]
+
+
+def _inside(look: Look, method: str, key: str, by: str, values: Sequence[str]) -> list[Any]:
+    """List what EC2 has of one kind in VPCs, or in security groups."""
+    return [
+        item
+        for value in values
+        for item in look.all(look.aws.ec2, method, key, Filters=[{"Name": by, "Values": [value]}])
+    ]
+
+
+def _made_for(tags: Sequence[Mapping[str, Any]], cluster: str) -> bool:
+    """Whether EKS or a controller in the cluster made it, and not only uses it (``shared``)."""
+    names = (tag(tags, "elbv2.k8s.aws/cluster"), tag(tags, "aws:eks:cluster-name"))
+    return cluster in names or tag(tags, f"kubernetes.io/cluster/{cluster}") == "owned"
+
+
+CNI = "aws-K8S-"
+# How free interfaces name the service that left them, 2026-11: amazon-vpc-cni-k8s (descriptions and
+# tags of its interfaces), EKS User Guide ("Amazon EKS NAME" of control planes, requester
+# AmazonEKS), public reports of HyperPod's, whose description or requester names SageMaker.
+_DESCRIPTIONS = re.compile(rf"{CNI}|Amazon EKS\b|(?i:.*(sagemaker|hyperpod))")
+_REQUESTERS = re.compile(r"(?i).*(amazon-?eks|sagemaker|hyperpod)")
+_TAGS = re.compile(
+    r"(node|cluster)\.k8s\.amazonaws\.com/|eks:|aws:eks:|(aws:)?sagemaker[:.]|kubernetes\.io/cluster/"
+)
+
+
+def _theirs(interface: Mapping[str, Any]) -> bool:
+    """Whether EKS, the VPC CNI or HyperPod made an interface, by all that it says of itself."""
+    return bool(
+        _DESCRIPTIONS.match(interface.get("Description") or "")
+        or _REQUESTERS.match(interface.get("RequesterId") or "")
+        or any(_TAGS.match(each.get("Key", "")) for each in interface.get("TagSet", ()))
+    )
+
+
+@frozen
+class Interfaces(Resource):
+    """Network interfaces of EKS and HyperPod, which outlive them by minutes.
+
+    In a VPC of ours all of them, in somebody's those in our security group.  The services take
+    their own down; detached ones that the VPC CNI left (``aws-K8S-*``) are nobody's and are deleted
+    by us.  So are others in a VPC of ours that are free though their services are gone (`_theirs`).
+    """
+
+    kind = "leftovers/Interfaces"
+    step = "network"
+    made = False
+    patience = 20 * MINUTE
+    usual = "1 to 5 min"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """Apart from those of NAT gateways and endpoints, which go with them."""
+        by, values = "vpc-id", _vpcs(look)
+        if not values:
+            groups = look.signed("describe_security_groups", "SecurityGroups")
+            ours = [each["GroupId"] for each in groups if owner(each["Tags"]) == look.aws.lineage]
+            by, values = "group-id", ours
+        found = _inside(look, "describe_network_interfaces", "NetworkInterfaces", by, values)
+        items = [
+            item
+            for item in {each["NetworkInterfaceId"]: each for each in found}.values()
+            if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
+            and not item.get("Description", "").startswith("Interface for NAT Gateway")
+        ]
+        if not items:
+            return []
+        region = look.aws.session.region_name
+        words = "; ".join(_named(each, region) for each in items[:3])
+        many = "interface" if len(items) == 1 else "interfaces"
+        loose = [
+            i["NetworkInterfaceId"]
+            for i in items
+            if i["Status"] == "available"
+            and (i.get("Description", "").startswith(CNI) or (by == "vpc-id" and _theirs(i)))
+        ]
+        return [
+            Live(
+                ", ".join(i["NetworkInterfaceId"] for i in items),
+                owner=look.aws.lineage,  # whatever is in our VPC or group was let in by us
+                state=State.READY if loose else State.LEAVING,
+                why=f"{len(items)} network {many} left: {words}",
+                attributes={"loose": loose},
+            )
+        ]
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Delete the detached ones."""
+        for interface in live.attributes["loose"]:
+            aws.ec2.delete_network_interface(NetworkInterfaceId=interface)
+
+
+@frozen
+class LoadBalancers(Resource):
+    """Load balancers that controllers in our cluster made in its VPC, and their target groups.
+
+    Recognised by their tags ``elbv2.k8s.aws/cluster`` or ``kubernetes.io/cluster/NAME`` =
+    ``owned``; nobody deletes them once the cluster is gone, and they hold subnets and security
+    groups.
+    """
+
+    cluster: str
+
+    kind = "leftovers/LoadBalancers"
+    step = "network"
+    made = False
+    patience = 15 * MINUTE
+
+    @property
+    def source(self) -> str:
+        """Made from inside the EKS cluster."""
+        return "eks/cluster"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """In the cluster's VPC only."""
+        if not (vpcs := _homes(look)):
+            return []
+        new, old = look.aws.elbv2, look.aws.elb
+        every, targets, classics = together(
+            partial(look.all, new, "describe_load_balancers", "LoadBalancers"),
+            partial(look.all, new, "describe_target_groups", "TargetGroups"),
+            partial(look.all, old, "describe_load_balancers", "LoadBalancerDescriptions"),
+        )
+        balancers = {each["LoadBalancerArn"] for each in every if each.get("VpcId") in vpcs}
+        groups = {each["TargetGroupArn"] for each in targets if each.get("VpcId") in vpcs}
+        classic = [each["LoadBalancerName"] for each in classics if each.get("VPCId") in vpcs]
+        found: dict[str, list[str]] = {"balancers": [], "groups": [], "classic": []}
+        for arns in _twenties(sorted(balancers | groups)):
+            for about in new.describe_tags(ResourceArns=arns)["TagDescriptions"]:
+                if _made_for(about["Tags"], self.cluster):
+                    kind = "balancers" if about["ResourceArn"] in balancers else "groups"
+                    found[kind].append(about["ResourceArn"])
+        for names in _twenties(classic):
+            for about in old.describe_tags(LoadBalancerNames=names)["TagDescriptions"]:
+                if _made_for(about["Tags"], self.cluster):
+                    found["classic"].append(about["LoadBalancerName"])
+        made = [each for items in found.values() for each in items]
+        if not made:
+            return []
+        return [Live(", ".join(made), why=f"{len(made)} made by Kubernetes", attributes=found)]
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Balancers before the target groups that they use."""
+        for arn in live.attributes["balancers"]:
+            aws.elbv2.delete_load_balancer(LoadBalancerArn=arn)
+        for name in live.attributes["classic"]:
+            aws.elb.delete_load_balancer(LoadBalancerName=name)
+        for arn in live.attributes["groups"]:
+            aws.elbv2.delete_target_group(TargetGroupArn=arn)
+
+
+def _holder(interface: Mapping[str, Any]) -> str:
+    """Say who has a network interface, as far as it can be seen; of nobody's, its status."""
+    attachment = interface.get("Attachment", {})
+    machine = attachment.get("InstanceId") or attachment.get("InstanceOwnerId", "")
+    words = [interface.get("Description", ""), f"attached to {machine}" if machine else ""]
+    return ", ".join(filter(None, words)) or str(interface["Status"])
+
+
+def _named(interface: Mapping[str, Any], region: str | None) -> str:
+    """Name an interface and who has it; a free one with the command that deletes it."""
+    id_ = interface["NetworkInterfaceId"]
+    free = interface["Status"] == "available"
+    command = f": aws ec2 delete-network-interface --network-interface-id {id_} --region {region}"
+    return f"{id_} ({_holder(interface)}){command * free}"
+
+
+def _twenties(items: Sequence[str]) -> list[Sequence[str]]:
+    """Cut into the pieces that DescribeTags takes."""
+    return [items[i : i + 20] for i in range(0, len(items), 20)]
+
+
+@frozen
+class Volumes(Resource):
+    """EBS volumes that were made for the cluster's PersistentVolumeClaims.
+
+    Recognised by the tag ``kubernetes.io/cluster/NAME`` = ``owned``; one that is attached is left
+    until it is not.
+    """
+
+    cluster: str
+
+    kind = "leftovers/Volumes"
+    step = "network"
+    made = False
+
+    @property
+    def source(self) -> str:
+        """Made from inside the EKS cluster."""
+        return "eks/cluster"
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By the tag that Kubernetes puts on them."""
+        tagged: Any = [{"Name": f"tag:kubernetes.io/cluster/{self.cluster}", "Values": ["owned"]}]
+        found = look.all(look.aws.ec2, "describe_volumes", "Volumes", Filters=tagged)
+        free = [each["VolumeId"] for each in found if each["State"] == "available"]
+        names = ", ".join(each["VolumeId"] for each in found)
+        state = State.READY if free else State.LEAVING
+        return [Live(names, state=state, attributes={"free": free})] if found else []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Delete the ones that nothing is attached to."""
+        for volume in live.attributes["free"]:
+            aws.ec2.delete_volume(VolumeId=volume)
+
+
+@frozen
+class Leftovers(Resource):
+    """Security groups that EKS and controllers in our cluster made, and GuardDuty's endpoint.
+
+    ``eks-cluster-sg-NAME-*`` (tag ``aws:eks:cluster-name``) and the ``k8s-*`` of load balancers
+    (tags as theirs) stay when EKS is gone; GuardDuty's endpoint ``*.guardduty-data`` with its group
+    ``GuardDutyManagedSecurityGroup-*`` is in a VPC of ours to be taken away too.
+    """
+
+    cluster: str
+
+    kind = "leftovers/Leftovers"
+    step = "network"
+    made = False
+    patience = 15 * MINUTE
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """In the cluster's VPC only."""
+        vpcs, homes = _vpcs(look), _homes(look)
+        found, doors = together(
+            partial(
+                _inside, look, "describe_security_groups", "SecurityGroups", "vpc-id", homes or vpcs
+            ),
+            partial(_inside, look, "describe_vpc_endpoints", "VpcEndpoints", "vpc-id", vpcs),
+        )
+        groups = [
+            item["GroupId"]
+            for item in found
+            if (homes and _made_for(item.get("Tags", ()), self.cluster))
+            or (vpcs and item["GroupName"].startswith("GuardDutyManagedSecurityGroup-"))
+        ]
+        endpoints = [
+            item["VpcEndpointId"]
+            for item in doors
+            if item["ServiceName"].endswith(".guardduty-data") and item["State"] != "deleted"
+        ]
+        if not groups and not endpoints:
+            return []
+        return [
+            Live(
+                ", ".join(endpoints + groups),
+                owner=look.aws.lineage if vpcs else None,
+                attributes={
+                    "groups": groups,
+                    "endpoints": endpoints,
+                    "rules": _naming(look, found, groups),
+                },
+            )
+        ]
+
+    @property
+    def source(self) -> str:
+        """In somebody's VPC, what was made for an EKS cluster of ours."""
+        return "eks/cluster"
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Endpoints first: their interfaces use the groups; then rules of ours that name them."""
+        if live.attributes["endpoints"]:
+            answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=live.attributes["endpoints"])
+            refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
+            raise_first("ec2", "DeleteVpcEndpoints", refused)
+        for call, group, rules in live.attributes["rules"]:
+            getattr(aws.ec2, call)(GroupId=group, IpPermissions=rules)
+        for group in live.attributes["groups"]:
+            aws.ec2.delete_security_group(GroupId=group)
+
+
+def _naming(
+    look: Look, groups: Sequence[Mapping[str, Any]], named: Sequence[str]
+) -> list[tuple[str, str, list[Any]]]:
+    """Find the rules of our group that let some groups in or out, and how they are revoked.
+
+    The load balancer controller opens the nodes' group to its own, which then cannot be deleted.
+    """
+    found = []
+    for group in groups:
+        if owner(group.get("Tags", ())) != look.aws.lineage:
+            continue
+        for way, key in (("ingress", "IpPermissions"), ("egress", "IpPermissionsEgress")):
+            rules = [
+                {k: v for k, v in rule.items() if k in ("IpProtocol", "FromPort", "ToPort")}
+                | {"UserIdGroupPairs": [{"GroupId": pair["GroupId"]}]}
+                for rule in group[key]
+                for pair in rule.get("UserIdGroupPairs", ())
+                if pair.get("GroupId") in named
+            ]
+            if rules:
+                found.append((f"revoke_security_group_{way}", group["GroupId"], rules))
+    return found

@@ -1,0 +1,137 @@
+"""Log groups of CloudWatch Logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import Differs, Guard, Known, Live, Resource
+from hyperpod_eks.workers import together
+
+
+@frozen
+class LogGroup(Resource):
+    """The control plane's log group, made before EKS would make it without retention."""
+
+    name: str
+    arn: str
+    retention: int
+    """Days."""
+    key_arn: str = ""
+    """ARN of a KMS key."""
+
+    kind = "eks/LogGroup"
+    step = "eks"
+    goes_at_once = True
+    facts = ("retention", "key_arn")
+    later = ("retention",)
+    signed = False  # EKS makes a deleted one anew as long as the cluster writes
+
+    @property
+    def source(self) -> str:
+        """EKS writes into it, for a while after its cluster went too."""
+        return "eks/cluster"
+
+    guards: ClassVar[Mapping[str, Guard]] = {
+        # a group that was just made keeps its logs for ever
+        "retention": lambda is_, days: (
+            f"logs older than {days} days are deleted; until now they were kept for {is_} days"
+            if is_ is not None and days < is_
+            else ""
+        ),
+        "key_arn": lambda is_, key: (
+            f"new logs are not encrypted with {is_} any more" if is_ and not key else ""
+        ),
+    }
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By name."""
+        logs = look.aws.logs
+        with absent("ResourceNotFoundException"):
+            tags, groups = together(
+                partial(logs.list_tags_for_resource, resourceArn=self.arn),
+                partial(self._groups, look),
+            )
+            signed = owner(tags["tags"])
+            return [Live(self.name, self.arn, signed, facts=self._facts(each)) for each in groups]
+        return []
+
+    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+        """Look at it among all; its tags are known."""
+        facts = [self._facts(group) for group in self._groups(look)]
+        return [replace(live, facts=each, told=None) for each in facts]
+
+    def _groups(self, look: Look) -> list[Mapping[str, Any]]:
+        about = {"logGroupNamePrefix": self.name}
+        found = look.all(look.aws.logs, "describe_log_groups", "logGroups", **about)
+        return [group for group in found if group["logGroupName"] == self.name]
+
+    def _facts(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        return {"retention": group.get("retentionInDays"), "key_arn": group.get("kmsKeyId", "")}
+
+    def create(self, aws: Aws, known: Known, token: str) -> Live:
+        """The name is unique in the region."""
+        key: dict[str, Any] = {"kmsKeyId": self.key_arn} if self.key_arn else {}
+        aws.logs.create_log_group(logGroupName=self.name, tags=aws.tags(self.label), **key)
+        facts = {"retention": None, "key_arn": self.key_arn}
+        return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
+
+    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+        """Set the retention, and sign a group that EKS made anew."""
+        if live.owner is None:
+            aws.logs.tag_resource(resourceArn=self.arn, tags=aws.tags(self.label))
+        if "key_arn" in differs:
+            if self.key_arn:
+                aws.logs.associate_kms_key(logGroupName=self.name, kmsKeyId=self.key_arn)
+            else:
+                aws.logs.disassociate_kms_key(logGroupName=self.name)
+        if "retention" in differs:
+            aws.logs.put_retention_policy(logGroupName=self.name, retentionInDays=self.retention)
+        facts = {"retention": self.retention, "key_arn": self.key_arn}
+        return replace(live, owner=aws.lineage, facts=facts)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Only after the cluster: EKS makes it again as long as it writes."""
+        aws.logs.delete_log_group(logGroupName=self.name)
+
+
+@frozen
+class HyperPodLogGroup(Resource):
+    """HyperPod's log groups, which the service makes and nobody removes.
+
+    Each is called after the id of its cluster, the end of its ARN (SageMaker developer guide,
+    "HyperPod lifecycle scripts": ``/aws/sagemaker/Clusters/NAME/ID``).  Ours are those of the ids
+    that the journal has, or that were seen to be ours; others had the name before or after us.
+    """
+
+    prefix: str
+
+    kind = "hyperpod/LogGroup"
+    step = "hyperpod"
+    goes_at_once = True
+    made = False
+
+    def find(self, look: Look) -> Sequence[Live]:
+        """By prefix: one group for each cluster that had this name."""
+        groups = look.all(
+            look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.prefix
+        )
+        names = [group["logGroupName"] for group in groups]
+        ids = {arn.rpartition("/")[2] for arn in look.aws.recorded}
+        ours = [name for name in names if name.removeprefix(self.prefix) in ids]
+        others = ", ".join(name for name in names if name not in ours)
+        whose = f"another cluster of that name: {others}"
+        stays = {"stays": f"belongs to {whose}"} if others else {}
+        if ours:
+            about = {"names": ours, **stays}
+            return [Live(", ".join(ours), owner=look.aws.lineage, attributes=about)]
+        return [Live(others, owner="unknown", attributes={"whose": whose})] if others else []
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """After the cluster: it writes until the end."""
+        for name in live.attributes["names"]:
+            aws.logs.delete_log_group(logGroupName=name)
