@@ -1,1 +1,1 @@
-"""TODO."""
+"""EC2: a VPC and what is in it."""

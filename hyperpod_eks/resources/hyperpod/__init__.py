@@ -1,1 +1,1 @@
-"""TODO."""
+"""SageMaker HyperPod: the cluster, its groups and its nodes."""
