@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from hyperpod_eks.aws import transport
@@ -218,6 +219,16 @@ def test_a_bundle_that_is_none_is_wrong_usage_before_any_call(
     clean.setenv("AWS_CA_BUNDLE", str(file))
     with pytest.raises(Usage, match=rf"the CA bundle .*ca\.pem cannot be used: {says}"):
         _ = aws().identity
+
+
+def test_a_bundle_that_is_a_section_of_the_profile_is_wrong_usage(
+    tmp_path: Path, clean: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("[default]\nca_bundle =\n  file = ca.pem\n")
+    clean.setenv("AWS_CONFIG_FILE", str(config))
+    with pytest.raises(Usage, match="ca_bundle of the AWS profile is a section"):
+        transport.ca_bundle(boto3.Session())
 
 
 def test_the_users_authority_counts_beside_the_clusters_own(

@@ -424,6 +424,9 @@ class _Answers:
 
     def _make_api_call(self, name: str, request: Any) -> Any:
         call = f"{self.meta.service_model.service_name}:{name}"
+        if name == "HeadBucket" and request.get("Bucket") is None:
+            # botocore follows a redirect by asking for the bucket's region; S3 redirects no other
+            raise NoAnswer("S3 is redirected elsewhere for a request that names no bucket")
         return Answer.of(call, super()._make_api_call(name, request))  # type: ignore[misc]
 
 

@@ -106,8 +106,16 @@ def _variable(scheme: str) -> str:
 
 
 def ca_bundle(session: boto3.Session) -> str | None:
-    """Return the file or folder of certificate authorities that boto3 trusts; None for its own."""
+    """Return the file or folder of certificate authorities that boto3 trusts; None for its own.
+
+    Raises Usage for a section of the configuration where its name belongs.
+    """
     configured = session._session.get_config_variable("ca_bundle")
+    if configured and not isinstance(configured, str):
+        raise Usage(
+            "ca_bundle of the AWS profile is a section, not the name of a file",
+            "Correct it in the AWS configuration: ca_bundle = /path/to/bundle.pem",
+        )
     return configured or os.environ.get("REQUESTS_CA_BUNDLE") or None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resolve.site import lineage
 from tests.conftest import REGION, Clients, User
 
@@ -97,3 +98,13 @@ def test_where_there_is_no_cluster_the_hint_leads_to_the_same_place(user: User) 
 
     assert said.code == 8
     assert f"Create it: hyperpod-eks create demo --region {ELSEWHERE}\n" in said.err
+
+
+def test_a_redirect_that_leads_nowhere_is_no_bug(user: User) -> None:
+    """botocore follows one by asking for the region of the bucket, and a list is of none."""
+    user.stack.sim.faults.append(
+        Fault("s3", "ListBuckets", code="PermanentRedirect", status=301, count=100)
+    )
+    said = user.types("orphans", "-o", "json")
+    assert said.code == 1, said.err
+    assert "redirected elsewhere for a request that names no bucket" in said.err
