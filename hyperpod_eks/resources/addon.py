@@ -345,7 +345,7 @@ def _values(text: str) -> Any:
 def default_version(aws: Aws, addon: str, kubernetes: str) -> tuple[str, str]:
     """Ask EKS which version of an add-on is the default for a Kubernetes version.
 
-    Where that is one that is broken on HyperPod (``versions.BROKEN_ADDONS``), the newest that is
+    Where that is one that is broken on HyperPod (``published.BROKEN_ADDONS``), the newest that is
     not takes its place, if there is any, and the second value says so.
     """
     addons = aws.eks.describe_addon_versions(addonName=addon, kubernetesVersion=kubernetes)[
