@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ def life(
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)  # no look is repeated under load
+        seen = -1
+        while seen != len(one_stack.calls):  # threads of the tests before may yet ask something
+            seen = len(one_stack.calls)
+            time.sleep(0.5)
         for name, words in LIFE.items():
             one_stack.calls.clear()
             said = user.types(*words)
