@@ -15,6 +15,7 @@ import pytest
 
 from hyperpod_eks import __version__
 from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resources.base import KINDS, Live
 from hyperpod_eks.resources.ec2.subnet import Subnet
@@ -151,13 +152,26 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
 def test_what_an_earlier_version_called_a_kind_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("tests/Cloud", "network/Cloud", "tests/Nearer"):
+        monkeypatch.setitem(KINDS, name, Vpc)  # taken out again with the test
+
+    @frozen
+    class Cloud(Vpc):
+        kind = "tests/Cloud"
+        aliases = ("network/Cloud",)
+
+    @frozen
+    class Nearer(Cloud):  # has no past of its own
+        kind = "tests/Nearer"
+
     manifest = a_manifest(tmp_path / "demo.json")
     manifest.intend(VPC, 5.0)
     text = manifest.path.read_text()
     manifest.path.write_text(text.replace("network/Vpc", "network/Cloud"))
-    monkeypatch.setitem(KINDS, "network/Cloud", Vpc)  # as an alias is
 
-    assert read(manifest.path, "demo").remembered() == {VPC.key: VPC}
+    (again,) = read(manifest.path, "demo").remembered().values()
+    assert type(again) is Cloud
+    assert KINDS["tests/Nearer"] is Nearer
 
 
 def test_a_kind_of_another_version_stops_a_run_before_its_first_change(user: User) -> None:

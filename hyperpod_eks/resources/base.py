@@ -171,7 +171,7 @@ class Resource(ABC):
         super().__init_subclass__(**kwargs)
         if "kind" not in vars(cls):
             raise TypeError(f"{cls.__name__}: its name in manifests is missing: kind = ...")
-        KINDS.update(dict.fromkeys((cls.kind, *cls.aliases), cls))
+        KINDS.update(dict.fromkeys((cls.kind, *vars(cls).get("aliases", ())), cls))
 
     @classmethod
     def unpacked(cls, name: str, value: Any) -> Any:
