@@ -198,12 +198,19 @@ def test_a_proxy_that_is_no_url_is_wrong_usage(clean: pytest.MonkeyPatch, url: s
         assert "secret" not in str(caught.value)
 
 
-def test_a_bundle_that_is_a_pipe_is_not_waited_for(
-    tmp_path: Path, clean: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+@pytest.mark.parametrize("endpoint", [None, "http://127.0.0.1:1"])
+def test_a_bundle_that_never_ends_is_not_read(
+    tmp_path: Path, clean: pytest.MonkeyPatch, kind: str, endpoint: str | None
 ) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    clean.setenv("AWS_CA_BUNDLE", str(tmp_path / "pipe"))
-    with pytest.raises(Usage, match="pipe cannot be used: it is a pipe"):
+    """Where AWS is asked in plain HTTP too, for Kubernetes is not."""
+    bundle = tmp_path / "pipe" if kind == "a pipe" else Path("/dev/zero")
+    if kind == "a pipe":
+        os.mkfifo(bundle)
+    if endpoint:
+        clean.setenv("AWS_ENDPOINT_URL", endpoint)
+    clean.setenv("AWS_CA_BUNDLE", str(bundle))
+    with pytest.raises(Usage, match=f"CA bundle {bundle} cannot be used: .* is {kind}, not"):
         _ = aws().identity
 
 

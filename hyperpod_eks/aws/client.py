@@ -109,7 +109,7 @@ class Aws:
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
         # one attempt is botocore's way to say "no retries"
-        with self.lock, usable_settings(self.session):
+        with self.lock, usable_settings(self.session._session):
             retries: Any = {"total_max_attempts": 1} if once else self._retries()
             made = new_client(
                 self.session,

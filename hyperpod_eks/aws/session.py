@@ -84,7 +84,7 @@ def profile_of(session: boto3.Session) -> str | None:
 
 def new_client(session: boto3.Session, service: str, region: str | None, **more: Any) -> Any:
     """Make a client; raise Usage where the user's settings leave it none that could be used."""
-    with usable_settings(session):
+    with usable_settings(session._session):
         made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
         url = made.meta.endpoint_url
         if fault := url_fault(url):
@@ -99,8 +99,8 @@ def new_client(session: boto3.Session, service: str, region: str | None, **more:
 
 
 @contextmanager
-def usable_settings(session: boto3.Session) -> Iterator[None]:
-    """Turn what a client's creation says of the user's settings into Usage that names them.
+def usable_settings(core: Session) -> Iterator[None]:
+    """Turn what botocore says of the user's settings into Usage that names them.
 
     botocore checks few of them: a text where a section belongs ends as an AttributeError.
     """
@@ -116,7 +116,7 @@ def usable_settings(session: boto3.Session) -> Iterator[None]:
             if name.startswith("AWS_") and value
             if value in str(error) or (name.startswith("AWS_ENDPOINT_URL") and url_fault(value))
         ]
-        what = ", ".join(guilty) or f"the AWS configuration ({_files(session._session)})"
+        what = ", ".join(guilty) or f"the AWS configuration ({_files(core)})"
         raise Usage(f"{what} cannot be used: {said}", "Correct or unset it.") from error
 
 
@@ -194,6 +194,8 @@ def _log_in(core: Session, ask: Ask) -> None:
             if value and (odd := _ODD.search(value)):
                 what = {"\n": "a line break", "\r": "a carriage return", " ": "a space"}
                 said = what.get(odd[0], f"the character U+{ord(odd[0]):04X}")
+                if "\ud800" <= odd[0] <= "\udfff":  # as Python has what it cannot decode
+                    said = "a byte that is not UTF-8"
                 place = "ends in" if odd.end() == len(value) else "has"
                 raise Denied(f"{source} {place} {said}, which no AWS credential has", _LOGIN)
 
@@ -204,8 +206,9 @@ def _log_in(core: Session, ask: Ask) -> None:
 
     core.register("before-sign", before_sign)
     _learn_token()
-    with _credentials(where):
+    with usable_settings(core):
         chain = core.get_component("credential_provider")
+    with _credentials(where):
         role = chain.get_provider("assume-role")
         role.cache, role._prompter = _cli_cache(), prompt
         found = core.get_credentials()

@@ -7,7 +7,6 @@ reference guide, "General configuration settings") or else from REQUESTS_CA_BUND
 
 from __future__ import annotations
 
-import errno
 import io
 import ipaddress
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from hyperpod_eks import files
 from hyperpod_eks.errors import HyperpodError, Usage
 
 if TYPE_CHECKING:
@@ -129,20 +129,25 @@ def certificates(bundle: str | None) -> str:
 
 
 def check(session: boto3.Session, url: str) -> None:
-    """Raise Usage where boto3 can use the proxy or the CA bundle for a URL in no case."""
+    """Raise Usage where boto3 can use the proxy for a URL, or the CA bundle, in no case.
+
+    Where AWS is asked in plain HTTP, Kubernetes and the chart's download still use the bundle.
+    """
     proxy_for(url)
-    if url.startswith("https:") and (bundle := ca_bundle(session)):
+    if bundle := ca_bundle(session):
         _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), bundle)
 
 
 def _trust(context: ssl.SSLContext, bundle: str) -> None:
     path = Path(bundle)
     try:
-        if path.is_fifo():  # it would be waited for, and can be read once only
-            raise OSError(errno.EINVAL, "it is a pipe")
+        if not path.is_dir():
+            files.resolved(path)  # a pipe would be waited for, and can be read once only
         context.load_verify_locations(**{"capath" if path.is_dir() else "cafile": bundle})
-    except OSError as error:  # ssl.SSLError is one
-        why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+    except (OSError, Usage) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, ssl.SSLError):
+            why = "it holds no certificate"
         raise Usage(
             f"the CA bundle {bundle} cannot be used: {why}",
             "Correct or unset AWS_CA_BUNDLE, ca_bundle of the profile or REQUESTS_CA_BUNDLE.",

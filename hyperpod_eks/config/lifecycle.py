@@ -118,7 +118,7 @@ def _left_out(folder: Path) -> tuple[list[str], list[str]]:
                 f"{folder}: the name {str(name)[:60]}… is longer than a key of S3; shorten it"
             )
         elif not str(name).isprintable():  # S3 and the nodes' shell want plain names
-            errors.append(f"{folder}: the name {str(name)!r} has a control character; rename it")
+            errors.append(f"{folder}: the name {str(name)!r} cannot be printed; rename it")
     if not hidden:
         return errors, []
     several = f"{', '.join(hidden[:5])}{', ...' if len(hidden) > 5 else ''}"
