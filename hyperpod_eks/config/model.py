@@ -828,7 +828,12 @@ def load(
     if files:
         sections = {loc[0] for loc in wrong}
         findings += [one for one in _files(document.value) if one.loc[0] not in sections]
-    lines = [_line(document, origins, finding) for finding in findings]
+    unread = {(mark.line, mark.column) for mark, _ in document.problems}
+    lines = [
+        _line(document, origins, finding)
+        for finding in findings
+        if not ((at := document.values.get(finding.loc)) and (at.line, at.column) in unread)
+    ]
     lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
     learn_settings(document.value.get("addons"))
     learn_settings(checks.get(document.value, "chart", "values"))

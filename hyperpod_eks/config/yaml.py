@@ -220,7 +220,7 @@ class _Reader:
         self.document.values[loc] = Mark(
             mark.line, mark.column, node.value, node.start_mark.index, node.end_mark.index
         )
-        return self._scalar(node, mark)
+        return self._scalar(node, mark, loc)
 
     def _mapping(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -242,7 +242,7 @@ class _Reader:
                 found[key] = self.build(value_node, path, around)
         return found
 
-    def _scalar(self, node: yaml.Node, mark: Mark) -> Any:
+    def _scalar(self, node: yaml.Node, mark: Mark, loc: Loc) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if node.tag == kind:
             self._problem(mark, f"the tag {node.tag} is not known here; write the value without it")
@@ -256,7 +256,7 @@ class _Reader:
                 raise ValueError
         except (ValueError, LookupError, AttributeError):  # a tag that the text does not fit
             what = "true or false" if kind == "bool" else "a number that can be used here"
-            self._problem(mark, f"{node.value[:60] or 'nothing'} is not {what}")
+            self._problem(mark, f"{dotted(loc)}: {node.value[:60] or 'nothing'} is not {what}")
             return None
         return value
 
