@@ -342,7 +342,11 @@ class TestRecords:
 
     def test_a_record_that_cannot_be_decoded_counts_by_its_labels(self, access: Access) -> None:
         labels = {"owner": "helm", "name": helm.NAME, "status": "failed", "version": "3"}
-        for name, content in (("a", {}), ("b", {"release": "Zm9v"}), ("c", {"release": ""})):
+        begin = b'{"info": {"status": "deployed", "description": "hyperpod-eks x"}'
+        endless = begin + b" " * 40_000_000 + b"}"
+        packed = [base64.b64encode(gzip.compress(it, 1)) for it in (endless, b"[" * 99_999)]
+        records = ["Zm9v", "", *(base64.b64encode(each).decode() for each in packed)]
+        for name, content in (("a", {}), *(("b", {"release": each}) for each in records)):
             secret: Any = {"metadata": {"name": name, "labels": labels}, "data": content}
             CoreV1Api(access._client).create_namespaced_secret(helm.NAMESPACE, secret)
             found = existing(helm.release(access))
@@ -401,6 +405,10 @@ class TestFind:
             ("echo v3.16.4", r"is helm v3\.16\.4: 3\.17 is the oldest"),
             ("echo hello", "is no helm: hello"),
             ("echo broken >&2; exit 1", "is no helm: broken"),
+            ("yes hello", "is no helm: hello$"),
+            ("yes broken >&2", "is no helm: broken$"),
+            (r"printf '\377\nmore\n'", "is no helm: �$"),
+            ("kill -9 $$", "is no helm: it says nothing$"),
         ],
     )
     def test_an_option_that_will_not_do_is_refused(

@@ -18,6 +18,7 @@ import atexit
 import base64
 import contextlib
 import gzip
+import io
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -58,6 +60,12 @@ OLDEST = (3, 17)
 """The first helm with --take-ownership."""
 TIMEOUT = "5m"
 """What helm gives itself, in helm's spelling."""
+PATIENCE = 30.0
+"""Seconds for a program to say which helm it is."""
+LONGEST = 2_000
+"""Bytes of what such a program says that are read."""
+LARGEST = 32 << 20
+"""Bytes of a record, unpacked; those of AWS's chart have one or two million."""
 LAST_WORDS = 10.0
 """Seconds for helm to write down that it was stopped."""
 MARK = "hyperpod-eks "
@@ -124,28 +132,57 @@ def _examine(binary: Path) -> Helm | str:
     try:
         # helm 4 wants to read a file in its config folder, which a home may not have
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
-            run = subprocess.run(  # noqa: S603  the user's own program
-                [binary, "version", "--template", "{{.Version}}"],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=30,
-                env=_environment(Path(home)),
-                cwd=ELSEWHERE,
-            )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"cannot be run: {getattr(error, 'strerror', None) or error}"
-    version = _version(run.stdout)
-    if run.returncode or version is None:
-        return f"is no helm: {(run.stderr or run.stdout).strip()[:200] or 'it says nothing'}"
+            command = [str(binary), "version", "--template", "{{.Version}}"]
+            code, said = _first_words(command, _environment(Path(home)))
+    except OSError as error:
+        return f"cannot be run: {error.strerror or error}"
+    version = _version(said)
+    if code or version is None:
+        first, *_ = said.splitlines() or ["it says nothing"]
+        return f"is no helm: {first[:200]}"
     if version[:2] < OLDEST:
-        return f"is helm {run.stdout.strip()}: {OLDEST[0]}.{OLDEST[1]} is the oldest that will do"
+        number = ".".join(map(str, version))
+        return f"is helm v{number}: {OLDEST[0]}.{OLDEST[1]} is the oldest that will do"
     return Helm(binary, version)
 
 
+def _first_words(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run a program of which nothing is known; return its code and how its output begins.
+
+    One that does not end, or whose output does not, is killed with all that it has started.
+    Raises OSError.
+    """
+    run = subprocess.Popen(  # noqa: S603  the user's own program
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=ELSEWHERE,
+        start_new_session=True,
+    )
+    stop = partial(_signal, run.pid, signal.SIGKILL)
+    timer = threading.Timer(PATIENCE, stop)
+    timer.start()
+    begun = time.monotonic()
+    try:
+        assert run.stdout is not None
+        with run.stdout:
+            said = run.stdout.read(LONGEST)
+        if len(said) == LONGEST:
+            stop()
+        code = run.wait()
+    finally:
+        timer.cancel()
+        stop()
+        run.wait()
+    if time.monotonic() > begun + PATIENCE:
+        raise TimeoutError(f"it did not end within {PATIENCE:.0f} s")
+    return code, said.decode(errors="replace").strip()
+
+
 def _version(text: str) -> tuple[int, int, int] | None:
-    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", text.strip())
+    found = re.search(r"^v?(\d+)\.(\d+)\.(\d+)", text, re.MULTILINE)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
@@ -250,8 +287,10 @@ def _document(record: Mapping[str, bytes]) -> Any:
     One that cannot be decoded is an empty one: helm itself passes over it.
     """
     try:
-        return json.loads(gzip.decompress(base64.b64decode(record.get("release", b""))))
-    except (ValueError, OSError, EOFError, zlib.error):
+        packed = base64.b64decode(record.get("release", b""))
+        with gzip.open(io.BytesIO(packed)) as stream:
+            return json.loads(stream.read(LARGEST))
+    except (ValueError, OSError, EOFError, RecursionError, zlib.error):
         return {}
 
 
