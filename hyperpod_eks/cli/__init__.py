@@ -540,12 +540,12 @@ def _run(voice: Speech) -> int:
         return leaving.exit_code
     except click.Abort as aborted:
         if aborted.__cause__ is None:  # it left a question, whose line is not ended
-            click.echo(err=True)
+            say("")
         if isinstance(aborted.__cause__ or aborted.__context__, KeyboardInterrupt):
             return _stopped(voice, Interrupted(Exit.INTERRUPTED - 128))
         return voice.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        say(error.format_message())
         return Exit.USAGE
     except click.ClickException as error:
         hint = ""

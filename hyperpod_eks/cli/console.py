@@ -117,7 +117,7 @@ class Speech:
 
             self.query = ask(expression)
         if events:
-            self.events = Lines(events)
+            self.events = Lines(events, self.warn)
         command = verb.replace("_", "-")
         self.aloud = runlog.Aloud(self.warn)
         _logger().addHandler(self.aloud)
@@ -228,12 +228,12 @@ class Speech:
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
         document = _each_text(document, without_values)
-        if self.events:
-            self.events.last(document)
-        if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
-            from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
+        with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
+            if self.events:
+                self.events.last(document)
+            if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
+                from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
 
-            with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
                 _print(render(document, self.form, str))
         return int(code)
 
@@ -254,7 +254,8 @@ class Speech:
 def say(words: object) -> None:
     """Tell people something on stderr: no secret, nothing that moves a cursor, no endless line."""
     lines = printable(redacted(str(words))).split("\n")
-    click.echo("\n".join(shortened(line, LINE) for line in lines), err=True)
+    with suppress(OSError):  # a full disk or a reader that went away changes no exit code
+        click.echo("\n".join(shortened(line, LINE) for line in lines), err=True)
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
@@ -284,13 +285,18 @@ def _print(words: str) -> None:
     try:
         click.echo(_for_terminal(words) if sys.stdout.isatty() else words)
     except OSError as error:
-        no_stdout()  # what is buffered would fail once more when Python ends
         if isinstance(error, BrokenPipeError):
+            no_stdout()
             raise
-        raise HyperpodError(
-            f"cannot write to stdout: {error.strerror}",
-            "What was done is recorded: make room, and run the same command again.",
-        ) from error
+        raise _unprinted(error) from error
+
+
+def _unprinted(error: OSError) -> HyperpodError:
+    no_stdout()  # what is buffered would fail once more when Python ends
+    return HyperpodError(
+        f"cannot write to stdout: {error.strerror}",
+        "What was done is recorded: make room, and run the same command again.",
+    )
 
 
 def no_stdout() -> None:
@@ -317,9 +323,10 @@ def speech() -> Speech:
 class Lines:
     """Events as JSON lines in a file, on an open descriptor or on stdout."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, warn: Callable[[str], None]) -> None:
         self.stdout = where == "-"
         self._stream = _open(where)
+        self._where, self._warn, self._lost = where, warn, False
 
     def event(self, event: Event) -> None:
         """Write one event."""
@@ -339,10 +346,18 @@ class Lines:
 
     def _write(self, row: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        with suppress(OSError, ValueError):  # a reader that went away does not end the run
-            line = json.dumps({"v": "1", "time": now, **_each_text(row, without_values)})
+        line = json.dumps({"v": "1", "time": now, **_each_text(row, without_values)})
+        try:
             self._stream.write(f"{line}\n")
             self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            pass  # a reader that went away does not end the run
+        except OSError as error:
+            if self.stdout and row["what"] == "result":
+                raise _unprinted(error) from error
+            if not (self._lost or self.stdout):
+                self._warn(f"--events: cannot write to {self._where}: {error.strerror}")
+            self._lost = True
 
     def close(self) -> None:
         """Close what we opened."""

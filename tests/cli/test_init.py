@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import resource
 import sys
 import threading
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_a_file_that_exists_is_not_touched(user: User) -> None:
     assert said.code == 2
     assert "demo.yaml exists; it was not touched" in said.err
     assert (user.folder / "demo.yaml").read_text() == "mine"
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_left(user: User) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        said = user.types("init", "demo")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (said.code, list(user.folder.iterdir())) == (2, [])
+    assert "cannot write demo.yaml: File too large" in said.err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import yaml
 
+from hyperpod_eks import files
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.errors import Usage
@@ -95,11 +96,10 @@ def init(tell: Report, file: str | None, **answers: Any) -> Document:
         "content": filled,
     }
     if target != "-":
+        if os.path.lexists(target):
+            raise Usage(f"{target} exists; it was not touched", "Name another: -f FILE.")
         try:
-            with Path(target).open("x", encoding="utf-8") as out:
-                out.write(filled)
-        except FileExistsError as error:
-            raise Usage(f"{target} exists; it was not touched", "Name another: -f FILE.") from error
+            files.replace(Path(target), filled.encode())
         except OSError as error:
             raise Usage(f"cannot write {target}: {error.strerror}") from error
     return document
