@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ def apply(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str | None]) ->
 
 
 def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty the account and point this process's clients at it."""
+    """Empty the account, set its clock by ours and point this process's clients at it."""
     stack.reset()
+    stack.clock._origin, stack.clock._jumped = datetime.now(UTC), 0.0
     stack.sim.delays = Delays.instant()
     for name in list(os.environ):
         if name.startswith("AWS_") or name == "REQUESTS_CA_BUNDLE":  # long to read, each time
@@ -269,6 +271,16 @@ class User:
         said = self.types("create", name, "--chart", str(CHART), *words, "-o", "json")
         assert said.code == 0, said.err
         return said.document
+
+    def has(self, name: str, *words: str) -> Any:
+        """Have a cluster that ``makes`` created in an empty account; return the document.
+
+        For tests of what comes after: a process creates it once and copies it then.
+        """
+        from tests import copies  # noqa: PLC0415  loads moto
+
+        given = (name, *words)
+        return copies.once(self.stack, self.folder, given, lambda: self.makes(*given))
 
     def mutations(self) -> list[str]:
         """What changed the account since the last time somebody asked, as service.operation."""

@@ -73,7 +73,7 @@ def test_the_embedded_stack_answers_with_the_members_that_were_recorded(
         f"name: demo\nregion: {REGION}\ntags: {{a: b}}\ninstance_groups:\n"
         "- {name: workers, instance_type: ml.m5.2xlarge, instance_count: 1}\n"
     )
-    user.makes("demo", "-f", "cluster.yaml")
+    user.has("demo", "-f", "cluster.yaml")
     found = record(boto3.Session(region_name=REGION), "demo", "created")
     recorded = [a for a in json.loads(path.read_text())["answers"] if a["stage"] == "created"]
     assert [a["operation"] for a in found] == [a["operation"] for a in recorded]

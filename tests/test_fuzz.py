@@ -378,7 +378,7 @@ def environment(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
 
 
 def a_manifest(user: User) -> dict[str, Any]:
-    user.makes("demo")
+    user.has("demo")
     found: dict[str, Any] = json.loads((user.folder / "demo.hyperpod-eks.json").read_text())
     return found
 

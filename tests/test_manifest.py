@@ -175,7 +175,7 @@ def test_what_an_earlier_version_called_a_kind_is_read(
 
 
 def test_a_kind_of_another_version_stops_a_run_before_its_first_change(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     path = user.folder / "demo.hyperpod-eks.json"
     text = path.read_text()
     newer = text.replace('"s3/Bucket"', '"s3/Vault"').replace(
@@ -445,7 +445,7 @@ def test_a_manifest_must_be_a_file(user: User, kind: str) -> None:
 
 
 def test_every_way_to_lose_the_manifest_has_its_words_and_its_way_back(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     path = user.folder / "demo.hyperpod-eks.json"
     whole = path.read_text()
 

@@ -17,7 +17,7 @@ MISSING = {
 
 
 def test_a_needed_member_that_is_missing_is_named(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     for call, (service, operation, path) in MISSING.items():
         user.stack.sim.echo = Echo(service=service, operation=operation, omits=(path,))
         said = user.types("status", "demo")
@@ -30,7 +30,7 @@ def test_a_needed_member_that_is_missing_is_named(user: User) -> None:
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(2, 12))]
 )
 def test_odd_answers_are_no_bug_of_ours(user: User, seed: int) -> None:
-    user.makes("demo")
+    user.has("demo")
     user.stack.sim.echo = Echo(seed)
     for words in (("status", "demo"), ("nodes", "demo"), ("list",)):
         assert user.types(*words).code in (0, 1, 6), words

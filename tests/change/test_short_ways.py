@@ -33,7 +33,7 @@ def counts(aws: Clients) -> dict[str, int]:
 
 def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: Clients) -> None:
     Path("c.yaml").write_text(FILE)
-    assert user.types("create", "-f", "c.yaml").code == 0
+    user.has("demo", "-f", "c.yaml")
     said = user.types("scale", "-f", "c.yaml", "workers=3", "small=2")
     assert said.code == 0, said.err
     assert said.out.startswith("workers: 2 -> 3 nodes\nsmall: 1 -> 2 nodes\n")
@@ -92,7 +92,7 @@ def test_scale_leaves_alone_what_it_cannot_change(user: User, how: str) -> None:
 
 
 def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) -> None:
-    user.makes("demo")
+    user.has("demo")
     said = user.types("update-software", "demo", "--batch", "1")
     assert (said.code, "its 2 nodes get a new image; pods are not drained" in said.err) == (2, True)
     for wrong, says in (
@@ -114,7 +114,7 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
 
 def test_an_update_of_the_software_whose_answer_is_lost_is_waited_for(user: User) -> None:
     """Asked again, HyperPod says that the cluster is being updated: by us."""
-    user.makes("demo")
+    user.has("demo")
     operation = "UpdateClusterSoftware"
     busy = Fault("sagemaker", operation, "ConflictException", 400, "Cluster is being updated")
     user.stack.faults.extend([Fault("sagemaker", operation, kind="lost"), busy])
@@ -127,7 +127,7 @@ def test_an_update_of_the_software_whose_answer_is_lost_is_waited_for(user: User
 @pytest.mark.prove
 def test_a_name_is_a_cluster_and_a_region_is_for_life(user: User) -> None:
     Path("c.yaml").write_text(FILE)
-    assert user.types("create", "-f", "c.yaml").code == 0
+    user.has("demo", "-f", "c.yaml")
     Path("c.yaml").write_text(FILE.replace("name: demo", "name: second"))
     plan = user.types("plan", "-f", "c.yaml", "-o", "json").document
     actions = {row["action"] for row in plan["resources"] if row["action"] != "wait"}
@@ -139,7 +139,7 @@ def test_a_name_is_a_cluster_and_a_region_is_for_life(user: User) -> None:
 
 def test_a_count_that_did_not_come_to_be_is_taken_back(user: User, aws: Clients) -> None:
     Path("c.yaml").write_text(FILE)
-    assert user.types("create", "-f", "c.yaml").code == 0
+    user.has("demo", "-f", "c.yaml")
     refusal = Fault("sagemaker", "DescribeCluster", code="AccessDeniedException", count=9)
     user.stack.faults.append(refusal)
     assert user.types("scale", "-f", "c.yaml", "workers=3").code == 3
@@ -156,7 +156,7 @@ def test_a_count_that_did_not_come_to_be_is_taken_back(user: User, aws: Clients)
 
 
 def test_a_version_that_cannot_be_had_is_told_of_a_running_cluster_too(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     old = user.folder / "old.yaml"
     old.write_text(
         'name: demo\nregion: us-west-2\neks: {version: "1.20", allow_untested_version: true}\n'

@@ -102,7 +102,7 @@ def unreadable_bucket(user: User, aws: Clients) -> tuple[str, ...]:
 
 def missing_efa_rule(user: User, aws: Clients) -> tuple[str, ...]:
     """Nodes with EFA in a security group of somebody else's that is not open to itself."""
-    user.makes("base")
+    user.has("base")
     tag = [{"Name": "tag:hyperpod-eks:cluster", "Values": ["base"]}]
     vpc = aws.ec2.describe_vpcs(Filters=tag)["Vpcs"][0]["VpcId"]
     group = aws.ec2.create_security_group(VpcId=vpc, GroupName="g", Description="g")["GroupId"]
@@ -144,7 +144,7 @@ def taken(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def held_subnet(user: User, aws: Clients) -> tuple[str, ...]:
-    user.makes("demo")
+    user.has("demo")
     tag = [{"Name": "tag:hyperpod-eks:label", "Values": ["public-subnet-usw2-az1"]}]
     subnet = aws.ec2.describe_subnets(Filters=tag)["Subnets"][0]["SubnetId"]
     aws.ec2.create_network_interface(SubnetId=subnet, Description="somebody's")
@@ -152,7 +152,7 @@ def held_subnet(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def wedged_delete(user: User, aws: Clients) -> tuple[str, ...]:
-    user.makes("demo")
+    user.has("demo")
     policy = "arn:aws:iam::123456789012:policy/demo-hyperpod-us-west-2"
     aws.iam.detach_role_policy(RoleName="demo-hyperpod-us-west-2", PolicyArn=policy)
     return ("delete", "demo", "--yes", *SOON)

@@ -57,7 +57,7 @@ def test_a_file_of_its_own_goes_with_the_cluster(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    user.makes("demo")
+    user.has("demo")
     user.mutations()
     said = user.types("kubeconfig", "demo")
     assert said.code == 0, said.err
@@ -74,7 +74,7 @@ def test_a_file_of_its_own_goes_with_the_cluster(
 def test_an_existing_file_keeps_everything_else(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    user.makes("demo")
+    user.has("demo")
     file, link = user.folder / "config", user.folder / "link"
     file.write_text(yaml.safe_dump(OTHER))
     link.symlink_to(file)
@@ -134,7 +134,7 @@ def test_a_profile_goes_into_the_entry() -> None:
 
 def test_a_file_of_the_users_own_is_merged_and_kept(user: User) -> None:
     """It is called as ours would be."""
-    user.makes("demo")
+    user.has("demo")
     file = user.folder / "demo.kubeconfig"
     before = (
         yaml.safe_dump(OTHER).replace("current-context: other", "current-context: ''") + "# ours"
@@ -186,7 +186,7 @@ def test_the_lock_of_kubectl_is_heeded(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture(scope="module")
 def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     with at_work(one_stack, tmp_path_factory.mktemp("made")) as somebody:
-        somebody.makes("demo")
+        somebody.has("demo")
         yield somebody
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("list")
 def here(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     """Somebody with one cluster, who only looks."""
     with at_work(one_stack, tmp_path_factory.mktemp("list")) as user:
-        user.makes("demo")
+        user.has("demo")
         user.mutations()
         yield user
         assert user.mutations() == []

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("logs")
 def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     """Somebody whose cluster demo is there."""
     with at_work(one_stack, tmp_path_factory.mktemp("logs")) as somebody:
-        somebody.makes("demo")
+        somebody.has("demo")
         yield somebody
 
 

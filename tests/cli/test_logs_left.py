@@ -35,7 +35,7 @@ def test_logs_of_another_cluster_of_that_name_are_kept_and_named(user: User, aws
 
 
 def test_every_id_that_the_cluster_ever_had_is_remembered(user: User, aws: Clients) -> None:
-    user.makes("demo")
+    user.has("demo")
     path = user.folder / "demo.hyperpod-eks.json"
     arn = json.loads(path.read_text())["resources"]["hyperpod/cluster"]["arn"]
     aws.logs.create_log_group(logGroupName=THEIRS)
@@ -59,7 +59,7 @@ def test_what_eks_writes_after_its_end_is_deleted_too(
     user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EKS makes the group anew with what it still has to write."""
-    user.makes("demo")
+    user.has("demo")
     end, delete = Cluster.delete, LogGroup.delete
     written: list[Any] = []
 

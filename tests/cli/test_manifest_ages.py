@@ -25,7 +25,7 @@ NAME = "demo.hyperpod-eks.json"
 )
 def user(request: pytest.FixtureRequest, user: User) -> User:
     """Somebody whose cluster was made by an earlier version."""
-    user.makes("demo")
+    user.has("demo")
     path = user.folder / NAME
     now = json.loads(path.read_text())["resources"]
     text = request.param.read_text()

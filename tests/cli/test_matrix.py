@@ -141,7 +141,7 @@ def here(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         os.environ["COLUMNS"] = "100"
         (user.folder / "good.yaml").write_text("name: good\nregion: us-west-2\n")
         (user.folder / "bad.yaml").write_text("name: Bad!\nregion: us-west-2\n")
-        user.makes("demo")
+        user.has("demo")
         yield user
         user.types("local", "stop")
         del os.environ["COLUMNS"]
@@ -330,7 +330,7 @@ def taken(user: User) -> Said:
 
 
 def held(user: User) -> Said:
-    user.makes("demo")
+    user.has("demo")
     later(user)
     fault = Fault("ec2", "DeleteVpc", code="DependencyViolation", count=10**6)
     user.stack.faults.append(fault)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("nodes")
 @pytest.fixture(scope="module")
 def cluster(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     with at_work(one_stack, tmp_path_factory.mktemp("nodes")) as user:
-        user.makes("demo")
+        user.has("demo")
         yield user
 
 

@@ -17,7 +17,7 @@ ELSEWHERE = "eu-west-1"
 
 
 def test_what_no_cluster_uses_is_listed_with_the_command_that_deletes_it(user: User) -> None:
-    user.makes("demo", "--region", ELSEWHERE)
+    user.has("demo", "--region", ELSEWHERE)
     place = ("--region", ELSEWHERE)
     keep = ("--keep", "network,bucket,logs")
     assert user.types("delete", "demo", *place, "--yes", *keep).code == 0
@@ -56,7 +56,7 @@ def test_a_manifest_that_is_named_knows_its_cluster(user: User) -> None:
 
 
 def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) -> None:
-    user.makes("demo", "--region", ELSEWHERE)
+    user.has("demo", "--region", ELSEWHERE)
     Path("demo.hyperpod-eks.json").unlink()
 
     said = user.types("orphans", "--region", ELSEWHERE)

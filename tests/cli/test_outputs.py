@@ -43,7 +43,7 @@ def shell(script: str, folder: Path, **environ: str) -> subprocess.CompletedProc
 def test_outputs_are_those_of_create_and_ask_nobody(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = user.makes("demo")
+    made = user.has("demo")
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.delenv(name)
     user.stack.calls.clear()
@@ -100,7 +100,7 @@ def test_what_is_not_made_yet_is_not_found(user: User) -> None:
 
 
 def test_the_manifest_is_read_without_boto3(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     program = (
         "import sys; from hyperpod_eks.cli import run; "
         "code = run(sys.argv[1:]); "
@@ -129,7 +129,7 @@ def test_variables_are_safe_for_eval(tmp_path: Path) -> None:
 
 
 def test_the_way_from_create_to_kubectl_as_typed(user: User) -> None:
-    made = user.makes("demo")
+    made = user.has("demo")
     done = shell(
         'eval "$(hyperpod-eks outputs demo -o env)"\n'
         'echo "$HYPERPOD_EKS_CLUSTER_ARN $HYPERPOD_EKS_VPC_ID"\n'

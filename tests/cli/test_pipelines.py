@@ -52,7 +52,7 @@ def test_a_trap_deletes_only_what_its_own_job_created(
 
 
 def test_what_existed_before_is_no_runs(user: User) -> None:
-    made = user.makes("demo")
+    made = user.has("demo")
     assert made["next"] == "hyperpod-eks kubeconfig demo"
     said = user.types("delete", "demo", "--yes", "--keep", "network")
     assert said.code == 0
@@ -69,7 +69,7 @@ def test_an_empty_run_is_nobodys(user: User) -> None:
 
 
 def test_a_config_that_is_wrong_keeps_nobody_from_deleting(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     (user.folder / "cluster.yaml").write_text(TYPO)
     said = user.types("delete", "-f", "cluster.yaml", "--yes", "--region", "us-west-2")
     assert said.code == 2

@@ -227,7 +227,7 @@ def everything(aws: Clients) -> set[str]:
 def test_what_somebody_changed_is_put_right(
     user: User, aws_of: Clients, drift: Callable[[Clients], set[str]]
 ) -> None:
-    user.makes("demo")
+    user.has("demo")
     expected = drift(aws_of)
     later(user)
     document = plan(user)
@@ -297,7 +297,7 @@ def test_what_is_adopted_is_used_as_it_is(user: User, aws_of: Clients) -> None:
 
 
 def test_what_aws_does_not_change_is_refused(user: User) -> None:
-    user.makes("demo", "--kubernetes-version", "1.34")
+    user.has("demo", "--kubernetes-version", "1.34")
     document = plan(user, "--kubernetes-version", "1.33")
     (row,) = (row for row in document["resources"] if row["action"] == "refuse")
     assert (row["key"], row["differs"]) == ("eks/cluster", {"version": ["1.34", "1.33"]})
@@ -385,7 +385,7 @@ def test_what_is_prepaid_or_has_no_fixed_price_is_no_part_of_the_sum(user: User)
 
 def test_a_change_is_told_beside_what_is_made_anew(user: User) -> None:
     """Needs that are not there yet hide no other difference, and no question about lost nodes."""
-    user.makes("demo")
+    user.has("demo")
     config = user.folder / "demo.yaml"
     config.write_text(
         "name: demo\nregion: us-west-2\nnetwork: {nat: per-az}\n"
@@ -488,7 +488,7 @@ def test_no_step_can_vanish_from_a_plan(user: User) -> None:
 @pytest.fixture(scope="module")
 def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     with at_work(one_stack, tmp_path_factory.mktemp("plan")) as somebody:
-        somebody.makes("demo")
+        somebody.has("demo")
         yield somebody
 
 

@@ -291,7 +291,7 @@ def test_a_training_plan_may_hold_several_capacities(user: User, aws: Clients) -
 
 
 def another_hyperpod(user: User, aws: Clients) -> tuple[str, ...]:
-    user.makes("other")
+    user.has("other")
     user.stack.calls.clear()
     for file in user.folder.glob("other*"):
         file.unlink()
@@ -492,7 +492,7 @@ def test_create_stops_before_its_first_change_and_skip_lets_it_go_on(user: User)
 
 
 def test_create_that_has_nothing_to_do_makes_no_preflight(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     user.stack.calls.clear()
 
     assert user.types("create", "demo").code == 0
@@ -536,7 +536,7 @@ def test_a_subnet_must_lead_to_s3(user: User, aws: Clients) -> None:
 
 def test_a_manifest_that_may_not_be_changed_and_a_try_that_leaves_nothing(user: User) -> None:
     fixed = user.folder / "demo.hyperpod-eks.json"
-    user.makes("demo")
+    user.has("demo")
     fixed.chmod(0o444)
 
     said = look(user)

@@ -14,7 +14,6 @@ import pytest
 from moto.logs.models import logs_backends
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
-from hyperpod_eks.local import CHART
 from hyperpod_eks.resolve.site import lineage
 from hyperpod_eks.state.manifest import Manifest, read
 from tests.conftest import Clients, User
@@ -44,8 +43,7 @@ def test_what_neither_config_nor_manifest_names_goes_too(user: User, aws: Client
     """Everything that only a config that is lost declared, with its manifest."""
     before = user.stack.inventory()
     (user.folder / "rich.yaml").write_text(RICH)
-    said = user.types("create", "-f", "rich.yaml", "--chart", str(CHART))
-    assert said.code == 0, said.err
+    user.has("demo", "-f", "rich.yaml")
     (user.folder / "demo.hyperpod-eks.json").unlink()
     bucket = "sagemaker-demo-of-old"
     born = {"LocationConstraint": "us-west-2", "Tags": signed("bucket", lineage(HERE, "demo"))}
@@ -69,7 +67,7 @@ def test_what_another_clusters_tags_name_stays(user: User, aws: Clients) -> None
 def test_what_others_put_into_our_roles_and_policies_goes_with_them(
     user: User, aws: Clients
 ) -> None:
-    user.makes("demo")
+    user.has("demo")
     statement = {"Effect": "Deny", "Action": "s3:PutObject", "Resource": "*"}
     text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     role = "demo-hyperpod-us-west-2"
@@ -112,7 +110,7 @@ class Late:
 def test_what_a_delete_leaves_visible_for_a_moment_is_waited_for(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    user.makes("demo")
+    user.has("demo")
     monkeypatch.setattr("hyperpod_eks.engine.destroy.LONGEST", 0.01)
     server = user.stack._server._httpd
     late = Late(server.app)
@@ -126,7 +124,7 @@ def test_what_a_delete_leaves_visible_for_a_moment_is_waited_for(
 
 
 def test_what_a_manifest_knows_is_an_orphan_in_no_region(user: User) -> None:
-    user.makes("demo")
+    user.has("demo")
     for region in ("us-west-2", "us-east-1"):
         assert user.types("orphans", "--region", region, "-o", "json").document["orphans"] == []
     (user.folder / "demo.hyperpod-eks.json").unlink()
@@ -136,7 +134,7 @@ def test_what_a_manifest_knows_is_an_orphan_in_no_region(user: User) -> None:
 def test_an_interface_that_nobody_described_is_named_with_its_status(
     user: User, aws: Clients
 ) -> None:
-    user.makes("demo")
+    user.has("demo")
     subnet = user.types("outputs", "demo", "--query", "outputs.private_subnet_ids[0]").out.strip()
     made = aws.ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]
     said = user.types("delete", "demo", "--yes", "--keep", "bucket", "--timeout", "2")
@@ -149,7 +147,7 @@ def test_an_interface_that_nobody_described_is_named_with_its_status(
 
 def test_free_interfaces_of_services_that_are_gone_are_deleted(user: User, aws: Clients) -> None:
     """They would hold the VPC for ever; description, requester or tags say whose they are."""
-    user.makes("demo")
+    user.has("demo")
     subnet = user.types("outputs", "demo", "--query", "outputs.private_subnet_ids[0]").out.strip()
     ids = []
     for description, tag in (
@@ -180,7 +178,7 @@ def test_what_is_protected_stays_though_config_and_manifest_are_lost(
     (user.folder / "demo.yaml").write_text(
         "name: demo\nregion: us-west-2\ndeletion_protection: true\n"
     )
-    assert user.types("create", "-f", "demo.yaml", "--chart", str(CHART)).code == 0
+    user.has("demo", "-f", "demo.yaml")
     (user.folder / "demo.hyperpod-eks.json").unlink()
 
     said = user.types("delete", "demo", "--yes")
@@ -192,7 +190,7 @@ def test_what_is_protected_stays_though_config_and_manifest_are_lost(
 
 def test_objects_that_s3_does_not_delete_are_told_at_once(user: User, aws: Clients) -> None:
     """DeleteObjects answers 200, with what it refused."""
-    user.makes("demo")
+    user.has("demo")
     bucket = "sagemaker-demo-123456789012-us-west-2"
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject*"}
     statement = deny | {"Resource": f"arn:aws:s3:::{bucket}/*"}
@@ -250,7 +248,7 @@ def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Client
 
 def test_logs_go_though_the_manifest_was_made_anew(user: User, aws: Clients) -> None:
     """Its records are younger than HyperPod's log group, which carries nobody's tags."""
-    user.makes("demo")
+    user.has("demo")
     for group in logs_backends["123456789012"]["us-west-2"].groups.values():
         group.creation_time -= timedelta(hours=1)
     (user.folder / "demo.hyperpod-eks.json").unlink()

@@ -13,7 +13,7 @@ def test_nodes_that_may_not_be_deleted_end_the_wait_with_the_cause(
     user: User, aws: Clients
 ) -> None:
     """HyperPod takes interfaces down with the nodes' role, whose policy somebody has taken."""
-    user.makes("demo")
+    user.has("demo")
     role = "demo-hyperpod-us-west-2"
     text = json.dumps(
         {
@@ -35,7 +35,7 @@ def test_nodes_that_may_not_be_deleted_end_the_wait_with_the_cause(
 def test_what_a_vpc_holds_is_named_with_the_command_that_removes_it(
     user: User, aws: Clients
 ) -> None:
-    user.makes("demo")
+    user.has("demo")
     vpc = vpcs(aws)[0]["VpcId"]
     made = things(aws, vpc)
 
@@ -66,7 +66,7 @@ def things(aws: Clients, vpc: str) -> dict[str, str]:
 
 
 def test_quotas_of_task_governance_are_named(user: User, aws: Clients) -> None:
-    user.makes("demo")
+    user.has("demo")
     arn = aws.sagemaker.describe_cluster(ClusterName="demo")["ClusterArn"]
     quota = aws.sagemaker.create_compute_quota(
         Name="team-a",
@@ -91,7 +91,7 @@ def vpcs(aws: Clients) -> list[dict[str, Any]]:
 
 
 def test_status_shows_what_hyperpod_is_doing(user: User, aws: Clients) -> None:
-    user.makes("demo")
+    user.has("demo")
     ended = user.types("status", "demo", "-o", "json").document["operations"]
     user.stack.sim.delays = Delays(hyperpod_provision=1e6)
     group = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"][0]

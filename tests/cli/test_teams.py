@@ -280,7 +280,7 @@ def test_a_half_made_cluster_without_eks_goes_on(user: User) -> None:
 
 def test_what_keep_left_is_no_cluster(user: User) -> None:
     """Nor is what a create that never came to EKS left."""
-    user.makes("demo")
+    user.has("demo")
     assert user.types("delete", "demo", "--yes", "--keep", "network,bucket,logs").code == 0
     (user.folder / "demo.hyperpod-eks.json").unlink()
     user.makes("demo")

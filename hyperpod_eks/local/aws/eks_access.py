@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,20 +35,16 @@ NO_ENTRY = (
 # -- tokens --------------------------------------------------------------------------------------
 
 
-def authenticator(cluster: Cluster) -> Callable[[str], Identity | None]:
-    """Return the check of bearer tokens for a cluster's Kubernetes endpoint."""
-
-    def authenticate(token: str) -> Identity | None:
-        if token == cluster.manager_token:
-            return Identity("eks:addon-manager", ("system:masters",))
-        url = _url(token)
-        if url is None:
-            return None
-        with current().clock.lock:  # moto is not thread-safe
-            key = _signer(url, cluster.name)
-            return _identity(cluster, key) if key else None
-
-    return authenticate
+def authenticate(cluster: Cluster, token: str) -> Identity | None:
+    """Say whose a bearer token is, as a cluster's Kubernetes endpoint asks; None: nobody's."""
+    if token == cluster.manager_token:
+        return Identity("eks:addon-manager", ("system:masters",))
+    url = _url(token)
+    if url is None:
+        return None
+    with current().clock.lock:  # moto is not thread-safe
+        key = _signer(url, cluster.name)
+        return _identity(cluster, key) if key else None
 
 
 def _url(token: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 from moto.core.base_backend import BaseBackend
@@ -251,7 +252,7 @@ class Backend(BaseBackend):
             return
         kubernetes = Endpoint(
             sim.clock,
-            eks_access.authenticator(cluster),
+            partial(eks_access.authenticate, cluster),
             document["version"],
             sim.pki,
             delays=sim.kubernetes_delays,
@@ -272,7 +273,7 @@ class Backend(BaseBackend):
         if self.clusters.get(cluster.name) is not cluster:
             return
         self._write_log_lines(cluster)
-        current().clock.after(_LOG_EVERY, lambda: self._write_logs(cluster))
+        current().clock.after(_LOG_EVERY, partial(self._write_logs, cluster))
 
     def _write_log_lines(self, cluster: Cluster) -> None:
         logs, now = logs_backends[self.account_id][self.region_name], current().clock.now()

@@ -1,0 +1,136 @@
+"""A copy of an account and its owner's files, to begin with what took a second to create.
+
+What is copied is all state of the embedded stack: moto's backends with ours among them, what
+``Sim`` knows, the objects of the Kubernetes clusters, the time and what the clock still has to
+do.  A copied cluster has a Kubernetes endpoint of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pickle
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from moto.core.base_backend import BackendDict
+from moto.eks.models import eks_backends
+
+from hyperpod_eks.local.aws.sim import Delays, Sim, current
+from hyperpod_eks.local.clock import Clock
+from hyperpod_eks.local.kubernetes.server import Server
+from hyperpod_eks.local.stack import Stack
+
+STAYS = ("clock", "pki")  # of a Sim
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> str | None:
+        return type(obj).__name__ if isinstance(obj, Sim | Clock) else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type(threading.RLock())):
+            return threading.RLock, ()
+        if isinstance(obj, threading.Condition):
+            return threading.Condition, (obj._lock,)  # type: ignore[attr-defined]
+        if isinstance(obj, Server):
+            return _serve, (obj.api,)
+        return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, pid: str) -> Any:
+        return {"Sim": current(), "Clock": current().clock}[pid]
+
+
+def _serve(api: Any) -> Server:
+    return Server(api, current().pki.server_context(), "127.0.0.1")
+
+
+def taken(stack: Stack) -> bytes:
+    """Copy everything that is in the account."""
+    clock, used = stack.clock, BackendDict._instances  # type: ignore[misc]  # moto's generic
+    with clock.lock:
+        state = {
+            "sim": {name: value for name, value in vars(stack.sim).items() if name not in STAYS},
+            "time": (clock._origin, clock._jumped),
+            "events": [(at - clock.elapsed(), action) for at, _, action in sorted(clock._events)],
+            "backends": {
+                each.service_name: {account: dict(found) for account, found in each.items()}
+                for each in used
+            },
+        }
+        out = io.BytesIO()
+        _Pickler(out, 5).dump(state)
+    return out.getvalue()
+
+
+def restore(stack: Stack, state_: bytes) -> None:
+    """Make the account what it was when the copy was taken."""
+    stack.reset()
+    with stack.clock.lock:
+        state = _Unpickler(io.BytesIO(state_)).load()
+        vars(stack.sim).update(state["sim"])
+        stack.clock._origin, stack.clock._jumped = state["time"]
+        for seconds, action in state["events"]:
+            stack.clock.after(seconds, action)
+        for each in BackendDict._instances:  # type: ignore[misc]
+            for account, found in state["backends"].get(each.service_name, {}).items():
+                each[account].update(found)
+        eks: Any = eks_backends
+        for regions in eks.values():
+            for backend in regions.values():
+                for cluster in backend.clusters.values():
+                    if kubernetes := stack.sim.clusters.get(cluster.arn):
+                        kubernetes.url = kubernetes._server.url
+                        cluster.document["endpoint"] = kubernetes.url
+
+
+@dataclass
+class _Copy:
+    document: Any
+    account: bytes
+    files: Path
+
+
+_made: dict[Any, _Copy] = {}
+_room = tempfile.TemporaryDirectory(prefix="copies-")
+
+
+def once(stack: Stack, folder: Path, words: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    """Return what ``make`` returns and leave what it leaves; all times but the first, by copying.
+
+    The account must be empty.  ``words`` and the files in the folder are all that ``make`` may
+    depend on.
+    """
+    assert _is_empty(stack), "the account is not as `start_over` leaves it: create the cluster here"
+    places = [folder, *(Path(os.environ[f"XDG_{kind}_HOME"]) for kind in ("CACHE", "STATE"))]
+    files = sorted(each for each in folder.rglob("*") if each.is_file())
+    key = *words, *((str(each.relative_to(folder)), each.read_bytes()) for each in files)
+    if (done := _made.get(key)) is None:
+        document = make()
+        room = Path(_room.name, str(len(_made)))
+        for each in places:
+            shutil.copytree(each, room / each.name, symlinks=True)
+        _made[key] = _Copy(copy.deepcopy(document), taken(stack), room)
+        return document
+    restore(stack, done.account)
+    for each in places:
+        shutil.copytree(done.files / each.name, each, symlinks=True, dirs_exist_ok=True)
+    return copy.deepcopy(done.document)
+
+
+def _is_empty(stack: Stack) -> bool:
+    fresh = Sim(stack.clock, Delays.instant(), stack.region)
+    same = {each.name for each in fields(Sim)} - {"ids", "_random", "calls"}
+    return (
+        all(getattr(stack.sim, name) == getattr(fresh, name) for name in same)
+        and not stack.clock._events
+        and not any(call.mutating for call in stack.calls)  # the last test's threads may still read
+    )
