@@ -94,7 +94,8 @@ class Manifest:
     """The ID of the run that created the cluster (``create --run``); empty for none."""
     tool_version: str = ""
     """The version of this tool that wrote it last, as it was read."""
-    _texts: dict[str, tuple[Record, Spelled]] = field(default_factory=dict, repr=False)
+    _rows: dict[str, tuple[Record, str]] = field(default_factory=dict, repr=False)
+    """Each record as it was last written, and its line of JSON."""
 
     @property
     def exists(self) -> bool:
@@ -238,7 +239,7 @@ class Manifest:
             "region": self.region,
             "lineage": self.lineage,
             "saved_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "resources": {key: self._spell(key, record) for key, record in self.records.items()},
+            "resources": Spelled(self._spelled_records()),
             "durations": self.durations,
             "config": self.config,
             **({"run": self.run} if self.run else {}),
@@ -247,7 +248,7 @@ class Manifest:
         while True:
             try:
                 self._back_up(self.serial - 1)
-                files.replace(self.path, content, mode=0o600, parse=json.loads)
+                files.replace(self.path, content, mode=0o600)
                 return
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._drop_oldest():
@@ -257,13 +258,16 @@ class Manifest:
                     f"cannot write the manifest {self.path}: {error.strerror}"
                 ) from error
 
-    def _spell(self, key: str, record: Record) -> Spelled:
-        """Write a record as JSON; of all that are saved again, one has changed."""
-        known, text = self._texts.get(key, (None, Spelled()))
-        if known is not record:
-            text = Spelled(json.dumps(vars(record), default=vars))
-            self._texts[key] = record, text
-        return text
+    def _spelled_records(self) -> str:
+        """Write the records as JSON; of all that are saved again, one has changed."""
+        rows = []
+        for key, record in self.records.items():
+            known, row = self._rows.get(key, (None, ""))
+            if known is not record:
+                row = f"  {json.dumps(key)}: {json.dumps(vars(record), default=vars)}"
+                self._rows[key] = record, row
+            rows.append(row)
+        return _braced(rows)
 
     def _back_up(self, serial: int) -> None:
         """Keep the version on disk, which is about to be replaced, and the nine before it."""
@@ -282,8 +286,9 @@ class Manifest:
             except OSError:
                 kept.unlink(missing_ok=True)  # it would be half of one
                 raise
-        for old in sorted(folder.glob("*.json"))[:-BACKUPS]:
-            old.unlink(missing_ok=True)
+        names = sorted(each.name for each in folder.iterdir() if each.suffix == ".json")
+        for old in names[:-BACKUPS]:
+            (folder / old).unlink(missing_ok=True)
 
     def _drop_oldest(self) -> bool:
         """Make room on a full disk; the version on disk is kept, whose backup takes none."""
@@ -365,16 +370,16 @@ def spelled(document: Mapping[str, Any]) -> str:
     """
     rows = []
     for key, value in document.items():
-        if isinstance(value, Mapping):
-            inner = ",\n".join(
-                f"  {json.dumps(k)}: {v if isinstance(v, Spelled) else json.dumps(v)}"
-                for k, v in value.items()
-            )
-            text = f"{{\n{inner}\n }}"
+        if isinstance(value, dict):
+            text = _braced([f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()])
         else:
-            text = json.dumps(value)
+            text = value if isinstance(value, Spelled) else json.dumps(value)
         rows.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def _braced(rows: Sequence[str]) -> str:
+    return "{\n" + ",\n".join(rows) + "\n }"
 
 
 def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = "") -> Manifest:
