@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,25 @@ def test_a_printed_command_leads_to_the_account_that_was_asked(
     assert said.out.splitlines()[-1] == (
         "To delete them: hyperpod-eks delete demo --region us-west-2 --profile team"
     )
+
+
+def test_what_iam_has_of_another_region_is_no_orphan_of_this_one(user: User, aws: Clients) -> None:
+    """IAM is global: with `delete demo --region HERE` another cluster of that name would go."""
+    owner = lineage(Identity("", "123456789012", "aws", ELSEWHERE), "demo")
+    tags = {CLUSTER: "demo", LINEAGE: owner, LABEL: "cluster-role"}
+    statement = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+    trust = {"Version": "2012-10-17", "Statement": [statement | {"Principal": {"AWS": "*"}}]}
+    aws.iam.create_role(
+        RoleName=f"demo-eks-{ELSEWHERE}",
+        Description="hyperpod-eks: demo",
+        AssumeRolePolicyDocument=json.dumps(trust),
+        Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+    )
+
+    assert user.types("orphans").out == f"no orphans in {REGION} of account 123456789012\n"
+    there = user.types("orphans", "--region", ELSEWHERE, "-o", "json").document
+    assert [each["id"] for each in there["orphans"]] == [f"demo-eks-{ELSEWHERE}"]
+    assert there["next"] == [f"hyperpod-eks delete demo --region {ELSEWHERE}"]
 
 
 def test_where_there_is_no_cluster_the_hint_leads_to_the_same_place(user: User) -> None:

@@ -12,6 +12,7 @@ from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import signed
+from hyperpod_eks.resolve.site import lineage
 from hyperpod_eks.state.manifest import read
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")
@@ -30,7 +31,12 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
     identity = aws.identity
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
     known = {read(path).lineage for path in paths}  # one of another region knows nothing here
-    unknown = [each for each in signed(aws) if each.lineage not in known]
+    unknown = [
+        each
+        for each in signed(aws)
+        if each.lineage not in known
+        if each.lineage == lineage(identity, each.cluster)  # IAM lists those of all regions
+    ]
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
     place = {**given, "local": local, "region": identity.region}
@@ -41,10 +47,10 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
         "clusters": [
             {
                 "cluster": name,
-                "lineage": lineage,
+                "lineage": owner,
                 "next": f"hyperpod-eks adopt {called(name, place)} --rebuild",
             }
-            for lineage, name in sorted(living.items(), key=lambda each: each[1])
+            for owner, name in sorted(living.items(), key=lambda each: each[1])
         ],
         "next": [
             f"hyperpod-eks delete {called(name, place)}"
