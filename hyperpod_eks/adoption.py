@@ -9,10 +9,11 @@ from typing import Any
 from hyperpod_eks.aws.client import CLUSTER, IDS, Aws, Look, absent, owner, tag
 from hyperpod_eks.config.model import Config, Existing
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
-from hyperpod_eks.resolve.site import PRIVATE_SUBNET
+from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.access_entry import caller
 from hyperpod_eks.resources.eks import authentication_mode
-from hyperpod_eks.state.manifest import Manifest, Record
+from hyperpod_eks.state.manifest import Manifest
+from hyperpod_eks.state.record import Record
 from hyperpod_eks.steps.eks import access_label
 from hyperpod_eks.steps.network import interface_endpoints
 

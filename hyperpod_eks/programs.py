@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 
 ELSEWHERE = "/"
 """Where the programs that we start work: what lies in the user's folder is no part of them."""
@@ -18,3 +19,9 @@ def on_path(name: str) -> str | None:
     entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
     absolute = [entry for entry in entries if os.path.isabs(entry)]  # noqa: PTH117  "" is none
     return shutil.which(name, path=os.pathsep.join(absolute))
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a program and all that it has started, if it is there."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)

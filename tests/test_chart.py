@@ -21,7 +21,7 @@ import yaml
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import chart
-from hyperpod_eks.helm.release import Helm
+from hyperpod_eks.helm.program import Helm
 
 BINARY = Path(__file__).parents[1] / ".cache" / "helm" / "3.17.2" / "helm"
 HELM = Helm(BINARY, (3, 17, 2))

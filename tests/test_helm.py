@@ -21,9 +21,10 @@ import pytest
 from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
-from hyperpod_eks.helm import chart
+from hyperpod_eks.helm import chart, runner
 from hyperpod_eks.helm import release as helm
-from hyperpod_eks.helm.release import Helm, Release
+from hyperpod_eks.helm.program import Helm, find_helm
+from hyperpod_eks.helm.release import Release
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.local.clock import Clock
@@ -379,10 +380,10 @@ class TestFind:
         on_path = fake(tmp_path / "path", "echo v3.17.0-rc.1")
         monkeypatch.setenv("HYPERPOD_EKS_HELM", str(variable))
 
-        assert helm.find_helm(option) == Helm(option, (4, 0, 0))
-        assert helm.find_helm() == Helm(variable, (3, 18, 0))
+        assert find_helm(option) == Helm(option, (4, 0, 0))
+        assert find_helm() == Helm(variable, (3, 18, 0))
         monkeypatch.delenv("HYPERPOD_EKS_HELM")
-        assert helm.find_helm() == Helm(on_path, (3, 17, 0))
+        assert find_helm() == Helm(on_path, (3, 17, 0))
 
     def test_the_newest_that_was_fetched_steps_in_for_one_that_is_too_old(
         self, tmp_path: Path
@@ -391,11 +392,11 @@ class TestFind:
         for number in ("3.17.2", "10.0.0", "4.3.1"):
             fake(tmp_path / "cache/hyperpod-eks/helm" / number, f"echo v{number}")
 
-        assert helm.find_helm().version == (10, 0, 0)
+        assert find_helm().version == (10, 0, 0)
 
     def test_without_any_the_options_are_named(self) -> None:
         with pytest.raises(Usage, match="there is none on PATH") as caught:
-            helm.find_helm()
+            find_helm()
         for way in ("--helm", "HYPERPOD_EKS_HELM", "get_helm.py", "https://helm.sh"):
             assert way in caught.value.hint
 
@@ -416,11 +417,11 @@ class TestFind:
     ) -> None:
         fake(tmp_path / "path", "echo v4.0.0")
         with pytest.raises(Usage, match=f"--helm: .*{says}"):
-            helm.find_helm(fake(tmp_path / "option", script))
+            find_helm(fake(tmp_path / "option", script))
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(Usage, match="cannot be run"):
-            helm.find_helm(tmp_path / "nothing")
+            find_helm(tmp_path / "nothing")
 
 
 class TestRun:
@@ -450,7 +451,7 @@ class TestRun:
         assert {"--install", "--take-ownership"} < set(arguments)
         assert not {"--wait", "--create-namespace", "--force"} & set(arguments)
         assert ("--server-side=false" in arguments) == (number >= (4,))
-        assert arguments[arguments.index("--timeout") + 1] == helm.TIMEOUT
+        assert arguments[arguments.index("--timeout") + 1] == runner.TIMEOUT
         assert not any("good" in text for text in (*arguments, *lines))
         assert environment["HTTPS_PROXY"] == "http://proxy.invalid"
         assert "the user's" not in environment.values()
@@ -524,9 +525,9 @@ def test_a_helm_that_does_not_heed_a_signal_is_killed(tmp_path: Path) -> None:
     stubborn.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {pid}\nwhile :; do sleep 0.1; done")
     stubborn.chmod(0o755)
     code = (
-        "import asyncio, os, sys; from hyperpod_eks.helm import release as helm\n"
-        "helm.LAST_WORDS = 0.3\n"
-        "asyncio.run(helm._run([sys.argv[1], 'upgrade'], None, os.environ))"
+        "import asyncio, os, sys; from hyperpod_eks.helm import runner\n"
+        "runner.LAST_WORDS = 0.3\n"
+        "asyncio.run(runner._run([sys.argv[1], 'upgrade'], None, os.environ))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(stubborn)]) as ours:
         while ours.poll() is None and not (pid.exists() and pid.read_text()):

@@ -20,7 +20,8 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.resources.base import KINDS, Live
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.state.manifest import BACKUPS, Manifest, Unwritable, locked, pack, read
+from hyperpod_eks.state.codec import pack
+from hyperpod_eks.state.manifest import BACKUPS, Manifest, Unwritable, locked, read
 from tests.conftest import User
 
 VPC = Vpc("vpc", cidr="10.0.0.0/16")

@@ -26,9 +26,10 @@ from hyperpod_eks.engine import World
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.helm import chart as charts
-from hyperpod_eks.helm import release as helms
+from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
-from hyperpod_eks.resolve.site import Site, lineage, survey
+from hyperpod_eks.resolve.names import lineage
+from hyperpod_eks.resolve.site import Site, survey
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -109,7 +110,7 @@ def opened(
             # needs none
             release = manifest.records.get("helm/release")
             needed = verb == "create" and not (release and release.state == "ready")
-            program = begun(partial(helms.find_helm, helm)) if needed else None
+            program = begun(partial(find_helm, helm)) if needed else None
             if verb == "adopt":  # what is to be adopted must be looked for by its id
                 site = survey(aws, config)
             else:

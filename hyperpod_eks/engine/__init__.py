@@ -2,15 +2,8 @@
 
 from hyperpod_eks.engine.apply import Provide, create, undeclared
 from hyperpod_eks.engine.destroy import Fate, Remove, delete, doomed, remaining
-from hyperpod_eks.engine.loop import (
-    World,
-    look_at_all,
-    rebuild,
-    status,
-    stranger,
-    unproven,
-    words_of,
-)
+from hyperpod_eks.engine.loop import World, look_at_all, rebuild, status
+from hyperpod_eks.engine.wording import stranger, unproven, words_of
 
 __all__ = [
     "Fate",

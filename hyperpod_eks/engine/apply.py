@@ -10,18 +10,8 @@ from functools import partial
 from hyperpod_eks.aws.client import Look, absent, meaning
 from hyperpod_eks.aws.errors import Class, lacks_room
 from hyperpod_eks.engine.destroy import Remove
-from hyperpod_eks.engine.loop import (
-    GRACE,
-    Run,
-    Turn,
-    World,
-    foreign,
-    is_there,
-    look_at_all,
-    observe,
-    unchanged,
-    unproven,
-)
+from hyperpod_eks.engine.loop import GRACE, Run, Turn, World, is_there, look_at_all, observe
+from hyperpod_eks.engine.wording import foreign, unchanged, unproven
 from hyperpod_eks.errors import (
     Capacity,
     HyperpodError,
@@ -30,17 +20,8 @@ from hyperpod_eks.errors import (
     Usage,
 )
 from hyperpod_eks.events import What
-from hyperpod_eks.resources.base import (
-    Immovable,
-    Live,
-    Proof,
-    Resource,
-    Sight,
-    State,
-    Verdict,
-    disruption,
-    is_elsewhere,
-)
+from hyperpod_eks.resources.base import Immovable, Live, Proof, Resource, State, disruption
+from hyperpod_eks.resources.compare import Sight, Verdict, is_elsewhere
 from hyperpod_eks.state.manifest import Manifest
 
 NUDGE = 300.0

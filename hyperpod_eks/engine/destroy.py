@@ -19,15 +19,16 @@ from hyperpod_eks.engine.loop import (
     World,
     find_all,
     look_at_all,
-    stranger,
 )
+from hyperpod_eks.engine.wording import stranger
 from hyperpod_eks.errors import (
     Remains,
     Unfinished,
 )
 from hyperpod_eks.events import What
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Resource, Sight, State, Verdict
+from hyperpod_eks.resources.base import Resource, State
+from hyperpod_eks.resources.compare import Sight, Verdict
 
 WRITES_ON = 60.0
 """Seconds for which what has gone may yet make anew what it leaves."""

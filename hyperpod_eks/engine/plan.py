@@ -11,34 +11,13 @@ from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Look
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
-from hyperpod_eks.events import steps_of
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources import access_entry, eks
-from hyperpod_eks.resources.base import (
-    Known,
-    Live,
-    NotReady,
-    Resource,
-    Sight,
-    State,
-    Verdict,
-    disruption,
-)
+from hyperpod_eks.resources.base import Known, Live, NotReady, Resource, State, disruption
+from hyperpod_eks.resources.compare import Sight, Verdict
 from hyperpod_eks.resources.ec2.endpoint import Endpoint
 from hyperpod_eks.resources.ec2.gateways import Address, NatGateway
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
-from hyperpod_eks.terminal.text import (
-    Line,
-    Piece,
-    asciify,
-    cells,
-    clean,
-    crop,
-    elapsed,
-    pad,
-    paint,
-    wrap,
-)
 
 CHANGING = ("create", "change", "replace", "delete")
 """The actions for which create makes calls that change something."""
@@ -258,121 +237,3 @@ def version_of(sights: Sequence[Sight], declared: str) -> str:
         if isinstance(sight.want, eks.Cluster) and sight.live:
             return str(sight.live.attributes.get("version") or declared)
     return declared
-
-
-# --- as text
-
-_SIGNS = {
-    "create": ("+", "good"),
-    "change": ("~", "warn"),
-    "replace": ("!", "warn"),
-    "delete": ("-", "bad"),
-    "wait": ("○", "busy"),
-    "refuse": ("✘", "bad"),
-    "adopt": ("✔", "quiet"),
-    "keep": ("✔", "quiet"),
-}
-
-
-def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool = True) -> str:
-    """Return the text of a ``hyperpod-eks/plan/v1`` document, for a terminal of ``width``."""
-    parts = (
-        _head(document),
-        *_steps(document, width),
-        _sum(document, width),
-        _time(document, width),
-        _cost(document),
-    )
-    blocks = []
-    for part in parts:
-        lines = [crop(line, width) for line in part]
-        blocks.append("\n".join(paint(line if utf8 else asciify(line), colour) for line in lines))
-    if document["next"]:
-        when = "Once nothing is refused" if document["counts"].get("refuse") else "To do it"
-        blocks.append(f"{when}: {document['next']}")  # to be copied, and so never cut
-    return "\n\n".join(filter(None, blocks))
-
-
-def _head(document: Mapping[str, Any]) -> Iterator[Line]:
-    where = f"  {document['account']} {document['region']}"
-    yield [Piece(document["cluster"]["name"], "strong"), Piece(where, "quiet")]
-
-
-def _steps(document: Mapping[str, Any], width: int) -> Iterator[Iterable[Line]]:
-    """One line for each resource with something to do; what is kept is counted."""
-    whole: list[str] = []
-    for step in steps_of(row["key"] for row in document["resources"]):
-        rows = [row for row in document["resources"] if row["key"].startswith(f"{step}/")]
-        busy = [row for row in rows if row["action"] != "keep"]
-        if rows and not busy:
-            whole.append(step)
-        elif rows:
-            kept = len(rows) - len(busy)
-            more = [Piece(f"  {kept} kept", "quiet")] if kept else []
-            yield [[Piece(step, "strong"), *more], *(x for row in busy for x in _row(row, width))]
-    if whole:
-        sign, style = _SIGNS["keep"]
-        yield [[Piece(f"{sign} ", style), Piece(f"as declared: {', '.join(whole)}")]]
-
-
-def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
-    sign, style = _SIGNS[row["action"]]
-    name = row["key"].partition("/")[2]
-    size = max(28, cells(name))
-    words = "  ".join(clean(text) for text in (row["id"], row["why"]) if text)
-    wrapped = wrap(words, width - 15 - size, most=4)
-    yield [
-        Piece(f"  {sign} {row['action']:<7}  ", style),
-        Piece(pad(name, size)),
-        Piece(f"  {wrapped[0]}", "quiet"),
-    ]
-    for more in wrapped[1:]:
-        yield [Piece(" " * (15 + size)), Piece(more, "quiet")]
-    for name, (is_, shall_be) in row["differs"].items():
-        for number, text in enumerate(
-            wrap(f"{name}: {_brief(is_)} → {_brief(shall_be)}", width - 15)
-        ):
-            yield [Piece(" " * (13 if number == 0 else 15)), Piece(clean(text))]
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_brief, value)) or "none"
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_brief(each)}" for key, each in value.items()) or "none"
-    return "none" if value in (None, "") else clean(str(value))
-
-
-def _sum(document: Mapping[str, Any], width: int) -> Iterator[Line]:
-    counts = document["counts"]
-    words = ", ".join(f"{counts[action]} to {action}" for action in _SIGNS if counts.get(action))
-    if set(counts) <= {"keep", "adopt"}:
-        words = f"nothing to change: {sum(counts.values())} resources are as declared"
-    for text in wrap(words, width):
-        yield [Piece(text, "strong")]
-
-
-def _time(document: Mapping[str, Any], width: int) -> Iterator[Line]:
-    """How long it will take, and which chain makes it so long; moments are left out."""
-    path = document["critical_path"]
-    if long := [each for each in path if each["seconds"] >= 10]:
-        minutes = max(1, round(sum(each["seconds"] for each in path) / 60))
-        yield [
-            Piece(f"about {minutes} min", "strong"),
-            Piece(", on the critical path:", "quiet"),
-        ]
-        words = ", then ".join(f"{each['key']} {elapsed(each['seconds'])}" for each in long)
-        for text in wrap(words, width - 2):
-            yield [Piece(f"  {text}", "quiet")]
-
-
-def _cost(document: Mapping[str, Any]) -> Iterator[Line]:
-    cost = document["cost"]
-    total = f"{cost['usd_per_hour']:.2f} USD per hour"
-    word = "about" if cost["complete"] else "at least"
-    about = f", by {cost['region']} prices of {cost['as_of']}"
-    yield [Piece(f"{word} {total}", "strong"), Piece(about, "quiet")]
-    for item in cost["items"]:
-        usd = item["usd_per_hour"]
-        text = "   unknown" if usd is None else f"{usd:>10.3f}"
-        yield [Piece(f"{text}  "), Piece(f"{item['count']} x {item['what']}", "quiet")]

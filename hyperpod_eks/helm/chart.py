@@ -20,7 +20,8 @@ from hyperpod_eks.config.lifecycle import IN_CHECKOUT, check_chart, find_chart
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.files import make_folder
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.helm.release import Helm, update_dependencies
+from hyperpod_eks.helm.program import Helm
+from hyperpod_eks.helm.release import update_dependencies
 
 BIGGEST = 64 * 2**20
 """Bytes that a downloaded chart may have; AWS's has four million."""

@@ -10,7 +10,7 @@ from typing import Any
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Identity, absent, owner, tag
 from hyperpod_eks.engine.plan import support_of
-from hyperpod_eks.resolve.site import lineage
+from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.resources.hyperpod.api import every_group, instance_types
 from hyperpod_eks.workers import together
 

@@ -17,10 +17,10 @@ from hyperpod_eks.config.lifecycle import check_lifecycle
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
-from hyperpod_eks.helm import release as helms
+from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import Verdict
+from hyperpod_eks.resources.compare import Verdict
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:
@@ -244,7 +244,7 @@ def chart_download(facts: Facts) -> Iterator[Finding]:
 def helm(facts: Facts) -> Iterator[Finding]:
     """The helm program must be there and new enough."""
     try:
-        helms.find_helm(facts.helm)
+        find_helm(facts.helm)
     except Usage as error:
         yield Finding("helm", "error", str(error), error.hint)
 

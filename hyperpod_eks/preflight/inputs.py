@@ -12,7 +12,8 @@ from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.site import Site
-from hyperpod_eks.resources.base import Live, Resource, Sight, Verdict
+from hyperpod_eks.resources.base import Live, Resource
+from hyperpod_eks.resources.compare import Sight, Verdict
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
 R = TypeVar("R", bound=Resource)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hyperpod_eks.config.addressing import ADDRESSES
 from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.resolve.site import PRIVATE_SUBNET
+from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 

@@ -13,17 +13,17 @@ from hyperpod_eks.config import model as configs
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
-from hyperpod_eks.preflight import account, cluster, network
+from hyperpod_eks.preflight import account, cluster, network, permissions, quotas
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
 
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (account.identity, ("identity",)),
     (account.region, ("region",)),
-    (account.permissions, ("permissions",)),
-    (account.quotas, tuple(limit.id for limit in account.LIMITS)),
-    (account.nat_gateways, ("quota-nat-gateways",)),
+    (permissions.permissions, ("permissions",)),
+    (quotas.quotas, tuple(limit.id for limit in quotas.LIMITS)),
+    (quotas.nat_gateways, ("quota-nat-gateways",)),
     (
-        account.instances,
+        quotas.instances,
         (
             "quota-instances",
             "quota-cluster-size",

@@ -17,6 +17,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import release as helm
+from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, NotReady, Resource, State
@@ -93,7 +94,7 @@ class Release(Resource):
 
     def _install(self, aws: Aws, known: Known) -> Live:
         access = eks.door(aws, self.cluster.name, known(self.cluster).attributes)
-        program = helm.find_helm(self.binary or None, ca_bundle(aws.session))
+        program = find_helm(self.binary or None, ca_bundle(aws.session))
         values = self._values()
         fingerprint = _fingerprint(self.chart, json.dumps(values, sort_keys=True))
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
@@ -106,7 +107,7 @@ class Release(Resource):
         """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""
         access = eks.access(Look(aws), self.cluster.name)
         if access is not None:
-            program = helm.find_helm(self.binary or None, ca_bundle(aws.session))
+            program = find_helm(self.binary or None, ca_bundle(aws.session))
             helm.uninstall(access, program, helm.release(access))
 
 

@@ -7,7 +7,6 @@ import fcntl
 import glob
 import hashlib
 import json
-import math
 import os
 import shutil
 import socket
@@ -15,17 +14,16 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hyperpod_eks import __version__, files
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
-from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import KINDS, Live, Proof, Resource, Sent, is_resource
+from hyperpod_eks.resources.base import KINDS, Live, Proof, Resource, Sent
+from hyperpod_eks.state.codec import Spelled, braced, check_document, pack, spelled, unpack
+from hyperpod_eks.state.record import Record
 
 SCHEMA = "hyperpod-eks/manifest/v1"
 BACKUPS = 10
@@ -35,40 +33,6 @@ class Unwritable(HyperpodError):
     """The manifest cannot be written, so nothing more is made."""
 
     hint = "Free some disk or name another place with --manifest; then run the same command again."
-
-
-@frozen
-class Record:
-    """One resource.  ``state`` is intent (perhaps made), created, ready, deleting or deleted.
-
-    ``since`` is when we set out to make it (seconds since the epoch); ``token`` makes every
-    re-send of that one birth the same request.
-    """
-
-    kind: str
-    want: Mapping[str, Any]
-    state: str
-    since: float
-    token: str
-    id: str = ""
-    arn: str = ""
-    origin: str = "created"
-    """``created`` by us, or ``adopted``: used as it is, never changed and never deleted."""
-    past: str = ""
-    """ARNs of those that were here before it, with blanks between them."""
-    sent: Mapping[str, Sent] | None = None
-    """The facts that accepted requests have set, and whether AWS has shown each since; None in
-    manifests of 0.1.0, where ``want`` counts as sent and shown, and while it is an intent."""
-
-    @property
-    def unsure(self) -> bool:
-        """Whether we set out to make it and do not know that we did."""
-        return self.state == "intent"
-
-    @property
-    def arns(self) -> list[str]:
-        """The ARNs of those before it, and its own."""
-        return [*self.past.split(), *([self.arn] if self.arn else ())]
 
 
 @dataclass
@@ -267,7 +231,7 @@ class Manifest:
                 row = f"  {json.dumps(key)}: {json.dumps(vars(record), default=vars)}"
                 self._rows[key] = record, row
             rows.append(row)
-        return _braced(rows)
+        return braced(rows)
 
     def _back_up(self, serial: int) -> None:
         """Keep the version on disk, which is about to be replaced, and the nine before it."""
@@ -357,31 +321,6 @@ def _home(path: Path) -> Path:
     return target if path.is_symlink() else path
 
 
-class Spelled(str):
-    """JSON already."""
-
-    __slots__ = ()
-
-
-def spelled(document: Mapping[str, Any]) -> str:
-    """Write JSON with a line for each entry of the first two levels.
-
-    As readable as an indented one, and ten times as fast: json indents in Python, not in C.
-    """
-    rows = []
-    for key, value in document.items():
-        if isinstance(value, dict):
-            text = _braced([f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()])
-        else:
-            text = value if isinstance(value, Spelled) else json.dumps(value)
-        rows.append(f" {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(rows) + "\n}\n"
-
-
-def _braced(rows: Sequence[str]) -> str:
-    return "{\n" + ",\n".join(rows) + "\n }"
-
-
 def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = "") -> Manifest:
     """Read a manifest; an absent one is empty.
 
@@ -402,7 +341,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
                 f" this version reads {SCHEMA!r}",
                 "Use the version of hyperpod-eks that wrote it.",
             )
-        _check(document)
+        check_document(document)
         known = {each.name for each in fields(Record)}
         records = {
             key: _record({k: v for k, v in record.items() if k in known})
@@ -534,156 +473,3 @@ def _clock_time() -> str:
 
 def _digest(*words: str) -> str:
     return hashlib.sha256("|".join(words).encode()).hexdigest()
-
-
-# --- declarations as JSON
-
-
-def pack(want: Resource) -> dict[str, Any]:
-    """Turn a declaration into JSON; other resources in it become references to their keys."""
-
-    def plain(value: object) -> object:
-        if is_resource(value):
-            return {"$resource": value.key}  # type: ignore[attr-defined]
-        if isinstance(value, list | tuple):
-            return [plain(each) for each in value]
-        if isinstance(value, Mapping):
-            return {key: plain(each) for key, each in value.items()}
-        if is_dataclass(value) and not isinstance(value, type):
-            return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
-        return str(value) if isinstance(value, Path) else value
-
-    return {each.name: plain(getattr(want, each.name)) for each in fields(want)}
-
-
-# --- a document that somebody edited, merged or copied in part
-
-
-_DOCUMENT = {
-    "cluster": str, "account": str, "region": str, "lineage": str, "serial": int, "resources": dict,
-}  # fmt: skip
-_OPTIONAL = {"durations": dict, "config": dict, "run": str, "tool_version": str}
-_RECORD = {
-    "kind": str, "want": dict, "state": str, "since": (int, float), "token": str,
-}  # fmt: skip
-_STATES = frozenset({"intent", "created", "ready", "deleting", "deleted"})
-
-
-def _check(document: Mapping[str, Any]) -> None:
-    """Check the types of all that is read, once.  Raises TypeError, KeyError or ValueError."""
-    _typed("", document, _DOCUMENT)
-    _typed("", document, {k: t for k, t in _OPTIONAL.items() if k in document})
-    for name, seconds in document.get("durations", {}).items():
-        _typed("durations.", {name: seconds}, {name: (int, float)})
-    for key, record in document["resources"].items():
-        if not isinstance(record, dict):
-            raise TypeError(f"resources.{key} is no object")
-        texts = {name: str for name in ("id", "arn", "origin", "past") if name in record}
-        _typed(f"resources.{key}.", record, _RECORD | texts)
-        if record["state"] not in _STATES:
-            raise ValueError(f"resources.{key}.state is {record['state']!r}")
-        if kind := KINDS.get(record["kind"]):
-            hints = _hints(kind)
-            for name, value in record["want"].items():
-                if not _fits(value, hints.get(name, Any)):
-                    raise TypeError(f"resources.{key}.want.{name} is of another type")
-    done: set[str] = set()
-    for key in document["resources"]:
-        _refuse_circle(key, document["resources"], (), done)
-
-
-def _typed(where: str, values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    for name, kind in types.items():
-        value = values[name]
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if isinstance(value, bool) or not isinstance(value, kind) or not finite:
-            raise TypeError(f"{where}{name} is of another type")
-
-
-def _refuse_circle(
-    key: str, resources: Mapping[str, Any], above: tuple[str, ...], done: set[str]
-) -> None:
-    """Refuse references that lead back to where they begin; ``done`` lead nowhere bad."""
-    if key in done:
-        return
-    if key in above:
-        raise ValueError(f"resources.{key} refers to itself")
-    todo: list[Any] = [resources[key]["want"]] if key in resources else []
-    while todo:
-        value = todo.pop()
-        if isinstance(value, dict):
-            if "$resource" in value:
-                if not isinstance(value["$resource"], str):
-                    raise TypeError(f"resources.{key}: a reference is no text")
-                _refuse_circle(value["$resource"], resources, (*above, key), done)
-            todo += value.values()
-        elif isinstance(value, list):
-            todo += value
-    done.add(key)
-
-
-@cache
-def _hints(kind: type[Resource]) -> dict[str, Any]:
-    """Return the types of a declaration's fields; none where they cannot be resolved."""
-    with suppress(NameError):
-        return get_type_hints(kind)
-    return {}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether JSON may be what `pack` wrote for a field of this type."""
-    if hint is Any:
-        return True
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, each) for each in inner)
-    if origin is tuple:
-        if not isinstance(value, list):
-            return False
-        if len(inner) == 2 and inner[1] is Ellipsis:
-            return all(_fits(each, inner[0]) for each in value)
-        return len(value) == len(inner) and all(map(_fits, value, inner))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
-    if origin is Literal:
-        return value in inner
-    if hint in (str, int, float, bool, type(None)):
-        number = hint is float and isinstance(value, int)
-        return type(value) is hint or (number and not isinstance(value, bool))
-    if isinstance(hint, type) and issubclass(hint, Resource):
-        return isinstance(value, dict) and "$resource" in value
-    return isinstance(value, dict | list | str)  # another class of ours, or a path
-
-
-def _has_default(one: Field[Any]) -> bool:
-    return one.default is not MISSING or one.default_factory is not MISSING
-
-
-def unpack(key: str, records: Mapping[str, Record], built: dict[str, Resource]) -> Resource | None:
-    """Rebuild a declaration and, first, those it refers to; None for a kind we do not know."""
-    if key in built:
-        return built[key]
-    record = records.get(key)
-    if record is None or record.kind not in KINDS:
-        return None
-
-    def rich(value: Any) -> Any:
-        if isinstance(value, Mapping) and "$resource" in value:
-            return unpack(value["$resource"], records, built)
-        if isinstance(value, list):
-            items = [rich(each) for each in value]
-            return tuple(
-                x for x, raw in zip(items, value, strict=True) if x is not None or raw is None
-            )
-        return value
-
-    kind = KINDS[record.kind]
-    # what an older version wrote may lack a field; None is enough to find and delete it
-    built[key] = kind(
-        **{
-            each.name: kind.unpacked(each.name, rich(record.want.get(each.name)))
-            for each in fields(kind)
-            if each.name in record.want or not _has_default(each)
-        }
-    )
-    return built[key]

@@ -6,9 +6,8 @@ import contextlib
 import json
 
 from hyperpod_eks.config.model import Chart
-from hyperpod_eks.helm import chart
+from hyperpod_eks.helm import chart, runner
 from hyperpod_eks.helm import devices as chart_devices
-from hyperpod_eks.helm import release as helm
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.helm_release import Release
 from hyperpod_eks.steps import eks
@@ -40,6 +39,6 @@ def prepare(config: Chart, bundle: str | None) -> None:
     Nothing depends on it: what cannot be had now is told when it is needed.
     """
     with contextlib.suppress(Exception):
-        helm.warm()
+        runner.warm()
         if config.path is None:
             chart.download(bundle=bundle)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.site import CLOSED, NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET, Site
+from hyperpod_eks.resolve.endpoints import CLOSED
+from hyperpod_eks.resolve.names import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET
+from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.ec2.endpoint import Endpoint
 from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway

@@ -22,8 +22,10 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.events import Event
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resolve.site import check_plans, lineage, survey
-from hyperpod_eks.resources.base import Resource, Sight
+from hyperpod_eks.resolve.names import lineage
+from hyperpod_eks.resolve.site import check_plans, survey
+from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.compare import Sight
 from hyperpod_eks.stack import stack as declare
 from hyperpod_eks.state.manifest import read
 from tests.conftest import helm, new_session

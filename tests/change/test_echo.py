@@ -14,7 +14,7 @@ from hyperpod_eks.engine.loop import Run
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.resources.compare import Sight
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.state.manifest import Manifest
 from tests.conftest import helm, start_over

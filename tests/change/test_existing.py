@@ -10,6 +10,7 @@ import pytest
 from hyperpod_eks.aws.client import Look
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.helm import release as helms
+from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.resources.eks import access
@@ -94,7 +95,7 @@ def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
     )
     reach = access(Look(owner.aws), "platform")
     assert reach
-    program = helms.find_helm(str(owner.helm / "helm"))
+    program = find_helm(str(owner.helm / "helm"))
     helms.install(reach, program, CHART, {}, "somebody", name="dependencies")
 
 

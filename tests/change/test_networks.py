@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.resolve.site import CLOSED
+from hyperpod_eks.resolve.endpoints import CLOSED
 
 from .conftest import Owner
 

@@ -6,7 +6,7 @@ import pytest
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
-from hyperpod_eks.resolve.site import CLOSED
+from hyperpod_eks.resolve.endpoints import CLOSED
 from tests.conftest import Clients, User
 
 HEAD = "name: demo\nregion: us-west-2\n"

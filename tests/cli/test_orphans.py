@@ -11,7 +11,7 @@ import pytest
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
 from hyperpod_eks.local.aws.sim import Fault
-from hyperpod_eks.resolve.site import lineage
+from hyperpod_eks.resolve.names import lineage
 from tests.conftest import REGION, Clients, User
 
 ELSEWHERE = "eu-west-1"

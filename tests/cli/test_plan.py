@@ -13,10 +13,10 @@ import boto3
 import pytest
 
 from hyperpod_eks.aws.client import Aws, read_only
-from hyperpod_eks.engine.plan import render
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Fault
 from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.terminal.plan import render
 from tests.conftest import Clients, User, at_work, in_a_copy, new_session
 
 pytestmark = pytest.mark.xdist_group("plan")

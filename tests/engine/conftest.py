@@ -11,7 +11,8 @@ import pytest
 from hyperpod_eks import engine
 from hyperpod_eks.engine import World
 from hyperpod_eks.events import Event
-from hyperpod_eks.resources.base import Live, Resource, Sight
+from hyperpod_eks.resources.base import Live, Resource
+from hyperpod_eks.resources.compare import Sight
 from hyperpod_eks.state.manifest import read
 
 from .toys import Cloud, FakeClock, Killed, Nameless, Toy, ToyAws, Unsigned

@@ -13,7 +13,8 @@ from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Foreign, HyperpodError, Unfinished
 from hyperpod_eks.events import What
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Live, Resource, State, Verdict
+from hyperpod_eks.resources.base import Live, Resource, State
+from hyperpod_eks.resources.compare import Verdict
 
 from .conftest import User
 from .toys import Cloud, Nameless, Thing, Toy

@@ -20,7 +20,8 @@ from hyperpod_eks.aws.errors import Class, classify
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import KubeNotReady
-from hyperpod_eks.resources.base import Known, Live, Resource, State, Verdict, judge
+from hyperpod_eks.resources.base import Known, Live, Resource, State
+from hyperpod_eks.resources.compare import Verdict, judge
 from hyperpod_eks.state.manifest import Unwritable, read
 
 from .conftest import User

@@ -48,7 +48,8 @@ from hyperpod_eks.inventory.untracked import strays
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resolve.site import Site, lineage, survey
+from hyperpod_eks.resolve.names import lineage
+from hyperpod_eks.resolve.site import Site, survey
 from hyperpod_eks.stack import stack as declare
 from hyperpod_eks.state.manifest import Manifest, locked, read
 from hyperpod_eks.workers import Clock, Crew, Result

@@ -88,7 +88,7 @@ MUTANTS = (
         "            self._put(want.key, replace(known, since=now))\n",
         "",
     ),
-    Mutant("twins are ignored", "resources/base.py", "if unused and any(", "if False and any("),
+    Mutant("twins are ignored", "resources/compare.py", "if unused and any(", "if False and any("),
     Mutant(
         "no look for a twin after a birth",
         "engine/apply.py",
@@ -97,7 +97,7 @@ MUTANTS = (
     ),
     Mutant(
         "what is foreign is taken as ours",
-        "resources/base.py",
+        "resources/compare.py",
         "ours = [x for x in lives if x.owner == lineage or",
         "ours = [x for x in lives if x.owner or",
     ),

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from hyperpod_eks.aws.client import LINEAGE, Identity
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local.aws.sim import ACCOUNT
-from hyperpod_eks.resolve.site import lineage
+from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.state.manifest import locked
 
 from . import oracles

@@ -18,7 +18,7 @@ from hyperpod_eks.cli.recorder import Story, result
 from hyperpod_eks.engine.plan import newcomer
 from hyperpod_eks.events import Report, What
 from hyperpod_eks.resolve.site import check_plans
-from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.resources.compare import Sight
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.steps.helm import prepare
 

@@ -23,7 +23,7 @@ from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import strays
 from hyperpod_eks.kube.kubeconfig import forget, own_files
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.resources.compare import Sight
 
 KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
 """What --keep knows, and the keys that it means."""

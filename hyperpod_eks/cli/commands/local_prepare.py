@@ -12,8 +12,9 @@ from hyperpod_eks.aws.client import Aws, Look
 from hyperpod_eks.aws.exceptions import ClientError
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.helm import release as helms
+from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
-from hyperpod_eks.preflight.account import SIZE, usage
+from hyperpod_eks.preflight.quotas import SIZE, usage
 from hyperpod_eks.resources.eks import access
 from hyperpod_eks.resources.iam import trust
 
@@ -208,7 +209,7 @@ class _Preparation:
             namespace, _, called = release.partition("/")
             reach = access(Look(Aws(self._session, name, {})), name)
             assert reach is not None  # it is ACTIVE
-            program = helms.find_helm(self._helm)
+            program = find_helm(self._helm)
             helms.install(reach, program, CHART, {}, "prepared", name=called, namespace=namespace)
             yield f"Helm release {release}"
 

@@ -17,7 +17,8 @@ from hyperpod_eks.engine import plan as plans
 from hyperpod_eks.engine import unproven
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.events import Report
-from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.terminal.plan import render
 from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
 
 
@@ -95,7 +96,7 @@ def _next(given: Mapping[str, Any], replace_failed: bool, counts: Counter[str]) 
 
 def text(document: Document) -> str:
     """Write the plan for people."""
-    return plans.render(
+    return render(
         document,
         shutil.get_terminal_size((100, 24)).columns,
         wants_colour(sys.stdout, os.environ),

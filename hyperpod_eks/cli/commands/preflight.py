@@ -29,7 +29,7 @@ from hyperpod_eks.preflight import run as checks
 from hyperpod_eks.preflight.cluster import chart_download
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.site import Site, survey
-from hyperpod_eks.resources.base import Sight
+from hyperpod_eks.resources.compare import Sight
 from hyperpod_eks.stack import stack
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.text import clean

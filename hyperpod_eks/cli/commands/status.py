@@ -16,7 +16,8 @@ from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.events import Report, steps_of
-from hyperpod_eks.resources.base import Differs, Resource, Sight, Verdict
+from hyperpod_eks.resources.base import Differs, Resource
+from hyperpod_eks.resources.compare import Sight, Verdict
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 from hyperpod_eks.resources.hyperpod import nodes as hyperpod_nodes

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Look, owner, tag
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.site import PRIVATE_SUBNET
+from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
 from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
 

@@ -1,0 +1,90 @@
+"""What a run says of errors, strangers and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyperpod_eks.aws.errors import Class, renewal
+from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError, Remains
+from hyperpod_eks.policy import authorization
+from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.terminal.text import shortened
+
+LONGEST_WORDS = 2000
+"""Characters of AWS's words that are told; an encoded authorization message has a thousand."""
+
+
+def words_of(error: Exception) -> str:
+    """AWS's message without botocore's frame around it."""
+    response, words = getattr(error, "response", None), str(error)
+    if isinstance(response, dict) and response.get("Error", {}).get("Message"):
+        words = f"{response['Error']['Message']} ({response['Error'].get('Code', '')})"
+    return words if isinstance(error, HyperpodError) else shortened(words, LONGEST_WORDS)
+
+
+def explained(
+    want: Resource, verb: str, error: Exception, kind: Class | None, words: str
+) -> Exception:
+    """Turn a failed call into the error that the command ends with."""
+    doing = {"look": "looking at", "create": "creating", "settle": "updating", "delete": "deleting"}
+    message = f"{doing[verb]} {want.key}: {words}"
+    again = "Nothing is lost: run the same command again."
+    match kind:
+        case Class.EXPIRED:
+            return Denied(message, renewal(message))
+        case Class.DENIED:
+            cure = authorization.cure(error) or "Allow the action for your identity."
+            return Denied(message, f"{cure}\n{again}")
+        case Class.CAPACITY:
+            return Capacity(message, f"Ask for more under Service Quotas, or make room. {again}")
+        case Class.DEPENDENCY:
+            return Remains(message)
+        case None if isinstance(error, HyperpodError):
+            return error
+        case None if not hasattr(error, "response"):
+            error.add_note(f"while {doing[verb]} {want.key}")
+            return error
+    return HyperpodError(message, again)
+
+
+def stranger(sight: Sight) -> str:
+    """Say whose a foreign thing seems to be."""
+    owner = sight.live.owner if sight.live else None
+    if sight.live and "whose" in sight.live.attributes:
+        return str(sight.live.attributes["whose"])
+    return f"another cluster of hyperpod-eks (lineage {owner})" if owner else "somebody else"
+
+
+def foreign(sights: Sequence[Sight]) -> Foreign:
+    """Name everything that stands under our names and is not ours."""
+    lines = [
+        f"{s.want.key}: {s.live.arn or s.live.id} exists and belongs to {stranger(s)}"
+        for s in sights
+        if s.live
+    ]
+    return Foreign("\n".join(lines))
+
+
+def unproven(sight: Sight) -> list[str]:
+    """Say what AWS describes otherwise than it was sent, a line each."""
+    key, lines = sight.want.key, []
+    for name, (is_, declared) in sight.unproven.items():
+        if declared is None:
+            line = f"{key}: AWS accepted the removal of {name} but still returns {is_!r}"
+        else:
+            line = (
+                f"{key}: AWS accepted {name} {declared!r} but returns {is_!r}; it is sent again "
+                "when the config changes"
+            )
+        lines.append(line)
+    return lines
+
+
+def unchanged(sight: Sight) -> HyperpodError:
+    """Say what AWS will not change."""
+    differs = "; ".join(f"{k} is {a!r}, declared {b!r}" for k, (a, b) in sight.differs.items())
+    return HyperpodError(
+        f"{sight.want.key}: {differs}",
+        "AWS does not change this in place: declare it as it is, or delete it and create again.",
+    )

@@ -1,0 +1,189 @@
+"""Running helm: it is ended with us, and its words are read."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hyperpod_eks.aws import transport
+from hyperpod_eks.errors import HyperpodError, Unfinished
+from hyperpod_eks.helm.program import Helm, environment
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.programs import ELSEWHERE, signal_group
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+TIMEOUT = "5m"
+"""What helm gives itself, in helm's spelling."""
+LAST_WORDS = 10.0
+"""Seconds for helm to write down that it was stopped."""
+
+
+def warm() -> None:
+    """Import what running helm takes, 0.3 s of it."""
+    import asyncio  # noqa: F401, PLC0415
+
+    import yaml  # noqa: F401, PLC0415
+
+    pyhelm3_package()
+
+
+def pyhelm3_package() -> Any:
+    """Import pyhelm3, whose way of running programs is replaced by ours."""
+    import pyhelm3  # type: ignore[import-untyped]  # noqa: PLC0415  no types; costs 0.2 s
+
+    return pyhelm3
+
+
+def with_client(access: Access, helm: Helm, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
+    with kube.kubeconfig(access) as config:
+        network = transport.environment(helm.bundle, access.endpoint)
+        return finish(work(client_with(helm, config.parent, config, network)))
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run what pyhelm3 does to its end."""
+    import asyncio  # noqa: PLC0415  costs 30 ms
+
+    try:
+        return asyncio.run(work)
+    except (ValueError, pyhelm3_package().errors.Error) as error:  # its models, and json
+        raise HyperpodError(f"pyhelm3 does not understand helm or the chart: {error}") from error
+
+
+def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, str]) -> Any:
+    """Make a pyhelm3 client whose helm is run by us, and which never waits."""
+    from semver import VersionInfo  # noqa: PLC0415
+
+    base = pyhelm3_package().command.Command
+
+    class Command(base):  # type: ignore[misc, valid-type]  # pyhelm3 has no types
+        def client_version(self) -> VersionInfo:
+            return VersionInfo(*helm.version)  # known already: saves a process
+
+        async def run(self, command: Sequence[Any], input: bytes | None = None) -> bytes:  # noqa: A002
+            parts = [str(helm.binary), *(str(part) for part in command)]
+            if config:
+                parts += ["--kubeconfig", str(config)]
+            return await _run(parts, input, environment(home) | network)
+
+        # the nodes may be missing or gone: whoever waits for pods waits in vain
+
+        async def uninstall(self, release_name: str, **options: Any) -> None:
+            await super().uninstall(release_name, **options | {"wait": False})
+
+        async def rollback(self, release_name: str, revision: int | None, **options: Any) -> None:
+            await super().rollback(release_name, revision, **options | {"wait": False})
+
+        async def install_or_upgrade(self, *arguments: Any, **options: Any) -> Any:
+            # pyhelm3 would parse the whole manifest, 0.5 s for AWS's chart, and we need it not
+            return await super().install_or_upgrade(*arguments, **options) | {
+                "manifest": "",
+                "hooks": [],
+            }
+
+    return pyhelm3_package().Client(Command(), executable=str(helm.binary))
+
+
+_WITH_US = (
+    "(trap '' TERM; read _ <&{0}; kill -TERM 0; sleep {1}; kill -KILL 0) >/dev/null 2>&1 &"
+    ' exec "$@"'
+)
+"""Run a command that does not outlive us: the shell beside it waits for our end of a pipe.
+
+A helm that does not heed SIGTERM is killed a moment later.
+"""
+
+
+async def _run(
+    command: Sequence[str], given: bytes | None, environment: Mapping[str, str]
+) -> bytes:
+    """Run helm in a process group of its own and return its stdout.
+
+    A signal at the terminal goes to us alone.  When we are interrupted, or end in the middle of
+    it, however suddenly, helm gets SIGTERM: it then records the release as failed, not as pending
+    for ever, and no helm is left at work beside the next run.
+    """
+    import asyncio  # noqa: PLC0415
+
+    log.debug("running %s", " ".join(command))
+    alive, ours = os.pipe()  # ours closes when we die, and nobody else has it
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", _WITH_US.format(alive, LAST_WORDS), "sh", *command),
+        pass_fds=(alive,),
+        stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd=ELSEWHERE,
+        start_new_session=True,
+    )
+    stop = partial(signal_group, process.pid, signal.SIGTERM)
+    atexit.register(stop)
+    try:
+        stdout, stderr = await process.communicate(given)
+    except BaseException:
+        stop()
+        try:
+            await asyncio.wait_for(process.wait(), LAST_WORDS)
+        except TimeoutError:
+            signal_group(process.pid, signal.SIGKILL)
+            await process.wait()
+        raise
+    finally:
+        atexit.unregister(stop)
+        if process.returncode is not None:
+            signal_group(
+                process.pid, signal.SIGKILL
+            )  # the shell beside it, which has nothing to watch
+        os.close(alive)
+        os.close(ours)
+    if process.returncode:
+        raise _meaning(command[1], stdout, stderr, process.returncode)
+    return stdout
+
+
+class TimedOut(HyperpodError):
+    """Helm gave up by itself."""
+
+
+# What helm's stderr says -> what it means; the first that is found counts.
+_TIME_HEALS = re.compile(
+    r"because it is being terminated"
+    r"|another operation \(install/upgrade/rollback\) is in progress"
+    r"|cluster unreachable|connection refused|i/o timeout|TLS handshake timeout|no such host"
+    r"|: Unauthorized|asked for the client to provide credentials| is forbidden: User "
+    r"|etcdserver|the server is currently unable"
+)
+_PROXY = re.compile(r"Proxy Authentication Required|proxyconnect tcp")
+_CHATTER = re.compile(r"WARNING:|level=|[IWE]\d{4} ")
+_TIMED_OUT = re.compile(r"timed out waiting for the condition|context deadline exceeded")
+
+
+def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
+    """Turn a failed run into an error: pyhelm3's own where pyhelm3 waits for it."""
+    text = stderr.decode(errors="replace").strip()
+    if "release: not found" in text:
+        missing: Exception = pyhelm3_package().errors.ReleaseNotFoundError(code, stdout, stderr)
+        return missing
+    lines = [line.strip() for line in text.splitlines() if not _CHATTER.match(line)]
+    words = f"helm {verb}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
+    if _PROXY.search(text):
+        return HyperpodError(words, "helm uses HTTPS_PROXY and NO_PROXY: correct them.")
+    if _TIME_HEALS.search(text):
+        return KubeNotReady(words)
+    if _TIMED_OUT.search(text):
+        return TimedOut(words)
+    if "context canceled" in text:
+        return Unfinished(f"{words} (helm was stopped)")
+    return HyperpodError(words, "See what helm did with `helm history` and `helm status`.")

@@ -1,0 +1,164 @@
+"""What the quotas leave room for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.preflight.inputs import Facts, Finding, Quota
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+
+SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
+TOTAL = "Total number of instances allowed across SageMaker HyperPod clusters"
+TOTAL_SPOT = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
+VOLUME = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance"
+
+
+@frozen
+class Limit:
+    """A quota, what create adds to it, and what is there already."""
+
+    id: str
+    service: str
+    quota: str
+    adds: Callable[[Facts], int]
+    there: Callable[[Facts], int]
+
+
+LIMITS = (
+    Limit(
+        "quota-vpcs",
+        "vpc",
+        "VPCs per Region",
+        lambda facts: len(facts.missing(Vpc)),
+        lambda facts: len(facts.ec2("describe_vpcs", "Vpcs")),
+    ),
+    Limit(
+        "quota-internet-gateways",
+        "vpc",
+        "Internet gateways per Region",
+        lambda facts: len(facts.missing(InternetGateway)),
+        lambda facts: len(facts.ec2("describe_internet_gateways", "InternetGateways")),
+    ),
+    Limit(
+        "quota-addresses",
+        "ec2",
+        "EC2-VPC Elastic IPs",
+        lambda facts: len(facts.missing(Address)),
+        lambda facts: len(facts.ec2("describe_addresses", "Addresses")),
+    ),
+    Limit(
+        "quota-eks-clusters",
+        "eks",
+        "Clusters",
+        lambda facts: len(facts.missing(eks.Cluster)),
+        lambda facts: len(facts.control_planes()),
+    ),
+)
+
+
+def quotas(facts: Facts) -> Iterator[Finding]:
+    """What create makes must fit into what the account may have."""
+    for limit in LIMITS:
+        if adds := limit.adds(facts):
+            found = facts.quotas(limit.service)
+            there = limit.there(facts)
+            yield from _judge(limit.id, limit.service, limit.quota, found, adds, there)
+
+
+def nat_gateways(facts: Facts) -> Iterator[Finding]:
+    """NAT gateways are counted by zone; those that are deleted do not count."""
+    missing = facts.missing(NatGateway)
+    wanted = Counter(nat.subnet.zone for nat in missing if nat.subnet)
+    if not wanted:
+        return
+    found = [
+        nat
+        for nat in facts.ec2("describe_nat_gateways", "NatGateways")
+        if nat["State"] in ("pending", "available")
+    ]
+    places = facts.ec2("describe_subnets", "Subnets")
+    zones = {each["SubnetId"]: each["AvailabilityZoneId"] for each in places}
+    there = Counter(zones.get(each["SubnetId"], "") for each in found)
+    for zone, count in wanted.items():
+        yield from _judge(
+            "quota-nat-gateways",
+            "vpc",
+            "NAT gateways per Availability Zone",
+            facts.quotas("vpc"),
+            count,
+            there[zone],
+            f" in {zone}",
+        )
+
+
+def instances(facts: Facts) -> Iterator[Finding]:
+    """Instances are counted by type, by cluster and in all; every type starts at 0."""
+    ours, others = Counter[str](), Counter[str]()
+    for name, cluster in facts.clusters().items():
+        for group in hyperpod_api.every_group(cluster):
+            kind = hyperpod_api.instance_types(group).partition(",")[0]
+            spot = "Spot" in group.get("CapacityRequirements", {})
+            counter = ours if name == facts.config.name else others
+            counter += usage(kind, group.get("TargetCount", 0), spot=spot)
+    wanted = Counter[str]()
+    for one in facts.config.groups:
+        spot = "spot" in (getattr(one, "capacity_requirements", None) or {})
+        wanted += usage(one.instance_types[0], one.instance_count, spot=spot)
+    found = facts.quotas("sagemaker")
+    for quota, count in wanted.items():
+        id_ = "quota-total-instances" if quota in (TOTAL, TOTAL_SPOT) else "quota-instances"
+        there = ours[quota] + others[quota]
+        yield from _judge(id_, "sagemaker", quota, found, count - ours[quota], there)
+    yield from _judge("quota-cluster-size", "sagemaker", SIZE, found, wanted[TOTAL], 0)
+    largest = max(map(_largest_volume, facts.config.groups))
+    yield from _judge("quota-volume-size", "sagemaker", VOLUME, found, largest, 0)
+
+
+def _largest_volume(group: InstanceGroup | RestrictedInstanceGroup) -> int:
+    """The size of a node's largest volume; the extra one is not made beside others with a size."""
+    volumes: Any = [one.get("ebs_volume_config") or {} for one in group.instance_storage_configs]
+    sizes = [volume["volume_size_in_gb"] for volume in volumes if "volume_size_in_gb" in volume]
+    return max(sizes) if sizes else group.ebs_volume_size_in_gb or 0
+
+
+def usage(kind: str, count: int, *, spot: bool) -> Counter[str]:
+    """Say what a group uses up of each quota; Spot instances have their own."""
+    used = Counter({f"{kind} for cluster {'spot instance ' * spot}usage": count, TOTAL: count})
+    return used + Counter({TOTAL_SPOT: count * spot})
+
+
+def _judge(
+    id_: str,
+    service: str,
+    name: str,
+    limits: dict[str, Quota],
+    adds: int,
+    there: int,
+    where: str = "",
+) -> Iterable[Finding]:
+    """Compare what is wanted on top of what is there with a limit."""
+    quota = limits.get(name)
+    if quota is None:
+        text = f'Service Quotas does not list "{name}" of {service}, which create adds {adds} to'
+        return [Finding(id_, "info", text, "See it in the Service Quotas console.")]
+    if adds <= 0 or there + adds <= quota.value:
+        return []
+    use = f"{there} in use, {adds} more wanted" if there else f"{adds} wanted"
+    return [
+        Finding(
+            id_,
+            "error",
+            f'"{name}" is {quota.value:g}{where}: {use}',
+            "Ask for more: aws service-quotas request-service-quota-increase"
+            f" --region {quota.region} --service-code {service} --quota-code {quota.code}"
+            f" --desired-value {there + adds}",
+            {"quota": name, "limit": quota.value, "in_use": there, "wanted": adds},
+        )
+    ]

@@ -1,0 +1,89 @@
+"""Which interface endpoints there are, and in which zones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperpod_eks.aws.client import Look, absent
+from hyperpod_eks.config.model import Config
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.resolve.names import PRIVATE_SUBNET
+
+CLOSED = (
+    "ec2",
+    "ec2messages",
+    "ecr.api",
+    "ecr.dkr",
+    "eks",
+    "eks-auth",
+    "logs",
+    "monitoring",
+    "sagemaker.api",
+    "ssm",
+    "ssmmessages",
+    "sts",
+)
+"""Services that nodes, add-ons and lifecycle scripts call: what a closed network needs of them
+(SageMaker developer guide, HyperPod prerequisites; EKS User Guide, "private clusters")."""
+NOT_EVERYWHERE = frozenset({"ec2messages"})
+"""What regions launched in 2024 and later do without (Systems Manager User Guide, "Reference:
+ec2messages, ssmmessages, and other API operations")."""
+
+
+def endpoint_zones(look: Look, config: Config) -> dict[str, frozenset[str]] | None:
+    """Ask in which zones the services of the interface endpoints are offered, all in one call.
+
+    None without such endpoints, and where the caller may not ask: then every zone is tried.
+    """
+    network = config.network
+    names = network.interface_endpoints
+    if names is None:
+        theirs = any(key.startswith(f"network/{PRIVATE_SUBNET}") for key in look.adopted)
+        names = CLOSED if network.nat == "none" and not theirs else ()
+    if not names:
+        return None
+    prefix = f"com.amazonaws.{config.region}."
+    wanted: Any = [
+        {"Name": "service-name", "Values": [prefix + name for name in names]},
+        {"Name": "service-type", "Values": ["Interface"]},
+    ]
+    with absent("UnauthorizedOperation"):
+        found = look.region("describe_vpc_endpoint_services", "ServiceDetails", Filters=wanted)
+        ids: dict[str, str] = {}
+        if not all(
+            each.get("AvailabilityZoneIds") for each in found
+        ):  # names alone, as it once was
+            every = look.aws.ec2.describe_availability_zones()["AvailabilityZones"]
+            ids = {each["ZoneName"]: each["ZoneId"] for each in every}
+        return {
+            each["ServiceName"].removeprefix(prefix): frozenset(
+                each.get("AvailabilityZoneIds")
+                or [ids[name] for name in each.get("AvailabilityZones", ()) if name in ids]
+            )
+            for each in found
+        }
+    return None
+
+
+def check_endpoints(
+    config: Config, found: Mapping[str, frozenset[str]] | None, zones: tuple[str, ...]
+) -> list[str]:
+    """Raise Usage for a named service that is not there; say which of the full set are not."""
+    if found is None:
+        return []
+    missing, named = [], config.network.interface_endpoints
+    for name in named or CLOSED:
+        if found.get(name, frozenset()) & {*zones} or (name in found and not found[name]):
+            continue
+        where = f"in {', '.join(zones)}" if found.get(name) else f"in {config.region}"
+        text = f"AWS has no interface endpoint of {name} {where}"
+        if named is not None:
+            hint = "Leave it out"
+            if there := sorted(found.get(name, ())):
+                hint += f", or choose zones among {', '.join(there)}"
+            setting = "network.interface_endpoints"
+            raise Usage(f"{setting}: {text}", f"{hint}.", setting=setting)
+        if name not in NOT_EVERYWHERE:
+            missing.append(f"network.nat: {text}; nodes cannot reach it without NAT")
+    return missing

@@ -1,0 +1,34 @@
+"""Names that derive from the name of the cluster."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hyperpod_eks.aws.client import Identity
+
+PRIVATE_SUBNET = "private-subnet-"
+PUBLIC_SUBNET = "public-subnet-"
+NODE_SUBNET = "node-subnet-"
+
+
+def fit(name: str, length: int) -> str:
+    """Shorten a name to ``length`` characters so that different names stay different.
+
+    >>> fit("demo-eks", 64)
+    'demo-eks'
+    >>> fit("a" * 70, 64)
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-6bd5e5'
+    """
+    if len(name) <= length:
+        return name
+    return f"{name[: length - 7]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def lineage(identity: Identity, cluster: str) -> str:
+    """Derive the owner that all tags name: one account, region and cluster name, one lineage.
+
+    EKS and HyperPod allow one cluster of a name in a region, so the name identifies it; being
+    derived, the lineage survives the loss of the manifest.
+    """
+    seed = f"{identity.partition}:{identity.account}:{identity.region}:{cluster}"
+    return hashlib.sha256(seed.encode()).hexdigest()[:16]

@@ -1,0 +1,42 @@
+"""Training plans, and the zones that they tie groups to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperpod_eks.aws.client import Aws, absent
+from hyperpod_eks.config.model import Config, InstanceGroup, RestrictedInstanceGroup
+
+
+def described_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:
+    """Describe the training plans that groups name; one that is not there has no entry."""
+    found = {}
+    for arn in sorted({g.training_plan_arn for g in config.groups if g.training_plan_arn}):
+        with absent("ResourceNotFound"):
+            plan: Any = aws.sagemaker.describe_training_plan(
+                TrainingPlanName=arn.rpartition("/")[2]
+            )
+            found[arn] = {
+                "status": plan["Status"],
+                # a plan may hold several capacities: in several zones, one after the other
+                "places": [
+                    (each.get("InstanceType", ""), each.get("AvailabilityZoneId", ""))
+                    for each in sorted(
+                        plan.get("ReservedCapacitySummaries") or (),
+                        key=lambda each: each.get("Status") != "Active",
+                    )
+                    if each.get("Status") not in ("Expired", "Failed")
+                ],
+                "total": plan.get("TotalInstanceCount", 0),
+                "free": plan.get("AvailableInstanceCount", 0),
+            }
+    return found
+
+
+def planned_zones(
+    plans: Mapping[str, Mapping[str, Any]], group: InstanceGroup | RestrictedInstanceGroup
+) -> list[str]:
+    """Name the zones in which a group's training plan has its type, the active ones first."""
+    places = plans.get(group.training_plan_arn or "", {}).get("places", ())
+    return [zone for kind, zone in places if kind == group.instance_types[0] and zone]

@@ -1,0 +1,104 @@
+"""The version of Kubernetes and those of add-ons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperpod_eks.aws.client import Aws, absent
+from hyperpod_eks.aws.published import choose_version, order
+from hyperpod_eks.config import references
+from hyperpod_eks.config.model import NEEDED_ADDONS, Addon, Config
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.resolve import addon_settings
+
+
+def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
+    """Choose the version.  A cluster that exists keeps its own where that one has had its time.
+
+    Also checks add-ons, their pinned versions and their settings, so that what is wrong is told
+    before anything is made.  Last comes `Site.standalone`.
+    """
+    pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
+    offered = [dict(version) for page in pages for version in page["clusterVersions"]]
+    warnings: list[str] = []
+    try:
+        chosen, warnings = choose_version(
+            offered, config.eks.version, config.eks.allow_untested_version
+        )
+    except Usage as error:
+        with absent("ResourceNotFoundException"):
+            name = aws.adopted.get("eks/cluster") or config.name
+            own, wanted = (
+                aws.eks.describe_cluster(name=name)["cluster"]["version"],
+                config.eks.version,
+            )
+            if wanted is None or wanted == own:
+                return own, (), {}
+            if order(wanted) < order(own):  # EKS upgrades what is too old by itself
+                return own, (f"{error}; {name} keeps its {own}",), {}
+        raise
+    standalone = {}
+    for name, addon in config.addons.items():
+        asked = addon.version or addon.configuration_values or addon.pod_identity_associations
+        if (asked or name not in NEEDED_ADDONS) and (
+            namespace := _check_addon(aws, name, addon, chosen)
+        ):
+            standalone[name] = namespace
+    return chosen, tuple(warnings), standalone
+
+
+def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
+    """Raise Usage for what EKS would refuse; return the namespace if it takes no pod identity."""
+    version = addon.version
+    answer = aws.eks.describe_addon_versions(addonName=name, kubernetesVersion=kubernetes)
+    known = [v["addonVersion"] for addon in answer["addons"] for v in addon["addonVersions"]]
+    if not known:
+        raise Usage(
+            f"addons.{name}: EKS has no such add-on for Kubernetes {kubernetes}",
+            f"aws eks describe-addon-versions --kubernetes-version {kubernetes}"
+            f" --region {aws.session.region_name}",
+            setting=f"addons.{name}",
+        )
+    if version and version not in known:
+        raise Usage(
+            f"addons.{name}.version: {version} is not offered for Kubernetes {kubernetes}; "
+            f"EKS offers {', '.join(known[:5])}",
+            "Choose one of those, or leave the version out for AWS's default.",
+            setting=f"addons.{name}.version",
+        )
+    about = answer["addons"][0]
+    chosen = next(
+        (
+            each
+            for each in about["addonVersions"]
+            if (version == each["addonVersion"] if version else _is_default(each))
+        ),
+        about["addonVersions"][0],
+    )
+    if addon.configuration_values:
+        _check_settings(aws, name, chosen["addonVersion"], addon.configuration_values)
+    if addon.pod_identity_associations and chosen.get("requiresIamPermissions") is False:
+        return str(about.get("defaultNamespace") or "kube-system")
+    return ""
+
+
+def _is_default(version: Mapping[str, Any]) -> bool:
+    return any(each.get("defaultVersion") for each in version.get("compatibilities", ()))
+
+
+def _check_settings(aws: Aws, name: str, version: str, settings: Mapping[str, Any]) -> None:
+    try:
+        values = references.resolved(settings, f"addons.{name}.configuration_values")
+    except Usage:  # what is not known cannot be wrong; whoever sends it refuses it
+        return
+    with absent("AccessDenied.*", "ResourceNotFoundException"):
+        found = aws.eks.describe_addon_configuration(addonName=name, addonVersion=version)
+        if wrong := addon_settings.problems(values, found.get("configurationSchema") or ""):
+            setting = f"addons.{name}.configuration_values"
+            raise Usage(
+                "\n".join(f"{setting}: {each}" for each in wrong[:5]),
+                f"aws eks describe-addon-configuration --addon-name {name} --addon-version"
+                f" {version} --region {aws.session.region_name} shows the schema.",
+                setting=setting,
+            )

@@ -1,0 +1,137 @@
+"""The zones of subnets and instance groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from typing import Any
+
+from hyperpod_eks.aws.client import LABEL, Aws, Look, tag
+from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS
+from hyperpod_eks.config.model import Config, subnets
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.resolve.names import PRIVATE_SUBNET, PUBLIC_SUBNET
+from hyperpod_eks.resolve.training_plans import planned_zones
+
+
+def available_zones(aws: Aws) -> list[str]:
+    """Zones of the region itself; Local and Wavelength Zones need an opt-in and are left out."""
+    found = aws.ec2.describe_availability_zones(
+        Filters=[
+            {"Name": "state", "Values": ["available"]},
+            {"Name": "zone-type", "Values": ["availability-zone"]},
+        ]
+    )["AvailabilityZones"]
+    zones = {zone["ZoneId"] for zone in found}
+    if "eks/cluster" not in aws.adopted:  # the nodes' subnets are the control plane's too
+        zones -= ZONES_WITHOUT_EKS
+    return sorted(zones)
+
+
+def offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
+    """Return the zones, by id, that have each type (DescribeInstanceTypeOfferings)."""
+    pages = aws.ec2.get_paginator("describe_instance_type_offerings").paginate(
+        LocationType="availability-zone-id", Filters=[{"Name": "instance-type", "Values": types}]
+    )
+    offered: dict[str, set[str]] = {}
+    for page in pages:
+        for each in page["InstanceTypeOfferings"]:
+            offered.setdefault(each["Location"], set()).add(each["InstanceType"])
+    return {zone: frozenset(kinds) for zone, kinds in offered.items()}
+
+
+def taken_zones(look: Look) -> dict[str, str]:
+    """The block of a subnet of ours in each zone, in the order in which the VPC was divided."""
+    found = look.signed("describe_subnets", "Subnets")
+    blocks = {tag(each["Tags"], LABEL) or "": str(each["CidrBlock"]) for each in found}
+    return {
+        label.removeprefix(kind): blocks[label]
+        for kind in (PUBLIC_SUBNET, PRIVATE_SUBNET)
+        for label in sorted(blocks, key=lambda label: IPv4Network(blocks[label]))
+        if label.startswith(kind)
+    }
+
+
+def _in_place(zones: tuple[str, ...], taken: Mapping[str, str], cidr: str) -> tuple[str, ...]:
+    """Order zones so that each subnet keeps its block, though one before it may be gone."""
+    places = {
+        block: place
+        for place, each in enumerate(subnets(cidr, zones))
+        for block in (each.private, each.public)
+    }
+    kept = {places[taken[zone]]: zone for zone in zones if taken.get(zone) in places}
+    others = iter([zone for zone in zones if zone not in kept.values()])
+    return tuple(kept.get(place) or next(others) for place in range(len(zones)))
+
+
+def adopted_zones(aws: Aws, config: Config) -> tuple[str, ...]:
+    """Zones of the private subnets that are somebody's, in the order of the configuration."""
+    prefix = f"network/{PRIVATE_SUBNET}"
+    zones = {id_: key[len(prefix) :] for key, id_ in aws.adopted.items() if key.startswith(prefix)}
+    order = config.existing.private_subnets
+    if len(zones) < 2 and "eks/cluster" not in aws.adopted:  # one alone takes its place among ours
+        return ()
+    return tuple(
+        zones[each] for each in sorted(zones, key=lambda x: order.index(x) if x in order else 0)
+    )
+
+
+def choose_zones(
+    config: Config,
+    available: list[str],
+    offered: dict[str, frozenset[str]],
+    taken: Mapping[str, str],
+    plans: Mapping[str, Mapping[str, Any]],
+    region: str,
+    theirs: tuple[str, ...] = (),
+) -> tuple[str, ...]:
+    """Two zones or more, for EKS needs two; where none are named, enough for groups and types.
+
+    Those that hold subnets of ours come first, then those that groups and plans name.
+    """
+    wanted = theirs or config.network.availability_zone_ids
+    named = dict.fromkeys(zone for g in config.groups for zone in g.availability_zone_ids)
+    for setting, zones in (
+        ("network.availability_zone_ids", wanted),
+        ("instance_groups.availability_zone_ids", named),
+    ):
+        if unknown := [zone for zone in zones if zone not in available]:
+            raise Usage(
+                f"{setting}: {', '.join(unknown)} is not a zone of {region} "
+                f"that EKS works in; it has {', '.join(available)}",
+                "Zone ids (usw2-az1) are not zone names (us-west-2a); see "
+                "DescribeAvailabilityZones.",
+                setting=setting,
+            )
+    if bare := [zone for zone in named if theirs and zone not in theirs]:
+        raise Usage(
+            f"instance_groups: {', '.join(bare)} has none of existing.private_subnets, which are "
+            f"in {', '.join(theirs)}",
+            "Name a subnet there, or another zone.",
+            setting="instance_groups.availability_zone_ids",
+        )
+    types: dict[str, None] = {}
+    for group in config.groups:
+        for each in group.instance_types:  # of several types, too, each must be to be had
+            types[kind := each.removeprefix("ml.")] = None
+            places = group.availability_zone_ids or wanted or available
+            if any(kind in offered.get(zone, ()) for zone in places):
+                continue
+            elsewhere = sorted(zone for zone, kinds in offered.items() if kind in kinds)
+            where = ", ".join(group.availability_zone_ids or wanted) or region
+            raise Usage(
+                f"instance_groups: {each} of {group.name} is not offered in {where}"
+                + (f"; {', '.join(elsewhere)} have it" if elsewhere else ""),
+                "Choose another zone, instance type or region.",
+                setting="instance_groups.instance_type",
+            )
+    if wanted:
+        return wanted
+    planned = [zone for group in config.groups for zone in planned_zones(plans, group)[:1]]
+    chosen = dict.fromkeys(z for z in (*taken, *named, *planned) if z in available)
+    fitting = sorted(available, key=lambda zone: (-len(offered.get(zone, ())), zone))
+    for kind in types:
+        if not any(kind in offered.get(zone, ()) for zone in chosen):
+            chosen[next(zone for zone in fitting if kind in offered.get(zone, ()))] = None
+    zones = tuple(dict.fromkeys((*chosen, *fitting)))[: max(2, len(chosen))]
+    return _in_place(zones, taken, config.network.cidr)

@@ -1,0 +1,262 @@
+"""What is declared beside what AWS describes and what was sent: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
+from enum import StrEnum
+from typing import Any
+
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import (
+    ABSENT,
+    Differs,
+    Known,
+    Live,
+    Proof,
+    Resource,
+    Sent,
+    State,
+    plain,
+)
+
+
+class Verdict(StrEnum):
+    """What a look at a resource means."""
+
+    ABSENT = "absent"
+    FOREIGN = "foreign"
+    TWINS = "twins"
+    BUSY = "busy"
+    FAILED = "failed"
+    DRIFTED = "drifted"
+    MATCHES = "matches"
+
+
+@frozen
+class Sight:
+    """One look at one resource, judged.
+
+    ``live`` is the one that counts.  ``twins`` are the others: with the verdict TWINS those that
+    nothing uses, else those that something uses, which are another run's and stay.
+    """
+
+    want: Resource
+    verdict: Verdict
+    live: Live | None = None
+    twins: tuple[Live, ...] = ()
+    differs: Differs = field(default_factory=dict)
+    """What is to be changed."""
+    details: Differs = field(default_factory=dict)
+    """Of what is to come or to go as a whole, the parts (``workers.instance_count``)."""
+    unproven: Differs = field(default_factory=dict)
+    """What AWS describes otherwise than an accepted request has it, and always did: left alone."""
+    unknown: tuple[str, ...] = ()
+    """What is declared and was sent, and AWS does not describe."""
+    sent: Mapping[str, Sent] | None = None
+    """What the record shall say was sent, after this look; None to leave that as it is."""
+
+
+@frozen
+class Bearings:
+    """What tells several of one label apart: what the journal says, and where the cluster is."""
+
+    recorded: str = ""
+    """The id in the journal."""
+    homes: frozenset[str] = frozenset()
+    """Ids of the VPCs in which there is something with a unique name."""
+    everywhere: bool = False
+    """Whether all of them count, as for a delete."""
+
+
+def judge(
+    want: Resource,
+    lives: Sequence[Live],
+    known: Known,
+    lineage: str,
+    *,
+    unsigned_ours: bool,
+    bearings: Bearings = Bearings(),  # noqa: B008  frozen
+    sent: Mapping[str, Sent] | None = None,
+) -> Sight:
+    """Compare the declared with the described.  Pure: this is all the planning there is.
+
+    ``unsigned_ours``: an unsigned thing counts as ours, because we set out to make it (and may
+    have died before signing it), or because it is what AWS leaves behind of something of ours.
+    ``sent``: the facts that accepted requests of ours have set; None where nobody remembers.
+    """
+    if want.shared or want.awaited:
+        ours = list(lives)
+    else:
+        ours = [x for x in lives if x.owner == lineage or (x.owner is None and unsigned_ours)]
+    if not bearings.everywhere and not want.named:
+        ours = [x for x in ours if not is_elsewhere(want, x, known)]
+        lives = ours
+    if not ours:
+        foreign = lives[0] if lives and want.named else None
+        return Sight(want, Verdict.FOREIGN if foreign else Verdict.ABSENT, foreign)
+    ours = [x for x in ours if x.state is not State.LEAVING] or ours
+    if bearings.everywhere and len(ours) > 1:
+        every = tuple(sorted(ours, key=lambda x: x.id))
+        return Sight(want, Verdict.TWINS, every[0], every)
+    # where the cluster is, there it stays, whatever one machine's journal says
+    live, *others = sorted(
+        ours,
+        key=lambda x: (
+            not {x.id, x.attributes.get("vpc")} & bearings.homes,
+            not x.attributes.get("tenants"),
+            x.id != bearings.recorded,
+            x.id,
+        ),
+    )
+    unused = tuple(x for x in others if not x.attributes.get("tenants"))
+    if unused and any(x.id == bearings.recorded for x in ours):
+        return Sight(want, Verdict.TWINS, live, twins=unused)
+    twins = tuple(others)
+    if live.state not in (State.READY, State.GROWING, State.STUCK):
+        busy = Verdict.FAILED if live.state is State.FAILED else Verdict.BUSY
+        return Sight(want, busy, live, twins)
+    sight = replace(compare(want, live, known, sent), twins=twins)
+    if live.owner is None and want.recorded:
+        sight = replace(sight, differs={**sight.differs, "owner": (None, lineage)})
+    remembered = sent is not None and any(
+        want.certain(name) or name in sent for name in sight.differs
+    )
+    if live.state is not State.READY and not remembered:
+        verdict = Verdict.FAILED if live.state is State.STUCK else Verdict.BUSY
+        return replace(sight, verdict=verdict, differs={}, details={})
+    return replace(sight, verdict=Verdict.DRIFTED if sight.differs else Verdict.MATCHES)
+
+
+def is_elsewhere(want: Resource, live: Live, known: Known) -> bool:
+    """Whether it is in another VPC than the one that counts, as far as both are known."""
+    vpc = live.facts.get("vpc") or live.attributes.get("vpc")
+    return bool(vpc and want.place and want.place in known and vpc != known(want.place).id)
+
+
+def compare(
+    want: Resource, live: Live, known: Known, sent: Mapping[str, Sent] | None = None
+) -> Sight:
+    """Compare fact by fact what is declared, what was sent, and what AWS describes.
+
+    What is neither declared nor sent is AWS's own.  What AWS does not describe is unknown, unless
+    it says by its absence that there is none (``absence``).  What differs is changed if the
+    declaration says something else than what was sent, or if AWS has shown it as sent before: then
+    somebody has changed it.  Else AWS describes it in a way of its own, and sending it once more
+    would not help.  What is no longer declared is taken back.
+    """
+    before = sent or {}
+    differs: dict[str, tuple[Any, Any]] = {}
+    unproven: dict[str, tuple[Any, Any]] = {}
+    unknown, after = [], {}
+    names = set(want.names(live))
+    for name, declared in want.declared(known, live).items():
+        is_, past, value = described(want, live, name), before.get(name), plain(declared)
+        as_sent = past is not None and not withdrawn(past) and past.value == value
+        if past:
+            after[name] = past
+        if plain(is_) == value or (is_ is ABSENT and value in NOTHING and (as_sent or not past)):
+            if live.told is None or name in live.told:
+                after[name] = Sent(value, Proof.SHOWN)
+        elif is_ is ABSENT and (as_sent or sent is None):
+            unknown.append(name)
+            after.setdefault(name, Sent(value))
+        elif past and as_sent and past.proof is Proof.SENT and not want.certain(name):
+            unproven[name] = (is_, declared)
+        else:
+            last = _like(declared, past.value) if past and not withdrawn(past) else None
+            differs[name] = (last if is_ is ABSENT else is_, declared)
+    for name, past in before.items():
+        is_ = described(want, live, name)
+        if name in names:
+            after.setdefault(name, past)  # its value is not known yet
+        elif withdrawn(past):
+            if plain(is_) == past.value:
+                unproven[name], after[name] = (is_, None), past
+        elif past.value in NOTHING:
+            continue
+        elif want.withdraws(name) and not (is_ is ABSENT and past.proof is Proof.SHOWN):
+            differs[name], after[name] = (past.value if is_ is ABSENT else is_, None), past
+    details = {name: both for name, both in differs.items() if _whole(name) in differs}
+    return Sight(
+        want,
+        Verdict.MATCHES,
+        live,
+        differs={name: both for name, both in differs.items() if name not in details},
+        details=details,
+        unproven=unproven,
+        unknown=tuple(unknown),
+        sent=after,
+    )
+
+
+def _like(declared: Any, value: Any) -> Any:
+    """Give a fact from JSON the type that the declared one has."""
+    kind = type(declared)
+    return kind(value) if kind in (frozenset, tuple) and isinstance(value, list) else value
+
+
+def _whole(name: str) -> str:
+    """Of what a fact is a part: ``workers`` of ``workers.instance_count``."""
+    return name.partition(".")[0] if "." in name else ""
+
+
+NOTHING: tuple[Any, ...] = (None, "", "{}", [])
+"""Declarations that there is none: where AWS describes none either, it is as declared."""
+NOT_THERE: Mapping[tuple[str, str], tuple[Any, str]] = {
+    ("eks/LogGroup", "retention"): (None, "CloudWatch Logs, PutRetentionPolicy: else for ever"),
+    ("eks/LogGroup", "key_arn"): ("", "CloudWatch Logs, AssociateKmsKey: else no key of yours"),
+    ("eks/Cluster", "log_types"): (frozenset(), "EKS, LogSetup: a type not listed is not exported"),
+    ("addons/Addon", "roles"): ((), "EKS, Addon.podIdentityAssociations: those that it owns"),
+    ("eks/AccessEntry", "policy"): (None, "EKS, ListAssociatedAccessPolicies lists all"),
+    ("iam/Role", "boundary"): ("", "IAM, GetRole: a boundary is shown where one is set"),
+    ("network/InternetGateway", "vpc"): (
+        None,
+        "EC2, InternetGateway.attachmentSet: those attached",
+    ),
+    ("network/RouteTable", "target"): (None, "EC2, RouteTable.routeSet: the routes of the table"),
+    ("network/RouteTable", "subnets"): (frozenset(), "EC2, RouteTable.associationSet"),
+    ("network/SecurityGroup", "ingress"): (frozenset(), "EC2, SecurityGroup.ipPermissions"),
+    ("network/SecurityGroup", "egress"): (frozenset(), "EC2, SecurityGroup.ipPermissionsEgress"),
+    ("network/Subnet", "tags"): ({}, "EC2, Subnet.tagSet: any tags assigned to it"),
+    ("s3/Bucket", "public_access"): ("open", "S3, GetPublicAccessBlock: an error of its own"),
+    ("s3/Bucket", "ownership"): (None, "S3, GetBucketOwnershipControls: an error of its own"),
+    ("s3/Bucket", "encryption"): (None, "S3, GetBucketEncryption: an error of its own"),
+    ("s3/Bucket", "policy"): ("other", "S3, GetBucketPolicy: an error of its own"),
+}
+"""Where absence is an answer: what it says, and where that is documented.
+
+Elsewhere what AWS does not describe is unknown."""
+
+
+def described(want: Resource, live: Live, name: str) -> Any:
+    """Return what AWS says of a fact; its absence may say something too (``NOT_THERE``)."""
+    found = live.facts.get(name, ABSENT)
+    if found is ABSENT or found == "":
+        return NOT_THERE.get((want.kind, name), (ABSENT, ""))[0]
+    return found
+
+
+def withdrawn(past: Sent) -> bool:
+    """Whether it was sent that there shall be none."""
+    return past.proof is Proof.WITHDRAWN
+
+
+def accepted(sight: Sight, before: Mapping[str, Sent] | None, differs: Differs) -> dict[str, Sent]:
+    """Return what was sent, after AWS has accepted a change of what differs."""
+    names, after = set(sight.want.names(sight.live)), dict(before or {})
+    parts = {name: both for name, both in sight.details.items() if _whole(name) in differs}
+    for name, (_, declared) in {**differs, **parts}.items():
+        if name in names:
+            after[name] = Sent(plain(declared))
+        elif name in after:
+            after[name] = replace(after[name], proof=Proof.WITHDRAWN)
+    return after
+
+
+def born(want: Resource, known: Known, *, later: bool = False) -> dict[str, Sent]:
+    """Return what was sent, after AWS has accepted a create; ``later``: and settled it."""
+    facts = want.declared(known)
+    return {
+        name: Sent(plain(value)) for name, value in facts.items() if later or name not in want.later
+    }
