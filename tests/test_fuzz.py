@@ -27,7 +27,7 @@ import yaml
 
 from hyperpod_eks.cli import main
 from hyperpod_eks.cli.commands.outputs import values
-from hyperpod_eks.config import model as config
+from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.state import manifest
@@ -103,7 +103,7 @@ def configs(folder: Path, seeds: range) -> None:
         else:
             given = mutant(dice.choice(parsed), dice)
         try:
-            config.load(given, {}, {}, files=True)
+            load(given, {}, {}, files=True)
         except (Usage, Denied):
             pass
         except BaseException as error:

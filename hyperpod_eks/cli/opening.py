@@ -19,8 +19,9 @@ from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.cli.signals import stoppable
-from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import references
+from hyperpod_eks.config.cross_checks import warnings
+from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import NotFound, Usage
@@ -59,10 +60,10 @@ class Opened:
 
     def warn(self) -> list[str]:
         """Say what is odd about the config here; return it too."""
-        warnings = [*configs.warnings(self.config), *self.site.warnings]
-        for warning in warnings:
+        odd = [*warnings(self.config), *self.site.warnings]
+        for warning in odd:
             speech().warn(warning)
-        return warnings
+        return odd
 
 
 @contextmanager
@@ -285,7 +286,7 @@ def settings(
         os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
         os.environ.pop("AWS_DEFAULT_PROFILE", None)  # which botocore heeds before the other
     source, overrides = given["file"], _overrides(given)
-    loaded = configs.load(source, overrides, os.environ, files=files) if source else None
+    loaded = load(source, overrides, os.environ, files=files) if source else None
     name = loaded.name if loaded else given["name"]
     if name is None:
         name = os.environ.get("HYPERPOD_EKS_NAME")
@@ -325,13 +326,13 @@ def _remembered(
     """
     config, overrides = manifest.config, _overrides(given)
     try:
-        return configs.load(config or None, overrides, os.environ, files=files)
+        return load(config or None, overrides, os.environ, files=files)
     except Usage:
         if not (lenient and config):
             raise
     protected = config.get("deletion_protection") is True
     least = {"region": manifest.region, "deletion_protection": protected}
-    return configs.load(least, overrides, os.environ, files=files)
+    return load(least, overrides, os.environ, files=files)
 
 
 def _on_stand_in(config: Config) -> Config:

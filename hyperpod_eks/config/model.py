@@ -1,29 +1,17 @@
 """What the user wants, checked once and then never doubted."""
 
-# no `from __future__ import annotations`: pydantic would compile them one by one at every start
+from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from hyperpod_eks.aws import published as versions
-from hyperpod_eks.aws import service_model as model
-from hyperpod_eks.aws.redaction import learn_settings
-from hyperpod_eks.aws.session import configured_region
 from hyperpod_eks.config import cross_checks as checks
-from hyperpod_eks.config.addressing import ZoneSubnets, subnets
-from hyperpod_eks.config.cross_checks import warnings
-from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle, packaged_lifecycle
-from hyperpod_eks.config.rules import Aws, Check, Finding, Members, Pattern, explain, fields, find
-from hyperpod_eks.config.yaml import Document, Loc, Mark, dotted, read
-from hyperpod_eks.errors import Usage
-
-__all__ = [
-    "Config", "Group", "ZoneSubnets", "check_lifecycle", "load", "request", "subnets", "warnings",
-]  # fmt: skip
+from hyperpod_eks.config.lifecycle import packaged_lifecycle
+from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 
 # The settings that have a flag and a variable, besides their place in the file.
 SETTINGS = {
@@ -36,7 +24,6 @@ SETTINGS = {
 MAX_TAGS = 40  # AWS takes 50; the rest is for the tool's own and Kubernetes'
 GROUP = "CreateCluster.InstanceGroups."
 RESTRICTED = "CreateCluster.RestrictedInstanceGroups."
-
 ZoneIds = tuple[
     Annotated[
         str,
@@ -63,8 +50,6 @@ Key = Annotated[
     | None,
     Field(),
 ]
-
-
 NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
 """Without them nodes or pods of HyperPod do not work (SageMaker developer guide, "Prerequisites for
 EKS orchestration")."""
@@ -74,8 +59,6 @@ ADDON_NAME = Pattern(
     r"[0-9A-Za-z][A-Za-z0-9_-]*",
     "list them with `aws eks describe-addon-versions`",
 )
-
-
 ROLE_NAME = Pattern(
     "the name of a role",
     "the last part of its ARN, without a path",
@@ -757,178 +740,3 @@ class Config(Section):
     def scales_itself(self) -> bool:
         """Whether Karpenter, and not the file, says how many nodes there are."""
         return (self.auto_scaling or {}).get("mode") == "Enable"
-
-
-def request(section: Section, prefix: str) -> dict[str, Any]:
-    """Return what a section says in AWS's request, under AWS's names.
-
-    These are the settings whose rule is a member right below `prefix` (``CreateCluster.``); what
-    is not given is left out.
-    """
-    found: dict[str, Any] = {}
-    for name in fields(type(section)):
-        inner, rules = find(type(section), (name,))
-        if getattr(inner, "__origin__", None) is tuple:
-            rules = (*rules, *find(inner, (0,))[1])
-        value = getattr(section, name, None)
-        for rule in rules:
-            if not isinstance(rule, Aws) or value is None or value == ():
-                continue
-            above, _, member = rule.path.removesuffix("[]").rpartition(".")
-            if f"{above}." in (prefix, GROUP if prefix == RESTRICTED else prefix):
-                found[member] = _spelled(rule, value)
-    return found
-
-
-def _spelled(rule: Aws, value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_spelled(rule, one) for one in value]
-    if isinstance(rule, Members):
-        return model.spell(rule.service, rule.path, value)[0]
-    return value
-
-
-def load(
-    path: str | Mapping[str, Any] | None,
-    overrides: Mapping[str, str | None],
-    environ: Mapping[str, str],
-    *,
-    files: bool = True,
-) -> Config:
-    """Read, complete and check the configuration.
-
-    `path` is a YAML file, ``-`` for standard input, None for the minimal cluster, or what
-    ``Config.model_dump(mode="json", by_alias=True)`` returned once. `overrides` are the values of
-    flags by dotted setting (see `SETTINGS`); None is a flag that was not given. A flag wins over
-    its variable, that over the file, that over the default. The region may also come from
-    ``AWS_REGION`` and then from where boto3 has it, after all others. Relative paths in the file
-    start at the file's folder. With `files` the lifecycle folder and the chart are looked into as
-    well; only a command that uploads them needs that.
-
-    Raises `Usage` with one line per mistake: place, setting, value, rule and fix.
-    """
-    if isinstance(path, str):
-        document = read(path)
-    else:
-        document = Document("", copy.deepcopy(dict(path or {})))
-    origins = _complete(document, path, overrides, environ)
-    config, findings = None, []
-    try:
-        config = Config.model_validate(document.value)
-    except ValidationError as errors:
-        found = errors.errors(include_url=False)
-        findings = [explain(Config, error, document) for error in found]
-    findings += checks.idle(config) if config else ()
-    wrong = {finding.loc for finding in findings}
-    findings += [
-        one
-        for one in checks.across(document.value)
-        if not any(one.loc[: len(loc)] == loc for loc in wrong)
-    ]
-    if files:
-        sections = {loc[0] for loc in wrong}
-        findings += [one for one in _files(document.value) if one.loc[0] not in sections]
-    unread = {(mark.line, mark.column) for mark, _ in document.problems}
-    lines = [
-        _line(document, origins, finding)
-        for finding in findings
-        if not ((at := document.values.get(finding.loc)) and (at.line, at.column) in unread)
-    ]
-    lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
-    learn_settings(document.value.get("addons"))
-    learn_settings(checks.get(document.value, "chart", "values"))
-    if lines or config is None:
-        raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
-    return config
-
-
-def _complete(
-    document: Document,
-    path: str | Mapping[str, Any] | None,
-    overrides: Mapping[str, str | None],
-    environ: Mapping[str, str],
-) -> dict[Loc, str]:
-    """Put flags and variables into the document; return where each of these values came from."""
-    origins: dict[Loc, str] = {}
-    folder = Path(path).parent if isinstance(path, str) else Path()  # of "-" too
-    for section in ("chart", "lifecycle"):
-        if isinstance(given := checks.get(document.value, section, "path"), str):
-            document.value[section]["path"] = str((folder / _expanded(given)).absolute())
-    for key, (flag, variable) in SETTINGS.items():
-        kind = "flag" if flag.startswith("-") else "argument"
-        value, origin = overrides.get(key), f"{kind} {flag}"
-        if value is None:
-            value, origin = environ.get(variable) or None, f"variable {variable}"
-        if value is None:
-            continue
-        if key.endswith(".path"):
-            value = str(_expanded(value).absolute())
-        *section_name, leaf = key.split(".")
-        target = document.value
-        for name in section_name:
-            target[name] = {} if target.get(name) is None else target[name]
-            target = target[name]
-        if isinstance(target, dict):  # else it is reported as what it is
-            target[leaf] = value
-            origins[(*section_name, leaf)] = origin
-    if document.value.get("region") is None:
-        region, origin = environ.get("AWS_REGION"), "variable AWS_REGION"
-        if not region:
-            region, origin = configured_region()
-        if region:
-            document.value["region"] = region
-            origins[("region",)] = origin
-    return origins
-
-
-def _expanded(text: str) -> Path:
-    """Put a home folder in the place of ~; that of nobody stays as it is, and does not exist."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
-
-
-def _files(data: Mapping[str, Any]) -> list[Finding]:
-    """Look into the folders that the settings name; what is no text is reported elsewhere."""
-    path = checks.get(data, "lifecycle", "path") or packaged_lifecycle()
-    entry = checks.get(data, "lifecycle", "on_create") or "on_create.sh"
-    chart = checks.get(data, "chart", "path")
-    found = []
-    if isinstance(path, str | Path) and isinstance(entry, str):
-        errors, _ = check_lifecycle(Path(path), entry)
-        found = [Finding(("lifecycle", "path"), text) for text in errors]
-    groups = data.get("instance_groups")
-    for index, group in enumerate(groups if isinstance(groups, list) else ()):
-        own = checks.get(group, "life_cycle_config")
-        for script in ("on_create", "on_init_complete"):
-            name = checks.get(own, script)
-            if found or not isinstance(name, str) or not isinstance(path, str | Path):
-                continue
-            if not checks.get(own, "source_s3_uri"):
-                errors, _ = check_lifecycle(Path(path), name, setting=f"life_cycle_config.{script}")
-                loc = ("instance_groups", index, "life_cycle_config")
-                found += [Finding(loc, text, True) for text in errors]
-    if isinstance(chart, str) and (text := check_chart(Path(chart))):
-        found.append(Finding(("chart", "path"), text))
-    return found
-
-
-def _line(
-    document: Document, origins: Mapping[Loc, str], finding: Finding
-) -> tuple[Mark | None, str]:
-    """Return a mistake's place in the file, and its whole line."""
-    text = f"{dotted(finding.loc)}: {finding.text}"
-    if origin := origins.get(finding.loc):
-        return None, f"{origin}: {text}"
-    mark = document.place(finding.loc, key=finding.at_key) if document.name else None
-    return mark, f"{_at(document, mark)}{text}"
-
-
-def _at(document: Document, mark: Mark | None) -> str:
-    return f"{document.name}:{mark.line}:{mark.column}: " if mark else ""
-
-
-def _order(line: tuple[Mark | None, str]) -> tuple[int, int]:
-    mark, _ = line
-    return (mark.line, mark.column) if mark else (0, 0)

@@ -38,7 +38,7 @@ def warm() -> None:
 
 
 def pyhelm3_package() -> Any:
-    """Import pyhelm3, whose way of running programs is replaced by ours."""
+    """Import pyhelm3 where it is needed first."""
     import pyhelm3  # type: ignore[import-untyped]  # noqa: PLC0415  no types; costs 0.2 s
 
     return pyhelm3

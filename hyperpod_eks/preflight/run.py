@@ -9,7 +9,7 @@ from functools import partial
 from hyperpod_eks import workers
 from hyperpod_eks.aws.client import meaning
 from hyperpod_eks.aws.errors import Class
-from hyperpod_eks.config import model as configs
+from hyperpod_eks.config.cross_checks import warnings
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
@@ -155,7 +155,7 @@ def misfit(error: HyperpodError) -> Finding:
 def about_settings(facts: Facts) -> list[Finding]:
     """What is allowed but probably not meant."""
     fix = "See docs/config.md."
-    return [Finding("settings", "warning", text, fix) for text in configs.warnings(facts.config)]
+    return [Finding("settings", "warning", text, fix) for text in warnings(facts.config)]
 
 
 def known(ids: Iterable[str]) -> frozenset[str]:

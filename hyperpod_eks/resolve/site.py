@@ -8,14 +8,8 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Identity, Look, absent
-from hyperpod_eks.config.model import (
-    Access,
-    Config,
-    InstanceGroup,
-    RestrictedInstanceGroup,
-    ZoneSubnets,
-    subnets,
-)
+from hyperpod_eks.config.addressing import ZoneSubnets, subnets
+from hyperpod_eks.config.model import Access, Config, InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import check_endpoints, endpoint_zones

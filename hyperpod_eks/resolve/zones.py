@@ -8,7 +8,8 @@ from typing import Any
 
 from hyperpod_eks.aws.client import LABEL, Aws, Look, tag
 from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS
-from hyperpod_eks.config.model import Config, subnets
+from hyperpod_eks.config.addressing import subnets
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET, PUBLIC_SUBNET
 from hyperpod_eks.resolve.training_plans import planned_zones

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hyperpod_eks.config import model as configs
-from hyperpod_eks.config.model import GROUP, RESTRICTED, request
+from hyperpod_eks.config.model import GROUP, RESTRICTED
+from hyperpod_eks.config.request import request
 from hyperpod_eks.resolve.site import Site
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource

@@ -15,7 +15,7 @@ from hyperpod_eks import adoption as existing
 from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.service_model import violations
-from hyperpod_eks.config import model as configs
+from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Usage
@@ -65,7 +65,7 @@ class Owner:
     def config(self, text: str) -> Config:
         file = self.folder / "cluster.yaml"
         file.write_text(text)
-        return configs.load(str(file), {"chart.path": str(self.chart)}, os.environ)
+        return load(str(file), {"chart.path": str(self.chart)}, os.environ)
 
     def world(self, config: Config, *, yes: bool = False) -> tuple[World, list[Resource]]:
         def consent(lost: list[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hyperpod_eks.aws.client import Identity
-from hyperpod_eks.config import model as configs
+from hyperpod_eks.config.load import load
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.policy import statements as policy
 from hyperpod_eks.resolve.site import Site
@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def site(**settings: Any) -> Site:
-    config = configs.load({"name": "demo", "region": "us-west-2", **settings}, {}, {}, files=False)
+    config = load({"name": "demo", "region": "us-west-2", **settings}, {}, {}, files=False)
     return Site(config, Identity("", ACCOUNT, "aws", "us-west-2"), ZONES, {}, "1.35")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks.cli import run
-from hyperpod_eks.config.model import load
+from hyperpod_eks.config.load import load
 from tests.cli.test_matrix import on_a_terminal
 from tests.cli.test_outputs import shell
 from tests.conftest import User

@@ -12,7 +12,7 @@ import pytest
 
 from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Identity
-from hyperpod_eks.config import model as configs
+from hyperpod_eks.config.load import load
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.policy import statements as policy
@@ -32,7 +32,7 @@ S3 = {
 
 
 def site(**settings: Any) -> Site:
-    config = configs.load({"name": "demo", "region": REGION, **settings}, {}, {}, files=False)
+    config = load({"name": "demo", "region": REGION, **settings}, {}, {}, files=False)
     adopted = existing.named(config)
     here = Identity("", ACCOUNT, "aws", REGION)
     return Site(config, here, existing.UNKNOWN_ZONES, {}, "", adopted=adopted)

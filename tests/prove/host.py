@@ -40,7 +40,7 @@ from hyperpod_eks.aws import client as doors
 from hyperpod_eks.aws.answers import Watch
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import Pace
-from hyperpod_eks.config import model as configs
+from hyperpod_eks.config.load import load
 from hyperpod_eks.engine import World
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.events import Event
@@ -505,7 +505,7 @@ class Host:
             "lifecycle": {"path": str(self.lifecycle), "on_create": "on_create.sh"},
             **config,
         }
-        declared = configs.load(data, {}, {})
+        declared = load(data, {}, {})
         manifest = read(self.path, NAME)
         aws = Aws(self.session, NAME, {})
         aws._paces = self.paces

@@ -26,7 +26,8 @@ def validate(tell: Report, file: str, **overrides: Any) -> Document:
 
     Raises Usage with every mistake.
     """
-    from hyperpod_eks.config import model as config  # noqa: PLC0415  pydantic and botocore's model
+    from hyperpod_eks.config.cross_checks import warnings  # noqa: PLC0415  pydantic and botocore's model
+    from hyperpod_eks.config.load import load  # noqa: PLC0415  pydantic and botocore's model
     from hyperpod_eks.helm import chart  # noqa: PLC0415  pydantic and botocore's model
 
     settings = {
@@ -36,12 +37,12 @@ def validate(tell: Report, file: str, **overrides: Any) -> Document:
         "chart.path": overrides["chart"],
         "lifecycle.path": overrides["lifecycle"],
     }
-    found = config.load(file, settings, os.environ)
+    found = load(file, settings, os.environ)
     if problems := chart.check_values(found.region, found.chart.values):
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
     return head("validate") | {
         "file": file,
-        "warnings": list(config.warnings(found)),
+        "warnings": list(warnings(found)),
         "config": found.model_dump(mode="json", by_alias=True),
     }
 

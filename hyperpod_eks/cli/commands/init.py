@@ -15,7 +15,7 @@ import yaml
 
 from hyperpod_eks import files
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.config import model as configs
+from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.terminal.text import clean
@@ -90,7 +90,7 @@ def init(tell: Report, file: str | None, **answers: Any) -> Document:
         instance_type=_spelled(found["instance_type"]),
         instance_count=found["instance_count"],
     )
-    configs.load(yaml.safe_load(filled), {}, {}, files=False)
+    load(yaml.safe_load(filled), {}, {}, files=False)
     document = head("init") | {
         "path": None if target == "-" else target,
         "content": filled,
@@ -123,14 +123,14 @@ def _check(key: str, answer: Any) -> None:
     group: dict[str, Any] = {**DEFAULTS, "name": "worker-group"}
     config: dict[str, Any] = {"name": "demo", "region": "us-west-2", "instance_groups": [group]}
     (config if key in config else group)[key] = answer
-    configs.load(config, {}, {}, files=False)
+    load(config, {}, {}, files=False)
 
 
 def _answers(flags: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(flags)
     if found["region"] is None:
         with suppress(Usage):  # there is none: that is what we ask
-            found["region"] = configs.load({"name": "any"}, {}, os.environ, files=False).region
+            found["region"] = load({"name": "any"}, {}, os.environ, files=False).region
     asks = sys.stdin.isatty() and not os.environ.get("CI")
     for key, question in QUESTIONS.items():
         if flags[key] is None:

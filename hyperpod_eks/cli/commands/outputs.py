@@ -83,9 +83,9 @@ def remembered(
     Raises NotFound where there is none, unless it may be ``absent``; nothing is asked of AWS.
     """
     if file:
-        from hyperpod_eks.config import model as config  # noqa: PLC0415  pydantic and botocore's model
+        from hyperpod_eks.config.load import load  # noqa: PLC0415  pydantic and botocore's model
 
-        name = config.load(file, {"name": name}, os.environ, files=False).name
+        name = load(file, {"name": name}, os.environ, files=False).name
     name = name or os.environ.get("HYPERPOD_EKS_NAME") or ""
     if not (name or manifest):
         raise Usage("which cluster?", "Give its NAME, its config (-f) or its --manifest.")

@@ -20,6 +20,7 @@ from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.recorder import Story, result
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import yaml as config_yaml
+from hyperpod_eks.config.load import load
 from hyperpod_eks.engine.plan import newcomer
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Event, Report, What
@@ -104,7 +105,7 @@ def _in_file(given: dict[str, Any], wanted: dict[str, int]) -> Changed:
         raise Usage("scale: standard input cannot be written back", "Give -f FILE.")
     overrides = {"name": given["name"], "region": given["region"]}
     before = _of_file(name, path)
-    _refuse_karpenter(configs.load(name, overrides, os.environ, files=False))
+    _refuse_karpenter(load(name, overrides, os.environ, files=False))
     document = config_yaml.parse(name, before).value
     places = _places(document)
     _refuse_unknown(wanted, places)
@@ -154,7 +155,7 @@ def _in_manifest(given: dict[str, Any], wanted: dict[str, int]) -> Changed:
     path = _manifest_path(given)
     with locked(path, given["lock_timeout"]):
         manifest = read(path, given["name"] or "")
-        _refuse_karpenter(configs.load(manifest.config, {}, os.environ, files=False))
+        _refuse_karpenter(load(manifest.config, {}, os.environ, files=False))
         places, before = _places(manifest.config), {}
         _refuse_unknown(wanted, places)
         for group, count in wanted.items():

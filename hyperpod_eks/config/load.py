@@ -1,0 +1,165 @@
+"""A config file, read and checked: every mistake with its line."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hyperpod_eks.aws.redaction import learn_settings
+from hyperpod_eks.aws.session import configured_region
+from hyperpod_eks.config import cross_checks as checks
+from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle, packaged_lifecycle
+from hyperpod_eks.config.model import SETTINGS, Config
+from hyperpod_eks.config.rules import Finding, explain
+from hyperpod_eks.config.yaml import Document, Loc, Mark, dotted, read
+from hyperpod_eks.errors import Usage
+
+
+def load(
+    path: str | Mapping[str, Any] | None,
+    overrides: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    files: bool = True,
+) -> Config:
+    """Read, complete and check the configuration.
+
+    `path` is a YAML file, ``-`` for standard input, None for the minimal cluster, or what
+    ``Config.model_dump(mode="json", by_alias=True)`` returned once. `overrides` are the values of
+    flags by dotted setting (see `SETTINGS`); None is a flag that was not given. A flag wins over
+    its variable, that over the file, that over the default. The region may also come from
+    ``AWS_REGION`` and then from where boto3 has it, after all others. Relative paths in the file
+    start at the file's folder. With `files` the lifecycle folder and the chart are looked into as
+    well; only a command that uploads them needs that.
+
+    Raises `Usage` with one line per mistake: place, setting, value, rule and fix.
+    """
+    if isinstance(path, str):
+        document = read(path)
+    else:
+        document = Document("", copy.deepcopy(dict(path or {})))
+    origins = _complete(document, path, overrides, environ)
+    config, findings = None, []
+    try:
+        config = Config.model_validate(document.value)
+    except ValidationError as errors:
+        found = errors.errors(include_url=False)
+        findings = [explain(Config, error, document) for error in found]
+    findings += checks.idle(config) if config else ()
+    wrong = {finding.loc for finding in findings}
+    findings += [
+        one
+        for one in checks.across(document.value)
+        if not any(one.loc[: len(loc)] == loc for loc in wrong)
+    ]
+    if files:
+        sections = {loc[0] for loc in wrong}
+        findings += [one for one in _files(document.value) if one.loc[0] not in sections]
+    unread = {(mark.line, mark.column) for mark, _ in document.problems}
+    lines = [
+        _line(document, origins, finding)
+        for finding in findings
+        if not ((at := document.values.get(finding.loc)) and (at.line, at.column) in unread)
+    ]
+    lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
+    learn_settings(document.value.get("addons"))
+    learn_settings(checks.get(document.value, "chart", "values"))
+    if lines or config is None:
+        raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
+    return config
+
+
+def _complete(
+    document: Document,
+    path: str | Mapping[str, Any] | None,
+    overrides: Mapping[str, str | None],
+    environ: Mapping[str, str],
+) -> dict[Loc, str]:
+    """Put flags and variables into the document; return where each of these values came from."""
+    origins: dict[Loc, str] = {}
+    folder = Path(path).parent if isinstance(path, str) else Path()  # of "-" too
+    for section in ("chart", "lifecycle"):
+        if isinstance(given := checks.get(document.value, section, "path"), str):
+            document.value[section]["path"] = str((folder / _expanded(given)).absolute())
+    for key, (flag, variable) in SETTINGS.items():
+        kind = "flag" if flag.startswith("-") else "argument"
+        value, origin = overrides.get(key), f"{kind} {flag}"
+        if value is None:
+            value, origin = environ.get(variable) or None, f"variable {variable}"
+        if value is None:
+            continue
+        if key.endswith(".path"):
+            value = str(_expanded(value).absolute())
+        *section_name, leaf = key.split(".")
+        target = document.value
+        for name in section_name:
+            target[name] = {} if target.get(name) is None else target[name]
+            target = target[name]
+        if isinstance(target, dict):  # else it is reported as what it is
+            target[leaf] = value
+            origins[(*section_name, leaf)] = origin
+    if document.value.get("region") is None:
+        region, origin = environ.get("AWS_REGION"), "variable AWS_REGION"
+        if not region:
+            region, origin = configured_region()
+        if region:
+            document.value["region"] = region
+            origins[("region",)] = origin
+    return origins
+
+
+def _expanded(text: str) -> Path:
+    """Put a home folder in the place of ~; that of nobody stays as it is, and does not exist."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _files(data: Mapping[str, Any]) -> list[Finding]:
+    """Look into the folders that the settings name; what is no text is reported elsewhere."""
+    path = checks.get(data, "lifecycle", "path") or packaged_lifecycle()
+    entry = checks.get(data, "lifecycle", "on_create") or "on_create.sh"
+    chart = checks.get(data, "chart", "path")
+    found = []
+    if isinstance(path, str | Path) and isinstance(entry, str):
+        errors, _ = check_lifecycle(Path(path), entry)
+        found = [Finding(("lifecycle", "path"), text) for text in errors]
+    groups = data.get("instance_groups")
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        own = checks.get(group, "life_cycle_config")
+        for script in ("on_create", "on_init_complete"):
+            name = checks.get(own, script)
+            if found or not isinstance(name, str) or not isinstance(path, str | Path):
+                continue
+            if not checks.get(own, "source_s3_uri"):
+                errors, _ = check_lifecycle(Path(path), name, setting=f"life_cycle_config.{script}")
+                loc = ("instance_groups", index, "life_cycle_config")
+                found += [Finding(loc, text, True) for text in errors]
+    if isinstance(chart, str) and (text := check_chart(Path(chart))):
+        found.append(Finding(("chart", "path"), text))
+    return found
+
+
+def _line(
+    document: Document, origins: Mapping[Loc, str], finding: Finding
+) -> tuple[Mark | None, str]:
+    """Return a mistake's place in the file, and its whole line."""
+    text = f"{dotted(finding.loc)}: {finding.text}"
+    if origin := origins.get(finding.loc):
+        return None, f"{origin}: {text}"
+    mark = document.place(finding.loc, key=finding.at_key) if document.name else None
+    return mark, f"{_at(document, mark)}{text}"
+
+
+def _at(document: Document, mark: Mark | None) -> str:
+    return f"{document.name}:{mark.line}:{mark.column}: " if mark else ""
+
+
+def _order(line: tuple[Mark | None, str]) -> tuple[int, int]:
+    mark, _ = line
+    return (mark.line, mark.column) if mark else (0, 0)

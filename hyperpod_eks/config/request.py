@@ -1,0 +1,38 @@
+"""A section of the config as AWS's requests spell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hyperpod_eks.aws import service_model as model
+from hyperpod_eks.config.model import GROUP, RESTRICTED, Section
+from hyperpod_eks.config.rules import Aws, Members, fields, find
+
+
+def request(section: Section, prefix: str) -> dict[str, Any]:
+    """Return what a section says in AWS's request, under AWS's names.
+
+    These are the settings whose rule is a member right below `prefix` (``CreateCluster.``); what
+    is not given is left out.
+    """
+    found: dict[str, Any] = {}
+    for name in fields(type(section)):
+        inner, rules = find(type(section), (name,))
+        if getattr(inner, "__origin__", None) is tuple:
+            rules = (*rules, *find(inner, (0,))[1])
+        value = getattr(section, name, None)
+        for rule in rules:
+            if not isinstance(rule, Aws) or value is None or value == ():
+                continue
+            above, _, member = rule.path.removesuffix("[]").rpartition(".")
+            if f"{above}." in (prefix, GROUP if prefix == RESTRICTED else prefix):
+                found[member] = _spelled(rule, value)
+    return found
+
+
+def _spelled(rule: Aws, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_spelled(rule, one) for one in value]
+    if isinstance(rule, Members):
+        return model.spell(rule.service, rule.path, value)[0]
+    return value
