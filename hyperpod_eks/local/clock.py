@@ -69,10 +69,11 @@ class Clock:
         with self._changed:
             return bool(self._events) and self._events[0][0] <= self.elapsed() + seconds
 
-    def clear(self) -> None:
-        """Forget every event that has not fired."""
+    def restart(self) -> None:
+        """Forget every event that has not fired, and begin again at the real time of day."""
         with self._changed:
             self._events.clear()
+            self._origin, self._started, self._jumped = datetime.now(UTC), time.monotonic(), 0.0
 
     def stop(self) -> None:
         """Forget every event and end the clock's thread."""

@@ -202,7 +202,7 @@ class Stack:
     def reset(self) -> None:
         """Empty the account: resources, calls, faults, changed quotas, events to come.
 
-        Time goes on, delays stay.
+        Its time is the real one again; delays stay.
         """
         with self.clock.lock:
             self.sim.reset()

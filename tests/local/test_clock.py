@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -78,11 +79,13 @@ def test_one_broken_event_does_not_stop_time(caplog: pytest.LogCaptureFixture) -
     clock.stop()
 
 
-def test_cleared_events_never_fire() -> None:
+def test_a_restarted_clock_has_no_events_and_the_real_time() -> None:
     clock, seen = Clock(), []
-    clock.after(1, lambda: seen.append(1))
-    clock.clear()
-    clock.advance(2)
+    clock.after(7200, lambda: seen.append(1))
+    clock.advance(3600)
+    clock.restart()
+    assert abs(clock.now() - datetime.now(UTC)) < timedelta(minutes=1)
+    clock.advance(7200)
     assert seen == []
 
 

@@ -273,8 +273,8 @@ class Sim:
             cluster.stop()
 
     def reset(self) -> None:
-        """Forget everything but the clock's time and the delays."""
-        self.clock.clear()
+        """Forget everything but the delays."""
+        self.clock.restart()
         for arn in list(self.clusters):
             self.stop_kubernetes(arn)
         self.roles_at.clear()
