@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks.aws.client import CLUSTER, IDS, Aws, Look, absent, owner, tag
+from hyperpod_eks.aws.client import CLUSTER, IDS, Aws, Snapshot, absent, owner, tag
 from hyperpod_eks.config.model import Config, Existing
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
@@ -39,7 +39,7 @@ def adopt(
         error.setting = error.setting or "existing"
         raise
     known = manifest.records.get(CALLER)
-    if config.existing.eks_cluster and known and known.id not in ("", caller(Look(aws))):
+    if config.existing.eks_cluster and known and known.id not in ("", caller(Snapshot(aws))):
         # of whoever ran this before; if create made it, its tags tell
         del manifest.records[CALLER]
     for key, id_ in wanted.items():
@@ -142,7 +142,7 @@ def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
     if setting in PLACES:
         method, name = PLACES[setting]
         with absent(r"Invalid\w+\.NotFound"):
-            (found,) = Look(aws).all(aws.ec2, method, name, **{IDS[method]: [id_]})
+            (found,) = Snapshot(aws).all(aws.ec2, method, name, **{IDS[method]: [id_]})
             there = True
             if found["VpcId"] != vpc:
                 raise Usage(f"existing.{setting}: {id_} is in {found['VpcId']}, not in {vpc}")
@@ -188,7 +188,7 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
             addon = aws.eks.describe_addon(clusterName=name, addonName=each)["addon"]
             if owner(addon.get("tags", {})) is None:
                 found[f"addons/{each}"] = each
-    principals = {"access-caller": caller(Look(aws))}
+    principals = {"access-caller": caller(Snapshot(aws))}
     everybody = [entry.principal_arn for entry in config.eks.access]
     principals |= {access_label(arn, everybody): arn for arn in everybody}
     for label, arn in principals.items():
@@ -315,7 +315,7 @@ def _others(
 ) -> list[Any]:
     """List what a VPC has of one kind and this cluster has not made."""
     filters: Any = [{"Name": name, "Values": [vpc]}]
-    found = Look(aws).all(aws.ec2, method, key, Filters=filters)
+    found = Snapshot(aws).all(aws.ec2, method, key, Filters=filters)
     return [each for each in found if tag(each.get("Tags", ()), CLUSTER) != config.name]
 
 

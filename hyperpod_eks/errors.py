@@ -33,7 +33,7 @@ class HyperpodError(Exception):
 
     exit = Exit.FAILED
     hint = ""
-    passes = False
+    transient = False
     """Whether time heals it, so that the engine tries again."""
 
     def __init__(self, message: str, hint: str = "", *, setting: str = "") -> None:

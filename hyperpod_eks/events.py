@@ -8,7 +8,7 @@ from enum import StrEnum
 from hyperpod_eks.frozen import frozen
 
 
-class What(StrEnum):
+class EventType(StrEnum):
     """The things that can be said of a resource, in the user's words."""
 
     PENDING = "pending"  # declared, waiting for what it depends on
@@ -32,7 +32,7 @@ class Event:
     """
 
     key: str
-    what: What
+    what: EventType
     id: str = ""
     why: str = ""
     changed: bool = False

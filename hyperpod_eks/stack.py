@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from hyperpod_eks.aws.client import Look
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import access_entry
 from hyperpod_eks.resources import eks as kinds_of_eks
 from hyperpod_eks.resources.base import Resource
@@ -14,23 +14,23 @@ from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
 
 
-def stack(site: Site, helm_binary: str | None = None) -> list[Resource]:
+def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Resource]:
     """Declare everything, in an order in which each comes after what it needs.
 
     The arguments are the dependency graph: whatever does not stand in one is made at the same
     time.
     """
-    net = network.step(site)
+    net = network.step(resolved)
     subnets = tuple({s.key: s for s in (*net.private.values(), *net.nodes.values())}.values())
-    roles = iam.step(site, net.vpc, subnets, net.security_group)
-    scripts = s3.step(site)
-    left = leftovers.step(site, net, (roles.cluster, roles.execution))
-    control = eks.step(site, roles.cluster, net, left)
-    extras = addons.step(site, control.cluster)
-    chart = helm.step(site, control, helm_binary)
+    roles = iam.step(resolved, net.vpc, subnets, net.security_group)
+    scripts = s3.step(resolved)
+    left = leftovers.step(resolved, net, (roles.cluster, roles.execution))
+    control = eks.step(resolved, roles.cluster, net, left)
+    extras = addons.step(resolved, control.cluster)
+    chart = helm.step(resolved, control, helm_binary)
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
     nodes = hyperpod.step(
-        site, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left)
+        resolved, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left)
     )
     return list(in_order([*control.access, *extras, nodes]))
 
@@ -46,7 +46,7 @@ LISTS = {
 }
 
 
-def ahead(control: str, name: str) -> Sequence[Callable[[Look], object]]:
+def ahead(control: str, name: str) -> Sequence[Callable[[Snapshot], object]]:
     """Questions of the first look that can be asked before the stack is declared.
 
     ``control`` names the EKS cluster, ``name`` the HyperPod cluster.
@@ -55,7 +55,7 @@ def ahead(control: str, name: str) -> Sequence[Callable[[Look], object]]:
         access_entry.caller,
         partial(kinds_of_eks.describe, name=control),
         partial(hyperpod_api.describe, name=name),
-        *(partial(Look.signed, method=method, key=key) for method, key in LISTS.items()),
+        *(partial(Snapshot.signed, method=method, key=key) for method, key in LISTS.items()),
     ]
 
 

@@ -22,7 +22,7 @@ class Result(NamedTuple):
     error: BaseException | None
 
 
-def begun(call: Callable[[], T]) -> Future[T]:
+def start(call: Callable[[], T]) -> Future[T]:
     """Begin a call now; whoever wants its value waits for it.
 
     Its thread is a daemon: a pool of Python's would be waited for when we are stopped, however
@@ -40,25 +40,25 @@ def begun(call: Callable[[], T]) -> Future[T]:
     return future
 
 
-def together(*calls: Callable[[], Any]) -> list[Any]:
+def gather(*calls: Callable[[], Any]) -> list[Any]:
     """Make calls that do not need each other at once, and return their values in order.
 
     All are made even if one raises; then the first that did, in their order, is raised.
     """
-    futures = [begun(call) for call in calls]
+    futures = [start(call) for call in calls]
     wait(futures)
     return [each.result() for each in futures]
 
 
-def each(call: Callable[[Any], Any], items: Sequence[Any], most: int) -> None:
-    """Make a call for every item, ``most`` of them at a time.  Raises as `together`."""
+def for_each(call: Callable[[Any], Any], items: Sequence[Any], most: int) -> None:
+    """Make a call for every item, ``most`` of them at a time.  Raises as `gather`."""
     todo = iter(items)  # threads may share the iterator of a list or tuple
 
     def work() -> None:
         for item in todo:
             call(item)
 
-    together(*([work] * min(most, len(items))))
+    gather(*([work] * min(most, len(items))))
 
 
 class Clock:
@@ -81,7 +81,7 @@ class Clock:
 Todo = queue.SimpleQueue[tuple[Any, Callable[[], Any]] | None]
 
 
-class Crew:
+class WorkerPool:
     """``size`` workers.  They are daemons: leaving never waits for an answer of AWS.
 
     They end when nobody has the crew any more, and what is under way is done.
@@ -143,8 +143,8 @@ def _work(todo: Todo, done: queue.SimpleQueue[Result]) -> None:
         del task, job, call  # who waits for the next one keeps nothing of the last
 
 
-def begin(calls: Sequence[Callable[[], Any]]) -> None:
+def start_all(calls: Sequence[Callable[[], Any]]) -> None:
     """Make calls at once, and wait for none: what they learn is found in a Look that they share."""
-    crew = Crew(len(calls), Clock())
+    pool = WorkerPool(len(calls), Clock())
     for call in calls:
-        crew.submit(None, call)
+        pool.submit(None, call)

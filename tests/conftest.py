@@ -150,14 +150,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     chance = random.Random(order)
     places = [str(item.path) for item in items]
-    turn = {place: chance.random() for place in sorted(set(places))}
+    task = {place: chance.random() for place in sorted(set(places))}
 
     def alone(item: pytest.Item) -> bool:
         info: Any = getattr(item, "_fixtureinfo", None)
         found = info.name2fixturedefs.values() if info else ()
         return not any(definitions[-1].scope == "module" for definitions in found)
 
-    items.sort(key=lambda item: (turn[str(item.path)], alone(item), chance.random()))
+    items.sort(key=lambda item: (task[str(item.path)], alone(item), chance.random()))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

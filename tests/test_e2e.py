@@ -57,10 +57,10 @@ def members(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: members(below) for name, below in value.items()}
     if isinstance(value, list):
-        together: dict[str, Any] = {}
+        gather: dict[str, Any] = {}
         for item in value:
-            together |= members(item) if isinstance(item, dict) else {}
-        return together
+            gather |= members(item) if isinstance(item, dict) else {}
+        return gather
     return None
 
 

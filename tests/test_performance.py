@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.aws.rate_limit import FIRST, LARGEST, Pace
-from hyperpod_eks.events import Event, What
+from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits
 from hyperpod_eks.local.aws.sim import Call, Delays, Fault
@@ -57,7 +57,7 @@ def large(user: User, nodes: int) -> Path:
 
 
 def test_a_token_is_signed_without_a_call(user: User) -> None:
-    door = eks.door(
+    door = eks.kube_access(
         Aws(new_session(), "demo", {}), "demo", {"endpoint": "", "certificate_authority": ""}
     )
     user.stack.calls.clear()
@@ -93,8 +93,8 @@ class Life:
         self.drawn = (user.folder / "run.svg").read_text()
         self.again = self._runs("create", "demo")
         self.status = self._runs("status", "demo")
-        look = Look(Aws(new_session(), "demo", {}))
-        self.doors = [eks.access(look, "demo") for _ in range(2)]
+        snapshot = Snapshot(Aws(new_session(), "demo", {}))
+        self.doors = [eks.access(snapshot, "demo") for _ in range(2)]
         self.delete = self._runs("delete", "demo", "--yes")
 
     def _runs(self, *words: str) -> Ran:
@@ -169,15 +169,15 @@ def test_a_first_create_asks_for_each_thing_once(life: Life) -> None:
 
 def test_hyperpod_begins_while_the_vpc_cni_is_still_coming(user: User) -> None:
     stack = user.stack
-    begun: list[Call] = []
+    start: list[Call] = []
     stack.sim.delays = Delays(addon=60)
 
     def let_the_addons_come() -> None:
         """Once HyperPod has begun, or in the end."""
         deadline = time.monotonic() + 20
-        while not begun and time.monotonic() < deadline:
+        while not start and time.monotonic() < deadline:
             time.sleep(0.02)
-            begun.extend(call for call in list(stack.calls) if call.service == "sagemaker"
+            start.extend(call for call in list(stack.calls) if call.service == "sagemaker"
                          and call.operation == "CreateCluster")  # fmt: skip
         stack.clock.advance(60)
 
@@ -186,7 +186,7 @@ def test_hyperpod_begins_while_the_vpc_cni_is_still_coming(user: User) -> None:
     user.makes("demo")
     clock.join()
 
-    assert [call.status for call in begun] == [200]
+    assert [call.status for call in start] == [200]
 
 
 def test_three_times_the_nodes_are_three_times_the_pages_and_nothing_else(user: User) -> None:
@@ -345,10 +345,10 @@ class TestTimeline:
         heard: list[Event] = []
         timeline = Timeline(heard.append, lambda: next(clock))
         for key, what in (
-            ("eks/cluster", What.CREATING),
-            ("iam/role", What.CREATING),
-            ("eks/cluster", What.READY),
-            ("hyperpod/cluster", What.FAILED),
+            ("eks/cluster", EventType.CREATING),
+            ("iam/role", EventType.CREATING),
+            ("eks/cluster", EventType.READY),
+            ("hyperpod/cluster", EventType.FAILED),
         ):
             timeline(Event(key, what))
         drawn = ET.fromstring(timeline.picture("create <demo>"))

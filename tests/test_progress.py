@@ -19,7 +19,7 @@ from typing import Any
 import pyte
 import pytest
 
-from hyperpod_eks.events import Event, What
+from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.terminal.progress import Board, elapsed, plain, render_status, wants_colour
 from hyperpod_eks.terminal.text import cells, clean, cut, pad, paint
 
@@ -62,47 +62,49 @@ IDS = {
 }
 
 
-class Story:
+class Recorder:
     """A create as the engine tells it, up to a chapter."""
 
     def __init__(self) -> None:
         self.board = Board("create demo in us-west-2", 0.0)
 
-    def tell(self, at: float, key: str, what: What, why: str = "", changed: bool = False) -> None:
+    def tell(
+        self, at: float, key: str, what: EventType, why: str = "", changed: bool = False
+    ) -> None:
         ident = IDS.get(key.split("/")[1], "")
-        known = "" if what in (What.PENDING, What.CREATING) else ident
+        known = "" if what in (EventType.PENDING, EventType.CREATING) else ident
         self.board.take(Event(key, what, known, why, changed), at)
 
     def make(self, began: float, ended: float, *keys: str) -> None:
         for key in keys:
-            self.tell(began, key, What.CREATING)
-            self.tell(ended, key, What.READY, changed=True)
+            self.tell(began, key, EventType.CREATING)
+            self.tell(ended, key, EventType.READY, changed=True)
 
     def chapter(self, last: int) -> Board:
         for step, names in PLAN.items():
             for name in names:
-                self.tell(0.1, f"{step}/{name}", What.PENDING)
+                self.tell(0.1, f"{step}/{name}", EventType.PENDING)
         self.make(1, 3, "iam/eks-role", "iam/node-role")
         self.make(2, 5, *(f"network/{name}" for name in PLAN["network"][:-1]))
-        self.tell(2, "network/nat-gateway-usw2-az1", What.CREATING)
-        self.tell(6, "network/nat-gateway-usw2-az1", What.WAITING, "pending")
-        self.tell(2, "s3/bucket", What.READY)
-        self.tell(2, "eks/log-group", What.READY)
-        self.tell(5, "eks/cluster", What.CREATING)
-        self.tell(8, "eks/cluster", What.WAITING, "CREATING")
+        self.tell(2, "network/nat-gateway-usw2-az1", EventType.CREATING)
+        self.tell(6, "network/nat-gateway-usw2-az1", EventType.WAITING, "pending")
+        self.tell(2, "s3/bucket", EventType.READY)
+        self.tell(2, "eks/log-group", EventType.READY)
+        self.tell(5, "eks/cluster", EventType.CREATING)
+        self.tell(8, "eks/cluster", EventType.WAITING, "CREATING")
         if last >= 2:
             self.make(6, 100, "network/nat-gateway-usw2-az1")
             self.make(5, 500, "eks/cluster", "eks/access-admin")
             self.make(504, 540, "addons/vpc-cni", "helm/release")
             words = "DEGRADED [InsufficientNumberOfReplicas] The add-on is unhealthy.\x1b[2J\nWait."
-            self.tell(504, "addons/coredns", What.CREATING)
-            self.tell(540, "addons/coredns", What.WAITING, words)
-            self.tell(521, "hyperpod/cluster", What.CREATING, "usually 10 to 25 min")
+            self.tell(504, "addons/coredns", EventType.CREATING)
+            self.tell(540, "addons/coredns", EventType.WAITING, words)
+            self.tell(521, "hyperpod/cluster", EventType.CREATING, "usually 10 to 25 min")
             words = "Creating, 1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned."
-            self.tell(600, "hyperpod/cluster", What.WAITING, words)
+            self.tell(600, "hyperpod/cluster", EventType.WAITING, words)
         if last >= 3:
             why = "Instance i-0123 failed to provision: Lifecycle scripts did not run successfully."
-            self.tell(1300, "hyperpod/cluster", What.FAILED, why)
+            self.tell(1300, "hyperpod/cluster", EventType.FAILED, why)
         return self.board
 
 
@@ -120,7 +122,7 @@ class Story:
     ],
 )
 def test_the_tree(name: str, chapter: int, now: float, width: int, height: int) -> None:
-    lines = Story().chapter(chapter).lines(width, height, now)
+    lines = Recorder().chapter(chapter).lines(width, height, now)
     texts = [paint(line, colour=False) for line in lines]
     assert len(texts) < height
     assert max(map(cells, texts)) <= width
@@ -128,7 +130,7 @@ def test_the_tree(name: str, chapter: int, now: float, width: int, height: int) 
 
 
 def test_the_newest_event_is_read_to_its_end_at_80_columns() -> None:
-    lines = Story().chapter(2).lines(80, 24, 700.0)
+    lines = Recorder().chapter(2).lines(80, 24, 700.0)
     text = " ".join(" ".join(paint(line, colour=False) for line in lines).split())
     assert "1 of 2 nodes running; Instance i-0ab12cd34ef56ab78 is provisioned." in text
     assert "hyperpod 2m59s 0 of 2 usually 10 to 25 min" in text
@@ -137,8 +139,8 @@ def test_the_newest_event_is_read_to_its_end_at_80_columns() -> None:
 @pytest.mark.parametrize("words", ["x" * 31, "x" * 32, "0 of 2 nodes Ready, with a word more"])
 def test_words_that_just_fit_are_not_cut(words: str) -> None:
     board = Board("create demo", 0.0)
-    board.take(Event(f"network/{'n' * 24}", What.READY), 0.0)
-    board.take(Event("hyperpod/nodes", What.WAITING, "", words), 1.0)
+    board.take(Event(f"network/{'n' * 24}", EventType.READY), 0.0)
+    board.take(Event("hyperpod/nodes", EventType.WAITING, "", words), 1.0)
     text = " ".join(" ".join(paint(line, colour=False) for line in board.lines(80, 24, 2)).split())
     assert "…" not in text
     assert words in text
@@ -147,12 +149,12 @@ def test_words_that_just_fit_are_not_cut(words: str) -> None:
 def test_the_tree_of_a_delete() -> None:
     board = Board("delete demo", 0.0)
     for at, key, what, why, changed in [
-        (1, "hyperpod/cluster", What.DELETING, "", True),
-        (300, "hyperpod/cluster", What.GONE, "", True),
-        (301, "s3/bucket", What.KEPT, "it holds 3 objects that are not ours", False),
-        (302, "network/vpc", What.DELETING, "", True),
-        (303, "network/vpc", What.WAITING, "a network interface of it is in use", True),
-        (304, "network/flow-log", What.GONE, "", False),
+        (1, "hyperpod/cluster", EventType.DELETING, "", True),
+        (300, "hyperpod/cluster", EventType.GONE, "", True),
+        (301, "s3/bucket", EventType.KEPT, "it holds 3 objects that are not ours", False),
+        (302, "network/vpc", EventType.DELETING, "", True),
+        (303, "network/vpc", EventType.WAITING, "a network interface of it is in use", True),
+        (304, "network/flow-log", EventType.GONE, "", False),
     ]:
         board.take(Event(key, what, "", why, changed), at)
     texts = [paint(line, colour=False) for line in board.lines(80, 24, 310.0)]
@@ -160,7 +162,7 @@ def test_the_tree_of_a_delete() -> None:
 
 
 def test_without_unicode_the_tree_is_ascii() -> None:
-    lines = Story().chapter(3).lines(60, 14, 1305.0, utf8=False)
+    lines = Recorder().chapter(3).lines(60, 14, 1305.0, utf8=False)
     assert all(piece.text.isascii() for line in lines for piece in line)
 
 
@@ -176,23 +178,29 @@ class Clock:
 
 def test_plain_lines_tell_each_change_once_and_never_wrap() -> None:
     stream, clock = io.StringIO(), Clock()
-    waiting = Event("hyperpod/cluster", What.WAITING, "demo", "Creating,\n0 of 2 nodes [running]")
+    waiting = Event(
+        "hyperpod/cluster", EventType.WAITING, "demo", "Creating,\n0 of 2 nodes [running]"
+    )
     with plain(stream, clock) as tell:
-        tell(Event("network/vpc", What.PENDING))
-        tell(Event("network/vpc", What.CREATING))
+        tell(Event("network/vpc", EventType.PENDING))
+        tell(Event("network/vpc", EventType.CREATING))
         clock.now += 1.2
-        tell(Event("network/vpc", What.READY, "vpc-0ab12cd34ef56ab78", "available", changed=True))
-        tell(Event("s3/bucket", What.READY, "sagemaker-demo"))
-        tell(Event("hyperpod/cluster", What.CREATING))
+        tell(
+            Event(
+                "network/vpc", EventType.READY, "vpc-0ab12cd34ef56ab78", "available", changed=True
+            )
+        )
+        tell(Event("s3/bucket", EventType.READY, "sagemaker-demo"))
+        tell(Event("hyperpod/cluster", EventType.CREATING))
         for _ in range(70):  # two beats of the heart in 70 s of the same words
             clock.now += 1
             tell(waiting)
         clock.now += 1
-        tell(Event("hyperpod/cluster", What.WAITING, "demo", "x" * 300))
-        tell(Event("hyperpod/cluster", What.FAILED, "demo", "Lifecycle \x1b[31mscripts"))
-        tell(Event("eks/role", What.DELETING, "r"))
-        tell(Event("eks/role", What.GONE, "r", changed=True))
-        tell(Event("s3/bucket", What.KEPT, "sagemaker-demo", "it holds other objects"))
+        tell(Event("hyperpod/cluster", EventType.WAITING, "demo", "x" * 300))
+        tell(Event("hyperpod/cluster", EventType.FAILED, "demo", "Lifecycle \x1b[31mscripts"))
+        tell(Event("eks/role", EventType.DELETING, "r"))
+        tell(Event("eks/role", EventType.GONE, "r", changed=True))
+        tell(Event("s3/bucket", EventType.KEPT, "sagemaker-demo", "it holds other objects"))
     same("plain", stream.getvalue())
 
 
@@ -203,17 +211,17 @@ class Broken(io.StringIO):
 
 def test_a_reader_that_goes_away_ends_nothing() -> None:
     with plain(Broken()) as tell:
-        tell(Event("network/vpc", What.READY))
+        tell(Event("network/vpc", EventType.READY))
     stream = io.StringIO()
     with plain(stream) as tell:
         stream.close()
-        tell(Event("network/vpc", What.READY))
+        tell(Event("network/vpc", EventType.READY))
 
 
 def test_a_stream_that_cannot_spell_is_written_to_nevertheless() -> None:
     raw = io.BytesIO()
     with plain(io.TextIOWrapper(raw, "ascii")) as tell:
-        tell(Event("s3/größe", What.FAILED, "", "trop élevé"))
+        tell(Event("s3/größe", EventType.FAILED, "", "trop élevé"))
     assert raw.getvalue().endswith(b"s3/gr??e failed: trop ?lev?\n")
 
 
@@ -222,15 +230,15 @@ def test_a_stream_that_cannot_spell_is_written_to_nevertheless() -> None:
 PROGRAM = """
 import os, sys, time
 from hyperpod_eks.terminal.progress import choose
-from hyperpod_eks.events import Event, What
+from hyperpod_eks.events import Event, EventType
 with choose(sys.stderr, os.environ, sys.argv[1], "create demo") as tell:
     assert "rich" not in sys.modules
-    tell(Event("network/vpc", What.CREATING))
-    tell(Event("network/vpc", What.READY, "vpc-0ab", changed=True))
-    tell(Event("eks/cluster", What.WAITING, "demo", "[CREATING] with [brackets]"))
+    tell(Event("network/vpc", EventType.CREATING))
+    tell(Event("network/vpc", EventType.READY, "vpc-0ab", changed=True))
+    tell(Event("eks/cluster", EventType.WAITING, "demo", "[CREATING] with [brackets]"))
     if "slowly" in sys.argv:
         time.sleep(0.6)
-    tell(Event("eks/cluster", What.READY, "demo"))
+    tell(Event("eks/cluster", EventType.READY, "demo"))
 print("RESULT")
 """
 BASE = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}

@@ -246,7 +246,7 @@ def test_the_users_authority_counts_beside_the_clusters_own(
     own = base64.b64encode(make_pki().ca_pem).decode()
     about = {"endpoint": f"https://{FAR}", "certificate_authority": own}
     trusted = ssl.create_default_context(
-        cadata=base64.b64decode(eks.door(aws(), "demo", about).ca).decode()
+        cadata=base64.b64decode(eks.kube_access(aws(), "demo", about).ca).decode()
     )
     assert len(trusted.get_ca_certs()) == 2
 

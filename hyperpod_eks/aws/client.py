@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.aws import answers
 from hyperpod_eks.aws.answers import NoAnswer, Watch
-from hyperpod_eks.aws.errors import Class, classify
+from hyperpod_eks.aws.errors import ErrorKind, match_error
 from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.aws.redaction import LOGIN
 from hyperpod_eks.aws.session import new_client, usable_settings
@@ -249,7 +249,7 @@ COUNTED = frozenset(
 """What a preflight counts in the whole region, to compare it with quotas."""
 
 
-class Look:
+class Snapshot:
     """One moment's view: the same question is asked of AWS once, whoever asks.
 
     With ``counting`` what a preflight counts is listed for the whole region, and ours chosen from
@@ -274,7 +274,7 @@ class Look:
             result: T = answer[0]
         return result
 
-    def told(self, question: Hashable) -> Any:
+    def peek(self, question: Hashable) -> Any:
         """Share the answer if somebody has asked; None if nobody has."""
         with self._lock:
             asked = self._answers.get(question)
@@ -365,17 +365,17 @@ def raise_first(service: str, operation: str, errors: Iterable[Mapping[str, Any]
         raise ClientError(answer, operation)
 
 
-def meaning(error: Exception) -> Class | None:
+def classify(error: Exception) -> ErrorKind | None:
     """Classify whatever a call raised; None is a bug or a refusal that time does not heal."""
     from botocore import exceptions as e  # noqa: PLC0415
 
     if isinstance(error, NoAnswer):
-        return Class.UNKNOWN
+        return ErrorKind.UNKNOWN
     if isinstance(error, HyperpodError):
-        return Class.PROPAGATION if error.passes else None
+        return ErrorKind.PROPAGATION if error.transient else None
     if isinstance(error, e.ClientError):
         about = error.response["Error"]
-        return classify(
+        return match_error(
             str(error.response["ResponseMetadata"].get("Service", "")),
             error.operation_name,
             str(about.get("Code") or ""),  # null where the answer is not AWS's
@@ -385,11 +385,11 @@ def meaning(error: Exception) -> Class | None:
     if isinstance(
         error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
     ):
-        return Class.THROTTLE  # nothing was sent
+        return ErrorKind.THROTTLE  # nothing was sent
     if isinstance(error, e.HTTPClientError | e.ConnectionError | _garbled()):
-        return Class.UNKNOWN  # it may have been done
+        return ErrorKind.UNKNOWN  # it may have been done
     if isinstance(error, credential_errors()):
-        return Class.EXPIRED
+        return ErrorKind.EXPIRED
     return None
 
 
@@ -467,7 +467,7 @@ def _garbled() -> type[Exception]:
     return ResponseParserError
 
 
-def refused(error: Exception) -> bool:
+def surely_not_applied(error: Exception) -> bool:
     """Whether we know that nothing was made: AWS understood and declined, or was never asked.
 
     A request that botocore had to send again may have been carried out the first time.
@@ -477,7 +477,7 @@ def refused(error: Exception) -> bool:
     if isinstance(error, e.ClientError):
         about = error.response["ResponseMetadata"]
         # EC2 answers 503 when it throttles, and has done nothing
-        declined = about.get("HTTPStatusCode", 500) < 500 or meaning(error) is Class.THROTTLE
+        declined = about.get("HTTPStatusCode", 500) < 500 or classify(error) is ErrorKind.THROTTLE
         return declined and not about.get("RetryAttempts")
     nothing_sent = e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
     # TLS may also break off an answer; where a certificate is refused, it is Unreachable

@@ -13,7 +13,7 @@ from enum import StrEnum
 from hyperpod_eks.frozen import frozen
 
 
-class Class(StrEnum):
+class ErrorKind(StrEnum):
     """What to do about an error."""
 
     THROTTLE = "AWS is throttling us"
@@ -30,16 +30,16 @@ class Class(StrEnum):
     DENIED = "not allowed"
 
 
-PATIENCE: dict[Class, float] = {
-    Class.THROTTLE: 600,
-    Class.PROPAGATION: 180,
-    Class.PREREQUISITES: 300,
-    Class.BUSY: 3600,
-    Class.DEPENDENCY: 1200,
-    Class.NOT_FOUND_YET: 300,
-    Class.EXISTS: 120,
-    Class.GONE: 300,
-    Class.UNKNOWN: 300,
+PATIENCE: dict[ErrorKind, float] = {
+    ErrorKind.THROTTLE: 600,
+    ErrorKind.PROPAGATION: 180,
+    ErrorKind.PREREQUISITES: 300,
+    ErrorKind.BUSY: 3600,
+    ErrorKind.DEPENDENCY: 1200,
+    ErrorKind.NOT_FOUND_YET: 300,
+    ErrorKind.EXISTS: 120,
+    ErrorKind.GONE: 300,
+    ErrorKind.UNKNOWN: 300,
 }
 """Seconds that each class is waited out, counted from its first error on one resource."""
 
@@ -48,7 +48,7 @@ PATIENCE: dict[Class, float] = {
 class Rule:
     """One row: ``operation``, ``code`` and ``says`` are regular expressions (``says`` searches)."""
 
-    to: Class
+    to: ErrorKind
     code: str
     service: str = ".*"
     operation: str = ".*"
@@ -58,27 +58,33 @@ class Rule:
 TABLE: tuple[Rule, ...] = (
     # credentials: never retried
     Rule(
-        Class.EXPIRED,
+        ErrorKind.EXPIRED,
         "ExpiredToken|ExpiredTokenException|RequestExpired|UnrecognizedClientException"
         "|InvalidClientTokenId|InvalidAccessKeyId|SignatureDoesNotMatch|RequestTimeTooSkewed"
         "|InvalidSignatureException"
         "|InvalidIdentityToken",  # of AssumeRoleWithWebIdentity
     ),
-    Rule(Class.EXPIRED, "AuthFailure", says="not able to validate the provided access credentials"),
+    Rule(
+        ErrorKind.EXPIRED,
+        "AuthFailure",
+        says="not able to validate the provided access credentials",
+    ),
     # quota and capacity: never retried
     Rule(
-        Class.CAPACITY,
+        ErrorKind.CAPACITY,
         "ResourceLimitExceeded|ResourceLimitExceededException|ServiceQuotaExceededException"
         "|LimitExceeded|Insufficient(Instance|Address)Capacity|TooManyBuckets",
     ),
-    Rule(Class.CAPACITY, "(?!Request|Bandwidth).*LimitExceeded", "ec2"),  # one for each kind
-    Rule(Class.CAPACITY, "LimitExceededException", "logs"),
-    Rule(Class.CAPACITY, "UnsupportedAvailabilityZoneException", "eks"),  # full: says which are not
+    Rule(ErrorKind.CAPACITY, "(?!Request|Bandwidth).*LimitExceeded", "ec2"),  # one for each kind
+    Rule(ErrorKind.CAPACITY, "LimitExceededException", "logs"),
+    Rule(
+        ErrorKind.CAPACITY, "UnsupportedAvailabilityZoneException", "eks"
+    ),  # full: says which are not
     # a client token that came with other parameters before, whose thing shows soon, if there is one
-    Rule(Class.EXISTS, "IdempotentParameterMismatch", "ec2"),
+    Rule(ErrorKind.EXISTS, "IdempotentParameterMismatch", "ec2"),
     # EKS documents no error for it
     Rule(
-        Class.EXISTS,
+        ErrorKind.EXISTS,
         "InvalidParameterException|InvalidRequestException",
         "eks",
         "Create.*",
@@ -86,13 +92,13 @@ TABLE: tuple[Rule, ...] = (
     ),
     # throttling
     Rule(
-        Class.THROTTLE,
+        ErrorKind.THROTTLE,
         "Throttl.*|RequestLimitExceeded|TooManyRequestsException|SlowDown|EC2ThrottledException"
         "|RequestThrottled.*|BandwidthLimitExceeded|PriorRequestNotComplete",
     ),
     # a new role, policy or entry that a service does not see yet
     Rule(
-        Class.PROPAGATION,
+        ErrorKind.PROPAGATION,
         "InvalidParameterException",
         "eks",
         "CreateCluster|CreateAddon|UpdateAddon",
@@ -100,103 +106,114 @@ TABLE: tuple[Rule, ...] = (
         "|must include the `ec2:|CREATE_FAILED",
     ),
     Rule(
-        Class.PROPAGATION,
+        ErrorKind.PROPAGATION,
         "InvalidParameterException",
         "eks",
         "CreateAccessEntry|CreatePodIdentityAssociation",
         "invalid principal|does not exist|is invalid",
     ),
     Rule(
-        Class.PROPAGATION,
+        ErrorKind.PROPAGATION,
         "ValidationException",
         "sagemaker",
         "CreateCluster|UpdateCluster",
         "(?i)assume.*role|role.*assume|role .*permission",
     ),
     # the add-on may still be coming; a version that will not do is told by the preflight
-    Rule(Class.PROPAGATION, "ValidationException", "sagemaker", "CreateCluster", r"(?i)\bcni\b"),
+    Rule(
+        ErrorKind.PROPAGATION, "ValidationException", "sagemaker", "CreateCluster", r"(?i)\bcni\b"
+    ),
     # the first cluster of an account, and what is minutes old in its EKS cluster
     Rule(
-        Class.PREREQUISITES,
+        ErrorKind.PREREQUISITES,
         "ValidationException|ResourceNotFound(Exception)?|ConflictException",
         "sagemaker",
         "CreateCluster",
         r"(?i)service.linked.role|access.entr|\bhelm\b|dependenc|\badd-?ons?\b",
     ),
-    Rule(Class.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
-    Rule(Class.PROPAGATION, "ResourcePropagationDelayException"),
+    Rule(ErrorKind.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
+    Rule(ErrorKind.PROPAGATION, "ResourcePropagationDelayException"),
     # task governance: what it put on a cluster has to go first
     Rule(
-        Class.DEPENDENCY,
+        ErrorKind.DEPENDENCY,
         "ValidationException|ConflictException|ResourceInUse",
         "sagemaker",
         "DeleteCluster",
         "(?i)quota|scheduler|governance",
     ),
     # something else is being done to it
-    Rule(Class.BUSY, "ConcurrentModification|EntityTemporarilyUnmodifiable", "iam"),
-    Rule(Class.BUSY, "OperationAborted", "s3"),
-    Rule(Class.BUSY, "ConflictException", "sagemaker|logs"),
-    Rule(Class.BUSY, "OperationAbortedException|ServiceUnavailableException", "logs"),
+    Rule(ErrorKind.BUSY, "ConcurrentModification|EntityTemporarilyUnmodifiable", "iam"),
+    Rule(ErrorKind.BUSY, "OperationAborted", "s3"),
+    Rule(ErrorKind.BUSY, "ConflictException", "sagemaker|logs"),
+    Rule(ErrorKind.BUSY, "OperationAbortedException|ServiceUnavailableException", "logs"),
     Rule(
-        Class.BUSY,
+        ErrorKind.BUSY,
         "ResourceInUseException",
         "eks",
         "Delete.*|Update.*|Associate.*",
     ),
-    Rule(Class.BUSY, "InvalidRequestException", "eks", says="(?i)in progress|not in (an )?active"),
-    Rule(Class.BUSY, "IncorrectState|IncorrectInstanceState", "ec2"),
-    # a delete that something still holds
-    Rule(Class.DEPENDENCY, "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse", "ec2"),
     Rule(
-        Class.DEPENDENCY, "AuthFailure|InvalidParameterValue", "ec2", "ReleaseAddress|DeleteNetw.*"
+        ErrorKind.BUSY, "InvalidRequestException", "eks", says="(?i)in progress|not in (an )?active"
     ),
-    Rule(Class.DEPENDENCY, "OperationNotPermitted", "ec2", "Delete.*|Detach.*"),
-    Rule(Class.DEPENDENCY, "DeleteConflict", "iam"),
-    Rule(Class.DEPENDENCY, "BucketNotEmpty", "s3"),
+    Rule(ErrorKind.BUSY, "IncorrectState|IncorrectInstanceState", "ec2"),
+    # a delete that something still holds
+    Rule(
+        ErrorKind.DEPENDENCY, "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse", "ec2"
+    ),
+    Rule(
+        ErrorKind.DEPENDENCY,
+        "AuthFailure|InvalidParameterValue",
+        "ec2",
+        "ReleaseAddress|DeleteNetw.*",
+    ),
+    Rule(ErrorKind.DEPENDENCY, "OperationNotPermitted", "ec2", "Delete.*|Detach.*"),
+    Rule(ErrorKind.DEPENDENCY, "DeleteConflict", "iam"),
+    Rule(ErrorKind.DEPENDENCY, "BucketNotEmpty", "s3"),
     # somebody, perhaps we ourselves a moment ago, was first
-    Rule(Class.EXISTS, "EntityAlreadyExists", "iam"),
-    Rule(Class.EXISTS, "InvalidInput", "iam", "CreateServiceLinkedRole", "has been taken"),
-    Rule(Class.EXISTS, "ResourceInUseException", "eks", "Create.*"),
+    Rule(ErrorKind.EXISTS, "EntityAlreadyExists", "iam"),
+    Rule(ErrorKind.EXISTS, "InvalidInput", "iam", "CreateServiceLinkedRole", "has been taken"),
+    Rule(ErrorKind.EXISTS, "ResourceInUseException", "eks", "Create.*"),
     # an update that botocore had to send again
     Rule(
-        Class.EXISTS,
+        ErrorKind.EXISTS,
         "InvalidParameterException",
         "eks",
         "Update.*",
         "No changes needed|already at the desired configuration",
     ),
-    Rule(Class.EXISTS, "ResourceInUse", "sagemaker", "Create.*"),
-    Rule(Class.EXISTS, "BucketAlreadyOwnedByYou|BucketAlreadyExists", "s3"),
-    Rule(Class.EXISTS, "ResourceAlreadyExistsException", "logs"),
-    Rule(Class.EXISTS, "InvalidGroup.Duplicate|InvalidSubnet.Conflict|RouteAlreadyExists", "ec2"),
-    Rule(Class.EXISTS, "InvalidPermission.Duplicate|Resource.AlreadyAssociated", "ec2"),
+    Rule(ErrorKind.EXISTS, "ResourceInUse", "sagemaker", "Create.*"),
+    Rule(ErrorKind.EXISTS, "BucketAlreadyOwnedByYou|BucketAlreadyExists", "s3"),
+    Rule(ErrorKind.EXISTS, "ResourceAlreadyExistsException", "logs"),
+    Rule(
+        ErrorKind.EXISTS, "InvalidGroup.Duplicate|InvalidSubnet.Conflict|RouteAlreadyExists", "ec2"
+    ),
+    Rule(ErrorKind.EXISTS, "InvalidPermission.Duplicate|Resource.AlreadyAssociated", "ec2"),
     # a delete of what is not there any more
     Rule(
-        Class.GONE,
+        ErrorKind.GONE,
         r".*\.NotFound|.*NotFound|.*NotFoundException|NoSuch.*|ResourceNotFound|Gateway.NotAttached"
         "|404",
         operation="Delete.*|Detach.*|Release.*|Revoke.*|Disassociate.*",
     ),
     # a look of two questions, between which it came or went
     Rule(
-        Class.NOT_FOUND_YET,
+        ErrorKind.NOT_FOUND_YET,
         r".*NotFound(Exception)?|NoSuch.*|404",
         operation="Describe.*|List.*|Get.*|Head.*",
     ),
     # a create that cannot see what was made a moment ago
-    Rule(Class.NOT_FOUND_YET, r".*\.NotFound|NatGatewayNotFound|InvalidGatewayID.*", "ec2"),
-    Rule(Class.NOT_FOUND_YET, "Gateway.NotAttached", "ec2", "Create.*"),
-    Rule(Class.NOT_FOUND_YET, "NoSuchEntity", "iam", "Attach.*|Create.*|Put.*|Tag.*"),
-    Rule(Class.NOT_FOUND_YET, "NoSuchBucket", "s3", "Put.*"),
+    Rule(ErrorKind.NOT_FOUND_YET, r".*\.NotFound|NatGatewayNotFound|InvalidGatewayID.*", "ec2"),
+    Rule(ErrorKind.NOT_FOUND_YET, "Gateway.NotAttached", "ec2", "Create.*"),
+    Rule(ErrorKind.NOT_FOUND_YET, "NoSuchEntity", "iam", "Attach.*|Create.*|Put.*|Tag.*"),
+    Rule(ErrorKind.NOT_FOUND_YET, "NoSuchBucket", "s3", "Put.*"),
     Rule(
-        Class.NOT_FOUND_YET,
+        ErrorKind.NOT_FOUND_YET,
         "ResourceNotFoundException",
         "eks",
         "Associate.*|Create.*|Update.*|Tag.*",
     ),
     Rule(
-        Class.NOT_FOUND_YET,
+        ErrorKind.NOT_FOUND_YET,
         "InvalidParameterException",
         "eks",
         "CreateCluster",
@@ -204,22 +221,24 @@ TABLE: tuple[Rule, ...] = (
     ),
     # what only a person can change
     Rule(
-        Class.DENIED,
+        ErrorKind.DENIED,
         "AccessDenied|AccessDeniedException|UnauthorizedOperation|AuthorizationError.*|Forbidden"
         "|OptInRequired|403",
     ),
 )
 
 
-def classify(service: str, operation: str, code: str, message: str, status: int) -> Class | None:
+def match_error(
+    service: str, operation: str, code: str, message: str, status: int
+) -> ErrorKind | None:
     """Find what an error means; None is a bug or a plain refusal, which is never retried.
 
     ``service`` is botocore's name (``ec2``), ``operation`` the API's (``CreateVpc``), ``status``
     the HTTP status.
 
-    >>> classify("ec2", "DeleteVpc", "DependencyViolation", "has dependencies", 400).name
+    >>> match_error("ec2", "DeleteVpc", "DependencyViolation", "has dependencies", 400).name
     'DEPENDENCY'
-    >>> classify("ec2", "CreateVpc", "InvalidVpc.Range", "", 400) is None
+    >>> match_error("ec2", "CreateVpc", "InvalidVpc.Range", "", 400) is None
     True
     """
     for rule in TABLE:
@@ -230,7 +249,7 @@ def classify(service: str, operation: str, code: str, message: str, status: int)
             and re.search(rule.says, message)
         ):
             return rule.to
-    return Class.UNKNOWN if status >= 500 else None
+    return ErrorKind.UNKNOWN if status >= 500 else None
 
 
 def lacks_room(words: str) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hyperpod_eks.aws.errors import Class, classify
+from hyperpod_eks.aws.errors import ErrorKind, match_error
 
 FIRST, LARGEST = 0.05, 2.0
 """Seconds between the starts of two calls: after one refusal, and after many."""
@@ -43,9 +43,9 @@ class Pace:
         with self._lock:
             if not self.gap:
                 return
-            turn = max(self._next, time.monotonic())
-            self._next = turn + self.gap
-        sleep(max(0.0, turn - time.monotonic()))
+            task = max(self._next, time.monotonic())
+            self._next = task + self.gap
+        sleep(max(0.0, task - time.monotonic()))
 
     def judge(self, response: Any, operation: Any, attempts: int, **_: object) -> float | None:
         """Say in how many seconds to send a refused call again; None leaves it to botocore."""
@@ -56,8 +56,8 @@ class Pace:
         code, message = str(about.get("Code", "")), str(about.get("Message", ""))
         refused = (
             http.status_code >= 400
-            and classify(self.service, operation.name, code, message, http.status_code)
-            is Class.THROTTLE
+            and match_error(self.service, operation.name, code, message, http.status_code)
+            is ErrorKind.THROTTLE
         )
         with self._lock:
             if not refused:

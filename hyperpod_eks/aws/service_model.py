@@ -196,7 +196,7 @@ def violations(name: str, operation: str, params: Mapping[str, object]) -> list[
     return [f"{path}: {text}" for path, text in _faults(model, top, params, "", operation)]
 
 
-def spell(name: str, path: str, value: object) -> tuple[Any, list[str]]:
+def to_api(name: str, path: str, value: object) -> tuple[Any, list[str]]:
     """Write a setting in AWS's words: ``{"drain_policy": …}`` becomes ``{"DrainPolicy": …}``.
 
     `value` is what the member at `path` shall be, its members in snake_case; the keys of maps
@@ -207,10 +207,10 @@ def spell(name: str, path: str, value: object) -> tuple[Any, list[str]]:
     return _spell(service(name)["shapes"], shape(name, path), value, found), found
 
 
-def snake(member: str) -> str:
+def to_config(member: str) -> str:
     """Spell a member's name as the configuration does.
 
-    >>> [snake(name) for name in ("VolumeSizeInGB", "FSxLustreConfig", "SourceS3Uri", "SizeInGiB")]
+    >>> [to_config(name) for name in ("VolumeSizeInGB", "FSxLustreConfig", "SourceS3Uri", "SizeInGiB")]
     ['volume_size_in_gb', 'fsx_lustre_config', 'source_s3_uri', 'size_in_gib']
     """
     for written, plain in (("GiB", "Gib"), ("FSx", "Fsx")):
@@ -221,7 +221,7 @@ def snake(member: str) -> str:
 def _spell(shapes: Shape, here: Shape, value: object, found: list[str]) -> Any:
     kind = here["type"]
     if kind == "structure" and isinstance(value, Mapping):
-        names = {snake(member): member for member in here.get("members", {})}
+        names = {to_config(member): member for member in here.get("members", {})}
         spelled = {}
         for key, entry in value.items():
             if key in names:
@@ -342,7 +342,7 @@ def _structure(
     operation = label.partition(" ")[0]
     for name in here.get("required", ()):
         if name not in value:
-            yield _join(path, name), f"{snake(name)} is missing ({label} requires it); give it"
+            yield _join(path, name), f"{to_config(name)} is missing ({label} requires it); give it"
     for name, entry in value.items():
         if name not in members:
             near = nearest(name, tuple(members))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpod_eks import __version__
-from hyperpod_eks.cli.console import Speech, no_stdout, say, speech
+from hyperpod_eks.cli.console import Console, current_console, no_stdout, say
 from hyperpod_eks.cli.examples import illustrate
 from hyperpod_eks.cli.options import (
     account,
@@ -506,11 +506,11 @@ def _tell(verb: str, options: dict[str, Any], module: str = "") -> int:
     name, which gets the report and the options and returns the document, and ``text``, which writes
     such a document for people.
     """
-    voice = speech()
-    with voice.telling(verb, options) as report:
+    console = current_console()
+    with console.telling(verb, options) as report:
         chosen = import_module(f"hyperpod_eks.cli.commands.{module or verb}")
         document = getattr(chosen, verb)(report, **options)
-    return voice.say(document, chosen.text)
+    return console.say(document, chosen.text)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -521,19 +521,19 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):  # replaced or closed by whoever calls us
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    voice = Speech(arguments)
+    console = Console(arguments)
     try:
-        return _run(voice)
+        return _run(console)
     finally:
-        voice.close()
+        console.close()
 
 
-def _run(voice: Speech) -> int:
+def _run(console: Console) -> int:
     from hyperpod_eks.cli.signals import Interrupted  # noqa: PLC0415
 
     try:
         left = main.main(
-            list(voice.words), prog_name="hyperpod-eks", standalone_mode=False, obj=voice
+            list(console.words), prog_name="hyperpod-eks", standalone_mode=False, obj=console
         )
         return left if isinstance(left, int) else Exit.OK
     except click.exceptions.Exit as leaving:
@@ -542,8 +542,8 @@ def _run(voice: Speech) -> int:
         if aborted.__cause__ is None:  # it left a question, whose line is not ended
             say("")
         if isinstance(aborted.__cause__ or aborted.__context__, KeyboardInterrupt):
-            return _stopped(voice, Interrupted(Exit.INTERRUPTED - 128))
-        return voice.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
+            return _stopped(console, Interrupted(Exit.INTERRUPTED - 128))
+        return console.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message())
         return Exit.USAGE
@@ -551,70 +551,70 @@ def _run(voice: Speech) -> int:
         hint = ""
         if isinstance(error, click.UsageError) and error.ctx:
             hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
-        return voice.fail(Exit.USAGE, error.format_message(), hint, "Usage")
+        return console.fail(Exit.USAGE, error.format_message(), hint, "Usage")
     except BrokenPipeError:
         no_stdout()
         return Exit.FAILED
     except Interrupted as stop:
-        return _stopped(voice, stop)
+        return _stopped(console, stop)
     except HyperpodError as error:
         notes = getattr(error, "__notes__", [])
         message = "\n".join([str(error), *notes])
-        return voice.fail(error.exit, message, error.hint, type(error).__name__, error)
+        return console.fail(error.exit, message, error.hint, type(error).__name__, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
-        return _unforeseen(voice, error)
+        return _unforeseen(console, error)
 
 
-def _refused_by_the_system(voice: Speech, error: OSError) -> int:
+def _refused_by_the_system(console: Console, error: OSError) -> int:
     """What the operating system refuses is the user's to correct: a name, a place, a full disk."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
     if error.filename is None and full:
         no_stdout()  # what is buffered would fail once more when Python ends
-        return voice.fail(
+        return console.fail(
             Exit.FAILED, f"cannot write to stdout: {error.strerror}", "Make room.", "HyperpodError"
         )
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     code = Exit.FAILED if full else Exit.USAGE
     kind = "HyperpodError" if full else "Usage"
-    return voice.fail(code, f"{where}{error.strerror}", "", kind, error)
+    return console.fail(code, f"{where}{error.strerror}", "", kind, error)
 
 
-def _stopped(voice: Speech, stop: Interrupted) -> int:
-    lines = [f"To continue: {voice.again}"]
-    if voice.command == "create":
+def _stopped(console: Console, stop: Interrupted) -> int:
+    lines = [f"To continue: {console.again}"]
+    if console.command == "create":
         lines += [
-            f"To delete it instead: {voice.called('delete')}",
+            f"To delete it instead: {console.called('delete')}",
             "AWS continues, and bills, what was started.",
         ]
-    return voice.fail(stop.code, str(stop), "\n".join(lines), "Interrupted")
+    return console.fail(stop.code, str(stop), "\n".join(lines), "Interrupted")
 
 
-def _unforeseen(voice: Speech, error: Exception) -> int:
+def _unforeseen(console: Console, error: Exception) -> int:
     """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
     import traceback  # noqa: PLC0415  --help needs none of it
 
-    from hyperpod_eks.aws.client import meaning  # noqa: PLC0415
-    from hyperpod_eks.aws.errors import Class, renewal  # noqa: PLC0415
+    from hyperpod_eks.aws.client import classify  # noqa: PLC0415
+    from hyperpod_eks.aws.errors import ErrorKind, renewal  # noqa: PLC0415
     from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from hyperpod_eks.policy import authorization  # noqa: PLC0415
 
-    kind, message = meaning(error), shortened(str(error), OTHERS)
-    if kind in (Class.EXPIRED, Class.DENIED):
+    kind, message = classify(error), shortened(str(error), OTHERS)
+    if kind in (ErrorKind.EXPIRED, ErrorKind.DENIED):
         hint = authorization.cure(error) or renewal(str(error))
-        return voice.fail(Exit.DENIED, message, hint, "Denied", error)
+        return console.fail(Exit.DENIED, message, hint, "Denied", error)
     if kind or isinstance(error, BotoCoreError | ClientError):
         final = isinstance(error, ClientError) and kind is None  # the same would be refused again
         hint = "" if final else "Run the same command again."
-        return voice.fail(Exit.FAILED, message, hint, "Aws", error)
+        return console.fail(Exit.FAILED, message, hint, "Aws", error)
     if isinstance(error, OSError) and error.strerror:
-        return _refused_by_the_system(voice, error)
+        return _refused_by_the_system(console, error)
     if isinstance(error, UnicodeError):
         hint = f"Use names that the locale can spell (now {sys.getfilesystemencoding()})."
-        return voice.fail(
+        return console.fail(
             Exit.USAGE, f"a name or a file is not text: {message}", hint, "Usage", error
         )
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    if not (voice.log and voice.log.path):
+    if not (console.log and console.log.path):
         say("".join(traceback.format_exception(error)).rstrip())
     hint = "This is a bug of hyperpod-eks; please report it with what stands in the log."
-    return voice.fail(Exit.BUG, f"{type(error).__name__}: {error}{notes}", hint, "Bug", error)
+    return console.fail(Exit.BUG, f"{type(error).__name__}: {error}{notes}", hint, "Bug", error)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection
 
 import click
 
-from hyperpod_eks.cli.console import say, speech
+from hyperpod_eks.cli.console import current_console, say
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 
 
 def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
@@ -31,13 +31,13 @@ def confirm(deed: str, question: str, *, yes: bool) -> None:
         raise Usage("nothing was changed")
 
 
-def confirm_delete(site: Site, kept: Collection[str], *, yes: bool) -> None:
+def confirm_delete(resolved: ResolvedConfig, kept: Collection[str], *, yes: bool) -> None:
     """Ask for the cluster's name.  Raises Usage for another, and where nobody can be asked."""
-    where = f"account {site.identity.account}, region {site.region}"
+    where = f"account {resolved.identity.account}, region {resolved.region}"
     all_but = f" but {', '.join(kept)}" if kept else ""
-    deed = f"this deletes the cluster {site.name} and all its data{all_but} ({where})"
+    deed = f"this deletes the cluster {resolved.name} and all its data{all_but} ({where})"
     question = "Type the cluster's name to go on"
-    if _asks(deed, yes=yes) and click.prompt(question, err=True) != site.name:
+    if _asks(deed, yes=yes) and click.prompt(question, err=True) != resolved.name:
         raise Usage("that is not the cluster's name; nothing was deleted")
 
 
@@ -47,6 +47,6 @@ def _asks(deed: str, *, yes: bool) -> bool:
         return False
     if not sys.stdin.isatty() or os.environ.get("CI"):
         raise Usage(deed, "There is no terminal to confirm on: pass --yes.")
-    speech().aside()
+    current_console().aside()
     say(f"{deed[0].upper()}{deed[1:]}.")
     return True

@@ -58,7 +58,7 @@ CORRECT = "Correct it and run the command again."
 """What to do next where nothing better is known."""
 
 
-class Speech:
+class Console:
     """How one run speaks; ``words`` are its arguments, as they were typed."""
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -313,9 +313,9 @@ def _logger() -> logging.Logger:
     return logging.getLogger(TOOL)
 
 
-def speech() -> Speech:
+def current_console() -> Console:
     """Return how the command that runs speaks."""
-    found = click.get_current_context().find_object(Speech)
+    found = click.get_current_context().find_object(Console)
     assert found, "every command runs under run()"
     return found
 

@@ -16,10 +16,10 @@ CERTAIN = (Denied, Foreign, Unreachable, Usage)
 
 
 @contextmanager
-def explaining(aws: Aws, config: Config, cluster: str, *, gather: bool) -> Iterator[None]:
+def explaining(aws: Aws, config: Config, cluster: str, *, collect: bool) -> Iterator[None]:
     """Put ``causes`` (`explain.Diagnosis`) on every error that leaves the context.
 
-    ``cluster`` is what the commands to run next call it. With ``gather`` AWS and Kubernetes are
+    ``cluster`` is what the commands to run next call it. With ``collect`` AWS and Kubernetes are
     asked for evidence first, unless the error is certain or that nobody answers: silence is waited
     for once, not once more for each question.
     """
@@ -32,8 +32,8 @@ def explaining(aws: Aws, config: Config, cluster: str, *, gather: bool) -> Itera
         eks_name = aws.adopted.get("eks/cluster") or name
         message = "\n".join([words_of(error), *getattr(error, "__notes__", ())])
         evidence = [explain.Evidence("error", message)]
-        if gather and not isinstance(error, CERTAIN) and not silent(error.__cause__ or error):
-            evidence = explain.gather(aws, name, eks_name, message)
+        if collect and not isinstance(error, CERTAIN) and not silent(error.__cause__ or error):
+            evidence = explain.collect(aws, name, eks_name, message)
         again = f"hyperpod-eks create {cluster}"
         if " has failed: " in message:  # without it the same create would be refused
             again += " --replace-failed"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import adoption as existing
-from hyperpod_eks.aws.client import Aws, Look, absent, owner, read_only
+from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, read_only
 from hyperpod_eks.cli.commands.local import use_local
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.login import log_in
@@ -23,20 +23,20 @@ from hyperpod_eks.config import references
 from hyperpod_eks.config.cross_checks import warnings
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
-from hyperpod_eks.engine import World
+from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.resolve.site import Site, survey
+from hyperpod_eks.resolve.resolved import ResolvedConfig, resolve
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.manifest import Manifest, backups, locked, read
-from hyperpod_eks.workers import begun
+from hyperpod_eks.workers import start
 
 LOOKING = 10.0
 """Seconds for which a command that only looks repeats what failed, after botocore's tries."""
@@ -47,22 +47,22 @@ class Opened:
     """Everything that a command works with."""
 
     config: Config
-    site: Site
+    resolved: ResolvedConfig
     wants: list[Resource]
-    world: World
+    context: Context
     declared: bool = True
     """Whether the config is this cluster's: from a file or its manifest, not the minimal one."""
 
     @property
     def manifest(self) -> Manifest:
         """The journal."""
-        return self.world.manifest
+        return self.context.manifest
 
     def warn(self) -> list[str]:
         """Say what is odd about the config here; return it too."""
-        odd = [*warnings(self.config), *self.site.warnings]
+        odd = [*warnings(self.config), *self.resolved.warnings]
         for warning in odd:
-            speech().warn(warning)
+            current_console().warn(warning)
         return odd
 
 
@@ -87,23 +87,23 @@ def opened(
         manifest,
     ):
         if verb in COMPARING:
-            resolve(loaded)
+            check_references(loaded)
         config, aws = loaded, entered(loaded, given["profile"], write=write)
         if broken and not declared(given, manifest) and (kept := restored(aws, manifest)):
             manifest.config = kept
             config = _remembered(given, manifest, files)
             aws = entered(config, given["profile"], write=write)
-        world = World(aws, manifest, report, parallelism=given.get("parallelism", 8))
-        now = world.clock.now()
+        context = Context(aws, manifest, report, parallelism=given.get("parallelism", 8))
+        now = context.clock.now()
         aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
         if not write:
-            world.deadline = now + LOOKING
+            context.deadline = now + LOOKING
         if given.get("timeout"):
-            world.deadline = now + given["timeout"]
+            context.deadline = now + given["timeout"]
         ours = verb in ("create", "delete")
         with (
-            explaining(aws, config, called(config.name, given), gather=ours),
-            stoppable(world.stop),
+            explaining(aws, config, called(config.name, given), collect=ours),
+            stoppable(context.stop),
         ):
             if verb in ("create", "plan"):
                 _check_values(config)
@@ -111,12 +111,12 @@ def opened(
             # needs none
             release = manifest.records.get("helm/release")
             needed = verb == "create" and not (release and release.state == "ready")
-            program = begun(partial(find_helm, helm)) if needed else None
+            program = start(partial(find_helm, helm)) if needed else None
             if verb == "adopt":  # what is to be adopted must be looked for by its id
-                site = survey(aws, config)
+                resolved = resolve(aws, config)
             else:
                 makes = verb == "create" and not manifest.complete
-                world.begun = Look(aws, counting=makes, bare=verb == "delete")
+                context.first_snapshot = Snapshot(aws, counting=makes, bare=verb == "delete")
                 name = manifest.adopted.get("eks/cluster") or config.name
                 questions = [*ahead(name, config.name)]
                 if makes:
@@ -126,19 +126,21 @@ def opened(
                 if verb == "status":
                     questions.append(partial(hyperpod_api.instances, name=config.name))
                     questions.append(partial(hyperpod_api.operations, name=config.name))
-                site = survey(aws, config, world.begun, questions)
+                resolved = resolve(aws, config, context.first_snapshot, questions)
                 if verb in COMPARING and not declared(given, manifest):
-                    refuse_to_guess(world.begun, site, manifest, given)
+                    refuse_to_guess(context.first_snapshot, resolved, manifest, given)
             helm = str(program.result().binary) if program else helm
-            same_place(manifest, site)
-            yield Opened(config, site, stack(site, helm), world, declared(given, manifest))
+            same_place(manifest, resolved)
+            yield Opened(
+                config, resolved, stack(resolved, helm), context, declared(given, manifest)
+            )
 
 
 COMPARING = ("create", "plan", "scale", "update-software")
 """Verbs that change a cluster to what its config says, or say what that would be."""
 
 
-def resolve(config: Config) -> None:
+def check_references(config: Config) -> None:
     """Raise Usage for a reference to a variable that is not set."""
     references.resolved(config.chart.values, "chart.values")
     for name, addon in config.addons.items():
@@ -150,14 +152,16 @@ def declared(given: Mapping[str, Any], manifest: Manifest) -> bool:
     return bool(given["file"] or manifest.config)
 
 
-def refuse_to_guess(look: Look, site: Site, manifest: Manifest, given: Mapping[str, Any]) -> None:
+def refuse_to_guess(
+    snapshot: Snapshot, resolved: ResolvedConfig, manifest: Manifest, given: Mapping[str, Any]
+) -> None:
     """Raise Usage when the cluster exists: the minimal config would reset it.
 
     What `delete --keep` left, and what a create made before EKS, is no cluster.
     """
-    if not exists(look, site):
+    if not exists(snapshot, resolved):
         return
-    it = called(site.name, given)
+    it = called(resolved.name, given)
     hint = (
         "Pass it with -f FILE, or its manifest with --manifest PATH.\n"
         f"To see the cluster: hyperpod-eks status {it}"
@@ -165,22 +169,24 @@ def refuse_to_guess(look: Look, site: Site, manifest: Manifest, given: Mapping[s
     if any(each.config for each in backups(manifest.path)):
         hint += f"\nTo restore the config from a backup: hyperpod-eks adopt {it} --rebuild"
     raise Usage(
-        f"cluster {site.name} exists in {site.region} of account {site.identity.account}, "
-        "but its config is not here",
+        f"cluster {resolved.name} exists in {resolved.region} of account "
+        f"{resolved.identity.account}, but its config is not here",
         hint,
     )
 
 
-def exists(look: Look, site: Site) -> bool:
+def exists(snapshot: Snapshot, resolved: ResolvedConfig) -> bool:
     """Whether EKS or HyperPod has a cluster of this lineage that is not being deleted."""
-    lineage, control = look.aws.lineage, eks.describe(look, site.eks_name)
+    lineage, control = snapshot.aws.lineage, eks.describe(snapshot, resolved.eks_name)
     if any(owner(x.get("tags") or {}) == lineage and x["status"] != "DELETING" for x in control):
         return True
-    found = hyperpod_api.describe(look, site.name)
+    found = hyperpod_api.describe(snapshot, resolved.name)
     if not found or found["ClusterStatus"] == "Deleting":
         return False
     arn = found["ClusterArn"]
-    return owner(look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)) == lineage
+    return (
+        owner(snapshot.all(snapshot.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)) == lineage
+    )
 
 
 def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
@@ -189,9 +195,9 @@ def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
     An earlier cluster of this name had the same lineage and names.  What AWS numbers tells them
     apart: the HyperPod cluster's ARN and the VPC's id.
     """
-    look, here = Look(aws), (manifest.cluster, aws.identity.account, aws.identity.region)
-    ids = {vpc["VpcId"] for vpc in look.signed("describe_vpcs", "Vpcs")}
-    if found := hyperpod_api.describe(look, manifest.cluster):
+    snapshot, here = Snapshot(aws), (manifest.cluster, aws.identity.account, aws.identity.region)
+    ids = {vpc["VpcId"] for vpc in snapshot.signed("describe_vpcs", "Vpcs")}
+    if found := hyperpod_api.describe(snapshot, manifest.cluster):
         ids.add(found["ClusterArn"])
     for old in backups(manifest.path):
         records = [old.records.get(key) for key in ("network/vpc", "hyperpod/cluster")]
@@ -202,19 +208,19 @@ def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
 
 
 @contextmanager
-def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[Look, str]]:
+def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[Snapshot, str]]:
     """Open a cluster by its name alone: nothing is declared, and no manifest is written."""
     with settings(given, write=False, files=False) as (config, manifest):
         aws = entered(config, given["profile"], write=write)
         aws.adopted = manifest.adopted
-        yield Look(aws), config.name
+        yield Snapshot(aws), config.name
 
 
-def described(look: Look, name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def described(snapshot: Snapshot, name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Describe the HyperPod cluster.  Raises NotFound without."""
-    found = hyperpod_api.describe(look, name)
+    found = hyperpod_api.describe(snapshot, name)
     if found is None:
-        where = look.aws.session.region_name
+        where = snapshot.aws.session.region_name
         raise NotFound(
             f"there is no HyperPod cluster {name} in {where}",
             f"Create it: hyperpod-eks create {called(name, given)}",
@@ -222,10 +228,12 @@ def described(look: Look, name: str, given: Mapping[str, Any]) -> Mapping[str, A
     return found
 
 
-def described_node(look: Look, name: str, id_: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def described_node(
+    snapshot: Snapshot, name: str, id_: str, given: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Describe one node.  Raises NotFound without."""
     with absent("ResourceNotFound", "ValidationException"):
-        found = look.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)
+        found = snapshot.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)
         return found["NodeDetails"]
     raise NotFound(
         f"the cluster {name} has no node {id_}",
@@ -349,9 +357,9 @@ def _check_values(config: Config) -> None:
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
 
 
-def same_place(manifest: Manifest, site: Site) -> None:
+def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
     """Refuse another account or region than the manifest's; complete a new manifest."""
-    here = (site.identity.account, site.region)
+    here = (resolved.identity.account, resolved.region)
     if manifest.account and (manifest.account, manifest.region) != here:
         raise Usage(
             f"{manifest.path} belongs to account {manifest.account}, region {manifest.region}; "
@@ -359,4 +367,4 @@ def same_place(manifest: Manifest, site: Site) -> None:
             "Use the right profile and region, or another manifest (--manifest).",
         )
     manifest.account, manifest.region = here
-    manifest.lineage = lineage(site.identity, site.name)
+    manifest.lineage = lineage(resolved.identity, resolved.name)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import Opened
-from hyperpod_eks.events import Event, Report, What, steps_of
+from hyperpod_eks.events import Event, EventType, Report, steps_of
 
 
 @dataclass
-class Story:
+class Recorder:
     """What happened, kept for the document while it is told."""
 
     tell: Report
     last: dict[str, Event] = field(default_factory=dict)
-    once: tuple[str, What, Callable[[], None]] | None = None
+    once: tuple[str, EventType, Callable[[], None]] | None = None
     """What to begin beside the run when this is first told of that resource."""
 
     def __call__(self, event: Event) -> None:
@@ -29,7 +29,7 @@ class Story:
         self.tell(event)
 
 
-def result(command: str, at: Opened, story: Story) -> Document:
+def result(command: str, at: Opened, story: Recorder) -> Document:
     """Return the document of a run that ended well."""
     steps = []
     for step in steps_of(story.last):
@@ -48,10 +48,10 @@ def result(command: str, at: Opened, story: Story) -> Document:
     changed = any(event.changed for event in story.last.values())
     return head(command, kind="result") | {
         "changed": changed,
-        "cluster": {"name": at.site.name},
-        "account": at.site.identity.account,
-        "region": at.site.region,
-        "partition": at.site.identity.partition,
+        "cluster": {"name": at.resolved.name},
+        "account": at.resolved.identity.account,
+        "region": at.resolved.region,
+        "partition": at.resolved.identity.partition,
         "steps": steps,
         "error": None,
     }

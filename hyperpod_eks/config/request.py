@@ -34,5 +34,5 @@ def _spelled(rule: Aws, value: Any) -> Any:
     if isinstance(value, tuple):
         return [_spelled(rule, one) for one in value]
     if isinstance(rule, Members):
-        return model.spell(rule.service, rule.path, value)[0]
+        return model.to_api(rule.service, rule.path, value)[0]
     return value

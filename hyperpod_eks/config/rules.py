@@ -91,11 +91,11 @@ class Aws(_Rule):
 
 @frozen
 class Members(Aws):
-    """A structure of AWS's: its members are the settings, in snake_case (`model.spell`)."""
+    """A structure of AWS's: its members are the settings, in snake_case (`model.to_api`)."""
 
     def fault(self, value: Any) -> str:
         """Ask the model about every member."""
-        spelled, unknown = model.spell(self.service, self.path, value)
+        spelled, unknown = model.to_api(self.service, self.path, value)
         return "; ".join(unknown or model.faults(self.service, self.path, spelled))
 
     @property
@@ -119,7 +119,7 @@ def _schema(shapes: model.Shape, here: model.Shape) -> dict[str, Any]:
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                model.snake(name): {
+                model.to_config(name): {
                     "description": f"{name} in the API.",
                     **_schema(shapes, shapes[one["shape"]]),
                 }
@@ -127,7 +127,7 @@ def _schema(shapes: model.Shape, here: model.Shape) -> dict[str, Any]:
             },
         }
         if here.get("required"):
-            found["required"] = [model.snake(name) for name in here["required"]]
+            found["required"] = [model.to_config(name) for name in here["required"]]
         return found
     if kind == "list":
         return {"type": "array", "items": _schema(shapes, shapes[here["member"]["shape"]])}

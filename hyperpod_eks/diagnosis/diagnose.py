@@ -8,14 +8,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.terminal.text import clean, cut
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 TAIL = 5
 """Lines of a lifecycle log that are shown."""
@@ -136,20 +136,20 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
 # --- gathering
 
 
-def gather(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
+def collect(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
     """Look for evidence everywhere at once: reads only, and what cannot be read is left out.
 
     ``error`` is the message that the command ends with, which is evidence itself.
     """
-    look = Look(aws)
+    snapshot = Snapshot(aws)
     sources: tuple[Callable[[], Iterable[Evidence]], ...] = (
-        lambda: _hyperpod(look, name),
+        lambda: _hyperpod(snapshot, name),
         lambda: _events(aws, name),
-        lambda: _nodes(look, name),
-        lambda: _logs(look, name),
-        lambda: _eks(look, eks_name),
-        lambda: _addons(look, eks_name),
-        lambda: _kubernetes(look, name, eks_name),
+        lambda: _nodes(snapshot, name),
+        lambda: _logs(snapshot, name),
+        lambda: _eks(snapshot, eks_name),
+        lambda: _addons(snapshot, eks_name),
+        lambda: _kubernetes(snapshot, name, eks_name),
     )
 
     def read(source: Callable[[], Iterable[Evidence]]) -> list[Evidence]:
@@ -159,12 +159,12 @@ def gather(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
                 found.append(each)  # noqa: PERF402  what came before an error counts
         return found
 
-    parts = together(*(partial(read, source) for source in sources))
+    parts = gather(*(partial(read, source) for source in sources))
     return [Evidence("error", error), *(each for part in parts for each in part)]
 
 
-def _hyperpod(look: Look, name: str) -> Iterator[Evidence]:
-    found = hyperpod_api.describe(look, name)
+def _hyperpod(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
+    found = hyperpod_api.describe(snapshot, name)
     if not found:
         return
     if found.get("FailureMessage"):
@@ -190,29 +190,33 @@ def _events(aws: Aws, name: str) -> Iterator[Evidence]:
             yield Evidence("event", text, about)
 
 
-def _nodes(look: Look, name: str) -> Iterator[Evidence]:
+def _nodes(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
     asked = {"ClusterName": name, "PaginationConfig": {"PageSize": 100, "MaxItems": 1000}}
-    for each in look.all(look.aws.sagemaker, "list_cluster_nodes", "ClusterNodeSummaries", **asked):
+    for each in snapshot.all(
+        snapshot.aws.sagemaker, "list_cluster_nodes", "ClusterNodeSummaries", **asked
+    ):
         status = each["InstanceStatus"]
         if status.get("Message"):
             about = f"{each['InstanceGroupName']}/{each['InstanceId']}"
             yield Evidence("node", f"{status['Status']}: {status['Message']}", about)
 
 
-def log_group(look: Look, name: str) -> str:
+def log_group(snapshot: Snapshot, name: str) -> str:
     """Return the log group of the cluster that has this name now, or of the last that had it."""
     prefix = f"/aws/sagemaker/Clusters/{name}/"
-    found = hyperpod_api.describe(look, name)
+    found = hyperpod_api.describe(snapshot, name)
     if found:
         return prefix + str(found["ClusterArn"].rpartition("/")[2])
-    groups = look.all(look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=prefix)
+    groups = snapshot.all(
+        snapshot.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=prefix
+    )
     newest = max(groups, key=lambda each: each.get("creationTime", 0), default=None)
     return str(newest["logGroupName"]) if newest else ""
 
 
-def _logs(look: Look, name: str) -> Iterator[Evidence]:
+def _logs(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
     """The end of the newest lifecycle logs, newest first."""
-    logs, group = look.aws.logs, log_group(look, name)
+    logs, group = snapshot.aws.logs, log_group(snapshot, name)
     if not group:
         return
     streams = logs.describe_log_streams(
@@ -231,24 +235,24 @@ def _logs(look: Look, name: str) -> Iterator[Evidence]:
 SCRIPTS = "LifecycleConfig/"
 
 
-def _eks(look: Look, name: str) -> Iterator[Evidence]:
-    for found in eks.describe(look, name):
+def _eks(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
+    for found in eks.describe(snapshot, name):
         for issue in found.get("health", {}).get("issues", ()):
             yield Evidence("EKS health", f"{issue['code']}: {issue.get('message', '')}", name)
         if found["status"] == "FAILED":
             yield Evidence("EKS", f"the cluster is {found['status']}", name)
 
 
-def _addons(look: Look, name: str) -> Iterator[Evidence]:
-    for addon in look.all(look.aws.eks, "list_addons", "addons", clusterName=name):
-        found = look.aws.eks.describe_addon(clusterName=name, addonName=addon)["addon"]
+def _addons(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
+    for addon in snapshot.all(snapshot.aws.eks, "list_addons", "addons", clusterName=name):
+        found = snapshot.aws.eks.describe_addon(clusterName=name, addonName=addon)["addon"]
         for issue in found.get("health", {}).get("issues", ()):
             text = f"{found['status']} {issue['code']}: {issue.get('message', '')}"
             yield Evidence("add-on", text, addon)
 
 
-def _kubernetes(look: Look, name: str, eks_name: str) -> Iterator[Evidence]:
-    access = eks.access(look, eks_name)
+def _kubernetes(snapshot: Snapshot, name: str, eks_name: str) -> Iterator[Evidence]:
+    access = eks.access(snapshot, eks_name)
     if access is None:
         return
     for node in kube.nodes(access, name):

@@ -1,24 +1,24 @@
 """Look, judge, act, look again: the one engine behind create, status and delete."""
 
-from hyperpod_eks.engine.apply import Provide, create, undeclared
-from hyperpod_eks.engine.destroy import Fate, Remove, delete, doomed, remaining
-from hyperpod_eks.engine.loop import World, look_at_all, rebuild, status
+from hyperpod_eks.engine.apply import Apply, create, prunable
+from hyperpod_eks.engine.destroy import Destroy, Fate, delete, plan_delete, verify_deleted
+from hyperpod_eks.engine.loop import Context, observe_all, rebuild, status
 from hyperpod_eks.engine.wording import stranger, unproven, words_of
 
 __all__ = [
+    "Apply",
+    "Context",
+    "Destroy",
     "Fate",
-    "Provide",
-    "Remove",
-    "World",
     "create",
     "delete",
-    "doomed",
-    "look_at_all",
+    "observe_all",
+    "plan_delete",
+    "prunable",
     "rebuild",
-    "remaining",
     "status",
     "stranger",
-    "undeclared",
     "unproven",
+    "verify_deleted",
     "words_of",
 ]

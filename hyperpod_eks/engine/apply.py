@@ -7,11 +7,19 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hyperpod_eks.aws.client import Look, absent, meaning
-from hyperpod_eks.aws.errors import Class, lacks_room
-from hyperpod_eks.engine.destroy import Remove
-from hyperpod_eks.engine.loop import GRACE, Run, Turn, World, is_there, look_at_all, observe
-from hyperpod_eks.engine.wording import foreign, unchanged, unproven
+from hyperpod_eks.aws.client import Snapshot, absent, classify
+from hyperpod_eks.aws.errors import ErrorKind, lacks_room
+from hyperpod_eks.engine.destroy import Destroy
+from hyperpod_eks.engine.loop import (
+    GRACE,
+    Context,
+    Reconciler,
+    Task,
+    is_there,
+    observe,
+    observe_all,
+)
+from hyperpod_eks.engine.wording import not_owned, unchanged, unproven
 from hyperpod_eks.errors import (
     Capacity,
     HyperpodError,
@@ -19,9 +27,18 @@ from hyperpod_eks.errors import (
     NotFound,
     Usage,
 )
-from hyperpod_eks.events import What
-from hyperpod_eks.resources.base import Immovable, Live, Proof, Resource, State, disruption
-from hyperpod_eks.resources.compare import Sight, Verdict, is_elsewhere
+from hyperpod_eks.events import EventType
+from hyperpod_eks.resources.base import (
+    Identity,
+    Immovable,
+    Lifecycle,
+    Live,
+    Proof,
+    Resource,
+    State,
+    disruptions,
+)
+from hyperpod_eks.resources.compare import Observation, Status, is_elsewhere
 from hyperpod_eks.state.manifest import Manifest
 
 NUDGE = 300.0
@@ -34,48 +51,48 @@ DEVICES = 120.0
 """Seconds that device plugins are given to start on nodes that are Ready."""
 
 
-class Provide(Run):
+class Apply(Reconciler):
     """Make everything as declared."""
 
-    def __init__(self, wants: Iterable[Resource], world: World) -> None:
-        super().__init__(wants, world)
+    def __init__(self, wants: Iterable[Resource], context: Context) -> None:
+        super().__init__(wants, context)
         self.consented: set[str] = set()
 
     def run(self) -> None:
         """Look at everything at once, refuse strangers before the first change, then make it."""
-        for turn in self.turns.values():
-            if turn.want.made:
-                self.say(turn, What.PENDING)
+        for task in self.tasks.values():
+            if not task.want.is_leftover:
+                self.say(task, EventType.PENDING)
             else:
-                self.end(turn)
-        sights = look_at_all(self)
-        strangers = [s for s in sights if s.verdict is Verdict.FOREIGN]
+                self.end(task)
+        observations = observe_all(self)
+        strangers = [s for s in observations if s.status is Status.FOREIGN]
         if strangers:
-            raise foreign(strangers)
-        if gone := [s.want for s in sights if self._is_gone(s)]:
+            raise not_owned(strangers)
+        if gone := [s.want for s in observations if self._is_gone(s)]:
             raise self._gone(gone)
-        drifted = [s for s in sights if s.verdict is Verdict.DRIFTED]
-        if reasons := impossible(drifted, undeclared(self.turns, self.manifest)):
+        drifted = [s for s in observations if s.status is Status.DRIFTED]
+        if reasons := impossible(drifted, prunable(self.tasks, self.manifest)):
             raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
-        lost = (disruption(s.want, s.live, s.differs) for s in drifted if s.live)
+        lost = (disruptions(s.want, s.live, s.differs) for s in drifted if s.live)
         self._consent(line for lines in lost for line in lines)
-        if any(s.verdict is Verdict.ABSENT and s.want.recorded for s in sights):
-            self.world.preflight(sights)
-        for sight in sights:
-            if sight.twins and sight.verdict is not Verdict.TWINS:
-                self.world.warn(_others(sight))
+        if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
+            self.context.preflight(observations)
+        for observation in observations:
+            if observation.duplicates and observation.status is not Status.DUPLICATES:
+                self.context.warn(_others(observation))
         super().run()
         self._review()
         super().run()
 
     def _advance(self) -> None:
         """Once nothing is left but to wait, review meanwhile what was sent."""
-        if all(self._begun(turn) for turn in self.open.values()):
+        if all(self._begun(task) for task in self.open.values()):
             self._review()
         super()._advance()
 
-    def _begun(self, turn: Turn) -> bool:
-        return is_there(turn) or turn.at_work == "create" or turn.want.awaited
+    def _begun(self, task: Task) -> bool:
+        return is_there(task) or task.at_work == "create" or task.want.is_awaited
 
     def _review(self) -> None:
         """Look at what this run has sent and AWS has accepted, not described.
@@ -84,23 +101,23 @@ class Provide(Run):
         Nothing waits for it, and it is done together, for lists are shared.
         """
         for key, live in self.lives.items():
-            turn = self.turns[key]
-            if key not in self.open and live.told is not None and self._undescribed(turn):
-                turn.sight, turn.seen, turn.due, turn.looks = None, -math.inf, self.now, 0
-                self.open[key] = turn
+            task = self.tasks[key]
+            if key not in self.open and live.shown is not None and self._undescribed(task):
+                task.observation, task.seen, task.due, task.looks = None, -math.inf, self.now, 0
+                self.open[key] = task
 
-    def _undescribed(self, turn: Turn) -> frozenset[str]:
+    def _undescribed(self, task: Task) -> frozenset[str]:
         """Name the facts that were sent, and that AWS has not described since."""
-        record = self.manifest.records.get(turn.want.key)
+        record = self.manifest.records.get(task.want.key)
         sent = record.sent if record and record.sent else {}
         return frozenset(name for name, each in sent.items() if each.proof is Proof.SENT)
 
-    def looking(self, turn: Turn, look: Look) -> Callable[[], Sequence[Live]]:
+    def looking(self, task: Task, snapshot: Snapshot) -> Callable[[], Sequence[Live]]:
         """Look at what was ready before for the sake of what was not described."""
-        live, names = self.lives.get(turn.want.key), self._undescribed(turn)
-        if live is None or live.told is None or not names:
-            return super().looking(turn, look)
-        return partial(reviewed, turn.want, look, live, names)
+        live, names = self.lives.get(task.want.key), self._undescribed(task)
+        if live is None or live.shown is None or not names:
+            return super().looking(task, snapshot)
+        return partial(reviewed, task.want, snapshot, live, names)
 
     def _is_awaited(self, want: Resource) -> bool:
         """Whether it has yet to be ready; what is open for a review has been."""
@@ -109,278 +126,289 @@ class Provide(Run):
     def _consent(self, lost: Iterable[str]) -> None:
         """Ask, once, about what goes: all of it before the first change, as far as it shows."""
         if lines := [line for line in lost if line not in self.consented]:
-            self.world.consent(lines)
+            self.context.consent(lines)
             self.consented.update(lines)
 
-    def may_begin(self, turn: Turn) -> bool:
+    def can_start(self, task: Task) -> bool:
         """Once everything is ready that its create names, or, if it is there, all that it needs."""
-        if is_there(turn):
-            return not any(map(self._is_awaited, turn.want.needs()))
-        return not any(map(self._is_awaited, turn.want.seeds())) and all(
-            is_there(self.turns[each.key]) for each in turn.want.forerunners()
+        if is_there(task):
+            return not any(map(self._is_awaited, task.want.needs()))
+        return not any(map(self._is_awaited, task.want.create_requires())) and all(
+            is_there(self.tasks[each.key]) for each in task.want.create_after()
         )
 
-    def believed(self, turn: Turn, sight: Sight) -> bool:
+    def is_current(self, task: Task, observation: Observation) -> bool:
         """Absence lasts, unless the journal or the missing signature leaves doubts; see FRESH."""
-        want, record = turn.want, self.manifest.records.get(turn.want.key)
+        want, record = task.want, self.manifest.records.get(task.want.key)
         lasts = (
-            sight.verdict is Verdict.ABSENT
+            observation.status is Status.ABSENT
             and want.signed
-            and want.made
-            and not want.awaited
+            and not want.is_leftover
+            and not want.is_awaited
             and (record is None or record.state == "deleted")
-            and turn.seen > -math.inf
+            and task.seen > -math.inf
         )
-        return lasts or (super().believed(turn, sight) and not turn.partly)
+        return lasts or (super().is_current(task, observation) and not task.partly)
 
-    def decide(self, turn: Turn, sight: Sight) -> None:
+    def decide(self, task: Task, observation: Observation) -> None:
         """Create what is absent, settle what differs, wait for what is busy."""
-        if sight.live and sight.verdict in (Verdict.MATCHES, Verdict.DRIFTED):
+        if observation.live and observation.status in (Status.MATCHES, Status.DRIFTED):
             # judged before what it needs was made, perhaps: its ids were not known then
-            sight = turn.sight = self.judge(turn, [sight.live])
-        want, live = turn.want, sight.live
-        if live and is_elsewhere(want, live, self.known):
+            observation = task.observation = self.compare(task, [observation.live])
+        want, live = task.want, observation.live
+        if live and is_elsewhere(want, live, self.references):
             raise self._lost_race(want, live)
-        match sight.verdict:
-            case Verdict.FOREIGN:
-                raise foreign([sight])
-            case Verdict.ABSENT if self.hidden(turn, doubts=want.nameless):
-                self.wait(turn, "AWS does not show it yet")
-            case Verdict.ABSENT if self._said_to_exist(turn):
-                self.wait(turn, "AWS reports that it exists, but does not show it yet")
-            case Verdict.ABSENT if self._is_gone(sight):
+        match observation.status:
+            case Status.FOREIGN:
+                raise not_owned([observation])
+            case Status.ABSENT if self.hidden(task, doubts=want.identity is Identity.NONE):
+                self.wait(task, "AWS does not show it yet")
+            case Status.ABSENT if self._said_to_exist(task):
+                self.wait(task, "AWS reports that it exists, but does not show it yet")
+            case Status.ABSENT if self._is_gone(observation):
                 raise self._gone([want])
-            case Verdict.ABSENT if want.awaited:
-                self.wait(turn, "not there yet")
-            case Verdict.ABSENT:
-                self._create(turn)
-            case Verdict.BUSY:
-                self.wait(turn, live.why if live else "")
-            case Verdict.FAILED if live and want.key in self.manifest.adopted:
-                self.say(turn, What.FAILED, live.why)
+            case Status.ABSENT if want.is_awaited:
+                self.wait(task, "not there yet")
+            case Status.ABSENT:
+                self._create(task)
+            case Status.BUSY:
+                self.wait(task, live.why if live else "")
+            case Status.FAILED if live and want.key in self.manifest.adopted:
+                self.say(task, EventType.FAILED, live.why)
                 raise HyperpodError(
                     f"{want.key} was adopted and has failed: {live.why}",
                     "Adopted resources are never replaced: repair it, then run the command again.",
                 )
-            case Verdict.FAILED if live and self._may_replace(turn, live) and not turn.replaced:
-                self._replace(turn, live)
-            case Verdict.FAILED:
+            case Status.FAILED if live and self._may_replace(task, live) and not task.replaced:
+                self._replace(task, live)
+            case Status.FAILED:
                 why = live.why if live else ""
-                self.say(turn, What.FAILED, why)
+                self.say(task, EventType.FAILED, why)
                 anew = " with --replace-failed" if live and live.state is State.FAILED else ""
                 raise (Capacity if lacks_room(why) else HyperpodError)(
                     f"{want.key} has failed: {why}",
                     f"Remove the cause, then run the same command{anew or ' again'}.",
                 )
-            case Verdict.TWINS:
-                self._part_twins(turn, sight)
-            case Verdict.DRIFTED if live and want.first(sight.differs) != turn.settled:
-                self._settle(turn, live, sight)
-            case Verdict.DRIFTED | Verdict.MATCHES if self._unseen(turn, sight):
-                self.wait(turn, "the change is not visible yet")
-            case Verdict.DRIFTED:
-                raise unchanged(sight)
-            case _ if live and live.lags and self._has_time(turn):
-                self._lag(turn, live)
-            case _ if live and live.warnings and want.awaited and self._may_come(turn):
-                self.wait(turn, live.warnings[0])
+            case Status.DUPLICATES:
+                self._part_twins(task, observation)
+            case Status.DRIFTED if live and want.first(observation.differs) != task.updated:
+                self._settle(task, live, observation)
+            case Status.DRIFTED | Status.MATCHES if self._unseen(task, observation):
+                self.wait(task, "the change is not visible yet")
+            case Status.DRIFTED:
+                raise unchanged(observation)
+            case _ if live and live.lags and self._has_time(task):
+                self._lag(task, live)
+            case _ if live and live.warnings and want.is_awaited and self._may_come(task):
+                self.wait(task, live.warnings[0])
             case _:
                 assert live
-                self._ready(turn, live, sight)
+                self._ready(task, live, observation)
 
-    def _unseen(self, turn: Turn, sight: Sight) -> bool:
+    def _unseen(self, task: Task, observation: Observation) -> bool:
         """Whether what was changed a moment ago may only be invisible yet."""
-        unseen = turn.settled.keys() & {*sight.differs, *sight.unproven}
-        return bool(unseen) and turn.acted is not None and self.now - turn.acted < GRACE
+        unseen = task.updated.keys() & {*observation.differs, *observation.unproven}
+        return bool(unseen) and task.acted is not None and self.now - task.acted < GRACE
 
-    def _may_replace(self, turn: Turn, live: Live) -> bool:
+    def _may_replace(self, task: Task, live: Live) -> bool:
         """Whether the user said so, or this run made it and its role a moment ago."""
-        if self.world.replace_failed:
+        if self.context.replace_failed:
             return live.state is State.FAILED
-        seeds = [seed.key for seed in turn.want.seeds() if seed.step == "iam" and seed.recorded]
-        born = [self.manifest.records[key].since for key in seeds if self.turns[key].born]
+        create_requires = [
+            seed.key for seed in task.want.create_requires() if seed.step == "iam" and seed.recorded
+        ]
+        born = [self.manifest.records[key].since for key in create_requires if self.tasks[key].born]
         recent = any(self.now - since < ROLE_SPREADS for since in born)
-        return live.premature and turn.born and recent
+        return live.premature and task.born and recent
 
-    def _replace(self, turn: Turn, live: Live) -> None:
+    def _replace(self, task: Task, live: Live) -> None:
         """Delete it; once it is gone, it is created like anything that is absent."""
-        want = turn.want
-        turn.replaced = turn.changed = True
-        if not self.world.replace_failed:
-            self.world.warn(f"{want.key} is deleted and created once more: {live.why}")
-        self.say(turn, What.DELETING, live.why)
+        want = task.want
+        task.replaced = task.changed = True
+        if not self.context.replace_failed:
+            self.context.warn(f"{want.key} is deleted and created once more: {live.why}")
+        self.say(task, EventType.DELETING, live.why)
         self.manifest.mark(want.key, "deleted")
-        self.submit(turn, "delete", lambda: want.delete(self.aws, live))
+        self.submit(task, "delete", lambda: want.delete(self.aws, live))
 
-    def longest_wait(self, turn: Turn) -> float:
+    def longest_wait(self, task: Task) -> float:
         """What needs nodes, to start or to be called ready, is waited for as long as they are."""
-        own, live = super().longest_wait(turn), turn.sight.live if turn.sight else None
+        own, live = super().longest_wait(task), task.observation.live if task.observation else None
         if not (live and (live.wants_nodes or live.lags)):
             return own
-        nodes = [other.want for other in self.turns.values() if other.want.awaited]
+        nodes = [other.want for other in self.tasks.values() if other.want.is_awaited]
         if any(map(self._is_awaited, nodes)):
             return math.inf
         return max([own, *(want.longest_wait for want in nodes)])
 
-    def _has_time(self, turn: Turn) -> bool:
+    def _has_time(self, task: Task) -> bool:
         """Whether nodes are waited for anyway, and nobody waits for this one."""
         others = [
             other.want
             for other in self.open.values()
-            if other is not turn and self._is_awaited(other.want)
+            if other is not task and self._is_awaited(other.want)
         ]
-        return any(want.awaited for want in others) and not any(
-            turn.want in want.needs() for want in others
+        return any(want.is_awaited for want in others) and not any(
+            task.want in want.needs() for want in others
         )
 
-    def _lag(self, turn: Turn, live: Live) -> None:
+    def _lag(self, task: Task, live: Live) -> None:
         """Look on while AWS does not say that it works; have what this run made looked at again."""
-        turn.works = turn.works or self.now
-        if turn.born and not turn.nudged and self.now - turn.works >= NUDGE:
-            turn.nudged = True
-            self.submit(turn, "settle", lambda: turn.want.nudge(self.aws, live))
+        task.works = task.works or self.now
+        if task.born and not task.nudged and self.now - task.works >= NUDGE:
+            task.nudged = True
+            self.submit(task, "settle", lambda: task.want.nudge(self.aws, live))
         else:
-            self.wait(turn, live.why)
+            self.wait(task, live.why)
 
-    def _may_come(self, turn: Turn) -> bool:
+    def _may_come(self, task: Task) -> bool:
         """Whether what nodes of this run lack may still come: device plugins start after them."""
-        turn.works = turn.works or self.now
-        changed = any(other.changed for other in self.turns.values())
-        return changed and self.now - turn.works < DEVICES
+        task.works = task.works or self.now
+        changed = any(other.changed for other in self.tasks.values())
+        return changed and self.now - task.works < DEVICES
 
-    def _said_to_exist(self, turn: Turn) -> bool:
+    def _said_to_exist(self, task: Task) -> bool:
         """Whether its create was refused a moment ago for something that may only be hidden yet."""
-        first = turn.refused.get(("create", Class.EXISTS))
+        first = task.refused.get(("create", ErrorKind.EXISTS))
         return first is not None and self.now - first < GRACE
 
-    def _is_gone(self, sight: Sight) -> bool:
-        return sight.verdict is Verdict.ABSENT and sight.want.key in self.manifest.adopted
+    def _is_gone(self, observation: Observation) -> bool:
+        return observation.status is Status.ABSENT and observation.want.key in self.manifest.adopted
 
     def _gone(self, wants: Iterable[Resource]) -> NotFound:
         adopted = self.manifest.adopted
         lines = [f"{want.key}: {adopted[want.key]} was adopted and is gone" for want in wants]
         return NotFound("\n".join(lines), "Adopt another one in its place.")
 
-    def _create(self, turn: Turn) -> None:
-        want = turn.want
+    def _create(self, task: Task) -> None:
+        want = task.want
         record = self.manifest.records.get(want.key)
-        turn.fresh = not (record and record.unsure)
-        turn.changed = True
-        if ("create", Class.EXISTS) in turn.refused:  # by now it would show: the token is spent
+        task.fresh = not (record and record.unsure)
+        task.changed = True
+        if ("create", ErrorKind.EXISTS) in task.refused:  # by now it would show: the token is spent
             self.manifest.forget(want.key)
-        seeds = [self.known(seed) for seed in want.seeds() if seed in self.known]
-        named = [f"{live.id} {live.attributes.get('born', '')}" for live in seeds]
-        token = "" if want.shared else self.manifest.intend(want, self.now, named)
-        if not any(verb == "create" for verb, _ in turn.refused):
-            self.say(turn, What.CREATING, f"usually {want.usual}" if want.usual else "")
-        self.submit(turn, "create", lambda: want.create(self.aws, self.known, token))
+        create_requires = [
+            self.references(seed) for seed in want.create_requires() if seed in self.references
+        ]
+        named = [f"{live.id} {live.attributes.get('born', '')}" for live in create_requires]
+        shared = want.lifecycle is Lifecycle.SHARED
+        token = "" if shared else self.manifest.intend(want, self.now, named)
+        if not any(verb == "create" for verb, _ in task.refused):
+            self.say(task, EventType.CREATING, f"usually {want.usual}" if want.usual else "")
+        self.submit(task, "create", lambda: want.create(self.aws, self.references, token))
 
-    def _settle(self, turn: Turn, live: Live, sight: Sight) -> None:
-        want = turn.want
-        self._consent(disruption(want, live, sight.differs))
-        differs = want.first(sight.differs)
-        turn.changed, turn.acted, turn.settled = True, self.now, differs
-        self._record(want, live, "created", sight.sent)
-        self.say(turn, What.UPDATING, ", ".join(differs))
-        before = replace(live, told=None)
-        self.submit(turn, "settle", lambda: want.settle(self.aws, self.known, before, differs))
+    def _settle(self, task: Task, live: Live, observation: Observation) -> None:
+        want = task.want
+        self._consent(disruptions(want, live, observation.differs))
+        differs = want.first(observation.differs)
+        task.changed, task.acted, task.updated = True, self.now, differs
+        self._record(want, live, "created", observation.sent)
+        self.say(task, EventType.UPDATING, ", ".join(differs))
+        before = replace(live, shown=None)
+        self.submit(task, "settle", lambda: want.update(self.aws, self.references, before, differs))
 
-    def acted(self, turn: Turn, verb: str, value: Live | None) -> None:
+    def acted(self, task: Task, verb: str, value: Live | None) -> None:
         """Record a birth before anything else, then judge what the answer shows or look again."""
-        turn.accepted(verb)
-        self.note(turn, verb, value)
+        task.accepted(verb)
+        self.note(task, verb, value)
         if verb == "create" and value is not None:
-            turn.looks, turn.born = 0, True
+            task.looks, task.born = 0, True
             for line in value.warnings if value.state is not State.READY else ():
-                self.world.warn(line)
-            twin = turn.want.nameless and not turn.fresh  # a lost answer may have left one
-            if twin or value.state is State.FAILED:  # or another run was first
-                turn.again(self.now)
-                turn.due = self.now
+                self.context.warn(line)
+            # a lost answer may have left one
+            duplicate = task.want.identity is Identity.NONE and not task.fresh
+            if duplicate or value.state is State.FAILED:  # or another run was first
+                task.again(self.now)
+                task.due = self.now
                 return
-        turn.sight, turn.seen = None, self.now
+        task.observation, task.seen = None, self.now
         if value is not None:
-            told = answered(turn.want, verb, turn.settled) if value.told is None else value.told
-            turn.sight = self.judge(turn, [replace(value, told=told)])
+            shown = answered(task.want, verb, task.updated) if value.shown is None else value.shown
+            task.observation = self.compare(task, [replace(value, shown=shown)])
 
-    def _ready(self, turn: Turn, live: Live, sight: Sight) -> None:
-        again = turn.want.key in self.lives
+    def _ready(self, task: Task, live: Live, observation: Observation) -> None:
+        again = task.want.key in self.lives
         for line in live.warnings if not again else ():
-            self.world.warn(line)
-        self.lives[turn.want.key] = replace(live, told=None) if again else live
-        self._record(turn.want, live, "ready", sight.sent)
-        for line in unproven(sight):
-            self.world.warn(line)
+            self.context.warn(line)
+        self.lives[task.want.key] = replace(live, shown=None) if again else live
+        self._record(task.want, live, "ready", observation.sent)
+        for line in unproven(observation):
+            self.context.warn(line)
         if again:  # it was ready before, and is proven now
-            self.end(turn)
+            self.end(task)
             return
-        if turn.changed:
-            self.manifest.durations[turn.want.key] = round(self.now - turn.since, 1)
-        if turn.want.awaited:  # nodes have come: what waits for them need not wait for its turn
+        if task.changed:
+            self.manifest.durations[task.want.key] = round(self.now - task.since, 1)
+        if task.want.is_awaited:  # nodes have come: what waits for them need not wait for its turn
             for other in self.open.values():
                 other.due = min(other.due, self.now)
-        self.say(turn, What.READY, live.why)
-        self.end(turn)
+        self.say(task, EventType.READY, live.why)
+        self.end(task)
 
-    def _part_twins(self, turn: Turn, sight: Sight) -> None:
+    def _part_twins(self, task: Task, observation: Observation) -> None:
         """Two of one, for a lost answer was repeated: delete one that nothing uses, trying once."""
-        assert sight.live
-        keep, extra = sight.live, sight.twins[0]
-        self._record(turn.want, keep, "created")
+        assert observation.live
+        keep, extra = observation.live, observation.duplicates[0]
+        self._record(task.want, keep, "created")
         self.spared.add(extra.id)
-        self.say(turn, What.DELETING, f"{extra.id}, a twin of {keep.id}")
-        self.submit(turn, "delete", lambda: turn.want.delete(self.aws, extra))
+        self.say(task, EventType.DELETING, f"{extra.id}, a twin of {keep.id}")
+        self.submit(task, "delete", lambda: task.want.delete(self.aws, extra))
 
     def _lost_race(self, want: Resource, live: Live) -> Locked:
         """Two runs made a cluster of one name, and AWS took the other one's."""
         assert want.place
-        here, there = self.known(want.place).id, live.facts.get("vpc") or live.attributes["vpc"]
+        here, there = (
+            self.references(want.place).id,
+            live.facts.get("vpc") or live.attributes["vpc"],
+        )
         return Locked(
             f"another run created {want.key} in {there}, while this one created {here}",
             "Nothing of the other run was changed. When it has ended, run the same command again: "
             f"it continues with {there}, and names what this run leaves in {here}.",
         )
 
-    def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
-        if isinstance(error, Immovable) and turn.sight:
-            raise unchanged(turn.sight) from error
+    def _failed(self, task: Task, verb: str, error: Exception) -> None:
+        if isinstance(error, Immovable) and task.observation:
+            raise unchanged(task.observation) from error
         if verb == "settle":
-            turn.acted, turn.settled = None, {}
-        if verb == "delete" and meaning(error) is Class.DEPENDENCY and turn.sight:
-            turn.again(self.now)  # a twin that is used after all stays
+            task.acted, task.updated = None, {}
+        if verb == "delete" and classify(error) is ErrorKind.DEPENDENCY and task.observation:
+            task.again(self.now)  # a twin that is used after all stays
             return
-        super()._failed(turn, verb, error)
+        super()._failed(task, verb, error)
 
 
-def answered(want: Resource, verb: str, settled: Iterable[str]) -> frozenset[str]:
+def answered(want: Resource, verb: str, updated: Iterable[str]) -> frozenset[str]:
     """Name the facts that AWS describes in its answer to a create, or to a change of others."""
     first = set(want.answers) - set(want.later)
-    return frozenset(first if verb == "create" else set(want.answers).intersection(settled) - first)
+    return frozenset(first if verb == "create" else set(want.answers).intersection(updated) - first)
 
 
-def reviewed(want: Resource, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+def reviewed(
+    want: Resource, snapshot: Snapshot, live: Live, names: frozenset[str]
+) -> Sequence[Live]:
     """Review it; if something of it is not there any more, find out what is."""
     with absent(r".*NoSuch.*", r".*NotFound.*"):
-        return want.review(look, live, names)
-    return observe(want, look)
+        return want.review(snapshot, live, names)
+    return observe(want, snapshot)
 
 
-def _others(sight: Sight) -> str:
+def _others(observation: Observation) -> str:
     """Name the twins that stay, and what is in them."""
-    assert sight.live
+    assert observation.live
     rows = []
-    for twin in sight.twins:
-        tenants = [each.partition(":")[0] for each in twin.attributes.get("tenants", ())]
-        more = f" and {len(tenants) - 3} more" if len(tenants) > 3 else ""
-        rows.append(f"{twin.id} ({', '.join(tenants[:3])}{more})" if tenants else twin.id)
+    for duplicate in observation.duplicates:
+        used_by = [each.partition(":")[0] for each in duplicate.attributes.get("tenants", ())]
+        more = f" and {len(used_by) - 3} more" if len(used_by) > 3 else ""
+        rows.append(f"{duplicate.id} ({', '.join(used_by[:3])}{more})" if used_by else duplicate.id)
     return (
-        f"{sight.want.key}: {'; '.join(rows)} was created by another run, and the cluster uses "
-        f"{sight.live.id}. It is kept, and AWS bills it: delete it by hand when no other "
-        "run is active; `delete` of this cluster deletes both"
+        f"{observation.want.key}: {'; '.join(rows)} was created by another run, and the cluster "
+        f"uses {observation.live.id}. It is kept, and AWS bills it: delete it by hand when no "
+        "other run is active; `delete` of this cluster deletes both"
     )
 
 
-def create(wants: Sequence[Resource], world: World) -> dict[str, Live]:
+def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
     """Make everything as declared and return what is live, by key.
 
     What an earlier config declared and this one does not goes at the end.
@@ -389,18 +417,18 @@ def create(wants: Sequence[Resource], world: World) -> dict[str, Live]:
     before the first change if a name is taken; Unfinished, Denied, Capacity or HyperpodError
     when it has to stop.  Whatever was made is in the journal, and the same call continues.
     """
-    run = Provide(wants, world)
-    run.run()
-    if gone := undeclared(run.turns, world.manifest):
-        prune = Remove(gone, world, frozenset())
-        look_at_all(prune)
+    reconciler = Apply(wants, context)
+    reconciler.run()
+    if gone := prunable(reconciler.tasks, context.manifest):
+        prune = Destroy(gone, context, frozenset())
+        observe_all(prune)
         prune.run()
-    if any(turn.changed for turn in run.turns.values()):
-        run.manifest.save()  # the durations
-    return run.lives
+    if any(task.changed for task in reconciler.tasks.values()):
+        reconciler.manifest.save()  # the durations
+    return reconciler.lives
 
 
-def undeclared(declared: Container[str], manifest: Manifest) -> list[Resource]:
+def prunable(declared: Container[str], manifest: Manifest) -> list[Resource]:
     """Everything that create made once and that the config no longer asks for."""
     return [
         want
@@ -409,14 +437,16 @@ def undeclared(declared: Container[str], manifest: Manifest) -> list[Resource]:
     ]
 
 
-def impossible(drifted: Sequence[Sight], gone: Sequence[Resource]) -> list[str]:
+def impossible(drifted: Sequence[Observation], gone: Sequence[Resource]) -> list[str]:
     """Say what AWS will not change, with the reason; nothing has been changed by then."""
     reasons = [
         f"{s.want.key}: {name} is {is_!r}, declared {declared!r}: {reason}"
         for s in drifted
         for name, (is_, declared) in s.differs.items()
-        if (reason := s.want.bars(name, s.differs))
+        if (reason := s.want.immutable_reason(name, s.differs))
     ]
     return reasons + [
-        f"{want.key} is no longer declared: {want.lasts}" for want in gone if want.lasts
+        f"{want.key} is no longer declared: {want.cannot_delete}"
+        for want in gone
+        if want.cannot_delete
     ]

@@ -14,15 +14,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Look, meaning, refused
-from hyperpod_eks.aws.errors import PATIENCE, Class
+from hyperpod_eks.aws.client import Aws, Snapshot, classify, surely_not_applied
+from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
 from hyperpod_eks.engine.wording import explained, words_of
 from hyperpod_eks.errors import HyperpodError, Unfinished
-from hyperpod_eks.events import Event, Report, What
-from hyperpod_eks.resources.base import Differs, Known, Live, Proof, Resource, Sent, State
-from hyperpod_eks.resources.compare import Bearings, Sight, Verdict, accepted, born, judge
+from hyperpod_eks.events import Event, EventType, Report
+from hyperpod_eks.resources.base import (
+    Differs,
+    Identity,
+    Live,
+    Proof,
+    References,
+    Resource,
+    Sent,
+    State,
+)
+from hyperpod_eks.resources.compare import Observation, Placement, Status, accepted, born, compare
 from hyperpod_eks.state.manifest import Manifest, Unwritable
-from hyperpod_eks.workers import Clock, Crew, Result
+from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
 """A pause between two looks at the same thing is a share of the time that we have waited for it,
@@ -43,7 +52,7 @@ LAST_WORDS = 3.0
 
 
 @dataclass
-class World:
+class Context:
     """What every command holds: AWS, the journal, and who is listening."""
 
     aws: Aws
@@ -54,18 +63,18 @@ class World:
     replace_failed: bool = False
     consent: Callable[[list[str]], None] = lambda lost: None
     """Asked before the first change with what it would take away; raises to refuse."""
-    preflight: Callable[[list[Sight]], None] = lambda sights: None
+    preflight: Callable[[list[Observation]], None] = lambda observations: None
     """Asked before the first change, with the first look, when something is to be created."""
     warn: Callable[[str], None] = lambda text: None
     """Told what does not stop us."""
     deadline: float = math.inf
     """When to stop waiting, in seconds since the epoch."""
-    begun: Look | None = None
+    first_snapshot: Snapshot | None = None
     """A look that others have begun a moment ago; the first look at everything goes on with it."""
-    crew: Crew = field(init=False)
+    pool: WorkerPool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.crew = Crew(self.parallelism, self.clock)
+        self.pool = WorkerPool(self.parallelism, self.clock)
         self.running = False
         self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
         now = self.clock.now()  # a clock that was fast lets nothing be hidden until it catches up
@@ -76,18 +85,18 @@ class World:
     def stop(self, error: BaseException) -> None:
         """Stop in good order, from a signal handler: the loop ends, or else this very line."""
         if self.running:
-            self.crew.interrupt(error)
+            self.pool.interrupt(error)
         else:
             raise error
 
 
 @dataclass
-class Turn:
+class Task:
     """Where one resource stands in a run."""
 
     want: Resource
     mark: object = None  # how far it had come at the last look
-    sight: Sight | None = None
+    observation: Observation | None = None
     seen: float = 0.0  # when the sight was taken
     at_work: str = ""  # the verb that a worker is carrying out
     due: float = 0.0
@@ -96,14 +105,14 @@ class Turn:
     since: float = 0.0
     partly: bool = False  # not all of what the first look saw could be compared
     acted: float | None = None
-    settled: Differs = field(default_factory=dict)  # what the last settle was to change
+    updated: Differs = field(default_factory=dict)  # what the last settle was to change
     changed: bool = False
     fresh: bool = False  # this run wrote the intent
     born: bool = False  # this run made it
     works: float = 0.0  # since when it works and AWS does not say so
     nudged: bool = False
     replaced: bool = False
-    refused: dict[tuple[str, Class], float] = field(default_factory=dict)
+    refused: dict[tuple[str, ErrorKind], float] = field(default_factory=dict)
     """Since when a verb is being refused for a reason that time heals."""
 
     def accepted(self, verb: str) -> None:
@@ -126,39 +135,39 @@ class Turn:
         self.due = now + pause * random.uniform(0.9, 1.0)  # noqa: S311
 
 
-def is_there(turn: Turn) -> bool:
+def is_there(task: Task) -> bool:
     """Whether the last look, or the answer to its birth, shows it."""
-    return turn.sight is not None and turn.sight.live is not None
+    return task.observation is not None and task.observation.live is not None
 
 
-class Run:
+class Reconciler:
     """The loop that create and delete share."""
 
     bare: ClassVar[bool] = False
     """Whether it does not matter what things are like."""
 
-    def __init__(self, wants: Iterable[Resource], world: World) -> None:
-        self.world = world
-        self.aws, self.manifest = world.aws, world.manifest
-        self.turns = {want.key: Turn(want) for want in wants}
-        self.open = dict(self.turns)
+    def __init__(self, wants: Iterable[Resource], context: Context) -> None:
+        self.context = context
+        self.aws, self.manifest = context.aws, context.manifest
+        self.tasks = {want.key: Task(want) for want in wants}
+        self.open = dict(self.tasks)
         self.lives: dict[str, Live] = {}
-        self.known = Known(self.lives)
+        self.references = References(self.lives)
         self.homes: frozenset[str] = frozenset()
         """VPCs in which there is something of ours that has a unique name."""
         self.spared: set[str] = set()  # twins that AWS did not let us delete
-        self.progress = world.clock.now()
+        self.progress = context.clock.now()
 
     @property
     def now(self) -> float:
         """Seconds since the epoch."""
-        return self.world.clock.now()
+        return self.context.clock.now()
 
     # --- the loop
 
     def run(self) -> None:
         """Bring every turn to its end; a failure stops new work, and what is under way is kept."""
-        self.world.running = True
+        self.context.running = True
         try:
             while self.open:
                 self._advance()
@@ -171,32 +180,32 @@ class Run:
             self._last_words(LAST_WORDS, error)
             raise
         finally:
-            self.world.running = False
+            self.context.running = False
 
     def _advance(self) -> None:
-        look = Look(self.aws, bare=self.bare)  # shared by all that look in this moment
-        for turn in list(self.open.values()):
-            if turn.at_work:
+        snapshot = Snapshot(self.aws, bare=self.bare)  # shared by all that look in this moment
+        for task in list(self.open.values()):
+            if task.at_work:
                 continue
-            if turn.sight is not None and self.believed(turn, turn.sight):
-                if self.may_begin(turn):
-                    self.decide(turn, turn.sight)
-            elif turn.due <= self.now and self.may_look(turn):
-                self.submit(turn, "look", self.looking(turn, look))
+            if task.observation is not None and self.is_current(task, task.observation):
+                if self.can_start(task):
+                    self.decide(task, task.observation)
+            elif task.due <= self.now and self.can_observe(task):
+                self.submit(task, "look", self.looking(task, snapshot))
 
-    def looking(self, turn: Turn, look: Look) -> Callable[[], Sequence[Live]]:
+    def looking(self, task: Task, snapshot: Snapshot) -> Callable[[], Sequence[Live]]:
         """Return the call that looks at it."""
-        return partial(observe, turn.want, look)
+        return partial(observe, task.want, snapshot)
 
     def _pause(self) -> float:
         """Seconds until something is due; ten at most, for the clock may be changed."""
-        due = [t.due for t in self.open.values() if not t.at_work and self.may_begin(t)]
-        if not due and not self.world.crew.at_work:
+        due = [t.due for t in self.open.values() if not t.at_work and self.can_start(t)]
+        if not due and not self.context.pool.at_work:
             raise AssertionError(f"nothing to do, yet not done: {sorted(self.open)}")
         return min(max(min(due, default=10.0 + self.now) - self.now, 0.0), 10.0)
 
     def _receive(self, seconds: float) -> None:
-        result = self.world.crew.wait(seconds)
+        result = self.context.pool.wait(seconds)
         if result is None:
             return
         if result.job is None:
@@ -204,23 +213,23 @@ class Run:
         self._take(result)
 
     def _take(self, result: Result) -> None:
-        turn, verb = result.job, result.job.at_work
-        turn.at_work = ""
+        task, verb = result.job, result.job.at_work
+        task.at_work = ""
         if isinstance(result.error, Exception):
-            self._failed(turn, verb, result.error)
+            self._failed(task, verb, result.error)
         elif result.error is not None:
             raise result.error
         elif verb == "look":
-            turn.accepted(verb)
-            turn.sight, turn.seen = self.judge(turn, result.value), self.now
-            self._gets_on(turn, turn.sight.live)
+            task.accepted(verb)
+            task.observation, task.seen = self.compare(task, result.value), self.now
+            self._gets_on(task, task.observation.live)
         else:
-            self.acted(turn, verb, result.value)
+            self.acted(task, verb, result.value)
 
-    def _gets_on(self, turn: Turn, live: Live | None) -> None:
+    def _gets_on(self, task: Task, live: Live | None) -> None:
         """Count it as progress when a look shows it further than the one before."""
-        if live and live.mark is not None and live.mark != turn.mark:
-            turn.mark, self.progress = live.mark, self.now
+        if live and live.mark is not None and live.mark != task.mark:
+            task.mark, self.progress = live.mark, self.now
 
     def _last_words(self, seconds: float, error: BaseException) -> None:
         """Wait a moment for the changes under way, so that the journal knows what came of them.
@@ -229,9 +238,9 @@ class Run:
         """
         deadline = self.now + seconds
         while self.now < deadline and any(
-            t.at_work not in ("", "look", "holders") for t in self.turns.values()
+            t.at_work not in ("", "look", "holders") for t in self.tasks.values()
         ):
-            result = self.world.crew.wait(deadline - self.now)
+            result = self.context.pool.wait(deadline - self.now)
             if result is None or result.job is None:
                 return  # time is up, or told a second time
             if result.error is None and result.job.at_work in ("create", "settle"):
@@ -244,48 +253,50 @@ class Run:
 
     # --- what a run is made of
 
-    def may_begin(self, turn: Turn) -> bool:
+    def can_start(self, task: Task) -> bool:
         """Whether everything that must come first is done."""
         raise NotImplementedError
 
-    def may_look(self, turn: Turn) -> bool:
+    def can_observe(self, task: Task) -> bool:
         """Whether it is time to look at it."""
-        return self.may_begin(turn)
+        return self.can_start(task)
 
-    def believed(self, turn: Turn, sight: Sight) -> bool:
+    def is_current(self, task: Task, observation: Observation) -> bool:
         """Whether a look still tells how things are."""
-        return self.now - turn.seen <= FRESH
+        return self.now - task.seen <= FRESH
 
-    def decide(self, turn: Turn, sight: Sight) -> None:
+    def decide(self, task: Task, observation: Observation) -> None:
         """Do what follows from a look."""
         raise NotImplementedError
 
-    def acted(self, turn: Turn, verb: str, value: Any) -> None:
+    def acted(self, task: Task, verb: str, value: Any) -> None:
         """Go on after a change that AWS accepted."""
         raise NotImplementedError
 
-    def submit(self, turn: Turn, verb: str, call: Callable[[], Any]) -> None:
+    def submit(self, task: Task, verb: str, call: Callable[[], Any]) -> None:
         """Have a call made; one at a time for each resource."""
-        turn.at_work = verb
-        turn.since = turn.since or self.now
+        task.at_work = verb
+        task.since = task.since or self.now
         if verb == "look":
-            turn.partly = False
-        self.world.crew.submit(turn, call)
+            task.partly = False
+        self.context.pool.submit(task, call)
 
-    def judge(self, turn: Turn, lives: Sequence[Live]) -> Sight:
+    def compare(self, task: Task, lives: Sequence[Live]) -> Observation:
         """Say what a look means."""
-        return self.judged(turn.want, lives, self.known)
+        return self.compare_with(task.want, lives, self.references)
 
-    def judged(self, want: Resource, lives: Sequence[Live], known: Known) -> Sight:
+    def compare_with(
+        self, want: Resource, lives: Sequence[Live], references: References
+    ) -> Observation:
         """Judge; what was adopted is as it is."""
         if want.key in self.manifest.adopted:
             if not lives:
-                return Sight(want, Verdict.ABSENT)
+                return Observation(want, Status.ABSENT)
             live = replace(lives[0], owner=self.aws.lineage)
-            verdicts = {State.READY: Verdict.MATCHES, State.FAILED: Verdict.FAILED}
-            return Sight(want, verdicts.get(live.state, Verdict.BUSY), live)
+            verdicts = {State.READY: Status.MATCHES, State.FAILED: Status.FAILED}
+            return Observation(want, verdicts.get(live.state, Status.BUSY), live)
         record = self.manifest.records.get(want.key)
-        bearings = Bearings(record.id if record else "", self.homes, self.bare)
+        placement = Placement(record.id if record else "", self.homes, self.bare)
         lives = [
             replace(x, attributes={**x.attributes, "tenants": ["what AWS does not name"]})
             if x.id in self.spared
@@ -293,12 +304,18 @@ class Run:
             for x in lives
         ]
         ours = self._unsigned_ours(want)
-        sent = self.sent(want, known)
-        return judge(
-            want, lives, known, self.aws.lineage, unsigned_ours=ours, bearings=bearings, sent=sent
+        sent = self.sent(want, references)
+        return compare(
+            want,
+            lives,
+            references,
+            self.aws.lineage,
+            unsigned_ours=ours,
+            placement=placement,
+            sent=sent,
         )
 
-    def sent(self, want: Resource, known: Known) -> Mapping[str, Sent] | None:
+    def sent(self, want: Resource, references: References) -> Mapping[str, Sent] | None:
         """Remember what accepted requests have set; None where the journal does not know.
 
         Of an intent whose answer was lost, what it was to set; in a manifest of 0.1.0, what was
@@ -311,24 +328,24 @@ class Run:
         if old is None:
             return None
         if record.unsure:
-            return born(old, known)
+            return born(old, references)
         return {
             name: replace(each, proof=Proof.SHOWN)
-            for name, each in born(old, known, later=True).items()
+            for name, each in born(old, references, later=True).items()
         }
 
-    def note(self, turn: Turn, verb: str, live: Live | None) -> None:
+    def note(self, task: Task, verb: str, live: Live | None) -> None:
         """Write down what came of a call that AWS accepted."""
-        want = turn.want
+        want = task.want
         if verb == "create" and live is not None:
-            self._record(want, live, "created", born(want, self.known))
-        elif verb == "settle" and turn.sight and turn.sight.live:
-            sent = accepted(turn.sight, turn.sight.sent, turn.settled)
-            self._record(want, turn.sight.live, "created", sent)
+            self._record(want, live, "created", born(want, self.references))
+        elif verb == "settle" and task.observation and task.observation.live:
+            sent = accepted(task.observation, task.observation.sent, task.updated)
+            self._record(want, task.observation.live, "created", sent)
 
     def _unsigned_ours(self, want: Resource) -> bool:
         record = self.manifest.records.get(want.key)
-        if want.made:
+        if not want.is_leftover:
             return not want.signed and record is not None and record.state != "deleted"
         return self.is_ours(want.source)
 
@@ -339,43 +356,45 @@ class Run:
         """
         if key in self.manifest.adopted:
             return False
-        record, turn = self.manifest.records.get(key), self.turns.get(key)
-        seen = turn.sight if turn else None
+        record, task = self.manifest.records.get(key), self.tasks.get(key)
+        seen = task.observation if task else None
         return (record is not None and bool(record.id)) or (
-            seen is not None and seen.verdict not in (Verdict.ABSENT, Verdict.FOREIGN)
+            seen is not None and seen.status not in (Status.ABSENT, Status.FOREIGN)
         )
 
-    def hidden(self, turn: Turn, *, doubts: bool) -> bool:
+    def hidden(self, task: Task, *, doubts: bool) -> bool:
         """Whether an absent thing may only be invisible yet; ``doubts``: an intent is enough."""
-        record = self.manifest.records.get(turn.want.key)
+        record = self.manifest.records.get(task.want.key)
         if record is None or record.state.startswith("delet") or (record.unsure and not doubts):
             return False
-        return turn.seen - record.since < GRACE
+        return task.seen - record.since < GRACE
 
-    def say(self, turn: Turn, what: What, why: str = "") -> None:
+    def say(self, task: Task, what: EventType, why: str = "") -> None:
         """Tell whoever listens."""
-        live = self.lives.get(turn.want.key) or (turn.sight.live if turn.sight else None)
-        self.world.report(
-            Event(turn.want.key, what, live.id if live else "", why, changed=turn.changed)
+        live = self.lives.get(task.want.key) or (
+            task.observation.live if task.observation else None
+        )
+        self.context.report(
+            Event(task.want.key, what, live.id if live else "", why, changed=task.changed)
         )
 
-    def wait(self, turn: Turn, why: str) -> None:
+    def wait(self, task: Task, why: str) -> None:
         """Look again soon, unless patience is out: nothing anywhere has moved for too long."""
-        self.say(turn, What.WAITING, why)
-        since, longest = max(turn.since, self.progress), self.longest_wait(turn)
-        if self.now > min(since + longest, self.world.deadline):
-            self.say(turn, What.FAILED, why)
-            raise Unfinished(f"{turn.want.key}: still waiting ({why or 'no reason given'})")
-        turn.again(self.now, longest)
+        self.say(task, EventType.WAITING, why)
+        since, longest = max(task.since, self.progress), self.longest_wait(task)
+        if self.now > min(since + longest, self.context.deadline):
+            self.say(task, EventType.FAILED, why)
+            raise Unfinished(f"{task.want.key}: still waiting ({why or 'no reason given'})")
+        task.again(self.now, longest)
 
-    def longest_wait(self, turn: Turn) -> float:
+    def longest_wait(self, task: Task) -> float:
         """Seconds without progress after which patience with it ends."""
-        return turn.want.longest_wait
+        return task.want.longest_wait
 
-    def end(self, turn: Turn) -> None:
+    def end(self, task: Task) -> None:
         """Its part is done."""
         self.progress = self.now
-        self.open.pop(turn.want.key, None)
+        self.open.pop(task.want.key, None)
 
     def _record(
         self, want: Resource, live: Live, state: str, sent: Mapping[str, Sent] | None = None
@@ -389,123 +408,141 @@ class Run:
                 )
                 raise
 
-    def _failed(self, turn: Turn, verb: str, error: Exception) -> None:
+    def _failed(self, task: Task, verb: str, error: Exception) -> None:
         """A call raised: wait it out if time heals it, else stop the run with its words."""
-        key, kind = turn.want.key, meaning(error)
+        key, kind = task.want.key, classify(error)
         # "exists" may answer a request that botocore had to repeat: then the thing is ours
-        if verb == "create" and turn.fresh and kind is not Class.EXISTS and refused(error):
+        nothing_made = kind is not ErrorKind.EXISTS and surely_not_applied(error)
+        if verb == "create" and task.fresh and nothing_made:
             self.manifest.forget(key)
         patience = PATIENCE.get(kind) if kind else None
         words = words_of(error)
         if patience is not None:
             assert kind
-            first = turn.refused.setdefault((verb, kind), self.now)
-            if self.now <= min(first + patience, self.world.deadline):
-                self.say(turn, What.WAITING, f"{kind}: {words}")
-                turn.again(self.now)
+            first = task.refused.setdefault((verb, kind), self.now)
+            if self.now <= min(first + patience, self.context.deadline):
+                self.say(task, EventType.WAITING, f"{kind}: {words}")
+                task.again(self.now)
                 return
-        self.say(turn, What.FAILED, words)
-        raise explained(turn.want, verb, error, kind, words) from error
+        self.say(task, EventType.FAILED, words)
+        raise explained(task.want, verb, error, kind, words) from error
 
 
-def observe(want: Resource, look: Look) -> Sequence[Live]:
+def observe(want: Resource, snapshot: Snapshot) -> Sequence[Live]:
     """Find it; where there are several, with what uses each, which a delete need not know."""
-    lives = want.find(look)
-    ours = [x for x in lives if x.owner == look.aws.lineage and x.state is not State.LEAVING]
-    if want.named or look.bare or len(ours) < 2:
+    lives = want.find(snapshot)
+    ours = [x for x in lives if x.owner == snapshot.aws.lineage and x.state is not State.LEAVING]
+    if want.identity is Identity.NAME or snapshot.bare or len(ours) < 2:
         return lives
     return [
-        replace(x, attributes={**x.attributes, "tenants": want.tenants(look, x)})
+        replace(x, attributes={**x.attributes, "tenants": want.used_by(snapshot, x)})
         if x in ours
         else x
         for x in lives
     ]
 
 
-def look_at_all(run: Run) -> list[Sight]:
+def observe_all(reconciler: Reconciler) -> list[Observation]:
     """One concurrent look at everything; each resource is judged once what it needs is judged.
 
     What cannot be seen yet counts as busy and is looked at again in its turn: helm's release, for
     one, is behind an access entry that may not have been made.
     """
-    return judge_all(run, *find_all(run, [t for t in run.turns.values() if t.want.made]))
+    return compare_all(
+        reconciler,
+        *find_all(
+            reconciler,
+            [t for t in reconciler.tasks.values() if not t.want.is_leftover],
+        ),
+    )
 
 
-def find_all(run: Run, turns: Iterable[Turn]) -> tuple[dict[str, Sequence[Live]], dict[str, Sight]]:
+def find_all(
+    reconciler: Reconciler, tasks: Iterable[Task]
+) -> tuple[dict[str, Sequence[Live]], dict[str, Observation]]:
     """Find what there is of each, at once; and by key, what cannot be seen now."""
-    look, run.world.begun = run.world.begun or Look(run.aws, bare=run.bare), None
+    snapshot, reconciler.context.first_snapshot = (
+        reconciler.context.first_snapshot or Snapshot(reconciler.aws, bare=reconciler.bare),
+        None,
+    )
     found: dict[str, Sequence[Live]] = {}
-    unseen: dict[str, Sight] = {}
-    looking = {turn.want.key: turn for turn in turns}
-    with run.world.crew.doubled():
+    unseen: dict[str, Observation] = {}
+    looking = {task.want.key: task for task in tasks}
+    with reconciler.context.pool.doubled():
         while looking:
-            for turn in looking.values():
-                if not turn.at_work and turn.due <= run.now:
-                    run.submit(turn, "look", partial(observe, turn.want, look))
-            due = min((t.due for t in looking.values() if not t.at_work), default=run.now + 10)
-            result = run.world.crew.wait(max(due - run.now, 0.0))
+            for task in looking.values():
+                if not task.at_work and task.due <= reconciler.now:
+                    reconciler.submit(task, "look", partial(observe, task.want, snapshot))
+            due = min(
+                (t.due for t in looking.values() if not t.at_work), default=reconciler.now + 10
+            )
+            result = reconciler.context.pool.wait(max(due - reconciler.now, 0.0))
             if result is None:
                 continue
             if result.job is None:
                 raise result.error or AssertionError("an empty interruption")
-            turn, key = result.job, result.job.want.key
-            turn.at_work = ""
+            task, key = result.job, result.job.want.key
+            task.at_work = ""
             if not isinstance(result.error, Exception | None):
                 raise result.error
             if result.error is None:
                 found[key] = result.value
-            elif meaning(result.error) is Class.PROPAGATION:
+            elif classify(result.error) is ErrorKind.PROPAGATION:
                 nothing = Live("", state=State.BUSY, why=words_of(result.error))
-                unseen[key] = Sight(turn.want, Verdict.BUSY, nothing)
+                unseen[key] = Observation(task.want, Status.BUSY, nothing)
             else:
-                run._failed(turn, "look", result.error)
+                reconciler._failed(task, "look", result.error)
                 continue
             del looking[key]
     return found, unseen
 
 
-def judge_all(
-    run: Run, found: Mapping[str, Sequence[Live]], unseen: Mapping[str, Sight]
-) -> list[Sight]:
+def compare_all(
+    reconciler: Reconciler, found: Mapping[str, Sequence[Live]], unseen: Mapping[str, Observation]
+) -> list[Observation]:
     """Judge in the order of dependence, so that ids can be compared."""
     seen: dict[str, Live] = {}
-    known, sights = Known(seen), []
-    run.homes = frozenset(
+    references, observations = References(seen), []
+    reconciler.homes = frozenset(
         live.attributes["vpc"]
         for key, lives in found.items()
         for live in lives
-        if run.turns[key].want.named and live.owner == run.aws.lineage and "vpc" in live.attributes
+        if reconciler.tasks[key].want.identity is Identity.NAME
+        and live.owner == reconciler.aws.lineage
+        and "vpc" in live.attributes
     )
-    for turn in run.turns.values():
-        key = turn.want.key
+    for task in reconciler.tasks.values():
+        key = task.want.key
         if key in unseen:
-            sights.append(unseen[key])
+            observations.append(unseen[key])
         if key not in found:
             continue
-        sight = run.judged(turn.want, found[key], known)
-        turn.sight, turn.seen = sight, run.now
-        if sight.live and not all(need in known for need in turn.want.needs() if need.made):
-            turn.partly = True  # facts about what is not there yet were not compared
-        if sight.live and sight.verdict not in (Verdict.FOREIGN, Verdict.TWINS):
-            seen[key] = sight.live
-        sights.append(sight)
-    return sights
+        observation = reconciler.compare_with(task.want, found[key], references)
+        task.observation, task.seen = observation, reconciler.now
+        if observation.live and not all(
+            need in references for need in task.want.needs() if not need.is_leftover
+        ):
+            task.partly = True  # facts about what is not there yet were not compared
+        if observation.live and observation.status not in (Status.FOREIGN, Status.DUPLICATES):
+            seen[key] = observation.live
+        observations.append(observation)
+    return observations
 
 
-def rebuild(wants: Sequence[Resource], world: World) -> list[Sight]:
+def rebuild(wants: Sequence[Resource], context: Context) -> list[Observation]:
     """Write everything into the journal that names and tags say is ours; change nothing."""
-    run = Run(wants, world)
+    reconciler = Reconciler(wants, context)
     found = []
-    for sight in look_at_all(run):
-        if sight.verdict is Verdict.FOREIGN or not sight.want.recorded:
+    for observation in observe_all(reconciler):
+        if observation.status is Status.FOREIGN or not observation.want.recorded:
             continue
-        if sight.live and sight.live.id:
-            state = "ready" if sight.verdict is Verdict.MATCHES else "created"
-            run._record(sight.want, sight.live, state, sight.sent or {})
-            found.append(sight)
+        if observation.live and observation.live.id:
+            state = "ready" if observation.status is Status.MATCHES else "created"
+            reconciler._record(observation.want, observation.live, state, observation.sent or {})
+            found.append(observation)
     return found
 
 
-def status(wants: Sequence[Resource], world: World) -> list[Sight]:
+def status(wants: Sequence[Resource], context: Context) -> list[Observation]:
     """Look at everything, change nothing."""
-    return look_at_all(Run(wants, world))
+    return observe_all(Reconciler(wants, context))

@@ -8,15 +8,22 @@ from dataclasses import field, replace
 from typing import Any
 
 from hyperpod_eks.aws import prices
-from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.aws.prices import Item
-from hyperpod_eks.engine import Provide, Remove, World, look_at_all, stranger, undeclared
+from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable, stranger
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources import access_entry, eks
-from hyperpod_eks.resources.base import Known, Live, NotReady, Resource, State, disruption
-from hyperpod_eks.resources.compare import Sight, Verdict
-from hyperpod_eks.resources.ec2.endpoint import Endpoint
-from hyperpod_eks.resources.ec2.gateways import Address, NatGateway
+from hyperpod_eks.resources.base import (
+    Live,
+    NotReady,
+    References,
+    Resource,
+    State,
+    disruptions,
+)
+from hyperpod_eks.resources.compare import Observation, Status
+from hyperpod_eks.resources.ec2.endpoint import VpcEndpoint
+from hyperpod_eks.resources.ec2.gateways import ElasticIp, NatGateway
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 
 CHANGING = ("create", "change", "replace", "delete")
@@ -41,45 +48,47 @@ class Deed:
     differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
-def plan(wants: Sequence[Resource], world: World) -> tuple[list[Deed], list[Sight]]:
+def plan(wants: Sequence[Resource], context: Context) -> tuple[list[Deed], list[Observation]]:
     """Look at everything and say what ``engine.create`` would do, in the order of the stack.
 
     Changes nothing and writes nothing.  Returns the sights too, for those who count.
     """
-    run = Provide(wants, world)
-    sights = look_at_all(run)
+    reconciler = Apply(wants, context)
+    observations = observe_all(reconciler)
     lives: dict[str, Live] = {}
     deeds = []
     actions: dict[str, str] = {}
-    for sight in sights:
-        deed = _deed(run, sight, Known(lives), actions)
+    for observation in observations:
+        deed = _deed(reconciler, observation, References(lives), actions)
         deeds.append(deed)
         actions[deed.key] = deed.action
-        if sight.live and deed.action not in ("create", "replace", "refuse"):
-            lives[sight.want.key] = sight.live
-    if line := newcomer(sights, world):
+        if observation.live and deed.action not in ("create", "replace", "refuse"):
+            lives[observation.want.key] = observation.live
+    if line := newcomer(observations, context):
         deeds = [
             replace(d, why=line) if d.key == f"eks/{access_entry.CALLER}" else d for d in deeds
         ]
-    return [*deeds, *_surplus(wants, world)], sights
+    return [*deeds, *_surplus(wants, context)], observations
 
 
-def newcomer(sights: Sequence[Sight], world: World) -> str:
+def newcomer(observations: Sequence[Observation], context: Context) -> str:
     """Say that a create would make its caller an administrator of a cluster that another created.
 
     Empty where it would not: the caller has an entry already or is listed under ``eks.access``, or
     nobody administers the cluster yet, which is then half-made.
     """
-    seen = {sight.want.key: sight for sight in sights}
+    seen = {observation.want.key: observation for observation in observations}
     entry, control = seen.get(f"eks/{access_entry.CALLER}"), seen.get("eks/cluster")
-    if entry is None or entry.verdict is not Verdict.ABSENT or control is None:
+    if entry is None or entry.status is not Status.ABSENT or control is None:
         return ""
     if control.live is None or control.live.state is not State.READY:
         return ""
-    look = Look(world.aws)
-    me, name = access_entry.caller(look), control.live.id
-    listed = [s.want.principal for s in sights if isinstance(s.want, access_entry.AccessEntry)]
-    others = [] if me in listed else access_entry.administrators(look, name)
+    snapshot = Snapshot(context.aws)
+    me, name = access_entry.caller(snapshot), control.live.id
+    listed = [
+        s.want.principal for s in observations if isinstance(s.want, access_entry.AccessEntry)
+    ]
+    others = [] if me in listed else access_entry.administrators(snapshot, name)
     if not others:
         return ""
     return (
@@ -88,49 +97,51 @@ def newcomer(sights: Sequence[Sight], world: World) -> str:
     )
 
 
-def _deed(run: Provide, sight: Sight, known: Known, actions: Mapping[str, str]) -> Deed:
-    """Decide as ``Provide.decide`` does, for one resource whose needs have been decided."""
-    want, live, turn = sight.want, sight.live, run.turns[sight.want.key]
+def _deed(
+    reconciler: Apply, observation: Observation, references: References, actions: Mapping[str, str]
+) -> Deed:
+    """Decide as ``Apply.decide`` does, for one resource whose needs have been decided."""
+    want, live, task = observation.want, observation.live, reconciler.tasks[observation.want.key]
     key, id_ = want.key, live.id if live else ""
-    adopted = run.manifest.adopted.get(key)
-    match sight.verdict:
-        case Verdict.FOREIGN:
-            return Deed(key, "refuse", id_, f"belongs to {stranger(sight)}")
-        case Verdict.ABSENT if adopted:
+    adopted = reconciler.manifest.adopted.get(key)
+    match observation.status:
+        case Status.FOREIGN:
+            return Deed(key, "refuse", id_, f"belongs to {stranger(observation)}")
+        case Status.ABSENT if adopted:
             return Deed(key, "refuse", adopted, "it was adopted and is gone")
-        case Verdict.ABSENT if want.awaited:
+        case Status.ABSENT if want.is_awaited:
             return Deed(key, "wait", "", "it comes by itself")
-        case Verdict.ABSENT if run.hidden(turn, doubts=False):
+        case Status.ABSENT if reconciler.hidden(task, doubts=False):
             return Deed(key, "wait", "", "made a moment ago; AWS does not show it yet")
-        case Verdict.ABSENT:
+        case Status.ABSENT:
             return Deed(key, "create", "", f"usually {want.usual}" if want.usual else "")
-        case Verdict.BUSY if not (id_ or want.awaited or _made_before(run, key)):
+        case Status.BUSY if not (id_ or want.is_awaited or _made_before(reconciler, key)):
             unseen = next((n.key for n in want.needs() if actions.get(n.key) in CHANGING), "")
             return Deed(key, "create", "", f"cannot be seen before {unseen} is as declared")
-        case Verdict.BUSY:
+        case Status.BUSY:
             return Deed(key, "wait", id_, live.why if live else "")
-        case Verdict.FAILED if adopted:
+        case Status.FAILED if adopted:
             why = f"it was adopted and has failed: {live.why if live else ''}"
             return Deed(key, "refuse", id_, why)
-        case Verdict.FAILED if live and live.state is State.STUCK:
+        case Status.FAILED if live and live.state is State.STUCK:
             return Deed(key, "refuse", id_, live.why)
-        case Verdict.FAILED if run.world.replace_failed:
+        case Status.FAILED if reconciler.context.replace_failed:
             return Deed(key, "replace", id_, live.why if live else "")
-        case Verdict.FAILED:
+        case Status.FAILED:
             why = f"it has failed; --replace-failed makes it anew: {live.why if live else ''}"
             return Deed(key, "refuse", id_, why)
-        case Verdict.TWINS:
-            extra = ", ".join(twin.id for twin in sight.twins)
+        case Status.DUPLICATES:
+            extra = ", ".join(duplicate.id for duplicate in observation.duplicates)
             return Deed(key, "change", id_, f"{extra} is deleted: an unused duplicate")
     assert live
     if adopted:
         return Deed(key, "adopt", id_, "used as it is")
-    differs = {**sight.differs, **_unborn(want, live, known)}
+    differs = {**observation.differs, **_unborn(want, live, references)}
     if not differs:
         return Deed(key, "keep", id_)
     if barred := _barred(want, differs):
         return Deed(key, "refuse", id_, barred, differs)
-    lost = [line.removeprefix(f"{key}: ") for line in disruption(want, live, sight.differs)]
+    lost = [line.removeprefix(f"{key}: ") for line in disruptions(want, live, observation.differs)]
     return Deed(key, "change", id_, "; ".join(lost), differs)
 
 
@@ -149,10 +160,10 @@ def critical_path(
         return max((paths[want.key] for want in of), key=_seconds, default=[])
 
     for want in wants:
-        path, action = longest(want.seeds()), actions.get(want.key)
+        path, action = longest(want.create_requires()), actions.get(want.key)
         if action == "change":
             path = [*path, (want.key, want.typical_change)]
-        elif action in ("create", "replace", "wait") and not want.awaited:
+        elif action in ("create", "replace", "wait") and not want.is_awaited:
             path = [*path, (want.key, measured.get(want.key, want.typical))]
         paths[want.key] = max(path, longest(want.needs()), key=_seconds)
     return longest(wants)
@@ -162,40 +173,45 @@ def _seconds(path: Iterable[tuple[str, float]]) -> float:
     return sum(seconds for _, seconds in path)
 
 
-def _made_before(run: Provide, key: str) -> bool:
-    record = run.manifest.records.get(key)
+def _made_before(reconciler: Apply, key: str) -> bool:
+    record = reconciler.manifest.records.get(key)
     return record is not None and bool(record.id)
 
 
-def _unborn(want: Resource, live: Live, known: Known) -> dict[str, tuple[Any, Any]]:
+def _unborn(want: Resource, live: Live, references: References) -> dict[str, tuple[Any, Any]]:
     """Find the facts that will differ because they name something that is made anew."""
     found = {}
     for name in want.names(live):
         try:
-            want.expected(name, known)
+            want.expected(name, references)
         except NotReady as missing:
             found[name] = (live.facts.get(name), f"known once {missing.args[0]} is made")
     return found
 
 
 def _barred(want: Resource, differs: Mapping[str, tuple[Any, Any]]) -> str:
-    """Say why AWS does not change it; empty where it does.  No ``settle``: nothing is changed."""
-    reasons = [reason for name in differs if (reason := want.bars(name, differs))]
-    if not reasons and type(want).settle is Resource.settle:
+    """Say why AWS does not change it; empty where it does.  No ``update``: nothing is changed."""
+    reasons = [reason for name in differs if (reason := want.immutable_reason(name, differs))]
+    if not reasons and type(want).update is Resource.update:
         reasons = ["AWS does not change this in place"]
     return "; ".join(reasons)
 
 
-def _surplus(wants: Sequence[Resource], world: World) -> Iterator[Deed]:
+def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Deed]:
     """What an earlier config declared and this one does not: create takes it away at the end."""
-    gone = undeclared({want.key for want in wants}, world.manifest)
-    run = Remove(gone, world, frozenset())
-    for sight in look_at_all(run):
-        live, fate = sight.live, run.fate(sight)
-        if sight.want.lasts:
-            yield Deed(sight.want.key, "refuse", live.id if live else "", sight.want.lasts)
+    gone = prunable({want.key for want in wants}, context.manifest)
+    reconciler = Destroy(gone, context, frozenset())
+    for observation in observe_all(reconciler):
+        live, fate = observation.live, reconciler.fate(observation)
+        if observation.want.cannot_delete:
+            yield Deed(
+                observation.want.key,
+                "refuse",
+                live.id if live else "",
+                observation.want.cannot_delete,
+            )
         elif live and fate.verb == "delete":
-            yield Deed(sight.want.key, "delete", live.id, "no longer declared")
+            yield Deed(observation.want.key, "delete", live.id, "no longer declared")
 
 
 def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:
@@ -205,8 +221,8 @@ def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:
         yield Item(f"EKS control plane, {support}", 1, prices.EKS[support])
         counts = Counter(type(want) for want in wants)
         yield Item("NAT gateway", counts[NatGateway], prices.NAT_GATEWAY)
-        yield Item("public IPv4 address", counts[Address], prices.PUBLIC_IPV4)
-        endpoints = [want for want in wants if isinstance(want, Endpoint)]
+        yield Item("public IPv4 address", counts[ElasticIp], prices.PUBLIC_IPV4)
+        endpoints = [want for want in wants if isinstance(want, VpcEndpoint)]
         zones = sum(len(each.subnets) for each in endpoints)
         yield Item("interface endpoint in a zone", zones, prices.INTERFACE_ENDPOINT)
         for want in wants:
@@ -231,9 +247,9 @@ def support_of(aws: Any, version: str) -> str:
     return "extended support" if status == "EXTENDED_SUPPORT" else "standard support"
 
 
-def version_of(sights: Sequence[Sight], declared: str) -> str:
+def version_of(observations: Sequence[Observation], declared: str) -> str:
     """Return the Kubernetes version that runs, else the one that will."""
-    for sight in sights:
-        if isinstance(sight.want, eks.Cluster) and sight.live:
-            return str(sight.live.attributes.get("version") or declared)
+    for observation in observations:
+        if isinstance(observation.want, eks.Cluster) and observation.live:
+            return str(observation.live.attributes.get("version") or declared)
     return declared

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hyperpod_eks.aws.errors import Class, renewal
+from hyperpod_eks.aws.errors import ErrorKind, renewal
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError, Remains
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.terminal.text import shortened
 
 LONGEST_WORDS = 2000
@@ -24,21 +24,21 @@ def words_of(error: Exception) -> str:
 
 
 def explained(
-    want: Resource, verb: str, error: Exception, kind: Class | None, words: str
+    want: Resource, verb: str, error: Exception, kind: ErrorKind | None, words: str
 ) -> Exception:
     """Turn a failed call into the error that the command ends with."""
     doing = {"look": "looking at", "create": "creating", "settle": "updating", "delete": "deleting"}
     message = f"{doing[verb]} {want.key}: {words}"
     again = "Nothing is lost: run the same command again."
     match kind:
-        case Class.EXPIRED:
+        case ErrorKind.EXPIRED:
             return Denied(message, renewal(message))
-        case Class.DENIED:
+        case ErrorKind.DENIED:
             cure = authorization.cure(error) or "Allow the action for your identity."
             return Denied(message, f"{cure}\n{again}")
-        case Class.CAPACITY:
+        case ErrorKind.CAPACITY:
             return Capacity(message, f"Ask for more under Service Quotas, or make room. {again}")
-        case Class.DEPENDENCY:
+        case ErrorKind.DEPENDENCY:
             return Remains(message)
         case None if isinstance(error, HyperpodError):
             return error
@@ -48,28 +48,28 @@ def explained(
     return HyperpodError(message, again)
 
 
-def stranger(sight: Sight) -> str:
+def stranger(observation: Observation) -> str:
     """Say whose a foreign thing seems to be."""
-    owner = sight.live.owner if sight.live else None
-    if sight.live and "whose" in sight.live.attributes:
-        return str(sight.live.attributes["whose"])
+    owner = observation.live.owner if observation.live else None
+    if observation.live and "whose" in observation.live.attributes:
+        return str(observation.live.attributes["whose"])
     return f"another cluster of hyperpod-eks (lineage {owner})" if owner else "somebody else"
 
 
-def foreign(sights: Sequence[Sight]) -> Foreign:
+def not_owned(observations: Sequence[Observation]) -> Foreign:
     """Name everything that stands under our names and is not ours."""
     lines = [
         f"{s.want.key}: {s.live.arn or s.live.id} exists and belongs to {stranger(s)}"
-        for s in sights
+        for s in observations
         if s.live
     ]
     return Foreign("\n".join(lines))
 
 
-def unproven(sight: Sight) -> list[str]:
+def unproven(observation: Observation) -> list[str]:
     """Say what AWS describes otherwise than it was sent, a line each."""
-    key, lines = sight.want.key, []
-    for name, (is_, declared) in sight.unproven.items():
+    key, lines = observation.want.key, []
+    for name, (is_, declared) in observation.unproven.items():
         if declared is None:
             line = f"{key}: AWS accepted the removal of {name} but still returns {is_!r}"
         else:
@@ -81,10 +81,12 @@ def unproven(sight: Sight) -> list[str]:
     return lines
 
 
-def unchanged(sight: Sight) -> HyperpodError:
+def unchanged(observation: Observation) -> HyperpodError:
     """Say what AWS will not change."""
-    differs = "; ".join(f"{k} is {a!r}, declared {b!r}" for k, (a, b) in sight.differs.items())
+    differs = "; ".join(
+        f"{k} is {a!r}, declared {b!r}" for k, (a, b) in observation.differs.items()
+    )
     return HyperpodError(
-        f"{sight.want.key}: {differs}",
+        f"{observation.want.key}: {differs}",
         "AWS does not change this in place: declare it as it is, or delete it and create again.",
     )

@@ -12,7 +12,7 @@ from hyperpod_eks.aws.client import Aws, Identity, absent, owner, tag
 from hyperpod_eks.engine.plan import support_of
 from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.resources.hyperpod.api import every_group, instance_types
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 Row = dict[str, Any]
 MARKS: tuple[tuple[str, str, str], ...] = (
@@ -32,10 +32,10 @@ def in_region(aws: Aws, who: Identity) -> list[Row]:
     Rows have the members of a cluster in ``hyperpod-eks/list/v1``, but for ``manifest``, and
     ``lineage`` ("" where it is not ours).  Nothing is changed.
     """
-    names, others = together(
+    names, others = gather(
         partial(_listed, aws.sagemaker, "ClusterSummaries"), partial(_listed, aws.eks, "clusters")
     )
-    found = together(
+    found = gather(
         *(partial(_hyperpod, aws, each["ClusterName"]) for each in names),
         *(partial(_eks, aws, name) for name in others),
     )

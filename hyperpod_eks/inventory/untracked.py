@@ -9,18 +9,18 @@ from typing import Any
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, absent, tag
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.site import Site
-from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.ec2.endpoint import Endpoint
-from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.base import Identity, Resource
+from hyperpod_eks.resources.ec2.endpoint import VpcEndpoint
+from hyperpod_eks.resources.ec2.gateways import ElasticIp, InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.route_table import RouteTable
-from hyperpod_eks.resources.ec2.security_group import Opening, SecurityGroup
+from hyperpod_eks.resources.ec2.security_group import SecurityGroup, SecurityGroupRule
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.iam import Policy, Role
 from hyperpod_eks.resources.logs import LogGroup
 from hyperpod_eks.resources.s3 import Bucket
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 
 @frozen
@@ -44,7 +44,7 @@ def signed(aws: Aws) -> list[Signed]:
     return _ask(SOURCES, aws, "", ())
 
 
-def strays(aws: Aws, site: Site, named: Sequence[Resource]) -> list[Resource]:
+def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> list[Resource]:
     """Declare what this cluster has signed and ``named`` does not name, for a delete to take away.
 
     A config that has changed and a manifest that is lost leave such things.  They go after the
@@ -57,10 +57,11 @@ def strays(aws: Aws, site: Site, named: Sequence[Resource]) -> list[Resource]:
     known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
     vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
     found: list[Resource] = []
-    for one in _ask(SOURCES[:6], aws, site.name, known):
+    for one in _ask(SOURCES[:6], aws, resolved.name, known):
         if one.lineage == aws.lineage and one.kind in KINDS:
-            want = KINDS[one.kind](one, site, vpc)
-            if want.key in keys and want.named:  # another one in the place of what is declared
+            want = KINDS[one.kind](one, resolved, vpc)
+            # another one in the place of what is declared
+            if want.key in keys and want.identity is Identity.NAME:
                 want = replace(want, label=one.id)
             if want.key not in keys:
                 keys.add(want.key)
@@ -70,7 +71,9 @@ def strays(aws: Aws, site: Site, named: Sequence[Resource]) -> list[Resource]:
     groups = {x.label: x for x in (*named, *found) if isinstance(x, SecurityGroup)}
     control = groups.get("control-plane-security-group")
     if control in found and "security-group" in groups:  # a rule carries no tags
-        rule = Opening("control-plane-opening", group=groups["security-group"], peer=control)
+        rule = SecurityGroupRule(
+            "control-plane-opening", group=groups["security-group"], peer=control
+        )
         found.append(rule)
     ordered: list[Resource] = []
     for want in sorted(found, key=_rank, reverse=True):
@@ -91,12 +94,12 @@ LAST_FIRST = (
     Bucket,
     LogGroup,
     NatGateway,
-    Endpoint,
+    VpcEndpoint,
     RouteTable,
     Subnet,
-    Opening,
+    SecurityGroupRule,
     SecurityGroup,
-    Address,
+    ElasticIp,
     InternetGateway,
     Vpc,
 )
@@ -110,28 +113,28 @@ def _rank(want: Resource) -> int:
     return LAST_FIRST.index(type(want)) if type(want) in LAST_FIRST else -1
 
 
-KINDS: Mapping[str, Callable[[Signed, Site, Vpc], Resource]] = {
-    "vpc": lambda x, site, vpc: Vpc(x.label, cidr=""),
-    "internet-gateway": lambda x, site, vpc: InternetGateway(x.label, vpc=vpc),
-    "elastic-ip": lambda x, site, vpc: Address(x.label),
-    "security-group": lambda x, site, vpc: SecurityGroup(x.label, vpc=vpc, name=""),
-    "subnet": lambda x, site, vpc: Subnet(x.label, vpc=vpc, cidr="", zone=""),
-    "route-table": lambda x, site, vpc: RouteTable(x.label, vpc=vpc, target=None, subnets=()),
-    "vpc-endpoint": lambda x, site, vpc: Endpoint(x.label, vpc=vpc, service=""),
-    "natgateway": lambda x, site, vpc: NatGateway(x.label, subnet=None, address=None),
-    "role": lambda x, site, vpc: Role(x.label, name=x.id, trusts="", managed=()),
-    "policy": lambda x, site, vpc: Policy(
+KINDS: Mapping[str, Callable[[Signed, ResolvedConfig, Vpc], Resource]] = {
+    "vpc": lambda x, resolved, vpc: Vpc(x.label, cidr=""),
+    "internet-gateway": lambda x, resolved, vpc: InternetGateway(x.label, vpc=vpc),
+    "elastic-ip": lambda x, resolved, vpc: ElasticIp(x.label),
+    "security-group": lambda x, resolved, vpc: SecurityGroup(x.label, vpc=vpc, name=""),
+    "subnet": lambda x, resolved, vpc: Subnet(x.label, vpc=vpc, cidr="", zone=""),
+    "route-table": lambda x, resolved, vpc: RouteTable(x.label, vpc=vpc, target=None, subnets=()),
+    "vpc-endpoint": lambda x, resolved, vpc: VpcEndpoint(x.label, vpc=vpc, service=""),
+    "natgateway": lambda x, resolved, vpc: NatGateway(x.label, subnet=None, address=None),
+    "role": lambda x, resolved, vpc: Role(x.label, name=x.id, trusts="", managed=()),
+    "policy": lambda x, resolved, vpc: Policy(
         x.label,
         name=x.id.rpartition("/")[2],
-        prefix=site.arn("iam", "policy"),
-        path=x.id.removeprefix(site.arn("iam", "policy")).rpartition("/")[0] + "/",
+        prefix=resolved.arn("iam", "policy"),
+        path=x.id.removeprefix(resolved.arn("iam", "policy")).rpartition("/")[0] + "/",
         rows=(),
     ),
-    "bucket": lambda x, site, vpc: Bucket(
-        x.label, name=x.id, region=site.region, arn=site.arn("s3", x.id)
+    "bucket": lambda x, resolved, vpc: Bucket(
+        x.label, name=x.id, region=resolved.region, arn=resolved.arn("s3", x.id)
     ),
-    "log-group": lambda x, site, vpc: LogGroup(
-        x.label, name=x.id, arn=site.arn("logs", f"log-group:{x.id}"), retention=0
+    "log-group": lambda x, resolved, vpc: LogGroup(
+        x.label, name=x.id, arn=resolved.arn("logs", f"log-group:{x.id}"), retention=0
     ),
 }
 """How each kind is declared as far as a delete must know it: EC2's by label, the rest by name."""
@@ -154,7 +157,7 @@ def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str
             if (lineage := tag(tags, LINEAGE)) is not None
         ]
 
-    every = together(*(partial(told, source) for source in sources))
+    every = gather(*(partial(told, source) for source in sources))
     found = [each for some in every for each in some]
     return sorted(found, key=lambda x: (x.cluster, x.kind, x.id))
 

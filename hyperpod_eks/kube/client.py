@@ -49,7 +49,7 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 class KubeNotReady(HyperpodError):
     """The API server does not let us in yet, or is busy with something that time ends."""
 
-    passes = True
+    transient = True
     hint = (
         "A new cluster or access entry takes a minute to work: run the same command again."
         " If it stays so, see who you are with `aws sts get-caller-identity`, and whether the"

@@ -9,12 +9,12 @@ from typing import Any
 
 from hyperpod_eks.aws.client import CLUSTER
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.ec2.endpoint import Endpoint
-from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.endpoint import VpcEndpoint
+from hyperpod_eks.resources.ec2.gateways import ElasticIp, InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.route_table import RouteTable
-from hyperpod_eks.resources.ec2.security_group import Opening, SecurityGroup
+from hyperpod_eks.resources.ec2.security_group import SecurityGroup, SecurityGroupRule
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc, VpcCidr
 from hyperpod_eks.resources.iam import ServiceLinkedRole
@@ -51,26 +51,26 @@ class Statement:
         return document | ({"Condition": self.condition} if self.condition else {})
 
 
-def statements(site: Site) -> tuple[Statement, ...]:
+def statements(resolved: ResolvedConfig) -> tuple[Statement, ...]:
     """Return what the cluster of this configuration asks for, and nothing else.
 
     Names are spelled out; EC2's resources have none, so what exists may be changed and deleted
     only if it carries the cluster's tag.  Keys and resource types are those of the Service
     Authorization Reference.
     """
-    name, tag = site.name, f"aws:ResourceTag/{CLUSTER}"
+    name, tag = resolved.name, f"aws:ResourceTag/{CLUSTER}"
     tagged: Conditions = {"StringEquals": {tag: name}}
-    managed = [site.managed_policy(x) for x in (_CONTROL_POLICY, _NODE_POLICY)]
-    who = _principals(site)
-    bucket = site.arn("s3", site.bucket)
+    managed = [resolved.managed_policy(x) for x in (_CONTROL_POLICY, _NODE_POLICY)]
+    who = _principals(resolved)
+    bucket = resolved.arn("s3", resolved.bucket)
     attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, *who.policies]}}
-    groups = [f"/aws/eks/{site.eks_name}/cluster", f"/aws/sagemaker/Clusters/{name}/*"]
+    groups = [f"/aws/eks/{resolved.eks_name}/cluster", f"/aws/sagemaker/Clusters/{name}/*"]
     logs = tuple(
-        site.arn("logs", f"log-group:{group}{end}") for group in groups for end in ("", ":*")
+        resolved.arn("logs", f"log-group:{group}{end}") for group in groups for end in ("", ":*")
     )
-    ec2 = (site.arn("ec2", "*/*"),)
+    ec2 = (resolved.arn("ec2", "*/*"),)
     eks = tuple(
-        site.arn("eks", f"{kind}/{site.eks_name}{rest}")
+        resolved.arn("eks", f"{kind}/{resolved.eks_name}{rest}")
         # UpdateClusterConfig and its kind have been met on ARNs below the cluster's
         for kind, rest in (
             ("cluster", ""),
@@ -81,7 +81,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
     )
     rows = (
         Statement("Look", _LOOK),
-        *_network(site, ec2, tagged),
+        *_network(resolved, ec2, tagged),
         Statement(
             "KubernetesLeft",
             (
@@ -89,8 +89,12 @@ def statements(site: Site) -> tuple[Statement, ...]:
                 "ec2:DeleteVolume",
                 "elasticloadbalancing:DeleteLoadBalancer",
             ),
-            (*ec2, site.arn("elasticloadbalancing", "loadbalancer/*")),
-            {"StringEquals": {f"aws:ResourceTag/kubernetes.io/cluster/{site.eks_name}": "owned"}},
+            (*ec2, resolved.arn("elasticloadbalancing", "loadbalancer/*")),
+            {
+                "StringEquals": {
+                    f"aws:ResourceTag/kubernetes.io/cluster/{resolved.eks_name}": "owned"
+                }
+            },
             "delete",
         ),
         Statement(
@@ -104,7 +108,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement(
             "InterfacesLeft",
             ("ec2:DeleteNetworkInterface",),
-            (site.arn("ec2", "network-interface/*"),),
+            (resolved.arn("ec2", "network-interface/*"),),
             command="delete",
         ),
         Statement(
@@ -114,12 +118,12 @@ def statements(site: Site) -> tuple[Statement, ...]:
                 "elasticloadbalancing:DeleteLoadBalancer",
                 "elasticloadbalancing:DeleteTargetGroup",
             ),
-            (site.arn("elasticloadbalancing", "*"), site.arn("ec2", "security-group/*")),
-            {"StringEquals": {"aws:ResourceTag/elbv2.k8s.aws/cluster": site.eks_name}},
+            (resolved.arn("elasticloadbalancing", "*"), resolved.arn("ec2", "security-group/*")),
+            {"StringEquals": {"aws:ResourceTag/elbv2.k8s.aws/cluster": resolved.eks_name}},
             "delete",
         ),
         # GetRole also reads the caller's own role, whose path its session does not show
-        Statement("RolesLook", _ROLES_LOOK, (site.arn("iam", "role/*"),)),
+        Statement("RolesLook", _ROLES_LOOK, (resolved.arn("iam", "role/*"),)),
         Statement("RolesMake", _ROLES_MAKE, who.made),
         Statement("RolesAttach", ("iam:AttachRolePolicy",), who.made, attached),
         Statement("RolesDelete", _ROLES_DELETE, who.made, command="delete"),
@@ -133,7 +137,7 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement(
             "RolesOfServices",
             ("iam:CreateServiceLinkedRole",),
-            (site.arn("iam", "role/aws-service-role/*"),),
+            (resolved.arn("iam", "role/aws-service-role/*"),),
             {"StringEquals": {"iam:AWSServiceName": [ServiceLinkedRole.service, _EKS]}},
         ),
         Statement("NodePolicyMake", _POLICY_MAKE, who.policies),
@@ -150,11 +154,11 @@ def statements(site: Site) -> tuple[Statement, ...]:
         Statement("EksDelete", ("eks:DeleteAddon", "eks:DeleteCluster"), eks, command="delete"),
         # a cluster's ARN ends in an id that nobody knows before; and a condition about tags
         # would make AccessDenied of "there is no such cluster"
-        Statement("HyperPodMake", _HYPERPOD_MAKE, (site.arn("sagemaker", "cluster/*"),)),
+        Statement("HyperPodMake", _HYPERPOD_MAKE, (resolved.arn("sagemaker", "cluster/*"),)),
         Statement(
             "HyperPodDelete",
             ("sagemaker:DeleteCluster",),
-            (site.arn("sagemaker", "cluster/*"),),
+            (resolved.arn("sagemaker", "cluster/*"),),
             tagged,
             "delete",
         ),
@@ -164,26 +168,28 @@ def statements(site: Site) -> tuple[Statement, ...]:
             "QuotasDelete",
             ("sagemaker:DeleteClusterSchedulerConfig", "sagemaker:DeleteComputeQuota"),
             tuple(
-                site.arn("sagemaker", f"{kind}/*")
+                resolved.arn("sagemaker", f"{kind}/*")
                 for kind in ("cluster-scheduler-config", "compute-quota")
             ),
             command="delete",
         ),
         Statement("LogsMake", _LOGS_MAKE, logs),
         Statement("LogsDelete", ("logs:DeleteLogGroup",), logs, command="delete"),
-        *_optional(site),
+        *_optional(resolved),
     )
     return tuple(row for row in rows if row.resources)
 
 
-def _network(site: Site, ec2: tuple[str, ...], tagged: Conditions) -> Iterator[Statement]:
+def _network(
+    resolved: ResolvedConfig, ec2: tuple[str, ...], tagged: Conditions
+) -> Iterator[Statement]:
     """Allow what the network's kinds of resources need; in somebody's VPC those that are ours.
 
     In a VPC of ours all kinds are allowed: a change of the config may bring any.
     """
     kinds = tuple(_KINDS)
-    if "network/vpc" in site.adopted:
-        declared = {type(one) for one in _declared(site) if one.key not in site.adopted}
+    if "network/vpc" in resolved.adopted:
+        declared = {type(one) for one in _declared(resolved) if one.key not in resolved.adopted}
         kinds = tuple(kind for kind in _KINDS if kind in declared)
     make, change, delete = (
         tuple(dict.fromkeys(action for kind in kinds for action in _KINDS[kind][part]))
@@ -200,9 +206,9 @@ def _network(site: Site, ec2: tuple[str, ...], tagged: Conditions) -> Iterator[S
     yield Statement("NetworkDelete", delete, ec2, tagged, "delete")
 
 
-def _declared(site: Site) -> Iterator[Resource]:
+def _declared(resolved: ResolvedConfig) -> Iterator[Resource]:
     """List the network's resources, those that were adopted included."""
-    net = network.step(site)
+    net = network.step(resolved)
     found = [net.vpc, *net.private.values(), *net.nodes.values(), net.control_group, *net.opening]
     for one in (*found, net.security_group, *net.egress):
         yield one
@@ -223,57 +229,59 @@ class _Principals:
     services: list[str]
 
 
-def _principals(site: Site) -> _Principals:
+def _principals(resolved: ResolvedConfig) -> _Principals:
     """Tell the roles that create makes from those that exist and are only passed on."""
-    path = site.config.iam.path
+    path = resolved.config.iam.path
     keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
     services = [_EKS, _SAGEMAKER]
-    if site.eks_is_theirs:  # nobody passes its role again, and `policy` cannot know which it is
+    if resolved.eks_is_theirs:  # nobody passes its role again, and `policy` cannot know which it is
         del keys["eks"], services[0]
-    if site.config.scales_itself:
+    if resolved.config.scales_itself:
         keys["scaling"] = "iam/scaling-role"
         services.append(ServiceLinkedRole.service)
-    names = {purpose: site.iam_name(purpose, key) for purpose, key in keys.items()}
-    ours = [purpose for purpose, key in keys.items() if key not in site.adopted]
-    made = tuple(site.arn("iam", f"role{path}{names[each]}") for each in ours)
+    names = {purpose: resolved.iam_name(purpose, key) for purpose, key in keys.items()}
+    ours = [purpose for purpose, key in keys.items() if key not in resolved.adopted]
+    made = tuple(resolved.arn("iam", f"role{path}{names[each]}") for each in ours)
     # of what exists the name is known, and not its path
-    adopted = {site.arn("iam", f"role/*{names[each]}") for each in keys.keys() - set(ours)}
-    own = {group.execution_role for group in site.config.groups if group.execution_role}
+    adopted = {resolved.arn("iam", f"role/*{names[each]}") for each in keys.keys() - set(ours)}
+    own = {group.execution_role for group in resolved.config.groups if group.execution_role}
     return _Principals(
         made,
         (*made, *sorted(adopted | own)),
-        tuple(site.arn("iam", f"policy{path}{names[each]}") for each in ours if each != "eks"),
+        tuple(resolved.arn("iam", f"policy{path}{names[each]}") for each in ours if each != "eks"),
         services,
     )
 
 
-def _optional(site: Site) -> list[Statement]:
+def _optional(resolved: ResolvedConfig) -> list[Statement]:
     """Return what only some configurations need: keys, images, roles of pods, plans, endpoints."""
-    found, keys = [], site.config.encryption.model_dump().values()
+    found, keys = [], resolved.config.encryption.model_dump().values()
     if used := tuple(sorted(filter(None, set(keys)))):
         found.append(Statement("Keys", _KEYS, used))
     pods = {
         str(each["role_arn"])
-        for addon in site.config.addons.values()
+        for addon in resolved.config.addons.values()
         for each in addon.pod_identity_associations
     }
     if pods:
-        cluster = site.arn("eks", f"cluster/{site.eks_name}")
-        places = (cluster, site.arn("eks", f"podidentityassociation/{site.eks_name}/*"))
+        cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")
+        places = (cluster, resolved.arn("eks", f"podidentityassociation/{resolved.eks_name}/*"))
         to_pods: Conditions = {"StringEquals": {"iam:PassedToService": ["pods.eks.amazonaws.com"]}}
         found.append(Statement("PodRoles", _POD_ROLES, places))
         found.append(Statement("PodRolesList", ("eks:ListPodIdentityAssociations",), (cluster,)))
         found.append(Statement("PodRolesPass", ("iam:PassRole",), tuple(sorted(pods)), to_pods))
     plans = tuple(
-        sorted({group.training_plan_arn for group in site.config.groups if group.training_plan_arn})
+        sorted(
+            {group.training_plan_arn for group in resolved.config.groups if group.training_plan_arn}
+        )
     )
     if plans:
         found.append(Statement("TrainingPlans", ("sagemaker:DescribeTrainingPlan",), plans))
     # what depends on another action: Service Authorization Reference, "dependent actions"
-    groups = site.config.instance_groups
+    groups = resolved.config.instance_groups
     images = sorted({each.image_id for each in groups if each.image_id} - {"default"})
     if images:
-        region = site.arn("ec2", "").removesuffix(f"{site.identity.account}:")
+        region = resolved.arn("ec2", "").removesuffix(f"{resolved.identity.account}:")
         shared = (*(f"{region}:image/{each}" for each in images), f"{region}:snapshot/*")
         found.append(Statement("ImagesLook", _of("ec2", "DescribeImages", "DescribeSnapshots")))
         found.append(
@@ -281,8 +289,8 @@ def _optional(site: Site) -> list[Statement]:
                 "ImagesShare", _of("ec2", "ModifyImageAttribute", "ModifySnapshotAttribute"), shared
             )
         )
-    if any(isinstance(one, Endpoint) and one.subnets for one in _declared(site)):
-        zones = (f"arn:{site.identity.partition}:route53:::hostedzone/*",)
+    if any(isinstance(one, VpcEndpoint) and one.subnets for one in _declared(resolved)):
+        zones = (f"arn:{resolved.identity.partition}:route53:::hostedzone/*",)
         named = ("route53:AssociateVPCWithHostedZone",)  # CreateVpcEndpoint with private DNS
         found.append(Statement("EndpointNames", named, zones))
         found.append(Statement("EndpointsLook", _of("ec2", "DescribeVpcEndpointServices")))
@@ -401,7 +409,7 @@ _KINDS: Mapping[type[Resource], tuple[tuple[str, ...], tuple[str, ...], tuple[st
         _of("ec2", "AttachInternetGateway"),
         _of("ec2", "DeleteInternetGateway", "DetachInternetGateway"),
     ),
-    Address: (_of("ec2", "AllocateAddress"), (), _of("ec2", "ReleaseAddress")),
+    ElasticIp: (_of("ec2", "AllocateAddress"), (), _of("ec2", "ReleaseAddress")),
     NatGateway: (_of("ec2", "CreateNatGateway"), (), _of("ec2", "DeleteNatGateway")),
     RouteTable: (_of("ec2", "CreateRouteTable"), _ROUTES, _of("ec2", "DeleteRouteTable")),
     SecurityGroup: (
@@ -409,9 +417,9 @@ _KINDS: Mapping[type[Resource], tuple[tuple[str, ...], tuple[str, ...], tuple[st
         _RULES,
         _of("ec2", "DeleteSecurityGroup"),
     ),
-    Opening: ((), _RULES, ()),
+    SecurityGroupRule: ((), _RULES, ()),
     Subnet: (_of("ec2", "CreateSubnet"), (), _of("ec2", "DeleteSubnet")),
-    Endpoint: (
+    VpcEndpoint: (
         _of("ec2", "CreateVpcEndpoint"),
         _of("ec2", "ModifyVpcEndpoint"),
         _of("ec2", "DeleteVpcEndpoints"),

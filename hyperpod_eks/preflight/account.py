@@ -7,16 +7,16 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks import workers
-from hyperpod_eks.aws.client import Look, meaning
-from hyperpod_eks.aws.errors import Class
+from hyperpod_eks.aws.client import Snapshot, classify
+from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.preflight.inputs import Facts, Finding, quota_rows
 from hyperpod_eks.preflight.permissions import permissions
-from hyperpod_eks.resolve.site import check_plans
+from hyperpod_eks.resolve.resolved import check_plans
 from hyperpod_eks.resources import access_entry
 
 
-def ahead() -> list[Callable[[Look], object]]:
+def ahead() -> list[Callable[[Snapshot], object]]:
     """Questions that need nothing but a region: its quotas, page by page the slowest of all."""
     return [partial(quota_rows, service=each) for each in ("sagemaker", "vpc", "ec2", "eks")]
 
@@ -29,7 +29,7 @@ def begin(facts: Facts, skip: Collection[str]) -> None:
     questions: list[Callable[[], Any]] = [facts.clusters, facts.control_planes]
     if "permissions" not in skip:
         questions.append(partial(list, permissions(facts)))
-    workers.begin(questions)
+    workers.start_all(questions)
 
 
 def identity(facts: Facts) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def identity(facts: Facts) -> Iterator[Finding]:
         )
         return
     try:
-        access_entry.caller(facts.look)
+        access_entry.caller(facts.snapshot)
     except (Usage, Denied) as error:
         yield Finding("identity", "error", f"you are {caller}: {error}", error.hint)
 
@@ -55,7 +55,7 @@ def region(facts: Facts) -> Iterator[Finding]:
     try:
         facts.clusters()
     except Exception as error:
-        if meaning(error) in (Class.EXPIRED, Class.DENIED):
+        if classify(error) in (ErrorKind.EXPIRED, ErrorKind.DENIED):
             raise
         here = facts.aws.identity.region
         yield Finding(
@@ -70,8 +70,8 @@ def region(facts: Facts) -> Iterator[Finding]:
 def training_plans(facts: Facts) -> Iterator[Finding]:
     """A training plan must be active, of the group's type, in its zone, and large enough."""
     try:
-        if facts.site is not None:
-            check_plans(facts.site, facts.aws)
+        if facts.resolved is not None:
+            check_plans(facts.resolved, facts.aws)
     except Usage as error:
         seen = {"setting": error.setting}
         for line in str(error).splitlines():  # one for each plan

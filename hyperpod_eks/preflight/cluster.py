@@ -20,7 +20,7 @@ from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.compare import Verdict
+from hyperpod_eks.resources.compare import Status
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
     The rules are those of the SageMaker developer guide, "Prerequisites for EKS orchestration".
     """
     name = facts.adopted("eks/cluster") or facts.config.name
-    for found in eks.describe(facts.look, name):
+    for found in eks.describe(facts.snapshot, name):
         version = found["version"]
         if version not in SUPPORTED_KUBERNETES:
             yield Finding(
@@ -54,7 +54,7 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
                 {"authentication_mode": mode},
             )
         yield from _cni(facts, name)
-    for text in facts.site.warnings if facts.site else ():
+    for text in facts.resolved.warnings if facts.resolved else ():
         yield Finding("kubernetes-version", "warning", text, "Choose with --kubernetes-version.")
 
 
@@ -102,27 +102,28 @@ def one_cluster(facts: Facts) -> Iterator[Finding]:
 
 def names(facts: Facts) -> Iterator[Finding]:
     """Nothing of anybody else may stand under our names."""
-    for key, sight in facts.sights.items():
-        if sight.verdict is Verdict.FOREIGN and sight.live:
+    for key, observation in facts.observations.items():
+        if observation.status is Status.FOREIGN and observation.live:
             yield Finding(
                 "names",
                 "error",
-                f"{key}: {sight.live.arn or sight.live.id} exists and is not this cluster's",
+                f"{key}: {observation.live.arn or observation.live.id} exists and is not this "
+                "cluster's",
                 "Choose another cluster name, or remove that resource yourself.",
-                {"key": key, "id": sight.live.id, "owner": sight.live.owner},
+                {"key": key, "id": observation.live.id, "owner": observation.live.owner},
             )
 
 
 def failed(facts: Facts) -> Iterator[Finding]:
     """What AWS calls failed stays failed: it has to be made again."""
-    for key, sight in facts.sights.items():
-        if sight.verdict is Verdict.FAILED and sight.live:
+    for key, observation in facts.observations.items():
+        if observation.status is Status.FAILED and observation.live:
             yield Finding(
                 "failed",
                 "error",
-                f"{key} has failed: {sight.live.why}",
+                f"{key} has failed: {observation.live.why}",
                 f"Remove the cause, then: hyperpod-eks create {facts.config.name} --replace-failed",
-                {"key": key, "id": sight.live.id},
+                {"key": key, "id": observation.live.id},
             )
 
 
@@ -151,7 +152,7 @@ def roles(facts: Facts) -> Iterator[Finding]:
                 f" aws iam update-assume-role-policy --role-name {name} …",
                 {"role": name, "service": service},
             )
-        attached = facts.look.all(
+        attached = facts.snapshot.all(
             facts.aws.iam, "list_attached_role_policies", "AttachedPolicies", RoleName=name
         )
         if policy not in {each["PolicyName"] for each in attached}:
@@ -231,12 +232,12 @@ def chart_download(facts: Facts) -> Iterator[Finding]:
 
     What is in the cache is not downloaded again, and a release that matches needs none.
     """
-    release = facts.sights.get("helm/release")
-    if facts.config.chart.path is not None or (release and release.verdict is Verdict.MATCHES):
+    release = facts.observations.get("helm/release")
+    if facts.config.chart.path is not None or (release and release.status is Status.MATCHES):
         return
     try:
         download = partial(charts.download, bundle=ca_bundle(facts.aws.session))
-        facts.look.once("chart-download", download)
+        facts.snapshot.once("chart-download", download)
     except HyperpodError as error:
         yield Finding("chart-download", "error", str(error), error.hint)
 

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Live, Resource
-from hyperpod_eks.resources.compare import Sight, Verdict
+from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
 R = TypeVar("R", bound=Resource)
@@ -43,10 +43,10 @@ class Quota(NamedTuple):
     region: str
 
 
-def quota_rows(look: Look, service: str) -> list[Any]:
+def quota_rows(snapshot: Snapshot, service: str) -> list[Any]:
     """List the account's limits of a service."""
-    return look.all(
-        look.aws.quotas,
+    return snapshot.all(
+        snapshot.aws.quotas,
         "list_service_quotas",
         "Quotas",
         ServiceCode=service,
@@ -58,36 +58,38 @@ def quota_rows(look: Look, service: str) -> list[Any]:
 class Facts:
     """The configuration in its account, as looked at; more is asked of AWS when a check needs it.
 
-    ``site`` is None where the configuration does not fit the account, and then ``sights`` is empty
-    and what depends on either is not checked.
+    ``resolved`` is None where the configuration does not fit the account. Then ``observations`` is
+    empty, and what depends on either is not checked.
     """
 
     aws: Aws
     config: Config
-    site: Site | None = None
-    sights: Mapping[str, Sight] = field(default_factory=dict)
+    resolved: ResolvedConfig | None = None
+    observations: Mapping[str, Observation] = field(default_factory=dict)
     helm: str | None = None
     manifest: Path | None = None
     """Where the state is kept."""
-    begun: Look | None = None
+    first_snapshot: Snapshot | None = None
     """A look whose answers the checks shall share."""
 
     @cached_property
-    def look(self) -> Look:
+    def snapshot(self) -> Snapshot:
         """Share answers among the checks."""
-        return self.begun or Look(self.aws)
+        return self.first_snapshot or Snapshot(self.aws)
 
     def live(self, key: str) -> Live | None:
         """Return what AWS shows of a resource of ours."""
-        sight = self.sights.get(key)
-        return sight.live if sight and sight.verdict is not Verdict.FOREIGN else None
+        observation = self.observations.get(key)
+        return (
+            observation.live if observation and observation.status is not Status.FOREIGN else None
+        )
 
     def missing(self, kind: type[R]) -> list[R]:
         """Return the declarations of a kind that create would make."""
         return [
-            sight.want
-            for sight in self.sights.values()
-            if isinstance(sight.want, kind) and sight.verdict is Verdict.ABSENT
+            observation.want
+            for observation in self.observations.values()
+            if isinstance(observation.want, kind) and observation.status is Status.ABSENT
         ]
 
     def adopted(self, key: str) -> str:
@@ -99,7 +101,7 @@ class Facts:
 
         The codes differ from source to source, so that names are what to go by.
         """
-        rows = quota_rows(self.look, service)
+        rows = quota_rows(self.snapshot, service)
         return {
             row["QuotaName"]: Quota(row["Value"], row["QuotaCode"], self.config.region)
             for row in rows
@@ -107,22 +109,22 @@ class Facts:
 
     def ec2(self, method: str, key: str, **arguments: Any) -> list[Any]:
         """Return everything of a kind that EC2 has in the region."""
-        return self.look.region(method, key, **arguments)
+        return self.snapshot.region(method, key, **arguments)
 
     def control_planes(self) -> list[str]:
         """Name every EKS cluster of the region."""
-        return self.look.all(self.aws.eks, "list_clusters", "clusters")
+        return self.snapshot.all(self.aws.eks, "list_clusters", "clusters")
 
     def clusters(self) -> dict[str, Mapping[str, Any]]:
         """Describe every HyperPod cluster of the region, by name."""
-        found = self.look.all(
+        found = self.snapshot.all(
             self.aws.sagemaker,
             "list_clusters",
             "ClusterSummaries",
             PaginationConfig={"PageSize": 100},
         )
         names = [each["ClusterName"] for each in found]
-        described = {name: hyperpod_api.describe(self.look, name) for name in names}
+        described = {name: hyperpod_api.describe(self.snapshot, name) for name in names}
         return {name: each for name, each in described.items() if each}
 
     def efa(self) -> set[str]:

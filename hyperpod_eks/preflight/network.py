@@ -21,8 +21,8 @@ CONTROL_PLANE = 6
 
 def subnet_addresses(facts: Facts) -> Iterator[Finding]:
     """Each node takes an address, and one more for each of its pods."""
-    sight = facts.sights.get("hyperpod/cluster")
-    if sight is None or not isinstance(sight.want, hyperpod_cluster.Cluster):
+    observation = facts.observations.get("hyperpod/cluster")
+    if observation is None or not isinstance(observation.want, hyperpod_cluster.Cluster):
         return
     found = facts.clusters().get(facts.config.name) or {}
     running = {
@@ -30,12 +30,12 @@ def subnet_addresses(facts: Facts) -> Iterator[Finding]:
         for group in hyperpod_api.every_group(found)
     }
     nodes, wanted = Counter[str](), Counter[str]()
-    for one in sight.want.groups:
+    for one in observation.want.groups:
         new = max(one.instance_count - running.get(one.name, 0), 0)
         each = next((n for start, n in ADDRESSES if one.instance_type.startswith(start)), 1)
         nodes[one.zones[0]] += new
         wanted[one.zones[0]] += new * each
-    for zone, subnet in sight.want.zones:
+    for zone, subnet in observation.want.zones:
         live = facts.live(subnet.key)
         block = ipaddress.IPv4Network(subnet.cidr)
         free = live.attributes["free_addresses"] if live else block.num_addresses - RESERVED

@@ -12,18 +12,18 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.policy.statements import Conditions, Statement, statements
 from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import access_entry
 
 
 def permissions(facts: Facts) -> Iterator[Finding]:
     """Every action of the policy is simulated, on the resources and conditions it names."""
-    if facts.site is None:
+    if facts.resolved is None:
         return
-    principal = access_entry.caller(facts.look)
-    questions = _questions(facts.site)
+    principal = access_entry.caller(facts.snapshot)
+    questions = _questions(facts.resolved)
     told: list[Told] = []
-    workers.each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
+    workers.for_each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
     for command in ("create", "delete"):
         refused = {one.action for one in told if one.command == command and one.reason == DENIED}
         if refused:
@@ -31,7 +31,7 @@ def permissions(facts: Facts) -> Iterator[Finding]:
                 "permissions",
                 "error" if command == "create" else "warning",
                 f"{principal} may not do what {command} does: {', '.join(sorted(refused))}",
-                f"Attach the policies that `hyperpod-eks policy {facts.site.name}` prints.",
+                f"Attach the policies that `hyperpod-eks policy {facts.resolved.name}` prints.",
                 {"principal": principal, "actions": sorted(refused), "command": command},
             )
     for reason in dict.fromkeys(one.reason for one in told if one.reason not in (DENIED, "")):
@@ -40,7 +40,8 @@ def permissions(facts: Facts) -> Iterator[Finding]:
             "permissions",
             "warning",
             f"could not be checked: {', '.join(actions)}: {reason}",
-            f"Compare yours with the policies that `hyperpod-eks policy {facts.site.name}` prints.",
+            "Compare yours with the policies that "
+            f"`hyperpod-eks policy {facts.resolved.name}` prints.",
             {"principal": principal, "actions": actions},
         )
 
@@ -73,13 +74,13 @@ class Question:
     """Command, action, and the resources that it is asked about; none for ``*``."""
 
 
-def _questions(site: Site) -> list[Question]:
+def _questions(resolved: ResolvedConfig) -> list[Question]:
     """Divide the policy's statements by service, type of resource and condition.
 
     What is allowed under no condition is asked about beside what is: a further key does no harm.
     """
     found: dict[tuple[str, str], dict[str, list[tuple[Statement, str, tuple[str, ...]]]]] = {}
-    for row in statements(site):
+    for row in statements(resolved):
         for action in row.actions:
             for kind, resources in _asked(action, row.resources):
                 by_condition = found.setdefault((action.partition(":")[0], kind), {})
@@ -168,7 +169,7 @@ def _decided(
     ]
     resources = sorted({each for _, _, several in question.wishes for each in several})
     asked: dict[str, Any] = {"ResourceArns": resources} if resources else {}
-    answers = facts.look.all(
+    answers = facts.snapshot.all(
         facts.aws.iam,
         "simulate_principal_policy",
         "EvaluationResults",

@@ -10,7 +10,7 @@ from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.gateways import ElasticIp, InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
@@ -50,7 +50,7 @@ LIMITS = (
         "quota-addresses",
         "ec2",
         "EC2-VPC Elastic IPs",
-        lambda facts: len(facts.missing(Address)),
+        lambda facts: len(facts.missing(ElasticIp)),
         lambda facts: len(facts.ec2("describe_addresses", "Addresses")),
     ),
     Limit(

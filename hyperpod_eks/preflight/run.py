@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from hyperpod_eks import workers
-from hyperpod_eks.aws.client import meaning
-from hyperpod_eks.aws.errors import Class
+from hyperpod_eks.aws.client import classify
+from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.config.cross_checks import warnings
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
@@ -116,7 +116,7 @@ def run(facts: Facts, skip: Collection[str] = ()) -> list[Finding]:
     A check that AWS does not let us make is a warning; expired credentials raise Denied.
     """
     wanted = [(check, ids) for check, ids in CHECKS if not set(ids) <= set(skip)]
-    parts = workers.together(*(partial(_found, facts, *each) for each in wanted))
+    parts = workers.gather(*(partial(_found, facts, *each) for each in wanted))
     return in_order(one for part in parts for one in part if one.id not in skip)
 
 
@@ -131,7 +131,7 @@ def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
     try:
         return [_about(one) for one in check(facts)]
     except (BotoCoreError, ClientError, HyperpodError) as error:
-        if meaning(error) is Class.EXPIRED:
+        if classify(error) is ErrorKind.EXPIRED:
             raise Denied(words_of(error)) from error
         text = f"could not be checked: {words_of(error)}"
         fix = authorization.cure(error) or "Look at it yourself."
@@ -145,7 +145,7 @@ def _about(found: Finding) -> Finding:
 
 
 def misfit(error: HyperpodError) -> Finding:
-    """Tell as a finding what `site.survey` or `existing.adopt` raised about a setting."""
+    """Tell as a finding what `resolved.resolve` or `existing.adopt` raised about a setting."""
     setting = error.setting
     fits = (id_ for start, id_ in MISFITS.items() if f"{setting}.".startswith(f"{start}."))
     id_ = next(fits, "settings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyperpod_eks.aws.client import Look, absent
+from hyperpod_eks.aws.client import Snapshot, absent
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
@@ -31,7 +31,7 @@ NOT_EVERYWHERE = frozenset({"ec2messages"})
 ec2messages, ssmmessages, and other API operations")."""
 
 
-def endpoint_zones(look: Look, config: Config) -> dict[str, frozenset[str]] | None:
+def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[str]] | None:
     """Ask in which zones the services of the interface endpoints are offered, all in one call.
 
     None without such endpoints, and where the caller may not ask: then every zone is tried.
@@ -39,7 +39,7 @@ def endpoint_zones(look: Look, config: Config) -> dict[str, frozenset[str]] | No
     network = config.network
     names = network.interface_endpoints
     if names is None:
-        theirs = any(key.startswith(f"network/{PRIVATE_SUBNET}") for key in look.adopted)
+        theirs = any(key.startswith(f"network/{PRIVATE_SUBNET}") for key in snapshot.adopted)
         names = CLOSED if network.nat == "none" and not theirs else ()
     if not names:
         return None
@@ -49,12 +49,12 @@ def endpoint_zones(look: Look, config: Config) -> dict[str, frozenset[str]] | No
         {"Name": "service-type", "Values": ["Interface"]},
     ]
     with absent("UnauthorizedOperation"):
-        found = look.region("describe_vpc_endpoint_services", "ServiceDetails", Filters=wanted)
+        found = snapshot.region("describe_vpc_endpoint_services", "ServiceDetails", Filters=wanted)
         ids: dict[str, str] = {}
         if not all(
             each.get("AvailabilityZoneIds") for each in found
         ):  # names alone, as it once was
-            every = look.aws.ec2.describe_availability_zones()["AvailabilityZones"]
+            every = snapshot.aws.ec2.describe_availability_zones()["AvailabilityZones"]
             ids = {each["ZoneName"]: each["ZoneId"] for each in every}
         return {
             each["ServiceName"].removeprefix(prefix): frozenset(

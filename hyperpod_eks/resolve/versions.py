@@ -17,7 +17,7 @@ def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], 
     """Choose the version.  A cluster that exists keeps its own where that one has had its time.
 
     Also checks add-ons, their pinned versions and their settings, so that what is wrong is told
-    before anything is made.  Last comes `Site.standalone`.
+    before anything is made.  Last comes `ResolvedConfig.standalone`.
     """
     pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
     offered = [dict(version) for page in pages for version in page["clusterVersions"]]

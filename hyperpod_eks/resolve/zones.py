@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks.aws.client import LABEL, Aws, Look, tag
+from hyperpod_eks.aws.client import LABEL, Aws, Snapshot, tag
 from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS
 from hyperpod_eks.config.addressing import subnets
 from hyperpod_eks.config.model import Config
@@ -41,9 +41,9 @@ def offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
     return {zone: frozenset(kinds) for zone, kinds in offered.items()}
 
 
-def taken_zones(look: Look) -> dict[str, str]:
+def taken_zones(snapshot: Snapshot) -> dict[str, str]:
     """The block of a subnet of ours in each zone, in the order in which the VPC was divided."""
-    found = look.signed("describe_subnets", "Subnets")
+    found = snapshot.signed("describe_subnets", "Subnets")
     blocks = {tag(each["Tags"], LABEL) or "": str(each["CidrBlock"]) for each in found}
     return {
         label.removeprefix(kind): blocks[label]

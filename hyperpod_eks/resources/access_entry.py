@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import LABEL, Aws, Look, absent, owner, tag
+from hyperpod_eks.aws.client import LABEL, Aws, Snapshot, absent, owner, tag
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.eks import Cluster
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 CALLER = "access-caller"
 """The label of the access entry of whoever runs create."""
@@ -35,32 +35,32 @@ class AccessEntry(Resource):
 
     kind = "eks/AccessEntry"
     step = "eks"
-    goes_at_once = True
+    deleted_at_once = True
     facts = answers = ("policy", "namespaces", "groups")
     later = ("policy", "namespaces")
 
     @property
-    def within(self) -> Resource | None:
+    def deleted_with(self) -> Resource | None:
         """Entries die with their cluster."""
         return self.cluster
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By principal."""
-        principal = self.principal or caller(look)
+        principal = self.principal or caller(snapshot)
         with absent("ResourceNotFoundException"):
-            if look.told(("eks", self.cluster.name)) == []:  # no need to ask
+            if snapshot.peek(("eks", self.cluster.name)) == []:  # no need to ask
                 return []
             it: Any = {"clusterName": self.cluster.name, "principalArn": principal}
-            describe = partial(look.aws.eks.describe_access_entry, **it)
-            if look.bare:
+            describe = partial(snapshot.aws.eks.describe_access_entry, **it)
+            if snapshot.bare:
                 entry = describe()["accessEntry"]
                 signed = owner(entry.get("tags", {}))
                 return [Live(principal, entry["accessEntryArn"], owner=signed)]
-            answer, policies = together(
+            answer, policies = gather(
                 describe,
                 partial(
-                    look.all,
-                    look.aws.eks,
+                    snapshot.all,
+                    snapshot.aws.eks,
                     "list_associated_access_policies",
                     "associatedAccessPolicies",
                     **it,
@@ -84,18 +84,18 @@ class AccessEntry(Resource):
             ]
         return []
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Namespaces and groups have no order."""
-        value = super().expected(name, known)
+        value = super().expected(name, references)
         if name == "policy":
             return value or None
         return frozenset(value) if name in ("namespaces", "groups") else value
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token."""
         entry = aws.eks.create_access_entry(
             clusterName=self.cluster.name,
-            principalArn=self.principal or caller(Look(aws)),
+            principalArn=self.principal or caller(Snapshot(aws)),
             type="STANDARD",
             kubernetesGroups=list(self.groups),
             clientRequestToken=token,
@@ -113,7 +113,7 @@ class AccessEntry(Resource):
             attributes={"policies": []},
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Associate the policy; the same association twice succeeds."""
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
@@ -156,8 +156,8 @@ class NodesEntry(Resource):
 
     kind = "eks/NodesEntry"
     step = "eks"
-    goes_at_once = True
-    made = False
+    deleted_at_once = True
+    lifecycle = Lifecycle.LEFTOVER
 
     @property
     def source(self) -> str:
@@ -165,15 +165,18 @@ class NodesEntry(Resource):
         return "hyperpod/cluster"
 
     @property
-    def within(self) -> Resource | None:
+    def deleted_with(self) -> Resource | None:
         """Entries die with their cluster."""
         return self.cluster
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By the role's name among all principals."""
         with absent("ResourceNotFoundException"):
-            found = look.all(
-                look.aws.eks, "list_access_entries", "accessEntries", clusterName=self.cluster.name
+            found = snapshot.all(
+                snapshot.aws.eks,
+                "list_access_entries",
+                "accessEntries",
+                clusterName=self.cluster.name,
             )
             return [Live(arn) for arn in found if arn.endswith(f"/{self.role}")]
         return []
@@ -194,25 +197,27 @@ class CallersEntries(Resource):
 
     kind = "eks/CallersEntries"
     step = "eks"
-    made = False
+    lifecycle = Lifecycle.LEFTOVER
 
     @property
-    def within(self) -> Resource | None:
+    def deleted_with(self) -> Resource | None:
         """Entries die with their cluster."""
         return self.cluster
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags, which each must be asked for."""
         with absent("ResourceNotFoundException"):
-            eks, about = look.aws.eks, {"clusterName": self.cluster.name}
-            every = look.all(eks, "list_access_entries", "accessEntries", **about)
-            answers = together(
+            eks, about = snapshot.aws.eks, {"clusterName": self.cluster.name}
+            every = snapshot.all(eks, "list_access_entries", "accessEntries", **about)
+            answers = gather(
                 *(partial(eks.describe_access_entry, **about, principalArn=arn) for arn in every)
             )
             entries = [answer["accessEntry"] for answer in answers]
-            ours = [e["principalArn"] for e in entries if owner(e["tags"]) == look.aws.lineage]
+            ours = [e["principalArn"] for e in entries if owner(e["tags"]) == snapshot.aws.lineage]
             if ours:
-                return [Live(", ".join(ours), owner=look.aws.lineage, attributes={"ours": ours})]
+                return [
+                    Live(", ".join(ours), owner=snapshot.aws.lineage, attributes={"ours": ours})
+                ]
         return []
 
     def delete(self, aws: Aws, live: Live) -> None:
@@ -226,24 +231,24 @@ def _namespaces(scope: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(scope.get("namespaces", ()) if scope["type"] == "namespace" else ())
 
 
-def administrators(look: Look, name: str) -> list[str]:
+def administrators(snapshot: Snapshot, name: str) -> list[str]:
     """Name the principals whom runs of create made administrators of a cluster, by our tags."""
     with absent("ResourceNotFoundException"):
         about = {"clusterName": name}
-        every = look.all(look.aws.eks, "list_access_entries", "accessEntries", **about)
-        ask = look.aws.eks.describe_access_entry
-        answers = together(*(partial(ask, **about, principalArn=arn) for arn in every))
+        every = snapshot.all(snapshot.aws.eks, "list_access_entries", "accessEntries", **about)
+        ask = snapshot.aws.eks.describe_access_entry
+        answers = gather(*(partial(ask, **about, principalArn=arn) for arn in every))
         entries = [answer["accessEntry"] for answer in answers]
         return [
             entry["principalArn"]
             for entry in entries
-            if owner(tags := entry.get("tags") or {}) == look.aws.lineage
+            if owner(tags := entry.get("tags") or {}) == snapshot.aws.lineage
             and tag(tags, LABEL) == CALLER
         ]
     return []
 
 
-def caller(look: Look) -> str:
+def caller(snapshot: Snapshot) -> str:
     """Find the IAM principal behind the caller, as an access entry wants it.
 
     STS answers for an assumed role with an ARN that has lost the role's path
@@ -251,7 +256,7 @@ def caller(look: Look) -> str:
     roles (``/aws-reserved/sso.amazonaws.com/...``) need.  Raises Usage for the root user, which
     cannot have an entry, and Denied when the role may not be read.
     """
-    arn = look.aws.identity.arn
+    arn = snapshot.aws.identity.arn
     if arn.endswith(":root"):
         raise Usage(
             "the root user cannot have access to an EKS cluster",
@@ -265,13 +270,13 @@ def caller(look: Look) -> str:
         from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
         try:
-            return str(look.aws.iam.get_role(RoleName=role[1])["Role"]["Arn"])
+            return str(snapshot.aws.iam.get_role(RoleName=role[1])["Role"]["Arn"])
         except ClientError as error:
             raise Denied(
                 f"cannot read your own role {role[1]}: {error}",
                 "Allow iam:GetRole on it; EKS needs the role's full ARN for the access entry.",
             ) from error
 
-    if not look.aws.principal:
-        look.aws.principal = look.once("caller", ask)
-    return look.aws.principal
+    if not snapshot.aws.principal:
+        snapshot.aws.principal = snapshot.once("caller", ask)
+    return snapshot.aws.principal

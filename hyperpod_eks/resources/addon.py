@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, numbers
 from hyperpod_eks.config import references
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, NotReady, Resource, State
+from hyperpod_eks.resources.base import MINUTE, Differs, Live, NotReady, References, Resource, State
 from hyperpod_eks.resources.eks import Cluster
 
 KUBERNETES = "hyperpod-eks:kubernetes"
@@ -66,25 +66,25 @@ class PodIdentity(Resource):
 
     kind = "addons/PodIdentity"
     step = "addons"
-    goes_at_once = True
+    deleted_at_once = True
     facts = answers = ("role",)
 
     @property
-    def within(self) -> Resource | None:
+    def deleted_with(self) -> Resource | None:
         """Associations die with their cluster."""
         return self.cluster
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By namespace and service account, of which a cluster has one."""
         with absent("ResourceNotFoundException"):
-            if look.told(("eks", self.cluster.name)) == []:  # no need to ask
+            if snapshot.peek(("eks", self.cluster.name)) == []:  # no need to ask
                 return []
-            listed = look.aws.eks.list_pod_identity_associations(
+            listed = snapshot.aws.eks.list_pod_identity_associations(
                 clusterName=self.cluster.name, namespace=self.namespace, serviceAccount=self.account
             )["associations"]
             return [
                 self._live(
-                    look.aws.eks.describe_pod_identity_association(
+                    snapshot.aws.eks.describe_pod_identity_association(
                         clusterName=self.cluster.name, associationId=each["associationId"]
                     )["association"]
                 )
@@ -100,7 +100,7 @@ class PodIdentity(Resource):
             facts={"role": found["roleArn"]},
         )
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token."""
         return self._live(
             aws.eks.create_pod_identity_association(
@@ -113,7 +113,7 @@ class PodIdentity(Resource):
             )["association"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Give it another role, or our tags."""
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
@@ -160,28 +160,28 @@ class Addon(Resource):
         return tuple(name for name in self.names() if name != "roles" or not self.roles)
 
     @property
-    def within(self) -> Resource | None:
+    def deleted_with(self) -> Resource | None:
         """Add-ons die with their cluster."""
         return self.cluster
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name."""
         with absent("ResourceNotFoundException"):
-            if look.told(("eks", self.cluster.name)) == []:  # no need to ask
+            if snapshot.peek(("eks", self.cluster.name)) == []:  # no need to ask
                 return []
-            found = look.aws.eks.describe_addon(
+            found = snapshot.aws.eks.describe_addon(
                 clusterName=self.cluster.name, addonName=self.label
             )["addon"]
-            live = self._live(found, self._roles(look.aws, found))
-            return [self._by_nodes(look, live) if live.wants_nodes else live]
+            live = self._live(found, self._roles(snapshot.aws, found))
+            return [self._by_nodes(snapshot, live) if live.wants_nodes else live]
         return []
 
-    def _by_nodes(self, look: Look, live: Live) -> Live:
+    def _by_nodes(self, snapshot: Snapshot, live: Live) -> Live:
         """Judge what lacks replicas by what Kubernetes says, and by the nodes that are declared."""
         if self.nodeless:
             why = f"{live.why} (it starts with the first node, and no node is declared)"
             return replace(live, state=State.READY, why=why, wants_nodes=False)
-        deployments, access = DEPLOYMENTS.get(self.label), eks.access(look, self.cluster.name)
+        deployments, access = DEPLOYMENTS.get(self.label), eks.access(snapshot, self.cluster.name)
         with suppress(kube.KubeNotReady):
             if access and deployments and kube.available(access, deployments):
                 status, names = (
@@ -246,11 +246,11 @@ class Addon(Resource):
         configuration = ("configuration",) if self.configuration not in ("", "{}") else ()
         return (*configuration, "roles", "version" if self.version else "kubernetes")
 
-    def withdraws(self, name: str) -> bool:
+    def reverts(self, name: str) -> bool:
         """Settings that were declared once."""
         return name == "configuration"
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """A default version is that of the control plane's Kubernetes version.
 
         A reference to a variable counts by its value, of which a digest is compared and kept.
@@ -261,8 +261,8 @@ class Addon(Resource):
             except Usage as error:  # a command that sends nothing goes without
                 raise NotReady(str(error)) from error
         if name == "kubernetes":
-            return known(self.cluster).attributes["version"]
-        return super().expected(name, known)
+            return references(self.cluster).attributes["version"]
+        return super().expected(name, references)
 
     def _configuration(self) -> Any:
         setting = f"addons.{self.label}.configuration_values"
@@ -272,7 +272,7 @@ class Addon(Resource):
         declared = json.loads(self.configuration or "{}")
         return json.dumps(references.digested(values, declared), sort_keys=True)
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token; where no version is named, EKS takes its default."""
         said = ""
         request: dict[str, Any] = {
@@ -282,13 +282,13 @@ class Addon(Resource):
             "clientRequestToken": token,
             "tags": {
                 **aws.tags(self.label),
-                KUBERNETES: known(self.cluster).attributes["version"],
+                KUBERNETES: references(self.cluster).attributes["version"],
             },
         }
         if self.version:
             request["addonVersion"] = self.version
         elif self.label in BROKEN_ADDONS:  # EKS would take its default unseen
-            kubernetes = known(self.cluster).attributes["version"]
+            kubernetes = references(self.cluster).attributes["version"]
             request["addonVersion"], said = default_version(aws, self.label, kubernetes)
         if self.configuration != "{}":
             request["configurationValues"] = json.dumps(self._configuration(), sort_keys=True)
@@ -300,10 +300,10 @@ class Addon(Resource):
     def _associations(self) -> list[dict[str, str]]:
         return [{"serviceAccount": account, "roleArn": role} for account, role in self.roles]
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Change what differs; what somebody changed in Kubernetes is preserved."""
         request: dict[str, Any] = {"resolveConflicts": "PRESERVE"}
-        kubernetes = known(self.cluster).attributes["version"]
+        kubernetes = references(self.cluster).attributes["version"]
         if self.version:
             request["addonVersion"] = self.version
         elif "kubernetes" in differs:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.aws.client import Aws, Look
+    from hyperpod_eks.aws.client import Aws, Snapshot
 
 MINUTE = 60.0
 Differs = Mapping[str, tuple[Any, Any]]
@@ -33,6 +33,23 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+class Lifecycle(StrEnum):
+    """Who creates and who deletes it."""
+
+    OWNED = "owned"  # we do both
+    SHARED = "shared"  # the account has one for all clusters: created if missing, never deleted
+    AWAITED = "awaited"  # it comes and goes with others by itself
+    LEFTOVER = "leftover"  # AWS leaves it behind; we only delete it
+
+
+class Identity(StrEnum):
+    """What keeps a create whose answer was lost from leaving two."""
+
+    NAME = "name"  # unique in the account or region: what has it and is not ours stops us
+    REFUSED_TWICE = "refused twice"  # a client token, or parameters that AWS takes once only
+    NONE = "none"  # nothing: duplicates are possible, and are looked for
+
+
 @frozen
 class Live:
     """A resource as AWS describes it at one moment.
@@ -50,7 +67,7 @@ class Live:
     why: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    told: frozenset[str] | None = None
+    shown: frozenset[str] | None = None
     """The facts that AWS has described, where the rest is what we sent; None for all."""
     mark: object = None
     """How far it has come, while it is busy: another mark at the next look is progress."""
@@ -97,7 +114,7 @@ class NotReady(KeyError):
     """What a declaration depends on is not there yet."""
 
 
-class Known:
+class References:
     """The live resources that a declaration depends on."""
 
     def __init__(self, lives: Mapping[str, Live]) -> None:
@@ -123,7 +140,7 @@ class Resource(ABC):
     Fields that are resources (or tuples of them) are what it depends on; ``after`` adds those
     that matter only for the order.  ``find`` looks by our own names and tags, never by another
     resource's id, so that everything can be looked for at once.  ``create`` is the one call that
-    brings it into being, signed with our tags where the API takes them.  ``settle`` and ``delete``
+    brings it into being, signed with our tags where the API takes them.  ``update`` and ``delete``
     are calls that may be repeated.  Waiting, retrying, ownership and bookkeeping belong to the
     engine.
     """
@@ -139,31 +156,23 @@ class Resource(ABC):
     patience: ClassVar[float] = 5 * MINUTE
     typical_change: ClassVar[float] = 1.0
     """Seconds from a change of it until it is ready again."""
-    named: ClassVar[bool] = True
-    """The name is unique in the account or region: a stranger under it stops us."""
-    nameless: ClassVar[bool] = False
-    """Its create has neither token nor name, so that a lost answer can make a twin."""
+    lifecycle: ClassVar[Lifecycle] = Lifecycle.OWNED
+    identity: ClassVar[Identity] = Identity.NAME
     signed: ClassVar[bool] = True
     """It carries our tags from birth; False where they come later, or AWS makes it anew."""
-    made: ClassVar[bool] = True
-    """We create it; False for what AWS leaves behind and we only take away."""
-    shared: ClassVar[bool] = False
-    """The account has one for all clusters: never ours, never deleted."""
-    awaited: ClassVar[bool] = False
-    """It comes and goes with others by itself; we only wait for it."""
-    goes_at_once: ClassVar[bool] = False
+    deleted_at_once: ClassVar[bool] = False
     """When AWS has answered its delete it is gone; False for what only begins to go."""
     facts: ClassVar[tuple[str, ...]] = ()
     """The fields that are compared with what AWS describes."""
     later: ClassVar[tuple[str, ...]] = ()
-    """Facts that ``create`` does not set; the first ``settle`` does."""
+    """Facts that ``create`` does not set; the first ``update`` does."""
     answers: ClassVar[tuple[str, ...]] = ()
     """Facts that AWS describes in its answer to the request of ours that sets them first."""
-    fixed: ClassVar[Mapping[str, str]] = {}
+    immutable: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS does not change in place, each with the reason."""
     guards: ClassVar[Mapping[str, Guard]] = {}
     """Fields that protect, by the last part of their name; see `Guard`."""
-    lasts: ClassVar[str] = ""
+    cannot_delete: ClassVar[str] = ""
     """Why it cannot go while the cluster stays; empty where it can."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -185,10 +194,20 @@ class Resource(ABC):
     @property
     def recorded(self) -> bool:
         """Whether it is this cluster's own, and so in the journal."""
-        return self.made and not self.shared and not self.awaited
+        return self.lifecycle is Lifecycle.OWNED
 
     @property
-    def within(self) -> Resource | None:
+    def is_awaited(self) -> bool:
+        """Whether it comes by itself, and is waited for."""
+        return self.lifecycle is Lifecycle.AWAITED
+
+    @property
+    def is_leftover(self) -> bool:
+        """Whether AWS leaves it behind, and we only delete it."""
+        return self.lifecycle is Lifecycle.LEFTOVER
+
+    @property
+    def deleted_with(self) -> Resource | None:
         """The resource with which AWS takes this one away."""
         return None
 
@@ -225,58 +244,58 @@ class Resource(ABC):
                 v for v in (value if isinstance(value, tuple) else (value,)) if is_resource(v)
             )
 
-    def seeds(self) -> Iterator[Resource]:
-        """Those of its needs without which ``create`` cannot be called; ``settle`` has them all."""
+    def create_requires(self) -> Iterator[Resource]:
+        """Those of its needs without which ``create`` cannot be called; ``update`` has them all."""
         yield from self.needs()
 
-    def forerunners(self) -> Iterator[Resource]:
+    def create_after(self) -> Iterator[Resource]:
         """Those of its needs that must have been made before ``create``, but need not be ready."""
         yield from ()
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """The declared value of a fact: the field, with resources replaced by their ids."""
         value = getattr(self, name)
         if isinstance(value, tuple):
-            return tuple(known(v).id if is_resource(v) else v for v in value)
-        return known(value).id if is_resource(value) else value
+            return tuple(references(v).id if is_resource(v) else v for v in value)
+        return references(value).id if is_resource(value) else value
 
     def names(self, live: Live | None = None) -> Iterable[str]:
         """Name the facts that it declares, given what there is."""
         return self.facts
 
-    def declared(self, known: Known, live: Live | None = None) -> dict[str, Any]:
+    def declared(self, references: References, live: Live | None = None) -> dict[str, Any]:
         """Return the declared facts, without those that name what is not there yet."""
         found = {}
         for name in self.names(live):
             with suppress(NotReady):
-                found[name] = self.expected(name, known)
+                found[name] = self.expected(name, references)
         return found
 
-    def certain(self, name: str) -> bool:
+    def authoritative(self, name: str) -> bool:
         """Whether AWS's description of a fact always counts: it says what is there, not how."""
         return False
 
-    def withdraws(self, name: str) -> bool:
+    def reverts(self, name: str) -> bool:
         """Whether a fact that is no longer declared is taken back; else it is AWS's from then."""
         return False
 
     @abstractmethod
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Describe every candidate, ours or not; empty when there is none."""
 
-    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+    def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
         """Describe it again, for what it is like in ``names`` was sent and is not described yet."""
-        return self.find(look)
+        return self.find(snapshot)
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Make it with exactly one call; ``token`` is stable across retries of this birth."""
         raise NotImplementedError(f"{self.kind} is not made by us")
 
     def first(self, differs: Differs) -> Differs:
-        """Of all differences, those that one ``settle`` changes; the next look brings the rest."""
+        """Of all differences, those that one ``update`` changes; the next look brings the rest."""
         return differs
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live | None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live | None:
         """Change what differs; return it if the answers prove that it is so, None to look again.
 
         ``differs`` are those of ``first``.
@@ -287,11 +306,11 @@ class Resource(ABC):
         """Have AWS look again at what ``lags``."""
         raise NotImplementedError(f"{self.kind} does not lag")
 
-    def bars(self, name: str, differs: Differs) -> str:
-        """Say why ``settle`` cannot change a field, of all that differ; empty where it can."""
-        return self.fixed.get(name, "")
+    def immutable_reason(self, name: str, differs: Differs) -> str:
+        """Say why ``update`` cannot change a field, of all that differ; empty where it can."""
+        return self.immutable.get(name, "")
 
-    def loses(self, live: Live, differs: Differs) -> list[str]:
+    def disruption(self, live: Live, differs: Differs) -> list[str]:
         """Say what nodes or data making it as declared would take away, a line each."""
         return []
 
@@ -299,14 +318,14 @@ class Resource(ABC):
     def delete(self, aws: Aws, live: Live) -> None:
         """Take it away, or begin to."""
 
-    def tenants(self, look: Look, live: Live) -> list[str]:
+    def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """Name what uses it or is in it, to tell which of several is needed; asked of twins only.
 
         One that nothing uses may be deleted.  Where that cannot be seen, assume that it is used.
         """
         return ["whatever uses it"]
 
-    def holders(self, look: Look, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
         """Name what keeps AWS from deleting it, each with the command that frees it."""
         return []
 
@@ -315,9 +334,9 @@ KINDS: dict[str, type[Resource]] = {}
 """Every kind that has been imported, by its names in manifests."""
 
 
-def disruption(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+def disruptions(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """Say what making it as declared takes away, opens or unprotects, a line each."""
-    lines = want.loses(live, differs)
+    lines = want.disruption(live, differs)
     for name, values in differs.items():
         guard = want.guards.get(name.rpartition(".")[2])
         if guard and (words := guard(*values)):

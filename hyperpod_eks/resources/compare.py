@@ -11,9 +11,11 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import (
     ABSENT,
     Differs,
-    Known,
+    Identity,
+    Lifecycle,
     Live,
     Proof,
+    References,
     Resource,
     Sent,
     State,
@@ -21,12 +23,12 @@ from hyperpod_eks.resources.base import (
 )
 
 
-class Verdict(StrEnum):
+class Status(StrEnum):
     """What a look at a resource means."""
 
     ABSENT = "absent"
     FOREIGN = "foreign"
-    TWINS = "twins"
+    DUPLICATES = "twins"
     BUSY = "busy"
     FAILED = "failed"
     DRIFTED = "drifted"
@@ -34,17 +36,17 @@ class Verdict(StrEnum):
 
 
 @frozen
-class Sight:
-    """One look at one resource, judged.
+class Observation:
+    """What one resource is like, compared with its declaration.
 
-    ``live`` is the one that counts.  ``twins`` are the others: with the verdict TWINS those that
+    ``live`` is the one that counts.  ``duplicates`` are the others: with DUPLICATES those that
     nothing uses, else those that something uses, which are another run's and stay.
     """
 
     want: Resource
-    verdict: Verdict
+    status: Status
     live: Live | None = None
-    twins: tuple[Live, ...] = ()
+    duplicates: tuple[Live, ...] = ()
     differs: Differs = field(default_factory=dict)
     """What is to be changed."""
     details: Differs = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Sight:
 
 
 @frozen
-class Bearings:
+class Placement:
     """What tells several of one label apart: what the journal says, and where the cluster is."""
 
     recorded: str = ""
@@ -69,74 +71,78 @@ class Bearings:
     """Whether all of them count, as for a delete."""
 
 
-def judge(
+def compare(
     want: Resource,
     lives: Sequence[Live],
-    known: Known,
+    references: References,
     lineage: str,
     *,
     unsigned_ours: bool,
-    bearings: Bearings = Bearings(),  # noqa: B008  frozen
+    placement: Placement = Placement(),  # noqa: B008  frozen
     sent: Mapping[str, Sent] | None = None,
-) -> Sight:
+) -> Observation:
     """Compare the declared with the described.  Pure: this is all the planning there is.
 
     ``unsigned_ours``: an unsigned thing counts as ours, because we set out to make it (and may
     have died before signing it), or because it is what AWS leaves behind of something of ours.
     ``sent``: the facts that accepted requests of ours have set; None where nobody remembers.
     """
-    if want.shared or want.awaited:
+    if want.lifecycle is Lifecycle.SHARED or want.is_awaited:
         ours = list(lives)
     else:
         ours = [x for x in lives if x.owner == lineage or (x.owner is None and unsigned_ours)]
-    if not bearings.everywhere and not want.named:
-        ours = [x for x in ours if not is_elsewhere(want, x, known)]
+    if not placement.everywhere and want.identity is not Identity.NAME:
+        ours = [x for x in ours if not is_elsewhere(want, x, references)]
         lives = ours
     if not ours:
-        foreign = lives[0] if lives and want.named else None
-        return Sight(want, Verdict.FOREIGN if foreign else Verdict.ABSENT, foreign)
+        foreign = lives[0] if lives and want.identity is Identity.NAME else None
+        return Observation(want, Status.FOREIGN if foreign else Status.ABSENT, foreign)
     ours = [x for x in ours if x.state is not State.LEAVING] or ours
-    if bearings.everywhere and len(ours) > 1:
+    if placement.everywhere and len(ours) > 1:
         every = tuple(sorted(ours, key=lambda x: x.id))
-        return Sight(want, Verdict.TWINS, every[0], every)
+        return Observation(want, Status.DUPLICATES, every[0], every)
     # where the cluster is, there it stays, whatever one machine's journal says
     live, *others = sorted(
         ours,
         key=lambda x: (
-            not {x.id, x.attributes.get("vpc")} & bearings.homes,
+            not {x.id, x.attributes.get("vpc")} & placement.homes,
             not x.attributes.get("tenants"),
-            x.id != bearings.recorded,
+            x.id != placement.recorded,
             x.id,
         ),
     )
     unused = tuple(x for x in others if not x.attributes.get("tenants"))
-    if unused and any(x.id == bearings.recorded for x in ours):
-        return Sight(want, Verdict.TWINS, live, twins=unused)
-    twins = tuple(others)
+    if unused and any(x.id == placement.recorded for x in ours):
+        return Observation(want, Status.DUPLICATES, live, duplicates=unused)
+    duplicates = tuple(others)
     if live.state not in (State.READY, State.GROWING, State.STUCK):
-        busy = Verdict.FAILED if live.state is State.FAILED else Verdict.BUSY
-        return Sight(want, busy, live, twins)
-    sight = replace(compare(want, live, known, sent), twins=twins)
+        busy = Status.FAILED if live.state is State.FAILED else Status.BUSY
+        return Observation(want, busy, live, duplicates)
+    observation = replace(compare_facts(want, live, references, sent), duplicates=duplicates)
     if live.owner is None and want.recorded:
-        sight = replace(sight, differs={**sight.differs, "owner": (None, lineage)})
+        observation = replace(
+            observation, differs={**observation.differs, "owner": (None, lineage)}
+        )
     remembered = sent is not None and any(
-        want.certain(name) or name in sent for name in sight.differs
+        want.authoritative(name) or name in sent for name in observation.differs
     )
     if live.state is not State.READY and not remembered:
-        verdict = Verdict.FAILED if live.state is State.STUCK else Verdict.BUSY
-        return replace(sight, verdict=verdict, differs={}, details={})
-    return replace(sight, verdict=Verdict.DRIFTED if sight.differs else Verdict.MATCHES)
+        status = Status.FAILED if live.state is State.STUCK else Status.BUSY
+        return replace(observation, status=status, differs={}, details={})
+    return replace(observation, status=Status.DRIFTED if observation.differs else Status.MATCHES)
 
 
-def is_elsewhere(want: Resource, live: Live, known: Known) -> bool:
+def is_elsewhere(want: Resource, live: Live, references: References) -> bool:
     """Whether it is in another VPC than the one that counts, as far as both are known."""
     vpc = live.facts.get("vpc") or live.attributes.get("vpc")
-    return bool(vpc and want.place and want.place in known and vpc != known(want.place).id)
+    return bool(
+        vpc and want.place and want.place in references and vpc != references(want.place).id
+    )
 
 
-def compare(
-    want: Resource, live: Live, known: Known, sent: Mapping[str, Sent] | None = None
-) -> Sight:
+def compare_facts(
+    want: Resource, live: Live, references: References, sent: Mapping[str, Sent] | None = None
+) -> Observation:
     """Compare fact by fact what is declared, what was sent, and what AWS describes.
 
     What is neither declared nor sent is AWS's own.  What AWS does not describe is unknown, unless
@@ -150,18 +156,18 @@ def compare(
     unproven: dict[str, tuple[Any, Any]] = {}
     unknown, after = [], {}
     names = set(want.names(live))
-    for name, declared in want.declared(known, live).items():
+    for name, declared in want.declared(references, live).items():
         is_, past, value = described(want, live, name), before.get(name), plain(declared)
         as_sent = past is not None and not withdrawn(past) and past.value == value
         if past:
             after[name] = past
         if plain(is_) == value or (is_ is ABSENT and value in NOTHING and (as_sent or not past)):
-            if live.told is None or name in live.told:
+            if live.shown is None or name in live.shown:
                 after[name] = Sent(value, Proof.SHOWN)
         elif is_ is ABSENT and (as_sent or sent is None):
             unknown.append(name)
             after.setdefault(name, Sent(value))
-        elif past and as_sent and past.proof is Proof.SENT and not want.certain(name):
+        elif past and as_sent and past.proof is Proof.SENT and not want.authoritative(name):
             unproven[name] = (is_, declared)
         else:
             last = _like(declared, past.value) if past and not withdrawn(past) else None
@@ -175,12 +181,12 @@ def compare(
                 unproven[name], after[name] = (is_, None), past
         elif past.value in NOTHING:
             continue
-        elif want.withdraws(name) and not (is_ is ABSENT and past.proof is Proof.SHOWN):
+        elif want.reverts(name) and not (is_ is ABSENT and past.proof is Proof.SHOWN):
             differs[name], after[name] = (past.value if is_ is ABSENT else is_, None), past
     details = {name: both for name, both in differs.items() if _whole(name) in differs}
-    return Sight(
+    return Observation(
         want,
-        Verdict.MATCHES,
+        Status.MATCHES,
         live,
         differs={name: both for name, both in differs.items() if name not in details},
         details=details,
@@ -242,10 +248,12 @@ def withdrawn(past: Sent) -> bool:
     return past.proof is Proof.WITHDRAWN
 
 
-def accepted(sight: Sight, before: Mapping[str, Sent] | None, differs: Differs) -> dict[str, Sent]:
+def accepted(
+    observation: Observation, before: Mapping[str, Sent] | None, differs: Differs
+) -> dict[str, Sent]:
     """Return what was sent, after AWS has accepted a change of what differs."""
-    names, after = set(sight.want.names(sight.live)), dict(before or {})
-    parts = {name: both for name, both in sight.details.items() if _whole(name) in differs}
+    names, after = set(observation.want.names(observation.live)), dict(before or {})
+    parts = {name: both for name, both in observation.details.items() if _whole(name) in differs}
     for name, (_, declared) in {**differs, **parts}.items():
         if name in names:
             after[name] = Sent(plain(declared))
@@ -254,9 +262,9 @@ def accepted(sight: Sight, before: Mapping[str, Sent] | None, differs: Differs) 
     return after
 
 
-def born(want: Resource, known: Known, *, later: bool = False) -> dict[str, Sent]:
+def born(want: Resource, references: References, *, later: bool = False) -> dict[str, Sent]:
     """Return what was sent, after AWS has accepted a create; ``later``: and settled it."""
-    facts = want.declared(known)
+    facts = want.declared(references)
     return {
         name: Sent(plain(value)) for name, value in facts.items() if later or name not in want.later
     }

@@ -10,10 +10,10 @@ from ipaddress import ip_network
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws import transport
-from hyperpod_eks.aws.client import Aws, Look, absent, owner, region_of
+from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, region_of
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Known, Live, Resource, State
+from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
@@ -86,7 +86,7 @@ class Cluster(Resource):
         if live and "hindrances" in live.facts:
             yield "hindrances"
 
-    def certain(self, name: str) -> bool:
+    def authoritative(self, name: str) -> bool:
         """What stands in the way of an upgrade is found, not described."""
         return name == "hindrances"
 
@@ -114,30 +114,30 @@ class Cluster(Resource):
         """The VPC of its subnets."""
         return self.subnets[0].vpc if self.subnets else None
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name; before an upgrade, the add-ons and nodes that have to live with it too."""
         lives = []
-        for found in describe(look, self.name):
+        for found in describe(snapshot, self.name):
             live = self._live(found)
             upgrade = self.pinned and _minor(found["version"]) < _minor(self.version)
             ready = upgrade and live.state is State.READY
-            lives.append(self._upgradable(look, live) if ready else live)
+            lives.append(self._upgradable(snapshot, live) if ready else live)
         return lives
 
-    def _upgradable(self, look: Look, live: Live) -> Live:
+    def _upgradable(self, snapshot: Snapshot, live: Live) -> Live:
         """Find what stands in the way of an upgrade, as the fact ``hindrances``.
 
         A kubelet may be three minor versions older than the API server (kubernetes.io, "Version
         Skew Policy"); the nodes' version comes with their image, so with update-software.
         """
         hindrances = []
-        for addon in look.all(look.aws.eks, "list_addons", "addons", clusterName=self.name):
-            offered = look.aws.eks.describe_addon_versions(
+        for addon in snapshot.all(snapshot.aws.eks, "list_addons", "addons", clusterName=self.name):
+            offered = snapshot.aws.eks.describe_addon_versions(
                 addonName=addon, kubernetesVersion=self.version
             )["addons"]
             if not any(each["addonVersions"] for each in offered):
                 hindrances.append(f"EKS has no version of the add-on {addon} for it")
-        reach, unready = access(look, self.name), ["every node: Kubernetes cannot be asked"]
+        reach, unready = access(snapshot, self.name), ["every node: Kubernetes cannot be asked"]
         with suppress(kube.KubeNotReady):
             nodes = kube.nodes(reach) if reach else []
             unready = [f"{node.name} ({node.why})" for node in nodes if not node.ready]
@@ -201,18 +201,18 @@ class Cluster(Resource):
             },
         )
 
-    def withdraws(self, name: str) -> bool:
+    def reverts(self, name: str) -> bool:
         """The key, which EKS does not take back: it is said, and not forgotten."""
         return name == "secrets_key"
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Subnets and log types have no order; nothing shall stand in the way of an upgrade."""
         if name == "hindrances":
             return ()
-        value = super().expected(name, known)
+        value = super().expected(name, references)
         return frozenset(value) if name in ("log_types", "public_access_cidrs") else value
 
-    def bars(self, name: str, differs: Differs) -> str:
+    def immutable_reason(self, name: str, differs: Differs) -> str:
         """EKS upgrades by one minor version, and takes no version and no key back."""
         is_, wanted = differs[name]
         if name == "secrets_key" and is_:
@@ -228,7 +228,7 @@ class Cluster(Resource):
             return "; ".join(hindrances)
         return ""
 
-    def loses(self, live: Live, differs: Differs) -> list[str]:
+    def disruption(self, live: Live, differs: Differs) -> list[str]:
         """Nodes that are not well may not come back to a newer control plane."""
         unready = live.attributes.get("unready")
         if "version" not in differs or not unready:
@@ -236,7 +236,7 @@ class Cluster(Resource):
         upgrade = f"Kubernetes goes from {live.attributes['version']} to {self.version}"
         return [f"{upgrade} while nodes are not Ready: {_few(unready)}"]
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
         public, private = self.endpoint_access
         extras: dict[str, Any] = {}
@@ -247,10 +247,10 @@ class Cluster(Resource):
         found = aws.eks.create_cluster(
             name=self.name,
             version=self.version,
-            roleArn=known(self.role).arn,
+            roleArn=references(self.role).arn,
             resourcesVpcConfig={
-                "subnetIds": [known(subnet).id for subnet in self.subnets],
-                "securityGroupIds": [known(self.security_group).id],
+                "subnetIds": [references(subnet).id for subnet in self.subnets],
+                "securityGroupIds": [references(self.security_group).id],
                 "endpointPublicAccess": public,
                 "endpointPrivateAccess": private,
                 "publicAccessCidrs": list(self.public_access_cidrs),
@@ -285,7 +285,7 @@ class Cluster(Resource):
         names = endpoint if name in endpoint else (name,)
         return {each: differs[each] for each in names if each in differs}
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Change one thing."""
         change: dict[str, Any] = {}
         if "owner" in differs:
@@ -303,7 +303,7 @@ class Cluster(Resource):
         if "authentication_mode" in differs:
             change = {"accessConfig": {"authenticationMode": self.authentication_mode}}
         elif "security_group" in differs:
-            group = known(self.security_group).id
+            group = references(self.security_group).id
             change = {"resourcesVpcConfig": {"securityGroupIds": [group]}}
         elif {"endpoint_access", "public_access_cidrs"} & differs.keys():
             public, private = self.endpoint_access
@@ -336,13 +336,13 @@ class Cluster(Resource):
         aws.eks.delete_cluster(name=self.name)
 
 
-def _outside(cidrs: Iterable[str], known: Iterable[str]) -> list[str]:
+def _outside(cidrs: Iterable[str], references: Iterable[str]) -> list[str]:
     """Return the address blocks that no known one contains.
 
     >>> _outside(["10.0.1.0/24", "0.0.0.0/0"], ["10.0.0.0/8"])
     ['0.0.0.0/0']
     """
-    blocks = [ip_network(each, strict=False) for each in known]
+    blocks = [ip_network(each, strict=False) for each in references]
 
     def inside(cidr: str) -> bool:
         block = ip_network(cidr, strict=False)
@@ -378,29 +378,29 @@ def _minor(version: str) -> int:
     return int(version.split(".")[1])
 
 
-def describe(look: Look, name: str) -> list[dict[str, Any]]:
+def describe(snapshot: Snapshot, name: str) -> list[dict[str, Any]]:
     """Describe an EKS cluster, once for all who ask in this look; empty when there is none."""
 
     def ask() -> list[dict[str, Any]]:
         with absent("ResourceNotFoundException"):
-            found: Any = look.aws.eks.describe_cluster(name=name)["cluster"]
+            found: Any = snapshot.aws.eks.describe_cluster(name=name)["cluster"]
             return [found]
         return []
 
-    return look.once(("eks", name), ask)
+    return snapshot.once(("eks", name), ask)
 
 
-def access(look: Look, name: str) -> kube.Access | None:
+def access(snapshot: Snapshot, name: str) -> kube.Access | None:
     """Say how to reach the Kubernetes API of a cluster; None while it has no endpoint."""
-    found = describe(look, name)
+    found = describe(snapshot, name)
     if not found or not found[0].get("endpoint"):
         return None
     authority = found[0]["certificateAuthority"]["data"]
     about = {"endpoint": found[0]["endpoint"], "certificate_authority": authority}
-    return look.once(("kubernetes", name), lambda: door(look.aws, name, about))
+    return snapshot.once(("kubernetes", name), lambda: kube_access(snapshot.aws, name, about))
 
 
-def door(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
+def kube_access(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
     """Say the same of a cluster whose live attributes are known."""
 
     def token() -> str:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config import references
 from hyperpod_eks.errors import Usage
@@ -20,7 +20,7 @@ from hyperpod_eks.helm import release as helm
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, NotReady, Resource, State
+from hyperpod_eks.resources.base import MINUTE, Differs, Live, NotReady, References, Resource, State
 
 
 @frozen
@@ -41,59 +41,61 @@ class Release(Resource):
 
     kind = "helm/Release"
     step = "helm"
-    goes_at_once = True
+    deleted_at_once = True
     facts = ("fingerprint",)
     patience = 15 * MINUTE
     usual = "1 min"
     typical = 15.0
 
     @property
-    def within(self) -> Resource | None:
+    def deleted_with(self) -> Resource | None:
         """What is installed in the cluster goes with it."""
         return self.cluster
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In helm's own records, under both names that the release is known by."""
-        access = eks.access(look, self.cluster.name)
+        access = eks.access(snapshot, self.cluster.name)
         if access is None:
             return []
         try:
             releases = helm.releases(access)
         except kube.KubeNotReady as error:  # a lost access entry is mended by those who may look
-            return [Live("", owner=look.aws.lineage, state=State.BUSY, why=str(error))]
+            return [Live("", owner=snapshot.aws.lineage, state=State.BUSY, why=str(error))]
         lives = []
         for found in releases:
             ours = (found.name, found.namespace) == (helm.NAME, helm.NAMESPACE)
-            if look.adopted.get(self.key, f"{found.namespace}/{found.name}") != (
+            if snapshot.adopted.get(self.key, f"{found.namespace}/{found.name}") != (
                 f"{found.namespace}/{found.name}"
             ):
                 continue
-            lives.append(_live(found, look.aws.lineage if ours else "another release of the chart"))
+            lives.append(
+                _live(found, snapshot.aws.lineage if ours else "another release of the chart")
+            )
         return lives
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Compute the fingerprint from the chart and the variables as they are now."""
         if name == "fingerprint":
             try:
                 return _fingerprint(self.chart, json.dumps(self._values(), sort_keys=True))
             except Usage as error:  # a command that sends nothing goes without
                 raise NotReady(str(error)) from error
-        return super().expected(name, known)
+        return super().expected(name, references)
 
     def _values(self) -> dict[str, Any]:
         values: dict[str, Any] = references.resolved(json.loads(self.values), "chart.values")
         return values
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Install: ``helm upgrade --install`` may be repeated."""
-        return self._install(aws, known)
+        return self._install(aws, references)
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Upgrade, or repair what a killed helm left."""
-        return self._install(aws, known)
+        return self._install(aws, references)
 
-    def _install(self, aws: Aws, known: Known) -> Live:
-        access = eks.door(aws, self.cluster.name, known(self.cluster).attributes)
+    def _install(self, aws: Aws, references: References) -> Live:
+        access = eks.kube_access(aws, self.cluster.name, references(self.cluster).attributes)
         program = find_helm(self.binary or None, ca_bundle(aws.session))
         values = self._values()
         fingerprint = _fingerprint(self.chart, json.dumps(values, sort_keys=True))
@@ -101,11 +103,11 @@ class Release(Resource):
             source = Path(self.chart) if self.chart else None
             staged = chart.stage(source, Path(folder), values, program)
             done = helm.install(access, program, staged, values, fingerprint)
-        return replace(_live(done, aws.lineage), told=frozenset({"fingerprint"}))  # as recorded
+        return replace(_live(done, aws.lineage), shown=frozenset({"fingerprint"}))  # as recorded
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""
-        access = eks.access(Look(aws), self.cluster.name)
+        access = eks.access(Snapshot(aws), self.cluster.name)
         if access is not None:
             program = find_helm(self.binary or None, ca_bundle(aws.session))
             helm.uninstall(access, program, helm.release(access))

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from hyperpod_eks.aws.answers import policy as policy_of
-from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 
 @frozen
@@ -35,35 +35,37 @@ class Role(Resource):
 
     kind = "iam/Role"
     step = "iam"
-    goes_at_once = True
+    deleted_at_once = True
     facts = ("trusts", "policies", "path", "boundary")
     answers = ("trusts", "path", "boundary")
     later = ("policies",)
-    fixed: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
+    immutable: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
 
-    def seeds(self) -> Iterator[Resource]:
+    def create_requires(self) -> Iterator[Resource]:
         """None: policies are attached later."""
         yield from ()
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name."""
         with absent("NoSuchEntity"):
-            answer, attached = together(
-                partial(look.aws.iam.get_role, RoleName=self.name),
-                partial(self._attached, look),
+            answer, attached = gather(
+                partial(snapshot.aws.iam.get_role, RoleName=self.name),
+                partial(self._attached, snapshot),
             )
             return [self._live(answer["Role"], attached)]
         return []
 
-    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+    def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
         """Ask for what is attached alone."""
         if names != {"policies"}:
-            return self.find(look)
-        return [replace(live, facts={**live.facts, "policies": self._attached(look)}, told=names)]
+            return self.find(snapshot)
+        return [
+            replace(live, facts={**live.facts, "policies": self._attached(snapshot)}, shown=names)
+        ]
 
-    def _attached(self, look: Look) -> frozenset[str]:
+    def _attached(self, snapshot: Snapshot) -> frozenset[str]:
         method, about = "list_attached_role_policies", {"RoleName": self.name}
-        found = look.all(look.aws.iam, method, "AttachedPolicies", **about)
+        found = snapshot.all(snapshot.aws.iam, method, "AttachedPolicies", **about)
         return frozenset(each["PolicyArn"] for each in found)
 
     def _live(self, role: Mapping[str, Any], attached: frozenset[str]) -> Live:
@@ -75,13 +77,13 @@ class Role(Resource):
         }
         return Live(self.name, role["Arn"], owner=owner(role.get("Tags", ())), facts=facts)
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Attached are AWS's policies and ours, without order."""
         if name == "policies":
-            return frozenset([*self.managed, *(known(policy).arn for policy in self.policies)])
-        return super().expected(name, known)
+            return frozenset([*self.managed, *(references(policy).arn for policy in self.policies)])
+        return super().expected(name, references)
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the account."""
         bounded: dict[str, Any] = {"PermissionsBoundary": self.boundary} if self.boundary else {}
         role = aws.iam.create_role(
@@ -94,7 +96,7 @@ class Role(Resource):
         )["Role"]
         return replace(self._live(role, frozenset()), owner=aws.lineage)
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live | None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live | None:
         """Attach what is missing and put the trust right; what somebody attached is taken off."""
         if "trusts" in differs:
             aws.iam.update_assume_role_policy(
@@ -108,11 +110,11 @@ class Role(Resource):
             aws.iam.delete_role_permissions_boundary(RoleName=self.name)
         if live.owner is None:
             aws.iam.tag_role(RoleName=self.name, Tags=aws.pairs(self.label))
-        wanted = self.expected("policies", known)
+        wanted = self.expected("policies", references)
         on, off = wanted - live.facts["policies"], live.facts["policies"] - wanted
         attach = partial(aws.iam.attach_role_policy, RoleName=self.name)
         detach = partial(aws.iam.detach_role_policy, RoleName=self.name)
-        together(
+        gather(
             *(partial(attach, PolicyArn=arn) for arn in sorted(on)),
             *(partial(detach, PolicyArn=arn) for arn in sorted(off)),
         )
@@ -128,7 +130,7 @@ class Role(Resource):
         """Everything attached must go first, whoever attached it, and what stands in it."""
         iam = aws.iam
         detach = partial(iam.detach_role_policy, RoleName=self.name)
-        together(*(partial(detach, PolicyArn=arn) for arn in live.facts["policies"]))
+        gather(*(partial(detach, PolicyArn=arn) for arn in live.facts["policies"]))
         with absent("DeleteConflict"):
             iam.delete_role(RoleName=self.name)
             return
@@ -182,7 +184,7 @@ class Policy(Resource):
 
     kind = "iam/Policy"
     step = "iam"
-    goes_at_once = True
+    deleted_at_once = True
     facts = ("document",)
 
     @property
@@ -190,21 +192,21 @@ class Policy(Resource):
         """Policies are found by ARN."""
         return f"{self.prefix}{self.path}{self.name}"
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By ARN."""
         with absent("NoSuchEntity"):
-            policy = look.aws.iam.get_policy(PolicyArn=self.arn)["Policy"]
+            policy = snapshot.aws.iam.get_policy(PolicyArn=self.arn)["Policy"]
             signed = owner(policy.get("Tags", ()))
-            if look.bare:
+            if snapshot.bare:
                 return [Live(self.name, self.arn, owner=signed)]
-            return [self._live(look.aws, signed, policy["DefaultVersionId"])]
+            return [self._live(snapshot.aws, signed, policy["DefaultVersionId"])]
         return []
 
-    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+    def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
         """Ask for the version that its create made: IAM changes none."""
         if "version" not in live.attributes:
-            return self.find(look)
-        return [self._live(look.aws, live.owner, live.attributes["version"])]
+            return self.find(snapshot)
+        return [self._live(snapshot.aws, live.owner, live.attributes["version"])]
 
     def _live(self, aws: Aws, signed: str | None, version: str) -> Live:
         found = aws.iam.get_policy_version(PolicyArn=self.arn, VersionId=version)
@@ -213,23 +215,24 @@ class Policy(Resource):
             document = policy_of(unquote(document))
         return Live(self.name, self.arn, owner=signed, facts={"document": document})
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """The document is made of what it depends on."""
         if name != "document":
-            return super().expected(name, known)
+            return super().expected(name, references)
         rows = list(self.rows)
         if self.places:
             kinds = {Vpc: "vpc", SecurityGroup: "security-group", Subnet: "subnet"}
             places = [f"{self.network}:network-interface/*"]
             places += [
-                f"{self.network}:{kinds[type(place)]}/{known(place).id}" for place in self.places
+                f"{self.network}:{kinds[type(place)]}/{references(place).id}"
+                for place in self.places
             ]
             rows.insert(0, ("Interfaces", INTERFACES, places))
         return {"Version": "2012-10-17", "Statement": [_allow(*row) for row in rows]}
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the account."""
-        document = self.expected("document", known)
+        document = self.expected("document", references)
         made = aws.iam.create_policy(
             PolicyName=self.name,
             Path=self.path,
@@ -246,11 +249,11 @@ class Policy(Resource):
             attributes={"version": version} if version else {},
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Make a new default version; of the five that IAM keeps, the oldest makes room."""
         if live.owner is None:
             aws.iam.tag_policy(PolicyArn=self.arn, Tags=aws.pairs(self.label))
-        document = self.expected("document", known)
+        document = self.expected("document", references)
         if live.facts["document"] == document:
             return
         old = list(self._old_versions(aws))
@@ -303,19 +306,19 @@ class ServiceLinkedRole(Resource):
 
     kind = "iam/ServiceLinkedRole"
     step = "iam"
-    shared = True
+    lifecycle = Lifecycle.SHARED
 
     name = "AWSServiceRoleForSageMakerHyperPod"
     service = "hyperpod.sagemaker.amazonaws.com"
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By the name that the service gives it."""
         with absent("NoSuchEntity"):
-            role = look.aws.iam.get_role(RoleName=self.name)["Role"]
+            role = snapshot.aws.iam.get_role(RoleName=self.name)["Role"]
             return [Live(self.name, role["Arn"])]
         return []
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """There can be one; a second one is refused."""
         role = aws.iam.create_service_linked_role(AWSServiceName=self.service)["Role"]
         return Live(self.name, role["Arn"])

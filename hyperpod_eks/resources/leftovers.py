@@ -7,34 +7,36 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look, owner, raise_first, tag
+from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first, tag
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import MINUTE, Live, Resource, State
-from hyperpod_eks.workers import together
+from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
+from hyperpod_eks.workers import gather
 
 
-def _vpcs(look: Look) -> list[str]:
+def _vpcs(snapshot: Snapshot) -> list[str]:
     """Ids of the VPCs of ours, not of those that we were given: there is one, or a twin besides."""
     return [
         vpc["VpcId"]
-        for vpc in look.ec2("describe_vpcs", "Vpcs", "vpc")
-        if owner(vpc.get("Tags", ())) == look.aws.lineage
+        for vpc in snapshot.ec2("describe_vpcs", "Vpcs", "vpc")
+        if owner(vpc.get("Tags", ())) == snapshot.aws.lineage
     ]
 
 
-def _homes(look: Look) -> list[str]:
+def _homes(snapshot: Snapshot) -> list[str]:
     """Ids of the VPCs that an EKS cluster of ours is in, be the VPC ours or not."""
-    if "eks/cluster" in look.adopted:  # what is in somebody's is somebody's
+    if "eks/cluster" in snapshot.adopted:  # what is in somebody's is somebody's
         return []
-    return _vpcs(look) or [id_ for key, id_ in look.adopted.items() if key == "network/vpc"]
+    return _vpcs(snapshot) or [id_ for key, id_ in snapshot.adopted.items() if key == "network/vpc"]
 
 
-def _inside(look: Look, method: str, key: str, by: str, values: Sequence[str]) -> list[Any]:
+def _inside(snapshot: Snapshot, method: str, key: str, by: str, values: Sequence[str]) -> list[Any]:
     """List what EC2 has of one kind in VPCs, or in security groups."""
     return [
         item
         for value in values
-        for item in look.all(look.aws.ec2, method, key, Filters=[{"Name": by, "Values": [value]}])
+        for item in snapshot.all(
+            snapshot.aws.ec2, method, key, Filters=[{"Name": by, "Values": [value]}]
+        )
     ]
 
 
@@ -75,18 +77,20 @@ class Interfaces(Resource):
 
     kind = "leftovers/Interfaces"
     step = "network"
-    made = False
+    lifecycle = Lifecycle.LEFTOVER
     patience = 20 * MINUTE
     usual = "1 to 5 min"
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Apart from those of NAT gateways and endpoints, which go with them."""
-        by, values = "vpc-id", _vpcs(look)
+        by, values = "vpc-id", _vpcs(snapshot)
         if not values:
-            groups = look.signed("describe_security_groups", "SecurityGroups")
-            ours = [each["GroupId"] for each in groups if owner(each["Tags"]) == look.aws.lineage]
+            groups = snapshot.signed("describe_security_groups", "SecurityGroups")
+            ours = [
+                each["GroupId"] for each in groups if owner(each["Tags"]) == snapshot.aws.lineage
+            ]
             by, values = "group-id", ours
-        found = _inside(look, "describe_network_interfaces", "NetworkInterfaces", by, values)
+        found = _inside(snapshot, "describe_network_interfaces", "NetworkInterfaces", by, values)
         items = [
             item
             for item in {each["NetworkInterfaceId"]: each for each in found}.values()
@@ -95,7 +99,7 @@ class Interfaces(Resource):
         ]
         if not items:
             return []
-        region = look.aws.session.region_name
+        region = snapshot.aws.session.region_name
         words = "; ".join(_named(each, region) for each in items[:3])
         many = "interface" if len(items) == 1 else "interfaces"
         loose = [
@@ -107,7 +111,7 @@ class Interfaces(Resource):
         return [
             Live(
                 ", ".join(i["NetworkInterfaceId"] for i in items),
-                owner=look.aws.lineage,  # whatever is in our VPC or group was let in by us
+                owner=snapshot.aws.lineage,  # whatever is in our VPC or group was let in by us
                 state=State.READY if loose else State.LEAVING,
                 why=f"{len(items)} network {many} left: {words}",
                 attributes={"loose": loose},
@@ -133,7 +137,7 @@ class LoadBalancers(Resource):
 
     kind = "leftovers/LoadBalancers"
     step = "network"
-    made = False
+    lifecycle = Lifecycle.LEFTOVER
     patience = 15 * MINUTE
 
     @property
@@ -141,15 +145,15 @@ class LoadBalancers(Resource):
         """Made from inside the EKS cluster."""
         return "eks/cluster"
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the cluster's VPC only."""
-        if not (vpcs := _homes(look)):
+        if not (vpcs := _homes(snapshot)):
             return []
-        new, old = look.aws.elbv2, look.aws.elb
-        every, targets, classics = together(
-            partial(look.all, new, "describe_load_balancers", "LoadBalancers"),
-            partial(look.all, new, "describe_target_groups", "TargetGroups"),
-            partial(look.all, old, "describe_load_balancers", "LoadBalancerDescriptions"),
+        new, old = snapshot.aws.elbv2, snapshot.aws.elb
+        every, targets, classics = gather(
+            partial(snapshot.all, new, "describe_load_balancers", "LoadBalancers"),
+            partial(snapshot.all, new, "describe_target_groups", "TargetGroups"),
+            partial(snapshot.all, old, "describe_load_balancers", "LoadBalancerDescriptions"),
         )
         balancers = {each["LoadBalancerArn"] for each in every if each.get("VpcId") in vpcs}
         groups = {each["TargetGroupArn"] for each in targets if each.get("VpcId") in vpcs}
@@ -212,17 +216,17 @@ class Volumes(Resource):
 
     kind = "leftovers/Volumes"
     step = "network"
-    made = False
+    lifecycle = Lifecycle.LEFTOVER
 
     @property
     def source(self) -> str:
         """Made from inside the EKS cluster."""
         return "eks/cluster"
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By the tag that Kubernetes puts on them."""
         tagged: Any = [{"Name": f"tag:kubernetes.io/cluster/{self.cluster}", "Values": ["owned"]}]
-        found = look.all(look.aws.ec2, "describe_volumes", "Volumes", Filters=tagged)
+        found = snapshot.all(snapshot.aws.ec2, "describe_volumes", "Volumes", Filters=tagged)
         free = [each["VolumeId"] for each in found if each["State"] == "available"]
         names = ", ".join(each["VolumeId"] for each in found)
         state = State.READY if free else State.LEAVING
@@ -247,17 +251,22 @@ class Leftovers(Resource):
 
     kind = "leftovers/Leftovers"
     step = "network"
-    made = False
+    lifecycle = Lifecycle.LEFTOVER
     patience = 15 * MINUTE
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the cluster's VPC only."""
-        vpcs, homes = _vpcs(look), _homes(look)
-        found, doors = together(
+        vpcs, homes = _vpcs(snapshot), _homes(snapshot)
+        found, doors = gather(
             partial(
-                _inside, look, "describe_security_groups", "SecurityGroups", "vpc-id", homes or vpcs
+                _inside,
+                snapshot,
+                "describe_security_groups",
+                "SecurityGroups",
+                "vpc-id",
+                homes or vpcs,
             ),
-            partial(_inside, look, "describe_vpc_endpoints", "VpcEndpoints", "vpc-id", vpcs),
+            partial(_inside, snapshot, "describe_vpc_endpoints", "VpcEndpoints", "vpc-id", vpcs),
         )
         groups = [
             item["GroupId"]
@@ -275,11 +284,11 @@ class Leftovers(Resource):
         return [
             Live(
                 ", ".join(endpoints + groups),
-                owner=look.aws.lineage if vpcs else None,
+                owner=snapshot.aws.lineage if vpcs else None,
                 attributes={
                     "groups": groups,
                     "endpoints": endpoints,
-                    "rules": _naming(look, found, groups),
+                    "rules": _naming(snapshot, found, groups),
                 },
             )
         ]
@@ -302,7 +311,7 @@ class Leftovers(Resource):
 
 
 def _naming(
-    look: Look, groups: Sequence[Mapping[str, Any]], named: Sequence[str]
+    snapshot: Snapshot, groups: Sequence[Mapping[str, Any]], named: Sequence[str]
 ) -> list[tuple[str, str, list[Any]]]:
     """Find the rules of our group that let some groups in or out, and how they are revoked.
 
@@ -310,7 +319,7 @@ def _naming(
     """
     found = []
     for group in groups:
-        if owner(group.get("Tags", ())) != look.aws.lineage:
+        if owner(group.get("Tags", ())) != snapshot.aws.lineage:
             continue
         for way, key in (("ingress", "IpPermissions"), ("egress", "IpPermissionsEgress")):
             rules = [

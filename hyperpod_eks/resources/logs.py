@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Guard, Known, Live, Resource
-from hyperpod_eks.workers import together
+from hyperpod_eks.resources.base import Differs, Guard, Lifecycle, Live, References, Resource
+from hyperpod_eks.workers import gather
 
 
 @frozen
@@ -26,7 +26,7 @@ class LogGroup(Resource):
 
     kind = "eks/LogGroup"
     step = "eks"
-    goes_at_once = True
+    deleted_at_once = True
     facts = ("retention", "key_arn")
     later = ("retention",)
     signed = False  # EKS makes a deleted one anew as long as the cluster writes
@@ -48,39 +48,39 @@ class LogGroup(Resource):
         ),
     }
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name."""
-        logs = look.aws.logs
+        logs = snapshot.aws.logs
         with absent("ResourceNotFoundException"):
-            tags, groups = together(
+            tags, groups = gather(
                 partial(logs.list_tags_for_resource, resourceArn=self.arn),
-                partial(self._groups, look),
+                partial(self._groups, snapshot),
             )
             signed = owner(tags["tags"])
             return [Live(self.name, self.arn, signed, facts=self._facts(each)) for each in groups]
         return []
 
-    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+    def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
         """Look at it among all; its tags are known."""
-        facts = [self._facts(group) for group in self._groups(look)]
-        return [replace(live, facts=each, told=None) for each in facts]
+        facts = [self._facts(group) for group in self._groups(snapshot)]
+        return [replace(live, facts=each, shown=None) for each in facts]
 
-    def _groups(self, look: Look) -> list[Mapping[str, Any]]:
+    def _groups(self, snapshot: Snapshot) -> list[Mapping[str, Any]]:
         about = {"logGroupNamePrefix": self.name}
-        found = look.all(look.aws.logs, "describe_log_groups", "logGroups", **about)
+        found = snapshot.all(snapshot.aws.logs, "describe_log_groups", "logGroups", **about)
         return [group for group in found if group["logGroupName"] == self.name]
 
     def _facts(self, group: Mapping[str, Any]) -> dict[str, Any]:
         return {"retention": group.get("retentionInDays"), "key_arn": group.get("kmsKeyId", "")}
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the region."""
         key: dict[str, Any] = {"kmsKeyId": self.key_arn} if self.key_arn else {}
         aws.logs.create_log_group(logGroupName=self.name, tags=aws.tags(self.label), **key)
         facts = {"retention": None, "key_arn": self.key_arn}
         return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Set the retention, and sign a group that EKS made anew."""
         if live.owner is None:
             aws.logs.tag_resource(resourceArn=self.arn, tags=aws.tags(self.label))
@@ -112,23 +112,23 @@ class HyperPodLogGroup(Resource):
 
     kind = "hyperpod/LogGroup"
     step = "hyperpod"
-    goes_at_once = True
-    made = False
+    deleted_at_once = True
+    lifecycle = Lifecycle.LEFTOVER
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By prefix: one group for each cluster that had this name."""
-        groups = look.all(
-            look.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.prefix
+        groups = snapshot.all(
+            snapshot.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.prefix
         )
         names = [group["logGroupName"] for group in groups]
-        ids = {arn.rpartition("/")[2] for arn in look.aws.recorded}
+        ids = {arn.rpartition("/")[2] for arn in snapshot.aws.recorded}
         ours = [name for name in names if name.removeprefix(self.prefix) in ids]
         others = ", ".join(name for name in names if name not in ours)
         whose = f"another cluster of that name: {others}"
         stays = {"stays": f"belongs to {whose}"} if others else {}
         if ours:
             about = {"names": ours, **stays}
-            return [Live(", ".join(ours), owner=look.aws.lineage, attributes=about)]
+            return [Live(", ".join(ours), owner=snapshot.aws.lineage, attributes=about)]
         return [Live(others, owner="unknown", attributes={"whose": whose})] if others else []
 
     def delete(self, aws: Aws, live: Live) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyperpod_eks.aws.answers import policy as policy_of
-from hyperpod_eks.aws.client import Aws, Look, absent, owner, raise_first
+from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, raise_first
 from hyperpod_eks.config.lifecycle import lifecycle_files
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Guard, Known, Live, Resource
-from hyperpod_eks.workers import each, together
+from hyperpod_eks.resources.base import Differs, Guard, Live, References, Resource
+from hyperpod_eks.workers import for_each, gather
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,17 +52,19 @@ class Bucket(Resource):
 
     kind = "s3/Bucket"
     step = "s3"
-    goes_at_once = True
+    deleted_at_once = True
     facts = ("public_access", "ownership", "encryption", "policy")
     later = ("public_access", "encryption", "policy")
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""
         with absent("404", "NoSuchBucket"):
-            tagging = partial(self._read, look.aws.s3.get_bucket_tagging, "TagSet", "NoSuchTagSet")
-            asked = {} if look.bare else self._questions(look.aws)
+            tagging = partial(
+                self._read, snapshot.aws.s3.get_bucket_tagging, "TagSet", "NoSuchTagSet"
+            )
+            asked = {} if snapshot.bare else self._questions(snapshot.aws)
             try:
-                tags, *rest = together(tagging, *asked.values())
+                tags, *rest = gather(tagging, *asked.values())
             except Exception as error:
                 if getattr(error, "response", {}).get("Error", {}).get("Code") in (
                     "403",
@@ -70,17 +72,19 @@ class Bucket(Resource):
                 ):
                     return [Live(self.name, self.arn, owner="of another account, or not allowed")]
                 raise
-            if look.bare:
+            if snapshot.bare:
                 return [Live(self.name, self.arn, owner=owner(tags or ()))]
             facts = dict(zip(asked, rest, strict=True))
             return [Live(self.name, self.arn, owner=owner(tags or ()), facts=facts)]
         return []
 
-    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+    def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
         """Ask for these settings alone."""
-        asked = {name: each for name, each in self._questions(look.aws).items() if name in names}
-        facts = dict(zip(asked, together(*asked.values()), strict=True))
-        return [replace(live, facts={**live.facts, **facts}, told=names)]
+        asked = {
+            name: each for name, each in self._questions(snapshot.aws).items() if name in names
+        }
+        facts = dict(zip(asked, gather(*asked.values()), strict=True))
+        return [replace(live, facts={**live.facts, **facts}, shown=names)]
 
     def _questions(self, aws: Aws) -> dict[str, Callable[[], Any]]:
         """Return, by fact, the call that asks for it."""
@@ -127,7 +131,7 @@ class Bucket(Resource):
         }
         return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the world.
 
         A bucket is signed at birth where that is possible (S3 API reference,
@@ -162,7 +166,7 @@ class Bucket(Resource):
         }
         return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Put right what differs."""
         s3 = aws.s3
         if live.owner is None:
@@ -190,13 +194,13 @@ class Bucket(Resource):
             )
         if "policy" in differs:
             s3.put_bucket_policy(Bucket=self.name, Policy=self._tls_only())
-        declared = {**live.facts, **self.declared(known)}
+        declared = {**live.facts, **self.declared(references)}
         return Live(self.name, self.arn, owner=aws.lineage, facts=declared)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Empty it first: objects, versions, delete markers and unfinished uploads."""
         s3 = aws.s3
-        together(partial(_empty, aws, self.name, ""), partial(self._abort, s3))
+        gather(partial(_empty, aws, self.name, ""), partial(self._abort, s3))
         s3.delete_bucket(Bucket=self.name)
 
     def _abort(self, s3: S3Client) -> None:
@@ -238,7 +242,7 @@ def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:
 
 
 @frozen
-class Scripts(Resource):
+class LifecycleScripts(Resource):
     """The whole lifecycle folder under one prefix."""
 
     bucket: Bucket
@@ -247,7 +251,7 @@ class Scripts(Resource):
 
     kind = "s3/Scripts"
     step = "s3"
-    goes_at_once = True
+    deleted_at_once = True
     facts = ("files",)
 
     @property
@@ -256,7 +260,7 @@ class Scripts(Resource):
         return f"s3://{self.bucket.name}/{self.prefix}"
 
     @property
-    def within(self) -> Resource | None:
+    def deleted_with(self) -> Resource | None:
         """Objects go with their bucket."""
         return self.bucket
 
@@ -265,20 +269,20 @@ class Scripts(Resource):
         there = lifecycle_files(Path(self.folder))
         return {self.prefix + name: (path, _md5(path)) for name, path in there.items()}
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By listing the prefix: one call for a thousand files."""
         with absent("NoSuchBucket", "404", "403", "AccessDenied"):
-            items = look.all(
-                look.aws.s3,
+            items = snapshot.all(
+                snapshot.aws.s3,
                 "list_objects_v2",
                 "Contents",
                 Bucket=self.bucket.name,
                 Prefix=self.prefix,
             )
             there = {item["Key"]: item["ETag"].strip('"') for item in items}
-            if not look.bare:
-                there |= self._noted(look.aws, there)
-            return [self._live(look.aws, there)] if there else []
+            if not snapshot.bare:
+                there |= self._noted(snapshot.aws, there)
+            return [self._live(snapshot.aws, there)] if there else []
         return []
 
     def _noted(self, aws: Aws, there: Mapping[str, str]) -> dict[str, str]:
@@ -296,7 +300,7 @@ class Scripts(Resource):
                 if noted := about.get("Metadata", {}).get(MD5):
                     found[key] = noted
 
-        each(ask, others, 8)
+        for_each(ask, others, 8)
         return found
 
     def _live(self, aws: Aws, there: Mapping[str, str]) -> Live:
@@ -307,17 +311,17 @@ class Scripts(Resource):
             facts={"files": dict(there)},
         )
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """The folder as it is now."""
         if name == "files":
             return {key: md5 for key, (_, md5) in self.files().items()}
-        return super().expected(name, known)
+        return super().expected(name, references)
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Uploads may be repeated, so that this is no more than settling an empty prefix."""
         return self._send_all(aws, {})
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Send what changed, and remove what the folder no longer has."""
         return self._send_all(aws, live.facts["files"])
 
@@ -326,12 +330,12 @@ class Scripts(Resource):
         local = self.files()
         changed = [key for key, (_, md5) in local.items() if there.get(key) != md5]
         shown: list[bool] = []
-        each(lambda key: shown.append(self._send(aws, local, key)), changed, 8)
+        for_each(lambda key: shown.append(self._send(aws, local, key)), changed, 8)
         removed = sorted(there.keys() - local.keys())
         for i in range(0, len(removed), 1000):
             _delete(aws, self.bucket.name, [{"Key": key} for key in removed[i : i + 1000]])
         live = self._live(aws, {key: md5 for key, (_, md5) in local.items()})
-        return replace(live, told=frozenset({"files"} if all(shown) else ()))
+        return replace(live, shown=frozenset({"files"} if all(shown) else ()))
 
     def _send(self, aws: Aws, local: Mapping[str, tuple[Path, str]], key: str) -> bool:
         """Send a file; return whether the ETag in the answer is its MD5, as without a KMS key."""

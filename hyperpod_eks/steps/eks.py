@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.access_entry import CALLER, AccessEntry, CallersEntries, NodesEntry
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
@@ -25,20 +25,20 @@ class Control:
     """What HyperPod leaves in a cluster that stays."""
 
 
-def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Control:
+def step(resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resource, ...]) -> Control:
     """Declare log group, cluster and access entries; the caller's own entry comes first."""
-    eks, keys = site.config.eks, site.config.encryption
+    eks, keys = resolved.config.eks, resolved.config.encryption
     logs = LogGroup(
         "log-group",
-        name=f"/aws/eks/{site.eks_name}/cluster",
-        arn=site.arn("logs", f"log-group:/aws/eks/{site.eks_name}/cluster"),
+        name=f"/aws/eks/{resolved.eks_name}/cluster",
+        arn=resolved.arn("logs", f"log-group:/aws/eks/{resolved.eks_name}/cluster"),
         retention=eks.log_retention_days,
         key_arn=keys.logs or "",
     )
     cluster = Cluster(
         "cluster",
-        name=site.eks_name,
-        version=site.kubernetes_version,
+        name=resolved.eks_name,
+        version=resolved.kubernetes_version,
         pinned=eks.version is not None,
         role=role,
         subnets=tuple(net.private.values()),
@@ -48,27 +48,29 @@ def step(site: Site, role: Role, net: Network, left: tuple[Resource, ...]) -> Co
         public_access_cidrs=eks.public_access_cidrs,
         log_types=tuple(eks.log_types),
         support_type=eks.support_type,
-        deletion_protection=site.config.deletion_protection,
+        deletion_protection=resolved.config.deletion_protection,
         # before it wears another group the nodes must let that in
-        after=left if site.eks_is_theirs else (logs, *left, *net.opening),
+        after=left if resolved.eks_is_theirs else (logs, *left, *net.opening),
     )
-    admin = site.access_policy("AmazonEKSClusterAdminPolicy")
-    callers = (CallersEntries("callers-entries", cluster=cluster),) if site.eks_is_theirs else ()
+    admin = resolved.access_policy("AmazonEKSClusterAdminPolicy")
+    callers = (
+        (CallersEntries("callers-entries", cluster=cluster),) if resolved.eks_is_theirs else ()
+    )
     entries = [AccessEntry(CALLER, cluster=cluster, principal="", policy=admin, after=callers)]
     entries += [
         AccessEntry(
             access_label(entry.principal_arn, [each.principal_arn for each in eks.access]),
             cluster=cluster,
             principal=entry.principal_arn,
-            policy=site.access_policy(entry.policy) if entry.policy else "",
+            policy=resolved.access_policy(entry.policy) if entry.policy else "",
             namespaces=entry.namespaces,
             groups=entry.kubernetes_groups,
         )
         for entry in eks.access
     ]
-    node_role = site.iam_name("hyperpod", "iam/execution-role")
+    node_role = resolved.iam_name("hyperpod", "iam/execution-role")
     entry = NodesEntry("nodes-entry", cluster=cluster, role=node_role)
-    return Control(cluster, tuple(entries), (entry,) if site.eks_is_theirs else ())
+    return Control(cluster, tuple(entries), (entry,) if resolved.eks_is_theirs else ())
 
 
 def access_label(principal: str, everybody: Sequence[str]) -> str:

@@ -8,15 +8,15 @@ import json
 from hyperpod_eks.config.model import Chart
 from hyperpod_eks.helm import chart, runner
 from hyperpod_eks.helm import devices as chart_devices
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.helm_release import Release
 from hyperpod_eks.steps import eks
 
 
-def step(site: Site, control: eks.Control, binary: str | None) -> Release:
+def step(resolved: ResolvedConfig, control: eks.Control, binary: str | None) -> Release:
     """Declare the release; whoever installs it needs access first."""
-    config = site.config.chart
-    types = [kind for group in site.config.groups for kind in group.instance_types]
+    config = resolved.config.chart
+    types = [kind for group in resolved.config.groups for kind in group.instance_types]
     return Release(
         "release",
         cluster=control.cluster,
@@ -24,7 +24,7 @@ def step(site: Site, control: eks.Control, binary: str | None) -> Release:
         values=json.dumps(
             chart.merge(
                 chart_devices.values_for(types, config.path),
-                chart.values_for(site.region, config.values),
+                chart.values_for(resolved.region, config.values),
             ),
             sort_keys=True,
         ),

@@ -7,37 +7,37 @@ from typing import Any
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config.model import GROUP, RESTRICTED
 from hyperpod_eks.config.request import request
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.hyperpod.cluster import SETTINGS, Cluster, InstanceGroup
 from hyperpod_eks.resources.hyperpod.nodes import Nodes
 from hyperpod_eks.resources.logs import HyperPodLogGroup
-from hyperpod_eks.resources.s3 import Scripts
+from hyperpod_eks.resources.s3 import LifecycleScripts
 from hyperpod_eks.steps.iam import Roles
 from hyperpod_eks.steps.network import Network
 
 
 def step(
-    site: Site,
+    resolved: ResolvedConfig,
     roles: Roles,
     net: Network,
-    scripts: Scripts,
+    scripts: LifecycleScripts,
     control: eks.Cluster,
     ready: tuple[Resource, ...],
 ) -> Nodes:
     """Declare the cluster; ``ready`` is what its nodes cannot start without."""
-    config = site.config
-    logs = HyperPodLogGroup("log-group", prefix=f"/aws/sagemaker/Clusters/{site.name}/")
+    config = resolved.config
+    logs = HyperPodLogGroup("log-group", prefix=f"/aws/sagemaker/Clusters/{resolved.name}/")
     settings = request(config, "CreateCluster.")
     cluster = Cluster(
         "cluster",
-        name=site.name,
+        name=resolved.name,
         control=control,
         role=roles.execution,
         scaler=roles.scaler,
         security_group=net.security_group,
-        groups=tuple(_declared(site, group, scripts) for group in config.groups),
+        groups=tuple(_declared(resolved, group, scripts) for group in config.groups),
         zones=tuple(net.nodes.items()),
         settings={member: settings.get(member) for member in SETTINGS},
         scales_itself=config.scales_itself,
@@ -47,7 +47,9 @@ def step(
 
 
 def _declared(
-    site: Site, group: configs.InstanceGroup | configs.RestrictedInstanceGroup, scripts: Scripts
+    resolved: ResolvedConfig,
+    group: configs.InstanceGroup | configs.RestrictedInstanceGroup,
+    scripts: LifecycleScripts,
 ) -> InstanceGroup:
     """Spell a group of the configuration as AWS's request has it."""
     restricted = isinstance(group, configs.RestrictedInstanceGroup)
@@ -61,13 +63,13 @@ def _declared(
         volumes.append({"VolumeSizeInGB": group.ebs_volume_size_in_gb})
         last: Any = {"EbsVolumeConfig": volumes[-1]}
         members["InstanceStorageConfigs"] = [*members.get("InstanceStorageConfigs", ()), last]
-    for volume in volumes if site.config.encryption.volumes else ():
-        volume.setdefault("VolumeKmsKeyId", site.config.encryption.volumes)
+    for volume in volumes if resolved.config.encryption.volumes else ():
+        volume.setdefault("VolumeKmsKeyId", resolved.config.encryption.volumes)
     if not restricted:
-        default = {"OnCreate": site.config.lifecycle.on_create}
+        default = {"OnCreate": resolved.config.lifecycle.on_create}
         own = members.pop("LifeCycleConfig", default)
         if own:
             members["LifeCycleConfig"] = {"SourceS3Uri": scripts.uri, **own}
     return InstanceGroup(
-        group.name, restricted, members, site.homes(group), bool(group.availability_zone_ids)
+        group.name, restricted, members, resolved.homes(group), bool(group.availability_zone_ids)
     )

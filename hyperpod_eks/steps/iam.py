@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
@@ -24,43 +24,45 @@ class Roles:
     """What Karpenter works with, where it decides how many nodes there are."""
 
 
-def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup) -> Roles:
+def step(
+    resolved: ResolvedConfig, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
+) -> Roles:
     """Declare the roles; the nodes' policy names the network that they may use."""
-    config, prefix = site.config, site.arn("iam", "policy")
-    cluster = site.arn("eks", f"cluster/{site.eks_name}")
+    config, prefix = resolved.config, resolved.arn("iam", "policy")
+    cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")
     ours: dict[str, Any] = {
         "path": config.iam.path,
         "boundary": config.iam.permissions_boundary or "",
     }
-    volumes = _volume_keys(site)
+    volumes = _volume_keys(resolved)
     keys = sorted({*volumes, *filter(None, [config.encryption.bucket])})
     narrow = config.iam.node_policy == "narrow"
-    rows = (_node_rows if narrow else _documented)(site.identity.partition, cluster)
-    rows += _needed_besides(site, keys)
-    if not site.bucket.startswith("sagemaker-"):  # of those, the managed policy lets nodes read
-        bucket = site.arn("s3", site.bucket)
+    rows = (_node_rows if narrow else _documented)(resolved.identity.partition, cluster)
+    rows += _needed_besides(resolved, keys)
+    if not resolved.bucket.startswith("sagemaker-"):  # of those, the managed policy lets nodes read
+        bucket = resolved.arn("s3", resolved.bucket)
         rows.append(("Scripts", ["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]))
     execution = Policy(
         "execution-policy",
-        name=site.iam_name("hyperpod"),
+        name=resolved.iam_name("hyperpod"),
         prefix=prefix,
         path=config.iam.path,
         rows=tuple(rows),
-        network=site.arn("ec2", "").removesuffix(":"),
+        network=resolved.arn("ec2", "").removesuffix(":"),
         places=(vpc, group, *subnets) if narrow else (),
     )
     scaler = None
     if config.scales_itself:
-        scaling = _scaler_rows(site.arn("sagemaker", "cluster/*"), volumes)
+        scaling = _scaler_rows(resolved.arn("sagemaker", "cluster/*"), volumes)
         scaler = Role(
             "scaling-role",
-            name=site.iam_name("scaling"),
+            name=resolved.iam_name("scaling"),
             trusts="hyperpod.sagemaker.amazonaws.com",
             managed=(),
             policies=(
                 Policy(
                     "scaling-policy",
-                    name=site.iam_name("scaling"),
+                    name=resolved.iam_name("scaling"),
                     prefix=prefix,
                     path=config.iam.path,
                     rows=scaling,
@@ -71,17 +73,17 @@ def step(site: Site, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
     return Roles(
         cluster=Role(
             "cluster-role",
-            name=site.iam_name("eks", "iam/cluster-role"),
+            name=resolved.iam_name("eks", "iam/cluster-role"),
             trusts="eks.amazonaws.com",
-            managed=(site.managed_policy("AmazonEKSClusterPolicy"),),
+            managed=(resolved.managed_policy("AmazonEKSClusterPolicy"),),
             **ours,
         ),
         execution=Role(
             "execution-role",
-            name=site.iam_name("hyperpod", "iam/execution-role"),
+            name=resolved.iam_name("hyperpod", "iam/execution-role"),
             trusts="sagemaker.amazonaws.com",
-            managed=(site.managed_policy("AmazonSageMakerClusterInstanceRolePolicy"),),
-            policies=() if "iam/execution-role" in site.adopted else (execution,),
+            managed=(resolved.managed_policy("AmazonSageMakerClusterInstanceRolePolicy"),),
+            policies=() if "iam/execution-role" in resolved.adopted else (execution,),
             **ours,
         ),
         service_linked=ServiceLinkedRole("service-linked-role"),
@@ -113,15 +115,15 @@ IMAGES = (
 )
 
 
-def _volume_keys(site: Site) -> list[str]:
+def _volume_keys(resolved: ResolvedConfig) -> list[str]:
     """List the ARNs of the KMS keys that nodes' volumes are encrypted with."""
-    keys = {site.config.encryption.volumes}
-    for group in site.config.groups:
+    keys = {resolved.config.encryption.volumes}
+    for group in resolved.config.groups:
         for storage in group.instance_storage_configs:
             volume: Any = storage.get("ebs_volume_config") or {}
             keys.add(volume.get("volume_kms_key_id"))
     return sorted(
-        key if key.startswith("arn:") else site.arn("kms", f"key/{key}") for key in keys if key
+        key if key.startswith("arn:") else resolved.arn("kms", f"key/{key}") for key in keys if key
     )
 
 
@@ -158,7 +160,7 @@ def _documented(partition: str, cluster: str) -> list[Row]:
     ]
 
 
-def _needed_besides(site: Site, keys: Sequence[str]) -> list[Row]:
+def _needed_besides(resolved: ResolvedConfig, keys: Sequence[str]) -> list[Row]:
     """What the guide's list lacks.
 
     The VPC CNI attaches interfaces by AttachClusterNodeNetworkInterface on HyperPod, for which it
@@ -169,7 +171,7 @@ def _needed_besides(site: Site, keys: Sequence[str]) -> list[Row]:
         (
             "AttachByHyperPod",
             ["sagemaker:AttachClusterNodeNetworkInterface"],
-            site.arn("sagemaker", "cluster/*"),
+            resolved.arn("sagemaker", "cluster/*"),
         ),
         (
             "LookBesides",

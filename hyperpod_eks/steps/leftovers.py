@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.leftovers import Interfaces, Leftovers, LoadBalancers, Volumes
 from hyperpod_eks.steps.network import Network
 
 
-def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resource, ...]:
+def step(
+    resolved: ResolvedConfig, net: Network, roles: tuple[Resource, ...]
+) -> tuple[Resource, ...]:
     """Declare what Kubernetes, EKS, HyperPod and GuardDuty leave, to be taken away as well.
 
     A delete waits for the interfaces before it removes a role, a subnet or the security group:
@@ -16,7 +18,7 @@ def step(site: Site, net: Network, roles: tuple[Resource, ...]) -> tuple[Resourc
     its execution role goes first).
     """
     places = (net.vpc, *net.private.values(), net.security_group)
-    groups = Leftovers("leftovers", cluster=site.eks_name, after=places)
+    groups = Leftovers("leftovers", cluster=resolved.eks_name, after=places)
     interfaces = Interfaces("interfaces", after=(*places, groups, *roles))
-    balancers = LoadBalancers("load-balancers", cluster=site.eks_name, after=(interfaces,))
-    return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)
+    balancers = LoadBalancers("load-balancers", cluster=resolved.eks_name, after=(interfaces,))
+    return interfaces, balancers, Volumes("volumes", cluster=resolved.eks_name)

@@ -9,12 +9,17 @@ from hyperpod_eks.config import model as configs
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import CLOSED
 from hyperpod_eks.resolve.names import NODE_SUBNET, PRIVATE_SUBNET, PUBLIC_SUBNET
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.ec2.endpoint import Endpoint
-from hyperpod_eks.resources.ec2.gateways import Address, InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.endpoint import VpcEndpoint
+from hyperpod_eks.resources.ec2.gateways import ElasticIp, InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.route_table import RouteTable
-from hyperpod_eks.resources.ec2.security_group import HTTPS, STORAGE_PORTS, Opening, SecurityGroup
+from hyperpod_eks.resources.ec2.security_group import (
+    HTTPS,
+    STORAGE_PORTS,
+    SecurityGroup,
+    SecurityGroupRule,
+)
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, VpcCidr
 
@@ -32,26 +37,26 @@ class Network:
     """The nodes'."""
     control_group: SecurityGroup
     """The control plane's, the same unless they are strict."""
-    opening: tuple[Opening, ...]
+    opening: tuple[SecurityGroupRule, ...]
     """What lets the control plane in among the nodes, where its group is another."""
     egress: tuple[Resource, ...]
     """What must be ready before a node can reach AWS."""
 
 
-def step(site: Site) -> Network:
+def step(resolved: ResolvedConfig) -> Network:
     """Declare the network.
 
     Private subnets that are somebody's have routes of their own; nothing is made around them but
     what the configuration asks for.
     """
-    config, theirs = site.config.network, site.adopted
+    config, theirs = resolved.config.network, resolved.adopted
     vpc = Vpc("vpc", cidr=config.cidr)
-    private, nodes, blocks = _private(site, vpc)
+    private, nodes, blocks = _private(resolved, vpc)
     routes: tuple[RouteTable, ...] = ()
     internet: tuple[Resource, ...] = ()
-    if not site.private_is_theirs and config.nat != "none":
-        routes, internet = _internet(site, vpc, private, nodes)
-    elif not site.private_is_theirs:
+    if not resolved.private_is_theirs and config.nat != "none":
+        routes, internet = _internet(resolved, vpc, private, nodes)
+    elif not resolved.private_is_theirs:
         routes = (_table("private-routes", vpc, None, (*private.values(), *nodes.values())),)
     given = [key for key in theirs if key.startswith("network/route-table-")]
     routes += tuple(
@@ -60,33 +65,35 @@ def step(site: Site) -> Network:
     policy = json.dumps(config.endpoint_policy, sort_keys=True) if config.endpoint_policy else ""
     endpoints: tuple[Resource, ...] = ()
     if routes or "network/s3-endpoint" in theirs:
-        service = f"com.amazonaws.{site.region}.s3"
+        service = f"com.amazonaws.{resolved.region}.s3"
         endpoints = (
-            Endpoint("s3-endpoint", vpc=vpc, service=service, route_tables=routes, policy=policy),
+            VpcEndpoint(
+                "s3-endpoint", vpc=vpc, service=service, route_tables=routes, policy=policy
+            ),
         )
-    group, control = _groups(site, vpc)
-    opening: tuple[Opening, ...] = ()
+    group, control = _groups(resolved, vpc)
+    opening: tuple[SecurityGroupRule, ...] = ()
     if control is not group:
-        opening = (Opening("control-plane-opening", group=group, peer=control),)
+        opening = (SecurityGroupRule("control-plane-opening", group=group, peer=control),)
     wanted = {
         name: homes
-        for name in interface_endpoints(config, theirs_alone=site.private_is_theirs)
-        if (homes := _homes(site, name, private))
+        for name in interface_endpoints(config, theirs_alone=resolved.private_is_theirs)
+        if (homes := _homes(resolved, name, private))
     }
     if wanted:
         blocks_in = tuple(f"{HTTPS} {block}" for block in (config.cidr, *config.secondary_cidrs))
         door = SecurityGroup(
             "endpoint-security-group",
             vpc=vpc,
-            name=f"{site.name}-endpoints-hyperpod-eks",
+            name=f"{resolved.name}-endpoints-hyperpod-eks",
             ingress=(group,) if "network/vpc" in theirs else blocks_in,  # whose blocks are theirs
             egress=(),
         )
         endpoints += tuple(
-            Endpoint(
+            VpcEndpoint(
                 f"endpoint-{name}",
                 vpc=vpc,
-                service=f"com.amazonaws.{site.region}.{name}",
+                service=f"com.amazonaws.{resolved.region}.{name}",
                 subnets=homes,
                 security_groups=(door,),
                 policy=policy,
@@ -104,28 +111,30 @@ def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple
     return CLOSED if config.nat == "none" and not theirs_alone else ()
 
 
-def _homes(site: Site, name: str, private: Mapping[str, Subnet]) -> tuple[Subnet, ...]:
+def _homes(
+    resolved: ResolvedConfig, name: str, private: Mapping[str, Subnet]
+) -> tuple[Subnet, ...]:
     """Choose the private subnets in whose zones AWS offers a service; nodes elsewhere reach it."""
-    if site.endpoint_zones is None:
+    if resolved.endpoint_zones is None:
         return tuple(private.values())
-    if name not in site.endpoint_zones:
+    if name not in resolved.endpoint_zones:
         return ()
-    zones = site.endpoint_zones[name] or private.keys()  # AWS need not say
+    zones = resolved.endpoint_zones[name] or private.keys()  # AWS need not say
     return tuple(subnet for zone, subnet in private.items() if zone in zones)
 
 
 def _private(
-    site: Site, vpc: Vpc
+    resolved: ResolvedConfig, vpc: Vpc
 ) -> tuple[dict[str, Subnet], dict[str, Subnet], tuple[Resource, ...]]:
     """Declare a private subnet in each zone, and one more for the nodes in a block of its own."""
-    config = site.config.network
+    config = resolved.config.network
     private, nodes, opened = {}, {}, []
-    for index, planned in enumerate(site.plan):
+    for index, planned in enumerate(resolved.plan):
         zone, tags = planned.zone, config.subnet_tags
         label = f"{PRIVATE_SUBNET}{zone}"
         private[zone] = Subnet(label, vpc=vpc, cidr=planned.private, zone=zone, tags=tags)
         nodes[zone] = private[zone]
-        if config.secondary_cidrs and not site.private_is_theirs:
+        if config.secondary_cidrs and not resolved.private_is_theirs:
             block = config.secondary_cidrs[index]
             cidr = VpcCidr(f"cidr-{block.replace('/', '-')}", vpc=vpc, cidr=block)
             opened.append(cidr)
@@ -136,24 +145,26 @@ def _private(
 
 
 def _internet(
-    site: Site, vpc: Vpc, private: Mapping[str, Subnet], nodes: Mapping[str, Subnet]
+    resolved: ResolvedConfig, vpc: Vpc, private: Mapping[str, Subnet], nodes: Mapping[str, Subnet]
 ) -> tuple[tuple[RouteTable, ...], tuple[Resource, ...]]:
     """Declare the way out: NAT gateways, of ours or somebody's, and the routes to them."""
-    given = [key.rpartition("nat-gateway-")[2] for key in site.adopted if "/nat-gateway-" in key]
+    given = [
+        key.rpartition("nat-gateway-")[2] for key in resolved.adopted if "/nat-gateway-" in key
+    ]
     nats: dict[str, NatGateway] = {}
     public: dict[str, Subnet] = {}
     gateway = InternetGateway("internet-gateway", vpc=vpc)
-    for zone in site.plan:
+    for zone in resolved.plan:
         if given:
             if zone.zone in given:
                 nats[zone.zone] = NatGateway(f"nat-gateway-{zone.zone}", subnet=None, address=None)
             continue
-        if site.config.network.nat == "single" and nats:
+        if resolved.config.network.nat == "single" and nats:
             continue
         label = f"{PUBLIC_SUBNET}{zone.zone}"
         public[zone.zone] = Subnet(label, vpc=vpc, cidr=zone.public, zone=zone.zone)
         # an address cannot be released, nor a gateway detached, while the NAT gateway holds them
-        address = Address(f"address-{zone.zone}")
+        address = ElasticIp(f"address-{zone.zone}")
         nats[zone.zone] = NatGateway(
             f"nat-gateway-{zone.zone}", subnet=public[zone.zone], address=address, after=(gateway,)
         )
@@ -189,14 +200,14 @@ def _table(
     return RouteTable(label, vpc=vpc, target=target, subnets=tuple(once.values()))
 
 
-def _groups(site: Site, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
+def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
     """Declare the security groups of nodes and control plane: one that is open to itself, or two.
 
     EFA needs both rules that name the group itself (EC2 User Guide, "Elastic Fabric Adapter").
     """
-    config = site.config.network
+    config = resolved.config.network
     storage = STORAGE_PORTS if config.storage_ports else ()
-    name = f"{site.name}-hyperpod-eks"
+    name = f"{resolved.name}-hyperpod-eks"
     if config.security_groups == "shared":
         group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=("self", *storage))
         return group, group
@@ -210,7 +221,7 @@ def _groups(site: Site, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
     control = SecurityGroup(
         "control-plane-security-group",
         vpc=vpc,
-        name=f"{site.name}-control-plane-hyperpod-eks",
+        name=f"{resolved.name}-control-plane-hyperpod-eks",
         ingress=(nodes,),
         egress=(nodes,),
     )

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from hyperpod_eks.resolve.site import Site
-from hyperpod_eks.resources.s3 import Bucket, Scripts
+from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.s3 import Bucket, LifecycleScripts
 
 
-def step(site: Site) -> Scripts:
+def step(resolved: ResolvedConfig) -> LifecycleScripts:
     """Declare the bucket and its content."""
     bucket = Bucket(
         "bucket",
-        name=site.bucket,
-        region=site.region,
-        arn=site.arn("s3", site.bucket),
-        encryption=site.config.encryption.bucket or "AES256",
+        name=resolved.bucket,
+        region=resolved.region,
+        arn=resolved.arn("s3", resolved.bucket),
+        encryption=resolved.config.encryption.bucket or "AES256",
     )
-    return Scripts(
+    return LifecycleScripts(
         "scripts",
         bucket=bucket,
-        folder=str(site.config.lifecycle.path),
+        folder=str(resolved.config.lifecycle.path),
         # somebody's bucket may have a lifecycle/ of its own
-        prefix=f"hyperpod-eks/{site.name}/" if "s3/bucket" in site.adopted else "lifecycle/",
+        prefix=f"hyperpod-eks/{resolved.name}/"
+        if "s3/bucket" in resolved.adopted
+        else "lifecycle/",
     )

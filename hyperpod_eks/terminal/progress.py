@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO, cast
 
-from hyperpod_eks.events import Event, Report, What, steps_of
+from hyperpod_eks.events import Event, EventType, Report, steps_of
 from hyperpod_eks.terminal.status import render_status
 from hyperpod_eks.terminal.text import (
     STYLES,
@@ -42,16 +42,20 @@ Clock = Callable[[], float]
 HEARTBEAT = 30.0
 """Seconds between two lines about a wait of which nothing new is known."""
 
-_DONE = (What.READY, What.GONE, What.KEPT)
-_IDLE = (What.PENDING, *_DONE, What.FAILED)
-_TERSE = (What.PENDING, What.READY, What.GONE)  # nothing more is said of them
-_PAST = {What.CREATING: "created", What.UPDATING: "updated", What.DELETING: "deleted"}
+_DONE = (EventType.READY, EventType.GONE, EventType.KEPT)
+_IDLE = (EventType.PENDING, *_DONE, EventType.FAILED)
+_TERSE = (EventType.PENDING, EventType.READY, EventType.GONE)  # nothing more is said of them
+_PAST = {
+    EventType.CREATING: "created",
+    EventType.UPDATING: "updated",
+    EventType.DELETING: "deleted",
+}
 _SYMBOL = {
-    What.PENDING: ("·", "quiet"),
-    What.READY: ("✔", "good"),
-    What.GONE: ("-", "good"),
-    What.KEPT: ("↷", "warn"),
-    What.FAILED: ("✘", "bad"),
+    EventType.PENDING: ("·", "quiet"),
+    EventType.READY: ("✔", "good"),
+    EventType.GONE: ("-", "good"),
+    EventType.KEPT: ("↷", "warn"),
+    EventType.FAILED: ("✘", "bad"),
 }
 _FRAMES = "⠋⠙⠸⠴⠦⠇"
 _ASCII_FRAMES = "|/-\\"
@@ -63,32 +67,35 @@ class Item:
     """What is known of one resource."""
 
     name: str
-    what: What = What.PENDING
+    what: EventType = EventType.PENDING
     id: str = ""
     why: str = ""
     usual: str = ""  # how long that takes, as it was told when it began
     changed: bool = False
-    verb: What | None = None  # what was being done to it
+    verb: EventType | None = None  # what was being done to it
     began: float | None = None
     ended: float | None = None
 
     def take(self, event: Event, now: float) -> None:
         """Learn from an event."""
-        if event.what in _PAST and (self.verb, event.what) != (What.CREATING, What.UPDATING):
+        if event.what in _PAST and (self.verb, event.what) != (
+            EventType.CREATING,
+            EventType.UPDATING,
+        ):
             self.verb = event.what  # what is made is often completed at once: it was created
-        if event.what is not What.PENDING and self.began is None:
+        if event.what is not EventType.PENDING and self.began is None:
             self.began = now
-        ended = event.what in _DONE or event.what is What.FAILED
+        ended = event.what in _DONE or event.what is EventType.FAILED
         self.ended = (self.ended or now) if ended else None
         self.what, self.why, self.changed = event.what, clean(event.why), event.changed
         self.id = clean(event.id) or self.id
-        if event.what is What.CREATING:
+        if event.what is EventType.CREATING:
             self.usual = self.why
 
     @property
     def word(self) -> str:
         """What happened, in one word."""
-        if self.what in (What.READY, What.GONE) and self.changed and self.verb:
+        if self.what in (EventType.READY, EventType.GONE) and self.changed and self.verb:
             return _PAST[self.verb]
         return self.what.value
 
@@ -174,21 +181,21 @@ def _finished(items: list[Item]) -> bool:
 
 
 def _untouched(items: list[Item]) -> bool:
-    return all(item.what is What.PENDING for item in items)
+    return all(item.what is EventType.PENDING for item in items)
 
 
 def _matters(item: Item) -> bool:
-    return item.what not in (What.PENDING, *_DONE)
+    return item.what not in (EventType.PENDING, *_DONE)
 
 
 def _step(name: str, items: list[Item], now: float, size: int, spin: tuple[str, str]) -> Line:
     """One line for a step: its state, how long it has taken, and a count."""
-    if any(item.what is What.FAILED for item in items):
-        symbol, style = _SYMBOL[What.FAILED]
+    if any(item.what is EventType.FAILED for item in items):
+        symbol, style = _SYMBOL[EventType.FAILED]
     elif _finished(items):
-        symbol, style = _SYMBOL[What.READY]
+        symbol, style = _SYMBOL[EventType.READY]
     elif _untouched(items):
-        symbol, style = _SYMBOL[What.PENDING]
+        symbol, style = _SYMBOL[EventType.PENDING]
     else:
         symbol, style = spin
     if _finished(items) or _untouched(items):
@@ -198,7 +205,7 @@ def _step(name: str, items: list[Item], now: float, size: int, spin: tuple[str, 
     began = [item.began for item in items if item.began is not None]
     ended = [now if item.ended is None else item.ended for item in items if item.began is not None]
     took = _time(max(ended) - min(began) if began else 0)
-    waits = [item.usual for item in items if item.what is What.WAITING and item.usual]
+    waits = [item.usual for item in items if item.what is EventType.WAITING and item.usual]
     return [
         Piece(f"{symbol} ", style),
         Piece(pad(name, size - 2)),
@@ -228,7 +235,7 @@ def _row(item: Item, why: str, now: float, size: int, spin: tuple[str, str], wid
     ident = item.id if not why or room > cells(item.id) + 2 else ""
     return [
         Piece(f"  {symbol} ", style),
-        Piece(pad(item.name, size - 4), "quiet" if item.what is What.PENDING else ""),
+        Piece(pad(item.name, size - 4), "quiet" if item.what is EventType.PENDING else ""),
         _time(item.seconds(now)),
         Piece(f"{item.word:<8}  ", "quiet" if over else ""),
         Piece(why, _style(item)),
@@ -237,7 +244,7 @@ def _row(item: Item, why: str, now: float, size: int, spin: tuple[str, str], wid
 
 
 def _style(item: Item) -> str:
-    return "bad" if item.what is What.FAILED else ""
+    return "bad" if item.what is EventType.FAILED else ""
 
 
 def _time(seconds: float) -> Piece:
@@ -350,7 +357,7 @@ def plain(stream: TextIO, clock: Clock = time.time) -> Iterator[Report]:
             news = (item.what, item.word, item.why)
             before, at = told.get(event.key, ((), 0.0))
             waits = item.what not in _IDLE
-            if item.what is What.PENDING or (
+            if item.what is EventType.PENDING or (
                 news == before and not (waits and now - at >= HEARTBEAT)
             ):
                 return
@@ -363,7 +370,7 @@ def plain(stream: TextIO, clock: Clock = time.time) -> Iterator[Report]:
 
 def _sentence(key: str, item: Item, now: float) -> str:
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    why = "" if item.what is What.READY else item.why
+    why = "" if item.what is EventType.READY else item.why
     words = f"{clean(key)} {item.word}{f' {item.id}' if item.id else ''}{f': {why}' if why else ''}"
     took = item.seconds(now)
     return f"{stamp} {words}{f' ({elapsed(took)})' if took >= 0.05 else ''}\n"

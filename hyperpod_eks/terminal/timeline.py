@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hyperpod_eks import files
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.events import Event, Report, What
+from hyperpod_eks.events import Event, EventType, Report
 
-DONE = frozenset({What.READY, What.GONE, What.FAILED, What.KEPT})
+DONE = frozenset({EventType.READY, EventType.GONE, EventType.FAILED, EventType.KEPT})
 COLOURS = {
     "iam": "#5c7cfa",
     "network": "#0b7285",
@@ -51,8 +51,8 @@ class Timeline:
         at = self.now() - self._began
         if event.what in DONE:
             if span := self.spans.get(event.key):
-                span.end, span.failed = at, event.what is What.FAILED
-        elif event.what is not What.PENDING and event.key not in self.spans:
+                span.end, span.failed = at, event.what is EventType.FAILED
+        elif event.what is not EventType.PENDING and event.key not in self.spans:
             self.spans[event.key] = Span(at)
         self.tell(event)
 

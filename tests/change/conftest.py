@@ -17,15 +17,15 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.service_model import violations
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
-from hyperpod_eks.engine import World
+from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.events import Event
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.resolve.site import check_plans, survey
+from hyperpod_eks.resolve.resolved import check_plans, resolve
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.stack import stack as declare
 from hyperpod_eks.state.manifest import read
 from tests.conftest import helm, new_session
@@ -67,7 +67,7 @@ class Owner:
         file.write_text(text)
         return load(str(file), {"chart.path": str(self.chart)}, os.environ)
 
-    def world(self, config: Config, *, yes: bool = False) -> tuple[World, list[Resource]]:
+    def context(self, config: Config, *, yes: bool = False) -> tuple[Context, list[Resource]]:
         def consent(lost: list[str]) -> None:
             self.lost = lost
             if not yes:
@@ -75,35 +75,35 @@ class Owner:
 
         manifest = read(self.folder / "demo.json", config.name)
         aws = Aws(self._session, config.name, config.tags)
-        world = World(aws, manifest, self.events.append, consent=consent)
+        context = Context(aws, manifest, self.events.append, consent=consent)
         aws.adopted = manifest.adopted
-        aws.adopted = existing.adopt(aws, config, manifest, world.clock.now())
-        site = survey(aws, config)
-        manifest.account, manifest.region = site.identity.account, site.region
-        manifest.lineage = lineage(site.identity, site.name)
-        check_plans(site, aws)
-        return world, declare(site, str(self.helm / "helm"))
+        aws.adopted = existing.adopt(aws, config, manifest, context.clock.now())
+        resolved = resolve(aws, config)
+        manifest.account, manifest.region = resolved.identity.account, resolved.region
+        manifest.lineage = lineage(resolved.identity, resolved.name)
+        check_plans(resolved, aws)
+        return context, declare(resolved, str(self.helm / "helm"))
 
     def declares(self, text: str, *, yes: bool = False) -> list[str]:
         """Create what the text says; return the calls that changed something."""
         self.lost = []
         self.stack.calls.clear()
-        world, wants = self.world(self.config(text), yes=yes)
-        engine.create(wants, world)
+        context, wants = self.context(self.config(text), yes=yes)
+        engine.create(wants, context)
         return self.mutations()
 
     def mutations(self) -> list[str]:
         return [call.operation for call in self.stack.calls if call.mutating]
 
-    def looks(self, text: str) -> list[Sight]:
-        world, wants = self.world(self.config(text))
-        return engine.status(wants, world)
+    def looks(self, text: str) -> list[Observation]:
+        context, wants = self.context(self.config(text))
+        return engine.status(wants, context)
 
     def deletes(self, text: str) -> list[str]:
         """Delete everything; return what is left of it."""
-        world, wants = self.world(self.config(text))
-        _, kept = engine.delete(wants, world)
-        return list(engine.remaining(wants, world, frozenset(kept)))
+        context, wants = self.context(self.config(text))
+        _, kept = engine.delete(wants, context)
+        return list(engine.verify_deleted(wants, context, frozenset(kept)))
 
     def cluster(self, name: str = "demo") -> Any:
         """What SageMaker says."""

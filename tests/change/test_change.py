@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.config.lifecycle import packaged_lifecycle
 from hyperpod_eks.config.model import NEEDED_ADDONS
 from hyperpod_eks.errors import Usage
@@ -192,7 +192,7 @@ def test_people_come_and_go(owner: Owner) -> None:
 
 
 def test_who_creates_is_no_less_than_its_administrator(owner: Owner) -> None:
-    me = caller(Look(owner.aws))
+    me = caller(Snapshot(owner.aws))
     text = HEAD + f"eks: {{access: [{{principal_arn: '{me}'}}]}}\n"
     with pytest.raises(Usage, match=rf"eks\.access: {me} is you, and whoever runs create admin"):
         owner.declares(text.replace("}]", ", policy: AmazonEKSViewPolicy}]"))

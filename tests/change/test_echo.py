@@ -10,11 +10,11 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks.engine.loop import Run
+from hyperpod_eks.engine.loop import Reconciler
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.state.manifest import Manifest
 from tests.conftest import helm, start_over
@@ -88,8 +88,8 @@ def owner(base: Owner) -> Iterator[Owner]:
     base.stack.sim.echo = None
 
 
-def to_change(owner: Owner, text: str) -> list[Sight]:
-    return [sight for sight in owner.looks(text) if sight.differs]
+def to_change(owner: Owner, text: str) -> list[Observation]:
+    return [observation for observation in owner.looks(text) if observation.differs]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def kill(patch: pytest.MonkeyPatch, boundary: int) -> None:
         return wrapped
 
     patch.setattr(Manifest, "save", dying(Manifest.save))
-    patch.setattr(Cluster, "settle", dying(Cluster.settle))
-    patch.setattr(Run, "_last_words", lambda *_: None)  # who is killed has none
+    patch.setattr(Cluster, "update", dying(Cluster.update))
+    patch.setattr(Reconciler, "_last_words", lambda *_: None)  # who is killed has none
 
 
 EVERY = range(1, 9)
@@ -219,7 +219,9 @@ def test_karpenter_takes_the_counts_over_and_gives_them_back(owner: Owner) -> No
     assert "UpdateCluster" in owner.declares(scaling)
     assert owner.lost == []
     assert owner.declares(scaling) == []
-    assert [sight.unproven for sight in owner.looks(scaling) if sight.unproven] == []
+    assert [
+        observation.unproven for observation in owner.looks(scaling) if observation.unproven
+    ] == []
     assert "UpdateCluster" in owner.declares(text)
     assert owner.declares(text) == []
     assert {n: group["TargetCount"] for n, group in owner.groups().items()} == {"a": 2, "b": 1}

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.helm.program import find_helm
@@ -93,7 +93,7 @@ def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
     owner.aws.ec2.create_volume(
         AvailabilityZone="us-west-2a", Size=1, TagSpecifications=owned_by("platform", "volume")
     )
-    reach = access(Look(owner.aws), "platform")
+    reach = access(Snapshot(owner.aws), "platform")
     assert reach
     program = find_helm(str(owner.helm / "helm"))
     helms.install(reach, program, CHART, {}, "somebody", name="dependencies")

@@ -12,8 +12,8 @@ from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.config.load import load
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.policy import statements as policy
-from hyperpod_eks.resolve.site import Site
-from hyperpod_eks.resources.base import Known, Live, Resource
+from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.base import Live, References, Resource
 from hyperpod_eks.steps import iam, network
 
 ACCOUNT = "123456789012"
@@ -41,27 +41,27 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def site(**settings: Any) -> Site:
+def resolved(**settings: Any) -> ResolvedConfig:
     config = load({"name": "demo", "region": "us-west-2", **settings}, {}, {}, files=False)
-    return Site(config, Identity("", ACCOUNT, "aws", "us-west-2"), ZONES, {}, "1.35")
+    return ResolvedConfig(config, Identity("", ACCOUNT, "aws", "us-west-2"), ZONES, {}, "1.35")
 
 
-def nodes(place: Site) -> list[tuple[list[str], list[str]]]:
+def nodes(place: ResolvedConfig) -> list[tuple[list[str], list[str]]]:
     """Return actions and resources of the statements of the nodes' and of Karpenter's role."""
 
     net = network.step(place)
     places: tuple[Resource, ...] = (net.vpc, net.security_group, *net.nodes.values())
-    known = Known({want.key: Live(f"{want.label}-0") for want in places})
+    references = References({want.key: Live(f"{want.label}-0") for want in places})
     roles = iam.step(place, net.vpc, tuple(net.nodes.values()), net.security_group)
     policies = [*roles.execution.policies, *(roles.scaler.policies if roles.scaler else ())]
     return [
         (row["Action"], [row["Resource"]] if isinstance(row["Resource"], str) else row["Resource"])
         for each in policies
-        for row in each.expected("document", known)["Statement"]
+        for row in each.expected("document", references)["Statement"]
     ]
 
 
-def documents(place: Site) -> dict[str, list[tuple[list[str], list[str]]]]:
+def documents(place: ResolvedConfig) -> dict[str, list[tuple[list[str], list[str]]]]:
     rows = [(list(row.actions), list(row.resources)) for row in policy.statements(place)]
     return {"caller": rows, "nodes": nodes(place)}
 
@@ -73,7 +73,7 @@ def plain(action: str) -> str:
 ACTIONS = {
     plain(action)
     for settings in SETTINGS.values()
-    for rows in documents(site(**settings)).values()
+    for rows in documents(resolved(**settings)).values()
     for actions, _ in rows
     for action in actions
 }
@@ -89,7 +89,7 @@ def test_the_extract_has_every_action() -> None:
 def test_every_action_can_match_its_resources(settings: str, who: str) -> None:
     """Each action has, over all statements, each type that it needs; and some in each statement."""
     every, wrong = defaultdict[str, list[str]](list), []
-    for actions, resources in documents(site(**SETTINGS[settings]))[who]:
+    for actions, resources in documents(resolved(**SETTINGS[settings]))[who]:
         for action in map(plain, actions):
             every[action] += resources
             kinds = authorization.types(action) or {"*": True}

@@ -501,7 +501,7 @@ def test_what_hyperpod_does_not_see_yet_is_waited_for(user: User, words: str) ->
 
 def test_silence_is_not_asked_for_its_reason(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each question would be waited for once more."""
-    monkeypatch.setitem(retry.PATIENCE, retry.Class.UNKNOWN, 0.0)
+    monkeypatch.setitem(retry.PATIENCE, retry.ErrorKind.UNKNOWN, 0.0)
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
     user.stack.faults.append(Fault("iam", "CreateRole", kind="reset", count=10**6))
 

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from hyperpod_eks.cli import main
-from hyperpod_eks.cli.console import Speech
+from hyperpod_eks.cli.console import Console
 from hyperpod_eks.cli.examples import EXAMPLES
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.preflight.run import known
@@ -35,7 +35,7 @@ CALLS = [(name, call) for name, text in EXAMPLES.items() for call in commands(te
 @pytest.mark.parametrize(("name", "call"), CALLS, ids=str)
 def test_an_example_is_understood(name: str, call: list[str]) -> None:
     command = main.commands[call[0]]
-    command.make_context(call[0], call[1:], obj=Speech(call)).close()
+    command.make_context(call[0], call[1:], obj=Console(call)).close()
     assert call[0] in (name, "validate")
     known(word for option, word in pairwise(call) if option == "--skip")
 

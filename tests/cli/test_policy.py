@@ -16,7 +16,7 @@ from hyperpod_eks.config.load import load
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.policy import statements as policy
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from tests.conftest import REGION, Clients, Said, User, apply
 
 PACKAGE = Path(policy.__file__).parents[1]
@@ -31,14 +31,14 @@ S3 = {
 """Actions that are not called like the operation (S3 User Guide, "Policy actions")."""
 
 
-def site(**settings: Any) -> Site:
+def resolved(**settings: Any) -> ResolvedConfig:
     config = load({"name": "demo", "region": REGION, **settings}, {}, {}, files=False)
     adopted = existing.named(config)
     here = Identity("", ACCOUNT, "aws", REGION)
-    return Site(config, here, existing.UNKNOWN_ZONES, {}, "", adopted=adopted)
+    return ResolvedConfig(config, here, existing.UNKNOWN_ZONES, {}, "", adopted=adopted)
 
 
-ROWS = policy.statements(site())
+ROWS = policy.statements(resolved())
 
 
 class Operator:
@@ -212,7 +212,7 @@ def test_every_operation_of_the_steps_is_allowed() -> None:
         for match in call.finditer(file.read_text())
     } - {"GetPaginator"}
     role = {"service_account": "a", "role_arn": "arn:aws:iam::123456789012:role/pods"}
-    rows = policy.statements(site(addons={"vpc-cni": {"pod_identity_associations": [role]}}))
+    rows = policy.statements(resolved(addons={"vpc-cni": {"pod_identity_associations": [role]}}))
     allowed = {action.partition(":")[2].lower() for row in rows for action in row.actions}
     assert len(named) > 60
     assert sorted(n for n in named if S3.get(n, n).lower() not in allowed) == []
@@ -222,14 +222,14 @@ def test_statements_follow_the_configuration() -> None:
     key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234"
     rows = {
         row.sid: row
-        for row in policy.statements(site(encryption={"bucket": key}, iam={"path": "/team/"}))
+        for row in policy.statements(resolved(encryption={"bucket": key}, iam={"path": "/team/"}))
     }
     assert rows["Keys"].resources == (key,)
     assert f"arn:aws:iam::{ACCOUNT}:role/team/demo-eks-{REGION}" in rows["RolesMake"].resources
     assert "Keys" not in {row.sid for row in ROWS}
     role = {"service_account": "a", "role_arn": f"arn:aws:iam::{ACCOUNT}:role/pods"}
     addons = {"vpc-cni": {"pod_identity_associations": [role]}}
-    rows = {row.sid: row for row in policy.statements(site(addons=addons))}
+    rows = {row.sid: row for row in policy.statements(resolved(addons=addons))}
     assert rows["PodRolesPass"].resources == (role["role_arn"],)
     assert {"PodRoles", "PodRolesPass"} & {row.sid for row in ROWS} == set()
 
@@ -248,7 +248,7 @@ THEIRS = {
 def test_an_existing_network_makes_statements_needless(what: str) -> None:
     settings, made = THEIRS[what]
 
-    rows = {row.sid: row.actions for row in policy.statements(site(existing=settings))}
+    rows = {row.sid: row.actions for row in policy.statements(resolved(existing=settings))}
 
     created = {each.partition(":Create")[2] for each in rows.get("NetworkMake", ())} - {""}
     assert made <= created
@@ -262,7 +262,7 @@ def test_an_existing_network_makes_statements_needless(what: str) -> None:
 def test_roles_that_exist_are_passed_on_and_never_changed() -> None:
     there = f"arn:aws:iam::{ACCOUNT}:role/team/gpu"
     group = {"name": "g", "instance_type": "ml.m5.2xlarge", "instance_count": 1}
-    ours = site(instance_groups=[group | {"execution_role": there}])
+    ours = resolved(instance_groups=[group | {"execution_role": there}])
 
     rows = {r.sid: r for r in policy.statements(replace(ours, adopted={"iam/cluster-role": "x"}))}
 
@@ -279,12 +279,12 @@ def test_roles_that_exist_are_passed_on_and_never_changed() -> None:
 
 def test_the_role_of_an_existing_eks_cluster_is_not_passed_on() -> None:
     """Which it is preflight knows and policy does not: what one asks for the other must grant."""
-    printed = site(existing={"eks_cluster": "platform"})
+    printed = resolved(existing={"eks_cluster": "platform"})
     seen = replace(printed, adopted={**printed.adopted, "iam/cluster-role": "somebodys"})
     for rows in map(policy.statements, (printed, seen)):
-        (passes,) = [row for row in rows if row.sid == "RolesPass"]
-        assert passes.resources == (f"arn:aws:iam::{ACCOUNT}:role/demo-hyperpod-{REGION}",)
-        assert passes.condition["StringEquals"] == {
+        (transient,) = [row for row in rows if row.sid == "RolesPass"]
+        assert transient.resources == (f"arn:aws:iam::{ACCOUNT}:role/demo-hyperpod-{REGION}",)
+        assert transient.condition["StringEquals"] == {
             "iam:PassedToService": ["sagemaker.amazonaws.com"]
         }
 
@@ -296,7 +296,7 @@ def test_no_policy_is_larger_than_iam_takes() -> None:
         group | {"name": f"g{number}", "execution_role": role} for number, role in enumerate(roles)
     ]
 
-    documents = policy.documents(policy.statements(site(instance_groups=groups)))
+    documents = policy.documents(policy.statements(resolved(instance_groups=groups)))
 
     assert max(map(policy.size, documents)) <= 6144
     statements = [each for document in documents for each in document["Statement"]]

@@ -42,7 +42,7 @@ QUOTA = {
 }
 
 
-def look(user: User, *words: str) -> Said:
+def snapshot(user: User, *words: str) -> Said:
     """Run preflight on demo; nothing may be changed by it."""
     user.stack.calls.clear()
     files = sorted(user.folder.rglob("*"))
@@ -284,7 +284,7 @@ def test_a_training_plan_may_hold_several_capacities(user: User, aws: Clients) -
     )
     found_in = {}
     for zones in ("", "availability_zone_ids: [usw2-az2], ", "availability_zone_ids: [usw2-az1], "):
-        said = look(user, *config(user, f"instance_groups: [{group % zones}]\n"))
+        said = snapshot(user, *config(user, f"instance_groups: [{group % zones}]\n"))
         found_in[zones] = found(said).get("training-plans", {}).get("says", "")
     assert list(found_in.values())[:2] == ["", ""]
     assert "is in usw2-az2, the group in usw2-az1" in found_in[zones]
@@ -334,7 +334,7 @@ def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str)
     craft, severity = CRAFTED[id_]
     words = craft(user, aws)
 
-    said = look(user, *words)
+    said = snapshot(user, *words)
 
     assert found(said)[id_]["severity"] == severity
     assert found(said)[id_]["says"]
@@ -352,7 +352,7 @@ def test_every_quota_is_checked_against_what_is_wanted(user: User) -> None:
     for service, name, limit in QUOTA.values():
         user.stack.sim.set_quota(service, name, limit)
 
-    said = look(user)
+    said = snapshot(user)
 
     assert said.code == 3
     limits = {id_: one["seen"]["limit"] for id_, one in found(said).items()}
@@ -367,14 +367,14 @@ def test_a_quota_that_is_too_small_is_no_other_quotas_finding(user: User, id_: s
     service, name, limit = QUOTA[id_]
     user.stack.sim.set_quota(service, name, limit)
 
-    said = look(user)
+    said = snapshot(user)
 
     assert said.code == 3
     assert list(found(said)) == [id_]
 
 
 def test_a_clean_account_shows_nothing(user: User) -> None:
-    said = look(user)
+    said = snapshot(user)
 
     assert said.code == 0
     assert said.document["findings"] == []
@@ -388,7 +388,7 @@ def test_every_check_has_a_crafted_account() -> None:
 
 
 def test_an_addon_version_that_is_not_offered(user: User) -> None:
-    said = look(user, *config(user, "addons: {coredns: {version: v9.9.9-eksbuild.1}}\n"))
+    said = snapshot(user, *config(user, "addons: {coredns: {version: v9.9.9-eksbuild.1}}\n"))
 
     assert said.code == 3
     assert "v9.9.9-eksbuild.1 is not offered" in found(said)["addon-versions"]["says"]
@@ -396,7 +396,7 @@ def test_an_addon_version_that_is_not_offered(user: User) -> None:
 
 def test_odd_settings_are_warnings(user: User) -> None:
     group = "{name: g, instance_type: ml.p4d.24xlarge, instance_count: 20}"
-    said = look(
+    said = snapshot(
         user, *config(user, f"network: {{cidr: 10.0.0.0/22}}\ninstance_groups: [{group}]\n")
     )
 
@@ -424,7 +424,7 @@ def test_all_findings_come_at_once_and_text_says_how_to_go_on(user: User) -> Non
 def test_a_skipped_check_is_not_made(user: User) -> None:
     user.stack.sim.set_quota("vpc", "VPCs per Region", 1)
 
-    said = look(user, "--skip", "quota-vpcs", "--skip", "permissions")
+    said = snapshot(user, "--skip", "quota-vpcs", "--skip", "permissions")
 
     assert said.code == 0
     assert said.document["skipped"] == ["permissions", "quota-vpcs"]
@@ -445,7 +445,7 @@ def test_what_may_not_be_looked_at_is_said_and_does_not_stop(user: User) -> None
         Fault("iam", "SimulatePrincipalPolicy", "AccessDenied", 403, text, count=999)
     )
 
-    said = look(user)
+    said = snapshot(user)
 
     assert said.code == 0
     assert found(said)["permissions"]["severity"] == "warning"
@@ -457,7 +457,7 @@ def test_what_aws_simulates_with_no_other_is_asked_alone(user: User) -> None:
     user.stack.sim.apart |= {"ec2:CreateSubnet", "ec2:CreateVpc", "s3:*"}
     user.stack.sim.denied.add("ec2:CreateVpc")
 
-    said = look(user)
+    said = snapshot(user)
 
     (one,) = said.document["findings"]
     assert (one["severity"], one["seen"]["actions"]) == ("error", ["ec2:CreateVpc"])
@@ -468,7 +468,7 @@ def test_a_simulation_that_aws_cannot_make_is_a_warning_with_its_words(user: Use
     fault = Fault("iam", "SimulatePrincipalPolicy", "InvalidInput", 400, text, count=999)
     user.stack.faults.append(fault)
 
-    said = look(user)
+    said = snapshot(user)
 
     (one,) = said.document["findings"]
     assert (said.code, one["severity"]) == (0, "warning")
@@ -510,28 +510,28 @@ def test_spot_has_quotas_of_its_own_and_every_volume_counts(user: User) -> None:
     user.stack.sim.set_quota("sagemaker", "ml.g6.2xlarge for cluster spot instance usage", 2)
     user.stack.sim.set_quota("sagemaker", spot, 1)
     user.stack.sim.set_quota("sagemaker", QUOTA["quota-volume-size"][1], 599)
-    said = look(user, *config(user, f"instance_groups: [{group}]\n"))
+    said = snapshot(user, *config(user, f"instance_groups: [{group}]\n"))
     assert {id_: one["seen"]["quota"] for id_, one in found(said).items()} == {
         "quota-total-instances": spot,
         "quota-volume-size": QUOTA["quota-volume-size"][1],
     }
     user.stack.sim.set_quota("sagemaker", spot, 2)
     user.stack.sim.set_quota("sagemaker", QUOTA["quota-volume-size"][1], 600)
-    assert look(user, *config(user, f"instance_groups: [{group}]\n")).document["findings"] == []
+    assert snapshot(user, *config(user, f"instance_groups: [{group}]\n")).document["findings"] == []
 
 
 def test_a_subnet_must_lead_to_s3(user: User, aws: Clients) -> None:
     vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     made = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZoneId="usw2-az1")
     adopt(user, **{"network__private-subnet-usw2-az1": made["Subnet"]["SubnetId"]})
-    assert "no node gets its scripts" in found(look(user))["routes"]["says"]
+    assert "no node gets its scripts" in found(snapshot(user))["routes"]["says"]
     tables = aws.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])
     aws.ec2.create_vpc_endpoint(
         VpcId=vpc,
         ServiceName="com.amazonaws.us-west-2.s3",
         RouteTableIds=[tables["RouteTables"][0]["RouteTableId"]],
     )
-    assert "routes" not in found(look(user))
+    assert "routes" not in found(snapshot(user))
 
 
 def test_a_manifest_that_may_not_be_changed_and_a_try_that_leaves_nothing(user: User) -> None:
@@ -539,12 +539,12 @@ def test_a_manifest_that_may_not_be_changed_and_a_try_that_leaves_nothing(user: 
     user.has("demo")
     fixed.chmod(0o444)
 
-    said = look(user)
+    said = snapshot(user)
 
     assert said.code == 3
     assert "demo.hyperpod-eks.json is read-only" in found(said)["folders"]["says"]
     assert found(said)["folders"]["fix"] == "To allow it: chmod u+w demo.hyperpod-eks.json"
     fixed.chmod(0o600)
     before = {path.name for path in user.folder.iterdir()}
-    assert "folders" not in found(look(user))
+    assert "folders" not in found(snapshot(user))
     assert {path.name for path in user.folder.iterdir()} == before

@@ -127,9 +127,9 @@ def vpcs(aws: Clients) -> list[dict[str, Any]]:
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("attempt", range(3))
 def test_of_two_runs_at_the_same_instant_one_wins(
-    user: User, aws: Clients, tmp_path: Path, turn: int
+    user: User, aws: Clients, tmp_path: Path, attempt: int
 ) -> None:
     """Real processes, as two jobs of one pipeline."""
     both = Two(user, tmp_path / "there")

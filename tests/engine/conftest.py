@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from hyperpod_eks import engine
-from hyperpod_eks.engine import World
+from hyperpod_eks.engine import Context
 from hyperpod_eks.events import Event
 from hyperpod_eks.resources.base import Live, Resource
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.state.manifest import read
 
 from .toys import Cloud, FakeClock, Killed, Nameless, Toy, ToyAws, Unsigned
@@ -24,39 +24,39 @@ class User:
     def __init__(self, cloud: Cloud, path: Path) -> None:
         self.cloud, self.path = cloud, path
         self.events: list[Event] = []
-        self.world = self._world()
+        self.context = self._world()
 
-    def _world(self) -> World:
+    def _world(self) -> Context:
         self.cloud.restart()
         aws: Any = ToyAws(self.cloud)
         manifest = read(self.path, "toy")
         manifest.lineage = self.cloud.lineage
-        return World(aws, manifest, self.events.append, clock=self.cloud.clock, parallelism=2)
+        return Context(aws, manifest, self.events.append, clock=self.cloud.clock, parallelism=2)
 
-    def create(self, wants: Sequence[Resource], **world: Any) -> dict[str, Live]:
-        self.world = self._world()
-        for name, value in world.items():
-            setattr(self.world, name, value)
-        return engine.create(wants, self.world)
+    def create(self, wants: Sequence[Resource], **context: Any) -> dict[str, Live]:
+        self.context = self._world()
+        for name, value in context.items():
+            setattr(self.context, name, value)
+        return engine.create(wants, self.context)
 
-    def status(self, wants: Sequence[Resource]) -> list[Sight]:
-        self.world = self._world()
-        return engine.status(wants, self.world)
+    def status(self, wants: Sequence[Resource]) -> list[Observation]:
+        self.context = self._world()
+        return engine.status(wants, self.context)
 
     def delete(self, wants: Sequence[Resource]) -> None:
-        self.world = self._world()
-        _, kept = engine.delete(wants, self.world)
-        assert not engine.remaining(wants, self.world, frozenset(kept))
-        self.world.manifest.retire()
+        self.context = self._world()
+        _, kept = engine.delete(wants, self.context)
+        assert not engine.verify_deleted(wants, self.context, frozenset(kept))
+        self.context.manifest.retire()
 
     def killed_in(self, command: Callable[[], object], call: int, *, after: bool) -> bool:
         """Run a command that is killed at its ``call``-th change; whether it got that far."""
         original = self._world
 
-        def fused() -> World:
-            world = original()
+        def fused() -> Context:
+            context = original()
             self.cloud.fuse, self.cloud.after = call, after
-            return world
+            return context
 
         self._world = fused  # type: ignore[method-assign]  # the next process gets a fuse
         try:

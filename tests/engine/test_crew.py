@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from hyperpod_eks.workers import Clock, Crew
+from hyperpod_eks.workers import Clock, WorkerPool
 from tests.conftest import until
 
 
@@ -20,10 +20,10 @@ class Held:
 
 def test_workers_end_when_nobody_has_the_crew_any_more_and_hold_nothing_before() -> None:
     before = set(threading.enumerate())
-    crew = Crew(3, Clock())
+    pool = WorkerPool(3, Clock())
     held = Held()
-    crew.submit("job", held.job())
-    result = crew.wait(60)
+    pool.submit("job", held.job())
+    result = pool.wait(60)
     assert result is not None
     assert result.value == "Held is done"
     workers = {t for t in threading.enumerate() if t.name == "hyperpod-eks"} - before
@@ -32,6 +32,6 @@ def test_workers_end_when_nobody_has_the_crew_any_more_and_hold_nothing_before()
     del held, result
     until(lambda: gc.collect() >= 0 and watched() is None)
 
-    del crew
+    del pool
 
     until(lambda: not any(worker.is_alive() for worker in workers))

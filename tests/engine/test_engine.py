@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Foreign, HyperpodError, Unfinished
-from hyperpod_eks.events import What
+from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Live, Resource, State
-from hyperpod_eks.resources.compare import Verdict
+from hyperpod_eks.resources.compare import Status
 
 from .conftest import User
 from .toys import Cloud, Nameless, Thing, Toy
@@ -111,8 +111,11 @@ def test_somebody_elses_nameless_thing_is_no_obstacle(user: User, cloud: Cloud) 
 def test_drift_is_put_right(user: User, cloud: Cloud) -> None:
     user.create([Toy("role")])
     cloud.things[0].shape = "square"
-    (sight,) = user.status([Toy("role")])
-    assert (sight.verdict, dict(sight.differs)) == (Verdict.DRIFTED, {"shape": ("square", "round")})
+    (observation,) = user.status([Toy("role")])
+    assert (observation.status, dict(observation.differs)) == (
+        Status.DRIFTED,
+        {"shape": ("square", "round")},
+    )
     user.create([Toy("role")])
     assert cloud.things[0].shape == "round"
 
@@ -121,38 +124,38 @@ def test_drift_is_put_right(user: User, cloud: Cloud) -> None:
 class Stubborn(Toy):
     """A thing that is described in the cloud's own way, whatever it accepts."""
 
-    def settle(self, *_: object) -> None:  # type: ignore[override]
+    def update(self, *_: object) -> None:  # type: ignore[override]
         self.cloud.calls.append(f"settle {self.label}")
 
 
 def test_what_the_cloud_accepts_and_never_shows_is_sent_once(user: User, cloud: Cloud) -> None:
     user.create([Stubborn("role")])
-    told: list[str] = []
+    shown: list[str] = []
     for shape, sent in (("square", True), ("square", False), ("flat", True), ("flat", False)):
-        told.clear()
-        user.create([Stubborn("role", shape=shape)], warn=told.append)
+        shown.clear()
+        user.create([Stubborn("role", shape=shape)], warn=shown.append)
         assert cloud.calls == ["settle role"] * sent
-        (line,) = told
+        (line,) = shown
         assert line.startswith(f"toys/role: AWS accepted shape {shape!r} but returns 'round'")
-        (sight,) = user.status([Stubborn("role", shape=shape)])
-        assert (sight.verdict, dict(sight.differs)) == (Verdict.MATCHES, {})
-        assert dict(sight.unproven) == {"shape": ("round", shape)}
+        (observation,) = user.status([Stubborn("role", shape=shape)])
+        assert (observation.status, dict(observation.differs)) == (Status.MATCHES, {})
+        assert dict(observation.unproven) == {"shape": ("round", shape)}
 
 
 @frozen
 class Silent(Toy):
     """A thing whose description is silent about its shape."""
 
-    def find(self, look: Look) -> Sequence[Live]:
-        return [replace(live, facts={}) for live in super().find(look)]
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        return [replace(live, facts={}) for live in super().find(snapshot)]
 
 
 def test_what_the_cloud_does_not_describe_is_unknown_until_the_file_changes(
     user: User, cloud: Cloud
 ) -> None:
     user.create([Silent("role")])
-    (sight,) = user.status([Silent("role")])
-    assert (sight.verdict, sight.unknown) == (Verdict.MATCHES, ("shape",))
+    (observation,) = user.status([Silent("role")])
+    assert (observation.status, observation.unknown) == (Status.MATCHES, ("shape",))
     for sent in (True, False):
         user.create([Silent("role", shape="square")])
         assert cloud.calls == ["settle role"] * sent
@@ -209,10 +212,10 @@ def test_a_thing_that_was_deleted_by_hand_is_made_again(user: User, cloud: Cloud
 
 def test_a_failed_thing_stops_the_run_and_is_replaced_on_demand(user: User, cloud: Cloud) -> None:
     class Failing(Toy):
-        def find(self, look):  # type: ignore[no-untyped-def]
+        def find(self, snapshot):  # type: ignore[no-untyped-def]
             return [
                 replace(live, state=State.FAILED, why="no capacity") if live.id == "id-1" else live
-                for live in super().find(look)
+                for live in super().find(snapshot)
             ]
 
     user.create([Toy("role")])
@@ -227,16 +230,16 @@ def test_every_resource_is_told_from_pending_to_ready(
 ) -> None:
     user.create(wants)
     for want in wants:
-        told = [event.what for event in user.events if event.key == want.key]
-        assert (told[0], told[-1]) == (What.PENDING, What.READY)
-        assert What.CREATING in told
+        shown = [event.what for event in user.events if event.key == want.key]
+        assert (shown[0], shown[-1]) == (EventType.PENDING, EventType.READY)
+        assert EventType.CREATING in shown
 
 
 def test_status_changes_nothing_on_an_empty_account(
     user: User, cloud: Cloud, wants: list[Resource]
 ) -> None:
-    sights = user.status(wants)
-    assert {sight.verdict for sight in sights} == {Verdict.ABSENT}
+    observations = user.status(wants)
+    assert {observation.status for observation in observations} == {Status.ABSENT}
     assert cloud.calls == []
     assert not user.path.exists()
 
@@ -299,8 +302,8 @@ class Growing(Toy):
 
     patience = 10.0
 
-    def find(self, look: Look) -> Sequence[Live]:
-        return [replace(live, state=State.GROWING) for live in super().find(look)]
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        return [replace(live, state=State.GROWING) for live in super().find(snapshot)]
 
 
 def test_what_comes_up_is_changed_only_if_the_file_is(user: User, cloud: Cloud) -> None:

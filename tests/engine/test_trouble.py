@@ -15,13 +15,13 @@ from botocore.exceptions import ClientError, LoginRefreshRequired, SSLError
 from botocore.parsers import ResponseParserError
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws.client import meaning, refused
-from hyperpod_eks.aws.errors import Class, classify
+from hyperpod_eks.aws.client import classify, surely_not_applied
+from hyperpod_eks.aws.errors import ErrorKind, match_error
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import KubeNotReady
-from hyperpod_eks.resources.base import Known, Live, Resource, State
-from hyperpod_eks.resources.compare import Verdict, judge
+from hyperpod_eks.resources.base import Lifecycle, Live, References, Resource, State
+from hyperpod_eks.resources.compare import Status, compare
 from hyperpod_eks.state.manifest import Unwritable, read
 
 from .conftest import User
@@ -51,11 +51,11 @@ class Slow(Toy):
 
     patience = DAY
 
-    def create(self, aws: Any, known: Known, token: str) -> Live:
-        return replace(super().create(aws, known, token), state=State.BUSY)
+    def create(self, aws: Any, references: References, token: str) -> Live:
+        return replace(super().create(aws, references, token), state=State.BUSY)
 
-    def find(self, look: Any) -> Sequence[Live]:
-        lives = super().find(look)
+    def find(self, snapshot: Any) -> Sequence[Live]:
+        lives = super().find(snapshot)
         now = self.cloud.clock.now()
         if lives and next(self.looks) % 3 == 2:
             raise says(self.refusal)
@@ -94,12 +94,12 @@ def test_a_birth_that_is_tried_again_much_later_has_its_whole_grace(
 def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(user: User, cloud: Cloud) -> None:
     @frozen
     class Doubled(Nameless):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
+        def create(self, aws: Any, references: References, token: str) -> Live:
             if not cloud.things:
                 cloud.add(self.label, cloud.lineage, token, self.shape).visible_at += DAY
                 raise says("InternalError", "CreateVpc", 500)
             cloud.things[0].visible_at = cloud.clock.now()
-            return super().create(aws, known, token)
+            return super().create(aws, references, token)
 
     user.create([Doubled("vpc")])
     assert len(cloud.things) == 1
@@ -112,9 +112,9 @@ def test_a_birth_that_was_answered_at_the_first_try_needs_no_second_look(
 
     @frozen
     class Seen(Nameless):
-        def find(self, look: Any) -> Sequence[Live]:
+        def find(self, snapshot: Any) -> Sequence[Live]:
             asked.append(self.label)
-            return super().find(look)
+            return super().find(snapshot)
 
     user.create([Seen("vpc")])
     assert asked == ["vpc"]
@@ -127,15 +127,15 @@ def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
 
     @frozen
     class Seen(Toy):
-        def find(self, look: Any) -> Sequence[Live]:
+        def find(self, snapshot: Any) -> Sequence[Live]:
             asked.append(self.label)
-            return super().find(look)
+            return super().find(snapshot)
 
     @frozen
     class Slow(Toy):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
+        def create(self, aws: Any, references: References, token: str) -> Live:
             cloud.clock.time += DAY
-            return super().create(aws, known, token)
+            return super().create(aws, references, token)
 
     slow = Slow("control")
     user.create([slow, Seen("addon", needs_=(slow,))])
@@ -145,9 +145,9 @@ def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
 def test_what_somebody_made_since_the_first_look_is_theirs(user: User, cloud: Cloud) -> None:
     @frozen
     class Slow(Toy):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
+        def create(self, aws: Any, references: References, token: str) -> Live:
             cloud.add("role", "another lineage", "", "round")
-            return super().create(aws, known, token)
+            return super().create(aws, references, token)
 
     slow = Slow("control")
     with pytest.raises(Foreign, match="toys/role: id-1 exists"):
@@ -160,7 +160,7 @@ def test_a_birth_waits_only_for_what_its_create_names(user: User, cloud: Cloud) 
     class Table(Toy):
         """Its create names nothing; to be as declared it needs the gateway."""
 
-        def seeds(self) -> Iterator[Resource]:
+        def create_requires(self) -> Iterator[Resource]:
             yield from ()
 
     gateway = Toy("gateway", needs_=(Toy("vpc"),))
@@ -174,7 +174,7 @@ def test_a_birth_waits_only_for_what_its_create_names(user: User, cloud: Cloud) 
 def test_a_name_that_is_taken_by_something_unseen_ends_the_run(user: User, cloud: Cloud) -> None:
     @frozen
     class Taken(Toy):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
+        def create(self, aws: Any, references: References, token: str) -> Live:
             raise taken()
 
     with pytest.raises(HyperpodError, match="that name is taken"):
@@ -199,11 +199,11 @@ def test_what_goes_between_two_questions_of_a_look_is_looked_at_again(
 
     @frozen
     class Fleeting(Toy):
-        def find(self, look: Any) -> Sequence[Live]:
+        def find(self, snapshot: Any) -> Sequence[Live]:
             asked.append(self.label)
             if len(asked) == 1:
                 raise says("ResourceNotFoundException", "ListTags")
-            return super().find(look)
+            return super().find(snapshot)
 
     user.create([Fleeting("cluster")])
     assert len(asked) > 1
@@ -216,13 +216,13 @@ def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: C
     @frozen
     class Behind(Toy):
         @property
-        def within(self) -> Resource | None:
+        def deleted_with(self) -> Resource | None:
             return cluster
 
-        def find(self, look: Any) -> Sequence[Live]:
-            if not self.cloud.seen(look.aws, "door"):
+        def find(self, snapshot: Any) -> Sequence[Live]:
+            if not self.cloud.seen(snapshot.aws, "door"):
                 raise KubeNotReady("401")
-            return super().find(look)
+            return super().find(snapshot)
 
     wants: list[Resource] = [cluster, door, Behind("release", after=(cluster, door))]
     user.create([cluster])
@@ -230,14 +230,14 @@ def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: C
     cloud.things = [thing for thing in cloud.things if thing.name != "door"]
     cloud.clock.time += DAY
     began = cloud.clock.time
-    user.world = user._world()
+    user.context = user._world()
     _removed(user, wants)
     assert [t.name for t in cloud.things] == ["release"]  # AWS takes it with its cluster
     assert cloud.clock.time - began < 60
 
 
 def _removed(user: User, wants: list[Resource]) -> None:
-    engine.delete(wants, user.world)
+    engine.delete(wants, user.context)
 
 
 def test_what_works_is_waited_for_no_shorter_than_the_nodes(user: User, cloud: Cloud) -> None:
@@ -245,20 +245,20 @@ def test_what_works_is_waited_for_no_shorter_than_the_nodes(user: User, cloud: C
 
     @frozen
     class Lagging(Toy):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
-            return replace(super().create(aws, known, token), lags=True)
+        def create(self, aws: Any, references: References, token: str) -> Live:
+            return replace(super().create(aws, references, token), lags=True)
 
-        def find(self, look: Any) -> Sequence[Live]:
-            return [replace(live, lags=True) for live in super().find(look)]
+        def find(self, snapshot: Any) -> Sequence[Live]:
+            return [replace(live, lags=True) for live in super().find(snapshot)]
 
         def nudge(self, aws: Any, live: Live) -> None:
             """It is in vain."""
 
     class Nodes(Toy):
-        awaited = True
+        lifecycle = Lifecycle.AWAITED
         patience = DAY
 
-        def find(self, look: Any) -> Sequence[Live]:
+        def find(self, snapshot: Any) -> Sequence[Live]:
             return [Live("", state=State.READY if cloud.clock.time > ready else State.BUSY)]
 
     ready = cloud.clock.time + 7200
@@ -269,9 +269,9 @@ def test_what_works_is_waited_for_no_shorter_than_the_nodes(user: User, cloud: C
 def test_too_little_room_has_its_own_exit_code(user: User, cloud: Cloud) -> None:
     @frozen
     class Failing(Toy):
-        def find(self, look: Any) -> Sequence[Live]:
+        def find(self, snapshot: Any) -> Sequence[Live]:
             why = "Insufficient capacity for ml.p5.48xlarge"
-            return [replace(x, state=State.FAILED, why=why) for x in super().find(look)]
+            return [replace(x, state=State.FAILED, why=why) for x in super().find(snapshot)]
 
     user.create([Toy("cluster")])
     with pytest.raises(Capacity) as caught:
@@ -281,17 +281,17 @@ def test_too_little_room_has_its_own_exit_code(user: User, cloud: Cloud) -> None
 
 def test_a_twin_that_is_leaving_is_none() -> None:
     gone, here = Live("id-1", owner="us", state=State.LEAVING), Live("id-2", owner="us")
-    sight = judge(Nameless("vpc"), [gone, here], Known({}), "us", unsigned_ours=False)
-    assert (sight.verdict, sight.live) == (Verdict.MATCHES, here)
+    observation = compare(Nameless("vpc"), [gone, here], References({}), "us", unsigned_ours=False)
+    assert (observation.status, observation.live) == (Status.MATCHES, here)
 
 
 def test_only_an_answer_to_the_first_try_tells_that_nothing_was_made() -> None:
-    assert refused(says("Throttling", "CreateToy"))
-    assert not refused(says("Throttling", "CreateToy", retried=2))
-    assert not refused(says("InternalError", "CreateToy", status=500))
-    assert not refused(ResponseParserError("<html>"))
-    assert not refused(SSLError(endpoint_url="https://x", error=OSError("EOF occurred")))
-    assert meaning(ResponseParserError("<html>")) is Class.UNKNOWN
+    assert surely_not_applied(says("Throttling", "CreateToy"))
+    assert not surely_not_applied(says("Throttling", "CreateToy", retried=2))
+    assert not surely_not_applied(says("InternalError", "CreateToy", status=500))
+    assert not surely_not_applied(ResponseParserError("<html>"))
+    assert not surely_not_applied(SSLError(endpoint_url="https://x", error=OSError("EOF occurred")))
+    assert classify(ResponseParserError("<html>")) is ErrorKind.UNKNOWN
 
 
 def test_an_unsigned_birth_whose_answer_was_lost_stays_ours(user: User, cloud: Cloud) -> None:
@@ -299,12 +299,12 @@ def test_an_unsigned_birth_whose_answer_was_lost_stays_ours(user: User, cloud: C
 
     @frozen
     class Unheard(Unsigned):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
+        def create(self, aws: Any, references: References, token: str) -> Live:
             tries.append(token)
             if len(tries) == 1:
-                super().create(aws, known, token)
+                super().create(aws, references, token)
                 raise says("Throttling", "CreateToy", retried=3)
-            return super().create(aws, known, token)
+            return super().create(aws, references, token)
 
     user.create([Unheard("bucket")])
     assert [(t.name, t.owner) for t in cloud.things] == [("bucket", cloud.lineage)]
@@ -317,9 +317,9 @@ class Stop(BaseException):
 def interrupting(user: User) -> type[Toy]:
     @frozen
     class Interrupting(Toy):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
-            live = super().create(aws, known, token)
-            user.world.stop(Stop())
+        def create(self, aws: Any, references: References, token: str) -> Live:
+            live = super().create(aws, references, token)
+            user.context.stop(Stop())
             return live
 
     return Interrupting
@@ -352,8 +352,8 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
 ) -> None:
     @frozen
     class Filling(Toy):
-        def create(self, aws: Any, known: Known, token: str) -> Live:
-            live = super().create(aws, known, token)
+        def create(self, aws: Any, references: References, token: str) -> Live:
+            live = super().create(aws, references, token)
             full_disk(10)
             return live
 
@@ -361,11 +361,11 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
     with pytest.raises(Unwritable, match="File too large") as caught:
         user.create(wants)
     made = {t.name: t.id for t in cloud.things}
-    told = "\n".join(caught.value.__notes__)
+    shown = "\n".join(caught.value.__notes__)
     on_disk = {key for key, record in read(user.path, "toy").records.items()}
     assert {f"toys/{name}" for name in made} <= on_disk  # the intents were there before
     for name, id_ in made.items():
-        assert f"toys/{name} is {id_}" in told
+        assert f"toys/{name} is {id_}" in shown
     assert "later" not in made
     full_disk(limits.getrlimit(limits.RLIMIT_FSIZE)[1])
     user.create([Toy("role"), Toy("bucket"), wants[1]])
@@ -389,12 +389,12 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
 def test_what_aws_says_has_a_meaning(
     service: str, operation: str, code: str, expected: str
 ) -> None:
-    assert classify(service, operation, code, "", 400) is Class[expected]
+    assert match_error(service, operation, code, "", 400) is ErrorKind[expected]
 
 
 def test_an_expired_login_is_no_bug() -> None:
     """`aws login` gives credentials for hours; botocore cannot renew them for ever."""
-    assert meaning(LoginRefreshRequired(msg="run aws login")) is Class.EXPIRED
+    assert classify(LoginRefreshRequired(msg="run aws login")) is ErrorKind.EXPIRED
 
 
 def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(user: User, cloud: Cloud) -> None:
@@ -412,13 +412,13 @@ def test_what_was_adopted_and_has_failed_ends_the_run_at_once(user: User, cloud:
 
     @frozen
     class Failed(Toy):
-        def find(self, look: Any) -> Sequence[Live]:
-            return [replace(x, state=State.FAILED, why="no reason") for x in super().find(look)]
+        def find(self, snapshot: Any) -> Sequence[Live]:
+            return [replace(x, state=State.FAILED, why="no reason") for x in super().find(snapshot)]
 
     cloud.add("addon", None, "", "round")
-    manifest = user.world.manifest
+    manifest = user.context.manifest
     manifest.adopt("toys/addon", "id-1", cloud.clock.now())
-    begun = cloud.clock.now()
+    start = cloud.clock.now()
     with pytest.raises(HyperpodError, match="was adopted and has failed: no reason"):
         user.create([Failed("addon")], replace_failed=True)
-    assert (cloud.calls, cloud.clock.now() - begun < 1) == ([], True)
+    assert (cloud.calls, cloud.clock.now() - start < 1) == ([], True)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
+from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.workers import Clock, Result
 
 OURS = "ours"
@@ -132,14 +132,14 @@ class Toy(Resource):
         cls.kind = f"toys/{cls.__qualname__}"
         super().__init_subclass__(**kwargs)
 
-    def find(self, look: Look) -> Sequence[Live]:
-        return [self._live(t) for t in self.cloud.seen(look.aws, self.label)]
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        return [self._live(t) for t in self.cloud.seen(snapshot.aws, self.label)]
 
     def _live(self, thing: Thing) -> Live:
         state = State.LEAVING if thing.leaving else State.READY
         return Live(thing.id, owner=thing.owner, state=state, facts={"shape": thing.shape})
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         def effect() -> Thing:
             if any(t.name == self.label for t in self.cloud.things):
                 raise taken()
@@ -147,7 +147,7 @@ class Toy(Resource):
 
         return self._live(self.cloud.call(aws, f"create {self.label}", effect))
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         def effect() -> None:
             for thing in self.cloud.things:
                 if thing.id == live.id:
@@ -167,14 +167,13 @@ class Toy(Resource):
 class Nameless(Toy):
     """A thing that can exist twice: neither name nor token protects its birth."""
 
-    named = False
-    nameless = True
+    identity = Identity.NONE
     answers = ("shape",)  # as EC2's creates describe what they made
 
-    def tenants(self, look: Look, live: Live) -> list[str]:
+    def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         return []
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         return self._live(
             self.cloud.call(
                 aws,
@@ -190,7 +189,7 @@ class Unsigned(Toy):
 
     signed = False
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         def effect() -> Thing:
             if any(t.name == self.label for t in self.cloud.things):
                 raise taken()

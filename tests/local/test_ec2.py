@@ -36,7 +36,10 @@ class Net:
         self.eip = ec2.allocate_address(Domain="vpc")["AllocationId"]
 
     def add_subnet(self, cidr: str) -> str:
-        subnet = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock=cidr)["Subnet"]
+        zone = f"{REGION}a"  # else any
+        subnet = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock=cidr, AvailabilityZone=zone)[
+            "Subnet"
+        ]
         return str(subnet["SubnetId"])
 
     def add_nat(self, **parameters: Any) -> str:
@@ -495,13 +498,13 @@ def test_the_lag_of_every_kind_ends_with_time(
         "create_security_group": {"VpcId": net.vpc, "GroupName": "g", "Description": "d"},
         "create_route_table": {"VpcId": net.vpc},
     }
-    look = getattr(net.ec2, describe)
-    before = len(look()[answer])
+    snapshot = getattr(net.ec2, describe)
+    before = len(snapshot()[answer])
     stack.faults.append(Fault("ec2", kind="lag", seconds=10))
     getattr(net.ec2, create)(**parameters.get(create, {}))
-    assert len(look()[answer]) == before
+    assert len(snapshot()[answer]) == before
     stack.clock.advance(10)
-    assert len(look()[answer]) == before + 1
+    assert len(snapshot()[answer]) == before + 1
 
 
 def test_a_group_is_not_called_like_an_id(aws: Clients) -> None:

@@ -49,8 +49,8 @@ def test_a_cluster_takes_its_time_to_come_and_go(
     stack: Stack, aws: Clients, ground: Ground
 ) -> None:
     stack.sim.delays = Delays(eks_create=620, eks_delete=205, eni_linger=60)
-    begun = aws.eks.create_cluster(**eks_cluster(ground))["cluster"]
-    assert begun["status"] == "CREATING"
+    start = aws.eks.create_cluster(**eks_cluster(ground))["cluster"]
+    assert start["status"] == "CREATING"
     stack.clock.advance(619)
     assert (cluster(aws)["status"], cluster(aws).get("endpoint")) == ("CREATING", None)
     stack.clock.advance(2)

@@ -41,18 +41,18 @@ from hyperpod_eks.aws.answers import Watch
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.config.load import load
-from hyperpod_eks.engine import World
+from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.events import Event
-from hyperpod_eks.inventory.untracked import strays
+from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.resolve.site import Site, survey
+from hyperpod_eks.resolve.resolved import ResolvedConfig, resolve
 from hyperpod_eks.stack import stack as declare
 from hyperpod_eks.state.manifest import Manifest, locked, read
-from hyperpod_eks.workers import Clock, Crew, Result
+from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 REGION = "us-west-2"
 NAME = "demo"
@@ -124,7 +124,7 @@ class Process:
             self.state += 1
 
 
-class OneHand(Crew):
+class OneHand(WorkerPool):
     """A crew without threads: a job runs when the engine waits; a seed shuffles the order."""
 
     def __init__(self, host: Host, seed: int) -> None:
@@ -284,8 +284,8 @@ class Host:
         self._time = _botocore.time
         # botocore's pauses between attempts pass in the account's time, not in ours
         _botocore.time = SimpleNamespace(sleep=self.pass_time)
-        self._begun = _workers.begun
-        _workers.begun = one_after_the_other
+        self._begun = _workers.start
+        _workers.start = one_after_the_other
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]  # its parameter has another name
         _hosts.append(self)
@@ -296,7 +296,7 @@ class Host:
         _hosts.remove(self)
         os.fsync = self._fsync
         _botocore.time = self._time
-        _workers.begun = self._begun
+        _workers.start = self._begun
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -448,55 +448,57 @@ class Host:
         fuse: Boundary | None = None,
         flood: bool = False,
         config: Mapping[str, Any] | None = None,
-        **world: Any,
+        **context: Any,
     ) -> Process:
         """Run a command in a new process; ``process.dead`` says that it was killed."""
         process = self.process = Process(fuse, flood)
         random.seed(0)  # the engine's pauses differ a little: the same in every run
-        crew: list[OneHand] = []
+        pool: list[OneHand] = []
         self.running = True
         try:
             with suppress(Killed):
-                self._command(verb, config or {}, crew, world)
+                self._command(verb, config or {}, pool, context)
         finally:
             self.running = False
-        if process.dead and flood and crew:
-            crew[0].flood()
+        if process.dead and flood and pool:
+            pool[0].flood()
         return process
 
     def _command(
-        self, verb: str, config: Mapping[str, Any], crew: list[OneHand], settings: dict[str, Any]
+        self, verb: str, config: Mapping[str, Any], pool: list[OneHand], settings: dict[str, Any]
     ) -> None:
-        with self._opened(verb, config) as (site, wants, world):
+        with self._opened(verb, config) as (resolved, wants, context):
             hand = OneHand(self, self.seed)
-            world.crew = hand
-            crew.append(hand)
+            context.pool = hand
+            pool.append(hand)
             for name, value in settings.items():
-                setattr(world, name, value)
+                setattr(context, name, value)
             if verb == "create":
-                engine.create(wants, world)
+                engine.create(wants, context)
             elif verb == "rebuild":
-                engine.rebuild(wants, world)
-                world.manifest.save()
+                engine.rebuild(wants, context)
+                context.manifest.save()
             else:
-                removed, kept = engine.delete(strays(world.aws, site, wants), world)
-                signed = strays(world.aws, site, wants)
-                if left := engine.remaining(signed, world, frozenset(kept), removed):
+                removed, kept = engine.delete(untracked(context.aws, resolved, wants), context)
+                signed = untracked(context.aws, resolved, wants)
+                if left := engine.verify_deleted(signed, context, frozenset(kept), removed):
                     raise Remains(f"AWS still shows {left}")
-                world.manifest.retire()
+                context.manifest.retire()
 
     @contextmanager
     def _opened(
         self, verb: str, config: Mapping[str, Any]
-    ) -> Iterator[tuple[Site, list[Any], World]]:
+    ) -> Iterator[tuple[ResolvedConfig, list[Any], Context]]:
         with locked(self.path):
-            site, manifest, aws = self.site(verb, config)
-            world = World(
+            resolved, manifest, aws = self.resolved(verb, config)
+            context = Context(
                 aws, manifest, self.process.events.append, clock=self.clock, parallelism=0
             )
-            yield site, declare(site, os.environ.get("HYPERPOD_EKS_HELM")), world
+            yield resolved, declare(resolved, os.environ.get("HYPERPOD_EKS_HELM")), context
 
-    def site(self, verb: str, config: Mapping[str, Any]) -> tuple[Site, Manifest, Aws]:
+    def resolved(
+        self, verb: str, config: Mapping[str, Any]
+    ) -> tuple[ResolvedConfig, Manifest, Aws]:
         """Do what the command line does before it begins."""
         data: dict[str, Any] = {
             "name": NAME,
@@ -512,10 +514,10 @@ class Host:
         aws._watch = Unwatched()
         now, write = self.clock.now(), verb == "create"
         aws.adopted = existing.adopt(aws, declared, manifest, now, write=write)
-        site = survey(aws, declared)
-        manifest.account, manifest.region = site.identity.account, site.region
-        manifest.lineage = lineage(site.identity, NAME)
-        return site, manifest, aws
+        resolved = resolve(aws, declared)
+        manifest.account, manifest.region = resolved.identity.account, resolved.region
+        manifest.lineage = lineage(resolved.identity, NAME)
+        return resolved, manifest, aws
 
 
 class HostClock(Clock):

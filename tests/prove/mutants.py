@@ -36,13 +36,13 @@ MUTANTS = (
     Mutant(
         "no intent before a create",
         "engine/apply.py",
-        'token = "" if want.shared else self.manifest.intend(want, self.now, named)',
+        'token = "" if shared else self.manifest.intend(want, self.now, named)',
         'token = ""',
     ),
     Mutant(
         "no record after a create",
         "engine/loop.py",
-        'self._record(want, live, "created", born(want, self.known))',
+        'self._record(want, live, "created", born(want, self.references))',
         "pass",
     ),
     Mutant(
@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         "no look for a twin after a birth",
         "engine/apply.py",
-        "turn.want.nameless and not turn.fresh",
+        "task.want.identity is Identity.NONE and not task.fresh",
         "False",
     ),
     Mutant(
@@ -104,38 +104,40 @@ MUTANTS = (
     Mutant(
         "what is foreign does not stop the run",
         "engine/apply.py",
-        "        if strangers:\n            raise foreign(strangers)\n",
+        "        if strangers:\n            raise not_owned(strangers)\n",
         "",
     ),
     Mutant(
         "delete takes foreign things too",
         "engine/destroy.py",
-        "if sight.verdict is Verdict.FOREIGN:\n            return Fate",
+        "if observation.status is Status.FOREIGN:\n            return Fate",
         "if False:\n            return Fate",
     ),
     Mutant(
         "delete does not ask what is remembered",
         "engine/destroy.py",
-        "every = {want.key: want for want in world.manifest.remembered().values()}\n"
-        "    every |= {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
-        "every = {want.key: want for want in wants if not want.awaited}\n    run = Remove(",
+        "every = {want.key: want for want in context.manifest.remembered().values()}\n"
+        "    every |= {want.key: want for want in wants if not want.is_awaited}\n"
+        "    reconciler = Destroy(",
+        "every = {want.key: want for want in wants if not want.is_awaited}\n"
+        "    reconciler = Destroy(",
     ),
     Mutant(
         "delete believes absence at once",
         "engine/destroy.py",
-        "if self.hidden(turn, doubts=True):",
+        "if self.hidden(task, doubts=True):",
         "if False:",
     ),
     Mutant(
         "delete does not wait for the users",
         "engine/destroy.py",
-        "return not any(user in self.open for user in self.users[turn.want.key])",
+        "return not any(user in self.open for user in self.users[task.want.key])",
         "return True",
     ),
     Mutant(
         "create does not wait for what is needed",
         "engine/apply.py",
-        "return not any(map(self._is_awaited, turn.want.seeds())) and all(",
+        "return not any(map(self._is_awaited, task.want.create_requires())) and all(",
         "return all(",
     ),
     Mutant(
@@ -147,7 +149,7 @@ MUTANTS = (
     Mutant(
         "an intent is struck out whatever the error",
         "engine/loop.py",
-        'if verb == "create" and turn.fresh and kind is not Class.EXISTS and refused(error):',
+        'if verb == "create" and task.fresh and nothing_made:',
         'if verb == "create":',
     ),
     Mutant(
@@ -165,13 +167,13 @@ MUTANTS = (
     Mutant(
         "refusals are never forgiven",
         "engine/loop.py",
-        "            turn.accepted(verb)\n            turn.sight, turn.seen",
-        "            turn.sight, turn.seen",
+        "            task.accepted(verb)\n            task.observation, task.seen",
+        "            task.observation, task.seen",
     ),
     Mutant(
         "what cannot be seen yet stops the first look",
         "engine/loop.py",
-        "elif meaning(result.error) is Class.PROPAGATION:",
+        "elif classify(result.error) is ErrorKind.PROPAGATION:",
         "elif False:",
     ),
     Mutant(
@@ -210,7 +212,7 @@ MUTANTS = (
     Mutant(
         "leftovers are ignored",
         "steps/leftovers.py",
-        'return interfaces, balancers, Volumes("volumes", cluster=site.eks_name)',
+        'return interfaces, balancers, Volumes("volumes", cluster=resolved.eks_name)',
         "return ()",
         KILLS,
         "go_last",

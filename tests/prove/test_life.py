@@ -61,14 +61,14 @@ class Life(RuleBasedStateMachine):
         self.config = CONFIGS[name]
         self.grown = self.grown or name == "three nodes"
 
-    def look(self) -> None:
+    def snapshot(self) -> None:
         oracles.others_untouched(self.host, self.prover.before)
 
     @rule(name=st.sampled_from(sorted(CONFIGS)))
     def create(self, name: str) -> None:
         self.declare(name)
         self.prover.finish("create", self.config)
-        self.look()
+        self.snapshot()
         if not self.forgotten:
             oracles.journal_knows(self.host)
         if name == "two nodes" and not (self.forgotten or self.grown):
@@ -86,7 +86,7 @@ class Life(RuleBasedStateMachine):
         self.declare(name)
         fuse = data.draw(st.sampled_from(self.paths["create"]))
         self.host.run("create", fuse=fuse, flood=flood, config=self.config)
-        self.look()
+        self.snapshot()
 
     @rule(data=st.data(), flood=st.booleans())
     def a_delete_is_killed(self, data: Any, flood: bool) -> None:
@@ -94,7 +94,7 @@ class Life(RuleBasedStateMachine):
         self.host.run("delete", fuse=fuse, flood=flood, config=self.config)
         if not self.host.path.exists():  # it was over before
             self.host.serial, self.forgotten, self.grown = 0, False, False
-        self.look()
+        self.snapshot()
 
     @rule(
         what=st.sampled_from(["nat gateway", "rules", "policy", "retention", "scripts", "address"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.events import What
+from hyperpod_eks.events import EventType
 from hyperpod_eks.local.aws.sim import Delays
 
 from .host import Host, Process
@@ -51,7 +51,7 @@ def host(prover: Prover, monkeypatch: pytest.MonkeyPatch) -> Host:
 def create(host: Host, groups: list[dict[str, Any]], **more: Any) -> Process:
     config: Mapping[str, Any] = {"instance_groups": groups, **more}
     process = host.run("create", config=config)
-    assert {e.key for e in process.events if e.what is What.READY} >= {
+    assert {e.key for e in process.events if e.what is EventType.READY} >= {
         "hyperpod/nodes", "addons/coredns", *(f"addons/{name}" for name in more.get("addons", {})),
     }  # fmt: skip
     return process

@@ -5,10 +5,10 @@ from __future__ import annotations
 import boto3
 import pytest
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resources.base import Known
+from hyperpod_eks.resources.base import References
 from hyperpod_eks.resources.s3 import Bucket
 from tests.conftest import Clients
 
@@ -23,15 +23,15 @@ def test_a_bucket_is_signed_right_after_it_was_made(
     ours.lineage = "0123456789abcdef"
     bucket = Bucket("bucket", name="sagemaker-demo", region=region, arn="arn:aws:s3:::demo")
 
-    bucket.create(ours, Known({}), "")
+    bucket.create(ours, References({}), "")
 
-    (live,) = bucket.find(Look(ours))
+    (live,) = bucket.find(Snapshot(ours))
     assert live.owner == ours.lineage
     tags = aws.s3.get_bucket_tagging(Bucket="sagemaker-demo")["TagSet"]
     assert {"Key": "team", "Value": "ml"} in tags
     aws.s3.delete_bucket_tagging(Bucket="sagemaker-demo")  # as a kill between the two leaves it
-    (live,) = bucket.find(Look(ours))
+    (live,) = bucket.find(Snapshot(ours))
     assert live.owner is None
-    bucket.settle(ours, Known({}), live, {"owner": (None, ours.lineage)})
-    (live,) = bucket.find(Look(ours))
+    bucket.update(ours, References({}), live, {"owner": (None, ours.lineage)})
+    (live,) = bucket.find(Snapshot(ours))
     assert live.owner == ours.lineage

@@ -7,10 +7,10 @@ from fnmatch import fnmatch
 from typing import Any
 
 from hyperpod_eks import engine
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, called, once
 from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.recorder import Story, result
+from hyperpod_eks.cli.recorder import Recorder, result
 from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.stack import stack
@@ -41,11 +41,13 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
                 raise Foreign(
                     f"{key}: {known.id} was created by this tool", "Delete the cluster first."
                 )
-            at.manifest.adopt(key, id_, at.world.clock.now())
-        at.world.aws.adopted = at.manifest.adopted
-        wants = stack(replace(at.site, adopted=at.manifest.adopted))
-        found = engine.rebuild(wants, at.world)
-        missing = [key for key in wanted if key not in {sight.want.key for sight in found}]
+            at.manifest.adopt(key, id_, at.context.clock.now())
+        at.context.aws.adopted = at.manifest.adopted
+        wants = stack(replace(at.resolved, adopted=at.manifest.adopted))
+        found = engine.rebuild(wants, at.context)
+        missing = [
+            key for key in wanted if key not in {observation.want.key for observation in found}
+        ]
         if missing:
             at.manifest.records.clear()  # what was adopted in its place before is so still
             at.manifest.records.update(before)
@@ -53,30 +55,30 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
             raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
         if rebuild and not found:
             raise NotFound(
-                f"no resources of a cluster {at.site.name} exist in {at.site.region} of account "
-                f"{at.site.identity.account}",
-                f"Create it: hyperpod-eks create {called(at.site.name, given)}",
+                f"no resources of a cluster {at.resolved.name} exist in {at.resolved.region} of "
+                f"account {at.resolved.identity.account}",
+                f"Create it: hyperpod-eks create {called(at.resolved.name, given)}",
             )
         if given["file"] and rebuild:
             at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         at.manifest.save()
         rows = [
             {
-                "key": sight.want.key,
-                "id": sight.live.id if sight.live else "",
-                "origin": at.manifest.records[sight.want.key].origin,
+                "key": observation.want.key,
+                "id": observation.live.id if observation.live else "",
+                "origin": at.manifest.records[observation.want.key].origin,
             }
-            for sight in found
+            for observation in found
         ]
         warnings = []
         if rebuild and not at.manifest.config:
             warnings.append(
-                f"the config of {at.site.name} could not be restored: no backup here has it; "
+                f"the config of {at.resolved.name} could not be restored: no backup here has it; "
                 "pass it to the next command with -f FILE"
             )
         for warning in warnings:
-            speech().warn(warning)
-        return result("adopt", at, Story(tell)) | {
+            current_console().warn(warning)
+        return result("adopt", at, Recorder(tell)) | {
             "resources": rows,
             "config": bool(at.manifest.config),
             "warnings": warnings,

@@ -10,7 +10,7 @@ from typing import Any
 from hyperpod_eks.aws.client import Aws, Identity, read_only
 from hyperpod_eks.aws.published import HYPERPOD_REGIONS
 from hyperpod_eks.cli.commands.local import use_local
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.engine import words_of
@@ -19,7 +19,7 @@ from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.clusters import Row, in_region
 from hyperpod_eks.state.manifest import read
 from hyperpod_eks.terminal.formats import table
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 ENABLED = ("opt-in-not-required", "opted-in")
 """What DescribeRegions calls a region that can be used (EC2 API, Region, OptInStatus)."""
@@ -36,7 +36,7 @@ def list_clusters(
     who = aws.identity
     warnings: list[str] = []
     regions = _regions(aws, warnings) if all_regions else [who.region]
-    answers = together(*(partial(_answer, aws, each) for each in regions))
+    answers = gather(*(partial(_answer, aws, each) for each in regions))
     rows: list[Row] = []
     failed: list[Exception] = []
     for region, answer in zip(regions, answers, strict=True):
@@ -49,7 +49,7 @@ def list_clusters(
         raise failed[0]
     known = _manifests(manifests, warnings)
     for warning in warnings:
-        speech().warn(warning)
+        current_console().warn(warning)
     return head("list") | {
         "account": who.account,
         "regions": regions,

@@ -11,14 +11,14 @@ from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.cli.commands.outputs import values
 from hyperpod_eks.cli.commands.preflight import before_create
 from hyperpod_eks.cli.confirm import consenting
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.recorder import Story, result
+from hyperpod_eks.cli.recorder import Recorder, result
 from hyperpod_eks.engine.plan import newcomer
-from hyperpod_eks.events import Report, What
-from hyperpod_eks.resolve.site import check_plans
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.events import EventType, Report
+from hyperpod_eks.resolve.resolved import check_plans
+from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.steps.helm import prepare
 
@@ -36,48 +36,50 @@ def create(
 
     If nothing of it existed, the manifest says from the first intent on that ``run`` created it.
     """
-    story = Story(tell)
+    story = Recorder(tell)
     with opened("create", given, story, files=True, helm=helm) as at:
         story.once = (
             "eks/cluster",
-            What.WAITING,
-            partial(prepare, at.config.chart, ca_bundle(at.world.aws.session)),
+            EventType.WAITING,
+            partial(prepare, at.config.chart, ca_bundle(at.context.aws.session)),
         )
-        at.world.replace_failed = replace_failed
-        at.world.consent = consenting(at.site.name, yes=yes)
-        check_plans(at.site, at.world.aws)
+        at.context.replace_failed = replace_failed
+        at.context.consent = consenting(at.resolved.name, yes=yes)
+        check_plans(at.resolved, at.context.aws)
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         warnings = at.warn()
 
         def warn(text: str) -> None:
             warnings.append(text)
-            speech().warn(text)
+            current_console().warn(text)
 
-        at.world.warn = warn
-        check = before_create(at.world, at.config, at.site, skip, speech().warn)
+        at.context.warn = warn
+        check = before_create(at.context, at.config, at.resolved, skip, current_console().warn)
 
-        def begin(sights: list[Sight]) -> None:
-            if line := newcomer(sights, at.world):
-                at.world.consent([line])
-            check(sights)
-            if run and _is_new(at.manifest, sights):
+        def begin(observations: list[Observation]) -> None:
+            if line := newcomer(observations, at.context):
+                at.context.consent([line])
+            check(observations)
+            if run and _is_new(at.manifest, observations):
                 at.manifest.run = run
 
-        at.world.preflight = begin
-        engine.create(at.wants, at.world)
+        at.context.preflight = begin
+        engine.create(at.wants, at.context)
         return result("create", at, story) | {
             "outputs": values(at.manifest),
             "warnings": warnings,
-            "next": f"hyperpod-eks kubeconfig {called(at.site.name, {**given, 'file': None})}",
+            "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, {**given, 'file': None})}",
         }
 
 
-def _is_new(manifest: Manifest, sights: Sequence[Sight]) -> bool:
+def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
     """Whether nothing of the cluster exists, nor may exist by the manifest; adopted is not its."""
     mine = [record for record in manifest.records.values() if record.origin == "created"]
     return all(record.state == "deleted" for record in mine) and not any(
-        sight.live and sight.want.recorded and sight.want.key not in manifest.adopted
-        for sight in sights
+        observation.live
+        and observation.want.recorded
+        and observation.want.key not in manifest.adopted
+        for observation in observations
     )
 
 

@@ -10,20 +10,20 @@ from typing import Any
 
 from hyperpod_eks import engine
 from hyperpod_eks.aws import prices
-from hyperpod_eks.aws.client import Look, owner
+from hyperpod_eks.aws.client import Snapshot, owner
 from hyperpod_eks.cli.commands.outputs import remembered
 from hyperpod_eks.cli.confirm import confirm_delete
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import Opened, opened, settings
-from hyperpod_eks.cli.recorder import Story, result
+from hyperpod_eks.cli.recorder import Recorder, result
 from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.errors import Remains, Usage
 from hyperpod_eks.events import Report
-from hyperpod_eks.inventory.untracked import strays
+from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.kube.kubeconfig import forget, own_files
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.resources.compare import Observation
 
 KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
 """What --keep knows, and the keys that it means."""
@@ -45,34 +45,34 @@ def delete(
     kinds = _kinds_to_keep(keep)
     if if_created_by is not None and (theirs := _not_created_by(if_created_by, given)):
         return theirs
-    story = Story(tell)
+    story = Recorder(tell)
     with _opened(given, story, write=not dry_run) as at:
         if if_created_by not in (None, at.manifest.run):  # another run was faster
-            return _untouched(at.site.name, if_created_by or "")
+            return _untouched(at.resolved.name, if_created_by or "")
         named = at.wants
-        at.wants = strays(at.world.aws, at.site, named)
+        at.wants = untracked(at.context.aws, at.resolved, named)
         keys = _kept_keys(at, kinds)
         if dry_run:
             return result("delete", at, story) | {
-                "plan": _fates(engine.doomed(at.wants, at.world, keys))
+                "plan": _fates(engine.plan_delete(at.wants, at.context, keys))
             }
         if at.config.deletion_protection or _protected(at):
             raise Usage(
-                f"deletion_protection: the cluster {at.site.name} is protected",
+                f"deletion_protection: the cluster {at.resolved.name} is protected",
                 "Set deletion_protection: false in the config, run create --yes, then delete.",
             )
-        confirm_delete(at.site, kinds, yes=yes)
-        removed, kept = engine.delete(at.wants, at.world, keys)
-        left = strays(at.world.aws, at.site, named)
-        remains = engine.remaining(left, at.world, frozenset(kept), removed)
+        confirm_delete(at.resolved, kinds, yes=yes)
+        removed, kept = engine.delete(at.wants, at.context, keys)
+        left = untracked(at.context.aws, at.resolved, named)
+        remains = engine.verify_deleted(left, at.context, frozenset(kept), removed)
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
         if not kinds:
             at.manifest.retire()
-            arn = at.site.arn("eks", f"cluster/{at.site.eks_name}")
-            for problem in forget(own_files(at.manifest.path, at.site.name, arn), arn):
-                speech().warn(
+            arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")
+            for problem in forget(own_files(at.manifest.path, at.resolved.name, arn), arn):
+                current_console().warn(
                     f"the cluster's entry could not be removed from a kubeconfig: {problem}"
                 )
         return result("delete", at, story) | {
@@ -84,7 +84,7 @@ def delete(
 
 
 @contextmanager
-def _opened(given: Mapping[str, Any], story: Story, *, write: bool) -> Iterator[Opened]:
+def _opened(given: Mapping[str, Any], story: Recorder, *, write: bool) -> Iterator[Opened]:
     """Open the cluster; if its file is wrong, say how to delete it without one."""
     with ExitStack() as stack:
         try:
@@ -139,9 +139,11 @@ def _cost(kept: Iterable[str]) -> float:
 
 def _protected(at: Opened) -> bool:
     """Whether EKS protects a cluster of ours: config and manifest may be lost, and it goes last."""
-    found = eks.describe(at.world.begun or Look(at.world.aws), at.site.eks_name)
-    return not at.site.eks_is_theirs and any(
-        each.get("deletionProtection") and owner(each.get("tags", {})) == at.world.aws.lineage
+    found = eks.describe(
+        at.context.first_snapshot or Snapshot(at.context.aws), at.resolved.eks_name
+    )
+    return not at.resolved.eks_is_theirs and any(
+        each.get("deletionProtection") and owner(each.get("tags", {})) == at.context.aws.lineage
         for each in found
     )
 
@@ -163,15 +165,15 @@ def _kept_keys(at: Opened, kinds: list[str]) -> frozenset[str]:
     return frozenset(wanted - left)
 
 
-def _fates(doomed: list[tuple[Sight, engine.Fate]]) -> list[dict[str, str]]:
+def _fates(doomed: list[tuple[Observation, engine.Fate]]) -> list[dict[str, str]]:
     return [
         {
-            "key": sight.want.key,
-            "id": sight.live.id if sight.live else "",
+            "key": observation.want.key,
+            "id": observation.live.id if observation.live else "",
             "action": "keep" if fate.verb == "keep" else "delete",
             "why": fate.why,
         }
-        for sight, fate in doomed
+        for observation, fate in doomed
     ]
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look, read_only, region_of
+from hyperpod_eks.aws.client import Aws, Snapshot, read_only, region_of
 from hyperpod_eks.aws.session import profile_of
 from hyperpod_eks.cli.commands.local import use_local
 from hyperpod_eks.cli.commands.outputs import remembered
@@ -35,7 +35,7 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
         use_local()
     aws = Aws(log_in(given["region"] or region, given["profile"]), name, {})
     read_only(aws.session)
-    found = eks.describe(Look(aws), name)
+    found = eks.describe(Snapshot(aws), name)
     where = f"in {aws.identity.region} of account {aws.identity.account}"
     if not found:
         raise NotFound(f"there is no EKS cluster {name} {where}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.aws.exceptions import ClientError
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.helm import release as helms
@@ -207,7 +207,7 @@ class _Preparation:
         yield f"EKS cluster {name} with its networking add-ons"
         if release := self._config.existing.helm_release:
             namespace, _, called = release.partition("/")
-            reach = access(Look(Aws(self._session, name, {})), name)
+            reach = access(Snapshot(Aws(self._session, name, {})), name)
             assert reach is not None  # it is ACTIVE
             program = find_helm(self._helm)
             helms.install(reach, program, CHART, {}, "prepared", name=called, namespace=namespace)

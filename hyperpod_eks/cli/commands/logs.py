@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from hyperpod_eks.aws.client import Aws, Look, absent
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.aws.client import Aws, Snapshot, absent
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 from hyperpod_eks.diagnosis.diagnose import SCRIPTS, log_group
@@ -21,7 +21,7 @@ from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.terminal.text import clean
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 STREAMS = 20
 """Streams that are read at once, the newest ones: a cluster may have ten thousand."""
@@ -45,20 +45,23 @@ def logs(
     """Read the end of the newest streams; with ``follow``, print what comes until told to stop."""
     if control_plane and (group or node):
         raise Usage("--control-plane goes without --group and --node")
-    with cluster(given) as (look, name):
+    with cluster(given) as (snapshot, name):
         if control_plane:
-            place, prefix = f"/aws/eks/{look.aws.adopted.get('eks/cluster') or name}/cluster", ""
+            place, prefix = (
+                f"/aws/eks/{snapshot.aws.adopted.get('eks/cluster') or name}/cluster",
+                "",
+            )
         else:
-            place = log_group(look, name)
-            prefix = _prefix(look, name, group, node)
-        streams = _newest(look, place, prefix, node) if place else []
+            place = log_group(snapshot, name)
+            prefix = _prefix(snapshot, name, group, node)
+        streams = _newest(snapshot, place, prefix, node) if place else []
         if not streams and not control_plane:
-            _must_be_there(look, name, group, node, given)
-        parts = together(*(partial(_tail, look.aws, place, stream, tail) for stream in streams))
+            _must_be_there(snapshot, name, group, node, given)
+        parts = gather(*(partial(_tail, snapshot.aws, place, stream, tail) for stream in streams))
         lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
         if follow and place:
             try:
-                _follow(look.aws, place, prefix, lines)
+                _follow(snapshot.aws, place, prefix, lines)
             except KeyboardInterrupt:  # the way out of it
                 raise click.exceptions.Exit(Exit.INTERRUPTED) from None
         return head("logs") | {
@@ -69,24 +72,24 @@ def logs(
 
 
 def _must_be_there(
-    look: Look, name: str, group: str | None, node: str | None, given: Mapping[str, Any]
+    snapshot: Snapshot, name: str, group: str | None, node: str | None, given: Mapping[str, Any]
 ) -> None:
     """Raise NotFound where the cluster, the group or the node does not exist."""
-    found = described(look, name, given)
+    found = described(snapshot, name, given)
     groups = [each["InstanceGroupName"] for each in hyperpod_api.every_group(found)]
     if group and group not in groups:
         raise NotFound(
             f"the cluster {name} has no instance group {group}", f"It has {', '.join(groups)}."
         )
     if node:
-        described_node(look, name, instance(node), given)
+        described_node(snapshot, name, instance(node), given)
 
 
-def _prefix(look: Look, name: str, group: str | None, node: str | None) -> str:
+def _prefix(snapshot: Snapshot, name: str, group: str | None, node: str | None) -> str:
     """Say how the streams begin that were asked for."""
     if node and not group:
         with absent("ResourceNotFound", "ValidationException"):
-            found = look.aws.sagemaker.describe_cluster_node(
+            found = snapshot.aws.sagemaker.describe_cluster_node(
                 ClusterName=name, NodeId=instance(node)
             )
             group = found["NodeDetails"]["InstanceGroupName"]
@@ -95,7 +98,7 @@ def _prefix(look: Look, name: str, group: str | None, node: str | None) -> str:
     return f"{SCRIPTS}{group}/{instance(node) if node else ''}"
 
 
-def _newest(look: Look, place: str, prefix: str, node: str | None) -> list[str]:
+def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> list[str]:
     """Name the streams that were written to last.
 
     CloudWatch sorts by time or filters by prefix, never both (API DescribeLogStreams).
@@ -108,8 +111,8 @@ def _newest(look: Look, place: str, prefix: str, node: str | None) -> list[str]:
     )
     found: list[Any] = []
     with absent("ResourceNotFoundException"):
-        found = look.all(
-            look.aws.logs,
+        found = snapshot.all(
+            snapshot.aws.logs,
             "describe_log_streams",
             "logStreams",
             logGroupName=place,
@@ -152,13 +155,13 @@ def _stamp(moment: datetime, precision: str = "seconds") -> str:
 
 def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> None:
     """Print lines as they come, for ever: one call every two seconds, however many nodes."""
-    voice, seen = speech(), dict[str, int]()
+    console, seen = current_console(), dict[str, int]()
     shown = [*lines]
     newest = datetime.fromisoformat(lines[-1]["time"]).timestamp() if lines else time.time() - 1
     start = round(newest * 1000)
 
     def show(line: dict[str, str]) -> None:
-        click.echo(json.dumps(line) if voice.form == "json" else said(line))
+        click.echo(json.dumps(line) if console.form == "json" else said(line))
 
     for line in lines:
         show(line)
@@ -204,17 +207,21 @@ def events(
             raise Usage(
                 f"--since: {since} is before the first year", "Examples: 90m, 2h, 1d."
             ) from error
-    with cluster(given) as (look, name):
-        continuous = hyperpod_api.keeps_events(described(look, name, given))
-        found = list(hyperpod_api.events(look.aws, name, tail, **asked)) if continuous else []
+    with cluster(given) as (snapshot, name):
+        continuous = hyperpod_api.keeps_events(described(snapshot, name, given))
+        found = list(hyperpod_api.events(snapshot.aws, name, tail, **asked)) if continuous else []
         if not found:
-            _must_be_there(look, name, group, node, given)
+            _must_be_there(snapshot, name, group, node, given)
         why = {}
-        if speech().verbose:  # a call for each
+        if current_console().verbose:  # a call for each
             bad = [each for each in found[:tail] if hyperpod_api.is_bad(each)]
-            why = {each["EventId"]: hyperpod_api.failure(look.aws, name, each) for each in bad[:20]}
+            why = {
+                each["EventId"]: hyperpod_api.failure(snapshot.aws, name, each) for each in bad[:20]
+            }
         if not continuous:
-            speech().warn("HyperPod keeps events of clusters with continuous provisioning only")
+            current_console().warn(
+                "HyperPod keeps events of clusters with continuous provisioning only"
+            )
     rows = [
         {
             "time": _stamp(each["EventTime"]),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.cli.confirm import confirm
 from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import cluster, described, described_node, instance
@@ -44,20 +44,20 @@ def nodes(
     if action and not which:
         see = called(given["name"] or "", given)
         raise Usage(f"nodes {action}: which nodes?", f"To list them: hyperpod-eks nodes {see}")
-    with cluster(given, write=bool(action)) as (look, name):
-        found = described(look, name, given)
+    with cluster(given, write=bool(action)) as (snapshot, name):
+        found = described(snapshot, name, given)
         if action is None:
-            return _listed(look, name, found)
+            return _listed(snapshot, name, found)
         ids = list(dict.fromkeys(map(instance, which)))
         deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: what runs there stops"
         confirm(deed, "Continue?", yes=yes)
-        return _act(look, name, action, ids)
+        return _act(snapshot, name, action, ids)
 
 
-def _listed(look: Look, name: str, found: Mapping[str, Any]) -> Document:
+def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> Document:
     registered: list[kube.Node] = []
     with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
-        access = eks.access(look, look.aws.adopted.get("eks/cluster") or name)
+        access = eks.access(snapshot, snapshot.aws.adopted.get("eks/cluster") or name)
         registered = kube.nodes(access, name) if access else []
     return head("nodes") | {
         "cluster": {"name": name},
@@ -69,12 +69,12 @@ def _listed(look: Look, name: str, found: Mapping[str, Any]) -> Document:
             }
             for group in hyperpod_api.every_group(found)
         ],
-        "nodes": hyperpod_api.node_rows(look, name, registered),
+        "nodes": hyperpod_api.node_rows(snapshot, name, registered),
     }
 
 
-def _act(look: Look, name: str, action: str, ids: list[str]) -> Document:
-    call = getattr(look.aws.sagemaker, VERBS[action])
+def _act(snapshot: Snapshot, name: str, action: str, ids: list[str]) -> Document:
+    call = getattr(snapshot.aws.sagemaker, VERBS[action])
     done: list[str] = []
     failed: list[dict[str, str]] = []
     for start in range(0, len(ids), BATCH):
@@ -105,13 +105,13 @@ def ssm(tell: Report, node: str | None, run: bool, **given: Any) -> Document:
     if node is None:
         see = called(given["name"] or "", given)
         raise Usage("ssm: which node?", f"To list them: hyperpod-eks nodes {see}")
-    with cluster(given) as (look, name):
-        found, id_ = described(look, name, given), instance(node)
-        details = described_node(look, name, id_, given)
+    with cluster(given) as (snapshot, name):
+        found, id_ = described(snapshot, name, given), instance(node)
+        details = described_node(snapshot, name, id_, given)
         cluster_id = found["ClusterArn"].rpartition("/")[2]
         target = f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
         command = ["aws", "ssm", "start-session", "--target", target]
-        command += ["--region", str(look.aws.session.region_name)]
+        command += ["--region", str(snapshot.aws.session.region_name)]
         command += ["--profile", given["profile"]] if given["profile"] else []
     if run:
         _become(command)

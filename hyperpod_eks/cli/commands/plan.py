@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, as_json, head
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.engine import plan as plans
 from hyperpod_eks.engine import unproven
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.events import Report
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.terminal.plan import render
 from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
 
@@ -25,10 +25,10 @@ from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
 def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: Any) -> Document:
     """Look at everything and tell what create would do: ``hyperpod-eks/plan/v1``."""
     with opened("plan", given, tell, write=False, files=True) as at:
-        at.world.replace_failed = replace_failed
-        deeds, sights = plans.plan(at.wants, at.world)
-        version = plans.version_of(sights, at.site.kubernetes_version)
-        cost = plans.costs(at.wants, plans.support_of(at.world.aws, version))
+        at.context.replace_failed = replace_failed
+        deeds, observations = plans.plan(at.wants, at.context)
+        version = plans.version_of(observations, at.resolved.kubernetes_version)
+        cost = plans.costs(at.wants, plans.support_of(at.context.aws, version))
         counts = Counter(deed.action for deed in deeds)
         changes = any(counts[action] for action in plans.CHANGING)
         code = Exit.OK
@@ -37,9 +37,9 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
         return head("plan", code) | {
             "ok": not counts["refuse"],
             "changes": changes,
-            "cluster": {"name": at.site.name},
-            "account": at.site.identity.account,
-            "region": at.site.region,
+            "cluster": {"name": at.resolved.name},
+            "account": at.resolved.identity.account,
+            "region": at.resolved.region,
             "kubernetes_version": version,
             "counts": dict(counts),
             "resources": [
@@ -60,16 +60,16 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
                 for key, seconds in plans.critical_path(at.wants, deeds, at.manifest.durations)
             ],
             "cost": cost,
-            "warnings": [*at.warn(), *_unproven(sights)],
+            "warnings": [*at.warn(), *_unproven(observations)],
             "next": _next(given, replace_failed, counts),
         }
 
 
-def _unproven(sights: Sequence[Sight]) -> list[str]:
+def _unproven(observations: Sequence[Observation]) -> list[str]:
     """Tell what AWS describes in a way of its own."""
-    lines = [line for sight in sights for line in unproven(sight)]
+    lines = [line for observation in observations for line in unproven(observation)]
     for line in lines:
-        speech().warn(line)
+        current_console().warn(line)
     return lines
 
 

@@ -11,7 +11,7 @@ from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import entered, settings
 from hyperpod_eks.events import Report
 from hyperpod_eks.policy import statements as policies
-from hyperpod_eks.resolve.site import Site
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 
 
 def policy(tell: Report, **given: Any) -> Document:
@@ -24,15 +24,15 @@ def policy(tell: Report, **given: Any) -> Document:
         else:
             identity = aws.identity
         theirs = existing.named(config) | manifest.adopted
-        site = Site(config, identity, existing.UNKNOWN_ZONES, {}, "", adopted=theirs)
-    documents = policies.documents(policies.statements(site))
+        resolved = ResolvedConfig(config, identity, existing.UNKNOWN_ZONES, {}, "", adopted=theirs)
+    documents = policies.documents(policies.statements(resolved))
     return head("policy") | {
-        "cluster": {"name": site.name},
+        "cluster": {"name": resolved.name},
         "account": identity.account,
         "region": identity.region,
         "policies": [
             {
-                "name": f"{site.name}-hyperpod-eks-{number}",
+                "name": f"{resolved.name}-hyperpod-eks-{number}",
                 "characters": policies.size(document),
                 "document": document,
             }

@@ -9,27 +9,27 @@ from typing import Any
 
 from hyperpod_eks import adoption as existing
 from hyperpod_eks import engine, workers
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.cli import opening
 from hyperpod_eks.cli.documents import Document, head
 from hyperpod_eks.cli.opening import (
+    check_references,
     declared,
     entered,
     refuse_to_guess,
-    resolve,
     same_place,
     settings,
 )
 from hyperpod_eks.config.model import Config
-from hyperpod_eks.engine import World
+from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.preflight import account
 from hyperpod_eks.preflight import run as checks
 from hyperpod_eks.preflight.cluster import chart_download
 from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.resolve.site import Site, survey
-from hyperpod_eks.resources.compare import Sight
+from hyperpod_eks.resolve.resolved import ResolvedConfig, resolve
+from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.stack import stack
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.text import clean
@@ -39,39 +39,52 @@ def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: An
     """Find everything at once that would make create fail; change nothing."""
     skipped = checks.known(skip)
     with settings(given, write=False, files=False) as (config, manifest):
-        resolve(config)
+        check_references(config)
         aws = entered(config, given["profile"])
-        look, site, found = _site(aws, config, manifest)
-        sights: list[Sight] = []
-        if site is not None:
-            world = World(aws, manifest, tell, parallelism=given["parallelism"])
-            world.begun, world.deadline = look, world.clock.now() + opening.LOOKING
+        snapshot, resolved, found = _site(aws, config, manifest)
+        observations: list[Observation] = []
+        if resolved is not None:
+            context = Context(aws, manifest, tell, parallelism=given["parallelism"])
+            context.first_snapshot, context.deadline = (
+                snapshot,
+                context.clock.now() + opening.LOOKING,
+            )
             try:
-                sights = engine.status(stack(site, helm), world)
+                observations = engine.status(stack(resolved, helm), context)
             except HyperpodError as error:
                 text = f"what exists cannot be seen: {error}"
                 found.append(Finding("permissions", "error", text, error.hint))
-        if site is not None and sights and not declared(given, manifest):
-            refuse_to_guess(look, site, manifest, given)
-        facts = Facts(aws, config, site, {s.want.key: s for s in sights}, helm, manifest.path, look)
+        if resolved is not None and observations and not declared(given, manifest):
+            refuse_to_guess(snapshot, resolved, manifest, given)
+        facts = Facts(
+            aws,
+            config,
+            resolved,
+            {s.want.key: s for s in observations},
+            helm,
+            manifest.path,
+            snapshot,
+        )
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return document(facts, found, skipped)
 
 
-def _site(aws: Aws, config: Config, manifest: Manifest) -> tuple[Look, Site | None, list[Finding]]:
+def _site(
+    aws: Aws, config: Config, manifest: Manifest
+) -> tuple[Snapshot, ResolvedConfig | None, list[Finding]]:
     """Place the config and what exists in the account, or say why it does not fit there."""
-    site: Site | None = None
+    resolved: ResolvedConfig | None = None
     found: list[Finding] = []
     aws.adopted = manifest.adopted
     try:
         aws.adopted = existing.adopt(aws, config, manifest, 0.0, write=False)
-        look = Look(aws, counting=True)
-        site = survey(aws, config, look)
-        same_place(manifest, site)
+        snapshot = Snapshot(aws, counting=True)
+        resolved = resolve(aws, config, snapshot)
+        same_place(manifest, resolved)
     except (Foreign, NotFound, Usage) as error:
-        look, found = Look(aws, counting=True), [checks.misfit(error)]
-    return look, site, found
+        snapshot, found = Snapshot(aws, counting=True), [checks.misfit(error)]
+    return snapshot, resolved, found
 
 
 def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Document:
@@ -104,23 +117,35 @@ def text(document: Document) -> str:
 
 
 def before_create(
-    world: World, config: Config, site: Site, skip: Collection[str], warn: Callable[[str], None]
-) -> Callable[[list[Sight]], None]:
+    context: Context,
+    config: Config,
+    resolved: ResolvedConfig,
+    skip: Collection[str],
+    warn: Callable[[str], None],
+) -> Callable[[list[Observation]], None]:
     """Return what create asks before its first change; it raises Blocked when it must not begin.
 
     Where something is surely to be made, the questions are asked beside the first look.
     """
     skipped = checks.known(skip) | checks.AT_LOADING
-    facts = Facts(world.aws, config, site, manifest=world.manifest.path, begun=world.begun)
-    if not world.manifest.complete:
+    facts = Facts(
+        context.aws,
+        config,
+        resolved,
+        manifest=context.manifest.path,
+        first_snapshot=context.first_snapshot,
+    )
+    if not context.manifest.complete:
         account.begin(facts, skipped)
         if "chart-download" not in skipped:
-            workers.begin([partial(list, chart_download(facts))])
+            workers.start_all([partial(list, chart_download(facts))])
 
-    def ask(sights: list[Sight]) -> None:
-        seen = replace(facts, sights={sight.want.key: sight for sight in sights})
+    def ask(observations: list[Observation]) -> None:
+        seen = replace(
+            facts, observations={observation.want.key: observation for observation in observations}
+        )
         found = checks.run(seen, skipped)
-        told = {"kubernetes-version"} if site.warnings else set()
+        told = {"kubernetes-version"} if resolved.warnings else set()
         for one in found:
             if one.severity == "warning" and one.id not in told:
                 warn(f"{one.id}: {one.says}")

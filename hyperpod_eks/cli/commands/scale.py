@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import engine, files
-from hyperpod_eks.aws.client import Aws, Look, meaning
-from hyperpod_eks.aws.errors import Class
+from hyperpod_eks.aws.client import Aws, Snapshot, classify
+from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.cli.commands.create import create
 from hyperpod_eks.cli.commands.create import text as created
 from hyperpod_eks.cli.confirm import consenting
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, called, once
 from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.recorder import Story, result
+from hyperpod_eks.cli.recorder import Recorder, result
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.config.load import load
 from hyperpod_eks.engine.plan import newcomer
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
-from hyperpod_eks.events import Event, Report, What
+from hyperpod_eks.events import Event, EventType, Report
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 from hyperpod_eks.state.manifest import locked, read
 
-MAKING = (What.CREATING, What.UPDATING)
+MAKING = (EventType.CREATING, EventType.UPDATING)
 """What is said of a cluster right before AWS is asked to change it."""
 
 
@@ -62,7 +62,7 @@ def scale(
             try:
                 take_back()
             except HyperpodError as problem:
-                speech().warn(f"the counts could not be restored: {problem}")
+                current_console().warn(f"the counts could not be restored: {problem}")
         raise
     scaled = {group: [before[group], count] for group, count in wanted.items()}
     return made | {"command": "scale", "scaled": scaled}
@@ -88,9 +88,9 @@ def _require_config(tell: Report, given: Mapping[str, Any]) -> None:
         return
     with opened("scale", given, tell, write=False, files=False) as at:
         raise NotFound(
-            f"there is no cluster {at.site.name} in {at.site.region} of account "
-            f"{at.site.identity.account}",
-            f"Create it: hyperpod-eks create {called(at.site.name, given)}",
+            f"there is no cluster {at.resolved.name} in {at.resolved.region} of account "
+            f"{at.resolved.identity.account}",
+            f"Create it: hyperpod-eks create {called(at.resolved.name, given)}",
         )
 
 
@@ -194,7 +194,7 @@ def update_software(
     """Ask HyperPod to renew the nodes, and wait until it has; what runs on them is not drained."""
     if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
         raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
-    story = Story(tell)
+    story = Recorder(tell)
     with opened("update-software", given, story, files=False) as at:
         pinned = {g.name for g in at.config.instance_groups if g.image_release_version}
         known = tuple(g.name for g in at.config.groups)
@@ -214,20 +214,20 @@ def update_software(
         if batch:
             size = {"Type": "INSTANCE_COUNT", "Value": batch}
             request["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
-        there = hyperpod_api.describe(Look(at.world.aws), at.site.name)
+        there = hyperpod_api.describe(Snapshot(at.context.aws), at.resolved.name)
         if there is None:
-            raise NotFound(f"there is no cluster {at.site.name} in {at.site.region}")
+            raise NotFound(f"there is no cluster {at.resolved.name} in {at.resolved.region}")
         counts = {
             g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod_api.every_group(there)
         }
-        consent = consenting(at.site.name, yes=yes)
+        consent = consenting(at.resolved.name, yes=yes)
         renewals = [hyperpod_cluster.renewal(name, counts.get(name, 0)) for name in names]
-        line = newcomer(engine.status(at.wants, at.world), at.world)
+        line = newcomer(engine.status(at.wants, at.context), at.context)
         consent([*renewals, *([line] if line else [])])
-        _renew(at.world.aws, at.site.name, request)
-        at.world.begun = None
-        at.world.consent = consenting(at.site.name, yes=False)
-        found = engine.create(at.wants, at.world)
+        _renew(at.context.aws, at.resolved.name, request)
+        at.context.first_snapshot = None
+        at.context.consent = consenting(at.resolved.name, yes=False)
+        found = engine.create(at.wants, at.context)
         return result("update-software", at, story) | {
             "changed": True,
             "instance_groups": found["hyperpod/cluster"].attributes["groups"],
@@ -242,7 +242,7 @@ def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
         aws.sagemaker.update_cluster_software(ClusterName=name, **request)
     except ClientError as error:
         again = error.response["ResponseMetadata"].get("RetryAttempts")
-        if not again or meaning(error) is not Class.BUSY:
+        if not again or classify(error) is not ErrorKind.BUSY:
             raise
 
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws.client import Look
-from hyperpod_eks.cli.console import speech
+from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, as_json, called, head
 from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.events import Report, steps_of
 from hyperpod_eks.resources.base import Differs, Resource
-from hyperpod_eks.resources.compare import Sight, Verdict
+from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 from hyperpod_eks.resources.hyperpod import nodes as hyperpod_nodes
@@ -28,27 +28,27 @@ from hyperpod_eks.terminal.text import speaks_utf8
 def status(tell: Report, **given: Any) -> Document:
     """Look at everything.  Raises NotFound when there is no such cluster."""
     with opened("status", given, tell, write=False, files=False) as at:
-        look = at.world.begun or Look(at.world.aws)
+        snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
         wants = at.wants if at.declared else [_any_groups(want) for want in at.wants]
-        sights = engine.status(wants, at.world)
+        observations = engine.status(wants, at.context)
         if not at.declared:
-            sights = [_undeclared(s) for s in sights if s.live or s.want.awaited]
-        if all(s.verdict is Verdict.ABSENT or not s.want.recorded for s in sights):
+            observations = [_undeclared(s) for s in observations if s.live or s.want.is_awaited]
+        if all(s.status is Status.ABSENT or not s.want.recorded for s in observations):
             raise NotFound(
-                f"there is no cluster {at.site.name} in {at.site.region} of account "
-                f"{at.site.identity.account}",
-                f"Create it: hyperpod-eks create {called(at.site.name, given)}",
+                f"there is no cluster {at.resolved.name} in {at.resolved.region} of account "
+                f"{at.resolved.identity.account}",
+                f"Create it: hyperpod-eks create {called(at.resolved.name, given)}",
             )
         warnings = []
         if not at.declared:
             warnings.append(
-                f"the config of {at.site.name} is not here, so nothing was compared; "
+                f"the config of {at.resolved.name} is not here, so nothing was compared; "
                 "pass it with -f FILE to see drift"
             )
-        warnings += [line for s in sights if s.live for line in s.live.warnings]
+        warnings += [line for s in observations if s.live for line in s.live.warnings]
         for warning in warnings:
-            speech().warn(warning)
-        return _document(at, sights, look) | {"warnings": warnings}
+            current_console().warn(warning)
+        return _document(at, observations, snapshot) | {"warnings": warnings}
 
 
 def _any_groups(want: Resource) -> Resource:
@@ -60,56 +60,56 @@ def _any_groups(want: Resource) -> Resource:
     return want
 
 
-def _undeclared(sight: Sight) -> Sight:
+def _undeclared(observation: Observation) -> Observation:
     """Without the cluster's config there is nothing to differ from."""
-    if sight.verdict is not Verdict.DRIFTED:
-        return sight
-    return replace(sight, verdict=Verdict.MATCHES, differs={})
+    if observation.status is not Status.DRIFTED:
+        return observation
+    return replace(observation, status=Status.MATCHES, differs={})
 
 
-def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
+def _document(at: Opened, observations: list[Observation], snapshot: Snapshot) -> Document:
     """Everything in one document: hyperpod-eks/status/v1."""
     states = {
-        Verdict.ABSENT: "missing",
-        Verdict.FOREIGN: "foreign",
-        Verdict.TWINS: "drifted",
-        Verdict.BUSY: "waiting",
-        Verdict.FAILED: "failed",
-        Verdict.DRIFTED: "drifted",
-        Verdict.MATCHES: "ready",
+        Status.ABSENT: "missing",
+        Status.FOREIGN: "foreign",
+        Status.DUPLICATES: "drifted",
+        Status.BUSY: "waiting",
+        Status.FAILED: "failed",
+        Status.DRIFTED: "drifted",
+        Status.MATCHES: "ready",
     }
-    by_key = {s.want.key: s for s in sights}
+    by_key = {s.want.key: s for s in observations}
 
     def about(key: str) -> Mapping[str, Any]:
-        sight = by_key.get(key)
-        return sight.live.attributes if sight and sight.live else {}
+        observation = by_key.get(key)
+        return observation.live.attributes if observation and observation.live else {}
 
     differences = [
         {"key": s.want.key, "field": name, "is": as_json(a), "declared": as_json(b)}
-        for s in sights
+        for s in observations
         for name, (a, b) in s.differs.items()
     ]
     records = at.manifest.records
     differences += [
         {"key": key, "field": "id", "is": None, "declared": record.id}
         for key, record in records.items()
-        if record.state == "ready" and key in by_key and by_key[key].verdict is Verdict.ABSENT
+        if record.state == "ready" and key in by_key and by_key[key].status is Status.ABSENT
     ]
     cluster, control = about("hyperpod/cluster"), about("eks/cluster")
     cluster_sight = by_key.get("hyperpod/cluster")
     return head("status") | {
         "cluster": {
-            "name": at.site.name,
+            "name": at.resolved.name,
             "arn": cluster_sight.live.arn if cluster_sight and cluster_sight.live else "",
             "status": cluster.get("status", "absent"),
             "failure": cluster.get("failure", ""),
             "ready": cluster_sight is not None
-            and all(s.verdict is Verdict.MATCHES for s in sights),
+            and all(s.status is Status.MATCHES for s in observations),
         },
-        "account": at.site.identity.account,
-        "region": at.site.region,
+        "account": at.resolved.identity.account,
+        "region": at.resolved.region,
         "eks": {
-            "name": at.site.name,
+            "name": at.resolved.name,
             "version": control.get("version", ""),
             "status": control.get("status", "absent"),
             "health": control.get("issues", []),
@@ -122,15 +122,15 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
                 "status": about(s.want.key).get("status", "absent"),
                 "issues": about(s.want.key).get("issues", []),
             }
-            for s in sights
+            for s in observations
             if s.want.step == "addons"
         ],
         "helm": dict(about("helm/release")),
         "instance_groups": cluster.get("groups", []),
         "compared": at.declared,
-        "operations": hyperpod_api.operations(look, at.site.name),
+        "operations": hyperpod_api.operations(snapshot, at.resolved.name),
         "nodes": hyperpod_api.node_rows(
-            look, at.site.name, about("hyperpod/nodes").get("nodes", [])
+            snapshot, at.resolved.name, about("hyperpod/nodes").get("nodes", [])
         ),
         "steps": [
             {
@@ -140,17 +140,17 @@ def _document(at: Opened, sights: list[Sight], look: Look) -> Document:
                         "name": s.want.label,
                         "id": s.live.id if s.live else "",
                         "arn": s.live.arn if s.live else "",
-                        "state": states[s.verdict],
+                        "state": states[s.status],
                         "why": s.live.why if s.live else "",
                         "differs": _pairs(s.differs),
                         "unproven": _pairs(s.unproven),
                         "unknown": list(s.unknown),
                     }
-                    for s in sights
+                    for s in observations
                     if s.want.step == step
                 ],
             }
-            for step in steps_of(s.want.key for s in sights)
+            for step in steps_of(s.want.key for s in observations)
         ],
         "differences": differences,
     }

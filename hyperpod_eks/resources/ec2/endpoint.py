@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperpod_eks.aws.answers import policy as policy_of
-from hyperpod_eks.aws.client import Aws, Look, owner, raise_first
+from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
+from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
@@ -23,7 +23,7 @@ ALLOW_ALL = {
 
 
 @frozen
-class Endpoint(Resource):
+class VpcEndpoint(Resource):
     """An endpoint of a service inside the VPC: a gateway on route tables, or interfaces.
 
     The gateway endpoint of S3 lets lifecycle scripts be read without the NAT gateway.
@@ -41,7 +41,7 @@ class Endpoint(Resource):
 
     kind = "network/Endpoint"
     step = "network"
-    named = False
+    identity = Identity.REFUSED_TWICE
     facts = answers = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
 
     @property
@@ -50,15 +50,15 @@ class Endpoint(Resource):
         return self.vpc
 
     @property
-    def goes_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
+    def deleted_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
         """A gateway is but a route; interfaces take their time."""
         return not self.subnets
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
         return [
             self._live(item)
-            for item in look.ec2("describe_vpc_endpoints", "VpcEndpoints", self.label)
+            for item in snapshot.ec2("describe_vpc_endpoints", "VpcEndpoints", self.label)
             if item["State"].lower() != "deleted"
         ]
 
@@ -79,37 +79,37 @@ class Endpoint(Resource):
             },
         )
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Route tables, subnets and groups have no order."""
-        value = super().expected(name, known)
+        value = super().expected(name, references)
         return frozenset(value) if isinstance(value, tuple) else value
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token."""
         kind: dict[str, Any] = {
             "VpcEndpointType": "Gateway",
-            "RouteTableIds": sorted(self.expected("route_tables", known)),
+            "RouteTableIds": sorted(self.expected("route_tables", references)),
         }
         if self.subnets:
             kind = {
                 "VpcEndpointType": "Interface",
                 "PrivateDnsEnabled": True,
-                "SubnetIds": sorted(self.expected("subnets", known)),
-                "SecurityGroupIds": sorted(self.expected("security_groups", known)),
+                "SubnetIds": sorted(self.expected("subnets", references)),
+                "SecurityGroupIds": sorted(self.expected("security_groups", references)),
             }
         if self.policy:
             kind["PolicyDocument"] = self.policy
         return self._live(
             aws.ec2.create_vpc_endpoint(
                 ClientToken=token,
-                VpcId=known(self.vpc).id,
+                VpcId=references(self.vpc).id,
                 ServiceName=self.service,
                 TagSpecifications=aws.born_with(self.label, "vpc-endpoint"),
                 **kind,
             )["VpcEndpoint"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Add and remove what it stands on, and give it its policy."""
         change: dict[str, Any] = {}
         for name, member in (
@@ -117,7 +117,7 @@ class Endpoint(Resource):
             ("subnets", "SubnetIds"),
             ("security_groups", "SecurityGroupIds"),
         ):
-            wanted = self.expected(name, known)
+            wanted = self.expected(name, references)
             change[f"Add{member}"] = sorted(wanted - live.facts[name])
             change[f"Remove{member}"] = sorted(live.facts[name] - wanted)
         if live.facts["policy"] != self.policy:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Look, owner
+from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import MINUTE, Differs, Known, Live, Resource, State
+from hyperpod_eks.resources.base import MINUTE, Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 
@@ -21,9 +21,8 @@ class InternetGateway(Resource):
 
     kind = "network/InternetGateway"
     step = "network"
-    goes_at_once = True
-    named = False
-    nameless = True
+    deleted_at_once = True
+    identity = Identity.NONE
     facts = later = ("vpc",)
 
     @property
@@ -31,13 +30,13 @@ class InternetGateway(Resource):
         """Its VPC."""
         return self.vpc
 
-    def seeds(self) -> Iterator[Resource]:
+    def create_requires(self) -> Iterator[Resource]:
         """None: it is attached later."""
         yield from ()
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        items = look.ec2("describe_internet_gateways", "InternetGateways", self.label)
+        items = snapshot.ec2("describe_internet_gateways", "InternetGateways", self.label)
         return [self._live(item) for item in items]
 
     def _live(self, item: Mapping[str, Any]) -> Live:
@@ -48,7 +47,7 @@ class InternetGateway(Resource):
             facts={"vpc": attached[0] if attached else None},
         )
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """CreateInternetGateway has neither token nor name: one attempt only."""
         return self._live(
             aws.ec2_once.create_internet_gateway(
@@ -56,13 +55,13 @@ class InternetGateway(Resource):
             )["InternetGateway"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Attach it."""
-        vpc = known(self.vpc).id
+        vpc = references(self.vpc).id
         aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
         return replace(live, facts={"vpc": vpc})
 
-    def tenants(self, look: Look, live: Live) -> list[str]:
+    def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """The VPC that it is attached to."""
         return [live.facts["vpc"]] if live.facts["vpc"] else []
 
@@ -74,19 +73,18 @@ class InternetGateway(Resource):
 
 
 @frozen
-class Address(Resource):
+class ElasticIp(Resource):
     """An Elastic IP address for a NAT gateway."""
 
     kind = "network/Address"
     step = "network"
-    goes_at_once = True
-    named = False
-    nameless = True
+    deleted_at_once = True
+    identity = Identity.NONE
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; of several, the VPCs of the NAT gateways tell which is the cluster's."""
-        found = look.ec2("describe_addresses", "Addresses", self.label)
-        nats = look.signed("describe_nat_gateways", "NatGateways") if len(found) > 1 else ()
+        found = snapshot.ec2("describe_addresses", "Addresses", self.label)
+        nats = snapshot.signed("describe_nat_gateways", "NatGateways") if len(found) > 1 else ()
         vpcs = {
             each.get("AllocationId"): nat.get("VpcId")
             for nat in nats
@@ -105,14 +103,14 @@ class Address(Resource):
             for item in found
         ]
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """AllocateAddress has neither token nor name: one attempt only."""
         item = aws.ec2_once.allocate_address(
             Domain="vpc", TagSpecifications=aws.born_with(self.label, "elastic-ip")
         )
         return Live(item["AllocationId"], owner=aws.lineage, why=item["PublicIp"])
 
-    def tenants(self, look: Look, live: Live) -> list[str]:
+    def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """The interface of the NAT gateway that it is mapped to."""
         return [live.attributes["used_by"]] if live.attributes["used_by"] else []
 
@@ -126,28 +124,28 @@ class NatGateway(Resource):
     """The private subnets' way out."""
 
     subnet: Subnet | None
-    address: Address | None
+    address: ElasticIp | None
     """None for one that is somebody's."""
 
     kind = "network/NatGateway"
     step = "network"
-    named = False
+    identity = Identity.REFUSED_TWICE
     patience = 15 * MINUTE
     usual = "2 min"
     typical = 105.0
     facts = answers = ("subnet",)
-    fixed: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
+    immutable: ClassVar[Mapping[str, str]] = {"subnet": "a NAT gateway keeps its subnet"}
 
     @property
     def place(self) -> Vpc | None:
         """The VPC of its subnet."""
         return self.subnet.vpc if self.subnet else None
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; deleted ones stay visible for an hour and do not count."""
         return [
             self._live(item)
-            for item in look.ec2("describe_nat_gateways", "NatGateways", self.label)
+            for item in snapshot.ec2("describe_nat_gateways", "NatGateways", self.label)
             if item["State"] != "deleted"
         ]
 
@@ -162,25 +160,27 @@ class NatGateway(Resource):
             attributes={"vpc": item.get("VpcId")},
         )
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token."""
         assert self.subnet, "somebody's is never made"
         assert self.address
         return self._live(
             aws.ec2.create_nat_gateway(
                 ClientToken=token,
-                SubnetId=known(self.subnet).id,
-                AllocationId=known(self.address).id,
+                SubnetId=references(self.subnet).id,
+                AllocationId=references(self.address).id,
                 TagSpecifications=aws.born_with(self.label, "natgateway"),
             )["NatGateway"]
         )
 
-    def tenants(self, look: Look, live: Live) -> list[str]:
+    def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """The route tables that lead to it; whoever has just made it is about to add them."""
         if live.state is not State.READY:
             return [] if live.state is State.FAILED else [live.why]
         through: Any = [{"Name": "route.nat-gateway-id", "Values": [live.id]}]
-        tables = look.all(look.aws.ec2, "describe_route_tables", "RouteTables", Filters=through)
+        tables = snapshot.all(
+            snapshot.aws.ec2, "describe_route_tables", "RouteTables", Filters=through
+        )
         return [f"route table {each['RouteTableId']}" for each in tables]
 
     def delete(self, aws: Aws, live: Live) -> None:

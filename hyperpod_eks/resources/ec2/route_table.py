@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look, absent, owner
+from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.gateways import InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 
 @frozen
@@ -26,8 +26,8 @@ class RouteTable(Resource):
 
     kind = "network/RouteTable"
     step = "network"
-    goes_at_once = True
-    named = False
+    deleted_at_once = True
+    identity = Identity.REFUSED_TWICE
     facts = ("vpc", "target", "subnets")
     answers = ("vpc",)
     later = ("target", "subnets")
@@ -37,13 +37,13 @@ class RouteTable(Resource):
         """Its VPC."""
         return self.vpc
 
-    def seeds(self) -> Iterator[Resource]:
+    def create_requires(self) -> Iterator[Resource]:
         """Its VPC; the route and the subnets come later."""
         yield self.vpc
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        items = look.ec2("describe_route_tables", "RouteTables", self.label)
+        items = snapshot.ec2("describe_route_tables", "RouteTables", self.label)
         return [self._live(item) for item in items]
 
     def _live(self, item: Mapping[str, Any]) -> Live:
@@ -71,28 +71,28 @@ class RouteTable(Resource):
             attributes={"associations": users},
         )
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Subnets have no order."""
-        value = super().expected(name, known)
+        value = super().expected(name, references)
         return frozenset(value) if name == "subnets" else value
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token."""
         return self._live(
             aws.ec2.create_route_table(
                 ClientToken=token,
-                VpcId=known(self.vpc).id,
+                VpcId=references(self.vpc).id,
                 TagSpecifications=aws.born_with(self.label, "route-table"),
             )["RouteTable"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Point the default route at the target and associate the subnets.
 
         A subnet that another table has is moved by one call, so that it is never without a way.
         """
         ec2, there = aws.ec2, live.facts["target"]
-        target = known(self.target).id if self.target else None
+        target = references(self.target).id if self.target else None
         route: Any = {"RouteTableId": live.id, "DestinationCidrBlock": ANYWHERE}
         over = "GatewayId" if isinstance(self.target, InternetGateway) else "NatGatewayId"
         way: Any = route | {over: target}
@@ -103,20 +103,20 @@ class RouteTable(Resource):
             calls.append(partial(ec2.create_route, **way))
         elif there != target:
             calls.append(partial(ec2.replace_route, **way))
-        wanted = self.expected("subnets", known)
+        wanted = self.expected("subnets", references)
         new = sorted(wanted - live.facts["subnets"])
         calls += [partial(_associate, aws, live.id, subnet) for subnet in new]
-        together(*calls)
+        gather(*calls)
         return replace(live, facts={**live.facts, "target": target, "subnets": wanted})
 
-    def tenants(self, look: Look, live: Live) -> list[str]:
+    def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """The subnets that use it."""
         return sorted(live.attributes["associations"])
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Associations first: a table in use is not deleted."""
         off = aws.ec2.disassociate_route_table
-        together(*(partial(off, AssociationId=x) for x in live.attributes["associations"].values()))
+        gather(*(partial(off, AssociationId=x) for x in live.attributes["associations"].values()))
         aws.ec2.delete_route_table(RouteTableId=live.id)
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look, owner
+from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource
+from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
 """FSx for Lustre User Guide, "Limiting access with Amazon VPC"."""
@@ -36,8 +36,8 @@ class SecurityGroup(Resource):
 
     kind = "network/SecurityGroup"
     step = "network"
-    goes_at_once = True
-    named = False
+    deleted_at_once = True
+    identity = Identity.REFUSED_TWICE
     facts = ("vpc", "ingress", "egress")
     later = ("ingress", "egress")
 
@@ -46,9 +46,9 @@ class SecurityGroup(Resource):
         """Its VPC."""
         return self.vpc
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        items = look.ec2("describe_security_groups", "SecurityGroups", self.label)
+        items = snapshot.ec2("describe_security_groups", "SecurityGroups", self.label)
         return [
             Live(
                 item["GroupId"],
@@ -57,24 +57,24 @@ class SecurityGroup(Resource):
                     "vpc": item["VpcId"],
                     # rules that somebody added are no drift: only what we may declare is a fact
                     "ingress": _rules(item["IpPermissions"], item["GroupId"]).intersection(
-                        {*STORAGE_PORTS, *_ids(look, self.ingress)}
+                        {*STORAGE_PORTS, *_ids(snapshot, self.ingress)}
                     ),
                     "egress": _rules(item["IpPermissionsEgress"], item["GroupId"]).intersection(
-                        {ANYWHERE, f"{HTTPS} {ANYWHERE}", *_ids(look, self.egress)}
+                        {ANYWHERE, f"{HTTPS} {ANYWHERE}", *_ids(snapshot, self.egress)}
                     ),
                 },
             )
             for item in items
         ]
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Rules have no order."""
-        value = super().expected(name, known)
+        value = super().expected(name, references)
         return frozenset(value) if name in ("ingress", "egress") else value
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the VPC; AWS adds the rule 0.0.0.0/0 outward by itself."""
-        vpc = known(self.vpc).id
+        vpc = references(self.vpc).id
         group = aws.ec2.create_security_group(
             GroupName=self.name,
             Description="HyperPod nodes and EKS control plane of one cluster",
@@ -87,7 +87,7 @@ class SecurityGroup(Resource):
             facts={"vpc": vpc, "ingress": frozenset(), "egress": frozenset({ANYWHERE})},
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Add the rules that are missing; rules that somebody added stay."""
         ec2 = aws.ec2
         calls: list[Callable[[], Any]] = []
@@ -99,29 +99,29 @@ class SecurityGroup(Resource):
             ),
             ("egress", ec2.authorize_security_group_egress, ec2.revoke_security_group_egress),
         ):
-            wanted, there = self.expected(name, known), live.facts[name]
+            wanted, there = self.expected(name, references), live.facts[name]
             for call, rules in ((allow, wanted - there), (revoke, there - wanted)):
                 if rules:
                     permissions = [_permission(rule, live.id) for rule in sorted(rules)]
                     calls.append(partial(call, GroupId=live.id, IpPermissions=permissions))
-        together(*calls)
-        rules = {name: self.expected(name, known) for name in ("ingress", "egress")}
+        gather(*calls)
+        rules = {name: self.expected(name, references) for name in ("ingress", "egress")}
         return replace(live, facts={**live.facts, **rules})
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while an interface or another group's rule uses it."""
         aws.ec2.delete_security_group(GroupId=live.id)
 
-    def holders(self, look: Look, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
         """Interfaces in the group, and groups whose rules name it."""
         naming: list[Any] = []
         for way in ("ip-permission.group-id", "egress.ip-permission.group-id"):
             there: Any = [{"Name": way, "Values": [live.id]}]
-            naming += look.all(
-                look.aws.ec2, "describe_security_groups", "SecurityGroups", Filters=there
+            naming += snapshot.all(
+                snapshot.aws.ec2, "describe_security_groups", "SecurityGroups", Filters=there
             )
         return [
-            *interfaces(look, "group-id", live.id),
+            *interfaces(snapshot, "group-id", live.id),
             *(
                 f"a rule of security group {g['GroupId']} ({g['GroupName']}): remove the rule"
                 for g in naming
@@ -130,7 +130,7 @@ class SecurityGroup(Resource):
         ]
 
 
-def _ids(look: Look, peers: tuple[str | SecurityGroup, ...]) -> list[str]:
+def _ids(snapshot: Snapshot, peers: tuple[str | SecurityGroup, ...]) -> list[str]:
     """Spell declared peers as rules; groups by the ids that they have now."""
     return [
         rule
@@ -140,7 +140,7 @@ def _ids(look: Look, peers: tuple[str | SecurityGroup, ...]) -> list[str]:
             if isinstance(peer, str)
             else [
                 each["GroupId"]
-                for each in look.ec2("describe_security_groups", "SecurityGroups", peer.label)
+                for each in snapshot.ec2("describe_security_groups", "SecurityGroups", peer.label)
             ]
         )
     ]
@@ -178,7 +178,7 @@ def _permission(rule: str, group: str) -> Any:
 
 
 @frozen
-class Opening(Resource):
+class SecurityGroupRule(Resource):
     """A rule that lets all traffic of one group into another, where each names the other.
 
     A rule of its own, for two groups cannot both be made first, nor be deleted first.
@@ -189,17 +189,17 @@ class Opening(Resource):
 
     kind = "network/Opening"
     step = "network"
-    goes_at_once = True
-    named = False
+    deleted_at_once = True
+    identity = Identity.REFUSED_TWICE
 
     @property
     def place(self) -> Vpc:
         """The groups'."""
         return self.group.vpc
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the group's own description."""
-        peers = look.ec2("describe_security_groups", "SecurityGroups", self.peer.label)
+        peers = snapshot.ec2("describe_security_groups", "SecurityGroups", self.peer.label)
         return [
             Live(
                 f"{group['GroupId']}/{peer['GroupId']}",
@@ -210,14 +210,16 @@ class Opening(Resource):
                     "vpc": group.get("VpcId"),
                 },
             )
-            for group in look.ec2("describe_security_groups", "SecurityGroups", self.group.label)
+            for group in snapshot.ec2(
+                "describe_security_groups", "SecurityGroups", self.group.label
+            )
             for peer in peers
             if peer["GroupId"] in _rules(group["IpPermissions"], group["GroupId"])
         ]
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """A rule that is there already is refused."""
-        group, peer = known(self.group).id, known(self.peer).id
+        group, peer = references(self.group).id, references(self.peer).id
         rule = _permission(peer, group)
         aws.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
         return Live(f"{group}/{peer}", owner=aws.lineage, attributes={"group": group, "peer": peer})

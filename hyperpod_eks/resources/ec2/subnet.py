@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Look, owner, tag
+from hyperpod_eks.aws.client import Aws, Snapshot, owner, tag
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
+from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
 
 
@@ -26,10 +26,10 @@ class Subnet(Resource):
 
     kind = "network/Subnet"
     step = "network"
-    goes_at_once = True
-    named = False
+    deleted_at_once = True
+    identity = Identity.REFUSED_TWICE
     facts = answers = ("vpc", "cidr", "zone", "tags")
-    fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(
+    immutable: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("cidr", "zone"), "AWS moves no subnet; give it its block back"
     )
 
@@ -39,7 +39,7 @@ class Subnet(Resource):
         return self.vpc
 
     @property
-    def lasts(self) -> str:  # type: ignore[override]  # a property in place of a constant
+    def cannot_delete(self) -> str:  # type: ignore[override]  # a property in place of a constant
         """The control plane keeps its subnets."""
         if self.label.startswith(PRIVATE_SUBNET):
             return (
@@ -48,9 +48,9 @@ class Subnet(Resource):
             )
         return ""
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        return [self._live(x) for x in look.ec2("describe_subnets", "Subnets", self.label)]
+        return [self._live(x) for x in snapshot.ec2("describe_subnets", "Subnets", self.label)]
 
     def _live(self, item: Mapping[str, Any]) -> Live:
         return Live(
@@ -72,18 +72,18 @@ class Subnet(Resource):
             attributes={"free_addresses": item.get("AvailableIpAddressCount")},
         )
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """The CIDR is unique in the VPC, so that a second one is refused."""
         return self._live(
             aws.ec2.create_subnet(
-                VpcId=known(self.vpc).id,
+                VpcId=references(self.vpc).id,
                 CidrBlock=self.cidr,
                 AvailabilityZoneId=self.zone,
                 TagSpecifications=aws.born_with(self.label, "subnet", self.tags),
             )["Subnet"]
         )
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Put the tags on; tags that are no longer asked for stay."""
         tags: Any = [{"Key": key, "Value": value} for key, value in self.tags.items()]
         aws.ec2.create_tags(Resources=[live.id], Tags=tags)
@@ -92,6 +92,6 @@ class Subnet(Resource):
         """Refused while an interface is in it."""
         aws.ec2.delete_subnet(SubnetId=live.id)
 
-    def holders(self, look: Look, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
         """The interfaces in it."""
-        return interfaces(look, "subnet-id", live.id)
+        return interfaces(snapshot, "subnet-id", live.id)

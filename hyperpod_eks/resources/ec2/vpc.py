@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Look, owner
+from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Known, Live, Resource, State
-from hyperpod_eks.resources.ec2 import holders
-from hyperpod_eks.workers import together
+from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.ec2 import blockers
+from hyperpod_eks.workers import gather
 
 ANYWHERE = "0.0.0.0/0"
 
@@ -26,36 +26,35 @@ class Vpc(Resource):
 
     kind = "network/Vpc"
     step = "network"
-    goes_at_once = True
-    named = False
-    nameless = True
+    deleted_at_once = True
+    identity = Identity.NONE
     facts = ("cidr", "dns")
     answers = ("cidr",)
     later = ("dns",)
-    fixed: ClassVar[Mapping[str, str]] = {
+    immutable: ClassVar[Mapping[str, str]] = {
         "cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"
     }
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; the DNS settings take a call each."""
         lives = []
-        for vpc in look.ec2("describe_vpcs", "Vpcs", self.label):
-            if look.bare:
+        for vpc in snapshot.ec2("describe_vpcs", "Vpcs", self.label):
+            if snapshot.bare:
                 lives.append(self._live(vpc, self.dns))
             else:
-                lives.append(self._live(vpc, self._dns(look.aws, vpc["VpcId"])))
+                lives.append(self._live(vpc, self._dns(snapshot.aws, vpc["VpcId"])))
         return lives
 
-    def review(self, look: Look, live: Live, names: frozenset[str]) -> Sequence[Live]:
+    def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
         """Ask for the DNS settings alone."""
         if names != {"dns"}:
-            return self.find(look)
-        facts = {**live.facts, "dns": self._dns(look.aws, live.id)}
-        return [replace(live, facts=facts, told=names)]
+            return self.find(snapshot)
+        facts = {**live.facts, "dns": self._dns(snapshot.aws, live.id)}
+        return [replace(live, facts=facts, shown=names)]
 
     def _dns(self, aws: Aws, vpc: str) -> tuple[Any, Any]:
         ask = partial(aws.ec2.describe_vpc_attribute, VpcId=vpc)
-        support, hostnames = together(
+        support, hostnames = gather(
             partial(ask, Attribute="enableDnsSupport"),
             partial(ask, Attribute="enableDnsHostnames"),
         )
@@ -73,14 +72,14 @@ class Vpc(Resource):
             facts={"cidr": vpc["CidrBlock"], "dns": dns},
         )
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """CreateVpc has neither token nor name: one attempt only."""
         vpc = aws.ec2_once.create_vpc(
             CidrBlock=self.cidr, TagSpecifications=aws.born_with(self.label, "vpc")
         )["Vpc"]
         return self._live(vpc, (True, False))
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """One attribute a call; hostnames need support."""
         support, hostnames = live.facts.get("dns", (False, False))
         if not support:
@@ -89,17 +88,17 @@ class Vpc(Resource):
             aws.ec2.modify_vpc_attribute(VpcId=live.id, EnableDnsHostnames={"Value": True})
         return replace(live, facts={**live.facts, "dns": self.dns})
 
-    def tenants(self, look: Look, live: Live) -> list[str]:
+    def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """What would keep AWS from deleting it."""
-        return self.holders(look, live)
+        return self.blockers(snapshot, live)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Default security group, network ACL and main route table go with it."""
         aws.ec2.delete_vpc(VpcId=live.id)
 
-    def holders(self, look: Look, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
         """Whatever else is in it."""
-        return [*interfaces(look, "vpc-id", live.id), *holders.of_vpc(look, live.id)]
+        return [*interfaces(snapshot, "vpc-id", live.id), *blockers.of_vpc(snapshot, live.id)]
 
 
 @frozen
@@ -118,16 +117,16 @@ class VpcCidr(Resource):
         """Its VPC."""
         return self.vpc
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the VPC's own description; that a subnet of ours is in it says whose it is."""
         ours = any(
-            each["CidrBlock"] == self.cidr and owner(each["Tags"]) == look.aws.lineage
-            for each in look.signed("describe_subnets", "Subnets")
+            each["CidrBlock"] == self.cidr and owner(each["Tags"]) == snapshot.aws.lineage
+            for each in snapshot.signed("describe_subnets", "Subnets")
         )
         return [
             Live(
                 each["AssociationId"],
-                owner=look.aws.lineage if ours else owner(vpc.get("Tags", ())),
+                owner=snapshot.aws.lineage if ours else owner(vpc.get("Tags", ())),
                 state=State.LEAVING
                 if each["CidrBlockState"]["State"] == "disassociating"
                 else State.READY
@@ -136,19 +135,19 @@ class VpcCidr(Resource):
                 why=each["CidrBlockState"]["State"],
                 attributes={"vpc": vpc["VpcId"]},
             )
-            for vpc in look.ec2("describe_vpcs", "Vpcs", self.vpc.label)
+            for vpc in snapshot.ec2("describe_vpcs", "Vpcs", self.vpc.label)
             for each in vpc.get("CidrBlockAssociationSet", ())
             if each["CidrBlock"] == self.cidr
             and each["CidrBlockState"]["State"] not in ("disassociated", "failed")
         ]
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """A block can be associated once."""
-        found = aws.ec2.associate_vpc_cidr_block(VpcId=known(self.vpc).id, CidrBlock=self.cidr)
+        found = aws.ec2.associate_vpc_cidr_block(VpcId=references(self.vpc).id, CidrBlock=self.cidr)
         made = found["CidrBlockAssociation"]
         return Live(made["AssociationId"], owner=aws.lineage, state=State.BUSY, why="associating")
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> Live:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """It has no tags; the journal knows whose it is until a subnet of ours is in it."""
         return replace(live, owner=aws.lineage)
 
@@ -157,16 +156,16 @@ class VpcCidr(Resource):
         aws.ec2.disassociate_vpc_cidr_block(AssociationId=live.id)
 
 
-def interfaces(look: Look, by: str, value: str) -> list[str]:
+def interfaces(snapshot: Snapshot, by: str, value: str) -> list[str]:
     """Describe the interfaces that hold something, and how each is freed."""
     there: Any = [{"Name": by, "Values": [value]}]
-    found = look.all(
-        look.aws.ec2, "describe_network_interfaces", "NetworkInterfaces", Filters=there
+    found = snapshot.all(
+        snapshot.aws.ec2, "describe_network_interfaces", "NetworkInterfaces", Filters=there
     )
     return [
         f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "
         f"{i['Status']}, of {i.get('RequesterId') or i.get('OwnerId', 'this account')}): "
         f"aws ec2 delete-network-interface --network-interface-id {i['NetworkInterfaceId']}"
-        f" --region {look.aws.session.region_name}"
+        f" --region {snapshot.aws.session.region_name}"
         for i in found
     ]

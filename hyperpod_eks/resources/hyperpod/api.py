@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Look, absent
+from hyperpod_eks.aws.client import Aws, Snapshot, absent
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources.base import MINUTE
 
@@ -24,7 +24,7 @@ def instance_types(group: Mapping[str, Any]) -> str:
     return str(group.get("InstanceType") or ", ".join(several))
 
 
-def describe(look: Look, name: str) -> dict[str, Any] | None:
+def describe(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
     """Describe a HyperPod cluster, once for all who ask in this look; None when there is none."""
 
     def ask() -> dict[str, Any] | None:
@@ -33,11 +33,11 @@ def describe(look: Look, name: str) -> dict[str, Any] | None:
             absent("ResourceNotFound"),
             absent("ValidationException", says="Could not find cluster"),
         ):
-            found: Any = look.aws.sagemaker.describe_cluster(ClusterName=name)
+            found: Any = snapshot.aws.sagemaker.describe_cluster(ClusterName=name)
             return found  # type: ignore[no-any-return]
         return None
 
-    return look.once(("hyperpod", name), ask)
+    return snapshot.once(("hyperpod", name), ask)
 
 
 def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str, Any]]:
@@ -117,14 +117,14 @@ def failure(aws: Aws, name: str, event: Mapping[str, Any]) -> str:
     return said if why in said else why if said in why else f"{said}: {why}"
 
 
-def operations(look: Look, name: str) -> list[dict[str, str]]:
+def operations(snapshot: Snapshot, name: str) -> list[dict[str, str]]:
     """List what HyperPod is doing with a cluster, newest first; once for all who ask in this look.
 
     A courtesy: without the right, or without continuous provisioning, there is nothing to say.
     """
 
     def ask() -> list[dict[str, str]]:
-        sagemaker: Any = look.aws.sagemaker  # the stubs do not know it yet
+        sagemaker: Any = snapshot.aws.sagemaker  # the stubs do not know it yet
         with suppress(Exception):
             found = sagemaker.list_cluster_operations(
                 ClusterName=name, Status="InProgress", SortOrder="Descending", MaxResults=20
@@ -139,13 +139,13 @@ def operations(look: Look, name: str) -> list[dict[str, str]]:
             ]
         return []
 
-    return look.once(("operations", name), ask)
+    return snapshot.once(("operations", name), ask)
 
 
-def instances(look: Look, name: str) -> list[Any]:
+def instances(snapshot: Snapshot, name: str) -> list[Any]:
     """List a cluster's instances, once for all who ask in this look."""
-    return look.all(
-        look.aws.sagemaker,
+    return snapshot.all(
+        snapshot.aws.sagemaker,
         "list_cluster_nodes",
         "ClusterNodeSummaries",
         ClusterName=name,
@@ -153,10 +153,12 @@ def instances(look: Look, name: str) -> list[Any]:
     )
 
 
-def node_rows(look: Look, name: str, registered: Sequence[kube.Node]) -> list[dict[str, Any]]:
+def node_rows(
+    snapshot: Snapshot, name: str, registered: Sequence[kube.Node]
+) -> list[dict[str, Any]]:
     """Join what HyperPod and Kubernetes say of each node, one row an instance."""
     with absent("ResourceNotFound"):
-        found = instances(look, name)
+        found = instances(snapshot, name)
         seen = {node.instance_id: node for node in registered}
         rows = []
         for each in found:

@@ -9,12 +9,12 @@ from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Look, owner
-from hyperpod_eks.aws.service_model import snake
+from hyperpod_eks.aws.client import Aws, Snapshot, owner
+from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Known, Live, Resource, State
+from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.hyperpod.api import (
@@ -177,63 +177,63 @@ class Cluster(Resource):
         yield from super().needs()
         yield from (subnet for _, subnet in self.zones)
 
-    def seeds(self) -> Iterator[Resource]:
+    def create_requires(self) -> Iterator[Resource]:
         """All but the VPC CNI, which no node asks for in the first minutes."""
         yield from (need for need in self.needs() if need.step != "addons")
 
-    def forerunners(self) -> Iterator[Resource]:
+    def create_after(self) -> Iterator[Resource]:
         """The VPC CNI: HyperPod looks at its version."""
         yield from (need for need in self.needs() if need.step == "addons")
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name."""
-        found = describe(look, self.name)
+        found = describe(snapshot, self.name)
         if found is None:
             return []
-        labels = self._labels(look)
-        arn, signed = found["ClusterArn"], look.aws.signatures
+        labels = self._labels(snapshot)
+        arn, signed = found["ClusterArn"], snapshot.aws.signatures
         if arn not in signed:
-            tags = look.all(look.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)
+            tags = snapshot.all(snapshot.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)
             if owner(tags) is None:  # it may be signed yet
                 return [self._live(found, None, labels)]
             signed[arn] = owner(tags)
-        if signed[arn] == look.aws.lineage:
-            look.aws.recorded.add(arn)
+        if signed[arn] == snapshot.aws.lineage:
+            snapshot.aws.recorded.add(arn)
         live = self._live(found, signed[arn], labels)
         comes = live.state in (State.BUSY, State.GROWING)
-        if comes and (event := newest_event(look.aws, found)):
+        if comes and (event := newest_event(snapshot.aws, found)):
             live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
-        if live.state is State.FAILED and live.owner == look.aws.lineage:
-            live = replace(live, premature=self._is_premature(look, live))
-        if live.state is State.LEAVING and live.owner == look.aws.lineage:
-            live = self._leaving(look, live)
+        if live.state is State.FAILED and live.owner == snapshot.aws.lineage:
+            live = replace(live, premature=self._is_premature(snapshot, live))
+        if live.state is State.LEAVING and live.owner == snapshot.aws.lineage:
+            live = self._leaving(snapshot, live)
         return [live]
 
-    def _is_premature(self, look: Look, live: Live) -> bool:
+    def _is_premature(self, snapshot: Snapshot, live: Live) -> bool:
         """Whether it failed for want of its role, before it had an instance.
 
         CreateCluster refuses a role that SageMaker cannot assume yet; what other services check
         after that shows as a cluster that is Failed.
         """
         with suppress(Exception):  # only what is known for certain counts
-            newest = list(events(look.aws, self.name, 100))
+            newest = list(events(snapshot.aws, self.name, 100))
             bad = [each for each in newest if is_bad(each)]
-            causes = [live.why, *(failure(look.aws, self.name, each) for each in bad[:1])]
+            causes = [live.why, *(failure(snapshot.aws, self.name, each) for each in bad[:1])]
             had = any(each.get("ResourceType") == "Instance" for each in newest)
             unknown = any(UNKNOWN_ROLE.search(cause) for cause in causes)
-            return unknown and not had and not instances(look, self.name)
+            return unknown and not had and not instances(snapshot, self.name)
         return False
 
-    def _leaving(self, look: Look, live: Live) -> Live:
+    def _leaving(self, snapshot: Snapshot, live: Live) -> Live:
         """Add what its nodes say, once a minute.  Raises Remains for what no waiting heals.
 
         HyperPod takes the nodes' interfaces down with the rights of the execution role; without
         them the cluster stays ``Deleting`` for ever, and only a node's message says so.
         """
         said: list[str] = []
-        if look.aws.seldom(("leaving", live.arn), MINUTE):
+        if snapshot.aws.seldom(("leaving", live.arn), MINUTE):
             with suppress(Exception):  # a courtesy, but for what it says
-                rows = instances(look, self.name)
+                rows = instances(snapshot, self.name)
                 said = [text for each in rows if (text := each["InstanceStatus"].get("Message"))]
         for text in said:
             if DENIED in text:
@@ -244,28 +244,28 @@ class Cluster(Resource):
                 )
         return replace(live, why=f"{live.why}; {said[0]}") if said else live
 
-    def holders(self, look: Look, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
         """Quotas and policies of task governance (SageMaker developer guide, "Troubleshoot").
 
         This tool creates none.
         """
-        sagemaker, region = look.aws.sagemaker, look.aws.session.region_name
+        sagemaker, region = snapshot.aws.sagemaker, snapshot.aws.session.region_name
         return [
             f"{words} {each.get('Name')} ({each[member]}): aws sagemaker {command} "
             f"{each[member]} --region {region}"
             for words, method, key, member, command in GOVERNANCE
-            for each in look.all(sagemaker, method, key, ClusterArn=live.arn)
+            for each in snapshot.all(sagemaker, method, key, ClusterArn=live.arn)
             if each.get("Status") not in ("Deleting", "Deleted")
         ]
 
-    def _labels(self, look: Look) -> dict[str, str]:
+    def _labels(self, snapshot: Snapshot) -> dict[str, str]:
         """Call the nodes' subnets by label: one that comes tells where a group shall go."""
         if not any(group.placed for group in self.groups):
             return {}
         return {
             each["SubnetId"]: subnet.label
             for _, subnet in self.zones
-            for each in look.ec2("describe_subnets", "Subnets", subnet.label)
+            for each in snapshot.ec2("describe_subnets", "Subnets", subnet.label)
         }
 
     def _live(
@@ -392,32 +392,34 @@ class Cluster(Resource):
         there: Iterable[str] = live.attributes.get("described", ()) if live else ()
         return dict.fromkeys([*self._facts, *there])
 
-    def certain(self, name: str) -> bool:
+    def authoritative(self, name: str) -> bool:
         """Which groups there are is no matter of how AWS describes them."""
-        return "." not in name and name not in map(snake, (*SETTINGS, "ClusterRole"))
+        return "." not in name and name not in map(to_config, (*SETTINGS, "ClusterRole"))
 
-    def withdraws(self, name: str) -> bool:
+    def reverts(self, name: str) -> bool:
         """Whatever UpdateCluster resets; a group that goes takes its settings with it.
 
         A new image drains nodes, so that it is put on only where one is declared.  A count that is
         no longer declared is Karpenter's, and a group without zones stays where it is.
         """
         whole = name.partition(".")[0]
-        if is_image(name) or member_of(name) in (snake("InstanceCount"), PLACE):
+        if is_image(name) or member_of(name) in (to_config("InstanceCount"), PLACE):
             return False
-        return whole in map(snake, SETTINGS) or ("." in name and self._group_of(whole) is not None)
+        return whole in map(to_config, SETTINGS) or (
+            "." in name and self._group_of(whole) is not None
+        )
 
-    def expected(self, name: str, known: Known) -> Any:
+    def expected(self, name: str, references: References) -> Any:
         """Look the member up in the request that would be sent."""
         whole, _, setting = name.partition(".")
         group = self._group_of(whole)
         if name == "cluster_role" and self.scaler:
-            return known(self.scaler).arn
+            return references(self.scaler).arn
         if group and setting == PLACE:
-            vpc, subnets = self._vpc((), known), dict(self.zones)
+            vpc, subnets = self._vpc((), references), dict(self.zones)
             return {**vpc, "Subnets": sorted(subnets[zone].label for zone in group.zones)}
         if group and setting == "execution_role":
-            return group.members.get("ExecutionRole") or known(self.role).arn
+            return group.members.get("ExecutionRole") or references(self.role).arn
         return self._facts.get(name, MISSING)
 
     @classmethod
@@ -430,14 +432,14 @@ class Cluster(Resource):
             InstanceGroup(**{each: group.get(each) for each in names}) for group in value or ()
         )
 
-    def create(self, aws: Aws, known: Known, token: str) -> Live:
+    def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the region; there is no token."""
         request: dict[str, Any] = {
             "ClusterName": self.name,
-            "Orchestrator": {"Eks": {"ClusterArn": known(self.control).arn}},
-            **self._settings(known),
-            **self._groups([(group, self._group(group, known)) for group in self.groups]),
-            "VpcConfig": self._vpc(tuple(zone for zone, _ in self.zones), known),
+            "Orchestrator": {"Eks": {"ClusterArn": references(self.control).arn}},
+            **self._settings(references),
+            **self._groups([(group, self._group(group, references)) for group in self.groups]),
+            "VpcConfig": self._vpc(tuple(zone for zone, _ in self.zones), references),
             # managed add-on policies ask for this tag
             "Tags": aws.pairs(self.label, {"SageMaker": "true"}),
         }
@@ -445,10 +447,10 @@ class Cluster(Resource):
         aws.signatures[arn] = aws.lineage
         return Live(self.name, arn, owner=aws.lineage, state=State.BUSY, why="Creating")
 
-    def _settings(self, known: Known) -> dict[str, Any]:
+    def _settings(self, references: References) -> dict[str, Any]:
         found = {member: value for member, value in self.settings.items() if value}
         if self.scaler:
-            found["ClusterRole"] = known(self.scaler).arn
+            found["ClusterRole"] = references(self.scaler).arn
         return found
 
     @staticmethod
@@ -460,30 +462,30 @@ class Cluster(Resource):
         }
         return {member: specs for member, specs in lists.items() if specs}
 
-    def _vpc(self, zones: tuple[str, ...], known: Known) -> dict[str, Any]:
+    def _vpc(self, zones: tuple[str, ...], references: References) -> dict[str, Any]:
         subnets = dict(self.zones)
         return {
-            "SecurityGroupIds": [known(self.security_group).id],
-            "Subnets": sorted(known(subnets[zone]).id for zone in zones),
+            "SecurityGroupIds": [references(self.security_group).id],
+            "Subnets": sorted(references(subnets[zone]).id for zone in zones),
         }
 
-    def _group(self, group: InstanceGroup, known: Known) -> dict[str, Any]:
+    def _group(self, group: InstanceGroup, references: References) -> dict[str, Any]:
         """Spell a group whole: what an update leaves out is reset.
 
         Each has subnets of its own, so that a group that comes later moves no other.
         """
         return {
-            "ExecutionRole": known(self.role).arn,
+            "ExecutionRole": references(self.role).arn,
             **group.members,
-            "OverrideVpcConfig": self._vpc(group.zones, known),
+            "OverrideVpcConfig": self._vpc(group.zones, references),
         }
 
-    def bars(self, name: str, differs: Differs) -> str:
+    def immutable_reason(self, name: str, differs: Differs) -> str:
         """A group cannot be made anew while it is the only one, nor the mode taken back."""
         anew = self._replaced(differs)
         if name == "node_provisioning_mode" and self.settings.get("NodeProvisioningMode") is None:
             return "HyperPod does not go back from Continuous"
-        if member_of(name) in map(snake, KEPT) and all(g.name in anew for g in self.groups):
+        if member_of(name) in map(to_config, KEPT) and all(g.name in anew for g in self.groups):
             return (
                 "UpdateCluster does not change it, and HyperPod keeps at least one group: declare "
                 "a group of another name in its place"
@@ -492,12 +494,12 @@ class Cluster(Resource):
 
     def _replaced(self, differs: Differs) -> list[str]:
         """Name the groups that have to be made anew."""
-        kept = tuple(map(snake, KEPT))
+        kept = tuple(map(to_config, KEPT))
         return list(
             dict.fromkeys(name.partition(".")[0] for name in differs if member_of(name) in kept)
         )
 
-    def loses(self, live: Live, differs: Differs) -> list[str]:
+    def disruption(self, live: Live, differs: Differs) -> list[str]:
         """Nodes that go, with all that is on them."""
         there = live.attributes["described"]
         lines = []
@@ -505,7 +507,7 @@ class Cluster(Resource):
         for name in anew:
             count = there[name].get("CurrentCount", 0)
             changed = [member_of(each) for each in differs if each.startswith(f"{name}.")]
-            why = " and ".join(KEPT[m] for m in KEPT if snake(m) in changed)
+            why = " and ".join(KEPT[m] for m in KEPT if to_config(m) in changed)
             lines.append(f"instance group {name}: {its(count, 'replaced')}, to change {why}")
         for name, (is_, declared) in differs.items():
             group, _, setting = name.partition(".")
@@ -537,7 +539,7 @@ class Cluster(Resource):
         }
         return {name: both for name, both in differs.items() if name.partition(".")[0] in alike}
 
-    def settle(self, aws: Aws, known: Known, live: Live, differs: Differs) -> None:
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """One update."""
         if "owner" in differs:
             aws.sagemaker.add_tags(ResourceArn=live.arn, Tags=aws.pairs(self.label))
@@ -551,7 +553,7 @@ class Cluster(Resource):
         for group in self.groups:
             if group.name in anew:
                 continue
-            spec = self._group(group, known)
+            spec = self._group(group, references)
             if group.name in there:
                 now = there[group.name]
                 if self.scales_itself:
@@ -566,14 +568,14 @@ class Cluster(Resource):
         # may refuse to see again is sent only when it changes
         settings = {
             member: value
-            for member, value in self._settings(known).items()
-            if snake(member) in changed
+            for member, value in self._settings(references).items()
+            if to_config(member) in changed
         }
         request: dict[str, Any] = {**settings, **self._groups(specs)}
         if goers := sorted({*anew, *(there.keys() - declared)}):
             request["InstanceGroupsToDelete"] = goers
         for member in ("TieredStorageConfig", "AutoScaling"):
-            if snake(member) in changed and not self.settings.get(member):
+            if to_config(member) in changed and not self.settings.get(member):
                 request[member] = {"Mode": "Disable"}
         aws.sagemaker.update_cluster(ClusterName=self.name, **request)
 

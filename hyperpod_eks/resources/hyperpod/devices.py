@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.kube import client as kube
 
 ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
 GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa"
 
 
-def lacking(look: Look, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
+def lacking(snapshot: Snapshot, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
     """Name what Ready nodes of accelerated types do not offer, a line for each type and device.
 
     What a type has is EC2's word (DescribeInstanceTypes: GpuInfo, NeuronInfo, NetworkInfo.EfaInfo),
@@ -25,7 +25,7 @@ def lacking(look: Look, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
     lines = []
     for kind in sorted({node.instance_type for node in ready}):
         of_kind = [node for node in ready if node.instance_type == kind]
-        for name, count in _devices(look, kind).items():
+        for name, count in _devices(snapshot, kind).items():
             least = count if name == GPU else 1
             without = [node for node in of_kind if _offers(node, name) < least]
             if without:
@@ -38,10 +38,10 @@ def lacking(look: Look, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _devices(look: Look, kind: str) -> Mapping[str, int]:
+def _devices(snapshot: Snapshot, kind: str) -> Mapping[str, int]:
     with suppress(Exception):
-        (found,) = look.all(
-            look.aws.ec2,
+        (found,) = snapshot.all(
+            snapshot.aws.ec2,
             "describe_instance_types",
             "InstanceTypes",
             InstanceTypes=[kind.removeprefix("ml.")],

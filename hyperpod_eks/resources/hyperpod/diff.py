@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from hyperpod_eks.aws.service_model import service, shape, snake
+from hyperpod_eks.aws.service_model import service, shape, to_config
 
-PLACE = snake("OverrideVpcConfig")
+PLACE = to_config("OverrideVpcConfig")
 IMAGE = ("ImageId", "ImageReleaseVersion")
 """Members that UpdateClusterSoftware changes."""
 UNORDERED = ("OnStartDeepHealthChecks", "SecurityGroupIds", "Subnets")
@@ -30,7 +30,7 @@ def its(count: int, done: str = "") -> str:
 
 def is_image(name: str) -> bool:
     """Whether a fact is of the image or its release, which an update of the software changes."""
-    return member_of(name) in map(snake, IMAGE)
+    return member_of(name) in map(to_config, IMAGE)
 
 
 def member_of(name: str) -> str:
@@ -84,7 +84,7 @@ def leaves(member: str, value: Any, group: str = "") -> Iterator[tuple[str, Any]
     >>> list(leaves("KubernetesConfig", {"Labels": {"Team": "x"}, "Taints": [{"Key": "k"}]}, "a"))
     [('a.kubernetes_config.labels.Team', 'x'), ('a.kubernetes_config.taints.0.key', 'k')]
     """
-    name = ".".join(filter(None, [group, snake(member)]))
+    name = ".".join(filter(None, [group, to_config(member)]))
     if isinstance(value, Mapping) and value:
         for key, each in value.items():
             if member == "Labels":  # whose keys are the user's

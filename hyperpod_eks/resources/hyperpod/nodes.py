@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from hyperpod_eks.aws.client import Aws, Look
+from hyperpod_eks.aws.client import Aws, Snapshot
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Live, Resource, State
+from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
 from hyperpod_eks.resources.hyperpod import devices
 from hyperpod_eks.resources.hyperpod.api import describe, every_group
 from hyperpod_eks.resources.hyperpod.cluster import DEEP_CHECKS, Cluster, deeply_checked
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 
 @frozen
@@ -29,7 +29,7 @@ class Nodes(Resource):
 
     kind = "hyperpod/Nodes"
     step = "hyperpod"
-    awaited = True
+    lifecycle = Lifecycle.AWAITED
     patience = 30 * MINUTE
 
     @property
@@ -37,10 +37,11 @@ class Nodes(Resource):
         """As the cluster: deep health checks take hours."""
         return self.patience + (DEEP_CHECKS if deeply_checked(self.cluster.groups) else 0.0)
 
-    def find(self, look: Look) -> Sequence[Live]:
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Through the Kubernetes API."""
-        found, access = together(
-            partial(describe, look, self.cluster.name), partial(eks.access, look, self.control.name)
+        found, access = gather(
+            partial(describe, snapshot, self.cluster.name),
+            partial(eks.access, snapshot, self.control.name),
         )
         if found is None or access is None:
             return []
@@ -51,7 +52,7 @@ class Nodes(Resource):
         } or {name: target or 0 for name, target in targets.items()}
         total = sum(wanted.values())
         try:
-            nodes = look.once("nodes", lambda: kube.nodes(access, self.cluster.name))
+            nodes = snapshot.once("nodes", lambda: kube.nodes(access, self.cluster.name))
         except kube.KubeNotReady as error:
             return [Live("", state=State.BUSY, why=str(error))]
         checked = deeply_checked(self.cluster.groups)
@@ -65,14 +66,16 @@ class Nodes(Resource):
         if checking:
             why += f"; {len(checking)} under deep health checks, which take 1 to 2 hours or longer"
         kubelets = sorted({node.kubelet.rpartition(".")[0] for node in nodes if node.kubelet})
-        behind = [v for v in kubelets if v != eks.describe(look, self.control.name)[0]["version"]]
+        behind = [
+            v for v in kubelets if v != eks.describe(snapshot, self.control.name)[0]["version"]
+        ]
         if behind:
             why += f"; kubelet {', '.join(behind)} until `hyperpod-eks update-software`"
         return [
             Live(
                 "",
                 state=State.READY if enough else State.BUSY,
-                warnings=devices.lacking(look, nodes) if enough else (),
+                warnings=devices.lacking(snapshot, nodes) if enough else (),
                 why=why,
                 mark=(len(nodes), len(checking), ready),
                 attributes={"nodes": nodes},

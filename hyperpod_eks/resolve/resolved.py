@@ -7,7 +7,7 @@ from dataclasses import field
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Identity, Look, absent
+from hyperpod_eks.aws.client import Aws, Identity, Snapshot, absent
 from hyperpod_eks.config.addressing import ZoneSubnets, subnets
 from hyperpod_eks.config.model import Access, Config, InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.errors import Usage
@@ -23,11 +23,11 @@ from hyperpod_eks.resolve.zones import (
     offerings,
     taken_zones,
 )
-from hyperpod_eks.workers import begin, begun
+from hyperpod_eks.workers import start, start_all
 
 
 @frozen
-class Site:
+class ResolvedConfig:
     """The configuration, placed: everything that the steps derive their declarations from.
 
     ``zones`` are availability zone ids; ``offered`` tells for each which EC2 instance types it
@@ -117,30 +117,30 @@ class Site:
         return next((z for z in self.zones if kind in self.offered.get(z, ())), self.zones[0])
 
 
-def survey(
+def resolve(
     aws: Aws,
     config: Config,
-    look: Look | None = None,
-    beside: Sequence[Callable[[Look], object]] = (),
-) -> Site:
+    snapshot: Snapshot | None = None,
+    beside: Sequence[Callable[[Snapshot], object]] = (),
+) -> ResolvedConfig:
     """Ask AWS, all at once, who we are and which zones fit the instance groups.
 
     Signs ``aws`` with the lineage.  Zones that already hold this cluster's private subnets win
-    over a new choice.  ``beside`` are questions whose answers ``look`` shall have for whoever
+    over a new choice.  ``beside`` are questions whose answers ``snapshot`` shall have for whoever
     comes next; one that fails is left to them.  Raises Usage when the account or the zones are
     not what the config says.
     """
-    view = look or Look(aws)
+    view = snapshot or Snapshot(aws)
     aws.warm("ec2")  # has most questions, and takes longest to make
     types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
-    begin([partial(question, view) for question in beside])
-    identity = begun(lambda: aws.identity)
-    zones = begun(partial(available_zones, aws))
-    offered = begun(partial(offerings, aws, types))
-    taken = begun(partial(taken_zones, view))
-    version = begun(partial(kubernetes_version, aws, config))
-    plans = begun(partial(described_plans, aws, config))
-    endpoints = begun(partial(endpoint_zones, view, config))
+    start_all([partial(question, view) for question in beside])
+    identity = start(lambda: aws.identity)
+    zones = start(partial(available_zones, aws))
+    offered = start(partial(offerings, aws, types))
+    taken = start(partial(taken_zones, view))
+    version = start(partial(kubernetes_version, aws, config))
+    plans = start(partial(described_plans, aws, config))
+    endpoints = start(partial(endpoint_zones, view, config))
     aws.warm("sts", "eks", "sagemaker", "iam", "s3", "logs")  # while EC2 answers
     who = identity.result()
     aws.lineage = lineage(who, config.name)
@@ -163,7 +163,7 @@ def survey(
     )
     kubernetes, warnings, standalone = version.result()
     found = endpoints.result()
-    return Site(
+    return ResolvedConfig(
         config,
         who,
         chosen,
@@ -196,17 +196,17 @@ def _check_access(config: Config, who: Identity) -> None:
             )
 
 
-def check_plans(site: Site, aws: Aws) -> None:
+def check_plans(resolved: ResolvedConfig, aws: Aws) -> None:
     """Raise Usage for training plans that cannot give what their groups ask for together.
 
     A plan's free capacity is beside the nodes that its groups have already.
     """
-    if not any(group.training_plan_arn for group in site.config.groups):
+    if not any(group.training_plan_arn for group in resolved.config.groups):
         return
     running: dict[tuple[str, str], int] = {}
     with absent("ResourceNotFound"):
-        found: Any = aws.sagemaker.describe_cluster(ClusterName=site.name)
-        declared = {group.name: group.training_plan_arn or "" for group in site.config.groups}
+        found: Any = aws.sagemaker.describe_cluster(ClusterName=resolved.name)
+        declared = {group.name: group.training_plan_arn or "" for group in resolved.config.groups}
         for member in ("InstanceGroups", "RestrictedInstanceGroups"):
             for each in found.get(member) or ():
                 name, arn = each["InstanceGroupName"], each.get("TrainingPlanArn") or ""
@@ -216,25 +216,25 @@ def check_plans(site: Site, aws: Aws) -> None:
                 running[name, arn] = each.get("CurrentCount", 0)
     wrong = []
     sharing: dict[str, list[InstanceGroup | RestrictedInstanceGroup]] = {}
-    for group in site.config.groups:
+    for group in resolved.config.groups:
         if not (arn := group.training_plan_arn):
             continue
-        at, plan = f"{group.name}: training plan {arn.rpartition('/')[2]}", site.plans.get(arn)
+        at, plan = f"{group.name}: training plan {arn.rpartition('/')[2]}", resolved.plans.get(arn)
         if plan is None:
-            wrong.append(f"{at} does not exist in {site.region}")
+            wrong.append(f"{at} does not exist in {resolved.region}")
         elif plan["status"] != "Active" and not running.get((group.name, arn)):
             wrong.append(f"{at} is {plan['status']}, not Active")
         elif group.instance_types[0] not in (types := dict(plan["places"])):
             wrong.append(f"{at} is for {', '.join(types)}, not for {group.instance_types[0]}")
-        elif (there := planned_zones(site.plans, group)) and not set(site.homes(group)) <= set(
-            there
-        ):
-            zones = ", ".join(site.homes(group))
+        elif (there := planned_zones(resolved.plans, group)) and not set(
+            resolved.homes(group)
+        ) <= set(there):
+            zones = ", ".join(resolved.homes(group))
             wrong.append(f"{at} is in {', '.join(dict.fromkeys(there))}, the group in {zones}")
         else:
             sharing.setdefault(arn, []).append(group)
     for arn, groups in sharing.items():
-        plan, asked = site.plans[arn], sum(group.instance_count for group in groups)
+        plan, asked = resolved.plans[arn], sum(group.instance_count for group in groups)
         if asked > plan["free"] + sum(running.get((group.name, arn), 0) for group in groups):
             names = ", ".join(group.name for group in groups)
             wrong.append(

@@ -7,9 +7,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Look
+from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.workers import together
+from hyperpod_eks.workers import gather
 
 GONE = ("deleted", "deleting", "rejected", "failed", "expired")
 
@@ -123,16 +123,16 @@ KINDS = (
 """What must go before a VPC (VPC User Guide, "Delete your VPC"; EC2 API reference, DeleteVpc)."""
 
 
-def of_vpc(look: Look, vpc: str) -> list[str]:
+def of_vpc(snapshot: Snapshot, vpc: str) -> list[str]:
     """Name everything in a VPC that is no interface; what may not be listed is left out."""
 
     def ask(kind: Kind) -> Iterator[str]:
         about: Any = {"Filters": [{"Name": kind.filter, "Values": [vpc]}]} if kind.filter else {}
-        for item in look.region(kind.method, kind.key, **about):
+        for item in snapshot.region(kind.method, kind.key, **about):
             if kind.counts(item, vpc):
                 name = f" ({item['GroupName']})" if "GroupName" in item else ""
                 command = kind.command.format(id=item[kind.id], vpc=vpc)
-                region = look.aws.session.region_name
+                region = snapshot.aws.session.region_name
                 yield f"{kind.words} {item[kind.id]}{name}: aws ec2 {command} --region {region}"
 
     def told(kind: Kind) -> list[str]:
@@ -140,4 +140,4 @@ def of_vpc(look: Look, vpc: str) -> list[str]:
             return list(ask(kind))
         return []
 
-    return [line for lines in together(*(partial(told, kind) for kind in KINDS)) for line in lines]
+    return [line for lines in gather(*(partial(told, kind) for kind in KINDS)) for line in lines]
