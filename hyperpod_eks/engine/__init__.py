@@ -1,23 +1,22 @@
 """Look, judge, act, look again: the one engine behind create, status and delete."""
 
 from hyperpod_eks.engine.apply import Apply, create, prunable
-from hyperpod_eks.engine.destroy import Destroy, Fate, delete, plan_delete, verify_deleted
+from hyperpod_eks.engine.destroy import Destroy, delete, plan_delete, verify_deleted
 from hyperpod_eks.engine.loop import Context, observe_all, rebuild, status
-from hyperpod_eks.engine.wording import stranger, unproven, words_of
+from hyperpod_eks.engine.wording import owner_of, unproven, words_of
 
 __all__ = [
     "Apply",
     "Context",
     "Destroy",
-    "Fate",
     "create",
     "delete",
     "observe_all",
+    "owner_of",
     "plan_delete",
     "prunable",
     "rebuild",
     "status",
-    "stranger",
     "unproven",
     "verify_deleted",
     "words_of",

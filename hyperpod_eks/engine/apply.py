@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from hyperpod_eks.aws.client import Snapshot, absent, classify
-from hyperpod_eks.aws.errors import ErrorKind, lacks_room
+from hyperpod_eks.aws.errors import ErrorKind
+from hyperpod_eks.engine.decide import Action, Circumstances, adopted_is_gone, decide
 from hyperpod_eks.engine.destroy import Destroy
 from hyperpod_eks.engine.loop import (
     GRACE,
@@ -19,18 +20,14 @@ from hyperpod_eks.engine.loop import (
     observe,
     observe_all,
 )
-from hyperpod_eks.engine.wording import not_owned, unchanged, unproven
+from hyperpod_eks.engine.wording import not_owned, unproven
 from hyperpod_eks.errors import (
-    Capacity,
-    HyperpodError,
     Locked,
-    NotFound,
     Usage,
 )
 from hyperpod_eks.events import EventType
 from hyperpod_eks.resources.base import (
     Identity,
-    Immovable,
     Lifecycle,
     Live,
     Proof,
@@ -69,8 +66,10 @@ class Apply(Reconciler):
         strangers = [s for s in observations if s.status is Status.FOREIGN]
         if strangers:
             raise not_owned(strangers)
-        if gone := [s.want for s in observations if self._is_gone(s)]:
-            raise self._gone(gone)
+        adopted = self.manifest.adopted
+        absent_ones = [s.want.key for s in observations if s.status is Status.ABSENT]
+        if gone := {key: adopted[key] for key in absent_ones if key in adopted}:
+            raise adopted_is_gone(gone)
         drifted = [s for s in observations if s.status is Status.DRIFTED]
         if reasons := impossible(drifted, prunable(self.tasks, self.manifest)):
             raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
@@ -158,57 +157,43 @@ class Apply(Reconciler):
         want, live = task.want, observation.live
         if live and is_elsewhere(want, live, self.references):
             raise self._lost_race(want, live)
-        match observation.status:
-            case Status.FOREIGN:
-                raise not_owned([observation])
-            case Status.ABSENT if self.hidden(task, doubts=want.identity is Identity.NONE):
-                self.wait(task, "AWS does not show it yet")
-            case Status.ABSENT if self._said_to_exist(task):
-                self.wait(task, "AWS reports that it exists, but does not show it yet")
-            case Status.ABSENT if self._is_gone(observation):
-                raise self._gone([want])
-            case Status.ABSENT if want.is_awaited:
-                self.wait(task, "not there yet")
-            case Status.ABSENT:
+        decision = decide(observation, self._circumstances(task, observation))
+        match decision.action:
+            case Action.CREATE:
                 self._create(task)
-            case Status.BUSY:
-                self.wait(task, live.why if live else "")
-            case Status.FAILED if live and want.key in self.manifest.adopted:
-                self.say(task, EventType.FAILED, live.why)
-                raise HyperpodError(
-                    f"{want.key} was adopted and has failed: {live.why}",
-                    "Adopted resources are never replaced: repair it, then run the command again.",
-                )
-            case Status.FAILED if live and self._may_replace(task, live) and not task.replaced:
+            case Action.CHANGE if observation.status is Status.DUPLICATES:
+                self._delete_duplicate(task, observation)
+            case Action.CHANGE:
+                assert live
+                self._update(task, live, observation)
+            case Action.REPLACE:
+                assert live
                 self._replace(task, live)
-            case Status.FAILED:
-                why = live.why if live else ""
-                self.say(task, EventType.FAILED, why)
-                anew = " with --replace-failed" if live and live.state is State.FAILED else ""
-                raise (Capacity if lacks_room(why) else HyperpodError)(
-                    f"{want.key} has failed: {why}",
-                    f"Remove the cause, then run the same command{anew or ' again'}.",
-                )
-            case Status.DUPLICATES:
-                self._part_twins(task, observation)
-            case Status.DRIFTED if live and want.first(observation.differs) != task.updated:
-                self._settle(task, live, observation)
-            case Status.DRIFTED | Status.MATCHES if self._unseen(task, observation):
-                self.wait(task, "the change is not visible yet")
-            case Status.DRIFTED:
-                raise unchanged(observation)
-            case _ if live and live.lags and self._has_time(task):
+            case Action.WAIT if live and live.lags:
                 self._lag(task, live)
-            case _ if live and live.warnings and want.is_awaited and self._may_come(task):
-                self.wait(task, live.warnings[0])
+            case Action.WAIT:
+                self.wait(task, decision.why)
+            case Action.REFUSE:
+                assert decision.error
+                if observation.status is Status.FAILED:
+                    self.say(task, EventType.FAILED, live.why if live else "")
+                raise decision.error
             case _:
                 assert live
                 self._ready(task, live, observation)
 
-    def _unseen(self, task: Task, observation: Observation) -> bool:
-        """Whether what was changed a moment ago may only be invisible yet."""
-        unseen = task.updated.keys() & {*observation.differs, *observation.unproven}
-        return bool(unseen) and task.acted is not None and self.now - task.acted < GRACE
+    def _circumstances(self, task: Task, observation: Observation) -> Circumstances:
+        want, live = task.want, observation.live
+        return Circumstances(
+            adopted=self.manifest.adopted.get(want.key, ""),
+            hidden=self.hidden(task, doubts=want.identity is Identity.NONE),
+            said_to_exist=self._said_to_exist(task),
+            replaceable=live is not None and not task.replaced and self._may_replace(task, live),
+            updated=task.updated,
+            just_updated=task.acted is not None and self.now - task.acted < GRACE,
+            may_lag=bool(live and live.lags) and self._has_time(task),
+            warnings_may_go=bool(live and live.warnings) and self._may_come(task),
+        )
 
     def _may_replace(self, task: Task, live: Live) -> bool:
         """Whether the user said so, or this run made it and its role a moment ago."""
@@ -272,14 +257,6 @@ class Apply(Reconciler):
         first = task.refused.get(("create", ErrorKind.EXISTS))
         return first is not None and self.now - first < GRACE
 
-    def _is_gone(self, observation: Observation) -> bool:
-        return observation.status is Status.ABSENT and observation.want.key in self.manifest.adopted
-
-    def _gone(self, wants: Iterable[Resource]) -> NotFound:
-        adopted = self.manifest.adopted
-        lines = [f"{want.key}: {adopted[want.key]} was adopted and is gone" for want in wants]
-        return NotFound("\n".join(lines), "Adopt another one in its place.")
-
     def _create(self, task: Task) -> None:
         want = task.want
         record = self.manifest.records.get(want.key)
@@ -297,7 +274,7 @@ class Apply(Reconciler):
             self.say(task, EventType.CREATING, f"usually {want.usual}" if want.usual else "")
         self.submit(task, "create", lambda: want.create(self.aws, self.references, token))
 
-    def _settle(self, task: Task, live: Live, observation: Observation) -> None:
+    def _update(self, task: Task, live: Live, observation: Observation) -> None:
         want = task.want
         self._consent(disruptions(want, live, observation.differs))
         differs = want.first(observation.differs)
@@ -345,7 +322,7 @@ class Apply(Reconciler):
         self.say(task, EventType.READY, live.why)
         self.end(task)
 
-    def _part_twins(self, task: Task, observation: Observation) -> None:
+    def _delete_duplicate(self, task: Task, observation: Observation) -> None:
         """Two of one, for a lost answer was repeated: delete one that nothing uses, trying once."""
         assert observation.live
         keep, extra = observation.live, observation.duplicates[0]
@@ -368,8 +345,6 @@ class Apply(Reconciler):
         )
 
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
-        if isinstance(error, Immovable) and task.observation:
-            raise unchanged(task.observation) from error
         if verb == "settle":
             task.acted, task.updated = None, {}
         if verb == "delete" and classify(error) is ErrorKind.DEPENDENCY and task.observation:

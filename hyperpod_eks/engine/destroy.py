@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperpod_eks.aws.client import Snapshot, classify
 from hyperpod_eks.aws.errors import ErrorKind
+from hyperpod_eks.engine.decide import Action, Decision, decide_delete
 from hyperpod_eks.engine.loop import (
     FRESH,
     GRACE,
@@ -20,26 +21,16 @@ from hyperpod_eks.engine.loop import (
     find_all,
     observe_all,
 )
-from hyperpod_eks.engine.wording import stranger
 from hyperpod_eks.errors import (
     Remains,
     Unfinished,
 )
 from hyperpod_eks.events import EventType
-from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Lifecycle, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
 
 WRITES_ON = 60.0
 """Seconds for which what has gone may yet make anew what it leaves."""
-
-
-@frozen
-class Fate:
-    """What a delete does with a resource: ``delete`` it, ``keep`` it, or it ``goes`` by itself."""
-
-    verb: str
-    why: str = ""
 
 
 class Destroy(Reconciler):
@@ -85,24 +76,22 @@ class Destroy(Reconciler):
         users = [user for user in self.users[key] if user in self.open]
         return any(not self.tasks[user].want.is_leftover or self._in_use(user) for user in users)
 
-    def fate(self, observation: Observation) -> Fate:
+    def decision(self, observation: Observation) -> Decision:
         """Decide what becomes of a resource that is there."""
         want = observation.want
-        if observation.status is Status.FOREIGN:
-            return Fate("keep", f"belongs to {stranger(observation)}")
-        if want.lifecycle is Lifecycle.SHARED:
-            return Fate("keep", "shared by every cluster of the account")
-        if want.key in self.manifest.adopted:
-            return Fate("keep", "adopted, never ours to delete")
-        if want.key in self.keep:
-            return Fate("keep", "asked to keep it")
-        user = next((user for user in self.users[want.key] if user in self.keep), None)
-        if user and not want.is_leftover:
+        kept = (user for user in self.users[want.key] if user in self.keep)
+        needed_by = "" if want.is_leftover else next(kept, "")
+        holder = want.deleted_with
+        decision = decide_delete(
+            observation,
+            adopted=want.key in self.manifest.adopted,
+            asked=want.key in self.keep,
+            needed_by=needed_by,
+            deleted_with=holder.key if holder and self._goes(holder) else "",
+        )
+        if decision.action is Action.KEEP and needed_by:
             self.keep.add(want.key)
-            return Fate("keep", f"{user} needs it")
-        if want.deleted_with is not None and self._goes(want.deleted_with):
-            return Fate("goes", f"goes with {want.deleted_with.key}")
-        return Fate("delete")
+        return decision
 
     def decide(self, task: Task, observation: Observation) -> None:
         """Delete what is there and ours, and believe its absence only when that is safe."""
@@ -113,13 +102,13 @@ class Destroy(Reconciler):
             else:
                 self._gone_for_good(task)
             return
-        fate = self.fate(observation)
-        if fate.verb == "keep":
-            self.kept[want.key] = fate.why
-            self.say(task, EventType.KEPT, fate.why)
+        decision = self.decision(observation)
+        if decision.action is Action.KEEP:
+            self.kept[want.key] = decision.why
+            self.say(task, EventType.KEPT, decision.why)
             self.end(task)
-        elif fate.verb == "goes":
-            self._gone(task, fate.why)
+        elif decision.action is Action.GOES:
+            self._gone(task, decision.why)
         elif live.state is State.LEAVING or (task.acted and self.now - task.acted < FRESH):
             self.wait(task, live.why)
         else:
@@ -162,7 +151,7 @@ class Destroy(Reconciler):
             task is not None
             and task.observation is not None
             and task.observation.status not in (Status.ABSENT, Status.FOREIGN)
-            and self.fate(task.observation).verb != "keep"
+            and self.decision(task.observation).action is not Action.KEEP
         )
 
     def _gone_for_good(self, task: Task) -> None:
@@ -231,13 +220,15 @@ def delete(
 
 def plan_delete(
     wants: Sequence[Resource], context: Context, keep: frozenset[str] = frozenset()
-) -> list[tuple[Observation, Fate]]:
+) -> list[tuple[Observation, Decision]]:
     """Tell what ``delete`` would do with what it finds, changing nothing."""
     every = {want.key: want for want in context.manifest.remembered().values()}
     every |= {want.key: want for want in wants if not want.is_awaited}
     reconciler = Destroy(every.values(), context, keep)
     observations = [s for s in observe_all(reconciler) if s.status is not Status.ABSENT]
-    return [(observation, reconciler.fate(observation)) for observation in reversed(observations)]
+    return [
+        (observation, reconciler.decision(observation)) for observation in reversed(observations)
+    ]
 
 
 def verify_deleted(

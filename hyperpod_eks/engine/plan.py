@@ -4,74 +4,66 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.aws.prices import Item
-from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable, stranger
+from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable
+from hyperpod_eks.engine.decide import CHANGING, Action, Circumstances, Decision, decide
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources import access_entry, eks
 from hyperpod_eks.resources.base import (
+    Identity,
     Live,
     NotReady,
     References,
     Resource,
     State,
-    disruptions,
 )
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.resources.ec2.endpoint import VpcEndpoint
 from hyperpod_eks.resources.ec2.gateways import ElasticIp, NatGateway
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 
-CHANGING = ("create", "change", "replace", "delete")
-"""The actions for which create makes calls that change something."""
-
 
 @frozen
-class Deed:
-    """What create would do with one resource.
-
-    ``action`` is create, change, replace (a failed one, with --replace-failed), keep, adopt (use
-    an existing one as it is), wait (AWS is at work on it), delete (no longer declared) or refuse
-    (create would stop there).
-    ``differs`` holds, by field, what it is and what it shall be; for what depends on something
-    that has no id yet, the latter says so in words.
-    """
+class Planned:
+    """What create would do with one resource."""
 
     key: str
-    action: str
-    id: str = ""
-    why: str = ""
-    differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    id: str
+    decision: Decision
 
 
-def plan(wants: Sequence[Resource], context: Context) -> tuple[list[Deed], list[Observation]]:
+def plan(wants: Sequence[Resource], context: Context) -> tuple[list[Planned], list[Observation]]:
     """Look at everything and say what ``engine.create`` would do, in the order of the stack.
 
-    Changes nothing and writes nothing.  Returns the sights too, for those who count.
+    Changes nothing and writes nothing.  Returns the observations too, for those who count.
     """
     reconciler = Apply(wants, context)
     observations = observe_all(reconciler)
     lives: dict[str, Live] = {}
-    deeds = []
-    actions: dict[str, str] = {}
-    for observation in observations:
-        deed = _deed(reconciler, observation, References(lives), actions)
-        deeds.append(deed)
-        actions[deed.key] = deed.action
-        if observation.live and deed.action not in ("create", "replace", "refuse"):
-            lives[observation.want.key] = observation.live
-    if line := newcomer(observations, context):
-        deeds = [
-            replace(d, why=line) if d.key == f"eks/{access_entry.CALLER}" else d for d in deeds
+    rows, actions = [], dict[str, Action]()
+    for each in observations:
+        key, live = each.want.key, each.live
+        given = _circumstances(reconciler, each, References(lives), actions)
+        decision = decide(each, given)
+        rows.append(Planned(key, (live.id if live else "") or given.adopted, decision))
+        actions[key] = decision.action
+        if live and decision.action not in (Action.CREATE, Action.REPLACE, Action.REFUSE):
+            lives[key] = live
+    if line := new_administrator(observations, context):
+        caller = f"eks/{access_entry.CALLER}"
+        rows = [
+            replace(row, decision=replace(row.decision, why=line)) if row.key == caller else row
+            for row in rows
         ]
-    return [*deeds, *_surplus(wants, context)], observations
+    return [*rows, *_surplus(wants, context)], observations
 
 
-def newcomer(observations: Sequence[Observation], context: Context) -> str:
+def new_administrator(observations: Sequence[Observation], context: Context) -> str:
     """Say that a create would make its caller an administrator of a cluster that another created.
 
     Empty where it would not: the caller has an entry already or is listed under ``eks.access``, or
@@ -97,63 +89,36 @@ def newcomer(observations: Sequence[Observation], context: Context) -> str:
     )
 
 
-def _deed(
-    reconciler: Apply, observation: Observation, references: References, actions: Mapping[str, str]
-) -> Deed:
-    """Decide as ``Apply.decide`` does, for one resource whose needs have been decided."""
-    want, live, task = observation.want, observation.live, reconciler.tasks[observation.want.key]
-    key, id_ = want.key, live.id if live else ""
-    adopted = reconciler.manifest.adopted.get(key)
-    match observation.status:
-        case Status.FOREIGN:
-            return Deed(key, "refuse", id_, f"belongs to {stranger(observation)}")
-        case Status.ABSENT if adopted:
-            return Deed(key, "refuse", adopted, "it was adopted and is gone")
-        case Status.ABSENT if want.is_awaited:
-            return Deed(key, "wait", "", "it comes by itself")
-        case Status.ABSENT if reconciler.hidden(task, doubts=False):
-            return Deed(key, "wait", "", "made a moment ago; AWS does not show it yet")
-        case Status.ABSENT:
-            return Deed(key, "create", "", f"usually {want.usual}" if want.usual else "")
-        case Status.BUSY if not (id_ or want.is_awaited or _made_before(reconciler, key)):
-            unseen = next((n.key for n in want.needs() if actions.get(n.key) in CHANGING), "")
-            return Deed(key, "create", "", f"cannot be seen before {unseen} is as declared")
-        case Status.BUSY:
-            return Deed(key, "wait", id_, live.why if live else "")
-        case Status.FAILED if adopted:
-            why = f"it was adopted and has failed: {live.why if live else ''}"
-            return Deed(key, "refuse", id_, why)
-        case Status.FAILED if live and live.state is State.STUCK:
-            return Deed(key, "refuse", id_, live.why)
-        case Status.FAILED if reconciler.context.replace_failed:
-            return Deed(key, "replace", id_, live.why if live else "")
-        case Status.FAILED:
-            why = f"it has failed; --replace-failed makes it anew: {live.why if live else ''}"
-            return Deed(key, "refuse", id_, why)
-        case Status.DUPLICATES:
-            extra = ", ".join(duplicate.id for duplicate in observation.duplicates)
-            return Deed(key, "change", id_, f"{extra} is deleted: an unused duplicate")
-    assert live
-    if adopted:
-        return Deed(key, "adopt", id_, "used as it is")
-    differs = {**observation.differs, **_unborn(want, live, references)}
-    if not differs:
-        return Deed(key, "keep", id_)
-    if barred := _barred(want, differs):
-        return Deed(key, "refuse", id_, barred, differs)
-    lost = [line.removeprefix(f"{key}: ") for line in disruptions(want, live, observation.differs)]
-    return Deed(key, "change", id_, "; ".join(lost), differs)
+def _circumstances(
+    reconciler: Apply,
+    observation: Observation,
+    references: References,
+    actions: Mapping[str, Action],
+) -> Circumstances:
+    """Find what a decision depends on, where nothing is done but predicted."""
+    want, live = observation.want, observation.live
+    record = reconciler.manifest.records.get(want.key)
+    unseen = ""
+    if not (live and live.id) and not want.is_awaited and not (record and record.id):
+        unseen = next((n.key for n in want.needs() if actions.get(n.key) in CHANGING), "")
+    return Circumstances(
+        adopted=reconciler.manifest.adopted.get(want.key, ""),
+        hidden=reconciler.hidden(reconciler.tasks[want.key], doubts=want.identity is Identity.NONE),
+        unseen_before=unseen,
+        replaceable=reconciler.context.replace_failed and bool(live and live.state is State.FAILED),
+        unresolved=_unresolved(want, live, references) if live else {},
+    )
 
 
 def critical_path(
-    wants: Sequence[Resource], deeds: Sequence[Deed], measured: Mapping[str, float]
+    wants: Sequence[Resource], rows: Sequence[Planned], measured: Mapping[str, float]
 ) -> list[tuple[str, float]]:
     """Find the chain of births and changes that create waits for longest: keys, seconds of each.
 
     ``measured`` are the durations of an earlier create; without one, what AWS commonly takes.
     Nothing that create does beside this chain makes it longer.
     """
-    actions = {deed.key: deed.action for deed in deeds}
+    actions = {row.key: row.decision.action for row in rows}
     paths: dict[str, list[tuple[str, float]]] = {}
 
     def longest(of: Iterable[Resource]) -> list[tuple[str, float]]:
@@ -161,9 +126,9 @@ def critical_path(
 
     for want in wants:
         path, action = longest(want.create_requires()), actions.get(want.key)
-        if action == "change":
+        if action is Action.CHANGE:
             path = [*path, (want.key, want.typical_change)]
-        elif action in ("create", "replace", "wait") and not want.is_awaited:
+        elif action in (Action.CREATE, Action.REPLACE, Action.WAIT) and not want.is_awaited:
             path = [*path, (want.key, measured.get(want.key, want.typical))]
         paths[want.key] = max(path, longest(want.needs()), key=_seconds)
     return longest(wants)
@@ -173,12 +138,7 @@ def _seconds(path: Iterable[tuple[str, float]]) -> float:
     return sum(seconds for _, seconds in path)
 
 
-def _made_before(reconciler: Apply, key: str) -> bool:
-    record = reconciler.manifest.records.get(key)
-    return record is not None and bool(record.id)
-
-
-def _unborn(want: Resource, live: Live, references: References) -> dict[str, tuple[Any, Any]]:
+def _unresolved(want: Resource, live: Live, references: References) -> dict[str, tuple[Any, Any]]:
     """Find the facts that will differ because they name something that is made anew."""
     found = {}
     for name in want.names(live):
@@ -189,29 +149,16 @@ def _unborn(want: Resource, live: Live, references: References) -> dict[str, tup
     return found
 
 
-def _barred(want: Resource, differs: Mapping[str, tuple[Any, Any]]) -> str:
-    """Say why AWS does not change it; empty where it does.  No ``update``: nothing is changed."""
-    reasons = [reason for name in differs if (reason := want.immutable_reason(name, differs))]
-    if not reasons and type(want).update is Resource.update:
-        reasons = ["AWS does not change this in place"]
-    return "; ".join(reasons)
-
-
-def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Deed]:
-    """What an earlier config declared and this one does not: create takes it away at the end."""
+def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
+    """What an earlier config declared and this one does not: create deletes it at the end."""
     gone = prunable({want.key for want in wants}, context.manifest)
     reconciler = Destroy(gone, context, frozenset())
     for observation in observe_all(reconciler):
-        live, fate = observation.live, reconciler.fate(observation)
-        if observation.want.cannot_delete:
-            yield Deed(
-                observation.want.key,
-                "refuse",
-                live.id if live else "",
-                observation.want.cannot_delete,
-            )
-        elif live and fate.verb == "delete":
-            yield Deed(observation.want.key, "delete", live.id, "no longer declared")
+        want, id_ = observation.want, observation.live.id if observation.live else ""
+        if want.cannot_delete:
+            yield Planned(want.key, id_, Decision(Action.REFUSE, want.cannot_delete))
+        elif id_ and reconciler.decision(observation).action is Action.DELETE:
+            yield Planned(want.key, id_, Decision(Action.DELETE, "no longer declared"))
 
 
 def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:

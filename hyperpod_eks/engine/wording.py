@@ -48,7 +48,7 @@ def explained(
     return HyperpodError(message, again)
 
 
-def stranger(observation: Observation) -> str:
+def owner_of(observation: Observation) -> str:
     """Say whose a foreign thing seems to be."""
     owner = observation.live.owner if observation.live else None
     if observation.live and "whose" in observation.live.attributes:
@@ -59,7 +59,7 @@ def stranger(observation: Observation) -> str:
 def not_owned(observations: Sequence[Observation]) -> Foreign:
     """Name everything that stands under our names and is not ours."""
     lines = [
-        f"{s.want.key}: {s.live.arn or s.live.id} exists and belongs to {stranger(s)}"
+        f"{s.want.key}: {s.live.arn or s.live.id} exists and belongs to {owner_of(s)}"
         for s in observations
         if s.live
     ]

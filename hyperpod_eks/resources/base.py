@@ -300,7 +300,7 @@ class Resource(ABC):
 
         ``differs`` are those of ``first``.
         """
-        raise Immovable(self)
+        raise NotImplementedError(f"{self.kind} is not changed by us")
 
     def nudge(self, aws: Aws, live: Live) -> None:
         """Have AWS look again at what ``lags``."""
@@ -347,10 +347,6 @@ def disruptions(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any
 def is_resource(value: object) -> bool:
     """Whether a field's value is another declaration."""
     return isinstance(value, Resource)
-
-
-class Immovable(Exception):
-    """AWS has no call that changes this in place."""
 
 
 def plain(value: Any) -> Any:

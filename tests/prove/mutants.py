@@ -109,9 +109,9 @@ MUTANTS = (
     ),
     Mutant(
         "delete takes foreign things too",
-        "engine/destroy.py",
-        "if observation.status is Status.FOREIGN:\n            return Fate",
-        "if False:\n            return Fate",
+        "engine/decide.py",
+        "if observation.status is Status.FOREIGN:\n        return Decision(Action.KEEP",
+        "if False:\n        return Decision(Action.KEEP",
     ),
     Mutant(
         "delete does not ask what is remembered",

@@ -15,7 +15,7 @@ from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import Document, called
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.cli.recorder import Recorder, result
-from hyperpod_eks.engine.plan import newcomer
+from hyperpod_eks.engine.plan import new_administrator
 from hyperpod_eks.events import EventType, Report
 from hyperpod_eks.resolve.resolved import check_plans
 from hyperpod_eks.resources.compare import Observation
@@ -57,7 +57,7 @@ def create(
         check = before_create(at.context, at.config, at.resolved, skip, current_console().warn)
 
         def begin(observations: list[Observation]) -> None:
-            if line := newcomer(observations, at.context):
+            if line := new_administrator(observations, at.context):
                 at.context.consent([line])
             check(observations)
             if run and _is_new(at.manifest, observations):

@@ -18,6 +18,7 @@ from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.opening import Opened, opened, settings
 from hyperpod_eks.cli.recorder import Recorder, result
 from hyperpod_eks.config import yaml as config_yaml
+from hyperpod_eks.engine.decide import Action, Decision
 from hyperpod_eks.errors import Remains, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import untracked
@@ -54,7 +55,7 @@ def delete(
         keys = _kept_keys(at, kinds)
         if dry_run:
             return result("delete", at, story) | {
-                "plan": _fates(engine.plan_delete(at.wants, at.context, keys))
+                "plan": _planned(engine.plan_delete(at.wants, at.context, keys))
             }
         if at.config.deletion_protection or _protected(at):
             raise Usage(
@@ -165,22 +166,22 @@ def _kept_keys(at: Opened, kinds: list[str]) -> frozenset[str]:
     return frozenset(wanted - left)
 
 
-def _fates(doomed: list[tuple[Observation, engine.Fate]]) -> list[dict[str, str]]:
+def _planned(decided: list[tuple[Observation, Decision]]) -> list[dict[str, str]]:
     return [
         {
             "key": observation.want.key,
             "id": observation.live.id if observation.live else "",
-            "action": "keep" if fate.verb == "keep" else "delete",
-            "why": fate.why,
+            "action": "keep" if decision.action is Action.KEEP else "delete",
+            "why": decision.why,
         }
-        for observation, fate in doomed
+        for observation, decision in decided
     ]
 
 
 def text(document: Document) -> str:
     """Write the document for people: what is gone and what stays, or would."""
     if "plan" in document:
-        return _doomed(document)
+        return _dry_run(document)
     if "not_created_by" in document:
         name, run = document["cluster"]["name"], document["not_created_by"]
         return f"cluster {name} was not created by run {run}: nothing was deleted"
@@ -196,7 +197,7 @@ def text(document: Document) -> str:
     return "\n".join([*kept, f"cluster {document['cluster']['name']}: {first}; {rest}"])
 
 
-def _doomed(document: Document) -> str:
+def _dry_run(document: Document) -> str:
     rows = document["plan"]
     if not rows:
         return f"cluster {document['cluster']['name']}: nothing is there to delete"

@@ -15,6 +15,7 @@ from hyperpod_eks.cli.documents import Document, as_json, head
 from hyperpod_eks.cli.opening import opened
 from hyperpod_eks.engine import plan as plans
 from hyperpod_eks.engine import unproven
+from hyperpod_eks.engine.decide import CHANGING
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.events import Report
 from hyperpod_eks.resources.compare import Observation
@@ -26,11 +27,11 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
     """Look at everything and tell what create would do: ``hyperpod-eks/plan/v1``."""
     with opened("plan", given, tell, write=False, files=True) as at:
         at.context.replace_failed = replace_failed
-        deeds, observations = plans.plan(at.wants, at.context)
+        rows, observations = plans.plan(at.wants, at.context)
         version = plans.version_of(observations, at.resolved.kubernetes_version)
         cost = plans.costs(at.wants, plans.support_of(at.context.aws, version))
-        counts = Counter(deed.action for deed in deeds)
-        changes = any(counts[action] for action in plans.CHANGING)
+        counts = Counter(str(row.decision.action) for row in rows)
+        changes = any(counts[action] for action in CHANGING)
         code = Exit.OK
         if detailed_exitcode:
             code = Exit.FOREIGN if counts["refuse"] else Exit.CHANGES if changes else Exit.OK
@@ -44,20 +45,20 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
             "counts": dict(counts),
             "resources": [
                 {
-                    "key": deed.key,
-                    "action": deed.action,
-                    "id": deed.id,
-                    "why": deed.why,
+                    "key": row.key,
+                    "action": row.decision.action,
+                    "id": row.id,
+                    "why": row.decision.why,
                     "differs": {
                         name: [as_json(is_), as_json(shall_be)]
-                        for name, (is_, shall_be) in deed.differs.items()
+                        for name, (is_, shall_be) in row.decision.differs.items()
                     },
                 }
-                for deed in deeds
+                for row in rows
             ],
             "critical_path": [
                 {"key": key, "seconds": seconds}
-                for key, seconds in plans.critical_path(at.wants, deeds, at.manifest.durations)
+                for key, seconds in plans.critical_path(at.wants, rows, at.manifest.durations)
             ],
             "cost": cost,
             "warnings": [*at.warn(), *_unproven(observations)],
@@ -75,7 +76,7 @@ def _unproven(observations: Sequence[Observation]) -> list[str]:
 
 def _next(given: Mapping[str, Any], replace_failed: bool, counts: Counter[str]) -> str:
     """Spell the create that does it; nothing where there is nothing to do."""
-    if not any(counts[action] for action in (*plans.CHANGING, "wait", "refuse")):
+    if not any(counts[action] for action in (*CHANGING, "wait", "refuse")):
         return ""
     words = ["hyperpod-eks", "create", *([given["name"]] if given["name"] else [])]
     for name in (

@@ -21,7 +21,7 @@ from hyperpod_eks.cli.recorder import Recorder, result
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config import yaml as config_yaml
 from hyperpod_eks.config.load import load
-from hyperpod_eks.engine.plan import newcomer
+from hyperpod_eks.engine.plan import new_administrator
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Event, EventType, Report
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -222,7 +222,7 @@ def update_software(
         }
         consent = consenting(at.resolved.name, yes=yes)
         renewals = [hyperpod_cluster.renewal(name, counts.get(name, 0)) for name in names]
-        line = newcomer(engine.status(at.wants, at.context), at.context)
+        line = new_administrator(engine.status(at.wants, at.context), at.context)
         consent([*renewals, *([line] if line else [])])
         _renew(at.context.aws, at.resolved.name, request)
         at.context.first_snapshot = None

@@ -1,0 +1,200 @@
+"""What is to be done with a resource: pure, and decided here alone.
+
+``plan`` prints a decision, ``apply`` and ``destroy`` carry it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from enum import StrEnum
+
+from hyperpod_eks.aws.errors import lacks_room
+from hyperpod_eks.engine.wording import not_owned, owner_of, unchanged
+from hyperpod_eks.errors import Capacity, HyperpodError, NotFound
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import Differs, Lifecycle, Live, Resource, State, disruptions
+from hyperpod_eks.resources.compare import Observation, Status
+
+
+class Action(StrEnum):
+    """What a command does with a resource.  The values are part of `plan`'s documents."""
+
+    CREATE = "create"
+    CHANGE = "change"
+    REPLACE = "replace"  # delete a failed one, and create it anew
+    KEEP = "keep"
+    ADOPT = "adopt"  # use an existing one as it is
+    WAIT = "wait"  # AWS is at work on it
+    DELETE = "delete"
+    GOES = "goes"  # AWS deletes it with another one
+    REFUSE = "refuse"  # the command stops there
+
+
+CHANGING = (Action.CREATE, Action.CHANGE, Action.REPLACE, Action.DELETE)
+"""The actions for which ``create`` makes calls that change something."""
+
+
+@frozen
+class Decision:
+    """One action, why, and what it changes.
+
+    ``differs`` holds, by field, what it is and what it shall be; for what depends on something
+    that has no id yet, the latter says so in words.  ``error`` is what a command that acts ends
+    with, where it is refused.
+    """
+
+    action: Action
+    why: str = ""
+    differs: Differs = field(default_factory=dict)
+    error: HyperpodError | None = None
+
+
+@frozen
+class Circumstances:
+    """What a decision depends on, beside the observation."""
+
+    adopted: str = ""
+    """The id of the existing resource that is used in its place."""
+    hidden: bool = False
+    """It was created a moment ago: AWS may not show it yet."""
+    said_to_exist: bool = False
+    """Its create was refused a moment ago, because it exists."""
+    unseen_before: str = ""
+    """The key of what has to change before it can be seen; only ``plan`` predicts that."""
+    replaceable: bool = False
+    """If it has failed, it may be deleted and created anew."""
+    unresolved: Differs = field(default_factory=dict)
+    """The facts that will differ, because they name what has no id yet; known to ``plan`` only."""
+    updated: Differs = field(default_factory=dict)
+    """What this run has changed already."""
+    just_updated: bool = False
+    """That was a moment ago: AWS may not show it yet."""
+    may_lag: bool = False
+    """There is time until AWS says that what works is ready."""
+    warnings_may_go: bool = False
+    """What nodes of this run lack may still come."""
+
+
+def decide(observation: Observation, given: Circumstances) -> Decision:
+    """Decide what ``create`` does with a resource, whose needs have been decided.
+
+    >>> from hyperpod_eks.resources.iam import Role
+    >>> decide(Observation(Role("nodes"), Status.ABSENT), Circumstances()).action.value
+    'create'
+    """
+    live = observation.live
+    match observation.status:
+        case Status.FOREIGN:
+            why = f"belongs to {owner_of(observation)}"
+            return Decision(Action.REFUSE, why, error=not_owned([observation]))
+        case Status.ABSENT:
+            return _decide_absent(observation.want, given)
+        case Status.BUSY if given.unseen_before:
+            return Decision(
+                Action.CREATE, f"cannot be seen before {given.unseen_before} is as declared"
+            )
+        case Status.BUSY:
+            return Decision(Action.WAIT, live.why if live else "")
+        case Status.DUPLICATES:
+            extra = ", ".join(each.id for each in observation.duplicates)
+            return Decision(Action.CHANGE, f"{extra} is deleted: an unused duplicate")
+    assert live
+    if observation.status is Status.FAILED:
+        return _decide_failed(observation.want, live, given)
+    return _decide_present(observation, live, given)
+
+
+def _decide_absent(want: Resource, given: Circumstances) -> Decision:
+    if given.hidden:
+        return Decision(Action.WAIT, "created a moment ago; AWS does not show it yet")
+    if given.said_to_exist:
+        return Decision(Action.WAIT, "AWS reports that it exists, but does not show it yet")
+    if given.adopted:
+        error = adopted_is_gone({want.key: given.adopted})
+        return Decision(Action.REFUSE, "it was adopted and is gone", error=error)
+    if want.is_awaited:
+        return Decision(Action.WAIT, "it comes by itself")
+    return Decision(Action.CREATE, f"usually {want.usual}" if want.usual else "")
+
+
+def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision:
+    key, why = want.key, live.why
+    if given.adopted:
+        error = HyperpodError(
+            f"{key} was adopted and has failed: {why}",
+            "Adopted resources are never replaced: repair it, then run the command again.",
+        )
+        return Decision(Action.REFUSE, f"it was adopted and has failed: {why}", error=error)
+    if given.replaceable:
+        return Decision(Action.REPLACE, why)
+    anew = live.state is State.FAILED  # else it waits for what a change may bring
+    option = "with --replace-failed" if anew else "again"
+    error = (Capacity if lacks_room(why) else HyperpodError)(
+        f"{key} has failed: {why}", f"Remove the cause, then run the same command {option}."
+    )
+    return Decision(
+        Action.REFUSE,
+        f"it has failed; --replace-failed creates it anew: {why}" if anew else why,
+        error=error,
+    )
+
+
+def _decide_present(observation: Observation, live: Live, given: Circumstances) -> Decision:
+    want, differs = observation.want, {**observation.differs, **given.unresolved}
+    if given.adopted:
+        return Decision(Action.ADOPT, "used as it is")
+    # what this run has begun to change was found possible as a whole
+    if not given.updated and (barred := immutable(want, differs)):
+        return Decision(Action.REFUSE, barred, differs, unchanged(observation))
+    if differs and (not given.updated or want.first(differs) != given.updated):
+        lines = disruptions(want, live, observation.differs)
+        lost = [line.removeprefix(f"{want.key}: ") for line in lines]
+        return Decision(Action.CHANGE, "; ".join(lost), differs)
+    if given.just_updated and given.updated.keys() & {*differs, *observation.unproven}:
+        return Decision(Action.WAIT, "the change is not visible yet")
+    if differs:
+        return Decision(Action.REFUSE, "AWS does not change it", differs, unchanged(observation))
+    if live.lags and given.may_lag:
+        return Decision(Action.WAIT, live.why)
+    if live.warnings and want.is_awaited and given.warnings_may_go:
+        return Decision(Action.WAIT, live.warnings[0])
+    return Decision(Action.KEEP)
+
+
+def immutable(want: Resource, differs: Differs) -> str:
+    """Say why AWS does not change it in place; empty where it does."""
+    reasons = [reason for name in differs if (reason := want.immutable_reason(name, differs))]
+    if differs and not reasons and type(want).update is Resource.update:
+        reasons = ["AWS does not change this in place"]
+    return "; ".join(reasons)
+
+
+def adopted_is_gone(adopted: Mapping[str, str]) -> NotFound:
+    """Name what was adopted and is not there any more, by key."""
+    lines = [f"{key}: {id_} was adopted and is gone" for key, id_ in adopted.items()]
+    return NotFound("\n".join(lines), "Adopt another one in its place.")
+
+
+def decide_delete(
+    observation: Observation, *, adopted: bool, asked: bool, needed_by: str, deleted_with: str
+) -> Decision:
+    """Decide what ``delete`` does with a resource that exists.
+
+    ``asked``: the user keeps it. ``needed_by`` is the key of one that is kept and needs it,
+    ``deleted_with`` of one with which AWS deletes it.
+    """
+    want = observation.want
+    if observation.status is Status.FOREIGN:
+        return Decision(Action.KEEP, f"belongs to {owner_of(observation)}")
+    if want.lifecycle is Lifecycle.SHARED:
+        return Decision(Action.KEEP, "shared by every cluster of the account")
+    if adopted:
+        return Decision(Action.KEEP, "adopted, never ours to delete")
+    if asked:
+        return Decision(Action.KEEP, "asked to keep it")
+    if needed_by:
+        return Decision(Action.KEEP, f"{needed_by} needs it")
+    if deleted_with:
+        return Decision(Action.GOES, f"goes with {deleted_with}")
+    return Decision(Action.DELETE)
