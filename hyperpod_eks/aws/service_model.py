@@ -210,8 +210,8 @@ def to_api(name: str, path: str, value: object) -> tuple[Any, list[str]]:
 def to_config(member: str) -> str:
     """Spell a member's name as the configuration does.
 
-    >>> [to_config(name) for name in ("VolumeSizeInGB", "FSxLustreConfig", "SourceS3Uri", "SizeInGiB")]
-    ['volume_size_in_gb', 'fsx_lustre_config', 'source_s3_uri', 'size_in_gib']
+    >>> [to_config(name) for name in ("VolumeSizeInGB", "FSxLustreConfig", "SizeInGiB")]
+    ['volume_size_in_gb', 'fsx_lustre_config', 'size_in_gib']
     """
     for written, plain in (("GiB", "Gib"), ("FSx", "Fsx")):
         member = member.replace(written, plain)
