@@ -79,8 +79,8 @@ class Circumstances:
 def decide(observation: Observation, given: Circumstances) -> Decision:
     """Decide what ``create`` does with a resource, whose needs have been decided.
 
-    >>> from hyperpod_eks.resources.iam import Role
-    >>> decide(Observation(Role("nodes"), Status.ABSENT), Circumstances()).action.value
+    >>> from hyperpod_eks.resources.ec2.gateways import ElasticIp
+    >>> decide(Observation(ElasticIp("a"), Status.ABSENT), Circumstances()).action.value
     'create'
     """
     live = observation.live

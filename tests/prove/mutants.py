@@ -65,7 +65,11 @@ MUTANTS = (
     Mutant("no backups", "state/manifest.py", "self._back_up(self.serial - 1)", "pass", JOURNAL),
     Mutant("the serial stands still", "state/manifest.py", "self.serial += 1", "pass", JOURNAL),
     Mutant(
-        "readable by all", "state/manifest.py", "mode=0o600, parse", "mode=0o644, parse", JOURNAL
+        "readable by all",
+        "state/manifest.py",
+        "content, mode=0o600",
+        "content, mode=0o644",
+        JOURNAL,
     ),
     Mutant(
         "the lock is not taken",

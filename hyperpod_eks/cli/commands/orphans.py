@@ -12,7 +12,7 @@ from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.login import log_in
 from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import signed
-from hyperpod_eks.resolve.site import lineage
+from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.state.manifest import read
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")
