@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks.aws.client import CLUSTER, IDS, Aws, Snapshot, absent, owner, tag
+from hyperpod_eks.aws.client import CLUSTER, Aws, Snapshot, absent, owner, tag
+from hyperpod_eks.aws.ec2 import (
+    INTERNET_GATEWAYS,
+    NAT_GATEWAYS,
+    ROUTE_TABLES,
+    SECURITY_GROUPS,
+    SUBNETS,
+    VPC_ENDPOINTS,
+    VPCS,
+    Listing,
+)
 from hyperpod_eks.config.model import Config, Existing
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
@@ -129,10 +139,10 @@ def named(config: Config) -> dict[str, str]:
 UNKNOWN_ZONES = ("zone-1", "zone-2")
 """In place of zones where AWS has not been asked."""
 PLACES = {
-    "vpc": ("describe_vpcs", "Vpcs"),
-    "security_group": ("describe_security_groups", "SecurityGroups"),
-    "s3_endpoint": ("describe_vpc_endpoints", "VpcEndpoints"),
-    "route_tables": ("describe_route_tables", "RouteTables"),
+    "vpc": VPCS,
+    "security_group": SECURITY_GROUPS,
+    "s3_endpoint": VPC_ENDPOINTS,
+    "route_tables": ROUTE_TABLES,
 }
 
 
@@ -140,9 +150,8 @@ def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
     """Raise NotFound for what is not there, and Usage for what is in another VPC."""
     there = setting in ("eks_cluster", "helm_release")  # who else asks for them tells
     if setting in PLACES:
-        method, name = PLACES[setting]
         with absent(r"Invalid\w+\.NotFound"):
-            (found,) = Snapshot(aws).all(aws.ec2, method, name, **{IDS[method]: [id_]})
+            (found,) = Snapshot(aws).region(PLACES[setting], ids=[id_])
             there = True
             if found["VpcId"] != vpc:
                 raise Usage(f"existing.{setting}: {id_} is in {found['VpcId']}, not in {vpc}")
@@ -234,7 +243,7 @@ def _subnets(aws: Aws, ids: list[str], vpc: str, least: int) -> dict[str, str]:
     """Find the zones of subnets.  EKS needs two, and the nodes' are told apart by their zone."""
     if not ids:
         return {}
-    there = {each["SubnetId"]: each for each in _all(aws, "describe_subnets", "Subnets", ids)}
+    there = {each["SubnetId"]: each for each in _all(aws, SUBNETS, ids)}
     _missing("existing.private_subnets", ids, there)
     if strangers := [each for each in ids if there[each]["VpcId"] != vpc]:
         raise Usage(f"existing.private_subnets: {', '.join(strangers)} are not in {vpc}")
@@ -253,7 +262,7 @@ def _room(aws: Aws, config: Config, vpc: str) -> None:
     The sources are CreateSubnet (InvalidSubnet.Range, InvalidSubnet.Conflict) and
     AssociateVpcCidrBlock (CidrConflict).
     """
-    (there,) = _all(aws, "describe_vpcs", "Vpcs", [vpc]) or [None]
+    (there,) = _all(aws, VPCS, [vpc]) or [None]
     if there is None:
         raise NotFound(f"existing.vpc: there is no {vpc} in this region")
     blocks = [IPv4Network(each["CidrBlock"]) for each in there["CidrBlockAssociationSet"]]
@@ -263,7 +272,7 @@ def _room(aws: Aws, config: Config, vpc: str) -> None:
             f"network.cidr: {wanted} is not in {vpc}, which has {', '.join(map(str, blocks))}",
             "Give a part of it in which nothing is yet, or name its existing.private_subnets.",
         )
-    for each in _others(aws, config, "describe_subnets", "Subnets", vpc):
+    for each in _others(aws, config, SUBNETS, vpc):
         if wanted.overlaps(IPv4Network(each["CidrBlock"])):
             raise Usage(
                 f"network.cidr: {wanted} overlaps {each['SubnetId']}, which has "
@@ -281,8 +290,7 @@ def _room(aws: Aws, config: Config, vpc: str) -> None:
 
 def _internet_gateway(aws: Aws, config: Config, vpc: str) -> dict[str, str]:
     """A VPC has one at most (AttachInternetGateway: Resource.AlreadyAssociated)."""
-    method, key = "describe_internet_gateways", "InternetGateways"
-    for each in _others(aws, config, method, key, vpc, "attachment.vpc-id"):
+    for each in _others(aws, config, INTERNET_GATEWAYS, vpc):
         return {"network/internet-gateway": each["InternetGatewayId"]}
     return {}
 
@@ -296,7 +304,7 @@ def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dic
     if not wanted and not theirs.route_tables:
         return {}
     found = {}
-    for each in _others(aws, config, "describe_vpc_endpoints", "VpcEndpoints", vpc):
+    for each in _others(aws, config, VPC_ENDPOINTS, vpc):
         name = each["ServiceName"].removeprefix(f"com.amazonaws.{config.region}.")
         if each.get("PrivateDnsEnabled") and name in wanted:
             found[f"network/endpoint-{name}"] = each["VpcEndpointId"]
@@ -310,12 +318,9 @@ def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dic
     return found
 
 
-def _others(
-    aws: Aws, config: Config, method: str, key: str, vpc: str, name: str = "vpc-id"
-) -> list[Any]:
+def _others(aws: Aws, config: Config, listing: Listing, vpc: str) -> list[Any]:
     """List what a VPC has of one kind and this cluster has not made."""
-    filters: Any = [{"Name": name, "Values": [vpc]}]
-    found = Snapshot(aws).all(aws.ec2, method, key, Filters=filters)
+    found = Snapshot(aws).inside(listing, vpc)
     return [each for each in found if tag(each.get("Tags", ()), CLUSTER) != config.name]
 
 
@@ -323,27 +328,16 @@ def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:
     """NAT gateways serve the zone of their subnet first."""
     if not ids:
         return {}
-    there = {g["NatGatewayId"]: g for g in _all(aws, "describe_nat_gateways", "NatGateways", ids)}
+    there = {g["NatGatewayId"]: g for g in _all(aws, NAT_GATEWAYS, ids)}
     _missing("existing.nat_gateways", ids, there)
     homes = [there[each]["SubnetId"] for each in ids]
-    zones = {
-        each["SubnetId"]: each["AvailabilityZoneId"]
-        for each in _all(aws, "describe_subnets", "Subnets", homes)
-    }
+    zones = {each["SubnetId"]: each["AvailabilityZoneId"] for each in _all(aws, SUBNETS, homes)}
     return {f"network/nat-gateway-{zones[home]}": id_ for home, id_ in zip(homes, ids, strict=True)}
 
 
-def _all(aws: Aws, method: str, key: str, ids: list[str] | tuple[str, ...]) -> list[Any]:
+def _all(aws: Aws, listing: Listing, ids: Sequence[str]) -> list[Any]:
     """Describe ids; those that are not there are left out."""
-    name = {
-        "describe_subnets": "subnet-id",
-        "describe_nat_gateways": "nat-gateway-id",
-        "describe_vpcs": "vpc-id",
-    }[method]
-    filters = [{"Name": name, "Values": sorted(set(ids))}]
-    argument = "Filter" if method == "describe_nat_gateways" else "Filters"
-    pages = aws.ec2.get_paginator(method).paginate(**{argument: filters})  # type: ignore[call-overload]  # the name is data
-    return [each for page in pages for each in page[key]]
+    return Snapshot(aws).region(listing, {listing.id_filter: sorted(set(ids))})
 
 
 def _missing(setting: str, ids: list[str] | tuple[str, ...], there: Mapping[str, Any]) -> None:

@@ -6,6 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.aws.ec2 import (
+    ADDRESSES,
+    INTERNET_GATEWAYS,
+    NAT_GATEWAYS,
+    ROUTE_TABLES,
+    SECURITY_GROUPS,
+    VPC_ENDPOINTS,
+    VPCS,
+)
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import access_entry
 from hyperpod_eks.resources import eks as kinds_of_eks
@@ -35,15 +44,15 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     return list(in_order([*control.access, *extras, nodes]))
 
 
-LISTS = {
-    "describe_vpcs": "Vpcs",
-    "describe_internet_gateways": "InternetGateways",
-    "describe_addresses": "Addresses",
-    "describe_nat_gateways": "NatGateways",
-    "describe_route_tables": "RouteTables",
-    "describe_vpc_endpoints": "VpcEndpoints",
-    "describe_security_groups": "SecurityGroups",
-}
+LISTS = (
+    VPCS,
+    INTERNET_GATEWAYS,
+    ADDRESSES,
+    NAT_GATEWAYS,
+    ROUTE_TABLES,
+    VPC_ENDPOINTS,
+    SECURITY_GROUPS,
+)
 
 
 def ahead(control: str, name: str) -> Sequence[Callable[[Snapshot], object]]:
@@ -55,7 +64,7 @@ def ahead(control: str, name: str) -> Sequence[Callable[[Snapshot], object]]:
         access_entry.caller,
         partial(kinds_of_eks.describe, name=control),
         partial(hyperpod_api.describe, name=name),
-        *(partial(Snapshot.signed, method=method, key=key) for method, key in LISTS.items()),
+        *(partial(Snapshot.signed, listing=each) for each in LISTS),
     ]
 
 

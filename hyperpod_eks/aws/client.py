@@ -8,13 +8,14 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.aws import answers
 from hyperpod_eks.aws.answers import NoAnswer, Watch
+from hyperpod_eks.aws.ec2 import Listing
 from hyperpod_eks.aws.errors import ErrorKind, match_error
 from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.aws.redaction import LOGIN
@@ -225,30 +226,6 @@ class Aws:
         return [{"ResourceType": resource_type, "Tags": self.pairs(label, more)}]
 
 
-IDS = {
-    "describe_vpcs": "VpcIds",
-    "describe_subnets": "SubnetIds",
-    "describe_internet_gateways": "InternetGatewayIds",
-    "describe_nat_gateways": "NatGatewayIds",
-    "describe_route_tables": "RouteTableIds",
-    "describe_security_groups": "GroupIds",
-    "describe_vpc_endpoints": "VpcEndpointIds",
-}
-"""How each list is asked for one id; addresses are never adopted."""
-
-
-COUNTED = frozenset(
-    {
-        "describe_vpcs",
-        "describe_subnets",
-        "describe_internet_gateways",
-        "describe_addresses",
-        "describe_nat_gateways",
-    }
-)
-"""What a preflight counts in the whole region, to compare it with quotas."""
-
-
 class Snapshot:
     """One moment's view: the same question is asked of AWS once, whoever asks.
 
@@ -293,30 +270,39 @@ class Snapshot:
 
         return self.once((method, key, repr(arguments)), ask)
 
-    def ec2(self, method: str, key: str, label: str) -> list[Any]:
+    def ec2(self, listing: Listing, label: str) -> list[Any]:
         """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
         if adopted := self.adopted.get(f"network/{label}"):
             with absent(r".*\.NotFound|.*\.Malformed|NatGatewayNotFound|NatGatewayMalformed"):
-                return self.all(self.aws.ec2, method, key, **{IDS[method]: [adopted]})
+                return self.region(listing, ids=[adopted])
             return []
-        found = self.signed(method, key)
+        found = self.signed(listing)
         return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
 
-    def signed(self, method: str, key: str) -> list[Any]:
+    def signed(self, listing: Listing) -> list[Any]:
         """What EC2 has of one kind with this cluster's tag."""
-        if self.counting and method in COUNTED:
-            found, ours = self.region(method, key), self.aws.cluster
+        ours = self.aws.cluster
+        if self.counting and listing.counted:
+            found = self.region(listing)
             return [item for item in found if tag(item.get("Tags", ()), CLUSTER) == ours]
-        filters = [{"Name": f"tag:{CLUSTER}", "Values": [self.aws.cluster]}]
-        name = "Filter" if method == "describe_nat_gateways" else "Filters"
-        return self.region(method, key, **{name: filters})
+        return self.region(listing, {f"tag:{CLUSTER}": [ours]})
 
-    def region(self, method: str, key: str, **arguments: Any) -> list[Any]:
-        """What EC2 has of one kind in the region, whoever made it, as far as ``arguments`` say."""
-        if method in ("describe_addresses", "describe_vpn_gateways"):  # they have no pages
-            ask = partial(getattr(self.aws.ec2, method), **arguments)
-            return self.once((method, repr(arguments)), lambda: list(ask()[key]))
-        return self.all(self.aws.ec2, method, key, **arguments)
+    def inside(self, listing: Listing, vpc: str) -> list[Any]:
+        """What EC2 has of one kind in a VPC, whoever made it."""
+        return self.region(listing, {listing.in_vpc: [vpc]})
+
+    def region(
+        self,
+        listing: Listing,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        ids: Sequence[str] = (),
+    ) -> list[Any]:
+        """What EC2 has of one kind in the region, whoever made it: what filters or ids choose."""
+        asked = listing.arguments(ids, filters)
+        if listing.pages:
+            return self.all(self.aws.ec2, listing.method, listing.member, **asked)
+        ask = partial(getattr(self.aws.ec2, listing.method), **asked)
+        return self.once((listing.method, repr(asked)), lambda: list(ask()[listing.member]))
 
 
 def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> str | None:

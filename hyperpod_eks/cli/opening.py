@@ -13,6 +13,7 @@ from typing import Any
 
 from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, read_only
+from hyperpod_eks.aws.ec2 import VPCS
 from hyperpod_eks.cli.commands.local import use_local
 from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import called
@@ -196,7 +197,7 @@ def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
     apart: the HyperPod cluster's ARN and the VPC's id.
     """
     snapshot, here = Snapshot(aws), (manifest.cluster, aws.identity.account, aws.identity.region)
-    ids = {vpc["VpcId"] for vpc in snapshot.signed("describe_vpcs", "Vpcs")}
+    ids = {vpc["VpcId"] for vpc in snapshot.signed(VPCS)}
     if found := hyperpod_api.describe(snapshot, manifest.cluster):
         ids.add(found["ClusterArn"])
     for old in backups(manifest.path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.ec2 import INSTANCE_TYPES, Listing
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
@@ -107,9 +108,14 @@ class Facts:
             for row in rows
         }
 
-    def ec2(self, method: str, key: str, **arguments: Any) -> list[Any]:
+    def ec2(
+        self,
+        listing: Listing,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        ids: Sequence[str] = (),
+    ) -> list[Any]:
         """Return everything of a kind that EC2 has in the region."""
-        return self.snapshot.region(method, key, **arguments)
+        return self.snapshot.region(listing, filters, ids)
 
     def control_planes(self) -> list[str]:
         """Name every EKS cluster of the region."""
@@ -130,10 +136,8 @@ class Facts:
     def efa(self) -> set[str]:
         """Return those of the configuration's instance types that have EFA."""
         types = sorted({kind for group in self.config.groups for kind in group.instance_types})
-        named: Any = [
-            {"Name": "instance-type", "Values": [each.removeprefix("ml.") for each in types]}
-        ]
-        found = self.ec2("describe_instance_types", "InstanceTypes", Filters=named)
+        named = {"instance-type": [each.removeprefix("ml.") for each in types]}
+        found = self.ec2(INSTANCE_TYPES, named)
         return {
             f"ml.{each['InstanceType']}"
             for each in found

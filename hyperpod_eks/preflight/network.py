@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hyperpod_eks.aws.ec2 import ROUTE_TABLES, SECURITY_GROUPS, SUBNETS, VPC_ENDPOINTS
 from hyperpod_eks.config.addressing import ADDRESSES
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
@@ -62,9 +63,9 @@ def routes(facts: Facts) -> Iterator[Finding]:
     ids = [id_ for key, id_ in facts.aws.adopted.items() if key.startswith(prefix)]
     if not ids:
         return
-    subnets = facts.ec2("describe_subnets", "Subnets", SubnetIds=ids)
-    here: Any = [{"Name": "vpc-id", "Values": sorted({each["VpcId"] for each in subnets})}]
-    tables = facts.ec2("describe_route_tables", "RouteTables", Filters=here)
+    subnets = facts.ec2(SUBNETS, ids=ids)
+    here = {"vpc-id": sorted({each["VpcId"] for each in subnets})}
+    tables = facts.ec2(ROUTE_TABLES, here)
     for subnet in subnets:
         id_, vpc = subnet["SubnetId"], subnet["VpcId"]
         chosen = [t for t in tables if any(a.get("SubnetId") == id_ for a in t["Associations"])]
@@ -98,7 +99,7 @@ def security_group(facts: Facts) -> Iterator[Finding]:
     """
     if not (group := facts.adopted("network/security-group")):
         return
-    found = facts.ec2("describe_security_groups", "SecurityGroups", GroupIds=[group])[0]
+    found = facts.ec2(SECURITY_GROUPS, ids=[group])[0]
     missing = [
         command
         for rules, command in (
@@ -137,10 +138,10 @@ def one_vpc(facts: Facts) -> Iterator[Finding]:
         if key == "network/vpc":
             homes[key] = id_
         elif key == "network/security-group":
-            found = facts.ec2("describe_security_groups", "SecurityGroups", GroupIds=[id_])
+            found = facts.ec2(SECURITY_GROUPS, ids=[id_])
             homes[key] = found[0]["VpcId"]
         elif key.startswith(f"network/{PRIVATE_SUBNET}"):
-            homes[key] = facts.ec2("describe_subnets", "Subnets", SubnetIds=[id_])[0]["VpcId"]
+            homes[key] = facts.ec2(SUBNETS, ids=[id_])[0]["VpcId"]
         elif key == "eks/cluster":
             theirs = facts.aws.eks.describe_cluster(name=id_)["cluster"]
             homes[key] = theirs["resourcesVpcConfig"]["vpcId"]
@@ -185,15 +186,13 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
     """Interface endpoints of an adopted VPC catch the nodes' calls, and must let them in."""
     if not (vpc := facts.adopted("network/vpc")):
         return
-    here: Any = [{"Name": "vpc-id", "Values": [vpc]}]
+    here = {"vpc-id": [vpc]}
     found = [
-        each
-        for each in facts.ec2("describe_vpc_endpoints", "VpcEndpoints", Filters=here)
-        if each["VpcEndpointType"] == "Interface"
+        each for each in facts.ec2(VPC_ENDPOINTS, here) if each["VpcEndpointType"] == "Interface"
     ]
     if not found:
         return
-    groups = facts.ec2("describe_security_groups", "SecurityGroups", Filters=here)
+    groups = facts.ec2(SECURITY_GROUPS, here)
     rules = {group["GroupId"]: group.get("IpPermissions", ()) for group in groups}
     for each in found:
         worn = [group["GroupId"] for group in each.get("Groups", ())]

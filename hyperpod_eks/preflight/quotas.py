@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, SUBNETS, VPCS
 from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota
@@ -37,21 +38,21 @@ LIMITS = (
         "vpc",
         "VPCs per Region",
         lambda facts: len(facts.missing(Vpc)),
-        lambda facts: len(facts.ec2("describe_vpcs", "Vpcs")),
+        lambda facts: len(facts.ec2(VPCS)),
     ),
     Limit(
         "quota-internet-gateways",
         "vpc",
         "Internet gateways per Region",
         lambda facts: len(facts.missing(InternetGateway)),
-        lambda facts: len(facts.ec2("describe_internet_gateways", "InternetGateways")),
+        lambda facts: len(facts.ec2(INTERNET_GATEWAYS)),
     ),
     Limit(
         "quota-addresses",
         "ec2",
         "EC2-VPC Elastic IPs",
         lambda facts: len(facts.missing(ElasticIp)),
-        lambda facts: len(facts.ec2("describe_addresses", "Addresses")),
+        lambda facts: len(facts.ec2(ADDRESSES)),
     ),
     Limit(
         "quota-eks-clusters",
@@ -78,12 +79,8 @@ def nat_gateways(facts: Facts) -> Iterator[Finding]:
     wanted = Counter(nat.subnet.zone for nat in missing if nat.subnet)
     if not wanted:
         return
-    found = [
-        nat
-        for nat in facts.ec2("describe_nat_gateways", "NatGateways")
-        if nat["State"] in ("pending", "available")
-    ]
-    places = facts.ec2("describe_subnets", "Subnets")
+    found = [nat for nat in facts.ec2(NAT_GATEWAYS) if nat["State"] in ("pending", "available")]
+    places = facts.ec2(SUBNETS)
     zones = {each["SubnetId"]: each["AvailabilityZoneId"] for each in places}
     there = Counter(zones.get(each["SubnetId"], "") for each in found)
     for zone, count in wanted.items():

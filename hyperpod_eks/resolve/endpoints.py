@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from hyperpod_eks.aws.client import Snapshot, absent
+from hyperpod_eks.aws.ec2 import VPC_ENDPOINT_SERVICES
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
@@ -44,12 +44,12 @@ def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[st
     if not names:
         return None
     prefix = f"com.amazonaws.{config.region}."
-    wanted: Any = [
-        {"Name": "service-name", "Values": [prefix + name for name in names]},
-        {"Name": "service-type", "Values": ["Interface"]},
-    ]
+    wanted = {
+        "service-name": [prefix + name for name in names],
+        "service-type": ["Interface"],
+    }
     with absent("UnauthorizedOperation"):
-        found = snapshot.region("describe_vpc_endpoint_services", "ServiceDetails", Filters=wanted)
+        found = snapshot.region(VPC_ENDPOINT_SERVICES, wanted)
         ids: dict[str, str] = {}
         if not all(
             each.get("AvailabilityZoneIds") for each in found

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from hyperpod_eks.aws.client import LABEL, Aws, Snapshot, tag
+from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS
 from hyperpod_eks.config.addressing import subnets
 from hyperpod_eks.config.model import Config
@@ -43,7 +44,7 @@ def offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
 
 def taken_zones(snapshot: Snapshot) -> dict[str, str]:
     """The block of a subnet of ours in each zone, in the order in which the VPC was divided."""
-    found = snapshot.signed("describe_subnets", "Subnets")
+    found = snapshot.signed(SUBNETS)
     blocks = {tag(each["Tags"], LABEL) or "": str(each["CidrBlock"]) for each in found}
     return {
         label.removeprefix(kind): blocks[label]

@@ -8,6 +8,14 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first, tag
+from hyperpod_eks.aws.ec2 import (
+    NETWORK_INTERFACES,
+    SECURITY_GROUPS,
+    VOLUMES,
+    VPC_ENDPOINTS,
+    VPCS,
+    Listing,
+)
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
 from hyperpod_eks.workers import gather
@@ -17,7 +25,7 @@ def _vpcs(snapshot: Snapshot) -> list[str]:
     """Ids of the VPCs of ours, not of those that we were given: there is one, or a twin besides."""
     return [
         vpc["VpcId"]
-        for vpc in snapshot.ec2("describe_vpcs", "Vpcs", "vpc")
+        for vpc in snapshot.ec2(VPCS, "vpc")
         if owner(vpc.get("Tags", ())) == snapshot.aws.lineage
     ]
 
@@ -29,15 +37,9 @@ def _homes(snapshot: Snapshot) -> list[str]:
     return _vpcs(snapshot) or [id_ for key, id_ in snapshot.adopted.items() if key == "network/vpc"]
 
 
-def _inside(snapshot: Snapshot, method: str, key: str, by: str, values: Sequence[str]) -> list[Any]:
+def _inside(snapshot: Snapshot, listing: Listing, by: str, values: Sequence[str]) -> list[Any]:
     """List what EC2 has of one kind in VPCs, or in security groups."""
-    return [
-        item
-        for value in values
-        for item in snapshot.all(
-            snapshot.aws.ec2, method, key, Filters=[{"Name": by, "Values": [value]}]
-        )
-    ]
+    return [item for value in values for item in snapshot.region(listing, {by: [value]})]
 
 
 def _made_for(tags: Sequence[Mapping[str, Any]], cluster: str) -> bool:
@@ -85,12 +87,12 @@ class Interfaces(Resource):
         """Apart from those of NAT gateways and endpoints, which go with them."""
         by, values = "vpc-id", _vpcs(snapshot)
         if not values:
-            groups = snapshot.signed("describe_security_groups", "SecurityGroups")
+            groups = snapshot.signed(SECURITY_GROUPS)
             ours = [
                 each["GroupId"] for each in groups if owner(each["Tags"]) == snapshot.aws.lineage
             ]
             by, values = "group-id", ours
-        found = _inside(snapshot, "describe_network_interfaces", "NetworkInterfaces", by, values)
+        found = _inside(snapshot, NETWORK_INTERFACES, by, values)
         items = [
             item
             for item in {each["NetworkInterfaceId"]: each for each in found}.values()
@@ -225,8 +227,8 @@ class Volumes(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By the tag that Kubernetes puts on them."""
-        tagged: Any = [{"Name": f"tag:kubernetes.io/cluster/{self.cluster}", "Values": ["owned"]}]
-        found = snapshot.all(snapshot.aws.ec2, "describe_volumes", "Volumes", Filters=tagged)
+        tagged = {f"tag:kubernetes.io/cluster/{self.cluster}": ["owned"]}
+        found = snapshot.region(VOLUMES, tagged)
         free = [each["VolumeId"] for each in found if each["State"] == "available"]
         names = ", ".join(each["VolumeId"] for each in found)
         state = State.READY if free else State.LEAVING
@@ -261,12 +263,11 @@ class Leftovers(Resource):
             partial(
                 _inside,
                 snapshot,
-                "describe_security_groups",
-                "SecurityGroups",
+                SECURITY_GROUPS,
                 "vpc-id",
                 homes or vpcs,
             ),
-            partial(_inside, snapshot, "describe_vpc_endpoints", "VpcEndpoints", "vpc-id", vpcs),
+            partial(_inside, snapshot, VPC_ENDPOINTS, "vpc-id", vpcs),
         )
         groups = [
             item["GroupId"]

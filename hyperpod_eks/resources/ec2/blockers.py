@@ -8,6 +8,20 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.aws.ec2 import (
+    EGRESS_ONLY_GATEWAYS,
+    INSTANCE_CONNECT_ENDPOINTS,
+    INTERNET_GATEWAYS,
+    NETWORK_ACLS,
+    PEERINGS,
+    ROUTE_TABLES,
+    SECURITY_GROUPS,
+    SUBNETS,
+    TRANSIT_GATEWAY_ATTACHMENTS,
+    VPC_ENDPOINTS,
+    VPN_GATEWAYS,
+    Listing,
+)
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.workers import gather
 
@@ -19,65 +33,48 @@ class Kind:
     """One list of EC2: ``command`` may hold {id} and {vpc}, ``counts`` tells what is a bar."""
 
     words: str
-    method: str
-    key: str
-    id: str
+    listing: Listing
     command: str
-    filter: str = "vpc-id"
-    """Empty where the API has no filter for the VPC; then ``counts`` chooses."""
+    filter: str = ""
+    """Where it is not the listing's own; where that has none, ``counts`` chooses."""
     counts: Callable[[Mapping[str, Any], str], bool] = lambda item, vpc: True
 
 
 KINDS = (
     Kind(
         "security group",
-        "describe_security_groups",
-        "SecurityGroups",
-        "GroupId",
+        SECURITY_GROUPS,
         "delete-security-group --group-id {id}",
         counts=lambda item, vpc: item["GroupName"] != "default",
     ),
-    Kind("subnet", "describe_subnets", "Subnets", "SubnetId", "delete-subnet --subnet-id {id}"),
+    Kind("subnet", SUBNETS, "delete-subnet --subnet-id {id}"),
     Kind(
         "route table",
-        "describe_route_tables",
-        "RouteTables",
-        "RouteTableId",
+        ROUTE_TABLES,
         "delete-route-table --route-table-id {id}",
         counts=lambda item, vpc: not any(a.get("Main") for a in item.get("Associations", ())),
     ),
     Kind(
         "network ACL",
-        "describe_network_acls",
-        "NetworkAcls",
-        "NetworkAclId",
+        NETWORK_ACLS,
         "delete-network-acl --network-acl-id {id}",
         counts=lambda item, vpc: not item.get("IsDefault"),
     ),
     Kind(
         "internet gateway",
-        "describe_internet_gateways",
-        "InternetGateways",
-        "InternetGatewayId",
+        INTERNET_GATEWAYS,
         "detach-internet-gateway --internet-gateway-id {id} --vpc-id {vpc}",
-        filter="attachment.vpc-id",
     ),
     Kind(
         "egress-only internet gateway",
-        "describe_egress_only_internet_gateways",
-        "EgressOnlyInternetGateways",
-        "EgressOnlyInternetGatewayId",
+        EGRESS_ONLY_GATEWAYS,
         "delete-egress-only-internet-gateway --egress-only-internet-gateway-id {id}",
-        filter="",
         counts=lambda item, vpc: any(a.get("VpcId") == vpc for a in item.get("Attachments", ())),
     ),
     Kind(
         "VPN gateway",
-        "describe_vpn_gateways",
-        "VpnGateways",
-        "VpnGatewayId",
+        VPN_GATEWAYS,
         "detach-vpn-gateway --vpn-gateway-id {id} --vpc-id {vpc}",
-        filter="attachment.vpc-id",
         counts=lambda item, vpc: any(
             a.get("VpcId") == vpc and a.get("State") != "detached"
             for a in item.get("VpcAttachments", ())
@@ -86,9 +83,7 @@ KINDS = (
     *(
         Kind(
             "VPC peering connection",
-            "describe_vpc_peering_connections",
-            "VpcPeeringConnections",
-            "VpcPeeringConnectionId",
+            PEERINGS,
             "delete-vpc-peering-connection --vpc-peering-connection-id {id}",
             filter=f"{side}-vpc-info.vpc-id",
             counts=lambda item, vpc: item.get("Status", {}).get("Code") not in GONE,
@@ -97,25 +92,19 @@ KINDS = (
     ),
     Kind(
         "transit gateway attachment",
-        "describe_transit_gateway_vpc_attachments",
-        "TransitGatewayVpcAttachments",
-        "TransitGatewayAttachmentId",
+        TRANSIT_GATEWAY_ATTACHMENTS,
         "delete-transit-gateway-vpc-attachment --transit-gateway-attachment-id {id}",
         counts=lambda item, vpc: item.get("State") not in GONE,
     ),
     Kind(
         "instance connect endpoint",
-        "describe_instance_connect_endpoints",
-        "InstanceConnectEndpoints",
-        "InstanceConnectEndpointId",
+        INSTANCE_CONNECT_ENDPOINTS,
         "delete-instance-connect-endpoint --instance-connect-endpoint-id {id}",
         counts=lambda item, vpc: not str(item.get("State", "")).startswith("delete-"),
     ),
     Kind(
         "endpoint",
-        "describe_vpc_endpoints",
-        "VpcEndpoints",
-        "VpcEndpointId",
+        VPC_ENDPOINTS,
         "delete-vpc-endpoints --vpc-endpoint-ids {id}",
         counts=lambda item, vpc: str(item.get("State", "")).lower() not in GONE,
     ),
@@ -127,13 +116,13 @@ def of_vpc(snapshot: Snapshot, vpc: str) -> list[str]:
     """Name everything in a VPC that is no interface; what may not be listed is left out."""
 
     def ask(kind: Kind) -> Iterator[str]:
-        about: Any = {"Filters": [{"Name": kind.filter, "Values": [vpc]}]} if kind.filter else {}
-        for item in snapshot.region(kind.method, kind.key, **about):
+        by = kind.filter or kind.listing.in_vpc
+        for item in snapshot.region(kind.listing, {by: [vpc]} if by else None):
             if kind.counts(item, vpc):
                 name = f" ({item['GroupName']})" if "GroupName" in item else ""
-                command = kind.command.format(id=item[kind.id], vpc=vpc)
-                region = snapshot.aws.session.region_name
-                yield f"{kind.words} {item[kind.id]}{name}: aws ec2 {command} --region {region}"
+                id_, region = item[kind.listing.id], snapshot.aws.session.region_name
+                command = kind.command.format(id=id_, vpc=vpc)
+                yield f"{kind.words} {id_}{name}: aws ec2 {command} --region {region}"
 
     def told(kind: Kind) -> list[str]:
         with suppress(Exception):  # a courtesy: a right that is missing hides one kind only

@@ -8,6 +8,7 @@ from typing import Any
 
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first
+from hyperpod_eks.aws.ec2 import VPC_ENDPOINTS
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.route_table import RouteTable
@@ -58,7 +59,7 @@ class VpcEndpoint(Resource):
         """By our tags."""
         return [
             self._live(item)
-            for item in snapshot.ec2("describe_vpc_endpoints", "VpcEndpoints", self.label)
+            for item in snapshot.ec2(VPC_ENDPOINTS, self.label)
             if item["State"].lower() != "deleted"
         ]
 

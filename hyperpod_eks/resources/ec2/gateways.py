@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
+from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, ROUTE_TABLES
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import MINUTE, Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.subnet import Subnet
@@ -36,7 +37,7 @@ class InternetGateway(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        items = snapshot.ec2("describe_internet_gateways", "InternetGateways", self.label)
+        items = snapshot.ec2(INTERNET_GATEWAYS, self.label)
         return [self._live(item) for item in items]
 
     def _live(self, item: Mapping[str, Any]) -> Live:
@@ -83,8 +84,8 @@ class ElasticIp(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; of several, the VPCs of the NAT gateways tell which is the cluster's."""
-        found = snapshot.ec2("describe_addresses", "Addresses", self.label)
-        nats = snapshot.signed("describe_nat_gateways", "NatGateways") if len(found) > 1 else ()
+        found = snapshot.ec2(ADDRESSES, self.label)
+        nats = snapshot.signed(NAT_GATEWAYS) if len(found) > 1 else ()
         vpcs = {
             each.get("AllocationId"): nat.get("VpcId")
             for nat in nats
@@ -145,7 +146,7 @@ class NatGateway(Resource):
         """By our tags; deleted ones stay visible for an hour and do not count."""
         return [
             self._live(item)
-            for item in snapshot.ec2("describe_nat_gateways", "NatGateways", self.label)
+            for item in snapshot.ec2(NAT_GATEWAYS, self.label)
             if item["State"] != "deleted"
         ]
 
@@ -177,10 +178,7 @@ class NatGateway(Resource):
         """The route tables that lead to it; whoever has just made it is about to add them."""
         if live.state is not State.READY:
             return [] if live.state is State.FAILED else [live.why]
-        through: Any = [{"Name": "route.nat-gateway-id", "Values": [live.id]}]
-        tables = snapshot.all(
-            snapshot.aws.ec2, "describe_route_tables", "RouteTables", Filters=through
-        )
+        tables = snapshot.region(ROUTE_TABLES, {"route.nat-gateway-id": [live.id]})
         return [f"route table {each['RouteTableId']}" for each in tables]
 
     def delete(self, aws: Aws, live: Live) -> None:

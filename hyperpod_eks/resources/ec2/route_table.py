@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
+from hyperpod_eks.aws.ec2 import ROUTE_TABLES
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.gateways import InternetGateway, NatGateway
@@ -43,7 +44,7 @@ class RouteTable(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        items = snapshot.ec2("describe_route_tables", "RouteTables", self.label)
+        items = snapshot.ec2(ROUTE_TABLES, self.label)
         return [self._live(item) for item in items]
 
     def _live(self, item: Mapping[str, Any]) -> Live:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
+from hyperpod_eks.aws.ec2 import SECURITY_GROUPS
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
@@ -48,7 +49,7 @@ class SecurityGroup(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        items = snapshot.ec2("describe_security_groups", "SecurityGroups", self.label)
+        items = snapshot.ec2(SECURITY_GROUPS, self.label)
         return [
             Live(
                 item["GroupId"],
@@ -116,10 +117,7 @@ class SecurityGroup(Resource):
         """Interfaces in the group, and groups whose rules name it."""
         naming: list[Any] = []
         for way in ("ip-permission.group-id", "egress.ip-permission.group-id"):
-            there: Any = [{"Name": way, "Values": [live.id]}]
-            naming += snapshot.all(
-                snapshot.aws.ec2, "describe_security_groups", "SecurityGroups", Filters=there
-            )
+            naming += snapshot.region(SECURITY_GROUPS, {way: [live.id]})
         return [
             *interfaces(snapshot, "group-id", live.id),
             *(
@@ -138,10 +136,7 @@ def _ids(snapshot: Snapshot, peers: tuple[str | SecurityGroup, ...]) -> list[str
         for rule in (
             [peer]
             if isinstance(peer, str)
-            else [
-                each["GroupId"]
-                for each in snapshot.ec2("describe_security_groups", "SecurityGroups", peer.label)
-            ]
+            else [each["GroupId"] for each in snapshot.ec2(SECURITY_GROUPS, peer.label)]
         )
     ]
 
@@ -199,7 +194,7 @@ class SecurityGroupRule(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the group's own description."""
-        peers = snapshot.ec2("describe_security_groups", "SecurityGroups", self.peer.label)
+        peers = snapshot.ec2(SECURITY_GROUPS, self.peer.label)
         return [
             Live(
                 f"{group['GroupId']}/{peer['GroupId']}",
@@ -210,9 +205,7 @@ class SecurityGroupRule(Resource):
                     "vpc": group.get("VpcId"),
                 },
             )
-            for group in snapshot.ec2(
-                "describe_security_groups", "SecurityGroups", self.group.label
-            )
+            for group in snapshot.ec2(SECURITY_GROUPS, self.group.label)
             for peer in peers
             if peer["GroupId"] in _rules(group["IpPermissions"], group["GroupId"])
         ]

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, owner, tag
+from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
@@ -50,7 +51,7 @@ class Subnet(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
-        return [self._live(x) for x in snapshot.ec2("describe_subnets", "Subnets", self.label)]
+        return [self._live(x) for x in snapshot.ec2(SUBNETS, self.label)]
 
     def _live(self, item: Mapping[str, Any]) -> Live:
         return Live(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
+from hyperpod_eks.aws.ec2 import NETWORK_INTERFACES, SUBNETS, VPCS
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2 import blockers
@@ -38,7 +39,7 @@ class Vpc(Resource):
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; the DNS settings take a call each."""
         lives = []
-        for vpc in snapshot.ec2("describe_vpcs", "Vpcs", self.label):
+        for vpc in snapshot.ec2(VPCS, self.label):
             if snapshot.bare:
                 lives.append(self._live(vpc, self.dns))
             else:
@@ -121,7 +122,7 @@ class VpcCidr(Resource):
         """In the VPC's own description; that a subnet of ours is in it says whose it is."""
         ours = any(
             each["CidrBlock"] == self.cidr and owner(each["Tags"]) == snapshot.aws.lineage
-            for each in snapshot.signed("describe_subnets", "Subnets")
+            for each in snapshot.signed(SUBNETS)
         )
         return [
             Live(
@@ -135,7 +136,7 @@ class VpcCidr(Resource):
                 why=each["CidrBlockState"]["State"],
                 attributes={"vpc": vpc["VpcId"]},
             )
-            for vpc in snapshot.ec2("describe_vpcs", "Vpcs", self.vpc.label)
+            for vpc in snapshot.ec2(VPCS, self.vpc.label)
             for each in vpc.get("CidrBlockAssociationSet", ())
             if each["CidrBlock"] == self.cidr
             and each["CidrBlockState"]["State"] not in ("disassociated", "failed")
@@ -158,10 +159,7 @@ class VpcCidr(Resource):
 
 def interfaces(snapshot: Snapshot, by: str, value: str) -> list[str]:
     """Describe the interfaces that hold something, and how each is freed."""
-    there: Any = [{"Name": by, "Values": [value]}]
-    found = snapshot.all(
-        snapshot.aws.ec2, "describe_network_interfaces", "NetworkInterfaces", Filters=there
-    )
+    found = snapshot.region(NETWORK_INTERFACES, {by: [value]})
     return [
         f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "
         f"{i['Status']}, of {i.get('RequesterId') or i.get('OwnerId', 'this account')}): "

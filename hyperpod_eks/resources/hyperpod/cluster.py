@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
+from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
@@ -265,7 +266,7 @@ class Cluster(Resource):
         return {
             each["SubnetId"]: subnet.label
             for _, subnet in self.zones
-            for each in snapshot.ec2("describe_subnets", "Subnets", subnet.label)
+            for each in snapshot.ec2(SUBNETS, subnet.label)
         }
 
     def _live(

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.aws.ec2 import INSTANCE_TYPES
 from hyperpod_eks.kube import client as kube
 
 ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
@@ -40,12 +41,7 @@ def lacking(snapshot: Snapshot, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
 
 def _devices(snapshot: Snapshot, kind: str) -> Mapping[str, int]:
     with suppress(Exception):
-        (found,) = snapshot.all(
-            snapshot.aws.ec2,
-            "describe_instance_types",
-            "InstanceTypes",
-            InstanceTypes=[kind.removeprefix("ml.")],
-        )
+        (found,) = snapshot.region(INSTANCE_TYPES, ids=[kind.removeprefix("ml.")])
         return _counted(found)
     return {}
 
