@@ -215,7 +215,8 @@ def test_buckets_of_other_regions_are_not_asked_for_their_tags(
         aws_access_key_id="ASIALOCALSTACK000000",
         aws_secret_access_key="local",
     )
-    born: Any = {"LocationConstraint": "eu-west-1", "Tags": signed("bucket", "0123456789abcdef")}
+    theirs = lineage(replace(HERE, region="eu-west-1"), "demo")
+    born: Any = {"LocationConstraint": "eu-west-1", "Tags": signed("bucket", theirs)}
     elsewhere.create_bucket(Bucket="sagemaker-demo-elsewhere", CreateBucketConfiguration=born)
     found = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
     assert found == []
