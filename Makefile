@@ -4,9 +4,9 @@ BIN := .venv/bin
 # where a container forbids bytecode, every program would compile our modules anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test lint format bench prove docs e2e e2e-sweep lock clean
+.PHONY: help demo test test-random lint format bench prove docs e2e e2e-sweep lock clean
 help:  ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 # What is installed is in requirements/, by version and hash; `make lock` renews it, and NEWEST=1
 # takes the newest versions that pyproject.toml allows, as a weekly job does.
@@ -51,6 +51,9 @@ test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
 	@$(BIN)/python -m pytest -n 1 tests/prove >.cache/prove.log 2>&1 & prove=$$!; \
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/prove; rest=$$?; \
 	wait $$prove; proof=$$?; cat .cache/prove.log; exit $$((rest || proof))
+
+test-random:  ## run the tests 3 times in random order on a busy machine (long)
+	@MAKE="$(MAKE)" scripts/test_random.sh
 
 prove: .venv/dev .cache/helm/4.3.1/helm  ## run the whole proof of crash safety (long)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m prove --ignore tests/prove
