@@ -13,8 +13,7 @@ from .matrix import TWO_NODES, Prover
 
 
 def test_a_lost_journal_is_written_anew_by_the_next_create(prover: Prover) -> None:
-    prover.begin()
-    prover.finish("create", TWO_NODES)
+    prover.created()
     prover.host.path.unlink()
     prover.host.serial = 0
     prover.quiet(TWO_NODES)
@@ -24,8 +23,7 @@ def test_a_lost_journal_is_written_anew_by_the_next_create(prover: Prover) -> No
 
 
 def test_a_lost_journal_is_no_obstacle_to_delete(prover: Prover) -> None:
-    prover.begin()
-    prover.finish("create", TWO_NODES)
+    prover.created()
     prover.host.path.unlink()
     prover.host.serial = 0
     prover.finish("delete", TWO_NODES)
@@ -33,9 +31,8 @@ def test_a_lost_journal_is_no_obstacle_to_delete(prover: Prover) -> None:
 
 
 def test_a_journal_cut_short_stops_us_and_is_rebuilt_from_names_and_tags(prover: Prover) -> None:
-    prover.begin()
+    prover.created()
     host = prover.host
-    prover.finish("create", TWO_NODES)
     host.path.write_text(host.path.read_text()[:500])
     with pytest.raises(Usage, match="is broken") as caught:
         prover.finish("create", TWO_NODES)

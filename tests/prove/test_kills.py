@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .host import Boundary
-from .matrix import Case, Prover
+from .matrix import TWO_NODES, Case, Prover
 
 
 def case(scenario: str, kind: str, what: str, ending: str, nth: int = 1) -> Case:
@@ -55,10 +55,9 @@ def test_a_kill_loses_doubles_and_leaves_nothing(prover: Prover, one: Case) -> N
 
 
 def test_hyperpod_goes_first_and_the_roles_go_last(prover: Prover) -> None:
-    prover.begin()
-    prover.finish("create", {})
+    prover.created()
     prover.host.stack.calls.clear()
-    prover.finish("delete", {})
+    prover.finish("delete", TWO_NODES)
     order = [f"{c.service}:{c.operation}" for c in prover.host.stack.calls if c.mutating]
     milestones = ["sagemaker:DeleteCluster", "eks:DeleteCluster", "ec2:DeleteVpc"]
     assert [x for x in order if x in milestones] == milestones
