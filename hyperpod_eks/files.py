@@ -33,12 +33,13 @@ def resolved(path: Path) -> Path:
     """
     try:
         target = path.resolve()
+    except RuntimeError as error:  # links that lead in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+    try:
         # a link of /proc leads to what has no name, like a pipe: the target cannot be asked
         mode = path.stat().st_mode
     except FileNotFoundError:
         return target
-    except RuntimeError as error:  # links that lead in a circle, before Python 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "not a file")
         raise Usage(f"{path} is {kind}, not a regular file", "Name a regular file.")

@@ -149,6 +149,17 @@ def test_a_pipe_without_a_name_is_refused_as_one() -> None:
         os.close(each)
 
 
+def test_a_folder_that_was_deleted_under_us_is_the_systems_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    for call in (files.read, lambda path: files.replace(path, b"x")):
+        with pytest.raises(FileNotFoundError):
+            call(Path("demo.json"))
+
+
 def test_what_cannot_be_read_again_replaces_nothing(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("7")

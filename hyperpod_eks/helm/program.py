@@ -81,13 +81,13 @@ def _program(path: str | Path) -> str | Path:
 def _examine(binary: Path) -> Helm | str:
     """Ask a program for its version; return what is wrong with it where it will not do."""
     binary = binary.absolute()
-    try:
-        # helm 4 wants to read a file in its config folder, which a home may not have
-        with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
-            command = [str(binary), "version", "--template", "{{.Version}}"]
+    # helm 4 wants to read a file in its config folder, which a home may not have
+    with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
+        command = [str(binary), "version", "--template", "{{.Version}}"]
+        try:
             code, said = _first_words(command, environment(Path(home)))
-    except OSError as error:
-        return f"cannot be run: {error.strerror or error}"
+        except OSError as error:
+            return f"cannot be run: {error.strerror or error}"
     version = _version(said)
     if code or version is None:
         first, *_ = said.splitlines() or ["it says nothing"]
