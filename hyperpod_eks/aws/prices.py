@@ -6,7 +6,8 @@ authority; this table is for the moment before the first call that costs somethi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 
 from hyperpod_eks.aws.published import EXTENDED_SUPPORT_USD, STANDARD_SUPPORT_USD
@@ -61,7 +62,7 @@ class Item:
 def estimate(
     items: Iterable[Item],
 ) -> dict[str, object]:
-    """Add up what the known items cost.
+    """Add up what the known items cost; equal ones are one row, the dearest first.
 
     Returns the ``cost`` of ``hyperpod-eks/plan/v1``: the items with USD per hour, their sum, the
     names of what the table does not know, which the sum leaves out, and whether it is complete.
@@ -69,20 +70,25 @@ def estimate(
     >>> estimate([Item("EKS", 1, 0.1), Item("ml.new.large", 2, None)])["usd_per_hour"]
     0.1
     """
-    rows: list[Mapping[str, object]] = []
-    total, unknown = 0.0, []
+    counts = Counter[tuple[str, float | None]]()
     for item in items:
-        cost = None if item.each is None else round(item.count * item.each, 4)
-        if cost is None:
-            unknown.append(item.what)
-        total += cost or 0.0
-        rows.append({"what": item.what, "count": item.count, "usd_per_hour": cost})
+        counts[item.what, item.each] += item.count
+    costs = {
+        what: (count, None if each is None else round(count * each, 4))
+        for (what, each), count in counts.items()
+        if count
+    }
+    unknown = sorted(what for what, (_, usd) in costs.items() if usd is None)
+    dearest_first = sorted(costs.items(), key=lambda row: -(row[1][1] or 0.0))
     return {
-        "usd_per_hour": round(total, 2),
+        "usd_per_hour": round(sum(usd or 0.0 for _, usd in costs.values()), 2),
         "complete": not unknown,
         "approximate": True,
         "as_of": READ.isoformat(),
         "region": REGION,
-        "items": rows,
-        "unknown": sorted(set(unknown)),
+        "items": [
+            {"what": what, "count": count, "usd_per_hour": usd}
+            for what, (count, usd) in dearest_first
+        ],
+        "unknown": unknown,
     }

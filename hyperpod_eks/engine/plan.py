@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Snapshot
-from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable
 from hyperpod_eks.engine.decide import CHANGING, Action, Circumstances, Decision, decide
 from hyperpod_eks.frozen import frozen
@@ -23,9 +21,6 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.compare import Observation, Status
-from hyperpod_eks.resources.ec2.endpoint import VpcEndpoint
-from hyperpod_eks.resources.ec2.gateways import ElasticIp, NatGateway
-from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 
 
 @frozen
@@ -161,30 +156,9 @@ def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
             yield Planned(want.key, id_, Decision(Action.DELETE, "no longer declared"))
 
 
-def costs(wants: Sequence[Resource], support: str) -> dict[str, Any]:
+def costs(wants: Iterable[Resource], support: str) -> dict[str, Any]:
     """Price what is declared, per hour; ``support`` is that of the Kubernetes version."""
-
-    def items() -> Iterator[Item]:
-        yield Item(f"EKS control plane, {support}", 1, prices.EKS[support])
-        counts = Counter(type(want) for want in wants)
-        yield Item("NAT gateway", counts[NatGateway], prices.NAT_GATEWAY)
-        yield Item("public IPv4 address", counts[ElasticIp], prices.PUBLIC_IPV4)
-        endpoints = [want for want in wants if isinstance(want, VpcEndpoint)]
-        zones = sum(len(each.subnets) for each in endpoints)
-        yield Item("interface endpoint in a zone", zones, prices.INTERFACE_ENDPOINT)
-        for want in wants:
-            for group in want.groups if isinstance(want, hyperpod_cluster.Cluster) else ():
-                kind, count = group.instance_type, group.instance_count
-                spec = group.members
-                spot = "Spot" in (spec.get("CapacityRequirements") or {})
-                prepaid = bool(spec.get("TrainingPlanArn"))
-                yield prices.nodes(kind, count, prepaid=prepaid, spot=spot)
-                if "FSxLustreConfig" in (spec.get("EnvironmentConfig") or {}):
-                    yield Item("FSx for Lustre file system", 1, None)
-                if size := group.ebs_volume_size_in_gb:
-                    yield Item(f"EBS, {size} GB", count, size * prices.EBS / prices.HOURS)
-
-    return prices.estimate(item for item in items() if item.count)
+    return prices.estimate(item for want in wants for item in want.prices(support))
 
 
 def support_of(aws: Any, version: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, SUBNETS, VPCS
+from hyperpod_eks.aws.ec2 import NAT_GATEWAYS, SUBNETS
 from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
-from hyperpod_eks.frozen import frozen
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota
-from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.ec2.gateways import ElasticIp, InternetGateway, NatGateway
-from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.base import kinds
+from hyperpod_eks.resources.ec2.gateways import NatGateway
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
@@ -21,56 +19,13 @@ TOTAL_SPOT = "Total number of Spot instances allowed across SageMaker HyperPod c
 VOLUME = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster instance"
 
 
-@frozen
-class Limit:
-    """A quota, what create adds to it, and what is there already."""
-
-    id: str
-    service: str
-    quota: str
-    adds: Callable[[Facts], int]
-    there: Callable[[Facts], int]
-
-
-LIMITS = (
-    Limit(
-        "quota-vpcs",
-        "vpc",
-        "VPCs per Region",
-        lambda facts: len(facts.missing(Vpc)),
-        lambda facts: len(facts.ec2(VPCS)),
-    ),
-    Limit(
-        "quota-internet-gateways",
-        "vpc",
-        "Internet gateways per Region",
-        lambda facts: len(facts.missing(InternetGateway)),
-        lambda facts: len(facts.ec2(INTERNET_GATEWAYS)),
-    ),
-    Limit(
-        "quota-addresses",
-        "ec2",
-        "EC2-VPC Elastic IPs",
-        lambda facts: len(facts.missing(ElasticIp)),
-        lambda facts: len(facts.ec2(ADDRESSES)),
-    ),
-    Limit(
-        "quota-eks-clusters",
-        "eks",
-        "Clusters",
-        lambda facts: len(facts.missing(eks.Cluster)),
-        lambda facts: len(facts.control_planes()),
-    ),
-)
-
-
 def quotas(facts: Facts) -> Iterator[Finding]:
     """What create makes must fit into what the account may have."""
-    for limit in LIMITS:
-        if adds := limit.adds(facts):
-            found = facts.quotas(limit.service)
-            there = limit.there(facts)
-            yield from _judge(limit.id, limit.service, limit.quota, found, adds, there)
+    for kind in kinds():
+        quota = kind.quota
+        if quota and (adds := len(facts.missing(kind))):
+            found, there = facts.quotas(quota.service), quota.count(facts.snapshot)
+            yield from _judge(quota.check, quota.service, quota.name, found, adds, there)
 
 
 def nat_gateways(facts: Facts) -> Iterator[Finding]:

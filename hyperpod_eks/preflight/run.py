@@ -15,12 +15,16 @@ from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.preflight import account, cluster, network, permissions, quotas
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
+from hyperpod_eks.resources.base import kinds
 
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (account.identity, ("identity",)),
     (account.region, ("region",)),
     (permissions.permissions, ("permissions",)),
-    (quotas.quotas, tuple(limit.id for limit in quotas.LIMITS)),
+    (
+        quotas.quotas,
+        tuple(kind.quota.check for kind in kinds() if kind.quota),
+    ),
     (quotas.nat_gateways, ("quota-nat-gateways",)),
     (
         quotas.instances,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import LABEL, Aws, Snapshot, absent, owner, tag
 from hyperpod_eks.errors import Denied, Usage
@@ -35,6 +35,9 @@ class AccessEntry(Resource):
 
     kind = "eks/AccessEntry"
     step = "eks"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "policy": None,  # ListAssociatedAccessPolicies lists all
+    }
     deleted_at_once = True
     facts = answers = ("policy", "namespaces", "groups")
     later = ("policy", "namespaces")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, numbers
@@ -150,6 +150,9 @@ class Addon(Resource):
 
     kind = "addons/Addon"
     step = "addons"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "roles": (),  # Addon.podIdentityAssociations: those that it owns
+    }
     patience = 20 * MINUTE
     usual = "1 min"
     typical = 40.0

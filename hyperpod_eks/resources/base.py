@@ -9,10 +9,12 @@ from dataclasses import field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyperpod_eks.events import steps_of
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws, Snapshot
+    from hyperpod_eks.aws.prices import Item
 
 MINUTE = 60.0
 Differs = Mapping[str, tuple[Any, Any]]
@@ -110,6 +112,20 @@ class Sent:
     proof: Proof = Proof.SENT
 
 
+@frozen
+class CountedQuota:
+    """A quota of the account that is counted by the things that exist.
+
+    ``check`` is the id of the preflight's finding, ``service`` and ``name`` are those of Service
+    Quotas, and ``count`` counts what the region has.
+    """
+
+    check: str
+    service: str
+    name: str
+    count: Callable[[Snapshot], int]
+
+
 class NotReady(KeyError):
     """What a declaration depends on is not there yet."""
 
@@ -170,10 +186,17 @@ class Resource(ABC):
     """Facts that AWS describes in its answer to the request of ours that sets them first."""
     immutable: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS does not change in place, each with the reason."""
+    absence: ClassVar[Mapping[str, Any]] = {}
+    """Facts whose absence in AWS's answer is an answer, and what it says; else it is unknown."""
     guards: ClassVar[Mapping[str, Guard]] = {}
     """Fields that protect, by the last part of their name; see `Guard`."""
     cannot_delete: ClassVar[str] = ""
     """Why it cannot go while the cluster stays; empty where it can."""
+
+    keep_group: ClassVar[str] = ""
+    """The word of ``delete --keep`` that keeps it."""
+    quota: ClassVar[CountedQuota | None] = None
+    """What the account may have of it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -314,6 +337,10 @@ class Resource(ABC):
         """Say what nodes or data making it as declared would take away, a line each."""
         return []
 
+    def prices(self, support: str) -> Iterable[Item]:
+        """What it costs by the hour while it exists; ``support`` is that of its Kubernetes."""
+        return ()
+
     @abstractmethod
     def delete(self, aws: Aws, live: Live) -> None:
         """Take it away, or begin to."""
@@ -332,6 +359,13 @@ class Resource(ABC):
 
 KINDS: dict[str, type[Resource]] = {}
 """Every kind that has been imported, by its names in manifests."""
+
+
+def kinds() -> list[type[Resource]]:
+    """Every kind that has been imported, once, in the order of the steps."""
+    every = list(dict.fromkeys(KINDS.values()))
+    steps = steps_of(kind.step for kind in every)
+    return sorted(every, key=lambda kind: steps.index(kind.step))
 
 
 def disruptions(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -209,37 +209,13 @@ def _whole(name: str) -> str:
 
 NOTHING: tuple[Any, ...] = (None, "", "{}", [])
 """Declarations that there is none: where AWS describes none either, it is as declared."""
-NOT_THERE: Mapping[tuple[str, str], tuple[Any, str]] = {
-    ("eks/LogGroup", "retention"): (None, "CloudWatch Logs, PutRetentionPolicy: else for ever"),
-    ("eks/LogGroup", "key_arn"): ("", "CloudWatch Logs, AssociateKmsKey: else no key of yours"),
-    ("eks/Cluster", "log_types"): (frozenset(), "EKS, LogSetup: a type not listed is not exported"),
-    ("addons/Addon", "roles"): ((), "EKS, Addon.podIdentityAssociations: those that it owns"),
-    ("eks/AccessEntry", "policy"): (None, "EKS, ListAssociatedAccessPolicies lists all"),
-    ("iam/Role", "boundary"): ("", "IAM, GetRole: a boundary is shown where one is set"),
-    ("network/InternetGateway", "vpc"): (
-        None,
-        "EC2, InternetGateway.attachmentSet: those attached",
-    ),
-    ("network/RouteTable", "target"): (None, "EC2, RouteTable.routeSet: the routes of the table"),
-    ("network/RouteTable", "subnets"): (frozenset(), "EC2, RouteTable.associationSet"),
-    ("network/SecurityGroup", "ingress"): (frozenset(), "EC2, SecurityGroup.ipPermissions"),
-    ("network/SecurityGroup", "egress"): (frozenset(), "EC2, SecurityGroup.ipPermissionsEgress"),
-    ("network/Subnet", "tags"): ({}, "EC2, Subnet.tagSet: any tags assigned to it"),
-    ("s3/Bucket", "public_access"): ("open", "S3, GetPublicAccessBlock: an error of its own"),
-    ("s3/Bucket", "ownership"): (None, "S3, GetBucketOwnershipControls: an error of its own"),
-    ("s3/Bucket", "encryption"): (None, "S3, GetBucketEncryption: an error of its own"),
-    ("s3/Bucket", "policy"): ("other", "S3, GetBucketPolicy: an error of its own"),
-}
-"""Where absence is an answer: what it says, and where that is documented.
-
-Elsewhere what AWS does not describe is unknown."""
 
 
 def described(want: Resource, live: Live, name: str) -> Any:
-    """Return what AWS says of a fact; its absence may say something too (``NOT_THERE``)."""
+    """Return what AWS says of a fact; its absence may say something too."""
     found = live.facts.get(name, ABSENT)
     if found is ABSENT or found == "":
-        return NOT_THERE.get((want.kind, name), (ABSENT, ""))[0]
+        return want.absence.get(name, ABSENT)
     return found
 
 

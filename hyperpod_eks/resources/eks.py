@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws import transport
+from hyperpod_eks.aws import prices, transport
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, region_of
+from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    MINUTE,
+    CountedQuota,
+    Differs,
+    Guard,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
@@ -58,6 +68,15 @@ class Cluster(Resource):
 
     kind = "eks/Cluster"
     step = "eks"
+    quota = CountedQuota(
+        "quota-eks-clusters",
+        "eks",
+        "Clusters",
+        lambda snapshot: len(snapshot.all(snapshot.aws.eks, "list_clusters", "clusters")),
+    )
+    absence: ClassVar[Mapping[str, Any]] = {
+        "log_types": frozenset(),  # LogSetup: a type not listed is not exported
+    }
     patience = 40 * MINUTE
     usual = "9 to 13 min"
     typical = 620.0
@@ -330,6 +349,10 @@ class Cluster(Resource):
         elif "deletion_protection" in differs:
             change = {"deletionProtection": self.deletion_protection}
         aws.eks.update_cluster_config(name=self.name, **change)
+
+    def prices(self, support: str) -> Iterator[Item]:
+        """The control plane, by the support that its version is in."""
+        yield Item(f"EKS control plane, {support}", 1, prices.EKS[support])
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes add-ons and access entries with it."""

@@ -35,6 +35,9 @@ class Role(Resource):
 
     kind = "iam/Role"
     step = "iam"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "boundary": "",  # GetRole: a boundary is shown where one is set
+    }
     deleted_at_once = True
     facts = ("trusts", "policies", "path", "boundary")
     answers = ("trusts", "path", "boundary")

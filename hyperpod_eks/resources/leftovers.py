@@ -139,6 +139,7 @@ class LoadBalancers(Resource):
 
     kind = "leftovers/LoadBalancers"
     step = "network"
+    keep_group = "network"
     lifecycle = Lifecycle.LEFTOVER
     patience = 15 * MINUTE
 
@@ -218,6 +219,7 @@ class Volumes(Resource):
 
     kind = "leftovers/Volumes"
     step = "network"
+    keep_group = "network"
     lifecycle = Lifecycle.LEFTOVER
 
     @property
@@ -253,6 +255,7 @@ class Leftovers(Resource):
 
     kind = "leftovers/Leftovers"
     step = "network"
+    keep_group = "network"
     lifecycle = Lifecycle.LEFTOVER
     patience = 15 * MINUTE
 

@@ -26,6 +26,11 @@ class LogGroup(Resource):
 
     kind = "eks/LogGroup"
     step = "eks"
+    keep_group = "logs"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "retention": None,  # PutRetentionPolicy: else for ever
+        "key_arn": "",  # AssociateKmsKey: else no key of yours
+    }
     deleted_at_once = True
     facts = ("retention", "key_arn")
     later = ("retention",)
@@ -112,6 +117,7 @@ class HyperPodLogGroup(Resource):
 
     kind = "hyperpod/LogGroup"
     step = "hyperpod"
+    keep_group = "logs"
     deleted_at_once = True
     lifecycle = Lifecycle.LEFTOVER
 

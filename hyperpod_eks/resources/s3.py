@@ -52,6 +52,13 @@ class Bucket(Resource):
 
     kind = "s3/Bucket"
     step = "s3"
+    keep_group = "bucket"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "public_access": "open",  # GetPublicAccessBlock: an error of its own
+        "ownership": None,  # GetBucketOwnershipControls: an error of its own
+        "encryption": None,  # GetBucketEncryption: an error of its own
+        "policy": "other",  # GetBucketPolicy: an error of its own
+    }
     deleted_at_once = True
     facts = ("public_access", "ownership", "encryption", "policy")
     later = ("public_access", "encryption", "policy")
@@ -251,6 +258,7 @@ class LifecycleScripts(Resource):
 
     kind = "s3/Scripts"
     step = "s3"
+    keep_group = "bucket"
     deleted_at_once = True
     facts = ("files",)
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from fnmatch import filter as filter_
-from fnmatch import fnmatch
 from typing import Any
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Snapshot, owner
 from hyperpod_eks.cli.commands.outputs import remembered
 from hyperpod_eks.cli.confirm import confirm_delete
@@ -24,15 +21,8 @@ from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.kube.kubeconfig import forget, own_files
 from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.base import Resource, kinds
 from hyperpod_eks.resources.compare import Observation
-
-KEEPABLE = {"bucket": "s3/*", "logs": "*/log-group", "network": "network/*"}
-"""What --keep knows, and the keys that it means."""
-PRICED = {
-    "network/nat-gateway-*": prices.NAT_GATEWAY,
-    "network/address-*": prices.PUBLIC_IPV4,
-}
-"""What costs by the hour as long as it exists, by pattern of its key."""
 
 
 def delete(
@@ -43,7 +33,7 @@ def delete(
     With ``if_created_by`` only if that run of create made the cluster, as the manifest says; else
     nothing is done and AWS is not asked.
     """
-    kinds = _kinds_to_keep(keep)
+    kinds = _groups_to_keep(keep)
     if if_created_by is not None and (theirs := _not_created_by(if_created_by, given)):
         return theirs
     story = Recorder(tell)
@@ -52,7 +42,8 @@ def delete(
             return _untouched(at.resolved.name, if_created_by or "")
         named = at.wants
         at.wants = untracked(at.context.aws, at.resolved, named)
-        keys = _kept_keys(at, kinds)
+        every = [*at.manifest.remembered().values(), *at.wants]
+        keys = _kept_keys(every, kinds)
         if dry_run:
             return result("delete", at, story) | {
                 "plan": _planned(engine.plan_delete(at.wants, at.context, keys))
@@ -79,7 +70,7 @@ def delete(
         return result("delete", at, story) | {
             "removed": removed,
             "kept": kept,
-            "kept_usd_per_hour": _cost(kept),
+            "kept_usd_per_hour": _cost({want.key: want for want in every}.values(), kept),
             "remaining": remains,
         }
 
@@ -133,9 +124,10 @@ def _untouched(name: str, run: str) -> Document:
     }
 
 
-def _cost(kept: Iterable[str]) -> float:
-    """Price what is kept by the hour, as far as AWS bills it by the hour whether used or not."""
-    return round(sum(usd * len(filter_(kept, keys)) for keys, usd in PRICED.items()), 3)
+def _cost(wants: Iterable[Resource], kept: Container[str]) -> float:
+    """Price what is kept by the hour, as far as its price is known."""
+    items = [item for want in wants if want.key in kept for item in want.prices("")]
+    return round(sum((item.count * (item.each or 0.0) for item in items), 0.0), 3)
 
 
 def _protected(at: Opened) -> bool:
@@ -149,21 +141,19 @@ def _protected(at: Opened) -> bool:
     )
 
 
-def _kinds_to_keep(keep: str) -> list[str]:
+def _groups_to_keep(keep: str) -> list[str]:
     """Read --keep.  Raises Usage for a word that it does not know."""
-    kinds = [kind for kind in keep.replace(" ", "").split(",") if kind]
-    for kind in kinds:
-        if kind not in KEEPABLE:
-            raise Usage(f"--keep: {kind!r} is none of {', '.join(KEEPABLE)}")
-    return kinds
+    groups = [group for group in keep.replace(" ", "").split(",") if group]
+    known = sorted({kind.keep_group for kind in kinds()} - {""})
+    for group in groups:
+        if group not in known:
+            raise Usage(f"--keep: {group!r} is none of {', '.join(known)}")
+    return groups
 
 
-def _kept_keys(at: Opened, kinds: list[str]) -> frozenset[str]:
+def _kept_keys(wants: Iterable[Resource], groups: Container[str]) -> frozenset[str]:
     """Spell out what --keep means: interfaces that services leave are never kept."""
-    keys = {*at.manifest.records, *(want.key for want in at.wants)}
-    left = {want.key for want in at.wants if want.key == "network/interfaces"}
-    wanted = {key for kind in kinds for key in keys if fnmatch(key, KEEPABLE[kind])}
-    return frozenset(wanted - left)
+    return frozenset(want.key for want in wants if want.keep_group and want.keep_group in groups)
 
 
 def _planned(decided: list[tuple[Observation, Decision]]) -> list[dict[str, str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first
 from hyperpod_eks.aws.ec2 import VPC_ENDPOINTS
+from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.route_table import RouteTable
@@ -42,6 +44,7 @@ class VpcEndpoint(Resource):
 
     kind = "network/Endpoint"
     step = "network"
+    keep_group = "network"
     identity = Identity.REFUSED_TWICE
     facts = answers = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
 
@@ -124,6 +127,10 @@ class VpcEndpoint(Resource):
         if live.facts["policy"] != self.policy:
             change["PolicyDocument"] = self.policy or json.dumps(ALLOW_ALL)
         aws.ec2.modify_vpc_endpoint(VpcEndpointId=live.id, **{k: v for k, v in change.items() if v})
+
+    def prices(self, support: str) -> Iterator[Item]:
+        """An interface endpoint in each of its zones; those of gateways are free."""
+        yield Item("interface endpoint in a zone", len(self.subnets), prices.INTERFACE_ENDPOINT)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Its routes go with it.  The call answers 200 and names what it could not delete."""

@@ -6,10 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, ROUTE_TABLES
+from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import MINUTE, Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    MINUTE,
+    CountedQuota,
+    Differs,
+    Identity,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 
@@ -22,6 +33,16 @@ class InternetGateway(Resource):
 
     kind = "network/InternetGateway"
     step = "network"
+    quota = CountedQuota(
+        "quota-internet-gateways",
+        "vpc",
+        "Internet gateways per Region",
+        lambda snapshot: len(snapshot.region(INTERNET_GATEWAYS)),
+    )
+    keep_group = "network"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "vpc": None,  # InternetGateway.attachmentSet: those attached
+    }
     deleted_at_once = True
     identity = Identity.NONE
     facts = later = ("vpc",)
@@ -79,6 +100,13 @@ class ElasticIp(Resource):
 
     kind = "network/Address"
     step = "network"
+    quota = CountedQuota(
+        "quota-addresses",
+        "ec2",
+        "EC2-VPC Elastic IPs",
+        lambda snapshot: len(snapshot.region(ADDRESSES)),
+    )
+    keep_group = "network"
     deleted_at_once = True
     identity = Identity.NONE
 
@@ -115,6 +143,10 @@ class ElasticIp(Resource):
         """The interface of the NAT gateway that it is mapped to."""
         return [live.attributes["used_by"]] if live.attributes["used_by"] else []
 
+    def prices(self, support: str) -> Iterator[Item]:
+        """By the hour, whether it is used or not."""
+        yield Item("public IPv4 address", 1, prices.PUBLIC_IPV4)
+
     def delete(self, aws: Aws, live: Live) -> None:
         """Refused while a NAT gateway holds it."""
         aws.ec2.release_address(AllocationId=live.id)
@@ -130,6 +162,7 @@ class NatGateway(Resource):
 
     kind = "network/NatGateway"
     step = "network"
+    keep_group = "network"
     identity = Identity.REFUSED_TWICE
     patience = 15 * MINUTE
     usual = "2 min"
@@ -180,6 +213,10 @@ class NatGateway(Resource):
             return [] if live.state is State.FAILED else [live.why]
         tables = snapshot.region(ROUTE_TABLES, {"route.nat-gateway-id": [live.id]})
         return [f"route table {each['RouteTableId']}" for each in tables]
+
+    def prices(self, support: str) -> Iterator[Item]:
+        """By the hour, whether it is used or not."""
+        yield Item("NAT gateway", 1, prices.NAT_GATEWAY)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes about a minute; the address is free after it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.aws.ec2 import ROUTE_TABLES
@@ -27,6 +27,11 @@ class RouteTable(Resource):
 
     kind = "network/RouteTable"
     step = "network"
+    keep_group = "network"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "target": None,  # RouteTable.routeSet: the routes of the table
+        "subnets": frozenset(),  # RouteTable.associationSet
+    }
     deleted_at_once = True
     identity = Identity.REFUSED_TWICE
     facts = ("vpc", "target", "subnets")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.aws.ec2 import SECURITY_GROUPS
@@ -37,6 +37,11 @@ class SecurityGroup(Resource):
 
     kind = "network/SecurityGroup"
     step = "network"
+    keep_group = "network"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "ingress": frozenset(),  # SecurityGroup.ipPermissions
+        "egress": frozenset(),  # SecurityGroup.ipPermissionsEgress
+    }
     deleted_at_once = True
     identity = Identity.REFUSED_TWICE
     facts = ("vpc", "ingress", "egress")
@@ -184,6 +189,7 @@ class SecurityGroupRule(Resource):
 
     kind = "network/Opening"
     step = "network"
+    keep_group = "network"
     deleted_at_once = True
     identity = Identity.REFUSED_TWICE
 

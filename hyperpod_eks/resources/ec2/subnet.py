@@ -27,6 +27,10 @@ class Subnet(Resource):
 
     kind = "network/Subnet"
     step = "network"
+    keep_group = "network"
+    absence: ClassVar[Mapping[str, Any]] = {
+        "tags": {},  # Subnet.tagSet: any tags assigned to it
+    }
     deleted_at_once = True
     identity = Identity.REFUSED_TWICE
     facts = answers = ("vpc", "cidr", "zone", "tags")

@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.aws.ec2 import NETWORK_INTERFACES, SUBNETS, VPCS
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    CountedQuota,
+    Differs,
+    Identity,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.ec2 import blockers
 from hyperpod_eks.workers import gather
 
@@ -27,6 +35,13 @@ class Vpc(Resource):
 
     kind = "network/Vpc"
     step = "network"
+    quota = CountedQuota(
+        "quota-vpcs",
+        "vpc",
+        "VPCs per Region",
+        lambda snapshot: len(snapshot.region(VPCS)),
+    )
+    keep_group = "network"
     deleted_at_once = True
     identity = Identity.NONE
     facts = ("cidr", "dns")
@@ -111,6 +126,7 @@ class VpcCidr(Resource):
 
     kind = "network/VpcCidr"
     step = "network"
+    keep_group = "network"
     signed = False  # it has no tags
 
     @property

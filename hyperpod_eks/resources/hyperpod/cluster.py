@@ -9,8 +9,10 @@ from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.aws.ec2 import SUBNETS
+from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
@@ -593,6 +595,18 @@ class Cluster(Resource):
         aws.sagemaker.update_cluster_software(
             ClusterName=self.name, InstanceGroups=groups, **update
         )
+
+    def prices(self, support: str) -> Iterator[Item]:
+        """Nodes, their extra volumes and file systems."""
+        for group in self.groups:
+            kind, count = group.instance_type, group.instance_count
+            spot = "Spot" in (group.members.get("CapacityRequirements") or {})
+            prepaid = bool(group.members.get("TrainingPlanArn"))
+            yield prices.nodes(kind, count, prepaid=prepaid, spot=spot)
+            if "FSxLustreConfig" in (group.members.get("EnvironmentConfig") or {}):
+                yield Item("FSx for Lustre file system", 1, None)
+            if size := group.ebs_volume_size_in_gb:
+                yield Item(f"EBS, {size} GB", count, size * prices.EBS / prices.HOURS)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Role, network, EKS cluster and bucket must outlive it."""
