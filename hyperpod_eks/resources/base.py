@@ -15,6 +15,9 @@ from hyperpod_eks.frozen import frozen
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws, Snapshot
     from hyperpod_eks.aws.prices import Item
+    from hyperpod_eks.resolve.resolved import ResolvedConfig
+    from hyperpod_eks.resources.ec2.vpc import Vpc
+    from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 MINUTE = 60.0
 Differs = Mapping[str, tuple[Any, Any]]
@@ -193,6 +196,10 @@ class Resource(ABC):
     cannot_delete: ClassVar[str] = ""
     """Why it cannot go while the cluster stays; empty where it can."""
 
+    tag_type: ClassVar[str] = ""
+    """What it is called where tagged things are listed; EC2's word, where EC2 has it."""
+    gone_before: ClassVar[tuple[type[Resource], ...]] = ()
+    """Kinds to which no field refers, and that can be deleted only when it is gone."""
     keep_group: ClassVar[str] = ""
     """The word of ``delete --keep`` that keeps it."""
     quota: ClassVar[CountedQuota | None] = None
@@ -301,6 +308,22 @@ class Resource(ABC):
     def reverts(self, name: str) -> bool:
         """Whether a fact that is no longer declared is taken back; else it is AWS's from then."""
         return False
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Resource | None:
+        """Declare what carries our tags as far as a delete must know it; None if it need not.
+
+        ``vpc`` is the one that the cluster's network is in.
+        """
+        return None
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """List what may carry our tags, of one cluster or, without a name, of all.
+
+        Nothing for EC2's kinds, whose tags are asked for at once.
+        """
+        yield from ()
 
     @abstractmethod
     def find(self, snapshot: Snapshot) -> Sequence[Live]:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_network
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.iam import Role
+from hyperpod_eks.resources.tagged import Candidate, tags_of
 
 STATES = {
     "ACTIVE": State.READY,
@@ -68,6 +70,7 @@ class Cluster(Resource):
 
     kind = "eks/Cluster"
     step = "eks"
+    tag_type = "eks-cluster"
     quota = CountedQuota(
         "quota-eks-clusters",
         "eks",
@@ -132,6 +135,14 @@ class Cluster(Resource):
     def place(self) -> Vpc | None:
         """The VPC of its subnets."""
         return self.subnets[0].vpc if self.subnets else None
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """All that the region has."""
+        for page in aws.eks.get_paginator("list_clusters").paginate():
+            for name in page["clusters"]:
+                ask = partial(tags_of, aws.eks.describe_cluster, "cluster", "tags", name=name)
+                yield "eks-cluster", name, ask
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name; before an upgrade, the add-ons and nodes that have to live with it too."""

@@ -12,10 +12,12 @@ from urllib.parse import unquote
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
 from hyperpod_eks.workers import gather
 
 
@@ -35,6 +37,7 @@ class Role(Resource):
 
     kind = "iam/Role"
     step = "iam"
+    tag_type = "role"
     absence: ClassVar[Mapping[str, Any]] = {
         "boundary": "",  # GetRole: a boundary is shown where one is set
     }
@@ -47,6 +50,21 @@ class Role(Resource):
     def create_requires(self) -> Iterator[Resource]:
         """None: policies are attached later."""
         yield from ()
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Role:
+        """What a delete must know."""
+        return Role(found.label, name=found.id, trusts="", managed=())
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """By the description that ours have, and the name, which is cut off (`names.fit`)."""
+        ask = aws.iam.list_role_tags
+        for page in aws.iam.get_paginator("list_roles").paginate(**LARGE_PAGES):
+            for role in page["Roles"]:
+                name, about = role["RoleName"], role.get("Description", "")
+                if about.startswith("hyperpod-eks: ") and name.startswith(cluster[:50]):
+                    yield "role", name, partial(tags_of, ask, "Tags", RoleName=name)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name."""
@@ -187,6 +205,7 @@ class Policy(Resource):
 
     kind = "iam/Policy"
     step = "iam"
+    tag_type = "policy"
     deleted_at_once = True
     facts = ("document",)
 
@@ -194,6 +213,28 @@ class Policy(Resource):
     def arn(self) -> str:
         """Policies are found by ARN."""
         return f"{self.prefix}{self.path}{self.name}"
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Policy:
+        """What a delete must know."""
+        prefix = resolved.arn("iam", "policy")
+        return Policy(
+            found.label,
+            name=found.id.rpartition("/")[2],
+            prefix=prefix,
+            path=found.id.removeprefix(prefix).rpartition("/")[0] + "/",
+            rows=(),
+        )
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """By the name, which is cut off (`names.fit`)."""
+        ask = aws.iam.list_policy_tags
+        for page in aws.iam.get_paginator("list_policies").paginate(Scope="Local", **LARGE_PAGES):
+            for policy in page["Policies"]:
+                arn = policy["Arn"]
+                if policy["PolicyName"].startswith(cluster[:50]):
+                    yield "policy", arn, partial(tags_of, ask, "Tags", PolicyArn=arn)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By ARN."""

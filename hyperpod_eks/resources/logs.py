@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Guard, Lifecycle, Live, References, Resource
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.tagged import Candidate, Tagged, tags_of
 from hyperpod_eks.workers import gather
 
 
@@ -26,6 +29,7 @@ class LogGroup(Resource):
 
     kind = "eks/LogGroup"
     step = "eks"
+    tag_type = "log-group"
     keep_group = "logs"
     absence: ClassVar[Mapping[str, Any]] = {
         "retention": None,  # PutRetentionPolicy: else for ever
@@ -52,6 +56,27 @@ class LogGroup(Resource):
             f"new logs are not encrypted with {is_} any more" if is_ and not key else ""
         ),
     }
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> LogGroup:
+        """What a delete must know."""
+        arn = resolved.arn("logs", f"log-group:{found.id}")
+        return LogGroup(found.label, name=found.id, arn=arn, retention=0)
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """By the name, which EKS gives."""
+        prefix = f"/aws/eks/{cluster}/" if cluster else "/aws/eks/"
+        ask = aws.logs.list_tags_for_resource
+        pages = aws.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
+        for page in pages:
+            for group in page["logGroups"]:
+                arn = group["arn"].removesuffix(":*")
+                yield (
+                    "log-group",
+                    group["logGroupName"],
+                    partial(tags_of, ask, "tags", resourceArn=arn),
+                )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,10 @@ from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, raise_first
 from hyperpod_eks.config.lifecycle import lifecycle_files
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Guard, Live, References, Resource
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
 from hyperpod_eks.workers import for_each, gather
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class Bucket(Resource):
 
     kind = "s3/Bucket"
     step = "s3"
+    tag_type = "bucket"
     keep_group = "bucket"
     absence: ClassVar[Mapping[str, Any]] = {
         "public_access": "open",  # GetPublicAccessBlock: an error of its own
@@ -62,6 +66,28 @@ class Bucket(Resource):
     deleted_at_once = True
     facts = ("public_access", "ownership", "encryption", "policy")
     later = ("public_access", "encryption", "policy")
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Bucket:
+        """What a delete must know."""
+        return Bucket(
+            found.label, name=found.id, region=resolved.region, arn=resolved.arn("s3", found.id)
+        )
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """By the name, which HyperPod wants to begin so."""
+        # without a region those of all are listed, and of some that the account has not enabled no
+        # tags are to be had here (IllegalLocationConstraintException)
+        ask = aws.s3.get_bucket_tagging
+        ours: Any = {"Prefix": "sagemaker-", "BucketRegion": aws.identity.region, **LARGE_PAGES}
+        for page in aws.s3.get_paginator("list_buckets").paginate(**ours):
+            for bucket in page.get("Buckets", ()):
+                yield (
+                    "bucket",
+                    bucket["Name"],
+                    partial(tags_of, ask, "TagSet", Bucket=bucket["Name"]),
+                )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name; a bucket of another account answers 403."""

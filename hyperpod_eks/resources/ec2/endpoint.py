@@ -12,11 +12,13 @@ from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first
 from hyperpod_eks.aws.ec2 import VPC_ENDPOINTS
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.tagged import Tagged
 
 ALLOW_ALL = {
     "Version": "2008-10-17",
@@ -44,6 +46,7 @@ class VpcEndpoint(Resource):
 
     kind = "network/Endpoint"
     step = "network"
+    tag_type = "vpc-endpoint"
     keep_group = "network"
     identity = Identity.REFUSED_TWICE
     facts = answers = ("vpc", "service", "route_tables", "subnets", "security_groups", "policy")
@@ -57,6 +60,11 @@ class VpcEndpoint(Resource):
     def deleted_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
         """A gateway is but a route; interfaces take their time."""
         return not self.subnets
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> VpcEndpoint:
+        """What a delete must know."""
+        return VpcEndpoint(found.label, vpc=vpc, service="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""

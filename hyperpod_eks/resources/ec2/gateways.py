@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws import prices
-from hyperpod_eks.aws.client import Aws, Snapshot, owner
+from hyperpod_eks.aws.client import LINEAGE, Aws, Snapshot, owner
 from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, ROUTE_TABLES
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
     MINUTE,
     CountedQuota,
@@ -23,6 +25,7 @@ from hyperpod_eks.resources.base import (
 )
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 
 @frozen
@@ -33,6 +36,7 @@ class InternetGateway(Resource):
 
     kind = "network/InternetGateway"
     step = "network"
+    tag_type = "internet-gateway"
     quota = CountedQuota(
         "quota-internet-gateways",
         "vpc",
@@ -55,6 +59,11 @@ class InternetGateway(Resource):
     def create_requires(self) -> Iterator[Resource]:
         """None: it is attached later."""
         yield from ()
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> InternetGateway:
+        """What a delete must know."""
+        return InternetGateway(found.label, vpc=vpc)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""
@@ -100,6 +109,8 @@ class ElasticIp(Resource):
 
     kind = "network/Address"
     step = "network"
+    tag_type = "elastic-ip"
+    gone_before = (InternetGateway,)  # DetachInternetGateway: DependencyViolation
     quota = CountedQuota(
         "quota-addresses",
         "ec2",
@@ -109,6 +120,11 @@ class ElasticIp(Resource):
     keep_group = "network"
     deleted_at_once = True
     identity = Identity.NONE
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> ElasticIp:
+        """What a delete must know."""
+        return ElasticIp(found.label)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; of several, the VPCs of the NAT gateways tell which is the cluster's."""
@@ -162,6 +178,7 @@ class NatGateway(Resource):
 
     kind = "network/NatGateway"
     step = "network"
+    tag_type = "natgateway"
     keep_group = "network"
     identity = Identity.REFUSED_TWICE
     patience = 15 * MINUTE
@@ -174,6 +191,21 @@ class NatGateway(Resource):
     def place(self) -> Vpc | None:
         """The VPC of its subnet."""
         return self.subnet.vpc if self.subnet else None
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> NatGateway:
+        """What a delete must know."""
+        return NatGateway(found.label, subnet=None, address=None)
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """A NAT gateway shows for an hour after it is gone, and its tags with it."""
+        ours = {"Name": "tag-key", "Values": [LINEAGE]}
+        left = {"Name": "state", "Values": ["pending", "failed", "available", "deleting"]}
+        alive: Any = {"Filter": [ours, left]}
+        for page in aws.ec2.get_paginator("describe_nat_gateways").paginate(**alive):
+            for nat in page["NatGateways"]:
+                yield "natgateway", nat["NatGatewayId"], partial(list, nat["Tags"])
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; deleted ones stay visible for an hour and do not count."""

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
 from hyperpod_eks.aws.ec2 import ROUTE_TABLES
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.gateways import InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc
+from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
 
@@ -27,6 +29,7 @@ class RouteTable(Resource):
 
     kind = "network/RouteTable"
     step = "network"
+    tag_type = "route-table"
     keep_group = "network"
     absence: ClassVar[Mapping[str, Any]] = {
         "target": None,  # RouteTable.routeSet: the routes of the table
@@ -46,6 +49,11 @@ class RouteTable(Resource):
     def create_requires(self) -> Iterator[Resource]:
         """Its VPC; the route and the subnets come later."""
         yield self.vpc
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> RouteTable:
+        """What a delete must know."""
+        return RouteTable(found.label, vpc=vpc, target=None, subnets=())
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.aws.ec2 import SECURITY_GROUPS
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
+from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
 STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
@@ -37,6 +39,7 @@ class SecurityGroup(Resource):
 
     kind = "network/SecurityGroup"
     step = "network"
+    tag_type = "security-group"
     keep_group = "network"
     absence: ClassVar[Mapping[str, Any]] = {
         "ingress": frozenset(),  # SecurityGroup.ipPermissions
@@ -51,6 +54,11 @@ class SecurityGroup(Resource):
     def place(self) -> Vpc:
         """Its VPC."""
         return self.vpc
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> SecurityGroup:
+        """What a delete must know."""
+        return SecurityGroup(found.label, vpc=vpc, name="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""

@@ -10,8 +10,10 @@ from hyperpod_eks.aws.client import Aws, Snapshot, owner, tag
 from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
+from hyperpod_eks.resources.tagged import Tagged
 
 
 @frozen
@@ -27,6 +29,7 @@ class Subnet(Resource):
 
     kind = "network/Subnet"
     step = "network"
+    tag_type = "subnet"
     keep_group = "network"
     absence: ClassVar[Mapping[str, Any]] = {
         "tags": {},  # Subnet.tagSet: any tags assigned to it
@@ -52,6 +55,11 @@ class Subnet(Resource):
                 "zone again"
             )
         return ""
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Subnet:
+        """What a delete must know."""
+        return Subnet(found.label, vpc=vpc, cidr="", zone="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from hyperpod_eks.aws.client import Aws, Snapshot, owner
 from hyperpod_eks.aws.ec2 import NETWORK_INTERFACES, SUBNETS, VPCS
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
     CountedQuota,
     Differs,
@@ -20,6 +21,7 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.ec2 import blockers
+from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
 ANYWHERE = "0.0.0.0/0"
@@ -35,6 +37,7 @@ class Vpc(Resource):
 
     kind = "network/Vpc"
     step = "network"
+    tag_type = "vpc"
     quota = CountedQuota(
         "quota-vpcs",
         "vpc",
@@ -50,6 +53,11 @@ class Vpc(Resource):
     immutable: ClassVar[Mapping[str, str]] = {
         "cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"
     }
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Vpc:
+        """What a delete must know."""
+        return Vpc(found.label, cidr="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By our tags; the DNS settings take a call each."""

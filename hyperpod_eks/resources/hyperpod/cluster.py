@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws import prices
@@ -43,6 +43,7 @@ from hyperpod_eks.resources.hyperpod.diff import (
     setting_of,
 )
 from hyperpod_eks.resources.iam import Role
+from hyperpod_eks.resources.tagged import Candidate, tags_of
 
 STATES = {
     "InService": State.READY,
@@ -152,6 +153,7 @@ class Cluster(Resource):
 
     kind = "hyperpod/Cluster"
     step = "hyperpod"
+    tag_type = "hyperpod-cluster"
     patience = 90 * MINUTE
     typical_change = 480.0  # of a scale-up, the commonest
     guards: ClassVar[Mapping[str, Guard]] = {
@@ -187,6 +189,15 @@ class Cluster(Resource):
     def create_after(self) -> Iterator[Resource]:
         """The VPC CNI: HyperPod looks at its version."""
         yield from (need for need in self.needs() if need.step == "addons")
+
+    @staticmethod
+    def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
+        """All that the region has."""
+        ask = aws.sagemaker.list_tags
+        for page in aws.sagemaker.get_paginator("list_clusters").paginate():
+            for each in page["ClusterSummaries"]:
+                name, arn = each["ClusterName"], each["ClusterArn"]
+                yield "hyperpod-cluster", name, partial(tags_of, ask, "Tags", ResourceArn=arn)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By name."""

@@ -1,0 +1,41 @@
+"""How what carries our tags is found, whichever cluster it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hyperpod_eks.aws.client import absent
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws
+
+
+@frozen
+class Tagged:
+    """A resource with our tags; ``kind`` is the `Resource.tag_type` of its kind."""
+
+    cluster: str
+    lineage: str
+    label: str
+    kind: str
+    id: str
+
+
+Candidate = tuple[str, str, Callable[[], Any]]
+"""Kind, id, and how to ask for the tags."""
+Source = Callable[["Aws", str], Iterator[Candidate]]
+"""Given a cluster's name, a source leaves out what cannot be that cluster's, as its name tells."""
+
+LARGE_PAGES: Any = {"PaginationConfig": {"PageSize": 1000}}
+
+
+def tags_of(call: Callable[..., Mapping[str, Any]], *path: str, **arguments: str) -> Any:
+    """Make a call and return what ``path`` leads to; nothing for what has no tags or is gone."""
+    with absent("NoSuch.*", "ResourceNotFound.*", "AccessDenied", "PermanentRedirect"):
+        found: Any = call(**arguments)
+        for name in path:
+            found = found[name]
+        return found
+    return ()
