@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
@@ -53,6 +54,7 @@ def limits() -> Mapping[str, Mapping[str, float]]:
     return {**_LIMITS, "sagemaker": {**_LIMITS["sagemaker"], **usage, **spot}}
 
 
+@cache
 def code(service: str, name: str) -> str:
     """Return the quota's code; ours, since AWS's differ from source to source: match by name."""
     return "L-" + hashlib.sha256(f"{service}/{name}".encode()).hexdigest()[:8].upper()
@@ -70,11 +72,11 @@ class Response(BaseResponse):
         super().__init__(service_name="service-quotas")
         self.automated_parameter_parsing = True
 
-    def list_service_quotas(self) -> ActionResult:
+    def list_service_quotas(self) -> str:
         """Answer the account's own limits."""
         return self._page(default=False)
 
-    def list_aws_default_service_quotas(self) -> ActionResult:
+    def list_aws_default_service_quotas(self) -> str:
         """Answer the limits without the account's changes."""
         return self._page(default=True)
 
@@ -86,39 +88,41 @@ class Response(BaseResponse):
         """Answer the limit without the account's change."""
         return self._one(default=True)
 
-    def _rows(self, *, default: bool) -> list[dict[str, Any]]:
-        service, sim = self._get_param("ServiceCode"), current()
+    def _names(self) -> tuple[str, list[str]]:
+        service = self._get_param("ServiceCode")
         if service not in limits():
             raise _NoSuchQuota("The specified service does not exist.")
-        return [
-            {
-                "ServiceCode": service,
-                "ServiceName": service,
-                "QuotaArn": f"arn:aws:servicequotas:{self.region}:{ACCOUNT}:{service}/"
-                f"{code(service, name)}",
-                "QuotaCode": code(service, name),
-                "QuotaName": name,
-                "Value": value if default else sim.quota(service, name),
-                "Unit": "None",
-                "Adjustable": True,
-                "GlobalQuota": False,
-            }
-            for name, value in sorted(limits()[service].items())
-        ]
+        return service, sorted(limits()[service])
 
-    def _page(self, *, default: bool) -> ActionResult:
-        rows = self._rows(default=default)
+    def _row(self, service: str, name: str, *, default: bool) -> dict[str, Any]:
+        return {
+            "ServiceCode": service,
+            "ServiceName": service,
+            "QuotaArn": f"arn:aws:servicequotas:{self.region}:{ACCOUNT}:{service}/"
+            f"{code(service, name)}",
+            "QuotaCode": code(service, name),
+            "QuotaName": name,
+            "Value": limits()[service][name] if default else current().quota(service, name),
+            "Unit": "None",
+            "Adjustable": True,
+            "GlobalQuota": False,
+        }
+
+    def _page(self, *, default: bool) -> str:
+        service, names = self._names()
         start = int(self._get_param("NextToken") or 0)
         stop = start + int(self._get_param("MaxResults") or 100)
-        answer: dict[str, Any] = {"Quotas": rows[start:stop]}
-        if stop < len(rows):
+        rows = [self._row(service, name, default=default) for name in names[start:stop]]
+        answer: dict[str, Any] = {"Quotas": rows}
+        if stop < len(names):
             answer["NextToken"] = str(stop)
-        return ActionResult(answer)
+        return json.dumps(answer)  # as it goes over the wire; moto's way takes four times as long
 
     def _one(self, *, default: bool) -> ActionResult:
-        for row in self._rows(default=default):
-            if row["QuotaCode"] == self._get_param("QuotaCode"):
-                return ActionResult({"Quota": row})
+        service, names = self._names()
+        for name in names:
+            if code(service, name) == self._get_param("QuotaCode"):
+                return ActionResult({"Quota": self._row(service, name, default=default)})
         raise _NoSuchQuota
 
 
