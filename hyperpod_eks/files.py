@@ -112,8 +112,9 @@ def try_writing(path: Path, size: int) -> None:
     target = resolved(path)
     if target.exists() and not (target.stat().st_mode & 0o222 and os.access(target, os.W_OK)):
         raise Usage(f"{path} is read-only", f"To allow it: chmod u+w {path}")
-    with tempfile.TemporaryFile(dir=target.parent, buffering=0) as draft:
+    with tempfile.TemporaryFile(dir=target.parent) as draft:
         draft.write(bytes(size))
+        draft.flush()  # with a buffer, all of it or an error
 
 
 def make_folder(folder: Path) -> None:

@@ -495,6 +495,24 @@ def test_where_no_manifest_can_be_written_nothing_is_made(user: User) -> None:
     assert user.stack.calls == []
 
 
+def test_a_disk_that_is_almost_full_is_found_before_and_not_explained_by_aws(user: User) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        checked = user.types("create", "demo", "--chart", str(CHART))
+        skip = ("--skip", "folders")
+        said = user.types("create", "demo", "--chart", str(CHART), *skip, "-o", "json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checked.code == 3
+    assert "folders: the manifest cannot be written in " in checked.err
+    assert said.code == 1
+    assert "cannot write the manifest demo.hyperpod-eks.json: File too large" in said.err
+    assert said.document["error"]["causes"] == []
+    assert "ListClusterEvents" not in {call.operation for call in user.stack.calls}
+    assert user.types("delete", "demo", "--yes").code == 0
+
+
 def test_a_new_life_goes_on_counting_so_that_its_backups_are_the_newest(tmp_path: Path) -> None:
     path = tmp_path / "demo.json"
     first = a_manifest(path)

@@ -608,6 +608,10 @@ def _unforeseen(console: Console, error: Exception) -> int:
         return console.fail(Exit.FAILED, message, hint, "Aws", error)
     if isinstance(error, OSError) and error.strerror:
         return _refused_by_the_system(console, error)
+    if isinstance(error, MemoryError) or "can't start new thread" in message:
+        hint = "Raise its limits (ulimit, those of the container), and run the same command again."
+        text = "this machine has no more threads or memory for this process"
+        return console.fail(Exit.FAILED, text, hint, "HyperpodError", error)
     if isinstance(error, UnicodeError):
         hint = f"Use names that the locale can spell (now {sys.getfilesystemencoding()})."
         return console.fail(

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,23 @@ def python(
         ["sh", "-c", f'exec "$0" -m hyperpod_eks "$@" {shell}', sys.executable, *words],
         capture_output=True, check=False, cwd=where, env={"PATH": "/usr/bin:/bin", **environ},
     )  # fmt: skip
+
+
+def test_a_machine_without_threads_to_give_is_no_bug(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's limit of processes counts threads too."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "hyperpod-eks":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    said = user.types("status", "demo")
+    in_words(said, 1)
+    assert "this machine has no more threads or memory for this process" in said.err
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["completion", "bash"], ["schema"]])
