@@ -156,7 +156,7 @@ class Destroy(Reconciler):
 
     def _gone_for_good(self, task: Task) -> None:
         """Look again later at what its source may yet make anew; meanwhile the rest goes."""
-        until = self.echoes.get(task.want.source, 0.0) if not task.want.is_leftover else 0.0
+        until = self.echoes.get(task.want.source, 0.0) if task.want.written_on else 0.0
         if until > self.now:
             task.seen, task.due = -math.inf, until
         else:

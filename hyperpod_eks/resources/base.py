@@ -181,6 +181,8 @@ class Resource(ABC):
     """It carries our tags from birth; False where they come later, or AWS makes it anew."""
     deleted_at_once: ClassVar[bool] = False
     """When AWS has answered its delete it is gone; False for what only begins to go."""
+    written_on: ClassVar[bool] = False
+    """Its source makes it anew with what it writes after its own end."""
     facts: ClassVar[tuple[str, ...]] = ()
     """The fields that are compared with what AWS describes."""
     later: ClassVar[tuple[str, ...]] = ()

@@ -73,8 +73,7 @@ class Interfaces(Resource):
     """Network interfaces of EKS and HyperPod, which outlive them by minutes.
 
     In a VPC of ours all of them, in somebody's those in our security group.  The services take
-    their own down; detached ones that the VPC CNI left (``aws-K8S-*``) are nobody's and are deleted
-    by us.  So are others in a VPC of ours that are free though their services are gone (`_theirs`).
+    their own down; free ones that they left (`_theirs`) are deleted by us.
     """
 
     kind = "leftovers/Interfaces"
@@ -107,8 +106,7 @@ class Interfaces(Resource):
         loose = [
             i["NetworkInterfaceId"]
             for i in items
-            if i["Status"] == "available"
-            and (i.get("Description", "").startswith(CNI) or (by == "vpc-id" and _theirs(i)))
+            if i["Status"] == "available" and _theirs(i)
         ]
         return [
             Live(

@@ -36,6 +36,7 @@ class LogGroup(Resource):
         "key_arn": "",  # AssociateKmsKey: else no key of yours
     }
     deleted_at_once = True
+    written_on = True
     facts = ("retention", "key_arn")
     later = ("retention",)
     signed = False  # EKS makes a deleted one anew as long as the cluster writes
@@ -144,7 +145,13 @@ class HyperPodLogGroup(Resource):
     step = "hyperpod"
     keep_group = "logs"
     deleted_at_once = True
+    written_on = True
     lifecycle = Lifecycle.LEFTOVER
+
+    @property
+    def source(self) -> str:
+        """Its nodes write until they are gone, and what they wrote may arrive later."""
+        return "hyperpod/cluster"
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By prefix: one group for each cluster that had this name."""

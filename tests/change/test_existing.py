@@ -185,7 +185,7 @@ def test_the_internet_gateway_and_the_endpoints_of_a_vpc_are_used(owner: Owner) 
 
 
 def test_what_our_cluster_leaves_in_somebodys_vpc_goes_before_its_roles(owner: Owner) -> None:
-    """HyperPod takes its interfaces down with its role; the VPC CNI and controllers leave more."""
+    """HyperPod takes most of its interfaces down with its role; others leave more."""
     net = a_vpc(owner)
     ec2, elbv2 = cast("Any", owner.aws.ec2), owner.aws.elbv2
     subnets = [net["one"], net["two"]]
@@ -208,9 +208,8 @@ def test_what_our_cluster_leaves_in_somebodys_vpc_goes_before_its_roles(owner: O
     )
     owner.declares(text)
     (ours,) = owner.cluster()["VpcConfig"]["SecurityGroupIds"]
-    ec2.create_network_interface(
-        SubnetId=net["one"], Groups=[ours], Description="aws-K8S-i-0123456789abcdef0"
-    )
+    for description in ("aws-K8S-i-0123456789abcdef0", "AWS SageMaker HyperPod demo a"):
+        ec2.create_network_interface(SubnetId=net["one"], Groups=[ours], Description=description)
     balancer("left", {"Key": "elbv2.k8s.aws/cluster", "Value": "demo"})
     traffic = ec2.create_security_group(
         GroupName="k8s-traffic-demo-0123456789",

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.local import CHART
+from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Live
-from hyperpod_eks.resources.eks import Cluster
-from hyperpod_eks.resources.logs import LogGroup
+from hyperpod_eks.resources.hyperpod import cluster as hyperpod
+from hyperpod_eks.resources.logs import HyperPodLogGroup, LogGroup
 from tests.conftest import Clients, User
 
 THEIRS = "/aws/sagemaker/Clusters/demo/abcdefghijkl"
@@ -23,7 +24,7 @@ def groups(aws: Clients) -> list[str]:
 
 def test_logs_of_another_cluster_of_that_name_are_kept_and_named(user: User, aws: Clients) -> None:
     aws.logs.create_log_group(logGroupName=THEIRS)
-    user.makes("demo")
+    user.has("demo")
 
     said = user.types("delete", "demo", "--yes", "-o", "json")
 
@@ -55,27 +56,32 @@ def test_every_id_that_the_cluster_ever_had_is_remembered(user: User, aws: Clien
     assert groups(aws) == [THEIRS]
 
 
-def test_what_eks_writes_after_its_end_is_deleted_too(
-    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("cluster", "kind"), [(eks.Cluster, LogGroup), (hyperpod.Cluster, HyperPodLogGroup)]
+)
+def test_what_a_service_writes_after_its_end_is_deleted_too(
+    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch, cluster: Any, kind: Any
 ) -> None:
-    """EKS makes the group anew with what it still has to write."""
+    """EKS and HyperPod make their groups anew with what they still have to write."""
     user.has("demo")
-    end, delete = Cluster.delete, LogGroup.delete
+    end, delete = cluster.delete, kind.delete
     written: list[Any] = []
 
-    def slow(self: Cluster, its: Any, live: Live) -> None:
+    def slow(self: Any, its: Any, live: Live) -> None:
         end(self, its, live)
         time.sleep(0.5)  # what went in no time has nothing more to write
 
-    def anew(self: LogGroup, its: Any, live: Live) -> None:
+    def anew(self: Any, its: Any, live: Live) -> None:
         delete(self, its, live)
         if not written:
-            written.append(aws.logs.create_log_group(logGroupName=self.name))
+            name = live.attributes.get("names", [live.id])[0]
+            written.append(aws.logs.create_log_group(logGroupName=name))
 
-    monkeypatch.setattr(Cluster, "delete", slow)
-    monkeypatch.setattr(LogGroup, "delete", anew)
+    monkeypatch.setattr(cluster, "delete", slow)
+    monkeypatch.setattr(kind, "delete", anew)
 
     said = user.types("delete", "demo", "--yes")
 
     assert said.code == 0, said.err
+    assert written
     assert groups(aws) == []
