@@ -18,9 +18,9 @@ step() { # step "what this is" command...
 }
 
 hyperpod-eks local stop >/dev/null 2>&1 || true
-step 'An AWS account on this machine, 150 times as fast as the real one' \
-  hyperpod-eks local start --speed 150
-step 'Make a cluster: half an hour on AWS, some fifteen seconds here' \
+step 'An AWS account on this machine, 250 times as fast as the real one' \
+  hyperpod-eks local start --speed 250
+step 'Make a cluster: some forty minutes on AWS, fifteen seconds here' \
   hyperpod-eks create demo --local
 step 'Look at it' \
   hyperpod-eks status demo --local

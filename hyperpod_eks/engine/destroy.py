@@ -115,7 +115,7 @@ class Destroy(Reconciler):
             target = observation.duplicates[0] if observation.duplicates else live
             task.acted, task.changed = self.now, True
             if want.key in self.manifest.records:
-                self.manifest.mark(want.key, "deleting")
+                self.manifest.mark(want.key, "deleting", self.now)
             else:  # found by name or tag: what it leaves behind is ours as well
                 self._record(want, live, "deleting")
             self.say(task, EventType.DELETING)
@@ -163,8 +163,8 @@ class Destroy(Reconciler):
             self._gone(task)
 
     def _gone(self, task: Task, why: str = "") -> None:
-        took = self.now - (task.acted or task.since)
-        if task.changed and took > SHORTEST:  # what went in a moment has no more to write
+        took = self._took(task)
+        if took > SHORTEST:  # what went in a moment has no more to write
             self.echoes[task.want.key] = min(self.now + min(took, WRITES_ON), self.context.deadline)
         self.manifest.mark(task.want.key, "deleted")
         if task.changed:
@@ -173,6 +173,13 @@ class Destroy(Reconciler):
             self.removed.append(task.want.key)
             self.say(task, EventType.GONE, why)
         self.end(task)
+
+    def _took(self, task: Task) -> float:
+        """Seconds that its delete took, by this run or by one that did not see the end of it."""
+        if task.changed:
+            return self.now - (task.acted or task.since)
+        record = self.manifest.records.get(task.want.key)
+        return self.now - record.since if record and record.state.startswith("delet") else 0.0
 
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
         deleted_with = task.want.deleted_with

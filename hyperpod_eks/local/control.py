@@ -11,6 +11,7 @@ All bodies are JSON. ``GET``:
 
 - ``faults``: a list of faults (the fields of ``Fault``) that takes the place of the current one;
 - ``delays``: ``{name: simulated seconds}``, the fields of ``Delays`` to change;
+- ``seed``: an integer, from which AWS's moods are drawn (``Sim.draw``);
 - ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
 - ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
 - ``enforce``: whether policies of IAM users and sessions of roles count (``Sim.enforce``);
@@ -98,6 +99,8 @@ class Control:
             case "delays":
                 sim.delays = delays_from(body, sim.delays)
                 return dataclasses.asdict(sim.delays)
+            case "seed":
+                sim.seed = int(body)
             case "quotas":
                 for quota in body:
                     sim.set_quota(quota["service"], quota["name"], float(quota["value"]))

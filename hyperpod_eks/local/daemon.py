@@ -30,7 +30,7 @@ from hyperpod_eks.files import make_folder
 from hyperpod_eks.local.stack import DEFAULT_REGION, EXTRA_HINT, Stack, client_environ
 from hyperpod_eks.programs import ELSEWHERE
 
-#: Simulated seconds per real second: a real create of half an hour passes in half a minute.
+#: Simulated seconds per real second: a real create of forty minutes passes in forty seconds.
 DEFAULT_SPEED = 60.0
 
 #: Real seconds that a stack may take for an answer.

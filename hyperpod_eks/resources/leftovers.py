@@ -104,9 +104,7 @@ class Interfaces(Resource):
         words = "; ".join(_named(each, region) for each in items[:3])
         many = "interface" if len(items) == 1 else "interfaces"
         loose = [
-            i["NetworkInterfaceId"]
-            for i in items
-            if i["Status"] == "available" and _theirs(i)
+            i["NetworkInterfaceId"] for i in items if i["Status"] == "available" and _theirs(i)
         ]
         return [
             Live(

@@ -127,10 +127,13 @@ class Manifest:
         """Ids of what was adopted, by key."""
         return {key: r.id for key, r in self.records.items() if r.origin == "adopted"}
 
-    def mark(self, key: str, state: str) -> None:
-        """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone."""
+    def mark(self, key: str, state: str, now: float | None = None) -> None:
+        """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone.
+
+        ``now``: since when, if it is not as before.
+        """
         if known := self.records.get(key):
-            self._put(key, replace(known, state=state))
+            self._put(key, replace(known, state=state, since=known.since if now is None else now))
 
     def forget(self, key: str) -> None:
         """Strike out an intent of which we know that nothing came."""

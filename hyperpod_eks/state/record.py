@@ -13,8 +13,8 @@ from hyperpod_eks.resources.base import Sent
 class Record:
     """One resource.  ``state`` is intent (perhaps made), created, ready, deleting or deleted.
 
-    ``since`` is when we set out to make it (seconds since the epoch); ``token`` makes every
-    re-send of that one birth the same request.
+    ``since`` is when we set out to make it, or to delete it (seconds since the epoch); ``token``
+    makes every re-send of that one birth the same request.
     """
 
     kind: str

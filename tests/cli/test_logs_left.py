@@ -24,7 +24,7 @@ def groups(aws: Clients) -> list[str]:
 
 def test_logs_of_another_cluster_of_that_name_are_kept_and_named(user: User, aws: Clients) -> None:
     aws.logs.create_log_group(logGroupName=THEIRS)
-    user.has("demo")
+    user.makes("demo")
 
     said = user.types("delete", "demo", "--yes", "-o", "json")
 

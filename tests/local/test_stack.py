@@ -269,6 +269,7 @@ def test_stacks_may_follow_each_other_and_take_a_port_that_is_free() -> None:
     code = """
 import os, socket, threading
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.local.aws.sim import Delays
 from hyperpod_eks.local.stack import Stack
 import boto3
 def vpcs(stack):
@@ -281,7 +282,7 @@ with socket.create_server(("127.0.0.1", 0)) as taken:
         Stack(port=taken.getsockname()[1])
     except Usage as problem:
         print(problem)
-first = Stack(speed=10)
+first = Stack(speed=10, delays=Delays.instant())
 del os.environ["AWS_PROFILE"]  # which nobody may read until here
 print(vpcs(first))
 first.stop(); first.stop()

@@ -58,12 +58,12 @@ REGION = "us-west-2"
 NAME = "demo"
 EPOCH = 1_700_000_000.0
 DELAYS = Delays(
-    iam=2, nat_create=2, nat_delete=2, eni_linger=2, endpoint_create=1, endpoint_delete=1,
-    eks_create=3, eks_update=2, eks_delete=2, addon=2, access_entry=1, hyperpod_create=2,
-    hyperpod_provision=2, hyperpod_lifecycle=1, hyperpod_terminate=2, hyperpod_delete=2,
-    node_ready=1,
+    iam=2, unseen=3, nat_create=2, nat_delete=2, eni_linger=2, eni_left=0.25, endpoint_create=1,
+    endpoint_delete=1, eks_create=3, eks_update=2, eks_delete=2, addon=2, addon_check=5,
+    access_entry=1, logs=2, hyperpod_create=2, hyperpod_provision=2, hyperpod_spread=4,
+    hyperpod_lifecycle=1, hyperpod_terminate=2, hyperpod_delete=2, node_ready=1,
 )  # fmt: skip
-"""Long enough that everything is seen on its way at least once."""
+"""Long enough that everything is seen on its way at least once, moods included."""
 
 
 _botocore: Any = botocore.endpoint
@@ -304,9 +304,10 @@ class Host:
                 os.environ[name] = value
         self.stack.stop()
 
-    def begin(self, delays: Delays = DELAYS) -> None:
-        """Start with an account and a folder that hold nothing of ours."""
+    def begin(self, delays: Delays = DELAYS, seed: int = 0) -> None:
+        """Start with an account and a folder that hold nothing of ours; ``seed``: AWS's moods."""
         self.stack.reset()
+        self.stack.sim.seed = seed
         self.stack.sim.delays = delays
         self.stack.clock.advance(3600)
         self.folder_now = self.folder / f"home-{next(_numbers)}"

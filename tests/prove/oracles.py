@@ -13,6 +13,8 @@ from hyperpod_eks.state.manifest import read
 
 from .host import NAME, REGION, Host
 
+REST = 60.0
+"""Seconds after which nothing happens by itself any more."""
 OTHERS = "0123456789abcdef"
 """The lineage of another team that called its cluster as we did."""
 
@@ -118,7 +120,9 @@ def inventory(host: Host) -> str:
 
 
 def shape(host: Host) -> Counter[str]:
-    """Everything in the account, without ids and addresses, counted."""
+    """Everything in the account once it is at rest, without ids and addresses, counted."""
+    inventory(host)  # EKS looks at its add-ons
+    host.stack.clock.advance(REST)
     text = inventory(host)
     for cluster in json.loads(text)[REGION]["hyperpod"]["Clusters"].values():
         text = text.replace(cluster["Id"], "ID")
@@ -176,7 +180,8 @@ def journal_knows(host: Host) -> None:
 
 
 def nothing_left(host: Host, before: str) -> None:
-    """O5, O6, O8: the account is what it was, the others' things included."""
+    """O5, O6, O8: the account is what it was, and stays so, the others' things included."""
+    host.stack.clock.advance(REST)
     after = inventory(host)
     if after != before:
         old, new = json.loads(before), json.loads(after)

@@ -8,7 +8,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.state.manifest import read
 
 from . import oracles
-from .host import NAME, Boundary
+from .host import DELAYS, NAME, Boundary
 from .matrix import TWO_NODES, Prover
 
 
@@ -57,6 +57,7 @@ def test_a_bucket_is_signed_at_birth_so_that_even_a_lost_journal_loses_none(
     assert host.run("create", fuse=fuse, config=TWO_NODES).dead
     host.path.unlink()
     host.serial = 0
+    host.stack.clock.advance(DELAYS.unseen)  # nobody knows of a VPC that AWS does not show
     prover.finish("create", TWO_NODES)
     oracles.same_shape(host, prover.made)
     prover.finish("delete", TWO_NODES)

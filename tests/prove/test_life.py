@@ -158,13 +158,10 @@ def meddle(host: Host, what: str) -> None:
 
 @pytest.mark.prove
 def test_any_life_of_a_real_cluster(prover: Prover) -> None:
-    prover.begin()
-    for config in (TWO_NODES, THREE_NODES):
-        prover.finish("create", config)
-    prover.undisturbed_further()
     Life.prover = prover
     Life.paths = {
-        verb: [boundary for boundary, _ in prover.paths[verb]] for verb in ("create", "delete")
+        verb: [boundary for boundary, _ in prover.undisturbed(verb).path]
+        for verb in ("create", "delete")
     }
     run_state_machine_as_test(
         Life,

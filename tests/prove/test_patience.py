@@ -24,6 +24,7 @@ SLOW = replace(
     Delays.real(),
     hyperpod_create=4 * MINUTE,
     hyperpod_provision=25 * MINUTE,
+    hyperpod_spread=0,
     hyperpod_lifecycle=2 * MINUTE,
     addon_check=15 * MINUTE,
     deep_health=180 * MINUTE,

@@ -30,10 +30,8 @@ def main(part: int, of: int, limit: float) -> None:
         host = Host(Path(folder))
         try:
             prover = Prover(host)
-            prover.undisturbed()
-            prover.undisturbed_further()
-            every = list(cases(prover.paths))
-            tell({"boundaries": {name: len(path) for name, path in prover.paths.items()}})
+            every = list(cases(prover))
+            tell({"boundaries": {name: len(one.path) for name, one in prover.known.items()}})
             tell({"cases": len(every), "faults": len(FAULTS)})
             faults = list(FAULTS.items())[part::of]
             deadline = time.monotonic() + limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import moto.ec2.urls
@@ -114,10 +115,13 @@ class Backend(EC2Backend):
             self._security_group(group_id) for group_id in security_group_ids
         ]
 
-    def remove_service_eni(self, eni_id: str) -> None:
-        """Take a service's interface away, ``Delays.eni_linger`` from now."""
-        sim = current()
-        sim.clock.after(sim.delays.eni_linger, lambda: self._drop_eni(eni_id))
+    def remove_service_eni(self, eni_id: str, *, left: bool = False) -> None:
+        """Take a service's interface away, ``Delays.eni_linger`` from now.
+
+        One that is ``left`` stays: from then on it is free, and whoever finds it may delete it.
+        """
+        sim, go = current(), self._leave_eni if left else self._drop_eni
+        sim.clock.after(sim.delays.eni_linger, partial(go, eni_id))
 
     def delete_network_interface(self, eni_id: str) -> None:
         """Refuse to delete what a service manages or something uses."""
@@ -129,6 +133,10 @@ class Backend(EC2Backend):
             text = f"Network interface '{eni_id}' is currently in use."
             raise EC2ClientError("InvalidParameterValue", text)
         super().delete_network_interface(eni_id)
+
+    def _leave_eni(self, eni_id: str) -> None:
+        eni = self.enis[eni_id]
+        eni.requester_managed, eni.status = False, "available"
 
     def _drop_eni(self, eni_id: str) -> None:
         self.enis.pop(eni_id, None)
@@ -576,6 +584,21 @@ def _limit(count: int, service: str, quota: str, code: str, what: str) -> None:
         raise EC2ClientError(code, f"The maximum number of {what} has been reached.")
 
 
+#: What EC2 answers to an id that it does not know, by moto's name of the store.
+_UNKNOWN = {
+    "vpcs": ("InvalidVpcID.NotFound", "vpc ID"),
+    "subnets": ("InvalidSubnetID.NotFound", "subnet ID"),
+    "groups": ("InvalidGroup.NotFound", "security group"),
+    "internet_gateways": ("InvalidInternetGatewayID.NotFound", "internetGateway ID"),
+    "nat_gateways": ("InvalidNatGatewayID.NotFound", "natGateway ID"),
+    "route_tables": ("InvalidRouteTableID.NotFound", "routeTable ID"),
+    "addresses": ("InvalidAllocationID.NotFound", "allocation ID"),
+    "vpc_end_points": ("InvalidVpcEndpointId.NotFound", "Vpc Endpoint Id"),
+    "enis": ("InvalidNetworkInterfaceID.NotFound", "networkInterface ID"),
+    "network_acls": ("InvalidNetworkAclID.NotFound", "networkAcl ID"),
+}
+
+
 class Response(Lagging, EC2Response):
     """moto's EC2 answers, with dry runs, client tokens and lag for every operation."""
 
@@ -598,10 +621,15 @@ class Response(Lagging, EC2Response):
         backend: Backend = self.ec2_backend
         return backend
 
+    def not_found(self, store: str, name: str) -> EC2ClientError:
+        """Say that an id does not exist (EC2 API, "Error codes")."""
+        code, what = _UNKNOWN[store]
+        return EC2ClientError(code, f"The {what} '{name}' does not exist")
+
     def call_action(self) -> Any:
         """Honour DryRun and ClientToken, which moto leaves out."""
         if str(self._get_param("DryRun", "")).lower() == "true":
-            return self._refuse(DryRunClientError())
+            return self.refused(DryRunClientError())
         operation, token = str(self._get_action()), self._get_param("ClientToken")
         if not token:
             return self._act(operation)
@@ -610,7 +638,7 @@ class Response(Lagging, EC2Response):
             asked, answer = answered[operation, token]
             if asked != self.params:
                 text = "The client token has been used before, with different parameters."
-                return self._refuse(EC2ClientError("IdempotentParameterMismatch", text))
+                return self.refused(EC2ClientError("IdempotentParameterMismatch", text))
             return answer
         answer = self._act(operation)
         if answer[0] < 400:
@@ -625,11 +653,6 @@ class Response(Lagging, EC2Response):
         for _, gone in before - set(self._keys()):
             self.ec2_backend.tags.pop(gone, None)  # moto would show them in DescribeTags
         return answer
-
-    def _refuse(self, problem: EC2ClientError) -> Any:
-        status, headers, body = self.serialized(ActionResult(problem))
-        headers, body = self._enrich_response(headers, body)
-        return status, headers, body
 
     def delete_vpc_endpoints(self) -> ActionResult:
         """Answer unknown endpoints one by one, as the API does."""

@@ -17,9 +17,8 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.eks.models import eks_backends
 from moto.kms.models import kms_backends
-from moto.logs.models import logs_backends
 
-from hyperpod_eks.local.aws import eks_access, eks_addons, plugin, roles
+from hyperpod_eks.local.aws import eks_access, eks_addons, logs, plugin, roles
 from hyperpod_eks.local.aws.eks_data import CREATABLE, DEFAULT_VERSION, VERSIONS
 from hyperpod_eks.local.aws.eks_model import Cluster
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
@@ -276,15 +275,11 @@ class Backend(BaseBackend):
         current().clock.after(_LOG_EVERY, partial(self._write_logs, cluster))
 
     def _write_log_lines(self, cluster: Cluster) -> None:
-        logs, now = logs_backends[self.account_id][self.region_name], current().clock.now()
-        group = f"/aws/eks/{cluster.name}/cluster"
         for kind in enabled_logs(cluster.document["logging"]):
-            logs.ensure_log_group(group)
             stream = f"kube-{kind}-{cluster.manager_token}"
-            logs.ensure_log_stream(group, stream)
-            line = {"timestamp": int(now.timestamp() * 1000), "message": f"{kind} is alive"}
-            # not by the backend's own method, which refuses what seems to come from the future
-            logs.groups[group].put_log_events(stream, [line])
+            logs.write(
+                self.region_name, f"/aws/eks/{cluster.name}/cluster", stream, [f"{kind} is alive"]
+            )
 
     # -- updates ---------------------------------------------------------------------------------
 

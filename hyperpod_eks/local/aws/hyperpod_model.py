@@ -38,6 +38,7 @@ class Node:
     status: str = "Pending"
     message: str = ""
     updated: datetime | None = None
+    joined: bool = False
 
     def __post_init__(self) -> None:
         self.group.counts[self.status] += 1

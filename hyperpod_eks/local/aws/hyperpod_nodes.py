@@ -15,13 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from moto.ec2.models import ec2_backends
-from moto.logs.models import logs_backends
 from moto.s3.models import s3_backends
 
-from hyperpod_eks.local.aws import instance_types, roles
+from hyperpod_eks.local.aws import instance_types, logs, roles
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Group, Node
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
 from hyperpod_eks.local.aws.training_plans import TrainingPlans
@@ -100,8 +100,23 @@ class Fleet:
         subnets = [s for s in subnets if not zones or s.availability_zone in zones]
         batch = [self._new_node(group, subnets) for _ in range(count)]
         sim = current()
-        sim.clock.after(sim.delays.hyperpod_provision, lambda: self._provision(group, batch))
+        for after, nodes in self._arrivals(group, batch):
+            sim.clock.after(after, partial(self._provision, group, nodes))
         return batch
+
+    def _arrivals(self, group: Group, batch: list[Node]) -> Iterator[tuple[float, list[Node]]]:
+        """Say when instances are found: all at once, or in a Continuous cluster one by one.
+
+        "Continuous provisioning" (SageMaker developer guide): the cluster works with what is there
+        while the rest is being provisioned.
+        """
+        sim = current()
+        soonest, spread = sim.delays.hyperpod_provision, sim.delays.hyperpod_spread
+        if not (group.cluster.continuous and spread):
+            yield soonest, batch
+            return
+        for node in batch:
+            yield soonest + spread * sim.draw(f"node {group.cluster.name} {group.name}"), [node]
 
     def _new_node(self, group: Group, subnets: list[Any]) -> Node:
         sim = current()
@@ -144,7 +159,12 @@ class Fleet:
                 if kubernetes is not None:
                     kubernetes.remove_node(node.kubernetes_name)
                 if node.eni_id:
-                    self._ec2.remove_service_eni(node.eni_id)
+                    sim = current()
+                    left = sim.draw(f"eni {cluster.name}") < sim.delays.eni_left
+                    self._ec2.remove_service_eni(node.eni_id, left=left)
+                    if node.joined:  # else its agent never ran
+                        stream = f"SagemakerHealthMonitoringAgent/{node.group.name}/{node.id}"
+                        self.write_log(cluster, stream, [f"{node.id} is shut down"])
 
     # -- from Pending to Running -----------------------------------------------------------------
 
@@ -249,6 +269,7 @@ class Fleet:
         group.trouble = ""
         checks = group.spec.get("OnStartDeepHealthChecks")
         for node in nodes:
+            node.joined = True
             node.become("DeepHealthCheckInProgress" if checks else "Running")
             text = f"Instance {node.id} is provisioned and joined the EKS cluster."
             group.cluster.event(text, group=group.name, node=node.id)
@@ -293,13 +314,7 @@ class Fleet:
 
     def write_log(self, cluster: Cluster, stream: str, lines: Iterable[str]) -> None:
         """Write to the cluster's log group, which is made when it is missing and never deleted."""
-        logs = logs_backends[ACCOUNT][self._region]
-        stamp = int(current().clock.now().timestamp() * 1000)
-        logs.ensure_log_group(cluster.log_group)
-        logs.ensure_log_stream(cluster.log_group, stream)
-        events = [{"timestamp": stamp, "message": line} for line in lines]
-        # not by the backend's own method, which refuses what seems to come from the future
-        logs.groups[cluster.log_group].put_log_events(stream, events)
+        logs.write(self._region, cluster.log_group, stream, lines)
 
     def _log_script(self, node: Node, problem: str, failure: str) -> None:
         group = node.group

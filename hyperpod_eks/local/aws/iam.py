@@ -12,7 +12,12 @@ import moto.iam.urls
 import moto.sts.urls
 from moto.core.responses import ActionResult
 from moto.iam.aws_managed_policies import aws_managed_policies_data
-from moto.iam.exceptions import DeleteConflictException, IAMException, MalformedPolicyDocument
+from moto.iam.exceptions import (
+    DeleteConflictException,
+    IAMException,
+    MalformedPolicyDocument,
+    NotFoundException,
+)
 from moto.iam.models import AWSManagedPolicy, IAMBackend, ManagedPolicy, Role, iam_backends
 from moto.iam.policy_validation import IAMTrustPolicyDocumentValidator
 from moto.iam.responses import IamResponse
@@ -205,6 +210,16 @@ class Response(Lagging, IamResponse):
     def lagging_backend(self) -> IAMBackend:
         """Return the account's IAM."""
         return iam_backends[self.current_account]["aws"]
+
+    def name_of(self, store: str, key: str) -> str:
+        """Roles are named, policies are called by their ARNs."""
+        return self.lagging_backend().roles[key].name if store == "roles" else key
+
+    def not_found(self, store: str, name: str) -> NotFoundException:
+        """Say that a role or policy does not exist."""
+        if store == "roles":
+            return NotFoundException(f"The role with name {name} cannot be found.")
+        return NotFoundException(f"Policy {name} does not exist or is not attachable.")
 
     def simulate_principal_policy(self) -> ActionResult:
         """Allow every action but those that ``Sim.denied`` matches.

@@ -1,4 +1,11 @@
-"""Eventual consistency on demand: what was just created is not seen by the next describes."""
+"""Eventual consistency: what was just created is not known everywhere at once.
+
+EC2 says of itself that a command "to modify or describe the resource that you just created" may
+answer that it does not exist (EC2 API, "Eventual consistency"); of IAM see "Changes that I make are
+not always immediately visible" in its user guide.  Faults of kind ``lag`` hide from describes what
+a call creates; ``Delays.unseen`` hides every second thing for some seconds, and calls that name it
+are refused meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from hyperpod_eks.local.aws.sim import Unseen, current, is_read
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult
+
+from hyperpod_eks.local.aws.sim import Fault, Unseen, current, is_read
 
 
 class Lagging:
@@ -27,27 +37,53 @@ class Lagging:
         """Return the moto backend that this request is about."""
         raise NotImplementedError
 
+    def name_of(self, store: str, key: str) -> str:
+        """Return what requests call a resource: its key in the store, if not another name."""
+        return key
+
+    def not_found(self, store: str, name: str) -> ServiceException:
+        """Return what the service answers to those who name what it does not know."""
+        raise NotImplementedError
+
     def call_action(self) -> Any:
         """Carry the request out, hiding or noting what is to be unseen."""
         sim, operation = current(), str(self._get_action())  # type: ignore[attr-defined]
         act = super().call_action  # type: ignore[misc]
+        sim.unseen[:] = [each for each in sim.unseen if each.is_unseen]
         if is_read(operation):
             if not sim.unseen:
                 return act()
             with self._hidden(operation):
                 return act()
+        if (unknown := self._unknown()) is not None:
+            return self.refused(unknown)
         fault = sim.fault(self.lag_service, operation, lag=True)
-        if fault is None:
+        if fault is None and not sim.delays.unseen:
             return act()
         before = set(self._keys())
         answer = act()
-        until = sim.clock.elapsed() + fault.seconds
         sim.unseen += [
-            Unseen(store, key, fault.reads, until)
+            _unseen(fault, operation, store, key)
             for store, key in self._keys()
             if (store, key) not in before
         ]
         return answer
+
+    def refused(self, problem: ServiceException) -> Any:
+        """Answer an error, as moto does with one that is raised while it acts."""
+        this: Any = self
+        status, headers, body = this.serialized(ActionResult(problem))
+        headers, body = this._enrich_response(headers, body)
+        return status, headers, body
+
+    def _unknown(self) -> ServiceException | None:
+        """Return the error for a change that names what is not known everywhere."""
+        unknown = [u for u in current().unseen if u.refused and u.store in self.stores]
+        given = set(_texts(self.params)) if unknown else set()  # type: ignore[attr-defined]
+        for each in unknown:
+            if (name := self.name_of(each.store, each.key)) in given:
+                return self.not_found(each.store, name)
+        return None
 
     def _keys(self) -> Iterator[tuple[str, str]]:
         backend = self.lagging_backend()
@@ -61,7 +97,6 @@ class Lagging:
         original: dict[str, Any] = {}
         for store, reads in self.stores.items():
             hidden = [u for u in sim.unseen if u.store == store and re.fullmatch(reads, operation)]
-            hidden = [u for u in hidden if u.reads > 0 or u.until > sim.clock.elapsed()]
             if not hidden:
                 continue
             for unseen in hidden:
@@ -73,6 +108,26 @@ class Lagging:
         finally:
             for store, value in original.items():
                 setattr(backend, store, value)
+
+
+def _unseen(fault: Fault | None, operation: str, store: str, key: str) -> Unseen:
+    sim = current()
+    now = sim.clock.elapsed()
+    if fault is not None:
+        return Unseen(store, key, fault.reads, now + fault.seconds)
+    longer = max(0.0, 2 * sim.draw(f"{operation} {store}") - 1)  # half of them are seen at once
+    return Unseen(store, key, 0, now + longer * sim.delays.unseen, refused=True)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a request's parameters."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, str):
+        yield value
 
 
 def _keys(store: Any) -> Iterator[str]:

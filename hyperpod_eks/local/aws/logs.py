@@ -1,11 +1,39 @@
-"""CloudWatch Logs' keys, which moto takes with a new log group only."""
+"""CloudWatch Logs: what services write, and keys, which moto takes with a new log group only."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import moto.logs.urls
 from moto.core.responses import ActionResult, EmptyResult
 from moto.logs.exceptions import ResourceNotFoundException
+from moto.logs.models import logs_backends
 from moto.logs.responses import LogsResponse
+
+from hyperpod_eks.local.aws.sim import ACCOUNT, current
+
+
+def write(region: str, group: str, stream: str, lines: Iterable[str]) -> None:
+    """Write lines of a service, which are to be seen within ``Delays.logs``.
+
+    Group and stream are made when they are missing then: a service that writes its last lines
+    after its end makes a group anew that was deleted with it (terraform-aws-eks, #920).
+    """
+    sim = current()
+    stamp = int(sim.clock.now().timestamp() * 1000)
+    events = [{"timestamp": stamp, "message": line} for line in lines]
+    late = sim.delays.logs * sim.draw(f"log {group}")
+    sim.clock.after(late, partial(_arrive, region, group, stream, events))
+
+
+def _arrive(region: str, group: str, stream: str, events: list[dict[str, Any]]) -> None:
+    logs = logs_backends[ACCOUNT][region]
+    logs.ensure_log_group(group)
+    logs.ensure_log_stream(group, stream)
+    # not by the backend's own method, which refuses what seems to come from the future
+    logs.groups[group].put_log_events(stream, events)
 
 
 class Response(LogsResponse):

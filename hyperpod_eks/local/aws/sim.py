@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -41,12 +42,18 @@ def is_read(operation: str) -> bool:
 
 @dataclass(frozen=True)
 class Delays:
-    """Simulated seconds that each transition takes; the defaults take no time at all."""
+    """Simulated seconds that each transition takes; the defaults take no time at all.
+
+    Some are limits: how much of it each thing takes is drawn (`Sim.draw`).  ``eni_left`` is no time
+    but a share.
+    """
 
     iam: float = 0.0  # until other services see a new role
+    unseen: float = 0.0  # limit: until calls of EC2 and IAM see what was created
     nat_create: float = 0.0
     nat_delete: float = 0.0
     eni_linger: float = 0.0  # a service's network interfaces outlive what used them
+    eni_left: float = 0.0  # share of HyperPod's that stay, free for their owner to delete
     endpoint_create: float = 0.0
     endpoint_delete: float = 0.0
     eks_create: float = 0.0
@@ -55,8 +62,10 @@ class Delays:
     addon: float = 0.0
     addon_check: float = 0.0  # until EKS sees that a DEGRADED add-on has all its replicas
     access_entry: float = 0.0  # until Kubernetes honours a new access entry
+    logs: float = 0.0  # limit: until what EKS and HyperPod log is in CloudWatch
     hyperpod_create: float = 0.0  # cluster-level resources, before any node
     hyperpod_provision: float = 0.0  # from a node's request to its lifecycle script
+    hyperpod_spread: float = 0.0  # limit: nodes of a Continuous cluster take so much longer
     hyperpod_lifecycle: float = 0.0
     hyperpod_software: float = 0.0  # UpdateClusterSoftware, per batch
     hyperpod_terminate: float = 0.0
@@ -75,21 +84,35 @@ class Delays:
 
     @classmethod
     def real(cls) -> Delays:
-        """What AWS commonly takes: medians of public create and destroy logs."""
+        """What AWS commonly takes: medians of public create and destroy logs, and its moods.
+
+        HyperPod has the first node after 15 minutes and the last one after 30: "may take ~30 mins"
+        (scripts/lib/hyperpod.sh of amazon-vpc-cni-k8s).  EKS looks at a DEGRADED add-on every 15
+        minutes (aws-ia/terraform-aws-eks-blueprints, #642).  An id is not known everywhere for some
+        seconds (EC2 API, "Eventual consistency"; IAM User Guide, "Changes that I make are not
+        always immediately visible").  EKS writes its last logs after its deletion
+        (terraform-aws-eks, #920).  Interfaces of HyperPod may stay ``available`` for good (public
+        reports of users who deleted them by hand).
+        """
         return cls(
             iam=8,
+            unseen=5,
             nat_create=105,
             nat_delete=58,
             eni_linger=60,
+            eni_left=0.25,
             endpoint_create=6,
             endpoint_delete=6,
             eks_create=620,
             eks_update=300,
             eks_delete=205,
             addon=40,
+            addon_check=900,
             access_entry=8,
+            logs=45,
             hyperpod_create=240,
-            hyperpod_provision=390,
+            hyperpod_provision=540,
+            hyperpod_spread=900,
             hyperpod_lifecycle=90,
             hyperpod_software=900,
             hyperpod_terminate=180,
@@ -162,12 +185,21 @@ class Call:
 
 @dataclass
 class Unseen:
-    """A new resource that describes leave out, for ``reads`` of them and until ``until``."""
+    """A new resource that describes leave out, for ``reads`` of them and until ``until``.
+
+    ``refused`` says that changes do not know it either.
+    """
 
     store: str
     key: str
     reads: int
     until: float
+    refused: bool = False
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it is still hidden."""
+        return self.reads > 0 or self.until > current().clock.elapsed()
 
 
 @dataclass
@@ -185,9 +217,9 @@ class Sim:
     quotas: dict[tuple[str, str], float] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy answers with implicitDeny.
     denied: set[str] = field(default_factory=set)
+    next_ids: dict[str, str] = field(default_factory=dict)  # by kind: ``vpc``, ``subnet``...
     #: Zone names in which an interface endpoint service (``ec2messages``) is offered, where that is
     #: not every zone; none at all for a service that the region does not have.
-    next_ids: dict[str, str] = field(default_factory=dict)  # by kind: ``vpc``, ``subnet``...
     endpoint_zones: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy takes with no other (patterns, as in ``denied``).
     apart: set[str] = field(default_factory=set)
@@ -202,6 +234,10 @@ class Sim:
     #: What fails inside EKS and HyperPod: "group/NAME", "cluster/NAME" or "addon/NAME" (NAME may
     #: be *) to how it fails, which the modules hyperpod_nodes, eks and eks_addons list.
     failures: dict[str, str] = field(default_factory=dict)
+    #: What AWS's moods are drawn from.
+    seed: int = 0
+    #: How often each kind of mood was asked for since the reset.
+    draws: Counter[str] = field(default_factory=Counter)
     #: Draws the ids of EKS and HyperPod: the same in every run.
     ids: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  no secrets
     _random: random.Random = field(
@@ -234,6 +270,15 @@ class Sim:
                 fault.count -= 1
                 return fault
         return None
+
+    def draw(self, what: str) -> float:
+        """Draw how the next thing called ``what`` fares, from 0 to 1.
+
+        The seed, the name and how often it was drawn decide it: what else the account does in the
+        meantime does not, so a run that is repeated up to some call finds AWS in the same mood.
+        """
+        self.draws[what] += 1
+        return random.Random(f"{self.seed} {what} {self.draws[what]}").random()  # noqa: S311  no secret
 
     def failure(self, kind: str, name: str) -> str:
         """Return how a thing shall fail, or an empty string: ``failure("group", "workers")``."""
@@ -287,6 +332,8 @@ class Sim:
         self.echo = None
         self.failures.clear()
         self.unseen.clear()
+        self.seed = 0
+        self.draws.clear()
         self.faults.clear()
         self.calls.clear()
         self._random.seed(0)
