@@ -15,10 +15,11 @@ from hyperpod_eks.aws.ec2 import (
     VPC_ENDPOINTS,
     VPCS,
 )
+from hyperpod_eks.events import steps_of
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import access_entry
 from hyperpod_eks.resources import eks as kinds_of_eks
-from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.base import KINDS, Resource
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
 
@@ -81,3 +82,10 @@ def in_order(goals: list[Resource]) -> Iterator[Resource]:
 
     for goal in goals:
         yield from visit(goal)
+
+
+def kinds() -> list[type[Resource]]:
+    """Every kind of resource, in the order of the steps."""
+    every = list(dict.fromkeys(KINDS.values()))
+    steps = steps_of(kind.step for kind in every)
+    return sorted(every, key=lambda kind: steps.index(kind.step))

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, tag
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Identity, Resource, kinds
+from hyperpod_eks.resources.base import Identity, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup, SecurityGroupRule
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.tagged import Candidate, Source, Tagged
+from hyperpod_eks.stack import kinds
 from hyperpod_eks.workers import gather
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from hyperpod_eks import workers
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.policy import authorization
-from hyperpod_eks.policy.statements import Conditions, Statement, statements
+from hyperpod_eks.policy.statements import statements
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import access_entry
+from hyperpod_eks.resources.permissions import Conditions, Statement
 
 
 def permissions(facts: Facts) -> Iterator[Finding]:

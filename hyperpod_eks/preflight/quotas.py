@@ -9,9 +9,9 @@ from typing import Any
 from hyperpod_eks.aws.ec2 import NAT_GATEWAYS, SUBNETS
 from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota
-from hyperpod_eks.resources.base import kinds
 from hyperpod_eks.resources.ec2.gateways import NatGateway
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.stack import kinds
 
 SIZE = "Maximum number instances allowed per SageMaker HyperPod cluster"
 TOTAL = "Total number of instances allowed across SageMaker HyperPod clusters"

@@ -15,7 +15,7 @@ from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.preflight import account, cluster, network, permissions, quotas
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
-from hyperpod_eks.resources.base import kinds
+from hyperpod_eks.stack import kinds
 
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (account.identity, ("identity",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -11,12 +11,27 @@ from typing import Any, ClassVar
 from hyperpod_eks.aws.client import LABEL, Aws, Snapshot, absent, owner, tag
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource
-from hyperpod_eks.resources.eks import Cluster
+from hyperpod_eks.resources.eks import Cluster, arns
+from hyperpod_eks.resources.permissions import Statement, actions
 from hyperpod_eks.workers import gather
 
 CALLER = "access-caller"
 """The label of the access entry of whoever runs create."""
+
+
+CREATE = actions(
+    "eks",
+    "AssociateAccessPolicy",
+    "CreateAccessEntry",
+    "DeleteAccessEntry",  # UpdateCluster of HyperPod does it, when a group's role changes
+    "DescribeAccessEntry",
+    "DisassociateAccessPolicy",
+    "ListAccessEntries",
+    "ListAssociatedAccessPolicies",
+    "UpdateAccessEntry",
+)
 
 
 @frozen
@@ -41,6 +56,13 @@ class AccessEntry(Resource):
     deleted_at_once = True
     facts = answers = ("policy", "namespaces", "groups")
     later = ("policy", "namespaces")
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """Those of the cluster."""
+        yield Statement("EksMake", CREATE, arns(resolved))
 
     @property
     def deleted_with(self) -> Resource | None:

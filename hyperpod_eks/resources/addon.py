@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,9 +14,11 @@ from hyperpod_eks.config import references
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import MINUTE, Differs, Live, NotReady, References, Resource, State
-from hyperpod_eks.resources.eks import Cluster
+from hyperpod_eks.resources.eks import Cluster, arns
+from hyperpod_eks.resources.permissions import Conditions, Statement, actions, look
 
 KUBERNETES = "hyperpod-eks:kubernetes"
 """Tag with the Kubernetes version that the add-on's default version was chosen for."""
@@ -49,6 +51,16 @@ DEPLOYMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
 the last two the SageMaker developer guide.  Of one that is not listed, EKS's word alone counts."""
 
 
+CREATE = actions("eks", "CreateAddon", "DescribeAddon", "ListAddons", "UpdateAddon")
+POD_ROLES = actions(
+    "eks",
+    "CreatePodIdentityAssociation",
+    "DeletePodIdentityAssociation",
+    "DescribePodIdentityAssociation",
+    "UpdatePodIdentityAssociation",
+)
+
+
 @frozen
 class PodIdentity(Resource):
     """An association of a service account with a role, before the add-on that works under it.
@@ -68,6 +80,25 @@ class PodIdentity(Resource):
     step = "addons"
     deleted_at_once = True
     facts = answers = ("role",)
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """Where an add-on has a role."""
+        roles = {
+            str(each["role_arn"])
+            for addon in resolved.config.addons.values()
+            for each in addon.pod_identity_associations
+        }
+        if not roles:
+            return
+        cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")
+        places = (cluster, resolved.arn("eks", f"podidentityassociation/{resolved.eks_name}/*"))
+        to_pods: Conditions = {"StringEquals": {"iam:PassedToService": ["pods.eks.amazonaws.com"]}}
+        yield Statement("PodRoles", POD_ROLES, places)
+        yield Statement("PodRolesList", ("eks:ListPodIdentityAssociations",), (cluster,))
+        yield Statement("PodRolesPass", ("iam:PassRole",), tuple(sorted(roles)), to_pods)
 
     @property
     def deleted_with(self) -> Resource | None:
@@ -156,6 +187,16 @@ class Addon(Resource):
     patience = 20 * MINUTE
     usual = "1 min"
     typical = 40.0
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """Those of the cluster."""
+        own = arns(resolved)
+        yield look("eks", "DescribeAddonConfiguration", "DescribeAddonVersions")
+        yield Statement("EksMake", CREATE, own)
+        yield Statement("EksDelete", ("eks:DeleteAddon",), own, command="delete")
 
     @property
     def answers(self) -> tuple[str, ...]:  # type: ignore[override]  # a property, not a constant

@@ -9,7 +9,6 @@ from dataclasses import field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hyperpod_eks.events import steps_of
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws.prices import Item
     from hyperpod_eks.resolve.resolved import ResolvedConfig
     from hyperpod_eks.resources.ec2.vpc import Vpc
+    from hyperpod_eks.resources.permissions import Statement
     from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 MINUTE = 60.0
@@ -312,6 +312,16 @@ class Resource(ABC):
         return False
 
     @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterable[Statement]:
+        """What whoever creates and deletes it must be allowed to do, and nothing else.
+
+        ``declared`` is the network, what was adopted included.
+        """
+        return ()
+
+    @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Resource | None:
         """Declare what carries our tags as far as a delete must know it; None if it need not.
 
@@ -384,13 +394,6 @@ class Resource(ABC):
 
 KINDS: dict[str, type[Resource]] = {}
 """Every kind that has been imported, by its names in manifests."""
-
-
-def kinds() -> list[type[Resource]]:
-    """Every kind that has been imported, once, in the order of the steps."""
-    every = list(dict.fromkeys(KINDS.values()))
-    steps = steps_of(kind.step for kind in every)
-    return sorted(every, key=lambda kind: steps.index(kind.step))
 
 
 def disruptions(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -15,6 +15,7 @@ from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, region_of
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
     MINUTE,
     CountedQuota,
@@ -29,6 +30,7 @@ from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.iam import Role
+from hyperpod_eks.resources.permissions import Statement, actions, look
 from hyperpod_eks.resources.tagged import Candidate, tags_of
 
 STATES = {
@@ -41,6 +43,32 @@ STATES = {
 }
 KUBELET_SKEW = 3
 """Minor versions that a kubelet may be behind the API server."""
+
+
+CREATE = actions(
+    "eks",
+    "AssociateEncryptionConfig",
+    "CreateCluster",
+    "DescribeCluster",
+    "TagResource",
+    "UpdateClusterConfig",
+    "UpdateClusterVersion",
+)
+KEYS = actions("kms", "CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey")
+
+
+def arns(resolved: ResolvedConfig) -> tuple[str, ...]:
+    """Name the cluster and what is in it, for statements of a policy."""
+    return tuple(
+        resolved.arn("eks", f"{kind}/{resolved.eks_name}{rest}")
+        # UpdateClusterConfig and its kind have been met on ARNs below the cluster's
+        for kind, rest in (
+            ("cluster", ""),
+            ("cluster", "/*"),
+            ("addon", "/*"),
+            ("access-entry", "/*"),
+        )
+    )
 
 
 @frozen
@@ -135,6 +163,20 @@ class Cluster(Resource):
     def place(self) -> Vpc | None:
         """The VPC of its subnets."""
         return self.subnets[0].vpc if self.subnets else None
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By name."""
+        own = arns(resolved)
+        yield look("eks", "DescribeClusterVersions", "ListClusters")
+        yield Statement("EksMake", CREATE, own)
+        yield Statement("EksDelete", ("eks:DeleteCluster",), own, command="delete")
+        keys = resolved.config.encryption.model_dump().values()
+        if used := tuple(sorted(filter(None, set(keys)))):
+            # what EKS, EBS, S3 and CloudWatch Logs do with a key on the caller's behalf
+            yield Statement("Keys", KEYS, used)
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:

@@ -17,8 +17,70 @@ from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Re
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.permissions import Conditions, Statement, actions, forgotten
 from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
 from hyperpod_eks.workers import gather
+
+EKS_SERVICE, HYPERPOD_SERVICE = "eks.amazonaws.com", "sagemaker.amazonaws.com"
+CONTROL_POLICY = "AmazonEKSClusterPolicy"
+NODE_POLICY = "AmazonSageMakerClusterInstanceRolePolicy"
+
+
+@frozen
+class Principals:
+    """Whom the statements are about: ARNs of roles and policies, and services that get a role."""
+
+    made: tuple[str, ...]
+    passed: tuple[str, ...]
+    policies: tuple[str, ...]
+    services: list[str]
+
+
+def principals(resolved: ResolvedConfig) -> Principals:
+    """Tell the roles that create makes from those that exist and are only passed on."""
+    path = resolved.config.iam.path
+    keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
+    services = [EKS_SERVICE, HYPERPOD_SERVICE]
+    if resolved.eks_is_theirs:  # nobody passes its role again, and `policy` cannot know which it is
+        del keys["eks"], services[0]
+    if resolved.config.scales_itself:
+        keys["scaling"] = "iam/scaling-role"
+        services.append(ServiceLinkedRole.service)
+    names = {purpose: resolved.iam_name(purpose, key) for purpose, key in keys.items()}
+    ours = [purpose for purpose, key in keys.items() if key not in resolved.adopted]
+    made = tuple(resolved.arn("iam", f"role{path}{names[each]}") for each in ours)
+    # of what exists the name is known, and not its path
+    adopted = {resolved.arn("iam", f"role/*{names[each]}") for each in keys.keys() - set(ours)}
+    own = {group.execution_role for group in resolved.config.groups if group.execution_role}
+    return Principals(
+        made,
+        (*made, *sorted(adopted | own)),
+        tuple(resolved.arn("iam", f"policy{path}{names[each]}") for each in ours if each != "eks"),
+        services,
+    )
+
+
+CREATE_ROLE = actions(
+    "iam",
+    "CreateRole",
+    "DeleteRolePermissionsBoundary",
+    "PutRolePermissionsBoundary",
+    "TagRole",
+    "UpdateAssumeRolePolicy",
+)
+DELETE_ROLE = actions(
+    "iam", "DeleteRole", "DeleteRolePolicy", "DetachRolePolicy", "ListRolePolicies"
+)
+CREATE_POLICY = actions(
+    "iam",
+    "CreatePolicy",
+    "CreatePolicyVersion",
+    "DeletePolicyVersion",
+    "GetPolicy",
+    "GetPolicyVersion",
+    "ListPolicyVersions",
+    "TagPolicy",
+)
 
 
 @frozen
@@ -50,6 +112,24 @@ class Role(Resource):
     def create_requires(self) -> Iterator[Resource]:
         """None: policies are attached later."""
         yield from ()
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By name: those that create makes, and those that it passes on."""
+        who = principals(resolved)
+        managed = [resolved.managed_policy(name) for name in (CONTROL_POLICY, NODE_POLICY)]
+        attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, *who.policies]}}
+        services: Conditions = {"StringEquals": {"iam:PassedToService": who.services}}
+        # GetRole also reads the caller's own role, whose path its session does not show
+        every = (resolved.arn("iam", "role/*"),)
+        yield Statement("RolesLook", actions("iam", "GetRole", "ListAttachedRolePolicies"), every)
+        yield Statement("RolesMake", CREATE_ROLE, who.made)
+        yield Statement("RolesAttach", ("iam:AttachRolePolicy",), who.made, attached)
+        yield Statement("RolesDelete", DELETE_ROLE, who.made, command="delete")
+        yield Statement("RolesPass", ("iam:PassRole",), who.passed, services)
+        yield forgotten("iam", "ListRoles", "ListRoleTags")
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Role:
@@ -215,6 +295,16 @@ class Policy(Resource):
         return f"{self.prefix}{self.path}{self.name}"
 
     @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By name."""
+        ours = principals(resolved).policies
+        yield Statement("NodePolicyMake", CREATE_POLICY, ours)
+        yield Statement("NodePolicyDelete", ("iam:DeletePolicy",), ours, command="delete")
+        yield forgotten("iam", "ListPolicies", "ListPolicyTags")
+
+    @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Policy:
         """What a delete must know."""
         prefix = resolved.arn("iam", "policy")
@@ -354,6 +444,15 @@ class ServiceLinkedRole(Resource):
 
     name = "AWSServiceRoleForSageMakerHyperPod"
     service = "hyperpod.sagemaker.amazonaws.com"
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """AWS names it."""
+        services: Conditions = {"StringEquals": {"iam:AWSServiceName": [cls.service, EKS_SERVICE]}}
+        every = (resolved.arn("iam", "role/aws-service-role/*"),)
+        yield Statement("RolesOfServices", ("iam:CreateServiceLinkedRole",), every, services)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """By the name that the service gives it."""

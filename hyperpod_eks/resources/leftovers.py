@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,9 @@ from hyperpod_eks.aws.ec2 import (
     Listing,
 )
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
+from hyperpod_eks.resources.permissions import Conditions, Statement, look
 from hyperpod_eks.workers import gather
 
 
@@ -68,6 +70,16 @@ def _theirs(interface: Mapping[str, Any]) -> bool:
     )
 
 
+def _kubernetes(resolved: ResolvedConfig) -> tuple[str, ...]:
+    return resolved.arn("ec2", "*/*"), resolved.arn("elasticloadbalancing", "loadbalancer/*")
+
+
+def _owned(resolved: ResolvedConfig) -> Conditions:
+    """What Kubernetes has made for the cluster."""
+    tag_ = f"aws:ResourceTag/kubernetes.io/cluster/{resolved.eks_name}"
+    return {"StringEquals": {tag_: "owned"}}
+
+
 @frozen
 class Interfaces(Resource):
     """Network interfaces of EKS and HyperPod, which outlive them by minutes.
@@ -81,6 +93,16 @@ class Interfaces(Resource):
     lifecycle = Lifecycle.LEFTOVER
     patience = 20 * MINUTE
     usual = "1 to 5 min"
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """Whatever their tags are."""
+        # detached ones of pods carry tags of the VPC CNI only, which vary with its version
+        every = (resolved.arn("ec2", "network-interface/*"),)
+        yield look("ec2", "DescribeNetworkInterfaces")
+        yield Statement("InterfacesLeft", ("ec2:DeleteNetworkInterface",), every, command="delete")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Apart from those of NAT gateways and endpoints, which go with them."""
@@ -138,6 +160,35 @@ class LoadBalancers(Resource):
     keep_group = "network"
     lifecycle = Lifecycle.LEFTOVER
     patience = 15 * MINUTE
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By the tags of their controllers."""
+        balancing = "elasticloadbalancing"
+        yield look(balancing, "DescribeLoadBalancers", "DescribeTags", "DescribeTargetGroups")
+        yield Statement(
+            "KubernetesLeft",
+            (f"{balancing}:DeleteLoadBalancer",),
+            _kubernetes(resolved),
+            _owned(resolved),
+            "delete",
+        )
+        made: Conditions = {
+            "StringEquals": {"aws:ResourceTag/elbv2.k8s.aws/cluster": resolved.eks_name}
+        }
+        yield Statement(
+            "BalancersLeft",
+            (
+                "ec2:DeleteSecurityGroup",
+                f"{balancing}:DeleteLoadBalancer",
+                f"{balancing}:DeleteTargetGroup",
+            ),
+            (resolved.arn(balancing, "*"), resolved.arn("ec2", "security-group/*")),
+            made,
+            "delete",
+        )
 
     @property
     def source(self) -> str:
@@ -218,6 +269,20 @@ class Volumes(Resource):
     keep_group = "network"
     lifecycle = Lifecycle.LEFTOVER
 
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By Kubernetes' tag."""
+        yield look("ec2", "DescribeVolumes")
+        yield Statement(
+            "KubernetesLeft",
+            ("ec2:DeleteVolume",),
+            _kubernetes(resolved),
+            _owned(resolved),
+            "delete",
+        )
+
     @property
     def source(self) -> str:
         """Made from inside the EKS cluster."""
@@ -254,6 +319,27 @@ class Leftovers(Resource):
     keep_group = "network"
     lifecycle = Lifecycle.LEFTOVER
     patience = 15 * MINUTE
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By the tags of EKS and GuardDuty."""
+        yield Statement(
+            "KubernetesLeft",
+            ("ec2:DeleteSecurityGroup",),
+            _kubernetes(resolved),
+            _owned(resolved),
+            "delete",
+        )
+        guarded: Conditions = {"StringEquals": {"aws:ResourceTag/GuardDutyManaged": "true"}}
+        yield Statement(
+            "GuardDutyLeft",
+            ("ec2:DeleteSecurityGroup", "ec2:DeleteVpcEndpoints"),
+            (resolved.arn("ec2", "*/*"),),
+            guarded,
+            "delete",
+        )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the cluster's VPC only."""

@@ -12,8 +12,21 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Guard, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.permissions import Statement, actions, look
 from hyperpod_eks.resources.tagged import Candidate, Tagged, tags_of
 from hyperpod_eks.workers import gather
+
+CREATE = actions(
+    "logs",
+    "AssociateKmsKey",
+    "CreateLogGroup",
+    "DescribeLogStreams",
+    "DisassociateKmsKey",
+    "GetLogEvents",
+    "ListTagsForResource",
+    "PutRetentionPolicy",
+    "TagResource",
+)
 
 
 @frozen
@@ -57,6 +70,17 @@ class LogGroup(Resource):
             f"new logs are not encrypted with {is_} any more" if is_ and not key else ""
         ),
     }
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By name."""
+        group = f"/aws/eks/{resolved.eks_name}/cluster"
+        own = tuple(resolved.arn("logs", f"log-group:{group}{end}") for end in ("", ":*"))
+        yield look("logs", "DescribeLogGroups")
+        yield Statement("LogsMake", CREATE, own)
+        yield Statement("LogsDelete", ("logs:DeleteLogGroup",), own, command="delete")
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> LogGroup:
@@ -147,6 +171,17 @@ class HyperPodLogGroup(Resource):
     deleted_at_once = True
     written_on = True
     lifecycle = Lifecycle.LEFTOVER
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By name."""
+        group = f"/aws/sagemaker/Clusters/{resolved.name}/*"
+        own = tuple(resolved.arn("logs", f"log-group:{group}{end}") for end in ("", ":*"))
+        yield look("logs", "DescribeLogGroups")
+        yield Statement("LogsMake", CREATE, own)
+        yield Statement("LogsDelete", ("logs:DeleteLogGroup",), own, command="delete")
 
     @property
     def source(self) -> str:

@@ -17,6 +17,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Guard, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.permissions import Statement, actions, forgotten
 from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
 from hyperpod_eks.workers import for_each, gather
 
@@ -31,6 +32,26 @@ PRIVATE = {
 }
 MD5 = "hyperpod-eks-md5"
 """The metadata of an object in which we note what it is."""
+
+
+CREATE = actions(
+    "s3",
+    "CreateBucket",
+    "GetBucketOwnershipControls",
+    "GetBucketPolicy",
+    "GetBucketPublicAccessBlock",
+    "GetBucketTagging",
+    "GetEncryptionConfiguration",
+    "ListBucket",
+    "PutBucketOwnershipControls",
+    "PutBucketPolicy",
+    "PutBucketPublicAccessBlock",
+    "PutBucketTagging",
+    "PutEncryptionConfiguration",
+    "TagResource",
+)
+DELETE = actions("s3", "DeleteBucket", "ListBucketMultipartUploads", "ListBucketVersions")
+DELETE_OBJECTS = actions("s3", "AbortMultipartUpload", "DeleteObject", "DeleteObjectVersion")
 
 
 @frozen
@@ -66,6 +87,16 @@ class Bucket(Resource):
     deleted_at_once = True
     facts = ("public_access", "ownership", "encryption", "policy")
     later = ("public_access", "encryption", "policy")
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By name."""
+        bucket = (resolved.arn("s3", resolved.bucket),)
+        yield Statement("BucketMake", CREATE, bucket)
+        yield Statement("BucketDelete", DELETE, bucket, command="delete")
+        yield forgotten("s3", "GetBucketTagging", "ListAllMyBuckets")
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Bucket:
@@ -287,6 +318,15 @@ class LifecycleScripts(Resource):
     keep_group = "bucket"
     deleted_at_once = True
     facts = ("files",)
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """In the bucket."""
+        objects = (f"{resolved.arn('s3', resolved.bucket)}/*",)
+        yield Statement("ScriptsMake", actions("s3", "GetObject", "PutObject"), objects)
+        yield Statement("ScriptsDelete", DELETE_OBJECTS, objects, command="delete")
 
     @property
     def uri(self) -> str:

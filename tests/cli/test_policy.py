@@ -17,6 +17,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.policy import statements as policy
 from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.permissions import Statement
 from tests.conftest import REGION, Clients, Said, User, apply
 
 PACKAGE = Path(policy.__file__).parents[1]
@@ -152,7 +153,7 @@ QUICK = {"NetworkMake", "NetworkDelete"}
     ],
 )
 def test_without_a_statement_something_fails(
-    operator: Operator, aws: Clients, row: policy.Statement
+    operator: Operator, aws: Clients, row: Statement
 ) -> None:
     words = ["create", "demo", "--chart", str(CHART), "--skip", "permissions"]
     if row.command == "delete":
@@ -172,7 +173,7 @@ def test_without_a_statement_something_fails(
 @pytest.mark.prove
 @pytest.mark.parametrize("row", [ROWS[1], ROWS[8]], ids=lambda row: row.sid)
 def test_the_preflight_names_what_a_missing_statement_allows(
-    operator: Operator, row: policy.Statement
+    operator: Operator, row: Statement
 ) -> None:
     operator.may(policy.documents(other for other in ROWS if other is not row))
 

@@ -21,8 +21,9 @@ from hyperpod_eks.events import Report
 from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.kube.kubeconfig import forget, own_files
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import Resource, kinds
+from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.compare import Observation
+from hyperpod_eks.stack import kinds
 
 
 def delete(

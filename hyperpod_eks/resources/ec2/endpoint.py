@@ -14,10 +14,12 @@ from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.permissions import Statement, actions, look
 from hyperpod_eks.resources.tagged import Tagged
 
 ALLOW_ALL = {
@@ -60,6 +62,26 @@ class VpcEndpoint(Resource):
     def deleted_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
         """A gateway is but a route; interfaces take their time."""
         return not self.subnets
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeVpcEndpoints")
+        yield from network(
+            cls,
+            resolved,
+            declared,
+            create="CreateVpcEndpoint",
+            change=["ModifyVpcEndpoint"],
+            delete=["DeleteVpcEndpoints"],
+        )
+        if any(isinstance(one, cls) and one.subnets for one in declared):
+            zones = (f"arn:{resolved.identity.partition}:route53:::hostedzone/*",)
+            named = ("route53:AssociateVPCWithHostedZone",)  # CreateVpcEndpoint with private DNS
+            yield Statement("EndpointNames", named, zones)
+            yield Statement("EndpointsLook", actions("ec2", "DescribeVpcEndpointServices"))
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> VpcEndpoint:

@@ -23,8 +23,10 @@ from hyperpod_eks.resources.base import (
     Resource,
     State,
 )
+from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.resources.permissions import Statement, look
 from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 
@@ -59,6 +61,21 @@ class InternetGateway(Resource):
     def create_requires(self) -> Iterator[Resource]:
         """None: it is attached later."""
         yield from ()
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeInternetGateways")
+        yield from network(
+            cls,
+            resolved,
+            declared,
+            create="CreateInternetGateway",
+            change=["AttachInternetGateway"],
+            delete=["DeleteInternetGateway", "DetachInternetGateway"],
+        )
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> InternetGateway:
@@ -120,6 +137,16 @@ class ElasticIp(Resource):
     keep_group = "network"
     deleted_at_once = True
     identity = Identity.NONE
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeAddresses")
+        yield from network(
+            cls, resolved, declared, create="AllocateAddress", delete=["ReleaseAddress"]
+        )
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> ElasticIp:
@@ -191,6 +218,16 @@ class NatGateway(Resource):
     def place(self) -> Vpc | None:
         """The VPC of its subnet."""
         return self.subnet.vpc if self.subnet else None
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeNatGateways")
+        yield from network(
+            cls, resolved, declared, create="CreateNatGateway", delete=["DeleteNatGateway"]
+        )
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> NatGateway:

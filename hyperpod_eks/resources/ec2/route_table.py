@@ -13,10 +13,22 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.gateways import InternetGateway, NatGateway
+from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc
+from hyperpod_eks.resources.permissions import Statement, look
 from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
+
+ROUTES = (
+    "AssociateRouteTable",
+    "CreateRoute",
+    "DeleteRoute",
+    "DisassociateRouteTable",
+    "ReplaceRoute",
+    "ReplaceRouteTableAssociation",
+)
+"""Actions that change a route table."""
 
 
 @frozen
@@ -49,6 +61,21 @@ class RouteTable(Resource):
     def create_requires(self) -> Iterator[Resource]:
         """Its VPC; the route and the subnets come later."""
         yield self.vpc
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeRouteTables")
+        yield from network(
+            cls,
+            resolved,
+            declared,
+            create="CreateRouteTable",
+            change=ROUTES,
+            delete=["DeleteRouteTable"],
+        )
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> RouteTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -12,13 +12,24 @@ from hyperpod_eks.aws.ec2 import SECURITY_GROUPS
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
+from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
+from hyperpod_eks.resources.permissions import Statement, look
 from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
 STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
 """FSx for Lustre User Guide, "Limiting access with Amazon VPC"."""
 HTTPS = "tcp 443"
+
+
+RULES = (
+    "AuthorizeSecurityGroupEgress",
+    "AuthorizeSecurityGroupIngress",
+    "RevokeSecurityGroupEgress",
+    "RevokeSecurityGroupIngress",
+)
+"""Actions that change a security group."""
 
 
 @frozen
@@ -54,6 +65,21 @@ class SecurityGroup(Resource):
     def place(self) -> Vpc:
         """Its VPC."""
         return self.vpc
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeSecurityGroups")
+        yield from network(
+            cls,
+            resolved,
+            declared,
+            create="CreateSecurityGroup",
+            change=RULES,
+            delete=["DeleteSecurityGroup"],
+        )
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> SecurityGroup:
@@ -205,6 +231,13 @@ class SecurityGroupRule(Resource):
     def place(self) -> Vpc:
         """The groups'."""
         return self.group.vpc
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield from network(cls, resolved, declared, change=RULES)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the group's own description."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any, ClassVar
 
@@ -12,7 +12,9 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
+from hyperpod_eks.resources.permissions import Statement, look
 from hyperpod_eks.resources.tagged import Tagged
 
 
@@ -55,6 +57,14 @@ class Subnet(Resource):
                 "zone again"
             )
         return ""
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeAvailabilityZones", "DescribeSubnets")
+        yield from network(cls, resolved, declared, create="CreateSubnet", delete=["DeleteSubnet"])
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Subnet:

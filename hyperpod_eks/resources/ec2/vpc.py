@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -21,10 +21,23 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.ec2 import blockers
+from hyperpod_eks.resources.ec2.permissions import network
+from hyperpod_eks.resources.permissions import Statement, actions, forgotten, look
 from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
 ANYWHERE = "0.0.0.0/0"
+
+
+BLOCKERS = actions(
+    "ec2",
+    "DescribeEgressOnlyInternetGateways",
+    "DescribeInstanceConnectEndpoints",
+    "DescribeNetworkAcls",
+    "DescribeTransitGatewayVpcAttachments",
+    "DescribeVpcPeeringConnections",
+    "DescribeVpnGateways",
+)
 
 
 @frozen
@@ -53,6 +66,24 @@ class Vpc(Resource):
     immutable: ClassVar[Mapping[str, str]] = {
         "cidr": "a VPC keeps its first block (network.secondary_cidrs adds others)"
     }
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield look("ec2", "DescribeVpcAttribute", "DescribeVpcs")
+        # what else is in a VPC that AWS refuses to delete, to be named
+        yield Statement("HoldersLook", BLOCKERS, command="delete")
+        yield forgotten("ec2", "DescribeTags")
+        yield from network(
+            cls,
+            resolved,
+            declared,
+            create="CreateVpc",
+            change=["ModifyVpcAttribute"],
+            delete=["DeleteVpc"],
+        )
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Vpc:
@@ -141,6 +172,15 @@ class VpcCidr(Resource):
     def place(self) -> Vpc:
         """Its VPC."""
         return self.vpc
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """What the cluster's tag marks."""
+        yield from network(
+            cls, resolved, declared, change=["AssociateVpcCidrBlock", "DisassociateVpcCidrBlock"]
+        )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """In the VPC's own description; that a subnet of ours is in it says whose it is."""

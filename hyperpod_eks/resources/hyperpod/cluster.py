@@ -16,6 +16,7 @@ from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.errors import Remains
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
@@ -43,6 +44,7 @@ from hyperpod_eks.resources.hyperpod.diff import (
     setting_of,
 )
 from hyperpod_eks.resources.iam import Role
+from hyperpod_eks.resources.permissions import Statement, actions, look, tagged
 from hyperpod_eks.resources.tagged import Candidate, tags_of
 
 STATES = {
@@ -92,6 +94,23 @@ GOVERNANCE = (
     ),
 )
 """What task governance puts on a cluster, and how it is listed and deleted."""
+
+
+CREATE = actions(
+    "sagemaker",
+    "AddTags",
+    "BatchAddClusterNodes",  # this and the next by UpdateCluster, when a count changes
+    "BatchDeleteClusterNodes",
+    "CreateCluster",
+    "DescribeCluster",
+    "DescribeClusterEvent",
+    "ListClusterEvents",
+    "ListClusterNodes",
+    "ListClusterOperations",
+    "ListTags",
+    "UpdateCluster",
+    "UpdateClusterSoftware",
+)
 
 
 @frozen
@@ -189,6 +208,48 @@ class Cluster(Resource):
     def create_after(self) -> Iterator[Resource]:
         """The VPC CNI: HyperPod looks at its version."""
         yield from (need for need in self.needs() if need.step == "addons")
+
+    @classmethod
+    def permissions(
+        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
+    ) -> Iterator[Statement]:
+        """By name."""
+        # a cluster's ARN ends in an id that nobody knows before; and a condition about tags
+        # would make AccessDenied of "there is no such cluster"
+        every = (resolved.arn("sagemaker", "cluster/*"),)
+        yield look("sagemaker", "ListClusters")
+        yield Statement("HyperPodMake", CREATE, every)
+        yield Statement(
+            "HyperPodDelete", ("sagemaker:DeleteCluster",), every, tagged(resolved), "delete"
+        )
+        # DeleteCluster looks whether task governance still uses the cluster (SageMaker developer
+        # guide, "Troubleshoot" of task governance)
+        lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
+        yield Statement("QuotasLook", lists, command="delete")
+        yield Statement(
+            "QuotasDelete",
+            actions("sagemaker", "DeleteClusterSchedulerConfig", "DeleteComputeQuota"),
+            tuple(
+                resolved.arn("sagemaker", f"{kind}/*")
+                for kind in ("cluster-scheduler-config", "compute-quota")
+            ),
+            command="delete",
+        )
+        groups = resolved.config.groups
+        plans = {group.training_plan_arn for group in groups if group.training_plan_arn}
+        if plans:
+            yield Statement(
+                "TrainingPlans", ("sagemaker:DescribeTrainingPlan",), tuple(sorted(plans))
+            )
+        # what depends on another action: Service Authorization Reference, "dependent actions"
+        named = {group.image_id for group in resolved.config.instance_groups if group.image_id}
+        if images := sorted(named - {"default"}):
+            region = resolved.arn("ec2", "").removesuffix(f"{resolved.identity.account}:")
+            shared = (*(f"{region}:image/{each}" for each in images), f"{region}:snapshot/*")
+            reads = actions("ec2", "DescribeImages", "DescribeSnapshots")
+            changes = actions("ec2", "ModifyImageAttribute", "ModifySnapshotAttribute")
+            yield Statement("ImagesLook", reads)
+            yield Statement("ImagesShare", changes, shared)
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
