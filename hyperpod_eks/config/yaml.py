@@ -228,7 +228,9 @@ class _Reader:
             key = str(key_node.value)
             mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1, key)
             path = (*loc, key)
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if not isinstance(key_node.value, str):
+                self._problem(mark, "a list or a mapping cannot be a key; give text")
+            elif key_node.tag == "tag:yaml.org,2002:merge":
                 self._problem(mark, "merge keys (<<) are not read; write the fields out")
             elif key_node.tag != _TEXT:
                 self._problem(mark, f'the key {key} is not text; put it in quotes: "{key}"')

@@ -85,7 +85,7 @@ def step(resolved: ResolvedConfig) -> Network:
         door = SecurityGroup(
             "endpoint-security-group",
             vpc=vpc,
-            name=f"{resolved.name}-endpoints-hyperpod-eks",
+            name=_group_name(resolved, "endpoints-"),
             ingress=(group,) if "network/vpc" in theirs else blocks_in,  # whose blocks are theirs
             egress=(),
         )
@@ -200,6 +200,12 @@ def _table(
     return RouteTable(label, vpc=vpc, target=target, subnets=tuple(once.values()))
 
 
+def _group_name(resolved: ResolvedConfig, what: str = "") -> str:
+    """Name a security group; none may begin with "sg-" (EC2 API, CreateSecurityGroup)."""
+    name = f"{resolved.name}-{what}hyperpod-eks"
+    return f"_{name}" if name.lower().startswith("sg-") else name
+
+
 def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
     """Declare the security groups of nodes and control plane: one that is open to itself, or two.
 
@@ -207,7 +213,7 @@ def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, Security
     """
     config = resolved.config.network
     storage = STORAGE_PORTS if config.storage_ports else ()
-    name = f"{resolved.name}-hyperpod-eks"
+    name = _group_name(resolved)
     if config.security_groups == "shared":
         group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=("self", *storage))
         return group, group
@@ -221,7 +227,7 @@ def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, Security
     control = SecurityGroup(
         "control-plane-security-group",
         vpc=vpc,
-        name=f"{resolved.name}-control-plane-hyperpod-eks",
+        name=_group_name(resolved, "control-plane-"),
         ingress=(nodes,),
         egress=(nodes,),
     )
