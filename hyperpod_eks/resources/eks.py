@@ -404,8 +404,8 @@ class Cluster(Resource):
         aws.eks.update_cluster_config(name=self.name, **change)
 
     def prices(self, support: str) -> Iterator[Item]:
-        """The control plane, by the support that its version is in."""
-        yield Item(f"EKS control plane, {support}", 1, prices.EKS[support])
+        """The control plane, by the support that its version is in, if that is known."""
+        yield Item(f"EKS control plane, {support}", 1, prices.EKS.get(support))
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Takes add-ons and access entries with it."""
