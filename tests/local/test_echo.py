@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,40 @@ def test_the_switch_is_on_http_too(stack: Stack, aws: Clients) -> None:
             assert answer.status == 200
         (group,) = aws.logs.describe_log_groups()["logGroups"]
         assert group["storedBytes"] == size
+
+
+def test_answers_of_s3_and_of_both_load_balancers_have_further_members(
+    stack: Stack, aws: Clients
+) -> None:
+    ground = lay(aws)
+    classic: Any = aws.elb
+    classic.create_load_balancer(
+        LoadBalancerName="old",
+        Listeners=[{"Protocol": "TCP", "LoadBalancerPort": 80, "InstancePort": 80}],
+        Subnets=ground.subnets,
+    )
+    aws.elbv2.create_load_balancer(Name="new", Type="network", Subnets=ground.subnets)
+    looks: dict[str, tuple[Callable[[], Any], str, str]] = {
+        "s3": (
+            lambda: aws.s3.list_objects_v2(Bucket="sagemaker-demo"), "Contents", "Key",
+        ),
+        "elb": (
+            classic.describe_load_balancers, "LoadBalancerDescriptions", "LoadBalancerName",
+        ),
+        "elbv2": (
+            aws.elbv2.describe_load_balancers, "LoadBalancers", "LoadBalancerArn",
+        ),
+    }  # fmt: skip
+    for service_, (look, results, name) in looks.items():
+        (before,) = look()[results]
+        told: set[str] = set()
+        for seed in range(8):
+            stack.sim.echo = Echo(seed, service_)
+            (after,) = look()[results]
+            assert after[name] == before[name]
+            told |= after.keys()
+        stack.sim.echo = None
+        assert told > before.keys()
 
 
 def unsorted(call: tuple[str, str]) -> list[str]:

@@ -27,7 +27,10 @@ from typing import Any
 from hyperpod_eks.local.aws.echo_members import MEMBERS, Members
 
 #: Members of any answer that say whether it has another page.
-PAGES = ("NextToken", "nextToken", "Marker", "IsTruncated")
+PAGES = (
+    *("NextToken", "nextToken", "Marker", "NextMarker", "IsTruncated", "ContinuationToken"),
+    *("NextContinuationToken", "NextKeyMarker", "NextVersionIdMarker", "NextUploadIdMarker"),
+)
 _SHARE = 0.35  # of the members that are altered
 _DEPTH = 3  # of added structures
 

@@ -67,12 +67,12 @@ def _whole(*members: str) -> Members:
     return Members(kept={"nothing but who or what it is": members}, echoes={})
 
 
-#: Services whose answers are not altered, and why.
+#: Reads of the tool whose answers are not altered, and why.
 UNALTERED = {
-    "s3": "its answers are headers, or documents that moto writes without its model",
-    "elbv2": "signed as the classic service is: told apart by the request's version alone",
-    "elb": "see elbv2",
-    "kms": "asked for keys by id only, never for a description",
+    ("iam", "SimulatePrincipalPolicy"): "a decision about each action, not a description",
+    ("s3", "HeadBucket"): "its answer is headers alone, and whether it is there",
+    ("s3", "HeadObject"): "its answer is headers alone: what the tool wrote at its put",
+    ("s3", "GetBucketPolicy"): "its answer is the policy itself",
 }
 
 _STATE = ("State", "Tags")
@@ -216,6 +216,54 @@ _LISTS: Mapping[tuple[str, str], Members] = {
         "ComputeQuotaSummaries", "ComputeQuotaId", "Name", "Status", "ClusterArn"
     ),
     ("sagemaker", "ListTags"): _whole("Tags"),
+    ("s3", "ListBuckets"): _rows("Buckets", "Name"),
+    ("s3", "ListObjectsV2"): Members(
+        kept={
+            "which it is, and what is in it": ("Contents", "Contents[].Key", "Contents[].ETag"),
+            "says how keys are written": ("EncodingType",),
+        },
+        echoes={},
+    ),
+    ("s3", "ListObjectVersions"): Members(
+        kept={
+            "which it is": (
+                *("Versions", "Versions[].Key", "Versions[].VersionId"),
+                *("DeleteMarkers", "DeleteMarkers[].Key", "DeleteMarkers[].VersionId"),
+            ),
+            "says how keys are written": ("EncodingType",),
+        },
+        echoes={},
+    ),
+    ("s3", "ListMultipartUploads"): Members(
+        kept={
+            "which it is": ("Uploads", "Uploads[].Key", "Uploads[].UploadId"),
+            "says how keys are written": ("EncodingType",),
+        },
+        echoes={},
+    ),
+    ("s3", "GetBucketTagging"): _whole("TagSet"),
+    # a member that is absent is false (S3 API, PublicAccessBlockConfiguration)
+    ("s3", "GetPublicAccessBlock"): _whole("PublicAccessBlockConfiguration"),
+    ("s3", "GetBucketOwnershipControls"): _whole("OwnershipControls"),
+    ("s3", "GetBucketEncryption"): Members(
+        kept={
+            "how it is": (
+                "ServerSideEncryptionConfiguration",
+                "ServerSideEncryptionConfiguration.Rules",
+                "ServerSideEncryptionConfiguration.Rules[].ApplyServerSideEncryptionByDefault",
+            )
+        },
+        echoes={
+            "PutBucketEncryption": ("ServerSideEncryptionConfiguration.Rules[].BucketKeyEnabled",)
+        },
+    ),
+    ("elbv2", "DescribeLoadBalancers"): _rows("LoadBalancers", "LoadBalancerArn", "VpcId"),
+    ("elbv2", "DescribeTargetGroups"): _rows("TargetGroups", "TargetGroupArn", "VpcId"),
+    ("elbv2", "DescribeTags"): _rows("TagDescriptions", "ResourceArn", "Tags"),
+    ("elb", "DescribeLoadBalancers"): _rows(
+        "LoadBalancerDescriptions", "LoadBalancerName", "VPCId"
+    ),
+    ("elb", "DescribeTags"): _rows("TagDescriptions", "LoadBalancerName", "Tags"),
     ("iam", "GetPolicyVersion"): Members(
         kept={"what it says": ("PolicyVersion", "PolicyVersion.Document")}, echoes={}
     ),

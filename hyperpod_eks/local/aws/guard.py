@@ -27,7 +27,11 @@ from hyperpod_eks.local.aws.sim import ACCOUNT, ADMIN_ARN, Fault, current
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-_PREFIX = {"service-quotas": "servicequotas", "elbv2": "elasticloadbalancing"}
+_PREFIX = {
+    "service-quotas": "servicequotas",
+    "elbv2": "elasticloadbalancing",
+    "elb": "elasticloadbalancing",
+}
 _S3 = {
     "ListObjectsV2": "ListBucket",
     "HeadBucket": "ListBucket",

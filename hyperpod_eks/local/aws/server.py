@@ -48,6 +48,8 @@ LARGE = 10 << 20
 
 #: Services whose name in a signature is not their name in boto3.
 _SIGNED_AS = {"servicequotas": "service-quotas", "elasticloadbalancing": "elbv2"}
+#: The API version of classic load balancers, which sign as those after them do.
+_CLASSIC = "2012-06-01"
 
 _XML_ERRORS = {
     "ec2": "<Response><Errors><Error>{error}</Error></Errors>"
@@ -206,6 +208,8 @@ def identify(environ: WSGIEnvironment) -> tuple[str, str, bool]:
         environ["wsgi.input"] = io.BytesIO(body)
         query = body.decode()
     form = parse_qs(query)
+    if form.get("Version") == [_CLASSIC]:
+        service = "elb"
     if "Action" in form:
         return service, form["Action"][0], form.get("DryRun") == ["true"]
     try:
