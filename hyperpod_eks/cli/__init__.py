@@ -316,7 +316,7 @@ def validate(**options: Any) -> int:
 
     Neither AWS nor the network is asked.
     """
-    return _tell("validate", options, "info")
+    return _tell("validate", options, "validate")
 
 
 @main.command()
@@ -330,21 +330,21 @@ def validate(**options: Any) -> int:
 @speaking
 def schema(**options: Any) -> int:
     """Print the JSON Schema of the config file or a document."""
-    return _tell("schema", options, "info")
+    return _tell("schema", options, "validate")
 
 
 @main.command()
 @speaking
 def version(**options: Any) -> int:
     """Print the version, and the versions of what it stands on."""
-    return _tell("version", options, "info")
+    return _tell("version", options, "validate")
 
 
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what makes a shell complete our words."""
-    from hyperpod_eks.cli.commands import info  # noqa: PLC0415
+    from hyperpod_eks.cli.commands import validate as info  # noqa: PLC0415
 
     click.echo(info.completion(shell, main))
 
@@ -417,7 +417,7 @@ def list_(**options: Any) -> int:
     cloudformation, which the console uses too, terraform, or unknown, as far as tags show), USD per
     hour of nodes and control plane, and where its manifest is, if it is here.
     """
-    return _tell("list_clusters", options, "clusters")
+    return _tell("list_clusters", options, "list")
 
 
 @main.command()

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from hyperpod_eks.cli import main, run
-from hyperpod_eks.cli.commands.info import schemas
+from hyperpod_eks.cli.commands.validate import schemas
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
@@ -340,7 +340,7 @@ def held(user: User) -> Said:
 def broken(user: User) -> Said:
     """A mistake in a table of ours: nothing that a user types or sets leads to a bug."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperpod_eks.cli.commands.info.PACKAGES", (0,))
+        patch.setattr("hyperpod_eks.cli.commands.validate.PACKAGES", (0,))
         return user.types("version", "-o", "json")
 
 

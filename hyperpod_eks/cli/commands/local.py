@@ -27,7 +27,7 @@ def prepare(
 ) -> Document:
     """Create in the stack what a config expects to exist; the stack is started if none runs."""
     from hyperpod_eks.aws import session as aws_session  # noqa: PLC0415  loads boto3
-    from hyperpod_eks.cli.commands.local_prepare import prepare as create  # noqa: PLC0415  the same
+    from hyperpod_eks.cli.prepare import prepare as create  # noqa: PLC0415  the same
     from hyperpod_eks.config.load import load  # noqa: PLC0415  not for --help
     from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
 
