@@ -207,13 +207,15 @@ def commands() -> str:
         )
         parts.append(f"\n## {context.command_path}\n\n```")
         parts.append(command.get_help(context).rstrip() + "\n```\n")
-        for each in getattr(command, "commands", {}).values():
-            if not each.hidden:
-                tell(each, context, each.name)
+        if isinstance(command, click.Group):
+            tell_all(command, context)
 
-    for each in cli.commands.values():
-        if not each.hidden:
-            tell(each, click.Context(cli, info_name="hyperpod-eks"), each.name or "")
+    def tell_all(group: click.Group, context: click.Context) -> None:
+        for name in group.list_commands(context):
+            if each := group.get_command(context, name):
+                tell(each, context, name)
+
+    tell_all(cli, click.Context(cli, info_name="hyperpod-eks"))
     return "\n".join(parts).replace("\n\n\n", "\n\n")
 
 

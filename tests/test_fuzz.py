@@ -25,12 +25,12 @@ from typing import Any
 import pytest
 import yaml
 
-from hyperpod_eks.cli import main
 from hyperpod_eks.cli.commands.outputs import values
 from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.state import manifest
+from tests.commands import EVERY
 from tests.conftest import Said, User
 
 pytestmark = pytest.mark.xdist_group("fuzz")
@@ -274,7 +274,7 @@ def options(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
         dice = random.Random(seed)
         command, *more = dice.choice(OFFLINE + ONLINE).split()
         skipped = ("local", "events", "follow", "run")
-        known = [p for p in main.commands[command].params if p.name not in skipped]
+        known = [p for p in EVERY[command].params if p.name not in skipped]
         words = [command, *more]
         for param in dice.sample(known, min(len(known), dice.randint(1, 4))):
             if param.param_type_name == "argument":

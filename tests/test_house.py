@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from hyperpod_eks.cli import main
 from hyperpod_eks.errors import Exit
+from tests.commands import EVERY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,14 +21,6 @@ SOURCES = [
     for path in sorted((ROOT / folder).rglob("*.py"))
     if path != Path(__file__)
 ]
-
-
-def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command with its words: ``local start``."""
-    for name, command in group.commands.items():
-        yield f"{path}{name}", command
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path}{name} ")
 
 
 def test_nothing_of_ours_is_replaced_in_tests() -> None:
@@ -54,7 +45,7 @@ def test_every_ignored_type_names_its_error() -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    names = [words.split()[0] for words, command in commands(main) if not command.hidden]
+    names = [words.split()[0] for words, command in EVERY.items() if not command.hidden]
     assert [name for name in names if f"`{name}`" not in README] == []
     for words in ("start", "status", "stop", "env"):
         assert f"`{words}`" in README
@@ -68,7 +59,7 @@ def test_the_readme_names_every_exit_code() -> None:
 def test_every_option_is_documented_outside_help() -> None:
     options = {
         max(parameter.opts, key=len)
-        for _, command in commands(main)
+        for _, command in EVERY.items()
         if not command.hidden
         for parameter in command.params
         if isinstance(parameter, click.Option) and not parameter.hidden

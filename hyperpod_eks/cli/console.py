@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import Enum
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from hyperpod_eks.aws.redaction import learn_environment, redacted, without_values
+from hyperpod_eks.cli.documents import called
+from hyperpod_eks.cli.options import Output, Place, Progress
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.terminal.text import printable, shortened
 
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
     from hyperpod_eks.events import Event, Report
     from hyperpod_eks.terminal.formats import Ask
-    from hyperpod_eks.terminal.runlog import Aloud, Log
+    from hyperpod_eks.terminal.runlog import Aloud
+    from hyperpod_eks.terminal.runlog import Log as RunLog
 
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""
@@ -44,18 +48,19 @@ AGAIN = frozenset(
 )
 """The exit codes after which the same command goes on."""
 
-
 LINE = 2000
 """Characters of a line on stderr: AWS's longest are those of an encoded authorization message."""
-READINGS = frozenset(
-    {
-        *("status", "plan", "preflight", "policy", "nodes", "logs", "events", "ssm", "orphans"),
-        *("token", "kubeconfig"),
-    }
-)
-"""The commands that only look: their log is kept when they fail."""
 CORRECT = "Correct it and run the command again."
 """What to do next where nothing better is known."""
+
+
+class Log(Enum):
+    """Whether the log of a run is kept; ``--debug`` keeps every one."""
+
+    KEPT = "kept"
+    IF_IT_FAILS = "if it fails"
+    IF_POSSIBLE = "if it fails, and without a warning where no log can be written"
+    NONE = "none"
 
 
 class Console:
@@ -65,15 +70,15 @@ class Console:
         self.words = tuple(words)
         learn_environment(os.environ)
         self.form = _form(self.words, os.environ)
-        self.options: Mapping[str, Any] = {}
-        """What was given, once it is understood."""
+        self.place = Place()
+        """Which cluster the command is about, once it is understood."""
         self.quiet = False
         self.query: Ask | None = None
         self.events: Lines | None = None
-        self.log: Log | None = None
+        self.log: RunLog | None = None
         self.aloud: Aloud | None = None
         self.debug = False
-        self._only_looks = self._well = False
+        self._keep, self._well = Log.NONE, False
         self.aside: Callable[[], None] = lambda: None
         """Called before something is said on stderr in the middle of a run."""
 
@@ -90,13 +95,11 @@ class Console:
 
     def called(self, command: str) -> str:
         """Spell another command for the same cluster."""
-        from hyperpod_eks.cli.documents import called  # noqa: PLC0415  --help needs none of it
-
-        return f"hyperpod-eks {command} {called(self.options.get('name') or '', self.options)}"
+        return f"hyperpod-eks {command} {called(self.place.name or '', self.place)}"
 
     @contextmanager
-    def telling(self, verb: str, options: dict[str, Any]) -> Iterator[Report]:
-        """Take the options about speaking out of ``options``; the context yields the report.
+    def reporting(self, command: str, options: Output, keep: Log) -> Iterator[Report]:
+        """Report as ``options`` say; the context yields what takes the events of the run.
 
         The first line is out before anything heavy is imported.  Raises Usage for a query or an
         ``--events`` that cannot be, before anything else is done.
@@ -105,39 +108,35 @@ class Console:
         from hyperpod_eks.terminal import progress, runlog  # noqa: PLC0415  --help needs none
         from hyperpod_eks.terminal.timeline import drawing  # noqa: PLC0415
 
-        self.options = dict(options)
-        self.form, self.quiet = options.pop("output"), options.pop("quiet")
-        expression, events = options.pop("query"), options.pop("events")
-        self.verbose, self.debug = options.pop("verbose"), options.pop("debug")
-        kind = options.pop("progress", "none")
-        if options.pop("no_color"):
+        self._keep = keep
+        if isinstance(options, Place):
+            self.place = options
+        self.form, self.quiet = options.output, options.quiet
+        self.verbose, self.debug = options.verbose, options.debug
+        if options.no_color:
             os.environ["NO_COLOR"] = "1"
-        if expression is not None:
+        if options.query is not None:
             from hyperpod_eks.terminal.formats import ask  # noqa: PLC0415
 
-            self.query = ask(expression)
-        if events:
-            self.events = Lines(events, self.warn)
-        command = verb.replace("_", "-")
+            self.query = ask(options.query)
+        if options.events:
+            self.events = Lines(options.events, self.warn)
         self.aloud = runlog.Aloud(self.warn)
         _logger().addHandler(self.aloud)
-        asks_aws = "profile" in options and verb not in ("offline", "outputs")
-        if self.debug or asks_aws:
+        if self.debug or keep is not Log.NONE:
             self.log = runlog.start(command, everything=self.debug, aloud=self.verbose)
-            self._only_looks = verb in READINGS and not options.get("action")
-            if verb != "token" and (lost := folders.complaint()):  # kubectl calls that one
+            if keep is not Log.IF_POSSIBLE and (lost := folders.complaint()):
                 self.warn(lost)
         _logger().info("hyperpod-eks %s", shlex.join(self.words))
+        shown = options if isinstance(options, Progress) else Progress(progress="none")
+        kind = "none" if self.quiet else shown.progress
         if self.verbose and kind in ("auto", "live"):
             kind = "plain"  # other lines would break the picture
-        about = options.get("name") or options.get("file") or ""
+        about = self.place.name or self.place.file or ""
         title = f"hyperpod-eks {command} {about}".rstrip()
-        picture = options.pop("timeline", None)
         with (
-            progress.choose(
-                sys.stderr, os.environ, "none" if self.quiet else kind, title
-            ) as report,
-            drawing(picture, title, self._also(report), self.warn) as told,
+            progress.choose(sys.stderr, os.environ, kind, title) as report,
+            drawing(shown.timeline, title, self._also(report), self.warn) as told,
         ):
             if isinstance(report, progress.Picture):
                 self.aside = report.clear
@@ -244,7 +243,7 @@ class Console:
         if self.aloud:
             _logger().removeHandler(self.aloud)
         if self.log:
-            self.log.end(drop=self._only_looks and self._well and not self.debug)
+            self.log.end(drop=self._keep is not Log.KEPT and self._well and not self.debug)
 
     def _point_at_log(self) -> None:
         if self.log and self.log.path:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.errors import Exit, Usage
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.options import Place
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -26,19 +29,32 @@ def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Document:
     }
 
 
-def called(name: str, given: Mapping[str, Any]) -> str:
+def called(name: str, place: Place, *, file: bool = True) -> str:
     """Spell a cluster with the options that say where it is, for the command to run next.
 
     Without a ``name`` the file or the manifest says which it is.
 
-    >>> called("demo", {"file": None, "manifest": None, "local": True, "region": "us-east-1"})
+    >>> from hyperpod_eks.cli.options import Place
+    >>> called("demo", Place(local=True, region="us-east-1"))
     'demo --local --region us-east-1'
     """
-    words = [*([name] if name else []), *(["--local"] if given.get("local") else [])]
-    for option in ("file", "manifest", "region", "profile"):
-        if (value := given.get(option)) and value != "-":  # what stood on stdin is read
-            words += [f"--{option}", str(value)]
+    words = [*([name] if name else []), *(["--local"] if place.local else [])]
+    if file and place.file and place.file != "-":  # what was on stdin is read
+        words += ["--file", place.file]
+    for option, value in (
+        ("--manifest", place.manifest),
+        ("--region", place.region),
+        ("--profile", place.profile),
+    ):
+        words += [option, str(value)] if value else []
     return shlex.join(words)
+
+
+def which_cluster() -> Usage:
+    """Return the error for a command that nothing names the cluster to."""
+    return Usage(
+        "which cluster?", "Give a NAME, a config file (-f FILE) or a manifest (--manifest PATH)."
+    )
 
 
 def as_json(value: object) -> Any:

@@ -1,7 +1,8 @@
-"""Opening the user's AWS session at a terminal."""
+"""The user's AWS account: their session, or the embedded stack."""
 
 from __future__ import annotations
 
+import os
 from getpass import getpass
 from typing import TYPE_CHECKING
 
@@ -20,3 +21,14 @@ def log_in(region: str | None, profile: str | None) -> boto3.Session:
         return getpass(words)
 
     return session(region, profile, ask)
+
+
+def use_local() -> None:
+    """Point this process, and what it starts, at the embedded stack."""
+    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+
+    for name, value in daemon.ensure().environ.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

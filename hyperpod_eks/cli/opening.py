@@ -6,19 +6,19 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, read_only
 from hyperpod_eks.aws.ec2 import VPCS
-from hyperpod_eks.cli.commands.local import use_local
 from hyperpod_eks.cli.console import current_console
-from hyperpod_eks.cli.documents import called
+from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.explain import explaining
-from hyperpod_eks.cli.login import log_in
+from hyperpod_eks.cli.login import log_in, use_local
+from hyperpod_eks.cli.options import Cluster, Place, Settings
 from hyperpod_eks.cli.signals import stoppable
 from hyperpod_eks.config import references
 from hyperpod_eks.config.cross_checks import warnings
@@ -69,41 +69,49 @@ class Opened:
 
 @contextmanager
 def opened(
-    verb: str,
-    given: Mapping[str, Any],
+    verb: Verb,
+    options: Cluster,
     report: Report,
     *,
     write: bool = True,
     files: bool,
+    lock_timeout: float = 0.0,
+    timeout: float | None = None,
     helm: str | None = None,
     broken: bool = False,
 ) -> Iterator[Opened]:
     """Read config and manifest, ask AWS who and where we are, and declare the stack.
 
+    ``write``, ``files``, ``lock_timeout`` and ``broken`` as for `settings`; after ``timeout``
+    seconds the run stops waiting for AWS.
     Raises Usage when the cluster exists and a verb that compares it with a config has none.
     """
     lenient = verb == "delete"
-    with settings(given, write=write, files=files, broken=broken, lenient=lenient) as (
-        loaded,
-        manifest,
-    ):
+    with settings(
+        options,
+        write=write,
+        files=files,
+        lock_timeout=lock_timeout,
+        broken=broken,
+        lenient=lenient,
+    ) as (loaded, manifest):
         if verb in COMPARING:
             check_references(loaded)
-        config, aws = loaded, entered(loaded, given["profile"], write=write)
-        if broken and not declared(given, manifest) and (kept := restored(aws, manifest)):
+        config, aws = loaded, entered(loaded, options.profile, write=write)
+        if broken and not declared(options, manifest) and (kept := restored(aws, manifest)):
             manifest.config = kept
-            config = _remembered(given, manifest, files)
-            aws = entered(config, given["profile"], write=write)
-        context = Context(aws, manifest, report, parallelism=given.get("parallelism", 8))
+            config = _remembered(options, manifest, files)
+            aws = entered(config, options.profile, write=write)
+        context = Context(aws, manifest, report, parallelism=options.parallelism)
         now = context.clock.now()
         aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
         if not write:
             context.deadline = now + LOOKING
-        if given.get("timeout"):
-            context.deadline = now + given["timeout"]
+        if timeout:
+            context.deadline = now + timeout
         ours = verb in ("create", "delete")
         with (
-            explaining(aws, config, called(config.name, given), collect=ours),
+            explaining(aws, config, called(config.name, options), collect=ours),
             stoppable(context.stop),
         ):
             if verb in ("create", "plan"):
@@ -128,16 +136,18 @@ def opened(
                     questions.append(partial(hyperpod_api.instances, name=config.name))
                     questions.append(partial(hyperpod_api.operations, name=config.name))
                 resolved = resolve(aws, config, context.first_snapshot, questions)
-                if verb in COMPARING and not declared(given, manifest):
-                    refuse_to_guess(context.first_snapshot, resolved, manifest, given)
+                if verb in COMPARING and not declared(options, manifest):
+                    refuse_to_guess(context.first_snapshot, resolved, manifest, options)
             helm = str(program.result().binary) if program else helm
             same_place(manifest, resolved)
             yield Opened(
-                config, resolved, stack(resolved, helm), context, declared(given, manifest)
+                config, resolved, stack(resolved, helm), context, declared(options, manifest)
             )
 
 
-COMPARING = ("create", "plan", "scale", "update-software")
+Verb = Literal["create", "plan", "status", "scale", "update-software", "delete", "adopt"]
+"""What a cluster is opened for."""
+COMPARING: tuple[Verb, ...] = ("create", "plan", "scale", "update-software")
 """Verbs that change a cluster to what its config says, or say what that would be."""
 
 
@@ -148,13 +158,13 @@ def check_references(config: Config) -> None:
         references.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
 
 
-def declared(given: Mapping[str, Any], manifest: Manifest) -> bool:
+def declared(place: Place, manifest: Manifest) -> bool:
     """Whether there is a config of this very cluster, rather than the minimal one."""
-    return bool(given["file"] or manifest.config)
+    return bool(place.file or manifest.config)
 
 
 def refuse_to_guess(
-    snapshot: Snapshot, resolved: ResolvedConfig, manifest: Manifest, given: Mapping[str, Any]
+    snapshot: Snapshot, resolved: ResolvedConfig, manifest: Manifest, place: Place
 ) -> None:
     """Raise Usage when the cluster exists: the minimal config would reset it.
 
@@ -162,7 +172,7 @@ def refuse_to_guess(
     """
     if not exists(snapshot, resolved):
         return
-    it = called(resolved.name, given)
+    it = called(resolved.name, place)
     hint = (
         "Pass it with -f FILE, or its manifest with --manifest PATH.\n"
         f"To see the cluster: hyperpod-eks status {it}"
@@ -209,36 +219,34 @@ def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
 
 
 @contextmanager
-def cluster(given: Mapping[str, Any], *, write: bool = False) -> Iterator[tuple[Snapshot, str]]:
+def cluster(place: Place, *, write: bool = False) -> Iterator[tuple[Snapshot, str]]:
     """Open a cluster by its name alone: nothing is declared, and no manifest is written."""
-    with settings(given, write=False, files=False) as (config, manifest):
-        aws = entered(config, given["profile"], write=write)
+    with settings(place, write=False, files=False) as (config, manifest):
+        aws = entered(config, place.profile, write=write)
         aws.adopted = manifest.adopted
         yield Snapshot(aws), config.name
 
 
-def described(snapshot: Snapshot, name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def described(snapshot: Snapshot, name: str, place: Place) -> Mapping[str, Any]:
     """Describe the HyperPod cluster.  Raises NotFound without."""
     found = hyperpod_api.describe(snapshot, name)
     if found is None:
         where = snapshot.aws.session.region_name
         raise NotFound(
             f"there is no HyperPod cluster {name} in {where}",
-            f"Create it: hyperpod-eks create {called(name, given)}",
+            f"Create it: hyperpod-eks create {called(name, place)}",
         )
     return found
 
 
-def described_node(
-    snapshot: Snapshot, name: str, id_: str, given: Mapping[str, Any]
-) -> Mapping[str, Any]:
+def described_node(snapshot: Snapshot, name: str, id_: str, place: Place) -> Mapping[str, Any]:
     """Describe one node.  Raises NotFound without."""
     with absent("ResourceNotFound", "ValidationException"):
         found = snapshot.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)
         return found["NodeDetails"]
     raise NotFound(
         f"the cluster {name} has no node {id_}",
-        f"To list them: hyperpod-eks nodes {called(name, given)}",
+        f"To list them: hyperpod-eks nodes {called(name, place)}",
     )
 
 
@@ -267,19 +275,13 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
     return aws
 
 
-WHICH = (
-    "which cluster?",
-    "Give a NAME (hyperpod-eks create demo), a config file (-f FILE) or its --manifest.",
-)
-"""What is said where nothing names the cluster."""
-
-
 @contextmanager
 def settings(
-    given: Mapping[str, Any],
+    place: Place,
     *,
     write: bool,
     files: bool,
+    lock_timeout: float = 0.0,
     broken: bool = False,
     lenient: bool = False,
 ) -> Iterator[tuple[Config, Manifest]]:
@@ -289,51 +291,44 @@ def settings(
     as `config.load` and `manifest.read` take them.
     ``lenient``: a remembered config that is not valid any more does not matter.
     """
-    if given["local"]:
+    if place.local:
         use_local()
-    if given["profile"]:
-        os.environ["AWS_PROFILE"] = given["profile"]  # the kubeconfig's token is made with it too
+    if place.profile:
+        os.environ["AWS_PROFILE"] = place.profile  # the kubeconfig's token is made with it too
         os.environ.pop("AWS_DEFAULT_PROFILE", None)  # which botocore heeds before the other
-    source, overrides = given["file"], _overrides(given)
+    source, overrides = place.file, _overrides(place)
     loaded = load(source, overrides, os.environ, files=files) if source else None
-    name = loaded.name if loaded else given["name"]
+    name = loaded.name if loaded else place.name
     if name is None:
         name = os.environ.get("HYPERPOD_EKS_NAME")
-    if name is None and given["manifest"]:
-        name = read(given["manifest"]).cluster
-        given = {**given, "name": name}
+    if name is None and place.manifest:
+        name = read(place.manifest).cluster
+        place = replace(place, name=name)
     if not name:
-        raise Usage(*WHICH)
-    path = given["manifest"] or Path(f"{name}.hyperpod-eks.json")
-    again = called(name, {**given, "file": None})
+        raise which_cluster()
+    path = place.manifest or Path(f"{name}.hyperpod-eks.json")
+    again = called(name, place, file=False)
     if not (loaded or broken):  # for what can be no name there shall be no lock file either
-        _remembered(given, read(path, name, again=again), files=False, lenient=lenient)
-    with locked(path, given.get("lock_timeout", 0.0)) if write else nullcontext():
+        _remembered(place, read(path, name, again=again), files=False, lenient=lenient)
+    with locked(path, lock_timeout) if write else nullcontext():
         manifest = read(path, name, broken=broken, again=again)
-        config = loaded or _remembered(given, manifest, files, lenient=lenient)
-        yield _on_stand_in(config) if given["local"] else config, manifest
+        config = loaded or _remembered(place, manifest, files, lenient=lenient)
+        yield _on_stand_in(config) if place.local else config, manifest
 
 
-def _overrides(given: Mapping[str, Any]) -> dict[str, str | None]:
+def _overrides(place: Place) -> dict[str, str | None]:
     """Return the settings that have a flag."""
-    return {
-        "name": given["name"],
-        "region": given["region"],
-        "eks.version": given.get("kubernetes_version"),
-        "chart.path": given.get("chart"),
-        "lifecycle.path": given.get("lifecycle"),
-    }
+    flags = place.settings() if isinstance(place, Settings) else {}
+    return {"name": place.name, "region": place.region, **flags}
 
 
-def _remembered(
-    given: Mapping[str, Any], manifest: Manifest, files: bool, *, lenient: bool = False
-) -> Config:
+def _remembered(place: Place, manifest: Manifest, files: bool, *, lenient: bool = False) -> Config:
     """Take the config of the last create, with the flags given now; for none, the minimal one.
 
     With ``lenient``, of one that is not valid any more only what a delete needs is taken: rules
     may have become stricter since it was written.
     """
-    config, overrides = manifest.config, _overrides(given)
+    config, overrides = manifest.config, _overrides(place)
     try:
         return load(config or None, overrides, os.environ, files=files)
     except Usage:

@@ -1,93 +1,89 @@
-"""The options that commands share, each declared once."""
+"""Options as dataclasses: a field is an option, and commands share them by inheritance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from dataclasses import Field, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from hyperpod_eks.frozen import frozen
 
 FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
 
-def options(*several: Callable[[F], F]) -> Callable[[F], F]:
-    """Join options to one decorator; ``--help`` lists them in this order."""
+def option(*flags: str, **about: Any) -> Any:
+    """Declare a field that is an option; ``about`` is what `click.Option` takes.
 
-    def add(command: F) -> F:
-        for option in reversed(several):
-            command = option(command)
-        return command
-
-    return add
+    Like `dataclasses.field` it returns Any, so that the field can have a type of its own.
+    """
+    return _declared(click.Option, flags, {"show_default": "default" in about, **about})
 
 
-name = click.argument("name", required=False)
-file = click.option("-f", "--file", metavar="FILE", help="Config file; - reads standard input.")
-manifest = click.option(
-    "--manifest",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="State.  [default: ./NAME.hyperpod-eks.json]",
+def flag(*flags: str, help: str) -> bool:  # noqa: A002  click's word
+    """Declare a field that is an option without a value."""
+    found: bool = _declared(click.Option, flags, {"is_flag": True, "default": False, "help": help})
+    return found
+
+
+def argument(**about: Any) -> Any:
+    """Declare a field that is a positional argument; ``about`` is what `click.Argument` takes."""
+    return _declared(click.Argument, (), {"required": False, **about})
+
+
+def _declared(kind: type[click.Parameter], flags: tuple[str, ...], about: dict[str, Any]) -> Any:
+    several = about.get("multiple") or about.get("nargs") == -1
+    default = about.get("default", () if several else None)
+    return field(default=default, metadata={"click": (kind, flags, about)})
+
+
+@frozen
+class Options:
+    """What a command was given.
+
+    A class that has a ``heading`` stands under it in help; others stand under "Options".
+    """
+
+
+HEADINGS = (
+    "Options",
+    "Cluster options",
+    "Config options",
+    "AWS options",
+    "Waiting options",
+    "Progress options",
+    "Output options",
 )
-account = options(
-    click.option("--local", is_flag=True, help="Use the embedded stack instead of AWS."),
-    click.option("--region", help="AWS region."),
-    click.option("--profile", help="Profile of the AWS configuration."),
-)
-speaking = options(
-    click.option(
-        "-o",
-        "--output",
-        type=click.Choice(FORMS),
-        default="text",
-        envvar="HYPERPOD_EKS_OUTPUT",
-        show_default=True,
-        help="Form of the document on stdout.",
-    ),
-    click.option("--query", metavar="JMESPATH", help="Print only this part of the document."),
-    click.option(
-        "--events",
-        metavar="FILE|-|fd:N",
-        envvar="HYPERPOD_EKS_EVENTS",
-        help="Write what happens as JSON lines; the last one is the document.",
-    ),
-    click.option("--no-color", is_flag=True, help="No colour, as NO_COLOR=1."),
-    click.option("-q", "--quiet", is_flag=True, help="On stderr nothing but errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Tell each call to AWS on stderr."),
-    click.option("--debug", is_flag=True, help="Log everything; the log's path is on stderr."),
-)
-named = options(name, file, manifest)
-shared = options(
-    named,
-    account,
-    speaking,
-    click.option(
-        "--parallelism",
-        type=click.IntRange(1, 64),
-        default=8,
-        show_default=True,
-        help="Calls to AWS at the same time.",
-    ),
-)
-progress = options(
-    click.option(
-        "--progress",
-        type=click.Choice(["auto", "live", "plain", "none"]),
-        default="auto",
-        show_default=True,
-        help="How to tell what happens, on stderr.",
-    ),
-    click.option(
-        "--timeline",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE.svg",
-        help="Draw what ran when, once it is over.",
-    ),
-)
+"""The headings of options in the order of help."""
+
+
+def parameters(options: type[Options]) -> list[click.Parameter]:
+    """Return what a command takes; arguments as they are typed: NAME, a field of a base, first."""
+    return [_parameter(each) for each in fields(options)]
+
+
+def sections(options: type[Options]) -> dict[str, list[click.Parameter]]:
+    """Return the options of a command by heading; those of its own come first in theirs."""
+    known = {each.name: each for each in fields(options)}
+    found: dict[str, list[click.Parameter]] = {heading: [] for heading in HEADINGS}
+    for group in options.__mro__:
+        if is_dataclass(group):
+            bases = filter(is_dataclass, group.__bases__)
+            theirs = {each.name for base in bases for each in fields(base)}
+            own = [known[each.name] for each in fields(group) if each.name not in theirs]
+            section = found[vars(group).get("heading", "Options")]
+            section += [_parameter(each) for each in own if each.metadata["click"][1]]  # with flags
+    return {heading: several for heading, several in found.items() if several}
+
+
+def _parameter(each: Field[Any]) -> click.Parameter:
+    """Return what click knows of a field."""
+    kind, flags, about = each.metadata["click"]
+    made: click.Parameter = kind([each.name, *flags], **about)
+    return made
 
 
 class Seconds(click.FloatRange):
@@ -101,47 +97,213 @@ class Seconds(click.FloatRange):
         return found
 
 
-lock_timeout = click.option(
-    "--lock-timeout",
-    type=Seconds(min=0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Wait for another run on the same manifest.",
-)
-timeout = click.option(
-    "--timeout",
-    type=Seconds(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Give up waiting after this time, with exit code 6; run again, it goes on.",
-)
-tail = click.option(
-    "--tail",
-    type=click.IntRange(1, 10_000),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="How many lines at most.",
-)
-skip = click.option(
-    "--skip",
-    multiple=True,
-    metavar="ID",
-    help="Leave out this check of the preflight; may be given several times.",
-)
-declared = options(
-    click.option(
+# --- options that commands share, in the order in which help shows them
+
+
+@frozen
+class Output(Options):
+    """How a command reports; every command has these."""
+
+    heading = "Output options"
+    output: str = option(
+        "-o",
+        "--output",
+        type=click.Choice(FORMS),
+        default="text",
+        envvar="HYPERPOD_EKS_OUTPUT",
+        help="Format of the document on stdout.",
+    )
+    query: str | None = option(
+        "--query", metavar="JMESPATH", help="Print only this part of the document."
+    )
+    events: str | None = option(
+        "--events",
+        metavar="FILE|-|fd:N",
+        envvar="HYPERPOD_EKS_EVENTS",
+        help="Write events as JSON lines; the last line has the document.",
+    )
+    no_color: bool = flag("--no-color", help="Disable colors, like NO_COLOR=1.")
+    quiet: bool = flag("-q", "--quiet", help="Print only errors.")
+    verbose: bool = flag("-v", "--verbose", help="Log every AWS API call to stderr.")
+    debug: bool = flag("--debug", help="Log everything, and print the path of the log.")
+
+
+@frozen
+class Progress(Options):
+    """How a command that takes long shows its progress."""
+
+    heading = "Progress options"
+    progress: str = option(
+        "--progress",
+        type=click.Choice(["auto", "live", "plain", "none"]),
+        default="auto",
+        help="How to show progress on stderr.",
+    )
+    timeline: Path | None = option(
+        "--timeline",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE.svg",
+        help="Write a timeline of the run.",
+    )
+
+
+@frozen
+class Account(Options):
+    """Which account and region."""
+
+    heading = "AWS options"
+    region: str | None = option("--region", metavar="REGION", help="AWS region.")
+    profile: str | None = option(
+        "--profile", metavar="PROFILE", help="Profile of the AWS configuration."
+    )
+    local: bool = flag("--local", help="Use the embedded stack instead of AWS.")
+
+
+@frozen
+class Place(Account):
+    """Which cluster, and where it is."""
+
+    heading = "Cluster options"
+    name: str | None = argument()
+    file: str | None = option("-f", "--file", metavar="FILE", help="Config file; - reads stdin.")
+    manifest: Path | None = option(
+        "--manifest",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Manifest of the cluster.  [default: ./NAME.hyperpod-eks.json]",
+    )
+
+    @property
+    def named_otherwise(self) -> bool:
+        """Whether a file, a manifest or a variable says which cluster it is."""
+        return bool(self.file or self.manifest or os.environ.get("HYPERPOD_EKS_NAME"))
+
+
+@frozen
+class Parallel(Options):
+    """How many calls at once."""
+
+    heading = "AWS options"
+    parallelism: int = option(
+        "--parallelism",
+        type=click.IntRange(1, 64),
+        default=8,
+        metavar="N",
+        help="Maximum number of AWS API calls in flight.",
+    )
+
+
+@frozen
+class Cluster(Place, Parallel, Output):
+    """What every command that asks AWS about one cluster has."""
+
+
+@frozen
+class Settings(Options):
+    """The settings of the config that have a flag."""
+
+    heading = "Config options"
+    kubernetes_version: str | None = option(
         "--kubernetes-version", metavar="1.N", help="Kubernetes version; a newer one upgrades."
-    ),
-    click.option(
+    )
+    chart: str | None = option(
         "--chart",
         metavar="PATH",
-        help="HyperPod Helm chart, or a checkout that has it, instead of the pinned download.",
-    ),
-    click.option("--lifecycle", metavar="PATH", help="Folder of lifecycle scripts."),
-)
-"""The settings of the config that have a flag."""
-detailed = click.option(
-    "--detailed-exitcode",
-    is_flag=True,
-    help="Exit 5 when create would change something, 7 when it would refuse.",
-)
+        help="HyperPod Helm chart or a checkout of it, instead of the pinned download.",
+    )
+    lifecycle: str | None = option(
+        "--lifecycle", metavar="PATH", help="Folder of lifecycle scripts."
+    )
+
+    def settings(self) -> dict[str, str | None]:
+        """Return them under the keys of the config."""
+        return {
+            "eks.version": self.kubernetes_version,
+            "chart.path": self.chart,
+            "lifecycle.path": self.lifecycle,
+        }
+
+
+@frozen
+class Lock(Options):
+    """How long to wait for another run."""
+
+    heading = "Waiting options"
+    lock_timeout: float = option(
+        "--lock-timeout",
+        type=Seconds(min=0),
+        default=0.0,
+        show_default=False,
+        metavar="SECONDS",
+        help="Wait this long for another run that holds the manifest.",
+    )
+
+
+@frozen
+class Wait(Lock):
+    """How long to wait for AWS."""
+
+    heading = "Waiting options"
+    timeout: float | None = option(
+        "--timeout",
+        type=Seconds(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Stop waiting after this time, with exit code 6; the next run continues.",
+    )
+
+
+def skip() -> tuple[str, ...]:
+    """Declare ``--skip``."""
+    found: tuple[str, ...] = option(
+        "--skip", multiple=True, metavar="ID", help="Skip this preflight check; can be repeated."
+    )
+    return found
+
+
+def helm() -> str | None:
+    """Declare ``--helm``."""
+    found: str | None = option(
+        "--helm",
+        metavar="PATH",
+        help="Helm program.  [default: $HYPERPOD_EKS_HELM, or helm on PATH]",
+    )
+    return found
+
+
+def tail() -> int:
+    """Declare ``--tail``."""
+    found: int = option(
+        "--tail",
+        type=click.IntRange(1, 10_000),
+        default=100,
+        metavar="N",
+        help="Maximum number of lines.",
+    )
+    return found
+
+
+def replace_failed() -> bool:
+    """Declare ``--replace-failed``."""
+    return flag("--replace-failed", help="Delete failed resources and create them again, once.")
+
+
+def yes(what: str) -> bool:
+    """Declare ``--yes``."""
+    return flag("-y", "--yes", help=what)
+
+
+def detailed_exitcode() -> bool:
+    """Declare ``--detailed-exitcode``."""
+    return flag(
+        "--detailed-exitcode",
+        help="Exit 5 if create would change something, 7 if it would refuse.",
+    )
+
+
+@frozen
+class Change(Wait, Progress, Cluster):
+    """What every change of a cluster has."""
+
+    heading = "Options"
+    yes: bool = yes("Do not ask before nodes, data or protection are removed.")
+    skip: tuple[str, ...] = skip()

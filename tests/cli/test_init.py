@@ -138,12 +138,6 @@ def test_completion_knows_the_commands(user: User) -> None:
     assert done.stdout.split() == ["plain,plan"]
 
 
-def test_without_a_command_the_commands_are_listed(user: User) -> None:
-    said = user.types()
-    assert said.code == 2
-    assert "Commands:" in said.out + said.err
-
-
 def test_a_config_from_stdin_and_its_mistakes(user: User) -> None:
     said = user.types("validate", "-f", "-", stdin="name: demo\nregion: us-west-2\nnodes: 1\n")
     assert (said.code, said.out) == (2, "")

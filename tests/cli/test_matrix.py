@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import click
 import jsonschema
 import pyte
 import pytest
 import yaml
 
-from hyperpod_eks.cli import main, run
-from hyperpod_eks.cli.commands.validate import schemas
+from hyperpod_eks.cli import run
+from hyperpod_eks.cli.commands.schema import schemas
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
@@ -31,6 +30,7 @@ from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.state.manifest import locked
 from hyperpod_eks.terminal.formats import render
 from tests.cli.test_plan import NOBODY, later
+from tests.commands import EVERY, GROUPS
 from tests.conftest import Said, User, at_work
 
 pytestmark = pytest.mark.xdist_group("matrix")
@@ -287,12 +287,10 @@ def test_a_form_is_printed(here: User, form: str) -> None:
 
 def test_every_command_is_in_the_matrix() -> None:
     known = {" ".join(words) for words, _ in COMMANDS.values()}
-    commands = {name: command for name, command in main.commands.items() if name != "local"}
-    local = main.commands["local"]
-    assert isinstance(local, click.Group)
-    commands |= {f"local {name}": command for name, command in local.commands.items()}
     missing = {
-        name for name in commands if not any(f"{each} ".startswith(f"{name} ") for each in known)
+        name
+        for name in EVERY.keys() - GROUPS
+        if not any(f"{each} ".startswith(f"{name} ") for each in known)
     }
     assert missing == {"completion", "local env"}, "what prints lines for a shell, and has no -o"
 
@@ -340,7 +338,7 @@ def held(user: User) -> Said:
 def broken(user: User) -> Said:
     """A mistake in a table of ours: nothing that a user types or sets leads to a bug."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hyperpod_eks.cli.commands.validate.PACKAGES", (0,))
+        patch.setattr("hyperpod_eks.cli.commands.version.PACKAGES", (0,))
         return user.types("version", "-o", "json")
 
 

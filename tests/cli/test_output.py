@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from hyperpod_eks.cli.commands.validate import schemas
+from hyperpod_eks.cli.commands.schema import schemas
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault

@@ -7,18 +7,16 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
-from hyperpod_eks.cli import main
 from hyperpod_eks.cli.commands.outputs import text, values
 from hyperpod_eks.config.model import SETTINGS
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.formats import variables
+from tests.commands import EVERY
 from tests.conftest import User
 
 pytestmark = pytest.mark.xdist_group("outputs")
@@ -151,13 +149,13 @@ def test_what_is_not_made_yet_is_a_dash() -> None:
 
 
 def test_no_output_is_an_input() -> None:
-    def inputs(command: click.Command) -> Iterator[str]:
-        for parameter in command.params:
-            yield from [parameter.envvar] if isinstance(parameter.envvar, str) else []
-        for each in command.commands.values() if isinstance(command, click.Group) else ():
-            yield from inputs(each)
-
-    read_ = {variable for _, variable in SETTINGS.values()} | {"HYPERPOD_EKS_HELM", *inputs(main)}
+    inputs = {
+        parameter.envvar
+        for command in EVERY.values()
+        for parameter in command.params
+        if isinstance(parameter.envvar, str)
+    }
+    read_ = {variable for _, variable in SETTINGS.values()} | {"HYPERPOD_EKS_HELM"} | inputs
     document = dict.fromkeys([name.removeprefix("HYPERPOD_EKS_").lower() for name in read_], "x")
     printed = {line.partition("=")[0] for line in variables(document)}
     assert printed == {name.replace("_EKS_", "_EKS_CLUSTER_") for name in read_}

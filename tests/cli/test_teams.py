@@ -266,7 +266,7 @@ def test_a_command_that_names_no_cluster_says_how_to_name_one(
     assert (said.code, said.out) == (2, "")
     first, second = said.err.splitlines()
     assert first == "error: which cluster?"
-    assert second.startswith("Give a NAME (hyperpod-eks create demo), a config file (-f FILE)")
+    assert second == "Give a NAME, a config file (-f FILE) or a manifest (--manifest PATH)."
     said = User(tmp_path, None).types("create", "Demo_X")  # type: ignore[arg-type]
     assert "argument NAME: name:" in said.err
 

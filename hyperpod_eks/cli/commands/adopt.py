@@ -1,19 +1,20 @@
-"""``hyperpod-eks adopt``: put what exists into the manifest."""
+"""``hyperpod-eks adopt``: add existing resources to the manifest."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from fnmatch import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hyperpod_eks import engine
-from hyperpod_eks.cli.console import current_console
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import Document, called, once
-from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.recorder import Recorder, result
+from hyperpod_eks.cli.options import Cluster, Lock, flag, option
 from hyperpod_eks.errors import Foreign, NotFound, Usage
-from hyperpod_eks.events import Report
-from hyperpod_eks.stack import stack
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
 
 ADOPTABLE = (
     "network/vpc",
@@ -28,12 +29,45 @@ ADOPTABLE = (
 )
 
 
-def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any) -> Document:
-    """Write existing resources into the manifest; every one must exist."""
-    wanted = once("--resource", map(_key_and_id, resources))
-    if not wanted and not rebuild:
+@frozen
+class Options(Lock, Cluster):
+    """What to adopt."""
+
+    resources: tuple[str, ...] = option(
+        "--resource",
+        multiple=True,
+        metavar="KEY=ID",
+        help="Use this existing resource instead of creating one; can be repeated.",
+    )
+    rebuild: bool = flag("--rebuild", help="Rebuild a lost or broken manifest.")
+
+
+def adopt(options: Options, report: Report) -> Document:
+    """Add existing resources to the manifest.
+
+    Resources that are adopted by id are used as they are: never changed, never deleted.  Keys:
+    network/vpc, network/internet-gateway, network/security-group, network/private-subnet-ZONEID,
+    iam/cluster-role, iam/execution-role, s3/bucket, eks/cluster.
+
+    --rebuild finds the resources of create by name and tags, and writes a new manifest; a broken
+    one is kept beside it.  The config comes from -f, or from the newest backup of the manifest.
+    """
+    from hyperpod_eks import engine
+    from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.cli.recorder import Recorder, result
+    from hyperpod_eks.stack import stack
+
+    wanted = once("--resource", map(_key_and_id, options.resources))
+    if not wanted and not options.rebuild:
         raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
-    with opened("adopt", given, tell, files=False, broken=rebuild) as at:
+    with opened(
+        "adopt",
+        options,
+        report,
+        files=False,
+        lock_timeout=options.lock_timeout,
+        broken=options.rebuild,
+    ) as at:
         before = dict(at.manifest.records)
         for key, id_ in wanted.items():
             known = at.manifest.records.get(key)
@@ -53,13 +87,13 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
             at.manifest.records.update(before)
             at.manifest.save()
             raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
-        if rebuild and not found:
+        if options.rebuild and not found:
             raise NotFound(
                 f"no resources of a cluster {at.resolved.name} exist in {at.resolved.region} of "
                 f"account {at.resolved.identity.account}",
-                f"Create it: hyperpod-eks create {called(at.resolved.name, given)}",
+                f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
             )
-        if given["file"] and rebuild:
+        if options.file and options.rebuild:
             at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         at.manifest.save()
         rows = [
@@ -71,14 +105,14 @@ def adopt(tell: Report, resources: tuple[str, ...], rebuild: bool, **given: Any)
             for observation in found
         ]
         warnings = []
-        if rebuild and not at.manifest.config:
+        if options.rebuild and not at.manifest.config:
             warnings.append(
                 f"the config of {at.resolved.name} could not be restored: no backup here has it; "
                 "pass it to the next command with -f FILE"
             )
         for warning in warnings:
             current_console().warn(warning)
-        return result("adopt", at, Recorder(tell)) | {
+        return result("adopt", at, Recorder(report)) | {
             "resources": rows,
             "config": bool(at.manifest.config),
             "warnings": warnings,
@@ -99,3 +133,16 @@ def text(document: Document) -> str:
     lines = [f"{row['origin']:<8} {row['key']:<{width}} {row['id']}" for row in rows]
     config = " and the config" if document["config"] else ""
     return "\n".join([*lines, f"{len(rows)} resources{config} are in the manifest"])
+
+
+command = define(
+    "adopt",
+    Options,
+    adopt,
+    text,
+    """
+    hyperpod-eks adopt demo --resource network/vpc=vpc-0ab12cd34ef56ab78
+    hyperpod-eks adopt demo --rebuild              the manifest is lost
+    """,
+    log=Log.KEPT,
+)

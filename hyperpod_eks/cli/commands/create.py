@@ -1,50 +1,107 @@
-"""``hyperpod-eks create``: make a cluster, or what is missing of it."""
+"""``hyperpod-eks create``: create a cluster, or whatever is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hyperpod_eks import engine
-from hyperpod_eks.aws.transport import ca_bundle
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.commands import plan
 from hyperpod_eks.cli.commands.outputs import values
-from hyperpod_eks.cli.commands.preflight import before_create
-from hyperpod_eks.cli.confirm import consenting
-from hyperpod_eks.cli.console import current_console
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import Document, called
-from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.cli.recorder import Recorder, result
-from hyperpod_eks.engine.plan import new_administrator
-from hyperpod_eks.events import EventType, Report
-from hyperpod_eks.resolve.resolved import check_plans
-from hyperpod_eks.resources.compare import Observation
-from hyperpod_eks.state.manifest import Manifest
-from hyperpod_eks.steps.helm import prepare
+from hyperpod_eks.cli.options import flag, option
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.events import EventType
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.config.model import Config
+    from hyperpod_eks.engine import Context
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.resolve.resolved import ResolvedConfig
+    from hyperpod_eks.resources.compare import Observation
+    from hyperpod_eks.state.manifest import Manifest
 
 
-def create(
-    tell: Report,
-    helm: str | None,
-    replace_failed: bool,
-    skip: tuple[str, ...],
-    yes: bool = False,
-    run: str = "",
-    **given: Any,
-) -> Document:
-    """Make the cluster; the document has its outputs.
+@frozen
+class Options(plan.Options, shared.Change):
+    """What to create."""
 
-    If nothing of it existed, the manifest says from the first intent on that ``run`` created it.
+    dry_run: bool = flag("--dry-run", help="Only show what would be done, as plan does.")
+    helm: str | None = shared.helm()
+    run: str = option(
+        "--run",
+        metavar="ID",
+        envvar="HYPERPOD_EKS_RUN",
+        default="",
+        show_default=False,
+        help="Record that this run created the cluster, for delete --if-created-by.",
+    )
+
+
+def create(options: Options, report: Report) -> Document:
+    """Create cluster NAME, or whatever is missing.
+
+    Safe to re-run.  Without a config file it creates a minimal cluster: two ml.m5.2xlarge with
+    500 GB each.  Without -f, an existing cluster keeps the config of its last create; if that
+    config is not here, nothing is changed.
     """
-    story = Recorder(tell)
-    with opened("create", given, story, files=True, helm=helm) as at:
+    if options.dry_run:
+        return plan.plan(options, report)
+    if options.detailed_exitcode:
+        raise Usage("--detailed-exitcode needs --dry-run")
+    return apply(
+        options,
+        report,
+        helm=options.helm,
+        replace_failed=options.replace_failed,
+        run=options.run,
+    )
+
+
+def apply(
+    options: shared.Change,
+    report: Report,
+    *,
+    helm: str | None = None,
+    replace_failed: bool = False,
+    run: str = "",
+) -> Document:
+    """Create what is missing; the document has the outputs.
+
+    If nothing of the cluster existed, the manifest says from the first intent on that ``run``
+    created it.
+    """
+    from hyperpod_eks import engine
+    from hyperpod_eks.aws.transport import ca_bundle
+    from hyperpod_eks.cli.confirm import consenting
+    from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.cli.recorder import Recorder, result
+    from hyperpod_eks.engine.plan import new_administrator
+    from hyperpod_eks.resolve.resolved import check_plans
+    from hyperpod_eks.steps.helm import prepare
+
+    story = Recorder(report)
+    with opened(
+        "create",
+        options,
+        story,
+        files=True,
+        lock_timeout=options.lock_timeout,
+        timeout=options.timeout,
+        helm=helm,
+    ) as at:
         story.once = (
             "eks/cluster",
             EventType.WAITING,
             partial(prepare, at.config.chart, ca_bundle(at.context.aws.session)),
         )
         at.context.replace_failed = replace_failed
-        at.context.consent = consenting(at.resolved.name, yes=yes)
+        at.context.consent = consenting(at.resolved.name, yes=options.yes)
         check_plans(at.resolved, at.context.aws)
         at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         warnings = at.warn()
@@ -54,7 +111,9 @@ def create(
             current_console().warn(text)
 
         at.context.warn = warn
-        check = before_create(at.context, at.config, at.resolved, skip, current_console().warn)
+        check = _before_create(
+            at.context, at.config, at.resolved, options.skip, current_console().warn
+        )
 
         def begin(observations: list[Observation]) -> None:
             if line := new_administrator(observations, at.context):
@@ -68,7 +127,7 @@ def create(
         return result("create", at, story) | {
             "outputs": values(at.manifest),
             "warnings": warnings,
-            "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, {**given, 'file': None})}",
+            "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
         }
 
 
@@ -83,8 +142,55 @@ def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
     )
 
 
+def _before_create(
+    context: Context,
+    config: Config,
+    resolved: ResolvedConfig,
+    skip: Collection[str],
+    warn: Callable[[str], None],
+) -> Callable[[list[Observation]], None]:
+    """Return what create asks before its first change; it raises Blocked when it must not begin.
+
+    Where something is surely to be made, the questions are asked beside the first look.
+    """
+    from hyperpod_eks import workers
+    from hyperpod_eks.preflight import account
+    from hyperpod_eks.preflight import run as checks
+    from hyperpod_eks.preflight.cluster import chart_download
+    from hyperpod_eks.preflight.inputs import Facts
+
+    skipped = checks.known(skip) | checks.AT_LOADING
+    facts = Facts(
+        context.aws,
+        config,
+        resolved,
+        manifest=context.manifest.path,
+        first_snapshot=context.first_snapshot,
+    )
+    if not context.manifest.complete:
+        account.begin(facts, skipped)
+        if "chart-download" not in skipped:
+            workers.start_all([partial(list, chart_download(facts))])
+
+    def ask(observations: list[Observation]) -> None:
+        seen = replace(
+            facts, observations={observation.want.key: observation for observation in observations}
+        )
+        found = checks.run(seen, skipped)
+        told = {"kubernetes-version"} if resolved.warnings else set()
+        for one in found:
+            if one.severity == "warning" and one.id not in told:
+                warn(f"{one.id}: {one.says}")
+        if errors := [one for one in found if one.severity == "error"]:
+            raise checks.Blocked(errors)
+
+    return ask
+
+
 def text(document: Document) -> str:
-    """Write the document for people: the values that they will need."""
+    """Write the document for people: the values that they will need, or the plan."""
+    if "outputs" not in document:
+        return plan.text(document)
     outputs = document["outputs"]
     done = "is ready" if document["changed"] else "is as declared; nothing was changed"
     rows = [
@@ -96,3 +202,20 @@ def text(document: Document) -> str:
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     use = f"To use it with kubectl: {document['next']}"
     return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines, use])
+
+
+command = define(
+    "create",
+    Options,
+    create,
+    text,
+    """
+    hyperpod-eks create demo                       two nodes in the default region
+    hyperpod-eks create -f cluster.yaml            as the file says; again: whatever is missing
+    hyperpod-eks create -f cluster.yaml --dry-run  only show it
+    hyperpod-eks create demo -o json > result.json
+    hyperpod-eks create demo --query outputs.vpc_id
+    hyperpod-eks create -f cluster.yaml --run "$CI_JOB_ID"
+    """,
+    log=lambda options: Log.IF_IT_FAILS if options.dry_run else Log.KEPT,
+)

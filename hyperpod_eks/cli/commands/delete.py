@@ -1,51 +1,73 @@
-"""``hyperpod-eks delete``: take everything away that create made, and prove it."""
+"""``hyperpod-eks delete``: delete everything that create created, and verify it."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from hyperpod_eks import engine
-from hyperpod_eks.aws.client import Snapshot, owner
-from hyperpod_eks.cli.commands.outputs import remembered
-from hyperpod_eks.cli.confirm import confirm_delete
-from hyperpod_eks.cli.console import current_console
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import Document, called, head
-from hyperpod_eks.cli.opening import Opened, opened, settings
-from hyperpod_eks.cli.recorder import Recorder, result
-from hyperpod_eks.config import yaml as config_yaml
-from hyperpod_eks.engine.decide import Action, Decision
+from hyperpod_eks.cli.options import flag, option
 from hyperpod_eks.errors import Remains, Usage
-from hyperpod_eks.events import Report
-from hyperpod_eks.inventory.untracked import untracked
-from hyperpod_eks.kube.kubeconfig import forget, own_files
-from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.compare import Observation
-from hyperpod_eks.stack import kinds
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.opening import Opened
+    from hyperpod_eks.cli.recorder import Recorder
+    from hyperpod_eks.engine.decide import Decision
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.resources.base import Resource
+    from hyperpod_eks.resources.compare import Observation
 
 
-def delete(
-    tell: Report, yes: bool, keep: str, dry_run: bool, if_created_by: str | None, **given: Any
-) -> Document:
-    """Take everything away that is ours, then ask AWS again; with ``dry_run``, only tell.
+@frozen
+class Options(shared.Wait, shared.Progress, shared.Cluster):
+    """What to delete."""
 
-    With ``if_created_by`` only if that run of create made the cluster, as the manifest says; else
-    nothing is done and AWS is not asked.
+    dry_run: bool = flag("--dry-run", help="Only show what would be deleted and what kept.")
+    yes: bool = shared.yes("Do not ask.")
+    keep: str = option(
+        "--keep",
+        metavar="WHAT,...",
+        default="",
+        show_default=False,
+        help="Keep these resources: bucket, logs, network.",
+    )
+    if_created_by: str | None = option(
+        "--if-created-by",
+        metavar="ID",
+        help="Delete only what create --run ID created, by its manifest; otherwise exit 0.",
+    )
+
+
+def delete(options: Options, report: Report) -> Document:
+    """Delete cluster NAME and verify that nothing is left.
+
+    Everything that create created is deleted; adopted resources are kept.
     """
-    kinds = _groups_to_keep(keep)
-    if if_created_by is not None and (theirs := _not_created_by(if_created_by, given)):
+    from hyperpod_eks import engine
+    from hyperpod_eks.cli.confirm import confirm_delete
+    from hyperpod_eks.cli.recorder import Recorder, result
+    from hyperpod_eks.inventory.untracked import untracked
+    from hyperpod_eks.kube.kubeconfig import forget, own_files
+
+    groups = _groups_to_keep(options.keep)
+    run = options.if_created_by
+    if run is not None and (theirs := _not_created_by(run, options)):
         return theirs
-    story = Recorder(tell)
-    with _opened(given, story, write=not dry_run) as at:
-        if if_created_by not in (None, at.manifest.run):  # another run was faster
-            return _untouched(at.resolved.name, if_created_by or "")
+    story = Recorder(report)
+    with _opened(options, story) as at:
+        if run not in (None, at.manifest.run):  # another run was faster
+            return _untouched(at.resolved.name, run or "")
         named = at.wants
         at.wants = untracked(at.context.aws, at.resolved, named)
         every = [*at.manifest.remembered().values(), *at.wants]
-        keys = _kept_keys(every, kinds)
-        if dry_run:
+        keys = _kept_keys(every, groups)
+        if options.dry_run:
             return result("delete", at, story) | {
                 "plan": _planned(engine.plan_delete(at.wants, at.context, keys))
             }
@@ -54,14 +76,14 @@ def delete(
                 f"deletion_protection: the cluster {at.resolved.name} is protected",
                 "Set deletion_protection: false in the config, run create --yes, then delete.",
             )
-        confirm_delete(at.resolved, kinds, yes=yes)
+        confirm_delete(at.resolved, groups, yes=options.yes)
         removed, kept = engine.delete(at.wants, at.context, keys)
         left = untracked(at.context.aws, at.resolved, named)
         remains = engine.verify_deleted(left, at.context, frozenset(kept), removed)
         if remains:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
-        if not kinds:
+        if not groups:
             at.manifest.retire()
             arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")
             for problem in forget(own_files(at.manifest.path, at.resolved.name, arn), arn):
@@ -77,14 +99,26 @@ def delete(
 
 
 @contextmanager
-def _opened(given: Mapping[str, Any], story: Recorder, *, write: bool) -> Iterator[Opened]:
+def _opened(options: Options, story: Recorder) -> Iterator[Opened]:
     """Open the cluster; if its file is wrong, say how to delete it without one."""
+    from hyperpod_eks.cli.opening import opened
+
     with ExitStack() as stack:
         try:
-            at = stack.enter_context(opened("delete", given, story, write=write, files=False))
+            at = stack.enter_context(
+                opened(
+                    "delete",
+                    options,
+                    story,
+                    write=not options.dry_run,
+                    files=False,
+                    lock_timeout=options.lock_timeout,
+                    timeout=options.timeout,
+                )
+            )
         except Usage as error:
-            if given["file"] and not error.hint:
-                it = called(given["name"] or _name_in(given["file"]), {**given, "file": None})
+            if options.file and not error.hint:
+                it = called(options.name or _name_in(options.file), options, file=False)
                 error.hint = f"To delete it without the file: hyperpod-eks delete {it}"
             raise
         yield at
@@ -92,21 +126,27 @@ def _opened(given: Mapping[str, Any], story: Recorder, *, write: bool) -> Iterat
 
 def _name_in(file: str) -> str:
     """Return the name in a config that is wrong, if there is one."""
+    from hyperpod_eks.config import yaml as config_yaml
+
     with suppress(Usage):
         name = "" if file == "-" else config_yaml.read(file).value.get("name")
         return name if isinstance(name, str) and name else "NAME"
     return "NAME"
 
 
-def _not_created_by(run: str, given: Mapping[str, Any]) -> Document | None:
+def _not_created_by(run: str, options: Options) -> Document | None:
     """Return the document of a delete that has nothing to do; None if the run made the cluster."""
     if not run:
         raise Usage("--if-created-by: the run is empty", "Give the ID that create --run got.")
-    if given["file"]:
-        with settings(given, write=False, files=False) as (config, manifest):
+    if options.file:
+        from hyperpod_eks.cli.opening import settings
+
+        with settings(options, write=False, files=False) as (config, manifest):
             name = config.name
     else:
-        manifest = remembered(given["name"], None, given["manifest"], absent=True)
+        from hyperpod_eks.cli.remembered import remembered
+
+        manifest = remembered(replace(options, region=None), absent=True)
         name = manifest.cluster
     return None if manifest.run == run else _untouched(name, run)
 
@@ -126,13 +166,17 @@ def _untouched(name: str, run: str) -> Document:
 
 
 def _cost(wants: Iterable[Resource], kept: Container[str]) -> float:
-    """Price what is kept by the hour, as far as its price is known."""
-    items = [item for want in wants if want.key in kept for item in want.prices("")]
+    """Price what --keep keeps by the hour, as far as its price is known."""
+    mine = [want for want in wants if want.keep_group and want.key in kept]
+    items = [item for want in mine for item in want.prices("")]
     return round(sum((item.count * (item.each or 0.0) for item in items), 0.0), 3)
 
 
 def _protected(at: Opened) -> bool:
     """Whether EKS protects a cluster of ours: config and manifest may be lost, and it goes last."""
+    from hyperpod_eks.aws.client import Snapshot, owner
+    from hyperpod_eks.resources import eks
+
     found = eks.describe(
         at.context.first_snapshot or Snapshot(at.context.aws), at.resolved.eks_name
     )
@@ -144,6 +188,8 @@ def _protected(at: Opened) -> bool:
 
 def _groups_to_keep(keep: str) -> list[str]:
     """Read --keep.  Raises Usage for a word that it does not know."""
+    from hyperpod_eks.stack import kinds
+
     groups = [group for group in keep.replace(" ", "").split(",") if group]
     known = sorted({kind.keep_group for kind in kinds()} - {""})
     for group in groups:
@@ -158,6 +204,8 @@ def _kept_keys(wants: Iterable[Resource], groups: Container[str]) -> frozenset[s
 
 
 def _planned(decided: list[tuple[Observation, Decision]]) -> list[dict[str, str]]:
+    from hyperpod_eks.engine.decide import Action
+
     return [
         {
             "key": observation.want.key,
@@ -198,3 +246,18 @@ def _dry_run(document: Document) -> str:
         why = f" ({row['why']})" if row["why"] else ""
         lines.append(f"{row['action']:<6} {row['key']:<{width}} {row['id']}{why}".rstrip())
     return "\n".join(lines)
+
+
+command = define(
+    "delete",
+    Options,
+    delete,
+    text,
+    """
+    hyperpod-eks delete demo                       asks for the name
+    hyperpod-eks delete demo --dry-run             only shows what would be deleted
+    hyperpod-eks delete demo --yes --keep bucket,logs
+    hyperpod-eks delete demo --yes --if-created-by "$run"
+    """,
+    log=lambda options: Log.IF_IT_FAILS if options.dry_run else Log.KEPT,
+)

@@ -1,24 +1,25 @@
-"""``hyperpod-eks init``: a config file to start from, with a word about each setting."""
+"""``hyperpod-eks init``: a config file to start from, with a comment about each setting."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
-from hyperpod_eks import files
+from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.config.load import load
+from hyperpod_eks.cli.options import Output, argument, option
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.events import Report
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
 
 QUESTIONS = {
     "name": "Name of the cluster",
@@ -71,19 +72,51 @@ instance_groups:
 """
 
 
-def init(tell: Report, file: str | None, **answers: Any) -> Document:
-    """Write a config file; what no flag answers is asked on a terminal, else the default.
+@frozen
+class Options(Output):
+    """What the config says."""
 
-    Raises Usage when the file exists, or when an answer cannot be.
+    name: str | None = argument()
+    file: str | None = option(
+        "-f", "--file", metavar="FILE", help="File to write; - is stdout.  [default: ./NAME.yaml]"
+    )
+    region: str | None = option("--region", metavar="REGION", help="AWS region.")
+    instance_type: str | None = option(
+        "--instance-type", metavar="ml.TYPE", help="Instance type of the nodes."
+    )
+    instance_count: int | None = option(
+        "--instance-count", type=click.IntRange(0), metavar="N", help="Number of nodes."
+    )
+    kubernetes_version: str | None = option(
+        "--kubernetes-version", metavar="1.N", help="Kubernetes version."
+    )
+    nat: str = option(
+        "--nat",
+        type=click.Choice(["single", "per-az"]),
+        default="single",
+        help="One NAT gateway, or one in each zone.",
+    )
+
+
+def init(options: Options, report: Report) -> Document:
+    """Write a config file to start from.
+
+    Each setting has a comment.  On a terminal, the command asks for what no option answers.  An
+    existing file is not changed.
     """
-    found = _answers(answers)
-    target = file or f"{found['name']}.yaml"
-    version = found["kubernetes_version"]
+    import yaml
+
+    from hyperpod_eks import files
+    from hyperpod_eks.config.load import load
+
+    found = _answers(options)
+    target = options.file or f"{found['name']}.yaml"
+    version = options.kubernetes_version
     filled = TEMPLATE.format(
         file=clean(target) if target != "-" else "cluster.yaml",
         name=_spelled(found["name"]),
         region=_spelled(found["region"]),
-        nat=found["nat"],
+        nat=options.nat,
         version=f"version: {json.dumps(version)}"
         if version
         else '# version: "1.35"             # without it: the newest that fits',
@@ -120,24 +153,35 @@ def _answer(key: str, question: str, default: Any) -> Any:
 
 def _check(key: str, answer: Any) -> None:
     """Raise Usage for what cannot be the answer, whatever the others are."""
+    from hyperpod_eks.config.load import load
+
     group: dict[str, Any] = {**DEFAULTS, "name": "worker-group"}
     config: dict[str, Any] = {"name": "demo", "region": "us-west-2", "instance_groups": [group]}
     (config if key in config else group)[key] = answer
     load(config, {}, {}, files=False)
 
 
-def _answers(flags: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(flags)
+def _answers(options: Options) -> dict[str, Any]:
+    """Return what is asked on a terminal, unless an option answers it."""
+    from hyperpod_eks.config.load import load
+
+    given: dict[str, Any] = {
+        "name": options.name,
+        "region": options.region,
+        "instance_type": options.instance_type,
+        "instance_count": options.instance_count,
+    }
+    found = dict(given)
     if found["region"] is None:
         with suppress(Usage):  # there is none: that is what we ask
             found["region"] = load({"name": "any"}, {}, os.environ, files=False).region
     asks = sys.stdin.isatty() and not os.environ.get("CI")
     for key, question in QUESTIONS.items():
-        if flags[key] is None:
+        if given[key] is None:
             default = found[key] or DEFAULTS.get(key)
             found[key] = _answer(key, question, default) if asks else default
         elif asks:
-            _check(key, flags[key])
+            _check(key, given[key])
     if not found["region"]:
         raise Usage("init: which region?", "Give --region, for example --region us-west-2.")
     return found
@@ -145,6 +189,8 @@ def _answers(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled(value: str) -> str:
     """Spell a text in YAML: ``no`` and ``1e3`` need quotes."""
+    import yaml
+
     return str(yaml.safe_dump(value, default_flow_style=True, width=1000)).split("\n")[0]
 
 
@@ -154,3 +200,16 @@ def text(document: Document) -> str:
     if path is None:
         return str(document["content"])
     return f"wrote {path}; next: hyperpod-eks plan -f {path}"
+
+
+command = define(
+    "init",
+    Options,
+    init,
+    text,
+    """
+    hyperpod-eks init                              asks
+    hyperpod-eks init demo --region us-west-2 --instance-type ml.g5.8xlarge
+    hyperpod-eks init demo --region us-west-2 -f - | hyperpod-eks validate -f -
+    """,
+)

@@ -1,39 +1,54 @@
-"""``hyperpod-eks kubeconfig`` and ``token``: the way into the cluster's Kubernetes API."""
+"""``hyperpod-eks kubeconfig``: the way into the cluster's Kubernetes API."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws.client import Aws, Snapshot, read_only, region_of
-from hyperpod_eks.aws.session import profile_of
-from hyperpod_eks.cli.commands.local import use_local
-from hyperpod_eks.cli.commands.outputs import remembered
+import click
+
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.login import log_in
-from hyperpod_eks.errors import NotFound, Unfinished, Usage
-from hyperpod_eks.events import Report
-from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube import kubeconfig as files
-from hyperpod_eks.resources import eks
+from hyperpod_eks.cli.options import Output, Place, flag, option
+from hyperpod_eks.errors import NotFound, Unfinished
+from hyperpod_eks.frozen import frozen
 
-LIFE = timedelta(minutes=14)
-"""How long kubectl keeps a token; EKS takes it for fifteen minutes."""
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
 
 
-def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any) -> Document:
-    """Write an entry for the cluster, into a file of its own or a given one.
+@frozen
+class Options(Place, Output):
+    """Where the entry goes."""
 
-    Returns what was written where, or with ``stdout`` the kubeconfig itself.
+    kubeconfig: Path | None = option(
+        "--kubeconfig",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Merge into this file.  [default: $KUBECONFIG, or ./NAME.kubeconfig]",
+    )
+    stdout: bool = flag("--stdout", help="Print the kubeconfig instead.")
+
+
+def kubeconfig(options: Options, report: Report) -> Document:
+    """Write a kubeconfig for kubectl and helm.
+
+    Like `aws eks update-kubeconfig`, it names entries after the ARN of the cluster.  Every other
+    byte of the file is kept; the file is written with mode 0600.  delete removes the entry from
+    ./NAME.kubeconfig and $KUBECONFIG, and ./NAME.kubeconfig if nothing else is in it.
     """
-    name, path, region, cluster_name = _place(**given)
-    if given["local"]:
+    from hyperpod_eks.aws.client import Aws, Snapshot, read_only
+    from hyperpod_eks.aws.session import profile_of
+    from hyperpod_eks.cli.login import log_in, use_local
+    from hyperpod_eks.kube import kubeconfig as files
+    from hyperpod_eks.resources import eks
+
+    name, path, region, cluster_name = find(options)
+    if options.local:
         use_local()
-    aws = Aws(log_in(given["region"] or region, given["profile"]), name, {})
+    aws = Aws(log_in(options.region or region, options.profile), name, {})
     read_only(aws.session)
     found = eks.describe(Snapshot(aws), name)
     where = f"in {aws.identity.region} of account {aws.identity.account}"
@@ -53,13 +68,13 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
         cluster["endpoint"],
         cluster["certificateAuthority"]["data"],
         profile,
-        given["local"],
-        {} if given["local"] else files.variables(),
+        options.local,
+        {} if options.local else files.variables(),
     )
     new = files.document(entry)
-    if stdout:
+    if options.stdout:
         return new
-    target = kubeconfig or files.choose(files.paths(), entry.arn)
+    target = options.kubeconfig or files.choose(files.paths(), entry.arn)
     shared, target = target is not None, target or files.own_file(path, cluster_name, entry.arn)
     files.add(target, new)
     return head("kubeconfig") | {
@@ -70,52 +85,41 @@ def kubeconfig(tell: Report, stdout: bool, kubeconfig: Path | None, **given: Any
     }
 
 
-def _place(
-    name: str | None, file: str | None, manifest: Path | None, **_: Any
-) -> tuple[str, Path, str | None, str]:
+def find(place: Place) -> tuple[str, Path, str | None, str]:
     """Find the EKS cluster's name, the manifest's path, the region if known, and the cluster's."""
+    from hyperpod_eks.cli.remembered import remembered
+
     try:
-        known = remembered(name, file, manifest)
+        known = remembered(replace(place, region=None))
     except NotFound:
-        if not name:
+        if not place.name:
             raise
-        return name, manifest or Path(f"{name}.hyperpod-eks.json"), None, name
+        path = place.manifest or Path(f"{place.name}.hyperpod-eks.json")
+        return place.name, path, None, place.name
     eks_name = known.adopted.get("eks/cluster") or known.cluster
     return eks_name, known.path, known.region, known.cluster
 
 
-def token(
-    tell: Report, name: str, local: bool, region: str | None, profile: str | None
-) -> Document:
-    """Make an ``ExecCredential`` for kubectl; no network call is made."""
-    if not re.fullmatch(r"[0-9A-Za-z][\w-]{0,99}", name, re.ASCII):  # CreateCluster.name
-        raise Usage(f"invalid EKS cluster name {name!r}", "Use letters, digits, - and _.")
-    if local:
-        use_local()
-    opened = log_in(region, profile)
-    try:
-        version = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"]
-    except (KeyError, ValueError, TypeError):
-        version = "client.authentication.k8s.io/v1beta1"
-    return {
-        "kind": "ExecCredential",
-        "apiVersion": version,
-        "spec": {},
-        "status": {
-            "expirationTimestamp": (datetime.now(UTC) + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "token": kube.token(opened, name, region_of(opened)),
-        },
-    }
-
-
 def text(document: Document) -> str:
-    """Say where the entry is; a kubeconfig as YAML, a token as JSON, as kubectl reads them."""
-    if document.get("kind") == "ExecCredential":
-        return json.dumps(document)
+    """Say where the entry is; a kubeconfig as YAML."""
     if document.get("kind") == "Config":
-        import yaml  # noqa: PLC0415
+        import yaml
 
         return str(yaml.safe_dump(document, sort_keys=False))
     path = document["path"]
     use = "" if document["merged"] else f"\nTo use it: export KUBECONFIG={Path(path).absolute()}"
     return f"{path} has the context {document['context']}{use}"
+
+
+command = define(
+    "kubeconfig",
+    Options,
+    kubeconfig,
+    text,
+    """
+    hyperpod-eks kubeconfig demo                   writes ./demo.kubeconfig
+    hyperpod-eks kubeconfig demo --kubeconfig ~/.kube/config
+    hyperpod-eks kubeconfig demo --stdout > k && kubectl --kubeconfig k get nodes
+    """,
+    log=Log.IF_IT_FAILS,
+)

@@ -1,41 +1,63 @@
-"""``hyperpod-eks list``: every HyperPod cluster of an account and region, whoever made it."""
+"""``hyperpod-eks list``: every HyperPod cluster of an account and region."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws.client import Aws, Identity, read_only
-from hyperpod_eks.aws.published import HYPERPOD_REGIONS
-from hyperpod_eks.cli.commands.local import use_local
-from hyperpod_eks.cli.console import current_console
+import click
+
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.login import log_in
-from hyperpod_eks.engine import words_of
+from hyperpod_eks.cli.options import Account, Output, flag, option
 from hyperpod_eks.errors import Usage
-from hyperpod_eks.events import Report
-from hyperpod_eks.inventory.clusters import Row, in_region
-from hyperpod_eks.state.manifest import read
-from hyperpod_eks.terminal.formats import table
-from hyperpod_eks.workers import gather
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.inventory.clusters import Row
 
 ENABLED = ("opt-in-not-required", "opted-in")
 """What DescribeRegions calls a region that can be used (EC2 API, Region, OptInStatus)."""
 
 
-def list_clusters(
-    tell: Report, local: bool, all_regions: bool, manifests: tuple[Path, ...], **given: Any
-) -> Document:
-    """List the clusters; a region that does not answer is a warning, unless none does."""
-    if local:
+@frozen
+class Options(Account, Output):
+    """Which regions, and which manifests are known."""
+
+    all_regions: bool = flag("--all-regions", help="List every enabled region that has HyperPod.")
+    manifests: tuple[Path, ...] = option(
+        "--manifest",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Manifest of a known cluster; can be repeated.  [default: ./*.hyperpod-eks.json]",
+    )
+
+
+def list_clusters(options: Options, report: Report) -> Document:
+    """List all HyperPod clusters in the account.
+
+    Shows status, running and wanted nodes, Kubernetes version, creator (hyperpod-eks, hyp,
+    cloudformation, which the console uses too, terraform, or unknown, by its tags), USD per hour
+    of nodes and control plane, and the path of the manifest, if it is here.
+    """
+    from hyperpod_eks.aws.client import Aws, read_only
+    from hyperpod_eks.cli.login import log_in, use_local
+    from hyperpod_eks.engine import words_of
+    from hyperpod_eks.workers import gather
+
+    if options.local:
         use_local()
-    aws = Aws(log_in(given["region"], given["profile"]), "", {})
+    aws = Aws(log_in(options.region, options.profile), "", {})
     read_only(aws.session)
     who = aws.identity
     warnings: list[str] = []
-    regions = _regions(aws, warnings) if all_regions else [who.region]
+    regions = _regions(aws, warnings) if options.all_regions else [who.region]
     answers = gather(*(partial(_answer, aws, each) for each in regions))
     rows: list[Row] = []
     failed: list[Exception] = []
@@ -47,7 +69,7 @@ def list_clusters(
             rows += answer
     if failed and len(failed) == len(regions):
         raise failed[0]
-    known = _manifests(manifests, warnings)
+    known = _manifests(options.manifests, warnings)
     for warning in warnings:
         current_console().warn(warning)
     return head("list") | {
@@ -66,6 +88,8 @@ def list_clusters(
 
 def _regions(aws: Aws, warnings: list[str]) -> list[str]:
     """Return the enabled regions that have HyperPod; warn of those that are not enabled."""
+    from hyperpod_eks.aws.published import HYPERPOD_REGIONS
+
     regions = aws.ec2.describe_regions(AllRegions=True)["Regions"]
     enabled = {each["RegionName"]: each.get("OptInStatus") in ENABLED for each in regions}
     mine = aws.identity.region
@@ -75,6 +99,9 @@ def _regions(aws: Aws, warnings: list[str]) -> list[str]:
 
 
 def _answer(aws: Aws, region: str) -> list[Row] | Exception:
+    from hyperpod_eks.aws.client import Identity
+    from hyperpod_eks.inventory.clusters import in_region
+
     who = aws.identity
     try:
         here = Identity(who.arn, who.account, who.partition, region)
@@ -85,6 +112,8 @@ def _answer(aws: Aws, region: str) -> list[Row] | Exception:
 
 def _manifests(paths: tuple[Path, ...], warnings: list[str]) -> Mapping[str, str]:
     """Return where the manifests are, by lineage: those named, else those of this folder."""
+    from hyperpod_eks.state.manifest import read
+
     found = {}
     for path in paths or sorted(Path().glob("*.hyperpod-eks.json")):
         try:
@@ -97,6 +126,8 @@ def _manifests(paths: tuple[Path, ...], warnings: list[str]) -> Mapping[str, str
 
 def text(document: Document) -> str:
     """Write the document for people: a line for each cluster."""
+    from hyperpod_eks.terminal.formats import table
+
     rows = document["clusters"]
     if not rows:
         where = ", ".join(document["regions"])
@@ -118,3 +149,17 @@ def text(document: Document) -> str:
             for row in rows
         ]
     )
+
+
+command = define(
+    "list",
+    Options,
+    list_clusters,
+    text,
+    """
+    hyperpod-eks list
+    hyperpod-eks list --all-regions
+    hyperpod-eks list --query "clusters[?created_by!='hyperpod-eks'].name"
+    """,
+    log=Log.IF_IT_FAILS,
+)

@@ -7,59 +7,111 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+import click
+
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.app import Group
+from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.options import Output, option
 from hyperpod_eks.errors import NotFound
-from hyperpod_eks.events import Report
+from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
     from hyperpod_eks.local.daemon import Running
 
 
-def start(tell: Report, speed: float | None, port: int) -> Document:
-    """Start the stack unless it runs: ``hyperpod-eks/local/v1``."""
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+@frozen
+class Start(Output):
+    """How the stack runs."""
 
-    return _document("start", daemon.ensure(speed, port))
+    speed: float | None = option(
+        "--speed",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="Simulated seconds per real second.  [default: 60]",
+    )
+    port: int = option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=0,
+        show_default=False,
+        metavar="N",
+        help="Port of the stack.  [default: a free one]",
+    )
 
 
-def prepare(
-    tell: Report, file: str, name: str | None, region: str | None, helm: str | None
-) -> Document:
-    """Create in the stack what a config expects to exist; the stack is started if none runs."""
-    from hyperpod_eks.aws import session as aws_session  # noqa: PLC0415  loads boto3
-    from hyperpod_eks.cli.prepare import prepare as create  # noqa: PLC0415  the same
-    from hyperpod_eks.config.load import load  # noqa: PLC0415  not for --help
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+def start(options: Start, report: Report) -> Document:
+    """Start the stack in the background, unless it runs."""
+    from hyperpod_eks.local import daemon
 
-    config = load(file, {"name": name, "region": region}, os.environ)
+    return _document("start", daemon.ensure(options.speed, options.port))
+
+
+@frozen
+class Prepare(Output):
+    """For which config."""
+
+    file: str = option(
+        "-f", "--file", required=True, metavar="FILE", help="Config file; - reads stdin."
+    )
+    name: str | None = option(
+        "--name", metavar="NAME", help="Name of the cluster, instead of the file's."
+    )
+    region: str | None = option(
+        "--region", metavar="REGION", help="AWS region, instead of the file's."
+    )
+    helm: str | None = shared.helm()
+
+
+def prepare(options: Prepare, report: Report) -> Document:
+    """Create in the stack what a config expects to exist.
+
+    These are the resources under `existing` (VPC, EKS cluster and Helm release), the roles of
+    `eks.access`, training plans, and quotas.  Safe to re-run.
+    """
+    from hyperpod_eks.aws import session as aws_session
+    from hyperpod_eks.cli.login import use_local
+    from hyperpod_eks.cli.prepare import prepare as create
+    from hyperpod_eks.config.load import load
+    from hyperpod_eks.local import daemon
+
+    overrides = {"name": options.name, "region": options.region}
+    config = load(options.file, overrides, os.environ)
     running = daemon.ensure()
     use_local()
-    created = create(running, aws_session.session(config.region, None), config, helm)
+    created = create(running, aws_session.session(config.region, None), config, options.helm)
     return _document("prepare", running) | {"created": created}
 
 
-def status(tell: Report) -> Document:
-    """Look at the stack.  Raises NotFound when none runs."""
+def status(options: Output, report: Report) -> Document:
+    """Show the stack that runs."""
     return _document("status", _running())
 
 
-def stop(tell: Report) -> Document:
-    """End the stack, if one runs."""
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+def stop(options: Output, report: Report) -> Document:
+    """Stop the stack and delete everything in it."""
+    from hyperpod_eks.local import daemon
 
     return _document("stop", None, stopped=daemon.stop())
 
 
-def environment() -> str:
-    """Return shell lines that point AWS clients at the stack.  Raises NotFound when none runs."""
-    return "\n".join(
+@click.command
+def env() -> None:
+    """Print shell lines that point AWS clients at the stack.
+
+    Usage: eval "$(hyperpod-eks local env)"
+    """
+    lines = (
         f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}"
         for name, value in _running().environ.items()
     )
+    click.echo("\n".join(lines))
 
 
 def _running() -> Running:
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
+    from hyperpod_eks.local import daemon
 
     running = daemon.find()
     if running is None:
@@ -89,12 +141,12 @@ def text(document: Document) -> str:
     )
 
 
-def use_local() -> None:
-    """Point this process, and what it starts, at the embedded stack."""
-    from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
-
-    for name, value in daemon.ensure().environ.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+command = Group("local", help="Run an AWS account on this machine, for --local.")
+for each in (
+    define("start", Start, start, text, "hyperpod-eks local start --speed 600"),
+    define("status", Output, status, text, "hyperpod-eks local status -o json"),
+    define("prepare", Prepare, prepare, text, "hyperpod-eks local prepare -f cluster.yaml"),
+    define("stop", Output, stop, text, "hyperpod-eks local stop"),
+    env,
+):
+    command.add_command(each)

@@ -1,27 +1,28 @@
-"""``hyperpod-eks logs`` and ``events``: what nodes, control plane and HyperPod say."""
+"""``hyperpod-eks logs``: the logs of nodes and control plane."""
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperpod_eks.aws.client import Aws, Snapshot, absent
-from hyperpod_eks.cli.console import current_console
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import cluster, described, described_node, instance
-from hyperpod_eks.diagnosis.diagnose import SCRIPTS, log_group
+from hyperpod_eks.cli.options import Place, flag, option
 from hyperpod_eks.errors import Exit, NotFound, Usage
-from hyperpod_eks.events import Report
-from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
-from hyperpod_eks.workers import gather
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws, Snapshot
+    from hyperpod_eks.events import Report
 
 STREAMS = 20
 """Streams that are read at once, the newest ones: a cluster may have ten thousand."""
@@ -33,33 +34,49 @@ LATE = 60_000
 """Milliseconds that a line may come later than a newer one and still be seen with --follow."""
 
 
-def logs(
-    tell: Report,
-    group: str | None,
-    node: str | None,
-    control_plane: bool,
-    tail: int,
-    follow: bool,
-    **given: Any,
-) -> Document:
-    """Read the end of the newest streams; with ``follow``, print what comes until told to stop."""
+@frozen
+class Options(shared.Cluster):
+    """Which logs."""
+
+    group: str | None = option(
+        "--group", metavar="GROUP", help="Only the nodes of this instance group."
+    )
+    node: str | None = option(
+        "--node", metavar="NODE", help="Only this node: i-... or hyperpod-i-...."
+    )
+    control_plane: bool = flag(
+        "--control-plane", help="Show the logs of the EKS control plane instead."
+    )
+    tail: int = shared.tail()
+    follow: bool = flag("--follow", help="Print new lines until Ctrl-C.")
+
+
+def logs(options: Options, report: Report) -> Document:
+    """Show the lifecycle logs of the nodes.
+
+    The newest line is the last.  Of many nodes, the twenty that wrote last are read.
+    """
+    from hyperpod_eks.cli.opening import cluster
+    from hyperpod_eks.diagnosis.diagnose import log_group
+    from hyperpod_eks.workers import gather
+
+    group, node, control_plane = options.group, options.node, options.control_plane
     if control_plane and (group or node):
         raise Usage("--control-plane goes without --group and --node")
-    with cluster(given) as (snapshot, name):
+    with cluster(options) as (snapshot, name):
         if control_plane:
-            place, prefix = (
-                f"/aws/eks/{snapshot.aws.adopted.get('eks/cluster') or name}/cluster",
-                "",
-            )
+            eks_name = snapshot.aws.adopted.get("eks/cluster") or name
+            place, prefix = f"/aws/eks/{eks_name}/cluster", ""
         else:
             place = log_group(snapshot, name)
             prefix = _prefix(snapshot, name, group, node)
         streams = _newest(snapshot, place, prefix, node) if place else []
         if not streams and not control_plane:
-            _must_be_there(snapshot, name, group, node, given)
+            require(options, snapshot, name, group, node)
+        tail = options.tail
         parts = gather(*(partial(_tail, snapshot.aws, place, stream, tail) for stream in streams))
         lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
-        if follow and place:
+        if options.follow and place:
             try:
                 _follow(snapshot.aws, place, prefix, lines)
             except KeyboardInterrupt:  # the way out of it
@@ -71,22 +88,29 @@ def logs(
         }
 
 
-def _must_be_there(
-    snapshot: Snapshot, name: str, group: str | None, node: str | None, given: Mapping[str, Any]
+def require(
+    place: Place, snapshot: Snapshot, name: str, group: str | None, node: str | None
 ) -> None:
     """Raise NotFound where the cluster, the group or the node does not exist."""
-    found = described(snapshot, name, given)
+    from hyperpod_eks.cli.opening import described, described_node, instance
+    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+
+    found = described(snapshot, name, place)
     groups = [each["InstanceGroupName"] for each in hyperpod_api.every_group(found)]
     if group and group not in groups:
         raise NotFound(
             f"the cluster {name} has no instance group {group}", f"It has {', '.join(groups)}."
         )
     if node:
-        described_node(snapshot, name, instance(node), given)
+        described_node(snapshot, name, instance(node), place)
 
 
 def _prefix(snapshot: Snapshot, name: str, group: str | None, node: str | None) -> str:
     """Say how the streams begin that were asked for."""
+    from hyperpod_eks.aws.client import absent
+    from hyperpod_eks.cli.opening import instance
+    from hyperpod_eks.diagnosis.diagnose import SCRIPTS
+
     if node and not group:
         with absent("ResourceNotFound", "ValidationException"):
             found = snapshot.aws.sagemaker.describe_cluster_node(
@@ -103,6 +127,10 @@ def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> li
 
     CloudWatch sorts by time or filters by prefix, never both (API DescribeLogStreams).
     """
+    from hyperpod_eks.aws.client import absent
+    from hyperpod_eks.cli.opening import instance
+    from hyperpod_eks.diagnosis.diagnose import SCRIPTS
+
     narrow = prefix not in ("", SCRIPTS) or node is not None
     asked: dict[str, Any] = (
         {"logStreamNamePrefix": prefix}
@@ -137,17 +165,19 @@ def _tail(aws: Aws, place: str, stream: str, most: int) -> list[dict[str, str]]:
 
 
 def _line(stream: str, event: Mapping[str, Any]) -> dict[str, str]:
+    from hyperpod_eks.diagnosis.diagnose import SCRIPTS
+
     return {
-        "time": _stamp(datetime.fromtimestamp(event["timestamp"] / 1000, UTC), "milliseconds"),
+        "time": stamp(datetime.fromtimestamp(event["timestamp"] / 1000, UTC), "milliseconds"),
         "stream": stream.removeprefix(SCRIPTS),
         "message": event["message"].rstrip("\n"),
     }
 
 
-def _stamp(moment: datetime, precision: str = "seconds") -> str:
+def stamp(moment: datetime, precision: str = "seconds") -> str:
     """Write a moment in UTC.
 
-    >>> _stamp(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    >>> stamp(datetime(2026, 3, 1, 12, tzinfo=UTC))
     '2026-03-01T12:00:00Z'
     """
     return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
@@ -155,6 +185,8 @@ def _stamp(moment: datetime, precision: str = "seconds") -> str:
 
 def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> None:
     """Print lines as they come, for ever: one call every two seconds, however many nodes."""
+    from hyperpod_eks.aws.client import absent
+
     console, seen = current_console(), dict[str, int]()
     shown = [*lines]
     newest = datetime.fromisoformat(lines[-1]["time"]).timestamp() if lines else time.time() - 1
@@ -188,89 +220,24 @@ def said(line: Mapping[str, str]) -> str:
     return f"{line['time']} {clean(line['stream'])} {clean(line['message'])}"
 
 
-# --- events
-
-
-def events(
-    tell: Report, group: str | None, node: str | None, since: str | None, tail: int, **given: Any
-) -> Document:
-    """Read HyperPod's events of the cluster, newest last."""
-    asked: dict[str, Any] = {}
-    if group:
-        asked["InstanceGroupName"] = group
-    if node:
-        asked["NodeId"] = instance(node)
-    if since:
-        try:
-            asked["EventTimeAfter"] = datetime.now(UTC) - _duration(since)
-        except OverflowError as error:
-            raise Usage(
-                f"--since: {since} is before the first year", "Examples: 90m, 2h, 1d."
-            ) from error
-    with cluster(given) as (snapshot, name):
-        continuous = hyperpod_api.keeps_events(described(snapshot, name, given))
-        found = list(hyperpod_api.events(snapshot.aws, name, tail, **asked)) if continuous else []
-        if not found:
-            _must_be_there(snapshot, name, group, node, given)
-        why = {}
-        if current_console().verbose:  # a call for each
-            bad = [each for each in found[:tail] if hyperpod_api.is_bad(each)]
-            why = {
-                each["EventId"]: hyperpod_api.failure(snapshot.aws, name, each) for each in bad[:20]
-            }
-        if not continuous:
-            current_console().warn(
-                "HyperPod keeps events of clusters with continuous provisioning only"
-            )
-    rows = [
-        {
-            "time": _stamp(each["EventTime"]),
-            "level": each.get("EventLevel", ""),
-            "instance_group": each.get("InstanceGroupName", ""),
-            "instance_id": each.get("InstanceId", ""),
-            "message": why.get(each.get("EventId"), each.get("Description", "")),
-        }
-        for each in reversed(found[:tail])
-    ]
-    return head("events") | {"cluster": {"name": name}, "events": rows}
-
-
-def _duration(text: str) -> timedelta:
-    """Read a duration.  Raises Usage for anything else.
-
-    >>> _duration("90m")
-    datetime.timedelta(seconds=5400)
-    """
-    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if not match:
-        raise Usage(
-            f"--since: invalid duration {text!r}", "Use a number with s, m, h or d, such as 90m."
-        )
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    return timedelta(**{units[match[2]]: int(match[1])})
-
-
 def text(document: Document) -> str:
-    """Write lines, or events, for people."""
-    if document["command"] == "logs":
-        if not document["lines"]:
-            if document["log_group"].startswith("/aws/eks/"):
-                return "no log lines yet: the control plane writes once it runs"
-            return "no log lines yet: scripts write when the first nodes come up"
-        return "\n".join(said(line) for line in document["lines"])
-    if not document["events"]:
-        return "no events"
-    return "\n".join(
-        " ".join(
-            filter(
-                None,
-                [
-                    each["time"],
-                    each["level"],
-                    "/".join(filter(None, [each["instance_group"], each["instance_id"]])),
-                    clean(each["message"]),
-                ],
-            )
-        )
-        for each in document["events"]
-    )
+    """Write the lines for people."""
+    if not document["lines"]:
+        if document["log_group"].startswith("/aws/eks/"):
+            return "no log lines yet: the control plane writes once it runs"
+        return "no log lines yet: scripts write when the first nodes come up"
+    return "\n".join(said(line) for line in document["lines"])
+
+
+command = define(
+    "logs",
+    Options,
+    logs,
+    text,
+    """
+    hyperpod-eks logs demo
+    hyperpod-eks logs demo --group worker-group --follow
+    hyperpod-eks logs demo --control-plane --tail 20
+    """,
+    log=Log.IF_IT_FAILS,
+)

@@ -1,26 +1,26 @@
-"""``hyperpod-eks nodes`` and ``ssm``: the nodes, and ways to mend one."""
+"""``hyperpod-eks nodes``: list, reboot or replace nodes."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws.client import Snapshot
-from hyperpod_eks.cli.confirm import confirm
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.documents import Document, called, head
-from hyperpod_eks.cli.opening import cluster, described, described_node, instance
+from hyperpod_eks.cli.options import argument
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
-from hyperpod_eks.events import Report
-from hyperpod_eks.kube import client as kube
-from hyperpod_eks.programs import on_path
-from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean, cut
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.kube import client as kube
 
 BATCH = 25
 """Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
@@ -29,32 +29,52 @@ SHOWN = 100
 VERBS = {"reboot": "batch_reboot_cluster_nodes", "replace": "batch_replace_cluster_nodes"}
 
 
-def nodes(
-    tell: Report, action: str | None, which: tuple[str, ...], yes: bool, **given: Any
-) -> Document:
-    """List the nodes, or reboot or replace some of them.
+@frozen
+class Options(shared.Cluster):
+    """What to do with which nodes."""
 
-    Where something else names the cluster, the first word is the action.
+    action: str | None = argument(metavar="[reboot|replace]")
+    which: tuple[str, ...] = argument(nargs=-1, metavar="[NODE]...")
+    yes: bool = shared.yes("Do not ask.")
+
+
+def nodes(options: Options, report: Report) -> Document:
+    """List, reboot or replace nodes.
+
+    Without an action it lists the nodes of cluster NAME with status, readiness and health.  Pods on
+    a node stop when it is rebooted or replaced; a replaced node also loses its disks.
     """
-    if given["name"] in VERBS and action not in VERBS and (action or _named_otherwise(given)):
+    from hyperpod_eks.cli.confirm import confirm
+    from hyperpod_eks.cli.opening import cluster, described, instance
+
+    action, which = options.action, options.which
+    if (
+        options.name in VERBS
+        and action not in VERBS
+        and (action or options.named_otherwise)  # by then the first word is the action
+    ):
         which = (action, *which) if action else which
-        action, given = given["name"], given | {"name": None}
+        action, options = options.name, replace(options, name=None)
     if action and action not in VERBS:
         raise Usage(f"nodes: {action!r} is neither {' nor '.join(VERBS)}")
     if action and not which:
-        see = called(given["name"] or "", given)
+        see = called(options.name or "", options)
         raise Usage(f"nodes {action}: which nodes?", f"To list them: hyperpod-eks nodes {see}")
-    with cluster(given, write=bool(action)) as (snapshot, name):
-        found = described(snapshot, name, given)
+    with cluster(options, write=bool(action)) as (snapshot, name):
+        found = described(snapshot, name, options)
         if action is None:
             return _listed(snapshot, name, found)
         ids = list(dict.fromkeys(map(instance, which)))
         deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: what runs there stops"
-        confirm(deed, "Continue?", yes=yes)
+        confirm(deed, "Continue?", yes=options.yes)
         return _act(snapshot, name, action, ids)
 
 
 def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> Document:
+    from hyperpod_eks.kube import client as kube
+    from hyperpod_eks.resources import eks
+    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+
     registered: list[kube.Node] = []
     with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
         access = eks.access(snapshot, snapshot.aws.adopted.get("eks/cluster") or name)
@@ -92,61 +112,8 @@ def _act(snapshot: Snapshot, name: str, action: str, ids: list[str]) -> Document
     }
 
 
-# --- ssm
-
-
-def ssm(tell: Report, node: str | None, run: bool, **given: Any) -> Document:
-    """Spell the command that opens a shell on a node; with ``run``, become it.
-
-    Where something else names the cluster, the only word is the node.
-    """
-    if node is None and given["name"] and _named_otherwise(given):
-        node, given = given["name"], given | {"name": None}
-    if node is None:
-        see = called(given["name"] or "", given)
-        raise Usage("ssm: which node?", f"To list them: hyperpod-eks nodes {see}")
-    with cluster(given) as (snapshot, name):
-        found, id_ = described(snapshot, name, given), instance(node)
-        details = described_node(snapshot, name, id_, given)
-        cluster_id = found["ClusterArn"].rpartition("/")[2]
-        target = f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
-        command = ["aws", "ssm", "start-session", "--target", target]
-        command += ["--region", str(snapshot.aws.session.region_name)]
-        command += ["--profile", given["profile"]] if given["profile"] else []
-    if run:
-        _become(command)
-    return head("ssm") | {
-        "cluster": {"name": name},
-        "target": target,
-        "run": shlex.join(command),
-    }
-
-
-def _named_otherwise(given: Mapping[str, Any]) -> bool:
-    """Whether a file, a manifest or a variable says which cluster it is."""
-    return bool(given["file"] or given["manifest"] or os.environ.get("HYPERPOD_EKS_NAME"))
-
-
-def _become(command: list[str]) -> None:
-    """Replace this process by the session, so that the keyboard is its own."""
-    program = on_path(command[0])
-    if program is None:
-        raise Usage(
-            "--run: there is no aws on PATH",
-            "Install the AWS CLI and its Session Manager plugin, or leave --run out.",
-        )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(program, command)  # noqa: S606  the user asked for it
-
-
-# --- text
-
-
 def text(document: Document) -> str:
-    """Write the nodes, what was done to them, or the command for people."""
-    if document["command"] == "ssm":
-        return str(document["run"])
+    """Write the nodes for people, or what was done to them."""
     if "action" in document:
         verbs = {"reboot": "rebooting", "replace": "replacing"}
         rows = [f"{verbs[document['action']]} {each}" for each in document["done"]]
@@ -197,3 +164,17 @@ def _well(row: Mapping[str, Any]) -> bool:
     return bool(
         row["status"] == "Running" and row["ready"] and row["health"] in ("Schedulable", "")
     )
+
+
+command = define(
+    "nodes",
+    Options,
+    nodes,
+    text,
+    """
+    hyperpod-eks nodes demo
+    hyperpod-eks nodes demo reboot i-0ab12cd34ef56ab78
+    hyperpod-eks nodes demo replace i-0ab12cd34ef56ab78 --yes
+    """,
+    log=lambda options: Log.KEPT if options.action else Log.IF_IT_FAILS,
+)

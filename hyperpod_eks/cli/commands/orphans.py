@@ -1,35 +1,56 @@
-"""``hyperpod-eks orphans``: what carries our tags and belongs to no cluster."""
+"""``hyperpod-eks orphans``: what has our tags and belongs to no cluster."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hyperpod_eks.aws.client import Aws, read_only
-from hyperpod_eks.cli.commands.local import use_local
+import click
+
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.documents import Document, called, head
-from hyperpod_eks.cli.login import log_in
-from hyperpod_eks.events import Report
-from hyperpod_eks.inventory.untracked import signed
-from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.state.manifest import read
+from hyperpod_eks.cli.options import Account, Output, Place, option
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")
 """Kinds whose existence says that the rest of their lineage is in use."""
 
 
-def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any) -> Document:
-    """List what is signed by this tool and neither a cluster that exists nor a manifest has.
+@frozen
+class Options(Account, Output):
+    """Which manifests are known."""
 
-    Whoever made a cluster elsewhere keeps its manifest there, so EKS and HyperPod are asked too.
+    manifests: tuple[Path, ...] = option(
+        "--manifest",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Manifest of a known cluster; can be repeated.  [default: ./*.hyperpod-eks.json]",
+    )
+
+
+def orphans(options: Options, report: Report) -> Document:
+    """List resources of this tool that belong to no cluster.
+
+    Nothing is changed.  Resources of an existing cluster are no orphans, wherever its manifest is.
     """
-    if local:
+    from hyperpod_eks.aws.client import Aws, read_only
+    from hyperpod_eks.cli.login import log_in, use_local
+    from hyperpod_eks.inventory.untracked import signed
+    from hyperpod_eks.resolve.names import lineage
+    from hyperpod_eks.state.manifest import read
+
+    if options.local:
         use_local()
-    aws = Aws(log_in(given["region"], given["profile"]), "", {})
+    aws = Aws(log_in(options.region, options.profile), "", {})
     read_only(aws.session)
     identity = aws.identity
-    paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
+    paths = options.manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
     known = {read(path).lineage for path in paths}  # one of another region knows nothing here
     unknown = [
         each
@@ -39,7 +60,7 @@ def orphans(tell: Report, local: bool, manifests: tuple[Path, ...], **given: Any
     ]
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
-    place = {**given, "local": local, "region": identity.region}
+    place = Place(local=options.local, region=identity.region, profile=options.profile)
     return head("orphans") | {
         "account": identity.account,
         "region": identity.region,
@@ -75,3 +96,16 @@ def text(document: Document) -> str:
         "A create that has just started elsewhere looks the same: check that none is running."
     )
     return "\n".join([*lines, *(f"To delete them: {command}" for command in document["next"])])
+
+
+command = define(
+    "orphans",
+    Options,
+    orphans,
+    text,
+    """
+    hyperpod-eks orphans
+    hyperpod-eks orphans --region eu-west-1 -o table
+    """,
+    log=Log.IF_IT_FAILS,
+)

@@ -1,39 +1,54 @@
-"""``hyperpod-eks plan``: what create would do, and what it costs, before it is done."""
+"""``hyperpod-eks plan``: what create would do, and what it costs."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hyperpod_eks.cli.console import current_console
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import Document, as_json, head
-from hyperpod_eks.cli.opening import opened
-from hyperpod_eks.engine import plan as plans
-from hyperpod_eks.engine import unproven
-from hyperpod_eks.engine.decide import CHANGING
 from hyperpod_eks.errors import Exit
-from hyperpod_eks.events import Report
-from hyperpod_eks.resources.compare import Observation
-from hyperpod_eks.terminal.plan import render
-from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.resources.compare import Observation
 
 
-def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: Any) -> Document:
-    """Look at everything and tell what create would do: ``hyperpod-eks/plan/v1``."""
-    with opened("plan", given, tell, write=False, files=True) as at:
-        at.context.replace_failed = replace_failed
+@frozen
+class Options(shared.Settings, shared.Cluster):
+    """Which create is planned."""
+
+    replace_failed: bool = shared.replace_failed()
+    detailed_exitcode: bool = shared.detailed_exitcode()
+
+
+def plan(options: Options, report: Report) -> Document:
+    """Show what create would do, and what it costs.
+
+    Lists every resource of cluster NAME with an action: create, change (with the fields that
+    differ), replace, delete, keep, adopt, wait, refuse (create would stop here).  Nothing is
+    changed and nothing is written.
+    """
+    from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.engine import plan as plans
+    from hyperpod_eks.engine.decide import CHANGING
+
+    with opened("plan", options, report, write=False, files=True) as at:
+        at.context.replace_failed = options.replace_failed
         rows, observations = plans.plan(at.wants, at.context)
         version = plans.version_of(observations, at.resolved.kubernetes_version)
         cost = plans.costs(at.wants, plans.support_of(at.context.aws, version))
         counts = Counter(str(row.decision.action) for row in rows)
         changes = any(counts[action] for action in CHANGING)
         code = Exit.OK
-        if detailed_exitcode:
+        if options.detailed_exitcode:
             code = Exit.FOREIGN if counts["refuse"] else Exit.CHANGES if changes else Exit.OK
         return head("plan", code) | {
             "ok": not counts["refuse"],
@@ -62,44 +77,66 @@ def plan(tell: Report, replace_failed: bool, detailed_exitcode: bool, **given: A
             ],
             "cost": cost,
             "warnings": [*at.warn(), *_unproven(observations)],
-            "next": _next(given, replace_failed, counts),
+            "next": _next(options, counts),
         }
 
 
 def _unproven(observations: Sequence[Observation]) -> list[str]:
     """Tell what AWS describes in a way of its own."""
+    from hyperpod_eks.engine import unproven
+
     lines = [line for observation in observations for line in unproven(observation)]
     for line in lines:
         current_console().warn(line)
     return lines
 
 
-def _next(given: Mapping[str, Any], replace_failed: bool, counts: Counter[str]) -> str:
+def _next(options: Options, counts: Counter[str]) -> str:
     """Spell the create that does it; nothing where there is nothing to do."""
+    from hyperpod_eks.engine.decide import CHANGING
+
     if not any(counts[action] for action in (*CHANGING, "wait", "refuse")):
         return ""
-    words = ["hyperpod-eks", "create", *([given["name"]] if given["name"] else [])]
-    for name in (
-        "file",
-        "region",
-        "profile",
-        "manifest",
-        "kubernetes_version",
-        "chart",
-        "lifecycle",
+    words = ["hyperpod-eks", "create", *filter(None, [options.name])]
+    for flag, value in (
+        ("--file", options.file),
+        ("--region", options.region),
+        ("--profile", options.profile),
+        ("--manifest", options.manifest),
+        ("--kubernetes-version", options.kubernetes_version),
+        ("--chart", options.chart),
+        ("--lifecycle", options.lifecycle),
     ):
-        if given.get(name):
-            words += [f"--{name.replace('_', '-')}", str(given[name])]
-    words += ["--local"] if given["local"] else []
-    words += ["--replace-failed"] if replace_failed else []
+        words += [flag, str(value)] if value else []
+    words += ["--local"] if options.local else []
+    words += ["--replace-failed"] if options.replace_failed else []
     return shlex.join(words)
 
 
 def text(document: Document) -> str:
     """Write the plan for people."""
+    import shutil
+
+    from hyperpod_eks.terminal.plan import render
+    from hyperpod_eks.terminal.text import speaks_utf8, wants_colour
+
     return render(
         document,
         shutil.get_terminal_size((100, 24)).columns,
         wants_colour(sys.stdout, os.environ),
         utf8=speaks_utf8(sys.stdout),
     )
+
+
+command = define(
+    "plan",
+    Options,
+    plan,
+    text,
+    """
+    hyperpod-eks plan -f cluster.yaml
+    hyperpod-eks plan demo --detailed-exitcode     5: there is something to do
+    hyperpod-eks plan demo -o json --query "resources[?action=='change'].key"
+    """,
+    log=Log.IF_IT_FAILS,
+)

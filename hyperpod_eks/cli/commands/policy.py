@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hyperpod_eks import adoption as existing
-from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import entered, settings
-from hyperpod_eks.events import Report
-from hyperpod_eks.policy import statements as policies
-from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.cli.options import Cluster as Options
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
 
 
-def policy(tell: Report, **given: Any) -> Document:
-    """Write ``hyperpod-eks/policy/v1``; AWS is asked for the account if the config is silent."""
-    with settings(given, write=False, files=False) as (config, manifest):
-        aws = entered(config, given["profile"])
+def policy(options: Options, report: Report) -> Document:
+    """Print the IAM policies that a user of this tool needs.
+
+    They allow create, status and delete of cluster NAME and nothing more; docs/iam.md says how to
+    use them.  AWS is asked for the account if the config has none.
+    """
+    from hyperpod_eks import adoption as existing
+    from hyperpod_eks.aws.client import Identity
+    from hyperpod_eks.cli.opening import entered, settings
+    from hyperpod_eks.policy import statements as policies
+    from hyperpod_eks.resolve.resolved import ResolvedConfig
+
+    with settings(options, write=False, files=False) as (config, manifest):
+        aws = entered(config, options.profile)
         if config.account:
             partition = aws.session.get_partition_for_region(config.region)
             identity = Identity("", config.account, partition, config.region)
@@ -44,3 +54,16 @@ def policy(tell: Report, **given: Any) -> Document:
 def text(document: Document) -> str:
     """Write the policy documents alone, one after the other."""
     return "\n".join(json.dumps(each["document"], indent=2) for each in document["policies"])
+
+
+command = define(
+    "policy",
+    Options,
+    policy,
+    text,
+    """
+    hyperpod-eks policy -f cluster.yaml
+    hyperpod-eks policy demo -o json > policies.json
+    """,
+    log=Log.IF_IT_FAILS,
+)

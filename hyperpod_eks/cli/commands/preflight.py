@@ -1,79 +1,94 @@
-"""What preflight and create say of what stands in the way."""
+"""``hyperpod-eks preflight``: every problem that would stop create."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import asdict, replace
-from functools import partial
-from typing import Any
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from hyperpod_eks import adoption as existing
-from hyperpod_eks import engine, workers
-from hyperpod_eks.aws.client import Aws, Snapshot
-from hyperpod_eks.cli import opening
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.documents import Document, head
-from hyperpod_eks.cli.opening import (
-    check_references,
-    declared,
-    entered,
-    refuse_to_guess,
-    same_place,
-    settings,
-)
-from hyperpod_eks.config.model import Config
-from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
-from hyperpod_eks.events import Report
-from hyperpod_eks.preflight import account
-from hyperpod_eks.preflight import run as checks
-from hyperpod_eks.preflight.cluster import chart_download
-from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.resolve.resolved import ResolvedConfig, resolve
-from hyperpod_eks.resources.compare import Observation
-from hyperpod_eks.stack import stack
-from hyperpod_eks.state.manifest import Manifest
+from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
 
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws, Snapshot
+    from hyperpod_eks.config.model import Config
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.preflight.inputs import Facts, Finding
+    from hyperpod_eks.resolve.resolved import ResolvedConfig
+    from hyperpod_eks.resources.compare import Observation
+    from hyperpod_eks.state.manifest import Manifest
 
-def preflight(tell: Report, skip: tuple[str, ...], helm: str | None, **given: Any) -> Document:
-    """Find everything at once that would make create fail; change nothing."""
-    skipped = checks.known(skip)
-    with settings(given, write=False, files=False) as (config, manifest):
+
+@frozen
+class Options(shared.Settings, shared.Cluster):
+    """What is checked."""
+
+    skip: tuple[str, ...] = shared.skip()
+    helm: str | None = shared.helm()
+
+
+def preflight(options: Options, report: Report) -> Document:
+    """Find every problem that would stop create.
+
+    Nothing is changed.  Exit code 3 when there is an error, 0 when there are only warnings and
+    infos.  create starts with the same checks.
+    """
+    from hyperpod_eks import engine
+    from hyperpod_eks.cli import opening
+    from hyperpod_eks.cli.opening import check_references, declared, entered, settings
+    from hyperpod_eks.engine import Context
+    from hyperpod_eks.preflight import run as checks
+    from hyperpod_eks.preflight.inputs import Facts, Finding
+    from hyperpod_eks.stack import stack
+
+    skipped = checks.known(options.skip)
+    with settings(options, write=False, files=False) as (config, manifest):
         check_references(config)
-        aws = entered(config, given["profile"])
+        aws = entered(config, options.profile)
         snapshot, resolved, found = _site(aws, config, manifest)
         observations: list[Observation] = []
         if resolved is not None:
-            context = Context(aws, manifest, tell, parallelism=given["parallelism"])
+            context = Context(aws, manifest, report, parallelism=options.parallelism)
             context.first_snapshot, context.deadline = (
                 snapshot,
                 context.clock.now() + opening.LOOKING,
             )
             try:
-                observations = engine.status(stack(resolved, helm), context)
+                observations = engine.status(stack(resolved, options.helm), context)
             except HyperpodError as error:
                 text = f"what exists cannot be seen: {error}"
                 found.append(Finding("permissions", "error", text, error.hint))
-        if resolved is not None and observations and not declared(given, manifest):
-            refuse_to_guess(snapshot, resolved, manifest, given)
+        if resolved is not None and observations and not declared(options, manifest):
+            opening.refuse_to_guess(snapshot, resolved, manifest, options)
         facts = Facts(
             aws,
             config,
             resolved,
             {s.want.key: s for s in observations},
-            helm,
+            options.helm,
             manifest.path,
             snapshot,
         )
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
-    return document(facts, found, skipped)
+    return _document(facts, found, skipped)
 
 
 def _site(
     aws: Aws, config: Config, manifest: Manifest
 ) -> tuple[Snapshot, ResolvedConfig | None, list[Finding]]:
     """Place the config and what exists in the account, or say why it does not fit there."""
+    from hyperpod_eks import adoption as existing
+    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.cli.opening import same_place
+    from hyperpod_eks.preflight import run as checks
+    from hyperpod_eks.resolve.resolved import resolve
+
     resolved: ResolvedConfig | None = None
     found: list[Finding] = []
     aws.adopted = manifest.adopted
@@ -87,8 +102,10 @@ def _site(
     return snapshot, resolved, found
 
 
-def document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Document:
+def _document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Document:
     """Write hyperpod-eks/preflight/v1."""
+    from hyperpod_eks.preflight import run as checks
+
     blocked = any(one.severity == "error" for one in found)
     identity = facts.aws.identity
     return head("preflight", Exit.DENIED if blocked else Exit.OK) | {
@@ -116,40 +133,14 @@ def text(document: Document) -> str:
     return "\n".join([*lines, f"{count} checks: {', '.join(many) or 'nothing stands in the way'}"])
 
 
-def before_create(
-    context: Context,
-    config: Config,
-    resolved: ResolvedConfig,
-    skip: Collection[str],
-    warn: Callable[[str], None],
-) -> Callable[[list[Observation]], None]:
-    """Return what create asks before its first change; it raises Blocked when it must not begin.
-
-    Where something is surely to be made, the questions are asked beside the first look.
+command = define(
+    "preflight",
+    Options,
+    preflight,
+    text,
     """
-    skipped = checks.known(skip) | checks.AT_LOADING
-    facts = Facts(
-        context.aws,
-        config,
-        resolved,
-        manifest=context.manifest.path,
-        first_snapshot=context.first_snapshot,
-    )
-    if not context.manifest.complete:
-        account.begin(facts, skipped)
-        if "chart-download" not in skipped:
-            workers.start_all([partial(list, chart_download(facts))])
-
-    def ask(observations: list[Observation]) -> None:
-        seen = replace(
-            facts, observations={observation.want.key: observation for observation in observations}
-        )
-        found = checks.run(seen, skipped)
-        told = {"kubernetes-version"} if resolved.warnings else set()
-        for one in found:
-            if one.severity == "warning" and one.id not in told:
-                warn(f"{one.id}: {one.says}")
-        if errors := [one for one in found if one.severity == "error"]:
-            raise checks.Blocked(errors)
-
-    return ask
+    hyperpod-eks preflight -f cluster.yaml
+    hyperpod-eks preflight demo --skip quota-instances -o json
+    """,
+    log=Log.IF_IT_FAILS,
+)

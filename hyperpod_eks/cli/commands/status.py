@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks import engine
-from hyperpod_eks.aws.client import Snapshot
-from hyperpod_eks.cli.console import current_console
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import Document, as_json, called, head
-from hyperpod_eks.cli.opening import Opened, opened
+from hyperpod_eks.cli.options import Cluster, flag
 from hyperpod_eks.errors import NotFound
-from hyperpod_eks.events import Report, steps_of
-from hyperpod_eks.resources.base import Differs, Resource
-from hyperpod_eks.resources.compare import Observation, Status
-from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
-from hyperpod_eks.resources.hyperpod import nodes as hyperpod_nodes
-from hyperpod_eks.terminal import progress
-from hyperpod_eks.terminal.text import speaks_utf8
+from hyperpod_eks.events import steps_of
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.cli.opening import Opened
+    from hyperpod_eks.events import Report
+    from hyperpod_eks.resources.base import Differs, Resource
+    from hyperpod_eks.resources.compare import Observation
+    from hyperpod_eks.state.manifest import Manifest
 
 
-def status(tell: Report, **given: Any) -> Document:
-    """Look at everything.  Raises NotFound when there is no such cluster."""
-    with opened("status", given, tell, write=False, files=False) as at:
+@frozen
+class Options(Cluster):
+    """Whether AWS is asked."""
+
+    offline: bool = flag("--offline", help="Show what the manifest has; AWS is not asked.")
+
+
+def status(options: Options, report: Report) -> Document:
+    """Show cluster NAME: resources, health, nodes, drift."""
+    if options.offline:
+        from hyperpod_eks.cli.remembered import remembered
+
+        return _offline(remembered(options))
+    from hyperpod_eks import engine
+    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.resources.compare import Status
+
+    with opened("status", options, report, write=False, files=False) as at:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
         wants = at.wants if at.declared else [_any_groups(want) for want in at.wants]
         observations = engine.status(wants, at.context)
@@ -37,7 +53,7 @@ def status(tell: Report, **given: Any) -> Document:
             raise NotFound(
                 f"there is no cluster {at.resolved.name} in {at.resolved.region} of account "
                 f"{at.resolved.identity.account}",
-                f"Create it: hyperpod-eks create {called(at.resolved.name, given)}",
+                f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
             )
         warnings = []
         if not at.declared:
@@ -53,6 +69,9 @@ def status(tell: Report, **given: Any) -> Document:
 
 def _any_groups(want: Resource) -> Resource:
     """Without the cluster's config the groups are those that AWS has."""
+    from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
+    from hyperpod_eks.resources.hyperpod import nodes as hyperpod_nodes
+
     if isinstance(want, hyperpod_cluster.Cluster):
         return replace(want, groups=())
     if isinstance(want, hyperpod_nodes.Nodes):
@@ -62,6 +81,8 @@ def _any_groups(want: Resource) -> Resource:
 
 def _undeclared(observation: Observation) -> Observation:
     """Without the cluster's config there is nothing to differ from."""
+    from hyperpod_eks.resources.compare import Status
+
     if observation.status is not Status.DRIFTED:
         return observation
     return replace(observation, status=Status.MATCHES, differs={})
@@ -69,6 +90,9 @@ def _undeclared(observation: Observation) -> Observation:
 
 def _document(at: Opened, observations: list[Observation], snapshot: Snapshot) -> Document:
     """Everything in one document: hyperpod-eks/status/v1."""
+    from hyperpod_eks.resources.compare import Status
+    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+
     states = {
         Status.ABSENT: "missing",
         Status.FOREIGN: "foreign",
@@ -160,11 +184,76 @@ def _pairs(differs: Differs) -> dict[str, list[Any]]:
     return {name: [as_json(is_), as_json(declared)] for name, (is_, declared) in differs.items()}
 
 
+# The states of the journal in the words of ``status``.
+_STATES = {
+    "intent": "waiting",
+    "created": "waiting",
+    "ready": "ready",
+    "deleting": "waiting",
+    "deleted": "missing",
+}
+
+
+def _offline(manifest: Manifest) -> Document:
+    """Return ``hyperpod-eks/status/v1`` from the manifest: the state when it was written."""
+    steps: dict[str, list[Mapping[str, Any]]] = {}
+    for key, record in manifest.records.items():
+        step, _, label = key.partition("/")
+        why = "" if record.state in ("ready", "deleted") else f"{record.state}, says the manifest"
+        row = {"name": label, "id": record.id, "arn": record.arn, "why": why, "differs": {}}
+        steps.setdefault(step, []).append({**row, "state": _STATES.get(record.state, "waiting")})
+    cluster = manifest.records.get("hyperpod/cluster")
+    ready = bool(manifest.records) and all(r.state == "ready" for r in manifest.records.values())
+    return head("status") | {
+        "source": "manifest",
+        "cluster": {
+            "name": manifest.cluster,
+            "arn": cluster.arn if cluster else "",
+            "status": f"{cluster.state if cluster else 'absent'} in the manifest",
+            "failure": "",
+            "ready": ready,
+        },
+        "account": manifest.account,
+        "region": manifest.region,
+        "eks": {},
+        "addons": [],
+        "helm": {},
+        "instance_groups": [],
+        "nodes": [],
+        "steps": [
+            {"name": name, "resources": steps[name]}
+            for name in steps_of(manifest.records)
+            if name in steps
+        ],
+        "differences": [],
+    }
+
+
 def text(document: Document) -> str:
     """Write the document for people."""
+    import shutil
+
+    from hyperpod_eks.terminal import progress
+    from hyperpod_eks.terminal.text import speaks_utf8
+
     return progress.render_status(
         document,
         shutil.get_terminal_size((100, 24)).columns,
         progress.wants_colour(sys.stdout, os.environ),
         utf8=speaks_utf8(sys.stdout),
     )
+
+
+command = define(
+    "status",
+    Options,
+    status,
+    text,
+    """
+    hyperpod-eks status demo
+    hyperpod-eks status demo --offline             what the manifest has, at once
+    hyperpod-eks status demo --query cluster.status
+    hyperpod-eks status demo -o json --query differences
+    """,
+    log=lambda options: Log.NONE if options.offline else Log.IF_IT_FAILS,
+)

@@ -1,0 +1,119 @@
+"""All commands at a glance; a command's module is imported when the command is invoked."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+from hyperpod_eks import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+Table = dict[str, dict[str, str]]
+
+COMMANDS: Table = {
+    "Cluster": {
+        "preflight": "Find every problem that would stop create.",
+        "policy": "Print the IAM policies that a user of this tool needs.",
+        "plan": "Show what create would do, and what it costs.",
+        "create": "Create cluster NAME, or whatever is missing.",
+        "status": "Show cluster NAME: resources, health, nodes, drift.",
+        "outputs": "Print values of cluster NAME for scripts.",
+        "kubeconfig": "Write a kubeconfig for kubectl and helm.",
+        "token": "Print a token for the Kubernetes API.",
+        "list": "List all HyperPod clusters in the account.",
+        "adopt": "Add existing resources to the manifest.",
+        "delete": "Delete cluster NAME and verify that nothing is left.",
+        "orphans": "List resources of this tool that belong to no cluster.",
+    },
+    "Nodes": {
+        "nodes": "List, reboot or replace nodes.",
+        "scale": "Change the number of nodes in instance groups.",
+        "update-software": "Update the software of the nodes.",
+        "logs": "Show the lifecycle logs of the nodes.",
+        "events": "Show the HyperPod events of cluster NAME.",
+        "ssm": "Print the command that opens a shell on a node.",
+    },
+    "Config file": {
+        "init": "Write a config file to start from.",
+        "validate": "Check a config file and the folders that it names.",
+        "schema": "Print the JSON Schema of the config file or a document.",
+    },
+    "Local stack": {"local": "Run an AWS account on this machine, for --local."},
+    "Other": {
+        "completion": "Generate a shell completion script.",
+        "version": "Print the version of hyperpod-eks and its packages.",
+    },
+}
+"""Commands by heading, in the order of use, each with the first sentence of its help."""
+EXAMPLES = """
+\b
+Examples:
+  hyperpod-eks create demo --local         create a cluster
+  hyperpod-eks status demo --local         on the embedded stack,
+  hyperpod-eks delete demo --local --yes   without an AWS account
+  hyperpod-eks create -f cluster.yaml      create a cluster on AWS
+"""
+
+
+class Group(click.Group):
+    """A group that shows its help when no command is given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take no word at all as ``--help``."""
+        return super().parse_args(ctx, args or ["--help"] * (not ctx.resilient_parsing))
+
+
+class Lazy(Group):
+    """The commands of a table; help and completion of their names import none of them."""
+
+    def __init__(self, table: Table, *, help: str, epilog: str) -> None:  # noqa: A002  click's word
+        super().__init__(
+            help=help,
+            epilog=epilog,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        )
+        self.table = table
+
+    def list_commands(self, ctx: click.Context | None = None) -> list[str]:
+        """Return the names in the order of the table."""
+        return [name for commands in self.table.values() for name in commands]
+
+    def get_command(self, ctx: click.Context | None, cmd_name: str) -> click.Command | None:
+        """Import a command from ``cli.commands``; None without such a one."""
+        if cmd_name not in self.list_commands():
+            return None
+        module = import_module(f"hyperpod_eks.cli.commands.{cmd_name.replace('-', '_')}")
+        found: click.Command = module.command
+        return found
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table before the options."""
+        for heading, commands in self.table.items():
+            with formatter.section(heading):
+                formatter.write_dl(list(commands.items()))
+        click.Command.format_options(self, ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete names from the table."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  --help needs none of it
+
+        found = [
+            CompletionItem(name, help=text)
+            for commands in self.table.values()
+            for name, text in commands.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+main = click.version_option(__version__, message="%(prog)s %(version)s")(
+    Lazy(
+        COMMANDS,
+        help="Create, inspect and delete a SageMaker HyperPod cluster orchestrated by Amazon EKS.",
+        epilog=EXAMPLES,
+    )
+)

@@ -1,0 +1,73 @@
+"""A command: options, a function that returns a document, and the text of it for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hyperpod_eks.cli.console import Log, current_console
+from hyperpod_eks.cli.options import Output, parameters, sections
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.documents import Document
+    from hyperpod_eks.events import Report
+
+O = TypeVar("O", bound=Output)  # noqa: E741  options
+
+
+class Command(click.Command):
+    """A command whose help shows its options by heading."""
+
+    options: type[Output]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list of options for each heading; ``--help`` is the last of all."""
+        by_heading = sections(self.options)
+        if shown := self.get_help_option(ctx):
+            [*_, last] = by_heading.values()
+            last.append(shown)
+        for heading, several in by_heading.items():
+            with formatter.section(heading):
+                formatter.write_dl([row for each in several if (row := each.get_help_record(ctx))])
+
+
+def define(
+    name: str,
+    options: type[O],
+    run: Callable[[O, Report], Document],
+    text: Callable[[Document], str],
+    examples: str,
+    *,
+    log: Log | Callable[[O], Log] = Log.NONE,
+) -> Command:
+    """Return the click command; its help is the docstring of ``run``.
+
+    ``run`` gets the options and whom to report to, and returns the document; ``text`` writes that
+    document for people.
+    """
+
+    def invoke(**given: Any) -> int:  # click's parameters are the fields of `options`
+        chosen, console = options(**given), current_console()
+        keep = log if isinstance(log, Log) else log(chosen)
+        with console.reporting(name, chosen, keep) as report:
+            document = run(chosen, report)
+        return console.say(document, text)
+
+    made = Command(
+        name,
+        params=parameters(options),
+        callback=invoke,
+        help=cleandoc(run.__doc__ or ""),
+        epilog=epilog(examples),
+    )
+    made.options = options
+    return made
+
+
+def epilog(examples: str) -> str:
+    """Write the examples of a command as the end of its help."""
+    lines = [f"  {line.strip()}" for line in examples.strip().splitlines()]
+    return "\n".join(["\b", "Examples:", *lines, "", "Exit codes and documents: docs/pipelines.md"])

@@ -1,0 +1,66 @@
+"""``hyperpod-eks schema``: the JSON Schemas of config and documents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.options import Output, option
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
+
+
+@frozen
+class Options(Output):
+    """Which schema."""
+
+    document: str = option(
+        "--document",
+        metavar="KIND",
+        default="config",
+        help="Which document: config, result, status, plan, outputs, ...",
+    )
+
+
+def schema(options: Options, report: Report) -> Document:
+    """Print the JSON Schema of the config file or a document."""
+    known = schemas()
+    if options.document not in known:
+        raise Usage(
+            f"--document: there is no {options.document!r}", f"There are {', '.join(known)}."
+        )
+    found: Document = json.loads(known[options.document].read_text(encoding="utf-8"))
+    return found
+
+
+def schemas() -> dict[str, Path]:
+    """Return the files of the published schemas, by the name of the document."""
+    here = Path(__file__).parents[2]
+    docs = here.parent / "docs"
+    packaged = here / "_schemas"
+    folder = packaged if packaged.is_dir() else docs / "schemas"
+    own = {} if packaged.is_dir() else {"config": docs / "config.schema.json"}
+    return own | {path.stem: path for path in sorted(folder.glob("*.json"))}
+
+
+def text(document: Document) -> str:
+    """A schema is JSON for people too."""
+    return json.dumps(document, indent=2)
+
+
+command = define(
+    "schema",
+    Options,
+    schema,
+    text,
+    """
+    hyperpod-eks schema > config.schema.json
+    hyperpod-eks schema --document result
+    """,
+)

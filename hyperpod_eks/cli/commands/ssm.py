@@ -1,0 +1,92 @@
+"""``hyperpod-eks ssm``: a shell on a node."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
+from hyperpod_eks.cli.documents import Document, called, head
+from hyperpod_eks.cli.options import argument, flag
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
+
+
+@frozen
+class Options(shared.Cluster):
+    """Which node."""
+
+    node: str | None = argument()
+    run: bool = flag("--run", help="Open the session instead of printing its command.")
+
+
+def ssm(options: Options, report: Report) -> Document:
+    """Print the command that opens a shell on a node.
+
+    NODE is an id (i-...) or a name in Kubernetes (hyperpod-i-...).  The command needs the AWS CLI
+    and its Session Manager plugin.
+    """
+    from hyperpod_eks.cli.opening import cluster, described, described_node, instance
+
+    node = options.node
+    if node is None and options.name and options.named_otherwise:  # its only word is the node
+        node, options = options.name, replace(options, name=None)
+    if node is None:
+        see = called(options.name or "", options)
+        raise Usage("ssm: which node?", f"To list them: hyperpod-eks nodes {see}")
+    with cluster(options) as (snapshot, name):
+        found, id_ = described(snapshot, name, options), instance(node)
+        details = described_node(snapshot, name, id_, options)
+        cluster_id = found["ClusterArn"].rpartition("/")[2]
+        target = f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
+        command = ["aws", "ssm", "start-session", "--target", target]
+        command += ["--region", str(snapshot.aws.session.region_name)]
+        command += ["--profile", options.profile] if options.profile else []
+    if options.run:
+        _become(command)
+    return head("ssm") | {
+        "cluster": {"name": name},
+        "target": target,
+        "run": shlex.join(command),
+    }
+
+
+def _become(command: list[str]) -> None:
+    """Replace this process by the session, so that the keyboard is its own."""
+    from hyperpod_eks.programs import on_path
+
+    program = on_path(command[0])
+    if program is None:
+        raise Usage(
+            "--run: there is no aws on PATH",
+            "Install the AWS CLI and its Session Manager plugin, or leave --run out.",
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(program, command)  # noqa: S606  the user asked for it
+
+
+def text(document: Document) -> str:
+    """Print the command alone."""
+    return str(document["run"])
+
+
+command = define(
+    "ssm",
+    Options,
+    ssm,
+    text,
+    """
+    hyperpod-eks ssm demo i-0ab12cd34ef56ab78
+    hyperpod-eks ssm demo i-0ab12cd34ef56ab78 --run
+    """,
+    log=Log.IF_IT_FAILS,
+)

@@ -1,0 +1,79 @@
+"""``hyperpod-eks token``: what kubectl asks for, as from any exec plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.options import Output, Place
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.events import Report
+
+LIFE = timedelta(minutes=14)
+"""How long kubectl keeps a token; EKS takes it for fifteen minutes."""
+
+
+@frozen
+class Options(Place, Output):
+    """Which cluster."""
+
+
+def token(options: Options, report: Report) -> Document:
+    """Print a token for the Kubernetes API.
+
+    NAME is the name of the EKS cluster; without it, the config file or the manifest says which it
+    is.  kubectl runs this command as an exec plugin.  The network is not used.
+    """
+    from hyperpod_eks.aws.client import region_of
+    from hyperpod_eks.cli.login import log_in, use_local
+    from hyperpod_eks.kube import client as kube
+
+    name, region = options.name, None
+    if name is None or options.file or options.manifest:
+        from hyperpod_eks.cli.commands.kubeconfig import find
+
+        name, _, region, _ = find(options)
+    if not re.fullmatch(r"[0-9A-Za-z][\w-]{0,99}", name, re.ASCII):  # CreateCluster.name
+        raise Usage(f"invalid EKS cluster name {name!r}", "Use letters, digits, - and _.")
+    if options.local:
+        use_local()
+    opened = log_in(options.region or region, options.profile)
+    try:
+        version = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"]
+    except (KeyError, ValueError, TypeError):
+        version = "client.authentication.k8s.io/v1beta1"
+    return {
+        "kind": "ExecCredential",
+        "apiVersion": version,
+        "spec": {},
+        "status": {
+            "expirationTimestamp": (datetime.now(UTC) + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "token": kube.token(opened, name, region_of(opened)),
+        },
+    }
+
+
+def text(document: Document) -> str:
+    """Write the token as JSON, as kubectl reads it."""
+    return json.dumps(document)
+
+
+command = define(
+    "token",
+    Options,
+    token,
+    text,
+    """
+    hyperpod-eks token demo --query status.token
+    """,
+    log=Log.IF_POSSIBLE,
+)

@@ -1,0 +1,139 @@
+"""``hyperpod-eks update-software``: the newest software for the nodes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperpod_eks.cli import options as shared
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.commands.scale import refuse_unknown
+from hyperpod_eks.cli.console import Log
+from hyperpod_eks.cli.documents import Document
+from hyperpod_eks.cli.options import option
+from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.events import Report
+
+
+@frozen
+class Options(shared.Wait, shared.Progress, shared.Cluster):
+    """Which nodes, and to what."""
+
+    groups: tuple[str, ...] = option(
+        "--group", multiple=True, metavar="GROUP", help="Only this group; can be repeated."
+    )
+    release: str | None = option(
+        "--release", metavar="X.Y.Z", help="Release of the HyperPod AMI.  [default: newest]"
+    )
+    batch: int | None = option(
+        "--batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Maximum number of nodes of a group to update at a time.",
+    )
+    yes: bool = shared.yes("Do not ask before nodes are updated.")
+
+
+def update_software(options: Options, report: Report) -> Document:
+    """Update the software of the nodes.
+
+    The update includes the kubelet.  Pods are not drained first, and root volumes are replaced.
+    """
+    from hyperpod_eks import engine
+    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.cli.confirm import consenting
+    from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.cli.recorder import Recorder, result
+    from hyperpod_eks.engine.plan import new_administrator
+    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+    from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
+
+    release = options.release
+    if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
+        raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
+    story = Recorder(report)
+    with opened(
+        "update-software",
+        options,
+        story,
+        files=False,
+        lock_timeout=options.lock_timeout,
+        timeout=options.timeout,
+    ) as at:
+        pinned = {g.name for g in at.config.instance_groups if g.image_release_version}
+        known = tuple(g.name for g in at.config.groups)
+        names = options.groups or known
+        refuse_unknown(names, known, "update-software")
+        if stuck := sorted(pinned.intersection(names)):
+            raise Usage(
+                f"update-software: the config pins image_release_version of {', '.join(stuck)}",
+                "Change it there, and run create.",
+            )
+        request: dict[str, Any] = {
+            "InstanceGroups": [
+                {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
+                for name in names
+            ]
+        }
+        if options.batch:
+            size = {"Type": "INSTANCE_COUNT", "Value": options.batch}
+            request["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
+        there = hyperpod_api.describe(Snapshot(at.context.aws), at.resolved.name)
+        if there is None:
+            raise NotFound(f"there is no cluster {at.resolved.name} in {at.resolved.region}")
+        counts = {
+            g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod_api.every_group(there)
+        }
+        consent = consenting(at.resolved.name, yes=options.yes)
+        renewals = [hyperpod_cluster.renewal(name, counts.get(name, 0)) for name in names]
+        line = new_administrator(engine.status(at.wants, at.context), at.context)
+        consent([*renewals, *([line] if line else [])])
+        _renew(at.context.aws, at.resolved.name, request)
+        at.context.first_snapshot = None
+        at.context.consent = consenting(at.resolved.name, yes=False)
+        found = engine.create(at.wants, at.context)
+        return result("update-software", at, story) | {
+            "changed": True,
+            "instance_groups": found["hyperpod/cluster"].attributes["groups"],
+        }
+
+
+def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
+    """Begin the update; where the answer is lost and botocore asks again, it is under way."""
+    from hyperpod_eks.aws.client import classify
+    from hyperpod_eks.aws.errors import ErrorKind
+    from hyperpod_eks.aws.exceptions import ClientError
+
+    try:
+        aws.sagemaker.update_cluster_software(ClusterName=name, **request)
+    except ClientError as error:
+        again = error.response["ResponseMetadata"].get("RetryAttempts")
+        if not again or classify(error) is not ErrorKind.BUSY:
+            raise
+
+
+def text(document: Document) -> str:
+    """Write the document for people: the groups and their nodes."""
+    rows = [
+        f"{g['name']}: {g['current']} nodes, {g['status']}" for g in document["instance_groups"]
+    ]
+    return "\n".join([f"cluster {document['cluster']['name']} runs the new software", *rows])
+
+
+command = define(
+    "update-software",
+    Options,
+    update_software,
+    text,
+    """
+    hyperpod-eks update-software demo --batch 1
+    hyperpod-eks update-software demo --group worker-group --yes
+    """,
+    log=Log.KEPT,
+)

@@ -1,0 +1,41 @@
+"""The manifest of a cluster, for commands that ask it and not AWS."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hyperpod_eks.cli.documents import called, which_cluster
+from hyperpod_eks.cli.options import Place
+from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.state.manifest import Manifest, read
+
+
+def remembered(place: Place, *, absent: bool = False) -> Manifest:
+    """Read the manifest of a cluster that is named by an argument, a config file or a path.
+
+    Raises NotFound where there is none, unless it may be ``absent``; nothing is asked of AWS.
+    """
+    name = place.name
+    if place.file:
+        from hyperpod_eks.config.load import load  # noqa: PLC0415  pydantic and botocore's model
+
+        name = load(place.file, {"name": name}, os.environ, files=False).name
+    name = name or os.environ.get("HYPERPOD_EKS_NAME") or ""
+    if not (name or place.manifest):
+        raise which_cluster()
+    path = place.manifest or Path(f"{name}.hyperpod-eks.json")
+    it = called(name or "NAME", place)
+    found = read(path, name, again=it)
+    if not (found.exists or absent):
+        raise NotFound(
+            f"there is no manifest {path}",
+            f"To create the cluster: hyperpod-eks create {it}\n"
+            f"To rebuild the manifest of an existing one: hyperpod-eks adopt {it} --rebuild",
+        )
+    if place.region and found.region and found.region != place.region:
+        raise Usage(
+            f"{path} belongs to region {found.region}, not to {place.region}",
+            "Leave --region out, or name another manifest (--manifest).",
+        )
+    return found
