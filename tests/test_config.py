@@ -496,7 +496,8 @@ def test_the_room_for_pods_is_that_of_one_interface() -> None:
     [
         ({"region": "us-gov-west-1"}, "partition aws-us-gov, where AWS does not offer HyperPod"),
         ({"region": "cn-north-1"}, "partition aws-cn, where AWS does not offer HyperPod"),
-        ({"name": "sg-demo"}, 'begins with "sg-" (EC2 takes no name of a security group'),
+        ({"name": "sg-demo"}, 'begins with "sg-" (EC2 takes no such name of a security group'),
+        ({"name": "sg"}, 'is "sg" or begins with "sg-"'),
     ],
 )
 def test_what_aws_would_refuse_later_is_refused(settings: dict[str, str], words: str) -> None:

@@ -245,8 +245,8 @@ def _name(data: Mapping[str, Any]) -> Iterator[Finding]:
     name, region = data.get("name"), data.get("region")
     if not isinstance(name, str) or not isinstance(region, str) or region_fault(region):
         return
-    if name.lower().startswith("sg-"):  # CreateSecurityGroup, GroupName
-        text = 'begins with "sg-" (EC2 takes no name of a security group that does)'
+    if f"{name}-".lower().startswith("sg-"):  # CreateSecurityGroup, GroupName
+        text = 'is "sg" or begins with "sg-" (EC2 takes no such name of a security group)'
         yield Finding(("name",), f"{model.show(name)} {text}; choose another")
     why = f"the lifecycle bucket will be sagemaker-{name}-<account>-{region}"
     room = 63 - len(f"sagemaker--111122223333-{region}")

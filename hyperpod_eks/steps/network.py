@@ -85,7 +85,7 @@ def step(resolved: ResolvedConfig) -> Network:
         door = SecurityGroup(
             "endpoint-security-group",
             vpc=vpc,
-            name=_group_name(resolved, "endpoints-"),
+            name=f"{resolved.name}-endpoints-hyperpod-eks",
             ingress=(group,) if "network/vpc" in theirs else blocks_in,  # whose blocks are theirs
             egress=(),
         )
@@ -200,12 +200,6 @@ def _table(
     return RouteTable(label, vpc=vpc, target=target, subnets=tuple(once.values()))
 
 
-def _group_name(resolved: ResolvedConfig, what: str = "") -> str:
-    """Name a security group; none may begin with "sg-" (EC2 API, CreateSecurityGroup)."""
-    name = f"{resolved.name}-{what}hyperpod-eks"
-    return f"_{name}" if name.lower().startswith("sg-") else name
-
-
 def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
     """Declare the security groups of nodes and control plane: one that is open to itself, or two.
 
@@ -213,7 +207,7 @@ def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, Security
     """
     config = resolved.config.network
     storage = STORAGE_PORTS if config.storage_ports else ()
-    name = _group_name(resolved)
+    name = f"{resolved.name}-hyperpod-eks"
     if config.security_groups == "shared":
         group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=("self", *storage))
         return group, group
@@ -227,7 +221,7 @@ def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, Security
     control = SecurityGroup(
         "control-plane-security-group",
         vpc=vpc,
-        name=_group_name(resolved, "control-plane-"),
+        name=f"{resolved.name}-control-plane-hyperpod-eks",
         ingress=(nodes,),
         egress=(nodes,),
     )

@@ -80,18 +80,3 @@ def test_whoever_may_not_ask_tries_every_zone(user: User) -> None:
 
     keys = [each["key"] for each in said.document["resources"]]
     assert {f"network/endpoint-{name}" for name in CLOSED} <= set(keys)
-
-
-def test_a_cluster_may_be_called_sg(user: User, aws: Clients) -> None:
-    """EC2 refuses security groups whose names begin so (CreateSecurityGroup, GroupName)."""
-    network = "network: {security_groups: strict, interface_endpoints: [sts]}"
-    (user.folder / "c.yaml").write_text(f"name: sg\nregion: us-west-2\n{network}\n")
-
-    said = user.types("create", "-f", "c.yaml", "--chart", str(CHART))
-
-    assert said.code == 0, said.err
-    groups = {each["GroupName"] for each in aws.ec2.describe_security_groups()["SecurityGroups"]}
-    assert {name for name in groups if name.endswith("hyperpod-eks")} == {
-        "_sg-hyperpod-eks", "_sg-control-plane-hyperpod-eks", "_sg-endpoints-hyperpod-eks"
-    }  # fmt: skip
-    assert user.types("delete", "sg", "--yes").code == 0
