@@ -28,6 +28,17 @@ def write(user: User, addons: dict[str, Any]) -> tuple[str, ...]:
     return "-f", "c.yaml"
 
 
+@pytest.fixture
+def schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EKS publishes a schema for every add-on."""
+    answer = eks_addons.configuration
+    monkeypatch.setattr(
+        eks_addons,
+        "configuration",
+        lambda request: answer(request) | {"configurationSchema": json.dumps(SCHEMA)},
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -36,14 +47,8 @@ def write(user: User, addons: dict[str, Any]) -> tuple[str, ...]:
     ],
 )
 def test_settings_that_the_schema_refuses_are_told_before_anything_is_made(
-    user: User, values: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+    user: User, values: dict[str, Any], says: str, schema: None
 ) -> None:
-    answer = eks_addons.configuration
-    monkeypatch.setattr(
-        eks_addons,
-        "configuration",
-        lambda request: answer(request) | {"configurationSchema": json.dumps(SCHEMA)},
-    )
     words = write(user, {"coredns": {"configuration_values": values}})
 
     said = user.types("create", *words)
@@ -52,8 +57,11 @@ def test_settings_that_the_schema_refuses_are_told_before_anything_is_made(
     assert says in said.err
     assert "pass word" not in said.err
     assert user.mutations() == []
-    assert user.types("create", *write(user, {"coredns": {
-        "configuration_values": {"replicaCount": 3}}})).code == 0  # fmt: skip
+
+
+def test_settings_that_the_schema_takes_are_created_with(user: User, schema: None) -> None:
+    values = {"configuration_values": {"replicaCount": 3}}
+    assert user.types("create", *write(user, {"coredns": values})).code == 0
 
 
 @pytest.fixture

@@ -14,21 +14,17 @@ import boto3
 import pytest
 
 from hyperpod_eks.local.aws.sim import Fault
-from hyperpod_eks.local.stack import Stack
-from tests.conftest import Clients, Said, User, at_work, until
-
-pytestmark = pytest.mark.xdist_group("logs")
+from tests.conftest import Clients, Said, User, until
 
 
-@pytest.fixture(scope="module")
-def user(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+@pytest.fixture
+def user(user: User) -> User:
     """Somebody whose cluster demo is there."""
-    with at_work(one_stack, tmp_path_factory.mktemp("logs")) as somebody:
-        somebody.has("demo")
-        yield somebody
+    user.has("demo")
+    return user
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def aws(user: User, session: boto3.Session) -> Clients:
     return Clients(session, user.stack.endpoint)
 
@@ -110,10 +106,9 @@ def test_logs_of_the_control_plane(user: User) -> None:
 
 
 def test_logs_of_a_cluster_that_is_gone_are_still_there(user: User) -> None:
-    user.makes("gone")
-    assert user.types("delete", "gone", "--yes", "--keep", "logs").code == 0
+    assert user.types("delete", "demo", "--yes", "--keep", "logs").code == 0
 
-    assert "exit code 0" in user.types("logs", "gone").out
+    assert "exit code 0" in user.types("logs", "demo").out
 
 
 @contextmanager
@@ -161,10 +156,9 @@ def test_follow_goes_on_until_told_to_stop(user: User, aws: Clients) -> None:
 
 def test_follow_shows_a_line_once_and_waits_for_the_first(user: User, aws: Clients) -> None:
     """The tail's newest line is looked at again, and before the first node there is no group."""
-    user.makes("new")
-    place = user.types("logs", "new", "-o", "json").document["log_group"]
+    place = user.types("logs", "demo", "-o", "json").document["log_group"]
     aws.logs.delete_log_group(logGroupName=place)
-    command = [sys.executable, "-m", "hyperpod_eks", "logs", "new", "--follow", "-o", "json"]
+    command = [sys.executable, "-m", "hyperpod_eks", "logs", "demo", "--follow", "-o", "json"]
     stream = {"logGroupName": place, "logStreamName": "LifecycleConfig/worker-group/i-1"}
     with running(command) as following:
         assert following.stdout

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -272,6 +273,22 @@ def test_a_connection_that_is_left_open_is_closed(
     assert raw(stack, "POST / HTTP/1.1\nHost: localhost\n") == ""
     said = raw(stack, "POST / HTTP/1.1\nHost: localhost\nContent-Length: 9\n\nabc")
     assert said == "HTTP/1.1 408 Request Timeout"
+
+
+def test_a_connection_serves_one_request_after_the_other(stack: Stack) -> None:
+    """Until one is refused unread."""
+    host, port = stack.endpoint.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    used = []
+    for body, origin in (("", {}), ("{}", {}), ("{}", {"Origin": "https://evil.example"})):
+        connection.request("POST", "/_stack/reset", body, origin)
+        used.append(connection.sock)
+        answer = connection.getresponse()
+        assert answer.status == (403 if origin else 200)
+        assert answer.will_close == bool(origin)
+        answer.read()
+    assert len(set(used)) == 1
+    connection.close()
 
 
 def test_the_call_log_is_bounded(

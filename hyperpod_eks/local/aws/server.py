@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import json
@@ -247,10 +248,57 @@ def _hang_up(environ: WSGIEnvironment) -> NoReturn:
 
 class _Handler(MotoRequestHandler):
     disable_nagle_algorithm = True
+    protocol_version = "HTTP/1.1"
     timeout = IDLE
 
     def log(self, *_: Any) -> None:
         """Stay silent: the call log says it all."""
+
+    def setup(self) -> None:
+        """Begin a connection, which the server's end closes too."""
+        super().setup()
+        self.server.connections.add(self.connection)  # type: ignore[attr-defined]
+
+    def finish(self) -> None:
+        """End a connection."""
+        self.server.connections.discard(self.connection)  # type: ignore[attr-defined]
+        super().finish()
+
+    def run_wsgi(self) -> None:
+        """Answer a request and wait for the next on this connection, as AWS's endpoints do.
+
+        werkzeug closes it each time, since it does not know what of a body was read.  Here bodies
+        are read first; those that are large, of no known length or do not come close it too.
+        """
+        environ: Any = self.make_environ()
+        length = environ.get("CONTENT_LENGTH") or "0"
+        known = re.fullmatch("[0-9]{1,7}", length) and "wsgi.input_terminated" not in environ
+        try:
+            if known:
+                environ["wsgi.input"] = io.BytesIO(self.rfile.read(int(length)))
+        except TimeoutError:  # the application's next try says so
+            known = None
+        self.close_connection |= not known
+        begun: list[Any] = []
+
+        def begin(status: str, headers: list[tuple[str, str]], exc: Any = None) -> Any:
+            begun[:] = [status, headers]
+
+        try:
+            content = b"".join(self.server.app(environ, begin))
+            status, reason = begun[0].split(" ", 1)
+            self.send_response(int(status), reason)
+            names = {name.lower() for name, _ in begun[1]}
+            for name, value in begun[1]:
+                self.send_header(name, value)
+            if "content-length" not in names and status not in ("204", "304"):
+                self.send_header("Content-Length", str(len(content)))
+            if self.close_connection and "connection" not in names:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(content)
+        except ConnectionError:  # the client is gone, or a fault that was asked for
+            self.close_connection = True
 
 
 class Server:
@@ -270,6 +318,7 @@ class Server:
                 request_handler=_Handler,
                 fd=bound.fileno(),
             )
+        self._httpd.connections = set()  # type: ignore[attr-defined]  # ours, for `stop`
         self.url = f"http://127.0.0.1:{self._httpd.port}"
         self._thread = threading.Thread(
             target=self._httpd.serve_forever, args=(0.05,), daemon=True, name="local-aws"
@@ -277,7 +326,10 @@ class Server:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port and wait for the listening thread."""
+        """Close the port and its connections, and wait for the listening thread."""
         self._httpd.shutdown()
         self._thread.join()
         self._httpd.server_close()
+        for connection in list(self._httpd.connections):  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RDWR)
