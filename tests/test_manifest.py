@@ -92,6 +92,21 @@ def test_the_last_ten_versions_are_kept(tmp_path: Path) -> None:
     assert serials == list(range(manifest.serial - BACKUPS, manifest.serial))
 
 
+def test_a_lock_is_free_though_a_program_being_started_still_has_it(tmp_path: Path) -> None:
+    """Between fork and exec it has every descriptor; on a busy machine that takes a while."""
+    path = tmp_path / "demo.json"
+    with locked(path):
+        links = {int(each.name): each for each in Path("/proc/self/fd").iterdir()}
+        lock = str(path.with_name("demo.json.lock"))
+        (held,) = (n for n, each in links.items() if os.path.realpath(each) == lock)
+        forked = os.dup(held)
+    try:
+        with locked(path):
+            pass
+    finally:
+        os.close(forked)
+
+
 def test_a_killed_writer_leaves_the_old_or_the_new_version(tmp_path: Path) -> None:
     outcomes = []
     for fuse in range(1, 30):

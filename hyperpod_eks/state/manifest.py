@@ -429,6 +429,9 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 os.truncate(held, 0)
+                # a program that was just started has the lock too, until it is itself: closing
+                # ours would not free it
+                fcntl.flock(held, fcntl.LOCK_UN)
 
 
 def _opened(lock: Path, how: int) -> int:
