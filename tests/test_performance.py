@@ -114,6 +114,8 @@ def life(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Life:
     ):
         # on a busy machine looks grow old before their turn comes, and would be repeated
         patch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)
+        # and what goes in a moment takes more than one, and would be looked for again
+        patch.setattr("hyperpod_eks.engine.destroy.SHORTEST", 600.0)
         return Life(user)
 
 
