@@ -56,6 +56,8 @@ PROFILES = {
     "emptykey": "aws_access_key_id =\naws_secret_access_key =\n",
     "section": f"aws_access_key_id = AKIAEXAMPLE\naws_secret_access_key =\n  x = {SECRET}\n",
     "nested": f"{KEYS}region = us-west-2\nmax_attempts =\n  x = y\n",
+    "tries": f"{KEYS}region = us-west-2\nmax_attempts = many\n",
+    "endless": f"{KEYS}region = us-west-2\nendpoint_url = foo\n",
     "missing": "credential_process = /nonexistent/helper --json\n",
     "webid": f"{ROLE}web_identity_token_file = /nonexistent/token\n",
     "onlykey": "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
@@ -313,10 +315,22 @@ def test_a_setting_that_is_no_value_is_named(someone: Someone, name: str, value:
             assert someone.types(*words).code == 2
 
 
-def test_a_setting_in_a_file_that_no_client_can_have_is_named(someone: Someone) -> None:
-    said = someone.types("list", "--profile", "nested")
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [
+        ("nested", "the AWS configuration"),
+        ("tries", "max_attempts in the AWS configuration"),
+        ("endless", "endpoint_url in the AWS configuration"),
+    ],
+)
+def test_a_setting_in_a_file_that_no_client_can_have_is_named(
+    someone: Someone, profile: str, says: str
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"):
+        someone.patch.delenv(name)
+    said = someone.types("list", "--profile", profile)
     assert said.code == 2
-    assert f"the AWS configuration ({someone.config}, " in said.err
+    assert f"error: {says} ({someone.config}, " in said.err
 
 
 @pytest.mark.parametrize(

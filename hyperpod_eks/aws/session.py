@@ -116,7 +116,15 @@ def usable_settings(core: Session) -> Iterator[None]:
             if name.startswith("AWS_") and value
             if value in str(error) or (name.startswith("AWS_ENDPOINT_URL") and url_fault(value))
         ]
-        what = ", ".join(guilty) or f"the AWS configuration ({_files(core)})"
+        what = ", ".join(guilty)
+        if not guilty:
+            names = ", ".join(
+                name
+                for name, value in core.get_scoped_config().items()
+                if isinstance(value, str) and not name.startswith("aws_")
+                if value and re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", str(error))
+            )
+            what = f"{names} in " * bool(names) + f"the AWS configuration ({_files(core)})"
         raise Usage(f"{what} cannot be used: {said}", "Correct or unset it.") from error
 
 

@@ -19,6 +19,8 @@ from hyperpod_eks.terminal.text import shortened
 if TYPE_CHECKING:
     from hyperpod_eks.cli.signals import Interrupted
 
+COMPLETE = "_HYPERPOD_EKS_COMPLETE"
+"""Asks for completions, as click has it; the words come in others that only a shell sets."""
 OTHERS = 500
 """Characters of others' words in an error."""
 
@@ -100,6 +102,10 @@ def _unforeseen(console: Console, error: Exception) -> int:
     """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
     import traceback  # noqa: PLC0415  --help needs none of it
 
+    if os.environ.get(COMPLETE) and isinstance(error, KeyError | ValueError):
+        hint = "Unset it; the script of `hyperpod-eks completion` sets it together with the others."
+        text = f"{COMPLETE} is set, but COMP_WORDS and COMP_CWORD are not what a shell sets"
+        return console.fail(Exit.USAGE, text, hint, "Usage", error)
     from hyperpod_eks.aws.client import classify  # noqa: PLC0415
     from hyperpod_eks.aws.errors import ErrorKind, renewal  # noqa: PLC0415
     from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415

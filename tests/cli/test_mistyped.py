@@ -194,6 +194,15 @@ def python(
     )  # fmt: skip
 
 
+def test_completion_without_a_shell_is_no_bug(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_HYPERPOD_EKS_COMPLETE", "bash_complete")
+    monkeypatch.delenv("COMP_WORDS", raising=False)
+    in_words(user.types("status", "demo"), 2)
+    monkeypatch.setenv("COMP_WORDS", "hyperpod-eks pl")
+    monkeypatch.setenv("COMP_CWORD", "first")
+    in_words(user.types("status", "demo"), 2)
+
+
 def test_a_machine_without_threads_to_give_is_no_bug(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
