@@ -36,9 +36,9 @@ def confirm_delete(resolved: ResolvedConfig, kept: Collection[str], *, yes: bool
     where = f"account {resolved.identity.account}, region {resolved.region}"
     all_but = f" but {', '.join(kept)}" if kept else ""
     deed = f"this deletes the cluster {resolved.name} and all its data{all_but} ({where})"
-    question = "Type the cluster's name to go on"
+    question = "Type the name of the cluster to continue"
     if _asks(deed, yes=yes) and click.prompt(question, err=True) != resolved.name:
-        raise Usage("that is not the cluster's name; nothing was deleted")
+        raise Usage("the name does not match; nothing was deleted")
 
 
 def _asks(deed: str, *, yes: bool) -> bool:

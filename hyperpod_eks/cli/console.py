@@ -294,7 +294,7 @@ def _unprinted(error: OSError) -> HyperpodError:
     no_stdout()  # what is buffered would fail once more when Python ends
     return HyperpodError(
         f"cannot write to stdout: {error.strerror}",
-        "What was done is recorded: make room, and run the same command again.",
+        "Everything done so far is recorded. Free some space and run the same command again.",
     )
 
 

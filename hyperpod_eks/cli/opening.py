@@ -259,7 +259,7 @@ def instance(text: str) -> str:
     id_ = text.removeprefix("hyperpod-")
     if not re.fullmatch(r"i-[0-9a-f]{8,17}", id_):
         raise Usage(
-            f"{text!r} is no node", "Give its id (i-…) or its name in Kubernetes (hyperpod-i-…)."
+            f"invalid node {text!r}", "Give its id (i-…) or its name in Kubernetes (hyperpod-i-…)."
         )
     return id_
 

@@ -80,7 +80,10 @@ def _refused_by_the_system(console: Console, error: OSError) -> int:
     if error.filename is None and full:
         no_stdout()  # what is buffered would fail once more when Python ends
         return console.fail(
-            Exit.FAILED, f"cannot write to stdout: {error.strerror}", "Make room.", "HyperpodError"
+            Exit.FAILED,
+            f"cannot write to stdout: {error.strerror}",
+            "Free some space.",
+            "HyperpodError",
         )
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     code = Exit.FAILED if full else Exit.USAGE
@@ -93,7 +96,7 @@ def _stopped(console: Console, stop: Interrupted) -> int:
     if console.command == "create":
         lines += [
             f"To delete it instead: {console.called('delete')}",
-            "AWS continues, and bills, what was started.",
+            "AWS continues what was started, and bills for it.",
         ]
     return console.fail(stop.code, str(stop), "\n".join(lines), "Interrupted")
 
@@ -133,5 +136,5 @@ def _unforeseen(console: Console, error: Exception) -> int:
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if not (console.log and console.log.path):
         say("".join(traceback.format_exception(error)).rstrip())
-    hint = "This is a bug of hyperpod-eks; please report it with what stands in the log."
+    hint = "This is a bug in hyperpod-eks. Please report it with the log."
     return console.fail(Exit.BUG, f"{type(error).__name__}: {error}{notes}", hint, "Bug", error)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-STOPPING = b"\nstopping; what is done is recorded; once more leaves at once\n"
+STOPPING = b"\nstopping; everything done so far is recorded; a second signal quits at once\n"
 
 
 class Interrupted(BaseException):

@@ -74,7 +74,7 @@ def test_without_lines_it_says_when_they_come(user: User) -> None:
     said = user.types("logs", "demo")
     assert (said.code, said.out) == (
         0,
-        "no log lines yet: scripts write when the first nodes come up\n",
+        "no log lines yet: lifecycle scripts write when the first nodes start\n",
     )
     user.stack.faults.append(Fault("logs", "DescribeLogStreams", code="ResourceNotFoundException"))
     said = user.types("logs", "demo", "--control-plane")

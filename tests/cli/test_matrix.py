@@ -268,7 +268,7 @@ def test_a_question_stands_on_a_line_of_its_own(here: User) -> None:
     pyte.Stream(screen).feed(said.err.replace("\n", "\r\n"))
     deed, question, *_ = screen.display
     assert deed.startswith("This deletes the cluster demo and all its data (account ")
-    assert question.startswith("Type the cluster's name to go on: ")
+    assert question.startswith("Type the name of the cluster to continue: ")
 
 
 def test_what_is_kept_is_said_before_it_is_asked(here: User) -> None:

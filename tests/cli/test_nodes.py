@@ -110,7 +110,7 @@ def test_what_is_no_node_is_refused_before_aws_is_asked(made: User) -> None:
     said = made.types("nodes", "demo", "reboot", "worker-1", "--yes")
 
     assert said.code == 2
-    assert "'worker-1' is no node" in said.err
+    assert "invalid node 'worker-1'" in said.err
     assert made.mutations() == []
 
 

@@ -66,7 +66,7 @@ def test_the_life_of_a_stack(cache: Path) -> None:
     )  # fmt: skip
     assert shell.stdout == "arn:aws:sts::123456789012:assumed-role/Admin/local\n"
 
-    assert run("stop") == "the embedded stack has ended\n"
+    assert run("stop") == "the embedded stack has stopped\n"
     assert not state.exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(stack["endpoint"].rsplit(":", 1)[1])))

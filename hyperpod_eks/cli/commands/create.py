@@ -192,7 +192,7 @@ def text(document: Document) -> str:
     if "outputs" not in document:
         return plan.text(document)
     outputs = document["outputs"]
-    done = "is ready" if document["changed"] else "is as declared; nothing was changed"
+    done = "is ready" if document["changed"] else "is up to date; no changes"
     rows = [
         (name.replace("_", " "), " ".join(value) if isinstance(value, list) else value)
         for name, value in outputs.items()

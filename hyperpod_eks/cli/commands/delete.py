@@ -194,7 +194,7 @@ def _groups_to_keep(keep: str) -> list[str]:
     known = sorted({kind.keep_group for kind in kinds()} - {""})
     for group in groups:
         if group not in known:
-            raise Usage(f"--keep: {group!r} is none of {', '.join(known)}")
+            raise Usage(f"--keep: invalid value {group!r}; use {', '.join(known)}")
     return groups
 
 
@@ -239,7 +239,7 @@ def text(document: Document) -> str:
 def _dry_run(document: Document) -> str:
     rows = document["plan"]
     if not rows:
-        return f"cluster {document['cluster']['name']}: nothing is there to delete"
+        return f"cluster {document['cluster']['name']}: nothing to delete"
     width = max(len(row["key"]) for row in rows)
     lines = []
     for row in rows:

@@ -31,20 +31,20 @@ QUESTIONS = {
 DEFAULTS = {"name": "demo", "instance_type": "ml.m5.2xlarge", "instance_count": 2}
 
 TEMPLATE = """\
-# A HyperPod cluster on EKS. Make it, and change it, with
+# A HyperPod cluster on EKS. To create or change it, run
 #
 #   hyperpod-eks create -f {file}
 #
-# What stands behind a # is the default; docs/config.md tells all about every setting.
+# Lines that start with # show defaults or examples; docs/config.md explains every setting.
 name: {name}
 region: {region}
-# account: "111122223333"       # guard: nothing is done in any other account
-# tags:                         # on everything that is made
+# account: "111122223333"       # refuse to run in any other account
+# tags:                         # on every resource
 #   team: research
 
 network:
   # cidr: 10.0.0.0/16
-  # availability_zone_ids: []   # two to six, like usw2-az1; empty: two that have the nodes' type
+  # availability_zone_ids: []   # two to six, like usw2-az1; empty: two that offer the instance type
   nat: {nat}                   # per-az: one gateway in each zone, which survives the loss of one
 
 eks:
@@ -55,7 +55,7 @@ eks:
   #   - principal_arn: arn:aws:iam::111122223333:role/team/reader
   #     policy: AmazonEKSViewPolicy
 
-# lifecycle:                    # what runs on each node when it comes up
+# lifecycle:                    # what runs on each node when it starts
 #   path: ./lifecycle
 #   on_create: on_create.sh
 
@@ -66,7 +66,7 @@ instance_groups:
     instance_type: {instance_type}
     instance_count: {instance_count}
     threads_per_core: 1         # 2: hyper-threading
-    ebs_volume_size_in_gb: 500  # for images and pods' files
+    ebs_volume_size_in_gb: 500  # for images and files of pods
 
 # deletion_protection: true     # `delete` is refused until it is false again
 """

@@ -137,7 +137,7 @@ def text(document: Document) -> str:
             'To point AWS clients at it: eval "$(hyperpod-eks local env)"'
         )
     return (
-        "the embedded stack has ended" if document["stopped"] else "no embedded stack was running"
+        "the embedded stack has stopped" if document["stopped"] else "no embedded stack was running"
     )
 
 

@@ -225,7 +225,7 @@ def text(document: Document) -> str:
     if not document["lines"]:
         if document["log_group"].startswith("/aws/eks/"):
             return "no log lines yet: the control plane writes once it runs"
-        return "no log lines yet: scripts write when the first nodes come up"
+        return "no log lines yet: lifecycle scripts write when the first nodes start"
     return "\n".join(said(line) for line in document["lines"])
 
 

@@ -65,7 +65,7 @@ def nodes(options: Options, report: Report) -> Document:
         if action is None:
             return _listed(snapshot, name, found)
         ids = list(dict.fromkeys(map(instance, which)))
-        deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: what runs there stops"
+        deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: the pods there stop"
         confirm(deed, "Continue?", yes=options.yes)
         return _act(snapshot, name, action, ids)
 

@@ -130,7 +130,7 @@ def text(document: Document) -> str:
     count = len(document["checks"])
     kinds = [one["severity"] for one in document["findings"]]
     many = [f"{kinds.count(k)} {k}{'s' * (kinds.count(k) > 1)}" for k in dict.fromkeys(kinds)]
-    return "\n".join([*lines, f"{count} checks: {', '.join(many) or 'nothing stands in the way'}"])
+    return "\n".join([*lines, f"{count} checks: {', '.join(many) or 'no problems found'}"])
 
 
 command = define(
