@@ -36,6 +36,7 @@ REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
 """Where `make` puts the helm programs."""
 os.environ["GOGC"] = "off"  # collecting garbage is a third of the time of a helm
+gc.set_threshold(150_000, 20, 20)  # and of the time of imports and tests
 
 
 def apply(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str | None]) -> None:
@@ -172,8 +173,7 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(scope="session")
 def one_stack() -> Iterator[Stack]:
     stack = Stack(region=REGION)
-    gc.freeze()  # moto and botocore are large and stay: looking through them again is a third
-    gc.set_threshold(150_000, 20, 20)  # of the time of the tests
+    gc.freeze()  # moto and botocore are large and stay
     yield stack
     stack.stop()
 
