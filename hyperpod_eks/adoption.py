@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks.aws.client import CLUSTER, Aws, Snapshot, absent, owner, tag
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import (
     INTERNET_GATEWAYS,
     NAT_GATEWAYS,
@@ -17,7 +17,11 @@ from hyperpod_eks.aws.ec2 import (
     VPCS,
     Listing,
 )
-from hyperpod_eks.config.model import Config, Existing
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import CLUSTER, owner, tag
+from hyperpod_eks.config.existing import Existing
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.access_entry import caller

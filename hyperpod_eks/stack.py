@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.aws.ec2 import (
     ADDRESSES,
     INTERNET_GATEWAYS,
@@ -15,6 +14,7 @@ from hyperpod_eks.aws.ec2 import (
     VPC_ENDPOINTS,
     VPCS,
 )
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.events import steps_of
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import access_entry

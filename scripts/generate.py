@@ -20,8 +20,9 @@ from pydantic.fields import FieldInfo
 
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.cli import main as cli
-from hyperpod_eks.config.model import GROUP, SETTINGS, Config
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import LISTED, Aws, Check, Pattern, fields, find
+from hyperpod_eks.config.section import GROUP, SETTINGS
 
 DOCS = Path(__file__).parent.parent / "docs"
 

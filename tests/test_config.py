@@ -22,9 +22,9 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.aws.published import pods
 from hyperpod_eks.config.addressing import subnets
-from hyperpod_eks.config.cross_checks import warnings
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.config.yaml import MAX_BYTES
 from hyperpod_eks.errors import Denied, Usage
 

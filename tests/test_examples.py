@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
-from hyperpod_eks.config.cross_checks import warnings
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.warnings import warnings
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

@@ -23,7 +23,16 @@ from kubernetes.client import AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.helm import release as helm
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube.client import Access, KubeNotReady, Node
+from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.kube.nodes import (
+    CLUSTER_NAME,
+    GROUP_NAME,
+    HEALTH_STATUS,
+    INSTANCE_TYPE,
+    Node,
+    list_nodes,
+    pending,
+)
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster, Fault, Identity
 from hyperpod_eks.local.kubernetes.api import Answer, Api, Request
@@ -142,32 +151,32 @@ class TestKubeconfig:
 class TestNodes:
     def test_the_nodes_of_one_cluster_with_what_hyperpod_says(self, cluster: Cluster) -> None:
         labels = {
-            kube.CLUSTER_NAME: "demo",
-            kube.GROUP_NAME: "worker-group",
-            kube.INSTANCE_TYPE: "ml.m5.2xlarge",
+            CLUSTER_NAME: "demo",
+            GROUP_NAME: "worker-group",
+            INSTANCE_TYPE: "ml.m5.2xlarge",
         }
-        healthy = labels | {kube.HEALTH_STATUS: "Schedulable"}
+        healthy = labels | {HEALTH_STATUS: "Schedulable"}
         cluster.add_node("hyperpod-i-0b", labels)
         cluster.add_node("hyperpod-i-0a", healthy, ready=True)
-        cluster.add_node("hyperpod-i-0c", labels | {kube.CLUSTER_NAME: "other"})
+        cluster.add_node("hyperpod-i-0c", labels | {CLUSTER_NAME: "other"})
         cluster.add_node("ip-10-0-0-1", {})
 
-        found = kube.nodes(access(cluster), "demo")
+        found = list_nodes(access(cluster), "demo")
 
         group, kubelet = ("worker-group", "ml.m5.2xlarge"), "1.33.0-eks-local"
         assert found == [
             Node("hyperpod-i-0a", True, "Schedulable", *group, kubelet=kubelet),
             Node("hyperpod-i-0b", False, "", *group, "node is not ready", kubelet),
         ]
-        assert [node.name for node in kube.nodes(access(cluster))][-1] == "ip-10-0-0-1"
+        assert [node.name for node in list_nodes(access(cluster))][-1] == "ip-10-0-0-1"
         assert found[0].instance_id == "i-0a"
 
     def test_more_nodes_than_fit_a_page(self, cluster: Cluster) -> None:
         names = [f"hyperpod-i-{number:05}" for number in range(kube.PAGE + 1)]
         for name in names:
-            cluster.add_node(name, {kube.CLUSTER_NAME: "demo"}, ready=True)
+            cluster.add_node(name, {CLUSTER_NAME: "demo"}, ready=True)
 
-        assert [node.name for node in kube.nodes(access(cluster), "demo")] == names
+        assert [node.name for node in list_nodes(access(cluster), "demo")] == names
 
 
 class TestErrors:
@@ -177,7 +186,7 @@ class TestErrors:
     )
     def test_no_access_is_no_access_yet(self, cluster: Cluster, token: str, says: str) -> None:
         with pytest.raises(KubeNotReady, match=says) as caught:
-            kube.nodes(access(cluster, token), "demo")
+            list_nodes(access(cluster, token), "demo")
         assert caught.value.hint
 
     def test_a_server_that_is_not_there_yet(self, pki: Pki) -> None:
@@ -186,25 +195,25 @@ class TestErrors:
             url = f"https://127.0.0.1:{taken.getsockname()[1]}"
             nowhere = Access("demo", url, base64.b64encode(pki.ca_pem).decode(), lambda: "good")
             with pytest.raises(KubeNotReady, match=f"no answer from {url}.*refused"):
-                kube.nodes(nowhere, "demo")
+                list_nodes(nowhere, "demo")
 
     def test_a_server_in_trouble_is_worth_another_try(self, cluster: Cluster) -> None:
         cluster.faults.append(Fault(503, "ServiceUnavailable", "etcd has no leader"))
         with pytest.raises(KubeNotReady, match="etcd has no leader"):
-            kube.nodes(access(cluster), "demo")
-        assert kube.nodes(access(cluster), "demo") == []
+            list_nodes(access(cluster), "demo")
+        assert list_nodes(access(cluster), "demo") == []
 
     def test_a_stranger_behind_the_endpoint_is_no_matter_of_time(self, cluster: Cluster) -> None:
         ca = base64.b64encode(make_pki().ca_pem).decode()
         with pytest.raises(HyperpodError, match="does not prove to be the cluster") as caught:
-            kube.nodes(Access("demo", cluster.url, ca, lambda: "good"), "demo")
+            list_nodes(Access("demo", cluster.url, ca, lambda: "good"), "demo")
         assert not isinstance(caught.value, KubeNotReady)
         assert "NO_PROXY" in caught.value.hint
 
     def test_a_refusal_is_told_in_the_servers_words(self, cluster: Cluster) -> None:
         cluster.faults.append(Fault(422, "Invalid", "the selector is wrong"))
         with pytest.raises(HyperpodError, match=r"422 .*the selector is wrong") as caught:
-            kube.nodes(access(cluster), "demo")
+            list_nodes(access(cluster), "demo")
         assert not isinstance(caught.value, KubeNotReady)
 
 
@@ -251,7 +260,7 @@ def test_silence_is_told_and_given_up_in_time(
     with endless(pki, said) as url:
         mute = Access("demo", url, base64.b64encode(pki.ca_pem).decode(), lambda: "good")
         with pytest.raises(KubeNotReady, match=says):
-            kube.nodes(mute, "demo")
+            list_nodes(mute, "demo")
     assert f"{url} has not answered for 0 s; still trying" in caplog.text
 
 
@@ -260,7 +269,7 @@ class TestProxy:
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-        assert kube.nodes(access(cluster), "demo") == []
+        assert list_nodes(access(cluster), "demo") == []
 
     def test_others_are_reached_through_it_unless_excepted(
         self, monkeypatch: pytest.MonkeyPatch
@@ -273,9 +282,9 @@ class TestProxy:
             monkeypatch.setenv("NO_PROXY", "excepted.invalid")
 
             with pytest.raises(KubeNotReady, match=r"https://excepted\.invalid"):
-                kube.nodes(Access("demo", "https://excepted.invalid", ca, lambda: "t"), "demo")
+                list_nodes(Access("demo", "https://excepted.invalid", ca, lambda: "t"), "demo")
             with pytest.raises(HyperpodError, match="407"):
-                kube.nodes(Access("demo", "https://far.invalid", ca, lambda: "t"), "demo")
+                list_nodes(Access("demo", "https://far.invalid", ca, lambda: "t"), "demo")
 
         # others of this process may come by, whose proxy this is for a moment too
         hosts = [host for host, _ in there.asked]
@@ -306,8 +315,8 @@ class TestLeftovers:
 
 ROLE = "kubeflow-training-admin"
 READERS: dict[str, tuple[Callable[[Access], Any], str]] = {
-    "nodes": (lambda access: kube.nodes(access, "demo"), "/nodes"),
-    "pending": (kube.pending, "/pods"),
+    "nodes": (lambda access: list_nodes(access, "demo"), "/nodes"),
+    "pending": (pending, "/pods"),
     "namespaces": (kube.namespaces, "/namespaces"),
     "secret_labels": (lambda access: kube.secret_labels(access, "owner=helm"), "/secrets"),
     "secret": (lambda access: kube.secret(access, "record", "default"), "/secrets/record"),
@@ -321,7 +330,7 @@ READERS: dict[str, tuple[Callable[[Access], Any], str]] = {
 @pytest.fixture(scope="module")
 def furnished(pki: Pki) -> Iterator[Access]:
     cluster = Cluster(Clock(), TOKENS.get, "1.33", pki, delays=INSTANT)
-    cluster.add_node("hyperpod-i-0a", {kube.CLUSTER_NAME: "demo", "full": "yes"})
+    cluster.add_node("hyperpod-i-0a", {CLUSTER_NAME: "demo", "full": "yes"})
     reach = access(cluster)
     labels = {"owner": "helm", "name": helm.NAME, "version": "1", "status": "deployed"}
     record: Any = {
@@ -383,4 +392,4 @@ class TestWhatIsMissing:
     ) -> None:
         monkeypatch.setattr(Api, "answer", lambda self, request: Answer(200, body))
         with pytest.raises(HyperpodError, match=r"GET https://.*/nodes: .* not a JSON object"):
-            kube.nodes(furnished)
+            list_nodes(furnished)

@@ -10,8 +10,10 @@ import boto3
 import pytest
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, Identity, Snapshot
+from hyperpod_eks.aws.client import Aws, Identity
 from hyperpod_eks.aws.prices import Item
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.cli.commands import delete
 from hyperpod_eks.config.load import load
 from hyperpod_eks.engine import plan as plans

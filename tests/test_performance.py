@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import FIRST, LARGEST, Pace
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits

@@ -19,8 +19,8 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.session import session
 from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.errors import HyperpodError, Usage
-from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.client import Access, KubeNotReady
+from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources import eks
 
@@ -116,7 +116,7 @@ def test_everything_passes_the_proxy_with_its_password(
     assert chart(str(bundle)) == b"hello"
     ca = base64.b64encode(transport.certificates(str(bundle)).encode()).decode()
     with pytest.raises(HyperpodError, match="the answer is not a JSON object: b'hello'"):
-        kube.nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo")
+        list_nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo")
 
     assert through.asked == [(host, True) for host in EVERYWHERE[:2]] + [(FAR, True)]
 
@@ -130,7 +130,7 @@ def test_a_refusing_proxy_ends_it_at_once_and_names_the_variable(
     calls = (
         lambda: aws().identity,
         chart,
-        lambda: kube.nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo"),
+        lambda: list_nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo"),
     )
     for call in calls:
         with pytest.raises(Unreachable, match=f"proxy 127.0.0.1:{through.port} .* 407 ") as caught:
@@ -176,7 +176,7 @@ def test_a_proxy_in_trouble_is_worth_another_try(clean: pytest.MonkeyPatch, pki:
         thread.start()
         ca = base64.b64encode(pki.ca_pem).decode()
         with pytest.raises(KubeNotReady, match="503"):
-            kube.nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo")
+            list_nodes(Access("demo", f"https://{FAR}", ca, lambda: "t"), "demo")
         thread.join()
 
 

@@ -8,18 +8,16 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property, partial
+from collections.abc import Hashable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.aws import answers
 from hyperpod_eks.aws.answers import NoAnswer, Watch
-from hyperpod_eks.aws.ec2 import Listing
-from hyperpod_eks.aws.errors import ErrorKind, match_error
 from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.aws.redaction import LOGIN
 from hyperpod_eks.aws.session import new_client, usable_settings
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 
@@ -35,10 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-CLUSTER = "hyperpod-eks:cluster"
-LINEAGE = "hyperpod-eks:lineage"
-LABEL = "hyperpod-eks:label"
 
 
 @frozen
@@ -226,159 +220,6 @@ class Aws:
         return [{"ResourceType": resource_type, "Tags": self.pairs(label, more)}]
 
 
-class Snapshot:
-    """One moment's view: the same question is asked of AWS once, whoever asks.
-
-    With ``counting`` what a preflight counts is listed for the whole region, and ours chosen from
-    it, so that one list serves both.  ``bare`` is for a delete: it matters what is there and whose
-    it is, not what it is like.
-    """
-
-    def __init__(self, aws: Aws, *, counting: bool = False, bare: bool = False) -> None:
-        self.aws = aws
-        self.counting, self.bare = counting, bare
-        self.adopted = aws.adopted
-        self._answers: dict[Hashable, tuple[threading.Lock, list[Any]]] = {}
-        self._lock = threading.Lock()
-
-    def once(self, question: Hashable, ask: Callable[[], T]) -> T:
-        """Ask, or share what another worker is asking or has been told.  Errors are not shared."""
-        with self._lock:
-            lock, answer = self._answers.setdefault(question, (threading.Lock(), []))
-        with lock:
-            if not answer:
-                answer.append(ask())
-            result: T = answer[0]
-        return result
-
-    def peek(self, question: Hashable) -> Any:
-        """Share the answer if somebody has asked; None if nobody has."""
-        with self._lock:
-            asked = self._answers.get(question)
-        if asked is None:
-            return None
-        lock, answer = asked
-        with lock:
-            return answer[0] if answer else None
-
-    def all(self, client: Any, method: str, key: str, **arguments: Any) -> list[Any]:
-        """Every item of a list operation, page by page; ``key`` names the list in the answer."""
-
-        def ask() -> list[Any]:
-            pages = client.get_paginator(method).paginate(**arguments)
-            return [item for page in pages for item in page.get(key, ())]
-
-        return self.once((method, key, repr(arguments)), ask)
-
-    def ec2(self, listing: Listing, label: str) -> list[Any]:
-        """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
-        if adopted := self.adopted.get(f"network/{label}"):
-            with absent(r".*\.NotFound|.*\.Malformed|NatGatewayNotFound|NatGatewayMalformed"):
-                return self.region(listing, ids=[adopted])
-            return []
-        found = self.signed(listing)
-        return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
-
-    def signed(self, listing: Listing) -> list[Any]:
-        """What EC2 has of one kind with this cluster's tag."""
-        ours = self.aws.cluster
-        if self.counting and listing.counted:
-            found = self.region(listing)
-            return [item for item in found if tag(item.get("Tags", ()), CLUSTER) == ours]
-        return self.region(listing, {f"tag:{CLUSTER}": [ours]})
-
-    def inside(self, listing: Listing, vpc: str) -> list[Any]:
-        """What EC2 has of one kind in a VPC, whoever made it."""
-        return self.region(listing, {listing.in_vpc: [vpc]})
-
-    def region(
-        self,
-        listing: Listing,
-        filters: Mapping[str, Sequence[str]] | None = None,
-        ids: Sequence[str] = (),
-    ) -> list[Any]:
-        """What EC2 has of one kind in the region, whoever made it: what filters or ids choose."""
-        asked = listing.arguments(ids, filters)
-        if listing.pages:
-            return self.all(self.aws.ec2, listing.method, listing.member, **asked)
-        ask = partial(getattr(self.aws.ec2, listing.method), **asked)
-        return self.once((listing.method, repr(asked)), lambda: list(ask()[listing.member]))
-
-
-def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> str | None:
-    """
-    Read one tag, whichever way the service spells them.
-
-    >>> tag([{"Key": "Name", "Value": "demo"}], "Name")
-    'demo'
-    >>> tag({"Name": "demo"}, LINEAGE)
-    """
-    if not isinstance(tags, Mapping):
-        tags = {str(each["Key"]): str(each["Value"]) for each in tags}
-    return tags.get(key)
-
-
-def owner(tags: Iterable[Mapping[str, object]] | Mapping[str, str]) -> str | None:
-    """Return the lineage that signed these tags, None where we did not."""
-    return tag(tags, LINEAGE)
-
-
-@contextmanager
-def absent(*codes: str, says: str = "") -> Iterator[None]:
-    """Read these error codes, if they say so, as "it is not there"; let every other error fly.
-
-    ``codes`` are regular expressions for whole codes.
-    """
-    from botocore.exceptions import ClientError  # noqa: PLC0415
-
-    try:
-        yield
-    except ClientError as error:
-        about = error.response["Error"]
-        known = any(re.fullmatch(code, str(about.get("Code"))) for code in codes)
-        if not known or says not in str(about.get("Message")):
-            raise
-
-
-def raise_first(service: str, operation: str, errors: Iterable[Mapping[str, Any]]) -> None:
-    """Raise the first thing that a call could not do and answered 200 all the same."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415
-
-    for error in errors:
-        status = 500 if error.get("Code") == "InternalError" else 400
-        meta = {"HTTPStatusCode": status, "Service": service}
-        answer: Any = {"Error": dict(error), "ResponseMetadata": meta}
-        raise ClientError(answer, operation)
-
-
-def classify(error: Exception) -> ErrorKind | None:
-    """Classify whatever a call raised; None is a bug or a refusal that time does not heal."""
-    from botocore import exceptions as e  # noqa: PLC0415
-
-    if isinstance(error, NoAnswer):
-        return ErrorKind.UNKNOWN
-    if isinstance(error, HyperpodError):
-        return ErrorKind.PROPAGATION if error.transient else None
-    if isinstance(error, e.ClientError):
-        about = error.response["Error"]
-        return match_error(
-            str(error.response["ResponseMetadata"].get("Service", "")),
-            error.operation_name,
-            str(about.get("Code") or ""),  # null where the answer is not AWS's
-            str(about.get("Message") or ""),
-            error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
-        )
-    if isinstance(
-        error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
-    ):
-        return ErrorKind.THROTTLE  # nothing was sent
-    if isinstance(error, e.HTTPClientError | e.ConnectionError | _garbled()):
-        return ErrorKind.UNKNOWN  # it may have been done
-    if isinstance(error, credential_errors()):
-        return ErrorKind.EXPIRED
-    return None
-
-
 class Answer(dict[str, Any]):
     """A structure in an answer: a member that is needed and missing is named in an error.
 
@@ -429,53 +270,6 @@ def _name_service(parsed: dict[str, Any], model: Any, **_: object) -> None:
     meta["Service"] = service = model.service_model.service_name
     code = parsed.get("Error", {}).get("Code") or meta.get("HTTPStatusCode", "")
     log.info("%s:%s %s %s", service, model.name, code, meta.get("RequestId", ""))
-
-
-def credential_errors() -> tuple[type[Exception], ...]:
-    """What botocore raises when it finds no usable credentials."""
-    from botocore import exceptions as e  # noqa: PLC0415
-
-    return (
-        e.NoCredentialsError,
-        e.PartialCredentialsError,
-        e.CredentialRetrievalError,
-        e.TokenRetrievalError,
-        e.SSOError,
-        e.NoAuthTokenError,
-        e.LoginError,  # of `aws login`
-    )
-
-
-def _garbled() -> type[Exception]:
-    """What botocore raises for an answer that it cannot read, as proxies give them."""
-    from botocore.parsers import ResponseParserError  # noqa: PLC0415
-
-    return ResponseParserError
-
-
-def surely_not_applied(error: Exception) -> bool:
-    """Whether we know that nothing was made: AWS understood and declined, or was never asked.
-
-    A request that botocore had to send again may have been carried out the first time.
-    """
-    from botocore import exceptions as e  # noqa: PLC0415
-
-    if isinstance(error, e.ClientError):
-        about = error.response["ResponseMetadata"]
-        # EC2 answers 503 when it throttles, and has done nothing
-        declined = about.get("HTTPStatusCode", 500) < 500 or classify(error) is ErrorKind.THROTTLE
-        return declined and not about.get("RetryAttempts")
-    nothing_sent = e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
-    # TLS may also break off an answer; where a certificate is refused, it is Unreachable
-    perhaps = e.HTTPClientError | e.SSLError | _garbled() | NoAnswer
-    return isinstance(error, nothing_sent) or not isinstance(error, perhaps)
-
-
-def silent(error: BaseException) -> bool:
-    """Whether nothing that AWS says came back, however long it was waited for."""
-    from botocore.exceptions import HTTPClientError  # noqa: PLC0415
-
-    return isinstance(error, HTTPClientError | NoAnswer)
 
 
 def region_of(session: boto3.Session) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hyperpod_eks.aws.client import Aws, silent
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import silent
 from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import words_of

@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hyperpod_eks import adoption as existing
-from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, read_only
+from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.aws.ec2 import VPCS
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.login import log_in, use_local
 from hyperpod_eks.cli.options import Cluster, Place, Settings
 from hyperpod_eks.cli.signals import stoppable
-from hyperpod_eks.config import references
-from hyperpod_eks.config.cross_checks import warnings
+from hyperpod_eks.config import variables
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.events import Report
@@ -153,9 +156,9 @@ COMPARING: tuple[Verb, ...] = ("create", "plan", "scale", "update-software")
 
 def check_references(config: Config) -> None:
     """Raise Usage for a reference to a variable that is not set."""
-    references.resolved(config.chart.values, "chart.values")
+    variables.resolved(config.chart.values, "chart.values")
     for name, addon in config.addons.items():
-        references.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
+        variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
 
 
 def declared(place: Place, manifest: Manifest) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.exceptions import ClientError
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.helm.program import find_helm

@@ -109,9 +109,9 @@ def _unforeseen(console: Console, error: Exception) -> int:
         hint = "Unset it; the script of `hyperpod-eks completion` sets it together with the others."
         text = f"{COMPLETE} is set, but COMP_WORDS and COMP_CWORD are not what a shell sets"
         return console.fail(Exit.USAGE, text, hint, "Usage", error)
-    from hyperpod_eks.aws.client import classify  # noqa: PLC0415
     from hyperpod_eks.aws.errors import ErrorKind, renewal  # noqa: PLC0415
     from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from hyperpod_eks.aws.failures import classify  # noqa: PLC0415
     from hyperpod_eks.policy import authorization  # noqa: PLC0415
 
     kind, message = classify(error), shortened(str(error), OTHERS)

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.aws import service_model as model
-from hyperpod_eks.config.addressing import ADDRESSES, cidr_fault, reserved, subnets
-from hyperpod_eks.config.lifecycle import check_lifecycle
-from hyperpod_eks.config.rules import Finding
+from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
+from hyperpod_eks.config.group_checks import groups, twice
+from hyperpod_eks.config.rules import Finding, get
 
 if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.config.yaml import Loc
-
-__all__ = [
-    "across", "block_fault", "cidr_fault", "get", "idle", "kubernetes_group_fault", "locked_out",
-    "principal_fault",
-    "region_fault", "retention_fault", "tag_fault", "warnings",
-]  # fmt: skip
-
-_PRINCIPAL_CONDITION = re.compile("(?i)aws:(principal|resource(account|org)|userid|username)")
 
 
 def region_fault(region: str) -> str:
@@ -93,151 +84,14 @@ def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _name(data)
     yield from _pods(data)
     yield from _zones(data)
-    yield from _groups(data)
-    yield from _twice(data, ("eks", "access"), "principal_arn", "has an entry already")
+    yield from groups(data)
+    yield from twice(data, ("eks", "access"), "principal_arn", "has an entry already")
     yield from _access(data)
     yield from _places(data)
     yield from _kubernetes(data)
     yield from _cni(data)
     yield from _network(data)
     yield from _theirs(data)
-
-
-_MULTI_NODE = "MultiNodeTrainingValidation"
-
-
-def warnings(config: Config) -> list[str]:
-    """Return what is allowed but probably not meant, one sentence each."""
-    found = []
-    if config.region not in versions.HYPERPOD_REGIONS:
-        found.append(
-            f"region: {config.region} is not among the regions that AWS listed for HyperPod in"
-            f" {versions.REGIONS_READ:%B %Y}"
-        )
-    newest = versions.SUPPORTED_KUBERNETES[-1]
-    if (version := config.eks.version) and versions.order(version) > versions.order(newest):
-        how = (
-            "it was allowed nevertheless"
-            if config.eks.allow_untested_version
-            else "create refuses it without eks.allow_untested_version: true"
-        )
-        found.append(
-            f"eks.version: {version} is newer than {newest}, the newest that AWS listed for"
-            f" HyperPod in {versions.KUBERNETES_READ:%B %Y}; {how}"
-        )
-    zones = config.network.availability_zone_ids or ("first", "second")
-    blocks = config.network.secondary_cidrs or (subnets(config.network.cidr, zones)[0].private,)
-    block = ipaddress.IPv4Network(blocks[0])
-    room = block.num_addresses - 5  # AWS keeps five in every subnet
-    for group in config.groups if not config.existing.private_subnets else ():
-        kind = next(iter(group.instance_types), "")
-        each = next((n for part, n in ADDRESSES if kind.startswith(part)), 0)
-        if group.instance_count * each > room:
-            found.append(
-                f"network.cidr: {group.instance_count} {kind} of {group.name} take"
-                f" about {group.instance_count * each} addresses ({each} each), and a private"
-                f" subnet of {config.network.cidr} has {room}"
-            )
-    with_nodes = [group for group in config.groups if group.instance_count]
-    if with_nodes and all(_MULTI_NODE in group.on_start_deep_health_checks for group in with_nodes):
-        found.append(
-            f"instance_groups: every group with nodes has the deep health check {_MULTI_NODE}. Its"
-            " operator has no node to run on while all nodes are checked, so the check may never"
-            " start: add a group without it, or remove it"
-        )
-    if 0 < (pods := _room_for_pods(config.groups)) < versions.PODS_WANTED:
-        found.append(
-            f"instance_groups: the nodes have room for about {pods} pods in all (HyperPod gives a"
-            f" node one network interface), and the chart and the add-ons alone run about"
-            f" {versions.PODS_WANTED}: use more or larger nodes"
-        )
-    network = config.network
-    if network.endpoint_policy is not None and (
-        shut := locked_out(network.endpoint_policy, config.region)
-    ):
-        found.append(
-            f"network.endpoint_policy: it denies nodes {', '.join(shut)}, which are requested by"
-            " AWS's own accounts: add a statement for those buckets without a condition on the"
-            " principal (examples/closed-network.yaml)"
-        )
-    if (
-        network.nat == "none"
-        and not config.existing.private_subnets
-        and not _names_image(config.chart.values)
-    ):
-        found.append(
-            "network.nat: without NAT nodes cannot pull the chart's public images (nvcr.io,"
-            " docker.io, public.ecr.aws), and chart.values sets no others: mirror them to ECR and"
-            " set them in chart.values, or their pods stay in ImagePullBackOff"
-        )
-    return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
-
-
-def _inner(value: object) -> list[Any]:
-    """Return the values of a mapping; none of anything else."""
-    return list(value.values()) if isinstance(value, dict) else []
-
-
-def locked_out(policy: Mapping[str, Any], region: str) -> list[str]:
-    """Name what nodes need of AWS's own buckets and an endpoint policy does not let through.
-
-    Image layers come by URLs that ECR has signed, packages by anonymous requests: a condition about
-    the principal or the resource's account denies both (S3 and ECR User Guides, VPC endpoints).
-    """
-    statements = policy.get("Statement", [])
-    through = [
-        each
-        for each in (statements if isinstance(statements, list) else [statements])
-        if isinstance(each, dict)
-        and each.get("Effect") == "Allow"
-        and each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
-        and _fits("s3:GetObject", each.get("Action"))
-        and not any(
-            _PRINCIPAL_CONDITION.match(key)
-            for comparisons in _inner(each.get("Condition"))
-            for key in (comparisons if isinstance(comparisons, dict) else {})
-        )
-    ]
-    return [
-        what
-        for what, bucket in versions.BUCKETS_OF_AWS
-        if not any(
-            _fits(f"arn:aws:s3:::{bucket.format(region=region)}/x", each.get("Resource"))
-            for each in through
-        )
-    ]
-
-
-def _fits(text: str, patterns: object) -> bool:
-    listed = patterns if isinstance(patterns, list) else [patterns]
-    return any(isinstance(p, str) and fnmatchcase(text, p.replace("[", "[[]")) for p in listed)
-
-
-def _names_image(values: object) -> bool:
-    """Whether chart values name an image or a registry anywhere."""
-    if isinstance(values, list):
-        return any(map(_names_image, values))
-    return isinstance(values, dict) and any(
-        re.search("(?i)image$|registry|repository", str(key)) or _names_image(value)
-        for key, value in values.items()
-    )
-
-
-def _room_for_pods(groups: Iterable[Any]) -> int:
-    """Add up how many pods fit on the nodes; 0 for no nodes, or types with room for many."""
-    rooms = [
-        (versions.pods(next(iter(group.instance_types), "")), group.instance_count)
-        for group in groups
-        if group.instance_count
-    ]
-    return sum((room or 0) * count for room, count in rooms) if all(r for r, _ in rooms) else 0
-
-
-def get(data: object, *keys: str) -> Any:
-    """Return what is at `keys` in nested mappings, None where there is nothing or no mapping."""
-    for key in keys:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
 
 
 def _name(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -309,178 +163,6 @@ def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:
             subnets(cidr or "10.0.0.0/16", tuple(map(str, zones)))
         except ValueError as error:
             yield Finding(("network", "cidr"), str(error))
-
-
-def _groups(data: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the API reference of CreateCluster says of a group's members together."""
-    least, most = model.bounds("sagemaker", "CreateCluster.InstanceGroups")
-    names: list[object] = []
-    lists = {name: data.get(name) for name in ("instance_groups", "restricted_instance_groups")}
-    for name, groups in lists.items():
-        if not isinstance(groups, list):
-            continue
-        others = any(isinstance(each, list) and each for each in lists.values())
-        if len(groups) > (most or 0) or (not groups and not others):
-            rule = f"{least} to {most}"
-            member = name.title().replace("_", "")
-            text = f"has {len(groups)} groups (CreateCluster {member} has {rule}); give {rule}"
-            yield Finding((name,), text)
-        for index, group in enumerate(groups):
-            if not isinstance(group, dict):
-                continue
-            called = group.get("name")
-            if isinstance(called, str) and called in names:
-                text = f"{model.show(called)} is the name of an earlier group; give each once"
-                yield Finding((name, index, "name"), text)
-            names.append(called)
-            for key, text in _group(data, group, flexible=name == "instance_groups"):
-                at_key = isinstance(group.get(key), dict | list)
-                yield Finding((name, index, key), text, at_key)
-    if get(data, "auto_scaling", "mode") == "Enable" and not _continuous(data):
-        text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
-        yield Finding(("auto_scaling",), f"{text}; leave the mode as it is by default")
-    share = get(data, "tiered_storage_config", "instance_memory_allocation_percentage")
-    if isinstance(share, int) and not 20 <= share <= 100:
-        yield Finding(
-            ("tiered_storage_config", "instance_memory_allocation_percentage"),
-            f"{share} is not a usable share (20 to 100 % of the memory); give 20 to 100",
-        )
-    shared = "restricted_instance_groups_config"
-    for text in _file_system(get(data, shared, "shared_environment_config", "fsx_lustre_config")):
-        yield Finding((shared,), text)
-
-
-MAX_STORAGES = 4
-_CRON = re.compile(r"cron\(\S+(?: +\S+){5}\)")
-_ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)[0-9]")
-# EFA works inside one zone only, and these types are bought for it.
-_EFA = re.compile(r"ml\.(p4|p5|p6|trn)")
-
-
-def _continuous(data: Mapping[str, Any]) -> bool:
-    return str(data.get("node_provisioning_mode", "Continuous")) == "Continuous"
-
-
-def _group(
-    data: Mapping[str, Any], group: Mapping[str, Any], *, flexible: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield the setting and the text of what a group's settings do wrong together."""
-    one, several = group.get("instance_type"), group.get("instance_requirements")
-    if flexible and one is None and several is None:
-        yield "instance_type", "is missing (each has one, or instance_requirements); write it"
-    if one is not None and several is not None:
-        text = "is given beside instance_type (CreateCluster takes one of them)"
-        yield "instance_requirements", f"{text}; remove one"
-    least, count = group.get("min_instance_count"), group.get("instance_count")
-    if isinstance(least, int) and isinstance(count, int) and least > count:
-        text = f"{least} is more than instance_count, {count} (CreateCluster MinInstanceCount)"
-        yield "min_instance_count", f"{text}; give at most {count}"
-    spot = isinstance(get(group, "capacity_requirements", "spot"), dict)
-    if not _continuous(data):
-        for key, used in (
-            ("instance_requirements", several is not None),
-            ("min_instance_count", least is not None),
-            ("capacity_requirements", spot),
-            ("instance_count", count == 0),
-        ):
-            if used:
-                value = "0 nodes" if key == "instance_count" else "this"
-                text = f"{value} needs node_provisioning_mode: Continuous (CreateCluster)"
-                yield key, f"{text}; set that, or change it"
-    yield from _volumes(data, group)
-    listed = get(several, "instance_types")
-    types = [one, *(listed if isinstance(listed, list) else ())]
-    if group.get("on_start_deep_health_checks"):
-        plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
-        if plain:
-            text = f"do not fit {plain[0]} (they test accelerators)"
-            yield "on_start_deep_health_checks", f"{text}; leave them out for this group"
-        if get(group, "kubernetes_config", "taints"):
-            text = "do not go with taints in kubernetes_config (HyperPod taints the nodes itself)"
-            yield "on_start_deep_health_checks", f"{text}; leave one of them out"
-    if group.get("training_plan_arn") and several is not None:
-        text = "is given beside instance_requirements (a plan holds one type)"
-        yield "training_plan_arn", f"{text}; name that as instance_type"
-    if group.get("training_plan_arn") and spot:
-        text = "is given beside Spot capacity (a plan is capacity already bought)"
-        yield "training_plan_arn", f"{text}; remove one"
-    yield from _group_zones(data, group, types)
-    for text in _file_system(get(group, "environment_config", "fsx_lustre_config")):
-        yield "environment_config", text
-    kinds = group.get("capacity_requirements")
-    if isinstance(kinds, dict) and len(kinds) != 1:
-        text = "is neither spot nor on_demand alone (CreateCluster CapacityRequirements)"
-        yield "capacity_requirements", f"{text}; give one of them"
-    cron = get(group, "scheduled_update_config", "schedule_expression")
-    if isinstance(cron, str) and not _CRON.fullmatch(cron):
-        text = f"{model.show(cron)} is not a cron expression of six fields"
-        rule = "CreateCluster ScheduleExpression"
-        yield "scheduled_update_config", f"{text} ({rule}); give one like cron(0 3 ? * SUN *)"
-
-
-def _file_system(lustre: object) -> Iterator[str]:
-    size, speed = (get(lustre, name) for name in ("size_in_gib", "per_unit_storage_throughput"))
-    if isinstance(size, int) and size >= 1200 and size != 1200 and size % 2400:
-        text = f"has {size} GiB (FSx for Lustre has 1200, 2400 and multiples of 2400)"
-        yield f"{text}; give {size // 2400 * 2400 + 2400}"
-    if isinstance(speed, int) and speed not in (125, 250, 500, 1000):
-        text = f"has a throughput of {speed} (FSx for Lustre has 125, 250, 500 and 1000)"
-        yield f"{text}; give one of them"
-
-
-def _volumes(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is written of volumes, with the extra one that each node gets by default."""
-    storages = group.get("instance_storage_configs")
-    if not isinstance(storages, list):
-        return
-    name, key = "instance_storage_configs", get(data, "encryption", "volumes")
-    volumes = [
-        get(one, "ebs_volume_config") for one in storages if isinstance(one, dict) and len(one) == 1
-    ]
-    volumes = [volume for volume in volumes if isinstance(volume, dict)]
-    roots = [volume for volume in volumes if volume.get("root_volume") is True]
-    for volume in roots:
-        if "volume_size_in_gb" in volume or not (volume.get("volume_kms_key_id") or key):
-            text = "has a root volume with a size or without volume_kms_key_id"
-            rule = "the root volume can be encrypted with your key, and nothing else"
-            yield name, f"{text} ({rule}); give the key alone"
-    if len(roots) > 1:
-        yield name, f"has {len(roots)} root volumes (a node has one); name it once"
-    if any(not ({"volume_size_in_gb", "root_volume"} & volume.keys()) for volume in volumes):
-        text = "has an EBS volume without a size (volume_size_in_gb is 1 to 16384)"
-        yield name, f"{text}; give it, or root_volume: true"
-    extra = group.get("ebs_volume_size_in_gb", 500)
-    if len(storages) == MAX_STORAGES and extra and len(roots) == len(volumes):
-        text = f"fill all {MAX_STORAGES} places, and each node has an extra volume besides"
-        rule = "CreateCluster InstanceStorageConfigs"
-        yield name, f"{text} ({rule}); remove one, or say ebs_volume_size_in_gb: null"
-
-
-def _group_zones(
-    data: Mapping[str, Any], group: Mapping[str, Any], types: list[Any]
-) -> Iterator[tuple[str, str]]:
-    zones, known = group.get("availability_zone_ids"), get(data, "network", "availability_zone_ids")
-    if not isinstance(zones, list) or not zones:
-        return
-    outside = [zone for zone in zones if isinstance(known, list) and known and zone not in known]
-    if outside:
-        text = f"{outside[0]} is not in network.availability_zone_ids (it has no subnet)"
-        yield "availability_zone_ids", f"{text}; add it there, or choose {known[0]}"
-    if twice := [zone for index, zone in enumerate(zones) if zone in zones[:index]]:
-        yield "availability_zone_ids", f"names {twice[0]} twice; name it once"
-    elif len(zones) > 1 and any(isinstance(t, str) and _EFA.match(t) for t in types):
-        text = f"names {len(zones)} zones (EFA does not cross zones)"
-        yield "availability_zone_ids", f"{text}; make a group for each"
-
-
-def _twice(data: Mapping[str, Any], loc: Loc, key: str, says: str) -> Iterator[Finding]:
-    entries, seen = get(data, *map(str, loc)), set()
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        value = get(entry, key)
-        if isinstance(value, str) and value in seen:
-            yield Finding((*loc, index, key), f"{model.show(value)} {says}; give each once")
-        if isinstance(value, str):
-            seen.add(value)
 
 
 def _access(data: Mapping[str, Any]) -> Iterator[Finding]:

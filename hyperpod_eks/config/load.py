@@ -13,8 +13,9 @@ from hyperpod_eks.aws.redaction import learn_settings
 from hyperpod_eks.aws.session import configured_region
 from hyperpod_eks.config import cross_checks as checks
 from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle, packaged_lifecycle
-from hyperpod_eks.config.model import SETTINGS, Config
-from hyperpod_eks.config.rules import Finding, explain
+from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.rules import Finding, explain, get
+from hyperpod_eks.config.section import SETTINGS
 from hyperpod_eks.config.yaml import Document, Loc, Mark, dotted, read
 from hyperpod_eks.errors import Usage
 
@@ -67,7 +68,7 @@ def load(
     ]
     lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
     learn_settings(document.value.get("addons"))
-    learn_settings(checks.get(document.value, "chart", "values"))
+    learn_settings(get(document.value, "chart", "values"))
     if lines or config is None:
         raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
     return config
@@ -83,7 +84,7 @@ def _complete(
     origins: dict[Loc, str] = {}
     folder = Path(path).parent if isinstance(path, str) else Path()  # of "-" too
     for section in ("chart", "lifecycle"):
-        if isinstance(given := checks.get(document.value, section, "path"), str):
+        if isinstance(given := get(document.value, section, "path"), str):
             document.value[section]["path"] = str((folder / _expanded(given)).absolute())
     for key, (flag, variable) in SETTINGS.items():
         kind = "flag" if flag.startswith("-") else "argument"
@@ -122,21 +123,21 @@ def _expanded(text: str) -> Path:
 
 def _files(data: Mapping[str, Any]) -> list[Finding]:
     """Look into the folders that the settings name; what is no text is reported elsewhere."""
-    path = checks.get(data, "lifecycle", "path") or packaged_lifecycle()
-    entry = checks.get(data, "lifecycle", "on_create") or "on_create.sh"
-    chart = checks.get(data, "chart", "path")
+    path = get(data, "lifecycle", "path") or packaged_lifecycle()
+    entry = get(data, "lifecycle", "on_create") or "on_create.sh"
+    chart = get(data, "chart", "path")
     found = []
     if isinstance(path, str | Path) and isinstance(entry, str):
         errors, _ = check_lifecycle(Path(path), entry)
         found = [Finding(("lifecycle", "path"), text) for text in errors]
     groups = data.get("instance_groups")
     for index, group in enumerate(groups if isinstance(groups, list) else ()):
-        own = checks.get(group, "life_cycle_config")
+        own = get(group, "life_cycle_config")
         for script in ("on_create", "on_init_complete"):
-            name = checks.get(own, script)
+            name = get(own, script)
             if found or not isinstance(name, str) or not isinstance(path, str | Path):
                 continue
-            if not checks.get(own, "source_s3_uri"):
+            if not get(own, "source_s3_uri"):
                 errors, _ = check_lifecycle(Path(path), name, setting=f"life_cycle_config.{script}")
                 loc = ("instance_groups", index, "life_cycle_config")
                 found += [Finding(loc, text, True) for text in errors]

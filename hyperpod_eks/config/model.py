@@ -4,52 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config import cross_checks as checks
-from hyperpod_eks.config.lifecycle import packaged_lifecycle
+from hyperpod_eks.config.existing import Existing
+from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
+from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
 
-# The settings that have a flag and a variable, besides their place in the file.
-SETTINGS = {
-    "name": ("NAME", "HYPERPOD_EKS_NAME"),
-    "region": ("--region", "HYPERPOD_EKS_REGION"),
-    "eks.version": ("--kubernetes-version", "HYPERPOD_EKS_KUBERNETES_VERSION"),
-    "chart.path": ("--chart", "HYPERPOD_EKS_CHART"),
-    "lifecycle.path": ("--lifecycle", "HYPERPOD_EKS_LIFECYCLE"),
-}
 MAX_TAGS = 40  # AWS takes 50; the rest is for the tool's own and Kubernetes'
-GROUP = "CreateCluster.InstanceGroups."
-RESTRICTED = "CreateCluster.RestrictedInstanceGroups."
-ZoneIds = tuple[
-    Annotated[
-        str,
-        Pattern(
-            "an availability zone id",
-            "like usw2-az1; ids mean the same place in every account, names do not",
-            r"[a-z]{3,4}[0-9]+-az[0-9]+",
-            "list them with `aws ec2 describe-availability-zones`, column ZoneId",
-        ),
-    ],
-    ...,
-]
-Cidrs = tuple[Annotated[str, Check("IPv4 block", checks.block_fault)], ...]
-Key = Annotated[
-    Annotated[
-        str,
-        Pattern(
-            "the ARN of a KMS key",
-            "not an alias: keys are compared by ARN",
-            r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+",
-            "print it with `aws kms describe-key`",
-        ),
-    ]
-    | None,
-    Field(),
-]
 NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
 """Without them nodes or pods of HyperPod do not work (SageMaker developer guide, "Prerequisites for
 EKS orchestration")."""
@@ -59,39 +25,6 @@ ADDON_NAME = Pattern(
     r"[0-9A-Za-z][A-Za-z0-9_-]*",
     "list them with `aws eks describe-addon-versions`",
 )
-ROLE_NAME = Pattern(
-    "the name of a role",
-    "the last part of its ARN, without a path",
-    r"[\w+=,.@-]{1,64}",
-    "list them with `aws iam list-roles`",
-)
-
-
-def _id(kind: str, prefix: str) -> Pattern:
-    return Pattern(
-        f"the id of {kind}",
-        f"{prefix}- and 8 or 17 hexadecimal digits",
-        rf"{prefix}-(?:[0-9a-f]{{8}}|[0-9a-f]{{17}})",
-        "copy it from the console or the AWS CLI",
-    )
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, strict, and closed to unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        defer_build=True,  # the whole's validator holds those of its parts: 25 ms less to build
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, given: object) -> object:
-        """Let ``coredns:`` with nothing behind it mean the defaults."""
-        return {} if given is None else given
 
 
 class Network(Section):
@@ -323,175 +256,6 @@ class Chart(Section):
     ] = {}
 
 
-class Lifecycle(Section):
-    """The scripts that HyperPod runs on each node when it comes up."""
-
-    path: Annotated[
-        Path,
-        Field(
-            strict=False,
-            default_factory=packaged_lifecycle,
-            description="Folder that is uploaded, relative to the file. Without it: the scripts"
-            " that come with the tool.",
-        ),
-    ]
-    on_create: Annotated[
-        str,
-        Aws("sagemaker", GROUP + "LifeCycleConfig.OnCreate"),
-        Pattern(
-            "a file name in the lifecycle folder",
-            "no folder in it",
-            r"[A-Za-z0-9_][A-Za-z0-9_.-]*",
-            "put the entry script at the top of the folder",
-        ),
-        Field(description="The entry script in that folder."),
-    ] = "on_create.sh"
-
-
-class Group(Section):
-    """What every group of nodes has.  Settings are the API's members in snake_case."""
-
-    name: Annotated[
-        str,
-        Aws("sagemaker", GROUP + "InstanceGroupName"),
-        Field(description="Name of the group, unique in the cluster."),
-    ]
-    instance_count: Annotated[
-        int,
-        Aws("sagemaker", GROUP + "InstanceCount"),
-        Field(description="How many nodes the group shall have."),
-    ]
-    availability_zone_ids: Annotated[
-        ZoneIds,
-        Field(
-            strict=False,
-            description="Zones of the nodes. Empty: the training plan's, else the first that has"
-            " the type; a group that exists stays where it is.",
-        ),
-    ] = ()
-    threads_per_core: Annotated[
-        int,
-        Aws("sagemaker", GROUP + "ThreadsPerCore"),
-        Field(description="2 turns hyper-threading on, where the type has it."),
-    ] = 1
-    ebs_volume_size_in_gb: Annotated[
-        Annotated[
-            int, Aws("sagemaker", GROUP + "InstanceStorageConfigs.EbsVolumeConfig.VolumeSizeInGB")
-        ]
-        | None,
-        Field(
-            description="Extra EBS volume of each node, in GB, unless `instance_storage_configs`"
-            " has one; `null` for none."
-        ),
-    ] = 500
-    instance_storage_configs: Annotated[
-        tuple[
-            Annotated[
-                Mapping[str, JsonValue], Members("sagemaker", GROUP + "InstanceStorageConfigs[]")
-            ],
-            ...,
-        ],
-        Field(
-            strict=False,
-            max_length=4,
-            description="EBS volumes (a root volume to encrypt it) and FSx mounts.",
-        ),
-    ] = ()
-    on_start_deep_health_checks: Annotated[
-        tuple[Annotated[str, Aws("sagemaker", GROUP + "OnStartDeepHealthChecks[]")], ...],
-        Field(strict=False, description="Checks of accelerators and network before a node works."),
-    ] = ()
-    training_plan_arn: Annotated[
-        Annotated[str, Aws("sagemaker", GROUP + "TrainingPlanArn")] | None,
-        Field(description="The training plan whose capacity it uses."),
-    ] = None
-    scheduled_update_config: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "ScheduledUpdateConfig")]
-        | None,
-        Field(description="When HyperPod updates the nodes' software, and how many at a time."),
-    ] = None
-    execution_role: Annotated[
-        Annotated[str, Aws("sagemaker", GROUP + "ExecutionRole")] | None,
-        Field(description="An existing role for these nodes. Without it: the cluster's."),
-    ] = None
-
-
-class InstanceGroup(Group):
-    """A group of equal nodes.  Settings are the API's members in snake_case."""
-
-    instance_type: Annotated[
-        Annotated[str, Aws("sagemaker", GROUP + "InstanceType")] | None,
-        Field(description="SageMaker instance type, with its `ml.`; or `instance_requirements`."),
-    ] = None
-    instance_requirements: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "InstanceRequirements")]
-        | None,
-        Field(description="Several types, the preferred one first."),
-    ] = None
-    min_instance_count: Annotated[
-        Annotated[int, Aws("sagemaker", GROUP + "MinInstanceCount")] | None,
-        Field(description="How many nodes are enough for a start."),
-    ] = None
-    capacity_requirements: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "CapacityRequirements")]
-        | None,
-        Field(description="`{spot: {}}` for Spot capacity."),
-    ] = None
-    kubernetes_config: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "KubernetesConfig")] | None,
-        Field(description="Labels and taints of the Kubernetes nodes."),
-    ] = None
-    network_interface: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "NetworkInterface")] | None,
-        Field(description="`{interface_type: efa-only}` saves addresses."),
-    ] = None
-    image_id: Annotated[
-        Annotated[str, Aws("sagemaker", GROUP + "ImageId")] | None,
-        Field(description="AMI of your own, or `default`."),
-    ] = None
-    image_release_version: Annotated[
-        Annotated[str, Aws("sagemaker", GROUP + "ImageReleaseVersion")] | None,
-        Field(description="Release of HyperPod's AMI. Without it: the newest, once."),
-    ] = None
-    auto_patch_config: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "AutoPatchConfig")] | None,
-        Field(description="How HyperPod patches the nodes by itself."),
-    ] = None
-    life_cycle_config: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", GROUP + "LifeCycleConfig")] | None,
-        Field(
-            description="Scripts of this group alone (`on_init_complete` after the AMI's own"
-            " initialisation). Without it: `lifecycle`'s; `{}` sends none."
-        ),
-    ] = None
-
-    @property
-    def instance_types(self) -> tuple[str, ...]:
-        """Every type that its nodes may have, the preferred one first."""
-        several: Any = (self.instance_requirements or {}).get("instance_types", ())
-        return (self.instance_type,) if self.instance_type else tuple(several)
-
-
-class RestrictedInstanceGroup(Group):
-    """A restricted group, for Nova customisation."""
-
-    instance_type: Annotated[
-        str,
-        Aws("sagemaker", RESTRICTED + "InstanceType"),
-        Field(description="SageMaker instance type, with its `ml.`."),
-    ]
-    environment_config: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", RESTRICTED + "EnvironmentConfig")]
-        | None,
-        Field(description="The FSx for Lustre file system that HyperPod makes for it."),
-    ] = None
-
-    @property
-    def instance_types(self) -> tuple[str, ...]:
-        """Every type that its nodes may have: one."""
-        return (self.instance_type,)
-
-
 class Encryption(Section):
     """KMS keys of your own; AWS encrypts with its own ones otherwise."""
 
@@ -534,81 +298,6 @@ class Iam(Section):
             " `documented` is the list of the SageMaker developer guide, on every resource."
         ),
     ] = "narrow"
-
-
-class Existing(Section):
-    """What you already have: used as it is, never changed and never deleted."""
-
-    vpc: Annotated[
-        Annotated[str, _id("a VPC", "vpc")] | None,
-        Field(
-            description="The VPC. Its internet gateway, and those of `network.interface_endpoints`"
-            " that it has, are used as well."
-        ),
-    ] = None
-    private_subnets: Annotated[
-        tuple[Annotated[str, _id("a subnet", "subnet")], ...],
-        Field(
-            strict=False,
-            description="Private subnets, one in each of two zones or more (one will do in an EKS"
-            " cluster of yours); their own routes lead to AWS.",
-        ),
-    ] = ()
-    route_tables: Annotated[
-        tuple[Annotated[str, _id("a route table", "rtb")], ...],
-        Field(strict=False, description="Route tables that get a new S3 endpoint's route."),
-    ] = ()
-    nat_gateways: Annotated[
-        tuple[Annotated[str, _id("a NAT gateway", "nat")], ...],
-        Field(strict=False, description="NAT gateways for new subnets in your VPC."),
-    ] = ()
-    s3_endpoint: Annotated[
-        Annotated[str, _id("a VPC endpoint", "vpce")] | None,
-        Field(description="The gateway endpoint of S3."),
-    ] = None
-    security_group: Annotated[
-        Annotated[str, _id("a security group", "sg")] | None,
-        Field(description="Security group of the nodes, open to itself."),
-    ] = None
-    eks_cluster: Annotated[
-        Annotated[str, Aws("eks", "CreateCluster.name")] | None,
-        Field(
-            description="Name of the EKS cluster; VPC, subnets and security group come with it,"
-            " and so do its add-ons."
-        ),
-    ] = None
-    cluster_role: Annotated[
-        Annotated[str, ROLE_NAME] | None, Field(description="Name of the EKS cluster's role.")
-    ] = None
-    execution_role: Annotated[
-        Annotated[str, ROLE_NAME] | None, Field(description="Name of the nodes' role.")
-    ] = None
-    bucket: Annotated[
-        Annotated[
-            str,
-            Pattern(
-                "the name of a bucket",
-                "3 to 63 small letters, digits, dots and hyphens",
-                r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
-                "list them with `aws s3 ls`",
-            ),
-        ]
-        | None,
-        Field(description="Bucket for the scripts, below hyperpod-eks/<name>/."),
-    ] = None
-    helm_release: Annotated[
-        Annotated[
-            str,
-            Pattern(
-                "a Helm release",
-                "<namespace>/<name>",
-                r"[a-z0-9-]+/[a-z0-9.-]+",
-                "list them with `helm list -A`",
-            ),
-        ]
-        | None,
-        Field(description="The release of the HyperPod chart."),
-    ] = None
 
 
 class Config(Section):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hyperpod_eks.aws import service_model as model
-from hyperpod_eks.config.model import GROUP, RESTRICTED, Section
 from hyperpod_eks.config.rules import Aws, Members, fields, find
+from hyperpod_eks.config.section import GROUP, RESTRICTED, Section
 
 
 def request(section: Section, prefix: str) -> dict[str, Any]:

@@ -264,3 +264,10 @@ def find(here: Any, loc: Loc, rules: tuple[object, ...] = ()) -> tuple[Any, tupl
         return find(inner[0], ()) if loc[1:] == ("[key]",) else find(inner[1], loc[1:])
     field = fields(here).get(str(loc[0]))
     return find(field.annotation, loc[1:], tuple(field.metadata)) if field else (None, ())
+
+
+def get(data: object, *keys: str) -> Any:
+    """Return what is at `keys` in nested mappings, None where there is nothing or no mapping."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data

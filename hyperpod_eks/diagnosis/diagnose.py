@@ -8,10 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.nodes import list_nodes, pending
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.terminal.text import clean, cut
@@ -255,8 +256,8 @@ def _kubernetes(snapshot: Snapshot, name: str, eks_name: str) -> Iterator[Eviden
     access = eks.access(snapshot, eks_name)
     if access is None:
         return
-    for node in kube.nodes(access, name):
+    for node in list_nodes(access, name):
         if not node.ready:
             yield Evidence("Kubernetes node", f"not Ready: {node.why}", node.name)
-    for pod in kube.pending(access):
+    for pod in pending(access):
         yield Evidence("pod", pod.why, f"{pod.namespace}/{pod.name}")

@@ -2,7 +2,8 @@
 
 from hyperpod_eks.engine.apply import Apply, create, prunable
 from hyperpod_eks.engine.destroy import Destroy, delete, plan_delete, verify_deleted
-from hyperpod_eks.engine.loop import Context, observe_all, rebuild, status
+from hyperpod_eks.engine.loop import Context
+from hyperpod_eks.engine.observe import observe_all, rebuild, status
 from hyperpod_eks.engine.wording import owner_of, unproven, words_of
 
 __all__ = [

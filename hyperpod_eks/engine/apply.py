@@ -7,19 +7,13 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hyperpod_eks.aws.client import Snapshot, absent, classify
 from hyperpod_eks.aws.errors import ErrorKind
+from hyperpod_eks.aws.failures import absent, classify
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.decide import Action, Circumstances, adopted_is_gone, decide
 from hyperpod_eks.engine.destroy import Destroy
-from hyperpod_eks.engine.loop import (
-    GRACE,
-    Context,
-    Reconciler,
-    Task,
-    is_there,
-    observe,
-    observe_all,
-)
+from hyperpod_eks.engine.loop import GRACE, Context, Reconciler, Task, is_there, observe
+from hyperpod_eks.engine.observe import observe_all
 from hyperpod_eks.engine.wording import not_owned, unproven
 from hyperpod_eks.errors import (
     Locked,

@@ -7,20 +7,12 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Snapshot, classify
 from hyperpod_eks.aws.errors import ErrorKind
+from hyperpod_eks.aws.failures import classify
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.decide import Action, Decision, decide_delete
-from hyperpod_eks.engine.loop import (
-    FRESH,
-    GRACE,
-    LONGEST,
-    SHORTEST,
-    Context,
-    Reconciler,
-    Task,
-    find_all,
-    observe_all,
-)
+from hyperpod_eks.engine.loop import FRESH, GRACE, LONGEST, SHORTEST, Context, Reconciler, Task
+from hyperpod_eks.engine.observe import find_all, observe_all
 from hyperpod_eks.errors import (
     Remains,
     Unfinished,

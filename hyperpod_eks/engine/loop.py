@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Snapshot, classify, surely_not_applied
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
+from hyperpod_eks.aws.failures import classify, surely_not_applied
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.wording import explained, words_of
 from hyperpod_eks.errors import HyperpodError, Unfinished
 from hyperpod_eks.events import Event, EventType, Report
@@ -440,109 +442,3 @@ def observe(want: Resource, snapshot: Snapshot) -> Sequence[Live]:
         else x
         for x in lives
     ]
-
-
-def observe_all(reconciler: Reconciler) -> list[Observation]:
-    """One concurrent look at everything; each resource is judged once what it needs is judged.
-
-    What cannot be seen yet counts as busy and is looked at again in its turn: helm's release, for
-    one, is behind an access entry that may not have been made.
-    """
-    return compare_all(
-        reconciler,
-        *find_all(
-            reconciler,
-            [t for t in reconciler.tasks.values() if not t.want.is_leftover],
-        ),
-    )
-
-
-def find_all(
-    reconciler: Reconciler, tasks: Iterable[Task]
-) -> tuple[dict[str, Sequence[Live]], dict[str, Observation]]:
-    """Find what there is of each, at once; and by key, what cannot be seen now."""
-    snapshot, reconciler.context.first_snapshot = (
-        reconciler.context.first_snapshot or Snapshot(reconciler.aws, bare=reconciler.bare),
-        None,
-    )
-    found: dict[str, Sequence[Live]] = {}
-    unseen: dict[str, Observation] = {}
-    looking = {task.want.key: task for task in tasks}
-    with reconciler.context.pool.doubled():
-        while looking:
-            for task in looking.values():
-                if not task.at_work and task.due <= reconciler.now:
-                    reconciler.submit(task, "look", partial(observe, task.want, snapshot))
-            due = min(
-                (t.due for t in looking.values() if not t.at_work), default=reconciler.now + 10
-            )
-            result = reconciler.context.pool.wait(max(due - reconciler.now, 0.0))
-            if result is None:
-                continue
-            if result.job is None:
-                raise result.error or AssertionError("an empty interruption")
-            task, key = result.job, result.job.want.key
-            task.at_work = ""
-            if not isinstance(result.error, Exception | None):
-                raise result.error
-            if result.error is None:
-                found[key] = result.value
-            elif classify(result.error) is ErrorKind.PROPAGATION:
-                nothing = Live("", state=State.BUSY, why=words_of(result.error))
-                unseen[key] = Observation(task.want, Status.BUSY, nothing)
-            else:
-                reconciler._failed(task, "look", result.error)
-                continue
-            del looking[key]
-    return found, unseen
-
-
-def compare_all(
-    reconciler: Reconciler, found: Mapping[str, Sequence[Live]], unseen: Mapping[str, Observation]
-) -> list[Observation]:
-    """Judge in the order of dependence, so that ids can be compared."""
-    seen: dict[str, Live] = {}
-    references, observations = References(seen), []
-    reconciler.homes = frozenset(
-        live.attributes["vpc"]
-        for key, lives in found.items()
-        for live in lives
-        if reconciler.tasks[key].want.identity is Identity.NAME
-        and live.owner == reconciler.aws.lineage
-        and "vpc" in live.attributes
-    )
-    for task in reconciler.tasks.values():
-        key = task.want.key
-        if key in unseen:
-            observations.append(unseen[key])
-        if key not in found:
-            continue
-        observation = reconciler.compare_with(task.want, found[key], references)
-        task.observation, task.seen = observation, reconciler.now
-        if observation.live and not all(
-            need in references for need in task.want.needs() if not need.is_leftover
-        ):
-            task.partly = True  # facts about what is not there yet were not compared
-        if observation.live and observation.status not in (Status.FOREIGN, Status.DUPLICATES):
-            seen[key] = observation.live
-        observations.append(observation)
-    return observations
-
-
-def rebuild(wants: Sequence[Resource], context: Context) -> list[Observation]:
-    """Write everything into the journal that names and tags say is ours; change nothing."""
-    reconciler = Reconciler(wants, context)
-    found = []
-    for observation in observe_all(reconciler):
-        if observation.status is Status.FOREIGN or not observation.want.recorded:
-            continue
-        if observation.live and observation.live.id:
-            state = "ready" if observation.status is Status.MATCHES else "created"
-            reconciler._record(observation.want, observation.live, state, observation.sent or {})
-            found.append(observation)
-    return found
-
-
-def status(wants: Sequence[Resource], context: Context) -> list[Observation]:
-    """Look at everything, change nothing."""
-    return observe_all(Reconciler(wants, context))

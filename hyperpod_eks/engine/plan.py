@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hyperpod_eks.aws import prices
-from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable
 from hyperpod_eks.engine.decide import CHANGING, Action, Circumstances, Decision, decide
 from hyperpod_eks.frozen import frozen

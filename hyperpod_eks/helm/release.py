@@ -82,7 +82,7 @@ def releases(access: Access) -> list[Release]:
     """Find HyperPod's release under both names it is known by, in every namespace and state.
 
     A release called "dependencies" counts only if it is of HyperPod's chart.
-    Raises KubeNotReady, HyperpodError as `kube.nodes`.
+    Raises KubeNotReady, HyperpodError as `list_nodes`.
     """
     newest: dict[tuple[str, str], Mapping[str, Any]] = {}
     selector = f"owner=helm,name in ({NAME},{OTHER_NAME})"
@@ -239,7 +239,7 @@ def uninstall(
 def sweep(access: Access, what: Release | None) -> list[str]:
     """Look once at what is left of an uninstalled release: delete ClusterRoles, name the rest.
 
-    Raises as `kube.nodes`.
+    Raises as `list_nodes`.
     """
     roles, named = set(AGGREGATED), set(NAMESPACES)
     workloads: set[tuple[str, str, str]] = set()

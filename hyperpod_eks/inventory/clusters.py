@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import prices
-from hyperpod_eks.aws.client import Aws, Identity, absent, owner, tag
+from hyperpod_eks.aws.client import Aws, Identity
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.tags import owner, tag
 from hyperpod_eks.engine.plan import support_of
 from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.resources.hyperpod.api import every_group, instance_types

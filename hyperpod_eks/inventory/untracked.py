@@ -8,7 +8,8 @@ from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
-from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Aws, tag
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE, tag
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Identity, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup, SecurityGroupRule

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import field
 from functools import cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
     import boto3
 
 log = logging.getLogger(__name__)
-
-CLUSTER_NAME = "sagemaker.amazonaws.com/cluster-name"
-GROUP_NAME = "sagemaker.amazonaws.com/instance-group-name"
-HEALTH_STATUS = "sagemaker.amazonaws.com/node-health-status"
-DEEP_CHECK = "sagemaker.amazonaws.com/deep-health-check-status"
-INSTANCE_TYPE = "node.kubernetes.io/instance-type"
-
 TOKEN_LIFE = 600.0
 """Seconds that a token is used; EKS accepts it for 15 minutes."""
 SILENCE, READING = 10.0, 120.0
@@ -261,7 +253,6 @@ def _list(client: Any, path: str, **query: Any) -> Iterator[Mapping[str, Any]]:
         query["continue"] = following
 
 
-# --- reading what was answered --------------------------------------------------------------------
 #
 # Servers leave out what is empty (Go's omitempty), and write null for a list that was never filled
 # (an empty PartialObjectMetadataList has `"items": null`) or a map that somebody emptied.  Readers
@@ -334,99 +325,6 @@ def kubeconfig(access: Access) -> Iterator[Path]:
         path.touch(0o600)
         path.write_text(json.dumps(document))  # JSON is YAML
         yield path
-
-
-@frozen
-class Node:
-    """A HyperPod node as Kubernetes sees it.
-
-    ``health`` is HyperPod's own verdict (Schedulable, Unschedulable,
-    UnschedulablePendingReplacement, UnschedulablePendingReboot), empty before the first one;
-    ``why`` is what kubelet says while the node is not ready; ``kubelet`` is its version;
-    ``checking`` is whether a deep health check is under way, during which it takes no pods;
-    ``devices`` are what it offers to pods by resource name ({"nvidia.com/gpu": 8}).
-    """
-
-    name: str
-    ready: bool
-    health: str
-    instance_group: str
-    instance_type: str
-    why: str = ""
-    kubelet: str = ""
-    checking: bool = False
-    devices: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def instance_id(self) -> str:
-        """The EC2 instance: HyperPod names its nodes ``hyperpod-<instance id>``."""
-        return self.name.removeprefix("hyperpod-")
-
-
-def nodes(access: Access, cluster_name: str = "") -> list[Node]:
-    """List the nodes of a HyperPod cluster, or every node, in the order of their names.
-
-    Raises KubeNotReady while the API server does not answer us, HyperpodError otherwise.
-    """
-    selector = {"labelSelector": f"{CLUSTER_NAME}={cluster_name}"} if cluster_name else {}
-    with _words(access):
-        found = _list(access._client, "/api/v1/nodes", **selector)
-        return [_node(each) for each in found]
-
-
-def _node(document: Mapping[str, Any]) -> Node:
-    labels, conditions = (
-        part(document, "metadata", "labels"),
-        parts(document, "status", "conditions"),
-    )
-    ready = next((each for each in conditions if text(each, "type") == "Ready"), {})
-    good = text(ready, "status") == "True"
-    return Node(
-        name=text(document, "metadata", "name"),
-        ready=good,
-        health=text(labels, HEALTH_STATUS),
-        instance_group=text(labels, GROUP_NAME),
-        instance_type=text(labels, INSTANCE_TYPE),
-        why="" if good else text(ready, "message") or "kubelet has not reported yet",
-        kubelet=text(document, "status", "nodeInfo", "kubeletVersion").removeprefix("v"),
-        checking=text(labels, DEEP_CHECK) == "InProgress",
-        devices=_devices(part(document, "status", "allocatable")),
-    )
-
-
-def _devices(allocatable: Mapping[str, Any]) -> dict[str, int]:
-    """Of what a node has for pods, take what has a vendor: quantities of these are whole."""
-    amounts = {name: text(allocatable, name) for name in allocatable if "/" in name}
-    return {name: int(amount) for name, amount in amounts.items() if amount.isdecimal()}
-
-
-@frozen
-class Pod:
-    """A pod that does not run, with the words of the scheduler or kubelet."""
-
-    namespace: str
-    name: str
-    why: str
-
-
-def pending(access: Access) -> list[Pod]:
-    """List the pods that are Pending, with the reason.  Raises as `nodes`."""
-    with _words(access):
-        found = _list(access._client, "/api/v1/pods", fieldSelector="status.phase=Pending")
-        return [_pod(each) for each in found]
-
-
-def _pod(document: Mapping[str, Any]) -> Pod:
-    waiting = [
-        part(each, "state", "waiting") for each in parts(document, "status", "containerStatuses")
-    ]
-    words = [
-        f"{text(each, 'reason')}: {message}"
-        for each in (*parts(document, "status", "conditions"), *waiting)
-        if (message := text(each, "message"))
-    ]
-    about = part(document, "metadata")
-    return Pod(text(about, "namespace"), text(about, "name"), "; ".join(words) or "Pending")
 
 
 def namespaces(access: Access) -> dict[str, str]:

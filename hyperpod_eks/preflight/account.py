@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from hyperpod_eks import workers
-from hyperpod_eks.aws.client import Snapshot, classify
 from hyperpod_eks.aws.errors import ErrorKind
+from hyperpod_eks.aws.failures import classify
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.preflight.inputs import Facts, Finding, quota_rows
 from hyperpod_eks.preflight.permissions import permissions

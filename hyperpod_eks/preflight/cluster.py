@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperpod_eks import files
 from hyperpod_eks import folders as our_folders
-from hyperpod_eks.aws.client import absent
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.lifecycle import check_lifecycle

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import INSTANCE_TYPES, Listing
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hyperpod_eks.aws.ec2 import NAT_GATEWAYS, SUBNETS
-from hyperpod_eks.config.model import InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota
 from hyperpod_eks.resources.ec2.gateways import NatGateway
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from hyperpod_eks import workers
-from hyperpod_eks.aws.client import classify
 from hyperpod_eks.aws.errors import ErrorKind
-from hyperpod_eks.config.cross_checks import warnings
+from hyperpod_eks.aws.failures import classify
+from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hyperpod_eks.aws.client import Snapshot, absent
 from hyperpod_eks.aws.ec2 import VPC_ENDPOINT_SERVICES
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET

@@ -7,9 +7,12 @@ from dataclasses import field
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Identity, Snapshot, absent
+from hyperpod_eks.aws.client import Aws, Identity
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.addressing import ZoneSubnets, subnets
-from hyperpod_eks.config.model import Access, Config, InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.config.model import Access, Config
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import check_endpoints, endpoint_zones

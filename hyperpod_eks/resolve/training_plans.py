@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, absent
-from hyperpod_eks.config.model import Config, InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.config.model import Config
 
 
 def described_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:

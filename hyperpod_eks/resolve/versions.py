@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, absent
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import choose_version, order
-from hyperpod_eks.config import references
+from hyperpod_eks.config import variables
 from hyperpod_eks.config.model import NEEDED_ADDONS, Addon, Config
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve import addon_settings
@@ -89,7 +90,7 @@ def _is_default(version: Mapping[str, Any]) -> bool:
 
 def _check_settings(aws: Aws, name: str, version: str, settings: Mapping[str, Any]) -> None:
     try:
-        values = references.resolved(settings, f"addons.{name}.configuration_values")
+        values = variables.resolved(settings, f"addons.{name}.configuration_values")
     except Usage:  # what is not known cannot be wrong; whoever sends it refuses it
         return
     with absent("AccessDenied.*", "ResourceNotFoundException"):

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Any
 
-from hyperpod_eks.aws.client import LABEL, Aws, Snapshot, tag
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.aws.published import ZONES_WITHOUT_EKS
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import LABEL, tag
 from hyperpod_eks.config.addressing import subnets
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.errors import Usage

@@ -8,7 +8,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import LABEL, Aws, Snapshot, absent, owner, tag
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import LABEL, owner, tag
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig

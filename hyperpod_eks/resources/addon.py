@@ -8,9 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, numbers
-from hyperpod_eks.config import references
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.config import variables
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
@@ -310,11 +313,11 @@ class Addon(Resource):
 
     def _configuration(self) -> Any:
         setting = f"addons.{self.label}.configuration_values"
-        return references.resolved(json.loads(self.configuration or "{}"), setting)
+        return variables.resolved(json.loads(self.configuration or "{}"), setting)
 
     def _digested(self, values: Any) -> str:
         declared = json.loads(self.configuration or "{}")
-        return json.dumps(references.digested(values, declared), sort_keys=True)
+        return json.dumps(variables.digested(values, declared), sort_keys=True)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token; where no version is named, EKS takes its default."""

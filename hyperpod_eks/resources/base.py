@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.aws.client import Aws, Snapshot
+    from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.aws.prices import Item
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.resolve.resolved import ResolvedConfig
     from hyperpod_eks.resources.ec2.vpc import Vpc
     from hyperpod_eks.resources.permissions import Statement

@@ -11,10 +11,14 @@ from ipaddress import ip_network
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws import prices, transport
-from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, region_of
+from hyperpod_eks.aws.client import Aws, region_of
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.prices import Item
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
     MINUTE,
@@ -211,7 +215,7 @@ class Cluster(Resource):
                 hindrances.append(f"EKS has no version of the add-on {addon} for it")
         reach, unready = access(snapshot, self.name), ["every node: Kubernetes cannot be asked"]
         with suppress(kube.KubeNotReady):
-            nodes = kube.nodes(reach) if reach else []
+            nodes = list_nodes(reach) if reach else []
             unready = [f"{node.name} ({node.why})" for node in nodes if not node.ready]
             least = _minor(self.version) - KUBELET_SKEW
             old = [node for node in nodes if node.kubelet and _minor(node.kubelet) < least]

@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.transport import ca_bundle
-from hyperpod_eks.config import references
+from hyperpod_eks.config import variables
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
@@ -83,7 +84,7 @@ class Release(Resource):
         return super().expected(name, references)
 
     def _values(self) -> dict[str, Any]:
-        values: dict[str, Any] = references.resolved(json.loads(self.values), "chart.values")
+        values: dict[str, Any] = variables.resolved(json.loads(self.values), "chart.values")
         return values
 
     def create(self, aws: Aws, references: References, token: str) -> Live:

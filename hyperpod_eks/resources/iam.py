@@ -10,7 +10,10 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from hyperpod_eks.aws.answers import policy as policy_of
-from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first, tag
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import (
     NETWORK_INTERFACES,
     SECURITY_GROUPS,
@@ -16,6 +16,9 @@ from hyperpod_eks.aws.ec2 import (
     VPCS,
     Listing,
 )
+from hyperpod_eks.aws.failures import raise_first
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner, tag
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws.client import CLUSTER
+from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:

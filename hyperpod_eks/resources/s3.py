@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hyperpod_eks.aws.answers import policy as policy_of
-from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner, raise_first
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent, raise_first
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config.lifecycle import lifecycle_files
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hyperpod_eks.aws.client import absent
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:

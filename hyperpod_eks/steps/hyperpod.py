@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hyperpod_eks.config import model as configs
-from hyperpod_eks.config.model import GROUP, RESTRICTED
+from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.config.request import request
+from hyperpod_eks.config.section import GROUP, RESTRICTED
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.hyperpod.cluster import SETTINGS, Cluster, InstanceGroup
+from hyperpod_eks.resources.hyperpod.cluster import SETTINGS, Cluster
+from hyperpod_eks.resources.hyperpod.groups import GroupSpecification
 from hyperpod_eks.resources.hyperpod.nodes import Nodes
 from hyperpod_eks.resources.logs import HyperPodLogGroup
 from hyperpod_eks.resources.s3 import LifecycleScripts
@@ -48,11 +49,11 @@ def step(
 
 def _declared(
     resolved: ResolvedConfig,
-    group: configs.InstanceGroup | configs.RestrictedInstanceGroup,
+    group: InstanceGroup | RestrictedInstanceGroup,
     scripts: LifecycleScripts,
-) -> InstanceGroup:
+) -> GroupSpecification:
     """Spell a group of the configuration as AWS's request has it."""
-    restricted = isinstance(group, configs.RestrictedInstanceGroup)
+    restricted = isinstance(group, RestrictedInstanceGroup)
     members = request(group, RESTRICTED if restricted else GROUP)
     volumes = [
         volume
@@ -70,6 +71,6 @@ def _declared(
         own = members.pop("LifeCycleConfig", default)
         if own:
             members["LifeCycleConfig"] = {"SourceS3Uri": scripts.uri, **own}
-    return InstanceGroup(
+    return GroupSpecification(
         group.name, restricted, members, resolved.homes(group), bool(group.availability_zone_ids)
     )

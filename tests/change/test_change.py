@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.lifecycle import packaged_lifecycle
 from hyperpod_eks.config.model import NEEDED_ADDONS
 from hyperpod_eks.errors import Usage

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.helm.program import find_helm

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import CLUSTER
+from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.errors import Usage
 
 from .conftest import EXAMPLES, Owner

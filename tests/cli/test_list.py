@@ -8,8 +8,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from hyperpod_eks.aws.client import LINEAGE
 from hyperpod_eks.aws.published import HYPERPOD_REGIONS
+from hyperpod_eks.aws.tags import LINEAGE
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients, User, at_work

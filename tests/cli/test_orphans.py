@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
+from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resolve.names import lineage
 from tests.conftest import REGION, Clients, User

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hyperpod_eks.cli.commands.outputs import text, values
-from hyperpod_eks.config.model import SETTINGS
+from hyperpod_eks.config.section import SETTINGS
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.formats import variables

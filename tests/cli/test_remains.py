@@ -13,7 +13,8 @@ import boto3
 import pytest
 from moto.logs.models import logs_backends
 
-from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE, Identity
+from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.state.manifest import Manifest, read
 from tests.conftest import Clients, User

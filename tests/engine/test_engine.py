@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from hyperpod_eks.aws.client import Snapshot
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Foreign, HyperpodError, Unfinished
 from hyperpod_eks.events import EventType

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError, LoginRefreshRequired, SSLError
 from botocore.parsers import ResponseParserError
 
 from hyperpod_eks import engine
-from hyperpod_eks.aws.client import classify, surely_not_applied
 from hyperpod_eks.aws.errors import ErrorKind, match_error
+from hyperpod_eks.aws.failures import classify, surely_not_applied
 from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import KubeNotReady

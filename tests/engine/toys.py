@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
 
-from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
 from hyperpod_eks.workers import Clock, Result

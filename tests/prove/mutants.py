@@ -158,7 +158,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lost answer counts as refused",
-        "aws/client.py",
+        "aws/failures.py",
         'return declined and not about.get("RetryAttempts")',
         "return declined",
     ),
@@ -176,7 +176,7 @@ MUTANTS = (
     ),
     Mutant(
         "what cannot be seen yet stops the first look",
-        "engine/loop.py",
+        "engine/observe.py",
         "elif classify(result.error) is ErrorKind.PROPAGATION:",
         "elif False:",
     ),

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from hyperpod_eks.aws.client import CLUSTER, LABEL, LINEAGE
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.state.manifest import read
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hyperpod_eks.aws.client import LINEAGE, Identity
+from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.aws.tags import LINEAGE
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.resolve.names import lineage

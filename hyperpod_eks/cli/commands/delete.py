@@ -174,7 +174,8 @@ def _cost(wants: Iterable[Resource], kept: Container[str]) -> float:
 
 def _protected(at: Opened) -> bool:
     """Whether EKS protects a cluster of ours: config and manifest may be lost, and it goes last."""
-    from hyperpod_eks.aws.client import Snapshot, owner
+    from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.aws.tags import owner
     from hyperpod_eks.resources import eks
 
     found = eks.describe(

@@ -39,8 +39,9 @@ def kubeconfig(options: Options, report: Report) -> Document:
     byte of the file is kept; the file is written with mode 0600.  delete removes the entry from
     ./NAME.kubeconfig and $KUBECONFIG, and ./NAME.kubeconfig if nothing else is in it.
     """
-    from hyperpod_eks.aws.client import Aws, Snapshot, read_only
+    from hyperpod_eks.aws.client import Aws, read_only
     from hyperpod_eks.aws.session import profile_of
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.login import log_in, use_local
     from hyperpod_eks.kube import kubeconfig as files
     from hyperpod_eks.resources import eks

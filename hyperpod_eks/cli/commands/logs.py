@@ -21,7 +21,8 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
 
 if TYPE_CHECKING:
-    from hyperpod_eks.aws.client import Aws, Snapshot
+    from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.events import Report
 
 STREAMS = 20
@@ -107,7 +108,7 @@ def require(
 
 def _prefix(snapshot: Snapshot, name: str, group: str | None, node: str | None) -> str:
     """Say how the streams begin that were asked for."""
-    from hyperpod_eks.aws.client import absent
+    from hyperpod_eks.aws.failures import absent
     from hyperpod_eks.cli.opening import instance
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
 
@@ -127,7 +128,7 @@ def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> li
 
     CloudWatch sorts by time or filters by prefix, never both (API DescribeLogStreams).
     """
-    from hyperpod_eks.aws.client import absent
+    from hyperpod_eks.aws.failures import absent
     from hyperpod_eks.cli.opening import instance
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
 
@@ -185,7 +186,7 @@ def stamp(moment: datetime, precision: str = "seconds") -> str:
 
 def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> None:
     """Print lines as they come, for ever: one call every two seconds, however many nodes."""
-    from hyperpod_eks.aws.client import absent
+    from hyperpod_eks.aws.failures import absent
 
     console, seen = current_console(), dict[str, int]()
     shown = [*lines]

@@ -15,12 +15,12 @@ from hyperpod_eks.cli.documents import Document, called, head
 from hyperpod_eks.cli.options import argument
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube.nodes import Node, list_nodes
 from hyperpod_eks.terminal.text import clean, cut
 
 if TYPE_CHECKING:
-    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.events import Report
-    from hyperpod_eks.kube import client as kube
 
 BATCH = 25
 """Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
@@ -71,14 +71,13 @@ def nodes(options: Options, report: Report) -> Document:
 
 
 def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> Document:
-    from hyperpod_eks.kube import client as kube
     from hyperpod_eks.resources import eks
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
-    registered: list[kube.Node] = []
+    registered: list[Node] = []
     with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
         access = eks.access(snapshot, snapshot.aws.adopted.get("eks/cluster") or name)
-        registered = kube.nodes(access, name) if access else []
+        registered = list_nodes(access, name) if access else []
     return head("nodes") | {
         "cluster": {"name": name},
         "groups": [

@@ -15,7 +15,8 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
 
 if TYPE_CHECKING:
-    from hyperpod_eks.aws.client import Aws, Snapshot
+    from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.events import Report
     from hyperpod_eks.preflight.inputs import Facts, Finding
@@ -84,7 +85,7 @@ def _site(
 ) -> tuple[Snapshot, ResolvedConfig | None, list[Finding]]:
     """Place the config and what exists in the account, or say why it does not fit there."""
     from hyperpod_eks import adoption as existing
-    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import same_place
     from hyperpod_eks.preflight import run as checks
     from hyperpod_eks.resolve.resolved import resolve

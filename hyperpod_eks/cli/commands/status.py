@@ -17,7 +17,7 @@ from hyperpod_eks.events import steps_of
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.base import Differs, Resource
@@ -39,7 +39,7 @@ def status(options: Options, report: Report) -> Document:
 
         return _offline(remembered(options))
     from hyperpod_eks import engine
-    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.resources.compare import Status
 

@@ -15,6 +15,7 @@ from hyperpod_eks.cli.documents import Document
 from hyperpod_eks.cli.options import option
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.hyperpod.groups import renewal
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
@@ -46,13 +47,12 @@ def update_software(options: Options, report: Report) -> Document:
     The update includes the kubelet.  Pods are not drained first, and root volumes are replaced.
     """
     from hyperpod_eks import engine
-    from hyperpod_eks.aws.client import Snapshot
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.confirm import consenting
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.engine.plan import new_administrator
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-    from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 
     release = options.release
     if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
@@ -91,7 +91,7 @@ def update_software(options: Options, report: Report) -> Document:
             g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod_api.every_group(there)
         }
         consent = consenting(at.resolved.name, yes=options.yes)
-        renewals = [hyperpod_cluster.renewal(name, counts.get(name, 0)) for name in names]
+        renewals = [renewal(name, counts.get(name, 0)) for name in names]
         line = new_administrator(engine.status(at.wants, at.context), at.context)
         consent([*renewals, *([line] if line else [])])
         _renew(at.context.aws, at.resolved.name, request)
@@ -106,9 +106,9 @@ def update_software(options: Options, report: Report) -> Document:
 
 def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
     """Begin the update; where the answer is lost and botocore asks again, it is under way."""
-    from hyperpod_eks.aws.client import classify
     from hyperpod_eks.aws.errors import ErrorKind
     from hyperpod_eks.aws.exceptions import ClientError
+    from hyperpod_eks.aws.failures import classify
 
     try:
         aws.sagemaker.update_cluster_software(ClusterName=name, **request)

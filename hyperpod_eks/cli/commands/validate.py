@@ -36,8 +36,8 @@ def validate(options: Options, report: Report) -> Document:
 
     Reports every mistake.  Neither AWS nor the network is asked.
     """
-    from hyperpod_eks.config.cross_checks import warnings
     from hyperpod_eks.config.load import load
+    from hyperpod_eks.config.warnings import warnings
     from hyperpod_eks.helm import chart
 
     flags = {"name": options.name, "region": options.region, **options.settings()}

@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.aws.ec2 import (
     EGRESS_ONLY_GATEWAYS,
     INSTANCE_CONNECT_ENDPOINTS,
@@ -22,6 +21,7 @@ from hyperpod_eks.aws.ec2 import (
     VPN_GATEWAYS,
     Listing,
 )
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.workers import gather
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.answers import policy as policy_of
-from hyperpod_eks.aws.client import Aws, Snapshot, owner, raise_first
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import VPC_ENDPOINTS
+from hyperpod_eks.aws.failures import raise_first
 from hyperpod_eks.aws.prices import Item
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State

@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws import prices
-from hyperpod_eks.aws.client import LINEAGE, Aws, Snapshot, owner
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, ROUTE_TABLES
 from hyperpod_eks.aws.prices import Item
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import LINEAGE, owner
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (

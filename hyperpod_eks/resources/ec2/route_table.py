@@ -7,8 +7,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Snapshot, absent, owner
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import ROUTE_TABLES
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource

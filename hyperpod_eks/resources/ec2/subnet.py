@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws.client import Aws, Snapshot, owner, tag
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SUBNETS
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner, tag
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resolve.resolved import ResolvedConfig

@@ -8,8 +8,10 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from hyperpod_eks.aws.client import Aws, Snapshot, absent
-from hyperpod_eks.kube import client as kube
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.kube.nodes import Node
 from hyperpod_eks.resources.base import MINUTE
 
 
@@ -153,9 +155,7 @@ def instances(snapshot: Snapshot, name: str) -> list[Any]:
     )
 
 
-def node_rows(
-    snapshot: Snapshot, name: str, registered: Sequence[kube.Node]
-) -> list[dict[str, Any]]:
+def node_rows(snapshot: Snapshot, name: str, registered: Sequence[Node]) -> list[dict[str, Any]]:
     """Join what HyperPod and Kubernetes say of each node, one row an instance."""
     with absent("ResourceNotFound"):
         found = instances(snapshot, name)

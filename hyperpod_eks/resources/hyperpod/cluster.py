@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-from hyperpod_eks.aws import prices
-from hyperpod_eks.aws.client import Aws, Snapshot, owner
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
-from hyperpod_eks.errors import Remains
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
@@ -23,12 +21,8 @@ from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.hyperpod.api import (
     describe,
-    events,
     every_group,
-    failure,
     instance_types,
-    instances,
-    is_bad,
     newest_event,
 )
 from hyperpod_eks.resources.hyperpod.diff import (
@@ -38,13 +32,21 @@ from hyperpod_eks.resources.hyperpod.diff import (
     align,
     described,
     is_image,
-    its,
     leaves,
     member_of,
     setting_of,
 )
+from hyperpod_eks.resources.hyperpod.groups import (
+    DEEP_CHECKS,
+    KEPT,
+    GroupSpecification,
+    deeply_checked,
+    lost_nodes,
+)
+from hyperpod_eks.resources.hyperpod.permissions import permissions
+from hyperpod_eks.resources.hyperpod.trouble import governance, is_premature, leaving
 from hyperpod_eks.resources.iam import Role
-from hyperpod_eks.resources.permissions import Statement, actions, look, tagged
+from hyperpod_eks.resources.permissions import Statement
 from hyperpod_eks.resources.tagged import Candidate, tags_of
 
 STATES = {
@@ -64,85 +66,7 @@ SETTINGS = (
     "RestrictedInstanceGroupsConfig",
 )
 """Members of CreateCluster that UpdateCluster takes too, apart from the groups."""
-KEPT = {
-    "InstanceType": "its type",
-    "InstanceRequirements": "its types",
-    "OverrideVpcConfig": "its zones",
-    "CapacityRequirements": "its kind of capacity",
-}
-"""Members of a group that it keeps for life (UpdateCluster refuses others): it is made anew."""
-DEEP_CHECKS = 240 * MINUTE
-"""Seconds that deep health checks may take besides: "60 to 90 minutes" or longer, by the number of
-nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
 CHECKS_TYPICAL, CHECKS_USUAL = 75 * MINUTE, "60 to 90 min of deep health checks"
-DENIED = "does not have permission to perform"
-UNKNOWN_ROLE = re.compile("(?i)assume.*role|role.*assume|access ?denied|not authorized")
-GOVERNANCE = (
-    (
-        "compute quota",
-        "list_compute_quotas",
-        "ComputeQuotaSummaries",
-        "ComputeQuotaId",
-        "delete-compute-quota --compute-quota-id",
-    ),
-    (
-        "scheduler policy",
-        "list_cluster_scheduler_configs",
-        "ClusterSchedulerConfigSummaries",
-        "ClusterSchedulerConfigId",
-        "delete-cluster-scheduler-config --cluster-scheduler-config-id",
-    ),
-)
-"""What task governance puts on a cluster, and how it is listed and deleted."""
-
-
-CREATE = actions(
-    "sagemaker",
-    "AddTags",
-    "BatchAddClusterNodes",  # this and the next by UpdateCluster, when a count changes
-    "BatchDeleteClusterNodes",
-    "CreateCluster",
-    "DescribeCluster",
-    "DescribeClusterEvent",
-    "ListClusterEvents",
-    "ListClusterNodes",
-    "ListClusterOperations",
-    "ListTags",
-    "UpdateCluster",
-    "UpdateClusterSoftware",
-)
-
-
-@frozen
-class InstanceGroup:
-    """One group of like instances (CreateCluster, ClusterInstanceGroupSpecification)."""
-
-    name: str
-    restricted: bool
-    members: Mapping[str, Any]
-    """What the configuration says, in AWS's words; ids of other resources are added when known."""
-    zones: tuple[str, ...]
-    placed: bool
-    """Whether the configuration names the zones; a group that exists else stays where it is."""
-
-    @property
-    def instance_type(self) -> str:
-        """The type, or the preferred one of several."""
-        several = self.members.get("InstanceRequirements", {}).get("InstanceTypes", ())
-        return str(self.members.get("InstanceType") or next(iter(several), ""))
-
-    @property
-    def instance_count(self) -> int:
-        """How many nodes are wanted."""
-        return int(self.members["InstanceCount"])
-
-    @property
-    def ebs_volume_size_in_gb(self) -> int:
-        """The size of the extra volumes, 0 for none."""
-        return sum(
-            each.get("EbsVolumeConfig", {}).get("VolumeSizeInGB", 0)
-            for each in self.members.get("InstanceStorageConfigs", ())
-        )
 
 
 @frozen
@@ -161,7 +85,7 @@ class Cluster(Resource):
     scaler: Role | None
     """What Karpenter works with."""
     security_group: SecurityGroup
-    groups: tuple[InstanceGroup, ...]
+    groups: tuple[GroupSpecification, ...]
     """None where no config says what they are to be: then AWS's own targets count."""
     zones: tuple[tuple[str, Subnet], ...]
     """The nodes' subnets by availability zone id."""
@@ -213,43 +137,8 @@ class Cluster(Resource):
     def permissions(
         cls, resolved: ResolvedConfig, declared: Sequence[Resource]
     ) -> Iterator[Statement]:
-        """By name."""
-        # a cluster's ARN ends in an id that nobody knows before; and a condition about tags
-        # would make AccessDenied of "there is no such cluster"
-        every = (resolved.arn("sagemaker", "cluster/*"),)
-        yield look("sagemaker", "ListClusters")
-        yield Statement("HyperPodMake", CREATE, every)
-        yield Statement(
-            "HyperPodDelete", ("sagemaker:DeleteCluster",), every, tagged(resolved), "delete"
-        )
-        # DeleteCluster looks whether task governance still uses the cluster (SageMaker developer
-        # guide, "Troubleshoot" of task governance)
-        lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
-        yield Statement("QuotasLook", lists, command="delete")
-        yield Statement(
-            "QuotasDelete",
-            actions("sagemaker", "DeleteClusterSchedulerConfig", "DeleteComputeQuota"),
-            tuple(
-                resolved.arn("sagemaker", f"{kind}/*")
-                for kind in ("cluster-scheduler-config", "compute-quota")
-            ),
-            command="delete",
-        )
-        groups = resolved.config.groups
-        plans = {group.training_plan_arn for group in groups if group.training_plan_arn}
-        if plans:
-            yield Statement(
-                "TrainingPlans", ("sagemaker:DescribeTrainingPlan",), tuple(sorted(plans))
-            )
-        # what depends on another action: Service Authorization Reference, "dependent actions"
-        named = {group.image_id for group in resolved.config.instance_groups if group.image_id}
-        if images := sorted(named - {"default"}):
-            region = resolved.arn("ec2", "").removesuffix(f"{resolved.identity.account}:")
-            shared = (*(f"{region}:image/{each}" for each in images), f"{region}:snapshot/*")
-            reads = actions("ec2", "DescribeImages", "DescribeSnapshots")
-            changes = actions("ec2", "ModifyImageAttribute", "ModifySnapshotAttribute")
-            yield Statement("ImagesLook", reads)
-            yield Statement("ImagesShare", changes, shared)
+        """See `permissions`."""
+        return permissions(resolved)
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
@@ -279,59 +168,14 @@ class Cluster(Resource):
         if comes and (event := newest_event(snapshot.aws, found)):
             live = replace(live, why=f"{live.why}; {event}", mark=(live.mark, event))
         if live.state is State.FAILED and live.owner == snapshot.aws.lineage:
-            live = replace(live, premature=self._is_premature(snapshot, live))
+            live = replace(live, premature=is_premature(snapshot, self.name, live))
         if live.state is State.LEAVING and live.owner == snapshot.aws.lineage:
-            live = self._leaving(snapshot, live)
+            live = leaving(snapshot, self.name, live)
         return [live]
 
-    def _is_premature(self, snapshot: Snapshot, live: Live) -> bool:
-        """Whether it failed for want of its role, before it had an instance.
-
-        CreateCluster refuses a role that SageMaker cannot assume yet; what other services check
-        after that shows as a cluster that is Failed.
-        """
-        with suppress(Exception):  # only what is known for certain counts
-            newest = list(events(snapshot.aws, self.name, 100))
-            bad = [each for each in newest if is_bad(each)]
-            causes = [live.why, *(failure(snapshot.aws, self.name, each) for each in bad[:1])]
-            had = any(each.get("ResourceType") == "Instance" for each in newest)
-            unknown = any(UNKNOWN_ROLE.search(cause) for cause in causes)
-            return unknown and not had and not instances(snapshot, self.name)
-        return False
-
-    def _leaving(self, snapshot: Snapshot, live: Live) -> Live:
-        """Add what its nodes say, once a minute.  Raises Remains for what no waiting heals.
-
-        HyperPod takes the nodes' interfaces down with the rights of the execution role; without
-        them the cluster stays ``Deleting`` for ever, and only a node's message says so.
-        """
-        said: list[str] = []
-        if snapshot.aws.seldom(("leaving", live.arn), MINUTE):
-            with suppress(Exception):  # a courtesy, but for what it says
-                rows = instances(snapshot, self.name)
-                said = [text for each in rows if (text := each["InstanceStatus"].get("Message"))]
-        for text in said:
-            if DENIED in text:
-                raise Remains(
-                    f"hyperpod/cluster: HyperPod cannot delete its nodes: {text}",
-                    "The nodes' role needs that permission until the cluster is deleted. Restore "
-                    "its policy (run create, or add the action); AWS then continues by itself.",
-                )
-        return replace(live, why=f"{live.why}; {said[0]}") if said else live
-
     def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """Quotas and policies of task governance (SageMaker developer guide, "Troubleshoot").
-
-        This tool creates none.
-        """
-        sagemaker, region = snapshot.aws.sagemaker, snapshot.aws.session.region_name
-        return [
-            f"{words} {each.get('Name')} ({each[member]}): aws sagemaker {command} "
-            f"{each[member]} --region {region}"
-            for words, method, key, member, command in GOVERNANCE
-            for each in snapshot.all(sagemaker, method, key, ClusterArn=live.arn)
-            if each.get("Status") not in ("Deleting", "Deleted")
-        ]
+        """Quotas and policies of task governance."""
+        return governance(snapshot, live)
 
     def _labels(self, snapshot: Snapshot) -> dict[str, str]:
         """Call the nodes' subnets by label: one that comes tells where a group shall go."""
@@ -396,15 +240,7 @@ class Cluster(Resource):
         if group is None or current is None:  # it goes; or Kubernetes alone counts its nodes
             return True
         leaving = target is not None and current > target
-        return not leaving and bool(current >= self.wanted(group, target))
-
-    def wanted(self, group: InstanceGroup, target: int | None) -> int:
-        """Say how many nodes make a group ready: what is declared, or what Karpenter asks for."""
-        least = group.members.get("MinInstanceCount")
-        if least is not None:
-            return int(least)
-        karpenter = self.scales_itself and target is not None
-        return int(target or 0) if karpenter else group.instance_count
+        return not leaving and bool(current >= group.wanted(target, self.scales_itself))
 
     def _described(
         self,
@@ -437,7 +273,7 @@ class Cluster(Resource):
                     },
                 )
 
-    def _group_of(self, name: str) -> InstanceGroup | None:
+    def _group_of(self, name: str) -> GroupSpecification | None:
         return next((group for group in self.groups if group.name == name), None)
 
     @cached_property
@@ -502,9 +338,9 @@ class Cluster(Resource):
         """The groups."""
         if name != "groups":
             return value
-        names = [each.name for each in fields(InstanceGroup)]
+        names = [each.name for each in fields(GroupSpecification)]
         return tuple(
-            InstanceGroup(**{each: group.get(each) for each in names}) for group in value or ()
+            GroupSpecification(**{each: group.get(each) for each in names}) for group in value or ()
         )
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
@@ -529,7 +365,7 @@ class Cluster(Resource):
         return found
 
     @staticmethod
-    def _groups(specs: Sequence[tuple[InstanceGroup, Any]]) -> dict[str, Any]:
+    def _groups(specs: Sequence[tuple[GroupSpecification, Any]]) -> dict[str, Any]:
         """Restricted groups have a list of their own."""
         lists = {
             "InstanceGroups": [spec for group, spec in specs if not group.restricted],
@@ -544,7 +380,7 @@ class Cluster(Resource):
             "Subnets": sorted(references(subnets[zone]).id for zone in zones),
         }
 
-    def _group(self, group: InstanceGroup, references: References) -> dict[str, Any]:
+    def _group(self, group: GroupSpecification, references: References) -> dict[str, Any]:
         """Spell a group whole: what an update leaves out is reset.
 
         Each has subnets of its own, so that a group that comes later moves no other.
@@ -576,27 +412,7 @@ class Cluster(Resource):
 
     def disruption(self, live: Live, differs: Differs) -> list[str]:
         """Nodes that go, with all that is on them."""
-        there = live.attributes["described"]
-        lines = []
-        anew = self._replaced(differs)
-        for name in anew:
-            count = there[name].get("CurrentCount", 0)
-            changed = [member_of(each) for each in differs if each.startswith(f"{name}.")]
-            why = " and ".join(KEPT[m] for m in KEPT if to_config(m) in changed)
-            lines.append(f"instance group {name}: {its(count, 'replaced')}, to change {why}")
-        for name, (is_, declared) in differs.items():
-            group, _, setting = name.partition(".")
-            if setting == "instance_count" and declared < (is_ or 0) and group not in anew:
-                lines.append(f"instance group {group}: {is_ - declared} of its {is_} nodes go")
-            elif not setting and (is_, declared) == (THERE, MISSING):
-                count = there[group].get("CurrentCount", 0)
-                lines.append(f"instance group {group}: it goes, with {its(count)}")
-        renewed = [name.partition(".")[0] for name in differs if is_image(name)]
-        return lines + [
-            renewal(name, there[name].get("CurrentCount", 0))
-            for name in dict.fromkeys(renewed)
-            if name not in anew
-        ]
+        return lost_nodes(live.attributes["described"], self._replaced(differs), differs)
 
     def first(self, differs: Differs) -> Differs:
         """One update at a time: our tags, then all that UpdateCluster takes, then images."""
@@ -671,32 +487,8 @@ class Cluster(Resource):
     def prices(self, support: str) -> Iterator[Item]:
         """Nodes, their extra volumes and file systems."""
         for group in self.groups:
-            kind, count = group.instance_type, group.instance_count
-            spot = "Spot" in (group.members.get("CapacityRequirements") or {})
-            prepaid = bool(group.members.get("TrainingPlanArn"))
-            yield prices.nodes(kind, count, prepaid=prepaid, spot=spot)
-            if "FSxLustreConfig" in (group.members.get("EnvironmentConfig") or {}):
-                yield Item("FSx for Lustre file system", 1, None)
-            if size := group.ebs_volume_size_in_gb:
-                yield Item(f"EBS, {size} GB", count, size * prices.EBS / prices.HOURS)
+            yield from group.prices()
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Role, network, EKS cluster and bucket must outlive it."""
         aws.sagemaker.delete_cluster(ClusterName=self.name)
-
-
-def deeply_checked(groups: Sequence[object]) -> list[str]:
-    """Name the groups whose nodes pass deep health checks before they take pods."""
-    return [
-        group.name
-        for group in groups or ()
-        if isinstance(group, InstanceGroup) and group.members.get("OnStartDeepHealthChecks")
-    ]
-
-
-def renewal(group: str, count: int) -> str:
-    """Say what a group's nodes lose with UpdateClusterSoftware, which drains nothing."""
-    return (
-        f"instance group {group}: {its(count)} get{'s' * (count == 1)} a new image; pods are not"
-        " drained, and root volumes are replaced"
-    )

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from hyperpod_eks.aws.client import Snapshot
 from hyperpod_eks.aws.ec2 import INSTANCE_TYPES
-from hyperpod_eks.kube import client as kube
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.kube.nodes import Node
 
 ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
 GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa"
 
 
-def lacking(snapshot: Snapshot, nodes: Sequence[kube.Node]) -> tuple[str, ...]:
+def lacking(snapshot: Snapshot, nodes: Sequence[Node]) -> tuple[str, ...]:
     """Name what Ready nodes of accelerated types do not offer, a line for each type and device.
 
     What a type has is EC2's word (DescribeInstanceTypes: GpuInfo, NeuronInfo, NetworkInfo.EfaInfo),
@@ -58,7 +58,7 @@ def _counted(found: Mapping[str, Any]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _offers(node: kube.Node, name: str) -> int:
+def _offers(node: Node, name: str) -> int:
     """Count the devices of a name; Neuron's plugin offers a device under several.
 
     A node whose GPUs are in parts (nvidia.com/mig-...) lacks none.

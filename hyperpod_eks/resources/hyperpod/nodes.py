@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from hyperpod_eks.aws.client import Aws, Snapshot
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
 from hyperpod_eks.resources.hyperpod import devices
 from hyperpod_eks.resources.hyperpod.api import describe, every_group
-from hyperpod_eks.resources.hyperpod.cluster import DEEP_CHECKS, Cluster, deeply_checked
+from hyperpod_eks.resources.hyperpod.cluster import Cluster
+from hyperpod_eks.resources.hyperpod.groups import DEEP_CHECKS, deeply_checked
 from hyperpod_eks.workers import gather
 
 
@@ -47,12 +50,12 @@ class Nodes(Resource):
             return []
         targets = {g["InstanceGroupName"]: g.get("TargetCount") for g in every_group(found)}
         wanted = {
-            group.name: self.cluster.wanted(group, targets.get(group.name))
+            group.name: group.wanted(targets.get(group.name), self.cluster.scales_itself)
             for group in self.cluster.groups
         } or {name: target or 0 for name, target in targets.items()}
         total = sum(wanted.values())
         try:
-            nodes = snapshot.once("nodes", lambda: kube.nodes(access, self.cluster.name))
+            nodes = snapshot.once("nodes", lambda: list_nodes(access, self.cluster.name))
         except kube.KubeNotReady as error:
             return [Live("", state=State.BUSY, why=str(error))]
         checked = deeply_checked(self.cluster.groups)

@@ -1,0 +1,92 @@
+"""One moment's view of AWS: the same question is asked once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from hyperpod_eks.aws.client import Aws, T
+from hyperpod_eks.aws.ec2 import Listing
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, tag
+
+
+class Snapshot:
+    """One moment's view: the same question is asked of AWS once, whoever asks.
+
+    With ``counting`` what a preflight counts is listed for the whole region, and ours chosen from
+    it, so that one list serves both.  ``bare`` is for a delete: it matters what is there and whose
+    it is, not what it is like.
+    """
+
+    def __init__(self, aws: Aws, *, counting: bool = False, bare: bool = False) -> None:
+        self.aws = aws
+        self.counting, self.bare = counting, bare
+        self.adopted = aws.adopted
+        self._answers: dict[Hashable, tuple[threading.Lock, list[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def once(self, question: Hashable, ask: Callable[[], T]) -> T:
+        """Ask, or share what another worker is asking or has been told.  Errors are not shared."""
+        with self._lock:
+            lock, answer = self._answers.setdefault(question, (threading.Lock(), []))
+        with lock:
+            if not answer:
+                answer.append(ask())
+            result: T = answer[0]
+        return result
+
+    def peek(self, question: Hashable) -> Any:
+        """Share the answer if somebody has asked; None if nobody has."""
+        with self._lock:
+            asked = self._answers.get(question)
+        if asked is None:
+            return None
+        lock, answer = asked
+        with lock:
+            return answer[0] if answer else None
+
+    def all(self, client: Any, method: str, key: str, **arguments: Any) -> list[Any]:
+        """Every item of a list operation, page by page; ``key`` names the list in the answer."""
+
+        def ask() -> list[Any]:
+            pages = client.get_paginator(method).paginate(**arguments)
+            return [item for page in pages for item in page.get(key, ())]
+
+        return self.once((method, key, repr(arguments)), ask)
+
+    def ec2(self, listing: Listing, label: str) -> list[Any]:
+        """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
+        if adopted := self.adopted.get(f"network/{label}"):
+            with absent(r".*\.NotFound|.*\.Malformed|NatGatewayNotFound|NatGatewayMalformed"):
+                return self.region(listing, ids=[adopted])
+            return []
+        found = self.signed(listing)
+        return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
+
+    def signed(self, listing: Listing) -> list[Any]:
+        """What EC2 has of one kind with this cluster's tag."""
+        ours = self.aws.cluster
+        if self.counting and listing.counted:
+            found = self.region(listing)
+            return [item for item in found if tag(item.get("Tags", ()), CLUSTER) == ours]
+        return self.region(listing, {f"tag:{CLUSTER}": [ours]})
+
+    def inside(self, listing: Listing, vpc: str) -> list[Any]:
+        """What EC2 has of one kind in a VPC, whoever made it."""
+        return self.region(listing, {listing.in_vpc: [vpc]})
+
+    def region(
+        self,
+        listing: Listing,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        ids: Sequence[str] = (),
+    ) -> list[Any]:
+        """What EC2 has of one kind in the region, whoever made it: what filters or ids choose."""
+        asked = listing.arguments(ids, filters)
+        if listing.pages:
+            return self.all(self.aws.ec2, listing.method, listing.member, **asked)
+        ask = partial(getattr(self.aws.ec2, listing.method), **asked)
+        return self.once((listing.method, repr(asked)), lambda: list(ask()[listing.member]))

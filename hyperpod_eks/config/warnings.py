@@ -1,0 +1,146 @@
+"""What a config is allowed to say, and hardly means."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from hyperpod_eks.aws import published as versions
+from hyperpod_eks.config.addressing import ADDRESSES, subnets
+from hyperpod_eks.config.lifecycle import check_lifecycle
+
+if TYPE_CHECKING:
+    from hyperpod_eks.config.model import Config
+
+_PRINCIPAL_CONDITION = re.compile("(?i)aws:(principal|resource(account|org)|userid|username)")
+_MULTI_NODE = "MultiNodeTrainingValidation"
+
+
+def warnings(config: Config) -> list[str]:
+    """Return what is allowed but probably not meant, one sentence each."""
+    found = []
+    if config.region not in versions.HYPERPOD_REGIONS:
+        found.append(
+            f"region: {config.region} is not among the regions that AWS listed for HyperPod in"
+            f" {versions.REGIONS_READ:%B %Y}"
+        )
+    newest = versions.SUPPORTED_KUBERNETES[-1]
+    if (version := config.eks.version) and versions.order(version) > versions.order(newest):
+        how = (
+            "it was allowed nevertheless"
+            if config.eks.allow_untested_version
+            else "create refuses it without eks.allow_untested_version: true"
+        )
+        found.append(
+            f"eks.version: {version} is newer than {newest}, the newest that AWS listed for"
+            f" HyperPod in {versions.KUBERNETES_READ:%B %Y}; {how}"
+        )
+    zones = config.network.availability_zone_ids or ("first", "second")
+    blocks = config.network.secondary_cidrs or (subnets(config.network.cidr, zones)[0].private,)
+    block = ipaddress.IPv4Network(blocks[0])
+    room = block.num_addresses - 5  # AWS keeps five in every subnet
+    for group in config.groups if not config.existing.private_subnets else ():
+        kind = next(iter(group.instance_types), "")
+        each = next((n for part, n in ADDRESSES if kind.startswith(part)), 0)
+        if group.instance_count * each > room:
+            found.append(
+                f"network.cidr: {group.instance_count} {kind} of {group.name} take"
+                f" about {group.instance_count * each} addresses ({each} each), and a private"
+                f" subnet of {config.network.cidr} has {room}"
+            )
+    with_nodes = [group for group in config.groups if group.instance_count]
+    if with_nodes and all(_MULTI_NODE in group.on_start_deep_health_checks for group in with_nodes):
+        found.append(
+            f"instance_groups: every group with nodes has the deep health check {_MULTI_NODE}. Its"
+            " operator has no node to run on while all nodes are checked, so the check may never"
+            " start: add a group without it, or remove it"
+        )
+    if 0 < (pods := _room_for_pods(config.groups)) < versions.PODS_WANTED:
+        found.append(
+            f"instance_groups: the nodes have room for about {pods} pods in all (HyperPod gives a"
+            f" node one network interface), and the chart and the add-ons alone run about"
+            f" {versions.PODS_WANTED}: use more or larger nodes"
+        )
+    network = config.network
+    if network.endpoint_policy is not None and (
+        shut := locked_out(network.endpoint_policy, config.region)
+    ):
+        found.append(
+            f"network.endpoint_policy: it denies nodes {', '.join(shut)}, which are requested by"
+            " AWS's own accounts: add a statement for those buckets without a condition on the"
+            " principal (examples/closed-network.yaml)"
+        )
+    if (
+        network.nat == "none"
+        and not config.existing.private_subnets
+        and not _names_image(config.chart.values)
+    ):
+        found.append(
+            "network.nat: without NAT nodes cannot pull the chart's public images (nvcr.io,"
+            " docker.io, public.ecr.aws), and chart.values sets no others: mirror them to ECR and"
+            " set them in chart.values, or their pods stay in ImagePullBackOff"
+        )
+    return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
+
+
+def _inner(value: object) -> list[Any]:
+    """Return the values of a mapping; none of anything else."""
+    return list(value.values()) if isinstance(value, dict) else []
+
+
+def locked_out(policy: Mapping[str, Any], region: str) -> list[str]:
+    """Name what nodes need of AWS's own buckets and an endpoint policy does not let through.
+
+    Image layers come by URLs that ECR has signed, packages by anonymous requests: a condition about
+    the principal or the resource's account denies both (S3 and ECR User Guides, VPC endpoints).
+    """
+    statements = policy.get("Statement", [])
+    through = [
+        each
+        for each in (statements if isinstance(statements, list) else [statements])
+        if isinstance(each, dict)
+        and each.get("Effect") == "Allow"
+        and each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
+        and _fits("s3:GetObject", each.get("Action"))
+        and not any(
+            _PRINCIPAL_CONDITION.match(key)
+            for comparisons in _inner(each.get("Condition"))
+            for key in (comparisons if isinstance(comparisons, dict) else {})
+        )
+    ]
+    return [
+        what
+        for what, bucket in versions.BUCKETS_OF_AWS
+        if not any(
+            _fits(f"arn:aws:s3:::{bucket.format(region=region)}/x", each.get("Resource"))
+            for each in through
+        )
+    ]
+
+
+def _fits(text: str, patterns: object) -> bool:
+    listed = patterns if isinstance(patterns, list) else [patterns]
+    return any(isinstance(p, str) and fnmatchcase(text, p.replace("[", "[[]")) for p in listed)
+
+
+def _names_image(values: object) -> bool:
+    """Whether chart values name an image or a registry anywhere."""
+    if isinstance(values, list):
+        return any(map(_names_image, values))
+    return isinstance(values, dict) and any(
+        re.search("(?i)image$|registry|repository", str(key)) or _names_image(value)
+        for key, value in values.items()
+    )
+
+
+def _room_for_pods(groups: Iterable[Any]) -> int:
+    """Add up how many pods fit on the nodes; 0 for no nodes, or types with room for many."""
+    rooms = [
+        (versions.pods(next(iter(group.instance_types), "")), group.instance_count)
+        for group in groups
+        if group.instance_count
+    ]
+    return sum((room or 0) * count for room, count in rooms) if all(r for r, _ in rooms) else 0

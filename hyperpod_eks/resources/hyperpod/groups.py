@@ -1,0 +1,119 @@
+"""Instance groups, as a cluster declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hyperpod_eks.aws import prices
+from hyperpod_eks.aws.prices import Item
+from hyperpod_eks.aws.service_model import to_config
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resources.base import MINUTE, Differs
+from hyperpod_eks.resources.hyperpod.diff import MISSING, THERE, is_image, its, member_of
+
+DEEP_CHECKS = 240 * MINUTE
+"""Seconds that deep health checks may take besides: "60 to 90 minutes" or longer, by the number of
+nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
+
+
+KEPT = {
+    "InstanceType": "its type",
+    "InstanceRequirements": "its types",
+    "OverrideVpcConfig": "its zones",
+    "CapacityRequirements": "its kind of capacity",
+}
+"""Members of a group that it keeps for life (UpdateCluster refuses others): it is made anew."""
+
+
+@frozen
+class GroupSpecification:
+    """One group of like instances (CreateCluster, ClusterInstanceGroupSpecification)."""
+
+    name: str
+    restricted: bool
+    members: Mapping[str, Any]
+    """What the configuration says, in AWS's words; ids of other resources are added when known."""
+    zones: tuple[str, ...]
+    placed: bool
+    """Whether the configuration names the zones; a group that exists else stays where it is."""
+
+    @property
+    def instance_type(self) -> str:
+        """The type, or the preferred one of several."""
+        several = self.members.get("InstanceRequirements", {}).get("InstanceTypes", ())
+        return str(self.members.get("InstanceType") or next(iter(several), ""))
+
+    @property
+    def instance_count(self) -> int:
+        """How many nodes are wanted."""
+        return int(self.members["InstanceCount"])
+
+    @property
+    def ebs_volume_size_in_gb(self) -> int:
+        """The size of the extra volumes, 0 for none."""
+        return sum(
+            each.get("EbsVolumeConfig", {}).get("VolumeSizeInGB", 0)
+            for each in self.members.get("InstanceStorageConfigs", ())
+        )
+
+    def wanted(self, target: int | None, scales_itself: bool) -> int:
+        """How many nodes make it ready: what is declared, or what Karpenter asks for."""
+        least = self.members.get("MinInstanceCount")
+        if least is not None:
+            return int(least)
+        karpenter = scales_itself and target is not None
+        return int(target or 0) if karpenter else self.instance_count
+
+    def prices(self) -> Iterator[Item]:
+        """Nodes, their extra volumes and file systems."""
+        kind, count = self.instance_type, self.instance_count
+        spot = "Spot" in (self.members.get("CapacityRequirements") or {})
+        prepaid = bool(self.members.get("TrainingPlanArn"))
+        yield prices.nodes(kind, count, prepaid=prepaid, spot=spot)
+        if "FSxLustreConfig" in (self.members.get("EnvironmentConfig") or {}):
+            yield Item("FSx for Lustre file system", 1, None)
+        if size := self.ebs_volume_size_in_gb:
+            yield Item(f"EBS, {size} GB", count, size * prices.EBS / prices.HOURS)
+
+
+def deeply_checked(groups: Sequence[object]) -> list[str]:
+    """Name the groups whose nodes pass deep health checks before they take pods."""
+    return [
+        group.name
+        for group in groups or ()
+        if isinstance(group, GroupSpecification) and group.members.get("OnStartDeepHealthChecks")
+    ]
+
+
+def lost_nodes(
+    there: Mapping[str, Mapping[str, Any]], anew: Sequence[str], differs: Differs
+) -> list[str]:
+    """Say which nodes a change takes, with all that is on them; ``anew`` are replaced groups."""
+    lines = []
+    for name in anew:
+        count = there[name].get("CurrentCount", 0)
+        changed = [member_of(each) for each in differs if each.startswith(f"{name}.")]
+        why = " and ".join(KEPT[m] for m in KEPT if to_config(m) in changed)
+        lines.append(f"instance group {name}: {its(count, 'replaced')}, to change {why}")
+    for name, (is_, declared) in differs.items():
+        group, _, setting = name.partition(".")
+        if setting == "instance_count" and declared < (is_ or 0) and group not in anew:
+            lines.append(f"instance group {group}: {is_ - declared} of its {is_} nodes go")
+        elif not setting and (is_, declared) == (THERE, MISSING):
+            count = there[group].get("CurrentCount", 0)
+            lines.append(f"instance group {group}: it goes, with {its(count)}")
+    renewed = [name.partition(".")[0] for name in differs if is_image(name)]
+    return lines + [
+        renewal(name, there[name].get("CurrentCount", 0))
+        for name in dict.fromkeys(renewed)
+        if name not in anew
+    ]
+
+
+def renewal(group: str, count: int) -> str:
+    """Say what a group's nodes lose with UpdateClusterSoftware, which drains nothing."""
+    return (
+        f"instance group {group}: {its(count)} get{'s' * (count == 1)} a new image; pods are not"
+        " drained, and root volumes are replaced"
+    )

@@ -1,0 +1,62 @@
+"""What whoever creates and deletes a HyperPod cluster must be allowed to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.permissions import Statement, actions, look, tagged
+
+CREATE = actions(
+    "sagemaker",
+    "AddTags",
+    "BatchAddClusterNodes",  # this and the next by UpdateCluster, when a count changes
+    "BatchDeleteClusterNodes",
+    "CreateCluster",
+    "DescribeCluster",
+    "DescribeClusterEvent",
+    "ListClusterEvents",
+    "ListClusterNodes",
+    "ListClusterOperations",
+    "ListTags",
+    "UpdateCluster",
+    "UpdateClusterSoftware",
+)
+
+
+def permissions(resolved: ResolvedConfig) -> Iterator[Statement]:
+    """Allow the calls about the cluster, and those that other calls depend on."""
+    # a cluster's ARN ends in an id that nobody knows before; and a condition about tags
+    # would make AccessDenied of "there is no such cluster"
+    every = (resolved.arn("sagemaker", "cluster/*"),)
+    yield look("sagemaker", "ListClusters")
+    yield Statement("HyperPodMake", CREATE, every)
+    yield Statement(
+        "HyperPodDelete", ("sagemaker:DeleteCluster",), every, tagged(resolved), "delete"
+    )
+    # DeleteCluster looks whether task governance still uses the cluster (SageMaker developer
+    # guide, "Troubleshoot" of task governance)
+    lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
+    yield Statement("QuotasLook", lists, command="delete")
+    yield Statement(
+        "QuotasDelete",
+        actions("sagemaker", "DeleteClusterSchedulerConfig", "DeleteComputeQuota"),
+        tuple(
+            resolved.arn("sagemaker", f"{kind}/*")
+            for kind in ("cluster-scheduler-config", "compute-quota")
+        ),
+        command="delete",
+    )
+    groups = resolved.config.groups
+    plans = {group.training_plan_arn for group in groups if group.training_plan_arn}
+    if plans:
+        yield Statement("TrainingPlans", ("sagemaker:DescribeTrainingPlan",), tuple(sorted(plans)))
+    # what depends on another action: Service Authorization Reference, "dependent actions"
+    named = {group.image_id for group in resolved.config.instance_groups if group.image_id}
+    if images := sorted(named - {"default"}):
+        region = resolved.arn("ec2", "").removesuffix(f"{resolved.identity.account}:")
+        shared = (*(f"{region}:image/{each}" for each in images), f"{region}:snapshot/*")
+        reads = actions("ec2", "DescribeImages", "DescribeSnapshots")
+        changes = actions("ec2", "ModifyImageAttribute", "ModifySnapshotAttribute")
+        yield Statement("ImagesLook", reads)
+        yield Statement("ImagesShare", changes, shared)
