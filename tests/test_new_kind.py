@@ -166,6 +166,6 @@ def test_what_carries_our_tags_is_found_and_deleted(aws: Aws, stack: Stack) -> N
 
 
 def test_it_can_be_kept() -> None:
-    with pytest.raises(Usage, match="none of bucket, logs, network, shelves"):
+    with pytest.raises(Usage, match="use bucket, logs, network, shelves"):
         delete._groups_to_keep("chairs")
     assert delete._kept_keys([SHELF], ["shelves"]) == {"toys/shelf"}
