@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write what is derived from the code: references of config and commands, and the JSON Schema.
 
-``scripts/generate.py`` rewrites docs/config.md, docs/config.schema.json and docs/commands.md;
-``--check`` only tells, with exit code 1, whether they are stale.
+``scripts/generate.py`` rewrites docs/config.md, docs/config.schema.json, docs/commands.md,
+docs/change.md and docs/schemas; ``--check`` only tells, with exit code 1, whether they are stale.
 """
 
 from __future__ import annotations
@@ -10,9 +10,21 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import click
 from pydantic import BaseModel
@@ -20,6 +32,7 @@ from pydantic.fields import FieldInfo
 
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.cli import main as cli
+from hyperpod_eks.cli import schemas
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import LISTED, Aws, Check, Pattern, fields, find
 from hyperpod_eks.config.section import GROUP, SETTINGS
@@ -73,6 +86,81 @@ def schema() -> str:
     optional = {f"#/$defs/{name}" for name, one in found["$defs"].items() if "required" not in one}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps({**head, **_tidy(found, optional)}, indent=2) + "\n"
+
+
+def document(name: str) -> str:
+    """Return docs/schemas/NAME.json."""
+    about = schemas.DOCUMENTS[name]
+    found = _merged([_shape(each) for each in about.documents])
+    members = found["properties"]
+    title = f"hyperpod-eks {name}"
+    if "schema" in members:  # not in the lines of --events
+        title = f"hyperpod-eks/{name}/v1"
+        members["schema"] = {"const": title}
+        if several := (name,) if about.commands is None else about.commands:
+            members["command"] = _one_of(several)
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "description": about.description,
+    }
+    return json.dumps({**head, **found, **schemas.CONDITIONS.get(name, {})}, indent=2) + "\n"
+
+
+def _merged(shapes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what several documents of one schema have together."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for shape in shapes:
+        for name, member in shape["properties"].items():
+            known = kinds.setdefault(name, [])
+            known += [member] if member not in known else []
+    members = {
+        name: several[0] if len(several) == 1 else {"anyOf": several}
+        for name, several in kinds.items()
+    }
+    required = [name for name in members if all(name in each["required"] for each in shapes)]
+    return {"type": "object", "required": required, "properties": members}
+
+
+def _shape(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a type; texts beside it are its description."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_typeddict(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        return {
+            "type": "object",
+            "required": [
+                name
+                for name, hint in hints.items()
+                if kind.__total__ and get_origin(hint) is not NotRequired
+            ],
+            "properties": {name: _shape(hint) for name, hint in hints.items()},
+        }
+    if origin is Annotated:
+        found = _shape(inner[0])
+        for about in inner[1:]:
+            found |= {"description": about} if isinstance(about, str) else about
+        return found
+    if origin is NotRequired:
+        return _shape(inner[0])
+    if origin is Literal:
+        return _one_of(inner)
+    if origin in (Union, UnionType):
+        return {"anyOf": [_shape(each) for each in inner]}
+    if origin is list:
+        return {"type": "array"} | ({} if inner[0] is object else {"items": _shape(inner[0])})
+    if origin is dict:
+        return {"type": "object"} | (
+            {} if inner[1] is Any else {"additionalProperties": _shape(inner[1])}
+        )
+    if kind is object:
+        return {}
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
+    return {"type": names[kind]}
+
+
+def _one_of(values: Sequence[object]) -> dict[str, Any]:
+    return {"const": values[0]} if len(values) == 1 else {"enum": list(values)}
 
 
 def change() -> str:
@@ -223,12 +311,13 @@ def commands() -> str:
 def main() -> int:
     """Write the files, or with ``--check`` compare them."""
     stale = 0
-    pages = {
+    pages: dict[str, Callable[[], str]] = {
         "config.md": reference,
         "config.schema.json": schema,
         "commands.md": commands,
         "change.md": change,
     }
+    pages |= {f"schemas/{name}.json": partial(document, name) for name in schemas.DOCUMENTS}
     for name, page in pages.items():
         text = page()
         file = DOCS / name

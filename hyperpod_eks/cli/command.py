@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hyperpod_eks.cli.console import Log, current_console
+from hyperpod_eks.cli.console import D, Log, current_console
 from hyperpod_eks.cli.options import Output, parameters, sections
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.documents import Document
     from hyperpod_eks.events import Report
 
 O = TypeVar("O", bound=Output)  # noqa: E741  options
@@ -37,8 +36,8 @@ class Command(click.Command):
 def define(
     name: str,
     options: type[O],
-    run: Callable[[O, Report], Document],
-    text: Callable[[Document], str],
+    run: Callable[[O, Report], D],
+    text: Callable[[D], str],
     examples: str,
     *,
     log: Log | Callable[[O], Log] = Log.NONE,

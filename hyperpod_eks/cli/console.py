@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,11 +26,14 @@ from hyperpod_eks.terminal.text import printable, shortened
 if TYPE_CHECKING:
     import logging
 
+    from hyperpod_eks.cli.schemas.runs import Error, Failure, Refused
     from hyperpod_eks.events import Event, Report
     from hyperpod_eks.terminal.formats import Ask
     from hyperpod_eks.terminal.runlog import Aloud
     from hyperpod_eks.terminal.runlog import Log as RunLog
 
+D = TypeVar("D", bound=Mapping[str, object])
+"""A document: one of `cli.schemas`, or JSON of others."""
 TOOL = "hyperpod_eks"
 """The logger of all our modules."""
 AGAIN = frozenset(
@@ -161,29 +164,23 @@ class Console:
             self.aside()
             say(f"warning: {text}")
 
-    def say(self, document: Mapping[str, Any], text: Callable[[Any], str]) -> int:
+    def say(self, document: D, text: Callable[[D], str]) -> int:
         """Print the document in the form that was asked for; return the exit code."""
         from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
 
-        document = _each_text(document, without_values)
-        code = int(document.get("exit_code") or 0)
+        shown = _each_text(document, without_values)
+        code = int(shown.get("exit_code") or 0)
         self._well = code in (Exit.OK, Exit.CHANGES)
         if self.debug:
             self._point_at_log()
         if self.events:
-            self.events.last(document)
+            self.events.last(shown)
             if self.events.stdout:
                 return code
-        done = str(document.get("schema", "")).startswith("hyperpod-eks/result/")
-        if (
-            self.quiet
-            and done
-            and self.form == "text"
-            and not self.query
-            and "plan" not in document
-        ):
+        done = str(shown.get("schema", "")).startswith("hyperpod-eks/result/")
+        if self.quiet and done and self.form == "text" and not self.query and "plan" not in shown:
             return code
-        if words := render(document, self.form, text, self.query):
+        if words := render(shown, self.form, text, self.query):
             _print(words)
         return code
 
@@ -207,7 +204,7 @@ class Console:
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
         resume = self.again if code in AGAIN else None
-        about = {
+        about: Error = {
             "class": kind,
             "message": message,
             "hint": hint,
@@ -217,7 +214,7 @@ class Console:
             "next": next((each.next for each in causes), resume or hint or CORRECT),
             "docs": f"docs/exit-codes.md#exit-{code}",
         }
-        document = {
+        document: Failure = {
             "schema": "hyperpod-eks/result/v1",
             "command": self.command,
             "ok": False,
@@ -226,14 +223,14 @@ class Console:
             "resume": resume,
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
-        document = _each_text(document, without_values)
+        shown = _each_text(document, without_values)
         with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
             if self.events:
-                self.events.last(document)
+                self.events.last(shown)
             if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
                 from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
 
-                _print(render(document, self.form, str))
+                _print(render(shown, self.form, str))
         return int(code)
 
     def close(self) -> None:
@@ -405,7 +402,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _aws(error: BaseException | None) -> dict[str, str] | None:
+def _aws(error: BaseException | None) -> Refused | None:
     """Name the call that AWS refused, from the error or what caused it."""
     for each in _chain(error):
         response = getattr(each, "response", None)

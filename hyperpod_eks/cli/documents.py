@@ -10,12 +10,12 @@ from hyperpod_eks.errors import Exit, Usage
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.options import Place
+    from hyperpod_eks.cli.schemas.base import Head
 
-Document = dict[str, Any]
 T = TypeVar("T")
 
 
-def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Document:
+def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Head:
     """Return how every document of ours begins; ``kind`` is that of its schema, else the command's.
 
     >>> head("plan", Exit.CHANGES)["schema"]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.opening import Opened
 from hyperpod_eks.events import Event, EventType, Report, steps_of
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.runs import ResultRow, ResultStep, Run
 
 
 @dataclass
@@ -29,11 +33,11 @@ class Recorder:
         self.tell(event)
 
 
-def result(command: str, at: Opened, story: Recorder) -> Document:
+def result(command: str, at: Opened, story: Recorder) -> Run:
     """Return the document of a run that ended well."""
-    steps = []
+    steps: list[ResultStep] = []
     for step in steps_of(story.last):
-        rows = [
+        rows: list[ResultRow] = [
             {
                 "key": event.key,
                 "id": event.id,
@@ -46,7 +50,8 @@ def result(command: str, at: Opened, story: Recorder) -> Document:
         if rows:
             steps.append({"name": step, "resources": rows})
     changed = any(event.changed for event in story.last.values())
-    return head(command, kind="result") | {
+    return {
+        **head(command, kind="result"),
         "changed": changed,
         "cluster": {"name": at.resolved.name},
         "account": at.resolved.identity.account,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_of_ten_thousand_nodes_those_with_a_problem_are_shown() -> None:
 
     rows = [row(n) for n in range(10_000)]
     rows[77] = row(77, ready=False, why="kubelet has not reported yet")
-    document = {
+    document: Any = {
         "command": "nodes",
         "nodes": rows,
         "groups": [{"name": "workers", "current": 10_000, "target": 10_000}],

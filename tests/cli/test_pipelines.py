@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.cli.test_matrix import valid
 from tests.conftest import Said, User
 
 TYPO = "name: demo\nregion: us-west-2\ninstance_gruops: []\n"
@@ -22,6 +23,7 @@ def untouched(user: User, run: str) -> None:
     said = trap(user, run)
     assert (said.code, said.err) == (0, "")
     assert said.out == f"cluster demo was not created by run {run}: nothing was deleted\n"
+    valid(trap(user, run, "-o", "json").document)
     assert user.stack.calls == []
 
 

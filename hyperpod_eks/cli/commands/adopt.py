@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, called, once
+from hyperpod_eks.cli.documents import called, once
 from hyperpod_eks.cli.options import Cluster, Lock, flag, option
 from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.runs import Adopted, ResultRow
     from hyperpod_eks.events import Report
 
 ADOPTABLE = (
@@ -42,7 +43,7 @@ class Options(Lock, Cluster):
     rebuild: bool = flag("--rebuild", help="Rebuild a lost or broken manifest.")
 
 
-def adopt(options: Options, report: Report) -> Document:
+def adopt(options: Options, report: Report) -> Adopted:
     """Add existing resources to the manifest.
 
     Resources that are adopted by id are used as they are: never changed, never deleted.  Keys:
@@ -96,7 +97,7 @@ def adopt(options: Options, report: Report) -> Document:
         if options.file and options.rebuild:
             at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         at.manifest.save()
-        rows = [
+        rows: list[ResultRow] = [
             {
                 "key": observation.want.key,
                 "id": observation.live.id if observation.live else "",
@@ -112,7 +113,8 @@ def adopt(options: Options, report: Report) -> Document:
             )
         for warning in warnings:
             current_console().warn(warning)
-        return result("adopt", at, Recorder(report)) | {
+        return {
+            **result("adopt", at, Recorder(report)),
             "resources": rows,
             "config": bool(at.manifest.config),
             "warnings": warnings,
@@ -126,7 +128,7 @@ def _key_and_id(text: str) -> tuple[str, str]:
     return key, id_
 
 
-def text(document: Document) -> str:
+def text(document: Adopted) -> str:
     """Write the document for people: what the manifest knows now."""
     rows = document["resources"]
     width = max((len(row["key"]) for row in rows), default=0)

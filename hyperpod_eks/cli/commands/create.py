@@ -12,13 +12,14 @@ from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands import plan
 from hyperpod_eks.cli.commands.outputs import values
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, called
+from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.options import flag, option
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.runs import Created, Plan
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.engine import Context
     from hyperpod_eks.events import Report
@@ -43,7 +44,7 @@ class Options(plan.Options, shared.Change):
     )
 
 
-def create(options: Options, report: Report) -> Document:
+def create(options: Options, report: Report) -> Created | Plan:
     """Create cluster NAME, or whatever is missing.
 
     Safe to re-run.  Without a config file it creates a minimal cluster: two ml.m5.2xlarge with
@@ -70,7 +71,7 @@ def apply(
     helm: str | None = None,
     replace_failed: bool = False,
     run: str = "",
-) -> Document:
+) -> Created:
     """Create what is missing; the document has the outputs.
 
     If nothing of the cluster existed, the manifest says from the first intent on that ``run``
@@ -124,7 +125,8 @@ def apply(
 
         at.context.preflight = begin
         engine.create(at.wants, at.context)
-        return result("create", at, story) | {
+        return {
+            **result("create", at, story),
             "outputs": values(at.manifest),
             "warnings": warnings,
             "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
@@ -187,10 +189,13 @@ def _before_create(
     return ask
 
 
-def text(document: Document) -> str:
+def text(document: Created | Plan) -> str:
     """Write the document for people: the values that they will need, or the plan."""
-    if "outputs" not in document:
-        return plan.text(document)
+    return summary(document) if "outputs" in document else plan.text(document)
+
+
+def summary(document: Created) -> str:
+    """Write the values of a cluster."""
     outputs = document["outputs"]
     done = "is ready" if document["changed"] else "is up to date; no changes"
     rows = [

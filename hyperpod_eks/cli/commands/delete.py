@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, called, head
+from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import flag, option
 from hyperpod_eks.errors import Remains, Usage
 from hyperpod_eks.frozen import frozen
@@ -18,10 +18,12 @@ from hyperpod_eks.frozen import frozen
 if TYPE_CHECKING:
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.recorder import Recorder
+    from hyperpod_eks.cli.schemas.runs import Deleted, DeletePlan, Deletion, NotCreatedBy
     from hyperpod_eks.engine.decide import Decision
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.base import Resource
     from hyperpod_eks.resources.compare import Observation
+    from hyperpod_eks.state.manifest import Manifest
 
 
 @frozen
@@ -44,7 +46,7 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
     )
 
 
-def delete(options: Options, report: Report) -> Document:
+def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreatedBy:
     """Delete cluster NAME and verify that nothing is left.
 
     Everything that create created is deleted; adopted resources are kept.
@@ -62,14 +64,15 @@ def delete(options: Options, report: Report) -> Document:
     story = Recorder(report)
     with _opened(options, story) as at:
         if run not in (None, at.manifest.run):  # another run was faster
-            return _untouched(at.resolved.name, run or "")
+            return _untouched(at.manifest, at.resolved.name, run or "")
         named = at.wants
         at.wants = untracked(at.context.aws, at.resolved, named)
         every = [*at.manifest.remembered().values(), *at.wants]
         keys = _kept_keys(every, groups)
         if options.dry_run:
-            return result("delete", at, story) | {
-                "plan": _planned(engine.plan_delete(at.wants, at.context, keys))
+            return {
+                **result("delete", at, story),
+                "plan": _planned(engine.plan_delete(at.wants, at.context, keys)),
             }
         if at.config.deletion_protection or _protected(at):
             raise Usage(
@@ -90,7 +93,8 @@ def delete(options: Options, report: Report) -> Document:
                 current_console().warn(
                     f"the cluster's entry could not be removed from a kubeconfig: {problem}"
                 )
-        return result("delete", at, story) | {
+        return {
+            **result("delete", at, story),
             "removed": removed,
             "kept": kept,
             "kept_usd_per_hour": _cost({want.key: want for want in every}.values(), kept),
@@ -134,7 +138,7 @@ def _name_in(file: str) -> str:
     return "NAME"
 
 
-def _not_created_by(run: str, options: Options) -> Document | None:
+def _not_created_by(run: str, options: Options) -> NotCreatedBy | None:
     """Return the document of a delete that has nothing to do; None if the run made the cluster."""
     if not run:
         raise Usage("--if-created-by: the run is empty", "Give the ID that create --run got.")
@@ -148,13 +152,19 @@ def _not_created_by(run: str, options: Options) -> Document | None:
 
         manifest = remembered(replace(options, region=None), absent=True)
         name = manifest.cluster
-    return None if manifest.run == run else _untouched(name, run)
+    return None if manifest.run == run else _untouched(manifest, name, run)
 
 
-def _untouched(name: str, run: str) -> Document:
-    return head("delete", kind="result") | {
+def _untouched(manifest: Manifest, name: str, run: str) -> NotCreatedBy:
+    """Return the document of a delete that deletes nothing: AWS was not asked."""
+    arns = [record.arn for record in manifest.records.values() if record.arn]
+    return {
+        **head("delete", kind="result"),
         "changed": False,
         "cluster": {"name": name},
+        "account": manifest.account,
+        "region": manifest.region,
+        "partition": arns[0].split(":")[1] if arns else "",
         "steps": [],
         "removed": [],
         "kept": {},
@@ -204,7 +214,7 @@ def _kept_keys(wants: Iterable[Resource], groups: Container[str]) -> frozenset[s
     return frozenset(want.key for want in wants if want.keep_group and want.keep_group in groups)
 
 
-def _planned(decided: list[tuple[Observation, Decision]]) -> list[dict[str, str]]:
+def _planned(decided: list[tuple[Observation, Decision]]) -> list[Deletion]:
     from hyperpod_eks.engine.decide import Action
 
     return [
@@ -218,7 +228,7 @@ def _planned(decided: list[tuple[Observation, Decision]]) -> list[dict[str, str]
     ]
 
 
-def text(document: Document) -> str:
+def text(document: Deleted | DeletePlan | NotCreatedBy) -> str:
     """Write the document for people: what is gone and what stays, or would."""
     if "plan" in document:
         return _dry_run(document)
@@ -237,7 +247,7 @@ def text(document: Document) -> str:
     return "\n".join([*kept, f"cluster {document['cluster']['name']}: {first}; {rest}"])
 
 
-def _dry_run(document: Document) -> str:
+def _dry_run(document: DeletePlan) -> str:
     rows = document["plan"]
     if not rows:
         return f"cluster {document['cluster']['name']}: nothing to delete"

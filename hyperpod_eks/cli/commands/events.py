@@ -10,13 +10,14 @@ from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands.logs import require, stamp
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import option
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import ClusterEvent, Events
     from hyperpod_eks.events import Report
 
 
@@ -34,7 +35,7 @@ class Options(shared.Cluster):
     tail: int = shared.tail()
 
 
-def events(options: Options, report: Report) -> Document:
+def events(options: Options, report: Report) -> Events:
     """Show the HyperPod events of cluster NAME.
 
     The newest event is the last.
@@ -70,7 +71,7 @@ def events(options: Options, report: Report) -> Document:
             current_console().warn(
                 "HyperPod keeps events of clusters with continuous provisioning only"
             )
-    rows = [
+    rows: list[ClusterEvent] = [
         {
             "time": stamp(each["EventTime"]),
             "level": each.get("EventLevel", ""),
@@ -80,7 +81,7 @@ def events(options: Options, report: Report) -> Document:
         }
         for each in reversed(found[:tail])
     ]
-    return head("events") | {"cluster": {"name": name}, "events": rows}
+    return {**head("events"), "cluster": {"name": name}, "events": rows}
 
 
 def _duration(text: str) -> timedelta:
@@ -98,7 +99,7 @@ def _duration(text: str) -> timedelta:
     return timedelta(**{units[match[2]]: int(match[1])})
 
 
-def text(document: Document) -> str:
+def text(document: Events) -> str:
     """Write the events for people."""
     if not document["events"]:
         return "no events"

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Output, argument, option
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Init
     from hyperpod_eks.events import Report
 
 QUESTIONS = {
@@ -98,7 +99,7 @@ class Options(Output):
     )
 
 
-def init(options: Options, report: Report) -> Document:
+def init(options: Options, report: Report) -> Init:
     """Write a config file to start from.
 
     Each setting has a comment.  On a terminal, the command asks for what no option answers.  An
@@ -124,7 +125,8 @@ def init(options: Options, report: Report) -> Document:
         instance_count=found["instance_count"],
     )
     load(yaml.safe_load(filled), {}, {}, files=False)
-    document = head("init") | {
+    document: Init = {
+        **head("init"),
         "path": None if target == "-" else target,
         "content": filled,
     }
@@ -194,7 +196,7 @@ def _spelled(value: str) -> str:
     return str(yaml.safe_dump(value, default_flow_style=True, width=1000)).split("\n")[0]
 
 
-def text(document: Document) -> str:
+def text(document: Init) -> str:
     """Say what was written; the file itself where it went to stdout."""
     path = document["path"]
     if path is None:

@@ -10,12 +10,14 @@ import click
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Output, Place, flag, option
 from hyperpod_eks.errors import NotFound, Unfinished
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.base import Json
+    from hyperpod_eks.cli.schemas.views import Kubeconfig
     from hyperpod_eks.events import Report
 
 
@@ -32,7 +34,7 @@ class Options(Place, Output):
     stdout: bool = flag("--stdout", help="Print the kubeconfig instead.")
 
 
-def kubeconfig(options: Options, report: Report) -> Document:
+def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
     """Write a kubeconfig for kubectl and helm.
 
     Like `aws eks update-kubeconfig`, it names entries after the ARN of the cluster.  Every other
@@ -78,7 +80,8 @@ def kubeconfig(options: Options, report: Report) -> Document:
     target = options.kubeconfig or files.choose(files.paths(), entry.arn)
     shared, target = target is not None, target or files.own_file(path, cluster_name, entry.arn)
     files.add(target, new)
-    return head("kubeconfig") | {
+    return {
+        **head("kubeconfig"),
         "cluster": {"name": name, "arn": entry.arn},
         "path": str(target),
         "context": entry.arn,
@@ -101,7 +104,7 @@ def find(place: Place) -> tuple[str, Path, str | None, str]:
     return eks_name, known.path, known.region, known.cluster
 
 
-def text(document: Document) -> str:
+def text(document: Kubeconfig | Json) -> str:
     """Say where the entry is; a kubeconfig as YAML."""
     if document.get("kind") == "Config":
         import yaml

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Account, Output, flag, option
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.cli.schemas.views import List, Listed
     from hyperpod_eks.events import Report
     from hyperpod_eks.inventory.clusters import Row
 
@@ -39,7 +40,7 @@ class Options(Account, Output):
     )
 
 
-def list_clusters(options: Options, report: Report) -> Document:
+def list_clusters(options: Options, report: Report) -> List:
     """List all HyperPod clusters in the account.
 
     Shows status, running and wanted nodes, Kubernetes version, creator (hyperpod-eks, hyp,
@@ -72,15 +73,12 @@ def list_clusters(options: Options, report: Report) -> Document:
     known = _manifests(options.manifests, warnings)
     for warning in warnings:
         current_console().warn(warning)
-    return head("list") | {
+    return {
+        **head("list"),
         "account": who.account,
         "regions": regions,
         "clusters": [
-            {
-                **{k: v for k, v in row.items() if k != "lineage"},
-                "manifest": known.get(row["lineage"]),
-            }
-            for row in rows
+            cast("Listed", row | {"manifest": known.get(row.pop("lineage"))}) for row in rows
         ],
         "warnings": warnings,
     }
@@ -124,7 +122,7 @@ def _manifests(paths: tuple[Path, ...], warnings: list[str]) -> Mapping[str, str
     return found
 
 
-def text(document: Document) -> str:
+def text(document: List) -> str:
     """Write the document for people: a line for each cluster."""
     from hyperpod_eks.terminal.formats import table
 

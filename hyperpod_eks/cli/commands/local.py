@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 from typing import TYPE_CHECKING
@@ -12,12 +11,13 @@ import click
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.app import Group
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Output, option
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Local, Prepared, Stack
     from hyperpod_eks.events import Report
     from hyperpod_eks.local.daemon import Running
 
@@ -42,7 +42,7 @@ class Start(Output):
     )
 
 
-def start(options: Start, report: Report) -> Document:
+def start(options: Start, report: Report) -> Local:
     """Start the stack in the background, unless it runs."""
     from hyperpod_eks.local import daemon
 
@@ -65,7 +65,7 @@ class Prepare(Output):
     helm: str | None = shared.helm()
 
 
-def prepare(options: Prepare, report: Report) -> Document:
+def prepare(options: Prepare, report: Report) -> Prepared:
     """Create in the stack what a config expects to exist.
 
     These are the resources under `existing` (VPC, EKS cluster and Helm release), the roles of
@@ -82,15 +82,15 @@ def prepare(options: Prepare, report: Report) -> Document:
     running = daemon.ensure()
     use_local()
     created = create(running, aws_session.session(config.region, None), config, options.helm)
-    return _document("prepare", running) | {"created": created}
+    return {**_document("prepare", running), "created": created}
 
 
-def status(options: Output, report: Report) -> Document:
+def status(options: Output, report: Report) -> Local:
     """Show the stack that runs."""
     return _document("status", _running())
 
 
-def stop(options: Output, report: Report) -> Document:
+def stop(options: Output, report: Report) -> Local:
     """Stop the stack and delete everything in it."""
     from hyperpod_eks.local import daemon
 
@@ -119,17 +119,22 @@ def _running() -> Running:
     return running
 
 
-def _document(command: str, running: Running | None, *, stopped: bool = False) -> Document:
-    return head(f"local {command}", kind="local") | {
-        "stopped": stopped,
-        "stack": dataclasses.asdict(running) if running else None,
-    }
+def _document(command: str, running: Running | None, *, stopped: bool = False) -> Local:
+    stack: Stack | None = None
+    if running:
+        stack = {
+            "endpoint": running.endpoint,
+            "pid": running.pid,
+            "speed": running.speed,
+            "region": running.region,
+        }
+    return {**head(f"local {command}", kind="local"), "stopped": stopped, "stack": stack}
 
 
-def text(document: Document) -> str:
+def text(document: Local | Prepared) -> str:
     """Write the document for people."""
-    if (created := document.get("created")) is not None:
-        return "\n".join(f"created {each}" for each in created) or "nothing is missing"
+    if "created" in document:
+        return "\n".join(f"created {each}" for each in document["created"]) or "nothing is missing"
     if stack := document["stack"]:
         return (
             f"the embedded stack answers at {stack['endpoint']}, {stack['speed']:g} times as fast"

@@ -14,7 +14,7 @@ import click
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Place, flag, option
 from hyperpod_eks.errors import Exit, NotFound, Usage
 from hyperpod_eks.frozen import frozen
@@ -23,6 +23,7 @@ from hyperpod_eks.terminal.text import clean
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.cli.schemas.views import Line, Logs
     from hyperpod_eks.events import Report
 
 STREAMS = 20
@@ -52,7 +53,7 @@ class Options(shared.Cluster):
     follow: bool = flag("--follow", help="Print new lines until Ctrl-C.")
 
 
-def logs(options: Options, report: Report) -> Document:
+def logs(options: Options, report: Report) -> Logs:
     """Show the lifecycle logs of the nodes.
 
     The newest line is the last.  Of many nodes, the twenty that wrote last are read.
@@ -82,7 +83,8 @@ def logs(options: Options, report: Report) -> Document:
                 _follow(snapshot.aws, place, prefix, lines)
             except KeyboardInterrupt:  # the way out of it
                 raise click.exceptions.Exit(Exit.INTERRUPTED) from None
-        return head("logs") | {
+        return {
+            **head("logs"),
             "cluster": {"name": name},
             "log_group": place,
             "lines": lines,
@@ -158,14 +160,14 @@ def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> li
     return [each["logStreamName"] for each in fitting[:STREAMS]]
 
 
-def _tail(aws: Aws, place: str, stream: str, most: int) -> list[dict[str, str]]:
+def _tail(aws: Aws, place: str, stream: str, most: int) -> list[Line]:
     found = aws.logs.get_log_events(
         logGroupName=place, logStreamName=stream, limit=min(most, 10_000), startFromHead=False
     )
     return [_line(stream, each) for each in found["events"]]
 
 
-def _line(stream: str, event: Mapping[str, Any]) -> dict[str, str]:
+def _line(stream: str, event: Mapping[str, Any]) -> Line:
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
 
     return {
@@ -184,7 +186,7 @@ def stamp(moment: datetime, precision: str = "seconds") -> str:
     return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
-def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> None:
+def _follow(aws: Aws, place: str, prefix: str, lines: list[Line]) -> None:
     """Print lines as they come, for ever: one call every two seconds, however many nodes."""
     from hyperpod_eks.aws.failures import absent
 
@@ -193,7 +195,7 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> N
     newest = datetime.fromisoformat(lines[-1]["time"]).timestamp() if lines else time.time() - 1
     start = round(newest * 1000)
 
-    def show(line: dict[str, str]) -> None:
+    def show(line: Line) -> None:
         click.echo(json.dumps(line) if console.form == "json" else said(line))
 
     for line in lines:
@@ -216,12 +218,12 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[dict[str, str]]) -> N
         time.sleep(PAUSE)
 
 
-def said(line: Mapping[str, str]) -> str:
+def said(line: Line) -> str:
     """Write one line for people."""
     return f"{line['time']} {clean(line['stream'])} {clean(line['message'])}"
 
 
-def text(document: Document) -> str:
+def text(document: Logs) -> str:
     """Write the lines for people."""
     if not document["lines"]:
         if document["log_group"].startswith("/aws/eks/"):

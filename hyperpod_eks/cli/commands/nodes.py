@@ -6,21 +6,23 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document, called, head
+from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import argument
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.kube.nodes import Node, list_nodes
 from hyperpod_eks.terminal.text import clean, cut
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.cli.schemas.views import Failed, NodeAction, NodeChange, NodeList
+    from hyperpod_eks.cli.schemas.views import Node as Row
     from hyperpod_eks.events import Report
+    from hyperpod_eks.kube.nodes import Node
 
 BATCH = 25
 """Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
@@ -38,7 +40,7 @@ class Options(shared.Cluster):
     yes: bool = shared.yes("Do not ask.")
 
 
-def nodes(options: Options, report: Report) -> Document:
+def nodes(options: Options, report: Report) -> NodeList | NodeChange:
     """List, reboot or replace nodes.
 
     Without an action it lists the nodes of cluster NAME with status, readiness and health.  Pods on
@@ -70,7 +72,8 @@ def nodes(options: Options, report: Report) -> Document:
         return _act(snapshot, name, action, ids)
 
 
-def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> Document:
+def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> NodeList:
+    from hyperpod_eks.kube.nodes import list_nodes
     from hyperpod_eks.resources import eks
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
@@ -78,7 +81,8 @@ def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> Document
     with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
         access = eks.access(snapshot, snapshot.aws.adopted.get("eks/cluster") or name)
         registered = list_nodes(access, name) if access else []
-    return head("nodes") | {
+    return {
+        **head("nodes"),
         "cluster": {"name": name},
         "groups": [
             {
@@ -88,14 +92,14 @@ def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> Document
             }
             for group in hyperpod_api.every_group(found)
         ],
-        "nodes": hyperpod_api.node_rows(snapshot, name, registered),
+        "nodes": cast("list[Row]", hyperpod_api.node_rows(snapshot, name, registered)),
     }
 
 
-def _act(snapshot: Snapshot, name: str, action: str, ids: list[str]) -> Document:
+def _act(snapshot: Snapshot, name: str, action: str, ids: list[str]) -> NodeChange:
     call = getattr(snapshot.aws.sagemaker, VERBS[action])
     done: list[str] = []
-    failed: list[dict[str, str]] = []
+    failed: list[Failed] = []
     for start in range(0, len(ids), BATCH):
         answer = call(ClusterName=name, NodeIds=ids[start : start + BATCH])
         done += answer.get("Successful", ())
@@ -103,15 +107,16 @@ def _act(snapshot: Snapshot, name: str, action: str, ids: list[str]) -> Document
             {"instance_id": e["NodeId"], "code": e["ErrorCode"], "message": e.get("Message", "")}
             for e in answer.get("Failed", ())
         ]
-    return head("nodes", Exit.FAILED if failed else Exit.OK) | {
+    return {
+        **head("nodes", Exit.FAILED if failed else Exit.OK),
         "cluster": {"name": name},
-        "action": action,
+        "action": cast("NodeAction", action),
         "done": done,
         "failed": failed,
     }
 
 
-def text(document: Document) -> str:
+def text(document: NodeList | NodeChange) -> str:
     """Write the nodes for people, or what was done to them."""
     if "action" in document:
         verbs = {"reboot": "rebooting", "replace": "replacing"}
@@ -124,7 +129,7 @@ def text(document: Document) -> str:
     return _table(document)
 
 
-def _table(document: Document) -> str:
+def _table(document: NodeList) -> str:
     rows = document["nodes"]
     bad = [row for row in rows if not _well(row)]
     shown = rows if len(rows) <= SHOWN else bad[:SHOWN]

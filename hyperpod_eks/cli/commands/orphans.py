@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,12 @@ import click
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document, called, head
+from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import Account, Output, Place, option
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Orphans
     from hyperpod_eks.events import Report
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")
@@ -34,7 +34,7 @@ class Options(Account, Output):
     )
 
 
-def orphans(options: Options, report: Report) -> Document:
+def orphans(options: Options, report: Report) -> Orphans:
     """List resources of this tool that belong to no cluster.
 
     Nothing is changed.  Resources of an existing cluster are no orphans, wherever its manifest is.
@@ -61,10 +61,19 @@ def orphans(options: Options, report: Report) -> Document:
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
     place = Place(local=options.local, region=identity.region, profile=options.profile)
-    return head("orphans") | {
+    return {
+        **head("orphans"),
         "account": identity.account,
         "region": identity.region,
-        "orphans": [asdict(each) for each in left],
+        "orphans": [
+            {
+                "cluster": each.cluster,
+                "kind": each.kind,
+                "id": each.id,
+                "lineage": each.lineage,
+            }
+            for each in left
+        ],
         "clusters": [
             {
                 "cluster": name,
@@ -80,7 +89,7 @@ def orphans(options: Options, report: Report) -> Document:
     }
 
 
-def text(document: Document) -> str:
+def text(document: Orphans) -> str:
     """Write the document for people: what there is, and how to delete it."""
     lines = [
         f"cluster {each['cluster']} exists, but its manifest is not here\n"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.documents import Document, called, head
+from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import Output, Place, argument
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.base import Value
+    from hyperpod_eks.cli.schemas.views import AllOutputs, OneOutput
     from hyperpod_eks.events import Report
     from hyperpod_eks.state.manifest import Manifest
 
@@ -36,7 +38,7 @@ class Options(Place, Output):
     key: str | None = argument()
 
 
-def outputs(options: Options, report: Report) -> Document:
+def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
     """Print values of cluster NAME for scripts.
 
     Without KEY it prints all of them.  They come from the manifest; AWS is not asked.  -o env
@@ -51,7 +53,8 @@ def outputs(options: Options, report: Report) -> Document:
         key, options = options.name, replace(options, name=None)
     manifest = remembered(options)
     found = values(manifest)
-    document = head("outputs") | {
+    document: AllOutputs = {
+        **head("outputs"),
         "cluster": {"name": manifest.cluster},
         "serial": manifest.serial,
         "outputs": found,
@@ -65,10 +68,10 @@ def outputs(options: Options, report: Report) -> Document:
             f"outputs: {key} of {manifest.cluster} does not exist yet",
             f"Run: hyperpod-eks create {called(manifest.cluster, options)}",
         )
-    return document | {"outputs": {key: found[key]}, "key": key}
+    return {**document, "outputs": {key: found[key]}, "key": key}
 
 
-def values(manifest: Manifest) -> dict[str, Any]:
+def values(manifest: Manifest) -> dict[str, Value]:
     """Return the values for scripts of what the manifest knows; a value is null until it is made.
 
     The same after every create, and the same as its ``outputs``.
@@ -94,7 +97,7 @@ def values(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def text(document: Document) -> str:
+def text(document: AllOutputs | OneOutput) -> str:
     """Write outputs for people; one value alone as it is."""
     found = document["outputs"]
     if "key" in document:

@@ -7,16 +7,17 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, as_json, head
+from hyperpod_eks.cli.documents import as_json, head
 from hyperpod_eks.errors import Exit
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.runs import Cost, Plan, PlanAction
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.compare import Observation
 
@@ -29,7 +30,7 @@ class Options(shared.Settings, shared.Cluster):
     detailed_exitcode: bool = shared.detailed_exitcode()
 
 
-def plan(options: Options, report: Report) -> Document:
+def plan(options: Options, report: Report) -> Plan:
     """Show what create would do, and what it costs.
 
     Lists every resource of cluster NAME with an action: create, change (with the fields that
@@ -50,7 +51,8 @@ def plan(options: Options, report: Report) -> Document:
         code = Exit.OK
         if options.detailed_exitcode:
             code = Exit.FOREIGN if counts["refuse"] else Exit.CHANGES if changes else Exit.OK
-        return head("plan", code) | {
+        return {
+            **head("plan", code),
             "ok": not counts["refuse"],
             "changes": changes,
             "cluster": {"name": at.resolved.name},
@@ -61,7 +63,7 @@ def plan(options: Options, report: Report) -> Document:
             "resources": [
                 {
                     "key": row.key,
-                    "action": row.decision.action,
+                    "action": cast("PlanAction", str(row.decision.action)),
                     "id": row.id,
                     "why": row.decision.why,
                     "differs": {
@@ -75,7 +77,7 @@ def plan(options: Options, report: Report) -> Document:
                 {"key": key, "seconds": seconds}
                 for key, seconds in plans.critical_path(at.wants, rows, at.manifest.durations)
             ],
-            "cost": cost,
+            "cost": cast("Cost", cost),
             "warnings": [*at.warn(), *_unproven(observations)],
             "next": _next(options, counts),
         }
@@ -113,7 +115,7 @@ def _next(options: Options, counts: Counter[str]) -> str:
     return shlex.join(words)
 
 
-def text(document: Document) -> str:
+def text(document: Plan) -> str:
     """Write the plan for people."""
     import shutil
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Cluster as Options
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Policy, PolicyDocument
     from hyperpod_eks.events import Report
 
 
-def policy(options: Options, report: Report) -> Document:
+def policy(options: Options, report: Report) -> Policy:
     """Print the IAM policies that a user of this tool needs.
 
     They allow create, status and delete of cluster NAME and nothing more; docs/iam.md says how to
@@ -36,7 +37,8 @@ def policy(options: Options, report: Report) -> Document:
         theirs = existing.named(config) | manifest.adopted
         resolved = ResolvedConfig(config, identity, existing.UNKNOWN_ZONES, {}, "", adopted=theirs)
     documents = policies.documents(policies.statements(resolved))
-    return head("policy") | {
+    return {
+        **head("policy"),
         "cluster": {"name": resolved.name},
         "account": identity.account,
         "region": identity.region,
@@ -44,14 +46,14 @@ def policy(options: Options, report: Report) -> Document:
             {
                 "name": f"{resolved.name}-hyperpod-eks-{number}",
                 "characters": policies.size(document),
-                "document": document,
+                "document": cast("PolicyDocument", document),
             }
             for number, document in enumerate(documents, 1)
         ],
     }
 
 
-def text(document: Document) -> str:
+def text(document: Policy) -> str:
     """Write the policy documents alone, one after the other."""
     return "\n".join(json.dumps(each["document"], indent=2) for each in document["policies"])
 

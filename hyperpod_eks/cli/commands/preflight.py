@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.errors import Exit, Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean
@@ -17,6 +16,7 @@ from hyperpod_eks.terminal.text import clean
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.cli.schemas.runs import Preflight
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.events import Report
     from hyperpod_eks.preflight.inputs import Facts, Finding
@@ -33,7 +33,7 @@ class Options(shared.Settings, shared.Cluster):
     helm: str | None = shared.helm()
 
 
-def preflight(options: Options, report: Report) -> Document:
+def preflight(options: Options, report: Report) -> Preflight:
     """Find every problem that would stop create.
 
     Nothing is changed.  Exit code 3 when there is an error, 0 when there are only warnings and
@@ -103,24 +103,34 @@ def _site(
     return snapshot, resolved, found
 
 
-def _document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Document:
+def _document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Preflight:
     """Write hyperpod-eks/preflight/v1."""
     from hyperpod_eks.preflight import run as checks
 
     blocked = any(one.severity == "error" for one in found)
     identity = facts.aws.identity
-    return head("preflight", Exit.DENIED if blocked else Exit.OK) | {
+    return {
+        **head("preflight", Exit.DENIED if blocked else Exit.OK),
         "cluster": {"name": facts.config.name},
         "account": identity.account,
         "region": identity.region,
         "caller": identity.arn,
         "checks": [each for each in checks.IDS if each not in skipped],
         "skipped": sorted(skipped),
-        "findings": [asdict(one) for one in found],
+        "findings": [
+            {
+                "id": one.id,
+                "severity": one.severity,
+                "says": one.says,
+                "fix": one.fix,
+                "seen": dict(one.seen),
+            }
+            for one in found
+        ],
     }
 
 
-def text(document: Document) -> str:
+def text(document: Preflight) -> str:
     """Write the document for people: each finding, and what to do about it."""
     where = f"{document['cluster']['name']} in {document['region']}"
     lines = [f"cluster {where}, account {document['account']}, as {document['caller']}"]

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands import create
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, called, once
+from hyperpod_eks.cli.documents import called, once
 from hyperpod_eks.cli.options import Change, Place, argument
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.runs import Scaled
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.config.yaml import Loc
     from hyperpod_eks.events import Report
@@ -34,7 +35,7 @@ class Options(Change):
     counts: tuple[str, ...] = argument(nargs=-1, metavar="GROUP=COUNT...")
 
 
-def scale(options: Options, report: Report) -> Document:
+def scale(options: Options, report: Report) -> Scaled:
     """Change the number of nodes in instance groups.
 
     GROUP=COUNT names a group of cluster NAME; several can be given.  With -f, the count is written
@@ -68,7 +69,7 @@ def scale(options: Options, report: Report) -> Document:
                 current_console().warn(f"the counts could not be restored: {problem}")
         raise
     scaled = {group: [before[group], count] for group, count in wanted.items()}
-    return made | {"command": "scale", "scaled": scaled}
+    return {**made, "command": "scale", "scaled": scaled}
 
 
 def _count(text: str) -> tuple[str, int]:
@@ -201,10 +202,10 @@ def _refuse_karpenter(config: Config) -> None:
         )
 
 
-def text(document: Document) -> str:
+def text(document: Scaled) -> str:
     """Write the document for people: old and new counts, then the values of the cluster."""
     rows = [f"{group}: {a} -> {b} nodes" for group, (a, b) in document["scaled"].items()]
-    return "\n".join([*rows, create.text(document)])
+    return "\n".join([*rows, create.summary(document)])
 
 
 command = define(

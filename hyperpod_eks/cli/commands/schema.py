@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.documents import Document
 from hyperpod_eks.cli.options import Output, option
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.base import Json
     from hyperpod_eks.events import Report
 
 
@@ -28,14 +28,14 @@ class Options(Output):
     )
 
 
-def schema(options: Options, report: Report) -> Document:
+def schema(options: Options, report: Report) -> Json:
     """Print the JSON Schema of the config file or a document."""
     known = schemas()
     if options.document not in known:
         raise Usage(
             f"--document: there is no {options.document!r}", f"There are {', '.join(known)}."
         )
-    found: Document = json.loads(known[options.document].read_text(encoding="utf-8"))
+    found: Json = json.loads(known[options.document].read_text(encoding="utf-8"))
     return found
 
 
@@ -49,7 +49,7 @@ def schemas() -> dict[str, Path]:
     return own | {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
-def text(document: Document) -> str:
+def text(document: Json) -> str:
     """A schema is JSON for people too."""
     return json.dumps(document, indent=2)
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document, called, head
+from hyperpod_eks.cli.documents import called, head
 from hyperpod_eks.cli.options import argument, flag
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Ssm
     from hyperpod_eks.events import Report
 
 
@@ -28,7 +29,7 @@ class Options(shared.Cluster):
     run: bool = flag("--run", help="Open the session instead of printing its command.")
 
 
-def ssm(options: Options, report: Report) -> Document:
+def ssm(options: Options, report: Report) -> Ssm:
     """Print the command that opens a shell on a node.
 
     NODE is an id (i-...) or a name in Kubernetes (hyperpod-i-...).  The command needs the AWS CLI
@@ -52,7 +53,8 @@ def ssm(options: Options, report: Report) -> Document:
         command += ["--profile", options.profile] if options.profile else []
     if options.run:
         _become(command)
-    return head("ssm") | {
+    return {
+        **head("ssm"),
         "cluster": {"name": name},
         "target": target,
         "run": shlex.join(command),
@@ -74,7 +76,7 @@ def _become(command: list[str]) -> None:
     os.execv(program, command)  # noqa: S606  the user asked for it
 
 
-def text(document: Document) -> str:
+def text(document: Ssm) -> str:
     """Print the command alone."""
     return str(document["run"])
 

@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import Document, as_json, called, head
+from hyperpod_eks.cli.documents import as_json, called, head
 from hyperpod_eks.cli.options import Cluster, flag
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.events import steps_of
@@ -19,6 +19,9 @@ from hyperpod_eks.frozen import frozen
 if TYPE_CHECKING:
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import Opened
+    from hyperpod_eks.cli.schemas import views
+    from hyperpod_eks.cli.schemas.base import Pair
+    from hyperpod_eks.cli.schemas.views import Difference, Node, Operation, State, StatusRow
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.base import Differs, Resource
     from hyperpod_eks.resources.compare import Observation
@@ -32,7 +35,7 @@ class Options(Cluster):
     offline: bool = flag("--offline", help="Show what the manifest has; AWS is not asked.")
 
 
-def status(options: Options, report: Report) -> Document:
+def status(options: Options, report: Report) -> views.Status:
     """Show cluster NAME: resources, health, nodes, drift."""
     if options.offline:
         from hyperpod_eks.cli.remembered import remembered
@@ -64,7 +67,7 @@ def status(options: Options, report: Report) -> Document:
         warnings += [line for s in observations if s.live for line in s.live.warnings]
         for warning in warnings:
             current_console().warn(warning)
-        return _document(at, observations, snapshot) | {"warnings": warnings}
+        return _document(at, observations, snapshot, warnings)
 
 
 def _any_groups(want: Resource) -> Resource:
@@ -88,12 +91,14 @@ def _undeclared(observation: Observation) -> Observation:
     return replace(observation, status=Status.MATCHES, differs={})
 
 
-def _document(at: Opened, observations: list[Observation], snapshot: Snapshot) -> Document:
+def _document(
+    at: Opened, observations: list[Observation], snapshot: Snapshot, warnings: list[str]
+) -> views.Seen:
     """Everything in one document: hyperpod-eks/status/v1."""
     from hyperpod_eks.resources.compare import Status
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
-    states = {
+    states: dict[Status, State] = {
         Status.ABSENT: "missing",
         Status.FOREIGN: "foreign",
         Status.DUPLICATES: "drifted",
@@ -108,7 +113,7 @@ def _document(at: Opened, observations: list[Observation], snapshot: Snapshot) -
         observation = by_key.get(key)
         return observation.live.attributes if observation and observation.live else {}
 
-    differences = [
+    differences: list[Difference] = [
         {"key": s.want.key, "field": name, "is": as_json(a), "declared": as_json(b)}
         for s in observations
         for name, (a, b) in s.differs.items()
@@ -119,9 +124,13 @@ def _document(at: Opened, observations: list[Observation], snapshot: Snapshot) -
         for key, record in records.items()
         if record.state == "ready" and key in by_key and by_key[key].status is Status.ABSENT
     ]
+    nodes = hyperpod_api.node_rows(
+        snapshot, at.resolved.name, about("hyperpod/nodes").get("nodes", [])
+    )
     cluster, control = about("hyperpod/cluster"), about("eks/cluster")
     cluster_sight = by_key.get("hyperpod/cluster")
-    return head("status") | {
+    return {
+        **head("status"),
         "cluster": {
             "name": at.resolved.name,
             "arn": cluster_sight.live.arn if cluster_sight and cluster_sight.live else "",
@@ -151,11 +160,10 @@ def _document(at: Opened, observations: list[Observation], snapshot: Snapshot) -
         ],
         "helm": dict(about("helm/release")),
         "instance_groups": cluster.get("groups", []),
+        "warnings": warnings,
         "compared": at.declared,
-        "operations": hyperpod_api.operations(snapshot, at.resolved.name),
-        "nodes": hyperpod_api.node_rows(
-            snapshot, at.resolved.name, about("hyperpod/nodes").get("nodes", [])
-        ),
+        "operations": cast("list[Operation]", hyperpod_api.operations(snapshot, at.resolved.name)),
+        "nodes": cast("list[Node]", nodes),
         "steps": [
             {
                 "name": step,
@@ -180,12 +188,12 @@ def _document(at: Opened, observations: list[Observation], snapshot: Snapshot) -
     }
 
 
-def _pairs(differs: Differs) -> dict[str, list[Any]]:
+def _pairs(differs: Differs) -> dict[str, Pair]:
     return {name: [as_json(is_), as_json(declared)] for name, (is_, declared) in differs.items()}
 
 
 # The states of the journal in the words of ``status``.
-_STATES = {
+_STATES: dict[str, State] = {
     "intent": "waiting",
     "created": "waiting",
     "ready": "ready",
@@ -194,17 +202,25 @@ _STATES = {
 }
 
 
-def _offline(manifest: Manifest) -> Document:
+def _offline(manifest: Manifest) -> views.Remembered:
     """Return ``hyperpod-eks/status/v1`` from the manifest: the state when it was written."""
-    steps: dict[str, list[Mapping[str, Any]]] = {}
+    steps: dict[str, list[StatusRow]] = {}
     for key, record in manifest.records.items():
         step, _, label = key.partition("/")
         why = "" if record.state in ("ready", "deleted") else f"{record.state}, says the manifest"
-        row = {"name": label, "id": record.id, "arn": record.arn, "why": why, "differs": {}}
-        steps.setdefault(step, []).append({**row, "state": _STATES.get(record.state, "waiting")})
+        row: StatusRow = {
+            "name": label,
+            "id": record.id,
+            "arn": record.arn,
+            "state": _STATES.get(record.state, "waiting"),
+            "why": why,
+            "differs": {},
+        }
+        steps.setdefault(step, []).append(row)
     cluster = manifest.records.get("hyperpod/cluster")
     ready = bool(manifest.records) and all(r.state == "ready" for r in manifest.records.values())
-    return head("status") | {
+    return {
+        **head("status"),
         "source": "manifest",
         "cluster": {
             "name": manifest.cluster,
@@ -229,7 +245,7 @@ def _offline(manifest: Manifest) -> Document:
     }
 
 
-def text(document: Document) -> str:
+def text(document: views.Status) -> str:
     """Write the document for people."""
     import shutil
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document
 from hyperpod_eks.cli.options import Output, Place
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.base import Json
     from hyperpod_eks.events import Report
 
 LIFE = timedelta(minutes=14)
@@ -27,7 +27,7 @@ class Options(Place, Output):
     """Which cluster."""
 
 
-def token(options: Options, report: Report) -> Document:
+def token(options: Options, report: Report) -> Json:
     """Print a token for the Kubernetes API.
 
     NAME is the name of the EKS cluster; without it, the config file or the manifest says which it
@@ -62,7 +62,7 @@ def token(options: Options, report: Report) -> Document:
     }
 
 
-def text(document: Document) -> str:
+def text(document: Json) -> str:
     """Write the token as JSON, as kubectl reads it."""
     return json.dumps(document)
 

@@ -11,7 +11,6 @@ from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands.scale import refuse_unknown
 from hyperpod_eks.cli.console import Log
-from hyperpod_eks.cli.documents import Document
 from hyperpod_eks.cli.options import option
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.frozen import frozen
@@ -19,6 +18,7 @@ from hyperpod_eks.resources.hyperpod.groups import renewal
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.cli.schemas.runs import Updated
     from hyperpod_eks.events import Report
 
 
@@ -41,7 +41,7 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
     yes: bool = shared.yes("Do not ask before nodes are updated.")
 
 
-def update_software(options: Options, report: Report) -> Document:
+def update_software(options: Options, report: Report) -> Updated:
     """Update the software of the nodes.
 
     The update includes the kubelet.  Pods are not drained first, and root volumes are replaced.
@@ -98,7 +98,8 @@ def update_software(options: Options, report: Report) -> Document:
         at.context.first_snapshot = None
         at.context.consent = consenting(at.resolved.name, yes=False)
         found = engine.create(at.wants, at.context)
-        return result("update-software", at, story) | {
+        return {
+            **result("update-software", at, story),
             "changed": True,
             "instance_groups": found["hyperpod/cluster"].attributes["groups"],
         }
@@ -118,7 +119,7 @@ def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
             raise
 
 
-def text(document: Document) -> str:
+def text(document: Updated) -> str:
     """Write the document for people: the groups and their nodes."""
     rows = [
         f"{g['name']}: {g['current']} nodes, {g['status']}" for g in document["instance_groups"]

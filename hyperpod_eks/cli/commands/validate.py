@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Output, Settings, option
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Validate
     from hyperpod_eks.events import Report
 
 
@@ -31,7 +32,7 @@ class Options(Settings, Output):
     )
 
 
-def validate(options: Options, report: Report) -> Document:
+def validate(options: Options, report: Report) -> Validate:
     """Check a config file and the folders that it names.
 
     Reports every mistake.  Neither AWS nor the network is asked.
@@ -44,7 +45,8 @@ def validate(options: Options, report: Report) -> Document:
     found = load(options.file, flags, os.environ)
     if problems := chart.check_values(found.region, found.chart.values):
         raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
-    return head("validate") | {
+    return {
+        **head("validate"),
         "file": options.file,
         "warnings": list(warnings(found)),
         "config": found.model_dump(mode="json", by_alias=True),
@@ -57,7 +59,7 @@ def _types(group: Mapping[str, Any]) -> str:
     return str(group["instance_type"] or " or ".join(several))
 
 
-def text(document: Document) -> str:
+def text(document: Validate) -> str:
     """Write warnings and what the config declares for people."""
     config = document["config"]
     groups = ", ".join(

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks import __version__
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.documents import Document, head
+from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Output as Options
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Version
     from hyperpod_eks.events import Report
 
 PACKAGES = ("boto3", "botocore", "click", "kubernetes", "pydantic", "pyhelm3", "rich")
 """The packages whose versions matter most."""
 
 
-def version(options: Options, report: Report) -> Document:
+def version(options: Options, report: Report) -> Version:
     """Print the version of hyperpod-eks and its packages."""
     from importlib import metadata
 
-    return head("version") | {
+    return {
+        **head("version"),
         "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -29,7 +31,7 @@ def version(options: Options, report: Report) -> Document:
     }
 
 
-def text(document: Document) -> str:
+def text(document: Version) -> str:
     """Write a version a line."""
     lines = [f"hyperpod-eks {document['version']}", f"Python {document['python']}"]
     lines += [f"{name} {number}" for name, number in document["packages"].items()]

@@ -1,0 +1,131 @@
+"""The documents that commands print; docs/schemas is written from them (scripts/generate.py).
+
+A text beside a type is the description of the member; a mapping beside it is added to its schema.
+Members are only ever added (docs/pipelines.md).  Nothing is imported when a command runs: types are
+for mypy.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hyperpod_eks.cli.schemas.base import Json
+from hyperpod_eks.cli.schemas.runs import (
+    Adopted,
+    Created,
+    Deleted,
+    DeletePlan,
+    Failure,
+    NotCreatedBy,
+    Plan,
+    Preflight,
+    ResourceEvent,
+    ResultEvent,
+    Scaled,
+    Updated,
+)
+from hyperpod_eks.cli.schemas.views import (
+    AllOutputs,
+    Events,
+    Init,
+    Kubeconfig,
+    List,
+    Local,
+    Logs,
+    NodeChange,
+    NodeList,
+    OneOutput,
+    Orphans,
+    Policy,
+    Prepared,
+    Remembered,
+    Seen,
+    Ssm,
+    Validate,
+    Version,
+)
+
+
+class Published(NamedTuple):
+    """A schema: what it is of, its documents, and the commands that print them."""
+
+    description: str
+    documents: tuple[type, ...]
+    commands: tuple[str, ...] | None = None
+    """None for the one of its name; empty for any."""
+
+
+DOCUMENTS = {
+    "event": Published(
+        "One line of --events; the last one has what=result.", (ResourceEvent, ResultEvent)
+    ),
+    "events": Published("What HyperPod reports of a cluster; printed by events.", (Events,)),
+    "init": Published("The config that was written; printed by init.", (Init,)),
+    "kubeconfig": Published(
+        "Where the entry was written; printed by kubeconfig. With --stdout it prints the kubeconfig"
+        " itself.",
+        (Kubeconfig,),
+    ),
+    "list": Published(
+        "The HyperPod clusters of an account, whoever created them; printed by list.", (List,)
+    ),
+    "local": Published(
+        "The embedded stack; printed by local prepare, start, status and stop.",
+        (Local, Prepared),
+        ("local prepare", "local start", "local status", "local stop"),
+    ),
+    "logs": Published("The end of lifecycle or control plane logs; printed by logs.", (Logs,)),
+    "nodes": Published(
+        "The nodes of a cluster, or what was done to some; printed by nodes.",
+        (NodeList, NodeChange),
+    ),
+    "orphans": Published(
+        "What has our tags and belongs to no cluster; printed by orphans.", (Orphans,)
+    ),
+    "outputs": Published(
+        "Values for scripts, from the manifest; printed by outputs.", (AllOutputs, OneOutput)
+    ),
+    "plan": Published(
+        "What create would do, and what it costs; printed by plan. ok: nothing is refused.",
+        (Plan,),
+    ),
+    "policy": Published(
+        "IAM policies for whoever runs create, status and delete; printed by policy.", (Policy,)
+    ),
+    "preflight": Published("What would stop create; printed by preflight.", (Preflight,)),
+    "result": Published(
+        "What create, scale, update-software, delete and adopt print, and every command that"
+        " fails.",
+        (Failure, Created, Scaled, Updated, Deleted, NotCreatedBy, DeletePlan, Adopted),
+        (),
+    ),
+    "ssm": Published("How to open a shell on a node; printed by ssm.", (Ssm,)),
+    "status": Published("What exists; printed by status.", (Seen, Remembered)),
+    "validate": Published("A valid config; printed by validate.", (Validate,)),
+    "version": Published("Versions; printed by version.", (Version,)),
+}
+"""Every schema by its name."""
+CONDITIONS: dict[str, Json] = {
+    "event": {
+        "if": {"properties": {"what": {"const": "result"}}},
+        "then": {"required": ["document"]},
+        "else": {"required": ["key", "id", "why", "changed"]},
+    },
+    "nodes": {
+        "if": {"required": ["action"]},
+        "then": {"required": ["done", "failed"]},
+        "else": {"required": ["groups", "nodes"]},
+    },
+    "result": {
+        "if": {"properties": {"ok": {"const": False}}},
+        "then": {
+            "required": ["resume", "log_file"],
+            "properties": {"error": {"type": "object"}},
+        },
+        "else": {
+            "required": ["changed", "cluster", "account", "region", "partition", "steps"],
+            "properties": {"error": {"type": "null"}},
+        },
+    },
+}
+"""What a document has in one case and in the other, which a type cannot say."""

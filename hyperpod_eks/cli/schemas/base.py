@@ -1,0 +1,40 @@
+"""What documents have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypedDict
+
+Json = dict[str, Any]
+"""An object whose members are not ours: a config, a schema, a kubeconfig."""
+ExitCode = Annotated[int, "The exit code of the command; docs/exit-codes.md."]
+Moment = Annotated[str, "UTC", {"format": "date-time"}]
+
+
+class Head(TypedDict):
+    """How every document begins."""
+
+    schema: str
+    command: str
+    ok: bool
+    exit_code: ExitCode
+
+
+class Named(TypedDict):
+    """A cluster by its name."""
+
+    name: str
+
+
+class Group(TypedDict):
+    """An instance group."""
+
+    name: str
+    instance_type: str
+    status: str
+    current: int
+    target: int
+
+
+Pair = Annotated[list[object], "actual value, declared value", {"minItems": 2, "maxItems": 2}]
+Value = str | list[str] | None
+Outputs = Annotated[dict[str, Value], "Values for scripts; null until they exist."]

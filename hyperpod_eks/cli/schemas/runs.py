@@ -1,0 +1,276 @@
+"""What a run did or would do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired, TypedDict, final
+
+from hyperpod_eks.cli.schemas.base import Group, Head, Json, Named, Outputs, Pair
+
+
+class ResultRow(TypedDict):
+    """A resource."""
+
+    key: Annotated[str, "step/name, like network/vpc"]
+    id: str
+    state: NotRequired[str]
+    changed: NotRequired[Annotated[bool, "whether this run created or changed it"]]
+    origin: NotRequired[str]
+
+
+class ResultStep(TypedDict):
+    """A step and its resources."""
+
+    name: str
+    resources: list[ResultRow]
+
+
+class Deletion(TypedDict):
+    """What a delete would do with a resource."""
+
+    key: str
+    id: str
+    action: Literal["delete", "keep"]
+    why: str
+
+
+class Refused(TypedDict):
+    """A call that AWS refused."""
+
+    service: str
+    operation: str
+    code: str
+    message: str
+    request_id: str
+
+
+class Evidence(TypedDict):
+    """What shows a cause."""
+
+    source: str
+    about: str
+    text: str
+
+
+class Cause(TypedDict):
+    """A known cause."""
+
+    id: Annotated[str, "the section in docs/troubleshooting.md"]
+    cause: str
+    next: Annotated[str, "what to run next"]
+    docs: str
+    evidence: list[Evidence]
+
+
+Error = TypedDict(
+    "Error",
+    {
+        "class": Annotated[str, "Kind of the error, like Denied or Capacity."],
+        "message": str,
+        "hint": Annotated[str, "What to do about it."],
+        "aws": Annotated[Refused, "The call that AWS refused."] | None,
+        "cause": Annotated[str, "The error that caused it, if another did."],
+        "causes": Annotated[list[Cause], "known causes, the likeliest first"],
+        "next": Annotated[str, "What to run or to do next, in words if it is no command."],
+        "docs": Annotated[str, "Where the exit code is explained."],
+    },
+)
+
+
+class Failure(Head):
+    """A command that failed."""
+
+    error: Error
+    resume: Annotated[str | None, "The command that continues; null if none does."]
+    log_file: str | None
+
+
+class Run(Head):
+    """A run that ended well."""
+
+    error: None
+    changed: bool
+    cluster: Named
+    account: str
+    region: str
+    partition: str
+    steps: list[ResultStep]
+
+
+class Created(Run):
+    """What create did."""
+
+    outputs: Outputs
+    next: Annotated[str, "create, scale: the command that gives kubectl access"]
+    warnings: list[str]
+
+
+class Scaled(Created):
+    """What scale did."""
+
+    scaled: Annotated[dict[str, list[int]], "scale: by group, the counts before and now"]
+
+
+class Updated(Run):
+    """What update-software did."""
+
+    instance_groups: Annotated[list[Group], "update-software: the groups now"]
+
+
+class Delete(Run):
+    """What delete did, or what there was to do."""
+
+    removed: Annotated[list[str], "delete: keys of deleted resources"]
+    kept: Annotated[dict[str, str], "delete: why a resource is kept, by key"]
+    kept_usd_per_hour: Annotated[
+        float, "delete: what the kept NAT gateways and addresses cost, about"
+    ]
+    remaining: Annotated[dict[str, str], "delete: what AWS still shows, by key"]
+
+
+@final
+class Deleted(Delete):
+    """What delete did."""
+
+
+@final
+class NotCreatedBy(Delete):
+    """What delete --if-created-by did not do."""
+
+    not_created_by: Annotated[
+        str, "delete --if-created-by: the run that did not create the cluster; nothing was deleted"
+    ]
+
+
+@final
+class DeletePlan(Run):
+    """What delete --dry-run shows."""
+
+    plan: Annotated[list[Deletion], "delete --dry-run: what would be deleted and what kept"]
+
+
+class Adopted(Run):
+    """What adopt did."""
+
+    resources: Annotated[list[ResultRow], "adopt: what is in the manifest now"]
+    config: Annotated[bool, "adopt: whether the manifest has the cluster's config now"]
+    warnings: list[str]
+
+
+# --- what a create would do
+
+
+PlanAction = Literal["create", "change", "replace", "delete", "keep", "adopt", "wait", "refuse"]
+
+
+class PlanRow(TypedDict):
+    """What a create would do with a resource."""
+
+    key: str
+    action: PlanAction
+    id: str
+    why: str
+    differs: dict[str, Pair]
+
+
+class PathRow(TypedDict):
+    """How long a resource takes."""
+
+    key: str
+    seconds: Annotated[float, "as measured at the last create, or what AWS commonly takes"]
+
+
+class CostItem(TypedDict):
+    """What something costs."""
+
+    what: str
+    count: int
+    usd_per_hour: float | None
+
+
+class Cost(TypedDict):
+    """What the cluster costs."""
+
+    usd_per_hour: float
+    complete: bool
+    approximate: Literal[True]
+    as_of: Annotated[str, {"format": "date"}]
+    region: str
+    items: list[CostItem]
+    unknown: Annotated[list[str], "what the sum leaves out"]
+
+
+@final
+class Plan(Head):
+    """What create would do, and what it costs; printed by plan.  ok: nothing is refused."""
+
+    changes: Annotated[bool, "whether create would change something"]
+    cluster: Named
+    account: str
+    region: str
+    kubernetes_version: str
+    counts: Annotated[dict[str, int], "resources by action"]
+    resources: list[PlanRow]
+    critical_path: Annotated[
+        list[Annotated[PathRow, {"additionalProperties": False}]],
+        "The chain of resources that create waits for longest; the rest is created beside it.",
+    ]
+    cost: Cost
+    warnings: list[str]
+    next: Annotated[str, "the command that does it; empty if there is nothing to do"]
+
+
+class Finding(TypedDict):
+    """What a check found."""
+
+    id: Annotated[str, "of the check"]
+    severity: Literal["error", "warning", "info"]
+    says: str
+    fix: Annotated[str, "what to do about it"]
+    seen: Annotated[Json, "the facts of it, which differ from check to check"]
+
+
+class Preflight(Head):
+    """What would stop create; printed by preflight."""
+
+    cluster: Named
+    account: str
+    region: str
+    caller: Annotated[str, "ARN of the caller"]
+    checks: Annotated[list[str], "ids of the checks that ran"]
+    skipped: Annotated[list[str], "ids of --skip"]
+    findings: list[Finding]
+
+
+What = Literal[
+    "pending",
+    "creating",
+    "updating",
+    "waiting",
+    "ready",
+    "deleting",
+    "gone",
+    "kept",
+    "failed",
+    "result",
+]
+
+
+class ResourceEvent(TypedDict):
+    """An event of a resource."""
+
+    v: Literal["1"]
+    time: Annotated[str, {"format": "date-time"}]
+    what: What
+    key: str
+    id: str
+    why: str
+    changed: bool
+
+
+class ResultEvent(TypedDict):
+    """The last event."""
+
+    v: Literal["1"]
+    time: Annotated[str, {"format": "date-time"}]
+    what: What
+    document: Json

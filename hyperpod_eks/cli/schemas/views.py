@@ -1,0 +1,410 @@
+"""What a command shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired, TypedDict, final
+
+from hyperpod_eks.cli.schemas.base import Group, Head, Json, Moment, Named, Outputs, Pair
+
+# --- what exists
+
+
+class StatusCluster(Named):
+    """The HyperPod cluster."""
+
+    arn: str
+    status: str
+    failure: str
+    ready: Annotated[bool, "whether everything is as declared"]
+
+
+class StatusEks(TypedDict, total=False):
+    """The EKS cluster."""
+
+    name: str
+    version: str
+    status: str
+    health: list[object]
+    endpoint: str
+
+
+class StatusAddon(TypedDict):
+    """An add-on."""
+
+    name: str
+    version: str
+    status: str
+    issues: list[object]
+
+
+class Node(TypedDict):
+    """A node."""
+
+    name: str
+    instance_id: str
+    instance_group: str
+    instance_type: str
+    status: Annotated[str, "as HyperPod says"]
+    ready: Annotated[bool, "as Kubernetes says"]
+    health: str
+    why: str
+
+
+State = Literal["ready", "waiting", "missing", "drifted", "failed", "foreign"]
+
+
+class StatusRow(TypedDict):
+    """A resource."""
+
+    name: str
+    id: str
+    arn: str
+    state: State
+    why: str
+    differs: dict[str, Pair]
+    unproven: NotRequired[
+        dict[
+            str,
+            Annotated[
+                list[object],
+                "what AWS describes, what it accepted",
+                {"minItems": 2, "maxItems": 2},
+            ],
+        ]
+    ]
+    unknown: NotRequired[Annotated[list[str], "what AWS does not describe"]]
+
+
+class StatusStep(TypedDict):
+    """A step and its resources."""
+
+    name: str
+    resources: list[StatusRow]
+
+
+Difference = TypedDict("Difference", {"key": str, "field": str, "is": object, "declared": object})
+
+
+class Operation(TypedDict):
+    """What HyperPod is doing."""
+
+    id: str
+    type: Annotated[str, "as HyperPod says: Scaling, DeepHealthCheck"]
+    created: str
+
+
+class Remembered(Head):
+    """What the manifest has."""
+
+    source: Annotated[Literal["manifest"], "with --offline: what the manifest has"]
+    cluster: StatusCluster
+    account: str
+    region: str
+    eks: StatusEks
+    addons: list[StatusAddon]
+    helm: Json
+    instance_groups: list[Group]
+    nodes: list[Node]
+    steps: list[StatusStep]
+    differences: list[Difference]
+
+
+class Seen(Head):
+    """What AWS describes."""
+
+    cluster: StatusCluster
+    account: str
+    region: str
+    eks: StatusEks
+    addons: list[StatusAddon]
+    helm: Json
+    instance_groups: list[Group]
+    nodes: list[Node]
+    steps: list[StatusStep]
+    differences: list[Difference]
+    warnings: Annotated[
+        list[str],
+        "Why resources could not be compared, such as a config that is not here, and problems:"
+        " nodes without their devices, a version of an add-on that is known to be broken.",
+    ]
+    compared: Annotated[
+        bool, "Whether the resources were compared with a config; false if the config is not here."
+    ]
+    operations: Annotated[list[Operation], "What HyperPod is doing with the cluster, newest first."]
+
+
+Status = Seen | Remembered
+
+
+class OutputsHead(Head):
+    """Values of a cluster."""
+
+    cluster: Named
+    serial: Annotated[int, "of the manifest"]
+    outputs: Outputs
+
+
+@final
+class AllOutputs(OutputsHead):
+    """Every value."""
+
+
+@final
+class OneOutput(OutputsHead):
+    """One value."""
+
+    key: Annotated[str, "the one that was asked for"]
+
+
+class Listed(TypedDict):
+    """A HyperPod cluster."""
+
+    name: str
+    region: str
+    arn: Annotated[str, "of the HyperPod cluster; empty if there is none"]
+    status: str
+    nodes: Annotated[int, "that run"]
+    target_nodes: int
+    orchestrator: Literal["eks", "slurm"]
+    eks_cluster: str | None
+    kubernetes_version: str | None
+    created_by: Annotated[
+        Literal["hyperpod-eks", "hyp", "cloudformation", "terraform", "unknown"],
+        "as far as tags show",
+    ]
+    usd_per_hour: Annotated[
+        float | None, "Nodes and control plane, about; null if a price is not known."
+    ]
+    unpriced: Annotated[list[str], "What has no known price."]
+    manifest: Annotated[str | None, "Path of its manifest, if it is here."]
+
+
+class List(Head):
+    """The HyperPod clusters of an account, whoever created them; printed by list."""
+
+    account: str
+    regions: Annotated[list[str], "Regions that were asked."]
+    clusters: list[Listed]
+    warnings: Annotated[
+        list[str],
+        "Regions that are not enabled or did not answer, and manifests that cannot be read.",
+    ]
+
+
+class Orphan(TypedDict):
+    """A resource that belongs to no cluster."""
+
+    cluster: str
+    kind: str
+    id: str
+    lineage: str
+
+
+class Elsewhere(TypedDict):
+    """A cluster whose manifest is not here."""
+
+    cluster: str
+    lineage: str
+    next: Annotated[str, "The command that rebuilds its manifest here."]
+
+
+class Orphans(Head):
+    """What has our tags and belongs to no cluster; printed by orphans."""
+
+    account: str
+    region: str
+    orphans: list[Orphan]
+    clusters: Annotated[list[Elsewhere], "Clusters that exist and have no manifest here."]
+    next: Annotated[list[str], "The commands that delete the orphans, one a cluster."]
+
+
+# --- nodes
+
+
+class GroupCount(TypedDict):
+    """How many nodes an instance group has."""
+
+    name: str
+    current: int
+    target: int
+
+
+class Failed(TypedDict):
+    """A node that HyperPod refused to reboot or replace."""
+
+    instance_id: str
+    code: str
+    message: str
+
+
+@final
+class NodeList(Head):
+    """The nodes of a cluster."""
+
+    cluster: Named
+    groups: list[GroupCount]
+    nodes: list[Node]
+
+
+NodeAction = Literal["reboot", "replace"]
+
+
+@final
+class NodeChange(Head):
+    """What was done to nodes."""
+
+    cluster: Named
+    action: NodeAction
+    done: Annotated[list[str], "ids of nodes for which it was started"]
+    failed: list[Failed]
+
+
+class Line(TypedDict):
+    """A line of a log."""
+
+    time: Moment
+    stream: str
+    message: str
+
+
+class Logs(Head):
+    """The end of lifecycle or control plane logs; printed by logs."""
+
+    cluster: Named
+    log_group: Annotated[str, "empty if there is none yet"]
+    lines: Annotated[list[Line], "oldest first"]
+
+
+class ClusterEvent(TypedDict):
+    """An event of HyperPod."""
+
+    time: Moment
+    level: str
+    instance_group: str
+    instance_id: str
+    message: str
+
+
+class Events(Head):
+    """What HyperPod reports of a cluster; printed by events."""
+
+    cluster: Named
+    events: Annotated[list[ClusterEvent], "oldest first"]
+
+
+class Ssm(Head):
+    """How to open a shell on a node; printed by ssm."""
+
+    cluster: Named
+    target: Annotated[str, "of the session"]
+    run: Annotated[str, "the command"]
+
+
+# --- access
+
+
+class KubeCluster(Named):
+    """The EKS cluster."""
+
+    arn: str
+
+
+class Kubeconfig(Head):
+    """Where the entry was written; printed by kubeconfig.
+
+    With --stdout it prints the kubeconfig itself.
+    """
+
+    cluster: KubeCluster
+    path: str
+    context: str
+    merged: Annotated[bool, "into a file that was named, not one of its own"]
+
+
+class Statement(TypedDict):
+    """A statement of an IAM policy."""
+
+    Sid: str
+    Effect: Literal["Allow"]
+    Action: list[str]
+    Resource: str | list[str]
+    Condition: NotRequired[Json]
+
+
+class PolicyDocument(TypedDict):
+    """An IAM policy."""
+
+    Version: Literal["2012-10-17"]
+    Statement: list[Statement]
+
+
+class PolicyRow(TypedDict):
+    """An IAM policy with its name."""
+
+    name: str
+    characters: Annotated[int, "as IAM counts them, without white space", {"maximum": 6144}]
+    document: PolicyDocument
+
+
+class Policy(Head):
+    """IAM policies for whoever runs create, status and delete; printed by policy."""
+
+    cluster: Named
+    account: str
+    region: str
+    policies: list[PolicyRow]
+
+
+# --- the rest
+
+
+class Init(Head):
+    """The config that was written; printed by init."""
+
+    path: Annotated[str | None, "null: to stdout"]
+    content: str
+
+
+class Validate(Head):
+    """A valid config; printed by validate."""
+
+    file: str
+    warnings: list[str]
+    config: Json
+
+
+class Version(Head):
+    """Versions; printed by version."""
+
+    version: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+
+
+class Stack(TypedDict):
+    """An embedded stack that runs."""
+
+    endpoint: str
+    pid: int
+    speed: Annotated[float, "simulated seconds per real second"]
+    region: str
+
+
+class LocalHead(Head):
+    """The embedded stack."""
+
+    stopped: Annotated[bool, "whether stop stopped one"]
+    stack: Annotated[Stack | None, "the one that runs"]
+
+
+@final
+class Local(LocalHead):
+    """The embedded stack after start, status and stop."""
+
+
+@final
+class Prepared(LocalHead):
+    """The embedded stack after local prepare."""
+
+    created: Annotated[list[str], "what prepare created, in words"]
