@@ -14,7 +14,6 @@ from hyperpod_eks.cli.console import Log
 from hyperpod_eks.cli.options import option
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.hyperpod.groups import renewal
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
@@ -53,6 +52,7 @@ def update_software(options: Options, report: Report) -> Updated:
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.engine.plan import new_administrator
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+    from hyperpod_eks.resources.hyperpod.groups import renewal
 
     release = options.release
     if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
