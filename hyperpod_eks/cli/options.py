@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import Field, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
@@ -36,8 +40,40 @@ def argument(**about: Any) -> Any:
 
 def _declared(kind: type[click.Parameter], flags: tuple[str, ...], about: dict[str, Any]) -> Any:
     several = about.get("multiple") or about.get("nargs") == -1
+    if "type" not in about and "is_flag" not in about:
+        about = {"shell_complete": _completed, **about}
     default = about.get("default", () if several else None)
     return field(default=default, metadata={"click": (kind, flags, about)})
+
+
+def _completed(_: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Complete the word that was begun for a parameter that has no type of its own."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415  only completion needs it
+
+    if parameter.metavar in ("FILE", "PATH"):
+        return [CompletionItem(begun, type="file")]
+    before, comma, last = begun.rpartition(",")
+    return [
+        CompletionItem(f"{before}{comma}{word}")
+        for word in sorted(_words(str(parameter.name)))
+        if word.startswith(last)
+    ]
+
+
+def _words(name: str) -> Iterable[str]:
+    """Return what a parameter may be, where that is known without AWS."""
+    if name == "name":
+        ending = ".hyperpod-eks.json"
+        return (path.name.removesuffix(ending) for path in Path().glob(f"*{ending}"))
+    if name == "region":
+        from hyperpod_eks.aws.service_model import regions  # noqa: PLC0415  as above
+
+        return regions()
+    if name == "keep":
+        from hyperpod_eks.stack import kinds  # noqa: PLC0415  as above
+
+        return {kind.keep_group for kind in kinds()} - {""}
+    return ()
 
 
 @frozen
