@@ -7,11 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hyperpod_eks import adoption as existing
 from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.aws.ec2 import VPCS
 from hyperpod_eks.aws.failures import absent
@@ -23,44 +21,29 @@ from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.login import log_in, use_local
 from hyperpod_eks.cli.options import Cluster, Place, Settings
 from hyperpod_eks.cli.signals import stoppable
-from hyperpod_eks.config import variables
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.events import Report
-from hyperpod_eks.helm import chart as charts
-from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
-from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.resolve.resolved import ResolvedConfig, resolve
+from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-from hyperpod_eks.stack import ahead, stack
+from hyperpod_eks.session import Purpose, Session, check_references, check_values
 from hyperpod_eks.state.manifest import Manifest, backups, locked, read
-from hyperpod_eks.workers import start
 
 LOOKING = 10.0
 """Seconds for which a command that only looks repeats what failed, after botocore's tries."""
 
 
 @dataclass
-class Opened:
-    """Everything that a command works with."""
+class Opened(Session):
+    """A session of the command line."""
 
-    config: Config
-    resolved: ResolvedConfig
-    wants: list[Resource]
-    context: Context
     declared: bool = True
     """Whether the config is this cluster's: from a file or its manifest, not the minimal one."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The journal."""
-        return self.context.manifest
 
     def warn(self) -> list[str]:
         """Say what is odd about the config here; return it too."""
@@ -72,7 +55,7 @@ class Opened:
 
 @contextmanager
 def opened(
-    verb: Verb,
+    purpose: Purpose,
     options: Cluster,
     report: Report,
     *,
@@ -87,18 +70,17 @@ def opened(
 
     ``write``, ``files``, ``lock_timeout`` and ``broken`` as for `settings`; after ``timeout``
     seconds the run stops waiting for AWS.
-    Raises Usage when the cluster exists and a verb that compares it with a config has none.
+    Raises Usage when the cluster exists and a purpose that compares it with a config has none.
     """
-    lenient = verb == "delete"
     with settings(
         options,
         write=write,
         files=files,
         lock_timeout=lock_timeout,
         broken=broken,
-        lenient=lenient,
+        lenient=purpose.deletes,
     ) as (loaded, manifest):
-        if verb in COMPARING:
+        if purpose.compares:
             check_references(loaded)
         config, aws = loaded, entered(loaded, options.profile, write=write)
         if broken and not declared(options, manifest) and (kept := restored(aws, manifest)):
@@ -106,59 +88,27 @@ def opened(
             config = _remembered(options, manifest, files)
             aws = entered(config, options.profile, write=write)
         context = Context(aws, manifest, report, parallelism=options.parallelism)
-        now = context.clock.now()
-        aws.adopted = existing.adopt(aws, config, manifest, now, write=verb == "create")
-        if not write:
-            context.deadline = now + LOOKING
-        if timeout:
-            context.deadline = now + timeout
-        ours = verb in ("create", "delete")
+        seconds = timeout or (None if write else LOOKING)
+        if seconds:
+            context.deadline = context.clock.now() + seconds
+        at = Opened(config, context, purpose, declared(options, manifest))
+        at.begin()
         with (
-            explaining(aws, config, called(config.name, options), collect=ours),
+            explaining(
+                aws,
+                config,
+                called(config.name, options),
+                collect=purpose.installs or purpose.deletes,
+            ),
             stoppable(context.stop),
         ):
-            if verb in ("create", "plan"):
-                _check_values(config)
-            # a wrong helm shall stop a create before it begins; one that has nothing to do
-            # needs none
-            release = manifest.records.get("helm/release")
-            needed = verb == "create" and not (release and release.state == "ready")
-            program = start(partial(find_helm, helm)) if needed else None
-            if verb == "adopt":  # what is to be adopted must be looked for by its id
-                resolved = resolve(aws, config)
-            else:
-                makes = verb == "create" and not manifest.complete
-                context.first_snapshot = Snapshot(aws, counting=makes, bare=verb == "delete")
-                name = manifest.adopted.get("eks/cluster") or config.name
-                questions = [*ahead(name, config.name)]
-                if makes:
-                    from hyperpod_eks.preflight import account as preflight_account  # noqa: PLC0415  for these alone
-
-                    questions += preflight_account.ahead()
-                if verb == "status":
-                    questions.append(partial(hyperpod_api.instances, name=config.name))
-                    questions.append(partial(hyperpod_api.operations, name=config.name))
-                resolved = resolve(aws, config, context.first_snapshot, questions)
-                if verb in COMPARING and not declared(options, manifest):
-                    refuse_to_guess(context.first_snapshot, resolved, manifest, options)
-            helm = str(program.result().binary) if program else helm
-            same_place(manifest, resolved)
-            yield Opened(
-                config, resolved, stack(resolved, helm), context, declared(options, manifest)
-            )
-
-
-Verb = Literal["create", "plan", "status", "scale", "update-software", "delete", "adopt"]
-"""What a cluster is opened for."""
-COMPARING: tuple[Verb, ...] = ("create", "plan", "scale", "update-software")
-"""Verbs that change a cluster to what its config says, or say what that would be."""
-
-
-def check_references(config: Config) -> None:
-    """Raise Usage for a reference to a variable that is not set."""
-    variables.resolved(config.chart.values, "chart.values")
-    for name, addon in config.addons.items():
-        variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
+            if purpose.charts:
+                check_values(config)
+            at.resolve(helm)
+            if purpose.compares and not at.declared:
+                snapshot = context.first_snapshot or Snapshot(aws)
+                refuse_to_guess(snapshot, at.resolved, manifest, options)
+            yield at
 
 
 def declared(place: Place, manifest: Manifest) -> bool:
@@ -347,23 +297,3 @@ def _on_stand_in(config: Config) -> Config:
     if config.chart.path is not None:
         return config
     return config.model_copy(update={"chart": config.chart.model_copy(update={"path": CHART})})
-
-
-def _check_values(config: Config) -> None:
-    """Raise Usage for chart values that cannot work together."""
-    problems = charts.check_values(config.region, config.chart.values)
-    if problems:
-        raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
-
-
-def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
-    """Refuse another account or region than the manifest's; complete a new manifest."""
-    here = (resolved.identity.account, resolved.region)
-    if manifest.account and (manifest.account, manifest.region) != here:
-        raise Usage(
-            f"{manifest.path} belongs to account {manifest.account}, region {manifest.region}; "
-            f"these credentials lead to account {here[0]}, region {here[1]}",
-            "Use the right profile and region, or another manifest (--manifest).",
-        )
-    manifest.account, manifest.region = here
-    manifest.lineage = lineage(resolved.identity, resolved.name)

@@ -11,7 +11,6 @@ from typing import Any
 import boto3
 import pytest
 
-from hyperpod_eks import adoption as existing
 from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.service_model import violations
@@ -22,15 +21,17 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.events import Event
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.resolve.resolved import check_plans, resolve
+from hyperpod_eks.resolve.resolved import check_plans
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.compare import Observation
-from hyperpod_eks.stack import stack as declare
+from hyperpod_eks.session import Purpose, Session
 from hyperpod_eks.state.manifest import read
 from tests.conftest import helm, new_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+ADOPTING = Purpose(adopts=True, looks_first=False)
 
 
 class Owner:
@@ -76,13 +77,11 @@ class Owner:
         manifest = read(self.folder / "demo.json", config.name)
         aws = Aws(self._session, config.name, config.tags)
         context = Context(aws, manifest, self.events.append, consent=consent)
-        aws.adopted = manifest.adopted
-        aws.adopted = existing.adopt(aws, config, manifest, context.clock.now())
-        resolved = resolve(aws, config)
-        manifest.account, manifest.region = resolved.identity.account, resolved.region
-        manifest.lineage = lineage(resolved.identity, resolved.name)
-        check_plans(resolved, aws)
-        return context, declare(resolved, str(self.helm / "helm"))
+        opened = Session(config, context, ADOPTING)
+        opened.begin()
+        opened.resolve(str(self.helm / "helm"))
+        check_plans(opened.resolved, aws)
+        return context, opened.wants
 
     def declares(self, text: str, *, yes: bool = False) -> list[str]:
         """Create what the text says; return the calls that changed something."""

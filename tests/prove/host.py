@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -34,7 +34,6 @@ import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError
 
-from hyperpod_eks import adoption as existing
 from hyperpod_eks import engine, workers
 from hyperpod_eks.aws import client as doors
 from hyperpod_eks.aws.answers import Watch
@@ -48,10 +47,9 @@ from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.resolve.resolved import ResolvedConfig, resolve
-from hyperpod_eks.stack import stack as declare
-from hyperpod_eks.state.manifest import Manifest, locked, read
+from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.session import ADOPT, Session
+from hyperpod_eks.state.manifest import locked, read
 from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 REGION = "us-west-2"
@@ -491,15 +489,10 @@ class Host:
         self, verb: str, config: Mapping[str, Any]
     ) -> Iterator[tuple[ResolvedConfig, list[Any], Context]]:
         with locked(self.path):
-            resolved, manifest, aws = self.resolved(verb, config)
-            context = Context(
-                aws, manifest, self.process.events.append, clock=self.clock, parallelism=0
-            )
-            yield resolved, declare(resolved, os.environ.get("HYPERPOD_EKS_HELM")), context
+            at = self.resolved(verb, config)
+            yield at.resolved, at.wants, at.context
 
-    def resolved(
-        self, verb: str, config: Mapping[str, Any]
-    ) -> tuple[ResolvedConfig, Manifest, Aws]:
+    def resolved(self, verb: str, config: Mapping[str, Any]) -> Session:
         """Do what the command line does before it begins."""
         data: dict[str, Any] = {
             "name": NAME,
@@ -508,17 +501,15 @@ class Host:
             "lifecycle": {"path": str(self.lifecycle), "on_create": "on_create.sh"},
             **config,
         }
-        declared = load(data, {}, {})
-        manifest = read(self.path, NAME)
         aws = Aws(self.session, NAME, {})
         aws._paces = self.paces
         aws._watch = Unwatched()
-        now, write = self.clock.now(), verb == "create"
-        aws.adopted = existing.adopt(aws, declared, manifest, now, write=write)
-        resolved = resolve(aws, declared)
-        manifest.account, manifest.region = resolved.identity.account, resolved.region
-        manifest.lineage = lineage(resolved.identity, NAME)
-        return resolved, manifest, aws
+        report = self.process.events.append
+        context = Context(aws, read(self.path, NAME), report, clock=self.clock, parallelism=0)
+        at = Session(load(data, {}, {}), context, replace(ADOPT, adopts=verb == "create"))
+        at.begin()
+        at.resolve(os.environ.get("HYPERPOD_EKS_HELM"))
+        return at
 
 
 class HostClock(Clock):

@@ -56,13 +56,14 @@ def adopt(options: Options, report: Report) -> Adopted:
     from hyperpod_eks import engine
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.cli.recorder import Recorder, result
+    from hyperpod_eks.session import ADOPT
     from hyperpod_eks.stack import stack
 
     wanted = once("--resource", map(_key_and_id, options.resources))
     if not wanted and not options.rebuild:
         raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
     with opened(
-        "adopt",
+        ADOPT,
         options,
         report,
         files=False,

@@ -84,11 +84,12 @@ def apply(
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.engine.plan import new_administrator
     from hyperpod_eks.resolve.resolved import check_plans
+    from hyperpod_eks.session import CREATE
     from hyperpod_eks.steps.helm import prepare
 
     story = Recorder(report)
     with opened(
-        "create",
+        CREATE,
         options,
         story,
         files=True,

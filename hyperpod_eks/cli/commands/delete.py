@@ -106,12 +106,13 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
 def _opened(options: Options, story: Recorder) -> Iterator[Opened]:
     """Open the cluster; if its file is wrong, say how to delete it without one."""
     from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.session import DELETE
 
     with ExitStack() as stack:
         try:
             at = stack.enter_context(
                 opened(
-                    "delete",
+                    DELETE,
                     options,
                     story,
                     write=not options.dry_run,

@@ -40,8 +40,9 @@ def plan(options: Options, report: Report) -> Plan:
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.engine import plan as plans
     from hyperpod_eks.engine.decide import CHANGING
+    from hyperpod_eks.session import PLAN
 
-    with opened("plan", options, report, write=False, files=True) as at:
+    with opened(PLAN, options, report, write=False, files=True) as at:
         at.context.replace_failed = options.replace_failed
         rows, observations = plans.plan(at.wants, at.context)
         version = plans.version_of(observations, at.resolved.kubernetes_version)

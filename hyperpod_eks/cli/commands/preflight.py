@@ -41,10 +41,11 @@ def preflight(options: Options, report: Report) -> Preflight:
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli import opening
-    from hyperpod_eks.cli.opening import check_references, declared, entered, settings
+    from hyperpod_eks.cli.opening import declared, entered, settings
     from hyperpod_eks.engine import Context
     from hyperpod_eks.preflight import run as checks
     from hyperpod_eks.preflight.inputs import Facts, Finding
+    from hyperpod_eks.session import check_references
     from hyperpod_eks.stack import stack
 
     skipped = checks.known(options.skip)
@@ -86,9 +87,9 @@ def _site(
     """Place the config and what exists in the account, or say why it does not fit there."""
     from hyperpod_eks import adoption as existing
     from hyperpod_eks.aws.snapshot import Snapshot
-    from hyperpod_eks.cli.opening import same_place
     from hyperpod_eks.preflight import run as checks
     from hyperpod_eks.resolve.resolved import resolve
+    from hyperpod_eks.session import same_place
 
     resolved: ResolvedConfig | None = None
     found: list[Finding] = []

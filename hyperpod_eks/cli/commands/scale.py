@@ -89,11 +89,12 @@ def _require_config(report: Report, options: Options) -> None:
     AWS is asked only when the manifest has no config.
     """
     from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.session import CHANGE
     from hyperpod_eks.state.manifest import read
 
     if read(_manifest_path(options), options.name or "").config:
         return
-    with opened("scale", options, report, write=False, files=False) as at:
+    with opened(CHANGE, options, report, write=False, files=False) as at:
         raise NotFound(
             f"there is no cluster {at.resolved.name} in {at.resolved.region} of account "
             f"{at.resolved.identity.account}",

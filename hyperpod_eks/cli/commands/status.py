@@ -45,8 +45,9 @@ def status(options: Options, report: Report) -> views.Status:
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.resources.compare import Status
+    from hyperpod_eks.session import STATUS
 
-    with opened("status", options, report, write=False, files=False) as at:
+    with opened(STATUS, options, report, write=False, files=False) as at:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
         wants = at.wants if at.declared else [_any_groups(want) for want in at.wants]
         observations = engine.status(wants, at.context)

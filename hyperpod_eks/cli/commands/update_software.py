@@ -53,13 +53,14 @@ def update_software(options: Options, report: Report) -> Updated:
     from hyperpod_eks.engine.plan import new_administrator
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
     from hyperpod_eks.resources.hyperpod.groups import renewal
+    from hyperpod_eks.session import CHANGE
 
     release = options.release
     if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
         raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
     story = Recorder(report)
     with opened(
-        "update-software",
+        CHANGE,
         options,
         story,
         files=False,

@@ -1,0 +1,261 @@
+"""A cluster, opened for a purpose: the one place where config, state, account and stack meet.
+
+The command line, the tests and the crash proof go through it, and so may your own programs
+(docs/library.md)::
+
+    with session.connect({"name": "demo", "region": "us-west-2"}) as cluster:
+        cluster.create()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperpod_eks import adoption, engine
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.session import session as log_in
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.config import variables
+from hyperpod_eks.config.load import load
+from hyperpod_eks.config.model import Config
+from hyperpod_eks.engine import Context
+from hyperpod_eks.engine.plan import Planned
+from hyperpod_eks.engine.plan import plan as plan_create
+from hyperpod_eks.errors import Remains, Usage
+from hyperpod_eks.events import Event
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.helm import chart as charts
+from hyperpod_eks.helm.program import find_helm
+from hyperpod_eks.inventory.untracked import untracked
+from hyperpod_eks.preflight import account as preflight_account
+from hyperpod_eks.preflight import run as preflight_run
+from hyperpod_eks.preflight.inputs import Facts, Finding
+from hyperpod_eks.resolve.names import lineage
+from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
+from hyperpod_eks.resources.base import Live, Resource
+from hyperpod_eks.resources.compare import Observation
+from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.stack import ahead, stack
+from hyperpod_eks.state.manifest import Manifest, locked, read
+from hyperpod_eks.workers import start
+
+if TYPE_CHECKING:
+    import boto3
+
+__all__ = ["CREATE", "DELETE", "LOOK", "Purpose", "Session", "connect"]
+
+
+@frozen
+class Purpose:
+    """What a cluster is opened for."""
+
+    compares: bool = False
+    """It is compared with its config, whose references to variables have to be right."""
+    charts: bool = False
+    """The chart is rendered, so that its values have to be possible."""
+    adopts: bool = False
+    """What ``existing`` names is written into the manifest."""
+    installs: bool = False
+    """Helm may have to run; what is created counts against quotas."""
+    deletes: bool = False
+    """It matters what is there and whose it is, not what it is like."""
+    nodes: bool = False
+    """Nodes and operations are shown."""
+    looks_first: bool = True
+    """The first look begins while the config is resolved.  Not where other things are adopted."""
+
+
+LOOK = Purpose()
+STATUS = Purpose(nodes=True)
+PLAN = Purpose(compares=True, charts=True)
+CHANGE = Purpose(compares=True)
+CREATE = Purpose(compares=True, charts=True, adopts=True, installs=True)
+DELETE = Purpose(deletes=True)
+ADOPT = Purpose(looks_first=False)
+
+
+@dataclass
+class Session:
+    """One cluster in one account; `connect` opens it.
+
+    Every method raises the errors of `hyperpod_eks.errors`.  Nothing is changed but by `create`
+    and `delete`, and the manifest says at every moment what they have done.
+    """
+
+    config: Config
+    context: Context
+    purpose: Purpose = LOOK
+    resolved: ResolvedConfig = field(init=False)
+    wants: list[Resource] = field(init=False, default_factory=list)
+    """Everything that the config declares, in the order of dependence."""
+    _looked: bool = field(init=False, default=False)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The journal."""
+        return self.context.manifest
+
+    @property
+    def aws(self) -> Aws:
+        """The account."""
+        return self.context.aws
+
+    def begin(self) -> None:
+        """Take what ``existing`` names in the place of ours.
+
+        Raises NotFound, Usage and Foreign as `adoption.adopt`.
+        """
+        self.aws.adopted = adoption.adopt(
+            self.aws,
+            self.config,
+            self.manifest,
+            self.context.clock.now(),
+            write=self.purpose.adopts,
+        )
+
+    def resolve(self, helm: str | None = None) -> None:
+        """Ask AWS who and where we are, and declare the stack.
+
+        ``helm`` names the helm program.  A wrong one stops a create before it begins; one that
+        has nothing to do needs none.  Raises Usage and NotFound for a config that does not fit the
+        account, and Usage for another account or region than the manifest's.
+        """
+        purpose, release = self.purpose, self.manifest.records.get("helm/release")
+        needed = purpose.installs and not (release and release.state == "ready")
+        program = start(partial(find_helm, helm)) if needed else None
+        if purpose.looks_first:
+            counting = purpose.installs and not self.manifest.complete
+            snapshot = Snapshot(self.aws, counting=counting, bare=purpose.deletes)
+            self.context.first_snapshot = snapshot
+            self.resolved = resolve(self.aws, self.config, snapshot, self._questions(counting))
+        else:
+            self.resolved = resolve(self.aws, self.config)
+        same_place(self.manifest, self.resolved)
+        helm = str(program.result().binary) if program else helm
+        self.wants = stack(self.resolved, helm)
+
+    def _questions(self, counting: bool) -> list[Callable[[Snapshot], object]]:
+        """Name the questions of the first look that can be asked at once."""
+        name = self.config.name
+        found = [*ahead(self.manifest.adopted.get("eks/cluster") or name, name)]
+        if counting:
+            found += preflight_account.ahead()
+        if self.purpose.nodes:
+            found += [
+                partial(hyperpod_api.instances, name=name),
+                partial(hyperpod_api.operations, name=name),
+            ]
+        return found
+
+    def plan(self) -> list[Planned]:
+        """Say what `create` would do with each resource, and change nothing."""
+        return plan_create(self.wants, self._anew())[0]
+
+    def preflight(self, skip: Sequence[str] = ()) -> list[Finding]:
+        """Check what could stop a create, and change nothing; the worst comes first."""
+        observations = {each.want.key: each for each in self.status()}
+        facts = Facts(
+            self.aws, self.config, self.resolved, observations, manifest=self.manifest.path
+        )
+        return preflight_run.run(facts, preflight_run.known(skip))
+
+    def create(self) -> dict[str, Live]:
+        """Create what is missing and update what differs; return everything, by key.
+
+        It may be repeated, and continues where an earlier one has stopped.
+        """
+        check_plans(self.resolved, self.aws)
+        self.manifest.config = self.config.model_dump(mode="json", by_alias=True)
+        return engine.create(self.wants, self._anew())
+
+    def status(self) -> list[Observation]:
+        """Compare everything with its declaration, and change nothing."""
+        return engine.status(self.wants, self._anew())
+
+    def delete(self, keep: frozenset[str] = frozenset()) -> tuple[list[str], dict[str, str]]:
+        """Delete everything that is this cluster's, and ask AWS again what is left.
+
+        ``keep`` are keys.  Returns the keys of what was deleted, and by key why something stays.
+        Raises Remains for what AWS still shows.
+        """
+        context = self._anew()
+        removed, kept = engine.delete(untracked(self.aws, self.resolved, self.wants), context, keep)
+        left = untracked(self.aws, self.resolved, self.wants)
+        if remains := engine.verify_deleted(left, context, frozenset(kept), removed):
+            lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
+            raise Remains(f"AWS still shows:\n{lines}")
+        if not keep:
+            self.manifest.retire()
+        return removed, kept
+
+    def _anew(self) -> Context:
+        """Return the context for a run; the first look is the first run's alone."""
+        if self._looked:
+            self.context.first_snapshot = None
+        self._looked = True
+        return self.context
+
+
+def check_values(config: Config) -> None:
+    """Raise Usage for chart values that cannot work together."""
+    if problems := charts.check_values(config.region, config.chart.values):
+        raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
+
+
+def check_references(config: Config) -> None:
+    """Raise Usage for a reference to a variable that is not set."""
+    variables.resolved(config.chart.values, "chart.values")
+    for name, addon in config.addons.items():
+        variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
+
+
+def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
+    """Refuse another account or region than the manifest's; complete a new manifest."""
+    here = (resolved.identity.account, resolved.region)
+    if manifest.account and (manifest.account, manifest.region) != here:
+        raise Usage(
+            f"{manifest.path} belongs to account {manifest.account}, region {manifest.region}; "
+            f"these credentials lead to account {here[0]}, region {here[1]}",
+            "Use the right profile and region, or another manifest (--manifest).",
+        )
+    manifest.account, manifest.region = here
+    manifest.lineage = lineage(resolved.identity, resolved.name)
+
+
+@contextmanager
+def connect(
+    config: str | Mapping[str, Any],
+    *,
+    purpose: Purpose = CREATE,
+    manifest: Path | None = None,
+    profile: str | None = None,
+    account: boto3.Session | None = None,
+    report: Callable[[Event], None] = lambda event: None,
+    timeout: float | None = None,
+) -> Iterator[Session]:
+    """Open a cluster, and hold the lock of its manifest until the end.
+
+    ``config`` is a file or its content, ``manifest`` the path of the state
+    (``./NAME.hyperpod-eks.json``).  ``account`` is a session of boto3's own, in the place of
+    ``profile`` and the AWS configuration.  ``report`` is told what happens; after ``timeout``
+    seconds the session stops waiting for AWS.  Raises Usage, Denied, Locked and NotFound.
+    """
+    loaded = load(config, {}, os.environ)
+    check_references(loaded)
+    check_values(loaded)
+    path = manifest or Path(f"{loaded.name}.hyperpod-eks.json")
+    with locked(path):
+        aws = Aws(account or log_in(loaded.region, profile), loaded.name, loaded.tags)
+        context = Context(aws, read(path, loaded.name), report)
+        if timeout:
+            context.deadline = context.clock.now() + timeout
+        found = Session(loaded, context, purpose)
+        found.begin()
+        found.resolve()
+        yield found

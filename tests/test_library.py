@@ -1,0 +1,47 @@
+"""docs/library.md is true: its example creates, shows and deletes a cluster."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hyperpod_eks import session
+from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.local import CHART
+from tests.conftest import User
+
+PAGE = Path(__file__).parent.parent / "docs/library.md"
+
+
+def test_the_example_runs(
+    user: User, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    config = f"name: demo\nregion: us-west-2\nchart:\n  path: {CHART}\n"
+    (user.folder / "cluster.yaml").write_text(config)
+    monkeypatch.chdir(user.folder)
+    before = user.stack.inventory()
+
+    exec(compile(example, str(PAGE), "exec"), {})
+
+    out = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("create eks/cluster usually ") for line in out)
+    assert "hyperpod/cluster matches" in out
+    assert re.fullmatch(r"\d+ resources deleted; kept: iam/service-linked-role", out[-1])
+    assert user.stack.inventory().keys() - before.keys() == set()
+    assert not (user.folder / "demo.hyperpod-eks.json").exists()
+
+
+def test_what_is_wrong_is_an_error_with_a_hint(user: User) -> None:
+    with (
+        pytest.raises(Usage, match=r"^name: "),
+        session.connect({"name": "no/name", "region": "us-west-2"}),
+    ):
+        pass
+    assert issubclass(Usage, HyperpodError)
+
+
+def test_everything_that_is_public_is_there() -> None:
+    assert all(hasattr(session, name) for name in session.__all__)
