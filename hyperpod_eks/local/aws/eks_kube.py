@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,10 +92,9 @@ def _call(
     kubernetes = endpoint(cluster)
     if kubernetes is None:
         return 503, {"message": "the cluster is unreachable"}
-    context = ssl.create_default_context(cadata=kubernetes.ca_pem.decode())
     where = urlsplit(kubernetes.url)
     connection = http.client.HTTPSConnection(
-        where.hostname or "", where.port, timeout=30, context=context
+        where.hostname or "", where.port, timeout=30, context=_trusting(kubernetes.ca_pem)
     )
     headers = {
         "Authorization": f"Bearer {cluster.manager_token}",
@@ -106,3 +106,8 @@ def _call(
         return answer.status, json.loads(answer.read() or b"{}")
     finally:
         connection.close()
+
+
+@lru_cache(1)
+def _trusting(ca_pem: bytes) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=ca_pem.decode())
