@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources.ec2.vpc import Vpc
+from tests import copies
 from tests.conftest import Clients, Said, User, at_work
 
 ENDS = ("Delete", "Release", "Detach", "Disassociate")
@@ -48,7 +50,9 @@ class Two:
 
 
 @pytest.fixture(scope="module")
-def two(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+def raced(
+    one_stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Two, bytes, Path]]:
     """After a race: the other run made the whole cluster just before ours made its VPC."""
     folder = tmp_path_factory.mktemp("two")
     with at_work(one_stack, folder) as here, pytest.MonkeyPatch.context() as patch:
@@ -65,7 +69,21 @@ def two(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
         patch.setattr(Vpc, "create", late)
         both.first = here.types("create", "demo", "--chart", str(CHART), "-o", "json")
-        yield both
+        for each in (here.folder, there):
+            shutil.copytree(each, folder / "kept" / each.name)
+        yield both, copies.taken(one_stack), folder / "kept"
+
+
+@pytest.fixture
+def two(raced: tuple[Two, bytes, Path]) -> Two:
+    """The same for every test."""
+    both, account, kept = raced
+    copies.restore(both.here.stack, account)
+    for folder in (both.here.folder, both.there):
+        for each in folder.iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        shutil.copytree(kept / folder.name, folder, dirs_exist_ok=True)
+    return both
 
 
 def home(aws: Clients) -> str:
