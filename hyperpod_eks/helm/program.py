@@ -81,8 +81,14 @@ def _program(path: str | Path) -> str | Path:
 def _examine(binary: Path) -> Helm | str:
     """Ask a program for its version; return what is wrong with it where it will not do."""
     binary = binary.absolute()
-    # helm 4 wants to read a file in its config folder, which a home may not have
-    with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
+    try:  # helm 4 wants to read a file in its config folder, which a home may not have
+        folder = tempfile.TemporaryDirectory(prefix="hyperpod-eks-")
+    except OSError as error:
+        raise Usage(
+            f"there is no folder for temporary files: {error.strerror or error}",
+            "Set TMPDIR to a folder that can be written.",
+        ) from error
+    with folder as home:
         command = [str(binary), "version", "--template", "{{.Version}}"]
         try:
             code, said = _first_words(command, environment(Path(home)))
