@@ -292,6 +292,7 @@ def test_a_key_that_no_header_can_hold_is_named_and_not_shown(
         ("AWS_ENDPOINT_URL", "http://h:99999"),
         ("AWS_ENDPOINT_URL", "http://h:abc"),
         ("AWS_ENDPOINT_URL", "http://h\n"),
+        ("AWS_ENDPOINT_URL", "http://h#f"),
         ("AWS_ENDPOINT_URL_SAGEMAKER", "foo"),
         ("AWS_ENDPOINT_URL_STS", "127.0.0.1"),
         ("AWS_REGION", "us-west-2a"),

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,6 +151,21 @@ def test_a_certificate_of_a_stranger_ends_it_at_once_and_names_the_variable(
             call()
         assert "AWS_CA_BUNDLE" in caught.value.hint
     assert len(through.asked) == 2
+
+
+@pytest.mark.parametrize("where", ["AWS_ENDPOINT_URL", "https_proxy"])
+def test_what_speaks_no_tls_ends_it_at_once(clean: pytest.MonkeyPatch, where: str) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    clean.setenv(where, f"https://127.0.0.1:{server.server_address[1]}")
+    begun = time.monotonic()
+    with pytest.raises(Unreachable) as caught:
+        _ = aws().identity
+    server.shutdown()
+    server.server_close()
+    assert time.monotonic() < begun + 5  # it is not tried again
+    assert where in caught.value.hint
+    assert "http://" in caught.value.hint
 
 
 def test_a_proxy_that_is_not_there_is_tried_a_few_times(clean: pytest.MonkeyPatch) -> None:

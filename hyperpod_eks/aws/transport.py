@@ -82,7 +82,8 @@ def url_fault(url: str) -> str:
     """
     with suppress(ValueError):  # a port of letters, brackets that are not closed
         parts = urlsplit(url)
-        odd = parts.port == 0 or re.search(r"[^\x21-\x7e]", url)
+        more = parts.query or parts.fragment  # botocore would drop them, or part of them
+        odd = parts.port == 0 or more or re.search(r"[^\x21-\x7e]", url)
         if parts.scheme in ("http", "https") and parts.hostname and not odd:
             return ""
     return "is not a URL; use http(s)://HOST[:PORT]"
@@ -187,15 +188,29 @@ def in_the_way(error: Exception, url: str, attempts: int = TRIES) -> Unreachable
             "If a proxy or firewall intercepts TLS, set AWS_CA_BUNDLE, or ca_bundle of the profile,"
             " to the file with its certificate authority.",
         )
-    if not isinstance(error, ProxyError | ProxyConnectionError):
-        return None
     why = str(getattr(inner, "original_error", inner))
+    plain = "WRONG_VERSION_NUMBER" in why  # an answer in plain HTTP
+    by_proxy = isinstance(error, ProxyError | ProxyConnectionError)
+    if plain and not by_proxy:
+        return Unreachable(
+            f"{host} does not speak TLS: {why}",
+            "If AWS_ENDPOINT_URL or endpoint_url of the profile names it, write http:// there;"
+            " otherwise check what is between this machine and AWS.",
+        )
+    if not by_proxy:
+        return None
+    refused = "Tunnel connection failed" in why
     if re.search(r"Tunnel connection failed: 5", why) or (
-        attempts < TRIES and "Tunnel connection failed" not in why
+        attempts < TRIES and not refused and not plain
     ):
         return None  # the proxy itself may be back in a moment
     proxy = proxy_for(url)
     name = urlsplit(proxy.url).netloc.rpartition("@")[2] if proxy else "of this machine"
+    if plain:
+        return Unreachable(
+            f"the proxy {name} does not speak TLS: {why}",
+            f"Write http:// in {_variable(place)}.",
+        )
     return Unreachable(
         f"the proxy {name} cannot reach {host}: {why}",
         f"Correct {_variable(place)}, with user and password if the proxy requires them, or add the"

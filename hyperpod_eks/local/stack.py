@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 DEFAULT_REGION = "us-west-2"
-EXTRA_HINT = "Install them with: pip install 'hyperpod-eks[local]'"
+EXTRA_HINT = (
+    "Install this package with its extra `local`: pip install '.[local]' in a checkout, or"
+    " pip install 'WHEEL[local]' with the path of the wheel."
+)
 
 #: What would lead a client elsewhere than to the stack, or make it someone else there.
 _UNSET = (
