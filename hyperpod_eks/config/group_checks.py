@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import service_model as model
@@ -27,17 +27,29 @@ def groups(data: Mapping[str, Any]) -> Iterator[Finding]:
             member = name.title().replace("_", "")
             text = f"has {len(groups)} groups (CreateCluster {member} has {rule}); give {rule}"
             yield Finding((name,), text)
+        flexible = name == "instance_groups"
         for index, group in enumerate(groups):
-            if not isinstance(group, dict):
-                continue
-            called = group.get("name")
-            if isinstance(called, str) and called in names:
-                text = f"{model.show(called)} is the name of an earlier group; give each once"
-                yield Finding((name, index, "name"), text)
-            names.append(called)
-            for key, text in _group(data, group, flexible=name == "instance_groups"):
-                at_key = isinstance(group.get(key), dict | list)
-                yield Finding((name, index, key), text, at_key)
+            if isinstance(group, dict):
+                yield from _named(group, name, index, names)
+                for key, text in _group(data, group, flexible=flexible):
+                    at_key = isinstance(group.get(key), dict | list)
+                    yield Finding((name, index, key), text, at_key)
+    yield from _of_the_cluster(data)
+
+
+def _named(
+    group: Mapping[str, Any], section: str, index: int, names: list[object]
+) -> Iterator[Finding]:
+    """Names are unique, in both lists together."""
+    called = group.get("name")
+    if isinstance(called, str) and called in names:
+        text = f"{model.show(called)} is the name of an earlier group; give each once"
+        yield Finding((section, index, "name"), text)
+    names.append(called)
+
+
+def _of_the_cluster(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """What holds for the groups of a cluster together."""
     if get(data, "auto_scaling", "mode") == "Enable" and not continuous(data):
         text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
         yield Finding(("auto_scaling",), f"{text}; leave the mode as it is by default")
@@ -74,39 +86,12 @@ def _group(
     if one is not None and several is not None:
         text = "is given beside instance_type (CreateCluster takes one of them)"
         yield "instance_requirements", f"{text}; remove one"
-    least, count = group.get("min_instance_count"), group.get("instance_count")
-    if isinstance(least, int) and isinstance(count, int) and least > count:
-        text = f"{least} is more than instance_count, {count} (CreateCluster MinInstanceCount)"
-        yield "min_instance_count", f"{text}; give at most {count}"
-    spot = isinstance(get(group, "capacity_requirements", "spot"), dict)
-    if not continuous(data):
-        for key, used in (
-            ("instance_requirements", several is not None),
-            ("min_instance_count", least is not None),
-            ("capacity_requirements", spot),
-            ("instance_count", count == 0),
-        ):
-            if used:
-                value = "0 nodes" if key == "instance_count" else "this"
-                text = f"{value} needs node_provisioning_mode: Continuous (CreateCluster)"
-                yield key, f"{text}; set that, or change it"
+    yield from _counts(data, group)
     yield from _volumes(data, group)
     listed = get(several, "instance_types")
     types = [one, *(listed if isinstance(listed, list) else ())]
-    if group.get("on_start_deep_health_checks"):
-        plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
-        if plain:
-            text = f"do not fit {plain[0]} (they test accelerators)"
-            yield "on_start_deep_health_checks", f"{text}; leave them out for this group"
-        if get(group, "kubernetes_config", "taints"):
-            text = "do not go with taints in kubernetes_config (HyperPod taints the nodes itself)"
-            yield "on_start_deep_health_checks", f"{text}; leave one of them out"
-    if group.get("training_plan_arn") and several is not None:
-        text = "is given beside instance_requirements (a plan holds one type)"
-        yield "training_plan_arn", f"{text}; name that as instance_type"
-    if group.get("training_plan_arn") and spot:
-        text = "is given beside Spot capacity (a plan is capacity already bought)"
-        yield "training_plan_arn", f"{text}; remove one"
+    yield from _deep_checks(group, types)
+    yield from _plan(group)
     yield from _group_zones(data, group, types)
     for text in _file_system(get(group, "environment_config", "fsx_lustre_config")):
         yield "environment_config", text
@@ -119,6 +104,53 @@ def _group(
         text = f"{model.show(cron)} is not a cron expression of six fields"
         rule = "CreateCluster ScheduleExpression"
         yield "scheduled_update_config", f"{text} ({rule}); give one like cron(0 3 ? * SUN *)"
+
+
+def _counts(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """How many nodes there are, and what only Continuous allows."""
+    several, spot = group.get("instance_requirements"), _is_spot(group)
+    least, count = group.get("min_instance_count"), group.get("instance_count")
+    if isinstance(least, int) and isinstance(count, int) and least > count:
+        text = f"{least} is more than instance_count, {count} (CreateCluster MinInstanceCount)"
+        yield "min_instance_count", f"{text}; give at most {count}"
+    if not continuous(data):
+        for key, used in (
+            ("instance_requirements", several is not None),
+            ("min_instance_count", least is not None),
+            ("capacity_requirements", spot),
+            ("instance_count", count == 0),
+        ):
+            if used:
+                value = "0 nodes" if key == "instance_count" else "this"
+                text = f"{value} needs node_provisioning_mode: Continuous (CreateCluster)"
+                yield key, f"{text}; set that, or change it"
+
+
+def _is_spot(group: Mapping[str, Any]) -> bool:
+    return isinstance(get(group, "capacity_requirements", "spot"), dict)
+
+
+def _deep_checks(group: Mapping[str, Any], types: Sequence[object]) -> Iterator[tuple[str, str]]:
+    """They test accelerators, and taint nodes themselves."""
+    if group.get("on_start_deep_health_checks"):
+        plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
+        if plain:
+            text = f"do not fit {plain[0]} (they test accelerators)"
+            yield "on_start_deep_health_checks", f"{text}; leave them out for this group"
+        if get(group, "kubernetes_config", "taints"):
+            text = "do not go with taints in kubernetes_config (HyperPod taints the nodes itself)"
+            yield "on_start_deep_health_checks", f"{text}; leave one of them out"
+
+
+def _plan(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A training plan is capacity of one type, already bought."""
+    several, spot = group.get("instance_requirements"), _is_spot(group)
+    if group.get("training_plan_arn") and several is not None:
+        text = "is given beside instance_requirements (a plan holds one type)"
+        yield "training_plan_arn", f"{text}; name that as instance_type"
+    if group.get("training_plan_arn") and spot:
+        text = "is given beside Spot capacity (a plan is capacity already bought)"
+        yield "training_plan_arn", f"{text}; remove one"
 
 
 def _file_system(lustre: object) -> Iterator[str]:

@@ -83,14 +83,9 @@ def _complete(
     """Put flags and variables into the document; return where each of these values came from."""
     origins: dict[Loc, str] = {}
     folder = Path(path).parent if isinstance(path, str) else Path()  # of "-" too
-    for section in ("chart", "lifecycle"):
-        if isinstance(given := get(document.value, section, "path"), str):
-            document.value[section]["path"] = str((folder / _expanded(given)).absolute())
-    for key, (flag, variable) in SETTINGS.items():
-        kind = "flag" if flag.startswith("-") else "argument"
-        value, origin = overrides.get(key), f"{kind} {flag}"
-        if value is None:
-            value, origin = environ.get(variable) or None, f"variable {variable}"
+    _beside(document, folder)
+    for key in SETTINGS:
+        value, origin = _given(key, overrides, environ)
         if value is None:
             continue
         if key.endswith(".path"):
@@ -104,13 +99,30 @@ def _complete(
             target[leaf] = value
             origins[(*section_name, leaf)] = origin
     if document.value.get("region") is None:
-        region, origin = environ.get("AWS_REGION"), "variable AWS_REGION"
-        if not region:
-            region, origin = configured_region()
+        region = environ.get("AWS_REGION")
+        region, origin = (region, "variable AWS_REGION") if region else configured_region()
         if region:
             document.value["region"] = region
             origins[("region",)] = origin
     return origins
+
+
+def _beside(document: Document, folder: Path) -> None:
+    """Read the paths in a file as they look from where it is."""
+    for section in ("chart", "lifecycle"):
+        if isinstance(given := get(document.value, section, "path"), str):
+            document.value[section]["path"] = str((folder / _expanded(given)).absolute())
+
+
+def _given(
+    key: str, overrides: Mapping[str, str | None], environ: Mapping[str, str]
+) -> tuple[str | None, str]:
+    """Find what a flag or a variable says of a setting, and which; None for nothing."""
+    flag, variable = SETTINGS[key]
+    kind = "flag" if flag.startswith("-") else "argument"
+    if (value := overrides.get(key)) is not None:
+        return value, f"{kind} {flag}"
+    return environ.get(variable) or None, f"variable {variable}"
 
 
 def _expanded(text: str) -> Path:

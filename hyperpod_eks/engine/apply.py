@@ -144,36 +144,38 @@ class Apply(Reconciler):
         return lasts or (super().is_current(task, observation) and not task.partly)
 
     def decide(self, task: Task, observation: Observation) -> None:
-        """Create what is absent, settle what differs, wait for what is busy."""
+        """Carry out what `decide` says."""
         if observation.live and observation.status in (Status.MATCHES, Status.DRIFTED):
-            # judged before what it needs was made, perhaps: its ids were not known then
+            # compared before what it needs was created, perhaps: its ids were not known then
             observation = task.observation = self.compare(task, [observation.live])
-        want, live = task.want, observation.live
-        if live and is_elsewhere(want, live, self.references):
-            raise self._lost_race(want, live)
+        live = observation.live
+        if live and is_elsewhere(task.want, live, self.references):
+            raise self._lost_race(task.want, live)
         decision = decide(observation, self._circumstances(task, observation))
-        match decision.action:
-            case Action.CREATE:
-                self._create(task)
+        if decision.error:
+            if observation.status is Status.FAILED:
+                self.say(task, EventType.FAILED, live.why if live else "")
+            raise decision.error
+        if decision.action is Action.CREATE:
+            self._create(task)
+        elif decision.action is Action.WAIT and not (live and live.lags):
+            self.wait(task, decision.why)
+        else:
+            assert live
+            self._go_on(task, live, observation, decision.action)
+
+    def _go_on(self, task: Task, live: Live, observation: Observation, action: Action) -> None:
+        """Carry out what is to be done with something that exists."""
+        match action:
             case Action.CHANGE if observation.status is Status.DUPLICATES:
                 self._delete_duplicate(task, observation)
             case Action.CHANGE:
-                assert live
                 self._update(task, live, observation)
             case Action.REPLACE:
-                assert live
                 self._replace(task, live)
-            case Action.WAIT if live and live.lags:
-                self._lag(task, live)
             case Action.WAIT:
-                self.wait(task, decision.why)
-            case Action.REFUSE:
-                assert decision.error
-                if observation.status is Status.FAILED:
-                    self.say(task, EventType.FAILED, live.why if live else "")
-                raise decision.error
+                self._lag(task, live)
             case _:
-                assert live
                 self._ready(task, live, observation)
 
     def _circumstances(self, task: Task, observation: Observation) -> Circumstances:

@@ -106,13 +106,13 @@ def decide(observation: Observation, given: Circumstances) -> Decision:
 
 
 def _decide_absent(want: Resource, given: Circumstances) -> Decision:
+    if given.adopted:
+        error = adopted_is_gone({want.key: given.adopted})
+        return Decision(Action.REFUSE, "it was adopted and is gone", error=error)
     if given.hidden:
         return Decision(Action.WAIT, "created a moment ago; AWS does not show it yet")
     if given.said_to_exist:
         return Decision(Action.WAIT, "AWS reports that it exists, but does not show it yet")
-    if given.adopted:
-        error = adopted_is_gone({want.key: given.adopted})
-        return Decision(Action.REFUSE, "it was adopted and is gone", error=error)
     if want.is_awaited:
         return Decision(Action.WAIT, "it comes by itself")
     return Decision(Action.CREATE, f"usually {want.usual}" if want.usual else "")

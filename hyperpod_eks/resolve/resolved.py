@@ -199,13 +199,8 @@ def _check_access(config: Config, who: Identity) -> None:
             )
 
 
-def check_plans(resolved: ResolvedConfig, aws: Aws) -> None:
-    """Raise Usage for training plans that cannot give what their groups ask for together.
-
-    A plan's free capacity is beside the nodes that its groups have already.
-    """
-    if not any(group.training_plan_arn for group in resolved.config.groups):
-        return
+def _running(resolved: ResolvedConfig, aws: Aws) -> dict[tuple[str, str], int]:
+    """Count the nodes that run, by group and training plan."""
     running: dict[tuple[str, str], int] = {}
     with absent("ResourceNotFound"):
         found: Any = aws.sagemaker.describe_cluster(ClusterName=resolved.name)
@@ -217,25 +212,43 @@ def check_plans(resolved: ResolvedConfig, aws: Aws) -> None:
                 if not arn or arn.lower() == declared.get(name, "").lower():
                     arn = declared.get(name, "")
                 running[name, arn] = each.get("CurrentCount", 0)
+    return running
+
+
+def _misfit(
+    resolved: ResolvedConfig, group: InstanceGroup | RestrictedInstanceGroup, running: int
+) -> str:
+    """Say why a group cannot have its training plan; empty where it can."""
+    plan = resolved.plans.get(group.training_plan_arn or "")
+    if plan is None:
+        return f"does not exist in {resolved.region}"
+    if plan["status"] != "Active" and not running:
+        return f"is {plan['status']}, not Active"
+    if group.instance_types[0] not in (types := dict(plan["places"])):
+        return f"is for {', '.join(types)}, not for {group.instance_types[0]}"
+    homes, there = resolved.homes(group), planned_zones(resolved.plans, group)
+    if there and not set(homes) <= set(there):
+        return f"is in {', '.join(dict.fromkeys(there))}, the group in {', '.join(homes)}"
+    return ""
+
+
+def check_plans(resolved: ResolvedConfig, aws: Aws) -> None:
+    """Raise Usage for training plans that cannot give what their groups ask for together.
+
+    A plan's free capacity is beside the nodes that its groups have already.
+    """
+    if not any(group.training_plan_arn for group in resolved.config.groups):
+        return
+    running = _running(resolved, aws)
     wrong = []
     sharing: dict[str, list[InstanceGroup | RestrictedInstanceGroup]] = {}
     for group in resolved.config.groups:
-        if not (arn := group.training_plan_arn):
-            continue
-        at, plan = f"{group.name}: training plan {arn.rpartition('/')[2]}", resolved.plans.get(arn)
-        if plan is None:
-            wrong.append(f"{at} does not exist in {resolved.region}")
-        elif plan["status"] != "Active" and not running.get((group.name, arn)):
-            wrong.append(f"{at} is {plan['status']}, not Active")
-        elif group.instance_types[0] not in (types := dict(plan["places"])):
-            wrong.append(f"{at} is for {', '.join(types)}, not for {group.instance_types[0]}")
-        elif (there := planned_zones(resolved.plans, group)) and not set(
-            resolved.homes(group)
-        ) <= set(there):
-            zones = ", ".join(resolved.homes(group))
-            wrong.append(f"{at} is in {', '.join(dict.fromkeys(there))}, the group in {zones}")
-        else:
-            sharing.setdefault(arn, []).append(group)
+        if arn := group.training_plan_arn:
+            if misfit := _misfit(resolved, group, running.get((group.name, arn), 0)):
+                name = arn.rpartition("/")[2]
+                wrong.append(f"{group.name}: training plan {name} {misfit}")
+            else:
+                sharing.setdefault(arn, []).append(group)
     for arn, groups in sharing.items():
         plan, asked = resolved.plans[arn], sum(group.instance_count for group in groups)
         if asked > plan["free"] + sum(running.get((group.name, arn), 0) for group in groups):

@@ -173,16 +173,11 @@ def compare_facts(
             last = _like(declared, past.value) if past and not withdrawn(past) else None
             differs[name] = (last if is_ is ABSENT else is_, declared)
     for name, past in before.items():
-        is_ = described(want, live, name)
         if name in names:
             after.setdefault(name, past)  # its value is not known yet
-        elif withdrawn(past):
-            if plain(is_) == past.value:
-                unproven[name], after[name] = (is_, None), past
-        elif past.value in NOTHING:
-            continue
-        elif want.reverts(name) and not (is_ is ABSENT and past.proof is Proof.SHOWN):
-            differs[name], after[name] = (past.value if is_ is ABSENT else is_, None), past
+        elif both := _no_longer_declared(want, live, name, past):
+            after[name] = past
+            (unproven if withdrawn(past) else differs)[name] = both
     details = {name: both for name, both in differs.items() if _whole(name) in differs}
     return Observation(
         want,
@@ -194,6 +189,19 @@ def compare_facts(
         unknown=tuple(unknown),
         sent=after,
     )
+
+
+def _no_longer_declared(
+    want: Resource, live: Live, name: str, past: Sent
+) -> tuple[Any, None] | None:
+    """Find what is left of a fact that was sent and is not declared any more."""
+    is_ = described(want, live, name)
+    if withdrawn(past):
+        return (is_, None) if plain(is_) == past.value else None
+    gone = is_ is ABSENT and past.proof is Proof.SHOWN
+    if past.value in NOTHING or gone or not want.reverts(name):
+        return None
+    return (past.value if is_ is ABSENT else is_), None
 
 
 def _like(declared: Any, value: Any) -> Any:

@@ -160,27 +160,8 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
     steps = {clean(s["name"]): s.get("resources") or () for s in document.get("steps") or ()}
     wrong = {n: [r for r in rs if r.get("state") != "ready"] for n, rs in steps.items()}
     for name, resources in steps.items():
-        if not wrong[name]:
-            continue
-        counts = Counter(str(r.get("state")) for r in resources)
-        symbol, style = _STATES[max(counts, key=list(_STATES).index)]
-        words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-        yield [Piece(f"{symbol} ", style), Piece(pad(name, 10)), Piece(words)]
-        if counts == {"missing": len(resources)} and not any(map(_why, resources)):
-            continue
-        size = min(max(cells(clean(r.get("name", ""))) for r in wrong[name][:PROBLEMS]), 28)
-        for one in wrong[name][:PROBLEMS]:
-            state = str(one.get("state"))
-            first = [
-                Piece(f"    {state:<8} ", _STATES[state][1]),
-                Piece(f"{pad(clean(one.get('name', '')), size)}  "),
-            ]
-            words_ = [line for text in _why(one) for line in wrap(text, width - 15 - size)]
-            yield [*first, *(Piece(text) for text in words_[:1])]
-            for text in words_[1:]:
-                yield [Piece(" " * (15 + size)), Piece(text)]
-        if len(wrong[name]) > PROBLEMS:
-            yield [Piece(f"    … {len(wrong[name]) - PROBLEMS} more", "quiet")]
+        if wrong[name]:
+            yield from _trouble(name, resources, wrong[name], width)
     good = [name for name in steps if not wrong[name]]
     count = sum(len(steps[name]) for name in good)
     if count:
@@ -195,6 +176,31 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
             words = _untold(f"{step}/{each.get('name', '')}", each)
             for line in wrap(words, width - 4) if words else ():
                 yield [Piece("    "), Piece(line, "quiet")]
+
+
+def _trouble(
+    name: str, resources: Sequence[Json], wrong: Sequence[Json], width: int
+) -> Iterator[Line]:
+    """A step that is not ready, and what of it is not."""
+    counts = Counter(str(r.get("state")) for r in resources)
+    symbol, style = _STATES[max(counts, key=list(_STATES).index)]
+    words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
+    yield [Piece(f"{symbol} ", style), Piece(pad(name, 10)), Piece(words)]
+    if counts == {"missing": len(resources)} and not any(map(_why, resources)):
+        return
+    size = min(max(cells(clean(r.get("name", ""))) for r in wrong[:PROBLEMS]), 28)
+    for one in wrong[:PROBLEMS]:
+        state = str(one.get("state"))
+        first = [
+            Piece(f"    {state:<8} ", _STATES[state][1]),
+            Piece(f"{pad(clean(one.get('name', '')), size)}  "),
+        ]
+        words_ = [line for text in _why(one) for line in wrap(text, width - 15 - size)]
+        yield [*first, *(Piece(text) for text in words_[:1])]
+        for text in words_[1:]:
+            yield [Piece(" " * (15 + size)), Piece(text)]
+    if len(wrong) > PROBLEMS:
+        yield [Piece(f"    … {len(wrong) - PROBLEMS} more", "quiet")]
 
 
 def _untold(key: str, resource: Json) -> str:

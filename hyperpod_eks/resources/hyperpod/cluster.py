@@ -440,19 +440,11 @@ class Cluster(Resource):
             return
         there = live.attributes["described"]
         anew = self._replaced(differs)
-        specs = []
-        for group in self.groups:
-            if group.name in anew:
-                continue
-            spec = self._group(group, references)
-            if group.name in there:
-                now = there[group.name]
-                if self.scales_itself:
-                    spec["InstanceCount"] = now.get("TargetCount", group.instance_count)
-                home = now.get("OverrideVpcConfig") or {}
-                if not group.placed and home.get("Subnets") and home.get("SecurityGroupIds"):
-                    spec["OverrideVpcConfig"] = home
-            specs.append((group, spec))
+        specs = [
+            (group, self._updated(group, there.get(group.name), references))
+            for group in self.groups
+            if group.name not in anew
+        ]
         declared = {group.name for group in self.groups}
         changed = {name.partition(".")[0] for name in differs}
         # ClusterRole "cannot be updated while autoscaling is enabled" (UpdateCluster): what AWS
@@ -469,6 +461,19 @@ class Cluster(Resource):
             if to_config(member) in changed and not self.settings.get(member):
                 request[member] = {"Mode": "Disable"}
         aws.sagemaker.update_cluster(ClusterName=self.name, **request)
+
+    def _updated(
+        self, group: GroupSpecification, now: Mapping[str, Any] | None, references: References
+    ) -> dict[str, Any]:
+        """Spell a group for an update: what is not declared stays as it is now."""
+        spec = self._group(group, references)
+        if now is not None:
+            if self.scales_itself:
+                spec["InstanceCount"] = now.get("TargetCount", group.instance_count)
+            home = now.get("OverrideVpcConfig") or {}
+            if not group.placed and home.get("Subnets") and home.get("SecurityGroupIds"):
+                spec["OverrideVpcConfig"] = home
+        return spec
 
     def _renew(self, aws: Aws, images: Mapping[str, Any]) -> None:
         """Give one image to the groups that are to have it."""
