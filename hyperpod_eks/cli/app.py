@@ -24,7 +24,7 @@ COMMANDS: Table = {
         "outputs": "Print values of cluster NAME for scripts.",
         "kubeconfig": "Write a kubeconfig for kubectl and helm.",
         "token": "Print a token for the Kubernetes API.",
-        "list": "List all HyperPod clusters in the account.",
+        "list": "List all HyperPod clusters in the region.",
         "adopt": "Add existing resources to the manifest.",
         "delete": "Delete cluster NAME and verify that nothing is left.",
         "orphans": "List resources of this tool that belong to no cluster.",

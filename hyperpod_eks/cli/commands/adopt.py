@@ -50,8 +50,9 @@ def adopt(options: Options, report: Report) -> Adopted:
     network/vpc, network/internet-gateway, network/security-group, network/private-subnet-ZONEID,
     iam/cluster-role, iam/execution-role, s3/bucket, eks/cluster.
 
-    --rebuild finds the resources of create by name and tags, and writes a new manifest; a broken
-    one is kept beside it.  The config comes from -f, or from the newest backup of the manifest.
+    --rebuild finds the resources of the cluster by name and tags, and writes a new manifest; a
+    broken one is kept beside it.  The config comes from -f, or from the newest backup of the
+    manifest.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli.opening import opened

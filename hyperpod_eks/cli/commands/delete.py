@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 class Options(shared.Wait, shared.Progress, shared.Cluster):
     """What to delete."""
 
-    dry_run: bool = flag("--dry-run", help="Only show what would be deleted and what kept.")
+    dry_run: bool = flag(
+        "--dry-run", help="Only show what would be deleted and what would be kept."
+    )
     yes: bool = shared.yes("Do not ask.")
     keep: str = option(
         "--keep",
@@ -49,7 +51,7 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
 def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreatedBy:
     """Delete cluster NAME and verify that nothing is left.
 
-    Everything that create created is deleted; adopted resources are kept.
+    Deletes every resource that create created; adopted resources are kept.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import confirm_delete

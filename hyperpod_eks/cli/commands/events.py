@@ -30,7 +30,7 @@ class Options(shared.Cluster):
     )
     node: str | None = option("--node", metavar="NODE", help="Only events of this node.")
     since: str | None = option(
-        "--since", metavar="DURATION", help="Only events of this last time: 30m, 2h, 1d."
+        "--since", metavar="DURATION", help="Only events newer than this: 30m, 2h, 1d."
     )
     tail: int = shared.tail()
 

@@ -102,8 +102,8 @@ class Options(Output):
 def init(options: Options, report: Report) -> Init:
     """Write a config file to start from.
 
-    Each setting has a comment.  On a terminal, the command asks for what no option answers.  An
-    existing file is not changed.
+    Each setting has a comment.  On a terminal, the command asks for missing values.  An existing
+    file is not changed.
     """
     import yaml
 

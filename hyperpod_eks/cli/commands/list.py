@@ -30,7 +30,9 @@ ENABLED = ("opt-in-not-required", "opted-in")
 class Options(Account, Output):
     """Which regions, and which manifests are known."""
 
-    all_regions: bool = flag("--all-regions", help="List every enabled region that has HyperPod.")
+    all_regions: bool = flag(
+        "--all-regions", help="List the clusters of every enabled region that has HyperPod."
+    )
     manifests: tuple[Path, ...] = option(
         "--manifest",
         multiple=True,
@@ -41,7 +43,7 @@ class Options(Account, Output):
 
 
 def list_clusters(options: Options, report: Report) -> List:
-    """List all HyperPod clusters in the account.
+    """List all HyperPod clusters in the region.
 
     Shows status, running and wanted nodes, Kubernetes version, creator (hyperpod-eks, hyp,
     cloudformation, which the console uses too, terraform, or unknown, by its tags), USD per hour

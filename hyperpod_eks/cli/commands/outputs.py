@@ -41,7 +41,7 @@ class Options(Place, Output):
 def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
     """Print values of cluster NAME for scripts.
 
-    Without KEY it prints all of them.  They come from the manifest; AWS is not asked.  -o env
+    Prints the value of KEY, or all values.  They come from the manifest; AWS is not asked.  -o env
     prints assignments that are safe for eval; -o dotenv and -o github fit the files of CI systems.
     """
     from hyperpod_eks.cli.remembered import remembered
