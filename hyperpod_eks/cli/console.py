@@ -336,11 +336,11 @@ class Lines:
             }
         )
 
-    def last(self, document: Mapping[str, Any]) -> None:
+    def last(self, document: Mapping[str, object]) -> None:
         """Write the document of the run."""
         self._write({"what": "result", "document": document})
 
-    def _write(self, row: Mapping[str, Any]) -> None:
+    def _write(self, row: Mapping[str, object]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = json.dumps({"v": "1", "time": now, **_each_text(row, without_values)})
         try:

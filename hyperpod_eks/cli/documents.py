@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hyperpod_eks.errors import Exit, Usage
 
@@ -57,7 +57,7 @@ def which_cluster() -> Usage:
     )
 
 
-def as_json(value: object) -> Any:
+def as_json(value: object) -> object:
     """Sets and tuples as JSON."""
     if isinstance(value, frozenset | set):
         return sorted(map(str, value))

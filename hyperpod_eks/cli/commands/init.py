@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,7 +29,12 @@ QUESTIONS = {
     "instance_count": "How many nodes",
 }
 """What is asked on a terminal, unless a flag answers it."""
-DEFAULTS = {"name": "demo", "instance_type": "ml.m5.2xlarge", "instance_count": 2}
+Answer = str | int
+DEFAULTS: dict[str, Answer] = {
+    "name": "demo",
+    "instance_type": "ml.m5.2xlarge",
+    "instance_count": 2,
+}
 
 TEMPLATE = """\
 # A HyperPod cluster on EKS. To create or change it, run
@@ -140,11 +145,15 @@ def init(options: Options, report: Report) -> Init:
     return document
 
 
-def _answer(key: str, question: str, default: Any) -> Any:
-    """Ask until the answer can be one."""
+def _answer(key: str, question: str, default: Answer | None) -> Answer:
+    """Ask until the answer is valid."""
     while True:
-        kind = int if key == "instance_count" else str
-        answer = click.prompt(question, default, err=True, type=kind)
+        answer: Answer
+        if key == "instance_count":
+            answer = click.prompt(question, int(default or 0), err=True, type=int)
+        else:
+            suggested = None if default is None else str(default)
+            answer = click.prompt(question, suggested, err=True, type=str)
         try:
             _check(key, answer)
         except Usage as error:
@@ -153,21 +162,21 @@ def _answer(key: str, question: str, default: Any) -> Any:
             return answer
 
 
-def _check(key: str, answer: Any) -> None:
-    """Raise Usage for what cannot be the answer, whatever the others are."""
+def _check(key: str, answer: Answer) -> None:
+    """Raise Usage for an answer that is invalid, whatever the others are."""
     from hyperpod_eks.config.load import load
 
-    group: dict[str, Any] = {**DEFAULTS, "name": "worker-group"}
-    config: dict[str, Any] = {"name": "demo", "region": "us-west-2", "instance_groups": [group]}
+    group: dict[str, object] = {**DEFAULTS, "name": "worker-group"}
+    config: dict[str, object] = {"name": "demo", "region": "us-west-2", "instance_groups": [group]}
     (config if key in config else group)[key] = answer
     load(config, {}, {}, files=False)
 
 
-def _answers(options: Options) -> dict[str, Any]:
+def _answers(options: Options) -> dict[str, Answer | None]:
     """Return what is asked on a terminal, unless an option answers it."""
     from hyperpod_eks.config.load import load
 
-    given: dict[str, Any] = {
+    given: dict[str, Answer | None] = {
         "name": options.name,
         "region": options.region,
         "instance_type": options.instance_type,
@@ -179,17 +188,17 @@ def _answers(options: Options) -> dict[str, Any]:
             found["region"] = load({"name": "any"}, {}, os.environ, files=False).region
     asks = sys.stdin.isatty() and not os.environ.get("CI")
     for key, question in QUESTIONS.items():
-        if given[key] is None:
+        if (answer := given[key]) is None:
             default = found[key] or DEFAULTS.get(key)
             found[key] = _answer(key, question, default) if asks else default
         elif asks:
-            _check(key, given[key])
+            _check(key, answer)
     if not found["region"]:
         raise Usage("init: which region?", "Give --region, for example --region us-west-2.")
     return found
 
 
-def _spelled(value: str) -> str:
+def _spelled(value: object) -> str:
     """Spell a text in YAML: ``no`` and ``1e3`` need quotes."""
     import yaml
 

@@ -164,7 +164,7 @@ def _table(document: NodeList) -> str:
     return "\n".join(lines)
 
 
-def _well(row: Mapping[str, Any]) -> bool:
+def _well(row: Row) -> bool:
     return bool(
         row["status"] == "Running" and row["ready"] and row["health"] in ("Schedulable", "")
     )
