@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -239,11 +240,25 @@ def test_a_shell_completes_commands_and_options() -> None:
 
 PRIVATE = re.compile(
     r"\b(mak(e|es|ing)|made|tak(e|es|ing)|taken|stand|stands|standing|carry|carries|carried"
-    r"|tell|tells|told|mend|mends|mended|shall|may not|strays?|twins?|deeds?|crew|goes|gone"
+    r"|tell|tells|told|mend|mends|mended|shall|may not|strays?|twins?|deeds?|crew|goes"
     r"|made anew|begin|begins|odd|whoever|nobody|our|ours)\b",
     re.IGNORECASE,
 )
 """What the field has other words for: create, delete, exist, update, fail, report."""
+
+
+def test_messages_are_in_the_words_of_the_field() -> None:
+    found = []
+    for path in sorted(Path(package.__path__[0]).parent.rglob("*.py")):
+        every = list(ast.walk(ast.parse(path.read_text())))
+        said = {id(each.value) for each in every if isinstance(each, ast.Expr)}  # docstrings
+        found += [
+            (path.name, each.value)
+            for each in every
+            if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            if id(each) not in said and " " in each.value and PRIVATE.search(each.value)
+        ]
+    assert found == []
 
 
 @pytest.mark.parametrize("name", ["", *EVERY])

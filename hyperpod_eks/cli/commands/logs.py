@@ -64,7 +64,7 @@ def logs(options: Options, report: Report) -> Logs:
 
     group, node, control_plane = options.group, options.node, options.control_plane
     if control_plane and (group or node):
-        raise Usage("--control-plane goes without --group and --node")
+        raise Usage("--control-plane cannot be combined with --group or --node")
     with cluster(options) as (snapshot, name):
         if control_plane:
             eks_name = snapshot.aws.adopted.get("eks/cluster") or name

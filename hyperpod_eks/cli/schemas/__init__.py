@@ -67,7 +67,7 @@ DOCUMENTS = {
         (Kubeconfig,),
     ),
     "list": Published(
-        "The HyperPod clusters of an account, whoever created them; printed by list.", (List,)
+        "All HyperPod clusters of an account and who created them; printed by list.", (List,)
     ),
     "local": Published(
         "The embedded stack; printed by local prepare, start, status and stop.",
@@ -80,7 +80,7 @@ DOCUMENTS = {
         (NodeList, NodeChange),
     ),
     "orphans": Published(
-        "What has our tags and belongs to no cluster; printed by orphans.", (Orphans,)
+        "Tagged resources that belong to no cluster; printed by orphans.", (Orphans,)
     ),
     "outputs": Published(
         "Values for scripts, from the manifest; printed by outputs.", (AllOutputs, OneOutput)
@@ -90,7 +90,7 @@ DOCUMENTS = {
         (Plan,),
     ),
     "policy": Published(
-        "IAM policies for whoever runs create, status and delete; printed by policy.", (Policy,)
+        "IAM policies for the caller of create, status and delete; printed by policy.", (Policy,)
     ),
     "preflight": Published("What would stop create; printed by preflight.", (Preflight,)),
     "result": Published(

@@ -176,7 +176,7 @@ class PathRow(TypedDict):
     """How long a resource takes."""
 
     key: str
-    seconds: Annotated[float, "as measured at the last create, or what AWS commonly takes"]
+    seconds: Annotated[float, "as measured at the last create, or the usual time of AWS"]
 
 
 class CostItem(TypedDict):
