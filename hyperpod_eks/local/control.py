@@ -5,7 +5,8 @@ All bodies are JSON. ``GET``:
 - ``health``: ``{"status", "pid", "speed", "region", "elapsed"}``, elapsed in simulated seconds;
 - ``calls``: the call log, oldest first: ``[{"service", "operation", "status", "mutating", "at"}]``;
 - ``inventory``: everything that exists in the account (``Stack.inventory``);
-- ``faults``: what is still to go wrong.
+- ``faults``: what is still to go wrong;
+- ``hosts``: the ports of the Kubernetes endpoints that have EKS's names, by host name.
 
 ``POST``:
 
@@ -14,6 +15,8 @@ All bodies are JSON. ``GET``:
 - ``seed``: an integer, from which AWS's moods are drawn (``Sim.draw``);
 - ``quotas``: ``[{"service", "name", "value"}]``, limits to change;
 - ``denied``: a list of IAM actions (``*`` allowed) that SimulatePrincipalPolicy shall deny;
+- ``host_names``: whether new EKS clusters have endpoints called as EKS calls them, to which only a
+  proxy that asks for ``hosts`` can lead;
 - ``enforce``: whether policies of IAM users and sessions of roles count (``Sim.enforce``);
 - ``echo``: the fields of ``Echo`` (``{"seed": 7}``), describes that say more, less and otherwise
   than what was sent; null ends it;
@@ -87,6 +90,8 @@ class Control:
                 return [dataclasses.asdict(call) for call in list(stack.calls)]
             case "faults":
                 return [dataclasses.asdict(fault) for fault in list(stack.faults)]
+            case "hosts":
+                return dict(stack.sim.hosts)
             case "inventory":
                 return stack.inventory()
         raise ValueError(f"no such page: GET {PREFIX}{name}")
@@ -106,6 +111,8 @@ class Control:
                     sim.set_quota(quota["service"], quota["name"], float(quota["value"]))
             case "denied":
                 sim.denied = set(body)
+            case "host_names":
+                sim.host_names = bool(body)
             case "enforce":
                 sim.enforce = bool(body)
             case "echo":

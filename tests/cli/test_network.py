@@ -6,7 +6,6 @@ import gzip
 import http.client
 import http.server
 import io
-import re
 import ssl
 import tarfile
 import threading
@@ -33,10 +32,7 @@ CODE = "codeload.github.com"
 
 
 class Front(http.server.BaseHTTPRequestHandler):
-    """Stands before the stack, and calls Kubernetes endpoints by names that a proxy is asked for.
-
-    EKS names them so (EKS user guide, "Cluster API server endpoint").
-    """
+    """Stands before the stack, and before GitHub."""
 
     protocol_version = "HTTP/1.1"
     stack: Stack
@@ -53,8 +49,6 @@ class Front(http.server.BaseHTTPRequestHandler):
         got = back.getresponse()
         content = got.read()
         back.close()
-        far = rb"https://k\1." + CLUSTERS.encode()
-        content = re.sub(rb"https://127\.0\.0\.1:(\d+)", far, content)
         return self.give(got.status, got.getheaders(), content)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815  their names
@@ -100,8 +94,7 @@ def company(stack: Stack, pki: Pki) -> Iterator[Proxy]:
     with serving(pki.server_context(), handler) as port:
 
         def lead(host: str) -> int:
-            named = re.fullmatch(rf"k(\d+)\.{re.escape(CLUSTERS)}", host)
-            return int(named[1]) if named else port
+            return stack.sim.hosts.get(host.lower(), port)
 
         with proxy("user:p@ss", lead) as one:
             yield one
@@ -112,14 +105,13 @@ def office(
     one_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[User, Proxy]]:
     """Somebody in a company, where AWS, GitHub and Kubernetes are behind the proxy."""
-    names = ("127.0.0.1", "localhost", f"*.{CLUSTERS}")
-    monkeypatch.setitem(vars(one_stack.sim), "pki", make_pki(names))
     pki = make_pki((AWS, CODE))
     (tmp_path / "ca.pem").write_bytes(pki.ca_pem)
     digest = chart.digest(CHART)
     pin = chart.Pin(f"https://{CODE}/aws/sagemaker-hyperpod-cli/tar.gz/0", digest)
     monkeypatch.setattr(chart, "PINNED", pin)
     with company(one_stack, pki) as one, at_work(one_stack, tmp_path) as somebody:
+        one_stack.sim.host_names = True
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://{AWS}")
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", one_stack.endpoint)  # buckets are host names
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
@@ -140,7 +132,7 @@ def test_a_whole_life_behind_a_proxy_with_a_password_and_a_private_ca(
     gone = user.types("delete", "demo", "--yes")
     assert gone.code == 0, gone.err
 
-    asked = {host for host, right in one.asked if right}
+    asked = {host.lower() for host, right in one.asked if right}  # as it is typed, or in small
     kubernetes = {host for host in asked if host.endswith(CLUSTERS)}
     assert asked - kubernetes == {AWS, CODE}
     assert len(kubernetes) == 1

@@ -258,9 +258,12 @@ class Backend(BaseBackend):
         )
         sim.clusters[cluster.arn] = kubernetes
         data = base64.b64encode(kubernetes.ca_pem).decode()
-        document.update(
-            status="ACTIVE", endpoint=kubernetes.url, certificateAuthority={"data": data}
-        )
+        endpoint = kubernetes.url
+        if sim.host_names and self.region_name == sim.region:
+            host = f"{sim.ids.getrandbits(128):032X}.{sim.eks_domain}"
+            endpoint = f"https://{host}"
+            sim.hosts[host.lower()] = int(kubernetes.url.rpartition(":")[2])
+        document.update(status="ACTIVE", endpoint=endpoint, certificateAuthority={"data": data})
         if cluster.request.get("bootstrapSelfManagedAddons") is not False:
             eks_addons.install_self_managed(cluster)
         self._write_logs(cluster)

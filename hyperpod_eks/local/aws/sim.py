@@ -213,6 +213,10 @@ class Sim:
     calls: list[Call] = field(default_factory=list)
     #: The Kubernetes endpoints of live EKS clusters, by cluster ARN.
     clusters: dict[str, Cluster] = field(default_factory=dict)
+    #: Whether Kubernetes endpoints are called as EKS calls them, so that a proxy must be asked.
+    host_names: bool = False
+    #: The ports of those that are, by host name.
+    hosts: dict[str, int] = field(default_factory=dict)
     #: Quotas that a test changed, by service code and quota name.
     quotas: dict[tuple[str, str], float] = field(default_factory=dict)
     #: Actions that SimulatePrincipalPolicy answers with implicitDeny.
@@ -249,7 +253,15 @@ class Sim:
         """The certificate authority of every Kubernetes endpoint, made when first needed."""
         from hyperpod_eks.local.tls import make_pki  # noqa: PLC0415  cryptography is slow to load
 
-        return make_pki()
+        return make_pki(("127.0.0.1", "localhost", f"*.{self.eks_domain}"))
+
+    @property
+    def eks_domain(self) -> str:
+        """What the names of EKS's endpoints end in (EKS User Guide, "Cluster API server endpoint").
+
+        Those of other regions keep their addresses.
+        """
+        return f"gr7.{self.region}.eks.amazonaws.com"
 
     @property
     def kubernetes_delays(self) -> KubernetesDelays:
@@ -328,7 +340,8 @@ class Sim:
         self.apart.clear()
         self.endpoint_zones.clear()
         self.next_ids.clear()
-        self.enforce = False
+        self.enforce = self.host_names = False
+        self.hosts.clear()
         self.echo = None
         self.failures.clear()
         self.unseen.clear()
