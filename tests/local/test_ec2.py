@@ -537,3 +537,20 @@ def test_an_endpoint_is_refused_where_its_service_is_not_offered(
     )
     assert about["ServiceNames"] == [f"{name}eks"]
     assert [each["AvailabilityZones"] for each in about["ServiceDetails"]] == [[f"{REGION}c"]]
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_an_address_in_use_is_released_in_the_default_vpc_alone(
+    aws: Clients, net: Net, default: bool
+) -> None:
+    ec2: Any = aws.ec2
+    home = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])
+    subnet = home["Subnets"][0]["SubnetId"] if default else net.subnet
+    eni = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    ec2.associate_address(AllocationId=address, NetworkInterfaceId=eni)
+    if default:
+        ec2.release_address(AllocationId=address)
+    else:
+        with refused("InvalidIPAddress.InUse"):
+            ec2.release_address(AllocationId=address)

@@ -314,13 +314,19 @@ class Backend(EC2Backend):
         super().detach_internet_gateway(internet_gateway_id, vpc_id)
 
     def release_address(self, address: str | None = None, allocation_id: str | None = None) -> None:
-        """Refuse while the address is mapped; a NAT gateway's answers as if it were foreign."""
+        """Refuse while the address is mapped; a NAT gateway's answers as if it were foreign.
+
+        In the default VPC it is disassociated first (EC2 API ReleaseAddress).
+        """
         for eip in self.addresses:
             if not eip.eni or (eip.public_ip != address and eip.allocation_id != allocation_id):
                 continue
             if eip.eni.requester_managed:
                 text = "You do not have permission to access the specified resource."
                 raise EC2ClientError("AuthFailure", text)
+            if eip.eni.subnet.vpc_id in self.vpcs and self.vpcs[eip.eni.subnet.vpc_id].is_default:
+                self.disassociate_address(address=eip.public_ip)
+                break
             raise EC2ClientError("InvalidIPAddress.InUse", f"Address {eip.public_ip} is in use.")
         super().release_address(address, allocation_id)
 
