@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-from . import discovery, errors, protobuf, table, workloads
+from . import discovery, errors, protobuf, table, websocket, workloads
 from .errors import ApiError
 from .objects import Obj, dig
 from .resources import REVIEWS, SELF_REVIEWS, Resource
@@ -122,6 +122,10 @@ class Request:
         """The last value of every query parameter."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
+    def values(self, name: str) -> list[str]:
+        """Return every value of a query parameter."""
+        return [v for k, v in parse_qsl(urlsplit(self.target).query) if k == name]
+
     def accepts(self, what: str) -> bool:
         """Whether the Accept header mentions this."""
         return what in self.headers.get("Accept", "").replace(" ", "")
@@ -167,6 +171,8 @@ class Answer:
     """Each becomes a Warning header."""
     stream: Iterator[Obj | None] | None = None
     """Documents as they come; None means that nothing happened and the client may have gone."""
+    frames: Iterator[bytes] | None = None
+    """Those of a WebSocket, to which the connection is upgraded."""
 
     def encoded(self) -> bytes:
         """The body."""
@@ -346,6 +352,7 @@ class Api:
             return self._watch(request, target)
         special = {
             "eviction": {"POST": self._evict},
+            "exec": dict.fromkeys(("GET", "POST"), self._exec),
             "finalize": {"PUT": self._finalize},
             "log": {"GET": self._log},
             "scale": dict.fromkeys(("GET", "PUT", "PATCH"), self._scale),
@@ -523,6 +530,27 @@ class Api:
         pod = self._store.get(target.resource, target.namespace, target.name)
         return _text(200, workloads.log(pod, request.query))
 
+    def _exec(self, request: Request, target: _Target) -> Answer:
+        """Run a command in a container, on a WebSocket: SPDY is not spoken here."""
+        pod = self._store.get(target.resource, target.namespace, target.name)
+        query = request.query
+        out, err, code = workloads.execute(
+            pod, query.get("container", ""), request.values("command")
+        )
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise errors.bad_request("Upgrade request required")
+        if not websocket.chosen(request.headers.get("Sec-WebSocket-Protocol", "")):
+            raise errors.bad_request(f"no known sub-protocol; known: {websocket.PROTOCOLS}")
+        wanted = [
+            (channel, text)
+            for channel, name, text in (
+                (websocket.STDOUT, "stdout", out),
+                (websocket.STDERR, "stderr", err),
+            )
+            if query.get(name) in ("1", "true")
+        ]
+        return Answer(101, frames=websocket.frames(wanted, code))
+
     def _scale(self, request: Request, target: _Target) -> Answer:
         """autoscaling/v1 Scale: a view of `spec.replicas`, which may be written through it."""
         where = target.resource, target.namespace, target.name
@@ -691,6 +719,8 @@ def _not_acceptable(kind: str, found: str) -> ApiError:
 
 def _verb(request: Request, target: _Target) -> str:
     verb = _VERBS.get(request.method) or request.method.lower()
+    if target.subresource == "exec":  # however it is asked for (KEP-5592)
+        return "create"
     if not target.name:
         verb = {"get": "list", "delete": "deletecollection"}.get(verb, verb)
     return verb
@@ -701,11 +731,12 @@ def _forbidden(request: Request, target: _Target, user: Identity) -> ApiError:
     resource, namespace = target.resource, target.namespace
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     name = f' "{target.name}"' if target.name else ""
+    asked = "/".join(filter(None, (resource.plural, target.subresource)))
     return ApiError(
         403,
         "Forbidden",
         f'{resource.qualified}{name} is forbidden: User "{user.username}" cannot {verb} resource '
-        f'"{resource.plural}" in API group "{resource.group}" {where}',
+        f'"{asked}" in API group "{resource.group}" {where}',
         errors.details(resource, target.name),
     )
 

@@ -11,10 +11,17 @@ AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscov
 # Without these query parameters in the OpenAPI document, helm and kubectl validate themselves.
 _PATCH_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
-_SUB_VERBS = {"log": ["get"], "eviction": ["create"], "token": ["create"], "finalize": ["update"]}
+_SUB_VERBS = {
+    "log": ["get"],
+    "eviction": ["create"],
+    "exec": ["create", "get"],
+    "token": ["create"],
+    "finalize": ["update"],
+}
 # Sub-resources whose bodies are of another kind.
 _FOREIGN = {
     "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+    "exec": {"group": "", "version": "v1", "kind": "PodExecOptions"},
     "scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"},
     "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
 }

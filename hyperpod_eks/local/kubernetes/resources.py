@@ -17,7 +17,7 @@ v1
   *namespaces             Namespace             ns     status,finalize
   *nodes                  Node                  no     status
   *persistentvolumes      PersistentVolume      pv     status
-  pods                    Pod                   po     status,log,eviction
+  pods                    Pod                   po     status,log,eviction,exec
   services                Service               svc    status
   replicationcontrollers  ReplicationController rc     status,scale
   podtemplates            PodTemplate           -      -

@@ -12,9 +12,11 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from . import websocket
 from .api import Answer, Api, Request
 from .errors import ApiError
 
@@ -129,7 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer = Answer(
                 500, ApiError(500, "InternalError", f"Internal error: {error!r}").document()
             )
-        if answer.stream is None:
+        if answer.frames is not None:
+            self._upgrade(answer.frames)
+        elif answer.stream is None:
             self._send(answer)
         else:
             self._stream(answer)
@@ -148,6 +152,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()
+
+    def _upgrade(self, frames: Iterator[bytes]) -> None:
+        """Make the connection a WebSocket, write to it, and wait until the client closes it."""
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        key = self.headers.get("Sec-WebSocket-Key", "")
+        self.send_header("Sec-WebSocket-Accept", websocket.accepted(key))
+        offered = self.headers.get("Sec-WebSocket-Protocol", "")
+        self.send_header("Sec-WebSocket-Protocol", websocket.chosen(offered))
+        self.end_headers()
+        self.wfile.writelines(frames)
+        self.wfile.flush()
+        self.close_connection = True
+        self.request.settimeout(_PATIENCE)
+        with contextlib.suppress(OSError):
+            while self.rfile.read1(65536):
+                pass
 
     def _stream(self, answer: Answer) -> None:
         self.send_response(answer.status)

@@ -80,12 +80,41 @@ def log(pod: Obj, query: dict[str, str]) -> str:
         raise bad_request(told)
     container = containers[wanted]
     words = "\n".join([*(container.get("command") or ()), *(container.get("args") or ())])
-    echoed = re.findall(r"\becho\s+(?:\"([^\"]*)\"|'([^']*)'|([^;&|\n>]+))", words)
-    lines = ["".join(found).strip() for found in echoed]
-    lines = lines or [f"(no output: {pod['metadata']['namespace']}/{name} is simulated)"]
+    lines = _echoed(words) or [_nothing(pod)]
     tail = query.get("tailLines") or ""
     lines = lines[max(0, len(lines) - int(tail)) :] if tail.isdigit() else lines
     return "".join(f"{line}\n" for line in lines)
+
+
+def _echoed(words: str) -> list[str]:
+    found = re.findall(r"\becho\s+(?:\"([^\"]*)\"|'([^']*)'|([^;&|\n>]+))", words)
+    return ["".join(each).strip() for each in found]
+
+
+def _nothing(pod: Obj) -> str:
+    return f"(no output: {pod['metadata']['namespace']}/{pod['metadata']['name']} is simulated)"
+
+
+def execute(pod: Obj, container: str, command: list[str]) -> tuple[str, str, int]:
+    """What a command in a running container writes to its two outputs, and its exit code.
+
+    Nothing runs: what it echoes is written, and its exit code is what its words say, as a Job's.
+    Raises ApiError as API server and kubelet do where there is no such container, or none yet.
+    """
+    name, spec = pod["metadata"]["name"], pod["spec"]
+    wanted = container or spec["containers"][0]["name"]
+    if not command:
+        raise bad_request("you must specify at least 1 command for the container")
+    if wanted not in [c["name"] for c in (*spec["containers"], *spec.get("initContainers", ()))]:
+        raise bad_request(f"container {wanted} is not valid for pod {name}")
+    if not spec.get("nodeName"):
+        raise bad_request(f"pod {name} does not have a host assigned")
+    if dig(pod, "status", "phase") != "Running":
+        message = f'unable to upgrade connection: container not found ("{wanted}")'
+        raise ApiError(500, "InternalError", message)
+    lines = _echoed(" ".join(command))
+    told = "".join(f"{line}\n" for line in lines)
+    return told, "" if lines else f"{_nothing(pod)}\n", _exit_code({"command": command})
 
 
 class Workloads:
