@@ -219,6 +219,33 @@ def test_help_of_all_commands_imports_nothing_else() -> None:
     assert costly == set()
 
 
+BOTO, OURS = ("boto3", "botocore"), ("hyperpod_eks.engine", "hyperpod_eks.resources")
+NEVER = ("kubernetes", "moto", "pyhelm3")
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (["validate", "-f", "c.yaml"], {"boto3", *OURS, *NEVER}),
+        (["token", "demo"], {"yaml", "hyperpod_eks.state", "pydantic", *OURS, *NEVER}),
+        (["completion", "bash"], {"logging", "hyperpod_eks.config", *BOTO, *OURS, *NEVER}),
+        (["version"], {"hyperpod_eks.config", *BOTO, *OURS, *NEVER}),
+    ],
+    ids=str,
+)
+def test_a_command_that_is_called_often_imports_little(
+    user: User, words: list[str], heavy: set[str]
+) -> None:
+    (user.folder / "c.yaml").write_text("name: demo\nregion: us-west-2\n")
+    run = RUN.replace(", '--help'", "")
+    program = f"{run}; print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", f"import sys; {program}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *said, modules = done.stderr.splitlines()
+    assert (bool(done.stdout), said) == (True, [])
+    assert heavy & set(modules.split()) == set()
+
+
 # --- completion
 
 
