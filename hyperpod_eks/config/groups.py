@@ -49,7 +49,7 @@ class Group(Section):
     instance_count: Annotated[
         int,
         Aws("sagemaker", GROUP + "InstanceCount"),
-        Field(description="How many nodes the group shall have."),
+        Field(description="Number of nodes in the group."),
     ]
     availability_zone_ids: Annotated[
         ZoneIds,
@@ -173,7 +173,7 @@ class RestrictedInstanceGroup(Group):
     environment_config: Annotated[
         Annotated[Mapping[str, JsonValue], Members("sagemaker", RESTRICTED + "EnvironmentConfig")]
         | None,
-        Field(description="The FSx for Lustre file system that HyperPod makes for it."),
+        Field(description="The FSx for Lustre file system that HyperPod creates for it."),
     ] = None
 
     @property

@@ -28,7 +28,7 @@ ADDON_NAME = Pattern(
 
 
 class Network(Section):
-    """The VPC that is made for the cluster."""
+    """The VPC that is created for the cluster."""
 
     cidr: Annotated[
         str,
@@ -39,8 +39,8 @@ class Network(Section):
         Cidrs,
         Field(
             strict=False,
-            description="Further blocks of the VPC, one for each zone in order: nodes then live"
-            " there, for EFA nodes take 50 to 80 addresses each.",
+            description="Further blocks of the VPC, one for each zone in order: nodes then use"
+            " them, because EFA nodes need 50 to 80 addresses each.",
         ),
     ] = ()
     availability_zone_ids: Annotated[
@@ -48,7 +48,7 @@ class Network(Section):
         Field(
             strict=False,
             description="Zones for the subnets, two to six. Empty: those that groups and training"
-            " plans name, and what it takes to have two and every instance type.",
+            " plans name, and more until there are two and every instance type is offered.",
         ),
     ] = ()
     nat: Annotated[
@@ -276,7 +276,7 @@ class Iam(Section):
             r"(?=.{1,512}$)/(?:[\w+=,.@-]+/)*",
             "give one like /team/",
         ),
-        Field(description="Path of the roles and policies that are made."),
+        Field(description="Path of the roles and policies that are created."),
     ] = "/"
     permissions_boundary: Annotated[
         Annotated[
@@ -289,25 +289,25 @@ class Iam(Section):
             ),
         ]
         | None,
-        Field(description="Permissions boundary of the roles that are made."),
+        Field(description="Permissions boundary of the roles that are created."),
     ] = None
     node_policy: Annotated[
         Literal["narrow", "documented"],
         Field(
-            description="`narrow` lets nodes make interfaces in the cluster's own network only;"
+            description="`narrow` lets nodes create interfaces in the cluster's own network only;"
             " `documented` is the list of the SageMaker developer guide, on every resource."
         ),
     ] = "narrow"
 
 
 class Config(Section):
-    """A HyperPod cluster, the EKS cluster that orchestrates it, and all they stand on."""
+    """A HyperPod cluster, the EKS cluster that orchestrates it, and everything they need."""
 
     name: Annotated[
         str,
         Aws("sagemaker", "CreateCluster.ClusterName"),
         Field(
-            description="Name of the HyperPod and of the EKS cluster; other names begin with it. In"
+            description="Name of the HyperPod and of the EKS cluster; other names start with it. In"
             " small letters, and short enough for the bucket `sagemaker-<name>-<account>-<region>`"
             " (63)."
         ),
@@ -339,7 +339,9 @@ class Config(Section):
             ],
             Annotated[str, Aws("sagemaker", "CreateCluster.Tags.Value")],
         ],
-        Field(max_length=MAX_TAGS, description="Tags on everything that is made, at most 40."),
+        Field(
+            max_length=MAX_TAGS, description="Tags on every resource that is created, at most 40."
+        ),
     ] = {}
     network: Annotated[Network, Field(description="The VPC.")] = Network()
     eks: Annotated[Eks, Field(description="The control plane.")] = Eks()
@@ -379,7 +381,7 @@ class Config(Section):
         | None,
         Field(
             description="`{mode: Enable}` lets Karpenter decide how many nodes there are; its role"
-            " is made."
+            " is created."
         ),
     ] = None
     instance_groups: Annotated[
