@@ -272,7 +272,7 @@ class Iam(Section):
         str,
         Pattern(
             "a path of IAM",
-            "it begins and ends with /, in at most 512 characters",
+            "it starts and ends with /, in at most 512 characters",
             r"(?=.{1,512}$)/(?:[\w+=,.@-]+/)*",
             "give one like /team/",
         ),

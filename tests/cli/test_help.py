@@ -274,6 +274,11 @@ PRIVATE = re.compile(
 """What the field has other words for: create, delete, exist, update, fail, report."""
 
 
+def test_settings_are_described_in_the_words_of_the_field() -> None:
+    text = (ROOT / "docs/config.md").read_text()
+    assert [found[0] for found in PRIVATE.finditer(text)] == []
+
+
 def test_messages_are_in_the_words_of_the_field() -> None:
     found = []
     for path in sorted(Path(package.__path__[0]).parent.rglob("*.py")):
