@@ -13,6 +13,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,10 @@ VOLATILE = {
 DEPENDS_ON_THE_MOMENT = {"deploy apply add container", "deploy apply back", "deploy strategic"}
 
 
-@pytest.fixture(scope="module")
-def answers() -> dict[str, tuple[int, Any]]:
-    """Status and body that our server gives to each request, by the name of the request."""
-    pki, clock = make_pki(), Clock()
-    admin = Identity("admin", ("system:masters", "system:authenticated"))
-    cluster = Cluster(clock, lambda token: admin if token == "good" else None, "1.36", pki)
-    context = ssl.create_default_context(cadata=pki.ca_pem.decode())
-    connection = http.client.HTTPSConnection(cluster.url.removeprefix("https://"), context=context)
+def replayed(url: str, ca_pem: bytes, pause: Callable[[], object]) -> dict[str, tuple[int, Any]]:
+    """Status and body that a server gives to each request, by the name of the request."""
+    context = ssl.create_default_context(cadata=ca_pem.decode())
+    connection = http.client.HTTPSConnection(url.removeprefix("https://"), context=context)
     found = {}
     for entry in RECORDED:
         method, path, *body = entry["request"]
@@ -50,8 +47,19 @@ def answers() -> dict[str, tuple[int, Any]]:
         text = response.read().decode()
         is_json = response.headers["Content-Type"] == "application/json"
         found[entry["name"]] = (response.status, json.loads(text) if is_json else text)
-        clock.advance(0.6)  # controllers react in between; a deleted namespace still ends
+        pause()
     connection.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, tuple[int, Any]]:
+    """What our server answers."""
+    pki, clock = make_pki(), Clock()
+    admin = Identity("admin", ("system:masters", "system:authenticated"))
+    cluster = Cluster(clock, lambda token: admin if token == "good" else None, "1.36", pki)
+    # controllers react in between; a deleted namespace still ends
+    found = replayed(cluster.url, pki.ca_pem, lambda: clock.advance(0.6))
     cluster.stop()
     return found
 
