@@ -59,7 +59,7 @@ def adopt(
     for key, id_ in wanted.items():
         if made := _made(manifest, key):
             raise Foreign(
-                f"existing: {key} is {made}, which create made; {id_} cannot take its place",
+                f"existing: {key} is {made}, which create created; {id_} cannot take its place",
                 "Delete the cluster first, or leave the setting out.",
                 setting="existing",
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -105,3 +107,47 @@ def test_every_test_that_a_page_calls_is_there(page: str) -> None:
     for module, name in calls:
         files = [ROOT / f"tests/{module}.py", ROOT / f"tests/change/{module}.py"]
         assert any(f.exists() and f"def {name}" in f.read_text() for f in files), (module, name)
+
+
+PRIVATE = re.compile(
+    r"\b(shall|mend(s|ed)?|tells?|told|tak(e|es|en|ing) (it |them |this )?away|stands?|standing"
+    r"|carr(y|ies|ied)|twins?|settled?|strays?|doomed|anew|deeds?|crew|made|makes?|making)\b",
+    re.IGNORECASE,
+)
+"""Words for which the field has others: create, delete, exist, update, report, duplicate."""
+
+
+def messages(tree: ast.AST) -> Iterator[str]:
+    """Every text in a module that is no docstring and more than a word."""
+    documentation = {
+        id(each.value)
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)
+    }
+    for each in ast.walk(tree):
+        text = each.value if isinstance(each, ast.Constant) else None
+        if isinstance(text, str) and " " in text and id(each) not in documentation:
+            yield text
+
+
+def test_messages_are_in_the_words_of_the_field() -> None:
+    package = [
+        path for path in SOURCES if "hyperpod_eks" in path.parts and "local" not in path.parts
+    ]
+    found = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in package
+        for text in messages(ast.parse(path.read_text()))
+        if PRIVATE.search(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name
+)
+def test_pages_are_in_the_words_of_the_field(page: Path) -> None:
+    words = page.read_text()
+    assert [
+        found[0] for found in PRIVATE.finditer(words) if not found[0].lower().startswith("ma")
+    ] == []

@@ -205,7 +205,7 @@ def _group_zones(
         yield "availability_zone_ids", f"names {twice[0]} twice; name it once"
     elif len(zones) > 1 and any(isinstance(t, str) and _EFA.match(t) for t in types):
         text = f"names {len(zones)} zones (EFA does not cross zones)"
-        yield "availability_zone_ids", f"{text}; make a group for each"
+        yield "availability_zone_ids", f"{text}; declare a group for each"
 
 
 def twice(data: Mapping[str, Any], loc: Loc, key: str, says: str) -> Iterator[Finding]:

@@ -57,7 +57,7 @@ def check_lifecycle(
         errors, warnings = _left_out(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         where, why = getattr(error, "filename", None), getattr(error, "strerror", None)
-        return [f"{where or path}: {why or error}; make it readable"], []
+        return [f"{where or path}: {why or error}; change its permissions"], []
     if errors:
         return errors, warnings
     if entry not in files:

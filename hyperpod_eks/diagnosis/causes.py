@@ -97,7 +97,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "service-linked-role",
         r"iam:CreateServiceLinkedRole|service role .* could not be created",
-        "HyperPod's service-linked role does not exist, and you may not make it",
+        "HyperPod's service-linked role does not exist, and you are not allowed to create it",
         "aws iam create-service-linked-role --aws-service-name hyperpod.sagemaker.amazonaws.com"
         " (as somebody who may)",
         instead_of=("not-allowed",),
@@ -105,7 +105,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "not-allowed",
         r"not authorized to perform|UnauthorizedOperation|\(AccessDenied(Exception)?\)",
-        "your identity lacks a permission, or a permissions boundary or SCP takes it away",
+        "your identity lacks a permission, or a permissions boundary or SCP removes it",
         "hyperpod-eks policy {cluster} prints what is needed; hyperpod-eks preflight {cluster}"
         " names what is missing",
         source="error",
@@ -116,7 +116,7 @@ CAUSES: tuple[Cause, ...] = (
         "the Kubernetes API does not know you: the EKS cluster has no access entry for your role,"
         " or for its session instead of the role",
         "aws eks list-access-entries --cluster-name {eks} --region {region}, then"
-        " hyperpod-eks create {cluster}, which makes yours",
+        " hyperpod-eks create {cluster}, which creates yours",
     ),
     # --- region, quotas, capacity
     Cause(
@@ -295,12 +295,12 @@ CAUSES: tuple[Cause, ...] = (
         "eks-role-gone",
         r"IamRoleNotFound",
         "the control plane's role was deleted or changed",
-        "hyperpod-eks create {cluster} makes it again",
+        "hyperpod-eks create {cluster} creates it again",
     ),
     Cause(
         "eks-failed",
         r"eks/cluster has failed|the cluster is FAILED",
-        "AWS could not make the control plane, and a failed one stays failed",
+        "AWS could not create the control plane, and a failed one stays failed",
         _REMAKE,
         vague=True,
     ),
@@ -331,7 +331,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "still-used",
         r"DependencyViolation|has dependencies|dependent object|mapped public address",
-        "something that the cluster did not make still uses its network",
+        "something that the cluster did not create still uses its network",
         "hyperpod-eks status {cluster} shows what is left; free it, then"
         " run the same command again",
         vague=True,

@@ -66,7 +66,7 @@ class Apply(Reconciler):
             raise adopted_is_gone(gone)
         drifted = [s for s in observations if s.status is Status.DRIFTED]
         if reasons := impossible(drifted, prunable(self.tasks, self.manifest)):
-            raise Usage("\n".join(reasons), "Declare it as it is, or make another cluster.")
+            raise Usage("\n".join(reasons), "Declare it as it is, or create another cluster.")
         lost = (disruptions(s.want, s.live, s.differs) for s in drifted if s.live)
         self._consent(line for lines in lost for line in lines)
         if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
@@ -324,7 +324,7 @@ class Apply(Reconciler):
         keep, extra = observation.live, observation.duplicates[0]
         self._record(task.want, keep, "created")
         self.spared.add(extra.id)
-        self.say(task, EventType.DELETING, f"{extra.id}, a twin of {keep.id}")
+        self.say(task, EventType.DELETING, f"{extra.id}, a duplicate of {keep.id}")
         self.submit(task, "delete", lambda: task.want.delete(self.aws, extra))
 
     def _lost_race(self, want: Resource, live: Live) -> Locked:

@@ -135,7 +135,7 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
     )
     return Decision(
         Action.REFUSE,
-        f"it has failed; --replace-failed creates it anew: {why}" if anew else why,
+        f"it has failed; --replace-failed creates it again: {why}" if anew else why,
         error=error,
     )
 

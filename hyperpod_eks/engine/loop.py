@@ -406,7 +406,7 @@ class Reconciler:
                 self.manifest.record(want, live, state, self.now, sent)
             except Unwritable as error:
                 error.add_note(
-                    f"made, but not recorded: {want.key} is {live.id} {live.arn}".rstrip()
+                    f"created, but not recorded: {want.key} is {live.id} {live.arn}".rstrip()
                 )
                 raise
 

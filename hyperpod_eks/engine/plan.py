@@ -140,7 +140,7 @@ def _unresolved(want: Resource, live: Live, references: References) -> dict[str,
         try:
             want.expected(name, references)
         except NotReady as missing:
-            found[name] = (live.facts.get(name), f"known once {missing.args[0]} is made")
+            found[name] = (live.facts.get(name), f"known once {missing.args[0]} exists")
     return found
 
 

@@ -37,7 +37,7 @@ def explained(
             cure = authorization.cure(error) or "Allow the action for your identity."
             return Denied(message, f"{cure}\n{again}")
         case ErrorKind.CAPACITY:
-            return Capacity(message, f"Ask for more under Service Quotas, or make room. {again}")
+            return Capacity(message, f"Request more under Service Quotas, or free some. {again}")
         case ErrorKind.DEPENDENCY:
             return Remains(message)
         case None if isinstance(error, HyperpodError):

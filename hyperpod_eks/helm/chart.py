@@ -114,13 +114,13 @@ def check_values(region: str, values: Mapping[str, Any]) -> list[str]:
     needy = [path for path in (agent, "job-auto-restart.enabled") if on(path)]
     if not on("deep-health-check.enabled") and needy:
         problems.append(
-            "deep-health-check.enabled is false, but it makes the namespace aws-hyperpod that"
+            "deep-health-check.enabled is false, but it creates the namespace aws-hyperpod that"
             f" {' and '.join(needy)} need: set it to true, or those to false"
         )
     needy = [p for p in ("mlflow.enabled", "namespaced-role-and-bindings.enabled") if on(p)]
     if not on("trainingOperators.enabled") and needy:
         problems.append(
-            "trainingOperators.enabled is false, but it makes the namespace kubeflow that"
+            "trainingOperators.enabled is false, but it creates the namespace kubeflow that"
             f" {' and '.join(needy)} need: set it to true, or those to false"
         )
     if on("gpu-operator.enabled") and on("nvidia-device-plugin.devicePlugin.enabled"):

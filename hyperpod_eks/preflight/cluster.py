@@ -95,7 +95,7 @@ def one_cluster(facts: Facts) -> Iterator[Finding]:
                 "error",
                 f"the adopted EKS cluster {adopted} already orchestrates the HyperPod cluster"
                 f" {name}",
-                "Adopt another EKS cluster, or let create make one.",
+                "Adopt another EKS cluster, or let create do it.",
                 {"hyperpod_cluster": name},
             )
 
@@ -159,7 +159,7 @@ def roles(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "roles",
                 "warning",
-                f"the adopted role {name} does not carry AWS's policy {policy}",
+                f"the adopted role {name} lacks AWS's policy {policy}",
                 f"aws iam attach-role-policy --role-name {name} --policy-arn"
                 f" arn:{facts.aws.identity.partition}:iam::aws:policy/{policy}",
                 {"role": name, "policy": policy},

@@ -87,7 +87,7 @@ def routes(facts: Facts) -> Iterator[Finding]:
             "error",
             f"the adopted subnet {id_} {why}",
             "Name a private subnet, with a route to a NAT gateway or an S3 endpoint"
-            " (existing.route_tables makes one).",
+            " (existing.route_tables creates one).",
             {"subnet": id_, "route_tables": [t["RouteTableId"] for t in chosen]},
         )
 
@@ -150,7 +150,7 @@ def one_vpc(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "one-vpc",
             "error",
-            f"what was adopted stands in several VPCs: {listed}",
+            f"adopted resources are in several VPCs: {listed}",
             "Adopt resources of one VPC: hyperpod-eks adopt NAME --resource KEY=ID.",
             homes,
         )

@@ -103,12 +103,12 @@ _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
 class Blocked(Denied):
-    """A preflight found what would make create fail; nothing was changed."""
+    """A preflight found what would fail create; nothing was changed."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         lines = [f"{one.id}: {one.says}\n  {one.fix}" for one in findings]
         super().__init__(
-            "preflight found what would make create fail:\n" + "\n".join(lines),
+            "preflight found what would fail create:\n" + "\n".join(lines),
             "Nothing was changed. Correct it and run the same command again; to go on in spite of"
             f" it: {' '.join(f'--skip {each}' for each in sorted({x.id for x in findings}))}",
         )

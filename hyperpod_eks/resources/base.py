@@ -348,7 +348,7 @@ class Resource(ABC):
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Make it with exactly one call; ``token`` is stable across retries of this birth."""
-        raise NotImplementedError(f"{self.kind} is not made by us")
+        raise NotImplementedError(f"{self.kind} is not created by us")
 
     def first(self, differs: Differs) -> Differs:
         """Of all differences, those that one ``update`` changes; the next look brings the rest."""

@@ -224,7 +224,7 @@ class LoadBalancers(Resource):
         made = [each for items in found.values() for each in items]
         if not made:
             return []
-        return [Live(", ".join(made), why=f"{len(made)} made by Kubernetes", attributes=found)]
+        return [Live(", ".join(made), why=f"{len(made)} created by Kubernetes", attributes=found)]
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Balancers before the target groups that they use."""

@@ -74,7 +74,7 @@ def drawing(
         yield tell
         return
     if not path.absolute().parent.is_dir():
-        raise Usage(f"--timeline: there is no folder {path.absolute().parent}", "Make it first.")
+        raise Usage(f"--timeline: there is no folder {path.absolute().parent}", "Create it first.")
     try:
         files.resolved(path)
     except OSError as error:

@@ -46,7 +46,7 @@ BASE: dict[str, Any] = {
     ],
 }
 G, A, R = "instance_groups[].", "eks.access[].", "restricted_instance_groups[]."
-KEPT = "UpdateCluster keeps it for life; the group is deleted and made anew"
+KEPT = "UpdateCluster keeps it for life; the group is deleted and created again"
 THEIRS = "what create made is not exchanged for yours on a running cluster"
 NODES = "UpdateCluster; nodes that run keep theirs until they are replaced"
 IMAGE = "UpdateClusterSoftware, which drains no pods and replaces root volumes"
@@ -60,7 +60,7 @@ ROWS = (
     Row("name", ANOTHER, "the first one stays, with its manifest", shown=PLACE),
     Row("region", REFUSED, "the manifest belongs to one region", shown=PLACE),
     Row("account", IN_PLACE, "a guard, nothing else", ACCOUNT),
-    Row("tags", LATER, "what stands keeps the tags that it was made with", {"team": "x"}),
+    Row("tags", LATER, "what exists keeps the tags that it was created with", {"team": "x"}),
     Row("network.cidr", REFUSED, "a VPC keeps its first block", "10.4.0.0/16", says="first block"),
     Row(
         "network.availability_zone_ids",
@@ -71,7 +71,7 @@ ROWS = (
     Row(
         "network.availability_zone_ids",
         REFUSED,
-        "zones are not taken away: EKS keeps those that it was made with",
+        "a zone cannot be removed: EKS keeps those that it was created with",
         lambda zones: zones[:2],
         says="zones are not taken away",
     ),

@@ -416,7 +416,7 @@ def test_a_plan_is_readable(width: int) -> None:
             {
                 "target": [
                     "nat-0ab12cd34ef56ab78",
-                    "known once network/nat-gateway-usw2-az1 is made",
+                    "known once network/nat-gateway-usw2-az1 exists",
                 ]
             },
         ),

@@ -69,7 +69,7 @@ ROWS: list[tuple[Observation, dict[str, Any], Action, str]] = [
     (Observation(COMING, Status.ABSENT), {}, Action.WAIT, "it comes by itself"),
     (BUSY, {}, Action.WAIT, "CREATING"),
     (BUSY, {"unseen_before": "eks/caller"}, Action.CREATE, "cannot be seen before eks/caller"),
-    (FAILED, {}, Action.REFUSE, "--replace-failed creates it anew: bad script"),
+    (FAILED, {}, Action.REFUSE, "--replace-failed creates it again: bad script"),
     (FAILED, {"replaceable": True}, Action.REPLACE, "bad script"),
     (FAILED, {"adopted": "id-1", "replaceable": True}, Action.REFUSE, "adopted and has failed"),
     (STUCK, {}, Action.REFUSE, "no capacity"),

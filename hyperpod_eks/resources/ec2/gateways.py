@@ -267,7 +267,7 @@ class NatGateway(Resource):
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token."""
-        assert self.subnet, "somebody's is never made"
+        assert self.subnet, "somebody's is never created"
         assert self.address
         return self._live(
             aws.ec2.create_nat_gateway(

@@ -55,8 +55,8 @@ class Subnet(Resource):
         """The control plane keeps its subnets."""
         if self.label.startswith(PRIVATE_SUBNET):
             return (
-                "zones are not taken away, for EKS keeps those that it was made with; name the "
-                "zone again"
+                "a zone cannot be removed, for EKS keeps those that it was created with; name "
+                "it again"
             )
         return ""
 
