@@ -12,7 +12,6 @@ import io
 import os
 import pickle
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -100,7 +99,6 @@ class _Copy:
 
 
 _made: dict[Any, _Copy] = {}
-_room = tempfile.TemporaryDirectory(prefix="copies-")
 
 
 def once(stack: Stack, folder: Path, words: tuple[str, ...], make: Callable[[], Any]) -> Any:
@@ -111,14 +109,14 @@ def once(stack: Stack, folder: Path, words: tuple[str, ...], make: Callable[[], 
     """
     assert _is_empty(stack), "the account is not as `start_over` leaves it: create the cluster here"
     places = [folder, *(Path(os.environ[f"XDG_{kind}_HOME"]) for kind in ("CACHE", "STATE"))]
-    files = sorted(each for each in folder.rglob("*") if each.is_file())
-    key = *words, *((str(each.relative_to(folder)), each.read_bytes()) for each in files)
+    given = sorted(each for each in folder.rglob("*") if each.is_file())
+    key = *words, *((str(each.relative_to(folder)), each.read_bytes()) for each in given)
     if (done := _made.get(key)) is None:
         document = make()
-        room = Path(_room.name, str(len(_made)))
+        files = folder.with_name(f"copy-{len(_made)}")  # pytest keeps it until all tests are done
         for each in places:
-            shutil.copytree(each, room / each.name, symlinks=True)
-        _made[key] = _Copy(copy.deepcopy(document), taken(stack), room)
+            shutil.copytree(each, files / each.name, symlinks=True)
+        _made[key] = _Copy(copy.deepcopy(document), taken(stack), files)
         return document
     restore(stack, done.account)
     for each in places:
