@@ -42,7 +42,8 @@ from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.stack import ahead, stack
-from hyperpod_eks.state.manifest import Manifest, locked, read
+from hyperpod_eks.state.file_store import locked
+from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:

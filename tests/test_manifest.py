@@ -21,7 +21,8 @@ from hyperpod_eks.resources.base import KINDS, Live
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.state.codec import pack
-from hyperpod_eks.state.manifest import BACKUPS, Manifest, Unwritable, locked, read
+from hyperpod_eks.state.file_store import BACKUPS, Unwritable, locked
+from hyperpod_eks.state.manifest import Manifest, read
 from tests.conftest import User
 
 VPC = Vpc("vpc", cidr="10.0.0.0/16")
@@ -272,7 +273,7 @@ def test_the_kernel_frees_the_lock_of_a_killed_run(tmp_path: Path) -> None:
     path = tmp_path / "demo.json"
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from hyperpod_eks.state.manifest import locked\n"
+        "from hyperpod_eks.state.file_store import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -32,7 +32,8 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import Purpose, Session, check_references, check_values
-from hyperpod_eks.state.manifest import Manifest, backups, locked, read
+from hyperpod_eks.state.file_store import locked
+from hyperpod_eks.state.manifest import Manifest, backups, read
 
 LOOKING = 10.0
 """Seconds for which a command that only looks repeats what failed, after botocore's tries."""

@@ -32,7 +32,8 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.compare import Observation, Placement, Status, accepted, born, compare
-from hyperpod_eks.state.manifest import Manifest, Unwritable
+from hyperpod_eks.state.file_store import Unwritable
+from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50

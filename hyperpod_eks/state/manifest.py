@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import glob
 import hashlib
 import json
-import os
-import shutil
-import socket
-import stat
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hyperpod_eks import __version__, files
-from hyperpod_eks.errors import HyperpodError, Locked, Usage
+from hyperpod_eks.errors import Usage
 from hyperpod_eks.resources.base import KINDS, Live, Proof, Resource, Sent
 from hyperpod_eks.state.codec import Spelled, braced, check_document, pack, spelled, unpack
+from hyperpod_eks.state.file_store import (
+    FileStore,
+    Unwritable,
+    backups_of,
+    home,
+    kept,
+    last_serial,
+    nearest,
+    old_backups_of,
+)
 from hyperpod_eks.state.record import Record
 
 SCHEMA = "hyperpod-eks/manifest/v1"
-BACKUPS = 10
-
-
-class Unwritable(HyperpodError):
-    """The manifest cannot be written, so nothing more is made."""
-
-    hint = "Free some disk or name another place with --manifest; then run the same command again."
 
 
 @dataclass
@@ -62,9 +57,14 @@ class Manifest:
     """Each record as it was last written, and its line of JSON."""
 
     @property
+    def store(self) -> FileStore:
+        """Where it is kept."""
+        return FileStore(self.path)
+
+    @property
     def exists(self) -> bool:
         """Whether there is anything on disk."""
-        return self.path.exists()
+        return self.store.exists
 
     @property
     def complete(self) -> bool:
@@ -176,15 +176,7 @@ class Manifest:
 
     def retire(self) -> None:
         """Everything is gone: remove the file and the backups, which keep the config's values."""
-        if self.exists:
-            self.path.unlink()
-            files.sync_folder(self.path.parent)
-        for kept in _kept(self.path):
-            if kept.parent == _backups(self.path) or _lineage(kept) == self.lineage:
-                kept.unlink(missing_ok=True)
-        for folder in (_backups(self.path), _old_backups(self.path)):
-            with suppress(OSError):  # it is not there, or another manifest's backups are in it
-                folder.rmdir()
+        self.store.remove(self.lineage)
         self.records.clear()
 
     # --- the file
@@ -211,19 +203,11 @@ class Manifest:
             "config": self.config,
             **({"run": self.run} if self.run else {}),
         }
-        content = spelled(document).encode()
-        while True:
-            try:
-                self._back_up(self.serial - 1)
-                files.replace(self.path, content, mode=0o600)
-                return
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._drop_oldest():
-                    continue
-                self.serial -= 1
-                raise Unwritable(
-                    f"cannot write the manifest {self.path}: {error.strerror}"
-                ) from error
+        try:
+            self.store.write(spelled(document).encode(), self.serial)
+        except Unwritable:
+            self.serial -= 1
+            raise
 
     def _spelled_records(self) -> str:
         """Write the records as JSON; of all that are saved again, one has changed."""
@@ -236,40 +220,10 @@ class Manifest:
             rows.append(row)
         return braced(rows)
 
-    def _back_up(self, serial: int) -> None:
-        """Keep the version on disk, which is about to be replaced, and the nine before it."""
-        if not self.exists:
-            return
-        folder = _backups(self.path)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        kept = folder / f"{serial:08d}.json"
-        try:
-            os.link(self.path, kept)
-        except (FileNotFoundError, FileExistsError):
-            pass
-        except OSError:  # shared folders and sticks have no hard links
-            try:
-                shutil.copy(self.path, kept)
-            except OSError:
-                kept.unlink(missing_ok=True)  # it would be half of one
-                raise
-        names = sorted(each.name for each in folder.iterdir() if each.suffix == ".json")
-        for old in names[:-BACKUPS]:
-            (folder / old).unlink(missing_ok=True)
-
-    def _drop_oldest(self) -> bool:
-        """Make room on a full disk; the version on disk is kept, whose backup takes none."""
-        newest = f"{self.serial - 1:08d}"
-        for old in sorted(_backups(self.path).glob("*.json")):
-            if old.stem.isdecimal() and old.stem < newest:
-                old.unlink(missing_ok=True)
-                return True
-        return False
-
 
 def backups(path: Path) -> Iterator[Manifest]:
     """Yield the versions of a manifest that are kept and can be read, newest first."""
-    for old in sorted(_kept(_home(path)), key=lambda kept: kept.stem, reverse=True):
+    for old in sorted(kept(home(path)), key=lambda kept: kept.stem, reverse=True):
         with suppress(Usage):
             yield read(old)
 
@@ -279,49 +233,6 @@ def _record(members: dict[str, Any]) -> Record:
         facts = {name: Sent(each["value"], Proof(each["proof"])) for name, each in sent.items()}
         members["sent"] = facts
     return Record(**members)
-
-
-def _backups(path: Path) -> Path:
-    return path.with_name(f".{path.name}.backups")
-
-
-def _old_backups(path: Path) -> Path:
-    """Where earlier versions kept backups, those of ``demo.eu`` and ``demo.us`` together."""
-    return path.with_name(f".{path.stem}.backups")
-
-
-def _kept(path: Path) -> list[Path]:
-    """All backups that may be of this manifest."""
-    folders = {_old_backups(path), _backups(path)}
-    return [kept for folder in folders for kept in folder.glob("*.json") if kept.stem.isdecimal()]
-
-
-def _lineage(kept: Path) -> object:
-    with suppress(OSError, ValueError):
-        document = json.loads(kept.read_bytes())
-        return document.get("lineage") if isinstance(document, dict) else None
-    return None
-
-
-def _nearest(*folders: Path) -> Path:
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
-
-
-def _last_serial(path: Path) -> int:
-    """Where the serials of a manifest that is no more ended, so that its backups stay the older."""
-    return max((int(kept.stem) for kept in _kept(path)), default=0)
-
-
-def _home(path: Path) -> Path:
-    """Return the place of a manifest; a link stays one, and all its readers see one file.
-
-    Raises Usage for what is no regular file.
-    """
-    try:
-        target = files.resolved(path)
-    except OSError as error:
-        raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
-    return target if path.is_symlink() else path
 
 
 def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = "") -> Manifest:
@@ -335,7 +246,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
     Raises Usage when it is another cluster's, unreadable, broken or from a newer version; the
     message names the way back.
     """
-    path = _home(path)
+    path = home(path)
     try:
         document = json.loads(files.read(path))
         if document["schema"] != SCHEMA:
@@ -365,18 +276,18 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
         )
         manifest._rebuilt()  # what cannot be rebuilt is broken too
     except FileNotFoundError:
-        return Manifest(path, cluster, serial=_last_serial(path))
+        return Manifest(path, cluster, serial=last_serial(path))
     except OSError as error:
         raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if broken:
             path.rename(path.with_name(f"{path.name}.broken"))
-            return Manifest(path, cluster, serial=_last_serial(path))
+            return Manifest(path, cluster, serial=last_serial(path))
         raise Usage(
             f"the manifest {path} is broken: {type(error).__name__}: {str(error)[:300]}",
             f"To rebuild it from names and tags: hyperpod-eks adopt "
             f"{again or cluster or 'NAME'} --rebuild\n"
-            f"Older versions: {_nearest(_backups(path), _old_backups(path))}/",
+            f"Older versions: {nearest(backups_of(path), old_backups_of(path))}/",
         ) from error
     if cluster and manifest.cluster != cluster:
         raise Usage(
@@ -384,97 +295,6 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
             "Name another file with --manifest.",
         )
     return manifest
-
-
-@contextmanager
-def locked(path: Path, timeout: float = 0) -> Iterator[None]:
-    """Keep every other run away from this manifest; the kernel frees the lock of a dead one.
-
-    The lock is an flock on ``PATH.lock``, or ``.PATH.lock`` for a name without a suffix, which is
-    never removed.  Versions that name the lock without the manifest's suffix are kept out as well:
-    theirs is taken too, and shared, for the manifests ``demo``, ``demo.eu`` and ``demo.us`` have
-    one.  Waits ``timeout`` seconds.
-
-    Raises Locked, naming the holder, and Usage when the folder cannot be written.
-    """
-    path = _home(path)
-    own, old = path.with_name(f"{path.name}.lock"), path.with_suffix(".lock")
-    if own == old:
-        own = path.with_name(f".{path.name}.lock")
-    with ExitStack() as stack:
-        held = _opened(own, os.O_RDWR)
-        stack.callback(os.close, held)
-        if (found := os.pread(held, 100, 0)) and not found.startswith(b"process "):
-            raise Usage(
-                f"{own} is not a lock of hyperpod-eks; nothing was written",
-                "Name another manifest with --manifest.",
-            )
-        deadline = time.monotonic() + timeout
-        _take(held, fcntl.LOCK_EX, own, path, deadline)
-        if old != path:
-            with suppress(Usage):  # what is there cannot be the lock of an earlier version
-                shared = _opened(old, os.O_RDONLY)
-                stack.callback(os.close, shared)
-                _take(shared, fcntl.LOCK_SH, old, path, deadline)
-        # through the descriptor: what a full disk has not taken must not come up again later
-        words = f"process {os.getpid()} on {socket.gethostname()}, started {_clock_time()}"
-        with suppress(OSError):
-            os.truncate(held, 0)
-            os.pwrite(held, words.encode(), 0)
-        for draft in path.parent.glob(f".{glob.escape(path.name)}.*tmp"):  # of a killed run
-            with suppress(OSError):
-                draft.unlink()
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                os.truncate(held, 0)
-                # a program that was just started has the lock too, until it is itself: closing
-                # ours would not free it
-                fcntl.flock(held, fcntl.LOCK_UN)
-
-
-def _opened(lock: Path, how: int) -> int:
-    """Open a lock, made if there is none.  Raises Usage for what is no file of its own."""
-    flags = how | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(lock, flags, 0o600)
-    except OSError as error:
-        if lock.is_symlink():
-            raise Usage(f"{lock} is a link, not a lock", "Remove it.") from error
-        raise Usage(
-            f"cannot write in the manifest's folder {lock.parent}: {error.strerror}",
-            "Name another place with --manifest.",
-        ) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Usage(f"{lock} is not a regular file", "Remove it.")
-    return descriptor
-
-
-def _take(descriptor: int, how: int, lock: Path, path: Path, deadline: float) -> None:
-    """Take an flock until the deadline.  Raises Locked and Usage."""
-    while True:
-        try:
-            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
-                raise Locked(
-                    f"{holder or 'another run'} is working on {path}",
-                    "Wait until it ends, or give --lock-timeout.",
-                ) from None
-            time.sleep(0.1)
-        except OSError as error:  # not every network file system has locks
-            raise Usage(
-                f"cannot lock {lock}: {error.strerror}",
-                "Name a place on a local disk with --manifest.",
-            ) from error
-
-
-def _clock_time() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _digest(*words: str) -> str:

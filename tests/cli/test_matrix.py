@@ -27,7 +27,7 @@ from hyperpod_eks.errors import Exit
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.state.manifest import locked
+from hyperpod_eks.state.file_store import locked
 from hyperpod_eks.terminal.formats import render
 from tests.cli.test_plan import NOBODY, later
 from tests.commands import EVERY, GROUPS

@@ -17,7 +17,7 @@ import pytest
 from hyperpod_eks.cli.signals import Interrupted, stoppable
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.state.manifest import locked
+from hyperpod_eks.state.file_store import locked
 from tests.conftest import Said, User, until
 
 

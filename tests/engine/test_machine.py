@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hyperpod_eks.errors import Locked
 from hyperpod_eks.resources.base import Proof, Resource
-from hyperpod_eks.state.manifest import locked, read
+from hyperpod_eks.state.file_store import locked
+from hyperpod_eks.state.manifest import read
 
 from .conftest import User
 from .toys import Cloud, FakeClock, Nameless, Thing, Toy, Unsigned

@@ -22,7 +22,8 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.resources.base import Lifecycle, Live, References, Resource, State
 from hyperpod_eks.resources.compare import Status, compare
-from hyperpod_eks.state.manifest import Unwritable, read
+from hyperpod_eks.state.file_store import Unwritable
+from hyperpod_eks.state.manifest import read
 
 from .conftest import User
 from .toys import Cloud, Nameless, Toy, Unsigned, taken

@@ -49,7 +49,8 @@ from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.session import ADOPT, Session
-from hyperpod_eks.state.manifest import locked, read
+from hyperpod_eks.state.file_store import locked
+from hyperpod_eks.state.manifest import read
 from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 REGION = "us-west-2"

@@ -26,7 +26,7 @@ from hyperpod_eks.aws.tags import LINEAGE
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.resolve.names import lineage
-from hyperpod_eks.state.manifest import locked
+from hyperpod_eks.state.file_store import locked
 
 from . import oracles
 from .host import NAME, REGION, Boundary, Host

@@ -169,7 +169,8 @@ def _declared(document: Mapping[str, Any], place: Loc) -> Any:
 def _in_manifest(options: Options, wanted: dict[str, int]) -> Changed:
     """Replace the numbers in the manifest's configuration."""
     from hyperpod_eks.config.load import load
-    from hyperpod_eks.state.manifest import locked, read
+    from hyperpod_eks.state.file_store import locked
+    from hyperpod_eks.state.manifest import read
 
     path = _manifest_path(options)
     with locked(path, options.lock_timeout):
