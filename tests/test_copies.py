@@ -57,7 +57,7 @@ def test_a_copy_is_changed_without_the_others(one_stack: Stack, tmp_path: Path) 
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         with at_work(one_stack, tmp_path / name) as user:
-            user.has("demo", "--timeout", "602")
+            user.has("demo")
             (cluster,) = user.stack.sim.clusters.values()
             assert not cluster.has("Namespace", "mine")
             cluster._create("Namespace", {"metadata": {"name": "mine"}})

@@ -109,7 +109,7 @@ def test_one_odd_member_sends_no_update(owner: Owner, odd: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(2, 10))]
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.prove) for seed in range(1, 10))]
 )
 def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) -> None:
     owner.stack.sim.echo = Echo(seed, "sagemaker")

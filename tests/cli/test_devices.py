@@ -37,6 +37,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *names: str, **instead: str) -> Non
     monkeypatch.setattr("hyperpod_eks.engine.apply.DEVICES", 0.0)
 
 
+@pytest.mark.prove
 def test_nodes_with_all_their_devices_are_no_matter(user: User) -> None:
     assert user.makes("demo", "-f", "gpu.yaml")["warnings"] == []
     assert user.types("status", "demo", "-o", "json").document["warnings"] == []

@@ -24,7 +24,6 @@ SAMPLE = {
         case("create", "after", "s3:PutObject", "delete"),
     ],
     "eks": [
-        case("create", "before", "eks:CreateAccessEntry", "resume"),
         case("delete", "after", "eks:DeleteCluster", "resume"),
     ],
     "addons": [
@@ -34,7 +33,6 @@ SAMPLE = {
         case("create", "helm", "start upgrade", "resume"),
     ],
     "hyperpod": [
-        case("create", "after", "sagemaker:CreateCluster", "flooded"),
         case("scale", "after", "sagemaker:UpdateCluster", "resume"),
         case("delete", "after", "sagemaker:DeleteCluster", "killed again"),
     ],
