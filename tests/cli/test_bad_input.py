@@ -101,6 +101,7 @@ CASES = [
     Wrong("empty name", 2, "which cluster?", ("create", "")),
     Wrong("no name", 2, "which cluster?", ("create",)),
     Wrong("no name to delete", 2, "which cluster?", ("delete", "--yes")),
+    Wrong("no node", 2, "ssm: which node?", ("ssm", "demo")),
     Wrong("two names", 2, "unexpected extra argument", ("create", "a", "b")),
     # options
     Wrong("no such option", 2, "--regin", ("create", "demo", "--regin", "us-west-2")),
