@@ -11,6 +11,7 @@ import random
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import boto3
 import botocore.client
 import botocore.endpoint_provider
 import botocore.hooks
+import botocore.httpsession
 import botocore.session
 import pytest
 from botocore.config import Config
@@ -130,8 +132,30 @@ def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
     return once
 
 
+_http: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def remember_connections() -> None:
+    """Know what holds connections, for `close_connections`."""
+    http: Any = botocore.httpsession.URLLib3Session
+    begin = http.__init__
+
+    def known(self: Any, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        _http.add(self)
+
+    http.__init__ = known
+
+
+def close_connections() -> None:
+    """Close what is open and idle, as a process does that ends; else it stays until garbage is."""
+    for each in list(_http):
+        each.close()
+
+
 remember_clients()
 remember_events()
+remember_connections()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -262,6 +286,7 @@ class User:
             try:
                 code = run(words)
             finally:
+                close_connections()
                 os.environ.clear()
                 os.environ.update(environ)
         return Said(int(code), *(stream.buffer.getvalue().decode() for stream in (out, err)))
