@@ -231,7 +231,7 @@ NEVER = ("kubernetes", "moto", "pyhelm3")
         (["completion", "bash"], {"logging", "hyperpod_eks.config", *BOTO, *OURS, *NEVER}),
         (["version"], {"hyperpod_eks.config", *BOTO, *OURS, *NEVER}),
     ],
-    ids=str,
+    ids=lambda given: given[0] if isinstance(given, list) else "",  # a set has no order
 )
 def test_a_command_that_is_called_often_imports_little(
     user: User, words: list[str], heavy: set[str]
