@@ -166,7 +166,7 @@ def _one_of(values: Sequence[object]) -> dict[str, Any]:
 def change() -> str:
     """Return docs/change.md."""
     sys.path.insert(0, str(DOCS.parent))
-    from tests.change.matrix import page  # noqa: PLC0415  found by the line above
+    from tests.change.rows import page  # noqa: PLC0415  found by the line above
 
     return page()
 

@@ -10,7 +10,7 @@ import pytest
 
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
-from tests.cli.test_matrix import on_a_terminal
+from tests.cli.test_commands import on_a_terminal
 from tests.conftest import Clients, User
 
 FILE = """\

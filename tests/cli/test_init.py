@@ -15,7 +15,7 @@ from click.shell_completion import BashComplete
 from hyperpod_eks.cli import run
 from hyperpod_eks.cli.app import main
 from hyperpod_eks.config.load import load
-from tests.cli.test_matrix import on_a_terminal
+from tests.cli.test_commands import on_a_terminal
 from tests.cli.test_outputs import shell
 from tests.conftest import User
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.cli.test_matrix import valid
+from tests.cli.test_commands import valid
 from tests.conftest import Said, User
 
 TYPO = "name: demo\nregion: us-west-2\ninstance_gruops: []\n"

@@ -18,7 +18,7 @@ from hyperpod_eks.state.manifest import read
 from .toys import Cloud, FakeClock, Killed, Nameless, Toy, ToyAws, Unsigned
 
 
-class User:
+class Rig:
     """Runs create, status and delete, one process each, against one toy account."""
 
     def __init__(self, cloud: Cloud, path: Path) -> None:
@@ -76,8 +76,8 @@ def cloud() -> Cloud:
 
 
 @pytest.fixture
-def user(cloud: Cloud, tmp_path: Path) -> User:
-    return User(cloud, tmp_path / "toy.json")
+def rig(cloud: Cloud, tmp_path: Path) -> Rig:
+    return Rig(cloud, tmp_path / "toy.json")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hyperpod_eks.resources.base import Proof, Resource
 from hyperpod_eks.state.file_store import locked
 from hyperpod_eks.state.manifest import read
 
-from .conftest import User
+from .conftest import Rig
 from .toys import Cloud, FakeClock, Nameless, Thing, Toy, Unsigned
 
 SHAPES = st.sampled_from(["round", "square"])
@@ -41,7 +41,7 @@ class Life(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.cloud = Toy.cloud = Cloud(FakeClock())
         self.cloud.things += [Thing(**vars(thing)) for thing in THEIRS]
-        self.user = User(self.cloud, Path(self.folder.name) / "toy.json")
+        self.rig = Rig(self.cloud, Path(self.folder.name) / "toy.json")
         self.wants = declared("round", False)
         self.serial = 0
         self.forgotten = False
@@ -56,23 +56,23 @@ class Life(RuleBasedStateMachine):
         return [t for t in self.cloud.things if not t.id.startswith("theirs")]
 
     def _create(self) -> None:
-        with locked(self.user.path):
-            self.user.create(self.wants)
+        with locked(self.rig.path):
+            self.rig.create(self.wants)
         made = sorted(t.name for t in self.ours)
         declared_now = {want.label for want in self.wants}
         assert len(made) == len(set(made)), made
         assert declared_now <= set(made)
         shapes = {want.label: want.shape for want in self.wants if isinstance(want, Toy)}
         assert {t.name: t.shape for t in self.ours if t.name in shapes} == shapes
-        records = read(self.user.path, "toy").records
+        records = read(self.rig.path, "toy").records
         assert {t.id for t in self.ours} <= {record.id for record in records.values()}
         self.forgotten = False
 
     def _delete(self) -> None:
-        with locked(self.user.path):
-            self.user.delete(self.wants)
+        with locked(self.rig.path):
+            self.rig.delete(self.wants)
         assert self.ours == []
-        assert not self.user.path.exists()
+        assert not self.rig.path.exists()
         self.serial = 0
 
     @rule(shape=SHAPES, more=st.booleans())
@@ -84,8 +84,8 @@ class Life(RuleBasedStateMachine):
     @rule()
     def create_again(self) -> None:
         self._create()
-        with locked(self.user.path):
-            self.user.create(self.wants)
+        with locked(self.rig.path):
+            self.rig.create(self.wants)
         assert self.cloud.calls == []
 
     @rule()
@@ -95,18 +95,18 @@ class Life(RuleBasedStateMachine):
     @rule(call=CALLS, after=st.booleans(), shape=SHAPES)
     def create_is_killed(self, call: int, after: bool, shape: str) -> None:
         self.wants = declared(shape, True)
-        self.user.killed_in(lambda: self.user.create(self.wants), call, after=after)
+        self.rig.killed_in(lambda: self.rig.create(self.wants), call, after=after)
 
     @rule(call=CALLS, after=st.booleans())
     def delete_is_killed(self, call: int, after: bool) -> None:
-        if not self.user.killed_in(lambda: self.user.delete(self.wants), call, after=after):
+        if not self.rig.killed_in(lambda: self.rig.delete(self.wants), call, after=after):
             self.serial = 0
 
     @rule(data=st.data(), shape=st.sampled_from(["bent", "broken"]))
     def somebody_bends_something(self, data: Any, shape: str) -> None:
         # who bends what the cloud has never shown as sent cannot be told from a cloud that
         # describes it in its own way
-        records = read(self.user.path, "toy").records.values() if self.user.path.exists() else ()
+        records = read(self.rig.path, "toy").records.values() if self.rig.path.exists() else ()
         silent = {
             record.id or record.token
             for record in records
@@ -133,7 +133,7 @@ class Life(RuleBasedStateMachine):
     def the_manifest_is_lost(self) -> None:
         # what is not to be seen yet, and remembered by nobody, can only be waited for
         self.cloud.clock.time += 60
-        self.user.path.unlink(missing_ok=True)
+        self.rig.path.unlink(missing_ok=True)
         self.forgotten, self.wants = True, declared("round", True)
         self.serial = 0
         # what is neither signed nor remembered cannot be told from a stranger's
@@ -142,9 +142,9 @@ class Life(RuleBasedStateMachine):
     @rule()
     def a_contender_comes(self) -> None:
         with (
-            locked(self.user.path),
+            locked(self.rig.path),
             pytest.raises(Locked, match="is working on"),
-            locked(self.user.path),
+            locked(self.rig.path),
         ):
             pass
 
@@ -154,8 +154,8 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_journal_can_be_read_and_its_serial_never_falls(self) -> None:
-        if self.user.path.exists():
-            serial = read(self.user.path, "toy").serial
+        if self.rig.path.exists():
+            serial = read(self.rig.path, "toy").serial
             assert serial >= self.serial
             self.serial = serial
 

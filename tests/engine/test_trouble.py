@@ -25,7 +25,7 @@ from hyperpod_eks.resources.compare import Status, compare
 from hyperpod_eks.state.file_store import Unwritable
 from hyperpod_eks.state.manifest import read
 
-from .conftest import User
+from .conftest import Rig
 from .toys import Cloud, Nameless, Toy, Unsigned, taken
 
 DAY = 86400.0
@@ -64,35 +64,33 @@ class Slow(Toy):
         return [replace(x, state=State.BUSY) for x in lives] if now - made < 3000 else lives
 
 
-def test_refusals_now_and_then_do_not_add_up(user: User, cloud: Cloud) -> None:
-    assert set(user.create([Slow("cluster")])) == {"toys/cluster"}
+def test_refusals_now_and_then_do_not_add_up(rig: Rig, cloud: Cloud) -> None:
+    assert set(rig.create([Slow("cluster")])) == {"toys/cluster"}
 
 
 def test_credentials_that_expire_in_a_wait_stop_the_run_and_the_next_one_continues(
-    user: User, cloud: Cloud
+    rig: Rig, cloud: Cloud
 ) -> None:
     with pytest.raises(Denied) as caught:
-        user.create([Slow("cluster", refusal="ExpiredToken")])
+        rig.create([Slow("cluster", refusal="ExpiredToken")])
     assert caught.value.exit == 3
     assert "run the same command again" in caught.value.hint
-    record = read(user.path, "toy").records["toys/cluster"]
+    record = read(rig.path, "toy").records["toys/cluster"]
     assert (record.state, record.id) == ("created", "id-1")  # before any wait
     cloud.clock.time += 3600
-    user.create([Toy("cluster")])
+    rig.create([Toy("cluster")])
     assert len(cloud.things) == 1
 
 
-def test_a_birth_that_is_tried_again_much_later_has_its_whole_grace(
-    user: User, cloud: Cloud
-) -> None:
-    assert user.killed_in(lambda: user.create([Nameless("vpc")]), 1, after=False)
+def test_a_birth_that_is_tried_again_much_later_has_its_whole_grace(rig: Rig, cloud: Cloud) -> None:
+    assert rig.killed_in(lambda: rig.create([Nameless("vpc")]), 1, after=False)
     cloud.clock.time += DAY
     cloud.lag = 20
-    user.create([Nameless("vpc")])
+    rig.create([Nameless("vpc")])
     assert cloud.calls == ["create vpc"]
 
 
-def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(user: User, cloud: Cloud) -> None:
+def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(rig: Rig, cloud: Cloud) -> None:
     @frozen
     class Doubled(Nameless):
         def create(self, aws: Any, references: References, token: str) -> Live:
@@ -102,12 +100,12 @@ def test_a_twin_that_a_lost_answer_left_is_found_in_the_same_run(user: User, clo
             cloud.things[0].visible_at = cloud.clock.now()
             return super().create(aws, references, token)
 
-    user.create([Doubled("vpc")])
+    rig.create([Doubled("vpc")])
     assert len(cloud.things) == 1
 
 
 def test_a_birth_that_was_answered_at_the_first_try_needs_no_second_look(
-    user: User, cloud: Cloud
+    rig: Rig, cloud: Cloud
 ) -> None:
     asked: list[str] = []
 
@@ -117,12 +115,12 @@ def test_a_birth_that_was_answered_at_the_first_try_needs_no_second_look(
             asked.append(self.label)
             return super().find(snapshot)
 
-    user.create([Seen("vpc")])
+    rig.create([Seen("vpc")])
     assert asked == ["vpc"]
 
 
 def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
-    user: User, cloud: Cloud
+    rig: Rig, cloud: Cloud
 ) -> None:
     asked: list[str] = []
 
@@ -139,11 +137,11 @@ def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
             return super().create(aws, references, token)
 
     slow = Slow("control")
-    user.create([slow, Seen("addon", needs_=(slow,))])
+    rig.create([slow, Seen("addon", needs_=(slow,))])
     assert asked == ["addon", "addon"]  # the second is the proof at the end
 
 
-def test_what_somebody_made_since_the_first_look_is_theirs(user: User, cloud: Cloud) -> None:
+def test_what_somebody_made_since_the_first_look_is_theirs(rig: Rig, cloud: Cloud) -> None:
     @frozen
     class Slow(Toy):
         def create(self, aws: Any, references: References, token: str) -> Live:
@@ -152,11 +150,11 @@ def test_what_somebody_made_since_the_first_look_is_theirs(user: User, cloud: Cl
 
     slow = Slow("control")
     with pytest.raises(Foreign, match="toys/role: id-1 exists"):
-        user.create([slow, Toy("role", needs_=(slow,))])
+        rig.create([slow, Toy("role", needs_=(slow,))])
     assert [t.owner for t in cloud.things] == ["another lineage", "ours"]
 
 
-def test_a_birth_waits_only_for_what_its_create_names(user: User, cloud: Cloud) -> None:
+def test_a_birth_waits_only_for_what_its_create_names(rig: Rig, cloud: Cloud) -> None:
     @frozen
     class Table(Toy):
         """Its create names nothing; to be as declared it needs the gateway."""
@@ -167,34 +165,34 @@ def test_a_birth_waits_only_for_what_its_create_names(user: User, cloud: Cloud) 
     gateway = Toy("gateway", needs_=(Toy("vpc"),))
     table = Table("table", needs_=(gateway,))
     after = Toy("after", needs_=(table,))
-    user.create([Toy("vpc"), gateway, table, after])
+    rig.create([Toy("vpc"), gateway, table, after])
     order = [call for call in cloud.calls if call.startswith("create")]
     assert order.index("create table") < order.index("create gateway") < order.index("create after")
 
 
-def test_a_name_that_is_taken_by_something_unseen_ends_the_run(user: User, cloud: Cloud) -> None:
+def test_a_name_that_is_taken_by_something_unseen_ends_the_run(rig: Rig, cloud: Cloud) -> None:
     @frozen
     class Taken(Toy):
         def create(self, aws: Any, references: References, token: str) -> Live:
             raise taken()
 
     with pytest.raises(HyperpodError, match="that name is taken"):
-        user.create([Taken("role")])
+        rig.create([Taken("role")])
 
 
-def test_a_delete_of_what_is_said_to_be_gone_and_is_not_ends(user: User, cloud: Cloud) -> None:
+def test_a_delete_of_what_is_said_to_be_gone_and_is_not_ends(rig: Rig, cloud: Cloud) -> None:
     @frozen
     class Undead(Toy):
         def delete(self, aws: Any, live: Live) -> None:
             raise says("NoSuchEntity", "DeleteToy")
 
-    user.create([Undead("role")])
+    rig.create([Undead("role")])
     with pytest.raises(HyperpodError, match="deleting toys/role: so it is"):
-        user.delete([Undead("role")])
+        rig.delete([Undead("role")])
 
 
 def test_what_goes_between_two_questions_of_a_look_is_looked_at_again(
-    user: User, cloud: Cloud
+    rig: Rig, cloud: Cloud
 ) -> None:
     asked: list[str] = []
 
@@ -206,11 +204,11 @@ def test_what_goes_between_two_questions_of_a_look_is_looked_at_again(
                 raise says("ResourceNotFoundException", "ListTags")
             return super().find(snapshot)
 
-    user.create([Fleeting("cluster")])
+    rig.create([Fleeting("cluster")])
     assert len(asked) > 1
 
 
-def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: Cloud) -> None:
+def test_what_stands_behind_a_door_that_we_have_yet_to_make(rig: Rig, cloud: Cloud) -> None:
     door = Toy("door")
     cluster = Toy("cluster")
 
@@ -226,22 +224,22 @@ def test_what_stands_behind_a_door_that_we_have_yet_to_make(user: User, cloud: C
             return super().find(snapshot)
 
     wants: list[Resource] = [cluster, door, Behind("release", after=(cluster, door))]
-    user.create([cluster])
-    assert set(user.create(wants)) == {want.key for want in wants}
+    rig.create([cluster])
+    assert set(rig.create(wants)) == {want.key for want in wants}
     cloud.things = [thing for thing in cloud.things if thing.name != "door"]
     cloud.clock.time += DAY
     began = cloud.clock.time
-    user.context = user._world()
-    _removed(user, wants)
+    rig.context = rig._world()
+    _removed(rig, wants)
     assert [t.name for t in cloud.things] == ["release"]  # AWS takes it with its cluster
     assert cloud.clock.time - began < 60
 
 
-def _removed(user: User, wants: list[Resource]) -> None:
-    engine.delete(wants, user.context)
+def _removed(rig: Rig, wants: list[Resource]) -> None:
+    engine.delete(wants, rig.context)
 
 
-def test_what_works_is_waited_for_no_shorter_than_the_nodes(user: User, cloud: Cloud) -> None:
+def test_what_works_is_waited_for_no_shorter_than_the_nodes(rig: Rig, cloud: Cloud) -> None:
     """Deep health checks take hours, and EKS may call an add-on DEGRADED all the while."""
 
     @frozen
@@ -264,19 +262,19 @@ def test_what_works_is_waited_for_no_shorter_than_the_nodes(user: User, cloud: C
 
     ready = cloud.clock.time + 7200
     wants: list[Resource] = [Lagging("add-on"), Nodes("nodes")]
-    assert set(user.create(wants)) == {want.key for want in wants}
+    assert set(rig.create(wants)) == {want.key for want in wants}
 
 
-def test_too_little_room_has_its_own_exit_code(user: User, cloud: Cloud) -> None:
+def test_too_little_room_has_its_own_exit_code(rig: Rig, cloud: Cloud) -> None:
     @frozen
     class Failing(Toy):
         def find(self, snapshot: Any) -> Sequence[Live]:
             why = "Insufficient capacity for ml.p5.48xlarge"
             return [replace(x, state=State.FAILED, why=why) for x in super().find(snapshot)]
 
-    user.create([Toy("cluster")])
+    rig.create([Toy("cluster")])
     with pytest.raises(Capacity) as caught:
-        user.create([Failing("cluster")])
+        rig.create([Failing("cluster")])
     assert caught.value.exit == 10
 
 
@@ -295,7 +293,7 @@ def test_only_an_answer_to_the_first_try_tells_that_nothing_was_made() -> None:
     assert classify(ResponseParserError("<html>")) is ErrorKind.UNKNOWN
 
 
-def test_an_unsigned_birth_whose_answer_was_lost_stays_ours(user: User, cloud: Cloud) -> None:
+def test_an_unsigned_birth_whose_answer_was_lost_stays_ours(rig: Rig, cloud: Cloud) -> None:
     tries: list[str] = []
 
     @frozen
@@ -307,7 +305,7 @@ def test_an_unsigned_birth_whose_answer_was_lost_stays_ours(user: User, cloud: C
                 raise says("Throttling", "CreateToy", retried=3)
             return super().create(aws, references, token)
 
-    user.create([Unheard("bucket")])
+    rig.create([Unheard("bucket")])
     assert [(t.name, t.owner) for t in cloud.things] == [("bucket", cloud.lineage)]
 
 
@@ -315,21 +313,21 @@ class Stop(BaseException):
     """A signal."""
 
 
-def interrupting(user: User) -> type[Toy]:
+def interrupting(rig: Rig) -> type[Toy]:
     @frozen
     class Interrupting(Toy):
         def create(self, aws: Any, references: References, token: str) -> Live:
             live = super().create(aws, references, token)
-            user.context.stop(Stop())
+            rig.context.stop(Stop())
             return live
 
     return Interrupting
 
 
-def test_an_interruption_records_what_was_under_way(user: User, cloud: Cloud) -> None:
+def test_an_interruption_records_what_was_under_way(rig: Rig, cloud: Cloud) -> None:
     with pytest.raises(Stop):
-        user.create([interrupting(user)("role"), Toy("bucket")])
-    records = json.loads(user.path.read_text())["resources"]
+        rig.create([interrupting(rig)("role"), Toy("bucket")])
+    records = json.loads(rig.path.read_text())["resources"]
     made = {t.name: t.id for t in cloud.things}
     assert {key.removeprefix("toys/"): r["id"] for key, r in records.items() if r["id"]} == made
 
@@ -349,7 +347,7 @@ def full_disk() -> Any:
 
 
 def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
-    user: User, cloud: Cloud, full_disk: Callable[[int], None]
+    rig: Rig, cloud: Cloud, full_disk: Callable[[int], None]
 ) -> None:
     @frozen
     class Filling(Toy):
@@ -360,16 +358,16 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
 
     wants: list[Resource] = [Filling("role"), Toy("later", needs_=(Toy("bucket"),)), Toy("bucket")]
     with pytest.raises(Unwritable, match="File too large") as caught:
-        user.create(wants)
+        rig.create(wants)
     made = {t.name: t.id for t in cloud.things}
     shown = "\n".join(caught.value.__notes__)
-    on_disk = {key for key, record in read(user.path, "toy").records.items()}
+    on_disk = {key for key, record in read(rig.path, "toy").records.items()}
     assert {f"toys/{name}" for name in made} <= on_disk  # the intents were there before
     for name, id_ in made.items():
         assert f"toys/{name} is {id_}" in shown
     assert "later" not in made
     full_disk(limits.getrlimit(limits.RLIMIT_FSIZE)[1])
-    user.create([Toy("role"), Toy("bucket"), wants[1]])
+    rig.create([Toy("role"), Toy("bucket"), wants[1]])
     assert sorted(t.name for t in cloud.things) == ["bucket", "later", "role"]
 
 
@@ -398,17 +396,17 @@ def test_an_expired_login_is_no_bug() -> None:
     assert classify(LoginRefreshRequired(msg="run aws login")) is ErrorKind.EXPIRED
 
 
-def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(user: User, cloud: Cloud) -> None:
-    user.create([Nameless("vpc")])
+def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(rig: Rig, cloud: Cloud) -> None:
+    rig.create([Nameless("vpc")])
     cloud.clock.time -= 3600
     cloud.things.clear()  # by hand
     began = cloud.clock.time
-    user.create([Nameless("vpc")])
+    rig.create([Nameless("vpc")])
     assert len(cloud.things) == 1
     assert 60 <= cloud.clock.time - began < 120  # the grace, and no more
 
 
-def test_what_was_adopted_and_has_failed_ends_the_run_at_once(user: User, cloud: Cloud) -> None:
+def test_what_was_adopted_and_has_failed_ends_the_run_at_once(rig: Rig, cloud: Cloud) -> None:
     """It is not waited for, and not replaced either."""
 
     @frozen
@@ -417,9 +415,9 @@ def test_what_was_adopted_and_has_failed_ends_the_run_at_once(user: User, cloud:
             return [replace(x, state=State.FAILED, why="no reason") for x in super().find(snapshot)]
 
     cloud.add("addon", None, "", "round")
-    manifest = user.context.manifest
+    manifest = rig.context.manifest
     manifest.adopt("toys/addon", "id-1", cloud.clock.now())
     start = cloud.clock.now()
     with pytest.raises(HyperpodError, match="was adopted and has failed: no reason"):
-        user.create([Failed("addon")], replace_failed=True)
+        rig.create([Failed("addon")], replace_failed=True)
     assert (cloud.calls, cloud.clock.now() - start < 1) == ([], True)

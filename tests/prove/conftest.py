@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .host import Host
-from .matrix import Prover
+from .prover import Prover
 
 HELM = Path(__file__).parents[2] / ".cache" / "helm" / "4.3.1" / "helm"
 

@@ -9,8 +9,8 @@ from hyperpod_eks.local.aws.sim import Fault
 
 from . import oracles
 from .host import DELAYS
-from .matrix import TWO_NODES, Prover
 from .oracles import Broken
+from .prover import TWO_NODES, Prover
 
 MANY, TWICE = 10**6, 2
 UNREAD = "(Describe|List|Get|Head).*"

@@ -20,7 +20,7 @@ from hyperpod_eks.local.stack import Stack
 
 from . import oracles
 from .host import DELAYS, NAME, REGION
-from .matrix import TWO_NODES, Prover
+from .prover import TWO_NODES, Prover
 
 FOREVER = 4000.0
 

@@ -9,7 +9,7 @@ import pytest
 from hyperpod_eks.local.aws.sim import Fault
 
 from .faults import FAULTS
-from .matrix import TWO_NODES, Prover
+from .prover import TWO_NODES, Prover
 
 
 @pytest.mark.parametrize(

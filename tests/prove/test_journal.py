@@ -9,7 +9,7 @@ from hyperpod_eks.state.manifest import read
 
 from . import oracles
 from .host import DELAYS, NAME, Boundary
-from .matrix import TWO_NODES, Prover
+from .prover import TWO_NODES, Prover
 
 
 def test_a_lost_journal_is_written_anew_by_the_next_create(prover: Prover) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .host import Boundary
-from .matrix import TWO_NODES, Case, Prover
+from .prover import TWO_NODES, Case, Prover
 
 
 def case(scenario: str, kind: str, what: str, ending: str, nth: int = 1) -> Case:

@@ -30,7 +30,7 @@ from hyperpod_eks.state.file_store import locked
 
 from . import oracles
 from .host import NAME, REGION, Boundary, Host
-from .matrix import THREE_NODES, TWO_NODES, Prover
+from .prover import THREE_NODES, TWO_NODES, Prover
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "two nodes": TWO_NODES,

@@ -17,7 +17,7 @@ from hyperpod_eks.events import EventType
 from hyperpod_eks.local.aws.sim import Delays
 
 from .host import Host, Process
-from .matrix import Prover
+from .prover import Prover
 
 MINUTE = 60.0
 SLOW = replace(

@@ -16,7 +16,7 @@ from hyperpod_eks.local.aws.sim import Fault
 
 from . import oracles
 from .host import DELAYS
-from .matrix import Prover
+from .prover import Prover
 from .shell import FOREVER, Shell, running
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from .faults import FAULTS
 from .host import Host
-from .matrix import Case, Prover, cases
+from .prover import Case, Prover, cases
 from .shell import Shell
 
 

@@ -11,9 +11,9 @@ LATER, ANOTHER = "for what is made later", "another cluster"
 class Row(NamedTuple):
     """A setting, what changing it leads to, and why.
 
-    ``after`` is the value that `test_matrix` gives the setting on the cluster of ``BASE``, or makes
-    of the one that it has; each row begins where the one before ended.  ``shown`` is the test that
-    shows it where that needs more than a value.  ``says`` is a part of the refusal.
+    ``after`` is the value that `test_settings` gives the setting on the cluster of ``BASE``, or
+    makes of the one that it has; each row begins where the one before ended.  ``shown`` is the
+    test that shows it where that needs more than a value.  ``says`` is a part of the refusal.
     """
 
     setting: str
@@ -308,7 +308,7 @@ def page() -> str:
     lines = [
         "# Changing a running cluster",
         "",
-        "<!-- Written by scripts/generate.py from tests/change/matrix.py: change it there. -->",
+        "<!-- Written by scripts/generate.py from tests/change/rows.py: change it there. -->",
         "",
         "Edit the file and run `create` again: it makes the cluster as declared. What would take",
         "nodes or data away, or open or unprotect the cluster, is listed first and needs an answer",
@@ -323,12 +323,12 @@ def page() -> str:
         "| --- | --- | --- | --- |",
     ]
     rows = [
-        f"| `{row.setting}` | {row.outcome} | {row.why} | `{row.shown or 'test_matrix'}` |"
+        f"| `{row.setting}` | {row.outcome} | {row.why} | `{row.shown or 'test_settings'}` |"
         for row in ROWS
     ]
     tail = [
         "",
-        "*test_matrix* changes the setting alone on a running cluster of the embedded stack and",
+        "*test_settings* changes the setting alone on a running cluster of the embedded stack and",
         "asks the stack what came of it (`make prove` tries every row, `make test` some). All",
         "these tests are in `tests/change/`.",
         "",

@@ -19,7 +19,7 @@ from hyperpod_eks.errors import Foreign, Usage
 from hyperpod_eks.resources.iam import trust
 
 from .conftest import Owner
-from .matrix import (
+from .rows import (
     ANOTHER,
     BASE,
     CONSENT,
