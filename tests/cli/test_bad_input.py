@@ -296,7 +296,7 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         LIFECYCLE,
         files={"scripts/on_create.sh": f"{OK_SCRIPT}bash ./main.sh\n"},
     ),
-    Wrong("unreadable script", 2, "make it readable", LIFECYCLE, before=unreadable),
+    Wrong("unreadable script", 2, "change its permissions", LIFECYCLE, before=unreadable),
     Wrong("script elsewhere", 2, "put a copy there", LIFECYCLE, before=outside),
     # helm and the chart
     Wrong("no helm", 2, "Install helm 3.17", ("create", "demo"), before=no_helm),

@@ -261,7 +261,7 @@ except Usage as problem:
     print(problem, problem.hint)
 """
     result = run(code)
-    assert "pip install 'hyperpod-eks[local]'" in result.stdout
+    assert "pip install '.[local]'" in result.stdout
     assert "moto" in result.stdout
 
 
