@@ -73,9 +73,34 @@ def test_a_signal_stops_it_though_aws_does_not_answer(
         with asked:
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert time.monotonic() - began < 5
+
+
+class Dying:
+    """Something that is finalised at the moment of a Ctrl-C."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_during_a_finaliser_is_not_lost() -> None:
+    """Python ignores exceptions in ``__del__``; the command would go on for ever."""
+
+    def stop(error: BaseException) -> None:
+        raise error
+
+    def work() -> None:
+        Dying()
+        while time.monotonic() < began + 10:
+            pass
+
+    began = time.monotonic()
+    with pytest.raises(Interrupted), stoppable(stop):
+        work()
+    assert time.monotonic() < began + 5
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
 def _waits_for_a_lock(process: int) -> bool:
