@@ -19,7 +19,7 @@ COMMANDS: Table = {
         "preflight": "Find every problem that would stop create.",
         "policy": "Print the IAM policies that a user of this tool needs.",
         "plan": "Show what create would do, and what it costs.",
-        "create": "Create cluster NAME, or whatever is missing.",
+        "create": "Create cluster NAME, or the parts of it that are missing.",
         "status": "Show cluster NAME: resources, health, nodes, drift.",
         "outputs": "Print values of cluster NAME for scripts.",
         "kubeconfig": "Write a kubeconfig for kubectl and helm.",
@@ -27,7 +27,7 @@ COMMANDS: Table = {
         "list": "List all HyperPod clusters in the region.",
         "adopt": "Add existing resources to the manifest.",
         "delete": "Delete cluster NAME and verify that nothing is left.",
-        "orphans": "List resources of this tool that belong to no cluster.",
+        "orphans": "List this tool's resources that belong to no existing cluster.",
     },
     "Nodes": {
         "nodes": "List, reboot or replace nodes.",
@@ -42,7 +42,7 @@ COMMANDS: Table = {
         "validate": "Check a config file and the folders that it names.",
         "schema": "Print the JSON Schema of the config file or a document.",
     },
-    "Local stack": {"local": "Run an AWS account on this machine, for --local."},
+    "Local stack": {"local": "Run an emulated AWS account on this machine, for --local."},
     "Other": {
         "completion": "Generate a shell completion script.",
         "version": "Print the version of hyperpod-eks and its packages.",

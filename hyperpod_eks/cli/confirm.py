@@ -28,7 +28,7 @@ def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
 def confirm(deed: str, question: str, *, yes: bool) -> None:
     """Ask whether to do it.  Raises Usage for a no, and where nobody can be asked."""
     if _asks(deed, yes=yes) and not click.confirm(question, err=True):
-        raise Usage("nothing was changed")
+        raise Usage("not confirmed; nothing was changed")
 
 
 def confirm_delete(resolved: ResolvedConfig, kept: Collection[str], *, yes: bool) -> None:
@@ -46,7 +46,7 @@ def _asks(deed: str, *, yes: bool) -> bool:
     if yes:
         return False
     if not sys.stdin.isatty() or os.environ.get("CI"):
-        raise Usage(deed, "There is no terminal to confirm on: pass --yes.")
+        raise Usage(deed, "Cannot ask for confirmation without a terminal. Pass --yes.")
     current_console().aside()
     say(f"{deed[0].upper()}{deed[1:]}.")
     return True

@@ -375,7 +375,7 @@ def _open(where: str) -> IO[str]:
     except (OSError, OverflowError, ValueError) as error:  # no descriptor has 20 digits
         raise Usage(
             f"--events: cannot write to {where}: {getattr(error, 'strerror', None) or error}",
-            "Give a file, - for stdout, or fd:N for an open descriptor.",
+            "Use a file, - for stdout, or fd:N for an open descriptor.",
         ) from error
 
 

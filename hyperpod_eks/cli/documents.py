@@ -53,7 +53,7 @@ def called(name: str, place: Place, *, file: bool = True) -> str:
 def which_cluster() -> Usage:
     """Return the error for a command that nothing names the cluster to."""
     return Usage(
-        "which cluster?", "Give a NAME, a config file (-f FILE) or a manifest (--manifest PATH)."
+        "no cluster given", "Pass a NAME, a config file (-f FILE) or a manifest (--manifest PATH)."
     )
 
 

@@ -134,8 +134,8 @@ def refuse_to_guess(
     if any(each.config for each in backups(manifest.path)):
         hint += f"\nTo restore the config from a backup: hyperpod-eks adopt {it} --rebuild"
     raise Usage(
-        f"cluster {resolved.name} exists in {resolved.region} of account "
-        f"{resolved.identity.account}, but its config is not here",
+        f"cluster {resolved.name} already exists in {resolved.region} of account "
+        f"{resolved.identity.account}, but its config was not found",
         hint,
     )
 
@@ -187,7 +187,7 @@ def described(snapshot: Snapshot, name: str, place: Place) -> Mapping[str, Any]:
     if found is None:
         where = snapshot.aws.session.region_name
         raise NotFound(
-            f"there is no HyperPod cluster {name} in {where}",
+            f"HyperPod cluster {name} does not exist in {where}",
             f"Create it: hyperpod-eks create {called(name, place)}",
         )
     return found
@@ -213,7 +213,8 @@ def instance(text: str) -> str:
     id_ = text.removeprefix("hyperpod-")
     if not re.fullmatch(r"i-[0-9a-f]{8,17}", id_):
         raise Usage(
-            f"invalid node {text!r}", "Give its id (i-…) or its name in Kubernetes (hyperpod-i-…)."
+            f"invalid node {text!r}",
+            "Pass its instance id (i-…) or its Kubernetes node name (hyperpod-i-…).",
         )
     return id_
 

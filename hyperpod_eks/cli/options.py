@@ -231,7 +231,7 @@ class Parallel(Options):
 
 @frozen
 class Cluster(Place, Parallel, Output):
-    """What every command that asks AWS about one cluster has."""
+    """What every command that calls AWS about one cluster has."""
 
 
 @frozen
@@ -271,7 +271,7 @@ class Lock(Options):
         default=0.0,
         show_default=False,
         metavar="SECONDS",
-        help="Wait this long for another run that holds the manifest.",
+        help="Wait up to this long for another run to release the manifest lock.",
     )
 
 
@@ -284,7 +284,7 @@ class Wait(Lock):
         "--timeout",
         type=Seconds(min=0, min_open=True),
         metavar="SECONDS",
-        help="Stop waiting after this time, with exit code 6; the next run continues.",
+        help="Stop waiting after this many seconds and exit 6; re-run to continue.",
     )
 
 
@@ -320,19 +320,19 @@ def tail() -> int:
 
 def replace_failed() -> bool:
     """Declare ``--replace-failed``."""
-    return flag("--replace-failed", help="Delete failed resources and create them again, once.")
+    return flag("--replace-failed", help="Replace failed resources, at most once per run.")
 
 
-def yes(what: str) -> bool:
+def yes() -> bool:
     """Declare ``--yes``."""
-    return flag("-y", "--yes", help=what)
+    return flag("-y", "--yes", help="Skip the confirmation prompt.")
 
 
 def detailed_exitcode() -> bool:
     """Declare ``--detailed-exitcode``."""
     return flag(
         "--detailed-exitcode",
-        help="Exit 5 if create would change something, 7 if it would refuse.",
+        help="Exit 5 if there are changes, 7 if create would refuse one.",
     )
 
 
@@ -341,5 +341,5 @@ class Change(Wait, Progress, Cluster):
     """What every change of a cluster has."""
 
     heading = "Options"
-    yes: bool = yes("Do not ask before nodes, data or protection are removed.")
+    yes: bool = yes()
     skip: tuple[str, ...] = skip()

@@ -29,13 +29,13 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
     found = read(path, name, again=it)
     if not (found.exists or absent):
         raise NotFound(
-            f"there is no manifest {path}",
+            f"manifest {path} does not exist",
             f"To create the cluster: hyperpod-eks create {it}\n"
             f"To rebuild the manifest of an existing one: hyperpod-eks adopt {it} --rebuild",
         )
     if place.region and found.region and found.region != place.region:
         raise Usage(
             f"{path} belongs to region {found.region}, not to {place.region}",
-            "Leave --region out, or name another manifest (--manifest).",
+            "Omit --region, or choose another manifest (--manifest).",
         )
     return found

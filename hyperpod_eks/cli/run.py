@@ -96,7 +96,7 @@ def _stopped(console: Console, stop: Interrupted) -> int:
     if console.command == "create":
         lines += [
             f"To delete it instead: {console.called('delete')}",
-            "AWS continues what was started, and bills for it.",
+            "AWS completes and bills operations that have already started.",
         ]
     return console.fail(stop.code, str(stop), "\n".join(lines), "Interrupted")
 

@@ -98,10 +98,10 @@ CASES = [
     Wrong("underscore", 2, "name:", ("create", "a_b")),
     Wrong("long", 2, "name:", ("create", "a" * 64)),
     Wrong("folder in the name", 2, "name:", ("create", "../evil")),
-    Wrong("empty name", 2, "which cluster?", ("create", "")),
-    Wrong("no name", 2, "which cluster?", ("create",)),
-    Wrong("no name to delete", 2, "which cluster?", ("delete", "--yes")),
-    Wrong("no node", 2, "ssm: which node?", ("ssm", "demo")),
+    Wrong("empty name", 2, "no cluster given", ("create", "")),
+    Wrong("no name", 2, "no cluster given", ("create",)),
+    Wrong("no name to delete", 2, "no cluster given", ("delete", "--yes")),
+    Wrong("no node", 2, "ssm: NODE is missing", ("ssm", "demo")),
     Wrong("two names", 2, "unexpected extra argument", ("create", "a", "b")),
     # options
     Wrong("no such option", 2, "--regin", ("create", "demo", "--regin", "us-west-2")),
@@ -367,8 +367,8 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         files=HERE,
     ),
     # delete
-    Wrong("nobody to ask", 2, "pass --yes", ("delete", "demo"), stdin="demo\n"),
-    Wrong("nobody to ask in CI", 2, "pass --yes", ("delete", "demo"), environ={"CI": "true"}),
+    Wrong("nobody to ask", 2, "Pass --yes", ("delete", "demo"), stdin="demo\n"),
+    Wrong("nobody to ask in CI", 2, "Pass --yes", ("delete", "demo"), environ={"CI": "true"}),
     Wrong(
         "to keep what cannot be",
         2,
@@ -383,7 +383,7 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         config=f"{MINIMAL}deletion_protection: true\n",
     ),
     # an account in which there is something else, or nothing
-    Wrong("nothing there", 8, "there is no cluster demo", ("status", "demo")),
+    Wrong("nothing there", 8, "cluster demo does not exist", ("status", "demo")),
     Wrong("name taken", 7, "demo-eks-us-west-2", ("create", "demo"), before=taken),
 ]
 

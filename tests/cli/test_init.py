@@ -52,7 +52,7 @@ def test_a_file_that_exists_is_not_touched(user: User) -> None:
     (user.folder / "demo.yaml").write_text("mine")
     said = user.types("init", "demo")
     assert said.code == 2
-    assert "demo.yaml exists; it was not touched" in said.err
+    assert "demo.yaml already exists and was not changed" in said.err
     assert (user.folder / "demo.yaml").read_text() == "mine"
 
 

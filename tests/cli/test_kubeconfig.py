@@ -111,7 +111,7 @@ def test_a_token_is_an_exec_credential(user: User, monkeypatch: pytest.MonkeyPat
 def test_there_is_none_for_a_cluster_that_is_not_there(user: User) -> None:
     said = user.types("kubeconfig", "demo")
     assert said.code == 8
-    assert "there is no EKS cluster demo in us-west-2 of account 123456789012" in said.err
+    assert "EKS cluster demo does not exist in us-west-2 of account 123456789012" in said.err
 
 
 @pytest.mark.parametrize(

@@ -209,4 +209,4 @@ def test_without_a_cluster_there_is_nothing_to_tell(user: User, command: tuple[s
     said = user.types(*command)
 
     assert said.code == 8
-    assert "there is no HyperPod cluster nobody in us-west-2" in said.err
+    assert "HyperPod cluster nobody does not exist in us-west-2" in said.err

@@ -69,7 +69,7 @@ def test_a_file_or_a_manifest_names_the_cluster(made: User) -> None:
         assert said.out.startswith("aws ssm start-session")
         assert made.types("nodes", *named).code == 0
     for words, told in {
-        ("nodes", "demo", "restart", first): "'restart' is neither reboot nor replace",
+        ("nodes", "demo", "restart", first): "unknown action 'restart'; use reboot or replace",
         ("nodes", "-f", "demo.yaml", "reboot"): "hyperpod-eks nodes --file demo.yaml",
         ("ssm", "demo"): "hyperpod-eks nodes demo",
     }.items():
@@ -196,7 +196,7 @@ def test_ssm_says_what_is_missing_to_run(made: User, monkeypatch: pytest.MonkeyP
     said = made.types("ssm", "demo", first, "--run")
 
     assert said.code == 2
-    assert "there is no aws on PATH" in said.err
+    assert "the AWS CLI (aws) is not on PATH" in said.err
 
 
 def test_what_aws_will_refuse_again_is_not_to_be_run_again(made: User) -> None:

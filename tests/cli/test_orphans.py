@@ -32,7 +32,7 @@ def test_what_no_cluster_uses_is_listed_with_the_command_that_deletes_it(user: U
     assert said.code == 0
     assert user.mutations() == []
     *rows, caution, hint = said.out.splitlines()
-    assert "A create that has just started" in caution
+    assert "A create that just started" in caution
     kinds = {row.split()[1] for row in rows}
     assert {
         "vpc",
@@ -66,13 +66,13 @@ def test_a_cluster_that_lives_is_no_orphan_wherever_its_manifest_is(user: User) 
     assert said.code == 0
     none, hint, rebuild = said.out.splitlines()
     assert none.startswith("no orphans")
-    assert hint.startswith("cluster demo exists, but its manifest is not here")
+    assert hint.startswith("cluster demo exists, but its manifest was not found")
     assert "delete" not in said.out
     command = shlex.split(rebuild.partition(": ")[2])
     assert command[:3] == ["hyperpod-eks", "adopt", "demo"]
     assert command[-3:] == ["--region", ELSEWHERE, "--rebuild"]
     assert user.types(*command[1:]).code == 0
-    assert "manifest is not here" not in user.types("orphans", "--region", ELSEWHERE).out
+    assert "manifest was not found" not in user.types("orphans", "--region", ELSEWHERE).out
 
 
 def test_a_printed_command_leads_to_the_account_that_was_asked(

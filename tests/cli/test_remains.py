@@ -129,7 +129,7 @@ def test_what_a_manifest_knows_is_an_orphan_in_no_region(user: User) -> None:
     for region in ("us-west-2", "us-east-1"):
         assert user.types("orphans", "--region", region, "-o", "json").document["orphans"] == []
     (user.folder / "demo.hyperpod-eks.json").unlink()
-    assert "cluster demo exists, but its manifest is not here" in user.types("orphans").out
+    assert "cluster demo exists, but its manifest was not found" in user.types("orphans").out
 
 
 def test_an_interface_that_nobody_described_is_named_with_its_status(

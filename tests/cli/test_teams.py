@@ -91,7 +91,7 @@ def test_a_cluster_that_exists_is_not_compared_with_a_config_that_nobody_gave(
 ) -> None:
     said = team.types(*words)
     assert (said.code, said.out) == (2, "")
-    assert "cluster solo exists in us-west-2 of account 123456789012" in said.err
+    assert "cluster solo already exists in us-west-2 of account 123456789012" in said.err
     assert "-f FILE" in said.err
     assert "hyperpod-eks status solo" in said.err
     assert not (team.b / MANIFEST).exists()
@@ -110,7 +110,7 @@ def test_status_shows_what_aws_has_and_calls_nothing_drift(team: Team) -> None:
     read = team.types("status", "solo").out
     assert "exist (not compared)" in read
     assert "as declared" not in read
-    assert "config of solo is not here" in said.err
+    assert "config of solo was not found" in said.err
     assert shown["warnings"] == [said.err.removeprefix("warning: ").strip()]
 
 
@@ -265,8 +265,8 @@ def test_a_command_that_names_no_cluster_says_how_to_name_one(
     said = User(tmp_path, None).types(verb, *(["--rebuild"] if verb == "adopt" else []))  # type: ignore[arg-type]  # no stack is asked
     assert (said.code, said.out) == (2, "")
     first, second = said.err.splitlines()
-    assert first == "error: which cluster?"
-    assert second == "Give a NAME, a config file (-f FILE) or a manifest (--manifest PATH)."
+    assert first == "error: no cluster given"
+    assert second == "Pass a NAME, a config file (-f FILE) or a manifest (--manifest PATH)."
     said = User(tmp_path, None).types("create", "Demo_X")  # type: ignore[arg-type]
     assert "argument NAME: name:" in said.err
 

@@ -46,12 +46,12 @@ class Options(Lock, Cluster):
 def adopt(options: Options, report: Report) -> Adopted:
     """Add existing resources to the manifest.
 
-    Resources that are adopted by id are used as they are: never changed, never deleted.  Keys:
-    network/vpc, network/internet-gateway, network/security-group, network/private-subnet-ZONEID,
-    iam/cluster-role, iam/execution-role, s3/bucket, eks/cluster.
+    Resources that are adopted by id are never changed or deleted.  Keys: network/vpc,
+    network/internet-gateway, network/security-group, network/private-subnet-ZONEID,
+    network/public-subnet-ZONEID, iam/cluster-role, iam/execution-role, s3/bucket, eks/cluster.
 
-    --rebuild finds the resources of the cluster by name and tags, and writes a new manifest; a
-    broken one is kept beside it.  The config comes from -f, or from the newest backup of the
+    --rebuild finds the cluster's resources by name and tags, and writes a new manifest; the broken
+    manifest is kept next to it.  The config comes from -f, or from the newest backup of the
     manifest.
     """
     from hyperpod_eks import engine
@@ -62,7 +62,9 @@ def adopt(options: Options, report: Report) -> Adopted:
 
     wanted = once("--resource", map(_key_and_id, options.resources))
     if not wanted and not options.rebuild:
-        raise Usage("adopt: nothing to adopt", "Give --resource KEY=ID, or --rebuild.")
+        raise Usage(
+            "adopt: --resource or --rebuild is required", "Pass --resource KEY=ID, or --rebuild."
+        )
     with opened(
         ADOPT,
         options,
@@ -89,7 +91,7 @@ def adopt(options: Options, report: Report) -> Adopted:
             at.manifest.records.clear()  # what was adopted in its place before is so still
             at.manifest.records.update(before)
             at.manifest.save()
-            raise NotFound("\n".join(f"{key}: there is no {wanted[key]}" for key in missing))
+            raise NotFound("\n".join(f"{key}: {wanted[key]} does not exist" for key in missing))
         if options.rebuild and not found:
             raise NotFound(
                 f"no resources of a cluster {at.resolved.name} exist in {at.resolved.region} of "
@@ -110,7 +112,7 @@ def adopt(options: Options, report: Report) -> Adopted:
         warnings = []
         if options.rebuild and not at.manifest.config:
             warnings.append(
-                f"the config of {at.resolved.name} could not be restored: no backup here has it; "
+                f"the config of {at.resolved.name} could not be restored: no backup has it; "
                 "pass it to the next command with -f FILE"
             )
         for warning in warnings:
@@ -146,7 +148,7 @@ command = define(
     text,
     """
     hyperpod-eks adopt demo --resource network/vpc=vpc-0ab12cd34ef56ab78
-    hyperpod-eks adopt demo --rebuild              the manifest is lost
+    hyperpod-eks adopt demo --rebuild              if the manifest is lost
     """,
     log=Log.KEPT,
 )

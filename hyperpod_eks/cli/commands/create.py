@@ -1,4 +1,4 @@
-"""``hyperpod-eks create``: create a cluster, or whatever is missing."""
+"""``hyperpod-eks create``: create a cluster, or the parts of it that are missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Options(plan.Options, shared.Change):
     """What to create."""
 
-    dry_run: bool = flag("--dry-run", help="Only show what would be done, as plan does.")
+    dry_run: bool = flag("--dry-run", help="Show the plan and change nothing; same as plan.")
     helm: str | None = shared.helm()
     run: str = option(
         "--run",
@@ -45,11 +45,11 @@ class Options(plan.Options, shared.Change):
 
 
 def create(options: Options, report: Report) -> Created | Plan:
-    """Create cluster NAME, or whatever is missing.
+    """Create cluster NAME, or the parts of it that are missing.
 
     Safe to re-run.  Without a config file it creates a minimal cluster: two ml.m5.2xlarge with
     500 GB each.  Without -f, an existing cluster keeps the config of its last create; if that
-    config is not here, nothing is changed.
+    config cannot be found, create changes nothing.
     """
     if options.dry_run:
         return plan.plan(options, report)
@@ -217,8 +217,8 @@ command = define(
     text,
     """
     hyperpod-eks create demo                       two nodes in the default region
-    hyperpod-eks create -f cluster.yaml            as the file says; again: whatever is missing
-    hyperpod-eks create -f cluster.yaml --dry-run  only show it
+    hyperpod-eks create -f cluster.yaml            create the cluster; re-run to complete it
+    hyperpod-eks create -f cluster.yaml --dry-run  show the plan, change nothing
     hyperpod-eks create demo -o json > result.json
     hyperpod-eks create demo --query outputs.vpc_id
     hyperpod-eks create -f cluster.yaml --run "$CI_JOB_ID"

@@ -31,9 +31,9 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
     """What to delete."""
 
     dry_run: bool = flag(
-        "--dry-run", help="Only show what would be deleted and what would be kept."
+        "--dry-run", help="Show what would be deleted and what would be kept; change nothing."
     )
-    yes: bool = shared.yes("Do not ask.")
+    yes: bool = shared.yes()
     keep: str = option(
         "--keep",
         metavar="WHAT,...",
@@ -44,7 +44,8 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
     if_created_by: str | None = option(
         "--if-created-by",
         metavar="ID",
-        help="Delete only what create --run ID created, by its manifest; otherwise exit 0.",
+        help="Delete the cluster only if the manifest says that create --run ID created it; "
+        "otherwise exit 0.",
     )
 
 
@@ -144,7 +145,9 @@ def _name_in(file: str) -> str:
 def _not_created_by(run: str, options: Options) -> NotCreatedBy | None:
     """Return the document of a delete that has nothing to do; None if the run made the cluster."""
     if not run:
-        raise Usage("--if-created-by: the run is empty", "Give the ID that create --run got.")
+        raise Usage(
+            "--if-created-by: the ID is empty", "Pass the ID that you passed to create --run."
+        )
     if options.file:
         from hyperpod_eks.cli.opening import settings
 
@@ -269,7 +272,7 @@ command = define(
     text,
     """
     hyperpod-eks delete demo                       asks for the name
-    hyperpod-eks delete demo --dry-run             only shows what would be deleted
+    hyperpod-eks delete demo --dry-run             shows what would be deleted
     hyperpod-eks delete demo --yes --keep bucket,logs
     hyperpod-eks delete demo --yes --if-created-by "$run"
     """,

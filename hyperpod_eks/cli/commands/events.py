@@ -38,7 +38,7 @@ class Options(shared.Cluster):
 def events(options: Options, report: Report) -> Events:
     """Show the HyperPod events of cluster NAME.
 
-    The newest event is the last.
+    Prints the newest event last.
     """
     from hyperpod_eks.cli.opening import cluster, described, instance
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -69,7 +69,7 @@ def events(options: Options, report: Report) -> Events:
             }
         if not continuous:
             current_console().warn(
-                "HyperPod keeps events of clusters with continuous provisioning only"
+                "HyperPod keeps events only for clusters with continuous provisioning"
             )
     rows: list[ClusterEvent] = [
         {

@@ -137,7 +137,9 @@ def init(options: Options, report: Report) -> Init:
     }
     if target != "-":
         if os.path.lexists(target):
-            raise Usage(f"{target} exists; it was not touched", "Name another: -f FILE.")
+            raise Usage(
+                f"{target} already exists and was not changed", "Choose another file: -f FILE."
+            )
         try:
             files.replace(Path(target), filled.encode())
         except OSError as error:
@@ -194,7 +196,7 @@ def _answers(options: Options) -> dict[str, Answer | None]:
         elif asks:
             _check(key, answer)
     if not found["region"]:
-        raise Usage("init: which region?", "Give --region, for example --region us-west-2.")
+        raise Usage("init: --region is missing", "Example: --region us-west-2.")
     return found
 
 

@@ -37,9 +37,9 @@ class Options(Place, Output):
 def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
     """Write a kubeconfig for kubectl and helm.
 
-    Like `aws eks update-kubeconfig`, it names entries after the ARN of the cluster.  Every other
-    byte of the file is kept; the file is written with mode 0600.  delete removes the entry from
-    ./NAME.kubeconfig and $KUBECONFIG, and ./NAME.kubeconfig if nothing else is in it.
+    As with `aws eks update-kubeconfig`, the entries are named after the cluster ARN.  The rest of
+    the file is unchanged; the file is written with mode 0600.  delete removes the entry from
+    ./NAME.kubeconfig and $KUBECONFIG, and deletes ./NAME.kubeconfig if it is then empty.
     """
     from hyperpod_eks.aws.client import Aws, read_only
     from hyperpod_eks.aws.session import profile_of
@@ -56,7 +56,7 @@ def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
     found = eks.describe(Snapshot(aws), name)
     where = f"in {aws.identity.region} of account {aws.identity.account}"
     if not found:
-        raise NotFound(f"there is no EKS cluster {name} {where}")
+        raise NotFound(f"EKS cluster {name} does not exist {where}")
     cluster = found[0]
     if cluster["status"] not in ("ACTIVE", "UPDATING"):
         raise Unfinished(

@@ -45,9 +45,9 @@ class Options(Account, Output):
 def list_clusters(options: Options, report: Report) -> List:
     """List all HyperPod clusters in the region.
 
-    Shows status, running and wanted nodes, Kubernetes version, creator (hyperpod-eks, hyp,
-    cloudformation, which the console uses too, terraform, or unknown, by its tags), USD per hour
-    of nodes and control plane, and the path of the manifest, if it is here.
+    Shows status, running and desired nodes, Kubernetes version, creator from tags (hyperpod-eks,
+    hyp, cloudformation (also the console), terraform or unknown), USD per hour of nodes and control
+    plane, and the path of a manifest that is in this folder or passed with --manifest.
     """
     from hyperpod_eks.aws.client import Aws, read_only
     from hyperpod_eks.cli.login import log_in, use_local

@@ -43,7 +43,7 @@ class Start(Output):
 
 
 def start(options: Start, report: Report) -> Local:
-    """Start the stack in the background, unless it runs."""
+    """Start the stack in the background if it is not running."""
     from hyperpod_eks.local import daemon
 
     return _document("start", daemon.ensure(options.speed, options.port))
@@ -66,7 +66,7 @@ class Prepare(Output):
 
 
 def prepare(options: Prepare, report: Report) -> Prepared:
-    """Create in the stack what a config expects to exist.
+    """Create the existing resources that a config refers to.
 
     These are the resources under `existing` (VPC, EKS cluster and Helm release), the roles of
     `eks.access`, training plans, and quotas.  Safe to re-run.
@@ -86,7 +86,7 @@ def prepare(options: Prepare, report: Report) -> Prepared:
 
 
 def status(options: Output, report: Report) -> Local:
-    """Show the stack that runs."""
+    """Show the running stack."""
     return _document("status", _running())
 
 
@@ -99,7 +99,7 @@ def stop(options: Output, report: Report) -> Local:
 
 @click.command
 def env() -> None:
-    """Print shell lines that point AWS clients at the stack.
+    """Print shell exports that point AWS clients at the stack.
 
     Usage: eval "$(hyperpod-eks local env)"
     """
@@ -146,7 +146,7 @@ def text(document: Local | Prepared) -> str:
     )
 
 
-command = Group("local", help="Run an AWS account on this machine, for --local.")
+command = Group("local", help="Run an emulated AWS account on this machine, for --local.")
 for each in (
     define("start", Start, start, text, "hyperpod-eks local start --speed 600"),
     define("status", Output, status, text, "hyperpod-eks local status -o json"),

@@ -56,7 +56,7 @@ class Options(shared.Cluster):
 def logs(options: Options, report: Report) -> Logs:
     """Show the lifecycle logs of the nodes.
 
-    The newest line is the last.  At most twenty nodes are read: those that wrote last.
+    Prints the newest line last.  Reads at most 20 nodes, those with the most recent logs.
     """
     from hyperpod_eks.cli.opening import cluster
     from hyperpod_eks.diagnosis.diagnose import log_group

@@ -37,7 +37,7 @@ class Options(shared.Cluster):
 
     action: str | None = argument(metavar="[reboot|replace]")
     which: tuple[str, ...] = argument(nargs=-1, metavar="[NODE]...")
-    yes: bool = shared.yes("Do not ask.")
+    yes: bool = shared.yes()
 
 
 def nodes(options: Options, report: Report) -> NodeList | NodeChange:
@@ -58,10 +58,10 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
         which = (action, *which) if action else which
         action, options = options.name, replace(options, name=None)
     if action and action not in VERBS:
-        raise Usage(f"nodes: {action!r} is neither {' nor '.join(VERBS)}")
+        raise Usage(f"nodes: unknown action {action!r}; use {' or '.join(VERBS)}")
     if action and not which:
         see = called(options.name or "", options)
-        raise Usage(f"nodes {action}: which nodes?", f"To list them: hyperpod-eks nodes {see}")
+        raise Usage(f"nodes {action}: NODE is missing", f"To list them: hyperpod-eks nodes {see}")
     with cluster(options, write=bool(action)) as (snapshot, name):
         found = described(snapshot, name, options)
         if action is None:

@@ -35,9 +35,10 @@ class Options(Account, Output):
 
 
 def orphans(options: Options, report: Report) -> Orphans:
-    """List resources of this tool that belong to no cluster.
+    """List this tool's resources that belong to no existing cluster.
 
-    Nothing is changed.  Resources of an existing cluster are no orphans, wherever its manifest is.
+    Changes nothing.  Resources of an existing cluster are never listed, even if its manifest is
+    missing.
     """
     from hyperpod_eks.aws.client import Aws, read_only
     from hyperpod_eks.cli.login import log_in, use_local
@@ -92,7 +93,7 @@ def orphans(options: Options, report: Report) -> Orphans:
 def text(document: Orphans) -> str:
     """Write the document for people: what there is, and how to delete it."""
     lines = [
-        f"cluster {each['cluster']} exists, but its manifest is not here\n"
+        f"cluster {each['cluster']} exists, but its manifest was not found\n"
         f"To rebuild its manifest: {each['next']}"
         for each in document["clusters"]
     ]
@@ -102,7 +103,8 @@ def text(document: Orphans) -> str:
         return "\n".join([nothing, *lines])
     lines += [f"{row['cluster']}  {row['kind']}  {row['id']}" for row in rows]
     lines.append(
-        "A create that has just started elsewhere looks the same: check that none is running."
+        "A create that just started on another machine looks the same. "
+        "Check that none is running before you delete."
     )
     return "\n".join([*lines, *(f"To delete them: {command}" for command in document["next"])])
 

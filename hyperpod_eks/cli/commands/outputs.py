@@ -41,8 +41,8 @@ class Options(Place, Output):
 def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
     """Print values of cluster NAME for scripts.
 
-    Prints the value of KEY, or all values.  They come from the manifest; AWS is not asked.  -o env
-    prints assignments that are safe for eval; -o dotenv and -o github fit the files of CI systems.
+    Prints the value of KEY, or all values, from the manifest.  Does not call AWS.  -o env prints
+    assignments that are safe for eval; -o dotenv and -o github fit the files of CI systems.
     """
     from hyperpod_eks.cli.remembered import remembered
     from hyperpod_eks.state.manifest import Manifest
@@ -62,7 +62,7 @@ def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
     if key is None:
         return document
     if key not in found:
-        raise Usage(f"outputs: there is no {key!r}", f"There are {', '.join(found)}.")
+        raise Usage(f"outputs: unknown output {key!r}", f"Valid outputs: {', '.join(found)}.")
     if found[key] in (None, []):
         raise NotFound(
             f"outputs: {key} of {manifest.cluster} does not exist yet",

@@ -34,8 +34,8 @@ def plan(options: Options, report: Report) -> Plan:
     """Show what create would do, and what it costs.
 
     Lists every resource of cluster NAME with an action: create, change (with the fields that
-    differ), replace, delete, keep, adopt, wait, refuse (create would stop here).  Nothing is
-    changed and nothing is written.
+    differ), replace, delete, keep, adopt, wait, refuse (create would stop here).  Changes
+    nothing.
     """
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.engine import plan as plans
@@ -138,7 +138,7 @@ command = define(
     text,
     """
     hyperpod-eks plan -f cluster.yaml
-    hyperpod-eks plan demo --detailed-exitcode     5: there is something to do
+    hyperpod-eks plan demo --detailed-exitcode     exits 5 if there are changes
     hyperpod-eks plan demo -o json --query "resources[?action=='change'].key"
     """,
     log=Log.IF_IT_FAILS,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def policy(options: Options, report: Report) -> Policy:
     """Print the IAM policies that a user of this tool needs.
 
-    They allow create, status and delete of cluster NAME and nothing more; docs/iam.md says how to
-    use them.  AWS is asked for the account if the config has none.
+    They allow create, status and delete on cluster NAME and nothing else; docs/iam.md explains how
+    to use them.  Calls AWS for the account id if the config does not set it.
     """
     from hyperpod_eks import adoption as existing
     from hyperpod_eks.aws.client import Identity

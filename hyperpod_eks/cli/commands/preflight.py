@@ -36,8 +36,8 @@ class Options(shared.Settings, shared.Cluster):
 def preflight(options: Options, report: Report) -> Preflight:
     """Find every problem that would stop create.
 
-    Nothing is changed.  Exit code 3 when there is an error, 0 when there are only warnings and
-    infos.  create starts with the same checks.
+    Changes nothing.  Exits 3 if a check reports an error, 0 if there are only warnings or infos.
+    create starts with the same checks.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli import opening

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.events import Report
 
 CHANGING = (EventType.CREATING, EventType.UPDATING)
-"""What is reported of a cluster right before AWS is asked to change it."""
+"""What is reported of a cluster right before it is changed."""
 
 
 @frozen
@@ -38,16 +38,16 @@ class Options(Change):
 def scale(options: Options, report: Report) -> Scaled:
     """Change the number of nodes in instance groups.
 
-    GROUP=COUNT names a group of cluster NAME; several can be given.  With -f, the count is written
-    back to the file and every other byte is kept; without -f, to the config in the manifest.  The
-    old counts are restored if AWS refuses the change or it is not confirmed.
+    GROUP=COUNT names a group of cluster NAME and can be repeated.  With -f, scale writes the count
+    to the file and changes nothing else in it; without -f, to the config in the manifest.  The old
+    counts are restored if AWS rejects the change or you do not confirm it.
     """
     name, counts = options.name, options.counts
     if name and "=" in name:  # the name comes from the file
         options, counts = replace(options, name=None), (name, *counts)
     wanted = once("scale", map(_count, counts))
     if not wanted:
-        raise Usage("scale: nothing to scale", "Give GROUP=COUNT.")
+        raise Usage("scale: GROUP=COUNT is required", "Example: hyperpod-eks scale demo workers=4")
     if not options.file:
         options = replace(options, name=options.name or os.environ.get("HYPERPOD_EKS_NAME"))
         _require_config(report, options)
@@ -75,7 +75,9 @@ def scale(options: Options, report: Report) -> Scaled:
 def _count(text: str) -> tuple[str, int]:
     group, _, count = text.partition("=")
     if not (group and re.fullmatch(r"[0-9]{1,9}", count)):
-        raise Usage(f"scale: {text!r} is not GROUP=COUNT", "Like: scale demo workers=4")
+        raise Usage(
+            f"scale: {text!r} is not GROUP=COUNT", "Example: hyperpod-eks scale demo workers=4"
+        )
     return group, int(count)
 
 
@@ -84,9 +86,9 @@ def _manifest_path(place: Place) -> Path:
 
 
 def _require_config(report: Report, options: Options) -> None:
-    """Raise Usage when the cluster exists and its config is not here, NotFound without a cluster.
+    """Raise Usage when the cluster exists and its config was not found, NotFound without a cluster.
 
-    AWS is asked only when the manifest has no config.
+    Calls AWS only when the manifest has no config.
     """
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.session import CHANGE
@@ -96,7 +98,7 @@ def _require_config(report: Report, options: Options) -> None:
         return
     with opened(CHANGE, options, report, write=False, files=False) as at:
         raise NotFound(
-            f"there is no cluster {at.resolved.name} in {at.resolved.region} of account "
+            f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
             f"{at.resolved.identity.account}",
             f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
         )
@@ -114,7 +116,7 @@ def _in_file(options: Options, wanted: dict[str, int]) -> Changed:
     assert options.file  # else the counts are in the manifest
     name, path = options.file, Path(options.file)
     if name == "-":
-        raise Usage("scale: standard input cannot be written back", "Give -f FILE.")
+        raise Usage("scale: cannot write the count to standard input", "Pass -f FILE.")
     overrides = {"name": options.name, "region": options.region}
     before = _of_file(name, path)
     _refuse_karpenter(load(name, overrides, os.environ, files=False))
@@ -199,8 +201,8 @@ def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = 
 def _refuse_karpenter(config: Config) -> None:
     if config.scales_itself:
         raise Usage(
-            "scale: auto_scaling is on, so Karpenter says how many nodes there are",
-            "Set auto_scaling: {mode: Disable} first.",
+            "scale: auto_scaling is enabled, so Karpenter sets the node count",
+            "Set auto_scaling: {mode: Disable} and run create first.",
         )
 
 

@@ -24,7 +24,7 @@ class Options(Output):
         "--document",
         metavar="KIND",
         default="config",
-        help="Which document: config, result, status, plan, outputs, ...",
+        help="Document: config, result, status, plan, outputs, ...",
     )
 
 
@@ -33,7 +33,8 @@ def schema(options: Options, report: Report) -> Json:
     known = schemas()
     if options.document not in known:
         raise Usage(
-            f"--document: there is no {options.document!r}", f"There are {', '.join(known)}."
+            f"--document: unknown document {options.document!r}",
+            f"Valid documents: {', '.join(known)}.",
         )
     found: Json = json.loads(known[options.document].read_text(encoding="utf-8"))
     return found

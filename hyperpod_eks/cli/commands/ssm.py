@@ -32,8 +32,8 @@ class Options(shared.Cluster):
 def ssm(options: Options, report: Report) -> Ssm:
     """Print the command that opens a shell on a node.
 
-    NODE is an id (i-...) or a name in Kubernetes (hyperpod-i-...).  The command needs the AWS CLI
-    and its Session Manager plugin.
+    NODE is an instance id (i-...) or a Kubernetes node name (hyperpod-i-...).  The command needs
+    the AWS CLI and its Session Manager plugin.
     """
     from hyperpod_eks.cli.opening import cluster, described, described_node, instance
 
@@ -42,7 +42,7 @@ def ssm(options: Options, report: Report) -> Ssm:
         node, options = options.name, replace(options, name=None)
     if node is None:
         see = called(options.name or "", options)
-        raise Usage("ssm: which node?", f"To list them: hyperpod-eks nodes {see}")
+        raise Usage("ssm: NODE is missing", f"To list them: hyperpod-eks nodes {see}")
     with cluster(options) as (snapshot, name):
         found, id_ = described(snapshot, name, options), instance(node)
         details = described_node(snapshot, name, id_, options)
@@ -68,8 +68,8 @@ def _become(command: list[str]) -> None:
     program = on_path(command[0])
     if program is None:
         raise Usage(
-            "--run: there is no aws on PATH",
-            "Install the AWS CLI and its Session Manager plugin, or leave --run out.",
+            "--run: the AWS CLI (aws) is not on PATH",
+            "Install the AWS CLI and its Session Manager plugin, or omit --run.",
         )
     sys.stdout.flush()
     sys.stderr.flush()

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(Cluster):
-    """Whether AWS is asked."""
+    """Whether AWS is called."""
 
-    offline: bool = flag("--offline", help="Show what the manifest has; AWS is not asked.")
+    offline: bool = flag("--offline", help="Show what the manifest has.  Does not call AWS.")
 
 
 def status(options: Options, report: Report) -> views.Status:
@@ -55,15 +55,15 @@ def status(options: Options, report: Report) -> views.Status:
             observations = [_undeclared(s) for s in observations if s.live or s.want.is_awaited]
         if all(s.status is Status.ABSENT or not s.want.recorded for s in observations):
             raise NotFound(
-                f"there is no cluster {at.resolved.name} in {at.resolved.region} of account "
+                f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
                 f"{at.resolved.identity.account}",
                 f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
             )
         warnings = []
         if not at.declared:
             warnings.append(
-                f"the config of {at.resolved.name} is not here, so nothing was compared; "
-                "pass it with -f FILE to see drift"
+                f"the config of {at.resolved.name} was not found, so drift was not checked; "
+                "pass it with -f FILE"
             )
         warnings += [line for s in observations if s.live for line in s.live.warnings]
         for warning in warnings:

@@ -30,8 +30,8 @@ class Options(Place, Output):
 def token(options: Options, report: Report) -> Json:
     """Print a token for the Kubernetes API.
 
-    NAME is the name of the EKS cluster; without it, the config file or the manifest names the
-    cluster.  kubectl runs this command as an exec plugin.  The network is not used.
+    NAME is the name of the EKS cluster.  Without NAME, the config file or the manifest gives the
+    name.  kubectl runs this command as an exec plugin.  Does not use the network.
     """
     from hyperpod_eks.aws.client import region_of
     from hyperpod_eks.cli.login import log_in, use_local

@@ -37,7 +37,7 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
         metavar="N",
         help="Maximum number of nodes of a group to update at a time.",
     )
-    yes: bool = shared.yes("Do not ask before nodes are updated.")
+    yes: bool = shared.yes()
 
 
 def update_software(options: Options, report: Report) -> Updated:
@@ -87,7 +87,7 @@ def update_software(options: Options, report: Report) -> Updated:
             request["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
         there = hyperpod_api.describe(Snapshot(at.context.aws), at.resolved.name)
         if there is None:
-            raise NotFound(f"there is no cluster {at.resolved.name} in {at.resolved.region}")
+            raise NotFound(f"cluster {at.resolved.name} does not exist in {at.resolved.region}")
         counts = {
             g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod_api.every_group(there)
         }

@@ -35,7 +35,7 @@ class Options(Settings, Output):
 def validate(options: Options, report: Report) -> Validate:
     """Check a config file and the folders that it names.
 
-    Reports every mistake.  Neither AWS nor the network is asked.
+    Reports every mistake.  Uses neither AWS nor the network.
     """
     from hyperpod_eks.config.load import load
     from hyperpod_eks.config.warnings import warnings

@@ -124,11 +124,12 @@ class Seen(Head):
     differences: list[Difference]
     warnings: Annotated[
         list[str],
-        "Why resources could not be compared, such as a config that is not here, and problems:"
+        "Why resources could not be compared, such as a config that was not found, and problems:"
         " nodes without their devices, a version of an add-on that is known to be broken.",
     ]
     compared: Annotated[
-        bool, "Whether the resources were compared with a config; false if the config is not here."
+        bool,
+        "Whether the resources were compared with a config; false if its config was not found.",
     ]
     operations: Annotated[list[Operation], "What HyperPod is doing with the cluster, newest first."]
 
@@ -176,7 +177,7 @@ class Listed(TypedDict):
         float | None, "Nodes and control plane, about; null if a price is not known."
     ]
     unpriced: Annotated[list[str], "What has no known price."]
-    manifest: Annotated[str | None, "Path of its manifest, if it is here."]
+    manifest: Annotated[str | None, "Path of its manifest, if it was found."]
 
 
 class List(Head):
@@ -201,11 +202,11 @@ class Orphan(TypedDict):
 
 
 class Elsewhere(TypedDict):
-    """A cluster whose manifest is not here."""
+    """A cluster whose manifest was not found."""
 
     cluster: str
     lineage: str
-    next: Annotated[str, "The command that rebuilds its manifest here."]
+    next: Annotated[str, "The command that rebuilds its manifest in this folder."]
 
 
 class Orphans(Head):
@@ -214,7 +215,7 @@ class Orphans(Head):
     account: str
     region: str
     orphans: list[Orphan]
-    clusters: Annotated[list[Elsewhere], "Clusters that exist and have no manifest here."]
+    clusters: Annotated[list[Elsewhere], "Existing clusters whose manifest was not found."]
     next: Annotated[list[str], "The commands that delete the orphans, one a cluster."]
 
 
