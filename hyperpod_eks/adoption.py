@@ -176,7 +176,9 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
     with absent("ResourceNotFoundException"):
         cluster = aws.eks.describe_cluster(name=name)["cluster"]
     if cluster is None:
-        raise NotFound(f"existing.eks_cluster: there is no EKS cluster {name}", "Check the name.")
+        raise NotFound(
+            f"existing.eks_cluster: EKS cluster {name} does not exist", "Check the name."
+        )
     if authentication_mode(cluster) == "CONFIG_MAP":
         raise Usage(
             f"existing.eks_cluster: {name} has the authentication mode CONFIG_MAP (HyperPod needs "
@@ -268,7 +270,7 @@ def _room(aws: Aws, config: Config, vpc: str) -> None:
     """
     (there,) = _all(aws, VPCS, [vpc]) or [None]
     if there is None:
-        raise NotFound(f"existing.vpc: there is no {vpc} in this region")
+        raise NotFound(f"existing.vpc: {vpc} does not exist in this region")
     blocks = [IPv4Network(each["CidrBlock"]) for each in there["CidrBlockAssociationSet"]]
     wanted = IPv4Network(config.network.cidr)
     if not any(wanted.subnet_of(block) for block in blocks):
@@ -346,4 +348,4 @@ def _all(aws: Aws, listing: Listing, ids: Sequence[str]) -> list[Any]:
 
 def _missing(setting: str, ids: list[str] | tuple[str, ...], there: Mapping[str, Any]) -> None:
     if gone := [each for each in ids if each not in there]:
-        raise NotFound(f"{setting}: there is no {', '.join(gone)} in this region")
+        raise NotFound(f"{setting}: {', '.join(gone)} not found in this region")

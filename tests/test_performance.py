@@ -367,7 +367,7 @@ class TestTimeline:
     def test_a_folder_that_is_not_there_is_told_before_anything_is_made(self, user: User) -> None:
         said = user.types("create", "demo", "--timeline", "nowhere/run.svg")
         assert said.code == 2
-        assert "there is no folder" in said.err
+        assert "nowhere does not exist" in said.err
         said = user.types("create", "demo", "--timeline", "/dev/full")
         assert (said.code, "is a device, not a regular file" in said.err) == (2, True)
         assert not user.stack.calls

@@ -74,7 +74,9 @@ def drawing(
         yield tell
         return
     if not path.absolute().parent.is_dir():
-        raise Usage(f"--timeline: there is no folder {path.absolute().parent}", "Create it first.")
+        raise Usage(
+            f"--timeline: folder {path.absolute().parent} does not exist", "Create it first."
+        )
     try:
         files.resolved(path)
     except OSError as error:

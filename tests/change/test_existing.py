@@ -420,7 +420,9 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
     owner: Owner,
 ) -> None:
     head = "name: demo\nregion: us-west-2\nexisting: "
-    with pytest.raises(NotFound, match=r"existing\.eks_cluster: there is no EKS cluster nowhere"):
+    with pytest.raises(
+        NotFound, match=r"existing\.eks_cluster: EKS cluster nowhere does not exist"
+    ):
         owner.declares(f"{head}{{eks_cluster: nowhere}}")
     with pytest.raises(NotFound, match=r"existing\.vpc: vpc-0123456789abcdef0 does not exist"):
         owner.declares(f"{head}{{vpc: vpc-0123456789abcdef0}}")
@@ -441,7 +443,7 @@ def test_what_is_not_there_and_what_cannot_be_used_is_told_before_anything_is_ma
     mine = f"vpc: {net['vpc']}, private_subnets: [{net['one']}, {net['two']}]"
     subnets = "subnet-0123456789abcdef0, subnet-0123456789abcdef1"
     for theirs, why in (
-        (f"vpc: {net['vpc']}, private_subnets: [{subnets}]", f"there is no {subnets} in"),
+        (f"vpc: {net['vpc']}, private_subnets: [{subnets}]", f"{subnets} not found in"),
         (f"{mine}, security_group: sg-0123456789abcdef0", "sg-0123456789abcdef0 does not exist"),
         (f"{mine}, s3_endpoint: vpce-0123456789abcdef0", "vpce-0123456789abcdef0 does not exist"),
         (f"{mine}, route_tables: [rtb-0123456789abcdef0]", "rtb-0123456789abcdef0 does not exist"),
