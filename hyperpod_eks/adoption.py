@@ -59,8 +59,8 @@ def adopt(
     for key, id_ in wanted.items():
         if made := _made(manifest, key):
             raise Foreign(
-                f"existing: {key} is {made}, which create created; {id_} cannot take its place",
-                "Delete the cluster first, or leave the setting out.",
+                f"existing: cannot use {id_} as {key}: create already created {made}",
+                "Delete the cluster first, or remove the setting.",
                 setting="existing",
             )
         if manifest.adopted.get(key) == id_:

@@ -66,14 +66,17 @@ class Unfinished(HyperpodError):
     """We stopped waiting; AWS is still at work."""
 
     exit = Exit.UNFINISHED
-    hint = "Nothing is lost: run the same command again to go on waiting."
+    hint = "Nothing is lost: run the same command again to continue waiting."
 
 
 class Foreign(HyperpodError):
     """Something stands under our name that this cluster does not own."""
 
     exit = Exit.FOREIGN
-    hint = "Choose another cluster name, or remove that resource yourself: it is not ours to touch."
+    hint = (
+        "Choose another cluster name, or remove that resource yourself. hyperpod-eks never changes"
+        " it."
+    )
 
 
 class NotFound(HyperpodError):
@@ -86,7 +89,7 @@ class Remains(HyperpodError):
     """A delete that could not take everything away."""
 
     exit = Exit.REMAINS
-    hint = "Free what is named above and run the same command again."
+    hint = "Delete or detach what is listed above, then run the same command again."
 
 
 class Capacity(HyperpodError):

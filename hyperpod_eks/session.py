@@ -85,8 +85,8 @@ ADOPT = Purpose(looks_first=False)
 class Session:
     """One cluster in one account; `connect` opens it.
 
-    Every method raises the errors of `hyperpod_eks.errors`.  Nothing is changed but by `create`
-    and `delete`, and the manifest says at every moment what they have done.
+    Every method raises the errors of `hyperpod_eks.errors`.  Only `create` and `delete` change
+    anything, and the manifest always records what they have done.
     """
 
     config: Config
@@ -108,7 +108,7 @@ class Session:
         return self.context.aws
 
     def begin(self) -> None:
-        """Take what ``existing`` names in the place of ours.
+        """Adopt the resources that ``existing`` names, instead of creating them.
 
         Raises NotFound, Usage and Foreign as `adoption.adopt`.
         """

@@ -160,8 +160,8 @@ def choose_version(
         standard = [v for v in tested if _status(by_version[v]) == "STANDARD_SUPPORT"]
         if not (choice := max(standard or tested, key=order, default=None)):
             raise Usage(
-                f"EKS offers Kubernetes {_listed(creatable)} and HyperPod supports"
-                f" {_listed(SUPPORTED_KUBERNETES)}: none is in both",
+                f"no Kubernetes version is supported by both EKS ({_listed(creatable)}) and"
+                f" HyperPod ({_listed(SUPPORTED_KUBERNETES)})",
                 "Choose one of EKS's with --kubernetes-version and eks.allow_untested_version.",
                 setting="eks.version",
             )

@@ -177,9 +177,9 @@ def _log_in(core: Session, ask: Ask) -> None:
     def prompt(words: str) -> str:
         if not sys.stdin.isatty():
             raise Denied(
-                f"{where} asks for an MFA code, and there is no terminal to type it on",
-                "Run a command on a terminal first; the AWS CLI's cache then has the session."
-                f" {_LOGIN}",
+                f"{where} asks for an MFA code, and there is no terminal to prompt on",
+                "Run any hyperpod-eks command in a terminal first; it caches the session in the AWS"
+                f" CLI cache. {_LOGIN}",
             )
         return ask(words)
 

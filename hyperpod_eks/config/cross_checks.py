@@ -128,8 +128,8 @@ def _pods(data: Mapping[str, Any]) -> Iterator[Finding]:
     total = sum((room or 0) * count for room, count in rooms)
     if rooms and known and total < versions.PODS_LEAST:
         text = (
-            f"have room for {total} pods in all (one network interface per node; the cluster's own"
-            f" pods need {versions.PODS_LEAST} or more); use more or larger nodes"
+            f"run at most {total} pods in total (HyperPod attaches one network interface per node;"
+            f" system pods need at least {versions.PODS_LEAST}); use more or larger nodes"
         )
         yield Finding(("instance_groups",), text, True)
 
@@ -263,8 +263,11 @@ def _theirs(data: Mapping[str, Any]) -> Iterator[Finding]:
         keys = [key for key in (given, "eks_cluster") if get(data, "existing", key)]
         for name in names if keys else ():
             if get(data, "network", name) not in (None, False, [], {}, "shared"):
-                text = f"is given beside existing.{keys[0]} (what you have stays as it is)"
-                yield Finding(("network", name), f"{text}; leave one of them out", True)
+                text = (
+                    f"cannot be set together with existing.{keys[0]} (existing resources are never"
+                    " changed)"
+                )
+                yield Finding(("network", name), f"{text}; remove one of them", True)
 
 
 def idle(config: Config) -> Iterator[Finding]:
@@ -287,8 +290,11 @@ def idle(config: Config) -> Iterator[Finding]:
         here = getattr(config, section)
         for name in names if getattr(config.existing, given) else ():
             if getattr(here, name) != type(here).model_fields[name].default:
-                text = f"is given beside existing.{given} (what you have stays as it is)"
-                yield Finding((section, name), f"{text}; leave one of them out", True)
+                text = (
+                    f"cannot be set together with existing.{given} (existing resources are never"
+                    " changed)"
+                )
+                yield Finding((section, name), f"{text}; remove one of them", True)
     theirs = config.existing
     if theirs.nat_gateways and config.network.nat == "none" and not theirs.private_subnets:
         text = '"none" leaves no use for existing.nat_gateways'

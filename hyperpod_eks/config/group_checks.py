@@ -84,7 +84,7 @@ def _group(
     if flexible and one is None and several is None:
         yield "instance_type", "is missing (each has one, or instance_requirements); write it"
     if one is not None and several is not None:
-        text = "is given beside instance_type (CreateCluster takes one of them)"
+        text = "cannot be set together with instance_type (CreateCluster takes one of them)"
         yield "instance_requirements", f"{text}; remove one"
     yield from _counts(data, group)
     yield from _volumes(data, group)
@@ -135,21 +135,24 @@ def _deep_checks(group: Mapping[str, Any], types: Sequence[object]) -> Iterator[
     if group.get("on_start_deep_health_checks"):
         plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
         if plain:
-            text = f"do not fit {plain[0]} (they test accelerators)"
-            yield "on_start_deep_health_checks", f"{text}; leave them out for this group"
+            text = f"are not supported on {plain[0]} (they test accelerators)"
+            yield "on_start_deep_health_checks", f"{text}; remove them from this group"
         if get(group, "kubernetes_config", "taints"):
-            text = "do not go with taints in kubernetes_config (HyperPod taints the nodes itself)"
-            yield "on_start_deep_health_checks", f"{text}; leave one of them out"
+            text = "cannot be combined with taints in kubernetes_config (HyperPod sets the taints)"
+            yield "on_start_deep_health_checks", f"{text}; remove one of them"
 
 
 def _plan(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A training plan is capacity of one type, already bought."""
     several, spot = group.get("instance_requirements"), _is_spot(group)
     if group.get("training_plan_arn") and several is not None:
-        text = "is given beside instance_requirements (a plan holds one type)"
-        yield "training_plan_arn", f"{text}; name that as instance_type"
+        text = (
+            "cannot be set together with instance_requirements (a training plan has one instance"
+            " type)"
+        )
+        yield "training_plan_arn", f"{text}; set that type as instance_type"
     if group.get("training_plan_arn") and spot:
-        text = "is given beside Spot capacity (a plan is capacity already bought)"
+        text = "cannot be set together with Spot capacity (a training plan is prepaid)"
         yield "training_plan_arn", f"{text}; remove one"
 
 
@@ -186,9 +189,12 @@ def _volumes(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tupl
         yield name, f"{text}; give it, or root_volume: true"
     extra = group.get("ebs_volume_size_in_gb", 500)
     if len(storages) == MAX_STORAGES and extra and len(roots) == len(volumes):
-        text = f"fill all {MAX_STORAGES} places, and each node has an extra volume besides"
+        text = (
+            f"use all {MAX_STORAGES} volume slots, and each node needs one for its default extra"
+            " volume"
+        )
         rule = "CreateCluster InstanceStorageConfigs"
-        yield name, f"{text} ({rule}); remove one, or say ebs_volume_size_in_gb: null"
+        yield name, f"{text} ({rule}); remove one, or set ebs_volume_size_in_gb: null"
 
 
 def _group_zones(
@@ -204,7 +210,7 @@ def _group_zones(
     if twice := [zone for index, zone in enumerate(zones) if zone in zones[:index]]:
         yield "availability_zone_ids", f"names {twice[0]} twice; name it once"
     elif len(zones) > 1 and any(isinstance(t, str) and _EFA.match(t) for t in types):
-        text = f"names {len(zones)} zones (EFA does not cross zones)"
+        text = f"names {len(zones)} zones (EFA works within one zone)"
         yield "availability_zone_ids", f"{text}; declare a group for each"
 
 

@@ -50,8 +50,9 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "no-credentials",
         r"Unable to locate credentials|Partial credentials found",
-        "there are no AWS credentials here, or only a part of them",
-        "name a profile that has some (--profile, AWS_PROFILE), then run the same command again",
+        "AWS credentials are missing or incomplete",
+        "select a profile that has credentials (--profile, AWS_PROFILE), then run the same command"
+        " again",
     ),
     Cause(
         "expired-credentials",
@@ -59,24 +60,24 @@ CAUSES: tuple[Cause, ...] = (
         r"|security token included in the request is (expired|invalid)"
         r"|validate the provided access credentials|Token has expired",
         "the AWS credentials have expired or are not valid in this region",
-        "aws sso login (or renew them as you got them), then run the same command again",
+        "renew the credentials (for SSO: aws sso login), then run the same command again",
     ),
     Cause(
         "clock",
         CLOCK,
-        "the clock of this machine is wrong by several minutes, or a request was delayed that long"
-        " (the laptop slept)",
-        "compare date -u with the real time and correct it (timedatectl set-ntp true), then run the"
-        " same command again; if the clock is right, get new credentials",
+        "the clock of this machine is off by several minutes, or a request was delayed that long"
+        " (for example, the laptop was asleep)",
+        "compare date -u with the actual UTC time and correct the clock (timedatectl set-ntp true),"
+        " then run the same command again; if the clock is right, get new credentials",
         source="error",
         instead_of=("expired-credentials",),
     ),
     Cause(
         "certificate",
         r"CERTIFICATE_VERIFY_FAILED|failed to verify certificate|x509: certificate signed by",
-        "the certificate of the server, or of a proxy before it, is not trusted on this machine",
-        "set AWS_CA_BUNDLE, or ca_bundle of the profile, to the file with its certificate"
-        " authority, then run the same command again",
+        "this machine does not trust the certificate of the server or of a proxy in front of it",
+        "set AWS_CA_BUNDLE, or ca_bundle in the profile, to a CA bundle that contains its"
+        " certificate authority, then run the same command again",
         source="error",
     ),
     Cause(
@@ -90,8 +91,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "pass-role",
         r"not authorized to perform:? iam:PassRole",
-        "you may not hand the role to the service (iam:PassRole)",
-        "hyperpod-eks policy {cluster}: attach its statement RolesPass",
+        "your identity is not allowed to pass the role to the AWS service (iam:PassRole)",
+        "hyperpod-eks policy {cluster} prints the statement RolesPass: attach it to your identity",
         instead_of=("not-allowed",),
     ),
     Cause(
@@ -99,7 +100,7 @@ CAUSES: tuple[Cause, ...] = (
         r"iam:CreateServiceLinkedRole|service role .* could not be created",
         "HyperPod's service-linked role does not exist, and you are not allowed to create it",
         "aws iam create-service-linked-role --aws-service-name hyperpod.sagemaker.amazonaws.com"
-        " (as somebody who may)",
+        " (run it as an identity that is allowed to)",
         instead_of=("not-allowed",),
     ),
     Cause(
@@ -113,8 +114,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "no-access-entry",
         r"asked for the client to provide credentials|Kubernetes API of .*(401|403)|Unauthorized: ",
-        "the Kubernetes API does not know you: the EKS cluster has no access entry for your role,"
-        " or for its session instead of the role",
+        "the Kubernetes API does not accept your identity: the EKS cluster has no access entry for"
+        " your IAM role, or the entry names a role session instead of the role",
         "aws eks list-access-entries --cluster-name {eks} --region {region}, then"
         " hyperpod-eks create {cluster}, which creates yours",
     ),
@@ -123,13 +124,13 @@ CAUSES: tuple[Cause, ...] = (
         "no-hyperpod-region",
         r"Could not connect to the endpoint URL.*sagemaker|HyperPod does not answer in"
         r"|UnknownOperation.*|AWS::SageMaker::Cluster cannot be found",
-        "HyperPod does not exist in this region",
+        "HyperPod is not available in this region",
         "choose another region, for example: hyperpod-eks create {name} --region us-west-2",
     ),
     Cause(
         "instance-quota",
         r"service limit '(?P<quota>[^']+)' is (?P<limit>[\d.]+)",
-        'the quota "{quota}" of the account is {limit}; AWS starts most types at 0',
+        'the quota "{quota}" of the account is {limit}; the default for most instance types is 0',
         "aws service-quotas list-service-quotas --service-code sagemaker --region {region} --query"
         " \"Quotas[?QuotaName=='{quota}'].QuotaCode\", then request-service-quota-increase",
         source="error|FailureMessage|event",
@@ -137,42 +138,43 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "account-quota",
         r"(?P<what>Vpc|InternetGateway|Address|NatGateway|RouteTable|SecurityGroup)LimitExceeded",
-        "the account has as many of this kind ({what}) in the region as its quota allows",
-        "hyperpod-eks preflight {cluster} shows the quota, what is in use and how to ask for more",
+        "the account has reached its {what} quota in this region",
+        "hyperpod-eks preflight {cluster} shows the quota, the usage and the command that requests"
+        " an increase",
     ),
     Cause(
         "no-capacity-in-zone",
         r"sufficient capacity in the Availability Zone",
-        "AWS has no free instance of this type in the chosen zone",
-        "name another zone in network.availability_zone_ids, or run the same command later",
+        "AWS has no capacity for this instance type in the chosen zone",
+        "choose another zone in network.availability_zone_ids, or run the same command later",
         instead_of=("no-capacity",),
     ),
     Cause(
         "no-capacity",
         r"sufficient capacity|Insufficient ?(Instance)?Capacity|Cannot provision requested",
-        "AWS has no free instance of this type now",
+        "AWS has no capacity for this instance type right now",
         "run the same command later, choose another type or zone, or use a training plan",
     ),
     Cause(
         "capacity-elsewhere",
         r"No subnets in the capacity AZ",
         "the capacity (training plan or reservation) is in a zone where the cluster has no subnet",
-        "compare its zone id with network.availability_zone_ids: ids (usw2-az1) are not names"
+        "add its zone id to network.availability_zone_ids; use zone ids (usw2-az1), not zone names"
         " (us-west-2a)",
     ),
     # --- nodes: network
     Cause(
         "efa-self-rule",
         r"EFA health checks did not run successfully",
-        "the security group does not allow all traffic from itself and to itself, which EFA needs"
-        " (0.0.0.0/0 does not do)",
+        "the security group does not allow all traffic from and to itself, which EFA requires (a"
+        " 0.0.0.0/0 rule is not enough)",
         "hyperpod-eks preflight {cluster} names the missing rule; then " + _REMAKE,
     ),
     Cause(
         "no-way-out",
         r"network misconfiguration|Connect timeout on endpoint URL",
-        "nodes cannot reach AWS: no route to a NAT gateway or endpoint, DNS off, or an endpoint's"
-        " security group that does not let them in on port 443",
+        "nodes cannot reach AWS: there is no route to a NAT gateway or endpoint, DNS is disabled,"
+        " or an endpoint's security group blocks port 443",
         "hyperpod-eks status {cluster} shows routes and gateways; hyperpod-eks preflight {cluster}"
         " checks adopted VPCs",
         instead_of=_SCRIPT,
@@ -181,7 +183,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "script-carriage-return",
         r"\$'\\r'|bad interpreter",
-        "the lifecycle script has Windows line ends (CR LF), or a wrong first line",
+        "the lifecycle script has Windows line endings (CRLF) or an invalid shebang line",
         "sed -i 's/\\r$//' on_create.sh, then " + _AGAIN,
         _LOG,
         _SCRIPT,
@@ -190,16 +192,18 @@ CAUSES: tuple[Cause, ...] = (
         "script-old-path",
         r"/etc/eks/containerd/containerd-config\.toml: No such file",
         "the lifecycle script was written for Amazon Linux 2, and the nodes run Amazon Linux 2023",
-        "use the script that comes with hyperpod-eks (leave lifecycle.path out), then " + _AGAIN,
+        "use the script included in hyperpod-eks (remove lifecycle.path from the config), then "
+        + _AGAIN,
         _LOG,
         ("script-missing", *_SCRIPT),
     ),
     Cause(
         "script-not-readable",
         r"AccessDenied.*GetObject|GetObject.*AccessDenied|kms:Decrypt",
-        "the nodes' role may not read the lifecycle bucket (AWS's policy covers buckets named"
-        " sagemaker-* only), or not its key",
-        "hyperpod-eks status {cluster} shows what differs; let the execution role read the bucket",
+        "the nodes' execution role cannot read the lifecycle bucket or use its KMS key (the AWS"
+        " managed policy covers only buckets named sagemaker-*)",
+        "hyperpod-eks status {cluster} shows the drift; allow the execution role to read the"
+        " bucket",
         _LOG,
         _SCRIPT,
     ),
@@ -214,14 +218,14 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "script-timeout",
         r"Lifecycle scripts execution timed out",
-        "the lifecycle script did not end in time: large downloads belong elsewhere",
+        "the lifecycle script timed out; move large downloads out of it",
         _SHOW_LOG,
         also=_LOG,
     ),
     Cause(
         "script-failed",
         r"Lifecycle scripts did not run successfully",
-        "the lifecycle script ended with an error",
+        "the lifecycle script exited with an error",
         _SHOW_LOG + ", correct the script, then " + _AGAIN,
         also=_LOG,
     ),
@@ -229,8 +233,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "not-ready",
         r"not Ready: |of \d+ nodes Ready in Kubernetes",
-        "nodes run, but their kubelet does not report Ready: usually the VPC CNI, or no way to"
-        " the EKS endpoint",
+        "nodes are running, but the kubelet does not report Ready: usually the VPC CNI fails, or"
+        " the nodes cannot reach the EKS endpoint",
         "hyperpod-eks nodes {cluster}, then hyperpod-eks ssm {cluster} NODE --run and"
         " journalctl -u kubelet",
         source="error|Kubernetes node",
@@ -238,41 +242,41 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "too-many-pods",
         r"Too many pods",
-        "the nodes are too few or too small for the add-ons: small instance types take few pods",
-        "more nodes or a larger instance type in instance_groups, then " + _AGAIN,
+        "the nodes do not have room for the add-on pods; small instance types run only a few pods",
+        "add nodes or choose a larger instance type in instance_groups, then " + _AGAIN,
     ),
     Cause(
         "role-lacks-permission",
         r"(?P<role>arn:\S+) does not have permission to perform (?P<action>\S+)"
         r"|cannot assume the execution role",
-        "the nodes' execution role lacks a permission or its trust, which HyperPod needs to the"
-        " end of the cluster",
+        "the nodes' execution role is missing a permission or its trust policy; HyperPod needs both"
+        " until the cluster is deleted",
         "hyperpod-eks create {cluster} restores the role; AWS then continues by itself",
     ),
     Cause(
         "chart-missing",
         r"missing one or more required dependencies",
-        "the HyperPod Helm chart is not in the EKS cluster, or switched off by its values",
-        "remove what switches it off from chart.values, then " + _AGAIN,
+        "the HyperPod Helm chart is not installed, or its values disable a required component",
+        "remove the disabling values from chart.values, then " + _AGAIN,
     ),
     Cause(
         "chart-values",
         r"chart\.values:",
-        "values of the chart cannot work together",
+        "some values in chart.values conflict",
         "correct chart.values as the message says; hyperpod-eks preflight {cluster} checks it",
     ),
     Cause(
         "chart-not-fetched",
         r"cannot be fetched|cannot be downloaded|x509|could not download chart",
-        "the chart, or one that it depends on, cannot be downloaded from here",
-        "--chart FOLDER with a checkout, or switch the part off in chart.values",
+        "the chart, or one of its dependencies, cannot be downloaded from this machine",
+        "pass a local copy with --chart FOLDER, or disable the component in chart.values",
         source="error",
     ),
     # --- EKS and add-ons
     Cause(
         "addon-conflict",
         r"ConfigurationConflict",
-        "somebody else manages fields of the add-on {about}",
+        "another tool manages fields of the add-on {about}",
         "aws eks update-addon --cluster-name {eks} --addon-name {about} --resolve-conflicts"
         " OVERWRITE --region {region}, then " + _AGAIN,
         "add-on",
@@ -280,8 +284,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "addon-denied",
         r"AddonPermissionFailure|AdmissionRequestDenied",
-        "the add-on {about} is refused: its role lacks a permission, or an admission webhook of the"
-        " cluster says no",
+        "the add-on {about} was rejected: its role lacks a permission, or an admission webhook"
+        " denied the request",
         "aws eks describe-addon --cluster-name {eks} --addon-name {about} --region {region}",
         "add-on",
     ),
@@ -289,7 +293,7 @@ CAUSES: tuple[Cause, ...] = (
         "eks-no-addresses",
         r"InsufficientFreeAddresses",
         "a subnet of the control plane has fewer than six free addresses",
-        "free some, or give another subnet; then " + _REMAKE,
+        "free some addresses or choose another subnet; then " + _REMAKE,
     ),
     Cause(
         "eks-role-gone",
@@ -300,7 +304,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "eks-failed",
         r"eks/cluster has failed|the cluster is FAILED",
-        "AWS could not create the control plane, and a failed one stays failed",
+        "AWS could not create the EKS control plane, and a failed EKS cluster does not recover",
         _REMAKE,
         vague=True,
     ),
@@ -315,8 +319,8 @@ CAUSES: tuple[Cause, ...] = (
     # --- names, deletes
     Cause(
         "name-taken",
-        r"exists and belongs to (?P<who>[^\n]+)",
-        "a resource of {who} has one of the names that this cluster would use",
+        r"exists and belongs to (?P<who>[^\n(]*[^\s(])",
+        "a resource that belongs to {who} already has a name that this cluster needs",
         "choose another cluster name, or remove that resource yourself",
         "error",
     ),
@@ -332,7 +336,7 @@ CAUSES: tuple[Cause, ...] = (
         "still-used",
         r"DependencyViolation|has dependencies|dependent object|mapped public address",
         "something that the cluster did not create still uses its network",
-        "hyperpod-eks status {cluster} shows what is left; free it, then"
+        "hyperpod-eks status {cluster} shows what remains; remove what uses the network, then"
         " run the same command again",
         vague=True,
     ),
@@ -340,7 +344,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "failed-is-final",
         r"\(Failed\)|hyperpod/cluster has failed",
-        "a HyperPod cluster that AWS calls Failed stays so",
+        "the HyperPod cluster has status Failed, and a Failed cluster does not recover",
         "remove the cause, then " + _REMAKE,
         vague=True,
     ),
@@ -348,7 +352,7 @@ CAUSES: tuple[Cause, ...] = (
         "stuck-nodes",
         r"(?P<current>\d+) of (?P<target>\d+) nodes",
         "instance group {group} has {current} of its {target} nodes, and AWS gives no reason yet",
-        "hyperpod-eks events {cluster}, then hyperpod-eks create {cluster} to go on waiting",
+        "hyperpod-eks events {cluster}, then hyperpod-eks create {cluster} to continue waiting",
         "instance group",
         vague=True,
     ),

@@ -38,7 +38,7 @@ class Evidence:
     about: str = ""
 
     def __str__(self) -> str:
-        about = f" of {self.about}" if self.about else ""
+        about = f" ({self.about})" if self.about else ""
         return f"{self.source}{about}: {self.text}"
 
 

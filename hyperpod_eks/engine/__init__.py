@@ -1,4 +1,4 @@
-"""Look, judge, act, look again: the one engine behind create, status and delete."""
+"""Observe, compare, act, observe again: the one engine behind create, status and delete."""
 
 from hyperpod_eks.engine.apply import Apply, create, prunable
 from hyperpod_eks.engine.destroy import Destroy, delete, plan_delete, verify_deleted

@@ -50,7 +50,7 @@ class Apply(Reconciler):
         self.consented: set[str] = set()
 
     def run(self) -> None:
-        """Look at everything at once, refuse strangers before the first change, then make it."""
+        """Observe everything, stop before the first change if a resource is not owned, then act."""
         for task in self.tasks.values():
             if not task.want.is_leftover:
                 self.say(task, EventType.PENDING)
@@ -66,7 +66,11 @@ class Apply(Reconciler):
             raise adopted_is_gone(gone)
         drifted = [s for s in observations if s.status is Status.DRIFTED]
         if reasons := impossible(drifted, prunable(self.tasks, self.manifest)):
-            raise Usage("\n".join(reasons), "Declare it as it is, or create another cluster.")
+            raise Usage(
+                "\n".join(reasons),
+                "AWS cannot change this in place. Set it back in the config, or create another"
+                " cluster.",
+            )
         lost = (disruptions(s.want, s.live, s.differs) for s in drifted if s.live)
         self._consent(line for lines in lost for line in lines)
         if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
@@ -335,9 +339,9 @@ class Apply(Reconciler):
             live.facts.get("vpc") or live.attributes["vpc"],
         )
         return Locked(
-            f"another run created {want.key} in {there}, while this one created {here}",
-            "Nothing of the other run was changed. When it has ended, run the same command again: "
-            f"it continues with {there}, and names what this run leaves in {here}.",
+            f"another run created {want.key} in {there} while this run was creating {here}",
+            "The other run's resources were not changed. When it finishes, run the same command"
+            f" again: it continues with {there} and lists what is left in {here}.",
         )
 
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
@@ -382,7 +386,7 @@ def _others(observation: Observation) -> str:
 def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
     """Make everything as declared and return what is live, by key.
 
-    What an earlier config declared and this one does not goes at the end.
+    Resources that only an earlier config declared are deleted at the end.
 
     ``wants`` stand in an order in which everything comes after what it needs.  Raises Foreign
     before the first change if a name is taken; Unfinished, Denied, Capacity or HyperpodError

@@ -92,7 +92,7 @@ def decide(observation: Observation, given: Circumstances) -> Decision:
             return _decide_absent(observation.want, given)
         case Status.BUSY if given.unseen_before:
             return Decision(
-                Action.CREATE, f"cannot be seen before {given.unseen_before} is as declared"
+                Action.CREATE, f"cannot be checked until {given.unseen_before} is updated"
             )
         case Status.BUSY:
             return Decision(Action.WAIT, live.why if live else "")
@@ -108,13 +108,13 @@ def decide(observation: Observation, given: Circumstances) -> Decision:
 def _decide_absent(want: Resource, given: Circumstances) -> Decision:
     if given.adopted:
         error = adopted_is_gone({want.key: given.adopted})
-        return Decision(Action.REFUSE, "it was adopted and is gone", error=error)
+        return Decision(Action.REFUSE, "the adopted resource no longer exists", error=error)
     if given.hidden:
         return Decision(Action.WAIT, "created a moment ago; AWS does not show it yet")
     if given.said_to_exist:
         return Decision(Action.WAIT, "AWS reports that it exists, but does not show it yet")
     if want.is_awaited:
-        return Decision(Action.WAIT, "it comes by itself")
+        return Decision(Action.WAIT, "AWS creates it automatically")
     return Decision(Action.CREATE, f"usually {want.usual}" if want.usual else "")
 
 
@@ -172,8 +172,9 @@ def immutable(want: Resource, differs: Differs) -> str:
 
 def adopted_is_gone(adopted: Mapping[str, str]) -> NotFound:
     """Name what was adopted and is not there any more, by key."""
-    lines = [f"{key}: {id_} was adopted and is gone" for key, id_ in adopted.items()]
-    return NotFound("\n".join(lines), "Adopt another one in its place.")
+    lines = [f"{key}: the adopted resource {id_} no longer exists" for key, id_ in adopted.items()]
+    options = " ".join(f"--resource {key}=ID" for key in adopted)
+    return NotFound("\n".join(lines), f"Adopt a replacement: hyperpod-eks adopt NAME {options}")
 
 
 def decide_delete(
@@ -190,11 +191,11 @@ def decide_delete(
     if want.lifecycle is Lifecycle.SHARED:
         return Decision(Action.KEEP, "shared by every cluster of the account")
     if adopted:
-        return Decision(Action.KEEP, "adopted, never ours to delete")
+        return Decision(Action.KEEP, "adopted; never deleted")
     if asked:
         return Decision(Action.KEEP, "asked to keep it")
     if needed_by:
         return Decision(Action.KEEP, f"{needed_by} needs it")
     if deleted_with:
-        return Decision(Action.GOES, f"goes with {deleted_with}")
+        return Decision(Action.GOES, f"deleted with {deleted_with}")
     return Decision(Action.DELETE)

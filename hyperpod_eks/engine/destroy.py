@@ -1,4 +1,4 @@
-"""Take everything away that is ours, and prove it: delete."""
+"""Delete every resource of this cluster and verify that none is left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WRITES_ON = 60.0
 
 
 class Destroy(Reconciler):
-    """Take away everything that is ours, what was made last first."""
+    """Delete every resource of this cluster, dependents first."""
 
     bare = True
 
@@ -176,7 +176,7 @@ class Destroy(Reconciler):
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
         deleted_with = task.want.deleted_with
         if verb == "look" and deleted_with is not None and self._goes(deleted_with):
-            self._gone(task, f"goes with {deleted_with.key}")  # whether it can be seen or not
+            self._gone(task, f"deleted with {deleted_with.key}")  # whether it can be seen or not
             return
         if verb == "holders":  # a courtesy: without it the wait goes on all the same
             task.again(self.now)

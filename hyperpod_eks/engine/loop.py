@@ -1,8 +1,8 @@
-"""The loop: look, judge, act, look again.
+"""The loop: observe, compare, act, observe again.
 
-Every resource has its turn as soon as what it depends on is ready (or, in a delete, as soon as
-what depends on it is gone).  Workers make the calls; this thread alone decides, writes the journal
-and tells the story.
+Each resource is processed as soon as its dependencies are ready (or, in a delete, as soon as the
+resources that depend on it are gone).  Workers make the calls; this thread alone decides, writes
+the journal and reports events.
 """
 
 from __future__ import annotations
@@ -387,7 +387,7 @@ class Reconciler:
         since, longest = max(task.since, self.progress), self.longest_wait(task)
         if self.now > min(since + longest, self.context.deadline):
             self.say(task, EventType.FAILED, why)
-            raise Unfinished(f"{task.want.key}: still waiting ({why or 'no reason given'})")
+            raise Unfinished(f"{task.want.key}: timed out ({why or 'AWS gives no reason'})")
         task.again(self.now, longest)
 
     def longest_wait(self, task: Task) -> float:

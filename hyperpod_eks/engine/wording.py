@@ -49,17 +49,19 @@ def explained(
 
 
 def owner_of(observation: Observation) -> str:
-    """Say whose a foreign thing seems to be."""
+    """Return the owner of a foreign resource, as far as AWS shows it."""
     owner = observation.live.owner if observation.live else None
     if observation.live and "whose" in observation.live.attributes:
         return str(observation.live.attributes["whose"])
-    return f"another cluster of hyperpod-eks (lineage {owner})" if owner else "somebody else"
+    if owner:
+        return f"another cluster of hyperpod-eks (lineage {owner})"
+    return "an unknown owner (no hyperpod-eks tags)"
 
 
 def not_owned(observations: Sequence[Observation]) -> Foreign:
     """Name everything that stands under our names and is not ours."""
     lines = [
-        f"{s.want.key}: {s.live.arn or s.live.id} exists and belongs to {owner_of(s)}"
+        f"{s.want.key}: {s.live.arn or s.live.id} already exists and belongs to {owner_of(s)}"
         for s in observations
         if s.live
     ]
@@ -88,5 +90,6 @@ def unchanged(observation: Observation) -> HyperpodError:
     )
     return HyperpodError(
         f"{observation.want.key}: {differs}",
-        "AWS does not change this in place: declare it as it is, or delete it and create again.",
+        "AWS cannot change this in place. Set it back in the config, or delete the cluster and"
+        " create it again.",
     )

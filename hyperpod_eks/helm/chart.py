@@ -353,8 +353,8 @@ def download(pin: Pin | None = None, bundle: str | None = None) -> Path:
             raise HyperpodError(
                 f"{pin.url} is not the chart that this version was tested with:"
                 f" digest {found}, expected {pin.digest}",
-                "Nothing was kept. See what is between here and there, or name a chart that you"
-                " trust with --chart.",
+                "The download was discarded. Check for a proxy that changes downloads, or pass a"
+                " trusted chart with --chart.",
             )
         if folder.exists():  # not whole, or another run was first
             folder.rename(Path(parts) / "old")

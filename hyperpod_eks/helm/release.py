@@ -201,7 +201,7 @@ def install(
         raise _timed_out(error, release(access, name, namespace), timeout) from error
     after = release(access, name, namespace)
     if after is None:
-        raise HyperpodError(f"helm says that {name} is installed, but there is no record of it")
+        raise HyperpodError(f"helm reports that {name} is installed, but no release record exists")
     return after
 
 
@@ -230,9 +230,7 @@ def uninstall(
     until = time.monotonic() + patience
     while remains := sweep(access, what):
         if time.monotonic() > until:
-            raise Unfinished(
-                f"helm has uninstalled the chart, but there are still {', '.join(remains)}"
-            )
+            raise Unfinished(f"helm uninstalled the chart, but {', '.join(remains)} still exist")
         time.sleep(poll)
 
 
@@ -298,6 +296,6 @@ def _timed_out(error: HyperpodError, what: Release | None, timeout: str) -> Hype
     ]
     return HyperpodError(
         f"helm gave up after {timeout}, waiting for {', '.join(waiting) or 'the cluster'}: {error}",
-        "A chart whose hooks need nodes cannot be installed before the nodes are there. Have a"
-        " look with `kubectl get jobs,pods --all-namespaces`.",
+        "A chart whose hooks need nodes cannot be installed before the nodes exist. Check:"
+        " kubectl get jobs,pods --all-namespaces",
     )

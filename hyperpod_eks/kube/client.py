@@ -150,9 +150,10 @@ def _words(access: Access) -> Iterator[None]:
     except _package().ApiException as error:
         if error.status == 0:  # how the client spells an SSLError
             raise HyperpodError(
-                f"{where}: {access.endpoint} does not prove to be the cluster: {error.reason}",
-                "Its certificate is not signed by the cluster's CA: is a proxy in between?"
-                " Except the endpoint from it with NO_PROXY.",
+                f"{where}: the TLS certificate of {access.endpoint} could not be verified:"
+                f" {error.reason}",
+                "The cluster's CA did not sign it; a proxy may intercept the connection. Add the"
+                " endpoint to NO_PROXY.",
             ) from error
         says = f"{where}: {error.status} {error.reason}: {_message(error.body)}"
         if error.status in (401, 403, 410, 429) or error.status >= 500:

@@ -84,8 +84,8 @@ def find() -> Running | None:
         )
         if late and _alive(running.pid):
             raise HyperpodError(
-                f"the embedded stack (process {running.pid}) does not answer",
-                f"Wait; or if it is stopped, let it go on: kill -CONT {running.pid}",
+                f"the embedded stack (process {running.pid}) is not responding",
+                f"Wait. If the process is suspended, resume it: kill -CONT {running.pid}",
             ) from error
         return None
     return running if health["pid"] == running.pid else None
@@ -125,7 +125,7 @@ def stop() -> bool:
         running.control("stop", {})
         # its state file is the last thing to go, unless someone kills it first
         if not _wait(lambda: not (_state_file().exists() and _alive(running.pid))):
-            raise HyperpodError(f"the embedded stack (process {running.pid}) does not end")
+            raise HyperpodError(f"the embedded stack (process {running.pid}) did not stop")
         return True
 
 

@@ -47,8 +47,8 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "authentication-mode",
                 "error",
-                f"the EKS cluster {name} has no access entries (authentication mode {mode}),"
-                " and HyperPod needs them",
+                f"the EKS cluster {name} does not support access entries (authentication mode"
+                f" {mode}), which HyperPod requires",
                 f"aws eks update-cluster-config --name {name} --region {facts.config.region}"
                 " --access-config authenticationMode=API_AND_CONFIG_MAP",
                 {"authentication_mode": mode},
@@ -70,7 +70,7 @@ def _cni(facts: Facts, name: str) -> Iterator[Finding]:
                 "vpc-cni",
                 "error",
                 f"the EKS cluster {name} has the Amazon VPC CNI {version}; HyperPod needs {oldest}",
-                "Name a newer one in the config: addons.vpc-cni.version.",
+                "Set a newer version in the config: addons.vpc-cni.version.",
                 {"version": version, "oldest": oldest},
             )
         if why := broken("vpc-cni", version):
@@ -101,14 +101,14 @@ def one_cluster(facts: Facts) -> Iterator[Finding]:
 
 
 def names(facts: Facts) -> Iterator[Finding]:
-    """Nothing of anybody else may stand under our names."""
+    """No resource of another owner may have one of the cluster's names."""
     for key, observation in facts.observations.items():
         if observation.status is Status.FOREIGN and observation.live:
             yield Finding(
                 "names",
                 "error",
-                f"{key}: {observation.live.arn or observation.live.id} exists and is not this "
-                "cluster's",
+                f"{key}: {observation.live.arn or observation.live.id} already exists and is not"
+                " owned by this cluster",
                 "Choose another cluster name, or remove that resource yourself.",
                 {"key": key, "id": observation.live.id, "owner": observation.live.owner},
             )
@@ -179,8 +179,9 @@ def access(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "access",
                 "error",
-                f"eks.access: there is no role {arn}" + (f"; {there} is there" if there else ""),
-                "Write its ARN as `aws iam get-role` prints it, path included.",
+                f"eks.access: role {arn} does not exist"
+                + (f"; did you mean {there}?" if there else ""),
+                "Use the ARN that `aws iam get-role` prints, including the path.",
                 {"principal": arn, "there": there},
             )
 
@@ -223,7 +224,7 @@ def chart(facts: Facts) -> Iterator[Finding]:
             "chart-values",
             "warning",
             text,
-            "Add the type to that template in a copy of the chart, and name it as chart.path.",
+            "Add the type to that template in a copy of the chart, and set it as chart.path.",
         )
 
 
@@ -257,8 +258,8 @@ MANIFEST = 1 << 18
 def folders(facts: Facts) -> Iterator[Finding]:
     """What create writes on this machine must find room: the manifest, downloads and the log."""
     ours = [
-        ("downloads", our_folders.cache(), "Set XDG_CACHE_HOME or TMPDIR to another place."),
-        ("logs", our_folders.state(), "Set XDG_STATE_HOME or TMPDIR to another place."),
+        ("downloads", our_folders.cache(), "Set XDG_CACHE_HOME or TMPDIR to another folder."),
+        ("logs", our_folders.state(), "Set XDG_STATE_HOME or TMPDIR to another folder."),
     ]
     for what, folder, fix in ours:
         try:
@@ -270,7 +271,7 @@ def folders(facts: Facts) -> Iterator[Finding]:
         try:
             files.try_writing(facts.manifest, MANIFEST)
         except OSError as error:
-            fix = "Name another place with --manifest."
+            fix = "Choose another path with --manifest."
             yield _unwritable("the manifest", facts.manifest.parent, error.strerror, fix)
         except Usage as error:
             yield Finding("folders", "error", str(error), error.hint)

@@ -47,9 +47,10 @@ def subnet_addresses(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "subnet-addresses",
             "error" if free < least else "warning",
-            f"the subnet {place} in {zone} has {free} free addresses; {nodes[zone]} nodes with"
-            f" their pods take about {wanted[zone]}, the control plane {CONTROL_PLANE}",
-            "Give a larger network.cidr, a block in network.secondary_cidrs, or fewer nodes.",
+            f"the subnet {place} in {zone} has {free} free IP addresses; {nodes[zone]} nodes and"
+            f" their pods need about {wanted[zone]}, and the control plane needs {CONTROL_PLANE}",
+            "Use a larger network.cidr, add a block to network.secondary_cidrs, or use fewer"
+            " nodes.",
             {"subnet": place, "free": free, "nodes": nodes[zone], "wanted": wanted[zone]},
         )
 
@@ -77,16 +78,19 @@ def routes(facts: Facts) -> Iterator[Finding]:
         given = {t["RouteTableId"] for t in chosen} & set(facts.aws.adopted.values())
         to_s3 = given or any(r.get("GatewayId", "").startswith("vpce-") for r in ways)
         if any(r.get("GatewayId", "").startswith("igw-") for r in out):
-            why = "is public: it leads to the internet gateway, and nodes have no public address"
+            why = "is public: it routes to an internet gateway, and nodes have no public IP address"
         elif not out and not to_s3:
-            why = "leads neither to the internet nor to an S3 endpoint: no node gets its scripts"
+            why = (
+                "has no route to the internet or to an S3 endpoint, so nodes cannot download their"
+                " lifecycle scripts"
+            )
         else:
             continue
         yield Finding(
             "routes",
             "error",
             f"the adopted subnet {id_} {why}",
-            "Name a private subnet, with a route to a NAT gateway or an S3 endpoint"
+            "Choose a private subnet, with a route to a NAT gateway or an S3 endpoint"
             " (existing.route_tables creates one).",
             {"subnet": id_, "route_tables": [t["RouteTableId"] for t in chosen]},
         )
@@ -111,12 +115,16 @@ def security_group(facts: Facts) -> Iterator[Finding]:
     efa = facts.efa()
     if missing:
         ways = " and ".join("from" if "ingress" in each else "to" for each in missing)
-        why = f"EFA of {', '.join(sorted(efa))} fails" if efa else "nodes and pods cannot talk"
+        why = (
+            f"so EFA fails on {', '.join(sorted(efa))}"
+            if efa
+            else "so nodes and pods cannot reach each other"
+        )
         # its members may reach each other by another rule, which EFA does not take
         yield Finding(
             "security-group",
             "error" if efa else "warning",
-            f"the adopted security group {group} does not allow all traffic {ways} itself: {why}",
+            f"the adopted security group {group} does not allow all traffic {ways} itself, {why}",
             "; ".join(
                 f"aws ec2 {each} --region {facts.config.region} --group-id {group}"
                 f" --ip-permissions 'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={group}}}]'"
@@ -172,7 +180,8 @@ def vpc_dns(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "vpc-dns",
             "error",
-            f"the adopted VPC {vpc} has {' and '.join(off)} off: nodes cannot find the cluster",
+            f"the adopted VPC {vpc} has {' and '.join(off)} disabled, so nodes cannot resolve the"
+            " cluster endpoint",
             "; ".join(
                 f"aws ec2 modify-vpc-attribute --vpc-id {vpc} --{each}"
                 f" --region {facts.config.region}"
@@ -200,8 +209,9 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "endpoints",
                 "error",
-                f"the endpoint {each['VpcEndpointId']} ({each['ServiceName']}) lets nobody in on"
-                f" port 443: its security groups {', '.join(worn)} have no such rule",
+                f"the security groups {', '.join(worn)} of endpoint {each['VpcEndpointId']}"
+                f" ({each['ServiceName']}) have no inbound rule for port 443, so nodes cannot reach"
+                " it",
                 f"aws ec2 authorize-security-group-ingress --region {facts.config.region}"
                 f" --group-id {worn[0] if worn else '…'} --protocol tcp --port 443"
                 " --cidr <the VPC's block>",

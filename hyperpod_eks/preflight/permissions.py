@@ -31,7 +31,7 @@ def permissions(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "permissions",
                 "error" if command == "create" else "warning",
-                f"{principal} may not do what {command} does: {', '.join(sorted(refused))}",
+                f"{principal} lacks permissions that {command} needs: {', '.join(sorted(refused))}",
                 f"Attach the policies that `hyperpod-eks policy {facts.resolved.name}` prints.",
                 {"principal": principal, "actions": sorted(refused), "command": command},
             )
@@ -146,11 +146,11 @@ def _told(facts: Facts, principal: str, question: Question) -> list[Told]:
 def _reason(action: str, places: Sequence[str], decided: Mapping[tuple[str, str], str]) -> str:
     """Say what is known of an action; it must be allowed on each of the resources."""
     answers = {
-        decided.get((action, place), "AWS's simulation gave no answer")
+        decided.get((action, place), "the IAM simulation gave no answer")
         for place in places or ("*",)
     }
     denied = DENIED in answers and action in authorization.ON_ITS_ARN
-    unsure = "AWS's simulation denies it, and knows no resource of it"
+    unsure = "the IAM simulation denies it, but it cannot simulate a resource for this action"
     return unsure if denied else next(iter(sorted(answers - {""})), "")
 
 

@@ -98,17 +98,17 @@ def _judge(
     """Compare what is wanted on top of what is there with a limit."""
     quota = limits.get(name)
     if quota is None:
-        text = f'Service Quotas does not list "{name}" of {service}, which create adds {adds} to'
-        return [Finding(id_, "info", text, "See it in the Service Quotas console.")]
+        text = f'Service Quotas does not list "{name}" of {service}; create needs {adds} more'
+        return [Finding(id_, "info", text, "Check it in the Service Quotas console.")]
     if adds <= 0 or there + adds <= quota.value:
         return []
-    use = f"{there} in use, {adds} more wanted" if there else f"{adds} wanted"
+    use = f"{there} in use, {adds} more needed" if there else f"{adds} needed"
     return [
         Finding(
             id_,
             "error",
             f'"{name}" is {quota.value:g}{where}: {use}',
-            "Ask for more: aws service-quotas request-service-quota-increase"
+            "Request an increase: aws service-quotas request-service-quota-increase"
             f" --region {quota.region} --service-code {service} --quota-code {quota.code}"
             f" --desired-value {there + adds}",
             {"quota": name, "limit": quota.value, "in_use": there, "wanted": adds},

@@ -103,14 +103,14 @@ _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
 class Blocked(Denied):
-    """A preflight found what would fail create; nothing was changed."""
+    """Preflight found problems that would stop create; nothing was changed."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         lines = [f"{one.id}: {one.says}\n  {one.fix}" for one in findings]
         super().__init__(
-            "preflight found what would fail create:\n" + "\n".join(lines),
-            "Nothing was changed. Correct it and run the same command again; to go on in spite of"
-            f" it: {' '.join(f'--skip {each}' for each in sorted({x.id for x in findings}))}",
+            "preflight found problems that would stop create:\n" + "\n".join(lines),
+            "Nothing was changed. Fix them and run the same command again. To skip these checks:"
+            f" {' '.join(f'--skip {each}' for each in sorted({x.id for x in findings}))}",
         )
 
 
@@ -138,7 +138,7 @@ def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
         if classify(error) is ErrorKind.EXPIRED:
             raise Denied(words_of(error)) from error
         text = f"could not be checked: {words_of(error)}"
-        fix = authorization.cure(error) or "Look at it yourself."
+        fix = authorization.cure(error) or "Check it manually."
         return [Finding(ids[0], "warning", text, fix)]
 
 

@@ -192,9 +192,9 @@ def _check_access(config: Config, who: Identity) -> None:
         you = entry.principal_arn.startswith(start) and entry.principal_arn.endswith(f"/{name}")
         if you and entry != Access(principal_arn=entry.principal_arn):
             raise Usage(
-                f"eks.access: {entry.principal_arn} is you, and whoever runs create administers "
-                "the Kubernetes cluster",
-                "Leave the entry out, or run this as somebody else.",
+                f"eks.access: {entry.principal_arn} is your own identity, and whoever runs create"
+                " is already a cluster administrator",
+                "Remove the entry, or run create as another identity.",
                 setting="eks.access",
             )
 

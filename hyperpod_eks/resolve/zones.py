@@ -109,9 +109,9 @@ def choose_zones(
             )
     if bare := [zone for zone in named if theirs and zone not in theirs]:
         raise Usage(
-            f"instance_groups: {', '.join(bare)} has none of existing.private_subnets, which are "
-            f"in {', '.join(theirs)}",
-            "Name a subnet there, or another zone.",
+            f"instance_groups: existing.private_subnets has no subnet in {', '.join(bare)}; its"
+            f" subnets are in {', '.join(theirs)}",
+            f"Add a subnet in {', '.join(bare)}, or choose another zone.",
             setting="instance_groups.availability_zone_ids",
         )
     types: dict[str, None] = {}

@@ -49,7 +49,7 @@ class Lifecycle(StrEnum):
 
 
 class Identity(StrEnum):
-    """What keeps a create whose answer was lost from leaving two."""
+    """How a create is kept from producing duplicates when its response is lost."""
 
     NAME = "name"  # unique in the account or region: what has it and is not ours stops us
     REFUSED_TWICE = "refused twice"  # a client token, or parameters that AWS takes once only
@@ -181,9 +181,9 @@ class Resource(ABC):
     signed: ClassVar[bool] = True
     """It carries our tags from birth; False where they come later, or AWS makes it anew."""
     deleted_at_once: ClassVar[bool] = False
-    """When AWS has answered its delete it is gone; False for what only begins to go."""
+    """True if it is gone when AWS answers the delete call; False if deletion only starts then."""
     written_on: ClassVar[bool] = False
-    """Its source makes it anew with what it writes after its own end."""
+    """True if another resource can re-create it with data written after its own deletion."""
     facts: ClassVar[tuple[str, ...]] = ()
     """The fields that are compared with what AWS describes."""
     later: ClassVar[tuple[str, ...]] = ()

@@ -194,7 +194,7 @@ def test_people_come_and_go(owner: Owner) -> None:
 def test_who_creates_is_no_less_than_its_administrator(owner: Owner) -> None:
     me = caller(Snapshot(owner.aws))
     text = HEAD + f"eks: {{access: [{{principal_arn: '{me}'}}]}}\n"
-    with pytest.raises(Usage, match=rf"eks\.access: {me} is you, and whoever runs create admin"):
+    with pytest.raises(Usage, match=rf"eks\.access: {me} is your own identity, and whoever runs"):
         owner.declares(text.replace("}]", ", policy: AmazonEKSViewPolicy}]"))
     assert owner.mutations() == []
     owner.declares(text)

@@ -239,7 +239,9 @@ def test_a_block_of_somebodys_vpc_is_not_taken_for_ours(owner: Owner) -> None:
         "network: {cidr: 172.20.128.0/20, availability_zone_ids: [usw2-az1, usw2-az2], "
         "secondary_cidrs: [100.64.0.0/17, 100.64.128.0/17]}\n"
     )
-    with pytest.raises(Foreign, match=r"network/cidr-100.64.0.0-17: .* belongs to somebody else"):
+    with pytest.raises(
+        Foreign, match=r"network/cidr-100.64.0.0-17: .* belongs to an unknown owner"
+    ):
         owner.declares(text)
     assert owner.deletes(text) == []
     assert owner.account() == before
@@ -315,7 +317,9 @@ def test_what_create_made_is_not_exchanged_for_yours(owner: Owner) -> None:
         "helm_release: kube-system/dependencies",
     ):
         cidr = "network: {cidr: 172.20.128.0/20}\n" if theirs.startswith("vpc") else ""
-        with pytest.raises(Foreign, match=r"which create made; \S+ cannot take its place"):
+        with pytest.raises(
+            Foreign, match=r"existing: cannot use \S+ as \S+: create already created \S+"
+        ):
             owner.declares(f"{head}{cidr}existing: {{{theirs}}}\n", yes=True)
         assert owner.mutations() == []
 
@@ -361,7 +365,9 @@ def test_the_nodes_of_an_eks_cluster_that_is_there_can_live_in_one_zone(owner: O
     an_eks_cluster(owner, net)
     text = owner.example("existing-eks")
     text = text.replace("existing:", f"existing:\n  private_subnets: [{net['two']}]")
-    with pytest.raises(NotFound, match="helm/release: kube-system/none was adopted and is gone"):
+    with pytest.raises(
+        NotFound, match="helm/release: the adopted resource kube-system/none no longer exists"
+    ):
         owner.declares(text.replace("/dependencies", "/none"))
     assert owner.mutations() == []
     owner.declares(text)

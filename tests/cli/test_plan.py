@@ -279,7 +279,7 @@ def test_strangers_are_refused(user: User, aws_of: Clients) -> None:
     document = plan(user)
     (row,) = (row for row in document["resources"] if row["action"] == "refuse")
     assert row["key"] == "iam/cluster-role"
-    assert row["why"] == "belongs to somebody else"
+    assert row["why"] == "belongs to an unknown owner (no hyperpod-eks tags)"
     assert document["ok"] is False
     assert done(user) == (7, set())
     said = user.types("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
@@ -422,7 +422,13 @@ def test_a_plan_is_readable(width: int) -> None:
         ),
         ("network/nat-gateway-usw2-az1", "create", "", "usually 2 min", {}),
         ("s3/bucket", "keep", "sagemaker-demo-111122223333-us-west-2", "", {}),
-        ("iam/cluster-role", "refuse", "demo-eks-us-west-2", "belongs to somebody else", {}),
+        (
+            "iam/cluster-role",
+            "refuse",
+            "demo-eks-us-west-2",
+            "belongs to an unknown owner (no hyperpod-eks tags)",
+            {},
+        ),
         ("iam/execution-role", "adopt", "my-role", "used as it is", {}),
         ("eks/cluster", "wait", "demo", "CREATING", {}),
         (

@@ -488,7 +488,7 @@ def test_create_stops_before_its_first_change_and_skip_lets_it_go_on(user: User)
 
     assert said.code == 3
     assert user.mutations() == []
-    assert '"ml.m5.2xlarge for cluster usage" is 1: 2 wanted' in said.err
+    assert '"ml.m5.2xlarge for cluster usage" is 1: 2 needed' in said.err
     assert "--skip quota-instances" in said.err
 
     user.types("create", "demo", "--chart", str(CHART), "--skip", "quota-instances")
@@ -528,7 +528,9 @@ def test_a_subnet_must_lead_to_s3(user: User, aws: Clients) -> None:
     vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     made = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZoneId="usw2-az1")
     adopt(user, **{"network__private-subnet-usw2-az1": made["Subnet"]["SubnetId"]})
-    assert "no node gets its scripts" in found(snapshot(user))["routes"]["says"]
+    assert (
+        "nodes cannot download their lifecycle scripts" in found(snapshot(user))["routes"]["says"]
+    )
     tables = aws.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])
     aws.ec2.create_vpc_endpoint(
         VpcId=vpc,

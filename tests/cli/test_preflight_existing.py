@@ -175,6 +175,6 @@ def test_preflight_finds_what_create_finds(account: Account, case: str) -> None:
     ended_early = "preflight found" not in made.err
     assert [one for one in told if not ended_early and one["says"] not in made.err] == []
     said = {line.strip() for one in found for line in f"{one['id']}: {one['says']}".splitlines()}
-    blocking = made.err.partition("preflight found what would fail create:\n")[2]
+    blocking = made.err.partition("preflight found problems that would stop create:\n")[2]
     heads = [line for line in blocking.splitlines() if ": " in line and not line.startswith(" ")]
     assert [line for line in heads[: len(errors)] if line.strip() not in said] == []

@@ -61,14 +61,19 @@ WARNED = Observation(COMING, Status.MATCHES, replace(OURS, warnings=("no EFA",))
 BOTH: Differs = {"colour": ("red", "blue"), **SQUARE}
 
 ROWS: list[tuple[Observation, dict[str, Any], Action, str]] = [
-    (Observation(TOY, Status.FOREIGN, Live("x")), {}, Action.REFUSE, "belongs to somebody else"),
+    (
+        Observation(TOY, Status.FOREIGN, Live("x")),
+        {},
+        Action.REFUSE,
+        "belongs to an unknown owner (no hyperpod-eks tags)",
+    ),
     (ABSENT, {}, Action.CREATE, ""),
     (ABSENT, {"hidden": True}, Action.WAIT, "does not show it yet"),
     (ABSENT, {"said_to_exist": True}, Action.WAIT, "reports that it exists"),
-    (ABSENT, {"adopted": "id-7"}, Action.REFUSE, "it was adopted and is gone"),
-    (Observation(COMING, Status.ABSENT), {}, Action.WAIT, "it comes by itself"),
+    (ABSENT, {"adopted": "id-7"}, Action.REFUSE, "the adopted resource no longer exists"),
+    (Observation(COMING, Status.ABSENT), {}, Action.WAIT, "AWS creates it automatically"),
     (BUSY, {}, Action.WAIT, "CREATING"),
-    (BUSY, {"unseen_before": "eks/caller"}, Action.CREATE, "cannot be seen before eks/caller"),
+    (BUSY, {"unseen_before": "eks/caller"}, Action.CREATE, "cannot be checked until eks/caller"),
     (FAILED, {}, Action.REFUSE, "--replace-failed creates it again: bad script"),
     (FAILED, {"replaceable": True}, Action.REPLACE, "bad script"),
     (FAILED, {"adopted": "id-1", "replaceable": True}, Action.REFUSE, "adopted and has failed"),
@@ -130,12 +135,12 @@ NOTHING = {"adopted": False, "asked": False, "needed_by": "", "deleted_with": ""
     ("observation", "given", "action", "why"),
     [
         (MATCHES, {}, Action.DELETE, ""),
-        (ROWS[0][0], {}, Action.KEEP, "belongs to somebody else"),
+        (ROWS[0][0], {}, Action.KEEP, "belongs to an unknown owner (no hyperpod-eks tags)"),
         (replace(MATCHES, want=Shared("a")), {}, Action.KEEP, "shared by every cluster"),
         (MATCHES, {"adopted": True}, Action.KEEP, "adopted"),
         (MATCHES, {"asked": True}, Action.KEEP, "asked to keep it"),
         (MATCHES, {"needed_by": "toys/b"}, Action.KEEP, "toys/b needs it"),
-        (MATCHES, {"deleted_with": "toys/b"}, Action.GOES, "goes with toys/b"),
+        (MATCHES, {"deleted_with": "toys/b"}, Action.GOES, "deleted with toys/b"),
         (MATCHES, {"asked": True, "deleted_with": "toys/b"}, Action.KEEP, "asked"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_stranger_under_our_name_stops_us_before_the_first_change(
     rig: Rig, cloud: Cloud, wants: list[Resource], owner: str | None
 ) -> None:
     cloud.things.append(Thing("theirs", "role", owner, "", "square"))
-    with pytest.raises(Foreign, match="toys/role: theirs exists"):
+    with pytest.raises(Foreign, match="toys/role: theirs already exists"):
         rig.create(wants)
     assert cloud.calls == []
 

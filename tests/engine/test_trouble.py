@@ -149,7 +149,7 @@ def test_what_somebody_made_since_the_first_look_is_theirs(rig: Rig, cloud: Clou
             return super().create(aws, references, token)
 
     slow = Slow("control")
-    with pytest.raises(Foreign, match="toys/role: id-1 exists"):
+    with pytest.raises(Foreign, match="toys/role: id-1 already exists"):
         rig.create([slow, Toy("role", needs_=(slow,))])
     assert [t.owner for t in cloud.things] == ["another lineage", "ours"]
 

@@ -118,7 +118,7 @@ def test_a_stack_that_does_not_answer_is_not_taken_for_dead(
     os.kill(running.pid, signal.SIGSTOP)
     try:
         for verb in (daemon.find, daemon.stop, daemon.ensure):
-            with pytest.raises(HyperpodError, match=f"process {running.pid}. does not answer"):
+            with pytest.raises(HyperpodError, match=f"process {running.pid}. is not responding"):
                 verb()
     finally:
         os.kill(running.pid, signal.SIGCONT)

@@ -176,7 +176,7 @@ def _settle_later(
         busy = document["status"] in ("CREATING", "UPDATING")
         if cluster.addons.get(name) is not addon or not busy:
             return
-        code, text = sim.failure("addon", name), "The add-on failed as ordered."
+        code, text = sim.failure("addon", name), "Simulated add-on failure."
         if not code:
             image = _image(cluster, addon.workload[2], document["addonVersion"])
             text = eks_kube.apply_workload(

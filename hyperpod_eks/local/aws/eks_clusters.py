@@ -246,7 +246,7 @@ class Backend(BaseBackend):
     def _created(self, cluster: Cluster) -> None:
         sim, document = current(), cluster.document
         if code := sim.failure("cluster", cluster.name):
-            issue = {"code": code, "message": "The cluster failed as ordered.", "resourceIds": []}
+            issue = {"code": code, "message": "Simulated cluster failure.", "resourceIds": []}
             document.update(status="FAILED", health={"issues": [issue]})
             return
         kubernetes = Endpoint(
