@@ -190,7 +190,7 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
     if config.existing.vpc not in (None, vpc):
         raise Usage(
             f"existing.vpc: {config.existing.vpc} is not {vpc}, the VPC of the EKS cluster {name}",
-            "HyperPod and EKS share one VPC: name that one, or leave it out.",
+            "HyperPod and EKS share one VPC: set that one, or remove existing.vpc.",
         )
     found = {"network/vpc": vpc}
     if not config.existing.security_group:
@@ -224,7 +224,7 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
     if not config["subnetIds"]:
         raise HyperpodError(
             f"eks:DescribeCluster names no subnets of {name}",
-            "Name those for the nodes as existing.private_subnets, or run the command again later.",
+            "Set existing.private_subnets to those for the nodes, or run the command again later.",
         )
     here: Any = [{"Name": "vpc-id", "Values": [config["vpcId"]]}]
     pages = aws.ec2.get_paginator("describe_route_tables").paginate(Filters=here)
@@ -257,7 +257,7 @@ def _subnets(aws: Aws, ids: list[str], vpc: str, least: int) -> dict[str, str]:
     if len(set(zones)) < least or len(set(zones)) < len(zones):
         raise Usage(
             f"existing.private_subnets: {', '.join(ids)} are in {', '.join(zones)}",
-            "Name one subnet in each of two zones or more.",
+            "Set one subnet in each of two zones or more.",
         )
     return {f"network/{PRIVATE_SUBNET}{zone}": id_ for zone, id_ in zip(zones, ids, strict=True)}
 
@@ -276,21 +276,21 @@ def _room(aws: Aws, config: Config, vpc: str) -> None:
     if not any(wanted.subnet_of(block) for block in blocks):
         raise Usage(
             f"network.cidr: {wanted} is not in {vpc}, which has {', '.join(map(str, blocks))}",
-            "Give a part of it in which nothing is yet, or name its existing.private_subnets.",
+            "Choose a free block of the VPC, or set existing.private_subnets.",
         )
     for each in _others(aws, config, SUBNETS, vpc):
         if wanted.overlaps(IPv4Network(each["CidrBlock"])):
             raise Usage(
                 f"network.cidr: {wanted} overlaps {each['SubnetId']}, which has "
                 f"{each['CidrBlock']} of {vpc}",
-                "Give a part of the VPC in which nothing is yet.",
+                "Choose a free block of the VPC.",
             )
     for more in map(IPv4Network, config.network.secondary_cidrs):
         for block in blocks:
             if more != block and more.overlaps(block):
                 raise Usage(
                     f"network.secondary_cidrs: {more} overlaps {block}, which {vpc} has already",
-                    "Give a block outside of it.",
+                    "Choose a block outside of it.",
                 )
 
 
@@ -319,7 +319,7 @@ def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dic
             raise Usage(
                 f"existing.route_tables: {', '.join(taken)} leads to S3 through "
                 f"{each['VpcEndpointId']} already",
-                "Name that as existing.s3_endpoint, and leave the route tables out.",
+                "Set it as existing.s3_endpoint, and remove existing.route_tables.",
             )
     return found
 

@@ -42,7 +42,7 @@ def resolved(path: Path) -> Path:
         return target
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "not a file")
-        raise Usage(f"{path} is {kind}, not a regular file", "Name a regular file.")
+        raise Usage(f"{path} is {kind}, not a regular file", "Choose a regular file.")
     return target
 
 

@@ -58,7 +58,7 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
     if not place:
         raise Usage(
             "no AWS region: no option, variable, config file or profile names one",
-            "Name one, for example --region us-west-2.",
+            "Set one, for example --region us-west-2.",
         )
     if fault := region_fault(place):
         raise Usage(f"{origin}: region: {json.dumps(place)} {fault}")

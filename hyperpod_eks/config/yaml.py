@@ -73,7 +73,7 @@ def read(path: str) -> Document:
     except OSError as error:
         raise Usage(
             f"{name}: cannot be read: {error.strerror}",
-            "Name an existing YAML file; `-` reads standard input.",
+            "Pass an existing YAML file; `-` reads standard input.",
         ) from error
     return parse(name, data)
 

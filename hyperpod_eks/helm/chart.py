@@ -285,7 +285,7 @@ def _fetch(dependencies: list[dict[str, Any]], charts: Path, helm: Helm) -> None
             raise HyperpodError(
                 f"the chart needs {', '.join(names)}, which cannot be fetched: {error}",
                 "Run it where these addresses can be reached; or put those charts into the folder"
-                " charts/ of a copy of the chart and name it as chart.path; or do without them,"
+                " charts/ of a copy of the chart and set it as chart.path; or disable them,"
                 f" with chart.values: {'; '.join(switches) or 'see Chart.yaml'}.",
             ) from error
         charts.mkdir(exist_ok=True)
@@ -381,7 +381,7 @@ def _download(url: str, into: Path, bundle: str | None) -> None:
         raise HyperpodError(
             f"AWS's HyperPod chart cannot be downloaded from {url}: {error}",
             f"{hint} Or get the chart in another"
-            " way and name it with --chart: a checkout of"
+            " way and pass it with --chart: a checkout of"
             " https://github.com/aws/sagemaker-hyperpod-cli will do.",
         ) from error
 

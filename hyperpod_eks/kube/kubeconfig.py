@@ -148,7 +148,7 @@ def _changed(path: Path, content: bytes, edit: Callable[[str], str]) -> bytes:
         raise Usage(f"{path} is not a kubeconfig that can be changed: {error}", _ANOTHER) from error
 
 
-_ANOTHER = "Correct it, or name another file with --kubeconfig."
+_ANOTHER = "Correct it, or choose another file with --kubeconfig."
 
 
 @contextmanager

@@ -410,5 +410,5 @@ def default_version(aws: Aws, addon: str, kubernetes: str) -> tuple[str, str]:
             return best, f"the add-on {addon} becomes {best}: {why}"
     raise HyperpodError(
         f"EKS has no default version of the add-on {addon} for Kubernetes {kubernetes}",
-        f"Name one in the config: addons.{addon}.version.",
+        f"Set one in the config: addons.{addon}.version.",
     )

@@ -167,7 +167,7 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
         if (found := os.pread(held, 100, 0)) and not found.startswith(b"process "):
             raise Usage(
                 f"{own} is not a lock of hyperpod-eks; nothing was written",
-                "Name another manifest with --manifest.",
+                "Choose another manifest with --manifest.",
             )
         deadline = time.monotonic() + timeout
         _take(held, fcntl.LOCK_EX, own, path, deadline)
@@ -204,7 +204,7 @@ def _opened(lock: Path, how: int) -> int:
             raise Usage(f"{lock} is a link, not a lock", "Remove it.") from error
         raise Usage(
             f"cannot write in the manifest's folder {lock.parent}: {error.strerror}",
-            "Name another place with --manifest.",
+            "Choose another path with --manifest.",
         ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -223,13 +223,13 @@ def _take(descriptor: int, how: int, lock: Path, path: Path, deadline: float) ->
                 holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
                 raise Locked(
                     f"{holder or 'another run'} is working on {path}",
-                    "Wait until it ends, or give --lock-timeout.",
+                    "Wait until it ends, or pass --lock-timeout.",
                 ) from None
             time.sleep(0.1)
         except OSError as error:  # not every network file system has locks
             raise Usage(
                 f"cannot lock {lock}: {error.strerror}",
-                "Name a place on a local disk with --manifest.",
+                "Choose a path on a local disk with --manifest.",
             ) from error
 
 

@@ -292,7 +292,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
     if cluster and manifest.cluster != cluster:
         raise Usage(
             f"{path} is the manifest of the cluster {manifest.cluster!r}, not of {cluster!r}",
-            "Name another file with --manifest.",
+            "Choose another file with --manifest.",
         )
     return manifest
 
