@@ -94,7 +94,7 @@ def test_the_older_spelling_of_the_status_is_understood() -> None:
 
 def test_without_a_common_version_the_highest_in_extended_support_or_nothing() -> None:
     assert choose_version(OFFERED[3:], None, today=TODAY)[0] == "1.32"
-    with pytest.raises(Usage, match=r"EKS offers Kubernetes 1\.36 and HyperPod supports 1\.30, "):
+    with pytest.raises(Usage, match=r"both EKS \(1\.36\) and HyperPod \(1\.30, "):
         choose_version(OFFERED[:1], None, today=TODAY)
 
 
