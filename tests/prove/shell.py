@@ -67,9 +67,11 @@ class Shell:
     def start(self, words: list[str], *, room: int | None = None) -> subprocess.Popen[str]:
         """Run the tool; ``room``: no file may grow beyond so many KiB, as on a full disk."""
         limited = ["bash", "-c", f'ulimit -f {room} && exec "$@"', "-"] if room else []
+        # what Python would compile would be cut, and be read by everybody after it
+        compiled = {"PYTHONDONTWRITEBYTECODE": "1"} if room else {}
         self.process = subprocess.Popen(
             [*limited, sys.executable, "-m", "hyperpod_eks", *words],
-            env=self.environ,
+            env=self.environ | compiled,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
