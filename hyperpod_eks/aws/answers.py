@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.errors import HyperpodError
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ class _Read:
         yield self._content
 
 
-def _request_id(parsed: dict[str, Any]) -> object:
+def _request_id(parsed: JsonObject) -> object:
     return parsed.get("ResponseMetadata", {}).get("RequestId")
 
 
@@ -231,7 +232,7 @@ def policy(text: str) -> Any:
     return found
 
 
-def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: object) -> None:
+def _refuse_strangers(http_response: Any, parsed: JsonObject, model: Any, **_: object) -> None:
     """Refuse an answer of 200 in which there is nothing of AWS, and an error that names none.
 
     Every answer of AWS has a request id (AWS SDKs and Tools, "Request ID"); one that has none, and

@@ -18,6 +18,7 @@ from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.aws.redaction import LOGIN
 from hyperpod_eks.aws.session import new_client, usable_settings
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 
@@ -123,7 +124,7 @@ class Aws:
             self._paces.setdefault(service, Pace(service)).attach(made)
         return made
 
-    def _retries(self) -> dict[str, Any]:
+    def _retries(self) -> JsonObject:
         """Return how often a call is sent: as the user says, else more often than botocore does."""
         core = self.session._session
         mode = os.environ.get("AWS_RETRY_MODE") or core.get_scoped_config().get("retry_mode")
@@ -220,7 +221,7 @@ class Aws:
         return [{"ResourceType": resource_type, "Tags": self.pairs(label, more)}]
 
 
-class Answer(dict[str, Any]):
+class Answer(JsonObject):
     """A structure in an answer: a member that is needed and missing is named in an error.
 
     No output shape of AWS's promises a member, and botocore reads null as missing.  What can do
@@ -261,7 +262,7 @@ def _with_answers(base_classes: list[type], **_: object) -> None:
     base_classes.insert(0, _Answers)
 
 
-def _name_service(parsed: dict[str, Any], model: Any, **_: object) -> None:
+def _name_service(parsed: JsonObject, model: Any, **_: object) -> None:
     """Write the service into the answer: CreateCluster alone says neither EKS nor SageMaker.
 
     And log the call, with the id that AWS's support asks for.

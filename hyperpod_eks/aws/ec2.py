@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.frozen import frozen
 
 
@@ -41,13 +41,13 @@ class Listing:
 
     def arguments(
         self, ids: Sequence[str] = (), filters: Mapping[str, Sequence[str]] | None = None
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Spell a question for some ids, or for what filters choose.
 
         >>> NAT_GATEWAYS.arguments(filters={"vpc-id": ["vpc-1"]})
         {'Filter': [{'Name': 'vpc-id', 'Values': ['vpc-1']}]}
         """
-        found: dict[str, Any] = {self.ids: list(ids)} if ids else {}
+        found: JsonObject = {self.ids: list(ids)} if ids else {}
         if filters:
             found[self.filter] = [
                 {"Name": name, "Values": list(values)} for name, values in filters.items()

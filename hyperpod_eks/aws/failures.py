@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hyperpod_eks.aws.answers import NoAnswer
 from hyperpod_eks.aws.errors import ErrorKind, match_error
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import HyperpodError
 
 
@@ -29,7 +30,7 @@ def absent(*codes: str, says: str = "") -> Iterator[None]:
             raise
 
 
-def raise_first(service: str, operation: str, errors: Iterable[Mapping[str, Any]]) -> None:
+def raise_first(service: str, operation: str, errors: Iterable[JsonMapping]) -> None:
     """Raise the first thing that a call could not do and answered 200 all the same."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 

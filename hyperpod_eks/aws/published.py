@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any
 
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 
 Version = tuple[int, ...]
@@ -137,7 +137,7 @@ def pods(instance_type: str) -> int | None:
 
 
 def choose_version(
-    offered: Iterable[Mapping[str, Any]],
+    offered: Iterable[JsonMapping],
     wanted: str | None = None,
     allow_untested: bool = False,
     today: date | None = None,
@@ -186,7 +186,7 @@ def choose_version(
     return wanted, warnings
 
 
-def _warnings(one: Mapping[str, Any], today: date) -> list[str]:
+def _warnings(one: JsonMapping, today: date) -> list[str]:
     version = one["clusterVersion"]
     ends = _day(one.get("endOfStandardSupportDate"))
     final = _day(one.get("endOfExtendedSupportDate"))
@@ -203,7 +203,7 @@ def _warnings(one: Mapping[str, Any], today: date) -> list[str]:
     return []
 
 
-def _status(one: Mapping[str, Any]) -> str:
+def _status(one: JsonMapping) -> str:
     """Return the support status; the older member ``status`` spells it ``standard-support``."""
     text = str(one.get("versionStatus") or one.get("status") or "STANDARD_SUPPORT")
     return text.upper().replace("-", "_")

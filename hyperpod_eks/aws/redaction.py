@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from hyperpod_eks.documents import JsonMapping
+
 if TYPE_CHECKING:
     import logging
 
@@ -187,7 +189,7 @@ def _calls() -> list[bool]:
     return calls
 
 
-def _asked(params: Mapping[str, Any], model: Any, **_: object) -> None:
+def _asked(params: JsonMapping, model: Any, **_: object) -> None:
     service = model.service_model.service_name
     if service in LOGIN:
         learn(*(v for k, v in params.items() if k not in _LOGGED and isinstance(v, str)))

@@ -25,10 +25,12 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyperpod_eks.documents import JsonMapping
+
 if TYPE_CHECKING:
     from botocore.loaders import Loader
 
-Shape = Mapping[str, Any]
+Shape = JsonMapping
 Bounds = tuple[int | None, int | None]
 
 # AWS writes its patterns for Java. Inside a class, Python's \w stands for letters and digits of

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from hyperpod_eks import files
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Usage
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _trust(context: ssl.SSLContext, bundle: str) -> None:
 
 def give_up(
     caught_exception: Exception | None = None,
-    request_dict: Mapping[str, Any] | None = None,
+    request_dict: JsonMapping | None = None,
     attempts: int = 1,
     **_: object,
 ) -> None:
@@ -234,7 +235,7 @@ def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
 
     context = ssl.create_default_context()
     _trust(context, bundle or where())
-    usual: dict[str, Any] = {
+    usual: JsonObject = {
         "ssl_context": context,
         "timeout": Timeout(CONNECT, READ),
         "retries": False,

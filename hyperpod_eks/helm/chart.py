@@ -17,6 +17,7 @@ from typing import IO, Any
 from hyperpod_eks import folders
 from hyperpod_eks.aws import transport
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT, check_chart, find_chart
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.files import make_folder
 from hyperpod_eks.frozen import frozen
@@ -67,7 +68,7 @@ ON_BY_DEFAULT = (
 # --- values ---------------------------------------------------------------------------------------
 
 
-def values_for(region: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def values_for(region: str, values: JsonMapping) -> JsonObject:
     """Return the user's values over the two that always have to be set.
 
     Left to itself the chart looks for the region on the nodes, and there are none yet.
@@ -76,7 +77,7 @@ def values_for(region: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return merge(ours, values)
 
 
-def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: JsonMapping, over: JsonMapping) -> JsonObject:
     """Lay values over values as Helm does, key by key; null stays, for it takes a default away.
 
     >>> merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": None})
@@ -92,7 +93,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def check_values(region: str, values: Mapping[str, Any]) -> list[str]:
+def check_values(region: str, values: JsonMapping) -> list[str]:
     """Name the values with which AWS's chart cannot work, each with the way out.
 
     `values` are the user's.  The rules were found by rendering the chart at the pinned commit.
@@ -173,7 +174,7 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def fingerprint(source: Path | None, values: Mapping[str, Any]) -> str:
+def fingerprint(source: Path | None, values: JsonMapping) -> str:
     """Identify what would be installed: the chart's content and its values.
 
     `source` as in `stage`.  Nothing is downloaded, and charts that it depends on need no look:
@@ -193,7 +194,7 @@ def locate(path: Path) -> Path:
     raise Usage(f"chart.path: {check_chart(path)}", "Correct chart.path in the config.")
 
 
-def stage(source: Path | None, into: Path, values: Mapping[str, Any], helm: Helm) -> Path:
+def stage(source: Path | None, into: Path, values: JsonMapping, helm: Helm) -> Path:
     """Make a copy of a chart in the folder `into` that helm can install, and return its path.
 
     `source` is the user's chart (see `locate`), which is never changed, or None for AWS's at the
@@ -210,7 +211,7 @@ def stage(source: Path | None, into: Path, values: Mapping[str, Any], helm: Helm
     return chart
 
 
-def _complete(chart: Path, values: Mapping[str, Any], helm: Helm) -> None:
+def _complete(chart: Path, values: JsonMapping, helm: Helm) -> None:
     """Leave in `chart` and the charts inside it nothing stale, and nothing missing."""
     about = _read(chart / "Chart.yaml")
     effective = merge(_read(chart / "values.yaml"), values)
@@ -256,7 +257,7 @@ def _drop_stale(charts: Path) -> dict[str | None, Path]:
     return present
 
 
-def _enabled(dependency: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+def _enabled(dependency: JsonMapping, values: JsonMapping) -> bool:
     """Whether a dependency is used: the first of its conditions that is a boolean decides."""
     for path in (dependency.get("condition") or "").split(","):
         found = _lookup(values, path.strip(), None)
@@ -265,7 +266,7 @@ def _enabled(dependency: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     return True
 
 
-def _fetch(dependencies: list[dict[str, Any]], charts: Path, helm: Helm) -> None:
+def _fetch(dependencies: list[JsonObject], charts: Path, helm: Helm) -> None:
     """Have helm download these charts into `charts`: these alone, not all that Chart.yaml lists."""
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
         asking = Path(folder) / "asking"
@@ -293,7 +294,7 @@ def _fetch(dependencies: list[dict[str, Any]], charts: Path, helm: Helm) -> None
             shutil.copy(archive, charts)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> JsonObject:
     import yaml  # noqa: PLC0415  not needed by --help
 
     if not file.is_file():
@@ -307,7 +308,7 @@ def _read(file: Path) -> dict[str, Any]:
     return document or {}
 
 
-def _write(file: Path, document: Mapping[str, Any]) -> None:
+def _write(file: Path, document: JsonMapping) -> None:
     import yaml  # noqa: PLC0415
 
     file.write_text(yaml.safe_dump(dict(document), sort_keys=False))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks.config.lifecycle import find_chart
+from hyperpod_eks.documents import JsonObject
 
 
 def _types(**families: str) -> tuple[str, ...]:
@@ -52,7 +53,7 @@ _AFFINITY = (
 _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 
-def values_for(types: Iterable[str], chart: Path | None) -> dict[str, Any]:
+def values_for(types: Iterable[str], chart: Path | None) -> JsonObject:
     """Return chart values, whole lists, for types that the chart's own lists leave out.
 
     Empty where they list all, so that nothing changes.  ``chart`` is the user's, if it is not AWS's
@@ -66,7 +67,7 @@ def values_for(types: Iterable[str], chart: Path | None) -> dict[str, Any]:
     """
     kinds = sorted(set(types))
     gpu, efa = (list(NVIDIA), list(EFA)) if chart is None else _lists(chart)
-    values: dict[str, Any] = {}
+    values: JsonObject = {}
     if gpu and (more := [kind for kind in kinds if _GPU.match(kind) and kind not in gpu]):
         expression = {"key": _INSTANCE_TYPE, "operator": "In", "values": [*gpu, *more]}
         found: Any = [{"matchExpressions": [expression]}]

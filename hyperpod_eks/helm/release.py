@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperpod_eks.aws import transport
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import HyperpodError, Unfinished
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm.program import Helm
@@ -73,9 +74,9 @@ class Release:
     chart_version: str
     fingerprint: str
     description: str
-    values: Mapping[str, Any] = field(repr=False)
+    values: JsonMapping = field(repr=False)
     manifest: str = field(repr=False)
-    hooks: Sequence[Mapping[str, Any]] = field(repr=False)
+    hooks: Sequence[JsonMapping] = field(repr=False)
 
 
 def releases(access: Access) -> list[Release]:
@@ -84,7 +85,7 @@ def releases(access: Access) -> list[Release]:
     A release called "dependencies" counts only if it is of HyperPod's chart.
     Raises KubeNotReady, HyperpodError as `list_nodes`.
     """
-    newest: dict[tuple[str, str], Mapping[str, Any]] = {}
+    newest: dict[tuple[str, str], JsonMapping] = {}
     selector = f"owner=helm,name in ({NAME},{OTHER_NAME})"
     for found in kube.secret_labels(access, selector):
         key = (kube.text(found, "namespace"), kube.text(found, "labels", "name"))
@@ -104,12 +105,12 @@ def release(access: Access, name: str = NAME, namespace: str = NAMESPACE) -> Rel
     return next(found, None)
 
 
-def _revision(metadata: Mapping[str, Any]) -> int:
+def _revision(metadata: JsonMapping) -> int:
     version = kube.text(metadata, "labels", "version")
     return int(version) if version.isdecimal() else 0
 
 
-def _read(metadata: Mapping[str, Any], record: Mapping[str, bytes]) -> Release:
+def _read(metadata: JsonMapping, record: Mapping[str, bytes]) -> Release:
     """Read a record, by its labels where its content cannot be read."""
     document, info = (found := _document(record)), kube.part(found, "info")
     status = kube.text(info, "status") or kube.text(metadata, "labels", "status") or "unknown"
@@ -147,7 +148,7 @@ def install(
     access: Access,
     helm: Helm,
     chart: Path,
-    values: Mapping[str, Any],
+    values: JsonMapping,
     fingerprint: str,
     *,
     name: str = NAME,
@@ -277,7 +278,7 @@ def _metadata(chart: Path) -> Any:
     return yaml.safe_load((chart / "Chart.yaml").read_bytes())
 
 
-def _objects(manifest: str) -> list[Mapping[str, Any]]:
+def _objects(manifest: str) -> list[JsonMapping]:
     import yaml  # noqa: PLC0415
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 0.07 s for AWS's chart, not 0.5

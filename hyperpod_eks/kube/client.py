@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.session import new_client
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 
@@ -57,7 +58,7 @@ def token(session: boto3.Session, cluster: str, region: str) -> str:
     """
     header = "x-k8s-aws-id"
 
-    def take(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+    def take(params: JsonObject, context: JsonObject, **_: object) -> None:
         context[header] = params.pop(header)
 
     def sign(request: Any, **_: object) -> None:
@@ -177,7 +178,7 @@ def _message(body: Any) -> str:
 
 def _ask(
     client: Any, path: str, method: str = "GET", accept: str = "application/json", **query: Any
-) -> dict[str, Any]:
+) -> JsonObject:
     """Ask over the client's connection, and read the JSON ourselves.
 
     Its generated classes (CoreV1Api) take 0.6 s and 50 MB to import, and its models 0.9 s
@@ -244,7 +245,7 @@ def _read(answer: Any, host: str) -> bytes:
     return bytes(found)
 
 
-def _list(client: Any, path: str, **query: Any) -> Iterator[Mapping[str, Any]]:
+def _list(client: Any, path: str, **query: Any) -> Iterator[JsonMapping]:
     """Every item of a list that has a name, page by page: one page at a time is in memory."""
     while True:
         page = _ask(client, path, limit=PAGE, **query)
@@ -260,7 +261,7 @@ def _list(client: Any, path: str, **query: Any) -> Iterator[Mapping[str, Any]]:
 # of Kubernetes treat all of them alike, so do these: nothing, as any other type is.
 
 
-def part(of: Any, *path: str) -> Mapping[str, Any]:
+def part(of: Any, *path: str) -> JsonMapping:
     """Return the object at a path of member names; an empty one where there is none.
 
     >>> part({"metadata": {"labels": None}}, "metadata", "labels")
@@ -270,7 +271,7 @@ def part(of: Any, *path: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def parts(of: Any, *path: str) -> list[Mapping[str, Any]]:
+def parts(of: Any, *path: str) -> list[JsonMapping]:
     """Return the objects of the list at a path.
 
     >>> parts({"items": None}, "items"), parts({"items": [None, {"kind": "Node"}]}, "items")
@@ -337,7 +338,7 @@ def namespaces(access: Access) -> dict[str, str]:
         }
 
 
-def secret_labels(access: Access, selector: str) -> list[Mapping[str, Any]]:
+def secret_labels(access: Access, selector: str) -> list[JsonMapping]:
     """Return the metadata of matching Secrets in all namespaces, not their content."""
     with _words(access):
         found = _list(
@@ -391,7 +392,7 @@ def available(access: Access, deployments: Iterable[tuple[str, str]]) -> bool:
             raise
 
 
-def _available(document: Mapping[str, Any]) -> bool:
+def _available(document: JsonMapping) -> bool:
     status, newest = part(document, "status"), part(document, "metadata").get("generation")
     return status.get("observedGeneration") == newest and any(
         (text(each, "type"), text(each, "status")) == ("Available", "True")

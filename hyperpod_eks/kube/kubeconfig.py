@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import field
 from pathlib import Path
-from typing import Any
 
 from hyperpod_eks import files
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Locked, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import kubeconfig_text as entries
@@ -40,7 +40,7 @@ class Entry:
     """More of the environment in which the token is made; paths are absolute."""
 
 
-def document(entry: Entry) -> dict[str, Any]:
+def document(entry: Entry) -> JsonObject:
     """Return a kubeconfig with this cluster alone.
 
     Cluster, context and user are called after the ARN, as the AWS CLI does, so that its entry and
@@ -57,7 +57,7 @@ def document(entry: Entry) -> dict[str, Any]:
     else:
         arguments += ["token", entry.name, "--region", entry.region]
         arguments += ["--local"] if entry.local else []
-    user: dict[str, Any] = {
+    user: JsonObject = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": command,
         "args": arguments,
@@ -97,7 +97,7 @@ def read(path: Path) -> bytes:
     return content
 
 
-def add(path: Path, new: Mapping[str, Any]) -> None:
+def add(path: Path, new: JsonMapping) -> None:
     """Put the entries of a kubeconfig into a file, mode 0600; a link stays one.
 
     Entries of the same name are replaced, and all other bytes stay.  Raises Usage, and Locked

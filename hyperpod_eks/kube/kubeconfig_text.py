@@ -7,11 +7,12 @@ line ends, and dates and numbers as they were written.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.files import splice
 from hyperpod_eks.frozen import frozen
@@ -147,7 +148,7 @@ def _node(event: Any, events: Iterator[Any], dashes: Iterator[int]) -> Node:
 # --- changes
 
 
-def with_entry(text: str, new: Mapping[str, Any]) -> str:
+def with_entry(text: str, new: JsonMapping) -> str:
     """Put the entries of a kubeconfig into another; those of the same name are replaced in place.
 
     A context that leads where the new one does stays as it is: it may have a namespace.  Raises
@@ -209,7 +210,7 @@ def _entry(root: Node, key: str, name: str) -> int | None:
     return next((i for i, each in enumerate(every) if _name(each) == name), None)
 
 
-def _put(text: str, key: str, entry: Mapping[str, Any]) -> str:
+def _put(text: str, key: str, entry: JsonMapping) -> str:
     root = parse(text)
     there, index = root.get(key), _entry(root, key, entry["name"])
     if there is None:
@@ -227,7 +228,7 @@ def _put(text: str, key: str, entry: Mapping[str, Any]) -> str:
     return _checked(text, changed, key, (*there.inner[:index], entry, *there.inner[index + 1 :]))
 
 
-def _added(text: str, root: Node, key: str, there: Node, entry: Mapping[str, Any]) -> str:
+def _added(text: str, root: Node, key: str, there: Node, entry: JsonMapping) -> str:
     """Add an entry to a list at its end."""
     if there.inner and there.flow:
         at = there.inner[-1].end

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
 
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import Access, _list, _words, part, parts, text
 
@@ -54,7 +54,7 @@ def list_nodes(access: Access, cluster_name: str = "") -> list[Node]:
         return [_node(each) for each in found]
 
 
-def _node(document: Mapping[str, Any]) -> Node:
+def _node(document: JsonMapping) -> Node:
     labels, conditions = (
         part(document, "metadata", "labels"),
         parts(document, "status", "conditions"),
@@ -74,7 +74,7 @@ def _node(document: Mapping[str, Any]) -> Node:
     )
 
 
-def _devices(allocatable: Mapping[str, Any]) -> dict[str, int]:
+def _devices(allocatable: JsonMapping) -> dict[str, int]:
     """Of what a node has for pods, take what has a vendor: quantities of these are whole."""
     amounts = {name: text(allocatable, name) for name in allocatable if "/" in name}
     return {name: int(amount) for name, amount in amounts.items() if amount.isdecimal()}
@@ -96,7 +96,7 @@ def pending(access: Access) -> list[Pod]:
         return [_pod(each) for each in found]
 
 
-def _pod(document: Mapping[str, Any]) -> Pod:
+def _pod(document: JsonMapping) -> Pod:
     waiting = [
         part(each, "state", "waiting") for each in parts(document, "status", "containerStatuses")
     ]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import LABEL, owner, tag
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource
+from hyperpod_eks.resources.base import Differs, Fact, Facts, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.eks import Cluster, arns
 from hyperpod_eks.resources.permissions import Statement, actions
 from hyperpod_eks.workers import gather
@@ -53,7 +54,7 @@ class AccessEntry(Resource):
 
     kind = "eks/AccessEntry"
     step = "eks"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "policy": None,  # ListAssociatedAccessPolicies lists all
     }
     deleted_at_once = True
@@ -78,7 +79,7 @@ class AccessEntry(Resource):
         with absent("ResourceNotFoundException"):
             if snapshot.peek(("eks", self.cluster.name)) == []:  # no need to ask
                 return []
-            it: Any = {"clusterName": self.cluster.name, "principalArn": principal}
+            it: JsonObject = {"clusterName": self.cluster.name, "principalArn": principal}
             describe = partial(snapshot.aws.eks.describe_access_entry, **it)
             if snapshot.bare:
                 entry = describe()["accessEntry"]
@@ -96,7 +97,7 @@ class AccessEntry(Resource):
             )
             entry = answer["accessEntry"]
             scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in policies}
-            facts: dict[str, Any] = {
+            facts: JsonObject = {
                 "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
                 "namespaces": scopes.get(self.policy, None if self.policy else frozenset()),
                 "groups": frozenset(entry.get("kubernetesGroups", ())),
@@ -112,7 +113,7 @@ class AccessEntry(Resource):
             ]
         return []
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Namespaces and groups have no order."""
         value = super().expected(name, references)
         if name == "policy":
@@ -145,13 +146,13 @@ class AccessEntry(Resource):
         """Associate the policy; the same association twice succeeds."""
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
-        about: Any = {"clusterName": self.cluster.name, "principalArn": live.id}
+        about: JsonObject = {"clusterName": self.cluster.name, "principalArn": live.id}
         if live.facts["groups"] != frozenset(self.groups):
             aws.eks.update_access_entry(**about, kubernetesGroups=list(self.groups))
-        scope: Any = {"type": "cluster"}
+        scope: Json = {"type": "cluster"}
         if self.namespaces:
             scope = {"type": "namespace", "namespaces": list(self.namespaces)}
-        found: Mapping[str, Any] = {}
+        found: JsonMapping = {}
         if self.policy:
             found = aws.eks.associate_access_policy(
                 **about, policyArn=self.policy, accessScope=scope
@@ -254,7 +255,7 @@ class CallersEntries(Resource):
             aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=arn)
 
 
-def _namespaces(scope: Mapping[str, Any]) -> frozenset[str]:
+def _namespaces(scope: JsonMapping) -> frozenset[str]:
     """Read a policy's scope; empty for the whole cluster."""
     return frozenset(scope.get("namespaces", ()) if scope["type"] == "namespace" else ())
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
@@ -14,12 +14,23 @@ from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, numbers
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config import variables
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Differs, Live, NotReady, References, Resource, State
+from hyperpod_eks.resources.base import (
+    MINUTE,
+    Differs,
+    Fact,
+    Facts,
+    Live,
+    NotReady,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.eks import Cluster, arns
 from hyperpod_eks.resources.permissions import Conditions, Statement, actions, look
 
@@ -126,7 +137,7 @@ class PodIdentity(Resource):
             ]
         return []
 
-    def _live(self, found: Mapping[str, Any]) -> Live:
+    def _live(self, found: JsonMapping) -> Live:
         return Live(
             found["associationId"],
             found["associationArn"],
@@ -184,7 +195,7 @@ class Addon(Resource):
 
     kind = "addons/Addon"
     step = "addons"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "roles": (),  # Addon.podIdentityAssociations: those that it owns
     }
     patience = 20 * MINUTE
@@ -239,7 +250,7 @@ class Addon(Resource):
                 return replace(live, state=State.READY, why=why, wants_nodes=False, lags=True)
         return live
 
-    def _roles(self, aws: Aws, found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    def _roles(self, aws: Aws, found: JsonMapping) -> tuple[tuple[str, str], ...]:
         """Ask for the roles behind the associations that an add-on owns."""
         about = [
             aws.eks.describe_pod_identity_association(
@@ -249,10 +260,10 @@ class Addon(Resource):
         ]
         return tuple(sorted((each["serviceAccount"], each["roleArn"]) for each in about))
 
-    def _live(self, found: Mapping[str, Any], roles: tuple[tuple[str, str], ...]) -> Live:
+    def _live(self, found: JsonMapping, roles: tuple[tuple[str, str], ...]) -> Live:
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
-        facts: dict[str, Any] = {}
+        facts: JsonObject = {}
         if values := found.get("configurationValues"):
             facts["configuration"] = self._digested(_values(values))
         if found.get("podIdentityAssociations") is not None:
@@ -297,7 +308,7 @@ class Addon(Resource):
         """Settings that were declared once."""
         return name == "configuration"
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """A default version is that of the control plane's Kubernetes version.
 
         A reference to a variable counts by its value, of which a digest is compared and kept.
@@ -311,18 +322,18 @@ class Addon(Resource):
             return references(self.cluster).attributes["version"]
         return super().expected(name, references)
 
-    def _configuration(self) -> Any:
+    def _configuration(self) -> Json:
         setting = f"addons.{self.label}.configuration_values"
         return variables.resolved(json.loads(self.configuration or "{}"), setting)
 
-    def _digested(self, values: Any) -> str:
+    def _digested(self, values: Json) -> str:
         declared = json.loads(self.configuration or "{}")
         return json.dumps(variables.digested(values, declared), sort_keys=True)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token; where no version is named, EKS takes its default."""
         said = ""
-        request: dict[str, Any] = {
+        request: JsonObject = {
             "clusterName": self.cluster.name,
             "addonName": self.label,
             "resolveConflicts": "OVERWRITE",
@@ -349,7 +360,7 @@ class Addon(Resource):
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Change what differs; what somebody changed in Kubernetes is preserved."""
-        request: dict[str, Any] = {"resolveConflicts": "PRESERVE"}
+        request: JsonObject = {"resolveConflicts": "PRESERVE"}
         kubernetes = references(self.cluster).attributes["version"]
         if self.version:
             request["addonVersion"] = self.version
@@ -379,7 +390,7 @@ class Addon(Resource):
         aws.eks.delete_addon(clusterName=self.cluster.name, addonName=self.label)
 
 
-def _values(text: str) -> Any:
+def _values(text: str) -> Json:
     """Read what an add-on is configured with: ours is JSON, theirs may be YAML."""
     try:
         return json.loads(text)

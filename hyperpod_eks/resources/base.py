@@ -9,6 +9,7 @@ from dataclasses import field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 MINUTE = 60.0
-Differs = Mapping[str, tuple[Any, Any]]
+Fact = Any
+"""What a kind declares and compares: a string, a set, a document, as the kind itself decides."""
+Facts = Mapping[str, Fact]
+Differs = Mapping[str, tuple[Fact, Fact]]
 """By field, what it is and what it shall be; None is nothing."""
-Guard = Callable[[Any, Any], str]
+Guard = Callable[[Fact, Fact], str]
 """Given what a field is and what it is declared as, says what the change opens or unprotects;
 empty where it does not."""
 
@@ -71,8 +75,8 @@ class Live:
     owner: str | None = None
     state: State = State.READY
     why: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+    attributes: JsonMapping = field(default_factory=dict)
     shown: frozenset[str] | None = None
     """The facts that AWS has described, where the rest is what we sent; None for all."""
     mark: object = None
@@ -112,7 +116,7 @@ class Proof(StrEnum):
 class Sent:
     """A fact that an accepted request of ours has set, as JSON."""
 
-    value: Any
+    value: Json
     proof: Proof = Proof.SENT
 
 
@@ -192,7 +196,7 @@ class Resource(ABC):
     """Facts that AWS describes in its answer to the request of ours that sets them first."""
     immutable: ClassVar[Mapping[str, str]] = {}
     """Fields that AWS does not change in place, each with the reason."""
-    absence: ClassVar[Mapping[str, Any]] = {}
+    absence: ClassVar[Facts] = {}
     """Facts whose absence in AWS's answer is an answer, and what it says; else it is unknown."""
     guards: ClassVar[Mapping[str, Guard]] = {}
     """Fields that protect, by the last part of their name; see `Guard`."""
@@ -208,14 +212,14 @@ class Resource(ABC):
     quota: ClassVar[CountedQuota | None] = None
     """What the account may have of it."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "kind" not in vars(cls):
             raise TypeError(f"{cls.__name__}: its name in manifests is missing: kind = ...")
         KINDS.update(dict.fromkeys((cls.kind, *vars(cls).get("aliases", ())), cls))
 
     @classmethod
-    def unpacked(cls, name: str, value: Any) -> Any:
+    def unpacked(cls, name: str, value: Json) -> Json:
         """Restore a field from a manifest, where it is more than JSON and other resources."""
         return value
 
@@ -285,7 +289,7 @@ class Resource(ABC):
         """Those of its needs that must have been made before ``create``, but need not be ready."""
         yield from ()
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """The declared value of a fact: the field, with resources replaced by their ids."""
         value = getattr(self, name)
         if isinstance(value, tuple):
@@ -296,7 +300,7 @@ class Resource(ABC):
         """Name the facts that it declares, given what there is."""
         return self.facts
 
-    def declared(self, references: References, live: Live | None = None) -> dict[str, Any]:
+    def declared(self, references: References, live: Live | None = None) -> dict[str, Fact]:
         """Return the declared facts, without those that name what is not there yet."""
         found = {}
         for name in self.names(live):
@@ -397,7 +401,7 @@ KINDS: dict[str, type[Resource]] = {}
 """Every kind that has been imported, by its names in manifests."""
 
 
-def disruptions(want: Resource, live: Live, differs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+def disruptions(want: Resource, live: Live, differs: Differs) -> list[str]:
     """Say what making it as declared takes away, opens or unprotects, a line each."""
     lines = want.disruption(live, differs)
     for name, values in differs.items():
@@ -412,7 +416,7 @@ def is_resource(value: object) -> bool:
     return isinstance(value, Resource)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Fact) -> Json:
     """Spell a fact as JSON, sets in order.
 
     >>> plain({"zones": frozenset({"b", "a"}), "dns": (True, False)})

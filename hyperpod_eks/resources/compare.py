@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from enum import StrEnum
-from typing import Any
 
+from hyperpod_eks.documents import Json
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import (
     ABSENT,
     Differs,
+    Fact,
     Identity,
     Lifecycle,
     Live,
@@ -152,8 +153,8 @@ def compare_facts(
     would not help.  What is no longer declared is taken back.
     """
     before = sent or {}
-    differs: dict[str, tuple[Any, Any]] = {}
-    unproven: dict[str, tuple[Any, Any]] = {}
+    differs: dict[str, tuple[Fact, Fact]] = {}
+    unproven: dict[str, tuple[Fact, Fact]] = {}
     unknown, after = [], {}
     names = set(want.names(live))
     for name, declared in want.declared(references, live).items():
@@ -193,7 +194,7 @@ def compare_facts(
 
 def _no_longer_declared(
     want: Resource, live: Live, name: str, past: Sent
-) -> tuple[Any, None] | None:
+) -> tuple[Fact, None] | None:
     """Find what is left of a fact that was sent and is not declared any more."""
     is_ = described(want, live, name)
     if withdrawn(past):
@@ -204,7 +205,7 @@ def _no_longer_declared(
     return (past.value if is_ is ABSENT else is_), None
 
 
-def _like(declared: Any, value: Any) -> Any:
+def _like(declared: Fact, value: Json) -> Fact:
     """Give a fact from JSON the type that the declared one has."""
     kind = type(declared)
     return kind(value) if kind in (frozenset, tuple) and isinstance(value, list) else value
@@ -215,11 +216,11 @@ def _whole(name: str) -> str:
     return name.partition(".")[0] if "." in name else ""
 
 
-NOTHING: tuple[Any, ...] = (None, "", "{}", [])
+NOTHING: tuple[object, ...] = (None, "", "{}", [])
 """Declarations that there is none: where AWS describes none either, it is as declared."""
 
 
-def described(want: Resource, live: Live, name: str) -> Any:
+def described(want: Resource, live: Live, name: str) -> Fact:
     """Return what AWS says of a fact; its absence may say something too."""
     found = live.facts.get(name, ABSENT)
     if found is ABSENT or found == "":

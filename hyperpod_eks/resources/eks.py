@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws import prices, transport
 from hyperpod_eks.aws.client import Aws, region_of
@@ -16,6 +16,7 @@ from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.nodes import list_nodes
@@ -24,6 +25,8 @@ from hyperpod_eks.resources.base import (
     MINUTE,
     CountedQuota,
     Differs,
+    Fact,
+    Facts,
     Guard,
     Live,
     References,
@@ -109,7 +112,7 @@ class Cluster(Resource):
         "Clusters",
         lambda snapshot: len(snapshot.all(snapshot.aws.eks, "list_clusters", "clusters")),
     )
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "log_types": frozenset(),  # LogSetup: a type not listed is not exported
     }
     patience = 40 * MINUTE
@@ -232,7 +235,7 @@ class Cluster(Resource):
             attributes={**live.attributes, "unready": unready},
         )
 
-    def _live(self, found: Mapping[str, Any]) -> Live:
+    def _live(self, found: JsonMapping) -> Live:
         vpc = found.get("resourcesVpcConfig", {})
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
@@ -241,7 +244,7 @@ class Cluster(Resource):
         ]
         access = vpc.get("endpointPublicAccess"), vpc.get("endpointPrivateAccess")
         blocks = vpc.get("publicAccessCidrs") if access[0] else self.public_access_cidrs
-        said: dict[str, Any] = {
+        said: JsonObject = {
             # the subnets that it was made in: zones that come later are for nodes alone
             "security_group": next(iter(vpc.get("securityGroupIds", ())), None),
             "secrets_key": next(iter(keys), None),
@@ -281,7 +284,7 @@ class Cluster(Resource):
         """The key, which EKS does not take back: it is said, and not forgotten."""
         return name == "secrets_key"
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Subnets and log types have no order; nothing shall stand in the way of an upgrade."""
         if name == "hindrances":
             return ()
@@ -315,7 +318,7 @@ class Cluster(Resource):
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
         public, private = self.endpoint_access
-        extras: dict[str, Any] = {}
+        extras: JsonObject = {}
         if self.log_types:
             extras["logging"] = {"clusterLogging": self._logging(self.log_types, enabled=True)}
         if self.secrets_key:
@@ -345,11 +348,11 @@ class Cluster(Resource):
         )["cluster"]
         return self._live(found)
 
-    def _encryption(self) -> list[dict[str, Any]]:
+    def _encryption(self) -> list[JsonObject]:
         return [{"resources": ["secrets"], "provider": {"keyArn": self.secrets_key}}]
 
     @staticmethod
-    def _logging(types: Sequence[str], *, enabled: bool) -> Any:
+    def _logging(types: Sequence[str], *, enabled: bool) -> Json:
         return [{"types": list(types), "enabled": enabled}] if types else []
 
     def first(self, differs: Differs) -> Differs:
@@ -363,7 +366,7 @@ class Cluster(Resource):
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Change one thing."""
-        change: dict[str, Any] = {}
+        change: JsonObject = {}
         if "owner" in differs:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
             return
@@ -448,7 +451,7 @@ def _upper(said: str | None) -> str | None:
     return said.upper() if said else None
 
 
-def authentication_mode(found: Mapping[str, Any]) -> str | None:
+def authentication_mode(found: JsonMapping) -> str | None:
     """Read how a described cluster knows its users; None where AWS does not say."""
     return _upper((found.get("accessConfig") or {}).get("authenticationMode"))
 
@@ -458,12 +461,12 @@ def _minor(version: str) -> int:
     return int(version.split(".")[1])
 
 
-def describe(snapshot: Snapshot, name: str) -> list[dict[str, Any]]:
+def describe(snapshot: Snapshot, name: str) -> list[JsonObject]:
     """Describe an EKS cluster, once for all who ask in this look; empty when there is none."""
 
-    def ask() -> list[dict[str, Any]]:
+    def ask() -> list[JsonObject]:
         with absent("ResourceNotFoundException"):
-            found: Any = snapshot.aws.eks.describe_cluster(name=name)["cluster"]
+            found: Json = snapshot.aws.eks.describe_cluster(name=name)["cluster"]
             return [found]
         return []
 
@@ -480,7 +483,7 @@ def access(snapshot: Snapshot, name: str) -> kube.Access | None:
     return snapshot.once(("kubernetes", name), lambda: kube_access(snapshot.aws, name, about))
 
 
-def kube_access(aws: Aws, name: str, about: Mapping[str, Any]) -> kube.Access:
+def kube_access(aws: Aws, name: str, about: JsonMapping) -> kube.Access:
     """Say the same of a cluster whose live attributes are known."""
 
     def token() -> str:

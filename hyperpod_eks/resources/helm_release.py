@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config import variables
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
@@ -21,7 +21,16 @@ from hyperpod_eks.helm import release as helm
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Differs, Live, NotReady, References, Resource, State
+from hyperpod_eks.resources.base import (
+    MINUTE,
+    Differs,
+    Fact,
+    Live,
+    NotReady,
+    References,
+    Resource,
+    State,
+)
 
 
 @frozen
@@ -74,7 +83,7 @@ class Release(Resource):
             )
         return lives
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Compute the fingerprint from the chart and the variables as they are now."""
         if name == "fingerprint":
             try:
@@ -83,8 +92,8 @@ class Release(Resource):
                 raise NotReady(str(error)) from error
         return super().expected(name, references)
 
-    def _values(self) -> dict[str, Any]:
-        values: dict[str, Any] = variables.resolved(json.loads(self.values), "chart.values")
+    def _values(self) -> JsonObject:
+        values: JsonObject = variables.resolved(json.loads(self.values), "chart.values")
         return values
 
     def create(self, aws: Aws, references: References, token: str) -> Live:

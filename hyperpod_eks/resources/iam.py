@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import unquote
 
 from hyperpod_eks.aws.answers import policy as policy_of
@@ -14,9 +14,10 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Lifecycle, Live, References, Resource
+from hyperpod_eks.resources.base import Differs, Fact, Facts, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
@@ -103,7 +104,7 @@ class Role(Resource):
     kind = "iam/Role"
     step = "iam"
     tag_type = "role"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "boundary": "",  # GetRole: a boundary is shown where one is set
     }
     deleted_at_once = True
@@ -172,7 +173,7 @@ class Role(Resource):
         found = snapshot.all(snapshot.aws.iam, method, "AttachedPolicies", **about)
         return frozenset(each["PolicyArn"] for each in found)
 
-    def _live(self, role: Mapping[str, Any], attached: frozenset[str]) -> Live:
+    def _live(self, role: JsonMapping, attached: frozenset[str]) -> Live:
         facts = {
             "trusts": _trusted(role["AssumeRolePolicyDocument"]),
             "policies": attached,
@@ -181,7 +182,7 @@ class Role(Resource):
         }
         return Live(self.name, role["Arn"], owner=owner(role.get("Tags", ())), facts=facts)
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Attached are AWS's policies and ours, without order."""
         if name == "policies":
             return frozenset([*self.managed, *(references(policy).arn for policy in self.policies)])
@@ -189,7 +190,7 @@ class Role(Resource):
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the account."""
-        bounded: dict[str, Any] = {"PermissionsBoundary": self.boundary} if self.boundary else {}
+        bounded: JsonObject = {"PermissionsBoundary": self.boundary} if self.boundary else {}
         role = aws.iam.create_role(
             RoleName=self.name,
             Path=self.path,
@@ -244,7 +245,7 @@ class Role(Resource):
         iam.delete_role(RoleName=self.name)
 
 
-def trust(service: str) -> dict[str, Any]:
+def trust(service: str) -> JsonObject:
     """Let one service assume the role."""
     return {
         "Version": "2012-10-17",
@@ -347,12 +348,12 @@ class Policy(Resource):
 
     def _live(self, aws: Aws, signed: str | None, version: str) -> Live:
         found = aws.iam.get_policy_version(PolicyArn=self.arn, VersionId=version)
-        document: Any = found["PolicyVersion"]["Document"]
+        document: Json = found["PolicyVersion"]["Document"]
         if isinstance(document, str):
             document = policy_of(unquote(document))
         return Live(self.name, self.arn, owner=signed, facts={"document": document})
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """The document is made of what it depends on."""
         if name != "document":
             return super().expected(name, references)
@@ -428,7 +429,7 @@ INTERFACES = (
 )
 
 
-def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> dict[str, Any]:
+def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> JsonObject:
     places = resources if isinstance(resources, str) else list(resources)
     return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": places}
 

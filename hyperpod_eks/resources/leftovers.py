@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import (
@@ -19,6 +18,7 @@ from hyperpod_eks.aws.ec2 import (
 from hyperpod_eks.aws.failures import raise_first
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner, tag
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
@@ -42,12 +42,14 @@ def _homes(snapshot: Snapshot) -> list[str]:
     return _vpcs(snapshot) or [id_ for key, id_ in snapshot.adopted.items() if key == "network/vpc"]
 
 
-def _inside(snapshot: Snapshot, listing: Listing, by: str, values: Sequence[str]) -> list[Any]:
+def _inside(
+    snapshot: Snapshot, listing: Listing, by: str, values: Sequence[str]
+) -> list[JsonMapping]:
     """List what EC2 has of one kind in VPCs, or in security groups."""
     return [item for value in values for item in snapshot.region(listing, {by: [value]})]
 
 
-def _made_for(tags: Sequence[Mapping[str, Any]], cluster: str) -> bool:
+def _made_for(tags: Sequence[JsonMapping], cluster: str) -> bool:
     """Whether EKS or a controller in the cluster made it, and not only uses it (``shared``)."""
     names = (tag(tags, "elbv2.k8s.aws/cluster"), tag(tags, "aws:eks:cluster-name"))
     return cluster in names or tag(tags, f"kubernetes.io/cluster/{cluster}") == "owned"
@@ -64,7 +66,7 @@ _TAGS = re.compile(
 )
 
 
-def _theirs(interface: Mapping[str, Any]) -> bool:
+def _theirs(interface: JsonMapping) -> bool:
     """Whether EKS, the VPC CNI or HyperPod made an interface, by all that it says of itself."""
     return bool(
         _DESCRIPTIONS.match(interface.get("Description") or "")
@@ -236,7 +238,7 @@ class LoadBalancers(Resource):
             aws.elbv2.delete_target_group(TargetGroupArn=arn)
 
 
-def _holder(interface: Mapping[str, Any]) -> str:
+def _holder(interface: JsonMapping) -> str:
     """Say who has a network interface, as far as it can be seen; of nobody's, its status."""
     attachment = interface.get("Attachment", {})
     machine = attachment.get("InstanceId") or attachment.get("InstanceOwnerId", "")
@@ -244,7 +246,7 @@ def _holder(interface: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, words)) or str(interface["Status"])
 
 
-def _named(interface: Mapping[str, Any], region: str | None) -> str:
+def _named(interface: JsonMapping, region: str | None) -> str:
     """Name an interface and who has it; a free one with the command that deletes it."""
     id_ = interface["NetworkInterfaceId"]
     free = interface["Status"] == "available"
@@ -400,8 +402,8 @@ class Leftovers(Resource):
 
 
 def _naming(
-    snapshot: Snapshot, groups: Sequence[Mapping[str, Any]], named: Sequence[str]
-) -> list[tuple[str, str, list[Any]]]:
+    snapshot: Snapshot, groups: Sequence[JsonMapping], named: Sequence[str]
+) -> list[tuple[str, str, list[JsonObject]]]:
     """Find the rules of our group that let some groups in or out, and how they are revoked.
 
     The load balancer controller opens the nodes' group to its own, which then cannot be deleted.

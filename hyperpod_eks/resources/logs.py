@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Guard, Lifecycle, Live, References, Resource
+from hyperpod_eks.resources.base import Differs, Facts, Guard, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.permissions import Statement, actions, look
 from hyperpod_eks.resources.tagged import Candidate, Tagged, tags_of
@@ -47,7 +48,7 @@ class LogGroup(Resource):
     step = "eks"
     tag_type = "log-group"
     keep_group = "logs"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "retention": None,  # PutRetentionPolicy: else for ever
         "key_arn": "",  # AssociateKmsKey: else no key of yours
     }
@@ -123,17 +124,17 @@ class LogGroup(Resource):
         facts = [self._facts(group) for group in self._groups(snapshot)]
         return [replace(live, facts=each, shown=None) for each in facts]
 
-    def _groups(self, snapshot: Snapshot) -> list[Mapping[str, Any]]:
+    def _groups(self, snapshot: Snapshot) -> list[JsonMapping]:
         about = {"logGroupNamePrefix": self.name}
         found = snapshot.all(snapshot.aws.logs, "describe_log_groups", "logGroups", **about)
         return [group for group in found if group["logGroupName"] == self.name]
 
-    def _facts(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def _facts(self, group: JsonMapping) -> JsonObject:
         return {"retention": group.get("retentionInDays"), "key_arn": group.get("kmsKeyId", "")}
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the region."""
-        key: dict[str, Any] = {"kmsKeyId": self.key_arn} if self.key_arn else {}
+        key: JsonObject = {"kmsKeyId": self.key_arn} if self.key_arn else {}
         aws.logs.create_log_group(logGroupName=self.name, tags=aws.tags(self.label), **key)
         facts = {"retention": None, "key_arn": self.key_arn}
         return Live(self.name, self.arn, owner=aws.lineage, facts=facts)

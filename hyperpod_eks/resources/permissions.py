@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws.tags import CLUSTER
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ class Statement:
     condition: Conditions = field(default_factory=dict)
     command: str = "create"
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """Return the statement as IAM writes it."""
         one = self.resources[0] if len(self.resources) == 1 else list(self.resources)
-        document: dict[str, Any] = {
+        document: JsonObject = {
             "Sid": self.sid,
             "Effect": "Allow",
             "Action": list(self.actions),

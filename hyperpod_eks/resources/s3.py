@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from hyperpod_eks.aws.answers import policy as policy_of
 from hyperpod_eks.aws.client import Aws
@@ -16,9 +16,10 @@ from hyperpod_eks.aws.failures import absent, raise_first
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config.lifecycle import lifecycle_files
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Guard, Live, References, Resource
+from hyperpod_eks.resources.base import Differs, Fact, Facts, Guard, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.permissions import Statement, actions, forgotten
 from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
@@ -81,7 +82,7 @@ class Bucket(Resource):
     step = "s3"
     tag_type = "bucket"
     keep_group = "bucket"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "public_access": "open",  # GetPublicAccessBlock: an error of its own
         "ownership": None,  # GetBucketOwnershipControls: an error of its own
         "encryption": None,  # GetBucketEncryption: an error of its own
@@ -114,7 +115,7 @@ class Bucket(Resource):
         # without a region those of all are listed, and of some that the account has not enabled no
         # tags are to be had here (IllegalLocationConstraintException)
         ask = aws.s3.get_bucket_tagging
-        ours: Any = {"Prefix": "sagemaker-", "BucketRegion": aws.identity.region, **LARGE_PAGES}
+        ours: Json = {"Prefix": "sagemaker-", "BucketRegion": aws.identity.region, **LARGE_PAGES}
         for page in aws.s3.get_paginator("list_buckets").paginate(**ours):
             for bucket in page.get("Buckets", ()):
                 yield (
@@ -153,7 +154,7 @@ class Bucket(Resource):
         facts = dict(zip(asked, gather(*asked.values()), strict=True))
         return [replace(live, facts={**live.facts, **facts}, shown=names)]
 
-    def _questions(self, aws: Aws) -> dict[str, Callable[[], Any]]:
+    def _questions(self, aws: Aws) -> dict[str, Callable[[], Fact]]:
         """Return, by fact, the call that asks for it."""
         s3 = aws.s3
 
@@ -162,12 +163,12 @@ class Bucket(Resource):
             found = self._read(s3.get_public_access_block, name, f"NoSuch{name}")
             return "blocked" if found == PRIVATE else "open"
 
-        def ownership() -> Any:
+        def ownership() -> Fact:
             name, missing = "OwnershipControls", "OwnershipControlsNotFoundError"
             found = self._read(s3.get_bucket_ownership_controls, name, missing)
             return found["Rules"][0]["ObjectOwnership"] if found else None
 
-        def encryption() -> Any:
+        def encryption() -> str | None:
             name = "ServerSideEncryptionConfiguration"
             return _algorithm(self._read(s3.get_bucket_encryption, name, f"{name}NotFoundError"))
 
@@ -182,7 +183,7 @@ class Bucket(Resource):
             "policy": policy,
         }
 
-    def _read(self, call: Callable[..., Mapping[str, Any]], key: str, missing: str) -> Any:
+    def _read(self, call: Callable[..., JsonMapping], key: str, missing: str) -> Json:
         with absent(missing):
             return call(Bucket=self.name)[key]
         return None
@@ -204,7 +205,7 @@ class Bucket(Resource):
         A bucket is signed at birth where that is possible (S3 API reference,
         CreateBucketConfiguration.Tags; elsewhere AWS answers UnsupportedArgument).
         """
-        born: Any = {"Tags": aws.pairs(self.label)}
+        born: Json = {"Tags": aws.pairs(self.label)}
         if self.region != "us-east-1":  # the one region that must not be named
             born["LocationConstraint"] = self.region
         make = partial(
@@ -252,7 +253,7 @@ class Bucket(Resource):
             default = {"SSEAlgorithm": "AES256"}
             if self.encryption != "AES256":
                 default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.encryption}
-            rule: Any = {
+            rule: Json = {
                 "ApplyServerSideEncryptionByDefault": default,
                 "BucketKeyEnabled": self.encryption != "AES256",
             }
@@ -287,7 +288,7 @@ def _empty(aws: Aws, bucket: str, prefix: str) -> None:
             _delete(aws, bucket, [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items])
 
 
-def _delete(aws: Aws, bucket: str, objects: Any) -> None:
+def _delete(aws: Aws, bucket: str, objects: Json) -> None:
     """Delete up to a thousand objects; what S3 refuses of them it tells in an answer of 200."""
     answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
     errors = [
@@ -301,7 +302,7 @@ def _same(one: str, other: str) -> bool:
     return bool(policy_of(one) == policy_of(other))
 
 
-def _algorithm(encryption: Mapping[str, Any] | None) -> str | None:
+def _algorithm(encryption: JsonMapping | None) -> str | None:
     for rule in encryption["Rules"] if encryption else ():
         default = rule.get("ApplyServerSideEncryptionByDefault", {})
         return str(default.get("KMSMasterKeyID") or default.get("SSEAlgorithm"))
@@ -388,7 +389,7 @@ class LifecycleScripts(Resource):
             facts={"files": dict(there)},
         )
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """The folder as it is now."""
         if name == "files":
             return {key: md5 for key, (_, md5) in self.files().items()}

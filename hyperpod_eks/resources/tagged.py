@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -23,18 +24,18 @@ class Tagged:
     id: str
 
 
-Candidate = tuple[str, str, Callable[[], Any]]
+Candidate = tuple[str, str, Callable[[], Json]]
 """Kind, id, and how to ask for the tags."""
 Source = Callable[["Aws", str], Iterator[Candidate]]
 """Given a cluster's name, a source leaves out what cannot be that cluster's, as its name tells."""
 
-LARGE_PAGES: Any = {"PaginationConfig": {"PageSize": 1000}}
+LARGE_PAGES: JsonObject = {"PaginationConfig": {"PageSize": 1000}}
 
 
-def tags_of(call: Callable[..., Mapping[str, Any]], *path: str, **arguments: str) -> Any:
+def tags_of(call: Callable[..., JsonMapping], *path: str, **arguments: str) -> Json:
     """Make a call and return what ``path`` leads to; nothing for what has no tags or is gone."""
     with absent("NoSuch.*", "ResourceNotFound.*", "AccessDenied", "PermanentRedirect"):
-        found: Any = call(**arguments)
+        found: Json = call(**arguments)
         for name in path:
             found = found[name]
         return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.config.request import request
 from hyperpod_eks.config.section import GROUP, RESTRICTED
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource
@@ -62,7 +61,7 @@ def _declared(
     ]
     if group.ebs_volume_size_in_gb and not any("VolumeSizeInGB" in each for each in volumes):
         volumes.append({"VolumeSizeInGB": group.ebs_volume_size_in_gb})
-        last: Any = {"EbsVolumeConfig": volumes[-1]}
+        last: JsonObject = {"EbsVolumeConfig": volumes[-1]}
         members["InstanceStorageConfigs"] = [*members.get("InstanceStorageConfigs", ()), last]
     for volume in volumes if resolved.config.encryption.volumes else ():
         volume.setdefault("VolumeKmsKeyId", resolved.config.encryption.volumes)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from hyperpod_eks.documents import Json, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
@@ -30,7 +30,7 @@ def step(
     """Declare the roles; the nodes' policy names the network that they may use."""
     config, prefix = resolved.config, resolved.arn("iam", "policy")
     cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")
-    ours: dict[str, Any] = {
+    ours: JsonObject = {
         "path": config.iam.path,
         "boundary": config.iam.permissions_boundary or "",
     }
@@ -120,7 +120,7 @@ def _volume_keys(resolved: ResolvedConfig) -> list[str]:
     keys = {resolved.config.encryption.volumes}
     for group in resolved.config.groups:
         for storage in group.instance_storage_configs:
-            volume: Any = storage.get("ebs_volume_config") or {}
+            volume: Json = storage.get("ebs_volume_config") or {}
             keys.add(volume.get("volume_kms_key_id"))
     return sorted(
         key if key.startswith("arn:") else resolved.arn("kms", f"key/{key}") for key in keys if key

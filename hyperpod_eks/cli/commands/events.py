@@ -77,7 +77,7 @@ def events(options: Options, report: Report) -> Events:
             "level": each.get("EventLevel", ""),
             "instance_group": each.get("InstanceGroupName", ""),
             "instance_id": each.get("InstanceId", ""),
-            "message": why.get(each.get("EventId"), each.get("Description", "")),
+            "message": why.get(each.get("EventId", "")) or each.get("Description", ""),
         }
         for each in reversed(found[:tail])
     ]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from hyperpod_eks.aws.ec2 import (
     EGRESS_ONLY_GATEWAYS,
@@ -22,6 +21,7 @@ from hyperpod_eks.aws.ec2 import (
     Listing,
 )
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.workers import gather
 
@@ -37,7 +37,7 @@ class Kind:
     command: str
     filter: str = ""
     """Where it is not the listing's own; where that has none, ``counts`` chooses."""
-    counts: Callable[[Mapping[str, Any], str], bool] = lambda item, vpc: True
+    counts: Callable[[JsonMapping, str], bool] = lambda item, vpc: True
 
 
 KINDS = (

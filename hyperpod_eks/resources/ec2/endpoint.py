@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.answers import policy as policy_of
@@ -14,9 +13,10 @@ from hyperpod_eks.aws.failures import raise_first
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.base import Differs, Fact, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
@@ -99,7 +99,7 @@ class VpcEndpoint(Resource):
             if item["State"].lower() != "deleted"
         ]
 
-    def _live(self, item: Mapping[str, Any]) -> Live:
+    def _live(self, item: JsonMapping) -> Live:
         states = {"pending": State.BUSY, "deleting": State.LEAVING, "failed": State.FAILED}
         return Live(
             item["VpcEndpointId"],
@@ -116,14 +116,14 @@ class VpcEndpoint(Resource):
             },
         )
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Route tables, subnets and groups have no order."""
         value = super().expected(name, references)
         return frozenset(value) if isinstance(value, tuple) else value
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token."""
-        kind: dict[str, Any] = {
+        kind: JsonObject = {
             "VpcEndpointType": "Gateway",
             "RouteTableIds": sorted(self.expected("route_tables", references)),
         }
@@ -148,7 +148,7 @@ class VpcEndpoint(Resource):
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Add and remove what it stands on, and give it its policy."""
-        change: dict[str, Any] = {}
+        change: JsonObject = {}
         for name, member in (
             ("route_tables", "RouteTableIds"),
             ("subnets", "SubnetIds"),

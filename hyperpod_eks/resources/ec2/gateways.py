@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws
@@ -13,12 +13,14 @@ from hyperpod_eks.aws.ec2 import ADDRESSES, INTERNET_GATEWAYS, NAT_GATEWAYS, ROU
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import LINEAGE, owner
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
     MINUTE,
     CountedQuota,
     Differs,
+    Facts,
     Identity,
     Live,
     References,
@@ -48,7 +50,7 @@ class InternetGateway(Resource):
         lambda snapshot: len(snapshot.region(INTERNET_GATEWAYS)),
     )
     keep_group = "network"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "vpc": None,  # InternetGateway.attachmentSet: those attached
     }
     deleted_at_once = True
@@ -89,7 +91,7 @@ class InternetGateway(Resource):
         items = snapshot.ec2(INTERNET_GATEWAYS, self.label)
         return [self._live(item) for item in items]
 
-    def _live(self, item: Mapping[str, Any]) -> Live:
+    def _live(self, item: JsonMapping) -> Live:
         attached = [a["VpcId"] for a in item.get("Attachments", ()) if a["State"] != "detached"]
         return Live(
             item["InternetGatewayId"],
@@ -241,7 +243,7 @@ class NatGateway(Resource):
         """A NAT gateway shows for an hour after it is gone, and its tags with it."""
         ours = {"Name": "tag-key", "Values": [LINEAGE]}
         left = {"Name": "state", "Values": ["pending", "failed", "available", "deleting"]}
-        alive: Any = {"Filter": [ours, left]}
+        alive: Json = {"Filter": [ours, left]}
         for page in aws.ec2.get_paginator("describe_nat_gateways").paginate(**alive):
             for nat in page["NatGateways"]:
                 yield "natgateway", nat["NatGatewayId"], partial(list, nat["Tags"])
@@ -254,7 +256,7 @@ class NatGateway(Resource):
             if item["State"] != "deleted"
         ]
 
-    def _live(self, item: Mapping[str, Any]) -> Live:
+    def _live(self, item: JsonMapping) -> Live:
         states = {"pending": State.BUSY, "deleting": State.LEAVING, "failed": State.FAILED}
         return Live(
             item["NatGatewayId"],

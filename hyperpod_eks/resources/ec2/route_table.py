@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import ROUTE_TABLES
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
+from hyperpod_eks.resources.base import Differs, Fact, Facts, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.gateways import InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.subnet import Subnet
@@ -46,7 +47,7 @@ class RouteTable(Resource):
     step = "network"
     tag_type = "route-table"
     keep_group = "network"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "target": None,  # RouteTable.routeSet: the routes of the table
         "subnets": frozenset(),  # RouteTable.associationSet
     }
@@ -90,7 +91,7 @@ class RouteTable(Resource):
         items = snapshot.ec2(ROUTE_TABLES, self.label)
         return [self._live(item) for item in items]
 
-    def _live(self, item: Mapping[str, Any]) -> Live:
+    def _live(self, item: JsonMapping) -> Live:
         ways = [
             route.get("GatewayId") or route.get("NatGatewayId")
             for route in item.get("Routes", ())
@@ -115,7 +116,7 @@ class RouteTable(Resource):
             attributes={"associations": users},
         )
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Subnets have no order."""
         value = super().expected(name, references)
         return frozenset(value) if name == "subnets" else value
@@ -137,10 +138,10 @@ class RouteTable(Resource):
         """
         ec2, there = aws.ec2, live.facts["target"]
         target = references(self.target).id if self.target else None
-        route: Any = {"RouteTableId": live.id, "DestinationCidrBlock": ANYWHERE}
+        route: JsonObject = {"RouteTableId": live.id, "DestinationCidrBlock": ANYWHERE}
         over = "GatewayId" if isinstance(self.target, InternetGateway) else "NatGatewayId"
-        way: Any = route | {over: target}
-        calls: list[Callable[[], Any]] = []
+        way = route | {over: target}
+        calls: list[Callable[[], object]] = []
         if target is None and there is not None:
             calls.append(partial(ec2.delete_route, **route))
         elif target is not None and there is None:
@@ -169,7 +170,7 @@ def _associate(aws: Aws, table: str, subnet: str) -> None:
     with absent("Resource.AlreadyAssociated"):
         aws.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
         return
-    there: Any = [{"Name": "association.subnet-id", "Values": [subnet]}]
+    there: Json = [{"Name": "association.subnet-id", "Values": [subnet]}]
     for other in aws.ec2.describe_route_tables(Filters=there)["RouteTables"]:
         for each in other["Associations"]:
             if each.get("SubnetId") == subnet and other["RouteTableId"] != table:

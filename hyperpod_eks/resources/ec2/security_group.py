@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SECURITY_GROUPS
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource
+from hyperpod_eks.resources.base import Differs, Fact, Facts, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
 from hyperpod_eks.resources.permissions import Statement, look
@@ -54,7 +55,7 @@ class SecurityGroup(Resource):
     step = "network"
     tag_type = "security-group"
     keep_group = "network"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "ingress": frozenset(),  # SecurityGroup.ipPermissions
         "egress": frozenset(),  # SecurityGroup.ipPermissionsEgress
     }
@@ -109,7 +110,7 @@ class SecurityGroup(Resource):
             for item in items
         ]
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Rules have no order."""
         value = super().expected(name, references)
         return frozenset(value) if name in ("ingress", "egress") else value
@@ -132,7 +133,7 @@ class SecurityGroup(Resource):
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
         """Add the rules that are missing; rules that somebody added stay."""
         ec2 = aws.ec2
-        calls: list[Callable[[], Any]] = []
+        calls: list[Callable[[], object]] = []
         for name, allow, revoke in (
             (
                 "ingress",
@@ -156,7 +157,7 @@ class SecurityGroup(Resource):
 
     def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
         """Interfaces in the group, and groups whose rules name it."""
-        naming: list[Any] = []
+        naming: list[JsonMapping] = []
         for way in ("ip-permission.group-id", "egress.ip-permission.group-id"):
             naming += snapshot.region(SECURITY_GROUPS, {way: [live.id]})
         return [
@@ -182,7 +183,7 @@ def _ids(snapshot: Snapshot, peers: tuple[str | SecurityGroup, ...]) -> list[str
     ]
 
 
-def _rules(permissions: Sequence[Mapping[str, Any]], group: str) -> set[str]:
+def _rules(permissions: Sequence[JsonMapping], group: str) -> set[str]:
     """Spell described rules as we declare them: ``self``, ``sg-1``, ``tcp 443 10.0.0.0/16``."""
     found = set()
     for each in permissions:
@@ -199,10 +200,10 @@ def _rules(permissions: Sequence[Mapping[str, Any]], group: str) -> set[str]:
     return found
 
 
-def _permission(rule: str, group: str) -> Any:
+def _permission(rule: str, group: str) -> Json:
     """Spell a rule of ours as EC2's IpPermission."""
     *ports, peer = rule.split()
-    found: dict[str, Any] = {"IpProtocol": "-1"}
+    found: JsonObject = {"IpProtocol": "-1"}
     if ports:
         first, _, last = ports[1].partition("-")
         found = {"IpProtocol": ports[0], "FromPort": int(first), "ToPort": int(last or first)}

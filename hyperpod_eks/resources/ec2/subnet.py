@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner, tag
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.base import Differs, Facts, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
 from hyperpod_eks.resources.permissions import Statement, look
@@ -35,7 +36,7 @@ class Subnet(Resource):
     step = "network"
     tag_type = "subnet"
     keep_group = "network"
-    absence: ClassVar[Mapping[str, Any]] = {
+    absence: ClassVar[Facts] = {
         "tags": {},  # Subnet.tagSet: any tags assigned to it
     }
     deleted_at_once = True
@@ -77,7 +78,7 @@ class Subnet(Resource):
         """By our tags."""
         return [self._live(x) for x in snapshot.ec2(SUBNETS, self.label)]
 
-    def _live(self, item: Mapping[str, Any]) -> Live:
+    def _live(self, item: JsonMapping) -> Live:
         return Live(
             item["SubnetId"],
             item.get("SubnetArn", ""),
@@ -110,7 +111,7 @@ class Subnet(Resource):
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Put the tags on; tags that are no longer asked for stay."""
-        tags: Any = [{"Key": key, "Value": value} for key, value in self.tags.items()]
+        tags: Json = [{"Key": key, "Value": value} for key, value in self.tags.items()]
         aws.ec2.create_tags(Resources=[live.id], Tags=tags)
 
     def delete(self, aws: Aws, live: Live) -> None:

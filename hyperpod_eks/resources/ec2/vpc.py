@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import NETWORK_INTERFACES, SUBNETS, VPCS
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
@@ -109,7 +110,7 @@ class Vpc(Resource):
         facts = {**live.facts, "dns": self._dns(snapshot.aws, live.id)}
         return [replace(live, facts=facts, shown=names)]
 
-    def _dns(self, aws: Aws, vpc: str) -> tuple[Any, Any]:
+    def _dns(self, aws: Aws, vpc: str) -> tuple[bool, bool]:
         ask = partial(aws.ec2.describe_vpc_attribute, VpcId=vpc)
         support, hostnames = gather(
             partial(ask, Attribute="enableDnsSupport"),
@@ -120,7 +121,7 @@ class Vpc(Resource):
             hostnames.get("EnableDnsHostnames", {}).get("Value"),
         )
 
-    def _live(self, vpc: Mapping[str, Any], dns: tuple[bool, bool]) -> Live:
+    def _live(self, vpc: JsonMapping, dns: tuple[bool, bool]) -> Live:
         return Live(
             vpc["VpcId"],
             owner=owner(vpc.get("Tags", ())),

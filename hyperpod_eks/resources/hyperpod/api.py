@@ -6,43 +6,43 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.kube.nodes import Node
 from hyperpod_eks.resources.base import MINUTE
 
 
-def every_group(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def every_group(found: JsonMapping) -> list[JsonMapping]:
     """List the groups that DescribeCluster shows, the restricted ones last."""
     return [*found.get("InstanceGroups", ()), *found.get("RestrictedInstanceGroups", ())]
 
 
-def instance_types(group: Mapping[str, Any]) -> str:
+def instance_types(group: JsonMapping) -> str:
     """Name the type of a described group, or its types."""
     several = group.get("InstanceRequirements", {}).get("CurrentInstanceTypes", ())
     return str(group.get("InstanceType") or ", ".join(several))
 
 
-def describe(snapshot: Snapshot, name: str) -> dict[str, Any] | None:
+def describe(snapshot: Snapshot, name: str) -> JsonObject | None:
     """Describe a HyperPod cluster, once for all who ask in this look; None when there is none."""
 
-    def ask() -> dict[str, Any] | None:
+    def ask() -> JsonObject | None:
         # the model says ResourceNotFound; emulators answer with ValidationException
         with (
             absent("ResourceNotFound"),
             absent("ValidationException", says="Could not find cluster"),
         ):
-            found: Any = snapshot.aws.sagemaker.describe_cluster(ClusterName=name)
+            found: Json = snapshot.aws.sagemaker.describe_cluster(ClusterName=name)
             return found  # type: ignore[no-any-return]
         return None
 
     return snapshot.once(("hyperpod", name), ask)
 
 
-def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str, Any]]:
+def events(aws: Aws, name: str, most: int, **asked: object) -> Iterator[JsonMapping]:
     """Yield a cluster's newest events, newest first, page by page.
 
     AWS keeps events of clusters with continuous provisioning only; for others there are none.
@@ -50,7 +50,7 @@ def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str
     """
     from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
-    request: dict[str, Any] = {"ClusterName": name, "SortOrder": "Descending", **asked}
+    request: JsonObject = {"ClusterName": name, "SortOrder": "Descending", **asked}
     try:
         while most > 0:
             answer = aws.sagemaker.list_cluster_events(**request, MaxResults=min(most, 100))
@@ -64,12 +64,12 @@ def events(aws: Aws, name: str, most: int, **asked: Any) -> Iterator[Mapping[str
             raise
 
 
-def keeps_events(found: Mapping[str, Any]) -> bool:
+def keeps_events(found: JsonMapping) -> bool:
     """Whether AWS keeps events of a described cluster; where it does not say, it can be asked."""
     return str(found.get("NodeProvisioningMode") or "Continuous").lower() == "continuous"
 
 
-def newest_event(aws: Aws, found: Mapping[str, Any]) -> str:
+def newest_event(aws: Aws, found: JsonMapping) -> str:
     """Return what happened last in a described cluster, and why nodes do not come.
 
     A courtesy, so that nothing may fail.  The reason, which only DescribeClusterEvent has, is
@@ -90,7 +90,7 @@ def newest_event(aws: Aws, found: Mapping[str, Any]) -> str:
     return "; ".join([*said, *([why] if why and why not in said else ())])
 
 
-def is_bad(event: Mapping[str, Any]) -> bool:
+def is_bad(event: JsonMapping) -> bool:
     """Whether an event may tell why something failed.
 
     HyperPod warns that a node that starts "lost orchestration-ready", which is no cause of
@@ -102,7 +102,7 @@ def is_bad(event: Mapping[str, Any]) -> bool:
     )
 
 
-def failure(aws: Aws, name: str, event: Mapping[str, Any]) -> str:
+def failure(aws: Aws, name: str, event: JsonMapping) -> str:
     """Ask for the FailureMessage of an event; its description where there is none.
 
     It stands in the metadata of whatever the event is about (SageMaker API reference,
@@ -111,7 +111,7 @@ def failure(aws: Aws, name: str, event: Mapping[str, Any]) -> str:
     said, known = str(event.get("Description", "")), aws.failures
     if event["EventId"] not in known:
         answer = aws.sagemaker.describe_cluster_event(ClusterName=name, EventId=event["EventId"])
-        about: Any = answer.get("EventDetails") or {}
+        about: Json = answer.get("EventDetails") or {}
         about = (about.get("EventDetails") or {}).get("EventMetadata") or {}
         found = [part.get("FailureMessage") for part in about.values() if isinstance(part, Mapping)]
         known[event["EventId"]] = next(filter(None, found), "")
@@ -126,10 +126,11 @@ def operations(snapshot: Snapshot, name: str) -> list[dict[str, str]]:
     """
 
     def ask() -> list[dict[str, str]]:
-        sagemaker: Any = snapshot.aws.sagemaker  # the stubs do not know it yet
+        asked = {"ClusterName": name, "Status": "InProgress", "SortOrder": "Descending"}
         with suppress(Exception):
-            found = sagemaker.list_cluster_operations(
-                ClusterName=name, Status="InProgress", SortOrder="Descending", MaxResults=20
+            found = snapshot.aws.sagemaker.list_cluster_operations(  # type: ignore[attr-defined]
+                **asked,
+                MaxResults=20,  # the stubs do not know it yet
             )
             return [
                 {
@@ -144,7 +145,7 @@ def operations(snapshot: Snapshot, name: str) -> list[dict[str, str]]:
     return snapshot.once(("operations", name), ask)
 
 
-def instances(snapshot: Snapshot, name: str) -> list[Any]:
+def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
     """List a cluster's instances, once for all who ask in this look."""
     return snapshot.all(
         snapshot.aws.sagemaker,
@@ -155,7 +156,7 @@ def instances(snapshot: Snapshot, name: str) -> list[Any]:
     )
 
 
-def node_rows(snapshot: Snapshot, name: str, registered: Sequence[Node]) -> list[dict[str, Any]]:
+def node_rows(snapshot: Snapshot, name: str, registered: Sequence[Node]) -> list[JsonObject]:
     """Join what HyperPod and Kubernetes say of each node, one row an instance."""
     with absent("ResourceNotFound"):
         found = instances(snapshot, name)

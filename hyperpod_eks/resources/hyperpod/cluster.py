@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SUBNETS
@@ -13,10 +13,20 @@ from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    MINUTE,
+    Differs,
+    Fact,
+    Guard,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.hyperpod.api import (
@@ -89,7 +99,7 @@ class Cluster(Resource):
     """None where no config says what they are to be: then AWS's own targets count."""
     zones: tuple[tuple[str, Subnet], ...]
     """The nodes' subnets by availability zone id."""
-    settings: Mapping[str, Any]
+    settings: JsonMapping
     """Members of the request that are about the whole cluster (``SETTINGS``)."""
     scales_itself: bool
     """Whether Karpenter says how many nodes there are."""
@@ -187,9 +197,7 @@ class Cluster(Resource):
             for each in snapshot.ec2(SUBNETS, subnet.label)
         }
 
-    def _live(
-        self, found: Mapping[str, Any], signed: str | None, labels: Mapping[str, str]
-    ) -> Live:
+    def _live(self, found: JsonMapping, signed: str | None, labels: Mapping[str, str]) -> Live:
         groups = every_group(found)
         running = sum(group.get("CurrentCount", 0) for group in groups)
         target = sum(group.get("TargetCount", 0) for group in groups)
@@ -231,7 +239,7 @@ class Cluster(Resource):
             },
         )
 
-    def _is_settled(self, there: Mapping[str, Any]) -> bool:
+    def _is_settled(self, there: JsonMapping) -> bool:
         """Whether a group has the nodes that are declared, and neither gains nor loses any."""
         if there.get("Status") in ("Deleting", "SystemUpdating"):
             return False
@@ -244,10 +252,10 @@ class Cluster(Resource):
 
     def _described(
         self,
-        found: Mapping[str, Any],
-        there: Mapping[str, Mapping[str, Any]],
+        found: JsonMapping,
+        there: Mapping[str, JsonMapping],
         labels: Mapping[str, str],
-    ) -> Iterator[tuple[str, Any]]:
+    ) -> Iterator[tuple[str, Fact]]:
         """Spell a description as facts, in the order of the declaration's lists."""
         for member in SETTINGS:
             declared = self.settings.get(member)
@@ -277,10 +285,10 @@ class Cluster(Resource):
         return next((group for group in self.groups if group.name == name), None)
 
     @cached_property
-    def _facts(self) -> Mapping[str, Any]:
+    def _facts(self) -> JsonMapping:
         return dict(self._spelled())
 
-    def _spelled(self) -> Iterator[tuple[str, Any]]:
+    def _spelled(self) -> Iterator[tuple[str, Fact]]:
         """Spell the declaration as facts; those that hold ids are None here."""
         for member in SETTINGS:
             yield from leaves(member, self.settings.get(member))
@@ -320,7 +328,7 @@ class Cluster(Resource):
             "." in name and self._group_of(whole) is not None
         )
 
-    def expected(self, name: str, references: References) -> Any:
+    def expected(self, name: str, references: References) -> Fact:
         """Look the member up in the request that would be sent."""
         whole, _, setting = name.partition(".")
         group = self._group_of(whole)
@@ -334,7 +342,7 @@ class Cluster(Resource):
         return self._facts.get(name, MISSING)
 
     @classmethod
-    def unpacked(cls, name: str, value: Any) -> Any:
+    def unpacked(cls, name: str, value: Json) -> Json:
         """The groups."""
         if name != "groups":
             return value
@@ -345,7 +353,7 @@ class Cluster(Resource):
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """The name is unique in the region; there is no token."""
-        request: dict[str, Any] = {
+        request: JsonObject = {
             "ClusterName": self.name,
             "Orchestrator": {"Eks": {"ClusterArn": references(self.control).arn}},
             **self._settings(references),
@@ -358,14 +366,14 @@ class Cluster(Resource):
         aws.signatures[arn] = aws.lineage
         return Live(self.name, arn, owner=aws.lineage, state=State.BUSY, why="Creating")
 
-    def _settings(self, references: References) -> dict[str, Any]:
+    def _settings(self, references: References) -> JsonObject:
         found = {member: value for member, value in self.settings.items() if value}
         if self.scaler:
             found["ClusterRole"] = references(self.scaler).arn
         return found
 
     @staticmethod
-    def _groups(specs: Sequence[tuple[GroupSpecification, Any]]) -> dict[str, Any]:
+    def _groups(specs: Sequence[tuple[GroupSpecification, JsonMapping]]) -> JsonObject:
         """Restricted groups have a list of their own."""
         lists = {
             "InstanceGroups": [spec for group, spec in specs if not group.restricted],
@@ -373,14 +381,14 @@ class Cluster(Resource):
         }
         return {member: specs for member, specs in lists.items() if specs}
 
-    def _vpc(self, zones: tuple[str, ...], references: References) -> dict[str, Any]:
+    def _vpc(self, zones: tuple[str, ...], references: References) -> JsonObject:
         subnets = dict(self.zones)
         return {
             "SecurityGroupIds": [references(self.security_group).id],
             "Subnets": sorted(references(subnets[zone]).id for zone in zones),
         }
 
-    def _group(self, group: GroupSpecification, references: References) -> dict[str, Any]:
+    def _group(self, group: GroupSpecification, references: References) -> JsonObject:
         """Spell a group whole: what an update leaves out is reset.
 
         Each has subnets of its own, so that a group that comes later moves no other.
@@ -454,7 +462,7 @@ class Cluster(Resource):
             for member, value in self._settings(references).items()
             if to_config(member) in changed
         }
-        request: dict[str, Any] = {**settings, **self._groups(specs)}
+        request: JsonObject = {**settings, **self._groups(specs)}
         if goers := sorted({*anew, *(there.keys() - declared)}):
             request["InstanceGroupsToDelete"] = goers
         for member in ("TieredStorageConfig", "AutoScaling"):
@@ -463,8 +471,8 @@ class Cluster(Resource):
         aws.sagemaker.update_cluster(ClusterName=self.name, **request)
 
     def _updated(
-        self, group: GroupSpecification, now: Mapping[str, Any] | None, references: References
-    ) -> dict[str, Any]:
+        self, group: GroupSpecification, now: JsonMapping | None, references: References
+    ) -> JsonObject:
         """Spell a group for an update: what is not declared stays as it is now."""
         spec = self._group(group, references)
         if now is not None:
@@ -475,16 +483,16 @@ class Cluster(Resource):
                 spec["OverrideVpcConfig"] = home
         return spec
 
-    def _renew(self, aws: Aws, images: Mapping[str, Any]) -> None:
+    def _renew(self, aws: Aws, images: JsonMapping) -> None:
         """Give one image to the groups that are to have it."""
         image = next((v for name, v in images.items() if name.endswith(".image_id")), None)
-        groups: list[Any] = []
+        groups: list[Json] = []
         for name in dict.fromkeys(each.partition(".")[0] for each in images):
             release = images.get(f"{name}.image_release_version")
             groups.append(
                 {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
             )
-        update: dict[str, Any] = {"ImageId": image} if image else {}
+        update: JsonObject = {"ImageId": image} if image else {}
         aws.sagemaker.update_cluster_software(
             ClusterName=self.name, InstanceGroups=groups, **update
         )

@@ -6,10 +6,10 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 from hyperpod_eks.aws.ec2 import INSTANCE_TYPES
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.kube.nodes import Node
 
 ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)\d")
@@ -46,7 +46,7 @@ def _devices(snapshot: Snapshot, kind: str) -> Mapping[str, int]:
     return {}
 
 
-def _counted(found: Mapping[str, Any]) -> dict[str, int]:
+def _counted(found: JsonMapping) -> dict[str, int]:
     gpus = (found.get("GpuInfo") or {}).get("Gpus") or ()
     neurons = (found.get("NeuronInfo") or {}).get("NeuronDevices") or ()
     efa = (found.get("NetworkInfo") or {}).get("EfaInfo") or {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
 
 from hyperpod_eks.aws.service_model import service, shape, to_config
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 
 PLACE = to_config("OverrideVpcConfig")
 IMAGE = ("ImageId", "ImageReleaseVersion")
@@ -42,7 +42,7 @@ def member_of(name: str) -> str:
     return name.partition(".")[2].partition(".")[0]
 
 
-def described(group: Mapping[str, Any]) -> dict[str, Any]:
+def described(group: JsonMapping) -> JsonObject:
     """Turn a described group into the words of the request (ClusterInstanceGroupSpecification)."""
     shapes = "ClusterInstanceGroupSpecification", "ClusterRestrictedInstanceGroupSpecification"
     members = {m for name in shapes for m in shape("sagemaker", name)["members"]}
@@ -57,7 +57,7 @@ def described(group: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if v not in EMPTY}
 
 
-def _desired(config: Mapping[str, Any]) -> dict[str, Any]:
+def _desired(config: JsonMapping) -> JsonObject:
     """Of ``CurrentX`` and ``DesiredX``, take the latter as ``X``."""
     return {
         key.removeprefix("Desired"): value
@@ -66,7 +66,7 @@ def _desired(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def setting_of(found: Mapping[str, Any], member: str) -> Any:
+def setting_of(found: JsonMapping, member: str) -> Json:
     """Read a member of the whole cluster."""
     value = found.get(member)
     if isinstance(value, Mapping) and (shared := value.get("SharedEnvironmentConfig")):
@@ -74,11 +74,11 @@ def setting_of(found: Mapping[str, Any], member: str) -> Any:
     return value
 
 
-EMPTY: tuple[Any, ...] = (None, "", {}, [])
+EMPTY: tuple[object, ...] = (None, "", {}, [])
 """How AWS may describe that there is none, besides saying nothing."""
 
 
-def leaves(member: str, value: Any, group: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(member: str, value: Json, group: str = "") -> Iterator[tuple[str, Json]]:
     """Spell a member as facts, one for each value in it.
 
     >>> list(leaves("KubernetesConfig", {"Labels": {"Team": "x"}, "Taints": [{"Key": "k"}]}, "a"))
@@ -98,7 +98,7 @@ def leaves(member: str, value: Any, group: str = "") -> Iterator[tuple[str, Any]
         yield name, value
 
 
-def align(there: Any, declared: Any, member: str = "") -> Any:
+def align(there: Json, declared: Json, member: str = "") -> Json:
     """Put what AWS describes into the declaration's order, where order means nothing."""
     if isinstance(there, Mapping) and isinstance(declared, Mapping):
         return {key: align(value, declared.get(key), key) for key, value in there.items()}
@@ -142,14 +142,14 @@ def enumerated() -> frozenset[str]:
     return frozenset(found)
 
 
-def _alike(one: Any, other: Any) -> int:
+def _alike(one: Json, other: Json) -> int:
     """Count what two descriptions have in common."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return sum(_alike(value, other[key]) for key, value in one.items() if key in other)
     return int(one == other)
 
 
-def _unlike(one: Any, other: Any) -> int:
+def _unlike(one: Json, other: Json) -> int:
     """Count where two descriptions contradict each other; what only one has does not.
 
     >>> _unlike({"Key": "k", "Effect": "NoSchedule"}, {"Key": "l"})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import MINUTE, Differs
 from hyperpod_eks.resources.hyperpod.diff import MISSING, THERE, is_image, its, member_of
@@ -32,7 +32,7 @@ class GroupSpecification:
 
     name: str
     restricted: bool
-    members: Mapping[str, Any]
+    members: JsonMapping
     """What the configuration says, in AWS's words; ids of other resources are added when known."""
     zones: tuple[str, ...]
     placed: bool
@@ -87,7 +87,7 @@ def deeply_checked(groups: Sequence[object]) -> list[str]:
 
 
 def lost_nodes(
-    there: Mapping[str, Mapping[str, Any]], anew: Sequence[str], differs: Differs
+    there: Mapping[str, JsonMapping], anew: Sequence[str], differs: Differs
 ) -> list[str]:
     """Say which nodes a change takes, with all that is on them; ``anew`` are replaced groups."""
     lines = []
