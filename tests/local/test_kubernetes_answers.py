@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -290,3 +291,67 @@ def test_kubectl_create_sends_protobuf_that_says_what_its_json_says(
         each.get("spec", {}).pop("selector", None)  # a Job's has its uid
         (dig(each, "spec", "template", "metadata") or {}).pop("labels", None)
     assert found == wanted
+
+
+# --- what is described ---------------------------------------------------------------------------
+
+
+def test_every_type_that_openapi_names_is_in_the_same_document(client: Client) -> None:
+    """k8s.io/kube-openapi describes each group version completely."""
+    paths = client.ok("GET", "/openapi/v3")["paths"]
+    assert {"api/v1", "apis/apps/v1", "apis/example.com/v1"} <= paths.keys()
+    for path in paths.values():
+        document = client.ok("GET", path["serverRelativeURL"])
+        schemas = document["components"]["schemas"]
+        named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(schemas)))
+        assert named <= schemas.keys(), path
+        kinds = {
+            gvk["kind"]
+            for schema in schemas.values()
+            for gvk in schema.get("x-kubernetes-group-version-kind", ())
+        }
+        asked = re.findall(r'"x-kubernetes-group-version-kind": {[^}]*"kind": "(\w+)"}',
+                           json.dumps(document["paths"]))  # fmt: skip
+        assert set(asked) == kinds != set(), path
+
+
+def test_openapi_changes_with_a_definition(client: Client) -> None:
+    def described() -> tuple[str, Any]:
+        path = client.ok("GET", "/openapi/v3")["paths"]["apis/example.com/v1"]["serverRelativeURL"]
+        schemas = client.ok("GET", path)["components"]["schemas"]
+        return path, schemas["com.example.v1.Gadget"]["properties"]["spec"]["properties"]
+
+    before, fields = described()
+    assert fields["size"] == {"type": "integer", "minimum": 1, "maximum": 9}
+    changed = definition()
+    changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = {
+        "type": "object",
+        "properties": {"spec": {"type": "object", "properties": {"other": {"type": "string"}}}},
+    }
+    path = f"{DEFINITIONS}/gadgets.example.com"
+    client.ok("PATCH", path, {"spec": {"versions": changed["spec"]["versions"]}}, MERGE)
+    after, fields = described()
+    assert after != before
+    assert list(fields) == ["other"]
+    client.ok("PATCH", path, {"spec": {"versions": definition()["spec"]["versions"]}}, MERGE)
+    assert described()[0] == before
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("pods.spec.containers.resources", "limits\t<map[string]Quantity>"),
+        ("deployments.spec.template.spec", "containers\t<[]Container> -required-"),
+        ("gadgets.spec", "size\t<integer> -required-"),
+        ("gadgets.spec.colour", "FIELD: colour <string>"),
+    ],
+)
+def test_kubectl_explains(kubectl: Kubectl, client: Client, what: str, said: str) -> None:
+    done = kubectl("explain", what)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
+def test_kubectl_explains_no_field_that_is_not_there(kubectl: Kubectl) -> None:
+    done = kubectl("explain", "pods.spec.bogus")
+    assert (done.returncode, 'field "bogus" does not exist' in done.stderr) == (1, True)

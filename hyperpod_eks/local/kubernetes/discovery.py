@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from . import openapi
 from .objects import Obj
 from .resources import Registry, Resource
 
 AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-# Without these query parameters in the OpenAPI document, helm and kubectl validate themselves.
-_PATCH_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 _SUB_VERBS = {
     "log": ["get"],
@@ -60,32 +57,28 @@ def answer(registry: Registry, path: str, *, aggregated: bool, version: str) -> 
         info = {"title": "Kubernetes", "version": version}
         return {"swagger": "2.0", "info": info, "paths": {}, "definitions": {}}
     if path == "/openapi/v3":
-        return _openapi_index(registry)
+        return openapi.index(registry)
     return _below_a_group(registry, path.strip("/").split("/"), version)
 
 
 def _below_a_group(registry: Registry, parts: list[str], version: str) -> Obj | None:
-    openapi = parts[:2] == ["openapi", "v3"]
-    match parts[2:] if openapi else parts:
-        case ["apis", group] if group in registry.versions() and not openapi:
+    described = parts[:2] == ["openapi", "v3"]
+    match parts[2:] if described else parts:
+        case ["apis", group] if group in registry.versions() and not described:
             return {
                 "kind": "APIGroup",
                 "apiVersion": "v1",
                 **_group(group, registry.versions()[group]),
             }
         case ["api", "v1"]:
-            resources = _in(registry, "", "v1")
+            resources = registry.of("", "v1")
         case ["apis", group, group_version]:
-            resources = _in(registry, group, group_version)
+            resources = registry.of(group, group_version)
         case _:
             return None
     if not resources:
         return None
-    return _openapi(resources, version) if openapi else _resource_list(resources)
-
-
-def _in(registry: Registry, group: str, version: str) -> list[Resource]:
-    return [r for r in registry if (r.group, r.version) == (group, version)]
+    return openapi.document(resources, version) if described else _resource_list(resources)
 
 
 def _group(group: str, versions: list[str]) -> Obj:
@@ -125,7 +118,7 @@ def _aggregated(registry: Registry, *, core: bool) -> Obj:
                 {
                     "version": version,
                     "freshness": "Current",
-                    "resources": [_aggregated_resource(r) for r in _in(registry, group, version)],
+                    "resources": [_aggregated_resource(r) for r in registry.of(group, version)],
                 }
                 for version in versions
             ]
@@ -161,38 +154,3 @@ def _aggregated_resource(r: Resource) -> Obj:
 
 def _group_version_kind(r: Resource) -> dict[str, str]:
     return {"group": r.group, "version": r.version, "kind": r.kind}
-
-
-def _openapi_index(registry: Registry) -> Obj:
-    paths: dict[str, Any] = {}
-    for group, versions in registry.versions().items():
-        for version in versions:
-            path = f"apis/{group}/{version}" if group else f"api/{version}"
-            # The hash lets clients keep the document; it must change with the set of kinds.
-            marker = len(_in(registry, group, version))
-            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={marker}"}
-    return {"paths": paths}
-
-
-def _openapi(resources: list[Resource], version: str) -> Obj:
-    """Says only that every kind takes ?fieldValidation=, so that clients leave it to the server."""
-    query = {"in": "query", "schema": {"type": "string", "uniqueItems": True}}
-    paths = {}
-    for r in resources:
-        base = "/".join(filter(None, ("", "apis" if r.group else "api", r.group, r.version)))
-        base = f"/{base}/namespaces/{{namespace}}" if r.namespaced else f"/{base}"
-        paths[f"{base}/{r.plural}/{{name}}"] = {
-            "patch": {
-                "operationId": f"patch{r.kind}",
-                "responses": {"200": {"description": "OK"}},
-                "parameters": [{"name": name, **query} for name in _PATCH_PARAMETERS],
-                "x-kubernetes-action": "patch",
-                "x-kubernetes-group-version-kind": _group_version_kind(r),
-            }
-        }
-    return {
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": version},
-        "paths": paths,
-        "components": {"schemas": {}},
-    }

@@ -165,6 +165,10 @@ class Registry:
         assert found is not None, kind
         return found
 
+    def of(self, group: str, version: str) -> list[Resource]:
+        """Every resource of one group version."""
+        return [r for r in self._all if (r.group, r.version) == (group, version)]
+
     def versions(self) -> dict[str, list[str]]:
         """Every group with its versions, in the order in which they came."""
         groups: dict[str, dict[str, None]] = {}

@@ -145,10 +145,20 @@ def fields(kind: str) -> dict[str, str]:
     return {name.rstrip("!"): below for name, below in _types()["types"][kind].items()}
 
 
+def type_names() -> tuple[str, ...]:
+    """The names of all built-in types."""
+    return tuple(_types()["types"])
+
+
+def required(kind: str) -> tuple[str, ...]:
+    """The fields that a type's description requires."""
+    return tuple(name[:-1] for name in _types()["types"][kind] if name.endswith("!"))
+
+
 @cache
 def _required(kind: str) -> tuple[str, ...]:
-    names = (name[:-1] for name in _types()["types"][kind] if name.endswith("!"))
-    return tuple(name for name in names if name not in _ZERO_WILL_DO)
+    """Those of them without which the server refuses an object."""
+    return tuple(name for name in required(kind) if name not in _ZERO_WILL_DO)
 
 
 def _joined(path: str, name: str) -> str:
@@ -352,7 +362,7 @@ def _custom_causes(resource: Resource, obj: Obj) -> Iterator[Cause]:
                 )
 
 
-class _ById:
+class ById:
     """A schema as the key of a cache, which keeps it alive, so that no other has its id."""
 
     def __init__(self, value: Obj) -> None:
@@ -362,7 +372,7 @@ class _ById:
         return id(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.value is self.value
+        return isinstance(other, ById) and other.value is self.value
 
 
 @cache
@@ -417,13 +427,13 @@ def _expression(pattern: str) -> re.Pattern[str] | None:
 
 
 @lru_cache(maxsize=64)
-def _compiled(schema: _ById) -> Validator:
+def _compiled(schema: ById) -> Validator:
     validator: Validator = _class()(schema.value)
     return validator
 
 
 def _validator(schema: Obj) -> Validator:
-    return _compiled(_ById(schema))
+    return _compiled(ById(schema))
 
 
 def _json_type(value: Any) -> str:
