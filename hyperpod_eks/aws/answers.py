@@ -12,11 +12,17 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+    from botocore.httpsession import URLLib3Session
+    from botocore.model import OperationModel
+    from urllib3 import HTTPResponse
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +63,11 @@ class Watch:
         self._lock = threading.Lock()
         self._told = self._runs = False
 
-    def attach(self, client: Any) -> None:
+    def attach(self, client: Any) -> None:  # the stubs know no `_endpoint`
         """Watch the calls of a boto3 client."""
         events, http = client.meta.events, client._endpoint.http_session
 
-        def send(request: Any, **_: object) -> Any:
+        def send(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
             name, began = self._calls.get(threading.get_ident(), ("", time.monotonic()))
             if time.monotonic() - began > PATIENCE:
                 raise NoAnswer(f"{name}: no answer from {_host(request.url)} for {PATIENCE:.0f} s")
@@ -72,7 +78,7 @@ class Watch:
         events.register("after-call", self._answered)
         events.register("after-call-error", self._failed)
 
-    def _begin(self, model: Any, params: Any, **_: object) -> None:
+    def _begin(self, model: OperationModel, params: JsonMapping, **_: object) -> None:
         name = f"{model.service_model.service_name}:{model.name}"
         with self._lock:
             self._calls[threading.get_ident()] = (
@@ -87,9 +93,11 @@ class Watch:
         with self._lock:
             return self._calls.pop(threading.get_ident(), ("", 0.0))[0]
 
-    def _answered(self, **answer: Any) -> None:
+    def _answered(
+        self, http_response: AWSResponse, parsed: JsonObject, model: OperationModel, **_: object
+    ) -> None:
         self._end()
-        _refuse_strangers(**answer)
+        _refuse_strangers(http_response, parsed, model)
 
     def _failed(self, exception: Exception, **_: object) -> None:
         name = self._end()
@@ -121,7 +129,7 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def _bounded(http: Any, request: Any) -> Any:
+def _bounded(http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
     """Send a request and read its answer, as botocore does, up to a length and a time."""
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415
     from botocore.exceptions import ConnectionClosedError, ReadTimeoutError  # noqa: PLC0415
@@ -162,10 +170,10 @@ def _bounded(http: Any, request: Any) -> Any:
     if content[:WORDS].lstrip().startswith(b"<") and b"<!ENTITY" in content:
         # expanded, a few bytes of them are gigabytes; AWS's XML has none
         raise NoAnswer(f"{_host(request.url)}: what answers is not AWS: {_last()}")
-    return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(content))
+    return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(content))  # type: ignore[arg-type]  # what `send` has
 
 
-def _parts(raw: Any) -> Iterator[bytes]:
+def _parts(raw: HTTPResponse) -> Iterator[bytes]:
     """Read as it comes; urllib3's ``stream`` waits until a whole part is there."""
     if not hasattr(raw, "read1"):  # urllib3 1.26
         yield from raw.stream(1 << 10)
@@ -188,7 +196,7 @@ def _request_id(parsed: JsonObject) -> object:
     return parsed.get("ResponseMetadata", {}).get("RequestId")
 
 
-def _garbled(content: bytes, model: Any) -> bool:
+def _garbled(content: bytes, model: OperationModel) -> bool:
     """Whether an answer is no JSON where it must be: botocore reads that as an empty one."""
     if "json" not in str(model.service_model.metadata.get("protocol")) or not content:
         return False
@@ -217,7 +225,7 @@ def _words(content: bytes) -> str:
     return repr(content[:WORDS].decode("utf-8", "replace"))
 
 
-def policy(text: str) -> Any:
+def policy(text: str) -> JsonObject:
     """Read a policy that AWS answers with; raise NoAnswer for what AWS never stored.
 
     >>> policy('{"Version": "2012-10-17"}')
@@ -232,7 +240,7 @@ def policy(text: str) -> Any:
     return found
 
 
-def _refuse_strangers(http_response: Any, parsed: JsonObject, model: Any, **_: object) -> None:
+def _refuse_strangers(answer: AWSResponse, parsed: JsonObject, model: OperationModel) -> None:
     """Refuse an answer of 200 in which there is nothing of AWS, and an error that names none.
 
     Every answer of AWS has a request id (AWS SDKs and Tools, "Request ID"); one that has none, and
@@ -245,11 +253,11 @@ def _refuse_strangers(http_response: Any, parsed: JsonObject, model: Any, **_: o
         output is not None
         and output.members
         and not said
-        and (_garbled(http_response.content, model) or not _request_id(parsed))
+        and (_garbled(answer.content, model) or not _request_id(parsed))
     )
     nameless = not isinstance(parsed.get("Error"), dict)
-    if empty if http_response.status_code < 300 else nameless:
+    if empty if answer.status_code < 300 else nameless:
         raise NoAnswer(
             f"{model.service_model.service_name}:{model.name}: the answer from"
-            f" {_host(http_response.url)} is not from AWS: {_words(http_response.content)}"
+            f" {_host(answer.url)} is not from AWS: {_words(answer.content)}"
         )

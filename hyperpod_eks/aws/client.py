@@ -18,15 +18,18 @@ from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.aws.redaction import LOGIN
 from hyperpod_eks.aws.session import new_client, usable_settings
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
-from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     import boto3
+    from botocore.client import ClientMeta
+    from botocore.model import OperationModel
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_eks import EKSClient
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_iam.type_defs import TagTypeDef
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker import SageMakerClient
@@ -101,12 +104,12 @@ class Aws:
         for client in clients:
             getattr(self, client)
 
-    def _client(self, service: str, *, once: bool = False) -> Any:
+    def _client(self, service: str, *, once: bool = False) -> Any:  # its type is in the name
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
         # one attempt is botocore's way to say "no retries"
         with self.lock, usable_settings(self.session._session):
-            retries: Any = {"total_max_attempts": 1} if once else self._retries()
+            retries: Json = {"total_max_attempts": 1} if once else self._retries()
             made = new_client(
                 self.session,
                 service,
@@ -209,14 +212,14 @@ class Aws:
             LABEL: label,
         }
 
-    def pairs(self, label: str, more: Mapping[str, str] | None = None) -> list[Any]:
+    def pairs(self, label: str, more: Mapping[str, str] | None = None) -> list[TagTypeDef]:
         """Return the tags, each key once, as IAM, S3 and SageMaker spell them."""
         tags = self.tags(label) | dict(more or {})
         return [{"Key": key, "Value": value} for key, value in tags.items()]
 
     def born_with(
         self, label: str, resource_type: str, more: Mapping[str, str] | None = None
-    ) -> list[Any]:
+    ) -> list[Json]:
         """Return the tags as EC2's creates take them."""
         return [{"ResourceType": resource_type, "Tags": self.pairs(label, more)}]
 
@@ -231,7 +234,7 @@ class Answer(JsonObject):
     call = ""
 
     @classmethod
-    def of(cls, call: str, value: Any) -> Any:
+    def of(cls, call: str, value: Json) -> Json:
         """Read the structures in a value as answers to ``call``."""
         if isinstance(value, dict):
             found = cls((key, cls.of(call, each)) for key, each in value.items())
@@ -239,7 +242,7 @@ class Answer(JsonObject):
             return found
         return [cls.of(call, each) for each in value] if isinstance(value, list) else value
 
-    def __missing__(self, key: str) -> Any:
+    def __missing__(self, key: str) -> Json:
         raise HyperpodError(
             f"the answer to {self.call} has no {key}", "Run the same command again in a moment."
         )
@@ -248,9 +251,9 @@ class Answer(JsonObject):
 class _Answers:
     """What a client's class inherits from: every method and page goes through here."""
 
-    meta: Any
+    meta: ClientMeta
 
-    def _make_api_call(self, name: str, request: Any) -> Any:
+    def _make_api_call(self, name: str, request: JsonMapping) -> Json:
         call = f"{self.meta.service_model.service_name}:{name}"
         if name == "HeadBucket" and request.get("Bucket") is None:
             # botocore follows a redirect by asking for the bucket's region; S3 redirects no other
@@ -262,7 +265,7 @@ def _with_answers(base_classes: list[type], **_: object) -> None:
     base_classes.insert(0, _Answers)
 
 
-def _name_service(parsed: JsonObject, model: Any, **_: object) -> None:
+def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> None:
     """Write the service into the answer: CreateCluster alone says neither EKS nor SageMaker.
 
     And log the call, with the id that AWS's support asks for.
@@ -284,7 +287,7 @@ def read_only(session: boto3.Session) -> None:
     For commands that only look: should one of them try, it is our bug, and nothing was sent.
     """
 
-    def refuse(model: Any, **_: object) -> None:
+    def refuse(model: OperationModel, **_: object) -> None:
         service = model.service_model.service_name
         if service not in LOGIN and not _READS.match(model.name):
             raise RuntimeError(f"{service}:{model.name} from a command that only looks")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from hyperpod_eks.aws.answers import NoAnswer
 from hyperpod_eks.aws.errors import ErrorKind, match_error
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import HyperpodError
 
 
@@ -37,7 +36,7 @@ def raise_first(service: str, operation: str, errors: Iterable[JsonMapping]) -> 
     for error in errors:
         status = 500 if error.get("Code") == "InternalError" else 400
         meta = {"HTTPStatusCode": status, "Service": service}
-        answer: Any = {"Error": dict(error), "ResponseMetadata": meta}
+        answer: Json = {"Error": dict(error), "ResponseMetadata": meta}
         raise ClientError(answer, operation)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hyperpod_eks.aws.errors import ErrorKind, match_error
+from hyperpod_eks.documents import JsonMapping
 
 FIRST, LARGEST = 0.05, 2.0
 """Seconds between the starts of two calls: after one refusal, and after many."""
@@ -31,7 +32,7 @@ class Pace:
         self._next = 0.0
         self._lock = threading.Lock()
 
-    def attach(self, client: Any) -> None:
+    def attach(self, client: Any) -> None:  # the stubs know no handlers that answer
         """Set the pace of a boto3 client."""
         client.meta.events.register("before-send", self.wait)
         # of all handlers the first answer counts, and those of the longer event are asked first
@@ -47,7 +48,13 @@ class Pace:
             self._next = task + self.gap
         sleep(max(0.0, task - time.monotonic()))
 
-    def judge(self, response: Any, operation: Any, attempts: int, **_: object) -> float | None:
+    def judge(
+        self,
+        response: tuple[Any, JsonMapping] | None,
+        operation: Any,  # as much of botocore's as is read here
+        attempts: int,
+        **_: object,
+    ) -> float | None:
         """Say in how many seconds to send a refused call again; None leaves it to botocore."""
         if response is None:
             return None

@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from hyperpod_eks.documents import JsonMapping
-
 if TYPE_CHECKING:
     import logging
+
+    from botocore.model import OperationModel
+
+    from hyperpod_eks.documents import JsonMapping
 
 HIDDEN = "[hidden]"
 LOGIN = ("sts", "sso", "sso-oidc", "signin")
@@ -164,7 +166,7 @@ def redacted(text: str) -> str:
 # --- what botocore sends
 
 
-def attach(session: Any) -> None:
+def attach(session: Any) -> None:  # the stubs know no handler with parameters of its own
     """Learn what all future clients of a botocore session send and get as a secret.
 
     What they sign with `aws_session` learns.
@@ -189,7 +191,7 @@ def _calls() -> list[bool]:
     return calls
 
 
-def _asked(params: JsonMapping, model: Any, **_: object) -> None:
+def _asked(params: JsonMapping, model: OperationModel, **_: object) -> None:
     service = model.service_model.service_name
     if service in LOGIN:
         learn(*(v for k, v in params.items() if k not in _LOGGED and isinstance(v, str)))
@@ -199,11 +201,11 @@ def _asked(params: JsonMapping, model: Any, **_: object) -> None:
         logging.getLogger(__name__).debug("%s:%s %s", service, model.name, said)
 
 
-def _begun(model: Any, **_: object) -> None:
+def _begun(model: OperationModel, **_: object) -> None:
     _calls().append(model.service_model.service_name in LOGIN)
 
 
-def _answered(parsed: Any, model: Any, **_: object) -> None:
+def _answered(parsed: JsonMapping, model: OperationModel, **_: object) -> None:
     if model.service_model.service_name in LOGIN:
         learn(*_secrets(parsed))
     _ended()

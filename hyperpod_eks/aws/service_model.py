@@ -23,9 +23,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.documents import Json, JsonMapping
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -81,7 +81,7 @@ def loader() -> Loader:
     class Plain(JSONFileLoader):
         """Reads plain dicts, which keep their order too, with pydantic's reader: thrice as fast."""
 
-        def load_file(self, file_path: str) -> Any:
+        def load_file(self, file_path: str) -> Json:
             for suffix, unpack in ((".json", bytes), (".json.gz", gzip.decompress)):
                 with contextlib.suppress(FileNotFoundError):
                     text = unpack(Path(file_path + suffix).read_bytes())
@@ -198,7 +198,7 @@ def violations(name: str, operation: str, params: Mapping[str, object]) -> list[
     return [f"{path}: {text}" for path, text in _faults(model, top, params, "", operation)]
 
 
-def to_api(name: str, path: str, value: object) -> tuple[Any, list[str]]:
+def to_api(name: str, path: str, value: object) -> tuple[Json, list[str]]:
     """Write a setting in AWS's words: ``{"drain_policy": …}`` becomes ``{"DrainPolicy": …}``.
 
     `value` is what the member at `path` shall be, its members in snake_case; the keys of maps
@@ -220,7 +220,7 @@ def to_config(member: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", member).lower()
 
 
-def _spell(shapes: Shape, here: Shape, value: object, found: list[str]) -> Any:
+def _spell(shapes: Shape, here: Shape, value: object, found: list[str]) -> Json:
     kind = here["type"]
     if kind == "structure" and isinstance(value, Mapping):
         names = {to_config(member): member for member in here.get("members", {})}

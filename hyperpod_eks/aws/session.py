@@ -25,7 +25,9 @@ from hyperpod_eks.errors import Denied, HyperpodError, Usage
 
 if TYPE_CHECKING:
     import boto3
+    from botocore.credentials import Credentials
     from botocore.session import Session
+    from botocore.utils import JSONFileCache
 
 Ask = Callable[[str], str]
 """Asks a person for something that is not shown, as `getpass.getpass` does."""
@@ -82,7 +84,7 @@ def profile_of(session: boto3.Session) -> str | None:
     return name
 
 
-def new_client(session: boto3.Session, service: str, region: str | None, **more: Any) -> Any:
+def new_client(session: boto3.Session, service: str, region: str | None, **more: object) -> Any:
     """Make a client; raise Usage where the user's settings leave it none that could be used."""
     with usable_settings(session._session):
         made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
@@ -183,7 +185,7 @@ def _log_in(core: Session, ask: Ask) -> None:
             )
         return ask(words)
 
-    def resolved(credentials: Any) -> None:
+    def resolved(credentials: Credentials) -> None:
         _learn_token()  # its file has another one every few hours
         with _credentials(where):
             frozen = credentials.get_frozen_credentials()
@@ -207,7 +209,7 @@ def _log_in(core: Session, ask: Ask) -> None:
                 place = "ends in" if odd.end() == len(value) else "has"
                 raise Denied(f"{source} {place} {said}, which no AWS credential has", _LOGIN)
 
-    def before_sign(**event: Any) -> None:
+    def before_sign(**event: object) -> None:
         credentials = getattr(event["request_signer"], "_credentials", None)
         if credentials is not None:
             resolved(credentials)
@@ -267,7 +269,7 @@ def _why(error: Exception) -> str:
     return f"its credentials cannot be read ({type(error).__name__}: {error})"
 
 
-def _cli_cache() -> Any:
+def _cli_cache() -> JSONFileCache | dict[str, object]:
     """Return the AWS CLI's cache of assumed roles; one that cannot be written is none."""
     from botocore.utils import JSONFileCache  # noqa: PLC0415
 
@@ -282,7 +284,7 @@ def _cli_cache() -> Any:
             except (KeyError, TypeError):
                 return False
 
-        def __setitem__(self, key: str, value: Any) -> None:
+        def __setitem__(self, key: str, value: object) -> None:
             with suppress(OSError):
                 super().__setitem__(key, value)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws.client import Aws, T
 from hyperpod_eks.aws.ec2 import Listing
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, tag
+from hyperpod_eks.documents import Json
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 
 class Snapshot:
@@ -25,7 +29,7 @@ class Snapshot:
         self.aws = aws
         self.counting, self.bare = counting, bare
         self.adopted = aws.adopted
-        self._answers: dict[Hashable, tuple[threading.Lock, list[Any]]] = {}
+        self._answers: dict[Hashable, tuple[threading.Lock, list[Json]]] = {}
         self._lock = threading.Lock()
 
     def once(self, question: Hashable, ask: Callable[[], T]) -> T:
@@ -38,7 +42,7 @@ class Snapshot:
             result: T = answer[0]
         return result
 
-    def peek(self, question: Hashable) -> Any:
+    def peek(self, question: Hashable) -> Json:
         """Share the answer if somebody has asked; None if nobody has."""
         with self._lock:
             asked = self._answers.get(question)
@@ -48,16 +52,16 @@ class Snapshot:
         with lock:
             return answer[0] if answer else None
 
-    def all(self, client: Any, method: str, key: str, **arguments: Any) -> list[Any]:
+    def all(self, client: BaseClient, method: str, key: str, **arguments: object) -> list[Json]:
         """Every item of a list operation, page by page; ``key`` names the list in the answer."""
 
-        def ask() -> list[Any]:
+        def ask() -> list[Json]:
             pages = client.get_paginator(method).paginate(**arguments)
             return [item for page in pages for item in page.get(key, ())]
 
         return self.once((method, key, repr(arguments)), ask)
 
-    def ec2(self, listing: Listing, label: str) -> list[Any]:
+    def ec2(self, listing: Listing, label: str) -> list[Json]:
         """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
         if adopted := self.adopted.get(f"network/{label}"):
             with absent(r".*\.NotFound|.*\.Malformed|NatGatewayNotFound|NatGatewayMalformed"):
@@ -66,7 +70,7 @@ class Snapshot:
         found = self.signed(listing)
         return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
 
-    def signed(self, listing: Listing) -> list[Any]:
+    def signed(self, listing: Listing) -> list[Json]:
         """What EC2 has of one kind with this cluster's tag."""
         ours = self.aws.cluster
         if self.counting and listing.counted:
@@ -74,7 +78,7 @@ class Snapshot:
             return [item for item in found if tag(item.get("Tags", ()), CLUSTER) == ours]
         return self.region(listing, {f"tag:{CLUSTER}": [ours]})
 
-    def inside(self, listing: Listing, vpc: str) -> list[Any]:
+    def inside(self, listing: Listing, vpc: str) -> list[Json]:
         """What EC2 has of one kind in a VPC, whoever made it."""
         return self.region(listing, {listing.in_vpc: [vpc]})
 
@@ -83,7 +87,7 @@ class Snapshot:
         listing: Listing,
         filters: Mapping[str, Sequence[str]] | None = None,
         ids: Sequence[str] = (),
-    ) -> list[Any]:
+    ) -> list[Json]:
         """What EC2 has of one kind in the region, whoever made it: what filters or ids choose."""
         asked = listing.arguments(ids, filters)
         if listing.pages:

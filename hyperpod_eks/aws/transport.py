@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from hyperpod_eks import files
@@ -25,6 +25,8 @@ from hyperpod_eks.errors import HyperpodError, Usage
 
 if TYPE_CHECKING:
     import boto3
+    from _typeshed import WriteableBuffer
+    from urllib3 import BaseHTTPResponse
 
 CONNECT, READ = 10.0, 30.0
 """Seconds to connect, and to wait for an answer to go on."""
@@ -259,17 +261,18 @@ def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
 class _Timed(io.RawIOBase):
     """An answer that has to be over after a while."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, answer: BaseHTTPResponse) -> None:
         self._answer, self._until = answer, time.monotonic() + WHOLE
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, into: Any) -> int:
+    def readinto(self, into: WriteableBuffer) -> int:
         if time.monotonic() > self._until:
             raise HyperpodError(f"it was not finished after {WHOLE:.0f} s")
-        found = self._answer.read1(len(into), decode_content=False)
-        into[: len(found)] = found
+        view = memoryview(into)
+        found = self._answer.read1(len(view), decode_content=False)
+        view[: len(found)] = found
         return len(found)
 
 
