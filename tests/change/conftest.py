@@ -50,9 +50,9 @@ class Owner:
     def _hear(self, params: dict[str, Any], model: Any, **_: object) -> None:
         """Keep what is sent; botocore checks no maxima, patterns and enumerations, we do."""
         service = model.service_model.service_name
+        assert violations(service, model.name, params) == []
         if service in ("sagemaker", "eks"):
             self.sent.append((service, model.name, params))
-            assert violations(service, model.name, params) == []
 
     def account(self) -> list[str]:
         """Everything that exists, to be compared."""

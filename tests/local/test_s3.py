@@ -3,7 +3,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import boto3
 import pytest
+import urllib3
+from botocore import UNSIGNED
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from hyperpod_eks.local.stack import Stack
@@ -74,3 +78,28 @@ def test_calls_count_as_made_over_tls(aws: Clients, bucket: str) -> None:
     aws.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
     with pytest.raises(ClientError, match="403"):
         aws.s3.get_object(Bucket=bucket, Key="k")
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_presigned_urls_and_forms_work(stack: Stack, bucket: str, version: str) -> None:
+    """S3 User Guide, "Download and upload objects with presigned URLs", "Browser-based uploads"."""
+    s3 = boto3.client("s3", config=Config(signature_version=version))
+    known, there = {"Bucket": bucket, "Key": "k"}, urllib3.PoolManager()
+    asked = ("PUT", "put_object"), ("GET", "get_object"), ("HEAD", "head_object")
+    for method, operation in asked:
+        url = s3.generate_presigned_url(operation, known)
+        answer = there.request(method, url, body=b"1" if method == "PUT" else None)
+        assert (answer.status, answer.data) == (200, b"1" if method == "GET" else b"")
+    form = s3.generate_presigned_post(bucket, "posted")
+    fields = {**form["fields"], "file": ("f", b"2")}
+    assert there.request("POST", form["url"], fields=fields).status == 204
+    assert s3.get_object(Bucket=bucket, Key="posted")["Body"].read() == b"2"
+    seen = [(call.operation, call.mutating) for call in stack.calls if call.service == "s3"]
+    assert seen[1:4] == [("PutObject", True), ("GetObject", False), ("HeadObject", False)]
+
+
+def test_nobody_reads_a_private_object(stack: Stack, aws: Clients, bucket: str) -> None:
+    aws.s3.put_object(Bucket=bucket, Key="k", Body=b"1")
+    nobody = boto3.client("s3", config=Config(signature_version=UNSIGNED))
+    with pytest.raises(ClientError, match="403"):
+        nobody.get_object(Bucket=bucket, Key="k")

@@ -213,6 +213,7 @@ def identify(environ: WSGIEnvironment) -> tuple[str, str, bool]:
         service = "elb"
     if "Action" in form:
         return service, form["Action"][0], form.get("DryRun") == ["true"]
+    service = service or "s3"  # alone takes requests signed by version 2, by a form or not at all
     try:
         operation, _ = get_service_router(service).match(Request(dict(environ)))
     except (DataNotFoundError, HTTPException, LookupError, ValueError):
