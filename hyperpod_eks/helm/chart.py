@@ -12,12 +12,12 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from hyperpod_eks import folders
 from hyperpod_eks.aws import transport
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT, check_chart, find_chart
-from hyperpod_eks.documents import JsonMapping, JsonObject
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.files import make_folder
 from hyperpod_eks.frozen import frozen
@@ -138,7 +138,7 @@ def check_values(region: str, values: JsonMapping) -> list[str]:
     return problems
 
 
-def _lookup(values: Any, path: str, default: Any) -> Any:
+def _lookup(values: Json, path: str, default: object) -> Json:
     for key in path.split("."):
         if not isinstance(values, Mapping) or key not in values:
             return default

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from hyperpod_eks.config.lifecycle import find_chart
-from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.documents import Json, JsonObject
 
 
 def _types(**families: str) -> tuple[str, ...]:
@@ -70,7 +69,7 @@ def values_for(types: Iterable[str], chart: Path | None) -> JsonObject:
     values: JsonObject = {}
     if gpu and (more := [kind for kind in kinds if _GPU.match(kind) and kind not in gpu]):
         expression = {"key": _INSTANCE_TYPE, "operator": "In", "values": [*gpu, *more]}
-        found: Any = [{"matchExpressions": [expression]}]
+        found: Json = [{"matchExpressions": [expression]}]
         for name in reversed(_AFFINITY):
             found = {name: found}
         values |= found
@@ -116,7 +115,7 @@ def _templates(chart: Path, name: str) -> str:
     return "\n".join(file.read_text(errors="replace") for file in files)
 
 
-def _at(of: Any, *path: str) -> Any:
+def _at(of: Json, *path: str) -> Json:
     for name in path:
         of = of.get(name) if isinstance(of, Mapping) else None
     return of

@@ -24,15 +24,15 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any
 
 from hyperpod_eks.aws import transport
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import HyperpodError, Unfinished
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm.program import Helm
 from hyperpod_eks.helm.runner import (
     TIMEOUT,
+    Client,
     TimedOut,
     client_with,
     finish,
@@ -131,7 +131,7 @@ def _read(metadata: JsonMapping, record: Mapping[str, bytes]) -> Release:
     )
 
 
-def _document(record: Mapping[str, bytes]) -> Any:
+def _document(record: Mapping[str, bytes]) -> Json:
     """Decode a record: JSON in gzip in base64 (in the base64 that every Secret has).
 
     One that cannot be decoded is an empty one: helm itself passes over it.
@@ -179,7 +179,7 @@ def install(
             f"namespaces of an earlier release are still being deleted: {', '.join(ending)}"
         )
 
-    async def work(client: Any) -> None:
+    async def work(client: Client) -> None:
         # Helm 4 applies on the server by default and then fights the aggregation controller for
         # the rules of aggregated ClusterRoles.  Helm 3 does not know the flag.
         extra = {"server_side": "false"} if helm.version >= (4,) else {}
@@ -224,7 +224,7 @@ def uninstall(
     """
     if what is not None:
 
-        async def work(client: Any) -> None:
+        async def work(client: Client) -> None:
             await client.uninstall_release(what.name, namespace=what.namespace, timeout=TIMEOUT)
 
         with_client(access, helm, work)
@@ -272,7 +272,7 @@ def update_dependencies(helm: Helm, chart: Path) -> None:
         finish(client_with(helm, Path(home), None, network)._command.run(command))
 
 
-def _metadata(chart: Path) -> Any:
+def _metadata(chart: Path) -> Json:
     import yaml  # noqa: PLC0415
 
     return yaml.safe_load((chart / "Chart.yaml").read_bytes())

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from hyperpod_eks.aws import transport
@@ -21,6 +22,8 @@ from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.programs import ELSEWHERE, signal_group
 
 T = TypeVar("T")
+Client = Any
+"""pyhelm3's, which has no types."""
 log = logging.getLogger(__name__)
 TIMEOUT = "5m"
 """What helm gives itself, in helm's spelling."""
@@ -37,21 +40,24 @@ def warm() -> None:
     pyhelm3_package()
 
 
-def pyhelm3_package() -> Any:
+def pyhelm3_package() -> ModuleType:
     """Import pyhelm3 where it is needed first."""
     import pyhelm3  # type: ignore[import-untyped]  # noqa: PLC0415  no types; costs 0.2 s
 
-    return pyhelm3
+    package: ModuleType = pyhelm3
+    return package
 
 
-def with_client(access: Access, helm: Helm, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+def with_client(
+    access: Access, helm: Helm, work: Callable[[Client], Coroutine[None, None, T]]
+) -> T:
     """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
     with kube.kubeconfig(access) as config:
         network = transport.environment(helm.bundle, access.endpoint)
         return finish(work(client_with(helm, config.parent, config, network)))
 
 
-def finish(work: Coroutine[Any, Any, T]) -> T:
+def finish(work: Coroutine[None, None, T]) -> T:
     """Run what pyhelm3 does to its end."""
     import asyncio  # noqa: PLC0415  costs 30 ms
 
@@ -61,7 +67,7 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
         raise HyperpodError(f"pyhelm3 does not understand helm or the chart: {error}") from error
 
 
-def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, str]) -> Any:
+def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, str]) -> Client:
     """Make a pyhelm3 client whose helm is run by us, and which never waits."""
     from semver import VersionInfo  # noqa: PLC0415
 
@@ -71,7 +77,7 @@ def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, 
         def client_version(self) -> VersionInfo:
             return VersionInfo(*helm.version)  # known already: saves a process
 
-        async def run(self, command: Sequence[Any], input: bytes | None = None) -> bytes:  # noqa: A002
+        async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002
             parts = [str(helm.binary), *(str(part) for part in command)]
             if config:
                 parts += ["--kubeconfig", str(config)]
@@ -79,13 +85,15 @@ def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, 
 
         # the nodes may be missing or gone: whoever waits for pods waits in vain
 
-        async def uninstall(self, release_name: str, **options: Any) -> None:
+        async def uninstall(self, release_name: str, **options: object) -> None:
             await super().uninstall(release_name, **options | {"wait": False})
 
-        async def rollback(self, release_name: str, revision: int | None, **options: Any) -> None:
+        async def rollback(
+            self, release_name: str, revision: int | None, **options: object
+        ) -> None:
             await super().rollback(release_name, revision, **options | {"wait": False})
 
-        async def install_or_upgrade(self, *arguments: Any, **options: Any) -> Any:
+        async def install_or_upgrade(self, *arguments: object, **options: object) -> object:
             # pyhelm3 would parse the whole manifest, 0.5 s for AWS's chart, and we need it not
             return await super().install_or_upgrade(*arguments, **options) | {
                 "manifest": "",

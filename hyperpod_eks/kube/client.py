@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.session import new_client
@@ -23,7 +23,12 @@ from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import boto3
+    from botocore.awsrequest import AWSRequest
+    from kubernetes.client import ApiClient, Configuration
+    from urllib3 import BaseHTTPResponse
 
 log = logging.getLogger(__name__)
 TOKEN_LIFE = 600.0
@@ -36,6 +41,7 @@ PAGE = 500
 """Objects asked for at once."""
 TIMEOUT = (transport.CONNECT, transport.READ)
 """Seconds to connect, and to wait for an answer to go on."""
+JSON = "application/json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -61,7 +67,7 @@ def token(session: boto3.Session, cluster: str, region: str) -> str:
     def take(params: JsonObject, context: JsonObject, **_: object) -> None:
         context[header] = params.pop(header)
 
-    def sign(request: Any, **_: object) -> None:
+    def sign(request: AWSRequest, **_: object) -> None:
         request.headers[header] = request.context[header]
 
     sts = new_client(session, "sts", region)
@@ -91,7 +97,7 @@ class Access:
         return f"Access(cluster={self.cluster!r}, endpoint={self.endpoint!r})"
 
     @cached_property
-    def _client(self) -> Any:
+    def _client(self) -> ApiClient:
         """A `kubernetes` client that knows nothing of the user's kubeconfig."""
         package = _package()
         configuration = package.Configuration()
@@ -103,7 +109,7 @@ class Access:
         configuration.retries = False  # who asks again is the caller's decision
         expires = 0.0
 
-        def refresh(of: Any) -> None:
+        def refresh(of: Configuration) -> None:
             nonlocal expires
             if time.monotonic() > expires:
                 of.api_key = {"authorization": f"Bearer {self.token()}"}
@@ -111,7 +117,7 @@ class Access:
 
         refresh(configuration)  # the hook is only asked where there is a key
         configuration.refresh_api_key_hook = refresh
-        client: Any = package.ApiClient(configuration)
+        client: ApiClient = package.ApiClient(configuration)
         # the one spelling of "these bytes are the CA" that all supported versions share
         pool = client.rest_client.pool_manager.connection_pool_kw
         pool["ca_cert_data"] = base64.b64decode(self.ca).decode()
@@ -121,7 +127,7 @@ class Access:
 _LOADING = threading.Lock()
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     """Import `kubernetes.client` alone, without what its parent and the parent of what it uses
     would: configuration files, watches, streams, OAuth and YAML, 200 modules that nobody here
     asks for.
@@ -166,18 +172,18 @@ def _words(access: Access) -> Iterator[None]:
         raise KubeNotReady(f"{where}: no answer from {access.endpoint}: {error}") from None
 
 
-def _message(body: Any) -> str:
+def _message(body: str | bytes | None) -> str:
     """Return the message of a Status document, or whatever came instead of one."""
     try:
-        if message := text(json.loads(body), "message"):
+        if message := text(json.loads(body or ""), "message"):
             return message
-    except (TypeError, ValueError):
+    except ValueError:
         pass
     return str(body or "no details")[:200]
 
 
 def _ask(
-    client: Any, path: str, method: str = "GET", accept: str = "application/json", **query: Any
+    client: ApiClient, path: str, method: str = "GET", accept: str = JSON, **query: str
 ) -> JsonObject:
     """Ask over the client's connection, and read the JSON ourselves.
 
@@ -228,7 +234,7 @@ def _ask(
     return document
 
 
-def _read(answer: Any, host: str) -> bytes:
+def _read(answer: BaseHTTPResponse, host: str) -> bytes:
     """Read an answer up to a length and a time: a time-out begins anew with each byte."""
     found, until = bytearray(), time.monotonic() + READING
     try:
@@ -245,10 +251,10 @@ def _read(answer: Any, host: str) -> bytes:
     return bytes(found)
 
 
-def _list(client: Any, path: str, **query: Any) -> Iterator[JsonMapping]:
+def _list(client: ApiClient, path: str, accept: str = JSON, **query: str) -> Iterator[JsonMapping]:
     """Every item of a list that has a name, page by page: one page at a time is in memory."""
     while True:
-        page = _ask(client, path, limit=PAGE, **query)
+        page = _ask(client, path, accept=accept, limit=str(PAGE), **query)
         yield from (each for each in parts(page, "items") if text(each, "metadata", "name"))
         if not (following := text(page, "metadata", "continue")):
             return
@@ -261,7 +267,7 @@ def _list(client: Any, path: str, **query: Any) -> Iterator[JsonMapping]:
 # of Kubernetes treat all of them alike, so do these: nothing, as any other type is.
 
 
-def part(of: Any, *path: str) -> JsonMapping:
+def part(of: object, *path: str) -> JsonMapping:
     """Return the object at a path of member names; an empty one where there is none.
 
     >>> part({"metadata": {"labels": None}}, "metadata", "labels")
@@ -271,7 +277,7 @@ def part(of: Any, *path: str) -> JsonMapping:
     return found if isinstance(found, Mapping) else {}
 
 
-def parts(of: Any, *path: str) -> list[JsonMapping]:
+def parts(of: object, *path: str) -> list[JsonMapping]:
     """Return the objects of the list at a path.
 
     >>> parts({"items": None}, "items"), parts({"items": [None, {"kind": "Node"}]}, "items")
@@ -281,7 +287,7 @@ def parts(of: Any, *path: str) -> list[JsonMapping]:
     return [e for e in found if isinstance(e, Mapping)] if isinstance(found, list) else []
 
 
-def text(of: Any, *path: str) -> str:
+def text(of: object, *path: str) -> str:
     """Return the string at a path; an empty one where there is none.
 
     >>> text({"metadata": {"name": "demo"}}, "metadata", "name"), text(None, "kind")
@@ -291,7 +297,7 @@ def text(of: Any, *path: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _at(of: Any, path: Iterable[str]) -> Any:
+def _at(of: object, path: Iterable[str]) -> object:
     for name in path:
         of = of.get(name) if isinstance(of, Mapping) else None
     return of

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.files import splice
 from hyperpod_eks.frozen import frozen
@@ -20,7 +20,7 @@ from hyperpod_eks.frozen import frozen
 LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
 """The lists of a kubeconfig, and what each entry has beside its name."""
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @frozen
@@ -55,12 +55,12 @@ class Node:
         return self.kind != "alias" and not self.inner
 
     @property
-    def shape(self) -> Any:
+    def shape(self) -> tuple[object, ...]:
         """What it means, wherever it stands."""
         return (self.kind, self.value, self.written, tuple(each.shape for each in self.inner))
 
     @property
-    def plain(self) -> Any:
+    def plain(self) -> Json:
         """Its values, all of them text, as PyYAML's BaseLoader has them."""
         if self.kind == "map":
             pairs = zip(self.inner[::2], self.inner[1::2], strict=True)
@@ -127,7 +127,8 @@ def _refuse_loose(node: Node, anchors: set[str]) -> None:
         _refuse_loose(each, anchors)
 
 
-def _node(event: Any, events: Iterator[Any], dashes: Iterator[int]) -> Node:
+def _node(event: Any, events: Iterator[yaml.Event], dashes: Iterator[int]) -> Node:
+    # an event that was parsed has marks, and a node's has an anchor: the stubs know neither
     start, end, column = event.start_mark.index, event.end_mark.index, event.start_mark.column
     if isinstance(event, yaml.AliasEvent):
         return Node("alias", start, end, column, value=str(event.anchor))
@@ -244,7 +245,7 @@ def _added(text: str, root: Node, key: str, there: Node, entry: JsonMapping) -> 
     return splice(text, [(there.start, there.end, ""), _line(text, there.end, item)])
 
 
-def _append(text: str, key: str, value: Any) -> str:
+def _append(text: str, key: str, value: Json) -> str:
     """Add a key to the root."""
     root = parse(text)
     if root.kind == "map" and root.flow:
@@ -318,7 +319,7 @@ def _eol(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
 
 
-def _spelled(text: str, value: Any, flow: bool, column: int) -> str:
+def _spelled(text: str, value: Json, flow: bool, column: int) -> str:
     """Write a value: in one line, or from a column on."""
     if flow:
         return json.dumps(value)
@@ -326,7 +327,7 @@ def _spelled(text: str, value: Any, flow: bool, column: int) -> str:
     return f"{_eol(text)}{' ' * column}".join(lines)
 
 
-def _checked(before: str, after: str, key: str, wanted: Any) -> str:
+def _checked(before: str, after: str, key: str, wanted: object) -> str:
     """Return the changed text.  Raises Usage if it says anything else than was wanted."""
     try:
         old, new = parse(before), parse(after)
@@ -342,12 +343,12 @@ def _checked(before: str, after: str, key: str, wanted: Any) -> str:
     return after
 
 
-def _others(root: Node, key: str) -> list[tuple[str, Any]]:
+def _others(root: Node, key: str) -> list[tuple[str, object]]:
     pairs = zip(root.inner[::2], root.inner[1::2], strict=True)
     return [(name.value, value.shape) for name, value in pairs if name.value != key]
 
 
-def _means(there: Node, wanted: Any) -> bool:
+def _means(there: Node, wanted: object) -> bool:
     if not isinstance(wanted, Sequence) or isinstance(wanted, str):
         return bool(there.plain == wanted)
     return len(there.inner) == len(wanted) and all(
