@@ -7,6 +7,8 @@ from dataclasses import FrozenInstanceError, dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
+Frozen = Any
+"""An instance of a decorated class, whichever it is."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -34,31 +36,31 @@ def frozen(cls: type[T]) -> type[T]:
     return dataclass(eq=False, repr=False)(cls)
 
 
-def __setattr__(self: Any, name: str, value: object) -> None:  # noqa: N807  of the classes above
+def __setattr__(self: Frozen, name: str, value: object) -> None:  # noqa: N807  of the classes above
     if name in vars(self) or name not in self.__dataclass_fields__:  # `__init__` sets each once
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
     object.__setattr__(self, name, value)
 
 
-def __delattr__(self: Any, name: str) -> None:  # noqa: N807
+def __delattr__(self: Frozen, name: str) -> None:  # noqa: N807
     raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
-def _compared(self: Any) -> tuple[Any, ...]:
+def _compared(self: Frozen) -> tuple[object, ...]:
     return tuple(getattr(self, each.name) for each in fields(self) if each.compare)
 
 
-def __eq__(self: Any, other: object) -> Any:  # noqa: N807
+def __eq__(self: Frozen, other: Frozen) -> bool:  # noqa: N807
     return _compared(self) == _compared(other) if type(other) is type(self) else NotImplemented
 
 
-def __hash__(self: Any) -> int:  # noqa: N807
+def __hash__(self: Frozen) -> int:  # noqa: N807
     return hash(_compared(self))
 
 
-def __repr__(self: Any) -> str:  # noqa: N807
+def __repr__(self: Frozen) -> str:  # noqa: N807
     return f"{type(self).__qualname__}({', '.join(_shown(self))})"
 
 
-def _shown(self: Any) -> Iterator[str]:
+def _shown(self: Frozen) -> Iterator[str]:
     return (f"{each.name}={getattr(self, each.name)!r}" for each in fields(self) if each.repr)

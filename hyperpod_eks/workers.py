@@ -12,13 +12,17 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+Job = Any
+"""What a result is told apart by: whoever submits it knows its type."""
+Value = Any
+"""What a call returned: the job says which call."""
 
 
 class Result(NamedTuple):
     """What came of one job: ``value``, or ``error`` if it raised."""
 
-    job: Any
-    value: Any
+    job: Job
+    value: Value
     error: BaseException | None
 
 
@@ -40,7 +44,7 @@ def start(call: Callable[[], T]) -> Future[T]:
     return future
 
 
-def gather(*calls: Callable[[], Any]) -> list[Any]:
+def gather(*calls: Callable[[], Value]) -> list[Value]:
     """Make calls that do not need each other at once, and return their values in order.
 
     All are made even if one raises; then the first that did, in their order, is raised.
@@ -50,7 +54,7 @@ def gather(*calls: Callable[[], Any]) -> list[Any]:
     return [each.result() for each in futures]
 
 
-def for_each(call: Callable[[Any], Any], items: Sequence[Any], most: int) -> None:
+def for_each(call: Callable[[T], object], items: Sequence[T], most: int) -> None:
     """Make a call for every item, ``most`` of them at a time.  Raises as `gather`."""
     todo = iter(items)  # threads may share the iterator of a list or tuple
 
@@ -78,7 +82,7 @@ class Clock:
             return None
 
 
-Todo = queue.SimpleQueue[tuple[Any, Callable[[], Any]] | None]
+Todo = queue.SimpleQueue[tuple[Job, Callable[[], Value]] | None]
 
 
 class WorkerPool:
@@ -110,7 +114,7 @@ class WorkerPool:
         finally:
             _dismiss(self._todo, self._size)
 
-    def submit(self, job: Any, call: Callable[[], Any]) -> None:
+    def submit(self, job: Job, call: Callable[[], Value]) -> None:
         """Have ``call`` made by a worker; its result arrives with ``job`` attached."""
         self.at_work += 1
         self._todo.put((job, call))
@@ -143,7 +147,7 @@ def _work(todo: Todo, done: queue.SimpleQueue[Result]) -> None:
         del task, job, call  # who waits for the next one keeps nothing of the last
 
 
-def start_all(calls: Sequence[Callable[[], Any]]) -> None:
+def start_all(calls: Sequence[Callable[[], object]]) -> None:
     """Make calls at once, and wait for none: what they learn is found in a Look that they share."""
     pool = WorkerPool(len(calls), Clock())
     for call in calls:
