@@ -113,7 +113,7 @@ def compare(
         ),
     )
     unused = tuple(x for x in others if not x.attributes.get("tenants"))
-    if unused and any(x.id == placement.recorded for x in ours):
+    if unused:
         return Observation(want, Status.DUPLICATES, live, duplicates=unused)
     duplicates = tuple(others)
     if live.state not in (State.READY, State.GROWING, State.STUCK):

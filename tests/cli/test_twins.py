@@ -144,6 +144,25 @@ def vpcs(aws: Clients) -> list[dict[str, Any]]:
     return list(aws.ec2.describe_vpcs(Filters=ours)["Vpcs"])
 
 
+def test_without_a_manifest_the_first_run_deletes_the_duplicate(user: User, aws: Clients) -> None:
+    """So that the second run has nothing to do."""
+    user.has("demo")
+    (made,) = vpcs(aws)
+    signed: Any = [{"ResourceType": "vpc", "Tags": made["Tags"]}]
+    spare = aws.ec2.create_vpc(CidrBlock="10.9.0.0/16", TagSpecifications=signed)["Vpc"]["VpcId"]
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    (user.folder / "demo.yaml").write_text("name: demo\n")
+    demo = ("demo", "-f", "demo.yaml")
+    planned = user.types("plan", *demo, "--chart", str(CHART))
+    assert f"{spare} is deleted:" in planned.out
+    user.mutations()
+    user.makes(*demo)
+    assert user.mutations() == ["ec2.DeleteVpc"]
+    assert [each["VpcId"] for each in vpcs(aws)] == [made["VpcId"]]
+    user.makes(*demo)
+    assert user.mutations() == []
+
+
 @pytest.mark.prove
 @pytest.mark.parametrize("attempt", range(3))
 def test_of_two_runs_at_the_same_instant_one_wins(

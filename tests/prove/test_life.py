@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.aws.tags import LINEAGE
+from hyperpod_eks.engine.loop import GRACE
 from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.resolve.names import lineage
@@ -116,6 +117,7 @@ class Life(RuleBasedStateMachine):
             with pytest.raises(Usage, match="is broken"):
                 self.prover.finish("create", self.config)
         self.host.path.unlink()
+        self.host.stack.clock.advance(GRACE)  # docs/crash-safety.md, "Limits", says why
         self.host.serial, self.forgotten = 0, True
 
     @rule()
