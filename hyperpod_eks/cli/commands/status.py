@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,11 +21,22 @@ if TYPE_CHECKING:
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.schemas import views
     from hyperpod_eks.cli.schemas.base import Pair
-    from hyperpod_eks.cli.schemas.views import Difference, Node, Operation, State, StatusRow
+    from hyperpod_eks.cli.schemas.views import (
+        Difference,
+        Node,
+        Operation,
+        State,
+        StatusAddon,
+        StatusCluster,
+        StatusEks,
+        StatusRow,
+        StatusStep,
+    )
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.base import Differs, Resource
     from hyperpod_eks.resources.compare import Observation
     from hyperpod_eks.state.manifest import Manifest
+    from hyperpod_eks.state.record import Record
 
 
 @frozen
@@ -41,34 +52,46 @@ def status(options: Options, report: Report) -> views.Status:
         from hyperpod_eks.cli.remembered import remembered
 
         return _offline(remembered(options))
-    from hyperpod_eks import engine
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.opening import opened
-    from hyperpod_eks.resources.compare import Status
     from hyperpod_eks.session import STATUS
 
     with opened(STATUS, options, report, write=False, files=False) as at:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
-        wants = at.wants if at.declared else [_any_groups(want) for want in at.wants]
-        observations = engine.status(wants, at.context)
-        if not at.declared:
-            observations = [_undeclared(s) for s in observations if s.live or s.want.is_awaited]
-        if all(s.status is Status.ABSENT or not s.want.recorded for s in observations):
-            raise NotFound(
-                f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
-                f"{at.resolved.identity.account}",
-                f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
-            )
-        warnings = []
-        if not at.declared:
-            warnings.append(
-                f"the config of {at.resolved.name} was not found, so drift was not checked; "
-                "pass it with -f FILE"
-            )
-        warnings += [line for s in observations if s.live for line in s.live.warnings]
+        observations = _observed(at, options)
+        warnings = _warnings(at, observations)
         for warning in warnings:
             current_console().warn(warning)
         return _document(at, observations, snapshot, warnings)
+
+
+def _observed(at: Opened, options: Options) -> list[Observation]:
+    """Look at every resource.  Raises NotFound if none exists."""
+    from hyperpod_eks import engine
+    from hyperpod_eks.resources.compare import Status
+
+    wants = at.wants if at.declared else [_any_groups(want) for want in at.wants]
+    observations = engine.status(wants, at.context)
+    if not at.declared:
+        observations = [_undeclared(s) for s in observations if s.live or s.want.is_awaited]
+    if all(s.status is Status.ABSENT or not s.want.recorded for s in observations):
+        raise NotFound(
+            f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
+            f"{at.resolved.identity.account}",
+            f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
+        )
+    return observations
+
+
+def _warnings(at: Opened, observations: Sequence[Observation]) -> list[str]:
+    found = [line for s in observations if s.live for line in s.live.warnings]
+    if at.declared:
+        return found
+    missing = (
+        f"the config of {at.resolved.name} was not found, so drift was not checked; "
+        "pass it with -f FILE"
+    )
+    return [missing, *found]
 
 
 def _any_groups(want: Resource) -> Resource:
@@ -96,97 +119,112 @@ def _document(
     at: Opened, observations: list[Observation], snapshot: Snapshot, warnings: list[str]
 ) -> views.Seen:
     """Everything in one document: hyperpod-eks/status/v1."""
-    from hyperpod_eks.resources.compare import Status
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
-    states: dict[Status, State] = {
-        Status.ABSENT: "missing",
-        Status.FOREIGN: "foreign",
-        Status.DUPLICATES: "drifted",
-        Status.BUSY: "waiting",
-        Status.FAILED: "failed",
-        Status.DRIFTED: "drifted",
-        Status.MATCHES: "ready",
-    }
     by_key = {s.want.key: s for s in observations}
-
-    def about(key: str) -> Mapping[str, Any]:
-        observation = by_key.get(key)
-        return observation.live.attributes if observation and observation.live else {}
-
-    differences: list[Difference] = [
-        {"key": s.want.key, "field": name, "is": as_json(a), "declared": as_json(b)}
-        for s in observations
-        for name, (a, b) in s.differs.items()
-    ]
-    records = at.manifest.records
-    differences += [
-        {"key": key, "field": "id", "is": None, "declared": record.id}
-        for key, record in records.items()
-        if record.state == "ready" and key in by_key and by_key[key].status is Status.ABSENT
-    ]
-    nodes = hyperpod_api.node_rows(
-        snapshot, at.resolved.name, about("hyperpod/nodes").get("nodes", [])
-    )
-    cluster, control = about("hyperpod/cluster"), about("eks/cluster")
-    cluster_sight = by_key.get("hyperpod/cluster")
+    registered = _about(by_key, "hyperpod/nodes").get("nodes", [])
+    nodes = hyperpod_api.node_rows(snapshot, at.resolved.name, registered)
     return {
         **head("status"),
-        "cluster": {
-            "name": at.resolved.name,
-            "arn": cluster_sight.live.arn if cluster_sight and cluster_sight.live else "",
-            "status": cluster.get("status", "absent"),
-            "failure": cluster.get("failure", ""),
-            "ready": cluster_sight is not None
-            and all(s.status is Status.MATCHES for s in observations),
-        },
+        "cluster": _cluster(at.resolved.name, by_key),
         "account": at.resolved.identity.account,
         "region": at.resolved.region,
-        "eks": {
-            "name": at.resolved.name,
-            "version": control.get("version", ""),
-            "status": control.get("status", "absent"),
-            "health": control.get("issues", []),
-            "endpoint": control.get("endpoint", ""),
-        },
-        "addons": [
-            {
-                "name": s.want.label,
-                "version": about(s.want.key).get("version", ""),
-                "status": about(s.want.key).get("status", "absent"),
-                "issues": about(s.want.key).get("issues", []),
-            }
-            for s in observations
-            if s.want.step == "addons"
-        ],
-        "helm": dict(about("helm/release")),
-        "instance_groups": cluster.get("groups", []),
+        "eks": _control_plane(at.resolved.name, _about(by_key, "eks/cluster")),
+        "addons": [_addon(s.want.label, by_key) for s in observations if s.want.step == "addons"],
+        "helm": dict(_about(by_key, "helm/release")),
+        "instance_groups": _about(by_key, "hyperpod/cluster").get("groups", []),
         "warnings": warnings,
         "compared": at.declared,
         "operations": cast("list[Operation]", hyperpod_api.operations(snapshot, at.resolved.name)),
         "nodes": cast("list[Node]", nodes),
         "steps": [
-            {
-                "name": step,
-                "resources": [
-                    {
-                        "name": s.want.label,
-                        "id": s.live.id if s.live else "",
-                        "arn": s.live.arn if s.live else "",
-                        "state": states[s.status],
-                        "why": s.live.why if s.live else "",
-                        "differs": _pairs(s.differs),
-                        "unproven": _pairs(s.unproven),
-                        "unknown": list(s.unknown),
-                    }
-                    for s in observations
-                    if s.want.step == step
-                ],
-            }
-            for step in steps_of(s.want.key for s in observations)
+            {"name": step, "resources": [_row(s) for s in observations if s.want.step == step]}
+            for step in steps_of(by_key)
         ],
-        "differences": differences,
+        "differences": _differences(by_key, at.manifest),
     }
+
+
+def _about(by_key: Mapping[str, Observation], key: str) -> Mapping[str, Any]:
+    """Return the attributes of a resource that exists."""
+    observation = by_key.get(key)
+    return observation.live.attributes if observation and observation.live else {}
+
+
+def _cluster(name: str, by_key: Mapping[str, Observation]) -> StatusCluster:
+    from hyperpod_eks.resources.compare import Status
+
+    cluster, about = by_key.get("hyperpod/cluster"), _about(by_key, "hyperpod/cluster")
+    return {
+        "name": name,
+        "arn": cluster.live.arn if cluster and cluster.live else "",
+        "status": about.get("status", "absent"),
+        "failure": about.get("failure", ""),
+        "ready": cluster is not None and all(s.status is Status.MATCHES for s in by_key.values()),
+    }
+
+
+def _control_plane(name: str, about: Mapping[str, Any]) -> StatusEks:
+    return {
+        "name": name,
+        "version": about.get("version", ""),
+        "status": about.get("status", "absent"),
+        "health": about.get("issues", []),
+        "endpoint": about.get("endpoint", ""),
+    }
+
+
+def _addon(name: str, by_key: Mapping[str, Observation]) -> StatusAddon:
+    about = _about(by_key, f"addons/{name}")
+    return {
+        "name": name,
+        "version": about.get("version", ""),
+        "status": about.get("status", "absent"),
+        "issues": about.get("issues", []),
+    }
+
+
+# The states of an observation in the words of ``status``.
+_OBSERVED: dict[str, State] = {
+    "ABSENT": "missing",
+    "FOREIGN": "foreign",
+    "DUPLICATES": "drifted",
+    "BUSY": "waiting",
+    "FAILED": "failed",
+    "DRIFTED": "drifted",
+    "MATCHES": "ready",
+}
+
+
+def _row(observation: Observation) -> StatusRow:
+    live = observation.live
+    return {
+        "name": observation.want.label,
+        "id": live.id if live else "",
+        "arn": live.arn if live else "",
+        "state": _OBSERVED[observation.status.name],
+        "why": live.why if live else "",
+        "differs": _pairs(observation.differs),
+        "unproven": _pairs(observation.unproven),
+        "unknown": list(observation.unknown),
+    }
+
+
+def _differences(by_key: Mapping[str, Observation], manifest: Manifest) -> list[Difference]:
+    """List what differs from the config, and what the manifest has and AWS has not."""
+    from hyperpod_eks.resources.compare import Status
+
+    differing: list[Difference] = [
+        {"key": key, "field": name, "is": as_json(is_), "declared": as_json(declared)}
+        for key, observation in by_key.items()
+        for name, (is_, declared) in observation.differs.items()
+    ]
+    missing: list[Difference] = [
+        {"key": key, "field": "id", "is": None, "declared": record.id}
+        for key, record in manifest.records.items()
+        if record.state == "ready" and key in by_key and by_key[key].status is Status.ABSENT
+    ]
+    return differing + missing
 
 
 def _pairs(differs: Differs) -> dict[str, Pair]:
@@ -205,19 +243,6 @@ _STATES: dict[str, State] = {
 
 def _offline(manifest: Manifest) -> views.Remembered:
     """Return ``hyperpod-eks/status/v1`` from the manifest: the state when it was written."""
-    steps: dict[str, list[StatusRow]] = {}
-    for key, record in manifest.records.items():
-        step, _, label = key.partition("/")
-        why = "" if record.state in ("ready", "deleted") else f"{record.state}, says the manifest"
-        row: StatusRow = {
-            "name": label,
-            "id": record.id,
-            "arn": record.arn,
-            "state": _STATES.get(record.state, "waiting"),
-            "why": why,
-            "differs": {},
-        }
-        steps.setdefault(step, []).append(row)
     cluster = manifest.records.get("hyperpod/cluster")
     ready = bool(manifest.records) and all(r.state == "ready" for r in manifest.records.values())
     return {
@@ -237,13 +262,26 @@ def _offline(manifest: Manifest) -> views.Remembered:
         "helm": {},
         "instance_groups": [],
         "nodes": [],
-        "steps": [
-            {"name": name, "resources": steps[name]}
-            for name in steps_of(manifest.records)
-            if name in steps
-        ],
+        "steps": _recorded_steps(manifest.records),
         "differences": [],
     }
+
+
+def _recorded_steps(records: Mapping[str, Record]) -> list[StatusStep]:
+    rows: dict[str, list[StatusRow]] = {}
+    for key, record in records.items():
+        step, _, label = key.partition("/")
+        why = "" if record.state in ("ready", "deleted") else f"{record.state}, says the manifest"
+        row: StatusRow = {
+            "name": label,
+            "id": record.id,
+            "arn": record.arn,
+            "state": _STATES.get(record.state, "waiting"),
+            "why": why,
+            "differs": {},
+        }
+        rows.setdefault(step, []).append(row)
+    return [{"name": step, "resources": rows[step]} for step in steps_of(records) if step in rows]
 
 
 def text(document: views.Status) -> str:
