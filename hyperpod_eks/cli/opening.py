@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.aws.ec2 import VPCS
@@ -19,7 +19,7 @@ from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.login import log_in, use_local
-from hyperpod_eks.cli.options import Cluster, Place, Settings
+from hyperpod_eks.cli.options import Cluster, Lock, Place, Settings, Wait
 from hyperpod_eks.cli.signals import stoppable
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
@@ -62,25 +62,18 @@ def opened(
     *,
     write: bool = True,
     files: bool,
-    lock_timeout: float = 0.0,
-    timeout: float | None = None,
     helm: str | None = None,
     broken: bool = False,
 ) -> Iterator[Opened]:
     """Read config and manifest, ask AWS who and where we are, and declare the stack.
 
-    ``write``, ``files``, ``lock_timeout`` and ``broken`` as for `settings`; after ``timeout``
-    seconds the run stops waiting for AWS.
+    ``write``, ``files`` and ``broken`` as for `settings`.
     Raises Usage when the cluster exists and a purpose that compares it with a config has none.
     """
-    with settings(
-        options,
-        write=write,
-        files=files,
-        lock_timeout=lock_timeout,
-        broken=broken,
-        lenient=purpose.deletes,
-    ) as (loaded, manifest):
+    with settings(options, write=write, files=files, broken=broken, lenient=purpose.deletes) as (
+        loaded,
+        manifest,
+    ):
         if purpose.compares:
             check_references(loaded)
         config, aws = loaded, entered(loaded, options.profile, write=write)
@@ -88,28 +81,37 @@ def opened(
             manifest.config = kept
             config = _remembered(options, manifest, files)
             aws = entered(config, options.profile, write=write)
-        context = Context(aws, manifest, report, parallelism=options.parallelism)
-        seconds = timeout or (None if write else LOOKING)
-        if seconds:
-            context.deadline = context.clock.now() + seconds
+        context = _context(options, aws, manifest, report, write=write)
         at = Opened(config, context, purpose, declared(options, manifest))
         at.begin()
+        collect = purpose.installs or purpose.deletes
         with (
-            explaining(
-                aws,
-                config,
-                called(config.name, options),
-                collect=purpose.installs or purpose.deletes,
-            ),
+            explaining(aws, config, called(config.name, options), collect=collect),
             stoppable(context.stop),
         ):
-            if purpose.charts:
-                check_values(config)
-            at.resolve(helm)
-            if purpose.compares and not at.declared:
-                snapshot = context.first_snapshot or Snapshot(aws)
-                refuse_to_guess(snapshot, at.resolved, manifest, options)
+            _place(at, options, helm)
             yield at
+
+
+def _context(
+    options: Cluster, aws: Aws, manifest: Manifest, report: Report, *, write: bool
+) -> Context:
+    """Return what a run holds; it stops waiting after ``--timeout``, or soon if it only looks."""
+    context = Context(aws, manifest, report, parallelism=options.parallelism)
+    asked = options.timeout if isinstance(options, Wait) else None
+    if seconds := asked or (None if write else LOOKING):
+        context.deadline = context.clock.now() + seconds
+    return context
+
+
+def _place(at: Opened, place: Place, helm: str | None) -> None:
+    """Resolve the config in the account, and declare the stack."""
+    if at.purpose.charts:
+        check_values(at.config)
+    at.resolve(helm)
+    if at.purpose.compares and not at.declared:
+        snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
+        refuse_to_guess(snapshot, at.resolved, at.manifest, place)
 
 
 def declared(place: Place, manifest: Manifest) -> bool:
@@ -232,13 +234,7 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
 
 @contextmanager
 def settings(
-    place: Place,
-    *,
-    write: bool,
-    files: bool,
-    lock_timeout: float = 0.0,
-    broken: bool = False,
-    lenient: bool = False,
+    place: Place, *, write: bool, files: bool, broken: bool = False, lenient: bool = False
 ) -> Iterator[tuple[Config, Manifest]]:
     """Read the config and the manifest that a command is about; nothing is asked of AWS.
 
@@ -246,14 +242,35 @@ def settings(
     as `config.load` and `manifest.read` take them.
     ``lenient``: a remembered config that is not valid any more does not matter.
     """
+    _use_account(place)
+    source = place.file
+    loaded = load(source, _overrides(place), os.environ, files=files) if source else None
+    name, place = (loaded.name, place) if loaded else _named(place)
+    path = place.manifest or Path(f"{name}.hyperpod-eks.json")
+    again = called(name, place, file=False)
+    if not (loaded or broken):  # for what can be no name there shall be no lock file either
+        _remembered(place, read(path, name, again=again), files=False, lenient=lenient)
+    patience = place.lock_timeout if isinstance(place, Lock) else 0.0
+    with locked(path, patience) if write else nullcontext():
+        manifest = read(path, name, broken=broken, again=again)
+        config = loaded or _remembered(place, manifest, files, lenient=lenient)
+        yield _on_stand_in(config) if place.local else config, manifest
+
+
+def _use_account(place: Place) -> None:
     if place.local:
         use_local()
     if place.profile:
         os.environ["AWS_PROFILE"] = place.profile  # the kubeconfig's token is made with it too
         os.environ.pop("AWS_DEFAULT_PROFILE", None)  # which botocore heeds before the other
-    source, overrides = place.file, _overrides(place)
-    loaded = load(source, overrides, os.environ, files=files) if source else None
-    name = loaded.name if loaded else place.name
+
+
+P = TypeVar("P", bound=Place)
+
+
+def _named(place: P) -> tuple[str, P]:
+    """Find the name where no file has it; it is an option as well where the manifest has it."""
+    name = place.name
     if name is None:
         name = os.environ.get("HYPERPOD_EKS_NAME")
     if name is None and place.manifest:
@@ -261,14 +278,7 @@ def settings(
         place = replace(place, name=name)
     if not name:
         raise which_cluster()
-    path = place.manifest or Path(f"{name}.hyperpod-eks.json")
-    again = called(name, place, file=False)
-    if not (loaded or broken):  # for what can be no name there shall be no lock file either
-        _remembered(place, read(path, name, again=again), files=False, lenient=lenient)
-    with locked(path, lock_timeout) if write else nullcontext():
-        manifest = read(path, name, broken=broken, again=again)
-        config = loaded or _remembered(place, manifest, files, lenient=lenient)
-        yield _on_stand_in(config) if place.local else config, manifest
+    return name, place
 
 
 def _overrides(place: Place) -> dict[str, str | None]:

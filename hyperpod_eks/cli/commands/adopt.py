@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ from hyperpod_eks.errors import Foreign, NotFound, Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.schemas.runs import Adopted, ResultRow
     from hyperpod_eks.events import Report
+    from hyperpod_eks.resources.compare import Observation
+    from hyperpod_eks.state.manifest import Manifest
 
 ADOPTABLE = (
     "network/vpc",
@@ -54,44 +58,17 @@ def adopt(options: Options, report: Report) -> Adopted:
     manifest is kept next to it.  The config comes from -f, or from the newest backup of the
     manifest.
     """
-    from hyperpod_eks import engine
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.session import ADOPT
-    from hyperpod_eks.stack import stack
 
     wanted = once("--resource", map(_key_and_id, options.resources))
     if not wanted and not options.rebuild:
         raise Usage(
             "adopt: --resource or --rebuild is required", "Pass --resource KEY=ID, or --rebuild."
         )
-    with opened(
-        ADOPT,
-        options,
-        report,
-        files=False,
-        lock_timeout=options.lock_timeout,
-        broken=options.rebuild,
-    ) as at:
-        before = dict(at.manifest.records)
-        for key, id_ in wanted.items():
-            known = at.manifest.records.get(key)
-            if known and known.origin == "created" and known.state != "deleted":
-                raise Foreign(
-                    f"{key}: {known.id} was created by this tool", "Delete the cluster first."
-                )
-            at.manifest.adopt(key, id_, at.context.clock.now())
-        at.context.aws.adopted = at.manifest.adopted
-        wants = stack(replace(at.resolved, adopted=at.manifest.adopted))
-        found = engine.rebuild(wants, at.context)
-        missing = [
-            key for key in wanted if key not in {observation.want.key for observation in found}
-        ]
-        if missing:
-            at.manifest.records.clear()  # what was adopted in its place before is so still
-            at.manifest.records.update(before)
-            at.manifest.save()
-            raise NotFound("\n".join(f"{key}: {wanted[key]} does not exist" for key in missing))
+    with opened(ADOPT, options, report, files=False, broken=options.rebuild) as at:
+        found = _adopted(at, wanted)
         if options.rebuild and not found:
             raise NotFound(
                 f"no resources of a cluster {at.resolved.name} exist in {at.resolved.region} of "
@@ -101,28 +78,57 @@ def adopt(options: Options, report: Report) -> Adopted:
         if options.file and options.rebuild:
             at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         at.manifest.save()
-        rows: list[ResultRow] = [
-            {
-                "key": observation.want.key,
-                "id": observation.live.id if observation.live else "",
-                "origin": at.manifest.records[observation.want.key].origin,
-            }
-            for observation in found
-        ]
-        warnings = []
-        if options.rebuild and not at.manifest.config:
-            warnings.append(
-                f"the config of {at.resolved.name} could not be restored: no backup has it; "
-                "pass it to the next command with -f FILE"
-            )
-        for warning in warnings:
-            current_console().warn(warning)
         return {
             **result("adopt", at, Recorder(report)),
-            "resources": rows,
+            "resources": [_row(observation, at.manifest) for observation in found],
             "config": bool(at.manifest.config),
-            "warnings": warnings,
+            "warnings": _warn_of_lost_config(at) if options.rebuild else [],
         }
+
+
+def _adopted(at: Opened, wanted: Mapping[str, str]) -> list[Observation]:
+    """Put the resources in the manifest, and find what else belongs to the cluster.
+
+    Raises Foreign for one that the tool created, and NotFound for one that does not exist; the
+    manifest then has what it had.
+    """
+    from hyperpod_eks import engine
+    from hyperpod_eks.stack import stack
+
+    before = dict(at.manifest.records)
+    for key, id_ in wanted.items():
+        known = at.manifest.records.get(key)
+        if known and known.origin == "created" and known.state != "deleted":
+            raise Foreign(
+                f"{key}: {known.id} was created by this tool", "Delete the cluster first."
+            )
+        at.manifest.adopt(key, id_, at.context.clock.now())
+    at.context.aws.adopted = at.manifest.adopted
+    wants = stack(replace(at.resolved, adopted=at.manifest.adopted))
+    found = engine.rebuild(wants, at.context)
+    if missing := wanted.keys() - {observation.want.key for observation in found}:
+        at.manifest.records.clear()  # what was adopted in its place before is so still
+        at.manifest.records.update(before)
+        at.manifest.save()
+        lines = [f"{key}: {id_} does not exist" for key, id_ in wanted.items() if key in missing]
+        raise NotFound("\n".join(lines))
+    return found
+
+
+def _row(observation: Observation, manifest: Manifest) -> ResultRow:
+    key, live = observation.want.key, observation.live
+    return {"key": key, "id": live.id if live else "", "origin": manifest.records[key].origin}
+
+
+def _warn_of_lost_config(at: Opened) -> list[str]:
+    if at.manifest.config:
+        return []
+    warning = (
+        f"the config of {at.resolved.name} could not be restored: no backup has it; "
+        "pass it to the next command with -f FILE"
+    )
+    current_console().warn(warning)
+    return [warning]
 
 
 def _key_and_id(text: str) -> tuple[str, str]:

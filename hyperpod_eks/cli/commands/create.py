@@ -19,11 +19,11 @@ from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.cli.opening import Opened
+    from hyperpod_eks.cli.recorder import Recorder
     from hyperpod_eks.cli.schemas.runs import Created, Plan
-    from hyperpod_eks.config.model import Config
-    from hyperpod_eks.engine import Context
     from hyperpod_eks.events import Report
-    from hyperpod_eks.resolve.resolved import ResolvedConfig
+    from hyperpod_eks.preflight.inputs import Facts
     from hyperpod_eks.resources.compare import Observation
     from hyperpod_eks.state.manifest import Manifest
 
@@ -78,53 +78,17 @@ def apply(
     created it.
     """
     from hyperpod_eks import engine
-    from hyperpod_eks.aws.transport import ca_bundle
     from hyperpod_eks.cli.confirm import consenting
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.cli.recorder import Recorder, result
-    from hyperpod_eks.engine.plan import new_administrator
-    from hyperpod_eks.resolve.resolved import check_plans
     from hyperpod_eks.session import CREATE
-    from hyperpod_eks.steps.helm import prepare
 
     story = Recorder(report)
-    with opened(
-        CREATE,
-        options,
-        story,
-        files=True,
-        lock_timeout=options.lock_timeout,
-        timeout=options.timeout,
-        helm=helm,
-    ) as at:
-        story.once = (
-            "eks/cluster",
-            EventType.WAITING,
-            partial(prepare, at.config.chart, ca_bundle(at.context.aws.session)),
-        )
+    with opened(CREATE, options, story, files=True, helm=helm) as at:
         at.context.replace_failed = replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
-        check_plans(at.resolved, at.context.aws)
-        at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
-        warnings = at.warn()
-
-        def warn(text: str) -> None:
-            warnings.append(text)
-            current_console().warn(text)
-
-        at.context.warn = warn
-        check = _before_create(
-            at.context, at.config, at.resolved, options.skip, current_console().warn
-        )
-
-        def begin(observations: list[Observation]) -> None:
-            if line := new_administrator(observations, at.context):
-                at.context.consent([line])
-            check(observations)
-            if run and _is_new(at.manifest, observations):
-                at.manifest.run = run
-
-        at.context.preflight = begin
+        warnings = _prepare(at, story)
+        at.context.preflight = _before_first_change(at, options.skip, run)
         engine.create(at.wants, at.context)
         return {
             **result("create", at, story),
@@ -132,6 +96,47 @@ def apply(
             "warnings": warnings,
             "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
         }
+
+
+def _prepare(at: Opened, story: Recorder) -> list[str]:
+    """Check training plans and record the config; return the warnings, to which the run adds.
+
+    The chart is downloaded while EKS creates the control plane.
+    """
+    from hyperpod_eks.aws.transport import ca_bundle
+    from hyperpod_eks.resolve.resolved import check_plans
+    from hyperpod_eks.steps.helm import prepare
+
+    download = partial(prepare, at.config.chart, ca_bundle(at.context.aws.session))
+    story.once = ("eks/cluster", EventType.WAITING, download)
+    check_plans(at.resolved, at.context.aws)
+    at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
+    warnings = at.warn()
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        current_console().warn(text)
+
+    at.context.warn = warn
+    return warnings
+
+
+def _before_first_change(
+    at: Opened, skip: Collection[str], run: str
+) -> Callable[[list[Observation]], None]:
+    """Return what is asked and checked once it is known what exists."""
+    from hyperpod_eks.engine.plan import new_administrator
+
+    check = _checks(at, skip)
+
+    def begin(observations: list[Observation]) -> None:
+        if line := new_administrator(observations, at.context):
+            at.context.consent([line])
+        check(observations)
+        if run and _is_new(at.manifest, observations):
+            at.manifest.run = run
+
+    return begin
 
 
 def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
@@ -145,16 +150,10 @@ def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
     )
 
 
-def _before_create(
-    context: Context,
-    config: Config,
-    resolved: ResolvedConfig,
-    skip: Collection[str],
-    warn: Callable[[str], None],
-) -> Callable[[list[Observation]], None]:
-    """Return what create asks before its first change; it raises Blocked when it must not begin.
+def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], None]:
+    """Return the preflight checks; they raise Blocked when create must not begin.
 
-    Where something is surely to be made, the questions are asked beside the first look.
+    Where something is surely to be created, they begin to ask AWS beside the first look.
     """
     from hyperpod_eks import workers
     from hyperpod_eks.preflight import account
@@ -164,30 +163,31 @@ def _before_create(
 
     skipped = checks.known(skip) | checks.AT_LOADING
     facts = Facts(
-        context.aws,
-        config,
-        resolved,
-        manifest=context.manifest.path,
-        first_snapshot=context.first_snapshot,
+        at.context.aws,
+        at.config,
+        at.resolved,
+        manifest=at.manifest.path,
+        first_snapshot=at.context.first_snapshot,
     )
-    if not context.manifest.complete:
+    if not at.manifest.complete:
         account.begin(facts, skipped)
         if "chart-download" not in skipped:
             workers.start_all([partial(list, chart_download(facts))])
+    return partial(_check, facts, skipped)
 
-    def ask(observations: list[Observation]) -> None:
-        seen = replace(
-            facts, observations={observation.want.key: observation for observation in observations}
-        )
-        found = checks.run(seen, skipped)
-        told = {"kubernetes-version"} if resolved.warnings else set()
-        for one in found:
-            if one.severity == "warning" and one.id not in told:
-                warn(f"{one.id}: {one.says}")
-        if errors := [one for one in found if one.severity == "error"]:
-            raise checks.Blocked(errors)
 
-    return ask
+def _check(facts: Facts, skipped: Collection[str], observations: list[Observation]) -> None:
+    """Run the checks: say the warnings that are new, raise Blocked for errors."""
+    from hyperpod_eks.preflight import run as checks
+
+    by_key = {observation.want.key: observation for observation in observations}
+    found = checks.run(replace(facts, observations=by_key), skipped)
+    told = {"kubernetes-version"} if facts.resolved and facts.resolved.warnings else set()
+    for one in found:
+        if one.severity == "warning" and one.id not in told:
+            current_console().warn(f"{one.id}: {one.says}")
+    if errors := [one for one in found if one.severity == "error"]:
+        raise checks.Blocked(errors)
 
 
 def text(document: Created | Plan) -> str:

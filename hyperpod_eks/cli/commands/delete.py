@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -58,7 +58,6 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
     from hyperpod_eks.cli.confirm import confirm_delete
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.inventory.untracked import untracked
-    from hyperpod_eks.kube.kubeconfig import forget, own_files
 
     groups = _groups_to_keep(options.keep)
     run = options.if_created_by
@@ -70,39 +69,58 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             return _untouched(at.manifest, at.resolved.name, run or "")
         named = at.wants
         at.wants = untracked(at.context.aws, at.resolved, named)
-        every = [*at.manifest.remembered().values(), *at.wants]
-        keys = _kept_keys(every, groups)
+        every = {want.key: want for want in (*at.manifest.remembered().values(), *at.wants)}
+        keys = _kept_keys(every.values(), groups)
         if options.dry_run:
-            return {
-                **result("delete", at, story),
-                "plan": _planned(engine.plan_delete(at.wants, at.context, keys)),
-            }
-        if at.config.deletion_protection or _protected(at):
-            raise Usage(
-                f"deletion_protection: the cluster {at.resolved.name} is protected",
-                "Set deletion_protection: false in the config, run create --yes, then delete.",
-            )
+            plan = _planned(engine.plan_delete(at.wants, at.context, keys))
+            return {**result("delete", at, story), "plan": plan}
+        _refuse_protected(at)
         confirm_delete(at.resolved, groups, yes=options.yes)
         removed, kept = engine.delete(at.wants, at.context, keys)
-        left = untracked(at.context.aws, at.resolved, named)
-        remains = engine.verify_deleted(left, at.context, frozenset(kept), removed)
-        if remains:
-            lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
-            raise Remains(f"AWS still shows:\n{lines}")
+        _verify(at, named, removed, kept)
         if not groups:
-            at.manifest.retire()
-            arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")
-            for problem in forget(own_files(at.manifest.path, at.resolved.name, arn), arn):
-                current_console().warn(
-                    f"the cluster's entry could not be removed from a kubeconfig: {problem}"
-                )
+            _retire(at)
         return {
             **result("delete", at, story),
             "removed": removed,
             "kept": kept,
-            "kept_usd_per_hour": _cost({want.key: want for want in every}.values(), kept),
-            "remaining": remains,
+            "kept_usd_per_hour": _cost(every.values(), kept),
+            "remaining": {},
         }
+
+
+def _refuse_protected(at: Opened) -> None:
+    if at.config.deletion_protection or _protected(at):
+        raise Usage(
+            f"deletion_protection: the cluster {at.resolved.name} is protected",
+            "Set deletion_protection: false in the config, run create --yes, then delete.",
+            setting="deletion_protection",
+        )
+
+
+def _verify(
+    at: Opened, named: Sequence[Resource], removed: list[str], kept: Mapping[str, str]
+) -> None:
+    """Ask AWS again.  Raises Remains for what it still shows."""
+    from hyperpod_eks import engine
+    from hyperpod_eks.inventory.untracked import untracked
+
+    left = untracked(at.context.aws, at.resolved, named)
+    if remains := engine.verify_deleted(left, at.context, frozenset(kept), removed):
+        lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
+        raise Remains(f"AWS still shows:\n{lines}")
+
+
+def _retire(at: Opened) -> None:
+    """Move the manifest to its backups, and remove the cluster from our kubeconfigs."""
+    from hyperpod_eks.kube.kubeconfig import forget, own_files
+
+    at.manifest.retire()
+    arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")
+    for problem in forget(own_files(at.manifest.path, at.resolved.name, arn), arn):
+        current_console().warn(
+            f"the cluster's entry could not be removed from a kubeconfig: {problem}"
+        )
 
 
 @contextmanager
@@ -114,15 +132,7 @@ def _opened(options: Options, story: Recorder) -> Iterator[Opened]:
     with ExitStack() as stack:
         try:
             at = stack.enter_context(
-                opened(
-                    DELETE,
-                    options,
-                    story,
-                    write=not options.dry_run,
-                    files=False,
-                    lock_timeout=options.lock_timeout,
-                    timeout=options.timeout,
-                )
+                opened(DELETE, options, story, write=not options.dry_run, files=False)
             )
         except Usage as error:
             if options.file and not error.hint:

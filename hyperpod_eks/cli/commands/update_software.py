@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,9 @@ from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.schemas.runs import Updated
+    from hyperpod_eks.config.model import Config
     from hyperpod_eks.events import Report
 
 
@@ -46,56 +49,19 @@ def update_software(options: Options, report: Report) -> Updated:
     The update includes the kubelet.  Pods are not drained first, and root volumes are replaced.
     """
     from hyperpod_eks import engine
-    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.confirm import consenting
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.cli.recorder import Recorder, result
-    from hyperpod_eks.engine.plan import new_administrator
-    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-    from hyperpod_eks.resources.hyperpod.groups import renewal
     from hyperpod_eks.session import CHANGE
 
     release = options.release
     if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
         raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
     story = Recorder(report)
-    with opened(
-        CHANGE,
-        options,
-        story,
-        files=False,
-        lock_timeout=options.lock_timeout,
-        timeout=options.timeout,
-    ) as at:
-        pinned = {g.name for g in at.config.instance_groups if g.image_release_version}
-        known = tuple(g.name for g in at.config.groups)
-        names = options.groups or known
-        refuse_unknown(names, known, "update-software")
-        if stuck := sorted(pinned.intersection(names)):
-            raise Usage(
-                f"update-software: the config pins image_release_version of {', '.join(stuck)}",
-                "Change it there, and run create.",
-            )
-        request: dict[str, Any] = {
-            "InstanceGroups": [
-                {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
-                for name in names
-            ]
-        }
-        if options.batch:
-            size = {"Type": "INSTANCE_COUNT", "Value": options.batch}
-            request["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
-        there = hyperpod_api.describe(Snapshot(at.context.aws), at.resolved.name)
-        if there is None:
-            raise NotFound(f"cluster {at.resolved.name} does not exist in {at.resolved.region}")
-        counts = {
-            g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod_api.every_group(there)
-        }
-        consent = consenting(at.resolved.name, yes=options.yes)
-        renewals = [renewal(name, counts.get(name, 0)) for name in names]
-        line = new_administrator(engine.status(at.wants, at.context), at.context)
-        consent([*renewals, *([line] if line else [])])
-        _renew(at.context.aws, at.resolved.name, request)
+    with opened(CHANGE, options, story, files=False) as at:
+        names = _groups(at.config, options.groups)
+        _confirm(at, names, yes=options.yes)
+        _renew(at.context.aws, at.resolved.name, _request(names, release, options.batch))
         at.context.first_snapshot = None
         at.context.consent = consenting(at.resolved.name, yes=False)
         found = engine.create(at.wants, at.context)
@@ -104,6 +70,50 @@ def update_software(options: Options, report: Report) -> Updated:
             "changed": True,
             "instance_groups": found["hyperpod/cluster"].attributes["groups"],
         }
+
+
+def _groups(config: Config, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the groups to update.  Raises Usage for unknown ones, and where a release is fixed."""
+    known = tuple(group.name for group in config.groups)
+    names = chosen or known
+    refuse_unknown(names, known, "update-software")
+    pinned = {group.name for group in config.instance_groups if group.image_release_version}
+    if stuck := sorted(pinned.intersection(names)):
+        raise Usage(
+            f"update-software: the config pins image_release_version of {', '.join(stuck)}",
+            "Change it there, and run create.",
+        )
+    return names
+
+
+def _request(names: Sequence[str], release: str | None, batch: int | None) -> dict[str, object]:
+    """Return what UpdateClusterSoftware is asked for."""
+    version = {"ImageReleaseVersion": release} if release else {}
+    found: dict[str, object] = {
+        "InstanceGroups": [{"InstanceGroupName": name, **version} for name in names]
+    }
+    if batch:
+        size = {"Type": "INSTANCE_COUNT", "Value": batch}
+        found["DeploymentConfig"] = {"RollingUpdatePolicy": {"MaximumBatchSize": size}}
+    return found
+
+
+def _confirm(at: Opened, names: Sequence[str], *, yes: bool) -> None:
+    """Ask before root volumes are replaced.  Raises NotFound without a cluster."""
+    from hyperpod_eks import engine
+    from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.cli.confirm import consenting
+    from hyperpod_eks.engine.plan import new_administrator
+    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+    from hyperpod_eks.resources.hyperpod.groups import renewal
+
+    there = hyperpod_api.describe(Snapshot(at.context.aws), at.resolved.name)
+    if there is None:
+        raise NotFound(f"cluster {at.resolved.name} does not exist in {at.resolved.region}")
+    counts = {g["InstanceGroupName"]: g["CurrentCount"] for g in hyperpod_api.every_group(there)}
+    renewals = [renewal(name, counts.get(name, 0)) for name in names]
+    line = new_administrator(engine.status(at.wants, at.context), at.context)
+    consenting(at.resolved.name, yes=yes)([*renewals, *([line] if line else [])])
 
 
 def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
