@@ -1,4 +1,4 @@
-"""Our folders in the user's home, or in a temporary place where there is no home to write in."""
+"""Our folders: those that come with the tool, and those in the user's home or a temporary place."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from pathlib import Path
 from hyperpod_eks.files import make_folder
 
 TOOL = "hyperpod-eks"
+
+
+def packaged(name: str, in_checkout: str) -> Path:
+    """Return a folder that comes with the tool: in the package, or in the checkout around it."""
+    from importlib.resources import files  # noqa: PLC0415  most commands go without
+
+    package = Path(str(files("hyperpod_eks")))
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / in_checkout
 
 
 def cache() -> Path:

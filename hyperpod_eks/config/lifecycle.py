@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hyperpod_eks.folders import packaged
 from hyperpod_eks.terminal.text import shortened
 
 # A lifecycle folder is fetched by every node; downloads that take long end in a timeout and in a
@@ -28,9 +29,7 @@ _NEW = "/etc/containerd/config.toml"  # on Amazon Linux 2023
 
 def packaged_lifecycle() -> Path:
     """Return the folder of the lifecycle scripts that come with the tool."""
-    here = Path(__file__).parents[1]
-    packaged = here / "_lifecycle"
-    return packaged if packaged.is_dir() else here.parent / "lifecycle"
+    return packaged("_lifecycle", "lifecycle")
 
 
 def check_lifecycle(

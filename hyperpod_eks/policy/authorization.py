@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 NEWER: Mapping[str, str] = {"sagemaker:AttachClusterNodeNetworkInterface": "sagemaker:cluster"}
@@ -23,7 +23,7 @@ _SLASHES = re.compile(r"Path$|^ObjectName$|^LogGroupName$|^LogStreamName$")
 
 @cache
 def _data() -> Any:
-    return json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    return json.loads(files(__package__).joinpath("authorization.json").read_text(encoding="utf-8"))
 
 
 def known(action: str) -> bool:

@@ -42,11 +42,11 @@ def schema(options: Options, report: Report) -> Json:
 
 def schemas() -> dict[str, Path]:
     """Return the files of the published schemas, by the name of the document."""
-    here = Path(__file__).parents[2]
-    docs = here.parent / "docs"
-    packaged = here / "_schemas"
-    folder = packaged if packaged.is_dir() else docs / "schemas"
-    own = {} if packaged.is_dir() else {"config": docs / "config.schema.json"}
+    from hyperpod_eks.folders import packaged
+
+    folder = packaged("_schemas", "docs/schemas")
+    config = folder.parent / "config.schema.json"  # of a checkout; installed, it is with the rest
+    own = {"config": config} if config.is_file() else {}
     return own | {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
