@@ -342,6 +342,22 @@ def test_status_of_a_cluster_imports_neither_kubernetes_nor_pyhelm3() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_program_of_the_users_imports_kubernetes_whole() -> None:
+    script = (
+        "import sys\n"
+        "from hyperpod_eks.kube.client import Access\n"
+        "made = Access('demo', 'https://localhost', '', lambda: 'secret')._client\n"
+        "ours = {'kubernetes', 'kubernetes.config'} & set(sys.modules)\n"
+        "import kubernetes, kubernetes.utils\n"
+        "whole = kubernetes.config.load_kube_config, kubernetes.utils.parse_quantity\n"
+        "print(ours, isinstance(made, kubernetes.client.ApiClient), kubernetes.__project__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("set() True kubernetes", "")
+
+
 class TestTimeline:
     def test_a_bar_for_everything_that_changed(self) -> None:
         clock = iter([0.0, 0.0, 1.0, 61.0, 70.0, 70.0, 70.0])
