@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 
+from hyperpod_eks.config import model as configs
 from hyperpod_eks.config.model import NEEDED_ADDONS
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon, PodIdentity
-from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
 
 
@@ -18,35 +19,39 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
     (the training operator needs cert-manager).
     """
     found: list[Addon] = []
-    nodeless = not any(group.instance_count for group in resolved.config.groups)
-    for name, addon in resolved.config.every_addon().items():
+    config = resolved.config
+    nodeless = not any(group.instance_count for group in config.groups)
+    for name, addon in config.every_addon().items():
         # of somebody's cluster, only what is there or asked for
-        if resolved.eks_is_theirs and not (
-            f"addons/{name}" in resolved.adopted or name in resolved.config.addons
-        ):
+        asked = f"addons/{name}" in resolved.adopted or name in config.addons
+        if resolved.eks_is_theirs and not asked:
             continue
         others = [each for each in found if each.label not in NEEDED_ADDONS]
-        roles = tuple(
-            sorted(
-                (str(each["service_account"]), str(each["role_arn"]))
-                for each in addon.pod_identity_associations
-            )
+        roles = _roles(addon)
+        before = tuple(_pod_identities(resolved, cluster, name, roles))
+        declared = Addon(
+            name,
+            cluster=cluster,
+            version=addon.version or "",
+            configuration=json.dumps(dict(addon.configuration_values), sort_keys=True),
+            roles=() if before else roles,
+            nodeless=nodeless,
+            after=(*others[-1:], *before),
         )
-        before: tuple[Resource, ...] = ()
-        if namespace := resolved.standalone.get(name):
-            before = tuple(
-                PodIdentity(f"{name}-{account}", cluster, namespace, account, role)
-                for account, role in roles
-            )
-        found.append(
-            Addon(
-                name,
-                cluster=cluster,
-                version=addon.version or "",
-                configuration=json.dumps(dict(addon.configuration_values), sort_keys=True),
-                roles=() if before else roles,
-                nodeless=nodeless,
-                after=(*others[-1:], *before),
-            )
-        )
+        found.append(declared)
     return tuple(found)
+
+
+def _roles(addon: configs.Addon) -> tuple[tuple[str, str], ...]:
+    """List service accounts and the roles that they get."""
+    pairs = addon.pod_identity_associations
+    return tuple(sorted((str(each["service_account"]), str(each["role_arn"])) for each in pairs))
+
+
+def _pod_identities(
+    resolved: ResolvedConfig, cluster: Cluster, addon: str, roles: Sequence[tuple[str, str]]
+) -> Iterator[PodIdentity]:
+    """Declare the associations that an add-on's version does not create itself."""
+    if namespace := resolved.standalone.get(addon):
+        for account, role in roles:
+            yield PodIdentity(f"{addon}-{account}", cluster, namespace, account, role)

@@ -27,6 +27,17 @@ class Control:
 
 def step(resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resource, ...]) -> Control:
     """Declare log group, cluster and access entries; the caller's own entry comes first."""
+    cluster = _cluster(resolved, role, net, left)
+    access = _access(resolved, cluster)
+    if not resolved.eks_is_theirs:
+        return Control(cluster, access)
+    node_role = resolved.iam_name("hyperpod", "iam/execution-role")
+    return Control(cluster, access, (NodesEntry("nodes-entry", cluster=cluster, role=node_role),))
+
+
+def _cluster(
+    resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resource, ...]
+) -> Cluster:
     eks, keys = resolved.config.eks, resolved.config.encryption
     logs = LogGroup(
         "log-group",
@@ -35,7 +46,7 @@ def step(resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resourc
         retention=eks.log_retention_days,
         key_arn=keys.logs or "",
     )
-    cluster = Cluster(
+    return Cluster(
         "cluster",
         name=resolved.eks_name,
         version=resolved.kubernetes_version,
@@ -52,6 +63,10 @@ def step(resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resourc
         # before it wears another group the nodes must let that in
         after=left if resolved.eks_is_theirs else (logs, *left, *net.opening),
     )
+
+
+def _access(resolved: ResolvedConfig, cluster: Cluster) -> tuple[AccessEntry, ...]:
+    asked = resolved.config.eks.access
     admin = resolved.access_policy("AmazonEKSClusterAdminPolicy")
     callers = (
         (CallersEntries("callers-entries", cluster=cluster),) if resolved.eks_is_theirs else ()
@@ -59,18 +74,16 @@ def step(resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resourc
     entries = [AccessEntry(CALLER, cluster=cluster, principal="", policy=admin, after=callers)]
     entries += [
         AccessEntry(
-            access_label(entry.principal_arn, [each.principal_arn for each in eks.access]),
+            access_label(entry.principal_arn, [each.principal_arn for each in asked]),
             cluster=cluster,
             principal=entry.principal_arn,
             policy=resolved.access_policy(entry.policy) if entry.policy else "",
             namespaces=entry.namespaces,
             groups=entry.kubernetes_groups,
         )
-        for entry in eks.access
+        for entry in asked
     ]
-    node_role = resolved.iam_name("hyperpod", "iam/execution-role")
-    entry = NodesEntry("nodes-entry", cluster=cluster, role=node_role)
-    return Control(cluster, tuple(entries), (entry,) if resolved.eks_is_theirs else ())
+    return tuple(entries)
 
 
 def access_label(principal: str, everybody: Sequence[str]) -> str:

@@ -54,17 +54,7 @@ def _declared(
     """Spell a group of the configuration as AWS's request has it."""
     restricted = isinstance(group, RestrictedInstanceGroup)
     members = request(group, RESTRICTED if restricted else GROUP)
-    volumes = [
-        volume
-        for each in members.get("InstanceStorageConfigs", ())
-        if (volume := each.get("EbsVolumeConfig"))
-    ]
-    if group.ebs_volume_size_in_gb and not any("VolumeSizeInGB" in each for each in volumes):
-        volumes.append({"VolumeSizeInGB": group.ebs_volume_size_in_gb})
-        last: JsonObject = {"EbsVolumeConfig": volumes[-1]}
-        members["InstanceStorageConfigs"] = [*members.get("InstanceStorageConfigs", ()), last]
-    for volume in volumes if resolved.config.encryption.volumes else ():
-        volume.setdefault("VolumeKmsKeyId", resolved.config.encryption.volumes)
+    _size_and_encrypt(members, group.ebs_volume_size_in_gb, resolved.config.encryption.volumes)
     if not restricted:
         default = {"OnCreate": resolved.config.lifecycle.on_create}
         own = members.pop("LifeCycleConfig", default)
@@ -73,3 +63,14 @@ def _declared(
     return GroupSpecification(
         group.name, restricted, members, resolved.homes(group), bool(group.availability_zone_ids)
     )
+
+
+def _size_and_encrypt(members: JsonObject, size: int | None, key: str | None) -> None:
+    """Add a volume of the group's size where no volume has one, and the key of all of them."""
+    storage = [*members.get("InstanceStorageConfigs", ())]
+    volumes = [volume for each in storage if (volume := each.get("EbsVolumeConfig"))]
+    if size and not any("VolumeSizeInGB" in each for each in volumes):
+        volumes.append({"VolumeSizeInGB": size})
+        members["InstanceStorageConfigs"] = [*storage, {"EbsVolumeConfig": volumes[-1]}]
+    for volume in volumes if key else ():
+        volume.setdefault("VolumeKmsKeyId", key)

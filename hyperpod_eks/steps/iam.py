@@ -28,66 +28,72 @@ def step(
     resolved: ResolvedConfig, vpc: Vpc, subnets: tuple[Subnet, ...], group: SecurityGroup
 ) -> Roles:
     """Declare the roles; the nodes' policy names the network that they may use."""
-    config, prefix = resolved.config, resolved.arn("iam", "policy")
+    cluster = Role(
+        "cluster-role",
+        name=resolved.iam_name("eks", "iam/cluster-role"),
+        trusts="eks.amazonaws.com",
+        managed=(resolved.managed_policy("AmazonEKSClusterPolicy"),),
+        **_common(resolved),
+    )
+    own = _execution_policy(resolved, (vpc, group, *subnets))
+    execution = Role(
+        "execution-role",
+        name=resolved.iam_name("hyperpod", "iam/execution-role"),
+        trusts="sagemaker.amazonaws.com",
+        managed=(resolved.managed_policy("AmazonSageMakerClusterInstanceRolePolicy"),),
+        policies=() if "iam/execution-role" in resolved.adopted else (own,),
+        **_common(resolved),
+    )
+    scaler = _scaling_role(resolved) if resolved.config.scales_itself else None
+    return Roles(cluster, execution, ServiceLinkedRole("service-linked-role"), scaler)
+
+
+def _common(resolved: ResolvedConfig) -> JsonObject:
+    """What all our roles have."""
+    iam = resolved.config.iam
+    return {"path": iam.path, "boundary": iam.permissions_boundary or ""}
+
+
+def _execution_policy(
+    resolved: ResolvedConfig, places: tuple[Vpc | SecurityGroup | Subnet, ...]
+) -> Policy:
+    """Declare what the nodes may do, and no more than that where it is to be narrow."""
+    narrow = resolved.config.iam.node_policy == "narrow"
+    keys = sorted({*_volume_keys(resolved), *filter(None, [resolved.config.encryption.bucket])})
     cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")
-    ours: JsonObject = {
-        "path": config.iam.path,
-        "boundary": config.iam.permissions_boundary or "",
-    }
-    volumes = _volume_keys(resolved)
-    keys = sorted({*volumes, *filter(None, [config.encryption.bucket])})
-    narrow = config.iam.node_policy == "narrow"
     rows = (_node_rows if narrow else _documented)(resolved.identity.partition, cluster)
     rows += _needed_besides(resolved, keys)
     if not resolved.bucket.startswith("sagemaker-"):  # of those, the managed policy lets nodes read
         bucket = resolved.arn("s3", resolved.bucket)
         rows.append(("Scripts", ["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]))
-    execution = Policy(
+    return Policy(
         "execution-policy",
         name=resolved.iam_name("hyperpod"),
-        prefix=prefix,
-        path=config.iam.path,
+        prefix=resolved.arn("iam", "policy"),
+        path=resolved.config.iam.path,
         rows=tuple(rows),
         network=resolved.arn("ec2", "").removesuffix(":"),
-        places=(vpc, group, *subnets) if narrow else (),
+        places=places if narrow else (),
     )
-    scaler = None
-    if config.scales_itself:
-        scaling = _scaler_rows(resolved.arn("sagemaker", "cluster/*"), volumes)
-        scaler = Role(
-            "scaling-role",
-            name=resolved.iam_name("scaling"),
-            trusts="hyperpod.sagemaker.amazonaws.com",
-            managed=(),
-            policies=(
-                Policy(
-                    "scaling-policy",
-                    name=resolved.iam_name("scaling"),
-                    prefix=prefix,
-                    path=config.iam.path,
-                    rows=scaling,
-                ),
-            ),
-            **ours,
-        )
-    return Roles(
-        cluster=Role(
-            "cluster-role",
-            name=resolved.iam_name("eks", "iam/cluster-role"),
-            trusts="eks.amazonaws.com",
-            managed=(resolved.managed_policy("AmazonEKSClusterPolicy"),),
-            **ours,
-        ),
-        execution=Role(
-            "execution-role",
-            name=resolved.iam_name("hyperpod", "iam/execution-role"),
-            trusts="sagemaker.amazonaws.com",
-            managed=(resolved.managed_policy("AmazonSageMakerClusterInstanceRolePolicy"),),
-            policies=() if "iam/execution-role" in resolved.adopted else (execution,),
-            **ours,
-        ),
-        service_linked=ServiceLinkedRole("service-linked-role"),
-        scaler=scaler,
+
+
+def _scaling_role(resolved: ResolvedConfig) -> Role:
+    """Declare what Karpenter works with."""
+    name = resolved.iam_name("scaling")
+    policy = Policy(
+        "scaling-policy",
+        name=name,
+        prefix=resolved.arn("iam", "policy"),
+        path=resolved.config.iam.path,
+        rows=_scaler_rows(resolved.arn("sagemaker", "cluster/*"), _volume_keys(resolved)),
+    )
+    return Role(
+        "scaling-role",
+        name=name,
+        trusts="hyperpod.sagemaker.amazonaws.com",
+        managed=(),
+        policies=(policy,),
+        **_common(resolved),
     )
 
 

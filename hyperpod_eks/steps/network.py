@@ -49,59 +49,79 @@ def step(resolved: ResolvedConfig) -> Network:
     Private subnets that are somebody's have routes of their own; nothing is made around them but
     what the configuration asks for.
     """
-    config, theirs = resolved.config.network, resolved.adopted
-    vpc = Vpc("vpc", cidr=config.cidr)
+    vpc = Vpc("vpc", cidr=resolved.config.network.cidr)
     private, nodes, blocks = _private(resolved, vpc)
-    routes: tuple[RouteTable, ...] = ()
-    internet: tuple[Resource, ...] = ()
-    if not resolved.private_is_theirs and config.nat != "none":
-        routes, internet = _internet(resolved, vpc, private, nodes)
-    elif not resolved.private_is_theirs:
-        routes = (_table("private-routes", vpc, None, (*private.values(), *nodes.values())),)
-    given = [key for key in theirs if key.startswith("network/route-table-")]
-    routes += tuple(
-        RouteTable(key.partition("/")[2], vpc=vpc, target=None, subnets=()) for key in given
-    )
-    policy = json.dumps(config.endpoint_policy, sort_keys=True) if config.endpoint_policy else ""
-    endpoints: tuple[Resource, ...] = ()
-    if routes or "network/s3-endpoint" in theirs:
-        service = f"com.amazonaws.{resolved.region}.s3"
-        endpoints = (
-            VpcEndpoint(
-                "s3-endpoint", vpc=vpc, service=service, route_tables=routes, policy=policy
-            ),
-        )
+    routes, internet = _routes(resolved, vpc, private, nodes)
     group, control = _groups(resolved, vpc)
     opening: tuple[SecurityGroupRule, ...] = ()
     if control is not group:
         opening = (SecurityGroupRule("control-plane-opening", group=group, peer=control),)
-    wanted = {
-        name: homes
+    gateway = _s3_endpoint(resolved, vpc, routes)
+    interfaces = _interface_endpoints(resolved, group, private)
+    egress = (*internet, *routes, *gateway, *interfaces, *blocks)
+    return Network(vpc, private, nodes, group, control, opening, egress)
+
+
+def _routes(
+    resolved: ResolvedConfig, vpc: Vpc, private: Mapping[str, Subnet], nodes: Mapping[str, Subnet]
+) -> tuple[tuple[RouteTable, ...], tuple[Resource, ...]]:
+    """Declare the private route tables, those that are somebody's last, and what they need."""
+    routes: tuple[RouteTable, ...] = ()
+    internet: tuple[Resource, ...] = ()
+    if not resolved.private_is_theirs and resolved.config.network.nat != "none":
+        routes, internet = _internet(resolved, vpc, private, nodes)
+    elif not resolved.private_is_theirs:
+        routes = (_table("private-routes", vpc, None, (*private.values(), *nodes.values())),)
+    given = [key for key in resolved.adopted if key.startswith("network/route-table-")]
+    routes += tuple(
+        RouteTable(key.partition("/")[2], vpc=vpc, target=None, subnets=()) for key in given
+    )
+    return routes, internet
+
+
+def _s3_endpoint(
+    resolved: ResolvedConfig, vpc: Vpc, routes: tuple[RouteTable, ...]
+) -> tuple[VpcEndpoint, ...]:
+    """Declare the endpoint of S3, which is in route tables."""
+    if not routes and "network/s3-endpoint" not in resolved.adopted:
+        return ()
+    service = f"com.amazonaws.{resolved.region}.s3"
+    policy = _endpoint_policy(resolved)
+    return (
+        VpcEndpoint("s3-endpoint", vpc=vpc, service=service, route_tables=routes, policy=policy),
+    )
+
+
+def _interface_endpoints(
+    resolved: ResolvedConfig, nodes: SecurityGroup, private: Mapping[str, Subnet]
+) -> tuple[VpcEndpoint, ...]:
+    """Declare the endpoints that are in subnets, and the security group that lets the nodes in."""
+    config, vpc = resolved.config.network, nodes.vpc
+    blocks = tuple(f"{HTTPS} {block}" for block in (config.cidr, *config.secondary_cidrs))
+    door = SecurityGroup(
+        "endpoint-security-group",
+        vpc=vpc,
+        name=f"{resolved.name}-endpoints-hyperpod-eks",
+        ingress=(nodes,) if "network/vpc" in resolved.adopted else blocks,  # whose are theirs
+        egress=(),
+    )
+    return tuple(
+        VpcEndpoint(
+            f"endpoint-{name}",
+            vpc=vpc,
+            service=f"com.amazonaws.{resolved.region}.{name}",
+            subnets=homes,
+            security_groups=(door,),
+            policy=_endpoint_policy(resolved),
+        )
         for name in interface_endpoints(config, theirs_alone=resolved.private_is_theirs)
         if (homes := _homes(resolved, name, private))
-    }
-    if wanted:
-        blocks_in = tuple(f"{HTTPS} {block}" for block in (config.cidr, *config.secondary_cidrs))
-        door = SecurityGroup(
-            "endpoint-security-group",
-            vpc=vpc,
-            name=f"{resolved.name}-endpoints-hyperpod-eks",
-            ingress=(group,) if "network/vpc" in theirs else blocks_in,  # whose blocks are theirs
-            egress=(),
-        )
-        endpoints += tuple(
-            VpcEndpoint(
-                f"endpoint-{name}",
-                vpc=vpc,
-                service=f"com.amazonaws.{resolved.region}.{name}",
-                subnets=homes,
-                security_groups=(door,),
-                policy=policy,
-            )
-            for name, homes in wanted.items()
-        )
-    egress = (*internet, *routes, *endpoints, *blocks)
-    return Network(vpc, private, nodes, group, control, opening, egress)
+    )
+
+
+def _endpoint_policy(resolved: ResolvedConfig) -> str:
+    policy = resolved.config.network.endpoint_policy
+    return json.dumps(policy, sort_keys=True) if policy else ""
 
 
 def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple[str, ...]:
@@ -151,26 +171,17 @@ def _internet(
     given = [
         key.rpartition("nat-gateway-")[2] for key in resolved.adopted if "/nat-gateway-" in key
     ]
-    nats: dict[str, NatGateway] = {}
-    public: dict[str, Subnet] = {}
-    gateway = InternetGateway("internet-gateway", vpc=vpc)
-    for zone in resolved.plan:
-        if given:
-            if zone.zone in given:
-                nats[zone.zone] = NatGateway(f"nat-gateway-{zone.zone}", subnet=None, address=None)
-            continue
-        if resolved.config.network.nat == "single" and nats:
-            continue
-        label = f"{PUBLIC_SUBNET}{zone.zone}"
-        public[zone.zone] = Subnet(label, vpc=vpc, cidr=zone.public, zone=zone.zone)
-        # an address cannot be released, nor a gateway detached, while the NAT gateway holds them
-        address = ElasticIp(f"address-{zone.zone}")
-        nats[zone.zone] = NatGateway(
-            f"nat-gateway-{zone.zone}", subnet=public[zone.zone], address=address, after=(gateway,)
-        )
     internet: tuple[Resource, ...] = ()
-    if public:
-        internet = (_table("public-routes", vpc, gateway, tuple(public.values())),)
+    if given:
+        nats = {
+            each.zone: NatGateway(f"nat-gateway-{each.zone}", subnet=None, address=None)
+            for each in resolved.plan
+            if each.zone in given
+        }
+    else:
+        gateway = InternetGateway("internet-gateway", vpc=vpc)
+        nats, public = _nat_gateways(resolved, gateway)
+        internet = (_table("public-routes", vpc, gateway, public),)
     first = next(iter(nats))
     routes = tuple(
         _table(
@@ -189,6 +200,24 @@ def _internet(
     return routes, internet
 
 
+def _nat_gateways(
+    resolved: ResolvedConfig, gateway: InternetGateway
+) -> tuple[dict[str, NatGateway], tuple[Subnet, ...]]:
+    """Declare NAT gateways by their zones, each in a public subnet."""
+    nats, public = {}, []
+    single = resolved.config.network.nat == "single"
+    for planned in resolved.plan[:1] if single else resolved.plan:
+        zone, label = planned.zone, f"{PUBLIC_SUBNET}{planned.zone}"
+        subnet = Subnet(label, vpc=gateway.vpc, cidr=planned.public, zone=zone)
+        public.append(subnet)
+        # an address cannot be released, nor a gateway detached, while the NAT gateway holds them
+        address = ElasticIp(f"address-{zone}")
+        nats[zone] = NatGateway(
+            f"nat-gateway-{zone}", subnet=subnet, address=address, after=(gateway,)
+        )
+    return nats, tuple(public)
+
+
 def _table(
     label: str,
     vpc: Vpc,
@@ -205,19 +234,13 @@ def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, Security
 
     EFA needs both rules that name the group itself (EC2 User Guide, "Elastic Fabric Adapter").
     """
-    config = resolved.config.network
-    storage = STORAGE_PORTS if config.storage_ports else ()
-    name = f"{resolved.name}-hyperpod-eks"
+    config, name = resolved.config.network, f"{resolved.name}-hyperpod-eks"
+    ingress = ("self", *(STORAGE_PORTS if config.storage_ports else ()))
     if config.security_groups == "shared":
-        group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=("self", *storage))
+        group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=ingress)
         return group, group
-    nodes = SecurityGroup(
-        "security-group",
-        vpc=vpc,
-        name=name,
-        ingress=("self", *storage),
-        egress=("self", f"{HTTPS} {ANYWHERE}"),
-    )
+    strict = ("self", f"{HTTPS} {ANYWHERE}")
+    nodes = SecurityGroup("security-group", vpc=vpc, name=name, ingress=ingress, egress=strict)
     control = SecurityGroup(
         "control-plane-security-group",
         vpc=vpc,
