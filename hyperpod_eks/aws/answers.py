@@ -132,45 +132,50 @@ def _host(url: str) -> str:
 def _bounded(http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
     """Send a request and read its answer, as botocore does, up to a length and a time."""
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415
-    from botocore.exceptions import ConnectionClosedError, ReadTimeoutError  # noqa: PLC0415
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415
-    from urllib3.exceptions import ReadTimeoutError as Slow  # noqa: PLC0415
+    from botocore.exceptions import ConnectionClosedError  # noqa: PLC0415
 
     request.stream_output = True  # so that botocore does not read it
     try:
         answer = http.send(request)
     finally:
         request.stream_output = False
-    found, size, began = io.BytesIO(), 0, time.monotonic()
-    me = threading.get_ident()
-    try:
-        for part in _parts(answer.raw):
-            size += found.write(part)
-            _sizes[me] = size
-            if sum(_sizes.copy().values()) > LARGEST or time.monotonic() - began > READING:
-                answer.raw.close()
-                raise NoAnswer(
-                    f"the answer from {_host(request.url)} does not end: {size} bytes in"
-                    f" {time.monotonic() - began:.0f} s, beginning with {_words(found.getvalue())}"
-                )
-    except Slow as error:
-        raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
-    except HTTPError as error:
-        raise ConnectionClosedError(
-            error=error, request=request, endpoint_url=request.url
-        ) from error
-    finally:
-        _sizes.pop(me, None)
+    content = _content(answer.raw, request)
     length = answer.headers.get("Content-Length", "")
-    if request.method != "HEAD" and length.isdecimal() and size < int(length[:18]):
-        cut = f"{size} of {length} bytes came"
+    if request.method != "HEAD" and length.isdecimal() and len(content) < int(length[:18]):
+        cut = f"{len(content)} of {length} bytes came"
         raise ConnectionClosedError(error=cut, request=request, endpoint_url=request.url)
-    content = found.getvalue()
     _here.said = content[:WORDS]
     if content[:WORDS].lstrip().startswith(b"<") and b"<!ENTITY" in content:
         # expanded, a few bytes of them are gigabytes; AWS's XML has none
         raise NoAnswer(f"{_host(request.url)}: what answers is not AWS: {_last()}")
     return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(content))  # type: ignore[arg-type]  # what `send` has
+
+
+def _content(raw: HTTPResponse, request: AWSPreparedRequest) -> bytes:
+    """Read an answer as far as `LARGEST` and `READING` allow; raise what botocore would."""
+    from botocore.exceptions import ConnectionClosedError, ReadTimeoutError  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+    from urllib3.exceptions import ReadTimeoutError as Slow  # noqa: PLC0415
+
+    found, size, began = io.BytesIO(), 0, time.monotonic()
+    me, url = threading.get_ident(), request.url
+    try:
+        for part in _parts(raw):
+            size += found.write(part)
+            _sizes[me] = size
+            if sum(_sizes.copy().values()) > LARGEST or time.monotonic() - began > READING:
+                raw.close()
+                raise NoAnswer(
+                    f"the answer from {_host(url)} does not end: {size} bytes in"
+                    f" {time.monotonic() - began:.0f} s, beginning with {_words(found.getvalue())}"
+                )
+    except Slow as error:
+        raise ReadTimeoutError(endpoint_url=url, error=error) from error
+    except HTTPError as error:
+        raise ConnectionClosedError(error=error, request=request, endpoint_url=url) from error
+    finally:
+        _sizes.pop(me, None)
+    return found.getvalue()
 
 
 def _parts(raw: HTTPResponse) -> Iterator[bytes]:

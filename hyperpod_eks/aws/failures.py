@@ -57,9 +57,8 @@ def classify(error: Exception) -> ErrorKind | None:
             str(about.get("Message") or ""),
             error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
         )
-    if isinstance(
-        error, e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
-    ):
+    unsent = e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
+    if isinstance(error, unsent):
         return ErrorKind.THROTTLE  # nothing was sent
     if isinstance(error, e.HTTPClientError | e.ConnectionError | _garbled()):
         return ErrorKind.UNKNOWN  # it may have been done

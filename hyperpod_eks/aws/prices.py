@@ -59,9 +59,7 @@ class Item:
     each: float | None
 
 
-def estimate(
-    items: Iterable[Item],
-) -> dict[str, object]:
+def estimate(items: Iterable[Item]) -> dict[str, object]:
     """Add up what the known items cost; equal ones are one row, the dearest first.
 
     Returns the ``cost`` of ``hyperpod-eks/plan/v1``: the items with USD per hour, their sum, the

@@ -6,7 +6,7 @@ Nothing here can be read from an API: each table names its page and the day it w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
 
 from hyperpod_eks.documents import JsonMapping
@@ -157,33 +157,42 @@ def choose_version(
     creatable = [v for v, one in by_version.items() if _status(one) != "UNSUPPORTED"]
     tested = [v for v in creatable if allow_untested or v in SUPPORTED_KUBERNETES]
     if wanted is None:
-        standard = [v for v in tested if _status(by_version[v]) == "STANDARD_SUPPORT"]
-        if not (choice := max(standard or tested, key=order, default=None)):
-            raise Usage(
+        if not tested:
+            raise _unsupported(
                 f"no Kubernetes version is supported by both EKS ({_listed(creatable)}) and"
                 f" HyperPod ({_listed(SUPPORTED_KUBERNETES)})",
                 "Choose one of EKS's with --kubernetes-version and eks.allow_untested_version.",
-                setting="eks.version",
             )
+        standard = [v for v in tested if _status(by_version[v]) == "STANDARD_SUPPORT"]
+        choice = max(standard or tested, key=order)
         return choice, _warnings(by_version[choice], today)
-    if wanted not in creatable:
-        why = "no longer creates" if wanted in by_version else "does not offer"
-        raise Usage(
-            f"eks.version: EKS {why} Kubernetes {wanted} clusters",
-            f"Choose one of {_listed(tested)}, or leave eks.version out.",
-            setting="eks.version",
-        )
-    if wanted not in tested:
-        raise Usage(
-            f"eks.version: HyperPod does not list Kubernetes {wanted}"
-            f" (it lists {_listed(SUPPORTED_KUBERNETES)})",
-            f"Choose one of {_listed(tested)}, or set eks.allow_untested_version: true.",
-            setting="eks.version",
-        )
+    _check(wanted, by_version, creatable, tested)
     warnings = _warnings(by_version[wanted], today)
     if wanted not in SUPPORTED_KUBERNETES:
         warnings.append(f"HyperPod does not list Kubernetes {wanted}; it was allowed nevertheless")
     return wanted, warnings
+
+
+def _check(
+    wanted: str, known: Collection[str], creatable: Collection[str], tested: Collection[str]
+) -> None:
+    """Raise Usage for a version that EKS does not create, or that HyperPod does not list."""
+    if wanted not in creatable:
+        why = "no longer creates" if wanted in known else "does not offer"
+        raise _unsupported(
+            f"eks.version: EKS {why} Kubernetes {wanted} clusters",
+            f"Choose one of {_listed(tested)}, or leave eks.version out.",
+        )
+    if wanted not in tested:
+        raise _unsupported(
+            f"eks.version: HyperPod does not list Kubernetes {wanted}"
+            f" (it lists {_listed(SUPPORTED_KUBERNETES)})",
+            f"Choose one of {_listed(tested)}, or set eks.allow_untested_version: true.",
+        )
+
+
+def _unsupported(message: str, hint: str) -> Usage:
+    return Usage(message, hint, setting="eks.version")
 
 
 def _warnings(one: JsonMapping, today: date) -> list[str]:

@@ -48,12 +48,9 @@ class Pace:
             self._next = task + self.gap
         sleep(max(0.0, task - time.monotonic()))
 
+    # as much of botocore's classes as is read here
     def judge(
-        self,
-        response: tuple[Any, JsonMapping] | None,
-        operation: Any,  # as much of botocore's as is read here
-        attempts: int,
-        **_: object,
+        self, response: tuple[Any, JsonMapping] | None, operation: Any, attempts: int, **_: object
     ) -> float | None:
         """Say in how many seconds to send a refused call again; None leaves it to botocore."""
         if response is None:

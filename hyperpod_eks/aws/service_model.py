@@ -284,31 +284,16 @@ def _faults(
     """
     kind = here["type"]
     wanted = _PYTHON.get(kind)
-    if wanted and (
-        not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)
-    ):
-        yield (
-            path or label,
-            f"{show(value)} is not {_WORDS[kind]} ({label}{_rule(here)}); give {_expected(here)}",
-        )
+    is_bool = isinstance(value, bool)
+    if wanted and (not isinstance(value, wanted) or (is_bool and bool not in wanted)):
+        rule = f"({label}{_rule(here)})"
+        yield path or label, f"{show(value)} is not {_WORDS[kind]} {rule}; give {_expected(here)}"
     elif kind == "structure":
         assert isinstance(value, Mapping)
         yield from _structure(model, here, value, path, label)
-    elif kind == "list":
-        assert isinstance(value, list | tuple)
+    elif kind in ("list", "map"):
         yield from _length(here, value, path, label, "entries")
-        member = model["shapes"][here["member"]["shape"]]
-        for index, entry in enumerate(value):
-            yield from _faults(model, member, entry, f"{path}[{index}]", label)
-    elif kind == "map":
-        assert isinstance(value, Mapping)
-        yield from _length(here, value, path, label, "entries")
-        for key, entry in value.items():
-            at = f"{path}[{show(key)}]"
-            yield from _faults(
-                model, model["shapes"][here["key"]["shape"]], key, at, f"{label} key"
-            )
-            yield from _faults(model, model["shapes"][here["value"]["shape"]], entry, at, label)
+        yield from _entries(model, here, value, path, label)
     elif kind == "string":
         assert isinstance(value, str)
         if text := _string(here, value, label):
@@ -318,15 +303,34 @@ def _faults(
         yield path or label, f"{show(value)} is not a moment ({label}); {fix}"
     elif kind in ("integer", "long", "float", "double"):
         assert isinstance(value, int | float)
-        least, most = here.get("min"), here.get("max")
-        side = (
-            f"below {least}" if least is not None and value < least
-            else f"above {most}" if most is not None and value > most
-            else ""
-        )  # fmt: skip
-        if side:
-            rule = _rule(here)
-            yield path or label, f"{value} is {side} ({label}{rule}); give {_expected(here)}"
+        if text := _number(here, value, label):
+            yield path or label, text
+
+
+def _entries(
+    model: Shape, here: Shape, value: object, path: str, label: str
+) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        name, member = (model["shapes"][here[each]["shape"]] for each in ("key", "value"))
+        for key, entry in value.items():
+            at = f"{path}[{show(key)}]"
+            yield from _faults(model, name, key, at, f"{label} key")
+            yield from _faults(model, member, entry, at, label)
+        return
+    assert isinstance(value, list | tuple)
+    member = model["shapes"][here["member"]["shape"]]
+    for index, entry in enumerate(value):
+        yield from _faults(model, member, entry, f"{path}[{index}]", label)
+
+
+def _number(here: Shape, value: float, label: str) -> str:
+    least, most = here.get("min"), here.get("max")
+    side = (
+        f"below {least}" if least is not None and value < least
+        else f"above {most}" if most is not None and value > most
+        else ""
+    )  # fmt: skip
+    return side and f"{value} is {side} ({label}{_rule(here)}); give {_expected(here)}"
 
 
 def _is_moment(value: object) -> bool:

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,23 +112,27 @@ def usable_settings(core: Session) -> Iterator[None]:
     except HyperpodError:
         raise
     except Exception as error:
-        said = _short(str(error))
-        guilty = [
-            name
-            for name, value in sorted(os.environ.items())
-            if name.startswith("AWS_") and value
-            if value in str(error) or (name.startswith("AWS_ENDPOINT_URL") and url_fault(value))
-        ]
-        what = ", ".join(guilty)
-        if not guilty:
-            names = ", ".join(
-                name
-                for name, value in core.get_scoped_config().items()
-                if isinstance(value, str) and not name.startswith("aws_")
-                if value and re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", str(error))
-            )
-            what = f"{names} in " * bool(names) + f"the AWS configuration ({_files(core)})"
+        what, said = _guilty(core, str(error)), _short(str(error))
         raise Usage(f"{what} cannot be used: {said}", "Correct or unset it.") from error
+
+
+def _guilty(core: Session, said: str) -> str:
+    """Name the variables whose values botocore complains of, or the settings of the profile."""
+    variables = ", ".join(
+        name
+        for name, value in sorted(os.environ.items())
+        if name.startswith("AWS_") and value
+        if value in said or (name.startswith("AWS_ENDPOINT_URL") and url_fault(value))
+    )
+    if variables:
+        return variables
+    settings = ", ".join(
+        name
+        for name, value in core.get_scoped_config().items()
+        if isinstance(value, str) and not name.startswith("aws_")
+        if value and re.search(rf"(?<![\w-]){re.escape(value)}(?![\w-])", said)
+    )
+    return f"{settings} in " * bool(settings) + f"the AWS configuration ({_files(core)})"
 
 
 # --- steps of an opening
@@ -173,46 +178,12 @@ def _region(core: Session, given: str | None) -> tuple[str, str]:
 
 def _log_in(core: Session, ask: Ask) -> None:
     """Resolve the credentials now, and whenever botocore signs with others."""
-    files = _files(core)
-    where = f"profile {core.profile or 'default'} ({files})"
-
-    def prompt(words: str) -> str:
-        if not sys.stdin.isatty():
-            raise Denied(
-                f"{where} asks for an MFA code, and there is no terminal to prompt on",
-                "Run any hyperpod-eks command in a terminal first; it caches the session in the AWS"
-                f" CLI cache. {_LOGIN}",
-            )
-        return ask(words)
-
-    def resolved(credentials: Credentials) -> None:
-        _learn_token()  # its file has another one every few hours
-        with _credentials(where):
-            frozen = credentials.get_frozen_credentials()
-        learn(frozen.secret_key, frozen.token)
-        for name, value in (
-            ("access key id", frozen.access_key),
-            ("secret access key", frozen.secret_key),
-            ("session token", frozen.token),
-        ):
-            variable = f"AWS_{name.replace(' ', '_').upper()}"
-            source = variable if credentials.method == "env" else f"{where}: the {name}"
-            if not value and name != "session token":
-                raise Denied(f"{source} is empty", _LOGIN)
-            if value and not isinstance(value, str):  # a helper's JSON, a section in a file
-                raise Denied(f"{source} is not text", _LOGIN)
-            if value and (odd := _ODD.search(value)):
-                what = {"\n": "a line break", "\r": "a carriage return", " ": "a space"}
-                said = what.get(odd[0], f"the character U+{ord(odd[0]):04X}")
-                if "\ud800" <= odd[0] <= "\udfff":  # as Python has what it cannot decode
-                    said = "a byte that is not UTF-8"
-                place = "ends in" if odd.end() == len(value) else "has"
-                raise Denied(f"{source} {place} {said}, which no AWS credential has", _LOGIN)
+    where = f"profile {core.profile or 'default'} ({_files(core)})"
 
     def before_sign(**event: object) -> None:
         credentials = getattr(event["request_signer"], "_credentials", None)
         if credentials is not None:
-            resolved(credentials)
+            _check(credentials, where)
 
     core.register("before-sign", before_sign)
     _learn_token()
@@ -220,7 +191,7 @@ def _log_in(core: Session, ask: Ask) -> None:
         chain = core.get_component("credential_provider")
     with _credentials(where):
         role = chain.get_provider("assume-role")
-        role.cache, role._prompter = _cli_cache(), prompt
+        role.cache, role._prompter = _cli_cache(), partial(_prompt, ask, where)
         found = core.get_credentials()
     if found is None:
         raise Denied(
@@ -229,7 +200,51 @@ def _log_in(core: Session, ask: Ask) -> None:
             "Select a profile that has credentials (--profile, AWS_PROFILE), or log in"
             " (aws configure, aws sso login). Then run the same command again.",
         )
-    resolved(found)
+    _check(found, where)
+
+
+def _prompt(ask: Ask, where: str, words: str) -> str:
+    """Ask for an MFA code, where there is somebody to ask."""
+    if not sys.stdin.isatty():
+        raise Denied(
+            f"{where} asks for an MFA code, and there is no terminal to prompt on",
+            "Run any hyperpod-eks command in a terminal first; it caches the session in the AWS"
+            f" CLI cache. {_LOGIN}",
+        )
+    return ask(words)
+
+
+def _check(credentials: Credentials, where: str) -> None:
+    """Resolve credentials and learn their secrets; raise Denied for those that AWS never gave."""
+    _learn_token()  # its file has another one every few hours
+    with _credentials(where):
+        frozen = credentials.get_frozen_credentials()
+    learn(frozen.secret_key, frozen.token)
+    for name, value in (
+        ("access key id", frozen.access_key),
+        ("secret access key", frozen.secret_key),
+        ("session token", frozen.token),
+    ):
+        variable = f"AWS_{name.replace(' ', '_').upper()}"
+        source = variable if credentials.method == "env" else f"{where}: the {name}"
+        if not value and name != "session token":
+            raise Denied(f"{source} is empty", _LOGIN)
+        if value and (flaw := _flaw(value)):
+            raise Denied(f"{source} {flaw}", _LOGIN)
+
+
+def _flaw(value: object) -> str:
+    """Say what is wrong with a key or a token."""
+    if not isinstance(value, str):  # a helper's JSON, a section in a file
+        return "is not text"
+    if not (odd := _ODD.search(value)):
+        return ""
+    what = {"\n": "a line break", "\r": "a carriage return", " ": "a space"}
+    said = what.get(odd[0], f"the character U+{ord(odd[0]):04X}")
+    if "\ud800" <= odd[0] <= "\udfff":  # as Python has what it cannot decode
+        said = "a byte that is not UTF-8"
+    place = "ends in" if odd.end() == len(value) else "has"
+    return f"{place} {said}, which no AWS credential has"
 
 
 def _learn_token() -> None:

@@ -184,7 +184,7 @@ def in_the_way(error: Exception, url: str, attempts: int = TRIES) -> Unreachable
 
     # botocore's have the original in their arguments, and say less
     inner = error.kwargs.get("error", error) if isinstance(error, BotoCoreError) else error
-    place, host = urlsplit(url).scheme or "https", urlsplit(url).hostname or url
+    host = _host(url)
     if "CERTIFICATE_VERIFY_FAILED" in str(inner):
         return Unreachable(
             f"the certificate of {host} is not trusted here: {inner}",
@@ -192,22 +192,32 @@ def in_the_way(error: Exception, url: str, attempts: int = TRIES) -> Unreachable
             " to the file with its certificate authority.",
         )
     why = str(getattr(inner, "original_error", inner))
-    plain = "WRONG_VERSION_NUMBER" in why  # an answer in plain HTTP
-    by_proxy = isinstance(error, ProxyError | ProxyConnectionError)
-    if plain and not by_proxy:
+    if isinstance(error, ProxyError | ProxyConnectionError):
+        return _proxy_in_the_way(why, url, attempts)
+    if _PLAIN in why:
         return Unreachable(
             f"{host} does not speak TLS: {why}",
             "If AWS_ENDPOINT_URL or endpoint_url of the profile names it, write http:// there;"
             " otherwise check what is between this machine and AWS.",
         )
-    if not by_proxy:
-        return None
-    refused = "Tunnel connection failed" in why
+    return None
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url
+
+
+_PLAIN = "WRONG_VERSION_NUMBER"
+"""How OpenSSL calls an answer in plain HTTP."""
+
+
+def _proxy_in_the_way(why: str, url: str, attempts: int) -> Unreachable | None:
+    refused, plain = "Tunnel connection failed" in why, _PLAIN in why
     if re.search(r"Tunnel connection failed: 5", why) or (
         attempts < TRIES and not refused and not plain
     ):
         return None  # the proxy itself may be back in a moment
-    proxy = proxy_for(url)
+    place, host, proxy = urlsplit(url).scheme or "https", _host(url), proxy_for(url)
     name = urlsplit(proxy.url).netloc.rpartition("@")[2] if proxy else "of this machine"
     if plain:
         return Unreachable(
