@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +18,9 @@ PRESENT = ("Running", "SystemUpdating", "DeepHealthCheckInProgress")
 #: What the nodes run at first, and after UpdateClusterSoftware.
 FIRST_RELEASE, NEXT_RELEASE = "1.0.0", "1.1.0"
 _DEFAULT_IMAGE = "default"
+#: Events of a cluster that are kept, the newest, in 12 MB. A Continuous cluster whose group cannot
+#: have its nodes writes some every five minutes, for ever.
+KEPT_EVENTS = 10_000
 
 
 @dataclass(eq=False)
@@ -245,7 +248,7 @@ class Cluster:
     groups: dict[str, Group] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     """Every node by id, oldest first."""
-    events: list[Document] = field(default_factory=list)
+    events: deque[Document] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     """ClusterEventDetail documents, oldest first."""
     operations: dict[str, Document] = field(default_factory=dict)
     """DescribeClusterOperation's answers by id, oldest first."""

@@ -14,6 +14,12 @@ from moto.logs.responses import LogsResponse
 
 from hyperpod_eks.local.aws.sim import ACCOUNT, current
 
+#: Lines of a stream that are kept, the newest: a week of EKS's, which writes one a minute, in 3 MB.
+#: CloudWatch keeps all, but its years last years; here 30 days pass in 26 s at speed 100,000.
+KEPT_LINES = 10_000
+#: Streams of a group that are kept, the newest: more than the nodes of any HyperPod cluster.
+KEPT_STREAMS = 10_000
+
 
 def write(region: str, group: str, stream: str, lines: Iterable[str]) -> None:
     """Write lines of a service, which are to be seen within ``Delays.logs``.
@@ -34,6 +40,12 @@ def _arrive(region: str, group: str, stream: str, events: list[dict[str, Any]]) 
     logs.ensure_log_stream(group, stream)
     # not by the backend's own method, which refuses what seems to come from the future
     logs.groups[group].put_log_events(stream, events)
+    streams = logs.groups[group].streams
+    lines = streams[stream].events
+    if len(lines) > KEPT_LINES * 1.1:  # not at every line
+        del lines[:-KEPT_LINES]
+    while len(streams) > KEPT_STREAMS:
+        del streams[next(iter(streams))]
 
 
 class Response(LogsResponse):

@@ -16,6 +16,7 @@ from .selection import selects
 from .store import CRD_FINALIZER, FOREGROUND, ORPHAN, Event, Store, Write
 
 _FURNITURE = (("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt"))
+_EVENT_TTL = 3600.0  # simulated seconds: kube-apiserver's --event-ttl
 AGGREGATOR = "clusterrole-aggregation-controller"
 
 
@@ -56,6 +57,8 @@ class Controllers:
             if gone and self.recreate_aggregated and obj.get("aggregationRule"):
                 self._aggregate(event.resource, obj["metadata"]["name"], [])
             self._wake(self._aggregate_roles)
+        elif kind == "Event" and not (gone or event.resource.definition):
+            self._later(_EVENT_TTL, partial(self._expire, event.resource, obj))
         if kind in workloads.KINDS:
             self._wake(self._workloads.reconcile)
         if kind in jobs.KINDS:
@@ -209,6 +212,13 @@ class Controllers:
                         self._delete(resource, obj)
                 if not any(self._store.objects(r) for r in kinds):
                     self._release(definitions, definition, CRD_FINALIZER)
+
+    def _expire(self, resource: Resource, obj: Obj) -> None:
+        """Delete an Event that nobody has written since."""
+        metadata = obj["metadata"]
+        live = self._store.find(resource, metadata["namespace"], metadata["name"])
+        if live and live["metadata"]["resourceVersion"] == metadata["resourceVersion"]:
+            self._delete(resource, live)
 
     def _delete(self, resource: Resource, obj: Obj) -> None:
         """Delete an object that may have gone in the meantime."""

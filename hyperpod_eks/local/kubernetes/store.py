@@ -16,7 +16,9 @@ from .objects import Obj, clone, deleting, owner_uids, with_metadata
 from .resources import Registry, Resource
 
 _FIRST_VERSION = 1000
-_KEPT_EVENTS = 20_000
+# The newest, for watches: 10 kB each where nodes come and go. etcd forgets after 5 minutes, but of
+# simulated ones there are thousands in a second.
+_KEPT_EVENTS = 5_000
 # Set by the server alone; what a client sends is ignored.
 _SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 # Finalizers of the server's own, which its controllers take away.
@@ -106,12 +108,13 @@ class Store:
         """Changes after version `since` as they come, until time.monotonic() is `until`.
 
         Yields None at least every second, so that the reader can see whether it still wants more.
+        Ends when changes were forgotten before they were told: the next watch from there is 410.
         """
         while time.monotonic() < until:
             with self.lock:
                 if self.version <= since and not self._closed:
                     self._changed.wait(min(1.0, until - time.monotonic()))
-                if self._closed:
+                if self._closed or since < self.oldest():
                     return
                 batch = self._since(since)
                 since = self.version
