@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from moto.s3.models import FakeKey
 
 from hyperpod_eks.local.aws import hyperpod_model, logs
 from hyperpod_eks.local.clock import Clock
@@ -30,6 +33,16 @@ def test_a_log_keeps_its_newest_lines_and_streams(
         logs.write(REGION, "g", f"node-{n}", ["started"])
     kept = aws.logs.describe_log_streams(logGroupName="g")["logStreams"]
     assert [each["logStreamName"] for each in kept] == ["node-2", "node-3", "node-4"]
+
+
+def test_what_is_overwritten_or_deleted_is_kept_nowhere(aws: Clients) -> None:
+    """moto itself keeps every object that it ever made."""
+    bucket: Any = {"Bucket": "a-bucket"}
+    where: Any = {"LocationConstraint": REGION}
+    aws.s3.create_bucket(**bucket, CreateBucketConfiguration=where)
+    kept = [aws.s3.put_object(**bucket, Key="k", Body=b"x") for _ in range(5)]
+    gc.collect()
+    assert sum(type(each) is FakeKey for each in gc.get_objects()) == 1 < len(kept)
 
 
 def test_a_control_plane_that_runs_for_long_keeps_its_newest_lines(

@@ -198,8 +198,10 @@ def test_fifty_thousand_calls_and_a_large_upload_leave_it_small(cache: Path) -> 
     connection = HTTPConnection(host, int(port), timeout=120)
     place = b"<CreateBucketConfiguration><LocationConstraint>us-west-2</LocationConstraint>"
     ask(connection, "s3", "PUT", "/a-bucket", place + b"</CreateBucketConfiguration>")
+    connection.close()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(calls, range(2)))
+    connection.connect()  # the first has been idle for too long
     ask(connection, "s3", "PUT", "/a-bucket/large", bytes(200 << 20))
     connection.close()
 

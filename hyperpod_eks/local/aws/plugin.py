@@ -38,6 +38,7 @@ def install() -> None:
     AccountSpecificBackend.get_session()  # cached: made now, in the environment we chose
     if not _services:
         remember()
+        forget()
         names = {name: f"{__package__}.{name}" for name in SERVICES}
         _services.update({name: importlib.import_module(path) for name, path in names.items()})
         for module in _services.values():
@@ -73,6 +74,18 @@ def remember() -> None:
     xmltodict: Any = importlib.import_module("xmltodict")
     xmltodict._validate_name = lru_cache(4096)(xmltodict._validate_name)
     responses.gen_amzn_requestid_long = _request_id
+
+
+def forget() -> None:
+    """Let go of what was deleted: moto keeps every object that it ever made.
+
+    It does so for its dashboard, which nobody looks at here; a control plane's log lines alone were
+    6 GB in an hour.
+    """
+    from moto.core.common_models import BaseModel  # noqa: PLC0415  moto is slow to load
+
+    model: Any = BaseModel
+    model.__new__ = lambda cls, *_, **__: object.__new__(cls)
 
 
 def _request_id(headers: dict[str, str]) -> str:

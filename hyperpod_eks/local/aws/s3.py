@@ -86,6 +86,7 @@ _TAG = re.compile("<Tag><Key>(.*?)</Key><Value>(.*?)</Value></Tag>", re.DOTALL)
 def install() -> None:
     """Swap moto's S3 classes for ours."""
     plugin.backend(s3_backends, Backend)
+    FakeKey.__del__ = FakeKey.dispose  # type: ignore[method-assign]  # moto's warns of the same
     for path, dispatch in moto.s3.urls.url_paths.items():
         moto.s3.urls.url_paths[path] = getattr(Response, dispatch.__name__)
 
