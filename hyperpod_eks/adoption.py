@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Network
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import (
@@ -22,6 +21,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import CLUSTER, owner, tag
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.access_entry import caller
@@ -172,7 +172,7 @@ def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
 
 def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
     """Describe the EKS cluster and what is in it; HyperPod needs access entries."""
-    cluster: Any = None
+    cluster: Json = None
     with absent("ResourceNotFoundException"):
         cluster = aws.eks.describe_cluster(name=name)["cluster"]
     if cluster is None:
@@ -220,13 +220,13 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
     Every cluster has two subnets or more (EKS, CreateCluster, ``VpcConfigRequest.subnetIds``), so
     that an answer without any is not a reason to create some.
     """
-    config: Any = aws.eks.describe_cluster(name=name)["cluster"]["resourcesVpcConfig"]
+    config: Json = aws.eks.describe_cluster(name=name)["cluster"]["resourcesVpcConfig"]
     if not config["subnetIds"]:
         raise HyperpodError(
             f"eks:DescribeCluster names no subnets of {name}",
             "Set existing.private_subnets to those for the nodes, or run the command again later.",
         )
-    here: Any = [{"Name": "vpc-id", "Values": [config["vpcId"]]}]
+    here: Json = [{"Name": "vpc-id", "Values": [config["vpcId"]]}]
     pages = aws.ec2.get_paginator("describe_route_tables").paginate(Filters=here)
     tables = [table for page in pages for table in page["RouteTables"]]
     open_, explicit, main_is_open = set(), set(), False
@@ -324,7 +324,7 @@ def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dic
     return found
 
 
-def _others(aws: Aws, config: Config, listing: Listing, vpc: str) -> list[Any]:
+def _others(aws: Aws, config: Config, listing: Listing, vpc: str) -> list[Json]:
     """List what a VPC has of one kind and this cluster has not made."""
     found = Snapshot(aws).inside(listing, vpc)
     return [each for each in found if tag(each.get("Tags", ()), CLUSTER) != config.name]
@@ -341,11 +341,11 @@ def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:
     return {f"network/nat-gateway-{zones[home]}": id_ for home, id_ in zip(homes, ids, strict=True)}
 
 
-def _all(aws: Aws, listing: Listing, ids: Sequence[str]) -> list[Any]:
+def _all(aws: Aws, listing: Listing, ids: Sequence[str]) -> list[Json]:
     """Describe ids; those that are not there are left out."""
     return Snapshot(aws).region(listing, {listing.id_filter: sorted(set(ids))})
 
 
-def _missing(setting: str, ids: list[str] | tuple[str, ...], there: Mapping[str, Any]) -> None:
+def _missing(setting: str, ids: list[str] | tuple[str, ...], there: JsonMapping) -> None:
     if gone := [each for each in ids if each not in there]:
         raise NotFound(f"{setting}: {', '.join(gone)} not found in this region")

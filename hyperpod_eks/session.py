@@ -10,12 +10,12 @@ The command line, the tests and the crash proof go through it, and so may your o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks import adoption, engine
 from hyperpod_eks.aws.client import Aws
@@ -24,6 +24,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.engine import Context
 from hyperpod_eks.engine.plan import Planned
 from hyperpod_eks.engine.plan import plan as plan_create
@@ -231,7 +232,7 @@ def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
 
 @contextmanager
 def connect(
-    config: str | Mapping[str, Any],
+    config: str | JsonMapping,
     *,
     purpose: Purpose = CREATE,
     manifest: Path | None = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date
+from typing import Annotated, Literal, TypedDict
 
 from hyperpod_eks.aws.published import EXTENDED_SUPPORT_USD, STANDARD_SUPPORT_USD
 from hyperpod_eks.frozen import frozen
@@ -59,7 +60,27 @@ class Item:
     each: float | None
 
 
-def estimate(items: Iterable[Item]) -> dict[str, object]:
+class CostItem(TypedDict):
+    """What something costs."""
+
+    what: str
+    count: int
+    usd_per_hour: float | None
+
+
+class Cost(TypedDict):
+    """What the cluster costs."""
+
+    usd_per_hour: float
+    complete: bool
+    approximate: Literal[True]
+    as_of: Annotated[str, {"format": "date"}]
+    region: str
+    items: list[CostItem]
+    unknown: Annotated[list[str], "what the sum leaves out"]
+
+
+def estimate(items: Iterable[Item]) -> Cost:
     """Add up what the known items cost; equal ones are one row, the dearest first.
 
     Returns the ``cost`` of ``hyperpod-eks/plan/v1``: the items with USD per hour, their sum, the

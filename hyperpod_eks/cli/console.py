@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import click
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import logging
 
     from hyperpod_eks.cli.schemas.runs import Error, Failure, Refused
+    from hyperpod_eks.documents import Json
     from hyperpod_eks.events import Event, Report
     from hyperpod_eks.terminal.formats import Ask
     from hyperpod_eks.terminal.runlog import Aloud
@@ -254,7 +255,7 @@ def say(words: object) -> None:
         click.echo("\n".join(shortened(line, LINE) for line in lines), err=True)
 
 
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+def _each_text(value: Json, change: Callable[[str], str]) -> Json:
     """Change every text within a document; its members are called as its schema says."""
     if isinstance(value, str):
         return change(value)

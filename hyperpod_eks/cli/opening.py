@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.aws.ec2 import VPCS
@@ -24,6 +24,7 @@ from hyperpod_eks.cli.signals import stoppable
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.warnings import warnings
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.events import Report
@@ -156,7 +157,7 @@ def exists(snapshot: Snapshot, resolved: ResolvedConfig) -> bool:
     )
 
 
-def restored(aws: Aws, manifest: Manifest) -> dict[str, Any] | None:
+def restored(aws: Aws, manifest: Manifest) -> JsonObject | None:
     """Return the config of the newest backup of the cluster that exists; None without one.
 
     An earlier cluster of this name had the same lineage and names.  What AWS numbers tells them
@@ -183,7 +184,7 @@ def cluster(place: Place, *, write: bool = False) -> Iterator[tuple[Snapshot, st
         yield Snapshot(aws), config.name
 
 
-def described(snapshot: Snapshot, name: str, place: Place) -> Mapping[str, Any]:
+def described(snapshot: Snapshot, name: str, place: Place) -> JsonMapping:
     """Describe the HyperPod cluster.  Raises NotFound without."""
     found = hyperpod_api.describe(snapshot, name)
     if found is None:
@@ -195,7 +196,7 @@ def described(snapshot: Snapshot, name: str, place: Place) -> Mapping[str, Any]:
     return found
 
 
-def described_node(snapshot: Snapshot, name: str, id_: str, place: Place) -> Mapping[str, Any]:
+def described_node(snapshot: Snapshot, name: str, id_: str, place: Place) -> JsonMapping:
     """Describe one node.  Raises NotFound without."""
     with absent("ResourceNotFound", "ValidationException"):
         found = snapshot.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)

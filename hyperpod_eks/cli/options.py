@@ -16,6 +16,8 @@ from hyperpod_eks.frozen import frozen
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from hyperpod_eks.documents import JsonObject
+
 FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
 
@@ -38,7 +40,7 @@ def argument(**about: Any) -> Any:
     return _declared(click.Argument, (), {"required": False, **about})
 
 
-def _declared(kind: type[click.Parameter], flags: tuple[str, ...], about: dict[str, Any]) -> Any:
+def _declared(kind: type[click.Parameter], flags: tuple[str, ...], about: JsonObject) -> Any:
     several = about.get("multiple") or about.get("nargs") == -1
     if "type" not in about and "is_flag" not in about:
         about = {"shell_complete": _completed, **about}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.exceptions import ClientError
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.helm import release as helms
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
@@ -43,7 +44,7 @@ class _Preparation:
         self, stack: Running, session: boto3.Session, config: Config, helm: str | None
     ) -> None:
         self._stack, self._session, self._config, self._helm = stack, session, config, helm
-        self._ec2: Any = session.client("ec2", region_name=config.region)
+        self._ec2: Json = session.client("ec2", region_name=config.region)
 
     def all(self) -> Iterator[str]:
         """Create each kind in turn."""
@@ -56,7 +57,7 @@ class _Preparation:
         if existing.eks_cluster:
             yield from self._eks(existing.eks_cluster)
 
-    def _client(self, service: str) -> Any:
+    def _client(self, service: str) -> Json:
         return self._session.client(service, region_name=self._config.region)  # type: ignore[call-overload]
 
     # -- the account -----------------------------------------------------------------------------
@@ -114,8 +115,8 @@ class _Preparation:
 
     # -- the network -----------------------------------------------------------------------------
 
-    def _zones(self) -> list[dict[str, Any]]:
-        zones: list[dict[str, Any]] = self._ec2.describe_availability_zones()["AvailabilityZones"]
+    def _zones(self) -> list[JsonObject]:
+        zones: list[JsonObject] = self._ec2.describe_availability_zones()["AvailabilityZones"]
         return sorted(zones, key=lambda zone: zone["ZoneId"])
 
     def _next(self, kind: str, name: str | None) -> None:
@@ -179,9 +180,9 @@ class _Preparation:
 
     # -- EKS -------------------------------------------------------------------------------------
 
-    def _cluster(self, name: str) -> Mapping[str, Any] | None:
+    def _cluster(self, name: str) -> JsonMapping | None:
         found = _there(self._client("eks").describe_cluster, name=name)
-        cluster: Mapping[str, Any] | None = found and found["cluster"]
+        cluster: JsonMapping | None = found and found["cluster"]
         return cluster
 
     def _eks(self, name: str) -> Iterator[str]:
@@ -215,7 +216,7 @@ class _Preparation:
             yield f"Helm release {release}"
 
 
-def _there(describe: Any, **request: Any) -> Any:
+def _there(describe: Callable[..., Json], **request: object) -> Json:
     """Return what a describe answers; None where it says that nothing is there."""
     with suppress(ClientError):
         return describe(**request)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
 from hyperpod_eks.config.group_checks import groups, twice
 from hyperpod_eks.config.rules import Finding, get
+from hyperpod_eks.documents import JsonMapping
 
 if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
@@ -79,7 +80,7 @@ def tag_fault(key: str) -> str:
     return ""
 
 
-def across(data: Mapping[str, Any]) -> Iterator[Finding]:
+def across(data: JsonMapping) -> Iterator[Finding]:
     """Yield what several values do wrong together; each of them may be wrong by itself."""
     yield from _name(data)
     yield from _pods(data)
@@ -94,7 +95,7 @@ def across(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _theirs(data)
 
 
-def _name(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _name(data: JsonMapping) -> Iterator[Finding]:
     """The bucket's name holds the cluster's, the account's and the region's (S3 bucket naming)."""
     name, region = data.get("name"), data.get("region")
     if not isinstance(name, str) or not isinstance(region, str) or region_fault(region):
@@ -113,7 +114,7 @@ def _name(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding(("name",), f"{model.show(name)} {text}")
 
 
-def _pods(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _pods(data: JsonMapping) -> Iterator[Finding]:
     """Fewer pods than CoreDNS, the CNI, the agents and the operators are can never be ready."""
     groups = get(data, "instance_groups")
     listed = [each for each in groups if isinstance(each, dict)] if isinstance(groups, list) else []
@@ -141,7 +142,7 @@ def _elsewhere(zone: object, region: object) -> str:
     return place if region in versions.HYPERPOD_REGIONS and place != region else ""
 
 
-def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _zones(data: JsonMapping) -> Iterator[Finding]:
     cidr, zones = get(data, "network", "cidr"), get(data, "network", "availability_zone_ids")
     loc = ("network", "availability_zone_ids")
     if not isinstance(zones, list) or not zones:
@@ -165,7 +166,7 @@ def _zones(data: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(("network", "cidr"), str(error))
 
 
-def _access(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _access(data: JsonMapping) -> Iterator[Finding]:
     """An entry without a policy works through its groups alone, which know no namespaces here."""
     entries = get(data, "eks", "access")
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -180,7 +181,7 @@ def _access(data: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(loc, f"{text}; name one of them")
 
 
-def _places(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _places(data: JsonMapping) -> Iterator[Finding]:
     """Keys and training plans serve the region that they are in, as their ARNs say."""
     found: list[tuple[Loc, object]] = []
     for name in ("instance_groups", "restricted_instance_groups"):
@@ -196,7 +197,7 @@ def _places(data: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(loc, f"{model.show(arn)} is not in {region}; name one that is")
 
 
-def _network(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _network(data: JsonMapping) -> Iterator[Finding]:
     network, existing = get(data, "network"), get(data, "existing")
     zones, more = get(network, "availability_zone_ids"), get(network, "secondary_cidrs")
     if isinstance(more, list) and isinstance(zones, list) and more and len(more) != len(zones):
@@ -254,7 +255,7 @@ def _blocks(cidr: object, more: object) -> Iterator[Finding]:
         taken.append(each)
 
 
-def _theirs(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _theirs(data: JsonMapping) -> Iterator[Finding]:
     """What is somebody's is not changed: settings that would have to are refused."""
     for given, names in (
         ("private_subnets", ("secondary_cidrs", "subnet_tags")),
@@ -301,11 +302,11 @@ def idle(config: Config) -> Iterator[Finding]:
         yield Finding(("network", "nat"), f"{text}; leave one of them out")
 
 
-def _closed(network: Mapping[str, Any]) -> bool:
+def _closed(network: JsonMapping) -> bool:
     return network.get("interface_endpoints") != []
 
 
-def _kubernetes(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _kubernetes(data: JsonMapping) -> Iterator[Finding]:
     """Refuse what HyperPod never ran on; a version that is newer than our table may be right."""
     version, oldest = get(data, "eks", "version"), versions.OLDEST_KUBERNETES
     if not isinstance(version, str) or not re.fullmatch(r"1\.[0-9]{2}", version):
@@ -319,7 +320,7 @@ def _kubernetes(data: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _cni(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _cni(data: JsonMapping) -> Iterator[Finding]:
     addons = get(data, "addons")
     for name in addons if isinstance(addons, dict) else ():
         version = get(addons, name, "version")

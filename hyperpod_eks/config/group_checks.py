@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.rules import Finding, get
+from hyperpod_eks.documents import Json, JsonMapping
 
 if TYPE_CHECKING:
     from hyperpod_eks.config.yaml import Loc
 
 
-def groups(data: Mapping[str, Any]) -> Iterator[Finding]:
+def groups(data: JsonMapping) -> Iterator[Finding]:
     """What the API reference of CreateCluster says of a group's members together."""
     least, most = model.bounds("sagemaker", "CreateCluster.InstanceGroups")
     names: list[object] = []
@@ -37,9 +38,7 @@ def groups(data: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _of_the_cluster(data)
 
 
-def _named(
-    group: Mapping[str, Any], section: str, index: int, names: list[object]
-) -> Iterator[Finding]:
+def _named(group: JsonMapping, section: str, index: int, names: list[object]) -> Iterator[Finding]:
     """Names are unique, in both lists together."""
     called = group.get("name")
     if isinstance(called, str) and called in names:
@@ -48,7 +47,7 @@ def _named(
     names.append(called)
 
 
-def _of_the_cluster(data: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_the_cluster(data: JsonMapping) -> Iterator[Finding]:
     """What holds for the groups of a cluster together."""
     if get(data, "auto_scaling", "mode") == "Enable" and not continuous(data):
         text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
@@ -71,14 +70,12 @@ _ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)[0-9]")
 _EFA = re.compile(r"ml\.(p4|p5|p6|trn)")
 
 
-def continuous(data: Mapping[str, Any]) -> bool:
+def continuous(data: JsonMapping) -> bool:
     """Whether nodes come one by one, as they do unless the config says otherwise."""
     return str(data.get("node_provisioning_mode", "Continuous")) == "Continuous"
 
 
-def _group(
-    data: Mapping[str, Any], group: Mapping[str, Any], *, flexible: bool
-) -> Iterator[tuple[str, str]]:
+def _group(data: JsonMapping, group: JsonMapping, *, flexible: bool) -> Iterator[tuple[str, str]]:
     """Yield the setting and the text of what a group's settings do wrong together."""
     one, several = group.get("instance_type"), group.get("instance_requirements")
     if flexible and one is None and several is None:
@@ -106,7 +103,7 @@ def _group(
         yield "scheduled_update_config", f"{text} ({rule}); give one like cron(0 3 ? * SUN *)"
 
 
-def _counts(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _counts(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]:
     """How many nodes there are, and what only Continuous allows."""
     several, spot = group.get("instance_requirements"), _is_spot(group)
     least, count = group.get("min_instance_count"), group.get("instance_count")
@@ -126,11 +123,11 @@ def _counts(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tuple
                 yield key, f"{text}; set that, or change it"
 
 
-def _is_spot(group: Mapping[str, Any]) -> bool:
+def _is_spot(group: JsonMapping) -> bool:
     return isinstance(get(group, "capacity_requirements", "spot"), dict)
 
 
-def _deep_checks(group: Mapping[str, Any], types: Sequence[object]) -> Iterator[tuple[str, str]]:
+def _deep_checks(group: JsonMapping, types: Sequence[object]) -> Iterator[tuple[str, str]]:
     """They test accelerators, and taint nodes themselves."""
     if group.get("on_start_deep_health_checks"):
         plain = [t for t in types if isinstance(t, str) and not _ACCELERATED.match(t)]
@@ -142,7 +139,7 @@ def _deep_checks(group: Mapping[str, Any], types: Sequence[object]) -> Iterator[
             yield "on_start_deep_health_checks", f"{text}; remove one of them"
 
 
-def _plan(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _plan(group: JsonMapping) -> Iterator[tuple[str, str]]:
     """A training plan is capacity of one type, already bought."""
     several, spot = group.get("instance_requirements"), _is_spot(group)
     if group.get("training_plan_arn") and several is not None:
@@ -166,7 +163,7 @@ def _file_system(lustre: object) -> Iterator[str]:
         yield f"{text}; give one of them"
 
 
-def _volumes(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _volumes(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]:
     """What is written of volumes, with the extra one that each node gets by default."""
     storages = group.get("instance_storage_configs")
     if not isinstance(storages, list):
@@ -198,7 +195,7 @@ def _volumes(data: Mapping[str, Any], group: Mapping[str, Any]) -> Iterator[tupl
 
 
 def _group_zones(
-    data: Mapping[str, Any], group: Mapping[str, Any], types: list[Any]
+    data: JsonMapping, group: JsonMapping, types: list[Json]
 ) -> Iterator[tuple[str, str]]:
     zones, known = group.get("availability_zone_ids"), get(data, "network", "availability_zone_ids")
     if not isinstance(zones, list) or not zones:
@@ -214,7 +211,7 @@ def _group_zones(
         yield "availability_zone_ids", f"{text}; declare a group for each"
 
 
-def twice(data: Mapping[str, Any], loc: Loc, key: str, says: str) -> Iterator[Finding]:
+def twice(data: JsonMapping, loc: Loc, key: str, says: str) -> Iterator[Finding]:
     """Find entries of a list that have the same value of a key."""
     entries, seen = get(data, *map(str, loc)), set()
     for index, entry in enumerate(entries if isinstance(entries, list) else []):

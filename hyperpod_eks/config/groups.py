@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, JsonValue
 
 from hyperpod_eks.config.lifecycle import packaged_lifecycle
 from hyperpod_eks.config.rules import Aws, Members, Pattern
 from hyperpod_eks.config.section import GROUP, RESTRICTED, Section, ZoneIds
+from hyperpod_eks.documents import Json
 
 
 class Lifecycle(Section):
@@ -158,7 +159,7 @@ class InstanceGroup(Group):
     @property
     def instance_types(self) -> tuple[str, ...]:
         """Every type that its nodes may have, the preferred one first."""
-        several: Any = (self.instance_requirements or {}).get("instance_types", ())
+        several: Json = (self.instance_requirements or {}).get("instance_types", ())
         return (self.instance_type,) if self.instance_type else tuple(several)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,11 +16,12 @@ from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import Finding, explain, get
 from hyperpod_eks.config.section import SETTINGS
 from hyperpod_eks.config.yaml import Document, Loc, Mark, dotted, read
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import Usage
 
 
 def load(
-    path: str | Mapping[str, Any] | None,
+    path: str | JsonMapping | None,
     overrides: Mapping[str, str | None],
     environ: Mapping[str, str],
     *,
@@ -44,6 +44,17 @@ def load(
     else:
         document = Document("", copy.deepcopy(dict(path or {})))
     origins = _complete(document, path, overrides, environ)
+    config, findings = _checked(document, files=files)
+    lines = _lines(document, origins, findings)
+    learn_settings(document.value.get("addons"))
+    learn_settings(get(document.value, "chart", "values"))
+    if lines or config is None:
+        raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
+    return config
+
+
+def _checked(document: Document, *, files: bool) -> tuple[Config | None, list[Finding]]:
+    """Check each setting, and the settings together where each of them is right."""
     config, findings = None, []
     try:
         config = Config.model_validate(document.value)
@@ -60,23 +71,27 @@ def load(
     if files:
         sections = {loc[0] for loc in wrong}
         findings += [one for one in _files(document.value) if one.loc[0] not in sections]
+    return config, findings
+
+
+def _lines(
+    document: Document, origins: Mapping[Loc, str], findings: Iterable[Finding]
+) -> list[tuple[Mark | None, str]]:
+    """Return a line for each mistake, with its place; what could not be read has one already."""
     unread = {(mark.line, mark.column) for mark, _ in document.problems}
-    lines = [
-        _line(document, origins, finding)
-        for finding in findings
-        if not ((at := document.values.get(finding.loc)) and (at.line, at.column) in unread)
+    return [
+        *(
+            _line(document, origins, finding)
+            for finding in findings
+            if not ((at := document.values.get(finding.loc)) and (at.line, at.column) in unread)
+        ),
+        *((mark, f"{_at(document, mark)}{text}") for mark, text in document.problems),
     ]
-    lines += [(mark, f"{_at(document, mark)}{text}") for mark, text in document.problems]
-    learn_settings(document.value.get("addons"))
-    learn_settings(get(document.value, "chart", "values"))
-    if lines or config is None:
-        raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
-    return config
 
 
 def _complete(
     document: Document,
-    path: str | Mapping[str, Any] | None,
+    path: str | JsonMapping | None,
     overrides: Mapping[str, str | None],
     environ: Mapping[str, str],
 ) -> dict[Loc, str]:
@@ -90,14 +105,8 @@ def _complete(
             continue
         if key.endswith(".path"):
             value = str(_expanded(value).absolute())
-        *section_name, leaf = key.split(".")
-        target = document.value
-        for name in section_name:
-            target[name] = {} if target.get(name) is None else target[name]
-            target = target[name]
-        if isinstance(target, dict):  # else it is reported as what it is
-            target[leaf] = value
-            origins[(*section_name, leaf)] = origin
+        if _put(document.value, key.split("."), value):  # else it is reported as what it is
+            origins[tuple(key.split("."))] = origin
     if document.value.get("region") is None:
         region = environ.get("AWS_REGION")
         region, origin = (region, "variable AWS_REGION") if region else configured_region()
@@ -105,6 +114,18 @@ def _complete(
             document.value["region"] = region
             origins[("region",)] = origin
     return origins
+
+
+def _put(data: JsonObject, keys: list[str], value: str) -> bool:
+    """Put a value into nested mappings; False where one of them is something else."""
+    *above, last = keys
+    for key in above:
+        data[key] = {} if data.get(key) is None else data[key]
+        data = data[key]
+    if isinstance(data, dict):
+        data[last] = value
+        return True
+    return False
 
 
 def _beside(document: Document, folder: Path) -> None:
@@ -133,7 +154,7 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
-def _files(data: Mapping[str, Any]) -> list[Finding]:
+def _files(data: JsonMapping) -> list[Finding]:
     """Look into the folders that the settings name; what is no text is reported elsewhere."""
     path = get(data, "lifecycle", "path") or packaged_lifecycle()
     entry = get(data, "lifecycle", "on_create") or "on_create.sh"

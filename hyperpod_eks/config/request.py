@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.rules import Aws, Members, fields, find
 from hyperpod_eks.config.section import GROUP, RESTRICTED, Section
+from hyperpod_eks.documents import Json, JsonObject
 
 
-def request(section: Section, prefix: str) -> dict[str, Any]:
+def request(section: Section, prefix: str) -> JsonObject:
     """Return what a section says in AWS's request, under AWS's names.
 
     These are the settings whose rule is a member right below `prefix` (``CreateCluster.``); what
     is not given is left out.
     """
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for name in fields(type(section)):
         inner, rules = find(type(section), (name,))
         if getattr(inner, "__origin__", None) is tuple:
@@ -30,7 +29,7 @@ def request(section: Section, prefix: str) -> dict[str, Any]:
     return found
 
 
-def _spelled(rule: Aws, value: Any) -> Any:
+def _spelled(rule: Aws, value: object) -> Json:
     if isinstance(value, tuple):
         return [_spelled(rule, one) for one in value]
     if isinstance(rule, Members):

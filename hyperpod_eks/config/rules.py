@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.yaml import Loc
+from hyperpod_eks.documents import Json, JsonObject
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from hyperpod_eks.config.yaml import Document, Mark
 
+T = TypeVar("T")
 # Up to this many values an enumeration stands in the schema. Instance types do not: AWS adds some
 # every month, and the installed botocore is asked when the file is read.
 LISTED = 20
@@ -28,11 +30,11 @@ LISTED = 20
 class _Rule:
     """What a rule does inside pydantic."""
 
-    def fault(self, value: Any) -> str:
+    def fault(self, value: object) -> str:
         """Return what is wrong with a value, or ""."""
         raise NotImplementedError
 
-    def schema(self, found: dict[str, Any]) -> None:
+    def schema(self, found: JsonObject) -> None:
         """Add the rule to the JSON Schema of its setting, where it can be said there."""
 
     def __get_pydantic_core_schema__(
@@ -42,12 +44,12 @@ class _Rule:
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         found = handler(core)
         self.schema(found)
         return found
 
-    def _check(self, value: Any) -> Any:
+    def _check(self, value: T) -> T:
         if text := self.fault(value):
             text = text.encode("utf-8", "backslashreplace").decode()  # pydantic takes UTF-8 alone
             raise PydanticCustomError("refused", "{text}", {"text": text})
@@ -61,7 +63,7 @@ class Aws(_Rule):
     service: str
     path: str
 
-    def fault(self, value: Any) -> str:
+    def fault(self, value: object) -> str:
         """Ask the model."""
         return "; ".join(model.faults(self.service, self.path, value))
 
@@ -76,7 +78,7 @@ class Aws(_Rule):
         operation, members = self.path.removesuffix("[]").split(".", 1)
         return f"{operation} {members}"
 
-    def schema(self, found: dict[str, Any]) -> None:
+    def schema(self, found: JsonObject) -> None:
         """Add bounds, short enumerations and translatable patterns."""
         shape = model.shape(self.service, self.path)
         text = shape["type"] == "string"
@@ -93,7 +95,7 @@ class Aws(_Rule):
 class Members(Aws):
     """A structure of AWS's: its members are the settings, in snake_case (`model.to_api`)."""
 
-    def fault(self, value: Any) -> str:
+    def fault(self, value: object) -> str:
         """Ask the model about every member."""
         spelled, unknown = model.to_api(self.service, self.path, value)
         return "; ".join(unknown or model.faults(self.service, self.path, spelled))
@@ -103,19 +105,19 @@ class Members(Aws):
         """Its members stand in the reference by themselves."""
         return ""
 
-    def schema(self, found: dict[str, Any]) -> None:
+    def schema(self, found: JsonObject) -> None:
         """Describe every member."""
         found.clear()
         shapes = model.service(self.service)["shapes"]
         found.update(_schema(shapes, model.shape(self.service, self.path)))
 
 
-def _schema(shapes: model.Shape, here: model.Shape) -> dict[str, Any]:
+def _schema(shapes: model.Shape, here: model.Shape) -> JsonObject:
     """Turn a shape into JSON Schema; bounds and patterns of values are the tool's to check."""
     kind = here["type"]
     if kind == "structure":
         members = here.get("members", {}).items()
-        found: dict[str, Any] = {
+        found: JsonObject = {
             "type": "object",
             "additionalProperties": False,
             "properties": {
@@ -148,13 +150,13 @@ class Pattern(_Rule):
     regex: str
     fix: str
 
-    def fault(self, value: Any) -> str:
+    def fault(self, value: object) -> str:
         """Match the whole text."""
-        if re.fullmatch(self.regex, value):
+        if re.fullmatch(self.regex, str(value)):
             return ""
         return f"{model.show(value)} is not {self.what} ({self.rule}); {self.fix}"
 
-    def schema(self, found: dict[str, Any]) -> None:
+    def schema(self, found: JsonObject) -> None:
         """Add the pattern."""
         found["pattern"] = f"^(?:{self.regex})$"
 
@@ -164,9 +166,9 @@ class Check(_Rule):
     """A rule that needs code; `refuses` returns "" or the rest of ``<value> …``."""
 
     rule: str
-    refuses: Callable[[Any], str]
+    refuses: Callable[[Json], str]
 
-    def fault(self, value: Any) -> str:
+    def fault(self, value: object) -> str:
         """Run the code."""
         text = self.refuses(value)
         return f"{model.show(value)} {text}" if text else ""
@@ -242,7 +244,7 @@ def _wrong_type(word: str, given: object, rules: tuple[object, ...], mark: Mark 
     return f"{model.show(given)} is not {word}; give {word}"
 
 
-def fields(section: Any) -> dict[str, Any]:
+def fields(section: object) -> JsonObject:
     """Return the settings of a section by the names they have in the file."""
     if not (isinstance(section, type) and issubclass(section, BaseModel)):
         return {}
@@ -266,7 +268,7 @@ def find(here: Any, loc: Loc, rules: tuple[object, ...] = ()) -> tuple[Any, tupl
     return find(field.annotation, loc[1:], tuple(field.metadata)) if field else (None, ())
 
 
-def get(data: object, *keys: str) -> Any:
+def get(data: object, *keys: str) -> Json:
     """Return what is at `keys` in nested mappings, None where there is nothing or no mapping."""
     for key in keys:
         data = data.get(key) if isinstance(data, dict) else None

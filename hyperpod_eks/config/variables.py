@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 from hyperpod_eks.aws import redaction
+from hyperpod_eks.documents import Json
 from hyperpod_eks.errors import Usage
 
 REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _BEGUN = "${env:"
 
 
-def resolved(value: Any, setting: str) -> Any:
+def resolved(value: Json, setting: str) -> Json:
     """Return a setting with the values of the variables that it refers to, hidden from then on.
 
     Raises Usage that names the place of each reference that leads nowhere.
@@ -25,7 +25,7 @@ def resolved(value: Any, setting: str) -> Any:
     return _mapped(value, _filled)
 
 
-def digested(value: Any, declared: Any) -> Any:
+def digested(value: object, declared: object) -> object:
     """Return a value in which a digest is in the place of what ``declared`` refers to.
 
     Two of them can be compared, and neither has the variable's value.
@@ -48,7 +48,7 @@ def _filled(text: str) -> str:
     return REFERENCE.sub(lambda found: os.environ[found[1]], text)
 
 
-def _mapped(value: Any, change: Any) -> Any:
+def _mapped(value: object, change: Callable[[str], str]) -> object:
     if isinstance(value, Mapping):
         return {key: _mapped(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -56,7 +56,7 @@ def _mapped(value: Any, change: Any) -> Any:
     return change(value) if isinstance(value, str) else value
 
 
-def _unresolved(value: Any, place: str) -> Iterator[tuple[str, str]]:
+def _unresolved(value: object, place: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, each in value.items():
             yield from _unresolved(each, f"{place}.{key}")

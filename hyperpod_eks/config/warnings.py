@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config.addressing import ADDRESSES, subnets
 from hyperpod_eks.config.lifecycle import check_lifecycle
+from hyperpod_eks.documents import Json, JsonMapping
 
 if TYPE_CHECKING:
+    from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
     from hyperpod_eks.config.model import Config
 
 _PRINCIPAL_CONDITION = re.compile("(?i)aws:(principal|resource(account|org)|userid|username)")
@@ -21,12 +23,20 @@ _MULTI_NODE = "MultiNodeTrainingValidation"
 
 def warnings(config: Config) -> list[str]:
     """Return what is allowed but probably not meant, one sentence each."""
-    found = []
+    rules = (_region, _version, _addresses, _multi_node_check, _few_pods, _shut_buckets, _no_nat)
+    found = [text for rule in rules for text in rule(config)]
+    return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
+
+
+def _region(config: Config) -> Iterator[str]:
     if config.region not in versions.HYPERPOD_REGIONS:
-        found.append(
+        yield (
             f"region: {config.region} is not among the regions that AWS listed for HyperPod in"
             f" {versions.REGIONS_READ:%B %Y}"
         )
+
+
+def _version(config: Config) -> Iterator[str]:
     newest = versions.SUPPORTED_KUBERNETES[-1]
     if (version := config.eks.version) and versions.order(version) > versions.order(newest):
         how = (
@@ -34,83 +44,81 @@ def warnings(config: Config) -> list[str]:
             if config.eks.allow_untested_version
             else "create refuses it without eks.allow_untested_version: true"
         )
-        found.append(
+        yield (
             f"eks.version: {version} is newer than {newest}, the newest that AWS listed for"
             f" HyperPod in {versions.KUBERNETES_READ:%B %Y}; {how}"
         )
+
+
+def _addresses(config: Config) -> Iterator[str]:
+    """A group may not fit into its subnet."""
     zones = config.network.availability_zone_ids or ("first", "second")
     blocks = config.network.secondary_cidrs or (subnets(config.network.cidr, zones)[0].private,)
-    block = ipaddress.IPv4Network(blocks[0])
-    room = block.num_addresses - 5  # AWS keeps five in every subnet
+    room = ipaddress.IPv4Network(blocks[0]).num_addresses - 5  # AWS keeps five in every subnet
     for group in config.groups if not config.existing.private_subnets else ():
         kind = next(iter(group.instance_types), "")
         each = next((n for part, n in ADDRESSES if kind.startswith(part)), 0)
         if group.instance_count * each > room:
-            found.append(
+            yield (
                 f"network.cidr: {group.instance_count} {kind} of {group.name} take"
                 f" about {group.instance_count * each} addresses ({each} each), and a private"
                 f" subnet of {config.network.cidr} has {room}"
             )
+
+
+def _multi_node_check(config: Config) -> Iterator[str]:
     with_nodes = [group for group in config.groups if group.instance_count]
     if with_nodes and all(_MULTI_NODE in group.on_start_deep_health_checks for group in with_nodes):
-        found.append(
+        yield (
             f"instance_groups: every group with nodes has the deep health check {_MULTI_NODE}. Its"
             " operator has no node to run on while all nodes are checked, so the check may never"
             " start: add a group without it, or remove it"
         )
+
+
+def _few_pods(config: Config) -> Iterator[str]:
     if 0 < (pods := _room_for_pods(config.groups)) < versions.PODS_WANTED:
-        found.append(
+        yield (
             f"instance_groups: the nodes have room for about {pods} pods in all (HyperPod gives a"
             f" node one network interface), and the chart and the add-ons alone run about"
             f" {versions.PODS_WANTED}: use more or larger nodes"
         )
-    network = config.network
-    if network.endpoint_policy is not None and (
-        shut := locked_out(network.endpoint_policy, config.region)
-    ):
-        found.append(
+
+
+def _shut_buckets(config: Config) -> Iterator[str]:
+    policy = config.network.endpoint_policy
+    if policy is not None and (shut := locked_out(policy, config.region)):
+        yield (
             f"network.endpoint_policy: it denies nodes {', '.join(shut)}, which are requested by"
             " AWS's own accounts: add a statement for those buckets without a condition on the"
             " principal (examples/closed-network.yaml)"
         )
-    if (
-        network.nat == "none"
-        and not config.existing.private_subnets
-        and not _names_image(config.chart.values)
-    ):
-        found.append(
+
+
+def _no_nat(config: Config) -> Iterator[str]:
+    closed = config.network.nat == "none" and not config.existing.private_subnets
+    if closed and not _names_image(config.chart.values):
+        yield (
             "network.nat: without NAT nodes cannot pull the chart's public images (nvcr.io,"
             " docker.io, public.ecr.aws), and chart.values sets no others: mirror them to ECR and"
             " set them in chart.values, or their pods stay in ImagePullBackOff"
         )
-    return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
 
 
-def _inner(value: object) -> list[Any]:
+def _inner(value: object) -> list[Json]:
     """Return the values of a mapping; none of anything else."""
     return list(value.values()) if isinstance(value, dict) else []
 
 
-def locked_out(policy: Mapping[str, Any], region: str) -> list[str]:
+def locked_out(policy: JsonMapping, region: str) -> list[str]:
     """Name what nodes need of AWS's own buckets and an endpoint policy does not let through.
 
     Image layers come by URLs that ECR has signed, packages by anonymous requests: a condition about
     the principal or the resource's account denies both (S3 and ECR User Guides, VPC endpoints).
     """
     statements = policy.get("Statement", [])
-    through = [
-        each
-        for each in (statements if isinstance(statements, list) else [statements])
-        if isinstance(each, dict)
-        and each.get("Effect") == "Allow"
-        and each.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
-        and _fits("s3:GetObject", each.get("Action"))
-        and not any(
-            _PRINCIPAL_CONDITION.match(key)
-            for comparisons in _inner(each.get("Condition"))
-            for key in (comparisons if isinstance(comparisons, dict) else {})
-        )
-    ]
+    listed = statements if isinstance(statements, list) else [statements]
+    through = [each for each in listed if isinstance(each, dict) and _lets_all_read(each)]
     return [
         what
         for what, bucket in versions.BUCKETS_OF_AWS
@@ -119,6 +127,20 @@ def locked_out(policy: Mapping[str, Any], region: str) -> list[str]:
             for each in through
         )
     ]
+
+
+def _lets_all_read(statement: JsonMapping) -> bool:
+    """Whether a statement allows GetObject, whoever asks for it."""
+    return (
+        statement.get("Effect") == "Allow"
+        and statement.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
+        and _fits("s3:GetObject", statement.get("Action"))
+        and not any(
+            _PRINCIPAL_CONDITION.match(key)
+            for comparisons in _inner(statement.get("Condition"))
+            for key in (comparisons if isinstance(comparisons, dict) else {})
+        )
+    )
 
 
 def _fits(text: str, patterns: object) -> bool:
@@ -136,7 +158,7 @@ def _names_image(values: object) -> bool:
     )
 
 
-def _room_for_pods(groups: Iterable[Any]) -> int:
+def _room_for_pods(groups: Iterable[InstanceGroup | RestrictedInstanceGroup]) -> int:
     """Add up how many pods fit on the nodes; 0 for no nodes, or types with room for many."""
     rooms = [
         (versions.pods(next(iter(group.instance_types), "")), group.instance_count)

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from hyperpod_eks.documents import Json, JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.files import BOM, splice
 from hyperpod_eks.frozen import frozen
@@ -45,7 +46,7 @@ class Document:
     """A parsed file: plain Python values, and where each of them and each key was written."""
 
     name: str
-    value: Any = None
+    value: Json = None
     values: dict[Loc, Mark] = field(default_factory=dict)
     keys: dict[Loc, Mark] = field(default_factory=dict)
     problems: list[tuple[Mark, str]] = field(default_factory=list)
@@ -201,7 +202,7 @@ class _Reader:
     constructor: yaml.constructor.SafeConstructor
     count: int = 0
 
-    def build(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> Any:
+    def build(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> Json:
         import yaml  # noqa: PLC0415
 
         mark = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
@@ -222,8 +223,8 @@ class _Reader:
         )
         return self._scalar(node, mark, loc)
 
-    def _mapping(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _mapping(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> JsonObject:
+        found: JsonObject = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1, key)
@@ -244,7 +245,7 @@ class _Reader:
                 found[key] = self.build(value_node, path, around)
         return found
 
-    def _scalar(self, node: yaml.Node, mark: Mark, loc: Loc) -> Any:
+    def _scalar(self, node: yaml.Node, mark: Mark, loc: Loc) -> Json:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if node.tag == kind:
             self._problem(mark, f"the tag {node.tag} is not known here; write the value without it")

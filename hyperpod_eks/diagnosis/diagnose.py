@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
+from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.nodes import list_nodes, pending
 from hyperpod_eks.resources import eks
@@ -52,7 +52,7 @@ class Diagnosis:
     docs: str
     evidence: tuple[Evidence, ...]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """Return it for the error document."""
         return {
             "id": self.id,

@@ -156,7 +156,7 @@ def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
             yield Planned(want.key, id_, Decision(Action.DELETE, "no longer declared"))
 
 
-def costs(wants: Iterable[Resource], support: str) -> dict[str, Any]:
+def costs(wants: Iterable[Resource], support: str) -> prices.Cost:
     """Price what is declared, per hour; ``support`` is that of the Kubernetes version."""
     return prices.estimate(item for want in wants for item in want.prices(support))
 

@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Literal, NamedTuple, TypedDict
 
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Identity
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.tags import owner, tag
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.engine.plan import support_of
 from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.resources.hyperpod.api import every_group, instance_types
 from hyperpod_eks.workers import gather
 
-Row = dict[str, Any]
-MARKS: tuple[tuple[str, str, str], ...] = (
+Creator = Literal["hyperpod-eks", "hyp", "cloudformation", "terraform", "unknown"]
+
+
+class Row(TypedDict):
+    """A cluster, in the members of ``hyperpod-eks/list/v1``."""
+
+    name: str
+    region: str
+    arn: str
+    status: str
+    nodes: int
+    target_nodes: int
+    orchestrator: Literal["eks", "slurm"]
+    eks_cluster: str | None
+    kubernetes_version: str | None
+    created_by: Creator
+    usd_per_hour: float | None
+    unpriced: list[str]
+
+
+class Owned(NamedTuple):
+    """A cluster, and its lineage if this tool created it, "" if not."""
+
+    row: Row
+    lineage: str
+
+
+MARKS: tuple[tuple[str, str, Creator], ...] = (
     # a stack of `hyp create` (aws/sagemaker-hyperpod-cli, hp_cluster_stack.py), nested ones too
     ("aws:cloudformation:stack-name", "HyperpodClusterStack-.*", "hyp"),
     # the console deploys a stack as well (aws/sagemaker-hyperpod-cluster-setup)
@@ -28,14 +55,15 @@ MARKS: tuple[tuple[str, str, str], ...] = (
 """By patterns of a tag's key and value, who made it; Terraform itself leaves no mark."""
 
 
-def in_region(aws: Aws, who: Identity) -> list[Row]:
+def in_region(aws: Aws, who: Identity) -> list[Owned]:
     """Describe the HyperPod clusters, and the EKS clusters that we made and that have none yet.
 
-    Rows have the members of a cluster in ``hyperpod-eks/list/v1``, but for ``manifest``, and
-    ``lineage`` ("" where it is not ours).  Nothing is changed.
+    Nothing is changed.
     """
+    pages = (aws.sagemaker.get_paginator("list_clusters"), aws.eks.get_paginator("list_clusters"))
     names, others = gather(
-        partial(_listed, aws.sagemaker, "ClusterSummaries"), partial(_listed, aws.eks, "clusters")
+        partial(_listed, pages[0].paginate, "ClusterSummaries"),
+        partial(_listed, pages[1].paginate, "clusters"),
     )
     found = gather(
         *(partial(_hyperpod, aws, each["ClusterName"]) for each in names),
@@ -44,27 +72,26 @@ def in_region(aws: Aws, who: Identity) -> list[Row]:
     hyperpods = [each for each in found[: len(names)] if each]
     controls = {each["arn"]: each for each in found[len(names) :] if each}
     rows = [_row(aws, who, cluster, tags, controls) for cluster, tags in hyperpods]
-    used = {row["eks_cluster"] for row in rows}
+    used = {each.row["eks_cluster"] for each in rows}
     for control in controls.values():
         ours = owner(control.get("tags") or {}) == lineage(who, control["name"])
         if ours and control["name"] not in used:
             rows.append(_alone(aws, who, control))
-    return sorted(rows, key=lambda row: str(row["name"]))
+    return sorted(rows, key=lambda each: each.row["name"])
 
 
-def _listed(client: Any, key: str) -> list[Any]:
-    pages = client.get_paginator("list_clusters").paginate()
-    return [each for page in pages for each in page.get(key) or ()]
+def _listed(pages: Callable[[], Iterable[JsonMapping]], key: str) -> list[Json]:
+    return [each for page in pages() for each in page.get(key) or ()]
 
 
-def _hyperpod(aws: Aws, name: str) -> tuple[Mapping[str, Any], Sequence[Any]] | None:
+def _hyperpod(aws: Aws, name: str) -> tuple[JsonMapping, Sequence[Json]] | None:
     with absent("ResourceNotFound", "ValidationException"):  # it has gone since
         found = aws.sagemaker.describe_cluster(ClusterName=name)
         return found, _tags(aws, found["ClusterArn"])
     return None
 
 
-def _tags(aws: Aws, arn: str) -> Sequence[Any]:
+def _tags(aws: Aws, arn: str) -> Sequence[Json]:
     """Return a cluster's tags; nothing where they may not be read."""
     with absent("AccessDenied.*", "ResourceNotFound", "ValidationException"):
         pages = aws.sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
@@ -72,7 +99,7 @@ def _tags(aws: Aws, arn: str) -> Sequence[Any]:
     return ()
 
 
-def _eks(aws: Aws, name: str) -> Mapping[str, Any] | None:
+def _eks(aws: Aws, name: str) -> JsonMapping | None:
     with absent("ResourceNotFoundException"):
         return aws.eks.describe_cluster(name=name)["cluster"]
     return None
@@ -81,15 +108,16 @@ def _eks(aws: Aws, name: str) -> Mapping[str, Any] | None:
 def _row(
     aws: Aws,
     who: Identity,
-    cluster: Mapping[str, Any],
-    tags: Sequence[Any],
-    controls: Mapping[str, Mapping[str, Any]],
-) -> Row:
+    cluster: JsonMapping,
+    tags: Sequence[Json],
+    controls: Mapping[str, JsonMapping],
+) -> Owned:
     arn = ((cluster.get("Orchestrator") or {}).get("Eks") or {}).get("ClusterArn", "")
     control, groups = controls.get(arn, {}), every_group(cluster)
     name = cluster["ClusterName"]
     ours = owner(tags) == lineage(who, name)
-    return {
+    known, unpriced = _cost(aws, groups, control)
+    row: Row = {
         "name": name,
         "region": who.region,
         "arn": cluster["ClusterArn"],
@@ -100,14 +128,16 @@ def _row(
         "eks_cluster": arn.rpartition("/")[2] or None,
         "kubernetes_version": control.get("version"),
         "created_by": "hyperpod-eks" if ours else _creator(tags),
-        "lineage": owner(tags) if ours else "",
-        **_cost(aws, groups, control),
+        "usd_per_hour": known,
+        "unpriced": unpriced,
     }
+    return Owned(row, (owner(tags) or "") if ours else "")
 
 
-def _alone(aws: Aws, who: Identity, control: Mapping[str, Any]) -> Row:
+def _alone(aws: Aws, who: Identity, control: JsonMapping) -> Owned:
     """An EKS cluster whose HyperPod cluster is not there: half-made, or half deleted."""
-    return {
+    known, unpriced = _cost(aws, (), control)
+    row: Row = {
         "name": control["name"],
         "region": who.region,
         "arn": "",
@@ -118,12 +148,13 @@ def _alone(aws: Aws, who: Identity, control: Mapping[str, Any]) -> Row:
         "eks_cluster": control["name"],
         "kubernetes_version": control.get("version"),
         "created_by": "hyperpod-eks",
-        "lineage": owner(control.get("tags") or {}),
-        **_cost(aws, (), control),
+        "usd_per_hour": known,
+        "unpriced": unpriced,
     }
+    return Owned(row, owner(control.get("tags") or {}) or "")
 
 
-def _creator(tags: Sequence[Any]) -> str:
+def _creator(tags: Sequence[Json]) -> Creator:
     pairs = [(str(each["Key"]), str(tag(tags, each["Key"]))) for each in tags]
     for key, value, creator in MARKS:
         if any(re.fullmatch(key, k) and re.fullmatch(value, v) for k, v in pairs):
@@ -131,8 +162,10 @@ def _creator(tags: Sequence[Any]) -> str:
     return "unknown"
 
 
-def _cost(aws: Aws, groups: Sequence[Mapping[str, Any]], control: Mapping[str, Any]) -> Row:
-    """Price the nodes that run and the control plane; null where one of them is not known."""
+def _cost(
+    aws: Aws, groups: Sequence[JsonMapping], control: JsonMapping
+) -> tuple[float | None, list[str]]:
+    """Price the nodes that run and the control plane, null if a price is not known; name those."""
 
     def items() -> Iterator[prices.Item]:
         if version := control.get("version"):
@@ -148,5 +181,4 @@ def _cost(aws: Aws, groups: Sequence[Mapping[str, Any]], control: Mapping[str, A
                 yield prices.Item(kind, count, each)
 
     cost = prices.estimate(items())
-    known = None if cost["unknown"] else cost["usd_per_hour"]
-    return {"usd_per_hour": known, "unpriced": cost["unknown"]}
+    return None if cost["unknown"] else cost["usd_per_hour"], cost["unknown"]

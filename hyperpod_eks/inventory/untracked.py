@@ -6,10 +6,11 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from graphlib import TopologicalSorter
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import ClassVar, get_args, get_origin, get_type_hints
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE, tag
+from hyperpod_eks.documents import Json
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Identity, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup, SecurityGroupRule
@@ -37,24 +38,7 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
     a cluster's name is that of both, so that they are always declared.  Returns the whole stack,
     ``named`` included, so that the order is part of it.
     """
-    keys = {want.key for want in named}
-    # the names of what cannot have two of one label
-    known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
-    vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
-    by_type = {kind.tag_type: kind for kind in kinds() if _is_declared_bare(kind)}
-    own = [_ec2, *(kind.list_tagged for kind in _listing_kinds() if _is_declared_bare(kind))]
-    found: list[Resource] = []
-    for one in _ask(own, aws, resolved.name, known):
-        if one.lineage == aws.lineage and one.kind in by_type:
-            want = by_type[one.kind].bare(one, resolved, vpc)
-            if want is None:
-                continue
-            # another one in the place of what is declared
-            if want.key in keys and want.identity is Identity.NAME:
-                want = replace(want, label=one.id)
-            if want.key not in keys:
-                keys.add(want.key)
-                found.append(want)
+    found = _found(aws, resolved, named)
     if not found:
         return list(named)
     groups = {x.label: x for x in (*named, *found) if isinstance(x, SecurityGroup)}
@@ -64,6 +48,40 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
             "control-plane-opening", group=groups["security-group"], peer=control
         )
         found.append(rule)
+    ordered = _ordered(found, named)
+    return [
+        *ordered,
+        *(
+            replace(want, after=(*want.after, *ordered)) if want.key in USERS else want
+            for want in named
+        ),
+    ]
+
+
+def _found(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> list[Resource]:
+    """Declare what carries this cluster's lineage and is not named."""
+    keys = {want.key for want in named}
+    # the names of what cannot have two of one label
+    known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
+    vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
+    by_type = {kind.tag_type: kind for kind in kinds() if _is_declared_bare(kind)}
+    own = [_ec2, *(kind.list_tagged for kind in _listing_kinds() if _is_declared_bare(kind))]
+    found: list[Resource] = []
+    for one in _ask(own, aws, resolved.name, known):
+        if one.lineage != aws.lineage or one.kind not in by_type:
+            continue
+        want = by_type[one.kind].bare(one, resolved, vpc)
+        # another one in the place of what is declared
+        if want and want.key in keys and want.identity is Identity.NAME:
+            want = replace(want, label=one.id)
+        if want and want.key not in keys:
+            keys.add(want.key)
+            found.append(want)
+    return found
+
+
+def _ordered(found: list[Resource], named: Sequence[Resource]) -> list[Resource]:
+    """Let each be deleted after all kinds that may use it."""
     order = [
         kind for kind in delete_order() if _is_declared_bare(kind) or kind is SecurityGroupRule
     ]
@@ -73,13 +91,7 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
         behind = rank[type(want)]
         later = [x for x in (*named, *ordered) if rank.get(type(x), -1) > behind]
         ordered.append(replace(want, after=tuple(later)))
-    return [
-        *ordered,
-        *(
-            replace(want, after=(*want.after, *ordered)) if want.key in USERS else want
-            for want in named
-        ),
-    ]
+    return ordered
 
 
 USERS = ("hyperpod/cluster", "eks/cluster", "network/interfaces")
@@ -107,7 +119,7 @@ def _ec2(aws: Aws, cluster: str) -> Iterator[Candidate]:
     """All of EC2's kinds at once, but those that list themselves."""
     by_themselves = {kind.tag_type for kind in _listing_kinds()}
     tags: dict[tuple[str, str], dict[str, str]] = {}
-    filters: Any = [{"Name": "key", "Values": [CLUSTER, LINEAGE, LABEL]}]
+    filters: Json = [{"Name": "key", "Values": [CLUSTER, LINEAGE, LABEL]}]
     for page in aws.ec2.get_paginator("describe_tags").paginate(Filters=filters):
         for each in page["Tags"]:
             found = tags.setdefault((each["ResourceType"], each["ResourceId"]), {})
@@ -139,7 +151,7 @@ def _needed_kinds(kind: type[Resource]) -> set[type[Resource]]:
     return found
 
 
-def _types(hint: Any) -> Iterator[type[Resource]]:
+def _types(hint: object) -> Iterator[type[Resource]]:
     """Find the kinds in the type of a field."""
     if isinstance(hint, type) and issubclass(hint, Resource):
         yield hint

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import Any
+
+from hyperpod_eks.documents import JsonMapping
 
 NEWER: Mapping[str, str] = {"sagemaker:AttachClusterNodeNetworkInterface": "sagemaker:cluster"}
 """What the extract does not have yet: the type of resource, as the API's member says."""
@@ -22,8 +23,10 @@ _SLASHES = re.compile(r"Path$|^ObjectName$|^LogGroupName$|^LogStreamName$")
 
 
 @cache
-def _data() -> Any:
-    return json.loads(files(__package__).joinpath("authorization.json").read_text(encoding="utf-8"))
+def _data() -> JsonMapping:
+    text = files(__package__).joinpath("authorization.json").read_text(encoding="utf-8")
+    found: JsonMapping = json.loads(text)
+    return found
 
 
 def known(action: str) -> bool:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Literal, TypedDict
 
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.permissions import Statement, look
+from hyperpod_eks.resources.permissions import Document, Statement, look
 from hyperpod_eks.stack import kinds
 from hyperpod_eks.steps import network
+
+
+class Policy(TypedDict):
+    """An IAM policy."""
+
+    Version: Literal["2012-10-17"]
+    Statement: list[Document]
+
 
 LIMIT = 6144
 """Characters of a managed policy, white space not counted (IAM User Guide, "IAM quotas")."""
@@ -68,9 +76,9 @@ def _network(resolved: ResolvedConfig) -> Iterator[Resource]:
                 yield part
 
 
-def documents(rows: Iterable[Statement]) -> list[dict[str, Any]]:
+def documents(rows: Iterable[Statement]) -> list[Policy]:
     """Pack statements, in their order, into as few policies as IAM's size limit allows."""
-    found: list[dict[str, Any]] = []
+    found: list[Policy] = []
     for one in (part.document() for row in rows for part in _parts(row)):
         if not found or size(with_one(found[-1], one)) > LIMIT:
             found.append(with_one(_EMPTY, one))
@@ -89,15 +97,15 @@ def _parts(row: Statement) -> Iterator[Statement]:
     yield from _parts(replace(row, sid=f"{row.sid}B", resources=row.resources[middle:]))
 
 
-_EMPTY: Mapping[str, Any] = {"Version": "2012-10-17", "Statement": []}
+_EMPTY: Policy = {"Version": "2012-10-17", "Statement": []}
 
 
-def with_one(document: Mapping[str, Any], statement: Mapping[str, Any]) -> dict[str, Any]:
+def with_one(document: Policy, statement: Document) -> Policy:
     """Return the policy with one more statement."""
-    return {**document, "Statement": [*document["Statement"], statement]}
+    return {"Version": document["Version"], "Statement": [*document["Statement"], statement]}
 
 
-def size(document: Mapping[str, Any]) -> int:
+def size(document: Policy) -> int:
     """Count characters as IAM does, without white space.
 
     >>> size({"Version": "2012-10-17", "Statement": []})

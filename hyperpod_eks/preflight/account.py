@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Any
 
 from hyperpod_eks import workers
 from hyperpod_eks.aws.errors import ErrorKind
@@ -27,7 +26,7 @@ def begin(facts: Facts, skip: Collection[str]) -> None:
 
     The checks find the answers, or ask again for what failed.
     """
-    questions: list[Callable[[], Any]] = [facts.clusters, facts.control_planes]
+    questions: list[Callable[[], object]] = [facts.clusters, facts.control_planes]
     if "permissions" not in skip:
         questions.append(partial(list, permissions(facts)))
     workers.start_all(questions)

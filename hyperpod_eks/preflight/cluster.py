@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hyperpod_eks import files
 from hyperpod_eks import folders as our_folders
@@ -14,6 +13,7 @@ from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.lifecycle import check_lifecycle
+from hyperpod_eks.documents import Json
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
@@ -186,7 +186,7 @@ def access(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _trusted(document: Any) -> set[str]:
+def _trusted(document: Json) -> set[str]:
     """Return the services that a trust policy lets in."""
     statements = document.get("Statement", []) if isinstance(document, Mapping) else []
     found: set[str] = set()

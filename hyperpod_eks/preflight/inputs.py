@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import INSTANCE_TYPES, Listing
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Live, Resource
@@ -34,7 +35,7 @@ class Finding:
     severity: Severity
     says: str
     fix: str
-    seen: Mapping[str, Any] = field(default_factory=dict)
+    seen: JsonMapping = field(default_factory=dict)
 
 
 class Quota(NamedTuple):
@@ -45,7 +46,7 @@ class Quota(NamedTuple):
     region: str
 
 
-def quota_rows(snapshot: Snapshot, service: str) -> list[Any]:
+def quota_rows(snapshot: Snapshot, service: str) -> list[Json]:
     """List the account's limits of a service."""
     return snapshot.all(
         snapshot.aws.quotas,
@@ -114,7 +115,7 @@ class Facts:
         listing: Listing,
         filters: Mapping[str, Sequence[str]] | None = None,
         ids: Sequence[str] = (),
-    ) -> list[Any]:
+    ) -> list[Json]:
         """Return everything of a kind that EC2 has in the region."""
         return self.snapshot.region(listing, filters, ids)
 
@@ -122,7 +123,7 @@ class Facts:
         """Name every EKS cluster of the region."""
         return self.snapshot.all(self.aws.eks, "list_clusters", "clusters")
 
-    def clusters(self) -> dict[str, Mapping[str, Any]]:
+    def clusters(self) -> dict[str, JsonMapping]:
         """Describe every HyperPod cluster of the region, by name."""
         found = self.snapshot.all(
             self.aws.sagemaker,

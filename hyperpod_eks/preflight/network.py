@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from hyperpod_eks.aws.ec2 import ROUTE_TABLES, SECURITY_GROUPS, SUBNETS, VPC_ENDPOINTS
 from hyperpod_eks.config.addressing import ADDRESSES
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -134,7 +134,7 @@ def security_group(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _from_itself(rule: Mapping[str, Any], group: str) -> bool:
+def _from_itself(rule: JsonMapping, group: str) -> bool:
     pairs = rule.get("UserIdGroupPairs", ())
     return rule["IpProtocol"] == "-1" and any(pair.get("GroupId") == group for pair in pairs)
 
@@ -219,7 +219,7 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _admits_https(rule: Mapping[str, Any]) -> bool:
+def _admits_https(rule: JsonMapping) -> bool:
     if rule["IpProtocol"] == "-1":
         return bool(rule.get("IpRanges")) or bool(rule.get("UserIdGroupPairs"))
     return bool(rule["IpProtocol"] == "tcp" and rule["FromPort"] <= 443 <= rule["ToPort"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from hyperpod_eks import workers
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.policy.statements import statements
@@ -159,7 +159,7 @@ def _decided(
 ) -> dict[tuple[str, str], str]:
     """Ask one simulation; return "", DENIED or a reason by action and resource."""
     here = "us-east-1" if question.service in ("iam", "route53") else facts.config.region
-    context: Any = [
+    context: Json = [
         {
             "ContextKeyName": key,
             "ContextKeyType": "string",
@@ -169,7 +169,7 @@ def _decided(
         for key, values in comparisons.items()
     ]
     resources = sorted({each for _, _, several in question.wishes for each in several})
-    asked: dict[str, Any] = {"ResourceArns": resources} if resources else {}
+    asked: JsonObject = {"ResourceArns": resources} if resources else {}
     answers = facts.snapshot.all(
         facts.aws.iam,
         "simulate_principal_policy",
@@ -185,14 +185,14 @@ def _decided(
 _ABOUT_THE_CALLER = re.compile(r"aws:(?!ResourceTag|RequestTag|TagKeys)")
 
 
-def _decisions(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
+def _decisions(answer: JsonMapping) -> Iterator[tuple[tuple[str, str], str]]:
     """Read one result, by action and resource: of several resources it may hold a list.
 
     A denial for want of a key that says who asks, when and from where is no answer: the request
     itself has it.  Of the resource's tags and of the request we have given what there will be.
     """
 
-    def read(part: Mapping[str, Any], decision: str) -> str:
+    def read(part: JsonMapping, decision: str) -> str:
         if decision == "allowed":
             return ""
         keys = sorted(part.get("MissingContextValues", ()))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from hyperpod_eks.aws.ec2 import NAT_GATEWAYS, SUBNETS
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
+from hyperpod_eks.documents import Json
 from hyperpod_eks.preflight.inputs import Facts, Finding, Quota
 from hyperpod_eks.resources.ec2.gateways import NatGateway
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -75,7 +75,7 @@ def instances(facts: Facts) -> Iterator[Finding]:
 
 def _largest_volume(group: InstanceGroup | RestrictedInstanceGroup) -> int:
     """The size of a node's largest volume; the extra one is not made beside others with a size."""
-    volumes: Any = [one.get("ebs_volume_config") or {} for one in group.instance_storage_configs]
+    volumes: Json = [one.get("ebs_volume_config") or {} for one in group.instance_storage_configs]
     sizes = [volume["volume_size_in_gb"] for volume in volumes if "volume_size_in_gb" in volume]
     return max(sizes) if sizes else group.ebs_volume_size_in_gb or 0
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+from hyperpod_eks.documents import JsonMapping
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 
-def problems(values: Mapping[str, Any], schema: str) -> list[str]:
+def problems(values: JsonMapping, schema: str) -> list[str]:
     """Say what a JSON Schema refuses, each as ``path: rule``, without the values themselves.
 
     ``schema`` is ``configurationSchema`` of DescribeAddonConfiguration.  One that cannot be read
@@ -31,11 +36,12 @@ def problems(values: Mapping[str, Any], schema: str) -> list[str]:
     return [_words(each) for each in errors]
 
 
-def _words(error: Any) -> str:
+def _words(error: ValidationError) -> str:
     path = error.json_path.removeprefix("$").removeprefix(".")
     where = f"{path}: " if path else ""
     if error.validator == "additionalProperties":  # it names settings, not their values
-        known = ", ".join(sorted(error.schema.get("properties", ()))[:8])
+        rules = error.schema if isinstance(error.schema, Mapping) else {}
+        known = ", ".join(sorted(rules.get("properties", ()))[:8])
         return f"{where}{error.message}" + (f"; the schema has {known}" if known else "")
     rule = json.dumps(error.validator_value)[:100]
     return f"{where}is not as the schema says: {error.validator} {rule}"

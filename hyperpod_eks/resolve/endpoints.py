@@ -37,11 +37,7 @@ def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[st
 
     None without such endpoints, and where the caller may not ask: then every zone is tried.
     """
-    network = config.network
-    names = network.interface_endpoints
-    if names is None:
-        theirs = any(key.startswith(f"network/{PRIVATE_SUBNET}") for key in snapshot.adopted)
-        names = CLOSED if network.nat == "none" and not theirs else ()
+    names = _services(snapshot, config)
     if not names:
         return None
     prefix = f"com.amazonaws.{config.region}."
@@ -52,9 +48,7 @@ def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[st
     with absent("UnauthorizedOperation"):
         found = snapshot.region(VPC_ENDPOINT_SERVICES, wanted)
         ids: dict[str, str] = {}
-        if not all(
-            each.get("AvailabilityZoneIds") for each in found
-        ):  # names alone, as it once was
+        if any(not each.get("AvailabilityZoneIds") for each in found):  # names, as it once was
             every = snapshot.aws.ec2.describe_availability_zones()["AvailabilityZones"]
             ids = {each["ZoneName"]: each["ZoneId"] for each in every}
         return {
@@ -65,6 +59,14 @@ def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[st
             for each in found
         }
     return None
+
+
+def _services(snapshot: Snapshot, config: Config) -> tuple[str, ...]:
+    """Name the services that get interface endpoints."""
+    if (names := config.network.interface_endpoints) is not None:
+        return names
+    theirs = any(key.startswith(f"network/{PRIVATE_SUBNET}") for key in snapshot.adopted)
+    return CLOSED if config.network.nat == "none" and not theirs else ()
 
 
 def check_endpoints(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws, Identity
 from hyperpod_eks.aws.failures import absent
@@ -13,6 +12,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.addressing import ZoneSubnets, subnets
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.config.model import Access, Config
+from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import check_endpoints, endpoint_zones
@@ -43,7 +43,7 @@ class ResolvedConfig:
     offered: dict[str, frozenset[str]]
     kubernetes_version: str
     warnings: tuple[str, ...] = ()
-    plans: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plans: Mapping[str, JsonMapping] = field(default_factory=dict)
     """By ARN, what the training plans of the groups hold: status, places, total, free."""
     endpoint_zones: Mapping[str, frozenset[str]] | None = None
     """Zone ids in which each service of the interface endpoints is offered; None: not asked."""
@@ -147,13 +147,7 @@ def resolve(
     aws.warm("sts", "eks", "sagemaker", "iam", "s3", "logs")  # while EC2 answers
     who = identity.result()
     aws.lineage = lineage(who, config.name)
-    if config.account and config.account != who.account:
-        raise Usage(
-            f"account: the config says {config.account}, but these credentials belong to "
-            f"{who.account}",
-            "Use the right profile (--profile), or correct the config.",
-            setting="account",
-        )
+    _check_account(config, who)
     _check_access(config, who)
     chosen = choose_zones(
         config,
@@ -180,6 +174,16 @@ def resolve(
     )
 
 
+def _check_account(config: Config, who: Identity) -> None:
+    if config.account and config.account != who.account:
+        raise Usage(
+            f"account: the config says {config.account}, but these credentials belong to "
+            f"{who.account}",
+            "Use the right profile (--profile), or correct the config.",
+            setting="account",
+        )
+
+
 def _check_access(config: Config, who: Identity) -> None:
     """Whoever runs create has an entry as administrator; two for one principal cannot both be.
 
@@ -203,7 +207,7 @@ def _running(resolved: ResolvedConfig, aws: Aws) -> dict[tuple[str, str], int]:
     """Count the nodes that run, by group and training plan."""
     running: dict[tuple[str, str], int] = {}
     with absent("ResourceNotFound"):
-        found: Any = aws.sagemaker.describe_cluster(ClusterName=resolved.name)
+        found: Json = aws.sagemaker.describe_cluster(ClusterName=resolved.name)
         declared = {group.name: group.training_plan_arn or "" for group in resolved.config.groups}
         for member in ("InstanceGroups", "RestrictedInstanceGroups"):
             for each in found.get(member) or ():
@@ -250,13 +254,23 @@ def check_plans(resolved: ResolvedConfig, aws: Aws) -> None:
             else:
                 sharing.setdefault(arn, []).append(group)
     for arn, groups in sharing.items():
-        plan, asked = resolved.plans[arn], sum(group.instance_count for group in groups)
-        if asked > plan["free"] + sum(running.get((group.name, arn), 0) for group in groups):
-            names = ", ".join(group.name for group in groups)
-            wrong.append(
-                f"{names}: training plan {arn.rpartition('/')[2]} has {plan['free']} of "
-                f"{plan['total']} instances free; {asked} are asked for"
-            )
+        theirs = sum(running.get((group.name, arn), 0) for group in groups)
+        wrong += _shortage(arn, resolved.plans[arn], groups, theirs)
     if wrong:
         hint = "Correct the group, or buy another plan."
         raise Usage("\n".join(wrong), hint, setting="instance_groups.training_plan_arn")
+
+
+def _shortage(
+    arn: str,
+    plan: JsonMapping,
+    groups: Sequence[InstanceGroup | RestrictedInstanceGroup],
+    running: int,
+) -> list[str]:
+    """Say what a plan lacks for all its groups together, of which some nodes run."""
+    asked = sum(group.instance_count for group in groups)
+    if asked <= plan["free"] + running:
+        return []
+    names, name = ", ".join(group.name for group in groups), arn.rpartition("/")[2]
+    free = f"{plan['free']} of {plan['total']} instances free"
+    return [f"{names}: training plan {name} has {free}; {asked} are asked for"]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 
 
-def described_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:
+def described_plans(aws: Aws, config: Config) -> dict[str, JsonObject]:
     """Describe the training plans that groups name; one that is not there has no entry."""
     found = {}
     for arn in sorted({g.training_plan_arn for g in config.groups if g.training_plan_arn}):
         with absent("ResourceNotFound"):
-            plan: Any = aws.sagemaker.describe_training_plan(
+            plan: Json = aws.sagemaker.describe_training_plan(
                 TrainingPlanName=arn.rpartition("/")[2]
             )
             found[arn] = {
@@ -37,7 +37,7 @@ def described_plans(aws: Aws, config: Config) -> dict[str, dict[str, Any]]:
 
 
 def planned_zones(
-    plans: Mapping[str, Mapping[str, Any]], group: InstanceGroup | RestrictedInstanceGroup
+    plans: Mapping[str, JsonMapping], group: InstanceGroup | RestrictedInstanceGroup
 ) -> list[str]:
     """Name the zones in which a group's training plan has its type, the active ones first."""
     places = plans.get(group.training_plan_arn or "", {}).get("places", ())

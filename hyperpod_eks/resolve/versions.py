@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import choose_version, order
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.model import NEEDED_ADDONS, Addon, Config
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve import addon_settings
 
@@ -28,16 +28,8 @@ def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], 
             offered, config.eks.version, config.eks.allow_untested_version
         )
     except Usage as error:
-        with absent("ResourceNotFoundException"):
-            name = aws.adopted.get("eks/cluster") or config.name
-            own, wanted = (
-                aws.eks.describe_cluster(name=name)["cluster"]["version"],
-                config.eks.version,
-            )
-            if wanted is None or wanted == own:
-                return own, (), {}
-            if order(wanted) < order(own):  # EKS upgrades what is too old by itself
-                return own, (f"{error}; {name} keeps its {own}",), {}
+        if kept := _own_version(aws, config, error):
+            return *kept, {}
         raise
     standalone = {}
     for name, addon in config.addons.items():
@@ -47,6 +39,18 @@ def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], 
         ):
             standalone[name] = namespace
     return chosen, tuple(warnings), standalone
+
+
+def _own_version(aws: Aws, config: Config, error: Usage) -> tuple[str, tuple[str, ...]] | None:
+    """Return the version that the cluster keeps in spite of the error, and a warning; or None."""
+    with absent("ResourceNotFoundException"):
+        name, wanted = aws.adopted.get("eks/cluster") or config.name, config.eks.version
+        own = aws.eks.describe_cluster(name=name)["cluster"]["version"]
+        if wanted is None or wanted == own:
+            return own, ()
+        if order(wanted) < order(own):  # EKS upgrades what is too old by itself
+            return own, (f"{error}; {name} keeps its {own}",)
+    return None
 
 
 def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
@@ -69,14 +73,7 @@ def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
             setting=f"addons.{name}.version",
         )
     about = answer["addons"][0]
-    chosen = next(
-        (
-            each
-            for each in about["addonVersions"]
-            if (version == each["addonVersion"] if version else _is_default(each))
-        ),
-        about["addonVersions"][0],
-    )
+    chosen = _chosen(about["addonVersions"], version)
     if addon.configuration_values:
         _check_settings(aws, name, chosen["addonVersion"], addon.configuration_values)
     if addon.pod_identity_associations and chosen.get("requiresIamPermissions") is False:
@@ -84,11 +81,21 @@ def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
     return ""
 
 
-def _is_default(version: Mapping[str, Any]) -> bool:
+def _chosen(versions: Sequence[JsonMapping], wanted: str | None) -> JsonMapping:
+    """Return the version that is wanted, else EKS's default."""
+    fits = (
+        (each for each in versions if _is_default(each))
+        if not wanted
+        else (each for each in versions if wanted == each["addonVersion"])
+    )
+    return next(fits, versions[0])
+
+
+def _is_default(version: JsonMapping) -> bool:
     return any(each.get("defaultVersion") for each in version.get("compatibilities", ()))
 
 
-def _check_settings(aws: Aws, name: str, version: str, settings: Mapping[str, Any]) -> None:
+def _check_settings(aws: Aws, name: str, version: str, settings: JsonMapping) -> None:
     try:
         values = variables.resolved(settings, f"addons.{name}.configuration_values")
     except Usage:  # what is not known cannot be wrong; whoever sends it refuses it

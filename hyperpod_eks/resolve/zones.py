@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Network
-from typing import Any
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import SUBNETS
@@ -13,6 +12,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import LABEL, tag
 from hyperpod_eks.config.addressing import subnets
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET, PUBLIC_SUBNET
 from hyperpod_eks.resolve.training_plans import planned_zones
@@ -85,7 +85,7 @@ def choose_zones(
     available: list[str],
     offered: dict[str, frozenset[str]],
     taken: Mapping[str, str],
-    plans: Mapping[str, Mapping[str, Any]],
+    plans: Mapping[str, JsonMapping],
     region: str,
     theirs: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
@@ -95,47 +95,72 @@ def choose_zones(
     """
     wanted = theirs or config.network.availability_zone_ids
     named = dict.fromkeys(zone for g in config.groups for zone in g.availability_zone_ids)
-    for setting, zones in (
-        ("network.availability_zone_ids", wanted),
-        ("instance_groups.availability_zone_ids", named),
-    ):
-        if unknown := [zone for zone in zones if zone not in available]:
-            raise Usage(
-                f"{setting}: {', '.join(unknown)} is not a zone of {region} "
-                f"that EKS works in; it has {', '.join(available)}",
-                "Zone ids (usw2-az1) are not zone names (us-west-2a); see "
-                "DescribeAvailabilityZones.",
-                setting=setting,
-            )
-    if bare := [zone for zone in named if theirs and zone not in theirs]:
-        raise Usage(
-            f"instance_groups: existing.private_subnets has no subnet in {', '.join(bare)}; its"
-            f" subnets are in {', '.join(theirs)}",
-            f"Add a subnet in {', '.join(bare)}, or choose another zone.",
-            setting="instance_groups.availability_zone_ids",
-        )
-    types: dict[str, None] = {}
-    for group in config.groups:
-        for each in group.instance_types:  # of several types, too, each must be to be had
-            types[kind := each.removeprefix("ml.")] = None
-            places = group.availability_zone_ids or wanted or available
-            if any(kind in offered.get(zone, ()) for zone in places):
-                continue
-            elsewhere = sorted(zone for zone, kinds in offered.items() if kind in kinds)
-            where = ", ".join(group.availability_zone_ids or wanted) or region
-            raise Usage(
-                f"instance_groups: {each} of {group.name} is not offered in {where}"
-                + (f"; {', '.join(elsewhere)} have it" if elsewhere else ""),
-                "Choose another zone, instance type or region.",
-                setting="instance_groups.instance_type",
-            )
+    _check_known("network.availability_zone_ids", wanted, available, region)
+    _check_known("instance_groups.availability_zone_ids", named, available, region)
+    if theirs:
+        _check_subnets(named, theirs)
+    _check_types(config, offered, wanted, available, region)
     if wanted:
         return wanted
     planned = [zone for group in config.groups for zone in planned_zones(plans, group)[:1]]
     chosen = dict.fromkeys(z for z in (*taken, *named, *planned) if z in available)
     fitting = sorted(available, key=lambda zone: (-len(offered.get(zone, ())), zone))
-    for kind in types:
+    for kind in _types(config):
         if not any(kind in offered.get(zone, ()) for zone in chosen):
             chosen[next(zone for zone in fitting if kind in offered.get(zone, ()))] = None
     zones = tuple(dict.fromkeys((*chosen, *fitting)))[: max(2, len(chosen))]
     return _in_place(zones, taken, config.network.cidr)
+
+
+def _check_known(setting: str, zones: Iterable[str], available: list[str], region: str) -> None:
+    """Raise Usage for zones in which EKS does not work."""
+    if unknown := [zone for zone in zones if zone not in available]:
+        raise Usage(
+            f"{setting}: {', '.join(unknown)} is not a zone of {region} "
+            f"that EKS works in; it has {', '.join(available)}",
+            "Zone ids (usw2-az1) are not zone names (us-west-2a); see DescribeAvailabilityZones.",
+            setting=setting,
+        )
+
+
+def _check_subnets(named: Iterable[str], theirs: tuple[str, ...]) -> None:
+    """Raise Usage for zones of groups in which no subnet was adopted."""
+    if bare := ", ".join(zone for zone in named if zone not in theirs):
+        raise Usage(
+            f"instance_groups: existing.private_subnets has no subnet in {bare}; its"
+            f" subnets are in {', '.join(theirs)}",
+            f"Add a subnet in {bare}, or choose another zone.",
+            setting="instance_groups.availability_zone_ids",
+        )
+
+
+def _types(config: Config) -> dict[str, None]:
+    """Return the instance types of every group, as EC2 calls them."""
+    return dict.fromkeys(
+        each.removeprefix("ml.") for group in config.groups for each in group.instance_types
+    )
+
+
+def _check_types(
+    config: Config,
+    offered: Mapping[str, frozenset[str]],
+    wanted: tuple[str, ...],
+    available: list[str],
+    region: str,
+) -> None:
+    """Raise Usage for a type that no zone of its group offers; of several types each must be."""
+    for group, each in [(one, each) for one in config.groups for each in one.instance_types]:
+        kind = each.removeprefix("ml.")
+        if any(
+            kind in offered.get(zone, ())
+            for zone in group.availability_zone_ids or wanted or available
+        ):
+            continue
+        elsewhere = ", ".join(sorted(zone for zone, kinds in offered.items() if kind in kinds))
+        where = ", ".join(group.availability_zone_ids or wanted) or region
+        raise Usage(
+            f"instance_groups: {each} of {group.name} is not offered in {where}"
+            + (f"; {elsewhere} have it" if elsewhere else ""),
+            "Choose another zone, instance type or region.",
+            setting="instance_groups.instance_type",
+        )

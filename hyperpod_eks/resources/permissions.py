@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.documents import JsonObject
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from hyperpod_eks.resolve.resolved import ResolvedConfig
 
 Conditions = Mapping[str, Mapping[str, str | list[str]]]
+
+
+class Document(TypedDict):
+    """A statement as IAM writes it."""
+
+    Sid: str
+    Effect: Literal["Allow"]
+    Action: list[str]
+    Resource: str | list[str]
+    Condition: NotRequired[JsonObject]
 
 
 @frozen
@@ -33,16 +43,18 @@ class Statement:
     condition: Conditions = field(default_factory=dict)
     command: str = "create"
 
-    def document(self) -> JsonObject:
+    def document(self) -> Document:
         """Return the statement as IAM writes it."""
         one = self.resources[0] if len(self.resources) == 1 else list(self.resources)
-        document: JsonObject = {
+        document: Document = {
             "Sid": self.sid,
             "Effect": "Allow",
             "Action": list(self.actions),
             "Resource": one,
         }
-        return document | ({"Condition": self.condition} if self.condition else {})
+        if self.condition:
+            document["Condition"] = dict(self.condition)
+        return document
 
 
 def actions(service: str, *names: str) -> tuple[str, ...]:

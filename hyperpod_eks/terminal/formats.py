@@ -6,14 +6,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeVar
 
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.terminal.text import cells, clean, shortened
 
 FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
-Ask = Callable[[Any], Any]
+D = TypeVar("D", bound=Mapping[str, object])
+Ask = Callable[[object], object]
 """A compiled query: from a document to a part of it."""
 
 _TABLES = {
@@ -50,7 +51,7 @@ def ask(expression: str) -> Ask:
             "See https://jmespath.org; an example: --query 'cluster.name'.",
         ) from error
 
-    def answer(document: Any) -> Any:
+    def answer(document: object) -> object:
         try:
             found = query.search(document)
             json.dumps(found, allow_nan=False)  # JSON has no number for a literal like 1e400
@@ -66,12 +67,7 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0].partition(", for expression:")[0].removesuffix(":")
 
 
-def render(
-    document: Mapping[str, Any],
-    form: str,
-    text: Callable[[Any], str],
-    query: Ask | None = None,
-) -> str:
+def render(document: D, form: str, text: Callable[[D], str], query: Ask | None = None) -> str:
     """Return a document as it goes to stdout, without the last newline.
 
     ``text`` writes the whole document for people.  With a ``query``, text is what a shell wants:
@@ -92,18 +88,18 @@ def render(
     return _bare(part) if query else text(document).rstrip("\n")
 
 
-def _part(document: Mapping[str, Any], parts: Mapping[str, str]) -> Any:
+def _part(document: Mapping[str, object], parts: Mapping[str, str]) -> object:
     kind = str(document.get("schema", "//")).split("/")[1]
     return ask(parts.get(kind, "@"))(document)
 
 
-def _bare(value: Any) -> str:
+def _bare(value: object) -> str:
     if isinstance(value, list) and not any(isinstance(each, list | dict) for each in value):
         return "\n".join(map(_word, value))
     return table(value) if isinstance(value, list | dict) else _word(value)
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     """Spell one value: nothing is empty, true is ``true``, what has parts is JSON."""
     if value is None:
         return ""
@@ -112,7 +108,7 @@ def _word(value: Any) -> str:
     return json.dumps(value)
 
 
-def table(value: Any) -> str:
+def table(value: object) -> str:
     """Lay a list of objects, or one object, out in columns.
 
     >>> print(table([{"name": "a", "nodes": 2}, {"name": "bcd", "nodes": None}]))
@@ -175,7 +171,7 @@ _SPELL: Mapping[str, Callable[[str, str], str]] = {
 }
 
 
-def variables(value: Any, form: str = "env") -> Iterator[str]:
+def variables(value: object, form: str = "env") -> Iterator[str]:
     """Spell a value as variables; as shell assignments they are quoted so that eval is safe.
 
     Raises Usage for what the form cannot hold.
@@ -192,7 +188,7 @@ def variables(value: Any, form: str = "env") -> Iterator[str]:
         yield _SPELL[form](f"HYPERPOD_EKS_{name}", _word(each))
 
 
-def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(path: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], object]]:
     if isinstance(value, list):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):

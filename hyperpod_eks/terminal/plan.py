@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.events import steps_of
 from hyperpod_eks.terminal.text import (
     Line,
@@ -31,7 +31,7 @@ _SIGNS = {
 }
 
 
-def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool = True) -> str:
+def render(document: JsonMapping, width: int, colour: bool, *, utf8: bool = True) -> str:
     """Return the text of a ``hyperpod-eks/plan/v1`` document, for a terminal of ``width``."""
     parts = (
         _head(document),
@@ -50,12 +50,12 @@ def render(document: Mapping[str, Any], width: int, colour: bool, *, utf8: bool 
     return "\n\n".join(filter(None, blocks))
 
 
-def _head(document: Mapping[str, Any]) -> Iterator[Line]:
+def _head(document: JsonMapping) -> Iterator[Line]:
     where = f"  {document['account']} {document['region']}"
     yield [Piece(document["cluster"]["name"], "strong"), Piece(where, "quiet")]
 
 
-def _steps(document: Mapping[str, Any], width: int) -> Iterator[Iterable[Line]]:
+def _steps(document: JsonMapping, width: int) -> Iterator[Iterable[Line]]:
     """One line for each resource with something to do; what is kept is counted."""
     whole: list[str] = []
     for step in steps_of(row["key"] for row in document["resources"]):
@@ -72,7 +72,7 @@ def _steps(document: Mapping[str, Any], width: int) -> Iterator[Iterable[Line]]:
         yield [[Piece(f"{sign} ", style), Piece(f"as declared: {', '.join(whole)}")]]
 
 
-def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
+def _row(row: JsonMapping, width: int) -> Iterator[Line]:
     sign, style = _SIGNS[row["action"]]
     name = row["key"].partition("/")[2]
     size = max(28, cells(name))
@@ -92,7 +92,7 @@ def _row(row: Mapping[str, Any], width: int) -> Iterator[Line]:
             yield [Piece(" " * (13 if number == 0 else 15)), Piece(clean(text))]
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_brief, value)) or "none"
     if isinstance(value, Mapping):
@@ -100,7 +100,7 @@ def _brief(value: Any) -> str:
     return "none" if value in (None, "") else clean(str(value))
 
 
-def _sum(document: Mapping[str, Any], width: int) -> Iterator[Line]:
+def _sum(document: JsonMapping, width: int) -> Iterator[Line]:
     counts = document["counts"]
     words = ", ".join(f"{counts[action]} to {action}" for action in _SIGNS if counts.get(action))
     if set(counts) <= {"keep", "adopt"}:
@@ -109,7 +109,7 @@ def _sum(document: Mapping[str, Any], width: int) -> Iterator[Line]:
         yield [Piece(text, "strong")]
 
 
-def _time(document: Mapping[str, Any], width: int) -> Iterator[Line]:
+def _time(document: JsonMapping, width: int) -> Iterator[Line]:
     """How long it will take, and which chain makes it so long; moments are left out."""
     path = document["critical_path"]
     if long := [each for each in path if each["seconds"] >= 10]:
@@ -123,7 +123,7 @@ def _time(document: Mapping[str, Any], width: int) -> Iterator[Line]:
             yield [Piece(f"  {text}", "quiet")]
 
 
-def _cost(document: Mapping[str, Any]) -> Iterator[Line]:
+def _cost(document: JsonMapping) -> Iterator[Line]:
     cost = document["cost"]
     total = f"{cost['usd_per_hour']:.2f} USD per hour"
     word = "about" if cost["complete"] else "at least"

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from hyperpod_eks import folders
 from hyperpod_eks.aws.redaction import logged, redacted
@@ -55,7 +55,9 @@ class Log:
     """The log of a run: its file, None where none can be written, and what writes to it."""
 
     path: Path | None
-    _handlers: list[tuple[logging.Logger, logging.StreamHandler[Any]]] = field(default_factory=list)
+    _handlers: list[tuple[logging.Logger, logging.StreamHandler[IO[str]]]] = field(
+        default_factory=list
+    )
 
     def add(self, name: str | None, stream: IO[str], layout: str, level: int) -> None:
         """Write what a logger (None: all of them) says to a stream, without secrets."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from hyperpod_eks.documents import Json
 from hyperpod_eks.terminal.text import (
     Line,
     Piece,
@@ -34,8 +34,6 @@ _STATES = {
     "failed": ("✘", "bad"),
     "foreign": ("✘", "bad"),
 }
-
-Json = Mapping[str, Any]
 
 
 def render_status(document: Json, width: int, colour: bool, *, utf8: bool = True) -> str:
@@ -285,12 +283,12 @@ def _worse(status: str) -> str:
     return "waiting" if _tone(status) == "good" else status
 
 
-def _worst(statuses: Any) -> str:
+def _worst(statuses: Iterable[str]) -> str:
     tones = [_tone(str(status or "")) for status in statuses]
     return "failed" if "bad" in tones else "waiting" if "busy" in tones else "active"
 
 
-def _issue(issue: Any) -> str:
+def _issue(issue: object) -> str:
     if isinstance(issue, Mapping):
         return clean(": ".join(str(issue[k]) for k in ("code", "message") if issue.get(k)))
     return clean(issue)

@@ -50,7 +50,7 @@ class Operator:
         aws.iam.create_user(UserName="operator")
         self._key = aws.iam.create_access_key(UserName="operator")["AccessKey"]
 
-    def may(self, documents: list[dict[str, Any]]) -> None:
+    def may(self, documents: list[policy.Policy]) -> None:
         """Attach these policies, and no others, as managed ones: IAM refuses what is too large."""
         for each in self._aws.iam.list_attached_user_policies(UserName="operator")[
             "AttachedPolicies"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
@@ -18,6 +18,7 @@ from hyperpod_eks.terminal.text import clean
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.views import ClusterEvent, Events
+    from hyperpod_eks.documents import JsonObject
     from hyperpod_eks.events import Report
 
 
@@ -44,7 +45,7 @@ def events(options: Options, report: Report) -> Events:
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
     group, node, tail = options.group, options.node, options.tail
-    asked: dict[str, Any] = {}
+    asked: JsonObject = {}
     if group:
         asked["InstanceGroupName"] = group
     if node:

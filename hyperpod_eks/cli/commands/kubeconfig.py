@@ -16,9 +16,11 @@ from hyperpod_eks.errors import NotFound, Unfinished
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.cli.schemas.base import Json
     from hyperpod_eks.cli.schemas.views import Kubeconfig
     from hyperpod_eks.events import Report
+    from hyperpod_eks.kube.kubeconfig import Entry
 
 
 @frozen
@@ -42,38 +44,15 @@ def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
     ./NAME.kubeconfig and $KUBECONFIG, and deletes ./NAME.kubeconfig if it is then empty.
     """
     from hyperpod_eks.aws.client import Aws, read_only
-    from hyperpod_eks.aws.session import profile_of
-    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.login import log_in, use_local
     from hyperpod_eks.kube import kubeconfig as files
-    from hyperpod_eks.resources import eks
 
     name, path, region, cluster_name = find(options)
     if options.local:
         use_local()
     aws = Aws(log_in(options.region or region, options.profile), name, {})
     read_only(aws.session)
-    found = eks.describe(Snapshot(aws), name)
-    where = f"in {aws.identity.region} of account {aws.identity.account}"
-    if not found:
-        raise NotFound(f"EKS cluster {name} does not exist {where}")
-    cluster = found[0]
-    if cluster["status"] not in ("ACTIVE", "UPDATING"):
-        raise Unfinished(
-            f"the EKS cluster {name} {where} is {cluster['status']}",
-            "Its endpoint answers once it is ACTIVE: run the same command again.",
-        )
-    profile = profile_of(aws.session)
-    entry = files.Entry(
-        name,
-        cluster["arn"],
-        aws.identity.region,
-        cluster["endpoint"],
-        cluster["certificateAuthority"]["data"],
-        profile,
-        options.local,
-        {} if options.local else files.variables(),
-    )
+    entry = _entry(aws, name, local=options.local)
     new = files.document(entry)
     if options.stdout:
         return new
@@ -87,6 +66,35 @@ def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
         "context": entry.arn,
         "merged": shared,
     }
+
+
+def _entry(aws: Aws, name: str, *, local: bool) -> Entry:
+    """Describe the EKS cluster.  Raises NotFound, or Unfinished while it has no endpoint."""
+    from hyperpod_eks.aws.session import profile_of
+    from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.kube import kubeconfig as files
+    from hyperpod_eks.resources import eks
+
+    found = eks.describe(Snapshot(aws), name)
+    where = f"in {aws.identity.region} of account {aws.identity.account}"
+    if not found:
+        raise NotFound(f"EKS cluster {name} does not exist {where}")
+    cluster = found[0]
+    if cluster["status"] not in ("ACTIVE", "UPDATING"):
+        raise Unfinished(
+            f"the EKS cluster {name} {where} is {cluster['status']}",
+            "Its endpoint answers once it is ACTIVE: run the same command again.",
+        )
+    return files.Entry(
+        name,
+        cluster["arn"],
+        aws.identity.region,
+        cluster["endpoint"],
+        cluster["certificateAuthority"]["data"],
+        profile_of(aws.session),
+        local,
+        {} if local else files.variables(),
+    )
 
 
 def find(place: Place) -> tuple[str, Path, str | None, str]:

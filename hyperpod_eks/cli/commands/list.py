@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.cli.schemas.views import List, Listed
     from hyperpod_eks.events import Report
-    from hyperpod_eks.inventory.clusters import Row
+    from hyperpod_eks.inventory.clusters import Owned
 
 ENABLED = ("opt-in-not-required", "opted-in")
 """What DescribeRegions calls a region that can be used (EC2 API, Region, OptInStatus)."""
@@ -51,39 +51,45 @@ def list_clusters(options: Options, report: Report) -> List:
     """
     from hyperpod_eks.aws.client import Aws, read_only
     from hyperpod_eks.cli.login import log_in, use_local
-    from hyperpod_eks.engine import words_of
-    from hyperpod_eks.workers import gather
 
     if options.local:
         use_local()
     aws = Aws(log_in(options.region, options.profile), "", {})
     read_only(aws.session)
-    who = aws.identity
-    warnings: list[str] = []
-    regions = _regions(aws, warnings) if options.all_regions else [who.region]
-    answers = gather(*(partial(_answer, aws, each) for each in regions))
-    rows: list[Row] = []
-    failed: list[Exception] = []
-    for region, answer in zip(regions, answers, strict=True):
-        if isinstance(answer, Exception):
-            failed.append(answer)
-            warnings.append(f"{region}: {words_of(answer)}")
-        else:
-            rows += answer
-    if failed and len(failed) == len(regions):
-        raise failed[0]
+    account, warnings = aws.identity.account, list[str]()
+    regions = _regions(aws, warnings) if options.all_regions else [aws.identity.region]
+    found = _everywhere(aws, regions, warnings)
     known = _manifests(options.manifests, warnings)
     for warning in warnings:
         current_console().warn(warning)
+    clusters: list[Listed] = [{**each.row, "manifest": known.get(each.lineage)} for each in found]
     return {
         **head("list"),
-        "account": who.account,
+        "account": account,
         "regions": regions,
-        "clusters": [
-            cast("Listed", row | {"manifest": known.get(row.pop("lineage"))}) for row in rows
-        ],
+        "clusters": clusters,
         "warnings": warnings,
     }
+
+
+def _everywhere(aws: Aws, regions: Sequence[str], warnings: list[str]) -> list[Owned]:
+    """Return the clusters of the regions; warn of those that do not answer.
+
+    Raises what the first one says if none answers.
+    """
+    from hyperpod_eks.engine import words_of
+    from hyperpod_eks.workers import gather
+
+    answers = gather(*(partial(_answer, aws, each) for each in regions))
+    failed = {
+        region: answer
+        for region, answer in zip(regions, answers, strict=True)
+        if isinstance(answer, Exception)
+    }
+    if failed and len(failed) == len(regions):
+        raise failed[regions[0]]
+    warnings += [f"{region}: {words_of(error)}" for region, error in failed.items()]
+    return [each for answer in answers if not isinstance(answer, Exception) for each in answer]
 
 
 def _regions(aws: Aws, warnings: list[str]) -> list[str]:
@@ -98,7 +104,7 @@ def _regions(aws: Aws, warnings: list[str]) -> list[str]:
     return sorted(name for name in offered if enabled[name])
 
 
-def _answer(aws: Aws, region: str) -> list[Row] | Exception:
+def _answer(aws: Aws, region: str) -> list[Owned] | Exception:
     from hyperpod_eks.aws.client import Identity
     from hyperpod_eks.inventory.clusters import in_region
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.schemas.views import Line, Logs
+    from hyperpod_eks.documents import Json, JsonMapping, JsonObject
     from hyperpod_eks.events import Report
 
 STREAMS = 20
@@ -135,12 +135,12 @@ def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> li
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
 
     narrow = prefix not in ("", SCRIPTS) or node is not None
-    asked: dict[str, Any] = (
+    asked: JsonObject = (
         {"logStreamNamePrefix": prefix}
         if narrow
         else {"orderBy": "LastEventTime", "descending": True}
     )
-    found: list[Any] = []
+    found: list[Json] = []
     with absent("ResourceNotFoundException"):
         found = snapshot.all(
             snapshot.aws.logs,
@@ -167,7 +167,7 @@ def _tail(aws: Aws, place: str, stream: str, most: int) -> list[Line]:
     return [_line(stream, each) for each in found["events"]]
 
 
-def _line(stream: str, event: Mapping[str, Any]) -> Line:
+def _line(stream: str, event: JsonMapping) -> Line:
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
 
     return {
@@ -201,7 +201,7 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[Line]) -> None:
     for line in lines:
         show(line)
     lines.clear()
-    asked: dict[str, Any] = {"logStreamNamePrefix": prefix} if prefix else {}
+    asked: JsonObject = {"logStreamNamePrefix": prefix} if prefix else {}
     while True:
         with absent("ResourceNotFoundException"):  # nobody has written yet
             pages = aws.logs.get_paginator("filter_log_events").paginate(

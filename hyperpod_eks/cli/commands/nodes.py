@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli import options as shared
 from hyperpod_eks.cli.command import define
@@ -20,15 +20,19 @@ from hyperpod_eks.terminal.text import clean, cut
 if TYPE_CHECKING:
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.schemas.views import Failed, NodeAction, NodeChange, NodeList
-    from hyperpod_eks.cli.schemas.views import Node as Row
+    from hyperpod_eks.documents import JsonMapping
     from hyperpod_eks.events import Report
     from hyperpod_eks.kube.nodes import Node
+    from hyperpod_eks.resources.hyperpod.api import NodeRow
 
 BATCH = 25
 """Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
 SHOWN = 100
 """Nodes that people are shown one by one; of more, those with a problem."""
-VERBS = {"reboot": "batch_reboot_cluster_nodes", "replace": "batch_replace_cluster_nodes"}
+VERBS: Mapping[NodeAction, str] = {
+    "reboot": "batch_reboot_cluster_nodes",
+    "replace": "batch_replace_cluster_nodes",
+}
 
 
 @frozen
@@ -49,30 +53,33 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
     from hyperpod_eks.cli.confirm import confirm
     from hyperpod_eks.cli.opening import cluster, described, instance
 
-    action, which = options.action, options.which
-    if (
-        options.name in VERBS
-        and action not in VERBS
-        and (action or options.named_otherwise)  # by then the first word is the action
-    ):
-        which = (action, *which) if action else which
-        action, options = options.name, replace(options, name=None)
-    if action and action not in VERBS:
-        raise Usage(f"nodes: unknown action {action!r}; use {' or '.join(VERBS)}")
-    if action and not which:
+    options = _understood(options)
+    action = next((verb for verb in VERBS if verb == options.action), None)
+    if options.action and not action:
+        raise Usage(f"nodes: unknown action {options.action!r}; use {' or '.join(VERBS)}")
+    if action and not options.which:
         see = called(options.name or "", options)
         raise Usage(f"nodes {action}: NODE is missing", f"To list them: hyperpod-eks nodes {see}")
     with cluster(options, write=bool(action)) as (snapshot, name):
         found = described(snapshot, name, options)
         if action is None:
             return _listed(snapshot, name, found)
-        ids = list(dict.fromkeys(map(instance, which)))
+        ids = list(dict.fromkeys(map(instance, options.which)))
         deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: the pods there stop"
         confirm(deed, "Continue?", yes=options.yes)
         return _act(snapshot, name, action, ids)
 
 
-def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> NodeList:
+def _understood(options: Options) -> Options:
+    """Read the first word as the action where something else names the cluster."""
+    name, action, which = options.name, options.action, options.which
+    if name not in VERBS or action in VERBS or not (action or options.named_otherwise):
+        return options
+    which = (action, *which) if action else which
+    return replace(options, name=None, action=name, which=which)
+
+
+def _listed(snapshot: Snapshot, name: str, found: JsonMapping) -> NodeList:
     from hyperpod_eks.kube.nodes import list_nodes
     from hyperpod_eks.resources import eks
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
@@ -92,11 +99,11 @@ def _listed(snapshot: Snapshot, name: str, found: Mapping[str, Any]) -> NodeList
             }
             for group in hyperpod_api.every_group(found)
         ],
-        "nodes": cast("list[Row]", hyperpod_api.node_rows(snapshot, name, registered)),
+        "nodes": hyperpod_api.node_rows(snapshot, name, registered),
     }
 
 
-def _act(snapshot: Snapshot, name: str, action: str, ids: list[str]) -> NodeChange:
+def _act(snapshot: Snapshot, name: str, action: NodeAction, ids: list[str]) -> NodeChange:
     call = getattr(snapshot.aws.sagemaker, VERBS[action])
     done: list[str] = []
     failed: list[Failed] = []
@@ -110,7 +117,7 @@ def _act(snapshot: Snapshot, name: str, action: str, ids: list[str]) -> NodeChan
     return {
         **head("nodes", Exit.FAILED if failed else Exit.OK),
         "cluster": {"name": name},
-        "action": cast("NodeAction", action),
+        "action": action,
         "done": done,
         "failed": failed,
     }
@@ -133,26 +140,7 @@ def _table(document: NodeList) -> str:
     rows = document["nodes"]
     bad = [row for row in rows if not _well(row)]
     shown = rows if len(rows) <= SHOWN else bad[:SHOWN]
-    lines = []
-    if shown:
-        cells = [("NODE", "GROUP", "TYPE", "STATUS", "READY", "HEALTH", "")]
-        cells += [
-            (
-                row["instance_id"],
-                row["instance_group"],
-                row["instance_type"],
-                row["status"],
-                "yes" if row["ready"] else "no",
-                row["health"] or "-",
-                cut(clean(row["why"]), 60),
-            )
-            for row in shown
-        ]
-        widths = [max(len(row[i]) for row in cells) for i in range(6)]
-        lines = [
-            "  ".join([*(v.ljust(w) for v, w in zip(row, widths, strict=False)), row[6]]).rstrip()
-            for row in cells
-        ]
+    lines = _columns(shown) if shown else []
     if len(rows) > len(shown):
         lines.append(f"({len(rows) - len(shown)} more; all of them: -o json)")
     ready = Counter(row["instance_group"] for row in rows if _well(row))
@@ -164,7 +152,28 @@ def _table(document: NodeList) -> str:
     return "\n".join(lines)
 
 
-def _well(row: Row) -> bool:
+def _columns(rows: Sequence[NodeRow]) -> list[str]:
+    cells = [("NODE", "GROUP", "TYPE", "STATUS", "READY", "HEALTH", "")]
+    cells += [
+        (
+            row["instance_id"],
+            row["instance_group"],
+            row["instance_type"],
+            row["status"],
+            "yes" if row["ready"] else "no",
+            row["health"] or "-",
+            cut(clean(row["why"]), 60),
+        )
+        for row in rows
+    ]
+    widths = [max(len(row[i]) for row in cells) for i in range(6)]
+    return [
+        "  ".join([*(v.ljust(w) for v, w in zip(row, widths, strict=False)), row[6]]).rstrip()
+        for row in cells
+    ]
+
+
+def _well(row: NodeRow) -> bool:
     return bool(
         row["status"] == "Running" and row["ready"] and row["health"] in ("Schedulable", "")
     )

@@ -14,8 +14,10 @@ from hyperpod_eks.cli.options import Account, Output, Place, option
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws
     from hyperpod_eks.cli.schemas.views import Orphans
     from hyperpod_eks.events import Report
+    from hyperpod_eks.resources.tagged import Tagged
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")
 """Kinds whose existence says that the rest of their lineage is in use."""
@@ -42,37 +44,22 @@ def orphans(options: Options, report: Report) -> Orphans:
     """
     from hyperpod_eks.aws.client import Aws, read_only
     from hyperpod_eks.cli.login import log_in, use_local
-    from hyperpod_eks.inventory.untracked import signed
-    from hyperpod_eks.resolve.names import lineage
-    from hyperpod_eks.state.manifest import read
 
     if options.local:
         use_local()
     aws = Aws(log_in(options.region, options.profile), "", {})
     read_only(aws.session)
-    identity = aws.identity
-    paths = options.manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
-    known = {read(path).lineage for path in paths}  # one of another region knows nothing here
-    unknown = [
-        each
-        for each in signed(aws)
-        if each.lineage not in known
-        if each.lineage == lineage(identity, each.cluster)  # IAM lists those of all regions
-    ]
+    unknown = _unknown(aws, options.manifests)
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
-    place = Place(local=options.local, region=identity.region, profile=options.profile)
+    region = aws.identity.region
+    place = Place(local=options.local, region=region, profile=options.profile)
     return {
         **head("orphans"),
-        "account": identity.account,
-        "region": identity.region,
+        "account": aws.identity.account,
+        "region": region,
         "orphans": [
-            {
-                "cluster": each.cluster,
-                "kind": each.kind,
-                "id": each.id,
-                "lineage": each.lineage,
-            }
+            {"cluster": each.cluster, "kind": each.kind, "id": each.id, "lineage": each.lineage}
             for each in left
         ],
         "clusters": [
@@ -88,6 +75,22 @@ def orphans(options: Options, report: Report) -> Orphans:
             for name in sorted({each.cluster for each in left})
         ],
     }
+
+
+def _unknown(aws: Aws, manifests: tuple[Path, ...]) -> list[Tagged]:
+    """Return what is tagged and belongs to no cluster whose manifest is known."""
+    from hyperpod_eks.inventory.untracked import signed
+    from hyperpod_eks.resolve.names import lineage
+    from hyperpod_eks.state.manifest import read
+
+    paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
+    known = {read(path).lineage for path in paths}  # one of another region knows nothing here
+    return [
+        each
+        for each in signed(aws)
+        if each.lineage not in known
+        if each.lineage == lineage(aws.identity, each.cluster)  # IAM lists those of all regions
+    ]
 
 
 def text(document: Orphans) -> str:

@@ -17,7 +17,8 @@ from hyperpod_eks.errors import Exit
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.schemas.runs import Cost, Plan, PlanAction
+    from hyperpod_eks.cli.schemas.runs import Plan, PlanAction, PlanRow
+    from hyperpod_eks.engine.plan import Planned
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.compare import Observation
 
@@ -46,7 +47,6 @@ def plan(options: Options, report: Report) -> Plan:
         at.context.replace_failed = options.replace_failed
         rows, observations = plans.plan(at.wants, at.context)
         version = plans.version_of(observations, at.resolved.kubernetes_version)
-        cost = plans.costs(at.wants, plans.support_of(at.context.aws, version))
         counts = Counter(str(row.decision.action) for row in rows)
         changes = any(counts[action] for action in CHANGING)
         code = Exit.OK
@@ -61,27 +61,28 @@ def plan(options: Options, report: Report) -> Plan:
             "region": at.resolved.region,
             "kubernetes_version": version,
             "counts": dict(counts),
-            "resources": [
-                {
-                    "key": row.key,
-                    "action": cast("PlanAction", str(row.decision.action)),
-                    "id": row.id,
-                    "why": row.decision.why,
-                    "differs": {
-                        name: [as_json(is_), as_json(shall_be)]
-                        for name, (is_, shall_be) in row.decision.differs.items()
-                    },
-                }
-                for row in rows
-            ],
+            "resources": [_row(row) for row in rows],
             "critical_path": [
                 {"key": key, "seconds": seconds}
                 for key, seconds in plans.critical_path(at.wants, rows, at.manifest.durations)
             ],
-            "cost": cast("Cost", cost),
+            "cost": plans.costs(at.wants, plans.support_of(at.context.aws, version)),
             "warnings": [*at.warn(), *_unproven(observations)],
             "next": _next(options, counts),
         }
+
+
+def _row(row: Planned) -> PlanRow:
+    return {
+        "key": row.key,
+        "action": cast("PlanAction", str(row.decision.action)),  # a StrEnum is no Literal
+        "id": row.id,
+        "why": row.decision.why,
+        "differs": {
+            name: [as_json(is_), as_json(declared)]
+            for name, (is_, declared) in row.decision.differs.items()
+        },
+    }
 
 
 def _unproven(observations: Sequence[Observation]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log
@@ -11,7 +11,7 @@ from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Cluster as Options
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.schemas.views import Policy, PolicyDocument
+    from hyperpod_eks.cli.schemas.views import Policy
     from hyperpod_eks.events import Report
 
 
@@ -46,7 +46,7 @@ def policy(options: Options, report: Report) -> Policy:
             {
                 "name": f"{resolved.name}-hyperpod-eks-{number}",
                 "characters": policies.size(document),
-                "document": cast("PolicyDocument", document),
+                "document": document,
             }
             for number, document in enumerate(documents, 1)
         ],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands import create
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.runs import Scaled
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.config.yaml import Loc
+    from hyperpod_eks.documents import Json, JsonMapping
     from hyperpod_eks.events import Report
 
 CHANGING = (EventType.CREATING, EventType.UPDATING)
@@ -153,7 +154,7 @@ def _write(path: Path, content: bytes) -> None:
         raise Usage(f"scale: cannot write {path}: {error.strerror}") from error
 
 
-def _places(document: Mapping[str, Any]) -> dict[str, Loc]:
+def _places(document: JsonMapping) -> dict[str, Loc]:
     """Find the count of each instance group."""
     return {
         group["name"]: (section, index, "instance_count")
@@ -162,7 +163,7 @@ def _places(document: Mapping[str, Any]) -> dict[str, Loc]:
     }
 
 
-def _declared(document: Mapping[str, Any], place: Loc) -> Any:
+def _declared(document: JsonMapping, place: Loc) -> Json:
     """Return the instance group whose count has this place."""
     section, index, _ = place
     return document[str(section)][index]

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.base import Pair
     from hyperpod_eks.cli.schemas.views import (
         Difference,
-        Node,
-        Operation,
         State,
         StatusAddon,
         StatusCluster,
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
         StatusRow,
         StatusStep,
     )
+    from hyperpod_eks.documents import JsonMapping
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.base import Differs, Resource
     from hyperpod_eks.resources.compare import Observation
@@ -123,7 +122,6 @@ def _document(
 
     by_key = {s.want.key: s for s in observations}
     registered = _about(by_key, "hyperpod/nodes").get("nodes", [])
-    nodes = hyperpod_api.node_rows(snapshot, at.resolved.name, registered)
     return {
         **head("status"),
         "cluster": _cluster(at.resolved.name, by_key),
@@ -135,8 +133,8 @@ def _document(
         "instance_groups": _about(by_key, "hyperpod/cluster").get("groups", []),
         "warnings": warnings,
         "compared": at.declared,
-        "operations": cast("list[Operation]", hyperpod_api.operations(snapshot, at.resolved.name)),
-        "nodes": cast("list[Node]", nodes),
+        "operations": hyperpod_api.operations(snapshot, at.resolved.name),
+        "nodes": hyperpod_api.node_rows(snapshot, at.resolved.name, registered),
         "steps": [
             {"name": step, "resources": [_row(s) for s in observations if s.want.step == step]}
             for step in steps_of(by_key)
@@ -145,7 +143,7 @@ def _document(
     }
 
 
-def _about(by_key: Mapping[str, Observation], key: str) -> Mapping[str, Any]:
+def _about(by_key: Mapping[str, Observation], key: str) -> JsonMapping:
     """Return the attributes of a resource that exists."""
     observation = by_key.get(key)
     return observation.live.attributes if observation and observation.live else {}
@@ -164,7 +162,7 @@ def _cluster(name: str, by_key: Mapping[str, Observation]) -> StatusCluster:
     }
 
 
-def _control_plane(name: str, about: Mapping[str, Any]) -> StatusEks:
+def _control_plane(name: str, about: JsonMapping) -> StatusEks:
     return {
         "name": name,
         "version": about.get("version", ""),

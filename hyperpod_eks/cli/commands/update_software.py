@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.schemas.runs import Updated
     from hyperpod_eks.config.model import Config
+    from hyperpod_eks.documents import JsonObject
     from hyperpod_eks.events import Report
 
 
@@ -116,7 +117,7 @@ def _confirm(at: Opened, names: Sequence[str], *, yes: bool) -> None:
     consenting(at.resolved.name, yes=yes)([*renewals, *([line] if line else [])])
 
 
-def _renew(aws: Aws, name: str, request: dict[str, Any]) -> None:
+def _renew(aws: Aws, name: str, request: JsonObject) -> None:
     """Begin the update; where the answer is lost and botocore asks again, it is under way."""
     from hyperpod_eks.aws.errors import ErrorKind
     from hyperpod_eks.aws.exceptions import ClientError

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.documents import head
@@ -14,6 +13,7 @@ from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.views import Validate
+    from hyperpod_eks.documents import JsonMapping
     from hyperpod_eks.events import Report
 
 
@@ -53,7 +53,7 @@ def validate(options: Options, report: Report) -> Validate:
     }
 
 
-def _types(group: Mapping[str, Any]) -> str:
+def _types(group: JsonMapping) -> str:
     """Name a group's instance type, or those that it may have (InstanceRequirements)."""
     several = (group.get("instance_requirements") or {}).get("instance_types") or ()
     return str(group["instance_type"] or " or ".join(several))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, TypedDict
 
-Json = dict[str, Any]
+from hyperpod_eks.documents import JsonObject
+
+Json = JsonObject
 """An object whose members are not ours: a config, a schema, a kubeconfig."""
 ExitCode = Annotated[int, "The exit code of the command; docs/exit-codes.md."]
 Moment = Annotated[str, "UTC", {"format": "date-time"}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, TypedDict, final
 
+from hyperpod_eks.aws.prices import Cost
 from hyperpod_eks.cli.schemas.base import Group, Head, Json, Named, Outputs, Pair
 
 
@@ -177,26 +178,6 @@ class PathRow(TypedDict):
 
     key: str
     seconds: Annotated[float, "as measured at the last create, or the usual time of AWS"]
-
-
-class CostItem(TypedDict):
-    """What something costs."""
-
-    what: str
-    count: int
-    usd_per_hour: float | None
-
-
-class Cost(TypedDict):
-    """What the cluster costs."""
-
-    usd_per_hour: float
-    complete: bool
-    approximate: Literal[True]
-    as_of: Annotated[str, {"format": "date"}]
-    region: str
-    items: list[CostItem]
-    unknown: Annotated[list[str], "what the sum leaves out"]
 
 
 @final

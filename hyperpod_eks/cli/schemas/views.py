@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Literal, NotRequired, TypedDict, final
 
 from hyperpod_eks.cli.schemas.base import Group, Head, Json, Moment, Named, Outputs, Pair
+from hyperpod_eks.policy.statements import Policy as PolicyDocument
+from hyperpod_eks.resources.hyperpod.api import NodeRow, Operation
 
 # --- what exists
 
@@ -35,19 +37,6 @@ class StatusAddon(TypedDict):
     version: str
     status: str
     issues: list[object]
-
-
-class Node(TypedDict):
-    """A node."""
-
-    name: str
-    instance_id: str
-    instance_group: str
-    instance_type: str
-    status: Annotated[str, "as HyperPod says"]
-    ready: Annotated[bool, "as Kubernetes says"]
-    health: str
-    why: str
 
 
 State = Literal["ready", "waiting", "missing", "drifted", "failed", "foreign"]
@@ -85,14 +74,6 @@ class StatusStep(TypedDict):
 Difference = TypedDict("Difference", {"key": str, "field": str, "is": object, "declared": object})
 
 
-class Operation(TypedDict):
-    """What HyperPod is doing."""
-
-    id: str
-    type: Annotated[str, "as HyperPod says: Scaling, DeepHealthCheck"]
-    created: str
-
-
 class Remembered(Head):
     """What the manifest has."""
 
@@ -104,7 +85,7 @@ class Remembered(Head):
     addons: list[StatusAddon]
     helm: Json
     instance_groups: list[Group]
-    nodes: list[Node]
+    nodes: list[NodeRow]
     steps: list[StatusStep]
     differences: list[Difference]
 
@@ -119,7 +100,7 @@ class Seen(Head):
     addons: list[StatusAddon]
     helm: Json
     instance_groups: list[Group]
-    nodes: list[Node]
+    nodes: list[NodeRow]
     steps: list[StatusStep]
     differences: list[Difference]
     warnings: Annotated[
@@ -244,7 +225,7 @@ class NodeList(Head):
 
     cluster: Named
     groups: list[GroupCount]
-    nodes: list[Node]
+    nodes: list[NodeRow]
 
 
 NodeAction = Literal["reboot", "replace"]
@@ -320,23 +301,6 @@ class Kubeconfig(Head):
     path: str
     context: str
     merged: Annotated[bool, "into a file that was named, not one of its own"]
-
-
-class Statement(TypedDict):
-    """A statement of an IAM policy."""
-
-    Sid: str
-    Effect: Literal["Allow"]
-    Action: list[str]
-    Resource: str | list[str]
-    Condition: NotRequired[Json]
-
-
-class PolicyDocument(TypedDict):
-    """An IAM policy."""
-
-    Version: Literal["2012-10-17"]
-    Statement: list[Statement]
 
 
 class PolicyRow(TypedDict):

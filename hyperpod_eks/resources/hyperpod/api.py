@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import Annotated, TypedDict
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
@@ -119,13 +120,34 @@ def failure(aws: Aws, name: str, event: JsonMapping) -> str:
     return said if why in said else why if said in why else f"{said}: {why}"
 
 
-def operations(snapshot: Snapshot, name: str) -> list[dict[str, str]]:
+class Operation(TypedDict):
+    """What HyperPod is doing."""
+
+    id: str
+    type: Annotated[str, "as HyperPod says: Scaling, DeepHealthCheck"]
+    created: str
+
+
+class NodeRow(TypedDict):
+    """A node."""
+
+    name: str
+    instance_id: str
+    instance_group: str
+    instance_type: str
+    status: Annotated[str, "as HyperPod says"]
+    ready: Annotated[bool, "as Kubernetes says"]
+    health: str
+    why: str
+
+
+def operations(snapshot: Snapshot, name: str) -> list[Operation]:
     """List what HyperPod is doing with a cluster, newest first; once for all who ask in this look.
 
     A courtesy: without the right, or without continuous provisioning, there is nothing to say.
     """
 
-    def ask() -> list[dict[str, str]]:
+    def ask() -> list[Operation]:
         asked = {"ClusterName": name, "Status": "InProgress", "SortOrder": "Descending"}
         with suppress(Exception):
             found = snapshot.aws.sagemaker.list_cluster_operations(  # type: ignore[attr-defined]
@@ -156,12 +178,12 @@ def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
     )
 
 
-def node_rows(snapshot: Snapshot, name: str, registered: Sequence[Node]) -> list[JsonObject]:
+def node_rows(snapshot: Snapshot, name: str, registered: Sequence[Node]) -> list[NodeRow]:
     """Join what HyperPod and Kubernetes say of each node, one row an instance."""
     with absent("ResourceNotFound"):
         found = instances(snapshot, name)
         seen = {node.instance_id: node for node in registered}
-        rows = []
+        rows: list[NodeRow] = []
         for each in found:
             node = seen.get(each["InstanceId"])
             rows.append(
