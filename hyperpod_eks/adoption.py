@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 
 from hyperpod_eks.aws.client import Aws
@@ -56,6 +56,17 @@ def adopt(
     if config.existing.eks_cluster and known and known.id not in ("", caller(Snapshot(aws))):
         # of whoever ran this before; if create made it, its tags tell
         del manifest.records[CALLER]
+    _refuse_created(manifest, wanted)
+    for key, id_ in wanted.items():
+        if manifest.adopted.get(key) != id_ and write:
+            manifest.adopt(key, id_, now)
+        elif manifest.adopted.get(key) != id_:
+            manifest.records[key] = Record("", {}, "ready", now, "", id_, origin="adopted")
+    return manifest.adopted
+
+
+def _refuse_created(manifest: Manifest, wanted: Mapping[str, str]) -> None:
+    """Raise Foreign where create has made a resource of its own."""
     for key, id_ in wanted.items():
         if made := _made(manifest, key):
             raise Foreign(
@@ -63,13 +74,6 @@ def adopt(
                 "Delete the cluster first, or remove the setting.",
                 setting="existing",
             )
-        if manifest.adopted.get(key) == id_:
-            continue
-        if write:
-            manifest.adopt(key, id_, now)
-        else:
-            manifest.records[key] = Record("", {}, "ready", now, "", id_, origin="adopted")
-    return manifest.adopted
 
 
 def _made(manifest: Manifest, key: str) -> str:
@@ -79,22 +83,26 @@ def _made(manifest: Manifest, key: str) -> str:
     return known.id if known and made else ""
 
 
+SETTINGS = {
+    "network/vpc": "vpc",
+    "network/security-group": "security_group",
+    "network/s3-endpoint": "s3_endpoint",
+    "iam/cluster-role": "cluster_role",
+    "iam/execution-role": "execution_role",
+    "s3/bucket": "bucket",
+    "eks/cluster": "eks_cluster",
+    "helm/release": "helm_release",
+}
+"""The settings of ``existing`` that name one resource each, by its key."""
+
+
 def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
     """Turn the settings into ids by key; an EKS cluster brings its network and its content.
 
     What was adopted before is not asked for again.
     """
     theirs = config.existing
-    named = {
-        "network/vpc": ("vpc", theirs.vpc),
-        "network/security-group": ("security_group", theirs.security_group),
-        "network/s3-endpoint": ("s3_endpoint", theirs.s3_endpoint),
-        "iam/cluster-role": ("cluster_role", theirs.cluster_role),
-        "iam/execution-role": ("execution_role", theirs.execution_role),
-        "s3/bucket": ("bucket", theirs.bucket),
-        "eks/cluster": ("eks_cluster", theirs.eks_cluster),
-        "helm/release": ("helm_release", theirs.helm_release),
-    } | {
+    named = {key: (setting, getattr(theirs, setting)) for key, setting in SETTINGS.items()} | {
         f"network/route-table-{i}": ("route_tables", id_)
         for i, id_ in enumerate(theirs.route_tables)
     }
@@ -172,25 +180,13 @@ def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
 
 def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
     """Describe the EKS cluster and what is in it; HyperPod needs access entries."""
-    cluster: Json = None
-    with absent("ResourceNotFoundException"):
-        cluster = aws.eks.describe_cluster(name=name)["cluster"]
-    if cluster is None:
-        raise NotFound(
-            f"existing.eks_cluster: EKS cluster {name} does not exist", "Check the name."
-        )
-    if authentication_mode(cluster) == "CONFIG_MAP":
-        raise Usage(
-            f"existing.eks_cluster: {name} has the authentication mode CONFIG_MAP (HyperPod needs "
-            "access entries)",
-            f"aws eks update-cluster-config --name {name} --access-config "
-            "authenticationMode=API_AND_CONFIG_MAP",
-        )
+    cluster = _described(aws, name)
     vpc = cluster["resourcesVpcConfig"]["vpcId"]
     if config.existing.vpc not in (None, vpc):
         raise Usage(
             f"existing.vpc: {config.existing.vpc} is not {vpc}, the VPC of the EKS cluster {name}",
             "HyperPod and EKS share one VPC: set that one, or remove existing.vpc.",
+            setting="existing.vpc",
         )
     found = {"network/vpc": vpc}
     if not config.existing.security_group:
@@ -198,14 +194,48 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
         found["network/security-group"] = cluster["resourcesVpcConfig"]["clusterSecurityGroupId"]
     if not config.existing.cluster_role:
         found["iam/cluster-role"] = cluster["roleArn"].rpartition("/")[2]
+    return found | _addons(aws, config, name) | _access_entries(aws, config, name)
+
+
+def _described(aws: Aws, name: str) -> Json:
+    """Describe an EKS cluster.  Raises NotFound, and Usage for one that HyperPod cannot use."""
+    cluster: Json = None
+    with absent("ResourceNotFoundException"):
+        cluster = aws.eks.describe_cluster(name=name)["cluster"]
+    if cluster is None:
+        raise NotFound(
+            f"existing.eks_cluster: EKS cluster {name} does not exist",
+            "Check the name.",
+            setting="existing.eks_cluster",
+        )
+    if authentication_mode(cluster) == "CONFIG_MAP":
+        raise Usage(
+            f"existing.eks_cluster: {name} has the authentication mode CONFIG_MAP (HyperPod needs "
+            "access entries)",
+            f"aws eks update-cluster-config --name {name} --access-config "
+            "authenticationMode=API_AND_CONFIG_MAP",
+            setting="existing.eks_cluster",
+        )
+    return cluster
+
+
+def _addons(aws: Aws, config: Config, name: str) -> dict[str, str]:
+    """Find the add-ons of a cluster that no cluster of this tool has signed."""
+    found = {}
     for page in aws.eks.get_paginator("list_addons").paginate(clusterName=name):
         for each in config.every_addon().keys() & set(page["addons"]):
             addon = aws.eks.describe_addon(clusterName=name, addonName=each)["addon"]
             if owner(addon.get("tags", {})) is None:
                 found[f"addons/{each}"] = each
+    return found
+
+
+def _access_entries(aws: Aws, config: Config, name: str) -> dict[str, str]:
+    """Find the access entries that no cluster of this tool has signed."""
     principals = {"access-caller": caller(Snapshot(aws))}
     everybody = [entry.principal_arn for entry in config.eks.access]
     principals |= {access_label(arn, everybody): arn for arn in everybody}
+    found = {}
     for label, arn in principals.items():
         with absent("ResourceNotFoundException"):
             entry = aws.eks.describe_access_entry(clusterName=name, principalArn=arn)
@@ -225,10 +255,16 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
         raise HyperpodError(
             f"eks:DescribeCluster names no subnets of {name}",
             "Set existing.private_subnets to those for the nodes, or run the command again later.",
+            setting="existing.private_subnets",
         )
     here: Json = [{"Name": "vpc-id", "Values": [config["vpcId"]]}]
     pages = aws.ec2.get_paginator("describe_route_tables").paginate(Filters=here)
     tables = [table for page in pages for table in page["RouteTables"]]
+    return _not_open(config["subnetIds"], tables)
+
+
+def _not_open(subnets: Sequence[str], tables: Sequence[Json]) -> list[str]:
+    """Return the subnets whose route table, their own or the main one, has no way out."""
     open_, explicit, main_is_open = set(), set(), False
     for table in tables:
         leads_out = any(r.get("GatewayId", "").startswith("igw-") for r in table["Routes"])
@@ -239,9 +275,7 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
             elif leads_out:
                 open_.add(each.get("SubnetId", ""))
     return [
-        each
-        for each in config["subnetIds"]
-        if each not in open_ and (each in explicit or not main_is_open)
+        each for each in subnets if each not in open_ and (each in explicit or not main_is_open)
     ]
 
 
@@ -272,26 +306,36 @@ def _room(aws: Aws, config: Config, vpc: str) -> None:
     if there is None:
         raise NotFound(f"existing.vpc: {vpc} does not exist in this region")
     blocks = [IPv4Network(each["CidrBlock"]) for each in there["CidrBlockAssociationSet"]]
-    wanted = IPv4Network(config.network.cidr)
-    if not any(wanted.subnet_of(block) for block in blocks):
-        raise Usage(
-            f"network.cidr: {wanted} is not in {vpc}, which has {', '.join(map(str, blocks))}",
-            "Choose a free block of the VPC, or set existing.private_subnets.",
-        )
-    for each in _others(aws, config, SUBNETS, vpc):
-        if wanted.overlaps(IPv4Network(each["CidrBlock"])):
-            raise Usage(
-                f"network.cidr: {wanted} overlaps {each['SubnetId']}, which has "
-                f"{each['CidrBlock']} of {vpc}",
-                "Choose a free block of the VPC.",
-            )
+    _check_free(config, vpc, blocks, _others(aws, config, SUBNETS, vpc))
     for more in map(IPv4Network, config.network.secondary_cidrs):
         for block in blocks:
             if more != block and more.overlaps(block):
                 raise Usage(
                     f"network.secondary_cidrs: {more} overlaps {block}, which {vpc} has already",
                     "Choose a block outside of it.",
+                    setting="network.secondary_cidrs",
                 )
+
+
+def _check_free(
+    config: Config, vpc: str, blocks: Sequence[IPv4Network], subnets: Sequence[Json]
+) -> None:
+    """Raise Usage where new subnets lie outside of the VPC or on those of others."""
+    wanted = IPv4Network(config.network.cidr)
+    if not any(wanted.subnet_of(block) for block in blocks):
+        raise Usage(
+            f"network.cidr: {wanted} is not in {vpc}, which has {', '.join(map(str, blocks))}",
+            "Choose a free block of the VPC, or set existing.private_subnets.",
+            setting="network.cidr",
+        )
+    for each in subnets:
+        if wanted.overlaps(IPv4Network(each["CidrBlock"])):
+            raise Usage(
+                f"network.cidr: {wanted} overlaps {each['SubnetId']}, which has "
+                f"{each['CidrBlock']} of {vpc}",
+                "Choose a free block of the VPC.",
+                setting="network.cidr",
+            )
 
 
 def _internet_gateway(aws: Aws, config: Config, vpc: str) -> dict[str, str]:

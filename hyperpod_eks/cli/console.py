@@ -108,30 +108,11 @@ class Console:
         The first line is out before anything heavy is imported.  Raises Usage for a query or an
         ``--events`` that cannot be, before anything else is done.
         """
-        from hyperpod_eks import folders  # noqa: PLC0415  --help needs none
-        from hyperpod_eks.terminal import progress, runlog  # noqa: PLC0415  --help needs none
+        from hyperpod_eks.terminal import progress  # noqa: PLC0415  --help needs none
         from hyperpod_eks.terminal.timeline import drawing  # noqa: PLC0415
 
-        self._keep = keep
-        if isinstance(options, Place):
-            self.place = options
-        self.form, self.quiet = options.output, options.quiet
-        self.verbose, self.debug = options.verbose, options.debug
-        if options.no_color:
-            os.environ["NO_COLOR"] = "1"
-        if options.query is not None:
-            from hyperpod_eks.terminal.formats import ask  # noqa: PLC0415
-
-            self.query = ask(options.query)
-        if options.events:
-            self.events = Lines(options.events, self.warn)
-        self.aloud = runlog.Aloud(self.warn)
-        _logger().addHandler(self.aloud)
-        if self.debug or keep is not Log.NONE:
-            self.log = runlog.start(command, everything=self.debug, aloud=self.verbose)
-            if keep is not Log.IF_POSSIBLE and (lost := folders.complaint()):
-                self.warn(lost)
-        _logger().info("hyperpod-eks %s", shlex.join(self.words))
+        self._configure(options)
+        self._begin_log(command, keep)
         shown = options if isinstance(options, Progress) else Progress(progress="none")
         kind = "none" if self.quiet else shown.progress
         if self.verbose and kind in ("auto", "live"):
@@ -145,6 +126,33 @@ class Console:
             if isinstance(report, progress.Picture):
                 self.aside = report.clear
             yield told
+
+    def _configure(self, options: Output) -> None:
+        if isinstance(options, Place):
+            self.place = options
+        self.form, self.quiet = options.output, options.quiet
+        self.verbose, self.debug = options.verbose, options.debug
+        if options.no_color:
+            os.environ["NO_COLOR"] = "1"
+        if options.query is not None:
+            from hyperpod_eks.terminal.formats import ask  # noqa: PLC0415
+
+            self.query = ask(options.query)
+        if options.events:
+            self.events = Lines(options.events, self.warn)
+
+    def _begin_log(self, command: str, keep: Log) -> None:
+        from hyperpod_eks import folders  # noqa: PLC0415  --help needs none
+        from hyperpod_eks.terminal import runlog  # noqa: PLC0415  --help needs none
+
+        self._keep = keep
+        self.aloud = runlog.Aloud(self.warn)
+        _logger().addHandler(self.aloud)
+        if self.debug or keep is not Log.NONE:
+            self.log = runlog.start(command, everything=self.debug, aloud=self.verbose)
+            if keep is not Log.IF_POSSIBLE and (lost := folders.complaint()):
+                self.warn(lost)
+        _logger().info("hyperpod-eks %s", shlex.join(self.words))
 
     def _also(self, report: Report) -> Report:
         """Pass on to whoever listens, and to the events and the log."""
@@ -196,12 +204,9 @@ class Console:
         """Say what went wrong: words on stderr; a document for whoever asked for one."""
         self._well = False
         _logger().error("exit %s: %s", code, message, exc_info=error)
-        say(f"error: {message}")
-        if hint:
-            say(hint)
         causes = getattr(error, "causes", ())
-        for each in causes:
-            say(each)
+        for line in (f"error: {message}", *([hint] if hint else []), *causes):
+            say(line)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
         resume = self.again if code in AGAIN else None
@@ -215,15 +220,21 @@ class Console:
             "next": next((each.next for each in causes), resume or hint or CORRECT),
             "docs": f"docs/exit-codes.md#exit-{code}",
         }
-        document: Failure = {
-            "schema": "hyperpod-eks/result/v1",
-            "command": self.command,
-            "ok": False,
-            "exit_code": int(code),
-            "error": _each_text(about, lambda text: shortened(redacted(text), 2 * LINE)),
-            "resume": resume,
-            "log_file": str(self.log.path) if self.log and self.log.path else None,
-        }
+        self._print_failure(
+            {
+                "schema": "hyperpod-eks/result/v1",
+                "command": self.command,
+                "ok": False,
+                "exit_code": int(code),
+                "error": _each_text(about, lambda text: shortened(redacted(text), 2 * LINE)),
+                "resume": resume,
+                "log_file": str(self.log.path) if self.log and self.log.path else None,
+            }
+        )
+        return int(code)
+
+    def _print_failure(self, document: Failure) -> None:
+        """Print the document of an error for whoever asked for one."""
         shown = _each_text(document, without_values)
         with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
             if self.events:
@@ -232,7 +243,6 @@ class Console:
                 from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
 
                 _print(render(shown, self.form, str))
-        return int(code)
 
     def close(self) -> None:
         """Close what was opened."""

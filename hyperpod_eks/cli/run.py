@@ -51,16 +51,9 @@ def _run(console: Console) -> int:
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.Abort as aborted:
-        if aborted.__cause__ is None:  # it left a question, whose line is not ended
-            say("")
-        if isinstance(aborted.__cause__ or aborted.__context__, KeyboardInterrupt):
-            return _stopped(console, Interrupted(Exit.INTERRUPTED - 128))
-        return console.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
+        return _aborted(console, aborted)
     except click.ClickException as error:
-        hint = ""
-        if isinstance(error, click.UsageError) and error.ctx:
-            hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
-        return console.fail(Exit.USAGE, error.format_message(), hint, "Usage")
+        return _mistyped(console, error)
     except BrokenPipeError:
         no_stdout()
         return Exit.FAILED
@@ -72,6 +65,23 @@ def _run(console: Console) -> int:
         return console.fail(error.exit, message, error.hint, type(error).__name__, error)
     except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
         return _unforeseen(console, error)
+
+
+def _aborted(console: Console, aborted: click.Abort) -> int:
+    from hyperpod_eks.cli.signals import Interrupted  # noqa: PLC0415
+
+    if aborted.__cause__ is None:  # it left a question, whose line is not ended
+        say("")
+    if isinstance(aborted.__cause__ or aborted.__context__, KeyboardInterrupt):
+        return _stopped(console, Interrupted(Exit.INTERRUPTED - 128))
+    return console.fail(Exit.USAGE, "aborted; nothing was changed", kind="Usage")
+
+
+def _mistyped(console: Console, error: click.ClickException) -> int:
+    hint = ""
+    if isinstance(error, click.UsageError) and error.ctx:
+        hint = f"{error.ctx.get_usage()}\nMore: {error.ctx.command_path} --help"
+    return console.fail(Exit.USAGE, error.format_message(), hint, "Usage")
 
 
 def _refused_by_the_system(console: Console, error: OSError) -> int:
@@ -103,13 +113,30 @@ def _stopped(console: Console, stop: Interrupted) -> int:
 
 def _unforeseen(console: Console, error: Exception) -> int:
     """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
-    import traceback  # noqa: PLC0415  --help needs none of it
-
     if os.environ.get(COMPLETE) and isinstance(error, KeyError | ValueError):
         hint = "Unset it; the script of `hyperpod-eks completion` sets it together with the others."
         text = f"{COMPLETE} is set, but COMP_WORDS and COMP_CWORD are not what a shell sets"
         return console.fail(Exit.USAGE, text, hint, "Usage", error)
-    from hyperpod_eks.aws.errors import ErrorKind, renewal  # noqa: PLC0415
+    if (code := _refused_by_aws(console, error)) is not None:
+        return code
+    message = shortened(str(error), OTHERS)
+    if isinstance(error, OSError) and error.strerror:
+        return _refused_by_the_system(console, error)
+    if isinstance(error, MemoryError) or "can't start new thread" in message:
+        hint = "Raise its limits (ulimit, those of the container), and run the same command again."
+        text = "this machine has no more threads or memory for this process"
+        return console.fail(Exit.FAILED, text, hint, "HyperpodError", error)
+    if isinstance(error, UnicodeError):
+        hint = f"Use names that the locale can spell (now {sys.getfilesystemencoding()})."
+        return console.fail(
+            Exit.USAGE, f"a name or a file is not text: {message}", hint, "Usage", error
+        )
+    return _bug(console, error)
+
+
+def _refused_by_aws(console: Console, error: Exception) -> int | None:
+    """Report what AWS or the way to it refuses; None for anything else."""
+    from hyperpod_eks.aws.errors import ErrorKind, renewal  # noqa: PLC0415  --help needs none
     from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from hyperpod_eks.aws.failures import classify  # noqa: PLC0415
     from hyperpod_eks.policy import authorization  # noqa: PLC0415
@@ -122,17 +149,12 @@ def _unforeseen(console: Console, error: Exception) -> int:
         final = isinstance(error, ClientError) and kind is None  # the same would be refused again
         hint = "" if final else "Run the same command again."
         return console.fail(Exit.FAILED, message, hint, "Aws", error)
-    if isinstance(error, OSError) and error.strerror:
-        return _refused_by_the_system(console, error)
-    if isinstance(error, MemoryError) or "can't start new thread" in message:
-        hint = "Raise its limits (ulimit, those of the container), and run the same command again."
-        text = "this machine has no more threads or memory for this process"
-        return console.fail(Exit.FAILED, text, hint, "HyperpodError", error)
-    if isinstance(error, UnicodeError):
-        hint = f"Use names that the locale can spell (now {sys.getfilesystemencoding()})."
-        return console.fail(
-            Exit.USAGE, f"a name or a file is not text: {message}", hint, "Usage", error
-        )
+    return None
+
+
+def _bug(console: Console, error: Exception) -> int:
+    import traceback  # noqa: PLC0415  --help needs none of it
+
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if not (console.log and console.log.path):
         say("".join(traceback.format_exception(error)).rstrip())

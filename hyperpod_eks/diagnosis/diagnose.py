@@ -85,13 +85,7 @@ def diagnose(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[Dia
         seen = {"about": matching[0].about, "group": _group([*matching, *evidence])}
         seen |= _captured(cause, matching[0].text)
         matching += [e for e in evidence if e.source == cause.also]
-        found[cause] = Diagnosis(
-            cause.id,
-            clean(_fill(cause.cause, seen | dict(names))),
-            _fill(cause.next, {key: _word(each) for key, each in seen.items()} | dict(names)),
-            f"docs/troubleshooting.md#{cause.id}",
-            tuple(_few(matching)),
-        )
+        found[cause] = _diagnosis(cause, seen, names, matching)
     explained = {each for cause in found for each in cause.instead_of}
     clear = any(not cause.vague for cause in found)
     return [
@@ -99,6 +93,20 @@ def diagnose(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[Dia
         for cause, diagnosis in found.items()
         if cause.id not in explained and not (cause.vague and clear)
     ]
+
+
+def _diagnosis(
+    cause: Cause, seen: Mapping[str, str], names: Mapping[str, str], evidence: Iterable[Evidence]
+) -> Diagnosis:
+    """Fill in the words of a cause; what AWS said is quoted for the shell in a command."""
+    quoted = {key: _word(each) for key, each in seen.items()}
+    return Diagnosis(
+        cause.id,
+        clean(_fill(cause.cause, {**seen, **names})),
+        _fill(cause.next, {**quoted, **names}),
+        f"docs/troubleshooting.md#{cause.id}",
+        tuple(_few(evidence)),
+    )
 
 
 def _few(evidence: Iterable[Evidence]) -> Iterator[Evidence]:

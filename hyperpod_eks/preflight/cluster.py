@@ -41,21 +41,24 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
                 f" --kubernetes-version {SUPPORTED_KUBERNETES[-1]}",
                 {"version": version},
             )
-        # one that is not described is unknown: CreateCluster of HyperPod refuses what cannot be
-        mode = eks.authentication_mode(found)
-        if mode == "CONFIG_MAP" and facts.adopted("eks/cluster"):
-            yield Finding(
-                "authentication-mode",
-                "error",
-                f"the EKS cluster {name} does not support access entries (authentication mode"
-                f" {mode}), which HyperPod requires",
-                f"aws eks update-cluster-config --name {name} --region {facts.config.region}"
-                " --access-config authenticationMode=API_AND_CONFIG_MAP",
-                {"authentication_mode": mode},
-            )
+        yield from _authentication(facts, name, eks.authentication_mode(found))
         yield from _cni(facts, name)
     for text in facts.resolved.warnings if facts.resolved else ():
         yield Finding("kubernetes-version", "warning", text, "Choose with --kubernetes-version.")
+
+
+def _authentication(facts: Facts, name: str, mode: str | None) -> Iterator[Finding]:
+    """A mode that is not described is unknown: CreateCluster of HyperPod refuses a wrong one."""
+    if mode == "CONFIG_MAP" and facts.adopted("eks/cluster"):
+        yield Finding(
+            "authentication-mode",
+            "error",
+            f"the EKS cluster {name} does not support access entries (authentication mode"
+            f" {mode}), which HyperPod requires",
+            f"aws eks update-cluster-config --name {name} --region {facts.config.region}"
+            " --access-config authenticationMode=API_AND_CONFIG_MAP",
+            {"authentication_mode": mode},
+        )
 
 
 def _cni(facts: Facts, name: str) -> Iterator[Finding]:
@@ -140,30 +143,37 @@ ROLES = (
 def roles(facts: Facts) -> Iterator[Finding]:
     """An adopted role must trust its service and carry AWS's policy: it is not changed."""
     for key, service, policy in ROLES:
-        if not (name := facts.adopted(key)):
-            continue
-        role = facts.aws.iam.get_role(RoleName=name)["Role"]
-        if service not in _trusted(role["AssumeRolePolicyDocument"]):
-            yield Finding(
-                "roles",
-                "error",
-                f"the adopted role {name} cannot be assumed by {service}",
-                f"Let its trust policy allow sts:AssumeRole to {service}:"
-                f" aws iam update-assume-role-policy --role-name {name} …",
-                {"role": name, "service": service},
-            )
-        attached = facts.snapshot.all(
-            facts.aws.iam, "list_attached_role_policies", "AttachedPolicies", RoleName=name
+        if name := facts.adopted(key):
+            yield from _trust(facts, name, service)
+            yield from _attached(facts, name, policy)
+
+
+def _trust(facts: Facts, name: str, service: str) -> Iterator[Finding]:
+    role = facts.aws.iam.get_role(RoleName=name)["Role"]
+    if service not in _trusted(role["AssumeRolePolicyDocument"]):
+        yield Finding(
+            "roles",
+            "error",
+            f"the adopted role {name} cannot be assumed by {service}",
+            f"Let its trust policy allow sts:AssumeRole to {service}:"
+            f" aws iam update-assume-role-policy --role-name {name} …",
+            {"role": name, "service": service},
         )
-        if policy not in {each["PolicyName"] for each in attached}:
-            yield Finding(
-                "roles",
-                "warning",
-                f"the adopted role {name} lacks AWS's policy {policy}",
-                f"aws iam attach-role-policy --role-name {name} --policy-arn"
-                f" arn:{facts.aws.identity.partition}:iam::aws:policy/{policy}",
-                {"role": name, "policy": policy},
-            )
+
+
+def _attached(facts: Facts, name: str, policy: str) -> Iterator[Finding]:
+    attached = facts.snapshot.all(
+        facts.aws.iam, "list_attached_role_policies", "AttachedPolicies", RoleName=name
+    )
+    if policy not in {each["PolicyName"] for each in attached}:
+        yield Finding(
+            "roles",
+            "warning",
+            f"the adopted role {name} lacks AWS's policy {policy}",
+            f"aws iam attach-role-policy --role-name {name} --policy-arn"
+            f" arn:{facts.aws.identity.partition}:iam::aws:policy/{policy}",
+            {"role": name, "policy": policy},
+        )
 
 
 def access(facts: Facts) -> Iterator[Finding]:

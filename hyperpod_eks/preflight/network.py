@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 
 from hyperpod_eks.aws.ec2 import ROUTE_TABLES, SECURITY_GROUPS, SUBNETS, VPC_ENDPOINTS
 from hyperpod_eks.config.addressing import ADDRESSES
@@ -25,17 +25,7 @@ def subnet_addresses(facts: Facts) -> Iterator[Finding]:
     observation = facts.observations.get("hyperpod/cluster")
     if observation is None or not isinstance(observation.want, hyperpod_cluster.Cluster):
         return
-    found = facts.clusters().get(facts.config.name) or {}
-    running = {
-        group["InstanceGroupName"]: group.get("CurrentCount", 0)
-        for group in hyperpod_api.every_group(found)
-    }
-    nodes, wanted = Counter[str](), Counter[str]()
-    for one in observation.want.groups:
-        new = max(one.instance_count - running.get(one.name, 0), 0)
-        each = next((n for start, n in ADDRESSES if one.instance_type.startswith(start)), 1)
-        nodes[one.zones[0]] += new
-        wanted[one.zones[0]] += new * each
+    nodes, wanted = _new_nodes(facts, observation.want)
     for zone, subnet in observation.want.zones:
         live = facts.live(subnet.key)
         block = ipaddress.IPv4Network(subnet.cidr)
@@ -55,6 +45,24 @@ def subnet_addresses(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _new_nodes(
+    facts: Facts, cluster: hyperpod_cluster.Cluster
+) -> tuple[Counter[str], Counter[str]]:
+    """Count the nodes that are to come and their addresses, by zone."""
+    found = facts.clusters().get(facts.config.name) or {}
+    running = {
+        group["InstanceGroupName"]: group.get("CurrentCount", 0)
+        for group in hyperpod_api.every_group(found)
+    }
+    nodes, wanted = Counter[str](), Counter[str]()
+    for one in cluster.groups:
+        new = max(one.instance_count - running.get(one.name, 0), 0)
+        each = next((n for start, n in ADDRESSES if one.instance_type.startswith(start)), 1)
+        nodes[one.zones[0]] += new
+        wanted[one.zones[0]] += new * each
+    return nodes, wanted
+
+
 def routes(facts: Facts) -> Iterator[Finding]:
     """Adopted subnets must be private and lead to S3, from which nodes get their scripts.
 
@@ -68,32 +76,52 @@ def routes(facts: Facts) -> Iterator[Finding]:
     here = {"vpc-id": sorted({each["VpcId"] for each in subnets})}
     tables = facts.ec2(ROUTE_TABLES, here)
     for subnet in subnets:
-        id_, vpc = subnet["SubnetId"], subnet["VpcId"]
-        chosen = [t for t in tables if any(a.get("SubnetId") == id_ for a in t["Associations"])]
-        chosen = chosen or [
-            t for t in tables if t["VpcId"] == vpc and any(a.get("Main") for a in t["Associations"])
-        ]
-        ways = [route for table in chosen for route in table["Routes"]]
-        out = [r for r in ways if r.get("DestinationCidrBlock") == "0.0.0.0/0"]
-        given = {t["RouteTableId"] for t in chosen} & set(facts.aws.adopted.values())
-        to_s3 = given or any(r.get("GatewayId", "").startswith("vpce-") for r in ways)
-        if any(r.get("GatewayId", "").startswith("igw-") for r in out):
-            why = "is public: it routes to an internet gateway, and nodes have no public IP address"
-        elif not out and not to_s3:
-            why = (
-                "has no route to the internet or to an S3 endpoint, so nodes cannot download their"
-                " lifecycle scripts"
+        chosen = _tables(subnet, tables)
+        if why := _bad_routes(chosen, set(facts.aws.adopted.values())):
+            yield Finding(
+                "routes",
+                "error",
+                f"the adopted subnet {subnet['SubnetId']} {why}",
+                "Choose a private subnet, with a route to a NAT gateway or an S3 endpoint"
+                " (existing.route_tables creates one).",
+                {
+                    "subnet": subnet["SubnetId"],
+                    "route_tables": [table["RouteTableId"] for table in chosen],
+                },
             )
-        else:
-            continue
-        yield Finding(
-            "routes",
-            "error",
-            f"the adopted subnet {id_} {why}",
-            "Choose a private subnet, with a route to a NAT gateway or an S3 endpoint"
-            " (existing.route_tables creates one).",
-            {"subnet": id_, "route_tables": [t["RouteTableId"] for t in chosen]},
-        )
+
+
+def _tables(subnet: JsonMapping, tables: Sequence[JsonMapping]) -> list[JsonMapping]:
+    """Return the route table of a subnet: its own, else the main one of its VPC."""
+    id_, vpc = subnet["SubnetId"], subnet["VpcId"]
+    own = [t for t in tables if any(a.get("SubnetId") == id_ for a in t["Associations"])]
+    return own or [
+        t for t in tables if t["VpcId"] == vpc and any(a.get("Main") for a in t["Associations"])
+    ]
+
+
+def _bad_routes(tables: Sequence[JsonMapping], adopted: Container[str]) -> str:
+    """Say why nodes cannot work with these routes, "" if they can."""
+    ways = [route for table in tables for route in table["Routes"]]
+    out = [r for r in ways if r.get("DestinationCidrBlock") == "0.0.0.0/0"]
+    to_s3 = any(table["RouteTableId"] in adopted for table in tables) or any(
+        r.get("GatewayId", "").startswith("vpce-") for r in ways
+    )
+    if any(r.get("GatewayId", "").startswith("igw-") for r in out):
+        return "is public: it routes to an internet gateway, and nodes have no public IP address"
+    if out or to_s3:
+        return ""
+    return (
+        "has no route to the internet or to an S3 endpoint, so nodes cannot download their"
+        " lifecycle scripts"
+    )
+
+
+OPENINGS = (
+    ("IpPermissions", "authorize-security-group-ingress"),
+    ("IpPermissionsEgress", "authorize-security-group-egress"),
+)
+"""The rules of a security group by direction, and the command that adds one."""
 
 
 def security_group(facts: Facts) -> Iterator[Finding]:
@@ -106,10 +134,7 @@ def security_group(facts: Facts) -> Iterator[Finding]:
     found = facts.ec2(SECURITY_GROUPS, ids=[group])[0]
     missing = [
         command
-        for rules, command in (
-            ("IpPermissions", "authorize-security-group-ingress"),
-            ("IpPermissionsEgress", "authorize-security-group-egress"),
-        )
+        for rules, command in OPENINGS
         if not any(_from_itself(rule, group) for rule in found.get(rules, ()))
     ]
     efa = facts.efa()

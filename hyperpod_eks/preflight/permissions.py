@@ -25,6 +25,11 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     questions = _questions(facts.resolved)
     told: list[Told] = []
     workers.for_each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
+    yield from _denied(told, principal, facts.resolved.name)
+    yield from _unknown(told, principal, facts.resolved.name)
+
+
+def _denied(told: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
     for command in ("create", "delete"):
         refused = {one.action for one in told if one.command == command and one.reason == DENIED}
         if refused:
@@ -32,17 +37,19 @@ def permissions(facts: Facts) -> Iterator[Finding]:
                 "permissions",
                 "error" if command == "create" else "warning",
                 f"{principal} lacks permissions that {command} needs: {', '.join(sorted(refused))}",
-                f"Attach the policies that `hyperpod-eks policy {facts.resolved.name}` prints.",
+                f"Attach the policies that `hyperpod-eks policy {name}` prints.",
                 {"principal": principal, "actions": sorted(refused), "command": command},
             )
+
+
+def _unknown(told: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
     for reason in dict.fromkeys(one.reason for one in told if one.reason not in (DENIED, "")):
         actions = sorted({one.action for one in told if one.reason == reason})
         yield Finding(
             "permissions",
             "warning",
             f"could not be checked: {', '.join(actions)}: {reason}",
-            "Compare yours with the policies that "
-            f"`hyperpod-eks policy {facts.resolved.name}` prints.",
+            f"Compare yours with the policies that `hyperpod-eks policy {name}` prints.",
             {"principal": principal, "actions": actions},
         )
 
@@ -158,16 +165,6 @@ def _decided(
     facts: Facts, principal: str, question: Question, actions: Sequence[str]
 ) -> dict[tuple[str, str], str]:
     """Ask one simulation; return "", DENIED or a reason by action and resource."""
-    here = "us-east-1" if question.service in ("iam", "route53") else facts.config.region
-    context: Json = [
-        {
-            "ContextKeyName": key,
-            "ContextKeyType": "string",
-            "ContextKeyValues": [values if isinstance(values, str) else values[0]],
-        }
-        for comparisons in ({"aws:RequestedRegion": here}, *question.condition.values())
-        for key, values in comparisons.items()
-    ]
     resources = sorted({each for _, _, several in question.wishes for each in several})
     asked: JsonObject = {"ResourceArns": resources} if resources else {}
     answers = facts.snapshot.all(
@@ -176,10 +173,24 @@ def _decided(
         "EvaluationResults",
         PolicySourceArn=principal,
         ActionNames=actions,
-        ContextEntries=context,
+        ContextEntries=_context(question, facts.config.region),
         **asked,
     )
     return {pair: decision for each in answers for pair, decision in _decisions(each)}
+
+
+def _context(question: Question, region: str) -> Json:
+    """Return what a request would have beside its resources."""
+    here = "us-east-1" if question.service in ("iam", "route53") else region
+    return [
+        {
+            "ContextKeyName": key,
+            "ContextKeyType": "string",
+            "ContextKeyValues": [values if isinstance(values, str) else values[0]],
+        }
+        for comparisons in ({"aws:RequestedRegion": here}, *question.condition.values())
+        for key, values in comparisons.items()
+    ]
 
 
 _ABOUT_THE_CALLER = re.compile(r"aws:(?!ResourceTag|RequestTag|TagKeys)")
@@ -192,22 +203,20 @@ def _decisions(answer: JsonMapping) -> Iterator[tuple[tuple[str, str], str]]:
     itself has it.  Of the resource's tags and of the request we have given what there will be.
     """
 
-    def read(part: JsonMapping, decision: str) -> str:
-        if decision == "allowed":
-            return ""
-        keys = sorted(part.get("MissingContextValues", ()))
-        unknown = ", ".join(each for each in keys if _ABOUT_THE_CALLER.match(each))
-        implicit = decision == "implicitDeny" and unknown
-        return (
-            f"a policy has a condition on {unknown}, which only a real request has"
-            if implicit
-            else DENIED
-        )
-
     action = answer["EvalActionName"]
     yield (
         (action, answer.get("EvalResourceName", "*")),
-        read(answer, answer["EvalDecision"]),
+        _verdict(answer, answer["EvalDecision"]),
     )
     for each in answer.get("ResourceSpecificResults", ()):
-        yield (action, each["EvalResourceName"]), read(each, each["EvalResourceDecision"])
+        yield (action, each["EvalResourceName"]), _verdict(each, each["EvalResourceDecision"])
+
+
+def _verdict(part: JsonMapping, decision: str) -> str:
+    if decision == "allowed":
+        return ""
+    keys = sorted(part.get("MissingContextValues", ()))
+    unknown = ", ".join(each for each in keys if _ABOUT_THE_CALLER.match(each))
+    if decision == "implicitDeny" and unknown:
+        return f"a policy has a condition on {unknown}, which only a real request has"
+    return DENIED

@@ -66,6 +66,8 @@ MISFITS = {
     "instance_groups.instance_type": "instance-types",
     "instance_groups.training_plan_arn": "training-plans",
     "network.availability_zone_ids": "zones",
+    "network.cidr": "existing",  # of the VPC and subnets that exist
+    "network.secondary_cidrs": "existing",
     "network.interface_endpoints": "endpoints",
 }
 """By the setting, or the section, that does not fit the account: the id of the finding."""

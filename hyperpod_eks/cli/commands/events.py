@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from hyperpod_eks.terminal.text import clean
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.views import ClusterEvent, Events
-    from hyperpod_eks.documents import JsonObject
+    from hyperpod_eks.documents import JsonMapping, JsonObject
     from hyperpod_eks.events import Report
 
 
@@ -41,27 +42,15 @@ def events(options: Options, report: Report) -> Events:
 
     Prints the newest event last.
     """
-    from hyperpod_eks.cli.opening import cluster, described, instance
+    from hyperpod_eks.cli.opening import cluster, described
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
-    group, node, tail = options.group, options.node, options.tail
-    asked: JsonObject = {}
-    if group:
-        asked["InstanceGroupName"] = group
-    if node:
-        asked["NodeId"] = instance(node)
-    if options.since:
-        try:
-            asked["EventTimeAfter"] = datetime.now(UTC) - _duration(options.since)
-        except OverflowError as error:
-            raise Usage(
-                f"--since: {options.since} is before the first year", "Examples: 90m, 2h, 1d."
-            ) from error
+    tail, asked = options.tail, _filters(options)
     with cluster(options) as (snapshot, name):
         continuous = hyperpod_api.keeps_events(described(snapshot, name, options))
         found = list(hyperpod_api.events(snapshot.aws, name, tail, **asked)) if continuous else []
         if not found:
-            require(options, snapshot, name, group, node)
+            require(options, snapshot, name, options.group, options.node)
         why = {}
         if current_console().verbose:  # a call for each
             bad = [each for each in found[:tail] if hyperpod_api.is_bad(each)]
@@ -72,17 +61,37 @@ def events(options: Options, report: Report) -> Events:
             current_console().warn(
                 "HyperPod keeps events only for clusters with continuous provisioning"
             )
-    rows: list[ClusterEvent] = [
-        {
-            "time": stamp(each["EventTime"]),
-            "level": each.get("EventLevel", ""),
-            "instance_group": each.get("InstanceGroupName", ""),
-            "instance_id": each.get("InstanceId", ""),
-            "message": why.get(each.get("EventId", "")) or each.get("Description", ""),
-        }
-        for each in reversed(found[:tail])
-    ]
+    rows = [_row(each, why) for each in reversed(found[:tail])]
     return {**head("events"), "cluster": {"name": name}, "events": rows}
+
+
+def _filters(options: Options) -> JsonObject:
+    """Return what ListClusterEvents is asked for."""
+    from hyperpod_eks.cli.opening import instance
+
+    found: JsonObject = {}
+    if options.group:
+        found["InstanceGroupName"] = options.group
+    if options.node:
+        found["NodeId"] = instance(options.node)
+    if options.since:
+        try:
+            found["EventTimeAfter"] = datetime.now(UTC) - _duration(options.since)
+        except OverflowError as error:
+            raise Usage(
+                f"--since: {options.since} is before the first year", "Examples: 90m, 2h, 1d."
+            ) from error
+    return found
+
+
+def _row(event: JsonMapping, why: Mapping[str, str]) -> ClusterEvent:
+    return {
+        "time": stamp(event["EventTime"]),
+        "level": event.get("EventLevel", ""),
+        "instance_group": event.get("InstanceGroupName", ""),
+        "instance_id": event.get("InstanceId", ""),
+        "message": why.get(event.get("EventId", "")) or event.get("Description", ""),
+    }
 
 
 def _duration(text: str) -> timedelta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,13 +113,20 @@ def init(options: Options, report: Report) -> Init:
     """
     import yaml
 
-    from hyperpod_eks import files
     from hyperpod_eks.config.load import load
 
     found = _answers(options)
     target = options.file or f"{found['name']}.yaml"
+    filled = _filled(options, found, target)
+    load(yaml.safe_load(filled), {}, {}, files=False)
+    if target != "-":
+        _write(target, filled)
+    return {**head("init"), "path": None if target == "-" else target, "content": filled}
+
+
+def _filled(options: Options, found: Mapping[str, Answer | None], target: str) -> str:
     version = options.kubernetes_version
-    filled = TEMPLATE.format(
+    return TEMPLATE.format(
         file=clean(target) if target != "-" else "cluster.yaml",
         name=_spelled(found["name"]),
         region=_spelled(found["region"]),
@@ -129,22 +137,17 @@ def init(options: Options, report: Report) -> Init:
         instance_type=_spelled(found["instance_type"]),
         instance_count=found["instance_count"],
     )
-    load(yaml.safe_load(filled), {}, {}, files=False)
-    document: Init = {
-        **head("init"),
-        "path": None if target == "-" else target,
-        "content": filled,
-    }
-    if target != "-":
-        if os.path.lexists(target):
-            raise Usage(
-                f"{target} already exists and was not changed", "Choose another file: -f FILE."
-            )
-        try:
-            files.replace(Path(target), filled.encode())
-        except OSError as error:
-            raise Usage(f"cannot write {target}: {error.strerror}") from error
-    return document
+
+
+def _write(target: str, content: str) -> None:
+    from hyperpod_eks import files
+
+    if os.path.lexists(target):
+        raise Usage(f"{target} already exists and was not changed", "Choose another file: -f FILE.")
+    try:
+        files.replace(Path(target), content.encode())
+    except OSError as error:
+        raise Usage(f"cannot write {target}: {error.strerror}") from error
 
 
 def _answer(key: str, question: str, default: Answer | None) -> Answer:

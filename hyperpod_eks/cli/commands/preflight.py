@@ -44,7 +44,7 @@ def preflight(options: Options, report: Report) -> Preflight:
     from hyperpod_eks.cli.opening import declared, entered, settings
     from hyperpod_eks.engine import Context
     from hyperpod_eks.preflight import run as checks
-    from hyperpod_eks.preflight.inputs import Facts, Finding
+    from hyperpod_eks.preflight.inputs import Facts
     from hyperpod_eks.session import check_references
     from hyperpod_eks.stack import stack
 
@@ -56,15 +56,12 @@ def preflight(options: Options, report: Report) -> Preflight:
         observations: list[Observation] = []
         if resolved is not None:
             context = Context(aws, manifest, report, parallelism=options.parallelism)
-            context.first_snapshot, context.deadline = (
-                snapshot,
-                context.clock.now() + opening.LOOKING,
-            )
+            context.first_snapshot = snapshot
+            context.deadline = context.clock.now() + opening.LOOKING
             try:
                 observations = engine.status(stack(resolved, options.helm), context)
             except HyperpodError as error:
-                text = f"what exists cannot be seen: {error}"
-                found.append(Finding("permissions", "error", text, error.hint))
+                found.append(_unseen(error))
         if resolved is not None and observations and not declared(options, manifest):
             opening.refuse_to_guess(snapshot, resolved, manifest, options)
         facts = Facts(
@@ -79,6 +76,12 @@ def preflight(options: Options, report: Report) -> Preflight:
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return _document(facts, found, skipped)
+
+
+def _unseen(error: HyperpodError) -> Finding:
+    from hyperpod_eks.preflight.inputs import Finding
+
+    return Finding("permissions", "error", f"what exists cannot be seen: {error}", error.hint)
 
 
 def _site(
