@@ -202,7 +202,7 @@ def test_name_and_region_are_needed_and_every_way_to_give_them_is_named() -> Non
     with pytest.raises(Usage) as refused:
         load(None, {}, {})
     name, region = str(refused.value).splitlines()
-    needed = "is missing (every cluster has one); give"
+    needed = "is missing (every cluster has one); pass"
     assert name == f"name: {needed} NAME, set HYPERPOD_EKS_NAME, or write `name:` in the file"
     assert region == f"region: {needed} --region, set AWS_REGION, or write `region:` in the file"
 
@@ -265,8 +265,8 @@ def test_the_region_falls_back_to_what_boto3_takes(
     ("name", "region", "why"),
     [
         ("Demo", "us-west-2", 'has capitals .* use "demo"$'),
-        ("d" * 31, "us-west-2", r"has 31 characters \(the .* S3 takes 63\); give at most 30$"),
-        ("d" * 26, "ap-southeast-1", "give at most 25$"),
+        ("d" * 31, "us-west-2", r"has 31 characters \(the .* S3 takes 63\); use at most 30$"),
+        ("d" * 26, "ap-southeast-1", "use at most 25$"),
     ],
 )
 def test_a_name_must_leave_room_in_the_buckets_name(name: str, region: str, why: str) -> None:
@@ -292,13 +292,13 @@ def test_missing_folders_are_told_only_to_who_uploads_them(tmp_path: Path) -> No
     text = HEAD + "lifecycle: {path: gone}\nchart: {path: .}\n"
     lifecycle, chart = refusal(tmp_path, text)
     assert lifecycle == (
-        f"cluster.yaml:3:19: lifecycle.path: {tmp_path}/gone does not exist; name the folder that"
+        f"cluster.yaml:3:19: lifecycle.path: {tmp_path}/gone does not exist; choose the folder that"
         " holds on_create.sh"
     )
     assert chart == (
         f"cluster.yaml:4:15: chart.path: {tmp_path} is not a Helm chart (there is no Chart.yaml,"
-        " and no helm_chart/HyperPodHelmChart); name the folder HyperPodHelmChart, or a checkout of"
-        " https://github.com/aws/sagemaker-hyperpod-cli that holds it"
+        " and no helm_chart/HyperPodHelmChart); choose the folder HyperPodHelmChart, or a checkout"
+        " of https://github.com/aws/sagemaker-hyperpod-cli that holds it"
     )
     (tmp_path / "helm_chart/HyperPodHelmChart").mkdir(parents=True)
     (tmp_path / "helm_chart/HyperPodHelmChart/Chart.yaml").touch()
@@ -311,7 +311,7 @@ def test_scripts_of_one_group_must_be_there_too(tmp_path: Path) -> None:
         own = f"life_cycle_config: {{{script}: mine.sh}}}}\n"
         (line,) = refusal(tmp_path, HEAD + GROUP + own)
         assert "instance_groups[0].life_cycle_config: " in line
-        assert line.endswith(f"or name another entry script as life_cycle_config.{script}")
+        assert line.endswith(f"or set another entry script as life_cycle_config.{script}")
     elsewhere = "life_cycle_config: {source_s3_uri: 's3://sagemaker-x/y', on_create: mine.sh}}\n"
     assert accepted(tmp_path, HEAD + GROUP + elsewhere).name == "demo"
 

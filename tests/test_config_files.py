@@ -42,17 +42,17 @@ def test_the_scripts_that_come_with_the_tool_are_good() -> None:
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     errors, _ = check_lifecycle(tmp_path / "gone", "on_create.sh")
-    assert errors == [f"{tmp_path}/gone does not exist; name the folder that holds on_create.sh"]
+    assert errors == [f"{tmp_path}/gone does not exist; choose the folder that holds on_create.sh"]
     (tmp_path / "file").write_text("")
     errors, _ = check_lifecycle(tmp_path / "file", "on_create.sh")
-    text = f"{tmp_path}/file is a file, not a folder; name the folder that holds on_create.sh"
+    text = f"{tmp_path}/file is a file, not a folder; choose the folder that holds on_create.sh"
     assert errors == [text]
 
 
 def test_the_entry_script_must_be_there(tmp_path: Path) -> None:
     (error,) = check(tmp_path, setup__sh=GOOD)
     assert error == (
-        f"{tmp_path} has no on_create.sh (it holds setup.sh); put it there, or name another entry"
+        f"{tmp_path} has no on_create.sh (it holds setup.sh); put it there, or set another entry"
         " script as lifecycle.on_create"
     )
     assert check(tmp_path, "setup.sh") == []

@@ -46,14 +46,14 @@ def test_a_good_request_has_no_violations() -> None:
         (
             "ThreadsPerCore",
             3,
-            "3 is above 2 (CreateCluster ThreadsPerCore is 1 to 2); give a whole",
+            "3 is above 2 (CreateCluster ThreadsPerCore is 1 to 2); set a whole",
         ),
         ("InstanceGroupName", "-a", '"-a" does not match [a-zA-Z0-9](-*[a-zA-Z0-9])* (CreateClus'),
         ("InstanceGroupName", "", '"" has 0 characters (CreateCluster InstanceGroupName has 1 to'),
         ("InstanceType", "ml.m5.3xlarge", '"ml.m5.3xlarge" is not one of the '),
         ("InstanceStorageConfigs", [{}] * 5, "has 5 entries (CreateCluster InstanceStorageConfigs"),
         ("OnStartDeepHealthChecks", [], "has 0 entries (CreateCluster OnStartDeepHealthChecks has"),
-        ("LifeCycleConfig", "x", '"x" is not a mapping (CreateCluster LifeCycleConfig); give a'),
+        ("LifeCycleConfig", "x", '"x" is not a mapping (CreateCluster LifeCycleConfig); set a'),
         ("KubernetesConfig", {"Labels": {"a": "b" * 64}}, '"bbb'),
     ],
 )

@@ -140,7 +140,7 @@ def region_fault(region: str) -> str:
     if region[:-1] in known and region[-1:].isalpha():
         return f"is an availability zone, not a region; use {region[:-1]}"
     near = nearest(region, known)
-    fix = f"did you mean {near[0]}?" if near else "give one like us-west-2"
+    fix = f"did you mean {near[0]}?" if near else "choose one like us-west-2"
     return f"is not an AWS region that botocore knows; {fix}"
 
 
@@ -176,7 +176,7 @@ def bounds(name: str, path: str) -> Bounds:
 
 
 def expected(name: str, path: str) -> str:
-    """Return what the member may be, as the end of "give …": ``a whole number from 0 to 6758``."""
+    """Return what the member may be, as the end of "set …": ``a whole number from 0 to 6758``."""
     return _expected(shape(name, path))
 
 
@@ -287,7 +287,7 @@ def _faults(
     is_bool = isinstance(value, bool)
     if wanted and (not isinstance(value, wanted) or (is_bool and bool not in wanted)):
         rule = f"({label}{_rule(here)})"
-        yield path or label, f"{show(value)} is not {_WORDS[kind]} {rule}; give {_expected(here)}"
+        yield path or label, f"{show(value)} is not {_WORDS[kind]} {rule}; set {_expected(here)}"
     elif kind == "structure":
         assert isinstance(value, Mapping)
         yield from _structure(model, here, value, path, label)
@@ -299,7 +299,7 @@ def _faults(
         if text := _string(here, value, label):
             yield path or label, text
     elif kind == "timestamp" and not _is_moment(value):
-        fix = "give one like 2027-01-31T03:00:00Z"
+        fix = "choose one like 2027-01-31T03:00:00Z"
         yield path or label, f"{show(value)} is not a moment ({label}); {fix}"
     elif kind in ("integer", "long", "float", "double"):
         assert isinstance(value, int | float)
@@ -330,7 +330,7 @@ def _number(here: Shape, value: float, label: str) -> str:
         else f"above {most}" if most is not None and value > most
         else ""
     )  # fmt: skip
-    return side and f"{value} is {side} ({label}{_rule(here)}); give {_expected(here)}"
+    return side and f"{value} is {side} ({label}{_rule(here)}); set {_expected(here)}"
 
 
 def _is_moment(value: object) -> bool:
@@ -348,7 +348,7 @@ def _structure(
     operation = label.partition(" ")[0]
     for name in here.get("required", ()):
         if name not in value:
-            yield _join(path, name), f"{to_config(name)} is missing ({label} requires it); give it"
+            yield _join(path, name), f"{to_config(name)} is missing ({label} requires it); set it"
     for name, entry in value.items():
         if name not in members:
             near = nearest(name, tuple(members))
@@ -370,7 +370,7 @@ def _string(here: Shape, value: str, label: str) -> str:
     if len(value) < least or (most is not None and len(value) > most):
         return (
             f"{show(value)} has {_count(len(value), 'character')} ({label}{_rule(here)});"
-            f" give {_expected(here)}"
+            f" set {_expected(here)}"
         )
     regex = _regex(here.get("pattern", ""))
     if regex and not regex.fullmatch(value):
@@ -385,7 +385,7 @@ def _unlisted(value: str, options: tuple[str, ...], label: str) -> str:
     if len(options) <= 10:
         return (
             f"{show(value)} is not one of {', '.join(options)} ({label});"
-            f" {meant or 'give ' + _either(list(options))}"
+            f" {meant or 'choose ' + _either(list(options))}"
         )
     shared = _shared(options)
     if shared and not value.startswith(shared):
@@ -405,7 +405,7 @@ def _length(
     if size < (here.get("min") or 0) or size > here.get("max", size):
         yield (
             path or label,
-            f"has {size} {unit} ({label}{_rule(here)}); give {_span(here)} {unit}",
+            f"has {size} {unit} ({label}{_rule(here)}); use {_span(here)} {unit}",
         )
 
 

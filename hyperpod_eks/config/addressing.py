@@ -49,7 +49,7 @@ def subnets(cidr: str, zones: tuple[str, ...]) -> tuple[ZoneSubnets, ...]:
     if size > 28:
         raise ValueError(
             f'"{cidr}" is too small for {len(zones)} zones (each needs a private and a public'
-            " subnet of /28 or more); give a larger block, like 10.0.0.0/16"
+            " subnet of /28 or more); choose a larger block, like 10.0.0.0/16"
         )
     public = parts[-1].subnets(new_prefix=size)
     return tuple(
@@ -63,13 +63,13 @@ def cidr_fault(cidr: str) -> str:
     try:
         block = ipaddress.IPv4Network(cidr, strict=False)
     except ValueError:
-        return "is not an IPv4 block (address/length); give one like 10.0.0.0/16"
+        return "is not an IPv4 block (address/length); choose one like 10.0.0.0/16"
     if "/" not in cidr or not 16 <= block.prefixlen <= 24:
-        return "is not of a size that can be divided (/16 to /24); give one like 10.0.0.0/16"
+        return "is not of a size that can be divided (/16 to /24); choose one like 10.0.0.0/16"
     if str(block) != cidr:
-        return f"is not where such a block begins (host bits are set); give {block}"
+        return f"is not where such a block begins (host bits are set); set {block}"
     text = reserved(block)
-    return f"{text}; give one like 10.0.0.0/16" if text else ""
+    return f"{text}; choose one like 10.0.0.0/16" if text else ""
 
 
 def reserved(block: ipaddress.IPv4Network) -> str:

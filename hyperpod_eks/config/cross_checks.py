@@ -28,7 +28,7 @@ def region_fault(region: str) -> str:
         return ""
     return (
         f"is in the partition {partition}, where AWS does not offer HyperPod"
-        f" ({versions.REGIONS_READ:%B %Y}); give a region like us-west-2"
+        f" ({versions.REGIONS_READ:%B %Y}); choose a region like us-west-2"
     )
 
 
@@ -37,7 +37,7 @@ _PRINCIPAL = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]{
 
 def principal_fault(arn: str) -> str:
     """Refuse what EKS does not take for a principal. The source is CreateAccessEntry."""
-    fix = "give arn:aws:iam::<account>:role/<path><name>, as `aws iam get-role` prints it"
+    fix = "set arn:aws:iam::<account>:role/<path><name>, as `aws iam get-role` prints it"
     if ":assumed-role/" in arn:
         return f"is a session, not a principal (EKS takes the role behind it); {fix}"
     if not _PRINCIPAL.fullmatch(arn):
@@ -50,8 +50,8 @@ def block_fault(cidr: str) -> str:
     try:
         block = ipaddress.IPv4Network(cidr, strict=False)
     except ValueError:
-        return "is not an IPv4 block (address/length); give one like 10.0.0.0/16"
-    return "" if str(block) == cidr else f"is not where such a block begins; give {block}"
+        return "is not an IPv4 block (address/length); choose one like 10.0.0.0/16"
+    return "" if str(block) == cidr else f"is not where such a block begins; set {block}"
 
 
 def kubernetes_group_fault(group: str) -> str:
@@ -68,7 +68,7 @@ def retention_fault(days: int) -> str:
     near = sorted(versions.LOG_RETENTION_DAYS, key=lambda offered: abs(offered - days))[:2]
     return (
         "is not a period that CloudWatch Logs offers (PutRetentionPolicy retentionInDays);"
-        f" give {min(near)} or {max(near)}"
+        f" set {min(near)} or {max(near)}"
     )
 
 
@@ -106,7 +106,7 @@ def _name(data: JsonMapping) -> Iterator[Finding]:
     why = f"the lifecycle bucket will be sagemaker-{name}-<account>-{region}"
     room = 63 - len(f"sagemaker--111122223333-{region}")
     if len(name) > room:
-        text = f"has {len(name)} characters ({why}, and S3 takes 63); give at most {room}"
+        text = f"has {len(name)} characters ({why}, and S3 takes 63); use at most {room}"
     elif name != name.lower():
         text = f'has capitals ({why}, and S3 takes small letters only); use "{name.lower()}"'
     else:
@@ -149,16 +149,16 @@ def _zones(data: JsonMapping) -> Iterator[Finding]:
         return
     if not 2 <= len(zones) <= 6:
         count = "one zone" if len(zones) == 1 else f"{len(zones)} zones"
-        yield Finding(loc, f"names {count} (EKS needs two or more); give 2 to 6, or none")
+        yield Finding(loc, f"names {count} (EKS needs two or more); choose 2 to 6, or none")
         return
     for index, zone in enumerate(zones):
         if zone in zones[:index]:
-            text = f"{model.show(zone)} is named already (each zone has its own subnets)"
-            yield Finding((*loc, index), f"{text}; name it once")
+            text = f"{model.show(zone)} is listed already (each zone has its own subnets)"
+            yield Finding((*loc, index), f"{text}; keep one")
         place = _elsewhere(zone, data.get("region"))
         if place:
             text = f"{model.show(zone)} is a zone of {place}, not of {data['region']}"
-            yield Finding((*loc, index), f"{text}; name zones of {data['region']}")
+            yield Finding((*loc, index), f"{text}; choose zones of {data['region']}")
     if cidr is None or (isinstance(cidr, str) and not cidr_fault(cidr)):
         try:
             subnets(cidr or "10.0.0.0/16", tuple(map(str, zones)))
@@ -175,10 +175,10 @@ def _access(data: JsonMapping) -> Iterator[Finding]:
         loc = ("eks", "access", index, "policy")
         if entry.get("namespaces"):
             text = "is null beside namespaces (they say where a policy counts)"
-            yield Finding(loc, f"{text}; name the policy, or leave the namespaces out")
+            yield Finding(loc, f"{text}; set the policy, or omit the namespaces")
         if not entry.get("kubernetes_groups"):
             text = "is null without kubernetes_groups (the entry would allow nothing)"
-            yield Finding(loc, f"{text}; name one of them")
+            yield Finding(loc, f"{text}; set one of them")
 
 
 def _places(data: JsonMapping) -> Iterator[Finding]:
@@ -194,7 +194,7 @@ def _places(data: JsonMapping) -> Iterator[Finding]:
     for loc, arn in found:
         home = arn.split(":")[3:4] if isinstance(arn, str) else []
         if home and isinstance(region, str) and home != [region]:
-            yield Finding(loc, f"{model.show(arn)} is not in {region}; name one that is")
+            yield Finding(loc, f"{model.show(arn)} is not in {region}; choose one that is")
 
 
 def _network(data: JsonMapping) -> Iterator[Finding]:
@@ -203,15 +203,15 @@ def _network(data: JsonMapping) -> Iterator[Finding]:
     if isinstance(more, list) and isinstance(zones, list) and more and len(more) != len(zones):
         yield Finding(
             ("network", "secondary_cidrs"),
-            f"has {len(more)} blocks for {len(zones)} zones (one for each); give {len(zones)}",
+            f"has {len(more)} blocks for {len(zones)} zones (one for each); set {len(zones)}",
         )
     if isinstance(more, list) and more and not zones:
         text = "needs network.availability_zone_ids (one block for each zone, in order)"
-        yield Finding(("network", "secondary_cidrs"), f"{text}; name the zones")
+        yield Finding(("network", "secondary_cidrs"), f"{text}; set them")
     yield from _blocks(get(network, "cidr") or "10.0.0.0/16", more)
     if isinstance(network, dict) and network.get("nat") == "none" and not _closed(network):
         text = '"none" leaves the nodes no way to AWS without interface_endpoints'
-        yield Finding(("network", "nat"), f"{text}; leave those out for the full set")
+        yield Finding(("network", "nat"), f"{text}; omit those for the full set")
     eks = get(data, "eks")
     if (
         isinstance(eks, dict)
@@ -219,10 +219,10 @@ def _network(data: JsonMapping) -> Iterator[Finding]:
         and (eks.get("endpoint_private_access") is False)
     ):
         text = "is false beside endpoint_public_access (nobody would reach the API)"
-        yield Finding(("eks", "endpoint_private_access"), f"{text}; leave one of them true")
+        yield Finding(("eks", "endpoint_private_access"), f"{text}; set one of them to true")
     if get(eks, "public_access_cidrs") == [] and get(eks, "endpoint_public_access") is not False:
         text = "is empty (EKS then opens the API to all, 0.0.0.0/0)"
-        fix = "name blocks, or say endpoint_public_access: false"
+        fix = "list blocks, or set endpoint_public_access: false"
         yield Finding(("eks", "public_access_cidrs"), f"{text}; {fix}")
     for key, needs in (
         ("private_subnets", "vpc"),
@@ -232,7 +232,7 @@ def _network(data: JsonMapping) -> Iterator[Finding]:
         ("security_group", "vpc"),
     ):
         if get(existing, key) and not get(existing, needs) and not get(existing, "eks_cluster"):
-            text = "is given without existing.vpc (they belong together); name the VPC too"
+            text = "is given without existing.vpc (they belong together); set existing.vpc too"
             yield Finding(("existing", key), text)
 
 
@@ -251,7 +251,7 @@ def _blocks(cidr: object, more: object) -> Iterator[Finding]:
         text = reserved(block) or text
         if text:
             where = ("network", "secondary_cidrs", index)
-            yield Finding(where, f"{model.show(each)} {text}; give one like 10.1.0.0/16")
+            yield Finding(where, f"{model.show(each)} {text}; choose one like 10.1.0.0/16")
         taken.append(each)
 
 
@@ -299,7 +299,7 @@ def idle(config: Config) -> Iterator[Finding]:
     theirs = config.existing
     if theirs.nat_gateways and config.network.nat == "none" and not theirs.private_subnets:
         text = '"none" leaves no use for existing.nat_gateways'
-        yield Finding(("network", "nat"), f"{text}; leave one of them out")
+        yield Finding(("network", "nat"), f"{text}; omit one of them")
 
 
 def _closed(network: JsonMapping) -> bool:
@@ -316,7 +316,7 @@ def _kubernetes(data: JsonMapping) -> Iterator[Finding]:
         yield Finding(
             ("eks", "version"),
             f"{model.show(version)} is too old (HyperPod needs Kubernetes {oldest} or newer);"
-            " give a newer one, or leave it out",
+            " choose a newer one, or omit it",
         )
 
 
@@ -325,7 +325,7 @@ def _cni(data: JsonMapping) -> Iterator[Finding]:
     for name in addons if isinstance(addons, dict) else ():
         version = get(addons, name, "version")
         if isinstance(version, str) and (why := versions.broken(str(name), version)):
-            text = f"{model.show(version)} {why}; give another one, or leave it out"
+            text = f"{model.show(version)} {why}; choose another one, or omit it"
             yield Finding(("addons", name, "version"), text)
     version = get(addons, "vpc-cni", "version")
     found = versions.numbers(version)[:3] if isinstance(version, str) else ()
@@ -334,5 +334,5 @@ def _cni(data: JsonMapping) -> Iterator[Finding]:
         yield Finding(
             ("addons", "vpc-cni", "version"),
             f"{model.show(version)} is too old (HyperPod needs Amazon VPC CNI {oldest} or newer);"
-            " give a newer one, or leave it out for EKS's default",
+            " choose a newer one, or omit it for EKS's default",
         )

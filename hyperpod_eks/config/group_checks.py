@@ -26,7 +26,7 @@ def groups(data: JsonMapping) -> Iterator[Finding]:
         if len(groups) > (most or 0) or (not groups and not others):
             rule = f"{least} to {most}"
             member = name.title().replace("_", "")
-            text = f"has {len(groups)} groups (CreateCluster {member} has {rule}); give {rule}"
+            text = f"has {len(groups)} groups (CreateCluster {member} has {rule}); declare {rule}"
             yield Finding((name,), text)
         flexible = name == "instance_groups"
         for index, group in enumerate(groups):
@@ -42,7 +42,7 @@ def _named(group: JsonMapping, section: str, index: int, names: list[object]) ->
     """Names are unique, in both lists together."""
     called = group.get("name")
     if isinstance(called, str) and called in names:
-        text = f"{model.show(called)} is the name of an earlier group; give each once"
+        text = f"{model.show(called)} is the name of an earlier group; choose another"
         yield Finding((section, index, "name"), text)
     names.append(called)
 
@@ -51,12 +51,12 @@ def _of_the_cluster(data: JsonMapping) -> Iterator[Finding]:
     """What holds for the groups of a cluster together."""
     if get(data, "auto_scaling", "mode") == "Enable" and not continuous(data):
         text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
-        yield Finding(("auto_scaling",), f"{text}; leave the mode as it is by default")
+        yield Finding(("auto_scaling",), f"{text}; omit the mode for its default")
     share = get(data, "tiered_storage_config", "instance_memory_allocation_percentage")
     if isinstance(share, int) and not 20 <= share <= 100:
         yield Finding(
             ("tiered_storage_config", "instance_memory_allocation_percentage"),
-            f"{share} is not a usable share (20 to 100 % of the memory); give 20 to 100",
+            f"{share} is not a usable share (20 to 100 % of the memory); set 20 to 100",
         )
     shared = "restricted_instance_groups_config"
     for text in _file_system(get(data, shared, "shared_environment_config", "fsx_lustre_config")):
@@ -95,12 +95,12 @@ def _group(data: JsonMapping, group: JsonMapping, *, flexible: bool) -> Iterator
     kinds = group.get("capacity_requirements")
     if isinstance(kinds, dict) and len(kinds) != 1:
         text = "is neither spot nor on_demand alone (CreateCluster CapacityRequirements)"
-        yield "capacity_requirements", f"{text}; give one of them"
+        yield "capacity_requirements", f"{text}; set one of them"
     cron = get(group, "scheduled_update_config", "schedule_expression")
     if isinstance(cron, str) and not _CRON.fullmatch(cron):
         text = f"{model.show(cron)} is not a cron expression of six fields"
         rule = "CreateCluster ScheduleExpression"
-        yield "scheduled_update_config", f"{text} ({rule}); give one like cron(0 3 ? * SUN *)"
+        yield "scheduled_update_config", f"{text} ({rule}); choose one like cron(0 3 ? * SUN *)"
 
 
 def _counts(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]:
@@ -109,7 +109,7 @@ def _counts(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]:
     least, count = group.get("min_instance_count"), group.get("instance_count")
     if isinstance(least, int) and isinstance(count, int) and least > count:
         text = f"{least} is more than instance_count, {count} (CreateCluster MinInstanceCount)"
-        yield "min_instance_count", f"{text}; give at most {count}"
+        yield "min_instance_count", f"{text}; set at most {count}"
     if not continuous(data):
         for key, used in (
             ("instance_requirements", several is not None),
@@ -157,10 +157,10 @@ def _file_system(lustre: object) -> Iterator[str]:
     size, speed = (get(lustre, name) for name in ("size_in_gib", "per_unit_storage_throughput"))
     if isinstance(size, int) and size >= 1200 and size != 1200 and size % 2400:
         text = f"has {size} GiB (FSx for Lustre has 1200, 2400 and multiples of 2400)"
-        yield f"{text}; give {size // 2400 * 2400 + 2400}"
+        yield f"{text}; set {size // 2400 * 2400 + 2400}"
     if isinstance(speed, int) and speed not in (125, 250, 500, 1000):
         text = f"has a throughput of {speed} (FSx for Lustre has 125, 250, 500 and 1000)"
-        yield f"{text}; give one of them"
+        yield f"{text}; set one of them"
 
 
 def _volumes(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]:
@@ -178,12 +178,12 @@ def _volumes(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]
         if "volume_size_in_gb" in volume or not (volume.get("volume_kms_key_id") or key):
             text = "has a root volume with a size or without volume_kms_key_id"
             rule = "the root volume can be encrypted with your key, and nothing else"
-            yield name, f"{text} ({rule}); give the key alone"
+            yield name, f"{text} ({rule}); set the key alone"
     if len(roots) > 1:
-        yield name, f"has {len(roots)} root volumes (a node has one); name it once"
+        yield name, f"has {len(roots)} root volumes (a node has one); keep one"
     if any(not ({"volume_size_in_gb", "root_volume"} & volume.keys()) for volume in volumes):
         text = "has an EBS volume without a size (volume_size_in_gb is 1 to 16384)"
-        yield name, f"{text}; give it, or root_volume: true"
+        yield name, f"{text}; set it, or root_volume: true"
     extra = group.get("ebs_volume_size_in_gb", 500)
     if len(storages) == MAX_STORAGES and extra and len(roots) == len(volumes):
         text = (
@@ -205,7 +205,7 @@ def _group_zones(
         text = f"{outside[0]} is not in network.availability_zone_ids (it has no subnet)"
         yield "availability_zone_ids", f"{text}; add it there, or choose {known[0]}"
     if twice := [zone for index, zone in enumerate(zones) if zone in zones[:index]]:
-        yield "availability_zone_ids", f"names {twice[0]} twice; name it once"
+        yield "availability_zone_ids", f"lists {twice[0]} twice; keep one"
     elif len(zones) > 1 and any(isinstance(t, str) and _EFA.match(t) for t in types):
         text = f"names {len(zones)} zones (EFA works within one zone)"
         yield "availability_zone_ids", f"{text}; declare a group for each"
@@ -217,6 +217,6 @@ def twice(data: JsonMapping, loc: Loc, key: str, says: str) -> Iterator[Finding]
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
         value = get(entry, key)
         if isinstance(value, str) and value in seen:
-            yield Finding((*loc, index, key), f"{model.show(value)} {says}; give each once")
+            yield Finding((*loc, index, key), f"{model.show(value)} {says}; keep one")
         if isinstance(value, str):
             seen.add(value)

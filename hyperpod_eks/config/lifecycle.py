@@ -46,7 +46,7 @@ def check_lifecycle(
         return [fault], []
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
-        return [f"{path} {what}; name the folder that holds {entry}"], []
+        return [f"{path} {what}; choose the folder that holds {entry}"], []
     try:
         files = lifecycle_files(path)
         scripts = {name: f.read_bytes() for name, f in files.items() if name.endswith(".sh")}
@@ -61,7 +61,7 @@ def check_lifecycle(
         return errors, warnings
     if entry not in files:
         there = ", ".join(list(files)[:5]) or "nothing"
-        text = f"{path} has no {entry} (it holds {there}); put it there, or name another entry"
+        text = f"{path} has no {entry} (it holds {there}); put it there, or set another entry"
         return [f"{text} script as {setting}"], []
     errors = [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
     errors += _shebang(path / entry, scripts[entry])
@@ -146,7 +146,7 @@ def _name_fault(path: Path) -> str:
         return ""
     except (OSError, ValueError) as error:
         shown = shortened(repr(str(path)), 200)
-        return f"{shown} cannot be read ({getattr(error, 'strerror', error)}); name another"
+        return f"{shown} cannot be read ({getattr(error, 'strerror', error)}); choose another"
     return ""
 
 
@@ -157,8 +157,8 @@ def check_chart(path: Path) -> str:
     if find_chart(path):
         return ""
     return (
-        f"{path} is not a Helm chart (there is no Chart.yaml, and no {IN_CHECKOUT}); name the"
-        " folder HyperPodHelmChart, or a checkout of"
+        f"{path} is not a Helm chart (there is no Chart.yaml, and no {IN_CHECKOUT}); choose"
+        " the folder HyperPodHelmChart, or a checkout of"
         " https://github.com/aws/sagemaker-hyperpod-cli that holds it"
     )
 

@@ -274,7 +274,7 @@ class Iam(Section):
             "a path of IAM",
             "it starts and ends with /, in at most 512 characters",
             r"(?=.{1,512}$)/(?:[\w+=,.@-]+/)*",
-            "give one like /team/",
+            "choose one like /team/",
         ),
         Field(description="Path of the roles and policies that are created."),
     ] = "/"

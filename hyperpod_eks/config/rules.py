@@ -185,8 +185,8 @@ _WORDS = {
     "model_type": "a mapping",
 }
 _MISSING = {
-    "name": "give NAME, set HYPERPOD_EKS_NAME, or write `name:` in the file",
-    "region": "give --region, set AWS_REGION, or write `region:` in the file",
+    "name": "pass NAME, set HYPERPOD_EKS_NAME, or write `name:` in the file",
+    "region": "pass --region, set AWS_REGION, or write `region:` in the file",
 }
 
 
@@ -219,7 +219,7 @@ def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Fi
     if kind == "literal_error":
         options = tuple(re.findall(r"'([^']*)'", str(context["expected"])))
         near = model.nearest(str(given), options)
-        fix = f"did you mean {near[0]}?" if near else f"give {' or '.join(options)}"
+        fix = f"did you mean {near[0]}?" if near else f"choose {' or '.join(options)}"
         return Finding(loc, f"{model.show(given)} is not one of {', '.join(options)}; {fix}")
     if kind == "too_long":
         size, most = len(given), context["max_length"]
@@ -232,7 +232,7 @@ def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Fi
 def _wrong_type(word: str, given: object, rules: tuple[object, ...], mark: Mark | None) -> str:
     """Say that `given`, written at `mark`, is not what `word` calls the expected type."""
     if given is None:
-        return f"has no value ({word} is expected); give {word}, or remove the key"
+        return f"has no value ({word} is expected); set {word}, or remove the key"
     if word == "text" and mark and mark.text:
         return f'{mark.text} is not text to YAML; put it in quotes: "{mark.text}"'
     for rule in rules:
@@ -240,8 +240,8 @@ def _wrong_type(word: str, given: object, rules: tuple[object, ...], mark: Mark 
             return text
     if isinstance(given, list | dict):
         kind = "a list" if isinstance(given, list) else "a mapping"
-        return f"{kind} is given where {word} is expected; give {word}"
-    return f"{model.show(given)} is not {word}; give {word}"
+        return f"{kind} is given where {word} is expected; set {word}"
+    return f"{model.show(given)} is not {word}; set {word}"
 
 
 def fields(section: object) -> JsonObject:

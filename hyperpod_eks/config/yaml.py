@@ -230,7 +230,7 @@ class _Reader:
             mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1, key)
             path = (*loc, key)
             if not isinstance(key_node.value, str):
-                self._problem(mark, "a list or a mapping cannot be a key; give text")
+                self._problem(mark, "a list or a mapping cannot be a key; use text")
             elif key_node.tag == "tag:yaml.org,2002:merge":
                 self._problem(mark, "merge keys (<<) are not read; write the fields out")
             elif key_node.tag != _TEXT:

@@ -165,7 +165,7 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
     Wrong(
         "CIDR with host bits",
         2,
-        "give 10.0.0.0/16",
+        "set 10.0.0.0/16",
         config=f"{MINIMAL}network: {{cidr: 10.0.1.0/16}}\n",
     ),
     Wrong("instance type", 2, "ml.m5.2xlarge", config=group(instance_type="m5.2xlarge")),
