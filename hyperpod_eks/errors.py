@@ -25,6 +25,10 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+FAILED = "failed"
+"""The reason of an error about a resource that AWS calls failed: ``--replace-failed`` helps."""
+
+
 class HyperpodError(Exception):
     """An error that we raise on purpose; the command line prints it without a traceback.
 
@@ -36,11 +40,15 @@ class HyperpodError(Exception):
     transient = False
     """Whether time heals it, so that the engine tries again."""
 
-    def __init__(self, message: str, hint: str = "", *, setting: str = "") -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, setting: str = "", reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.hint = hint or type(self).hint
         self.setting = setting
         """The setting of the config that it is about, if it is about one."""
+        self.reason = reason
+        """What code branches on, never the message: `FAILED`, or "" for no known reason."""
 
 
 class Usage(HyperpodError):

@@ -10,7 +10,7 @@ from hyperpod_eks.aws.failures import silent
 from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import words_of
-from hyperpod_eks.errors import Denied, Foreign, Usage
+from hyperpod_eks.errors import FAILED, Denied, Foreign, HyperpodError, Usage
 from hyperpod_eks.state.file_store import Unwritable
 
 CERTAIN = (Denied, Foreign, OSError, Unreachable, Unwritable, Usage)
@@ -37,7 +37,7 @@ def explaining(aws: Aws, config: Config, cluster: str, *, collect: bool) -> Iter
         if collect and not isinstance(error, CERTAIN) and not silent(error.__cause__ or error):
             evidence = explain.collect(aws, name, eks_name, message)
         again = f"hyperpod-eks create {cluster}"
-        if " has failed: " in message:  # without it the same create would be refused
+        if isinstance(error, HyperpodError) and error.reason == FAILED:  # else create refuses again
             again += " --replace-failed"
         names = {"cluster": cluster, "name": name, "again": again}
         names |= {"eks": eks_name, "region": config.region}

@@ -92,6 +92,7 @@ def across(data: JsonMapping) -> Iterator[Finding]:
     yield from _kubernetes(data)
     yield from _cni(data)
     yield from _network(data)
+    yield from _reach(data)
     yield from _theirs(data)
 
 
@@ -209,6 +210,15 @@ def _network(data: JsonMapping) -> Iterator[Finding]:
         text = "needs network.availability_zone_ids (one block for each zone, in order)"
         yield Finding(("network", "secondary_cidrs"), f"{text}; set them")
     yield from _blocks(get(network, "cidr") or "10.0.0.0/16", more)
+    for key in ("private_subnets", "nat_gateways", "route_tables", "s3_endpoint", "security_group"):
+        if get(existing, key) and not get(existing, "vpc") and not get(existing, "eks_cluster"):
+            text = "is given without existing.vpc (they belong together); set existing.vpc too"
+            yield Finding(("existing", key), text)
+
+
+def _reach(data: JsonMapping) -> Iterator[Finding]:
+    """Nodes need a way to AWS, and people one to the Kubernetes API."""
+    network = get(data, "network")
     if isinstance(network, dict) and network.get("nat") == "none" and not _closed(network):
         text = '"none" leaves the nodes no way to AWS without interface_endpoints'
         yield Finding(("network", "nat"), f"{text}; omit those for the full set")
@@ -224,16 +234,6 @@ def _network(data: JsonMapping) -> Iterator[Finding]:
         text = "is empty (EKS then opens the API to all, 0.0.0.0/0)"
         fix = "list blocks, or set endpoint_public_access: false"
         yield Finding(("eks", "public_access_cidrs"), f"{text}; {fix}")
-    for key, needs in (
-        ("private_subnets", "vpc"),
-        ("nat_gateways", "vpc"),
-        ("route_tables", "vpc"),
-        ("s3_endpoint", "vpc"),
-        ("security_group", "vpc"),
-    ):
-        if get(existing, key) and not get(existing, needs) and not get(existing, "eks_cluster"):
-            text = "is given without existing.vpc (they belong together); set existing.vpc too"
-            yield Finding(("existing", key), text)
 
 
 def _blocks(cidr: object, more: object) -> Iterator[Finding]:
@@ -271,23 +271,23 @@ def _theirs(data: JsonMapping) -> Iterator[Finding]:
                 yield Finding(("network", name), f"{text}; remove one of them", True)
 
 
+_IDLE = (
+    ("eks_cluster", "eks", (
+        "version", "support_type", "log_types", "log_retention_days",
+        "endpoint_public_access", "endpoint_private_access", "public_access_cidrs",
+    )),
+    ("eks_cluster", "encryption", ("eks_secrets", "logs")),
+    ("eks_cluster", "network", ("availability_zone_ids", "nat")),
+    ("eks_cluster", "existing", ("cluster_role", "nat_gateways")),
+    ("private_subnets", "network", ("availability_zone_ids", "nat")),
+    ("private_subnets", "existing", ("nat_gateways",)),
+)  # fmt: skip
+"""By the setting of ``existing``: the sections and settings that are then somebody else's."""
+
+
 def idle(config: Config) -> Iterator[Finding]:
     """Yield what is set and does nothing, because the thing that it is about is somebody's."""
-    for given, section, names in (
-        (
-            "eks_cluster",
-            "eks",
-            (
-                "version", "support_type", "log_types", "log_retention_days",
-                "endpoint_public_access", "endpoint_private_access", "public_access_cidrs",
-            ),
-        ),
-        ("eks_cluster", "encryption", ("eks_secrets", "logs")),
-        ("eks_cluster", "network", ("availability_zone_ids", "nat")),
-        ("eks_cluster", "existing", ("cluster_role", "nat_gateways")),
-        ("private_subnets", "network", ("availability_zone_ids", "nat")),
-        ("private_subnets", "existing", ("nat_gateways",)),
-    ):  # fmt: skip
+    for given, section, names in _IDLE:
         here = getattr(config, section)
         for name in names if getattr(config.existing, given) else ():
             if getattr(here, name) != type(here).model_fields[name].default:

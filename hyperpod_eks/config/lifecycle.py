@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from hyperpod_eks.folders import packaged
@@ -35,18 +35,14 @@ def packaged_lifecycle() -> Path:
 def check_lifecycle(
     path: Path, entry: str, setting: str = "lifecycle.on_create"
 ) -> tuple[list[str], list[str]]:
-    """Look through a lifecycle folder whose entry script is `entry`, which `setting`
-    names.
+    """Look through a lifecycle folder whose entry script is `entry`, which `setting` names.
 
     Returns errors, each something that fails on the node twenty minutes later, and warnings.
     HyperPod copies the folder to the node and runs the entry script; all that is known when it
     fails is "Lifecycle scripts did not run successfully".
     """
-    if fault := _name_fault(path):
+    if fault := _name_fault(path) or _folder_fault(path, entry):
         return [fault], []
-    if not path.is_dir():
-        what = "is a file, not a folder" if path.exists() else "does not exist"
-        return [f"{path} {what}; choose the folder that holds {entry}"], []
     try:
         files = lifecycle_files(path)
         scripts = {name: f.read_bytes() for name, f in files.items() if name.endswith(".sh")}
@@ -65,19 +61,30 @@ def check_lifecycle(
         return [f"{text} script as {setting}"], []
     errors = [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
     errors += _shebang(path / entry, scripts[entry])
-    for name, raw in scripts.items():
-        errors += [
-            f"{path / name} calls {file}, which is not in the folder; add it, for this folder is"
-            " all that the nodes get"
-            for file in sorted(_called(raw))
-            if not {file, str(Path(name).parent / file)} & files.keys()
-        ]
+    errors += [text for name, raw in scripts.items() for text in _missing(path, name, raw, files)]
     if size > LARGE:
         warnings.append(
             f"lifecycle.path: {path} holds {size >> 20} MiB, which every node downloads before it"
             " starts; keep large files elsewhere"
         )
     return errors, warnings
+
+
+def _folder_fault(path: Path, entry: str) -> str:
+    if path.is_dir():
+        return ""
+    what = "is a file, not a folder" if path.exists() else "does not exist"
+    return f"{path} {what}; choose the folder that holds {entry}"
+
+
+def _missing(folder: Path, name: str, raw: bytes, files: Container[str]) -> Iterator[str]:
+    """Yield what a script calls and the folder has not."""
+    for file in sorted(_called(raw)):
+        if file not in files and str(Path(name).parent / file) not in files:
+            yield (
+                f"{folder / name} calls {file}, which is not in the folder; add it, for this folder"
+                " is all that the nodes get"
+            )
 
 
 def lifecycle_files(folder: Path) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from hyperpod_eks.aws.errors import lacks_room
 from hyperpod_eks.engine.wording import not_owned, owner_of, unchanged
-from hyperpod_eks.errors import Capacity, HyperpodError, NotFound
+from hyperpod_eks.errors import FAILED, Capacity, HyperpodError, NotFound
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Lifecycle, Live, Resource, State, disruptions
 from hyperpod_eks.resources.compare import Observation, Status
@@ -124,6 +124,7 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
         error = HyperpodError(
             f"{key} was adopted and has failed: {why}",
             "Adopted resources are never replaced: repair it, then run the command again.",
+            reason=FAILED,
         )
         return Decision(Action.REFUSE, f"it was adopted and has failed: {why}", error=error)
     if given.replaceable:
@@ -131,7 +132,9 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
     anew = live.state is State.FAILED  # else it waits for what a change may bring
     option = "with --replace-failed" if anew else "again"
     error = (Capacity if lacks_room(why) else HyperpodError)(
-        f"{key} has failed: {why}", f"Remove the cause, then run the same command {option}."
+        f"{key} has failed: {why}",
+        f"Remove the cause, then run the same command {option}.",
+        reason=FAILED,
     )
     return Decision(
         Action.REFUSE,

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from hyperpod_eks.state.manifest import Manifest
 
 
+SHARED = "iam/service-linked-role"
+"""What all clusters of an account share: it was never the cluster's alone."""
+
+
 @frozen
 class Options(shared.Wait, shared.Progress, shared.Cluster):
     """What to delete."""
@@ -251,9 +255,8 @@ def text(document: Deleted | DeletePlan | NotCreatedBy) -> str:
     if "not_created_by" in document:
         name, run = document["cluster"]["name"], document["not_created_by"]
         return f"cluster {name} was not created by run {run}: nothing was deleted"
-    # a role that the whole account shares was never the cluster's
-    shared = any("shared by" in why for why in document["kept"].values())
-    kept = [f"kept {k}: {why}" for k, why in document["kept"].items() if "shared by" not in why]
+    shared = SHARED in document["kept"]
+    kept = [f"kept {key}: {why}" for key, why in document["kept"].items() if key != SHARED]
     if cost := document["kept_usd_per_hour"]:
         kept.append(f"the kept NAT gateways and addresses still cost {cost:.2f} USD per hour")
     gone = len(document["removed"])
