@@ -153,16 +153,21 @@ def cure(error: BaseException) -> str:
         r"AccessDenied(Exception)?|UnauthorizedOperation|AuthorizationError|403", code
     ):
         return ""
-    found = _TEXT.search(text)
-    service = str(response.get("ResponseMetadata", {}).get("Service", "")) if response else ""
-    operation = str(getattr(error, "operation_name", ""))
-    action = f"{_PREFIXES.get(service, service)}:{_OPERATIONS.get(operation, operation)}"
-    resource = "*"
-    if found:
+    if found := _TEXT.search(text):
         action, resource = found["action"], found["on"] or "*"
+    else:
+        action, resource = _action(error), "*"
     if by := _DENIES.search(text):
         noun = by[1] or by[2]
         article = "an" if noun[0] in "aeiou" else "a"
         return f"{article} {noun} refuses {action} on {resource}; ask whoever maintains it."
     statement = json.dumps({"Effect": "Allow", "Action": action, "Resource": resource})
     return f"Allow {action} on {resource}: add to the policies of your identity\n  {statement}"
+
+
+def _action(error: BaseException) -> str:
+    """Return the action of the operation that was refused."""
+    response = getattr(error, "response", None) or {}
+    service = str(response.get("ResponseMetadata", {}).get("Service", ""))
+    operation = str(getattr(error, "operation_name", ""))
+    return f"{_PREFIXES.get(service, service)}:{_OPERATIONS.get(operation, operation)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 
 from hyperpod_eks.aws.ec2 import ROUTE_TABLES, SECURITY_GROUPS, SUBNETS, VPC_ENDPOINTS
 from hyperpod_eks.config.addressing import ADDRESSES
@@ -137,26 +137,29 @@ def security_group(facts: Facts) -> Iterator[Finding]:
         for rules, command in OPENINGS
         if not any(_from_itself(rule, group) for rule in found.get(rules, ()))
     ]
-    efa = facts.efa()
     if missing:
-        ways = " and ".join("from" if "ingress" in each else "to" for each in missing)
-        why = (
-            f"so EFA fails on {', '.join(sorted(efa))}"
-            if efa
-            else "so nodes and pods cannot reach each other"
-        )
-        # its members may reach each other by another rule, which EFA does not take
-        yield Finding(
-            "security-group",
-            "error" if efa else "warning",
-            f"the adopted security group {group} does not allow all traffic {ways} itself, {why}",
-            "; ".join(
-                f"aws ec2 {each} --region {facts.config.region} --group-id {group}"
-                f" --ip-permissions 'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={group}}}]'"
-                for each in missing
-            ),
-            {"security_group": group, "missing": missing, "efa": sorted(efa)},
-        )
+        yield _closed_group(group, missing, facts.efa(), facts.config.region)
+
+
+def _closed_group(group: str, missing: Sequence[str], efa: Collection[str], region: str) -> Finding:
+    """Its members may reach each other by another rule, which EFA does not take."""
+    ways = " and ".join("from" if "ingress" in each else "to" for each in missing)
+    why = (
+        f"so EFA fails on {', '.join(sorted(efa))}"
+        if efa
+        else "so nodes and pods cannot reach each other"
+    )
+    return Finding(
+        "security-group",
+        "error" if efa else "warning",
+        f"the adopted security group {group} does not allow all traffic {ways} itself, {why}",
+        "; ".join(
+            f"aws ec2 {each} --region {region} --group-id {group}"
+            f" --ip-permissions 'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={group}}}]'"
+            for each in missing
+        ),
+        {"security_group": group, "missing": missing, "efa": sorted(efa)},
+    )
 
 
 def _from_itself(rule: JsonMapping, group: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -59,25 +60,16 @@ def logs(options: Options, report: Report) -> Logs:
     Prints the newest line last.  Reads at most 20 nodes, those with the most recent logs.
     """
     from hyperpod_eks.cli.opening import cluster
-    from hyperpod_eks.diagnosis.diagnose import log_group
-    from hyperpod_eks.workers import gather
 
     group, node, control_plane = options.group, options.node, options.control_plane
     if control_plane and (group or node):
         raise Usage("--control-plane cannot be combined with --group or --node")
     with cluster(options) as (snapshot, name):
-        if control_plane:
-            eks_name = snapshot.aws.adopted.get("eks/cluster") or name
-            place, prefix = f"/aws/eks/{eks_name}/cluster", ""
-        else:
-            place = log_group(snapshot, name)
-            prefix = _prefix(snapshot, name, group, node)
+        place, prefix = _where(snapshot, name, options)
         streams = _newest(snapshot, place, prefix, node) if place else []
         if not streams and not control_plane:
             require(options, snapshot, name, group, node)
-        tail = options.tail
-        parts = gather(*(partial(_tail, snapshot.aws, place, stream, tail) for stream in streams))
-        lines = sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
+        lines = _lines(snapshot.aws, place, streams, options.tail)
         if options.follow and place:
             try:
                 _follow(snapshot.aws, place, prefix, lines)
@@ -89,6 +81,24 @@ def logs(options: Options, report: Report) -> Logs:
             "log_group": place,
             "lines": lines,
         }
+
+
+def _where(snapshot: Snapshot, name: str, options: Options) -> tuple[str, str]:
+    """Return the log group, and how the streams begin that were asked for."""
+    from hyperpod_eks.diagnosis.diagnose import log_group
+
+    if options.control_plane:
+        eks_name = snapshot.aws.adopted.get("eks/cluster") or name
+        return f"/aws/eks/{eks_name}/cluster", ""
+    return log_group(snapshot, name), _prefix(snapshot, name, options.group, options.node)
+
+
+def _lines(aws: Aws, place: str, streams: Sequence[str], tail: int) -> list[Line]:
+    """Return the newest lines of the streams together."""
+    from hyperpod_eks.workers import gather
+
+    parts = gather(*(partial(_tail, aws, place, stream, tail) for stream in streams))
+    return sorted((x for part in parts for x in part), key=lambda x: x["time"])[-tail:]
 
 
 def require(
@@ -150,14 +160,10 @@ def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> li
             PaginationConfig={"MaxItems": LISTED if narrow else 5 * STREAMS},
             **asked,
         )
-    fitting = [
-        each
-        for each in found
-        if each["logStreamName"].startswith(prefix)
-        and (not node or each["logStreamName"].endswith(instance(node)))
-    ]
-    fitting.sort(key=lambda each: each.get("lastEventTimestamp", 0), reverse=True)
-    return [each["logStreamName"] for each in fitting[:STREAMS]]
+    newest_first = sorted(found, key=lambda x: x.get("lastEventTimestamp", 0), reverse=True)
+    names = [each["logStreamName"] for each in newest_first]
+    end = instance(node) if node else ""
+    return [name for name in names if name.startswith(prefix) and name.endswith(end)][:STREAMS]
 
 
 def _tail(aws: Aws, place: str, stream: str, most: int) -> list[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.aws.client import Aws
-    from hyperpod_eks.cli.schemas.views import Orphans
+    from hyperpod_eks.cli.schemas.views import Elsewhere, Orphans
     from hyperpod_eks.events import Report
     from hyperpod_eks.resources.tagged import Tagged
 
@@ -62,19 +63,24 @@ def orphans(options: Options, report: Report) -> Orphans:
             {"cluster": each.cluster, "kind": each.kind, "id": each.id, "lineage": each.lineage}
             for each in left
         ],
-        "clusters": [
-            {
-                "cluster": name,
-                "lineage": owner,
-                "next": f"hyperpod-eks adopt {called(name, place)} --rebuild",
-            }
-            for owner, name in sorted(living.items(), key=lambda each: each[1])
-        ],
+        "clusters": _clusters(living, place),
         "next": [
             f"hyperpod-eks delete {called(name, place)}"
             for name in sorted({each.cluster for each in left})
         ],
     }
+
+
+def _clusters(living: Mapping[str, str], place: Place) -> list[Elsewhere]:
+    """Say how to rebuild the manifests of clusters that exist, by name."""
+    return [
+        {
+            "cluster": name,
+            "lineage": owner,
+            "next": f"hyperpod-eks adopt {called(name, place)} --rebuild",
+        }
+        for owner, name in sorted(living.items(), key=lambda each: each[1])
+    ]
 
 
 def _unknown(aws: Aws, manifests: tuple[Path, ...]) -> list[Tagged]:

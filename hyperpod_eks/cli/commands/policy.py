@@ -11,7 +11,9 @@ from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Cluster as Options
 
 if TYPE_CHECKING:
+    from hyperpod_eks.aws.client import Aws, Identity
     from hyperpod_eks.cli.schemas.views import Policy
+    from hyperpod_eks.config.model import Config
     from hyperpod_eks.events import Report
 
 
@@ -22,18 +24,12 @@ def policy(options: Options, report: Report) -> Policy:
     to use them.  Calls AWS for the account id if the config does not set it.
     """
     from hyperpod_eks import adoption as existing
-    from hyperpod_eks.aws.client import Identity
     from hyperpod_eks.cli.opening import entered, settings
     from hyperpod_eks.policy import statements as policies
     from hyperpod_eks.resolve.resolved import ResolvedConfig
 
     with settings(options, write=False, files=False) as (config, manifest):
-        aws = entered(config, options.profile)
-        if config.account:
-            partition = aws.session.get_partition_for_region(config.region)
-            identity = Identity("", config.account, partition, config.region)
-        else:
-            identity = aws.identity
+        identity = _identity(entered(config, options.profile), config)
         theirs = existing.named(config) | manifest.adopted
         resolved = ResolvedConfig(config, identity, existing.UNKNOWN_ZONES, {}, "", adopted=theirs)
     documents = policies.documents(policies.statements(resolved))
@@ -51,6 +47,16 @@ def policy(options: Options, report: Report) -> Policy:
             for number, document in enumerate(documents, 1)
         ],
     }
+
+
+def _identity(aws: Aws, config: Config) -> Identity:
+    """Return the account, without a call where the config has it."""
+    from hyperpod_eks.aws.client import Identity
+
+    if not config.account:
+        return aws.identity
+    partition = aws.session.get_partition_for_region(config.region)
+    return Identity("", config.account, partition, config.region)
 
 
 def text(document: Policy) -> str:

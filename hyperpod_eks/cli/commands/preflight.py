@@ -39,49 +39,48 @@ def preflight(options: Options, report: Report) -> Preflight:
     Changes nothing.  Exits 3 if a check reports an error, 0 if there are only warnings or infos.
     create starts with the same checks.
     """
-    from hyperpod_eks import engine
     from hyperpod_eks.cli import opening
-    from hyperpod_eks.cli.opening import declared, entered, settings
-    from hyperpod_eks.engine import Context
     from hyperpod_eks.preflight import run as checks
-    from hyperpod_eks.preflight.inputs import Facts
+    from hyperpod_eks.preflight.inputs import Facts, Finding
     from hyperpod_eks.session import check_references
-    from hyperpod_eks.stack import stack
 
     skipped = checks.known(options.skip)
-    with settings(options, write=False, files=False) as (config, manifest):
+    with opening.settings(options, write=False, files=False) as (config, manifest):
         check_references(config)
-        aws = entered(config, options.profile)
+        aws = opening.entered(config, options.profile)
         snapshot, resolved, found = _site(aws, config, manifest)
         observations: list[Observation] = []
         if resolved is not None:
-            context = Context(aws, manifest, report, parallelism=options.parallelism)
-            context.first_snapshot = snapshot
-            context.deadline = context.clock.now() + opening.LOOKING
             try:
-                observations = engine.status(stack(resolved, options.helm), context)
+                observations = _observed(resolved, snapshot, manifest, options, report)
             except HyperpodError as error:
-                found.append(_unseen(error))
-        if resolved is not None and observations and not declared(options, manifest):
-            opening.refuse_to_guess(snapshot, resolved, manifest, options)
-        facts = Facts(
-            aws,
-            config,
-            resolved,
-            {s.want.key: s for s in observations},
-            options.helm,
-            manifest.path,
-            snapshot,
-        )
+                text = f"what exists cannot be seen: {error}"
+                found.append(Finding("permissions", "error", text, error.hint))
+            if observations and not opening.declared(options, manifest):
+                opening.refuse_to_guess(snapshot, resolved, manifest, options)
+        by_key = {observation.want.key: observation for observation in observations}
+        facts = Facts(aws, config, resolved, by_key, options.helm, manifest.path, snapshot)
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return _document(facts, found, skipped)
 
 
-def _unseen(error: HyperpodError) -> Finding:
-    from hyperpod_eks.preflight.inputs import Finding
+def _observed(
+    resolved: ResolvedConfig,
+    snapshot: Snapshot,
+    manifest: Manifest,
+    options: Options,
+    report: Report,
+) -> list[Observation]:
+    """Look at what exists of the stack."""
+    from hyperpod_eks import engine
+    from hyperpod_eks.cli.opening import LOOKING
+    from hyperpod_eks.stack import stack
 
-    return Finding("permissions", "error", f"what exists cannot be seen: {error}", error.hint)
+    context = engine.Context(snapshot.aws, manifest, report, parallelism=options.parallelism)
+    context.first_snapshot = snapshot
+    context.deadline = context.clock.now() + LOOKING
+    return engine.status(stack(resolved, options.helm), context)
 
 
 def _site(

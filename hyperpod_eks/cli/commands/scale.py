@@ -19,7 +19,7 @@ from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.schemas.runs import Scaled
+    from hyperpod_eks.cli.schemas.runs import Created, Scaled
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.config.yaml import Loc
     from hyperpod_eks.documents import Json, JsonMapping
@@ -53,6 +53,13 @@ def scale(options: Options, report: Report) -> Scaled:
         options = replace(options, name=options.name or os.environ.get("HYPERPOD_EKS_NAME"))
         _require_config(report, options)
     before, restore = (_in_file if options.file else _in_manifest)(options, wanted)
+    made = _applied(options, report, restore)
+    scaled = {group: [before[group], count] for group, count in wanted.items()}
+    return {**made, "command": "scale", "scaled": scaled}
+
+
+def _applied(options: Options, report: Report, restore: Callable[[], None]) -> Created:
+    """Create; restore the counts where AWS was not told to change the cluster."""
     told = False
 
     def watching(event: Event) -> None:
@@ -61,7 +68,7 @@ def scale(options: Options, report: Report) -> Scaled:
         report(event)
 
     try:
-        made = create.apply(options, watching)
+        return create.apply(options, watching)
     except BaseException as error:
         if isinstance(error, Usage) or not told:
             try:
@@ -69,8 +76,6 @@ def scale(options: Options, report: Report) -> Scaled:
             except HyperpodError as problem:
                 current_console().warn(f"the counts could not be restored: {problem}")
         raise
-    scaled = {group: [before[group], count] for group, count in wanted.items()}
-    return {**made, "command": "scale", "scaled": scaled}
 
 
 def _count(text: str) -> tuple[str, int]:

@@ -17,6 +17,8 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from hyperpod_eks.aws.snapshot import Snapshot
+    from hyperpod_eks.cli.options import Place
     from hyperpod_eks.cli.schemas.views import Ssm
     from hyperpod_eks.events import Report
 
@@ -35,7 +37,7 @@ def ssm(options: Options, report: Report) -> Ssm:
     NODE is an instance id (i-...) or a Kubernetes node name (hyperpod-i-...).  The command needs
     the AWS CLI and its Session Manager plugin.
     """
-    from hyperpod_eks.cli.opening import cluster, described, described_node, instance
+    from hyperpod_eks.cli.opening import cluster
 
     node = options.node
     if node is None and options.name and options.named_otherwise:  # its only word is the node
@@ -44,10 +46,7 @@ def ssm(options: Options, report: Report) -> Ssm:
         see = called(options.name or "", options)
         raise Usage("ssm: NODE is missing", f"To list them: hyperpod-eks nodes {see}")
     with cluster(options) as (snapshot, name):
-        found, id_ = described(snapshot, name, options), instance(node)
-        details = described_node(snapshot, name, id_, options)
-        cluster_id = found["ClusterArn"].rpartition("/")[2]
-        target = f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
+        target = _target(snapshot, name, node, options)
         command = ["aws", "ssm", "start-session", "--target", target]
         command += ["--region", str(snapshot.aws.session.region_name)]
         command += ["--profile", options.profile] if options.profile else []
@@ -59,6 +58,16 @@ def ssm(options: Options, report: Report) -> Ssm:
         "target": target,
         "run": shlex.join(command),
     }
+
+
+def _target(snapshot: Snapshot, name: str, node: str, place: Place) -> str:
+    """Spell the node as Systems Manager knows it.  Raises NotFound without."""
+    from hyperpod_eks.cli.opening import described, described_node, instance
+
+    found, id_ = described(snapshot, name, place), instance(node)
+    details = described_node(snapshot, name, id_, place)
+    cluster_id = found["ClusterArn"].rpartition("/")[2]
+    return f"sagemaker-cluster:{cluster_id}_{details['InstanceGroupName']}-{id_}"
 
 
 def _become(command: list[str]) -> None:

@@ -47,19 +47,23 @@ def token(options: Options, report: Report) -> Json:
     if options.local:
         use_local()
     opened = log_in(options.region or region, options.profile)
-    try:
-        version = json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"]
-    except (KeyError, ValueError, TypeError):
-        version = "client.authentication.k8s.io/v1beta1"
     return {
         "kind": "ExecCredential",
-        "apiVersion": version,
+        "apiVersion": _version(),
         "spec": {},
         "status": {
             "expirationTimestamp": (datetime.now(UTC) + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "token": kube.token(opened, name, region_of(opened)),
         },
     }
+
+
+def _version() -> str:
+    """Return the version of the document that kubectl asks for."""
+    try:
+        return str(json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"])
+    except (KeyError, ValueError, TypeError):
+        return "client.authentication.k8s.io/v1beta1"
 
 
 def text(document: Json) -> str:
