@@ -73,7 +73,7 @@ ROWS = (
         REFUSED,
         "a zone cannot be removed: EKS keeps those that it was created with",
         lambda zones: zones[:2],
-        says="zones are not taken away",
+        says="a zone cannot be removed",
     ),
     Row(
         "network.secondary_cidrs",
