@@ -216,21 +216,6 @@ def test_a_patch_must_leave_a_valid_object(client: Client) -> None:
     client.ok("DELETE", f"{CORE}/configmaps/c")
 
 
-def test_rules_that_are_not_evaluated_are_named(client: Client) -> None:
-    rules: Any = {"x-kubernetes-validations": [{"rule": "self.size() < 3", "message": "too many"}]}
-    parts = {"type": "array", "items": {"type": "string", **rules}, **rules}
-    spec = {"type": "object", "properties": {"parts": parts}}
-    asked = definition({"type": "object", "properties": {"spec": spec}}, group="rules.io")
-    asked["metadata"]["name"] = "gadgets.rules.io"
-    answer = client.open("POST", DEFINITIONS, asked, "application/json")
-    answer.read()
-    told = answer.headers.get_all("Warning") or []
-    assert [line.partition(" at ")[2] for line in told] == [
-        '.spec.parts: \\"self.size() < 3\\""',
-        '.spec.parts[]: \\"self.size() < 3\\""',
-    ]
-
-
 def test_warnings_cannot_add_headers(client: Client) -> None:
     body = {**CONFIG, "x\r\nSet-Cookie: a=b\u2603": 1}
     response = client.open("POST", f"{CORE}/configmaps?dryRun=All", body, "application/json")

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 
-from . import rules, schema
+from . import cel, rules, schema
 from .errors import Cause, bad_request, invalid
 from .objects import Obj, clone, dig
 from .resources import Resource
@@ -54,6 +54,8 @@ def check(
         *(_content_causes(resource, obj, live) if whole else ()),
     ]
     causes = list({cause.field: cause for cause in reversed(causes)}.values())[::-1]
+    if whole and resource.definition and cel.has_rules(resource.schema):
+        causes += [cel.skipped()] if causes else cel.causes(resource.schema, obj, live)
     if causes:
         raise invalid(resource.group, kind, obj["metadata"].get("name", ""), causes)
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-from . import discovery, errors, protobuf, schema, table, websocket, workloads
+from . import cel, discovery, errors, protobuf, table, websocket, workloads
 from .errors import ApiError
 from .objects import Obj, dig
 from .resources import REVIEWS, SELF_REVIEWS, Resource
@@ -623,7 +623,7 @@ def _text(status: int, text: str) -> Answer:
 
 
 def _written(status: int, obj: Obj, how: Write) -> Answer:
-    told = [*(how.warnings or ()), *schema.not_evaluated(obj)]
+    told = [*(how.warnings or ()), *cel.not_evaluated(obj)]
     return Answer(status, obj, warnings=tuple(told))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from . import cel
 from .errors import Cause
 from .objects import Obj, dig
 from .schema import QUANTITY
@@ -431,6 +432,7 @@ def _definition(definition: Obj) -> Iterator[Cause]:
             yield required(at, "schemas are required")
         else:
             yield from _structural(schema, at)
+    yield from cel.definition_causes(definition)
 
 
 def _structural(schema: Obj, path: str) -> Iterator[Cause]:

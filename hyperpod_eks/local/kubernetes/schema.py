@@ -4,8 +4,7 @@ The fields of built-in kinds are those of types.json, which `scripts/kubernetes_
 from Kubernetes' OpenAPI description. One version serves for all: fields hardly ever go. A custom
 resource is read by the structural schema of its CustomResourceDefinition, with its defaults:
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/.
-CEL rules (`x-kubernetes-validations`) and `format` are not evaluated; `not_evaluated` names the
-rules, as warnings to whoever writes the definition.
+`format` is not evaluated; rules in CEL are in `cel`.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from .resources import Resource
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-_MOST_RULES = 20  # Python's clients read at most 100 headers
 QUANTITY = re.compile(r"([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)")
 _INDEX = re.compile(r"\[[^\]]*\]")  # which Go's decoder does not name
 _QUANTITY_RULE = (
@@ -101,29 +99,6 @@ def merge_keys(schema: Obj, path: tuple[Any, ...]) -> tuple[str, ...] | None:
         case "set":
             return ("",)
     return None
-
-
-def not_evaluated(definition: Obj) -> list[str]:
-    """Name each CEL rule of a CustomResourceDefinition, of many the first ones."""
-    if definition.get("kind") != "CustomResourceDefinition":
-        return []
-    found = [
-        f'the embedded stack does not evaluate the rule of {version["name"]} at {path}: "{rule}"'
-        for version in definition["spec"]["versions"]
-        for path, rule in _rules((version.get("schema") or {}).get("openAPIV3Schema") or {}, "")
-    ]
-    more = len(found) - _MOST_RULES
-    return [*found[:_MOST_RULES], *([f"and {more} rules more"] if more > 0 else [])]
-
-
-def _rules(schema: Any, path: str) -> Iterator[tuple[str, str]]:
-    for rule in schema.get("x-kubernetes-validations") or ():
-        yield path or ".", str(rule.get("rule"))
-    for name, below in (schema.get("properties") or {}).items():
-        yield from _rules(below, f"{path}.{name}")
-    for name, sign in (("items", "[]"), ("additionalProperties", "{}")):
-        if isinstance(below := schema.get(name), dict):
-            yield from _rules(below, path + sign)
 
 
 # --- types ---------------------------------------------------------------------------------------
