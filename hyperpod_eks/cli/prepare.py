@@ -130,13 +130,8 @@ class _Preparation:
             return
         if existing.eks_cluster and self._cluster(existing.eks_cluster):
             return
-        self._next("vpc", existing.vpc)
-        vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
+        vpc, gateway = self._vpc(existing.vpc)
         yield f"VPC {vpc}"
-        for name in ("EnableDnsSupport", "EnableDnsHostnames"):
-            ec2.modify_vpc_attribute(VpcId=vpc, **{name: {"Value": True}})
-        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
         zones = [zone["ZoneId"] for zone in self._zones()]
         named = [*self._config.network.availability_zone_ids, *zones]
         wanted: list[str | None] = [*existing.private_subnets] or [None, None]
@@ -145,22 +140,45 @@ class _Preparation:
             for number, id_ in enumerate(wanted, 1)
         ]
         yield f"private subnets {', '.join(self.subnets)}"
-        public = self._subnet(vpc, 0, named[1], None)
-        address = ec2.allocate_address(Domain="vpc")["AllocationId"]
-        self._next("nat", next(iter(existing.nat_gateways), None))
-        nat = ec2.create_nat_gateway(SubnetId=public, AllocationId=address)["NatGateway"]
-        self._routes(vpc, None, [public], GatewayId=gateway)
-        self._stack.control("advance", {"seconds": _SOON})
+        nat = self._nat(vpc, named[1], gateway)
         ids = existing.route_tables or (None,)
         for number, id_ in enumerate(ids):
             theirs = self.subnets if len(ids) == 1 else self.subnets[number : number + 1]
-            yield f"route table {self._routes(vpc, id_, theirs, NatGatewayId=nat['NatGatewayId'])}"
-        self._next("sg", existing.security_group)
+            yield f"route table {self._routes(vpc, id_, theirs, NatGatewayId=nat)}"
+        yield f"security group {self._group(vpc)}"
+
+    def _vpc(self, id_: str | None) -> tuple[str, str]:
+        """Create a VPC and its internet gateway."""
+        ec2 = self._ec2
+        self._next("vpc", id_)
+        vpc = str(ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"])
+        for name in ("EnableDnsSupport", "EnableDnsHostnames"):
+            ec2.modify_vpc_attribute(VpcId=vpc, **{name: {"Value": True}})
+        gateway = str(ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"])
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        return vpc, gateway
+
+    def _nat(self, vpc: str, zone: str, gateway: str) -> str:
+        """Create a NAT gateway in a public subnet."""
+        ec2, existing = self._ec2, self._config.existing
+        public = self._subnet(vpc, 0, zone, None)
+        address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+        self._next("nat", next(iter(existing.nat_gateways), None))
+        answer = ec2.create_nat_gateway(SubnetId=public, AllocationId=address)
+        nat = str(answer["NatGateway"]["NatGatewayId"])
+        self._routes(vpc, None, [public], GatewayId=gateway)
+        self._stack.control("advance", {"seconds": _SOON})
+        return nat
+
+    def _group(self, vpc: str) -> str:
+        """Create a security group that is open to itself."""
+        ec2 = self._ec2
+        self._next("sg", self._config.existing.security_group)
         group = ec2.create_security_group(GroupName="nodes", Description="nodes", VpcId=vpc)
         itself = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group["GroupId"]}]}]
         ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=itself)
         ec2.authorize_security_group_egress(GroupId=group["GroupId"], IpPermissions=itself)
-        yield f"security group {group['GroupId']}"
+        return str(group["GroupId"])
 
     def _subnet(self, vpc: str, number: int, zone: str, id_: str | None) -> str:
         self._next("subnet", id_)
@@ -208,12 +226,16 @@ class _Preparation:
         self._stack.control("advance", {"seconds": _SOON})
         yield f"EKS cluster {name} with its networking add-ons"
         if release := self._config.existing.helm_release:
-            namespace, _, called = release.partition("/")
-            reach = access(Snapshot(Aws(self._session, name, {})), name)
-            assert reach is not None  # it is ACTIVE
-            program = find_helm(self._helm)
-            helms.install(reach, program, CHART, {}, "prepared", name=called, namespace=namespace)
+            self._install(name, release)
             yield f"Helm release {release}"
+
+    def _install(self, name: str, release: str) -> None:
+        """Install the chart's stand-in as the release that exists."""
+        namespace, _, called = release.partition("/")
+        reach = access(Snapshot(Aws(self._session, name, {})), name)
+        assert reach is not None  # it is ACTIVE
+        program = find_helm(self._helm)
+        helms.install(reach, program, CHART, {}, "prepared", name=called, namespace=namespace)
 
 
 def _there(describe: Callable[..., Json], **request: object) -> Json:

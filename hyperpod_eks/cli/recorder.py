@@ -33,20 +33,20 @@ class Recorder:
         self.tell(event)
 
 
+def _row(event: Event) -> ResultRow:
+    return {
+        "key": event.key,
+        "id": event.id,
+        "state": event.what.value,
+        "changed": event.changed,
+    }
+
+
 def result(command: str, at: Opened, story: Recorder) -> Run:
     """Return the document of a run that ended well."""
     steps: list[ResultStep] = []
     for step in steps_of(story.last):
-        rows: list[ResultRow] = [
-            {
-                "key": event.key,
-                "id": event.id,
-                "state": event.what.value,
-                "changed": event.changed,
-            }
-            for event in story.last.values()
-            if event.key.startswith(f"{step}/")
-        ]
+        rows = [_row(each) for each in story.last.values() if each.key.startswith(f"{step}/")]
         if rows:
             steps.append({"name": step, "resources": rows})
     changed = any(event.changed for event in story.last.values())

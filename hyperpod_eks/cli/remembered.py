@@ -16,12 +16,7 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
 
     Raises NotFound where there is none, unless it may be ``absent``; nothing is asked of AWS.
     """
-    name = place.name
-    if place.file:
-        from hyperpod_eks.config.load import load  # noqa: PLC0415  pydantic and botocore's model
-
-        name = load(place.file, {"name": name}, os.environ, files=False).name
-    name = name or os.environ.get("HYPERPOD_EKS_NAME") or ""
+    name = _name(place)
     if not (name or place.manifest):
         raise which_cluster()
     path = place.manifest or Path(f"{name}.hyperpod-eks.json")
@@ -39,3 +34,13 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
             "Omit --region, or choose another manifest (--manifest).",
         )
     return found
+
+
+def _name(place: Place) -> str:
+    """Return the name that the file, the argument or the environment has."""
+    name = place.name
+    if place.file:
+        from hyperpod_eks.config.load import load  # noqa: PLC0415  pydantic and botocore's model
+
+        name = load(place.file, {"name": name}, os.environ, files=False).name
+    return name or os.environ.get("HYPERPOD_EKS_NAME") or ""

@@ -92,6 +92,10 @@ def _group(data: JsonMapping, group: JsonMapping, *, flexible: bool) -> Iterator
     yield from _group_zones(data, group, types)
     for text in _file_system(get(group, "environment_config", "fsx_lustre_config")):
         yield "environment_config", text
+    yield from _capacity_and_schedule(group)
+
+
+def _capacity_and_schedule(group: JsonMapping) -> Iterator[tuple[str, str]]:
     kinds = group.get("capacity_requirements")
     if isinstance(kinds, dict) and len(kinds) != 1:
         text = "is neither spot nor on_demand alone (CreateCluster CapacityRequirements)"
@@ -174,13 +178,8 @@ def _volumes(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]
     ]
     volumes = [volume for volume in volumes if isinstance(volume, dict)]
     roots = [volume for volume in volumes if volume.get("root_volume") is True]
-    for volume in roots:
-        if "volume_size_in_gb" in volume or not (volume.get("volume_kms_key_id") or key):
-            text = "has a root volume with a size or without volume_kms_key_id"
-            rule = "the root volume can be encrypted with your key, and nothing else"
-            yield name, f"{text} ({rule}); set the key alone"
-    if len(roots) > 1:
-        yield name, f"has {len(roots)} root volumes (a node has one); keep one"
+    for text in _root_volumes(roots, key):
+        yield name, text
     if any(not ({"volume_size_in_gb", "root_volume"} & volume.keys()) for volume in volumes):
         text = "has an EBS volume without a size (volume_size_in_gb is 1 to 16384)"
         yield name, f"{text}; set it, or root_volume: true"
@@ -192,6 +191,17 @@ def _volumes(data: JsonMapping, group: JsonMapping) -> Iterator[tuple[str, str]]
         )
         rule = "CreateCluster InstanceStorageConfigs"
         yield name, f"{text} ({rule}); remove one, or set ebs_volume_size_in_gb: null"
+
+
+def _root_volumes(roots: Sequence[JsonMapping], key: object) -> Iterator[str]:
+    """A node has one root volume, which can be encrypted with a key, and nothing else."""
+    for volume in roots:
+        if "volume_size_in_gb" in volume or not (volume.get("volume_kms_key_id") or key):
+            text = "has a root volume with a size or without volume_kms_key_id"
+            rule = "the root volume can be encrypted with your key, and nothing else"
+            yield f"{text} ({rule}); set the key alone"
+    if len(roots) > 1:
+        yield f"has {len(roots)} root volumes (a node has one); keep one"
 
 
 def _group_zones(

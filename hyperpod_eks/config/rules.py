@@ -116,21 +116,7 @@ def _schema(shapes: model.Shape, here: model.Shape) -> JsonObject:
     """Turn a shape into JSON Schema; bounds and patterns of values are the tool's to check."""
     kind = here["type"]
     if kind == "structure":
-        members = here.get("members", {}).items()
-        found: JsonObject = {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {
-                model.to_config(name): {
-                    "description": f"{name} in the API.",
-                    **_schema(shapes, shapes[one["shape"]]),
-                }
-                for name, one in members
-            },
-        }
-        if here.get("required"):
-            found["required"] = [model.to_config(name) for name in here["required"]]
-        return found
+        return _object(shapes, here)
     if kind == "list":
         return {"type": "array", "items": _schema(shapes, shapes[here["member"]["shape"]])}
     if kind == "map":
@@ -139,6 +125,23 @@ def _schema(shapes: model.Shape, here: model.Shape) -> JsonObject:
     if 0 < len(here.get("enum", ())) <= LISTED:
         return {"enum": list(here["enum"])}
     return {"type": {"timestamp": "string", "long": "integer"}.get(kind, kind)}
+
+
+def _object(shapes: model.Shape, here: model.Shape) -> JsonObject:
+    found: JsonObject = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            model.to_config(name): {
+                "description": f"{name} in the API.",
+                **_schema(shapes, shapes[one["shape"]]),
+            }
+            for name, one in here.get("members", {}).items()
+        },
+    }
+    if here.get("required"):
+        found["required"] = [model.to_config(name) for name in here["required"]]
+    return found
 
 
 @frozen
@@ -212,14 +215,11 @@ def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Fi
     if kind == "missing":
         return Finding(loc, "is missing (it has no default); write it")
     if kind == "extra_forbidden":
-        names = tuple(fields(find(top, loc[:-1])[0]))
-        near = model.nearest(str(loc[-1]), names)
-        fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+        fix = _nearest(str(loc[-1]), tuple(fields(find(top, loc[:-1])[0])), "known here: ", ", ")
         return Finding(loc, f"is not a setting; {fix}", True)
     if kind == "literal_error":
         options = tuple(re.findall(r"'([^']*)'", str(context["expected"])))
-        near = model.nearest(str(given), options)
-        fix = f"did you mean {near[0]}?" if near else f"choose {' or '.join(options)}"
+        fix = _nearest(str(given), options, "choose ", " or ")
         return Finding(loc, f"{model.show(given)} is not one of {', '.join(options)}; {fix}")
     if kind == "too_long":
         size, most = len(given), context["max_length"]
@@ -227,6 +227,12 @@ def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Fi
     if word := _WORDS.get(kind):
         return Finding(loc, _wrong_type(word, given, rules, document.values.get(loc)))
     return Finding(loc, f"{model.show(given)}: {error['msg']}")
+
+
+def _nearest(given: str, known: tuple[str, ...], start: str, between: str) -> str:
+    """Name what is spelled like `given`, else all that is known."""
+    near = model.nearest(given, known)
+    return f"did you mean {near[0]}?" if near else f"{start}{between.join(known)}"
 
 
 def _wrong_type(word: str, given: object, rules: tuple[object, ...], mark: Mark | None) -> str:

@@ -104,13 +104,7 @@ def with_numbers(name: str, data: bytes, wanted: Mapping[Loc, int]) -> bytes:
     text = data[len(bom) :].decode("utf-8")
     for loc, number in wanted.items():
         mark = document.values[loc]
-        if text[mark.start : mark.end] != mark.text:
-            raise Usage(
-                f"{name}:{mark.line}:{mark.column}: {dotted(loc)}: is written as"
-                f" {text[mark.start : mark.end]}, with an anchor, an alias, a tag or quotes, so"
-                " that it cannot be changed alone; nothing was written",
-                "Write it as a plain number, or change the file by hand and run create.",
-            )
+        _require_plain(name, loc, mark, text[mark.start : mark.end])
         edits.append((mark.start, mark.end, str(number)))
         inner = document.value
         for part in loc[:-1]:
@@ -123,6 +117,16 @@ def with_numbers(name: str, data: bytes, wanted: Mapping[Loc, int]) -> bytes:
             "Write the groups out without anchors, or change the file by hand and run create.",
         )
     return changed
+
+
+def _require_plain(name: str, loc: Loc, mark: Mark, written: str) -> None:
+    if written != mark.text:
+        raise Usage(
+            f"{name}:{mark.line}:{mark.column}: {dotted(loc)}: is written as"
+            f" {written}, with an anchor, an alias, a tag or quotes, so"
+            " that it cannot be changed alone; nothing was written",
+            "Write it as a plain number, or change the file by hand and run create.",
+        )
 
 
 def _file(path: str) -> bytes:

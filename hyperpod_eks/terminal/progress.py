@@ -131,18 +131,8 @@ class Board:
         spin = (frames[int(now * 4) % len(frames)], "busy")
         rows = max(height - 1, 1)
         order = steps_of(f"{name}/" for name in self.steps)
-        steps = {name: list(self.steps[name].values()) for name in order if name in self.steps}
-        shown = {name: items for name, items in steps.items() if items}
-        size = self._size(steps, width)
-        below = sum(len(_words(i, size, width)) - 1 for items in steps.values() for i in items)
-        for may_close in (_finished, _untouched):
-            for name in [name for name, items in shown.items() if may_close(items)]:
-                if 1 + len(steps) + sum(map(len, shown.values())) + below > rows:
-                    shown[name] = []
-        if 1 + len(steps) + sum(map(len, shown.values())) > rows:
-            shown = {name: [i for i in items if _matters(i)] for name, items in shown.items()}
-        if 1 + len(steps) + sum(map(len, shown.values())) > rows:
-            steps = {name: items for name, items in steps.items() if shown[name]}
+        every = {name: list(self.steps[name].values()) for name in order if name in self.steps}
+        steps, shown = self._fitting(every, width, rows)
         size = self._size(steps, width)
         spare = rows - 1 - len(steps) - sum(map(len, shown.values()))
         found: list[Line] = []
@@ -159,6 +149,23 @@ class Board:
             found = [*found[: rows - 1], [Piece(f"  … {len(found) - rows + 1} more", "quiet")]]
         found = [crop(line, width) for line in found]
         return found if utf8 else [asciify(line) for line in found]
+
+    def _fitting(
+        self, steps: dict[str, list[Item]], width: int, rows: int
+    ) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
+        """Return the steps that fit in ``rows``, and of each the resources that are shown."""
+        shown = {name: items for name, items in steps.items() if items}
+        size = self._size(steps, width)
+        below = sum(len(_words(i, size, width)) - 1 for items in steps.values() for i in items)
+        for may_close in (_finished, _untouched):
+            for name in [name for name, items in shown.items() if may_close(items)]:
+                if 1 + len(steps) + sum(map(len, shown.values())) + below > rows:
+                    shown[name] = []
+        if 1 + len(steps) + sum(map(len, shown.values())) > rows:
+            shown = {name: [i for i in items if _matters(i)] for name, items in shown.items()}
+        if 1 + len(steps) + sum(map(len, shown.values())) > rows:
+            steps = {name: items for name, items in steps.items() if shown[name]}
+        return steps, shown
 
     def _size(self, steps: Mapping[str, list[Item]], width: int) -> int:
         """Columns for the names."""

@@ -107,10 +107,15 @@ def start(verb: str, *, everything: bool = False, aloud: bool = False) -> Log:
             "%(asctime)s %(levelname)s %(name)s %(message)s",
             logging.DEBUG if everything else logging.INFO,
         )
-        of_this = re.compile(rf"\d{{8}}T\d{{6}}Z-{re.escape(verb)}-\d+\.log")
-        earlier = sorted(each for each in logs.iterdir() if of_this.fullmatch(each.name))
-        for old in earlier[: -KEPT - 1]:
-            old.unlink(missing_ok=True)
+        _drop_old(logs, verb)
     if aloud:
         log.add(f"{TOOL}.aws", sys.stderr, "%(message)s", logging.INFO)
     return log
+
+
+def _drop_old(logs: Path, verb: str) -> None:
+    """Delete all but the last logs of a command."""
+    of_this = re.compile(rf"\d{{8}}T\d{{6}}Z-{re.escape(verb)}-\d+\.log")
+    earlier = sorted(each for each in logs.iterdir() if of_this.fullmatch(each.name))
+    for old in earlier[: -KEPT - 1]:
+        old.unlink(missing_ok=True)

@@ -126,18 +126,7 @@ def _nodes(document: Json, width: int) -> Iterator[Line]:
     nodes = sorted(document.get("nodes") or (), key=_well)
     listed = nodes if len(nodes) <= NODES else [n for n in nodes if not _well(n)][:NODES]
     wide = width >= 120
-    rows = []
-    for node in listed:
-        name = clean(node.get("name") or node.get("instance_id") or "")
-        row = [
-            name if wide else cut(name, 28),
-            clean(node.get("instance_group", "")),
-            clean(node.get("status") or "-"),
-            {"True": "yes", "False": "no"}.get(str(node.get("ready")), "-"),
-            clean(node.get("health") or "-"),
-        ]
-        extra = [clean(node.get("instance_id", "")), clean(node.get("instance_type", ""))]
-        rows.append([*row, *extra] if wide else row)
+    rows = [_node(node, wide=wide) for node in listed]
     head = ["NODE", "GROUP", "STATUS", "READY", "HEALTH"]
     marks = [_mark("Running" if _well(n) else _worse(str(n.get("status") or ""))) for n in listed]
     yield from _table([*head, "INSTANCE", "TYPE"] if wide else head, rows, marks)
@@ -152,6 +141,19 @@ def _nodes(document: Json, width: int) -> Iterator[Line]:
             _mark("Running") if all(map(_well, rest)) else _mark("waiting"),
             Piece(f"{more}: {words}"),
         ]
+
+
+def _node(node: Json, *, wide: bool) -> list[str]:
+    name = clean(node.get("name") or node.get("instance_id") or "")
+    row = [
+        name if wide else cut(name, 28),
+        clean(node.get("instance_group", "")),
+        clean(node.get("status") or "-"),
+        {"True": "yes", "False": "no"}.get(str(node.get("ready")), "-"),
+        clean(node.get("health") or "-"),
+    ]
+    extra = [clean(node.get("instance_id", "")), clean(node.get("instance_type", ""))]
+    return [*row, *extra] if wide else row
 
 
 def _steps(document: Json, width: int) -> Iterator[Line]:

@@ -102,16 +102,10 @@ def picture(title: str, spans: Mapping[str, Span], seconds: float) -> str:
             f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{height - 26}" class="g"/>'
             f'<text x="{x:.1f}" y="{height - 10}" class="m">{_words(mark)}</text>'
         )
-    for row, (key, span) in enumerate(sorted(spans.items(), key=lambda item: item[1].begin)):
-        y, end = TOP + row * ROW, seconds if span.end is None else span.end
-        colour = "#e03131" if span.failed else COLOURS.get(key.partition("/")[0], "#868e96")
-        took = _words(end - span.begin)
-        parts.append(
-            f'<text x="{LEFT - 8}" y="{y + 12}" class="k">{escape(key)}</text>'
-            f'<rect x="{LEFT + span.begin * scale:.1f}" y="{y + 2}" height="{ROW - 7}" rx="2" '
-            f'width="{max((end - span.begin) * scale, 1.5):.1f}" fill="{colour}">'
-            f"<title>{escape(key)}: {took}</title></rect>"
-        )
+    in_time = sorted(spans.items(), key=lambda item: item[1].begin)
+    parts += [
+        _bar(TOP + row * ROW, key, span, seconds, scale) for row, (key, span) in enumerate(in_time)
+    ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 40} {height}" '
         f'role="img" aria-label="{escape(title)}: what ran when">'
@@ -119,6 +113,19 @@ def picture(title: str, spans: Mapping[str, Span], seconds: float) -> str:
         "font-weight:600}.k{text-anchor:end}.m{text-anchor:middle}.g{stroke:#adb5bd;"
         "stroke-width:.5}@media(prefers-color-scheme:dark){text{fill:#ced4da}}</style>"
         f"{''.join(parts)}</svg>\n"
+    )
+
+
+def _bar(y: int, key: str, span: Span, seconds: float, scale: float) -> str:
+    """Draw the name and the bar of one resource."""
+    end = seconds if span.end is None else span.end
+    colour = "#e03131" if span.failed else COLOURS.get(key.partition("/")[0], "#868e96")
+    took = _words(end - span.begin)
+    return (
+        f'<text x="{LEFT - 8}" y="{y + 12}" class="k">{escape(key)}</text>'
+        f'<rect x="{LEFT + span.begin * scale:.1f}" y="{y + 2}" height="{ROW - 7}" rx="2" '
+        f'width="{max((end - span.begin) * scale, 1.5):.1f}" fill="{colour}">'
+        f"<title>{escape(key)}: {took}</title></rect>"
     )
 
 
