@@ -85,33 +85,26 @@ class AccessEntry(Resource):
                 entry = describe()["accessEntry"]
                 signed = owner(entry.get("tags", {}))
                 return [Live(principal, entry["accessEntryArn"], owner=signed)]
-            answer, policies = gather(
-                describe,
-                partial(
-                    snapshot.all,
-                    snapshot.aws.eks,
-                    "list_associated_access_policies",
-                    "associatedAccessPolicies",
-                    **it,
-                ),
-            )
-            entry = answer["accessEntry"]
-            scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in policies}
-            facts: JsonObject = {
-                "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
-                "namespaces": scopes.get(self.policy, None if self.policy else frozenset()),
-                "groups": frozenset(entry.get("kubernetesGroups", ())),
-            }
-            return [
-                Live(
-                    principal,
-                    entry["accessEntryArn"],
-                    owner=owner(entry.get("tags", {})),
-                    facts=facts,
-                    attributes={"policies": list(scopes)},
-                )
-            ]
+            listing = ("list_associated_access_policies", "associatedAccessPolicies")
+            policies = partial(snapshot.all, snapshot.aws.eks, *listing, **it)
+            answer, associated = gather(describe, policies)
+            return [self._live(principal, answer["accessEntry"], associated)]
         return []
+
+    def _live(self, principal: str, entry: JsonMapping, associated: Sequence[JsonMapping]) -> Live:
+        scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in associated}
+        facts: JsonObject = {
+            "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
+            "namespaces": scopes.get(self.policy, None if self.policy else frozenset()),
+            "groups": frozenset(entry.get("kubernetesGroups", ())),
+        }
+        return Live(
+            principal,
+            entry["accessEntryArn"],
+            owner=owner(entry.get("tags", {})),
+            facts=facts,
+            attributes={"policies": list(scopes)},
+        )
 
     def expected(self, name: str, references: References) -> Fact:
         """Namespaces and groups have no order."""

@@ -263,20 +263,6 @@ class Addon(Resource):
     def _live(self, found: JsonMapping, roles: tuple[tuple[str, str], ...]) -> Live:
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
-        facts: JsonObject = {}
-        if values := found.get("configurationValues"):
-            facts["configuration"] = self._digested(_values(values))
-        if found.get("podIdentityAssociations") is not None:
-            facts["roles"] = roles
-        if self.version and found.get("addonVersion"):
-            facts["version"] = found["addonVersion"]
-        elif KUBERNETES in found.get("tags", {}):
-            facts["kubernetes"] = found["tags"][KUBERNETES]
-        bad = broken(self.label, found.get("addonVersion") or "")
-        warning = (
-            f"the add-on {self.label} runs {found.get('addonVersion')}, which {bad}: set"
-            f" addons.{self.label}.version to another version, then run create"
-        )
         codes = {issue["code"] for issue in issues}
         lacks = codes == {NO_NODES} or (not codes and self.label in DEPLOYMENTS)
         wants_nodes = lacks and found["status"] in ("CREATING", "DEGRADED", "CREATE_FAILED")
@@ -287,17 +273,37 @@ class Addon(Resource):
             owner=owner(found.get("tags", {})),
             state=state,
             wants_nodes=wants_nodes,
-            warnings=(warning,) if bad else (),
+            warnings=self._warnings(found.get("addonVersion") or ""),
             why=f"{found['status']} {words}".strip()
             if found["status"] != "ACTIVE"
             else found.get("addonVersion", ""),
-            facts=facts,
+            facts=dict(self._described(found, roles)),
             attributes={
                 "version": found.get("addonVersion"),
                 "status": found["status"],
                 "issues": [dict(issue) for issue in issues],
             },
         )
+
+    def _warnings(self, version: str) -> tuple[str, ...]:
+        if not (bad := broken(self.label, version)):
+            return ()
+        warning = (
+            f"the add-on {self.label} runs {version}, which {bad}: set"
+            f" addons.{self.label}.version to another version, then run create"
+        )
+        return (warning,)
+
+    def _described(self, found: JsonMapping, roles: Fact) -> Iterator[tuple[str, Fact]]:
+        """Spell a description as facts."""
+        if values := found.get("configurationValues"):
+            yield "configuration", self._digested(_values(values))
+        if found.get("podIdentityAssociations") is not None:
+            yield "roles", roles
+        if self.version and found.get("addonVersion"):
+            yield "version", found["addonVersion"]
+        elif KUBERNETES in found.get("tags", {}):
+            yield "kubernetes", found["tags"][KUBERNETES]
 
     def names(self, live: Live | None = None) -> Iterable[str]:
         """The version, or the Kubernetes version that its default was chosen for."""

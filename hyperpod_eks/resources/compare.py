@@ -71,6 +71,15 @@ class Placement:
     everywhere: bool = False
     """Whether all of them count, as for a delete."""
 
+    def order(self, live: Live) -> tuple[bool, bool, bool, str]:
+        """Sort the one that counts first."""
+        return (
+            not {live.id, live.attributes.get("vpc")} & self.homes,
+            not live.attributes.get("tenants"),
+            live.id != self.recorded,
+            live.id,
+        )
+
 
 def compare(
     want: Resource,
@@ -103,23 +112,26 @@ def compare(
         every = tuple(sorted(ours, key=lambda x: x.id))
         return Observation(want, Status.DUPLICATES, every[0], every)
     # where the cluster is, there it stays, whatever one machine's journal says
-    live, *others = sorted(
-        ours,
-        key=lambda x: (
-            not {x.id, x.attributes.get("vpc")} & placement.homes,
-            not x.attributes.get("tenants"),
-            x.id != placement.recorded,
-            x.id,
-        ),
-    )
+    live, *others = sorted(ours, key=placement.order)
     unused = tuple(x for x in others if not x.attributes.get("tenants"))
     if unused:
         return Observation(want, Status.DUPLICATES, live, duplicates=unused)
-    duplicates = tuple(others)
     if live.state not in (State.READY, State.GROWING, State.STUCK):
         busy = Status.FAILED if live.state is State.FAILED else Status.BUSY
-        return Observation(want, busy, live, duplicates)
-    observation = replace(compare_facts(want, live, references, sent), duplicates=duplicates)
+        return Observation(want, busy, live, tuple(others))
+    observation = _compare_one(want, live, references, lineage, sent)
+    return replace(observation, duplicates=tuple(others))
+
+
+def _compare_one(
+    want: Resource,
+    live: Live,
+    references: References,
+    lineage: str,
+    sent: Mapping[str, Sent] | None,
+) -> Observation:
+    """Compare what exists and takes changes; what was not sent by us waits until it is ready."""
+    observation = compare_facts(want, live, references, sent)
     if live.owner is None and want.recorded:
         observation = replace(
             observation, differs={**observation.differs, "owner": (None, lineage)}

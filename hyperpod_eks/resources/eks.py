@@ -209,13 +209,7 @@ class Cluster(Resource):
         A kubelet may be three minor versions older than the API server (kubernetes.io, "Version
         Skew Policy"); the nodes' version comes with their image, so with update-software.
         """
-        hindrances = []
-        for addon in snapshot.all(snapshot.aws.eks, "list_addons", "addons", clusterName=self.name):
-            offered = snapshot.aws.eks.describe_addon_versions(
-                addonName=addon, kubernetesVersion=self.version
-            )["addons"]
-            if not any(each["addonVersions"] for each in offered):
-                hindrances.append(f"EKS has no version of the add-on {addon} for it")
+        hindrances = list(self._addons_without_version(snapshot))
         reach, unready = access(snapshot, self.name), ["every node: Kubernetes cannot be asked"]
         with suppress(kube.KubeNotReady):
             nodes = list_nodes(reach) if reach else []
@@ -235,16 +229,45 @@ class Cluster(Resource):
             attributes={**live.attributes, "unready": unready},
         )
 
+    def _addons_without_version(self, snapshot: Snapshot) -> Iterator[str]:
+        for addon in snapshot.all(snapshot.aws.eks, "list_addons", "addons", clusterName=self.name):
+            offered = snapshot.aws.eks.describe_addon_versions(
+                addonName=addon, kubernetesVersion=self.version
+            )["addons"]
+            if not any(each["addonVersions"] for each in offered):
+                yield f"EKS has no version of the add-on {addon} for it"
+
     def _live(self, found: JsonMapping) -> Live:
         vpc = found.get("resourcesVpcConfig", {})
         issues = found.get("health", {}).get("issues", ())
         words = "; ".join(f"{issue['code']}: {issue.get('message', '')}" for issue in issues)
+        described = self._described(found, vpc)
+        return Live(
+            found["name"],
+            found["arn"],
+            owner=owner(found.get("tags", {})),
+            state=STATES.get(found["status"], State.BUSY),
+            why=words or found["status"],
+            facts={name: value for name, value in described.items() if value is not None},
+            attributes={
+                "version": found["version"],
+                "status": found["status"],
+                "endpoint": found.get("endpoint", ""),
+                "certificate_authority": found.get("certificateAuthority", {}).get("data", ""),
+                "issues": [dict(issue) for issue in issues],
+                "vpc": vpc.get("vpcId"),
+                "born": str(found.get("createdAt", "")),  # of two of one name
+            },
+        )
+
+    def _described(self, found: JsonMapping, vpc: JsonMapping) -> dict[str, Fact]:
+        """Spell a description as facts; None is what EKS does not say."""
         keys = [
             each.get("provider", {}).get("keyArn") for each in found.get("encryptionConfig", ())
         ]
         access = vpc.get("endpointPublicAccess"), vpc.get("endpointPrivateAccess")
         blocks = vpc.get("publicAccessCidrs") if access[0] else self.public_access_cidrs
-        said: JsonObject = {
+        return {
             # the subnets that it was made in: zones that come later are for nodes alone
             "security_group": next(iter(vpc.get("securityGroupIds", ())), None),
             "secrets_key": next(iter(keys), None),
@@ -261,24 +284,6 @@ class Cluster(Resource):
             "deletion_protection": found.get("deletionProtection"),
             "version": found["version"] if self.pinned else None,
         }
-        facts = {name: value for name, value in said.items() if value is not None}
-        return Live(
-            found["name"],
-            found["arn"],
-            owner=owner(found.get("tags", {})),
-            state=STATES.get(found["status"], State.BUSY),
-            why=words or found["status"],
-            facts=facts,
-            attributes={
-                "version": found["version"],
-                "status": found["status"],
-                "endpoint": found.get("endpoint", ""),
-                "certificate_authority": found.get("certificateAuthority", {}).get("data", ""),
-                "issues": [dict(issue) for issue in issues],
-                "vpc": vpc.get("vpcId"),
-                "born": str(found.get("createdAt", "")),  # of two of one name
-            },
-        )
 
     def reverts(self, name: str) -> bool:
         """The key, which EKS does not take back: it is said, and not forgotten."""
@@ -317,7 +322,11 @@ class Cluster(Resource):
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
-        public, private = self.endpoint_access
+        vpc: Json = {
+            "subnetIds": [references(subnet).id for subnet in self.subnets],
+            "securityGroupIds": [references(self.security_group).id],
+            **self._endpoint(blocks=True),
+        }
         extras: JsonObject = {}
         if self.log_types:
             extras["logging"] = {"clusterLogging": self._logging(self.log_types, enabled=True)}
@@ -327,13 +336,7 @@ class Cluster(Resource):
             name=self.name,
             version=self.version,
             roleArn=references(self.role).arn,
-            resourcesVpcConfig={
-                "subnetIds": [references(subnet).id for subnet in self.subnets],
-                "securityGroupIds": [references(self.security_group).id],
-                "endpointPublicAccess": public,
-                "endpointPrivateAccess": private,
-                "publicAccessCidrs": list(self.public_access_cidrs),
-            },
+            resourcesVpcConfig=vpc,
             accessConfig={
                 "authenticationMode": "API",
                 # the entry is ours to make: one that EKS makes carries no tags
@@ -347,6 +350,11 @@ class Cluster(Resource):
             **extras,
         )["cluster"]
         return self._live(found)
+
+    def _endpoint(self, *, blocks: bool) -> JsonObject:
+        public, private = self.endpoint_access
+        found = {"endpointPublicAccess": public, "endpointPrivateAccess": private}
+        return found | ({"publicAccessCidrs": list(self.public_access_cidrs)} if blocks else {})
 
     def _encryption(self) -> list[JsonObject]:
         return [{"resources": ["secrets"], "provider": {"keyArn": self.secrets_key}}]
@@ -366,49 +374,33 @@ class Cluster(Resource):
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
         """Change one thing."""
-        change: JsonObject = {}
         if "owner" in differs:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
-            return
-        if "version" in differs:
+        elif "version" in differs:
             aws.eks.update_cluster_version(name=self.name, version=self.version)
-            return
-        if "secrets_key" in differs:
+        elif "secrets_key" in differs:
             aws.eks.associate_encryption_config(
                 clusterName=self.name,
                 encryptionConfig=self._encryption(),  # type: ignore[arg-type]  # checked by the model
             )
-            return
+        else:
+            aws.eks.update_cluster_config(name=self.name, **self._change(references, differs))
+
+    def _change(self, references: References, differs: Differs) -> JsonObject:
         if "authentication_mode" in differs:
-            change = {"accessConfig": {"authenticationMode": self.authentication_mode}}
-        elif "security_group" in differs:
+            return {"accessConfig": {"authenticationMode": self.authentication_mode}}
+        if "security_group" in differs:
             group = references(self.security_group).id
-            change = {"resourcesVpcConfig": {"securityGroupIds": [group]}}
-        elif {"endpoint_access", "public_access_cidrs"} & differs.keys():
-            public, private = self.endpoint_access
-            change = {
-                "resourcesVpcConfig": {
-                    "endpointPublicAccess": public,
-                    "endpointPrivateAccess": private,
-                    **({"publicAccessCidrs": list(self.public_access_cidrs)} if public else {}),
-                }
-            }
-        elif "log_types" in differs:
-            wanted = set(self.log_types)
-            off = sorted(set(differs["log_types"][0]) - wanted)
-            change = {
-                "logging": {
-                    "clusterLogging": [
-                        *self._logging(sorted(wanted), enabled=True),
-                        *self._logging(off, enabled=False),
-                    ]
-                }
-            }
-        elif "support_type" in differs:
-            change = {"upgradePolicy": {"supportType": self.support_type}}
-        elif "deletion_protection" in differs:
-            change = {"deletionProtection": self.deletion_protection}
-        aws.eks.update_cluster_config(name=self.name, **change)
+            return {"resourcesVpcConfig": {"securityGroupIds": [group]}}
+        if {"endpoint_access", "public_access_cidrs"} & differs.keys():
+            return {"resourcesVpcConfig": self._endpoint(blocks=self.endpoint_access[0])}
+        if "log_types" in differs:
+            off = sorted(set(differs["log_types"][0]) - set(self.log_types))
+            on = self._logging(sorted(set(self.log_types)), enabled=True)
+            return {"logging": {"clusterLogging": [*on, *self._logging(off, enabled=False)]}}
+        if "support_type" in differs:
+            return {"upgradePolicy": {"supportType": self.support_type}}
+        return {"deletionProtection": self.deletion_protection}
 
     def prices(self, support: str) -> Iterator[Item]:
         """The control plane, by the support that its version is in, if that is known."""

@@ -27,6 +27,17 @@ def instance_types(group: JsonMapping) -> str:
     return str(group.get("InstanceType") or ", ".join(several))
 
 
+def group_row(group: JsonMapping) -> JsonObject:
+    """Summarise a described group, as `status` shows it."""
+    return {
+        "name": group["InstanceGroupName"],
+        "instance_type": instance_types(group),
+        "status": group.get("Status", ""),
+        "current": group.get("CurrentCount", 0),
+        "target": group.get("TargetCount", 0),
+    }
+
+
 def describe(snapshot: Snapshot, name: str) -> JsonObject | None:
     """Describe a HyperPod cluster, once for all who ask in this look; None when there is none."""
 

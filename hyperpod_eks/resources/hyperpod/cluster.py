@@ -17,24 +17,10 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import (
-    MINUTE,
-    Differs,
-    Fact,
-    Guard,
-    Live,
-    References,
-    Resource,
-    State,
-)
+from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
-from hyperpod_eks.resources.hyperpod.api import (
-    describe,
-    every_group,
-    instance_types,
-    newest_event,
-)
+from hyperpod_eks.resources.hyperpod.api import describe, every_group, group_row, newest_event
 from hyperpod_eks.resources.hyperpod.diff import (
     MISSING,
     PLACE,
@@ -201,43 +187,38 @@ class Cluster(Resource):
         groups = every_group(found)
         running = sum(group.get("CurrentCount", 0) for group in groups)
         target = sum(group.get("TargetCount", 0) for group in groups)
-        why = f"{found['ClusterStatus']}, {running} of {target} nodes running"
-        if found.get("FailureMessage"):
-            why = f"{found['FailureMessage']} ({found['ClusterStatus']})"
         there = {g["InstanceGroupName"]: g for g in groups if g.get("Status") != "Deleting"}
-        state = STATES.get(found["ClusterStatus"], State.BUSY)
-        if state is State.READY and not all(map(self._is_settled, groups)):
-            state = State.GROWING
-        scaling = found.get("AutoScaling") or {}
-        if state is State.READY and self.scales_itself and scaling.get("Status") != "InService":
-            state = {"Creating": State.GROWING, "Failed": State.STUCK}.get(
-                scaling.get("Status", ""), state
-            )
-            why = f"AutoScaling is {scaling.get('Status')}: {scaling.get('FailureMessage', '')}"
+        state, scaling = self._state(found)
+        words = f"{found['ClusterStatus']}, {running} of {target} nodes running"
+        if failure := found.get("FailureMessage"):
+            words = f"{failure} ({found['ClusterStatus']})"
         return Live(
             self.name,
             found["ClusterArn"],
             owner=signed,
             state=state,
-            why=why,
+            why=scaling or words,
             facts=dict(self._described(found, there, labels)),
             mark=tuple((g["InstanceGroupName"], g.get("CurrentCount", 0)) for g in groups),
             attributes={
                 "status": found["ClusterStatus"],
                 "failure": found.get("FailureMessage", ""),
                 "described": there,
-                "groups": [
-                    {
-                        "name": group["InstanceGroupName"],
-                        "instance_type": instance_types(group),
-                        "status": group.get("Status", ""),
-                        "current": group.get("CurrentCount", 0),
-                        "target": group.get("TargetCount", 0),
-                    }
-                    for group in groups
-                ],
+                "groups": list(map(group_row, groups)),
             },
         )
+
+    def _state(self, found: JsonMapping) -> tuple[State, str]:
+        """Return the state, and what Karpenter lacks where that decides it."""
+        state = STATES.get(found["ClusterStatus"], State.BUSY)
+        if state is State.READY and not all(map(self._is_settled, every_group(found))):
+            return State.GROWING, ""
+        scaling = found.get("AutoScaling") or {}
+        status = scaling.get("Status")
+        if state is not State.READY or not self.scales_itself or status == "InService":
+            return state, ""
+        why = f"AutoScaling is {status}: {scaling.get('FailureMessage', '')}"
+        return {"Creating": State.GROWING, "Failed": State.STUCK}.get(status or "", state), why
 
     def _is_settled(self, there: JsonMapping) -> bool:
         """Whether a group has the nodes that are declared, and neither gains nor loses any."""
@@ -251,11 +232,8 @@ class Cluster(Resource):
         return not leaving and bool(current >= group.wanted(target, self.scales_itself))
 
     def _described(
-        self,
-        found: JsonMapping,
-        there: Mapping[str, JsonMapping],
-        labels: Mapping[str, str],
-    ) -> Iterator[tuple[str, Fact]]:
+        self, found: JsonMapping, there: Mapping[str, JsonMapping], labels: Mapping[str, str]
+    ) -> Iterator[tuple[str, Json]]:
         """Spell a description as facts, in the order of the declaration's lists."""
         for member in SETTINGS:
             declared = self.settings.get(member)
@@ -273,13 +251,9 @@ class Cluster(Resource):
             vpc = described_.get("OverrideVpcConfig") or {}
             # VpcConfig has one or more of both: without, it is not described
             if group and group.placed and vpc.get("SecurityGroupIds") and vpc.get("Subnets"):
-                yield (
-                    f"{name}.{PLACE}",
-                    {
-                        "SecurityGroupIds": sorted(vpc["SecurityGroupIds"]),
-                        "Subnets": sorted(labels.get(id_, id_) for id_ in vpc["Subnets"]),
-                    },
-                )
+                subnets = sorted(labels.get(id_, id_) for id_ in vpc["Subnets"])
+                ids = sorted(vpc["SecurityGroupIds"])
+                yield f"{name}.{PLACE}", {"SecurityGroupIds": ids, "Subnets": subnets}
 
     def _group_of(self, name: str) -> GroupSpecification | None:
         return next((group for group in self.groups if group.name == name), None)
@@ -288,7 +262,7 @@ class Cluster(Resource):
     def _facts(self) -> JsonMapping:
         return dict(self._spelled())
 
-    def _spelled(self) -> Iterator[tuple[str, Fact]]:
+    def _spelled(self) -> Iterator[tuple[str, Json]]:
         """Spell the declaration as facts; those that hold ids are None here."""
         for member in SETTINGS:
             yield from leaves(member, self.settings.get(member))
@@ -328,7 +302,7 @@ class Cluster(Resource):
             "." in name and self._group_of(whole) is not None
         )
 
-    def expected(self, name: str, references: References) -> Fact:
+    def expected(self, name: str, references: References) -> Json:
         """Look the member up in the request that would be sent."""
         whole, _, setting = name.partition(".")
         group = self._group_of(whole)
@@ -446,7 +420,13 @@ class Cluster(Resource):
         if all(map(is_image, differs)):
             self._renew(aws, {name: declared for name, (_, declared) in differs.items()})
             return
-        there = live.attributes["described"]
+        request = self._request(live.attributes["described"], references, differs)
+        aws.sagemaker.update_cluster(ClusterName=self.name, **request)
+
+    def _request(
+        self, there: Mapping[str, JsonMapping], references: References, differs: Differs
+    ) -> JsonObject:
+        """Build an UpdateCluster that changes what differs, and nothing else."""
         anew = self._replaced(differs)
         specs = [
             (group, self._updated(group, there.get(group.name), references))
@@ -468,7 +448,7 @@ class Cluster(Resource):
         for member in ("TieredStorageConfig", "AutoScaling"):
             if to_config(member) in changed and not self.settings.get(member):
                 request[member] = {"Mode": "Disable"}
-        aws.sagemaker.update_cluster(ClusterName=self.name, **request)
+        return request
 
     def _updated(
         self, group: GroupSpecification, now: JsonMapping | None, references: References

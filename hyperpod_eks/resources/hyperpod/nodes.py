@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.kube.nodes import list_nodes
+from hyperpod_eks.kube.nodes import Node, list_nodes
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
 from hyperpod_eks.resources.hyperpod import devices
@@ -48,17 +50,26 @@ class Nodes(Resource):
         )
         if found is None or access is None:
             return []
-        targets = {g["InstanceGroupName"]: g.get("TargetCount") for g in every_group(found)}
-        wanted = {
-            group.name: group.wanted(targets.get(group.name), self.cluster.scales_itself)
-            for group in self.cluster.groups
-        } or {name: target or 0 for name, target in targets.items()}
-        total = sum(wanted.values())
         try:
             nodes = snapshot.once("nodes", lambda: list_nodes(access, self.cluster.name))
         except kube.KubeNotReady as error:
             return [Live("", state=State.BUSY, why=str(error))]
-        checked = deeply_checked(self.cluster.groups)
+        version = eks.describe(snapshot, self.control.name)[0]["version"]
+        live = self._live(self._wanted(found), nodes, version)
+        if live.state is State.READY:
+            live = replace(live, warnings=devices.lacking(snapshot, nodes))
+        return [live]
+
+    def _wanted(self, found: JsonMapping) -> dict[str, int]:
+        """Count the nodes that each group shall have."""
+        targets = {g["InstanceGroupName"]: g.get("TargetCount") for g in every_group(found)}
+        return {
+            group.name: group.wanted(targets.get(group.name), self.cluster.scales_itself)
+            for group in self.cluster.groups
+        } or {name: target or 0 for name, target in targets.items()}
+
+    def _live(self, wanted: Mapping[str, int], nodes: Sequence[Node], version: str) -> Live:
+        total, checked = sum(wanted.values()), deeply_checked(self.cluster.groups)
         checking = [node for node in nodes if node.checking and node.instance_group in checked]
         ready = Counter(
             node.instance_group for node in nodes if node.ready and node not in checking
@@ -69,21 +80,15 @@ class Nodes(Resource):
         if checking:
             why += f"; {len(checking)} under deep health checks, which take 1 to 2 hours or longer"
         kubelets = sorted({node.kubelet.rpartition(".")[0] for node in nodes if node.kubelet})
-        behind = [
-            v for v in kubelets if v != eks.describe(snapshot, self.control.name)[0]["version"]
-        ]
-        if behind:
+        if behind := [each for each in kubelets if each != version]:
             why += f"; kubelet {', '.join(behind)} until `hyperpod-eks update-software`"
-        return [
-            Live(
-                "",
-                state=State.READY if enough else State.BUSY,
-                warnings=devices.lacking(snapshot, nodes) if enough else (),
-                why=why,
-                mark=(len(nodes), len(checking), ready),
-                attributes={"nodes": nodes},
-            )
-        ]
+        return Live(
+            "",
+            state=State.READY if enough else State.BUSY,
+            why=why,
+            mark=(len(nodes), len(checking), ready),
+            attributes={"nodes": nodes},
+        )
 
     def delete(self, aws: Aws, live: Live) -> None:
         """HyperPod does."""
