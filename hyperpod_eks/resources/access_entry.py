@@ -287,18 +287,19 @@ def caller(snapshot: Snapshot) -> str:
     role = re.fullmatch(r"arn:[^:]+:sts::\d+:assumed-role/([^/]+)/.+", arn)
     if not role:
         return arn
-
-    def ask() -> str:
-        from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
-
-        try:
-            return str(snapshot.aws.iam.get_role(RoleName=role[1])["Role"]["Arn"])
-        except ClientError as error:
-            raise Denied(
-                f"cannot read your own role {role[1]}: {error}",
-                "Allow iam:GetRole on it; EKS needs the role's full ARN for the access entry.",
-            ) from error
-
     if not snapshot.aws.principal:
+        ask = partial(_role_arn, snapshot.aws, role[1])
         snapshot.aws.principal = snapshot.once("caller", ask)
     return snapshot.aws.principal
+
+
+def _role_arn(aws: Aws, role: str) -> str:
+    from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
+
+    try:
+        return str(aws.iam.get_role(RoleName=role)["Role"]["Arn"])
+    except ClientError as error:
+        raise Denied(
+            f"cannot read your own role {role}: {error}",
+            "Allow iam:GetRole on it; EKS needs the role's full ARN for the access entry.",
+        ) from error

@@ -216,20 +216,17 @@ class Role(Resource):
         if live.owner is None:
             aws.iam.tag_role(RoleName=self.name, Tags=aws.pairs(self.label))
         wanted = self.expected("policies", references)
-        on, off = wanted - live.facts["policies"], live.facts["policies"] - wanted
+        self._attach(aws, wanted, live.facts["policies"])
+        changed = {"trusts": self.trusts, "policies": wanted, "boundary": self.boundary}
+        return Live(self.name, live.arn, owner=aws.lineage, facts={**live.facts, **changed})
+
+    def _attach(self, aws: Aws, wanted: frozenset[str], there: frozenset[str]) -> None:
         attach = partial(aws.iam.attach_role_policy, RoleName=self.name)
         detach = partial(aws.iam.detach_role_policy, RoleName=self.name)
         gather(
-            *(partial(attach, PolicyArn=arn) for arn in sorted(on)),
-            *(partial(detach, PolicyArn=arn) for arn in sorted(off)),
+            *(partial(attach, PolicyArn=arn) for arn in sorted(wanted - there)),
+            *(partial(detach, PolicyArn=arn) for arn in sorted(there - wanted)),
         )
-        facts = {
-            **live.facts,
-            "trusts": self.trusts,
-            "policies": wanted,
-            "boundary": self.boundary,
-        }
-        return Live(self.name, live.arn, owner=aws.lineage, facts=facts)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Everything attached must go first, whoever attached it, and what stands in it."""

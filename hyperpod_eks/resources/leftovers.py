@@ -111,21 +111,7 @@ class Interfaces(Resource):
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Apart from those of NAT gateways and endpoints, which go with them."""
-        by, values = "vpc-id", _vpcs(snapshot)
-        if not values:
-            groups = snapshot.signed(SECURITY_GROUPS)
-            ours = [
-                each["GroupId"] for each in groups if owner(each["Tags"]) == snapshot.aws.lineage
-            ]
-            by, values = "group-id", ours
-        found = _inside(snapshot, NETWORK_INTERFACES, by, values)
-        items = [
-            item
-            for item in {each["NetworkInterfaceId"]: each for each in found}.values()
-            if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
-            and not item.get("Description", "").startswith("Interface for NAT Gateway")
-        ]
-        if not items:
+        if not (items := self._items(snapshot)):
             return []
         region = snapshot.aws.session.region_name
         words = "; ".join(_named(each, region) for each in items[:3])
@@ -141,6 +127,23 @@ class Interfaces(Resource):
                 why=f"{len(items)} network {many} left: {words}",
                 attributes={"loose": loose},
             )
+        ]
+
+    @staticmethod
+    def _items(snapshot: Snapshot) -> list[JsonMapping]:
+        by, values = "vpc-id", _vpcs(snapshot)
+        if not values:
+            groups = snapshot.signed(SECURITY_GROUPS)
+            ours = [
+                each["GroupId"] for each in groups if owner(each["Tags"]) == snapshot.aws.lineage
+            ]
+            by, values = "group-id", ours
+        found = _inside(snapshot, NETWORK_INTERFACES, by, values)
+        return [
+            item
+            for item in {each["NetworkInterfaceId"]: each for each in found}.values()
+            if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
+            and not item.get("Description", "").startswith("Interface for NAT Gateway")
         ]
 
     def delete(self, aws: Aws, live: Live) -> None:
@@ -350,13 +353,7 @@ class Leftovers(Resource):
         """In the cluster's VPC only."""
         vpcs, homes = _vpcs(snapshot), _homes(snapshot)
         found, doors = gather(
-            partial(
-                _inside,
-                snapshot,
-                SECURITY_GROUPS,
-                "vpc-id",
-                homes or vpcs,
-            ),
+            partial(_inside, snapshot, SECURITY_GROUPS, "vpc-id", homes or vpcs),
             partial(_inside, snapshot, VPC_ENDPOINTS, "vpc-id", vpcs),
         )
         groups = [
@@ -372,17 +369,10 @@ class Leftovers(Resource):
         ]
         if not groups and not endpoints:
             return []
-        return [
-            Live(
-                ", ".join(endpoints + groups),
-                owner=snapshot.aws.lineage if vpcs else None,
-                attributes={
-                    "groups": groups,
-                    "endpoints": endpoints,
-                    "rules": _naming(snapshot, found, groups),
-                },
-            )
-        ]
+        rules = _naming(snapshot, found, groups)
+        attributes = {"groups": groups, "endpoints": endpoints, "rules": rules}
+        signed = snapshot.aws.lineage if vpcs else None
+        return [Live(", ".join(endpoints + groups), owner=signed, attributes=attributes)]
 
     @property
     def source(self) -> str:

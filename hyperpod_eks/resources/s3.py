@@ -188,6 +188,12 @@ class Bucket(Resource):
             return call(Bucket=self.name)[key]
         return None
 
+    def _encryption_rule(self) -> Json:
+        by_key = self.encryption != "AES256"
+        default = {"SSEAlgorithm": "aws:kms" if by_key else "AES256"}
+        default |= {"KMSMasterKeyID": self.encryption} if by_key else {}
+        return {"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": by_key}
+
     def _tls_only(self) -> str:
         statement = {
             "Sid": "TlsOnly",
@@ -250,15 +256,9 @@ class Bucket(Resource):
                 OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
             )
         if "encryption" in differs:
-            default = {"SSEAlgorithm": "AES256"}
-            if self.encryption != "AES256":
-                default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.encryption}
-            rule: Json = {
-                "ApplyServerSideEncryptionByDefault": default,
-                "BucketKeyEnabled": self.encryption != "AES256",
-            }
+            rules = [self._encryption_rule()]
             s3.put_bucket_encryption(
-                Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": [rule]}
+                Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": rules}
             )
         if "policy" in differs:
             s3.put_bucket_policy(Bucket=self.name, Policy=self._tls_only())

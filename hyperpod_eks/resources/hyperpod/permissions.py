@@ -34,6 +34,11 @@ def permissions(resolved: ResolvedConfig) -> Iterator[Statement]:
     yield Statement(
         "HyperPodDelete", ("sagemaker:DeleteCluster",), every, tagged(resolved), "delete"
     )
+    yield from _governance(resolved)
+    yield from _dependent(resolved)
+
+
+def _governance(resolved: ResolvedConfig) -> Iterator[Statement]:
     # DeleteCluster looks whether task governance still uses the cluster (SageMaker developer
     # guide, "Troubleshoot" of task governance)
     lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
@@ -47,11 +52,14 @@ def permissions(resolved: ResolvedConfig) -> Iterator[Statement]:
         ),
         command="delete",
     )
+
+
+def _dependent(resolved: ResolvedConfig) -> Iterator[Statement]:
+    """What depends on another action: Service Authorization Reference, "dependent actions"."""
     groups = resolved.config.groups
     plans = {group.training_plan_arn for group in groups if group.training_plan_arn}
     if plans:
         yield Statement("TrainingPlans", ("sagemaker:DescribeTrainingPlan",), tuple(sorted(plans)))
-    # what depends on another action: Service Authorization Reference, "dependent actions"
     named = {group.image_id for group in resolved.config.instance_groups if group.image_id}
     if images := sorted(named - {"default"}):
         region = resolved.arn("ec2", "").removesuffix(f"{resolved.identity.account}:")
