@@ -34,10 +34,8 @@ from hyperpod_eks.steps.network import interface_endpoints
 CALLER = "eks/access-caller"
 
 
-def adopt(
-    aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True
-) -> dict[str, str]:
-    """Adopt what ``existing`` names; return everything adopted, ids by key.
+def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True) -> None:
+    """Adopt what ``existing`` names: the manifest has it, and everything that reads the manifest.
 
     Without ``write`` the manifest on disk stays as it is.
 
@@ -46,7 +44,7 @@ def adopt(
     setting.
     """
     if config.existing == Existing():
-        return manifest.adopted
+        return
     try:
         wanted = resolve(aws, config, manifest)
     except (NotFound, Usage) as error:
@@ -62,7 +60,6 @@ def adopt(
             manifest.adopt(key, id_, now)
         elif manifest.adopted.get(key) != id_:
             manifest.records[key] = Record("", {}, "ready", now, "", id_, origin="adopted")
-    return manifest.adopted
 
 
 def _refuse_created(manifest: Manifest, wanted: Mapping[str, str]) -> None:

@@ -113,13 +113,8 @@ class Session:
 
         Raises NotFound, Usage and Foreign as `adoption.adopt`.
         """
-        self.aws.adopted = adoption.adopt(
-            self.aws,
-            self.config,
-            self.manifest,
-            self.context.clock.now(),
-            write=self.purpose.adopts,
-        )
+        now, write = self.context.clock.now(), self.purpose.adopts
+        adoption.adopt(self.aws, self.config, self.manifest, now, write=write)
 
     def resolve(self, helm: str | None = None) -> None:
         """Ask AWS who and where we are, and declare the stack.

@@ -79,6 +79,7 @@ class Context:
     def __post_init__(self) -> None:
         self.pool = WorkerPool(self.parallelism, self.clock)
         self.running = False
+        self.aws.adopted = self.manifest.adopted
         self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
         now = self.clock.now()  # a clock that was fast lets nothing be hidden until it catches up
         for key, record in self.manifest.records.items():

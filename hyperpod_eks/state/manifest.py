@@ -123,9 +123,9 @@ class Manifest:
         self._put(key, Record("", {}, "ready", now, "", id_, origin="adopted"))
 
     @property
-    def adopted(self) -> dict[str, str]:
+    def adopted(self) -> Adopted:
         """Ids of what was adopted, by key."""
-        return {key: r.id for key, r in self.records.items() if r.origin == "adopted"}
+        return Adopted(self)
 
     def mark(self, key: str, state: str, now: float | None = None) -> None:
         """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone.
@@ -219,6 +219,25 @@ class Manifest:
                 self._rows[key] = record, row
             rows.append(row)
         return braced(rows)
+
+
+class Adopted(Mapping[str, str]):
+    """Ids of what was adopted, by key, as the journal has them at any time."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def __getitem__(self, key: str) -> str:
+        if (record := self._manifest.records[key]).origin != "adopted":
+            raise KeyError(key)
+        return record.id
+
+    def __iter__(self) -> Iterator[str]:
+        records = self._manifest.records
+        return iter([key for key, record in records.items() if record.origin == "adopted"])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def backups(path: Path) -> Iterator[Manifest]:

@@ -245,7 +245,7 @@ def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Client
     assert user.types("adopt", "demo", "--resource", f"network/vpc={vpc}").code == 0
     said = user.types("adopt", "demo", "--resource", "network/vpc=vpc-0123456789abcdef0")
     assert said.code == 8
-    assert read(user.folder / "demo.hyperpod-eks.json").adopted == {"network/vpc": vpc}
+    assert read(user.folder / "demo.hyperpod-eks.json").adopted.items() == {("network/vpc", vpc)}
 
 
 def test_logs_go_though_the_manifest_was_made_anew(user: User, aws: Clients) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
@@ -103,8 +102,7 @@ def _adopted(at: Opened, wanted: Mapping[str, str]) -> list[Observation]:
                 f"{key}: {known.id} was created by this tool", "Delete the cluster first."
             )
         at.manifest.adopt(key, id_, at.context.clock.now())
-    at.context.aws.adopted = at.manifest.adopted
-    wants = stack(replace(at.resolved, adopted=at.manifest.adopted))
+    wants = stack(at.resolved)
     found = engine.rebuild(wants, at.context)
     if missing := wanted.keys() - {observation.want.key for observation in found}:
         at.manifest.records.clear()  # what was adopted in its place before is so still

@@ -30,7 +30,7 @@ def policy(options: Options, report: Report) -> Policy:
 
     with settings(options, write=False, files=False) as (config, manifest):
         identity = _identity(entered(config, options.profile), config)
-        theirs = existing.named(config) | manifest.adopted
+        theirs = {**existing.named(config), **manifest.adopted}
         resolved = ResolvedConfig(config, identity, existing.UNKNOWN_ZONES, {}, "", adopted=theirs)
     documents = policies.documents(policies.statements(resolved))
     return {
