@@ -93,6 +93,21 @@ def merge(under: JsonMapping, over: JsonMapping) -> JsonObject:
     return merged
 
 
+_NAMESPACES = (
+    (
+        "deep-health-check.enabled",
+        "aws-hyperpod",
+        ("health-monitoring-agent.enabled", "job-auto-restart.enabled"),
+    ),
+    (
+        "trainingOperators.enabled",
+        "kubeflow",
+        ("mlflow.enabled", "namespaced-role-and-bindings.enabled"),
+    ),
+)
+"""What creates a namespace, which, and what else uses it."""
+
+
 def check_values(region: str, values: JsonMapping) -> list[str]:
     """Name the values with which AWS's chart cannot work, each with the way out.
 
@@ -112,18 +127,13 @@ def check_values(region: str, values: JsonMapping) -> list[str]:
             " one that your nodes can pull with health-monitoring-agent.hmaimage, or set"
             f" {agent} to false"
         )
-    needy = [path for path in (agent, "job-auto-restart.enabled") if on(path)]
-    if not on("deep-health-check.enabled") and needy:
-        problems.append(
-            "deep-health-check.enabled is false, but it creates the namespace aws-hyperpod that"
-            f" {' and '.join(needy)} need: set it to true, or those to false"
-        )
-    needy = [p for p in ("mlflow.enabled", "namespaced-role-and-bindings.enabled") if on(p)]
-    if not on("trainingOperators.enabled") and needy:
-        problems.append(
-            "trainingOperators.enabled is false, but it creates the namespace kubeflow that"
-            f" {' and '.join(needy)} need: set it to true, or those to false"
-        )
+    for creator, namespace, users in _NAMESPACES:
+        needy = [path for path in users if on(path)]
+        if not on(creator) and needy:
+            problems.append(
+                f"{creator} is false, but it creates the namespace {namespace} that"
+                f" {' and '.join(needy)} need: set it to true, or those to false"
+            )
     if on("gpu-operator.enabled") and on("nvidia-device-plugin.devicePlugin.enabled"):
         problems.append(
             "gpu-operator.enabled is true, and it brings a device plugin of its own: set"
@@ -276,22 +286,23 @@ def _fetch(dependencies: list[JsonObject], charts: Path, helm: Helm) -> None:
         try:
             update_dependencies(helm, asking)
         except HyperpodError as error:
-            names = [
-                f"{each['name']} {each.get('version')} ({each.get('repository')})"
-                for each in dependencies
-            ]
-            switches = [
-                f"{each['condition']}: false" for each in dependencies if each.get("condition")
-            ]
-            raise HyperpodError(
-                f"the chart needs {', '.join(names)}, which cannot be fetched: {error}",
-                "Run it where these addresses can be reached; or put those charts into the folder"
-                " charts/ of a copy of the chart and set it as chart.path; or disable them,"
-                f" with chart.values: {'; '.join(switches) or 'see Chart.yaml'}.",
-            ) from error
+            raise _unfetched(dependencies, error) from error
         charts.mkdir(exist_ok=True)
         for archive in (asking / "charts").glob("*.tgz"):
             shutil.copy(archive, charts)
+
+
+def _unfetched(dependencies: list[JsonObject], error: HyperpodError) -> HyperpodError:
+    names = [
+        f"{each['name']} {each.get('version')} ({each.get('repository')})" for each in dependencies
+    ]
+    switches = [f"{each['condition']}: false" for each in dependencies if each.get("condition")]
+    return HyperpodError(
+        f"the chart needs {', '.join(names)}, which cannot be fetched: {error}",
+        "Run it where these addresses can be reached; or put those charts into the folder"
+        " charts/ of a copy of the chart and set it as chart.path; or disable them,"
+        f" with chart.values: {'; '.join(switches) or 'see Chart.yaml'}.",
+    )
 
 
 def _read(file: Path) -> JsonObject:
@@ -350,17 +361,22 @@ def download(pin: Pin | None = None, bundle: str | None = None) -> Path:
     with draft as parts:
         part = Path(parts) / "chart"
         _download(pin.url, part, bundle)
-        if (found := digest(part)) != pin.digest:
-            raise HyperpodError(
-                f"{pin.url} is not the chart that this version was tested with:"
-                f" digest {found}, expected {pin.digest}",
-                "The download was discarded. Check for a proxy that changes downloads, or pass a"
-                " trusted chart with --chart.",
-            )
+        _check(part, pin)
         if folder.exists():  # not whole, or another run was first
             folder.rename(Path(parts) / "old")
         part.rename(folder)
     return folder
+
+
+def _check(chart: Path, pin: Pin) -> None:
+    """Raise HyperpodError for a chart that is not what the pin says."""
+    if (found := digest(chart)) != pin.digest:
+        raise HyperpodError(
+            f"{pin.url} is not the chart that this version was tested with:"
+            f" digest {found}, expected {pin.digest}",
+            "The download was discarded. Check for a proxy that changes downloads, or pass a"
+            " trusted chart with --chart.",
+        )
 
 
 def _download(url: str, into: Path, bundle: str | None) -> None:

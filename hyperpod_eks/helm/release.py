@@ -167,13 +167,8 @@ def install(
     """
     before = release(access, name, namespace)
     if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
-        with_client(
-            access,
-            helm,
-            lambda client: client.get_proceedable_revision(
-                name, namespace=namespace, timeout=timeout
-            ),
-        )
+        options = {"namespace": namespace, "timeout": timeout}
+        with_client(access, helm, lambda client: client.get_proceedable_revision(name, **options))
     if ending := _terminating(access, {*NAMESPACES, namespace}):
         raise KubeNotReady(
             f"namespaces of an earlier release are still being deleted: {', '.join(ending)}"

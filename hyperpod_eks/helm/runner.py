@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.aws import transport
 from hyperpod_eks.errors import HyperpodError, Unfinished
@@ -20,6 +20,9 @@ from hyperpod_eks.helm.program import Helm, environment
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.programs import ELSEWHERE, signal_group
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
 
 T = TypeVar("T")
 Client = Any
@@ -142,23 +145,29 @@ async def _run(
         stdout, stderr = await process.communicate(given)
     except BaseException:
         stop()
-        try:
-            await asyncio.wait_for(process.wait(), LAST_WORDS)
-        except TimeoutError:
-            signal_group(process.pid, signal.SIGKILL)
-            await process.wait()
+        await _ended(process)
         raise
     finally:
         atexit.unregister(stop)
         if process.returncode is not None:
-            signal_group(
-                process.pid, signal.SIGKILL
-            )  # the shell beside it, which has nothing to watch
+            # the shell beside it, which has nothing to watch
+            signal_group(process.pid, signal.SIGKILL)
         os.close(alive)
         os.close(ours)
     if process.returncode:
         raise _meaning(command[1], stdout, stderr, process.returncode)
     return stdout
+
+
+async def _ended(process: Process) -> None:
+    """Wait for a helm that was told to stop; kill one that does not."""
+    import asyncio  # noqa: PLC0415
+
+    try:
+        await asyncio.wait_for(process.wait(), LAST_WORDS)
+    except TimeoutError:
+        signal_group(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 class TimedOut(HyperpodError):

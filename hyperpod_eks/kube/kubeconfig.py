@@ -46,32 +46,10 @@ def document(entry: Entry) -> JsonObject:
     Cluster, context and user are called after the ARN, as the AWS CLI does, so that its entry and
     ours are one.  The token comes from ``aws`` where it is on PATH, else from this tool.
     """
-    aws = None if entry.local else on_path("aws")
-    own = on_path("hyperpod-eks")
-    command = aws or own or str(Path(sys.executable).absolute())
-    # -P: without it Python runs a json.py of the folder that kubectl is called in
-    arguments = [] if aws or own else ["-P", "-m", "hyperpod_eks"]
-    if aws:
-        arguments += ["--region", entry.region, "eks", "get-token"]
-        arguments += ["--cluster-name", entry.name, "--output", "json"]
-    else:
-        arguments += ["token", entry.name, "--region", entry.region]
-        arguments += ["--local"] if entry.local else []
-    user: JsonObject = {
-        "apiVersion": "client.authentication.k8s.io/v1beta1",
-        "command": command,
-        "args": arguments,
-    }
-    environ = {"AWS_PROFILE": entry.profile} if entry.profile else {}
-    environ |= entry.variables
-    if not aws:  # what a pipeline sets for its own commands is not meant for kubectl
-        environ |= {"HYPERPOD_EKS_OUTPUT": "json", "HYPERPOD_EKS_EVENTS": ""}
-    if environ:
-        user["env"] = [{"name": name, "value": value} for name, value in environ.items()]
     parts = {
         "clusters": {"certificate-authority-data": entry.ca, "server": entry.endpoint},
         "contexts": {"cluster": entry.arn, "user": entry.arn},
-        "users": {"exec": user},
+        "users": {"exec": _plugin(entry)},
     }
     return {
         "apiVersion": "v1",
@@ -80,6 +58,32 @@ def document(entry: Entry) -> JsonObject:
         "current-context": entry.arn,
         **{key: [{"name": entry.arn, entries.LISTS[key]: part}] for key, part in parts.items()},
     }
+
+
+def _plugin(entry: Entry) -> JsonObject:
+    """Return the command that prints a token (client-go's ExecConfig)."""
+    aws = None if entry.local else on_path("aws")
+    own = on_path("hyperpod-eks")
+    # -P: without it Python runs a json.py of the folder that kubectl is called in
+    arguments = [] if aws or own else ["-P", "-m", "hyperpod_eks"]
+    if aws:
+        arguments += ["--region", entry.region, "eks", "get-token"]
+        arguments += ["--cluster-name", entry.name, "--output", "json"]
+    else:
+        arguments += ["token", entry.name, "--region", entry.region]
+        arguments += ["--local"] if entry.local else []
+    plugin: JsonObject = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": aws or own or str(Path(sys.executable).absolute()),
+        "args": arguments,
+    }
+    environ = {"AWS_PROFILE": entry.profile} if entry.profile else {}
+    environ |= entry.variables
+    if not aws:  # what a pipeline sets for its own commands is not meant for kubectl
+        environ |= {"HYPERPOD_EKS_OUTPUT": "json", "HYPERPOD_EKS_EVENTS": ""}
+    if environ:
+        plugin["env"] = [{"name": name, "value": value} for name, value in environ.items()]
+    return plugin
 
 
 def read(path: Path) -> bytes:

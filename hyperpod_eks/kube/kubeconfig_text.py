@@ -77,23 +77,28 @@ def parse(text: str) -> Node:
         root = _root(text)
         if root.kind != "map" and not (root.kind == "scalar" and root.empty):
             raise Usage("it is not a mapping")
-        keys = [key.value for key in root.inner[::2]]
-        for key in LISTS:
-            if keys.count(key) > 1:
-                raise Usage(f"{key} is given twice")
-            found = root.get(key)
-            if found is None or found.empty:
-                continue
-            if found.kind != "list":
-                raise Usage(f"{key} is not a list")
-            for each in found.inner:
-                if each.kind != "alias" and (each.kind != "map" or each.get("name") is None):
-                    raise Usage(f"an entry of {key} has no name")
+        _refuse_nameless(root)
     except yaml.YAMLError as error:
         raise Usage(" ".join(str(error).split())[:200]) from error
     except RecursionError as error:
         raise Usage("it is nested too deep") from error
     return root
+
+
+def _refuse_nameless(root: Node) -> None:
+    """Raise Usage for lists that kubectl would not read, and for entries without a name."""
+    keys = [key.value for key in root.inner[::2]]
+    for key in LISTS:
+        if keys.count(key) > 1:
+            raise Usage(f"{key} is given twice")
+        found = root.get(key)
+        if found is None or found.empty:
+            continue
+        if found.kind != "list":
+            raise Usage(f"{key} is not a list")
+        for each in found.inner:
+            if each.kind != "alias" and (each.kind != "map" or each.get("name") is None):
+                raise Usage(f"an entry of {key} has no name")
 
 
 def _root(text: str) -> Node:
