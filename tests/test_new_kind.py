@@ -37,7 +37,7 @@ from hyperpod_eks.resources.base import (
 )
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.permissions import Statement
+from hyperpod_eks.resources.permissions import Statement, Statements
 from hyperpod_eks.resources.tagged import Candidate, Tagged
 from hyperpod_eks.stack import kinds
 from hyperpod_eks.state.manifest import read
@@ -63,9 +63,7 @@ class Shelf(Resource):
     there: ClassVar[dict[str, int]] = {}
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         yield Statement("Shelves", ("toys:BuildShelf",), (resolved.arn("toys", "shelf/*"),))
 
     @classmethod

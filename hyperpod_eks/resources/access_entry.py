@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -18,7 +18,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Fact, Facts, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.eks import Cluster, arns
-from hyperpod_eks.resources.permissions import Statement, actions
+from hyperpod_eks.resources.permissions import Statement, Statements, actions
 from hyperpod_eks.workers import gather
 
 CALLER = "access-caller"
@@ -62,9 +62,7 @@ class AccessEntry(Resource):
     later = ("policy", "namespaces")
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Those of the cluster."""
         yield Statement("EksMake", CREATE, arns(resolved))
 

@@ -32,7 +32,7 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.eks import Cluster, arns
-from hyperpod_eks.resources.permissions import Conditions, Statement, actions, look
+from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, actions, look
 
 KUBERNETES = "hyperpod-eks:kubernetes"
 """Tag with the Kubernetes version that the add-on's default version was chosen for."""
@@ -96,9 +96,7 @@ class PodIdentity(Resource):
     facts = answers = ("role",)
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Where an add-on has a role."""
         roles = {
             str(each["role_arn"])
@@ -203,9 +201,7 @@ class Addon(Resource):
     typical = 40.0
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Those of the cluster."""
         own = arns(resolved)
         yield look("eks", "DescribeAddonConfiguration", "DescribeAddonVersions")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.resolve.resolved import ResolvedConfig
     from hyperpod_eks.resources.ec2.vpc import Vpc
-    from hyperpod_eks.resources.permissions import Statement
+    from hyperpod_eks.resources.permissions import Statements
     from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 MINUTE = 60.0
@@ -317,9 +317,7 @@ class Resource(ABC):
         return False
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterable[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What whoever creates and deletes it must be allowed to do, and nothing else.
 
         ``declared`` is the network, what was adopted included.

@@ -37,7 +37,7 @@ from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.iam import Role
-from hyperpod_eks.resources.permissions import Statement, actions, look
+from hyperpod_eks.resources.permissions import Statement, Statements, actions, look
 from hyperpod_eks.resources.tagged import Candidate, tags_of
 
 STATES = {
@@ -172,9 +172,7 @@ class Cluster(Resource):
         return self.subnets[0].vpc if self.subnets else None
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By name."""
         own = arns(resolved)
         yield look("eks", "DescribeClusterVersions", "ListClusters")

@@ -21,7 +21,7 @@ from hyperpod_eks.resources.base import Differs, Fact, Facts, Lifecycle, Live, R
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.permissions import Conditions, Statement, actions, forgotten
+from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, actions, forgotten
 from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
 from hyperpod_eks.workers import gather
 
@@ -118,9 +118,7 @@ class Role(Resource):
         yield from ()
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By name: those that create makes, and those that it passes on."""
         who = principals(resolved)
         managed = [resolved.managed_policy(name) for name in (CONTROL_POLICY, NODE_POLICY)]
@@ -296,9 +294,7 @@ class Policy(Resource):
         return f"{self.prefix}{self.path}{self.name}"
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By name."""
         ours = principals(resolved).policies
         yield Statement("NodePolicyMake", CREATE_POLICY, ours)
@@ -447,9 +443,7 @@ class ServiceLinkedRole(Resource):
     service = "hyperpod.sagemaker.amazonaws.com"
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """AWS names it."""
         services: Conditions = {"StringEquals": {"iam:AWSServiceName": [cls.service, EKS_SERVICE]}}
         every = (resolved.arn("iam", "role/aws-service-role/*"),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from hyperpod_eks.aws.client import Aws
@@ -22,7 +22,7 @@ from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
-from hyperpod_eks.resources.permissions import Conditions, Statement, look
+from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, look
 from hyperpod_eks.workers import gather
 
 
@@ -100,9 +100,7 @@ class Interfaces(Resource):
     usual = "1 to 5 min"
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Whatever their tags are."""
         # detached ones of pods carry tags of the VPC CNI only, which vary with its version
         every = (resolved.arn("ec2", "network-interface/*"),)
@@ -170,9 +168,7 @@ class LoadBalancers(Resource):
     patience = 15 * MINUTE
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By the tags of their controllers."""
         balancing = "elasticloadbalancing"
         yield look(balancing, "DescribeLoadBalancers", "DescribeTags", "DescribeTargetGroups")
@@ -278,9 +274,7 @@ class Volumes(Resource):
     lifecycle = Lifecycle.LEFTOVER
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By Kubernetes' tag."""
         yield look("ec2", "DescribeVolumes")
         yield Statement(
@@ -329,9 +323,7 @@ class Leftovers(Resource):
     patience = 15 * MINUTE
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By the tags of EKS and GuardDuty."""
         yield Statement(
             "KubernetesLeft",

@@ -16,7 +16,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Facts, Guard, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.permissions import Statement, actions, look
+from hyperpod_eks.resources.permissions import Statement, Statements, actions, look
 from hyperpod_eks.resources.tagged import Candidate, Tagged, tags_of
 from hyperpod_eks.workers import gather
 
@@ -76,9 +76,7 @@ class LogGroup(Resource):
     }
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By name."""
         group = f"/aws/eks/{resolved.eks_name}/cluster"
         own = tuple(resolved.arn("logs", f"log-group:{group}{end}") for end in ("", ":*"))
@@ -177,9 +175,7 @@ class HyperPodLogGroup(Resource):
     lifecycle = Lifecycle.LEFTOVER
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By name."""
         group = f"/aws/sagemaker/Clusters/{resolved.name}/*"
         own = tuple(resolved.arn("logs", f"log-group:{group}{end}") for end in ("", ":*"))

@@ -5,7 +5,7 @@ Keys and resource types are those of the Service Authorization Reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
@@ -55,6 +55,10 @@ class Statement:
         if self.condition:
             document["Condition"] = dict(self.condition)
         return document
+
+
+Statements = Iterable[Statement]
+"""What one kind needs."""
 
 
 def actions(service: str, *names: str) -> tuple[str, ...]:

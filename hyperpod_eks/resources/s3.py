@@ -21,7 +21,7 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Fact, Facts, Guard, Live, References, Resource
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.permissions import Statement, actions, forgotten
+from hyperpod_eks.resources.permissions import Statement, Statements, actions, forgotten
 from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
 from hyperpod_eks.workers import for_each, gather
 
@@ -93,9 +93,7 @@ class Bucket(Resource):
     later = ("public_access", "encryption", "policy")
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """By name."""
         bucket = (resolved.arn("s3", resolved.bucket),)
         yield Statement("BucketMake", CREATE, bucket)
@@ -324,9 +322,7 @@ class LifecycleScripts(Resource):
     facts = ("files",)
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """In the bucket."""
         objects = (f"{resolved.arn('s3', resolved.bucket)}/*",)
         yield Statement("ScriptsMake", actions("s3", "GetObject", "PutObject"), objects)

@@ -22,7 +22,7 @@ from hyperpod_eks.resources.ec2.route_table import RouteTable
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.permissions import Statement, actions, look
+from hyperpod_eks.resources.permissions import Statement, Statements, actions, look
 from hyperpod_eks.resources.tagged import Tagged
 
 ALLOW_ALL = {
@@ -67,9 +67,7 @@ class VpcEndpoint(Resource):
         return not self.subnets
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeVpcEndpoints")
         yield from network(

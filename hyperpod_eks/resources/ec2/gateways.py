@@ -30,7 +30,7 @@ from hyperpod_eks.resources.base import (
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.permissions import Statement, look
+from hyperpod_eks.resources.permissions import Statements, look
 from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 
@@ -67,9 +67,7 @@ class InternetGateway(Resource):
         yield from ()
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeInternetGateways")
         yield from network(
@@ -143,9 +141,7 @@ class ElasticIp(Resource):
     identity = Identity.NONE
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeAddresses")
         yield from network(
@@ -224,9 +220,7 @@ class NatGateway(Resource):
         return self.subnet.vpc if self.subnet else None
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeNatGateways")
         yield from network(

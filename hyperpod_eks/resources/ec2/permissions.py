@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from hyperpod_eks.resources.permissions import Conditions, Statement, actions, tagged
+from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, actions, tagged
 
 if TYPE_CHECKING:
     from hyperpod_eks.resolve.resolved import ResolvedConfig
@@ -20,7 +20,7 @@ def network(
     create: str = "",
     change: Sequence[str] = (),
     delete: Sequence[str] = (),
-) -> Iterator[Statement]:
+) -> Statements:
     """Allow one create, and what changes and deletes what it has signed.
 
     In a VPC of ours always, for a change of the config may bring any kind; in somebody's where

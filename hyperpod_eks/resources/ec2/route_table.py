@@ -20,7 +20,7 @@ from hyperpod_eks.resources.ec2.gateways import InternetGateway, NatGateway
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc
-from hyperpod_eks.resources.permissions import Statement, look
+from hyperpod_eks.resources.permissions import Statements, look
 from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
@@ -67,9 +67,7 @@ class RouteTable(Resource):
         yield self.vpc
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeRouteTables")
         yield from network(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -17,7 +17,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Fact, Facts, Identity, Live, References, Resource
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
-from hyperpod_eks.resources.permissions import Statement, look
+from hyperpod_eks.resources.permissions import Statements, look
 from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
@@ -70,9 +70,7 @@ class SecurityGroup(Resource):
         return self.vpc
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeSecurityGroups")
         yield from network(
@@ -236,9 +234,7 @@ class SecurityGroupRule(Resource):
         return self.group.vpc
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield from network(cls, resolved, declared, change=RULES)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Facts, Identity, Live, References, Resource, State
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
-from hyperpod_eks.resources.permissions import Statement, look
+from hyperpod_eks.resources.permissions import Statements, look
 from hyperpod_eks.resources.tagged import Tagged
 
 
@@ -62,9 +62,7 @@ class Subnet(Resource):
         return ""
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeAvailabilityZones", "DescribeSubnets")
         yield from network(cls, resolved, declared, create="CreateSubnet", delete=["DeleteSubnet"])

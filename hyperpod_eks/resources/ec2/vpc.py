@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -25,7 +25,7 @@ from hyperpod_eks.resources.base import (
 )
 from hyperpod_eks.resources.ec2 import blockers
 from hyperpod_eks.resources.ec2.permissions import network
-from hyperpod_eks.resources.permissions import Statement, actions, forgotten, look
+from hyperpod_eks.resources.permissions import Statement, Statements, actions, forgotten, look
 from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
@@ -71,9 +71,7 @@ class Vpc(Resource):
     }
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield look("ec2", "DescribeVpcAttribute", "DescribeVpcs")
         # what else is in a VPC that AWS refuses to delete, to be named
@@ -177,9 +175,7 @@ class VpcCidr(Resource):
         return self.vpc
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """What the cluster's tag marks."""
         yield from network(
             cls, resolved, declared, change=["AssociateVpcCidrBlock", "DisassociateVpcCidrBlock"]

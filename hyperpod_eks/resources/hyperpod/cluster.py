@@ -42,7 +42,7 @@ from hyperpod_eks.resources.hyperpod.groups import (
 from hyperpod_eks.resources.hyperpod.permissions import permissions
 from hyperpod_eks.resources.hyperpod.trouble import governance, is_premature, leaving
 from hyperpod_eks.resources.iam import Role
-from hyperpod_eks.resources.permissions import Statement
+from hyperpod_eks.resources.permissions import Statements
 from hyperpod_eks.resources.tagged import Candidate, tags_of
 
 STATES = {
@@ -130,9 +130,7 @@ class Cluster(Resource):
         yield from (need for need in self.needs() if need.step == "addons")
 
     @classmethod
-    def permissions(
-        cls, resolved: ResolvedConfig, declared: Sequence[Resource]
-    ) -> Iterator[Statement]:
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """See `permissions`."""
         return permissions(resolved)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.permissions import Statement, actions, look, tagged
+from hyperpod_eks.resources.permissions import Statement, Statements, actions, look, tagged
 
 CREATE = actions(
     "sagemaker",
@@ -24,7 +22,7 @@ CREATE = actions(
 )
 
 
-def permissions(resolved: ResolvedConfig) -> Iterator[Statement]:
+def permissions(resolved: ResolvedConfig) -> Statements:
     """Allow the calls about the cluster, and those that other calls depend on."""
     # a cluster's ARN ends in an id that nobody knows before; and a condition about tags
     # would make AccessDenied of "there is no such cluster"
@@ -38,7 +36,7 @@ def permissions(resolved: ResolvedConfig) -> Iterator[Statement]:
     yield from _dependent(resolved)
 
 
-def _governance(resolved: ResolvedConfig) -> Iterator[Statement]:
+def _governance(resolved: ResolvedConfig) -> Statements:
     # DeleteCluster looks whether task governance still uses the cluster (SageMaker developer
     # guide, "Troubleshoot" of task governance)
     lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
@@ -54,7 +52,7 @@ def _governance(resolved: ResolvedConfig) -> Iterator[Statement]:
     )
 
 
-def _dependent(resolved: ResolvedConfig) -> Iterator[Statement]:
+def _dependent(resolved: ResolvedConfig) -> Statements:
     """What depends on another action: Service Authorization Reference, "dependent actions"."""
     groups = resolved.config.groups
     plans = {group.training_plan_arn for group in groups if group.training_plan_arn}
