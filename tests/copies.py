@@ -11,7 +11,7 @@ import copy
 import io
 import os
 import pickle
-import shutil
+import tarfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -95,7 +95,7 @@ def restore(stack: Stack, state_: bytes) -> None:
 class _Copy:
     document: Any
     account: bytes
-    files: Path
+    files: list[bytes]
 
 
 _made: dict[Any, _Copy] = {}
@@ -113,15 +113,20 @@ def once(stack: Stack, folder: Path, words: tuple[str, ...], make: Callable[[], 
     key = *words, *((str(each.relative_to(folder)), each.read_bytes()) for each in given)
     if (done := _made.get(key)) is None:
         document = make()
-        files = folder.with_name(f"copy-{len(_made)}")  # pytest keeps it until all tests are done
-        for each in places:
-            shutil.copytree(each, files / each.name, symlinks=True)
-        _made[key] = _Copy(copy.deepcopy(document), taken(stack), files)
+        _made[key] = _Copy(copy.deepcopy(document), taken(stack), [*map(_packed, places)])
         return document
     restore(stack, done.account)
-    for each in places:
-        shutil.copytree(done.files / each.name, each, symlinks=True, dirs_exist_ok=True)
+    for each, files in zip(places, done.files, strict=True):
+        with tarfile.open(fileobj=io.BytesIO(files)) as archive:
+            archive.extractall(each, filter="fully_trusted")
     return copy.deepcopy(done.document)
+
+
+def _packed(folder: Path) -> bytes:
+    with io.BytesIO() as out:
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            archive.add(folder, ".")
+        return out.getvalue()
 
 
 def _is_empty(stack: Stack) -> bool:

@@ -21,6 +21,8 @@ from tests.conftest import helm, start_over
 
 from .conftest import Owner
 
+pytestmark = pytest.mark.xdist_group("echo")
+
 TEXT = """\
 name: demo
 region: us-west-2
