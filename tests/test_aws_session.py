@@ -9,10 +9,13 @@ import base64
 import json
 import os
 import re
+import shutil
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +24,7 @@ import boto3
 import pytest
 
 from hyperpod_eks.aws import session as aws_session
+from hyperpod_eks.local import CHART
 from tests.conftest import Said, User
 
 pytestmark = pytest.mark.xdist_group("session")
@@ -30,11 +34,15 @@ KEYS = f"aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = {SECR
 ROLE = "role_arn = arn:aws:iam::123456789012:role/team/Admin\n"
 
 
+PRINTED: list[str] = []
+"""What helpers print, by number: files, since a helper's own arguments are for all to see."""
+
+
 def printing(**words: object) -> str:
     """A profile whose helper prints these words."""
     said = {"Version": 1, "AccessKeyId": "ASIAIOSFODNN7EXAMPLE", "SecretAccessKey": f"{SECRET}PROC"}
-    text = json.dumps(said | {"SessionToken": f"{SECRET}TOKEN"} | words).replace('"', '\\"')
-    return f"credential_process = /bin/echo {text}\n"
+    PRINTED.append(json.dumps(said | {"SessionToken": f"{SECRET}TOKEN"} | words))
+    return f'credential_process = /bin/sh -c "cat ~/.aws/printed-{len(PRINTED) - 1}"\n'
 
 
 PROFILES = {
@@ -77,14 +85,16 @@ class Sts(BaseHTTPRequestHandler):
     """Gives the role to whoever asks, and counts."""
 
     protocol_version = "HTTP/1.1"
-    asked: list[str] = []  # noqa: RUF012  one server at a time
+    test = 0
+    asked: list[str] = []  # noqa: RUF012  by the test of this number
 
     def log_message(self, *_: Any) -> None:
         pass
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.asked.append(body)
+        if self.path.strip("/") == str(Sts.test):  # a thread of the last test may still ask
+            self.asked.append(body)
         said = (
             "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAROLE"
             f"</AccessKeyId><SecretAccessKey>{SECRET}ROLE</SecretAccessKey><SessionToken>"
@@ -106,6 +116,44 @@ def sts() -> Iterator[str]:
     server.server_close()
 
 
+class Watch:
+    """Sees what others can see while a command runs, though it is gone when the command ends.
+
+    That is the arguments of its processes, and what is in a file that is removed or replaced.
+    """
+
+    on = False
+    arguments: list[str] = []  # noqa: RUF012  a process has one
+    files: list[str] = []  # noqa: RUF012
+
+    @classmethod
+    def hears(cls, event: str, given: tuple[Any, ...]) -> None:
+        """Hear of an event before it happens (an audit hook: PEP 578)."""
+        if not cls.on:
+            return
+        if event == "subprocess.Popen":
+            cls.arguments.extend(os.fsdecode(word) for word in given[1])
+        elif event in ("os.remove", "os.rename", "shutil.rmtree"):
+            path = Path(os.fsdecode(given[0]))
+            for each in path.rglob("*") if path.is_dir() else (path,):
+                if each.is_file() and ".aws" not in each.parts:
+                    cls.files.append(each.read_text("utf-8", "replace"))
+
+    @classmethod
+    @contextmanager
+    def watches(cls) -> Iterator[None]:
+        cls.arguments, cls.files, cls.on = [], [], True
+        try:
+            yield
+        finally:
+            cls.on = False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _watch() -> None:
+    sys.addaudithook(Watch.hears)  # for good
+
+
 class Someone(NamedTuple):
     """A user with a home of AWS's files."""
 
@@ -118,11 +166,13 @@ class Someone(NamedTuple):
             self.patch.setenv(name, value)
 
     def types(self, *words: str) -> Said:
-        said = self.at.types(*words, "--debug")
+        with Watch.watches():
+            said = self.at.types(*words, "--debug")
         files = [p for p in self.at.folder.parent.rglob("*") if p.is_file() and p != self.config]
-        kept = [p for p in files if ".aws" not in p.parts]
-        shown = "\n".join([said.out, said.err, *(p.read_text("utf-8", "replace") for p in kept)])
-        assert "SENT" not in shown
+        kept = [p.read_text("utf-8", "replace") for p in files if ".aws" not in p.parts]
+        assert "SENT" not in "\n".join([said.out, said.err, *kept, *Watch.files, *Watch.arguments])
+        # helm's kubeconfig, which only its user can read, has one of a quarter of an hour
+        assert "k8s-aws-v1." not in "\n".join([*kept, *Watch.arguments])
         return said
 
     @property
@@ -139,13 +189,49 @@ def someone(user: User, sts: str, monkeypatch: pytest.MonkeyPatch) -> Someone:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts)
-    Sts.asked.clear()
+    Sts.test, Sts.asked = Sts.test + 1, []
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"{sts}/{Sts.test}")
+    for number, text in enumerate(PRINTED):
+        (home / f".aws/printed-{number}").write_text(text)
     found = Someone(user, home, monkeypatch)
     sections = ["[default]\n" + PROFILES["default"], SSO]
     sections += [f'[profile "{k}"]\n{v}' for k, v in PROFILES.items() if k != "default"]
     found.config.write_text("\n".join(sections))
     return found
+
+
+@pytest.mark.parametrize("how", ["arguments", "removed", "renamed", "a folder"])
+def test_what_is_there_for_a_moment_is_seen(tmp_path: Path, how: str) -> None:
+    """The watch can fail."""
+    (tmp_path / "sub").mkdir()
+    file = tmp_path / "sub/file"
+    file.write_text(SECRET)
+    with Watch.watches():
+        if how == "arguments":
+            subprocess.run(["true", f"--key={SECRET}"], check=True)
+        elif how == "removed":
+            file.unlink()
+        elif how == "renamed":
+            file.replace(tmp_path / "other")
+        else:
+            shutil.rmtree(tmp_path / "sub")
+    assert SECRET in "\n".join([*Watch.arguments, *Watch.files])
+
+
+def test_a_life_has_no_secret_in_arguments_and_files(someone: Someone) -> None:
+    """The stack stands for STS too; helm runs, with a kubeconfig of its own."""
+    someone.patch.delenv("AWS_ENDPOINT_URL_STS")
+    someone.has({"AWS_PROFILE": "process", "AWS_REGION": "us-west-2"})
+    for words in (
+        ("create", "demo", "--chart", str(CHART)),
+        ("token", "demo"),
+        ("status", "demo"),
+        ("delete", "demo", "--yes"),
+    ):
+        said = someone.types(*words)
+        assert said.code == 0, said.err
+        if words[0] == "create":
+            assert "upgrade" in Watch.arguments
 
 
 def region_of(said: Said) -> str:
