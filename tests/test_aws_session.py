@@ -250,23 +250,23 @@ def boto3_takes(profile: str | None) -> str | None:
     return os.environ.get("AWS_REGION") or session.region_name
 
 
-@pytest.mark.parametrize(
-    ("environ", "profile", "region"),
-    [
-        ({}, None, "us-east-1"),
-        ({"AWS_DEFAULT_PROFILE": "tokyo"}, None, "ap-northeast-1"),
-        ({"AWS_PROFILE": "tokyo"}, None, "ap-northeast-1"),
-        ({"AWS_DEFAULT_PROFILE": "tokyo", "AWS_PROFILE": "my team"}, None, "ap-northeast-1"),
-        ({"AWS_DEFAULT_PROFILE": "tokyo"}, "my team", "eu-west-1"),
-        ({}, "my team", "eu-west-1"),
-        ({}, "process", "eu-north-1"),
-        ({}, "role", "eu-west-2"),
-        ({"AWS_DEFAULT_REGION": "eu-west-3"}, "tokyo", "eu-west-3"),
-        ({"AWS_REGION": "ca-central-1", "AWS_DEFAULT_REGION": "eu-west-3"}, None, "ca-central-1"),
-        ({"AWS_REGION": "ca-central-1"}, "noregion", "ca-central-1"),
-        ({"AWS_REGION": ""}, None, "us-east-1"),
-    ],
-)
+REGIONS: list[tuple[dict[str, str], str | None, str]] = [
+    ({}, None, "us-east-1"),
+    ({"AWS_DEFAULT_PROFILE": "tokyo"}, None, "ap-northeast-1"),
+    ({"AWS_PROFILE": "tokyo"}, None, "ap-northeast-1"),
+    ({"AWS_DEFAULT_PROFILE": "tokyo", "AWS_PROFILE": "my team"}, None, "ap-northeast-1"),
+    ({"AWS_DEFAULT_PROFILE": "tokyo"}, "my team", "eu-west-1"),
+    ({}, "my team", "eu-west-1"),
+    ({}, "process", "eu-north-1"),
+    ({}, "role", "eu-west-2"),
+    ({"AWS_DEFAULT_REGION": "eu-west-3"}, "tokyo", "eu-west-3"),
+    ({"AWS_REGION": "ca-central-1", "AWS_DEFAULT_REGION": "eu-west-3"}, None, "ca-central-1"),
+    ({"AWS_REGION": "ca-central-1"}, "noregion", "ca-central-1"),
+    ({"AWS_REGION": ""}, None, "us-east-1"),
+]
+
+
+@pytest.mark.parametrize(("environ", "profile", "region"), REGIONS)
 def test_region_and_profile_are_boto3s(
     someone: Someone, environ: Mapping[str, str], profile: str | None, region: str
 ) -> None:
@@ -293,30 +293,30 @@ def test_the_region_may_stand_wherever_boto3_reads_it(someone: Someone, where: s
     assert region_of(someone.types("token", "demo")) == "eu-south-1" == boto3_takes(None)
 
 
-@pytest.mark.parametrize(
-    ("profile", "says"),
-    [
-        ("proc", "printed no JSON"),
-        ("procfail", "please log in"),
-        ("old", "expired"),
-        ("badtime", "tomorrow"),
-        ("nokey", "AccessKeyId"),
-        ("v2", "version"),
-        ("number", "the access key id is not text"),
-        ("emptykey", "the access key id is empty"),
-        ("section", "the secret access key is not text"),
-        ("missing", "/nonexistent/helper: No such file or directory"),
-        ("webid", "/nonexistent/token: No such file or directory"),
-        ("onlykey", "aws_secret_access_key"),
-        ("gone", "nobody"),
-        ("loop-a", "loop"),
-        ("credsrc", "Nowhere"),
-        ("both", "source_profile"),
-        ("ec2src", "EcsContainer"),
-        ("sso", "SSO"),
-        ("dev", "asks for an MFA code, and there is no terminal"),
-    ],
-)
+WITHOUT = [
+    ("proc", "printed no JSON"),
+    ("procfail", "please log in"),
+    ("old", "expired"),
+    ("badtime", "tomorrow"),
+    ("nokey", "AccessKeyId"),
+    ("v2", "version"),
+    ("number", "the access key id is not text"),
+    ("emptykey", "the access key id is empty"),
+    ("section", "the secret access key is not text"),
+    ("missing", "/nonexistent/helper: No such file or directory"),
+    ("webid", "/nonexistent/token: No such file or directory"),
+    ("onlykey", "aws_secret_access_key"),
+    ("gone", "nobody"),
+    ("loop-a", "loop"),
+    ("credsrc", "Nowhere"),
+    ("both", "source_profile"),
+    ("ec2src", "EcsContainer"),
+    ("sso", "SSO"),
+    ("dev", "asks for an MFA code, and there is no terminal"),
+]
+
+
+@pytest.mark.parametrize(("profile", "says"), WITHOUT)
 def test_a_profile_without_credentials_ends_at_once_and_says_why(
     someone: Someone, profile: str, says: str
 ) -> None:
@@ -330,6 +330,43 @@ def test_a_profile_without_credentials_ends_at_once_and_says_why(
     assert "Traceback" not in said.err
     assert not Sts.asked
     assert not someone.at.stack.calls
+
+
+CLI = Path(__file__).parents[1] / ".cache/awscli/bin/aws"
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize(
+    ("environ", "profile"),
+    [
+        *((environ, profile) for environ, profile, _ in REGIONS),
+        *(({"AWS_DEFAULT_REGION": "us-west-2"}, profile) for profile, _ in WITHOUT),
+        ({"AWS_PROFILE": "nobody"}, None),
+        ({"AWS_CONFIG_FILE": "/nonexistent"}, None),
+    ],
+)
+def test_the_aws_cli_says_the_same(
+    someone: Someone, environ: Mapping[str, str], profile: str | None
+) -> None:
+    """Its `aws eks get-token` is our `token`: one region, or an error of both."""
+    if not CLI.exists():
+        pytest.skip("no AWS CLI in .cache/awscli: `make .cache/awscli/bin/aws`")
+    someone.has(environ)
+    named = ("--profile", profile) if profile else ()
+    ours = someone.types("token", "demo", *named)
+    if os.environ.get("AWS_REGION"):  # version 1 of the CLI does not read it, version 2 does
+        someone.has({"AWS_DEFAULT_REGION": os.environ["AWS_REGION"]})
+    done = subprocess.run(
+        [str(CLI), "eks", "get-token", "--cluster-name", "demo", *named],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
+        start_new_session=True,  # no terminal to ask for a code
+    )  # fmt: skip
+    theirs = Said(done.returncode, done.stdout, done.stderr)
+    # it signs with a key that is none, which AWS refuses when it is asked
+    signs = theirs.code == 0 and profile not in ("emptykey", "section")
+    assert (ours.code == 0) == signs, f"{ours.err}\n{theirs.err}"
+    if ours.code == 0:
+        assert region_of(ours) == region_of(theirs)
 
 
 @pytest.mark.parametrize("profile", ["nobody", ""])
