@@ -55,7 +55,7 @@ test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
 test-random:  ## run the tests 3 times in random order on a busy machine (long)
 	@MAKE="$(MAKE)" scripts/test_random.sh
 
-prove: .venv/dev .cache/helm/4.3.1/helm  ## run the whole proof of crash safety (long)
+prove: .venv/dev .cache/helm/4.3.1/helm .cache/awscli/bin/aws  ## run the whole proof of crash safety (long)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m prove --ignore tests/prove
 	$(BIN)/python scripts/prove.py
 
