@@ -113,14 +113,19 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
         if id_ and manifest.adopted.get(key) != id_ and not _made(manifest, key):
             _check(aws, setting, id_, vpc)
     found |= _subnets(aws, subnets, vpc, least=1 if theirs.eks_cluster else 2)
-    if vpc and not subnets:
-        _room(aws, config, vpc)
-        if config.network.nat != "none" and not theirs.nat_gateways:
-            found |= _internet_gateway(aws, config, vpc)
     if vpc:
-        found |= _endpoints(aws, config, vpc, theirs_alone=bool(subnets))
-    found |= _nat_gateways(aws, theirs.nat_gateways)
-    return found
+        found |= _beside(aws, config, vpc, theirs_alone=bool(subnets))
+    return found | _nat_gateways(aws, theirs.nat_gateways)
+
+
+def _beside(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dict[str, str]:
+    """Find what new subnets share with the VPC's own: its internet gateway and endpoints."""
+    found: dict[str, str] = {}
+    if not theirs_alone:
+        _room(aws, config, vpc)
+        if config.network.nat != "none" and not config.existing.nat_gateways:
+            found |= _internet_gateway(aws, config, vpc)
+    return found | _endpoints(aws, config, vpc, theirs_alone=theirs_alone)
 
 
 def named(config: Config) -> dict[str, str]:

@@ -220,21 +220,20 @@ class Console:
             "next": next((each.next for each in causes), resume or hint or CORRECT),
             "docs": f"docs/exit-codes.md#exit-{code}",
         }
-        self._print_failure(
-            {
-                "schema": "hyperpod-eks/result/v1",
-                "command": self.command,
-                "ok": False,
-                "exit_code": int(code),
-                "error": _each_text(about, lambda text: shortened(redacted(text), 2 * LINE)),
-                "resume": resume,
-                "log_file": str(self.log.path) if self.log and self.log.path else None,
-            }
-        )
+        self._print_failure(code, about, resume)
         return int(code)
 
-    def _print_failure(self, document: Failure) -> None:
+    def _print_failure(self, code: int, about: Error, resume: str | None) -> None:
         """Print the document of an error for whoever asked for one."""
+        document: Failure = {
+            "schema": "hyperpod-eks/result/v1",
+            "command": self.command,
+            "ok": False,
+            "exit_code": int(code),
+            "error": _each_text(about, lambda text: shortened(redacted(text), 2 * LINE)),
+            "resume": resume,
+            "log_file": str(self.log.path) if self.log and self.log.path else None,
+        }
         shown = _each_text(document, without_values)
         with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
             if self.events:

@@ -12,6 +12,9 @@ from hyperpod_eks.cli.console import current_console
 if TYPE_CHECKING:
     import boto3
 
+    from hyperpod_eks.aws.client import Aws
+    from hyperpod_eks.cli.options import Account
+
 
 def log_in(region: str | None, profile: str | None) -> boto3.Session:
     """Open the session; an MFA code is asked for on a line of its own."""
@@ -32,3 +35,17 @@ def use_local() -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def reading(account: Account, name: str = "", region: str | None = None) -> Aws:
+    """Open an account only to read: every call that changes something is refused.
+
+    ``region`` counts where no option names one.
+    """
+    from hyperpod_eks.aws.client import Aws, read_only  # noqa: PLC0415  token needs none of it
+
+    if account.local:
+        use_local()
+    aws = Aws(log_in(account.region or region, account.profile), name, {})
+    read_only(aws.session)
+    return aws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from hyperpod_eks.folders import packaged
@@ -59,15 +59,19 @@ def check_lifecycle(
         there = ", ".join(list(files)[:5]) or "nothing"
         text = f"{path} has no {entry} (it holds {there}); put it there, or set another entry"
         return [f"{text} script as {setting}"], []
-    errors = [text for name, raw in scripts.items() for text in _script(path / name, raw, name)]
-    errors += _shebang(path / entry, scripts[entry])
-    errors += [text for name, raw in scripts.items() for text in _missing(path, name, raw, files)]
+    errors = [*_scripts(path, scripts, files), *_shebang(path / entry, scripts[entry])]
     if size > LARGE:
         warnings.append(
             f"lifecycle.path: {path} holds {size >> 20} MiB, which every node downloads before it"
             " starts; keep large files elsewhere"
         )
     return errors, warnings
+
+
+def _scripts(path: Path, scripts: Mapping[str, bytes], files: Container[str]) -> Iterator[str]:
+    for name, raw in scripts.items():
+        yield from _script(path / name, raw, name)
+        yield from _missing(path, name, raw, files)
 
 
 def _folder_fault(path: Path, entry: str) -> str:

@@ -187,9 +187,11 @@ _WORDS = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
 }
-_MISSING = {
-    "name": "pass NAME, set HYPERPOD_EKS_NAME, or write `name:` in the file",
-    "region": "pass --region, set AWS_REGION, or write `region:` in the file",
+_EVERY = "(every cluster has one)"
+_MISSING: Mapping[str | int, str] = {
+    "": "(it has no default); write it",
+    "name": f"{_EVERY}; pass NAME, set HYPERPOD_EKS_NAME, or write `name:` in the file",
+    "region": f"{_EVERY}; pass --region, set AWS_REGION, or write `region:` in the file",
 }
 
 
@@ -210,10 +212,8 @@ def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Fi
     loc = loc[:-1] if at_key else loc
     if kind == "refused":
         return Finding(loc, str(context["text"]), at_key)
-    if kind == "missing" and len(loc) == 1:
-        return Finding(loc, f"is missing (every cluster has one); {_MISSING[str(loc[0])]}")
     if kind == "missing":
-        return Finding(loc, "is missing (it has no default); write it")
+        return Finding(loc, f"is missing {_MISSING[loc[0] if len(loc) == 1 else '']}")
     if kind == "extra_forbidden":
         fix = _nearest(str(loc[-1]), tuple(fields(find(top, loc[:-1])[0])), "known here: ", ", ")
         return Finding(loc, f"is not a setting; {fix}", True)
@@ -258,7 +258,10 @@ def fields(section: object) -> JsonObject:
 
 
 def find(here: Any, loc: Loc, rules: tuple[object, ...] = ()) -> tuple[Any, tuple[object, ...]]:
-    """Return the type and the rules of the setting at `loc` below the type `here`."""
+    """Return the type and the rules of the setting at `loc` below the type `here`.
+
+    A type is Any here: typing has no name for "whatever an annotation can be".
+    """
     origin, inner = get_origin(here), get_args(here)
     if origin is Annotated:
         return find(inner[0], loc, (*rules, *inner[1:]))

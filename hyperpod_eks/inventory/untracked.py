@@ -49,13 +49,11 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
         )
         found.append(rule)
     ordered = _ordered(found, named)
-    return [
-        *ordered,
-        *(
-            replace(want, after=(*want.after, *ordered)) if want.key in USERS else want
-            for want in named
-        ),
-    ]
+    users = (
+        replace(want, after=(*want.after, *ordered)) if want.key in USERS else want
+        for want in named
+    )
+    return [*ordered, *users]
 
 
 def _found(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> list[Resource]:

@@ -84,10 +84,7 @@ def routes(facts: Facts) -> Iterator[Finding]:
                 f"the adopted subnet {subnet['SubnetId']} {why}",
                 "Choose a private subnet, with a route to a NAT gateway or an S3 endpoint"
                 " (existing.route_tables creates one).",
-                {
-                    "subnet": subnet["SubnetId"],
-                    "route_tables": [table["RouteTableId"] for table in chosen],
-                },
+                {"subnet": subnet["SubnetId"], "route_tables": [t["RouteTableId"] for t in chosen]},
             )
 
 
@@ -224,9 +221,7 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
     if not (vpc := facts.adopted("network/vpc")):
         return
     here = {"vpc-id": [vpc]}
-    found = [
-        each for each in facts.ec2(VPC_ENDPOINTS, here) if each["VpcEndpointType"] == "Interface"
-    ]
+    found = [e for e in facts.ec2(VPC_ENDPOINTS, here) if e["VpcEndpointType"] == "Interface"]
     if not found:
         return
     groups = facts.ec2(SECURITY_GROUPS, here)

@@ -103,14 +103,11 @@ def _judge(
     if adds <= 0 or there + adds <= quota.value:
         return []
     use = f"{there} in use, {adds} more needed" if there else f"{adds} needed"
-    return [
-        Finding(
-            id_,
-            "error",
-            f'"{name}" is {quota.value:g}{where}: {use}',
-            "Request an increase: aws service-quotas request-service-quota-increase"
-            f" --region {quota.region} --service-code {service} --quota-code {quota.code}"
-            f" --desired-value {there + adds}",
-            {"quota": name, "limit": quota.value, "in_use": there, "wanted": adds},
-        )
-    ]
+    text = f'"{name}" is {quota.value:g}{where}: {use}'
+    fix = (
+        "Request an increase: aws service-quotas request-service-quota-increase"
+        f" --region {quota.region} --service-code {service} --quota-code {quota.code}"
+        f" --desired-value {there + adds}"
+    )
+    seen = {"quota": name, "limit": quota.value, "in_use": there, "wanted": adds}
+    return [Finding(id_, "error", text, fix, seen)]

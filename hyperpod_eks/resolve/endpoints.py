@@ -49,8 +49,7 @@ def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[st
         found = snapshot.region(VPC_ENDPOINT_SERVICES, wanted)
         ids: dict[str, str] = {}
         if any(not each.get("AvailabilityZoneIds") for each in found):  # names, as it once was
-            every = snapshot.aws.ec2.describe_availability_zones()["AvailabilityZones"]
-            ids = {each["ZoneName"]: each["ZoneId"] for each in every}
+            ids = _zone_ids(snapshot)
         return {
             each["ServiceName"].removeprefix(prefix): frozenset(
                 each.get("AvailabilityZoneIds")
@@ -59,6 +58,11 @@ def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[st
             for each in found
         }
     return None
+
+
+def _zone_ids(snapshot: Snapshot) -> dict[str, str]:
+    every = snapshot.aws.ec2.describe_availability_zones()["AvailabilityZones"]
+    return {each["ZoneName"]: each["ZoneId"] for each in every}
 
 
 def _services(snapshot: Snapshot, config: Config) -> tuple[str, ...]:

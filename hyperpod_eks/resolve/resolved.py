@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import field
 from functools import partial
+from typing import NamedTuple
 
 from hyperpod_eks.aws.client import Aws, Identity
 from hyperpod_eks.aws.failures import absent
@@ -12,7 +14,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.addressing import ZoneSubnets, subnets
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.config.model import Access, Config
-from hyperpod_eks.documents import Json, JsonMapping
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import check_endpoints, endpoint_zones
@@ -135,42 +137,60 @@ def resolve(
     """
     view = snapshot or Snapshot(aws)
     aws.warm("ec2")  # has most questions, and takes longest to make
-    types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
     start_all([partial(question, view) for question in beside])
-    identity = start(lambda: aws.identity)
-    zones = start(partial(available_zones, aws))
-    offered = start(partial(offerings, aws, types))
-    taken = start(partial(taken_zones, view))
-    version = start(partial(kubernetes_version, aws, config))
-    plans = start(partial(described_plans, aws, config))
-    endpoints = start(partial(endpoint_zones, view, config))
+    asked = _ask(aws, config, view)
     aws.warm("sts", "eks", "sagemaker", "iam", "s3", "logs")  # while EC2 answers
-    who = identity.result()
+    who = asked.identity.result()
     aws.lineage = lineage(who, config.name)
     _check_account(config, who)
     _check_access(config, who)
     chosen = choose_zones(
         config,
-        zones.result(),
-        offered.result(),
-        taken.result(),
-        plans.result(),
+        asked.zones.result(),
+        asked.offered.result(),
+        asked.taken.result(),
+        asked.plans.result(),
         who.region,
         adopted_zones(aws, config),
     )
-    kubernetes, warnings, standalone = version.result()
-    found = endpoints.result()
+    kubernetes, warnings, standalone = asked.version.result()
+    found = asked.endpoints.result()
     return ResolvedConfig(
         config,
         who,
         chosen,
-        offered.result(),
+        asked.offered.result(),
         kubernetes,
         (*warnings, *check_endpoints(config, found, chosen)),
-        plans=plans.result(),
+        plans=asked.plans.result(),
         endpoint_zones=found,
         standalone=standalone,
         adopted=aws.adopted,
+    )
+
+
+class _Asked(NamedTuple):
+    """What AWS is asked at once."""
+
+    identity: Future[Identity]
+    zones: Future[list[str]]
+    offered: Future[dict[str, frozenset[str]]]
+    taken: Future[dict[str, str]]
+    version: Future[tuple[str, tuple[str, ...], Mapping[str, str]]]
+    plans: Future[dict[str, JsonObject]]
+    endpoints: Future[dict[str, frozenset[str]] | None]
+
+
+def _ask(aws: Aws, config: Config, view: Snapshot) -> _Asked:
+    types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
+    return _Asked(
+        identity=start(lambda: aws.identity),
+        zones=start(partial(available_zones, aws)),
+        offered=start(partial(offerings, aws, types)),
+        taken=start(partial(taken_zones, view)),
+        version=start(partial(kubernetes_version, aws, config)),
+        plans=start(partial(described_plans, aws, config)),
+        endpoints=start(partial(endpoint_zones, view, config)),
     )
 
 

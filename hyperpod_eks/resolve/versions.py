@@ -72,8 +72,7 @@ def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
             "Choose one of those, or leave the version out for AWS's default.",
             setting=f"addons.{name}.version",
         )
-    about = answer["addons"][0]
-    chosen = _chosen(about["addonVersions"], version)
+    about, chosen = answer["addons"][0], _chosen(answer["addons"][0]["addonVersions"], version)
     if addon.configuration_values:
         _check_settings(aws, name, chosen["addonVersion"], addon.configuration_values)
     if addon.pod_identity_associations and chosen.get("requiresIamPermissions") is False:

@@ -103,13 +103,23 @@ def choose_zones(
     if wanted:
         return wanted
     planned = [zone for group in config.groups for zone in planned_zones(plans, group)[:1]]
-    chosen = dict.fromkeys(z for z in (*taken, *named, *planned) if z in available)
+    first = dict.fromkeys(z for z in (*taken, *named, *planned) if z in available)
+    zones = _enough(first, _types(config), available, offered)
+    return _in_place(zones, taken, config.network.cidr)
+
+
+def _enough(
+    chosen: dict[str, None],
+    types: Iterable[str],
+    available: list[str],
+    offered: Mapping[str, frozenset[str]],
+) -> tuple[str, ...]:
+    """Add zones until every type is offered in one, and there are two."""
     fitting = sorted(available, key=lambda zone: (-len(offered.get(zone, ())), zone))
-    for kind in _types(config):
+    for kind in types:
         if not any(kind in offered.get(zone, ()) for zone in chosen):
             chosen[next(zone for zone in fitting if kind in offered.get(zone, ()))] = None
-    zones = tuple(dict.fromkeys((*chosen, *fitting)))[: max(2, len(chosen))]
-    return _in_place(zones, taken, config.network.cidr)
+    return tuple(dict.fromkeys((*chosen, *fitting)))[: max(2, len(chosen))]
 
 
 def _check_known(setting: str, zones: Iterable[str], available: list[str], region: str) -> None:

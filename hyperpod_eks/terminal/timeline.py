@@ -73,14 +73,7 @@ def drawing(
     if path is None:
         yield tell
         return
-    if not path.absolute().parent.is_dir():
-        raise Usage(
-            f"--timeline: folder {path.absolute().parent} does not exist", "Create it first."
-        )
-    try:
-        files.resolved(path)
-    except OSError as error:
-        raise Usage(f"--timeline: cannot write {path}: {error.strerror}") from error
+    _check_writable(path)
     timeline = Timeline(tell)
     try:
         yield timeline
@@ -89,6 +82,16 @@ def drawing(
             files.replace(path, timeline.picture(title).encode())
         except (OSError, Usage) as error:
             warn(f"--timeline: cannot write {path}: {getattr(error, 'strerror', None) or error}")
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise Usage(f"--timeline: folder {folder} does not exist", "Create it first.")
+    try:
+        files.resolved(path)
+    except OSError as error:
+        raise Usage(f"--timeline: cannot write {path}: {error.strerror}") from error
 
 
 def picture(title: str, spans: Mapping[str, Span], seconds: float) -> str:

@@ -69,11 +69,7 @@ def adopt(options: Options, report: Report) -> Adopted:
     with opened(ADOPT, options, report, files=False, broken=options.rebuild) as at:
         found = _adopted(at, wanted)
         if options.rebuild and not found:
-            raise NotFound(
-                f"no resources of a cluster {at.resolved.name} exist in {at.resolved.region} of "
-                f"account {at.resolved.identity.account}",
-                f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
-            )
+            raise _no_cluster(at, options)
         if options.file and options.rebuild:
             at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
         at.manifest.save()
@@ -111,6 +107,14 @@ def _adopted(at: Opened, wanted: Mapping[str, str]) -> list[Observation]:
         lines = [f"{key}: {id_} does not exist" for key, id_ in wanted.items() if key in missing]
         raise NotFound("\n".join(lines))
     return found
+
+
+def _no_cluster(at: Opened, place: Cluster) -> NotFound:
+    return NotFound(
+        f"no resources of a cluster {at.resolved.name} exist in {at.resolved.region} of "
+        f"account {at.resolved.identity.account}",
+        f"Create it: hyperpod-eks create {called(at.resolved.name, place)}",
+    )
 
 
 def _row(observation: Observation, manifest: Manifest) -> ResultRow:

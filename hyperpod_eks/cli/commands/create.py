@@ -55,40 +55,24 @@ def create(options: Options, report: Report) -> Created | Plan:
         return plan.plan(options, report)
     if options.detailed_exitcode:
         raise Usage("--detailed-exitcode needs --dry-run")
-    return apply(
-        options,
-        report,
-        helm=options.helm,
-        replace_failed=options.replace_failed,
-        run=options.run,
-    )
+    return apply(options, report)
 
 
-def apply(
-    options: shared.Change,
-    report: Report,
-    *,
-    helm: str | None = None,
-    replace_failed: bool = False,
-    run: str = "",
-) -> Created:
-    """Create what is missing; the document has the outputs.
-
-    If nothing of the cluster existed, the manifest says from the first intent on that ``run``
-    created it.
-    """
+def apply(options: shared.Change, report: Report) -> Created:
+    """Create what is missing; the document has the outputs."""
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import consenting
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.session import CREATE
 
+    own = options if isinstance(options, Options) else Options()
     story = Recorder(report)
-    with opened(CREATE, options, story, files=True, helm=helm) as at:
-        at.context.replace_failed = replace_failed
+    with opened(CREATE, options, story, files=True, helm=own.helm) as at:
+        at.context.replace_failed = own.replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
         warnings = _prepare(at, story)
-        at.context.preflight = _before_first_change(at, options.skip, run)
+        at.context.preflight = _before_first_change(at, options.skip, own.run)
         engine.create(at.wants, at.context)
         return {
             **result("create", at, story),
@@ -124,7 +108,11 @@ def _prepare(at: Opened, story: Recorder) -> list[str]:
 def _before_first_change(
     at: Opened, skip: Collection[str], run: str
 ) -> Callable[[list[Observation]], None]:
-    """Return what is asked and checked once it is known what exists."""
+    """Return what is asked and checked once it is known what exists.
+
+    If nothing of the cluster existed, the manifest says from the first intent on that ``run``
+    created it.
+    """
     from hyperpod_eks.engine.plan import new_administrator
 
     check = _checks(at, skip)

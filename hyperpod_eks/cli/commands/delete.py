@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -80,8 +80,7 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             return {**result("delete", at, story), "plan": plan}
         _refuse_protected(at)
         confirm_delete(at.resolved, groups, yes=options.yes)
-        removed, kept = engine.delete(at.wants, at.context, keys)
-        _verify(at, named, removed, kept)
+        removed, kept = _removed(at, named, keys)
         if not groups:
             _retire(at)
         return {
@@ -102,17 +101,19 @@ def _refuse_protected(at: Opened) -> None:
         )
 
 
-def _verify(
-    at: Opened, named: Sequence[Resource], removed: list[str], kept: Mapping[str, str]
-) -> None:
-    """Ask AWS again.  Raises Remains for what it still shows."""
+def _removed(
+    at: Opened, named: Sequence[Resource], keys: frozenset[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Delete, and ask AWS again.  Raises Remains for what it still shows."""
     from hyperpod_eks import engine
     from hyperpod_eks.inventory.untracked import untracked
 
+    removed, kept = engine.delete(at.wants, at.context, keys)
     left = untracked(at.context.aws, at.resolved, named)
     if remains := engine.verify_deleted(left, at.context, frozenset(kept), removed):
         lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
         raise Remains(f"AWS still shows:\n{lines}")
+    return removed, kept
 
 
 def _retire(at: Opened) -> None:

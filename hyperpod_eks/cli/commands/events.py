@@ -51,12 +51,9 @@ def events(options: Options, report: Report) -> Events:
         found = list(hyperpod_api.events(snapshot.aws, name, tail, **asked)) if continuous else []
         if not found:
             require(options, snapshot, name, options.group, options.node)
-        why = {}
-        if current_console().verbose:  # a call for each
-            bad = [each for each in found[:tail] if hyperpod_api.is_bad(each)]
-            why = {
-                each["EventId"]: hyperpod_api.failure(snapshot.aws, name, each) for each in bad[:20]
-            }
+        bad = [x for x in found[:tail] if hyperpod_api.is_bad(x)]
+        unclear = bad[:20] if current_console().verbose else []  # a call for each
+        why = {x["EventId"]: hyperpod_api.failure(snapshot.aws, name, x) for x in unclear}
         if not continuous:
             current_console().warn(
                 "HyperPod keeps events only for clusters with continuous provisioning"

@@ -43,15 +43,11 @@ def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
     the file is unchanged; the file is written with mode 0600.  delete removes the entry from
     ./NAME.kubeconfig and $KUBECONFIG, and deletes ./NAME.kubeconfig if it is then empty.
     """
-    from hyperpod_eks.aws.client import Aws, read_only
-    from hyperpod_eks.cli.login import log_in, use_local
+    from hyperpod_eks.cli.login import reading
     from hyperpod_eks.kube import kubeconfig as files
 
     name, path, region, cluster_name = find(options)
-    if options.local:
-        use_local()
-    aws = Aws(log_in(options.region or region, options.profile), name, {})
-    read_only(aws.session)
+    aws = reading(options, name, region)
     entry = _entry(aws, name, local=options.local)
     new = files.document(entry)
     if options.stdout:

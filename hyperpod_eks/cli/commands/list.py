@@ -49,13 +49,9 @@ def list_clusters(options: Options, report: Report) -> List:
     hyp, cloudformation (also the console), terraform or unknown), USD per hour of nodes and control
     plane, and the path of a manifest that is in this folder or passed with --manifest.
     """
-    from hyperpod_eks.aws.client import Aws, read_only
-    from hyperpod_eks.cli.login import log_in, use_local
+    from hyperpod_eks.cli.login import reading
 
-    if options.local:
-        use_local()
-    aws = Aws(log_in(options.region, options.profile), "", {})
-    read_only(aws.session)
+    aws = reading(options)
     account, warnings = aws.identity.account, list[str]()
     regions = _regions(aws, warnings) if options.all_regions else [aws.identity.region]
     found = _everywhere(aws, regions, warnings)

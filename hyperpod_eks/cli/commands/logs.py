@@ -75,12 +75,7 @@ def logs(options: Options, report: Report) -> Logs:
                 _follow(snapshot.aws, place, prefix, lines)
             except KeyboardInterrupt:  # the way out of it
                 raise click.exceptions.Exit(Exit.INTERRUPTED) from None
-        return {
-            **head("logs"),
-            "cluster": {"name": name},
-            "log_group": place,
-            "lines": lines,
-        }
+        return {**head("logs"), "cluster": {"name": name}, "log_group": place, "lines": lines}
 
 
 def _where(snapshot: Snapshot, name: str, options: Options) -> tuple[str, str]:
@@ -196,16 +191,12 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[Line]) -> None:
     """Print lines as they come, for ever: one call every two seconds, however many nodes."""
     from hyperpod_eks.aws.failures import absent
 
-    console, seen = current_console(), dict[str, int]()
-    shown = [*lines]
+    seen, shown = dict[str, int](), [*lines]
     newest = datetime.fromisoformat(lines[-1]["time"]).timestamp() if lines else time.time() - 1
     start = round(newest * 1000)
 
-    def show(line: Line) -> None:
-        click.echo(json.dumps(line) if console.form == "json" else said(line))
-
     for line in lines:
-        show(line)
+        _show(line)
     lines.clear()
     asked: JsonObject = {"logStreamNamePrefix": prefix} if prefix else {}
     while True:
@@ -217,11 +208,15 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[Line]) -> None:
                 for event in page["events"]:
                     line = _line(event["logStreamName"], event)
                     if event["eventId"] not in seen and line not in shown:
-                        show(line)
+                        _show(line)
                     seen[event["eventId"]] = event["timestamp"]
         start = max(start, max(seen.values(), default=0) - LATE)
         seen = {id_: at for id_, at in seen.items() if at >= start}
         time.sleep(PAUSE)
+
+
+def _show(line: Line) -> None:
+    click.echo(json.dumps(line) if current_console().form == "json" else said(line))
 
 
 def said(line: Line) -> str:

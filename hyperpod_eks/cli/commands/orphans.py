@@ -43,13 +43,9 @@ def orphans(options: Options, report: Report) -> Orphans:
     Changes nothing.  Resources of an existing cluster are never listed, even if its manifest is
     missing.
     """
-    from hyperpod_eks.aws.client import Aws, read_only
-    from hyperpod_eks.cli.login import log_in, use_local
+    from hyperpod_eks.cli.login import reading
 
-    if options.local:
-        use_local()
-    aws = Aws(log_in(options.region, options.profile), "", {})
-    read_only(aws.session)
+    aws = reading(options)
     unknown = _unknown(aws, options.manifests)
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]

@@ -59,14 +59,18 @@ def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
         "serial": manifest.serial,
         "outputs": found,
     }
-    if key is None:
-        return document
+    return document if key is None else _one(document, key, options)
+
+
+def _one(document: AllOutputs, key: str, place: Place) -> OneOutput:
+    """Return one value.  Raises Usage for an unknown key, NotFound for what does not exist yet."""
+    found, cluster = document["outputs"], document["cluster"]["name"]
     if key not in found:
         raise Usage(f"outputs: unknown output {key!r}", f"Valid outputs: {', '.join(found)}.")
     if found[key] in (None, []):
         raise NotFound(
-            f"outputs: {key} of {manifest.cluster} does not exist yet",
-            f"Run: hyperpod-eks create {called(manifest.cluster, options)}",
+            f"outputs: {key} of {cluster} does not exist yet",
+            f"Run: hyperpod-eks create {called(cluster, place)}",
         )
     return {**document, "outputs": {key: found[key]}, "key": key}
 

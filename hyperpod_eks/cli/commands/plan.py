@@ -48,14 +48,10 @@ def plan(options: Options, report: Report) -> Plan:
         rows, observations = plans.plan(at.wants, at.context)
         version = plans.version_of(observations, at.resolved.kubernetes_version)
         counts = Counter(str(row.decision.action) for row in rows)
-        changes = any(counts[action] for action in CHANGING)
-        code = Exit.OK
-        if options.detailed_exitcode:
-            code = Exit.FOREIGN if counts["refuse"] else Exit.CHANGES if changes else Exit.OK
         return {
-            **head("plan", code),
+            **head("plan", _code(counts) if options.detailed_exitcode else Exit.OK),
             "ok": not counts["refuse"],
-            "changes": changes,
+            "changes": any(counts[action] for action in CHANGING),
             "cluster": {"name": at.resolved.name},
             "account": at.resolved.identity.account,
             "region": at.resolved.region,
@@ -70,6 +66,14 @@ def plan(options: Options, report: Report) -> Plan:
             "warnings": [*at.warn(), *_unproven(observations)],
             "next": _next(options, counts),
         }
+
+
+def _code(counts: Counter[str]) -> Exit:
+    from hyperpod_eks.engine.decide import CHANGING
+
+    if counts["refuse"]:
+        return Exit.FOREIGN
+    return Exit.CHANGES if any(counts[action] for action in CHANGING) else Exit.OK
 
 
 def _row(row: Planned) -> PlanRow:

@@ -52,12 +52,8 @@ def ssm(options: Options, report: Report) -> Ssm:
         command += ["--profile", options.profile] if options.profile else []
     if options.run:
         _become(command)
-    return {
-        **head("ssm"),
-        "cluster": {"name": name},
-        "target": target,
-        "run": shlex.join(command),
-    }
+    run = shlex.join(command)
+    return {**head("ssm"), "cluster": {"name": name}, "target": target, "run": run}
 
 
 def _target(snapshot: Snapshot, name: str, node: str, place: Place) -> str:

@@ -55,14 +55,12 @@ def update_software(options: Options, report: Report) -> Updated:
     from hyperpod_eks.cli.recorder import Recorder, result
     from hyperpod_eks.session import CHANGE
 
-    release = options.release
-    if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
-        raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
+    _check_release(options.release)
     story = Recorder(report)
     with opened(CHANGE, options, story, files=False) as at:
         names = _groups(at.config, options.groups)
         _confirm(at, names, yes=options.yes)
-        _renew(at.context.aws, at.resolved.name, _request(names, release, options.batch))
+        _renew(at.context.aws, at.resolved.name, _request(names, options.release, options.batch))
         at.context.first_snapshot = None
         at.context.consent = consenting(at.resolved.name, yes=False)
         found = engine.create(at.wants, at.context)
@@ -71,6 +69,11 @@ def update_software(options: Options, report: Report) -> Updated:
             "changed": True,
             "instance_groups": found["hyperpod/cluster"].attributes["groups"],
         }
+
+
+def _check_release(release: str | None) -> None:
+    if release and not re.fullmatch(r"\d+\.\d+\.\d+", release):
+        raise Usage(f"--release: invalid release of HyperPod's AMI {release!r}", "Example: 1.1.0")
 
 
 def _groups(config: Config, chosen: tuple[str, ...]) -> tuple[str, ...]:
