@@ -46,15 +46,15 @@ def orphans(options: Options, report: Report) -> Orphans:
     from hyperpod_eks.cli.login import reading
 
     aws = reading(options)
+    identity = aws.identity  # first: without an answer nothing else is asked
     unknown = _unknown(aws, options.manifests)
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
-    region = aws.identity.region
-    place = Place(local=options.local, region=region, profile=options.profile)
+    place = Place(local=options.local, region=identity.region, profile=options.profile)
     return {
         **head("orphans"),
-        "account": aws.identity.account,
-        "region": region,
+        "account": identity.account,
+        "region": identity.region,
         "orphans": [
             {"cluster": each.cluster, "kind": each.kind, "id": each.id, "lineage": each.lineage}
             for each in left
