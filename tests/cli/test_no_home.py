@@ -112,9 +112,14 @@ for words do as -P -m hyperpod_eks $words; echo $?; done
 
 
 @pytest.mark.prove
-def test_a_whole_life_on_a_read_only_root(stack: Stack) -> None:
+@pytest.mark.parametrize("home", [None, "/", "/root"])
+def test_a_whole_life_on_a_read_only_root(stack: Stack, home: str | None) -> None:
+    """Without HOME, with that of a container's any user, and with that of another user."""
+    if os.geteuid():
+        pytest.skip("only root can become a user without a passwd entry, and mount")
     environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     environ["PATH"] = f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}"
+    environ |= {"HOME": home} if home else {}
     life = f"create demo --chart {CHART}", "status demo", "delete demo --yes"
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -130,7 +135,8 @@ def test_a_whole_life_on_a_read_only_root(stack: Stack) -> None:
     assert done.stdout.split() == ["0"] * len(life), done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
     assert len(warnings) == len(life), warnings
-    assert all("there is no home directory; logs and downloads go to /" in w for w in warnings)
+    says = "cannot be written; logs" if home else "there is no home directory; logs"
+    assert all(f"{says} and downloads go to /" in warning for warning in warnings), warnings
 
 
 def test_relative_folders_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
