@@ -41,7 +41,7 @@ class HyperpodError(Exception):
     """Whether time heals it, so that the engine tries again."""
 
     def __init__(
-        self, message: str, hint: str = "", *, setting: str = "", reason: str = ""
+        self, message: str, hint: str = "", *, setting: str = "", reason: str = "", cause: str = ""
     ) -> None:
         super().__init__(message)
         self.hint = hint or type(self).hint
@@ -49,6 +49,8 @@ class HyperpodError(Exception):
         """The setting of the config that it is about, if it is about one."""
         self.reason = reason
         """What code branches on, never the message: `FAILED`, or "" for no known reason."""
+        self.cause = cause
+        """The id of the known cause (docs/troubleshooting.md), where whoever raises it knows."""
 
 
 class Usage(HyperpodError):

@@ -202,7 +202,8 @@ class Session:
 def check_values(config: Config) -> None:
     """Raise Usage for chart values that cannot work together."""
     if problems := charts.check_values(config.region, config.chart.values):
-        raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
+        text = "\n".join(f"chart.values: {problem}" for problem in problems)
+        raise Usage(text, setting="chart.values", cause="chart-values")
 
 
 def check_references(config: Config) -> None:

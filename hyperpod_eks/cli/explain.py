@@ -41,5 +41,6 @@ def explaining(aws: Aws, config: Config, cluster: str, *, collect: bool) -> Iter
             again += " --replace-failed"
         names = {"cluster": cluster, "name": name, "again": again}
         names |= {"eks": eks_name, "region": config.region}
-        error.causes = explain.diagnose(evidence, names)  # type: ignore[attr-defined]  # read by Speech
+        known = getattr(error, "cause", "")
+        error.causes = explain.diagnose(evidence, names, known)  # type: ignore[attr-defined]  # read by Speech
         raise

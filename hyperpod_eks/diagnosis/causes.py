@@ -11,7 +11,8 @@ from hyperpod_eks.frozen import frozen
 
 @frozen
 class Cause:
-    """One row.  ``says`` is searched for in evidence whose source matches ``source``.
+    """One row.  ``says`` is searched for in evidence whose source matches ``source``: words of AWS
+    and of other programs.  Without it only an error that names the cause has it.
 
     ``cause`` and ``next`` may hold {cluster} (with the options that say where it is), {name},
     {again} (the create that goes on), {region}, {eks}, {about}, {group} and the named groups of
@@ -36,7 +37,8 @@ class Cause:
 
     def fits(self, source: str, text: str) -> bool:
         """Whether some evidence points to this cause."""
-        return bool(re.fullmatch(self.source, source) and self.pattern.search(text))
+        matches = self.says and re.fullmatch(self.source, source) and self.pattern.search(text)
+        return bool(matches)
 
 
 _SHOW_LOG = "hyperpod-eks logs {cluster} --group {group}"
@@ -261,7 +263,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "chart-values",
-        r"chart\.values:",
+        "",
         "some values in chart.values conflict",
         "correct chart.values as the message says; hyperpod-eks preflight {cluster} checks it",
     ),
@@ -303,7 +305,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "eks-failed",
-        r"eks/cluster has failed|the cluster is FAILED",
+        r"the cluster is FAILED",
         "AWS could not create the EKS control plane, and a failed EKS cluster does not recover",
         _REMAKE,
         vague=True,
@@ -343,7 +345,7 @@ CAUSES: tuple[Cause, ...] = (
     # --- what remains when nothing more is known
     Cause(
         "failed-is-final",
-        r"\(Failed\)|hyperpod/cluster has failed",
+        r"\(Failed\)",
         "the HyperPod cluster has status Failed, and a Failed cluster does not recover",
         "remove the cause, then " + _REMAKE,
         vague=True,

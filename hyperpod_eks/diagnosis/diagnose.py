@@ -72,14 +72,21 @@ class Diagnosis:
         return "\n".join([*lines, f"  more:  {self.docs}"])
 
 
-def diagnose(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[Diagnosis]:
+def diagnose(
+    evidence: Sequence[Evidence], names: Mapping[str, str], known: str = ""
+) -> list[Diagnosis]:
     """Match evidence with the known causes, in the order of the table.  Pure.
 
-    ``names`` fill in the commands: cluster, name, again, region, eks.
+    ``names`` fill in the commands: cluster, name, again, region, eks.  ``known`` is the id of the
+    cause that the error itself names.
     """
     found: dict[Cause, Diagnosis] = {}
     for cause in CAUSES:
-        matching = [e for e in evidence if cause.fits(e.source, e.text)]
+        matching = [
+            e
+            for e in evidence
+            if cause.fits(e.source, e.text) or (cause.id == known and e.source == "error")
+        ]
         if not matching:
             continue
         seen = {"about": matching[0].about, "group": _group([*matching, *evidence])}
@@ -117,9 +124,9 @@ def _few(evidence: Iterable[Evidence]) -> Iterator[Evidence]:
 
 
 def _captured(cause: Cause, text: str) -> dict[str, str]:
+    """Return what the cause takes from a text; nothing from one that only names it."""
     match = cause.pattern.search(text)
-    assert match
-    return {name: value or "" for name, value in match.groupdict().items()}
+    return {name: value or "" for name, value in match.groupdict().items()} if match else {}
 
 
 def _word(text: str) -> str:

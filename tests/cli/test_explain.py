@@ -269,7 +269,7 @@ SEEN = {
     ),
     "no-nodes-for-addons": ("add-on", "DEGRADED InsufficientNumberOfReplicas: no replicas"),
     "still-used": ("error", "deleting network/vpc: it has dependencies (DependencyViolation)"),
-    "failed-is-final": ("error", "hyperpod/cluster has failed: something (Failed)"),
+    "failed-is-final": ("error", "something (Failed)"),
     "stuck-nodes": ("instance group", "Creating 0 of 2 nodes"),
 }
 """Causes that the embedded stack has no words for: where they show, and AWS's words."""
@@ -337,6 +337,14 @@ def test_what_aws_says_points_to_its_cause(id_: str) -> None:
 
     assert [each.id for each in found] == [id_]
     assert "{" not in found[0].next.replace("{", "", found[0].next.count("[?"))
+
+
+@pytest.mark.parametrize("id_", ["chart-values", "eks-failed", "failed-is-final"])
+def test_an_error_names_its_cause_whatever_its_words_are(id_: str) -> None:
+    evidence = [Evidence("error", "words of ours"), Evidence("event", "eks/cluster has failed")]
+
+    assert [each.id for each in diagnose(evidence, NAMES, id_)] == [id_]
+    assert diagnose(evidence, NAMES) == []
 
 
 def test_every_known_cause_is_tried_and_documented(page: str) -> None:

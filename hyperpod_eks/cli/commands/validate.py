@@ -44,7 +44,8 @@ def validate(options: Options, report: Report) -> Validate:
     flags = {"name": options.name, "region": options.region, **options.settings()}
     found = load(options.file, flags, os.environ)
     if problems := chart.check_values(found.region, found.chart.values):
-        raise Usage("\n".join(f"chart.values: {problem}" for problem in problems))
+        text = "\n".join(f"chart.values: {problem}" for problem in problems)
+        raise Usage(text, setting="chart.values", cause="chart-values")
     return {
         **head("validate"),
         "file": options.file,
