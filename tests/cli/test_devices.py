@@ -43,29 +43,22 @@ def test_nodes_with_all_their_devices_are_no_matter(user: User) -> None:
     assert user.types("status", "demo", "-o", "json").document["warnings"] == []
 
 
-def test_a_ready_node_without_its_gpus_is_a_warning(
+def test_a_ready_node_without_all_its_devices_is_a_warning(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without(monkeypatch, "nvidia.com/gpu", "vpc.amazonaws.com/efa")
+    without(monkeypatch, "vpc.amazonaws.com/efa", **{"nvidia.com/gpu": "3"})
 
     gpu, efa = user.makes("demo", "-f", "gpu.yaml")["warnings"]
 
     assert gpu.startswith(
         "1 of 1 Ready ml.g5.12xlarge nodes offer fewer nvidia.com/gpu to pods than the 4 of the"
     )
+    assert "(hyperpod-i-" in gpu
+    assert ": 3)" in gpu
     assert "vpc.amazonaws.com/efa" in efa
     said = user.types("status", "demo", "-o", "json")
     assert (said.code, said.document["warnings"]) == (0, [gpu, efa])
     assert gpu in user.types("status", "demo").err
-
-
-def test_devices_are_counted_and_parts_of_a_gpu_are_devices(
-    user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without(monkeypatch, **{"nvidia.com/gpu": "3"})
-    (found,) = user.makes("demo", "-f", "gpu.yaml")["warnings"]
-    assert "(hyperpod-i-" in found
-    assert ": 3)" in found
 
 
 def test_a_plugin_may_take_a_moment_after_the_node(
@@ -104,7 +97,9 @@ def broken_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("broken_default")
-def test_a_broken_default_is_not_taken(user: User) -> None:
+def test_a_broken_version_is_not_taken_and_one_that_runs_is_a_warning(
+    user: User, aws: Clients
+) -> None:
     (said,) = user.makes("demo")["warnings"]
 
     assert said.startswith(
@@ -114,11 +109,6 @@ def test_a_broken_default_is_not_taken(user: User) -> None:
     assert {a["name"]: a["version"] for a in status["addons"]}["vpc-cni"] == "v1.23.0-eksbuild.1"
     assert status["warnings"] == []
 
-
-def test_a_broken_one_that_runs_is_a_warning_and_is_refused_when_named(
-    user: User, aws: Clients, broken_default: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user.makes("demo")
     aws.eks.update_addon(clusterName="demo", addonName="vpc-cni", addonVersion="v1.22.3-eksbuild.1")
 
     (said,) = user.types("status", "demo", "-o", "json").document["warnings"]

@@ -32,7 +32,8 @@ def charts() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("version", [pytest.param("3.17.2", marks=pytest.mark.prove), "4.3.1"])
+@pytest.mark.prove
+@pytest.mark.parametrize("version", ["3.17.2", "4.3.1"])
 @pytest.mark.parametrize(("chart", "values"), charts())
 def test_install_again_upgrade_delete(
     chart: Path, values: dict[str, Any], version: str, user: User, monkeypatch: pytest.MonkeyPatch
