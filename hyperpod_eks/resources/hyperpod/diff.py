@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 
@@ -110,14 +110,49 @@ def align(there: Json, declared: Json, member: str = "") -> Json:
         return there
     asked = list(declared) if isinstance(declared, list | tuple) else []
     if any(isinstance(each, Mapping) for each in there):
-        rest, found = list(there), []
-        for wanted in asked[: len(there)]:
-            alike = max(rest, key=lambda each: (-_unlike(each, wanted), _alike(each, wanted)))
-            rest.remove(alike)
-            found.append(align(alike, wanted))
-        return [*found, *rest]
+        return _in_order(there, asked[: len(there)])
     as_declared = member in UNORDERED and sorted(there) == sorted(asked)
     return asked if as_declared else there
+
+
+def _in_order(there: Sequence[Json], asked: Sequence[Json]) -> list[Json]:
+    """Put described objects into the order of the declared ones that they may be.
+
+    AWS may leave out what tells them apart: as few pairs as possible contradict each other.
+
+    >>> k, l = {"Key": "k", "Effect": "NoSchedule"}, {"Key": "l", "Effect": "NoSchedule"}
+    >>> _in_order([{"Effect": "NoSchedule"}, {"Key": "k"}], [k, l])
+    [{'Key': 'k'}, {'Effect': 'NoSchedule'}]
+    """
+    aligned = [[align(each, wanted) for each in there] for wanted in asked]
+    scores = [
+        [(-_unlike(each, wanted), _alike(each, wanted)) for each in row]
+        for row, wanted in zip(aligned, asked, strict=True)
+    ]
+    pairs = _paired(scores)
+    rest = [each for index, each in enumerate(there) if index not in pairs.values()]
+    return [*(row[pairs[number]] for number, row in enumerate(aligned)), *rest]
+
+
+def _paired(scores: Sequence[Sequence[tuple[int, int]]]) -> dict[int, int]:
+    """Choose a column for each row: without a contradiction for as many as possible, then alike."""
+    rows: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        """Give a row a column; whoever has it takes another (Kuhn's algorithm)."""
+        for column in sorted(range(len(scores[row])), key=scores[row].__getitem__, reverse=True):
+            if column in tried or scores[row][column][0] < 0:
+                continue
+            tried.add(column)
+            if column not in rows or place(rows[column], tried):
+                rows[column] = row
+                return True
+        return False
+
+    for row in [row for row in range(len(scores)) if not place(row, set())]:
+        left = [column for column in range(len(scores[row])) if column not in rows]
+        rows[max(left, key=scores[row].__getitem__)] = row
+    return {row: column for column, row in rows.items()}
 
 
 @cache
