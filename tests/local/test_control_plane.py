@@ -101,7 +101,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
             "--service-account-issuer=https://127.0.0.1/",
-            f"--service-account-key-file={room / 'key.pem'}",
+            # by the certificate: of EC keys, client-go's keyutil reads SEC 1 and X.509, not PKCS #8
+            f"--service-account-key-file={room / 'cert.pem'}",
             f"--service-account-signing-key-file={room / 'key.pem'}",
         ],
     }

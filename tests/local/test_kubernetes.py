@@ -504,7 +504,7 @@ def test_a_dry_run_changes_nothing(start: Start) -> None:
     cluster, client = start()
     before = cluster.snapshot()
     client.ok("POST", f"{CORE}/configmaps?dryRun=All", {"metadata": {"name": "c"}})
-    client.ok("DELETE", "/api/v1/namespaces/default?dryRun=All")
+    client.ok("DELETE", "/api/v1/namespaces/kube-node-lease?dryRun=All")
     client.ok(
         "PATCH",
         "/api/v1/namespaces/default?dryRun=All",

@@ -32,7 +32,7 @@ from .test_kubernetes_validation import DEFINITIONS, GADGETS, definition
 pytestmark = pytest.mark.xdist_group("local_kubernetes_answers")
 
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
-JSON_PATCH = "application/json-patch+json"
+JSON, JSON_PATCH = "application/json", "application/json-patch+json"
 REVIEWS = "/apis/authorization.k8s.io/v1"
 
 
@@ -158,6 +158,47 @@ def test_old_templates_are_kept_as_revisions(client: Client) -> None:
     assert names(client.ok("GET", f"{APPS}/controllerrevisions")) == []
 
 
+@pytest.mark.parametrize("name", ["default", "kube-public", "kube-system"])
+def test_a_cluster_is_never_without_its_own_namespaces(client: Client, name: str) -> None:
+    status, answer = client.send("DELETE", f"/api/v1/namespaces/{name}")
+    assert (status, "this namespace may not be deleted" in answer["message"]) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "kind", "status"),
+    [
+        ("PATCH", "configmaps/there", {"op": "add"}, JSON_PATCH, 400),
+        ("PATCH", "configmaps/there", [1], JSON_PATCH, 400),
+        ("PATCH", "configmaps/there", [{"op": "bogus", "path": "/data"}], JSON_PATCH, 422),
+        ("PUT", "configmaps/there", {"metadata": {"name": "there", "uid": "x"}}, JSON, 409),
+        ("POST", "pods/there/eviction", {"metadata": {"name": "other"}}, JSON, 400),
+        ("DELETE", "configmaps/there", {"propagationPolicy": "Never"}, JSON, 422),
+        (
+            *("DELETE", "configmaps/there"),
+            *({"propagationPolicy": "Orphan", "orphanDependents": True}, JSON, 422),
+        ),
+        ("GET", "configmaps?resourceVersionMatch=Exact", None, JSON, 422),
+        ("GET", "configmaps?resourceVersion=1&resourceVersionMatch=Any", None, JSON, 422),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    client: Client, method: str, path: str, body: Any, kind: str, status: int
+) -> None:
+    client.send("POST", f"{CORE}/configmaps", {"metadata": {"name": "there"}, "data": {"a": "1"}})
+    assert client.send(method, f"{CORE}/{path}", body, kind)[0] == status
+
+
+def test_collections_of_all_namespaces_are_not_deleted(client: Client) -> None:
+    assert client.send("DELETE", "/api/v1/configmaps")[0] == 405
+
+
+def test_only_known_media_types_are_answered(client: Client) -> None:
+    for accept, status in (("text/html", 406), ("text/html, */*;q=0.1", 200)):
+        response = client.open("GET", f"{CORE}/configmaps", None, JSON, accept)
+        response.read()
+        assert response.status == status
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -204,6 +245,8 @@ def test_reviews_tokens_and_evictions(client: Client) -> None:
     for user, allowed in ((mine, True), ("nobody", False)):
         status = ask(f"{REVIEWS}/subjectaccessreviews", {**about, "user": user})
         assert status == {"allowed": allowed}
+    status, _ = client.send("POST", f"{REVIEWS}/subjectaccessreviews", {"spec": about})
+    assert status == 422  # about nobody
     tokens = "/apis/authentication.k8s.io/v1/tokenreviews"
     assert ask(tokens, {"token": "good"})["user"]["username"] == mine
     assert "authenticated" not in ask(tokens, {"token": "forged"})

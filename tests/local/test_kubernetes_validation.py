@@ -92,6 +92,21 @@ SUBJECT = {"kind": "ServiceAccount", "name": "x", "namespace": "default"}
 BINDING = {"metadata": {"name": "b"}, "roleRef": ROLE, "subjects": [SUBJECT]}
 OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"}
 TWICE = [{"name": "c", "image": "a:1"}, {"name": "c", "image": "b:1"}]
+NETWORK = "/apis/networking.k8s.io/v1/namespaces/default"
+PRIORITIES = "/apis/scheduling.k8s.io/v1/priorityclasses"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+DOCKER: Any = {
+    "metadata": {"name": "d"},
+    "type": "kubernetes.io/dockerconfigjson",
+    "data": {".dockerconfigjson": "e30="},
+}
+BACKEND = {"service": {"name": "s", "port": {"number": 80}}}
+INGRESS = {"metadata": {"name": "i"}, "spec": {"defaultBackend": BACKEND}}
+POLICY = {"metadata": {"name": "n"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
+LIMIT = {"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1"}}
+LIMITS = {"metadata": {"name": "l"}, "spec": {"limits": [LIMIT]}}
+QUOTA = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}}
+LEASE = {"metadata": {"name": "l"}, "spec": {"leaseDurationSeconds": 5}}
 CONTAINER, TEMPLATE = "spec.template.spec.containers.0.", "spec.template.spec."
 DEPLOYMENT = f"{APPS}/deployments"
 
@@ -135,6 +150,17 @@ DEPLOYMENT = f"{APPS}/deployments"
         (f"{CORE}/services", SERVICE, "spec.ports", [{"port": 0}], 422, "between 1 and 65535"),
         (f"{RBAC}/rolebindings", BINDING, "subjects.0.namespace", None, 422, "Required value"),
         (f"{RBAC}/rolebindings", BINDING, "roleRef.kind", "User", 422, "Unsupported value"),
+        (f"{CORE}/configmaps", CONFIG, "binaryData", {"a": "Yg=="}, 422, "present in binaryData"),
+        (f"{CORE}/secrets", SECRET, "type", "kubernetes.io/tls", 422, "data[tls.crt]: Required"),
+        (f"{CORE}/secrets", SECRET, "type", "kubernetes.io/ssh-auth", 422, "Required value"),
+        (f"{CORE}/secrets", DOCKER, "data", {".dockerconfigjson": "eA=="}, 422, "redacted"),
+        (f"{CORE}/services", SERVICE, "metadata.name", "1a", 422, "a DNS-1035 label must"),
+        (f"{NETWORK}/ingresses", INGRESS, "spec.defaultBackend", None, 422, "must be specified"),
+        (f"{NETWORK}/networkpolicies", POLICY, "spec.policyTypes", ["In"], 422, "Unsupported"),
+        (PRIORITIES, {"metadata": {"name": "p"}, "value": 1}, "value", 2 * 10**9, 422, "maximum"),
+        (f"{CORE}/limitranges", LIMITS, "spec.limits.0.min.cpu", "3", 422, "is greater than max"),
+        (f"{CORE}/resourcequotas", QUOTA, "spec.hard.pods", "1.5", 422, "must be an integer"),
+        (LEASES, LEASE, "spec.leaseDurationSeconds", -1, 422, "must be greater than 0"),
         (DEFINITIONS, definition(), "metadata.name", "x.example.com", 422, "spec.names.plural"),
         (DEFINITIONS, definition(None), "spec.group", "other.com", 422, "schemas are required"),
     ],

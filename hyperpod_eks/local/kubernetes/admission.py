@@ -26,6 +26,12 @@ _SUBDOMAIN_RULE = (
     "'.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used "
     rf"for validation is '{_LABEL}(\.{_LABEL})*')"
 )
+_DNS_1035 = "[a-z]([-a-z0-9]*[a-z0-9])?"
+_DNS_1035_RULE = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an "
+    "alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', "
+    f"regex used for validation is '{_DNS_1035}')"
+)
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet")
 
 
@@ -73,8 +79,10 @@ def _name_causes(resource: Resource, obj: Obj) -> list[Cause]:
     if resource.group == "rbac.authorization.k8s.io":  # system:node and the like
         return []
     pattern, rule = _SUBDOMAIN, _SUBDOMAIN_RULE
-    if resource.kind in ("Namespace", "Service"):
+    if resource.kind == "Namespace":
         pattern, rule = _LABEL, _LABEL_RULE
+    if resource.kind == "Service" and not resource.definition:
+        pattern, rule = _DNS_1035, _DNS_1035_RULE
     if re.fullmatch(pattern, name) and len(name) <= 253:
         return []
     return [Cause("metadata.name", f'Invalid value: "{name}": {rule}')]

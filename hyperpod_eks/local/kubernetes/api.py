@@ -130,6 +130,12 @@ class Request:
         """Whether the Accept header mentions this."""
         return what in self.headers.get("Accept", "").replace(" ", "")
 
+    def takes_objects(self) -> bool:
+        """Whether the Accept header, if any, has a type in which objects are sent."""
+        clauses = self.headers.get("Accept", "").split(",")
+        kinds = {clause.partition(";")[0].strip() for clause in clauses}
+        return bool(kinds & {"", "*/*", "application/*", "application/json", "application/yaml"})
+
     def metadata_kind(self) -> str:
         """What the first clause of the Accept header asks for, if it is metadata alone: "", or
         PartialObjectMetadata, or PartialObjectMetadataList.
@@ -260,6 +266,12 @@ class Api:
             )
             cause = errors.Cause("spec.resourceAttributes", message)
             raise errors.invalid("authorization.k8s.io", kind, "", [cause])
+        someone = spec.get("user") or spec.get("groups")
+        if kind in ("SubjectAccessReview", "LocalSubjectAccessReview") and not someone:
+            message = 'Invalid value: "": at least one of user or group must be specified'
+            raise errors.invalid(
+                "authorization.k8s.io", kind, "", [errors.Cause("spec.user", message)]
+            )
         every: Obj = {"verbs": ["*"]} if user.allowed else {"verbs": ["create"]}
         status: Obj
         match kind:
@@ -348,6 +360,12 @@ class Api:
         return _Target(resource, namespace, name, subresource)
 
     def _dispatch(self, request: Request, target: _Target) -> Answer:
+        if target.subresource not in ("exec", "log") and not request.takes_objects():
+            message = (
+                "only the following media types are accepted: application/json, application/yaml, "
+                f"{protobuf.MEDIA_TYPE}"
+            )
+            raise ApiError(406, "NotAcceptable", message, {})
         if request.method == "GET" and request.query.get("watch") in ("1", "true"):
             return self._watch(request, target)
         special = {
@@ -514,6 +532,7 @@ class Api:
         return Answer(200, {**_SUCCESS, "details": told})
 
     def _delete_collection(self, request: Request, target: _Target) -> Answer:
+        self._needs_namespace(target)
         options = _delete_options(request)
         objects, version = self._selected(request, target)
         for obj in objects:
@@ -579,7 +598,10 @@ class Api:
 
     def _evict(self, request: Request, target: _Target) -> Answer:
         """Delete a pod. Budgets are not asked: their status is not kept here."""
-        options = (request.content() or {}).get("deleteOptions") or {}
+        asked = request.content() or {}
+        if (asked.get("metadata") or {}).get("name", target.name) != target.name:
+            raise errors.bad_request("name in URL does not match name in Eviction object")
+        options = asked.get("deleteOptions") or {}
         dry = {"dryRun": ["All"]} if "dryRun" in request.query else {}
         self._store.delete(target.resource, target.namespace, target.name, {**options, **dry})
         return Answer(201, {**_SUCCESS, "code": 201})
@@ -638,6 +660,13 @@ def _list_of(resource: Resource, objects: list[Obj], version: str, more: Obj | N
 
 
 def _check_numbers(query: dict[str, str]) -> None:
+    match = query.get("resourceVersionMatch")
+    if match and (not query.get("resourceVersion") or match not in ("Exact", "NotOlderThan")):
+        message = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        if query.get("resourceVersion"):
+            message = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"'
+        cause = errors.Cause("resourceVersionMatch", message, "FieldValueForbidden")
+        raise errors.invalid("meta.k8s.io", "ListOptions", "", [cause])
     for name in ("resourceVersion", "timeoutSeconds", "limit"):
         if not re.fullmatch("[0-9]{1,18}", query.get(name) or "0"):
             raise errors.bad_request(f'{name}: Invalid value: "{query[name]}": is not a number')
@@ -763,4 +792,15 @@ def _write(request: Request, target: _Target) -> Write:
 def _delete_options(request: Request) -> Obj:
     query, body = request.query, request.content() or {}
     named = ("propagationPolicy", "dryRun")
-    return {**{name: query[name] for name in named if name in query}, **body}
+    options = {**{name: query[name] for name in named if name in query}, **body}
+    policy, message = options.get("propagationPolicy"), ""
+    if policy and options.get("orphanDependents") is not None:
+        told = "orphanDependents and deletionPropagation cannot be both set"
+        message = f'Invalid value: "{policy}": {told}'
+    elif policy and policy not in ("Foreground", "Background", "Orphan"):
+        known = '"Background", "Foreground", "Orphan", "nil"'
+        message = f'Unsupported value: "{policy}": supported values: {known}'
+    if message:
+        cause = errors.Cause("propagationPolicy", message)
+        raise errors.invalid("meta.k8s.io", "DeleteOptions", "", [cause])
+    return options

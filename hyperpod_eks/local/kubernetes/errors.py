@@ -112,6 +112,13 @@ def rejected() -> ApiError:
     return ApiError(422, "Invalid", message, {})
 
 
+def immortal(name: str) -> ApiError:
+    """A namespace that the cluster cannot be without."""
+    told = {"name": name, "kind": "namespaces"}
+    message = f'namespaces "{name}" is forbidden: this namespace may not be deleted'
+    return ApiError(403, "Forbidden", message, told)
+
+
 def unknown_resource() -> ApiError:
     """A path below a known group version that names no resource."""
     message = "the server could not find the requested resource"

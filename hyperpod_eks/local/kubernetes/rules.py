@@ -6,6 +6,7 @@ pkg/apis/*/validation and k8s.io/apimachinery/pkg/api/validation; the wording is
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -321,10 +322,42 @@ def _data(obj: Obj) -> Iterator[Cause]:
                     f"is '{_CONFIG_KEY.pattern}')"
                 )
                 yield _invalid(f"{field}[{key}]", key, message)
+    for key in (obj.get("data") or {}).keys() & (obj.get("binaryData") or {}).keys():
+        yield _invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
     size = sum(len(v) for f in ("data", "binaryData") for v in (obj.get(f) or {}).values())
     if size > (1 << 20) * (4 / 3 if obj["kind"] == "Secret" else 1):
         message = f"Too long: may not be more than {1 << 20} bytes"
         yield Cause("data" if obj["kind"] == "Secret" else "", message, "FieldValueTooLong")
+
+
+# What a Secret of a type must have: https://kubernetes.io/docs/concepts/configuration/secret/.
+_KEYS = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+}
+
+
+def _secret(secret: Obj) -> Iterator[Cause]:
+    yield from _data(secret)
+    data = {**(secret.get("data") or {}), **(secret.get("stringData") or {})}
+    for key in _KEYS.get(kind := secret.get("type") or "", ()):
+        if key not in data:
+            yield required(f"data[{key}]")
+        elif "docker" in kind and key in (secret.get("data") or {}):
+            try:
+                json.loads(base64.b64decode(data[key]))
+            except ValueError:
+                yield _invalid(f"data[{key}]", "<secret contents redacted>", "invalid character")
+    account = "kubernetes.io/service-account.name"
+    if kind == "kubernetes.io/service-account-token" and not (
+        (secret["metadata"].get("annotations") or {}).get(account)
+    ):
+        yield required(f"metadata.annotations[{account}]")
+    if kind == "kubernetes.io/basic-auth" and not {"username", "password"} & data.keys():
+        yield required("data[username]")
+        yield required("data[password]")
 
 
 def _service(service: Obj) -> Iterator[Cause]:
@@ -400,6 +433,56 @@ def _autoscaler(autoscaler: Obj) -> Iterator[Cause]:
         yield _invalid("spec.maxReplicas", most, message)
 
 
+def _ingress(ingress: Obj) -> Iterator[Cause]:
+    spec = ingress.get("spec") or {}
+    if not spec.get("rules") and not spec.get("defaultBackend"):
+        message = "either `defaultBackend` or `rules` must be specified"
+        yield _invalid("spec", spec.get("rules") or [], message)
+
+
+def _network_policy(policy: Obj) -> Iterator[Cause]:
+    for n, kind in enumerate((policy.get("spec") or {}).get("policyTypes") or ()):
+        yield from _one_of(f"spec.policyTypes[{n}]", kind, ("Egress", "Ingress"))
+
+
+def _priority(priority: Obj) -> Iterator[Cause]:
+    highest = 1_000_000_000
+    system = priority["metadata"].get("name", "").startswith("system-")
+    if (priority.get("value") or 0) > highest and not system:
+        message = f"maximum allowed value of a user defined priority is {highest}"
+        yield Cause("value", f"Forbidden: {message}", "FieldValueForbidden")
+
+
+def _limits(limits: Obj) -> Iterator[Cause]:
+    for n, item in enumerate((limits.get("spec") or {}).get("limits") or ()):
+        most = item.get("max") or {}
+        for name, least in (item.get("min") or {}).items():
+            low, high = amount(least), amount(most.get(name))
+            if low is not None and high is not None and low > high:
+                message = f"min value {least} is greater than max value {most[name]}"
+                yield _invalid(f"spec.limits[{n}].min[{name}]", least, message)
+
+
+def _quota(quota: Obj) -> Iterator[Cause]:
+    for name, hard in ((quota.get("spec") or {}).get("hard") or {}).items():
+        value = amount(hard)
+        whole = name.startswith("count/") or name in _COUNTED
+        if whole and value is not None and value != int(value):
+            yield _invalid(f"spec.hard[{name}]", hard, "must be an integer")
+
+
+_COUNTED = {
+    *("pods", "services", "secrets", "configmaps", "persistentvolumeclaims", "resourcequotas"),
+    *("replicationcontrollers", "services.nodeports", "services.loadbalancers"),
+}
+
+
+def _lease(lease: Obj) -> Iterator[Cause]:
+    seconds = (lease.get("spec") or {}).get("leaseDurationSeconds")
+    if seconds is not None and seconds <= 0:
+        yield _invalid("spec.leaseDurationSeconds", seconds, "must be greater than 0")
+
+
 def _budget(budget: Obj) -> Iterator[Cause]:
     spec = budget.get("spec") or {}
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
@@ -463,8 +546,14 @@ _KINDS: dict[str, Callable[[Obj], Iterator[Cause]]] = {
     "PodDisruptionBudget": _budget,
     "Role": _role,
     "RoleBinding": _binding,
-    "Secret": _data,
+    "Secret": _secret,
     "Service": _service,
+    "Ingress": _ingress,
+    "Lease": _lease,
+    "LimitRange": _limits,
+    "NetworkPolicy": _network_policy,
+    "PriorityClass": _priority,
+    "ResourceQuota": _quota,
 }
 
 # --- changes -------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ _FIRST_VERSION = 1000
 # The newest, for watches: 10 kB each where nodes come and go. etcd forgets after 5 minutes, but of
 # simulated ones there are thousands in a second.
 _KEPT_EVENTS = 5_000
+# Plugin NamespaceLifecycle of kube-apiserver.
+_IMMORTAL = ("default", "kube-public", "kube-system")
 # Set by the server alone; what a client sends is ignored.
 _SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 # Finalizers of the server's own, which its controllers take away.
@@ -227,6 +229,8 @@ class Store:
         with self.lock:
             live = self.get(resource, namespace, name)
             _check_preconditions(live, options.get("preconditions") or {})
+            if resource.kind == "Namespace" and name in _IMMORTAL:
+                raise errors.immortal(name)
             if options.get("dryRun"):
                 return live, True
             doomed = self._doomed(resource, live, options.get("propagationPolicy"))
@@ -348,6 +352,8 @@ class Store:
         seen = metadata.get("resourceVersion")
         if seen and seen != live["metadata"]["resourceVersion"]:
             raise errors.modified(resource, name)
+        if metadata.get("uid"):
+            _check_preconditions(live, {"uid": metadata["uid"]})
         kept = {k: live["metadata"].get(k) for k in (*_SERVER_SET, "generation")}
         if "managedFields" not in metadata:
             kept["managedFields"] = live["metadata"].get("managedFields")
@@ -430,6 +436,8 @@ _PATCHES: dict[str, Callable[[Any, Any], Any]] = {
 
 def apply_patch(kind: str, live: Obj, body: Any) -> Obj:
     """What a json, merge or strategic patch makes of an object. Raises ApiError 422."""
+    if kind == "json" and not (isinstance(body, list) and all(isinstance(o, dict) for o in body)):
+        raise errors.bad_request("error decoding patch: json: cannot unmarshal into Go value")
     try:
         new = _PATCHES[kind](live, body)
     except (KeyError, IndexError, TypeError, ValueError):
