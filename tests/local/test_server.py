@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -149,6 +150,27 @@ def test_what_the_stack_cannot_do_is_said_and_not_retried(stack: Stack, patient:
         with pytest.raises(ClientError, match="the embedded stack does not do"):
             act()
     assert [c.status for c in stack.calls] == [501, 501]
+
+
+def test_what_needs_another_package_is_said_and_not_retried(
+    stack: Stack, patient: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "py_partiql_parser", None)  # S3 Select's, in moto
+    patient.s3.create_bucket(
+        Bucket="a-bucket", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    patient.s3.put_object(Bucket="a-bucket", Key="k", Body=b"{}")
+    stack.calls.clear()
+    with pytest.raises(ClientError, match=r"NotImplemented.*py_partiql_parser"):
+        patient.s3.select_object_content(
+            Bucket="a-bucket",
+            Key="k",
+            Expression="SELECT * FROM s3object",
+            ExpressionType="SQL",
+            InputSerialization={"JSON": {"Type": "DOCUMENT"}},
+            OutputSerialization={"JSON": {}},
+        )
+    assert [call.status for call in stack.calls] == [501]
 
 
 def test_many_clients_at_once(stack: Stack, aws: Clients) -> None:

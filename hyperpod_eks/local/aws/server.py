@@ -114,7 +114,7 @@ class Aws:
 
         try:
             body = b"".join(self._moto(environ, begin))
-        except NotImplementedError as problem:
+        except (NotImplementedError, ModuleNotFoundError) as problem:  # or a package is missing
             # a status that clients do not retry: waiting would not help
             text = f"the embedded stack does not do {service}:{operation} ({problem})"
             return error(environ, service, Fault(service, "", "NotImplemented", 501, text))
