@@ -371,6 +371,12 @@ def test_subnets_are_in_this_regions_zones_and_private(net: Net) -> None:
         )["Subnet"]
         assert (subnet["AvailabilityZone"], subnet["AvailabilityZoneId"]) == (name, zone_id)
         assert not subnet["MapPublicIpOnLaunch"]
+    (home,) = net.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    own = net.ec2.create_subnet(VpcId=home["VpcId"], CidrBlock="172.31.128.0/24")["Subnet"]
+    assert (own["DefaultForAz"], own["MapPublicIpOnLaunch"]) == (False, False)
+    every = net.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [home["VpcId"]]}])
+    public = [each["MapPublicIpOnLaunch"] for each in every["Subnets"]]
+    assert (public.count(True), public.count(False)) == (4, 1)
     with refused("InvalidParameterValue", "us-east-1a"):
         net.ec2.create_subnet(VpcId=net.vpc, CidrBlock="10.0.9.0/24", AvailabilityZone="us-east-1a")
 

@@ -175,7 +175,11 @@ class Backend(EC2Backend):
                 f"{', '.join(sorted(zones))}.",
             )
         subnet = super().create_subnet(vpc_id, cidr_block, ipv6_cidr_block, zone, None, *args, **kw)
-        subnet.default_for_az = subnet.map_public_ip_on_launch = self.vpcs[vpc_id].is_default
+        # The first of a zone in the default VPC is moto's own; users create none that is default.
+        others = (s for s in self.subnets[zone].values() if s is not subnet)
+        taken = any(s.default_for_az and s.vpc_id == vpc_id for s in others)
+        default = self.vpcs[vpc_id].is_default and not taken
+        subnet.default_for_az = subnet.map_public_ip_on_launch = default
         return subnet
 
     def delete_subnet(self, subnet_id: str) -> Subnet:
