@@ -127,13 +127,15 @@ def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) 
 
 
 def test_what_was_created_is_not_touched_under_any_seed(owner: Owner) -> None:
-    """Every service is odd, in each answer in another way under every second seed.
+    """Every service is odd; in each answer in another way it is in the long proof alone.
+
+    Which answer gets which oddity is a matter of which thread asks first, so of luck.
 
     Nine seeds more in half a second of CPU time each: tests/cli/test_echo_seeds.py has 300 lives.
     """
     owner.declares(TEXT)
     for seed in range(1, 10):
-        owner.stack.sim.echo = Echo(seed, varies=seed % 2 == 0, truthful=True)
+        owner.stack.sim.echo = Echo(seed, truthful=True)
         assert to_change(owner, TEXT) == [], seed
         assert owner.declares(TEXT) == [], seed
 
@@ -258,6 +260,8 @@ def test_a_failed_karpenter_is_told_in_its_words(owner: Owner) -> None:
     owner.stack.sim.echo = Echo(says=status)
     with pytest.raises(HyperpodError, match=r"AutoScaling is Failed: no role"):
         owner.declares(text)
+    owner.stack.sim.echo = None
+    owner.declares(TEXT)  # what Karpenter needs goes: other tests have this account too
 
 
 def test_a_config_without_any_node_ends(owner: Owner) -> None:
