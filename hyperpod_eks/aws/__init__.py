@@ -1,1 +1,1 @@
-"""Everything that is said to AWS, and what its answers mean."""
+"""Sessions, clients and calls to AWS, and the meaning of its answers and errors."""

@@ -1,6 +1,6 @@
-"""What AWS answers, bounded in time and size; and a word where nothing comes.
+"""Limits on the time and size of AWS's answers, and a warning when no answer comes.
 
-botocore's read timeout begins anew with each byte, and it reads an answer of any length into
+botocore's read timeout restarts with each byte, and botocore reads an answer of any length into
 memory.  AWS answers a call within seconds; the longest answers are lists of a few MiB.
 """
 
@@ -29,19 +29,19 @@ log = logging.getLogger(__name__)
 CONNECT, ANSWER = 10.0, 60.0
 """Seconds to connect, and to wait for the next byte of an answer."""
 SILENCE = 10.0
-"""Seconds without an answer after which the user is told."""
+"""Seconds without an answer after which a warning is logged."""
 PATIENCE = 100.0
-"""Seconds after whose end a call is not sent again."""
+"""Seconds since a call began after which botocore may no longer resend it."""
 READING = 120.0
 """Seconds that reading one answer may take."""
 LARGEST = 64 << 20
-"""Bytes of answers that are read at once, of all calls that are under way."""
+"""Bytes that the answers of all concurrent calls may have together."""
 WORDS = 120
-"""Characters of an answer that are shown where it is not AWS's."""
+"""Bytes of a foreign answer that an error message quotes."""
 
 
 class NoAnswer(HyperpodError):
-    """AWS did not answer, or somebody else did."""
+    """AWS did not answer, or the answer came from something else, such as a proxy."""
 
     hint = (
         "Check what is between this machine and AWS: a proxy (HTTPS_PROXY, NO_PROXY), a network"
@@ -52,19 +52,19 @@ class NoAnswer(HyperpodError):
 
 _here = threading.local()
 _sizes: dict[int, int] = {}
-"""Bytes of the answers that are being read, by thread."""
+"""Thread id to the bytes read so far of its current answer."""
 
 
 class Watch:
-    """The calls of some clients that are under way."""
+    """The calls in progress of all attached clients."""
 
     def __init__(self) -> None:
         self._calls: dict[int, tuple[str, float]] = {}
         self._lock = threading.Lock()
         self._told = self._runs = False
 
-    def attach(self, client: Any) -> None:  # the stubs know no `_endpoint`
-        """Watch the calls of a boto3 client."""
+    def attach(self, client: Any) -> None:  # the stubs lack `_endpoint`
+        """Limit the calls of a boto3 client; they raise NoAnswer if AWS does not answer."""
         events, http = client.meta.events, client._endpoint.http_session
 
         def send(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
@@ -74,7 +74,7 @@ class Watch:
             return None if request.stream_output else _bounded(http, request)
 
         events.register("before-call", self._begin)
-        events.register_last("before-send", send)  # after what sets the pace
+        events.register_last("before-send", send)  # after the rate limit
         events.register("after-call", self._answered)
         events.register("after-call-error", self._failed)
 
@@ -105,7 +105,7 @@ class Watch:
             raise NoAnswer(f"{name}: the answer is not from AWS: {_last()}") from exception
 
     def _look(self) -> None:
-        """Tell once of a call that is not answered; ends when no call has been made for a while."""
+        """Warn once of a call without an answer; end after ten seconds without calls."""
         idle, pause = 0, threading.Event()
         while idle < 10:
             pause.wait(1)
@@ -121,7 +121,7 @@ class Watch:
 
 
 def _host(url: str) -> str:
-    """Name where a request goes, without a password.
+    """Return a URL's host and port, without user and password.
 
     >>> _host("https://me:secret@ec2.us-west-2.amazonaws.com/?x")
     'ec2.us-west-2.amazonaws.com'
@@ -130,7 +130,7 @@ def _host(url: str) -> str:
 
 
 def _bounded(http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
-    """Send a request and read its answer, as botocore does, up to a length and a time."""
+    """Send a request and read its answer within `LARGEST` bytes and `READING` seconds."""
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415
     from botocore.exceptions import ConnectionClosedError  # noqa: PLC0415
 
@@ -146,13 +146,13 @@ def _bounded(http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
         raise ConnectionClosedError(error=cut, request=request, endpoint_url=request.url)
     _here.said = content[:WORDS]
     if content[:WORDS].lstrip().startswith(b"<") and b"<!ENTITY" in content:
-        # expanded, a few bytes of them are gigabytes; AWS's XML has none
+        # expanded entities can fill gigabytes; AWS's XML declares none
         raise NoAnswer(f"{_host(request.url)}: what answers is not AWS: {_last()}")
-    return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(content))  # type: ignore[arg-type]  # what `send` has
+    return AWSResponse(answer.url, answer.status_code, answer.headers, _Read(content))  # type: ignore[arg-type]  # as `send` passes them
 
 
 def _content(raw: HTTPResponse, request: AWSPreparedRequest) -> bytes:
-    """Read an answer as far as `LARGEST` and `READING` allow; raise what botocore would."""
+    """Read an answer within `LARGEST` and `READING`; raise the same errors as botocore."""
     from botocore.exceptions import ConnectionClosedError, ReadTimeoutError  # noqa: PLC0415
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
     from urllib3.exceptions import ReadTimeoutError as Slow  # noqa: PLC0415
@@ -179,7 +179,7 @@ def _content(raw: HTTPResponse, request: AWSPreparedRequest) -> bytes:
 
 
 def _parts(raw: HTTPResponse) -> Iterator[bytes]:
-    """Read as it comes; urllib3's ``stream`` waits until a whole part is there."""
+    """Yield bytes as they arrive; urllib3's ``stream`` waits for complete chunks."""
     if not hasattr(raw, "read1"):  # urllib3 1.26
         yield from raw.stream(1 << 10)
         return
@@ -188,7 +188,7 @@ def _parts(raw: HTTPResponse) -> Iterator[bytes]:
 
 
 class _Read:
-    """An answer that was read, as `AWSResponse` wants it."""
+    """A body that is in memory, with the ``stream`` method that `AWSResponse` calls."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -202,7 +202,7 @@ def _request_id(parsed: JsonObject) -> object:
 
 
 def _garbled(content: bytes, model: OperationModel) -> bool:
-    """Whether an answer is no JSON where it must be: botocore reads that as an empty one."""
+    """Whether a JSON service's answer is not a JSON object; botocore parses it as empty."""
     if "json" not in str(model.service_model.metadata.get("protocol")) or not content:
         return False
     try:
@@ -212,7 +212,7 @@ def _garbled(content: bytes, model: OperationModel) -> bool:
 
 
 def _unreadable(error: BaseException) -> bool:
-    """Whether botocore's parser stumbled, which expects what its model says: KeyError and so on."""
+    """Whether botocore's parser raised: it fails with KeyError etc. on unexpected content."""
     trace = error.__traceback__
     while trace:
         if trace.tb_frame.f_globals.get("__name__") == "botocore.parsers":
@@ -222,7 +222,7 @@ def _unreadable(error: BaseException) -> bool:
 
 
 def _last() -> str:
-    """Return the first words of this thread's last answer."""
+    """Return the beginning of this thread's last answer, quoted."""
     return _words(getattr(_here, "said", b""))
 
 
@@ -231,7 +231,7 @@ def _words(content: bytes) -> str:
 
 
 def policy(text: str) -> JsonObject:
-    """Read a policy that AWS answers with; raise NoAnswer for what AWS never stored.
+    """Parse a policy document from an answer; raise NoAnswer if it is not a JSON object.
 
     >>> policy('{"Version": "2012-10-17"}')
     {'Version': '2012-10-17'}
@@ -246,11 +246,11 @@ def policy(text: str) -> JsonObject:
 
 
 def _refuse_strangers(answer: AWSResponse, parsed: JsonObject, model: OperationModel) -> None:
-    """Refuse an answer of 200 in which there is nothing of AWS, and an error that names none.
+    """Raise NoAnswer for a success without AWS content, and for a failure without an ``Error``.
 
-    Every answer of AWS has a request id (AWS SDKs and Tools, "Request ID"); one that has none, and
-    nothing that the operation answers with either, comes from a proxy or a sign-in page.  So does
-    a refusal in which botocore's parser finds no ``Error``.
+    Every answer of AWS has a request id (AWS SDKs and Tools, "Request ID").  An answer that has
+    neither a request id nor a member of the operation's output comes from a proxy or a sign-in
+    page; so does a failure in which botocore's parser finds no ``Error``.
     """
     output = model.output_shape
     said = set(parsed) - {"ResponseMetadata"}

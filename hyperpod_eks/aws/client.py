@@ -1,4 +1,4 @@
-"""The only door to AWS: one session, lazily made clients, who we are, and shared looks."""
+"""The only access to AWS: one session, its clients (created on first use), and the caller."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @frozen
 class Identity:
-    """Who calls, and where: read from ``sts:GetCallerIdentity``."""
+    """The caller's ARN, account, partition (``sts:GetCallerIdentity``) and region."""
 
     arn: str
     account: str
@@ -52,8 +52,8 @@ class Identity:
 class Aws:
     """One cluster's view of one account and region.
 
-    ``cluster`` and ``lineage`` sign everything that is made.  Endpoint, credentials and
-    certificates come from the ordinary AWS configuration (``AWS_ENDPOINT_URL`` included).
+    ``cluster`` and ``lineage`` are tags of every resource that is created.  Endpoint, credentials
+    and certificates come from the ordinary AWS configuration (``AWS_ENDPOINT_URL`` included).
     """
 
     def __init__(self, session: boto3.Session, cluster: str, tags: Mapping[str, str]) -> None:
@@ -62,32 +62,32 @@ class Aws:
         self.user_tags = dict(tags)
         self.lineage = ""
         self.adopted: Mapping[str, str] = {}
-        """Ids of existing resources that take the place of ours, by key."""
+        """Key of a resource to the id of the existing one that is used instead."""
         self.principal = ""
-        """Who calls, as IAM names it; read once."""
+        """ARN of the caller's IAM role or user; empty until it is read."""
         self.recorded: set[str] = set()
-        """ARNs of everything that is, or once was, this cluster's own, as the journal has it."""
+        """ARNs of all resources, current and former, that the manifest records."""
         self.signatures: dict[str, str | None] = {}
-        """Who signed what, by ARNs that no other birth has: enough to be asked once."""
+        """ARN to lineage tag, read once; only for ARNs that AWS never reuses."""
         self.failures: dict[str, str] = {}
-        """Why nodes do not come, by HyperPod cluster and by event."""
+        """Reasons why nodes do not start, by HyperPod cluster's name and by event id."""
         self._asked: dict[Hashable, float] = {}
         self.lock = threading.RLock()
-        """Held by whoever makes a client: boto3's sessions are not thread-safe then."""
+        """Held while a client is created: boto3's sessions are not thread-safe then."""
         self.region: str | None = None
-        """Where the clients' calls go; None for the session's own region."""
+        """Region of the clients; None for the session's own region."""
         self._paces: dict[str, Pace] = {}
         self._watch = Watch()
         session.events.register("creating-client-class", _with_answers, unique_id="answers")
 
     def elsewhere(self, region: str) -> Aws:
-        """Look at another region with the same session: an MFA code is asked for once."""
+        """Return clients for another region; the session is shared, so MFA is asked for once."""
         other = Aws(self.session, self.cluster, self.user_tags)
         other.region, other.lock = region, self.lock
         return other
 
     def seldom(self, question: Hashable, seconds: float) -> bool:
-        """Whether it is time to ask something again that is asked at most every ``seconds``."""
+        """Whether a question may be asked again; at most one True per ``seconds``."""
         with self.lock:
             now = time.monotonic()
             due = now - self._asked.get(question, -math.inf) >= seconds
@@ -96,18 +96,17 @@ class Aws:
             return due
 
     def warm(self, *clients: str) -> None:
-        """Make clients before their first calls.
+        """Create clients before their first calls.
 
-        That is computing, 0.1 s for all of them; calls that wait for it in between would not
-        overlap.
+        Their creation takes 0.1 s of CPU in all; calls that had to wait for it would not overlap.
         """
         for client in clients:
             getattr(self, client)
 
-    def _client(self, service: str, *, once: bool = False) -> Any:  # its type is in the name
+    def _client(self, service: str, *, once: bool = False) -> Any:  # by service
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
-        # one attempt is botocore's way to say "no retries"
+        # a single attempt means no retries
         with self.lock, usable_settings(self.session._session):
             retries: Json = {"total_max_attempts": 1} if once else self._retries()
             made = new_client(
@@ -123,12 +122,12 @@ class Aws:
             )
         made.meta.events.register("after-call", _name_service)
         self._watch.attach(made)
-        if not once:  # those are repeated by the engine alone
+        if not once:  # only the engine repeats single attempts
             self._paces.setdefault(service, Pace(service)).attach(made)
         return made
 
     def _retries(self) -> JsonObject:
-        """Return how often a call is sent: as the user says, else more often than botocore does."""
+        """Return botocore's ``retries``: the user's settings, or nine attempts in standard mode."""
         core = self.session._session
         mode = os.environ.get("AWS_RETRY_MODE") or core.get_scoped_config().get("retry_mode")
         total = core.get_config_variable("max_attempts")
@@ -143,8 +142,8 @@ class Aws:
     def ec2_once(self) -> EC2Client:
         """EC2 with a single attempt, for creates that have neither token nor name.
 
-        botocore re-sends a request whose answer was lost; CreateVpc, CreateInternetGateway and
-        AllocateAddress would then make a second thing.
+        botocore resends a request whose answer was lost; CreateVpc, CreateInternetGateway and
+        AllocateAddress would then create a duplicate.
         """
         return self._client("ec2", once=True)  # type: ignore[no-any-return]
 
@@ -165,12 +164,12 @@ class Aws:
 
     @cached_property
     def elb(self) -> Any:
-        """Elastic Load Balancing, classic: only to take away what Kubernetes made."""
+        """Elastic Load Balancing, classic: to delete load balancers of Kubernetes Services."""
         return self._client("elb")
 
     @cached_property
     def elbv2(self) -> Any:
-        """Elastic Load Balancing, application and network: the same."""
+        """Elastic Load Balancing, application and network: for the same purpose."""
         return self._client("elbv2")
 
     @cached_property
@@ -195,7 +194,7 @@ class Aws:
 
     @cached_property
     def identity(self) -> Identity:
-        """Ask STS who we are."""
+        """The caller, asked of STS once; raises NoAnswer if the answer has no ARN."""
         region = region_of(self.session)
         arn = str(self.sts.get_caller_identity().get("Arn", ""))
         if not re.fullmatch(r"arn:[\w-]+:\w+::[0-9]{12}:.+", arn):
@@ -204,7 +203,7 @@ class Aws:
         return Identity(arn, account, partition, region)
 
     def tags(self, label: str) -> dict[str, str]:
-        """Everything that makes a resource ours and findable, and the user's own tags."""
+        """Return the user's tags and those by which a resource is found and its owner known."""
         return self.user_tags | {
             "Name": f"{self.cluster}-{label}",
             CLUSTER: self.cluster,
@@ -213,29 +212,29 @@ class Aws:
         }
 
     def pairs(self, label: str, more: Mapping[str, str] | None = None) -> list[TagTypeDef]:
-        """Return the tags, each key once, as IAM, S3 and SageMaker spell them."""
+        """Return the tags as Key/Value pairs (IAM, S3, SageMaker); ``more`` replaces equal keys."""
         tags = self.tags(label) | dict(more or {})
         return [{"Key": key, "Value": value} for key, value in tags.items()]
 
     def born_with(
         self, label: str, resource_type: str, more: Mapping[str, str] | None = None
     ) -> list[Json]:
-        """Return the tags as EC2's creates take them."""
+        """Return the tags as ``TagSpecifications`` of EC2's create calls."""
         return [{"ResourceType": resource_type, "Tags": self.pairs(label, more)}]
 
 
 class Answer(JsonObject):
-    """A structure in an answer: a member that is needed and missing is named in an error.
+    """A structure in an answer; reading a missing member raises HyperpodError that names it.
 
-    No output shape of AWS's promises a member, and botocore reads null as missing.  What can do
-    without one asks with ``get``.
+    AWS's output shapes guarantee no member, and botocore reads null as missing.  Optional members
+    are read with ``get``.
     """
 
     call = ""
 
     @classmethod
     def of(cls, call: str, value: Json) -> Json:
-        """Read the structures in a value as answers to ``call``."""
+        """Convert all mappings in a value to answers of ``call`` (``service:Operation``)."""
         if isinstance(value, dict):
             found = cls((key, cls.of(call, each)) for key, each in value.items())
             found.call = call
@@ -249,14 +248,14 @@ class Answer(JsonObject):
 
 
 class _Answers:
-    """What a client's class inherits from: every method and page goes through here."""
+    """Base class of every client: all its methods and pages call `_make_api_call`."""
 
     meta: ClientMeta
 
     def _make_api_call(self, name: str, request: JsonMapping) -> Json:
         call = f"{self.meta.service_model.service_name}:{name}"
         if name == "HeadBucket" and request.get("Bucket") is None:
-            # botocore follows a redirect by asking for the bucket's region; S3 redirects no other
+            # botocore answers a redirect with HeadBucket; S3 redirects only requests for buckets
             raise NoAnswer("S3 is redirected elsewhere for a request that names no bucket")
         return Answer.of(call, super()._make_api_call(name, request))  # type: ignore[misc]
 
@@ -266,9 +265,9 @@ def _with_answers(base_classes: list[type], **_: object) -> None:
 
 
 def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> None:
-    """Write the service into the answer: CreateCluster alone says neither EKS nor SageMaker.
+    """Add the service's name to the answer, since EKS and SageMaker both have CreateCluster.
 
-    And log the call, with the id that AWS's support asks for.
+    Also log the call, with the request id that AWS Support asks for.
     """
     meta = parsed.setdefault("ResponseMetadata", {})
     meta["Service"] = service = model.service_model.service_name
@@ -277,14 +276,14 @@ def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> Non
 
 
 def region_of(session: boto3.Session) -> str:
-    """Return the region of a session, which `aws_session.session` has checked."""
+    """Return the region of a session, which `session.session` has checked."""
     return str(session.region_name)
 
 
 def read_only(session: boto3.Session) -> None:
-    """Let the session's future clients refuse every call that may change something.
+    """Make the session's future clients raise RuntimeError before a call that may change AWS.
 
-    For commands that only look: should one of them try, it is our bug, and nothing was sent.
+    For read-only commands: such a call is a bug of ours, and is not sent.
     """
 
     def refuse(model: OperationModel, **_: object) -> None:

@@ -1,4 +1,4 @@
-"""How EC2 lists each kind: the one catalogue of these calls (EC2 API reference, Describe*)."""
+"""The catalogue of EC2's list operations, one per kind (EC2 API reference, Describe*)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hyperpod_eks.frozen import frozen
 class Listing:
     """One list operation.
 
-    ``method`` is boto3's, ``member`` the list in the answer, ``id`` the member of an item that
-    identifies it, ``ids`` the argument that asks for some of them.  ``tag_type`` is the kind's name
-    in tags.  ``in_vpc`` is the filter for one VPC, empty where the API has none.
+    ``method`` is boto3's method, ``member`` the list in its answer, ``id`` the member of an item
+    that identifies it, ``ids`` the argument for ids.  ``tag_type`` is the kind's ResourceType in
+    TagSpecifications.  ``in_vpc`` is the filter for one VPC, empty if the API has none.
     """
 
     method: str
@@ -25,14 +25,14 @@ class Listing:
     tag_type: str = ""
     in_vpc: str = "vpc-id"
     filter: str = "Filters"
-    """The name of the argument with the filters."""
+    """The name of the argument for filters."""
     pages: bool = True
     counted: bool = False
-    """Whether a preflight counts all of the region, to compare it with a quota."""
+    """Whether the preflight counts all items of the region against a quota."""
 
     @property
     def id_filter(self) -> str:
-        """The filter for ids, which finds what there is of them, where ``ids`` raises.
+        """The filter for ids: it passes over unknown ids, for which ``ids`` raises.
 
         >>> NAT_GATEWAYS.id_filter
         'nat-gateway-id'
@@ -42,7 +42,7 @@ class Listing:
     def arguments(
         self, ids: Sequence[str] = (), filters: Mapping[str, Sequence[str]] | None = None
     ) -> JsonObject:
-        """Spell a question for some ids, or for what filters choose.
+        """Return the arguments of a call that lists these ids, or the items that match the filters.
 
         >>> NAT_GATEWAYS.arguments(filters={"vpc-id": ["vpc-1"]})
         {'Filter': [{'Name': 'vpc-id', 'Values': ['vpc-1']}]}

@@ -1,8 +1,8 @@
-"""What an AWS error means for us, as one table: wait and look again, stop, or read as success.
+"""One table of AWS errors: whether to wait and look again, to stop, or to read it as success.
 
-botocore already retries throttling, 5xx answers and broken connections a few times by itself
-(mode ``standard``); what stands here is what it leaves to its caller.  Sources: the error
-sections of the EKS, EC2, IAM, S3 and SageMaker API references.
+botocore itself retries throttling, 5xx answers and broken connections a few times (mode
+``standard``); this table is for the errors that remain.  Sources: the error sections of the EKS,
+EC2, IAM, S3 and SageMaker API references.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hyperpod_eks.frozen import frozen
 
 
 class ErrorKind(StrEnum):
-    """What to do about an error."""
+    """The reaction to an error; the value describes it for people."""
 
     THROTTLE = "AWS is throttling us"
     PROPAGATION = "waiting for AWS to see a new role or permission"
@@ -41,12 +41,12 @@ PATIENCE: dict[ErrorKind, float] = {
     ErrorKind.GONE: 300,
     ErrorKind.UNKNOWN: 300,
 }
-"""Seconds that each class is waited out, counted from its first error on one resource."""
+"""Seconds to wait for each kind of error to end, from its first one on a resource."""
 
 
 @frozen
 class Rule:
-    """One row: ``operation``, ``code`` and ``says`` are regular expressions (``says`` searches)."""
+    """One row of regular expressions: ``says`` is searched in the message, others match fully."""
 
     to: ErrorKind
     code: str
@@ -75,14 +75,14 @@ TABLE: tuple[Rule, ...] = (
         "ResourceLimitExceeded|ResourceLimitExceededException|ServiceQuotaExceededException"
         "|LimitExceeded|Insufficient(Instance|Address)Capacity|TooManyBuckets",
     ),
-    Rule(ErrorKind.CAPACITY, "(?!Request|Bandwidth).*LimitExceeded", "ec2"),  # one for each kind
+    Rule(ErrorKind.CAPACITY, "(?!Request|Bandwidth).*LimitExceeded", "ec2"),  # one per kind
     Rule(ErrorKind.CAPACITY, "LimitExceededException", "logs"),
     Rule(
         ErrorKind.CAPACITY, "UnsupportedAvailabilityZoneException", "eks"
-    ),  # full: says which are not
-    # a client token that came with other parameters before, whose thing shows soon, if there is one
+    ),  # the zone is full; the message names others
+    # the client token was used with other parameters; a resource that it created shows up soon
     Rule(ErrorKind.EXISTS, "IdempotentParameterMismatch", "ec2"),
-    # EKS documents no error for it
+    # the same; EKS documents no error code for it
     Rule(
         ErrorKind.EXISTS,
         "InvalidParameterException|InvalidRequestException",
@@ -96,7 +96,7 @@ TABLE: tuple[Rule, ...] = (
         "Throttl.*|RequestLimitExceeded|TooManyRequestsException|SlowDown|EC2ThrottledException"
         "|RequestThrottled.*|BandwidthLimitExceeded|PriorRequestNotComplete",
     ),
-    # a new role, policy or entry that a service does not see yet
+    # a service does not see a new role, policy or access entry yet
     Rule(
         ErrorKind.PROPAGATION,
         "InvalidParameterException",
@@ -119,11 +119,11 @@ TABLE: tuple[Rule, ...] = (
         "CreateCluster|UpdateCluster",
         "(?i)assume.*role|role.*assume|role .*permission",
     ),
-    # the add-on may still be coming; a version that will not do is told by the preflight
+    # the add-on may still be starting; the preflight reports a version that is too old
     Rule(
         ErrorKind.PROPAGATION, "ValidationException", "sagemaker", "CreateCluster", r"(?i)\bcni\b"
     ),
-    # the first cluster of an account, and what is minutes old in its EKS cluster
+    # the account's first cluster, and objects that are minutes old in the EKS cluster
     Rule(
         ErrorKind.PREREQUISITES,
         "ValidationException|ResourceNotFound(Exception)?|ConflictException",
@@ -133,7 +133,7 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(ErrorKind.PROPAGATION, "MalformedPolicyDocument", "iam", says="Invalid principal"),
     Rule(ErrorKind.PROPAGATION, "ResourcePropagationDelayException"),
-    # task governance: what it put on a cluster has to go first
+    # task governance: its settings of a cluster have to be deleted first
     Rule(
         ErrorKind.DEPENDENCY,
         "ValidationException|ConflictException|ResourceInUse",
@@ -141,7 +141,7 @@ TABLE: tuple[Rule, ...] = (
         "DeleteCluster",
         "(?i)quota|scheduler|governance",
     ),
-    # something else is being done to it
+    # another operation on the resource is in progress
     Rule(ErrorKind.BUSY, "ConcurrentModification|EntityTemporarilyUnmodifiable", "iam"),
     Rule(ErrorKind.BUSY, "OperationAborted", "s3"),
     Rule(ErrorKind.BUSY, "ConflictException", "sagemaker|logs"),
@@ -156,7 +156,7 @@ TABLE: tuple[Rule, ...] = (
         ErrorKind.BUSY, "InvalidRequestException", "eks", says="(?i)in progress|not in (an )?active"
     ),
     Rule(ErrorKind.BUSY, "IncorrectState|IncorrectInstanceState", "ec2"),
-    # a delete that something still holds
+    # another resource blocks the delete
     Rule(
         ErrorKind.DEPENDENCY, "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse", "ec2"
     ),
@@ -169,11 +169,11 @@ TABLE: tuple[Rule, ...] = (
     Rule(ErrorKind.DEPENDENCY, "OperationNotPermitted", "ec2", "Delete.*|Detach.*"),
     Rule(ErrorKind.DEPENDENCY, "DeleteConflict", "iam"),
     Rule(ErrorKind.DEPENDENCY, "BucketNotEmpty", "s3"),
-    # somebody, perhaps we ourselves a moment ago, was first
+    # created before, perhaps by an earlier request of ours
     Rule(ErrorKind.EXISTS, "EntityAlreadyExists", "iam"),
     Rule(ErrorKind.EXISTS, "InvalidInput", "iam", "CreateServiceLinkedRole", "has been taken"),
     Rule(ErrorKind.EXISTS, "ResourceInUseException", "eks", "Create.*"),
-    # an update that botocore had to send again
+    # an update that botocore sent twice
     Rule(
         ErrorKind.EXISTS,
         "InvalidParameterException",
@@ -188,20 +188,20 @@ TABLE: tuple[Rule, ...] = (
         ErrorKind.EXISTS, "InvalidGroup.Duplicate|InvalidSubnet.Conflict|RouteAlreadyExists", "ec2"
     ),
     Rule(ErrorKind.EXISTS, "InvalidPermission.Duplicate|Resource.AlreadyAssociated", "ec2"),
-    # a delete of what is not there any more
+    # the resource of a delete does not exist any more
     Rule(
         ErrorKind.GONE,
         r".*\.NotFound|.*NotFound|.*NotFoundException|NoSuch.*|ResourceNotFound|Gateway.NotAttached"
         "|404",
         operation="Delete.*|Detach.*|Release.*|Revoke.*|Disassociate.*",
     ),
-    # a look of two questions, between which it came or went
+    # a read of two calls, between which the resource was created or deleted
     Rule(
         ErrorKind.NOT_FOUND_YET,
         r".*NotFound(Exception)?|NoSuch.*|404",
         operation="Describe.*|List.*|Get.*|Head.*",
     ),
-    # a create that cannot see what was made a moment ago
+    # a create does not see a resource that was created a moment ago
     Rule(ErrorKind.NOT_FOUND_YET, r".*\.NotFound|NatGatewayNotFound|InvalidGatewayID.*", "ec2"),
     Rule(ErrorKind.NOT_FOUND_YET, "Gateway.NotAttached", "ec2", "Create.*"),
     Rule(ErrorKind.NOT_FOUND_YET, "NoSuchEntity", "iam", "Attach.*|Create.*|Put.*|Tag.*"),
@@ -219,7 +219,7 @@ TABLE: tuple[Rule, ...] = (
         "CreateCluster",
         "following (subnets|security groups) do not exist",
     ),
-    # what only a person can change
+    # only a person can change permissions
     Rule(
         ErrorKind.DENIED,
         "AccessDenied|AccessDeniedException|UnauthorizedOperation|AuthorizationError.*|Forbidden"
@@ -231,10 +231,10 @@ TABLE: tuple[Rule, ...] = (
 def match_error(
     service: str, operation: str, code: str, message: str, status: int
 ) -> ErrorKind | None:
-    """Find what an error means; None is a bug or a plain refusal, which is never retried.
+    """Return the kind of an error; None is a bug or a final refusal, which is never retried.
 
     ``service`` is botocore's name (``ec2``), ``operation`` the API's (``CreateVpc``), ``status``
-    the HTTP status.
+    is the HTTP status.
 
     >>> match_error("ec2", "DeleteVpc", "DependencyViolation", "has dependencies", 400).name
     'DEPENDENCY'
@@ -253,7 +253,7 @@ def match_error(
 
 
 def lacks_room(words: str) -> bool:
-    """Tell from AWS's words for a failure whether capacity or quota is what was missing.
+    """Whether AWS's message for a failure says that capacity or quota is missing.
 
     >>> lacks_room("We currently do not have sufficient capacity for ml.p5.48xlarge")
     True
@@ -267,12 +267,12 @@ CLOCK = (
     "Signature expired|Signature not yet current|RequestTimeTooSkewed|RequestExpired"
     "|Request has expired"
 )
-"""What AWS says of a request whose time is more than some minutes off (EC2 API reference, "Error
+"""AWS's codes and messages for a clock that is minutes off (EC2 API reference, "Error
 codes"; IAM User Guide, "Troubleshooting Signature Version 4")."""
 
 
 def renewal(words: str) -> str:
-    """Say how to go on when AWS does not take the credentials."""
+    """Return the hint for an error, given its code or message, about refused credentials."""
     if re.search(CLOCK, words):
         return "Nothing is lost: set this machine's clock and run the same command again."
     return "Nothing is lost: renew or correct the credentials and run the same command again."

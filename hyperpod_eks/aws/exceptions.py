@@ -1,4 +1,4 @@
-"""What boto3 raises, for those who tell one refusal from another; slow to import."""
+"""The exceptions of boto3, for callers that distinguish refusals; slow to import."""
 
 from botocore.exceptions import BotoCoreError, ClientError
 

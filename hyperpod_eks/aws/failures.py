@@ -1,4 +1,4 @@
-"""What a call that failed means: for whom to wait, and whether anything was done."""
+"""The meaning of a failed call: whether to wait, and whether AWS may have applied it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hyperpod_eks.errors import HyperpodError
 
 @contextmanager
 def absent(*codes: str, says: str = "") -> Iterator[None]:
-    """Read these error codes, if they say so, as "it is not there"; let every other error fly.
+    """Suppress errors that mean "it does not exist"; raise all others.
 
-    ``codes`` are regular expressions for whole codes.
+    ``codes`` are regular expressions for whole error codes; ``says`` is part of the message.
     """
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
@@ -30,7 +30,7 @@ def absent(*codes: str, says: str = "") -> Iterator[None]:
 
 
 def raise_first(service: str, operation: str, errors: Iterable[JsonMapping]) -> None:
-    """Raise the first thing that a call could not do and answered 200 all the same."""
+    """Raise the first of the errors that an answer with status 200 lists, as ClientError."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     for error in errors:
@@ -41,7 +41,7 @@ def raise_first(service: str, operation: str, errors: Iterable[JsonMapping]) -> 
 
 
 def classify(error: Exception) -> ErrorKind | None:
-    """Classify whatever a call raised; None is a bug or a refusal that time does not heal."""
+    """Return the kind of any exception; None is a bug or a refusal that waiting cannot change."""
     from botocore import exceptions as e  # noqa: PLC0415
 
     if isinstance(error, NoAnswer):
@@ -53,7 +53,7 @@ def classify(error: Exception) -> ErrorKind | None:
         return match_error(
             str(error.response["ResponseMetadata"].get("Service", "")),
             error.operation_name,
-            str(about.get("Code") or ""),  # null where the answer is not AWS's
+            str(about.get("Code") or ""),  # null in a foreign answer
             str(about.get("Message") or ""),
             error.response["ResponseMetadata"].get("HTTPStatusCode", 0),
         )
@@ -61,14 +61,14 @@ def classify(error: Exception) -> ErrorKind | None:
     if isinstance(error, unsent):
         return ErrorKind.THROTTLE  # nothing was sent
     if isinstance(error, e.HTTPClientError | e.ConnectionError | _garbled()):
-        return ErrorKind.UNKNOWN  # it may have been done
+        return ErrorKind.UNKNOWN  # AWS may have applied it
     if isinstance(error, credential_errors()):
         return ErrorKind.EXPIRED
     return None
 
 
 def credential_errors() -> tuple[type[Exception], ...]:
-    """What botocore raises when it finds no usable credentials."""
+    """Return the exceptions that botocore raises without usable credentials."""
     from botocore import exceptions as e  # noqa: PLC0415
 
     return (
@@ -83,32 +83,32 @@ def credential_errors() -> tuple[type[Exception], ...]:
 
 
 def _garbled() -> type[Exception]:
-    """What botocore raises for an answer that it cannot read, as proxies give them."""
+    """Return botocore's exception for an answer that it cannot parse, such as a proxy's page."""
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
     return ResponseParserError
 
 
 def surely_not_applied(error: Exception) -> bool:
-    """Whether we know that nothing was made: AWS understood and declined, or was never asked.
+    """Whether AWS certainly changed nothing: it refused the request, or never received it.
 
-    A request that botocore had to send again may have been carried out the first time.
+    A request that botocore sent more than once may have been applied the first time.
     """
     from botocore import exceptions as e  # noqa: PLC0415
 
     if isinstance(error, e.ClientError):
         about = error.response["ResponseMetadata"]
-        # EC2 answers 503 when it throttles, and has done nothing
+        # EC2 throttles with status 503, and has applied nothing then
         declined = about.get("HTTPStatusCode", 500) < 500 or classify(error) is ErrorKind.THROTTLE
         return declined and not about.get("RetryAttempts")
     nothing_sent = e.ConnectTimeoutError | e.EndpointConnectionError | e.ProxyConnectionError
-    # TLS may also break off an answer; where a certificate is refused, it is Unreachable
+    # TLS may also fail during an answer; an untrusted certificate is Unreachable instead
     perhaps = e.HTTPClientError | e.SSLError | _garbled() | NoAnswer
     return isinstance(error, nothing_sent) or not isinstance(error, perhaps)
 
 
 def silent(error: BaseException) -> bool:
-    """Whether nothing that AWS says came back, however long it was waited for."""
+    """Whether a call ended without an answer of AWS."""
     from botocore.exceptions import HTTPClientError  # noqa: PLC0415
 
     return isinstance(error, HTTPClientError | NoAnswer)

@@ -1,7 +1,7 @@
-"""What a cluster costs by the hour, about: enough to decide whether to press enter.
+"""A rough estimate of a cluster's cost per hour, for the decision to create it.
 
-On-demand list prices without discounts, data transfer and taxes.  The Price List API is the
-authority; this table is for the moment before the first call that costs something.
+On-demand list prices without discounts, data transfer and taxes.  The Price List API has the
+exact ones.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from hyperpod_eks.frozen import frozen
 READ = date(2026, 10, 4)
 """When the prices below were read."""
 REGION = "us-east-1"
-"""Where they hold; other regions are up to a third dearer."""
+"""The region of these prices; others cost up to a third more."""
 HOURS = 730
-"""Hours of a month, as AWS counts them."""
+"""Hours per month, as AWS counts them."""
 
 # USD per hour.
 EKS = {"standard support": STANDARD_SUPPORT_USD, "extended support": EXTENDED_SUPPORT_USD}
@@ -30,8 +30,8 @@ PUBLIC_IPV4 = 0.005
 INTERFACE_ENDPOINT = 0.01
 # USD per GB and month of the nodes' EBS volumes, which are billed under SageMaker.
 EBS = 0.14
-# Nodes: Price List API, service AmazonSageMaker, component Cluster.  Types that are not here are
-# reported as unknown; ml.m5.2xlarge is derived from its EC2 price.
+# Nodes: Price List API, service AmazonSageMaker, component Cluster.  Other types are reported as
+# unknown; ml.m5.2xlarge is derived from its EC2 price.
 NODES = {
     "ml.m5.2xlarge": 0.461,
     "ml.g5.8xlarge": 3.06,
@@ -43,7 +43,7 @@ NODES = {
 
 
 def nodes(kind: str, count: int, *, prepaid: bool, spot: bool) -> Item:
-    """Price nodes: those of a training plan are paid in advance, and Spot prices move."""
+    """Price nodes: training plans are paid in advance, so cost 0; Spot prices vary, so None."""
     if prepaid:
         return Item(f"{kind}, prepaid (training plan)", count, 0.0)
     if spot:
@@ -53,7 +53,7 @@ def nodes(kind: str, count: int, *, prepaid: bool, spot: bool) -> Item:
 
 @frozen
 class Item:
-    """Some equal things; ``each`` is USD per hour for one, None where it is not known."""
+    """A number of equal resources; ``each`` is USD per hour for one, None if unknown."""
 
     what: str
     count: int
@@ -81,10 +81,10 @@ class Cost(TypedDict):
 
 
 def estimate(items: Iterable[Item]) -> Cost:
-    """Add up what the known items cost; equal ones are one row, the dearest first.
+    """Add up the cost of all items with a known price; equal ones are one row, dearest first.
 
     Returns the ``cost`` of ``hyperpod-eks/plan/v1``: the items with USD per hour, their sum, the
-    names of what the table does not know, which the sum leaves out, and whether it is complete.
+    names of items without a known price, which the sum leaves out, and whether it is complete.
 
     >>> estimate([Item("EKS", 1, 0.1), Item("ml.new.large", 2, None)])["usd_per_hour"]
     0.1

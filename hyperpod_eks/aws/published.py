@@ -1,6 +1,6 @@
-"""What AWS publishes on dated pages only, and the choice of a Kubernetes version.
+"""Facts that AWS publishes on pages only, and the choice of a Kubernetes version.
 
-Nothing here can be read from an API: each table names its page and the day it was read.
+No API returns them: each table names its page and the day it was read.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SUPPORTED_KUBERNETES = ("1.30", "1.31", "1.32", "1.33", "1.34", "1.35")
 
 KUBERNETES_READ = date(2026, 10, 4)
 
-# The oldest version of that page since this tool exists. It stays when AWS drops it, for a cluster
-# of that version may exist then and its config must be read.
+# The oldest version that the page has had since the first release of this tool. It stays when AWS
+# drops it: a cluster of that version may exist, and its config must remain readable.
 OLDEST_KUBERNETES = "1.30"
 
 # The oldest VPC CNI that works with HyperPod; the same page, the same day.
 OLDEST_VPC_CNI = (1, 18, 3)
 
-# Versions of add-ons that are broken on HyperPod: by add-on, the first and the last, and why.
+# Add-on versions that do not work on HyperPod: the first, the last and the reason, by add-on.
 # Issue 3753 of github.com/aws/amazon-vpc-cni-k8s, fixed in 1.22.4; read 2026-11-28.
 BROKEN_ADDONS: Mapping[str, tuple[tuple[Version, Version, str], ...]] = {
     "vpc-cni": (
@@ -39,12 +39,12 @@ BROKEN_ADDONS: Mapping[str, tuple[tuple[Version, Version, str], ...]] = {
     ),
 }
 
-# Zones in which EKS makes no control plane. EKS User Guide, page network-reqs.html ("Subnet
+# Zones in which EKS creates no control plane. EKS User Guide, page network-reqs.html ("Subnet
 # requirements for clusters"), as others quote it, 2026-11-26.
 ZONES_WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
 
 # Regions of HyperPod. Page sagemaker-hyperpod.html of the same guide, read 2026-10-04. The list
-# grows: another region is worth a warning, not a refusal.
+# grows: an unlisted region is a warning, not an error.
 REGIONS_READ = date(2026, 10, 4)
 HYPERPOD_REGIONS = (
     "us-east-1", "us-east-2", "us-west-1", "us-west-2",
@@ -55,7 +55,7 @@ HYPERPOD_REGIONS = (
 
 
 def zone_prefix(region: str) -> str:
-    """Say how the ids of a region's zones begin (AWS RAM User Guide, working-with-az-ids.html).
+    """Return the prefix of a region's zone ids (AWS RAM User Guide, working-with-az-ids.html).
 
     >>> zone_prefix("us-west-2"), zone_prefix("ap-northeast-1"), zone_prefix("eu-central-1")
     ('usw2', 'apne1', 'euc1')
@@ -66,7 +66,7 @@ def zone_prefix(region: str) -> str:
 
 HYPERPOD_PARTITIONS = ("aws",)
 
-# Pods of a node: it has one interface, whose IPv4 addresses less its own they share (EC2's
+# Pods per node: its one interface has this many IPv4 addresses, less the node's own (EC2's
 # DescribeInstanceTypes, Ipv4AddressesPerInterface, 2026-11-29; SageMaker developer guide, maximum
 # pods: 5 for ml.t3.medium, 14 for ml.m5.2xlarge). Other types have room for 29 and more.
 _PODS = (
@@ -77,11 +77,11 @@ _PODS = (
     (14, r"(?!g7)[\w-]+\.[23]?xlarge|g4dn\.(8|16)xlarge"),
 )
 PODS_LEAST = 8
-"""Of the add-ons alone: two of CoreDNS, and on each node CNI, kube-proxy, pod identity, agents."""
+"""Pods of the add-ons alone: two of CoreDNS; per node CNI, kube-proxy, pod identity, agents."""
 PODS_WANTED = 20
-"""With the chart's operators and plugins."""
+"""Pods of the add-ons and of the chart's operators and plugins."""
 
-# Buckets of AWS's own that nodes read: ECR User Guide ("Amazon ECR interface VPC endpoints"),
+# AWS's own buckets, which nodes read: ECR User Guide ("Amazon ECR interface VPC endpoints"),
 # AL2023 User Guide (repositories in S3), Systems Manager User Guide ("SSM Agent communications with
 # AWS managed S3 buckets"); read 2026-11.
 BUCKETS_OF_AWS = (
@@ -97,8 +97,8 @@ LOG_RETENTION_DAYS = (
     3288, 3653,
 )  # fmt: skip
 
-# USD per hour and cluster: the second takes the place of the first once a Kubernetes version is in
-# extended support. Amazon EKS pricing page, read 2026-10-04.
+# USD per hour and cluster: the second replaces the first once a Kubernetes version is in extended
+# support. Amazon EKS pricing page, read 2026-10-04.
 STANDARD_SUPPORT_USD = 0.10
 EXTENDED_SUPPORT_USD = 0.60
 
@@ -106,7 +106,7 @@ _SOON = 60  # days
 
 
 def numbers(version: str) -> Version:
-    """Read the numbers of an add-on's version, so that versions can be compared.
+    """Return the numbers in an add-on's version, so that versions can be compared.
 
     >>> numbers("v1.22.3-eksbuild.1")
     (1, 22, 3, 1)
@@ -115,7 +115,7 @@ def numbers(version: str) -> Version:
 
 
 def broken(addon: str, version: str) -> str:
-    """Say why a version of an add-on does not work on HyperPod; empty where it does.
+    """Return why a version of an add-on does not work on HyperPod; empty if it does.
 
     >>> broken("vpc-cni", "v1.22.4-eksbuild.1"), broken("coredns", "v1.22.1")
     ('', '')
@@ -127,7 +127,7 @@ def broken(addon: str, version: str) -> str:
 
 
 def pods(instance_type: str) -> int | None:
-    """Return how many pods fit on a node of a small type; None where many do.
+    """Return how many pods fit on a node of a small type; None for larger types.
 
     >>> pods("ml.m5.2xlarge"), pods("ml.p5.48xlarge")
     (14, None)
@@ -148,8 +148,8 @@ def choose_version(
     version in standard support that HyperPod supports is taken (with `allow_untested`: the highest
     in standard support). `today` defaults to the day in UTC.
 
-    Returns the version, and warnings about what it will cost or when its support ends.
-    Raises `Usage` for a version that EKS no longer creates, that it never heard of, or that
+    Returns the version, and warnings about its price or the end of its support.
+    Raises `Usage` for a version that EKS no longer creates, that it does not offer, or that
     HyperPod does not list.
     """
     today = today or datetime.now(UTC).date()
@@ -176,7 +176,7 @@ def choose_version(
 def _check(
     wanted: str, known: Collection[str], creatable: Collection[str], tested: Collection[str]
 ) -> None:
-    """Raise Usage for a version that EKS does not create, or that HyperPod does not list."""
+    """Raise Usage for a version that EKS does not create or HyperPod does not list."""
     if wanted not in creatable:
         why = "no longer creates" if wanted in known else "does not offer"
         raise _unsupported(
@@ -213,13 +213,13 @@ def _warnings(one: JsonMapping, today: date) -> list[str]:
 
 
 def _status(one: JsonMapping) -> str:
-    """Return the support status; the older member ``status`` spells it ``standard-support``."""
+    """Return the support status; the older member ``status`` has it as ``standard-support``."""
     text = str(one.get("versionStatus") or one.get("status") or "STANDARD_SUPPORT")
     return text.upper().replace("-", "_")
 
 
 def order(version: str) -> tuple[int, ...]:
-    """Sort versions by it: 1.9 comes before 1.10."""
+    """Return the sort key of a version: 1.9 comes before 1.10."""
     return tuple(int(part) for part in version.split("."))
 
 

@@ -1,4 +1,4 @@
-"""One pace for all workers: who is told to slow down slows everybody down, and nobody stops."""
+"""One rate limit per service: a throttled call slows down all workers and stops none."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hyperpod_eks.aws.errors import ErrorKind, match_error
 from hyperpod_eks.documents import JsonMapping
 
 FIRST, LARGEST = 0.05, 2.0
-"""Seconds between the starts of two calls: after one refusal, and after many."""
+"""Seconds between the starts of two calls after one refusal, and at most."""
 ATTEMPTS = 12
-"""How often a call is sent; after that the engine waits and looks again."""
+"""How often a call is sent before it fails, and the engine waits and looks again."""
 
 
 class Pace:
-    """How often one service is asked, shared by all clients and workers.
+    """The gap between two calls to one service, shared by all clients and workers.
 
-    botocore alone would let each worker back off for itself, a second and more, while the others
-    go on to be refused.  Here every refusal doubles the gap between any two calls and every
-    answer shortens it: additive patience, as AWS asks for ("Error retries and exponential
-    backoff"), but for the account's one bucket of tokens, which all workers draw from.
+    With botocore alone each worker backs off by itself, for a second and more, while the others
+    are still refused.  Here every refusal doubles the gap between any two calls and every answer
+    shortens it: the backoff that AWS recommends ("Error retries and exponential backoff"), applied
+    to all workers, because they share the account's one token bucket.
     """
 
     def __init__(self, service: str) -> None:
@@ -32,15 +32,15 @@ class Pace:
         self._next = 0.0
         self._lock = threading.Lock()
 
-    def attach(self, client: Any) -> None:  # the stubs know no handlers that answer
-        """Set the pace of a boto3 client."""
+    def attach(self, client: Any) -> None:  # the stubs lack handlers that return values
+        """Apply the limit to a boto3 client."""
         client.meta.events.register("before-send", self.wait)
-        # of all handlers the first answer counts, and those of the longer event are asked first
+        # the first handler that answers wins, and handlers of the longer event name come first
         name = client.meta.service_model.service_id.hyphenize()
         client.meta.events.register_first(f"needs-retry.{name}", self.judge)
 
     def wait(self, sleep: Callable[[float], None] = time.sleep, **_: object) -> None:
-        """Wait for this call's turn; no time at all as long as nobody was refused."""
+        """Wait for this call's turn; return at once while no call is being throttled."""
         with self._lock:
             if not self.gap:
                 return
@@ -48,11 +48,11 @@ class Pace:
             self._next = task + self.gap
         sleep(max(0.0, task - time.monotonic()))
 
-    # as much of botocore's classes as is read here
+    # typed only as far as botocore's classes are used here
     def judge(
         self, response: tuple[Any, JsonMapping] | None, operation: Any, attempts: int, **_: object
     ) -> float | None:
-        """Say in how many seconds to send a refused call again; None leaves it to botocore."""
+        """Return the seconds before a throttled call is resent; None leaves that to botocore."""
         if response is None:
             return None
         http, parsed = response

@@ -1,7 +1,7 @@
-"""Secrets, hidden wherever they would be shown: by value where it is known, else by name.
+"""Removes secrets from all output: known values, and values with the name of a secret.
 
-Known are the values that botocore signs with or sends as a credential, those of the environment,
-and those that the config declares under a name such as ``password``.
+Known are values that botocore signs with or sends as credentials, credentials in environment
+variables, and values that the config declares under a name such as ``password``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 HIDDEN = "[hidden]"
 LOGIN = ("sts", "sso", "sso-oidc", "signin")
-"""Services that give credentials: their requests and answers are logged by allow-list."""
+"""Services that issue credentials: only allow-listed members of their requests are logged."""
 SHORTEST = 8
-"""A shorter value is hidden by its name alone: it would be found within other words."""
+"""Characters; a shorter value is hidden by name only, since other words may contain it."""
 
 _LOGGED = frozenset(
     {
@@ -44,27 +44,27 @@ _NAMED = (
 )
 _SECRET_NAME = re.compile(r"(?i)secret|password|passwd|token|credential|api_?key|private_?key")
 _REFERENCE = re.compile(r"(?i)(name|namespace|ref)s?$|^existing|^image_?pull")
-"""What a setting is called that says where a secret is, as Kubernetes names it."""
+"""Names of settings that refer to a secret, in the style of Kubernetes, and are not one."""
 _HINTS = (
     "token", "secret", "passw", "authorization", "external", "assertion", "signature", "bearer",
     "device", "k8s-aws", "://", "configurationvalues", "configuration_values",
 )  # fmt: skip
-"""Without any of these no pattern matches; looking for them is ten times as fast."""
+"""No pattern matches a text without any of these; searching for them is ten times faster."""
 _PATTERNS = (
-    # an EKS token is a presigned URL, and opens the cluster for a quarter of an hour
+    # an EKS token is a presigned URL that grants access for 15 minutes
     (re.compile(r"k8s-aws-v1\.[\w-]+"), f"k8s-aws-v1.{HIDDEN}"),
     (re.compile(r"(?i)(bearer |x-amz-(?:security-token|signature)=)[^\s'\"&]+"), rf"\1{HIDDEN}"),
     (re.compile(r"(Signature=|Signature:\n)[0-9a-f]{16,}"), rf"\1{HIDDEN}"),
     # user and password of a URL
     (re.compile(r"(://)[^/?#\s'\"<>\\]+@"), rf"\1{HIDDEN}@"),
-    # JSON within JSON within a repr: all up to the quote that began it
+    # JSON within JSON within a repr: everything up to the closing quote
     (
         re.compile(
             r"(?is)(configuration_?values\\*['\"]?\s*[:=]\s*b?)(\\*['\"])(.*?)(?<!\\)\2(?=\s*[,}\])])"
         ),
         rf"\1\2{HIDDEN}\2",
     ),
-    # headers, JSON, XML and reprs of them: a name, what stands between, and the value
+    # headers, JSON, XML and their reprs: a name, a separator and the value
     (
         re.compile(rf"(?i)({_NAMED}\\*['\"]?\s*[:=>]\s*(?:b?\\*['\"])?)[^'\"\\<>\n]+"),
         rf"\1{HIDDEN}",
@@ -77,9 +77,9 @@ _here = threading.local()
 
 
 def learn(*values: object) -> None:
-    """Hide these values from now on, however JSON, a URL or Python spells them.
+    """Hide these values from now on, also as JSON, URLs and Python reprs escape them.
 
-    A line break within one ends it, for a message may break there too.
+    Values are split at white space and control characters, where a message may break too.
     """
     for value in values:
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
@@ -90,7 +90,7 @@ def learn(*values: object) -> None:
                     quote(part, errors="replace"),
                     part.encode("utf-8", "replace").decode("latin-1"),
                 }
-                for _ in range(2):  # a body of JSON, in a repr, in an error's JSON
+                for _ in range(2):  # a JSON body in a repr in an error's JSON
                     spelled |= {
                         write(each)[1:-1] for each in spelled for write in (repr, json.dumps)
                     }
@@ -101,26 +101,26 @@ def learn(*values: object) -> None:
 
 
 def learn_environment(environ: Mapping[str, str] = os.environ) -> None:
-    """Learn the credentials of AWS's variables, and the user and password of every URL.
+    """Hide the credentials in AWS's variables, and the user and password of every URL.
 
-    What a file has that a variable names is learned by who reads it.
+    The reader of a file that a variable names hides its content.
     """
     for name, value in environ.items():
         if not name.upper().startswith("AWS_") and not name.upper().endswith("_PROXY"):
             continue
         if re.search(r"(?i)secret|token(?!_file)", name) and not name.endswith("_FILE"):
             learn(value)
-        if name.startswith("AWS_CONTAINER_CREDENTIALS_"):  # whoever has the path gets credentials
+        if name.startswith("AWS_CONTAINER_CREDENTIALS_"):  # the path alone grants credentials
             learn(value.rpartition("://")[2].partition("/")[2])
         before, at, _ = value.rpartition("@")
         if at and name.upper().startswith(("AWS_ENDPOINT_URL", "HTTP", "ALL_PROXY")):
             given = before.rpartition("://")[2]
-            for who in (given, unquote(given)):  # and as HTTP's basic authentication has it
+            for who in (given, unquote(given)):  # base64: as HTTP basic authentication sends it
                 learn(who, who.partition(":")[2], b64encode(who.encode(errors="replace")))
 
 
 def learn_settings(value: object, name: str = "") -> None:
-    """Learn what a user's settings declare under the name of a secret."""
+    """Hide the values in a user's settings whose names are those of secrets."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             learn_settings(each, str(key))
@@ -136,7 +136,7 @@ def _is_secret(name: str) -> bool:
 
 
 def without_values(text: str) -> str:
-    """Hide the values that are known; what is called a secret stays."""
+    """Hide known values only, not those with the name of a secret."""
     for value in tuple(_known):
         if value in text:
             text = text.replace(value, HIDDEN)
@@ -144,7 +144,7 @@ def without_values(text: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """Hide credentials, signatures and tokens, known ones and what is called one.
+    """Hide credentials, signatures and tokens, by their values and by their names.
 
     >>> redacted("'Authorization': b'AWS4-HMAC-SHA256 Credential=AKIA/2026', 'Host': b'a'")
     "'Authorization': b'[hidden]', 'Host': b'a'"
@@ -163,13 +163,13 @@ def redacted(text: str) -> str:
     return text
 
 
-# --- what botocore sends
+# --- calls of botocore
 
 
-def attach(session: Any) -> None:  # the stubs know no handler with parameters of its own
-    """Learn what all future clients of a botocore session send and get as a secret.
+def attach(session: Any) -> None:  # the stubs lack handlers with parameters
+    """Hide the secrets that all future clients of a botocore session send and receive.
 
-    What they sign with `aws_session` learns.
+    `session` hides the credentials that they sign with.
     """
     session.register("provide-client-params", _asked)
     session.register("before-call", _begun)
@@ -178,13 +178,13 @@ def attach(session: Any) -> None:  # the stubs know no handler with parameters o
 
 
 def logged(record: logging.LogRecord) -> bool:
-    """Whether a record may be logged: botocore's words about a call that logs in may not."""
+    """Whether a record may be logged; botocore's own records of a login call may not."""
     ours = not record.name.startswith(("botocore", "boto3", "urllib3"))
     return ours or not any(_calls())
 
 
 def _calls() -> list[bool]:
-    """Return, for each call that this thread is making, whether it logs in; the outermost first."""
+    """Return whether each of this thread's nested calls is a login, outermost first."""
     if not hasattr(_here, "calls"):
         _here.calls = []
     calls: list[bool] = _here.calls
@@ -217,7 +217,7 @@ def _ended(**_: object) -> None:
 
 
 def _secrets(answer: object) -> Iterator[str]:
-    """Every text of an answer whose member is called a secret or a token."""
+    """Yield every text in an answer whose member has "secret" or "token" in its name."""
     if isinstance(answer, Mapping):
         for name, value in answer.items():
             if isinstance(value, str) and re.search(r"(?i)secret|token", str(name)):

@@ -1,16 +1,16 @@
-"""What AWS itself says a request may hold: botocore's service models, read when they are needed.
+"""The rules of AWS for requests: botocore's service models, read when they are needed.
 
 Enumerations, bounds and patterns live in the JSON models that botocore ships, so an upgrade of
 boto3 brings new instance types without a change here, and nothing is copied. botocore checks
 required members, types and lower bounds of a request; `violations` also checks upper bounds,
 lengths, patterns, enumerations and unions, before anything is sent.
 
-A *path* names a member the way AWS's API reference does, lists on the way being entered silently:
-``CreateCluster.InstanceGroups.InstanceCount``; ``[]`` at its end is what a list holds.
+A *path* names a member as AWS's API reference does, without a mark for lists on the way:
+``CreateCluster.InstanceGroups.InstanceCount``; ``[]`` at its end is the list's element.
 
 Reading the ``sagemaker`` model takes about 0.07 s, importing ``botocore.loaders`` about 0.1 s,
-once per process; hand `loader` to the session (``register_component("data_loader", loader())``)
-and boto3 does not read it a second time.
+once per process; pass `loader` to the session (``register_component("data_loader", loader())``)
+so that boto3 does not read it a second time.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 Shape = JsonMapping
 Bounds = tuple[int | None, int | None]
 
-# AWS writes its patterns for Java. Inside a class, Python's \w stands for letters and digits of
-# all languages and accepts a little more: the service has the last word.
+# AWS writes its patterns for Java. Inside a class, Python's \w matches letters and digits of
+# all languages and accepts a little more; the service itself rejects the rest.
 _JAVA = {
     r"\p{L}": r"\w",
     r"\p{N}": r"\d",
     r"\p{Z}": "\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
     r"\p{Alnum}": "a-zA-Z0-9",
 }
-# What AWS's patterns mean, for those that people meet; AWS prints only the pattern.
+# The meaning of patterns that users meet; AWS prints only the pattern.
 _MEANING = {
     "[a-zA-Z0-9](-*[a-zA-Z0-9])*": "use letters and digits, with hyphens between them",
     r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)": "use letters, digits, spaces and _.:/=+-@",
@@ -75,29 +75,29 @@ def loader() -> Loader:
     """Return the reader of botocore's packaged models, one for the whole process."""
     import gzip  # noqa: PLC0415
 
-    from botocore.loaders import JSONFileLoader, Loader  # noqa: PLC0415  not for --help
+    from botocore.loaders import JSONFileLoader, Loader  # noqa: PLC0415  slow; --help needs none
     from pydantic_core import from_json  # noqa: PLC0415  the same
 
     class Plain(JSONFileLoader):
-        """Reads plain dicts, which keep their order too, with pydantic's reader: thrice as fast."""
+        """Reads plain dicts, which keep their order too, with pydantic: three times as fast."""
 
         def load_file(self, file_path: str) -> Json:
             for suffix, unpack in ((".json", bytes), (".json.gz", gzip.decompress)):
-                if os.path.isfile(file_path + suffix):  # noqa: PTH113  a closed home has none
+                if os.path.isfile(file_path + suffix):  # noqa: PTH113  False for an unreadable home
                     text = unpack(Path(file_path + suffix).read_bytes())
-                    return from_json(text, cache_strings="keys")  # texts do not repeat
+                    return from_json(text, cache_strings="keys")  # only keys repeat
             return None
 
     class Near(Loader):
-        """Finds services by the names of their folders alone.
+        """Finds services by the names of their folders only.
 
-        botocore's own looks into the folders of all 400 services, once for each kind of file: as
-        long as making the clients takes.  What is not in a folder is told a step later.
+        botocore's own loader lists the folders of all 400 services for each kind of file, which
+        takes as long as creating the clients.  A missing file is an error one step later.
         """
 
         @cached_property
         def folders(self) -> list[str]:
-            # as botocore asks, to which ~/.aws of a home that is closed to us does not exist
+            # as in botocore: ~/.aws in an unreadable home counts as missing
             paths = [Path(path) for path in self.search_paths if os.path.isdir(path)]  # noqa: PTH112
             return [entry.name for path in paths for entry in path.iterdir()]
 
@@ -131,7 +131,7 @@ def partition(region: str) -> str:
 
 
 def region_fault(region: str) -> str:
-    """Refuse a region that botocore has never heard of."""
+    """Return what is wrong with a region's name and the fix; empty if botocore knows it."""
     known = regions()
     if region in known:
         return ""
@@ -177,22 +177,22 @@ def bounds(name: str, path: str) -> Bounds:
 
 
 def expected(name: str, path: str) -> str:
-    """Return what the member may be, as the end of "set …": ``a whole number from 0 to 6758``."""
+    """Return the values that a member allows, in words: ``a whole number from 0 to 6758``."""
     return _expected(shape(name, path))
 
 
 def faults(name: str, path: str, value: object) -> list[str]:
-    """Return what is wrong with one value of the member at `path`: value, rule and fix each."""
+    """Return the faults of a value for the member at `path`, each with value, rule and fix."""
     operation, _, members = path.removesuffix("[]").partition(".")
     label = f"{operation} {members.rpartition('.')[2]}".rstrip()
     return [text for _, text in _faults(service(name), shape(name, path), value, "", label)]
 
 
 def violations(name: str, operation: str, params: Mapping[str, object]) -> list[str]:
-    """Return everything that the model of service `name` holds against a request.
+    """Return every fault that the model of service `name` finds in a request.
 
     `params` are the keyword arguments of the boto3 call. Each line names the member, its value,
-    the rule and a fix; an empty list means that AWS's model has no objection.
+    the rule and a fix; an empty list means that the request conforms to AWS's model.
     """
     model = service(name)
     top = model["shapes"][model["operations"][operation]["input"]["shape"]]
@@ -200,18 +200,18 @@ def violations(name: str, operation: str, params: Mapping[str, object]) -> list[
 
 
 def to_api(name: str, path: str, value: object) -> tuple[Json, list[str]]:
-    """Write a setting in AWS's words: ``{"drain_policy": …}`` becomes ``{"DrainPolicy": …}``.
+    """Convert a setting to AWS's names: ``{"drain_policy": …}`` becomes ``{"DrainPolicy": …}``.
 
-    `value` is what the member at `path` shall be, its members in snake_case; the keys of maps
-    (labels) are data and stay. Returns the value, and a line for each name that AWS does not have;
-    whatever has another type than AWS wants is left as it is, for `faults` to find.
+    `value` is for the member at `path`, with members in snake_case; the keys of maps (labels) are
+    data and stay. Returns the value, and a line for each name that AWS does not have. Values of
+    a wrong type stay as they are; `faults` reports them.
     """
     found: list[str] = []
     return _spell(service(name)["shapes"], shape(name, path), value, found), found
 
 
 def to_config(member: str) -> str:
-    """Spell a member's name as the configuration does.
+    """Convert a member's name to the config's snake_case.
 
     >>> [to_config(name) for name in ("VolumeSizeInGB", "FSxLustreConfig", "SizeInGiB")]
     ['volume_size_in_gb', 'fsx_lustre_config', 'size_in_gib']
@@ -241,7 +241,7 @@ def _spell(shapes: Shape, here: Shape, value: object, found: list[str]) -> Json:
 
 
 def nearest(value: str, options: tuple[str, ...]) -> list[str]:
-    """Return up to three options that `value` was probably meant to be, best first.
+    """Return up to three options that are similar to `value`, best first.
 
     >>> nearest("m5.2xlarge", ("ml.m5.2xlarge", "ml.p5.48xlarge"))
     ['ml.m5.2xlarge']
@@ -256,21 +256,21 @@ def nearest(value: str, options: tuple[str, ...]) -> list[str]:
 
 
 def show(value: object, limit: int = 60) -> str:
-    """Return `value` as a message quotes it: JSON, cut to about `limit` characters."""
+    """Return `value` for a message: as JSON, cut to `limit` characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = text.encode("utf-8", "backslashreplace").decode()  # lone surrogates
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _shared(options: tuple[str, ...]) -> str:
-    """Return what all options begin with; nothing when there is one option only."""
+    """Return the common prefix of all options; empty if there is only one option."""
     first, last = min(options, default=""), max(options, default="")
     size = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     return first[:size]
 
 
 def _element(shapes: Shape, name: str) -> str:
-    """Return the name of what a list holds, or the name itself of what is no list."""
+    """Return the name of a list's innermost element, or the name itself of another shape."""
     while shapes[name]["type"] == "list":
         name = shapes[name]["member"]["shape"]
     return name
@@ -279,9 +279,9 @@ def _element(shapes: Shape, name: str) -> str:
 def _faults(
     model: Shape, here: Shape, value: object, path: str, label: str
 ) -> Iterator[tuple[str, str]]:
-    """Walk `value` beside its shape; yield the place and the text of each fault.
+    """Compare `value` with its shape; yield the path and the text of each fault.
 
-    `label` is the member as AWS names it, for the rule.
+    `label` is AWS's name of the member, for the text.
     """
     kind = here["type"]
     wanted = _PYTHON.get(kind)
@@ -335,7 +335,7 @@ def _number(here: Shape, value: float, label: str) -> str:
 
 
 def _is_moment(value: object) -> bool:
-    """Whether it is a moment, written as in ISO 8601 where it is text."""
+    """Whether a value is a datetime or a text in ISO 8601."""
     try:
         return isinstance(value, datetime) or bool(datetime.fromisoformat(str(value)))
     except ValueError:
@@ -418,7 +418,7 @@ def _span(here: Shape) -> str:
 
 
 def _rule(here: Shape) -> str:
-    """Return the shape's bounds as the rest of a sentence about it: `` is 0 to 6758``."""
+    """Return the shape's bounds as the end of a sentence: `` is 0 to 6758``."""
     if here.get("min") is None and here.get("max") is None:
         return ""
     kind = here["type"]
@@ -444,7 +444,7 @@ def _expected(here: Shape) -> str:
 
 
 def _either(options: list[str]) -> str:
-    """Join as one says it: ``a, b or c``.
+    """Join options in words: ``a, b or c``.
 
     >>> _either(["a", "b", "c"])
     'a, b or c'
@@ -462,7 +462,7 @@ def _join(path: str, name: str) -> str:
 
 @lru_cache(maxsize=256)
 def _regex(java: str) -> re.Pattern[str] | None:
-    """Translate a pattern of AWS; None for no pattern and for one beyond translation."""
+    """Translate a pattern of AWS; None for no pattern and for one that Python cannot compile."""
     for written, meant in _JAVA.items():
         java = java.replace(written, meant)
     try:

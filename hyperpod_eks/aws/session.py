@@ -1,8 +1,8 @@
-"""Opening an AWS session: profile, region and credentials as boto3 finds them, before any call.
+"""Opens an AWS session: profile, region and credentials as boto3 finds them, before any call.
 
-boto3 decides (AWS SDK for Python, "Configuration" and "Credentials").  Beside what it reads,
-``AWS_REGION`` names the region, before ``AWS_DEFAULT_REGION``; and the role that a profile assumes
-is kept in the AWS CLI's cache, so that an MFA code is asked for once.
+boto3 decides (AWS SDK for Python, "Configuration" and "Credentials"), with two additions:
+``AWS_REGION`` takes precedence over ``AWS_DEFAULT_REGION``, and the role that a profile assumes is
+cached where the AWS CLI caches it, so that an MFA code is asked for once.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
     from botocore.utils import JSONFileCache
 
 Ask = Callable[[str], str]
-"""Asks a person for something that is not shown, as `getpass.getpass` does."""
+"""Prompts for a text without echoing it, as `getpass.getpass` does."""
 
 LONGEST = 300
-"""Characters of others' words in a message."""
+"""Characters that a message quotes of others' messages."""
 _LOGIN = "Correct it, or log in again, and run the same command."
 _ODD = re.compile(r"[^\x21-\x7e]")
-"""What is in no key and no token that AWS gives; a header cannot hold most of it."""
+"""Characters that no key or token of AWS contains; most are invalid in a header."""
 
 
 def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass) -> boto3.Session:
-    """Open the session that everything uses; its credentials are there when this returns.
+    """Open the session that all calls use, with its credentials resolved.
 
-    ``ask`` asks for an MFA code.  Raises Usage for an unknown profile or region and for a setting
-    that is no value, Denied for a broken configuration and without usable credentials; network
-    errors of a profile that asks STS or IAM Identity Center are botocore's own.
+    ``ask`` prompts for an MFA code.  Raises Usage for an unknown profile or region and for an
+    invalid setting, Denied for a broken configuration or missing credentials, and botocore's
+    network errors for a profile that calls STS or IAM Identity Center.
     """
     import boto3  # noqa: PLC0415  costs 0.2 s
 
     core = _core(profile)
     attach(core)
     core.get_component("event_emitter").register_first("needs-retry", give_up)
-    core.register_component("data_loader", loader())  # what the config has read is not read again
+    core.register_component("data_loader", loader())  # shares the models that the config has read
     with _configuration(core):
         place, origin = _region(core, region)
         found = boto3.Session(
@@ -70,9 +70,9 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
 
 
 def configured_region() -> tuple[str, str]:
-    """Return the region that the AWS configuration names, and where; empty where it names none.
+    """Return the region of the AWS configuration and its source; an empty region if none is set.
 
-    No credentials are looked for and no helper is run.  Raises as `session`.
+    It resolves no credentials and runs no helper.  Raises as `session`.
     """
     core = _core(None)
     with _configuration(core):
@@ -80,13 +80,13 @@ def configured_region() -> tuple[str, str]:
 
 
 def profile_of(session: boto3.Session) -> str | None:
-    """Return the profile that a session uses, None for no profile in particular."""
+    """Return the profile that was chosen for a session; None if none was."""
     name: str | None = session._session.profile  # boto3 says "default" for both
     return name
 
 
 def new_client(session: boto3.Session, service: str, region: str | None, **more: object) -> Any:
-    """Make a client; raise Usage where the user's settings leave it none that could be used."""
+    """Create a client; raise Usage for settings (endpoint, proxy, CA bundle) that cannot work."""
     with usable_settings(session._session):
         made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
         url = made.meta.endpoint_url
@@ -103,9 +103,9 @@ def new_client(session: boto3.Session, service: str, region: str | None, **more:
 
 @contextmanager
 def usable_settings(core: Session) -> Iterator[None]:
-    """Turn what botocore says of the user's settings into Usage that names them.
+    """Convert botocore's errors about the user's settings into Usage that names the setting.
 
-    botocore checks few of them: a text where a section belongs ends as an AttributeError.
+    botocore checks few of them: text instead of a section ends as an AttributeError.
     """
     try:
         yield
@@ -117,7 +117,7 @@ def usable_settings(core: Session) -> Iterator[None]:
 
 
 def _guilty(core: Session, said: str) -> str:
-    """Name the variables whose values botocore complains of, or the settings of the profile."""
+    """Return the variables, or else the profile's settings, whose values an error message names."""
     variables = ", ".join(
         name
         for name, value in sorted(os.environ.items())
@@ -135,7 +135,7 @@ def _guilty(core: Session, said: str) -> str:
     return f"{settings} in " * bool(settings) + f"the AWS configuration ({_files(core)})"
 
 
-# --- steps of an opening
+# --- steps of opening a session
 
 
 def _core(profile: str | None) -> Session:
@@ -146,7 +146,7 @@ def _core(profile: str | None) -> Session:
 
 @contextmanager
 def _configuration(core: Session) -> Iterator[None]:
-    """Read the user's files; an unknown profile shows only then."""
+    """Read the user's files, which also checks the profile; raise Usage or Denied."""
     from botocore.exceptions import BotoCoreError, ProfileNotFound  # noqa: PLC0415
 
     try:
@@ -166,7 +166,7 @@ def _configuration(core: Session) -> Iterator[None]:
 
 
 def _region(core: Session, given: str | None) -> tuple[str, str]:
-    """Return the region, as it is written, and who says so."""
+    """Return the region, as it is written, and its source."""
     if given:
         return given, "flag --region"
     for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
@@ -177,7 +177,7 @@ def _region(core: Session, given: str | None) -> tuple[str, str]:
 
 
 def _log_in(core: Session, ask: Ask) -> None:
-    """Resolve the credentials now, and whenever botocore signs with others."""
+    """Resolve and check the credentials now, and again before each signature."""
     where = f"profile {core.profile or 'default'} ({_files(core)})"
 
     def before_sign(**event: object) -> None:
@@ -204,7 +204,7 @@ def _log_in(core: Session, ask: Ask) -> None:
 
 
 def _prompt(ask: Ask, where: str, words: str) -> str:
-    """Ask for an MFA code, where there is somebody to ask."""
+    """Prompt for an MFA code; raise Denied without a terminal."""
     if not sys.stdin.isatty():
         raise Denied(
             f"{where} asks for an MFA code, and there is no terminal to prompt on",
@@ -215,8 +215,8 @@ def _prompt(ask: Ask, where: str, words: str) -> str:
 
 
 def _check(credentials: Credentials, where: str) -> None:
-    """Resolve credentials and learn their secrets; raise Denied for those that AWS never gave."""
-    _learn_token()  # its file has another one every few hours
+    """Resolve credentials and hide their secrets; raise Denied for malformed ones."""
+    _learn_token()  # the token in the file changes every few hours
     with _credentials(where):
         frozen = credentials.get_frozen_credentials()
     learn(frozen.secret_key, frozen.token)
@@ -234,29 +234,29 @@ def _check(credentials: Credentials, where: str) -> None:
 
 
 def _flaw(value: object) -> str:
-    """Say what is wrong with a key or a token."""
+    """Return what is wrong with a key or a token; empty if nothing is."""
     if not isinstance(value, str):  # a helper's JSON, a section in a file
         return "is not text"
     if not (odd := _ODD.search(value)):
         return ""
     what = {"\n": "a line break", "\r": "a carriage return", " ": "a space"}
     said = what.get(odd[0], f"the character U+{ord(odd[0]):04X}")
-    if "\ud800" <= odd[0] <= "\udfff":  # as Python has what it cannot decode
+    if "\ud800" <= odd[0] <= "\udfff":  # Python's surrogate for an undecodable byte
         said = "a byte that is not UTF-8"
     place = "ends in" if odd.end() == len(value) else "has"
     return f"{place} {said}, which no AWS credential has"
 
 
 def _learn_token() -> None:
-    """Learn the token that asks for a container's credentials, as EKS gives it to pods."""
+    """Hide the token that requests a container's credentials, as EKS passes it to pods."""
     if path := os.environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
-        with suppress(OSError, HyperpodError):  # botocore says what is wrong with it
+        with suppress(OSError, HyperpodError):  # botocore reports it
             learn(files.read(Path(path)))
 
 
 @contextmanager
 def _credentials(where: str) -> Iterator[None]:
-    """Turn whatever botocore's providers raise into Denied; the network's errors stay."""
+    """Convert all errors of botocore's credential providers into Denied, except network errors."""
     from botocore import exceptions as e  # noqa: PLC0415
 
     try:
@@ -268,7 +268,7 @@ def _credentials(where: str) -> Iterator[None]:
 
 
 def _why(error: Exception) -> str:
-    """Say in a sentence why a provider has no credentials; most of them say it themselves."""
+    """Return why a provider has no credentials, as a clause."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
     if isinstance(error, json.JSONDecodeError):
@@ -285,10 +285,10 @@ def _why(error: Exception) -> str:
 
 
 def _cli_cache() -> JSONFileCache | dict[str, object]:
-    """Return the AWS CLI's cache of assumed roles; one that cannot be written is none."""
+    """Return the AWS CLI's cache of assumed roles; unwritable files are passed over."""
     from botocore.utils import JSONFileCache  # noqa: PLC0415
 
-    home = os.path.expanduser("~")  # noqa: PTH111  Path raises where there is none
+    home = os.path.expanduser("~")  # noqa: PTH111  Path raises without a home
     if home == "~":
         return {}
 
@@ -307,12 +307,12 @@ def _cli_cache() -> JSONFileCache | dict[str, object]:
 
 
 def _files(core: Session) -> str:
-    """Name the files of the configuration."""
+    """Return the paths of the configuration's files, for messages."""
     names = [core.get_config_variable(name) for name in ("config_file", "credentials_file")]
     return ", ".join(os.path.expanduser(name) for name in names)  # noqa: PTH111  as botocore does
 
 
 def _short(text: str) -> str:
-    """Return others' words on one line, without secrets."""
+    """Return a foreign message on one line, cut and without secrets."""
     words = redacted(" ".join(text.split()))
     return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"

@@ -1,4 +1,4 @@
-"""One moment's view of AWS: the same question is asked once."""
+"""A view of AWS at one moment: each question is asked once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Snapshot:
-    """One moment's view: the same question is asked of AWS once, whoever asks.
+    """A view of AWS at one moment, shared by all workers: each question is asked once.
 
-    With ``counting`` what a preflight counts is listed for the whole region, and ours chosen from
-    it, so that one list serves both.  ``bare`` is for a delete: it matters what is there and whose
-    it is, not what it is like.
+    With ``counting``, kinds that the preflight counts are listed for the whole region, and ours
+    are selected from that list.  With ``bare``, for a delete, kinds read only which resources
+    exist and who owns them, not their settings.
     """
 
     def __init__(self, aws: Aws, *, counting: bool = False, bare: bool = False) -> None:
@@ -33,7 +33,7 @@ class Snapshot:
         self._lock = threading.Lock()
 
     def once(self, question: Hashable, ask: Callable[[], T]) -> T:
-        """Ask, or share what another worker is asking or has been told.  Errors are not shared."""
+        """Call ``ask`` once per question; all workers share its answer, but not its error."""
         with self._lock:
             lock, answer = self._answers.setdefault(question, (threading.Lock(), []))
         with lock:
@@ -43,7 +43,7 @@ class Snapshot:
         return result
 
     def peek(self, question: Hashable) -> Json:
-        """Share the answer if somebody has asked; None if nobody has."""
+        """Return the answer to a question that was already asked; else None."""
         with self._lock:
             asked = self._answers.get(question)
         if asked is None:
@@ -53,7 +53,7 @@ class Snapshot:
             return answer[0] if answer else None
 
     def all(self, client: BaseClient, method: str, key: str, **arguments: object) -> list[Json]:
-        """Every item of a list operation, page by page; ``key`` names the list in the answer."""
+        """Return all items of a list operation, over all pages; ``key`` names the answer's list."""
 
         def ask() -> list[Json]:
             pages = client.get_paginator(method).paginate(**arguments)
@@ -62,7 +62,7 @@ class Snapshot:
         return self.once((method, key, repr(arguments)), ask)
 
     def ec2(self, listing: Listing, label: str) -> list[Json]:
-        """What EC2 has of one kind with this cluster's tag and this label, or what was adopted."""
+        """Return the items of a kind with this cluster's tag and this label, or the adopted one."""
         if adopted := self.adopted.get(f"network/{label}"):
             with absent(r".*\.NotFound|.*\.Malformed|NatGatewayNotFound|NatGatewayMalformed"):
                 return self.region(listing, ids=[adopted])
@@ -71,7 +71,7 @@ class Snapshot:
         return [item for item in found if tag(item.get("Tags", ()), LABEL) == label]
 
     def signed(self, listing: Listing) -> list[Json]:
-        """What EC2 has of one kind with this cluster's tag."""
+        """Return the items of one kind with this cluster's tag."""
         ours = self.aws.cluster
         if self.counting and listing.counted:
             found = self.region(listing)
@@ -79,7 +79,7 @@ class Snapshot:
         return self.region(listing, {f"tag:{CLUSTER}": [ours]})
 
     def inside(self, listing: Listing, vpc: str) -> list[Json]:
-        """What EC2 has of one kind in a VPC, whoever made it."""
+        """Return the items of one kind in a VPC, regardless of their owner."""
         return self.region(listing, {listing.in_vpc: [vpc]})
 
     def region(
@@ -88,7 +88,7 @@ class Snapshot:
         filters: Mapping[str, Sequence[str]] | None = None,
         ids: Sequence[str] = (),
     ) -> list[Json]:
-        """What EC2 has of one kind in the region, whoever made it: what filters or ids choose."""
+        """Return the region's items of one kind that match filters or ids, regardless of owner."""
         asked = listing.arguments(ids, filters)
         if listing.pages:
             return self.all(self.aws.ec2, listing.method, listing.member, **asked)

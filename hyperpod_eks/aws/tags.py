@@ -1,4 +1,4 @@
-"""The tags that make a resource ours, and how they are read."""
+"""The tags that mark a resource as ours, and functions that read tags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LABEL = "hyperpod-eks:label"
 
 def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> str | None:
     """
-    Read one tag, whichever way the service spells them.
+    Return the value of one tag, from Key/Value pairs or from a mapping; None if absent.
 
     >>> tag([{"Key": "Name", "Value": "demo"}], "Name")
     'demo'
@@ -23,5 +23,5 @@ def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> s
 
 
 def owner(tags: Iterable[Mapping[str, object]] | Mapping[str, str]) -> str | None:
-    """Return the lineage that signed these tags, None where we did not."""
+    """Return the lineage in these tags; None if there is none."""
     return tag(tags, LINEAGE)

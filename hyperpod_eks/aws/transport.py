@@ -1,4 +1,4 @@
-"""One way to the network: what boto3 would use, for Kubernetes, the chart's download and helm.
+"""boto3's proxies and certificates, also for Kubernetes, the chart's download and helm.
 
 boto3 takes proxies from HTTP_PROXY, HTTPS_PROXY and NO_PROXY (boto3 guide, "Using proxies"), and
 certificate authorities from AWS_CA_BUNDLE or the profile's ``ca_bundle`` (AWS SDKs and Tools
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 CONNECT, READ = 10.0, 30.0
-"""Seconds to connect, and to wait for an answer to go on."""
+"""Seconds to connect, and to wait for the next bytes of an answer."""
 WHOLE = 300.0
-"""Seconds for a whole download; without it a server that drips would hold us for ever."""
+"""Seconds for a whole download: the limit on a server that sends a few bytes at a time."""
 TRIES = 3
-"""How often a proxy that does not answer is tried; one that refuses is not tried again."""
+"""How often a proxy that does not answer is tried; a refusal is final."""
 
 
 class Unreachable(HyperpodError):
-    """A proxy or a certificate is in the way, and the same call would fail again."""
+    """A proxy or a certificate prevents a call, and a retry would fail as well."""
 
 
 class Proxy(NamedTuple):
-    """A proxy: its URL, which may hold a password, and the headers that log in to it."""
+    """A proxy: its URL, which may contain a password, and the headers that log in to it."""
 
     url: str
     headers: Mapping[str, str]
@@ -51,9 +51,9 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy that boto3 would use for a URL; never one for loopback.
+    """Return the proxy that boto3 would use for a URL; None for loopback.
 
-    Raises Usage for a kind of proxy that boto3 does not support, and for what is no URL.
+    Raises Usage for a kind of proxy that boto3 does not support, and for an invalid URL.
     """
     from botocore.httpsession import ProxyConfiguration  # noqa: PLC0415  botocore costs 0.15 s
     from botocore.utils import get_environ_proxies  # noqa: PLC0415
@@ -71,21 +71,21 @@ def proxy_for(url: str) -> Proxy | None:
     proxies = ProxyConfiguration(given)
     found = proxies.proxy_url_for(url)
     if found:
-        user, at, place = found.rpartition("@")  # what is odd in a password is no matter
+        user, at, place = found.rpartition("@")  # a password may have any characters
         if fault := url_fault(f"{user.partition('://')[0]}://{place}" if at else found):
             raise Usage(f"{_variable(scheme)} {fault}", "Correct or unset it.")
     return Proxy(found, proxies.proxy_headers_for(found)) if found else None
 
 
 def url_fault(url: str) -> str:
-    """Refuse what can be no endpoint and no proxy.
+    """Return what is wrong with the URL of an endpoint or a proxy; empty if it is valid.
 
     >>> url_fault("https://vpce-1.ec2.us-west-2.vpce.amazonaws.com"), url_fault("foo")
     ('', 'is not a URL; use http(s)://HOST[:PORT]')
     """
-    with suppress(ValueError):  # a port of letters, brackets that are not closed
+    with suppress(ValueError):  # a port that is no number, an unclosed bracket
         parts = urlsplit(url)
-        more = parts.query or parts.fragment  # botocore would drop them, or part of them
+        more = parts.query or parts.fragment  # botocore would ignore them, or parts of them
         odd = parts.port == 0 or more or re.search(r"[^\x21-\x7e]", url)
         if parts.scheme in ("http", "https") and parts.hostname and not odd:
             return ""
@@ -101,7 +101,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _variable(scheme: str) -> str:
-    """Name where a proxy comes from: Python prefers the variable in lower case."""
+    """Return the source of a proxy, for messages; Python prefers the variable in lower case."""
     names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
     return next((each for each in names if os.environ.get(each)), "the system's configuration")
 
@@ -110,9 +110,9 @@ def _variable(scheme: str) -> str:
 
 
 def ca_bundle(session: boto3.Session) -> str | None:
-    """Return the file or folder of certificate authorities that boto3 trusts; None for its own.
+    """Return the file or folder of certificate authorities that boto3 trusts; None for its default.
 
-    Raises Usage for a section of the configuration where its name belongs.
+    Raises Usage if ``ca_bundle`` is a section of the configuration instead of a path.
     """
     configured = session._session.get_config_variable("ca_bundle")
     if configured and not isinstance(configured, str):
@@ -124,7 +124,7 @@ def ca_bundle(session: boto3.Session) -> str | None:
 
 
 def certificates(bundle: str | None) -> str:
-    """Return the certificates in a bundle, as PEM; nothing where it is a folder or None."""
+    """Return the certificates in a bundle, as PEM; empty for a folder or None."""
     if bundle is None or Path(bundle).is_dir():
         return ""
     block = r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
@@ -133,9 +133,9 @@ def certificates(bundle: str | None) -> str:
 
 
 def check(session: boto3.Session, url: str) -> None:
-    """Raise Usage where boto3 can use the proxy for a URL, or the CA bundle, in no case.
+    """Raise Usage for a URL's proxy, or a CA bundle, that boto3 can never use.
 
-    Where AWS is asked in plain HTTP, Kubernetes and the chart's download still use the bundle.
+    The bundle is checked for plain HTTP too: Kubernetes and the chart's download use it.
     """
     proxy_for(url)
     if bundle := ca_bundle(session):
@@ -146,7 +146,7 @@ def _trust(context: ssl.SSLContext, bundle: str) -> None:
     path = Path(bundle)
     try:
         if not path.is_dir():
-            files.resolved(path)  # a pipe would be waited for, and can be read once only
+            files.resolved(path)  # a pipe would block, and can be read only once
         context.load_verify_locations(**{"capath" if path.is_dir() else "cafile": bundle})
     except (OSError, Usage) as error:
         why = getattr(error, "strerror", None) or str(error)
@@ -167,7 +167,7 @@ def give_up(
     attempts: int = 1,
     **_: object,
 ) -> None:
-    """Handle botocore's event needs-retry: raise Unreachable where another try would be in vain."""
+    """Handle botocore's event needs-retry: raise Unreachable for an error that a retry repeats."""
     if caught_exception is not None:
         url = str((request_dict or {}).get("url", ""))
         if final := in_the_way(caught_exception, url, attempts):
@@ -175,14 +175,14 @@ def give_up(
 
 
 def in_the_way(error: Exception, url: str, attempts: int = TRIES) -> Unreachable | None:
-    """Say that a proxy or a certificate is what keeps us from a URL; None for other errors.
+    """Return Unreachable if a proxy or a certificate prevents a call to a URL; else None.
 
-    ``error`` is botocore's or urllib3's.
+    ``error`` is an exception of botocore or urllib3.
     """
     from botocore.exceptions import BotoCoreError, ProxyConnectionError  # noqa: PLC0415
     from urllib3.exceptions import ProxyError  # noqa: PLC0415
 
-    # botocore's have the original in their arguments, and say less
+    # botocore's exceptions keep the original, which says more, in their arguments
     inner = error.kwargs.get("error", error) if isinstance(error, BotoCoreError) else error
     host = _host(url)
     if "CERTIFICATE_VERIFY_FAILED" in str(inner):
@@ -208,7 +208,7 @@ def _host(url: str) -> str:
 
 
 _PLAIN = "WRONG_VERSION_NUMBER"
-"""How OpenSSL calls an answer in plain HTTP."""
+"""OpenSSL's reason for an answer in plain HTTP."""
 
 
 def _proxy_in_the_way(why: str, url: str, attempts: int) -> Unreachable | None:
@@ -216,7 +216,7 @@ def _proxy_in_the_way(why: str, url: str, attempts: int) -> Unreachable | None:
     if re.search(r"Tunnel connection failed: 5", why) or (
         attempts < TRIES and not refused and not plain
     ):
-        return None  # the proxy itself may be back in a moment
+        return None  # the proxy may recover
     place, host, proxy = urlsplit(url).scheme or "https", _host(url), proxy_for(url)
     name = urlsplit(proxy.url).netloc.rpartition("@")[2] if proxy else "of this machine"
     if plain:
@@ -236,10 +236,10 @@ def _proxy_in_the_way(why: str, url: str, attempts: int) -> Unreachable | None:
 
 @contextmanager
 def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
-    """Lend the content of a URL, as it arrives.
+    """Open a URL and yield a stream of its content.
 
-    Trusted are the authorities of this machine and those of boto3.  Raises HyperpodError for every
-    answer but 200, and for one that does not come to an end in time.
+    It trusts the authorities of this machine and those of boto3.  Raises HyperpodError for any
+    status but 200, and for a download that takes longer than `WHOLE`.
     """
     from botocore.httpsession import where  # noqa: PLC0415
     from urllib3 import PoolManager, ProxyManager, Timeout  # noqa: PLC0415
@@ -269,7 +269,7 @@ def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
 
 
 class _Timed(io.RawIOBase):
-    """An answer that has to be over after a while."""
+    """An answer whose reads raise HyperpodError after `WHOLE` seconds."""
 
     def __init__(self, answer: BaseHTTPResponse) -> None:
         self._answer, self._until = answer, time.monotonic() + WHOLE
@@ -287,16 +287,16 @@ class _Timed(io.RawIOBase):
 
 
 def environment(bundle: str | None, endpoint: str = "") -> dict[str, str]:
-    """Return the variables with which a Go program takes the same way, to `endpoint` above all.
+    """Return variables that give a Go program the same proxies and certificates, for `endpoint`.
 
-    Go reads NO_PROXY and the order of upper and lower case in another way than Python
+    Go interprets NO_PROXY and the order of upper and lower case differently from Python
     (golang.org/x/net/http/httpproxy), and takes authorities from SSL_CERT_FILE (crypto/x509).
     """
     from urllib.request import getproxies  # noqa: PLC0415  costs 20 ms
 
     found: dict[str, str] = {}
     if bundle:
-        where = str(Path(bundle).absolute())  # helm works in another folder
+        where = str(Path(bundle).absolute())  # helm runs in another folder
         found["SSL_CERT_DIR" if Path(bundle).is_dir() else "SSL_CERT_FILE"] = where
     for scheme, proxy in getproxies().items():
         if scheme in ("http", "https"):
