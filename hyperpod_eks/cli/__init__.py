@@ -1,4 +1,4 @@
-"""The command line: options in, one document on stdout, progress on stderr, an exit code."""
+"""The command line: reads options, prints one document to stdout and progress to stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All commands at a glance; a command's module is imported when the command is invoked."""
+"""The table of all commands.  A command's module is imported when the command is invoked."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class Group(click.Group):
     """A group that shows its help when no command is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take no word at all as ``--help``."""
+        """Treat an empty command line as ``--help``."""
         return super().parse_args(ctx, args or ["--help"] * (not ctx.resilient_parsing))
 
 
 class Lazy(Group):
-    """The commands of a table; help and completion of their names import none of them."""
+    """A group with the commands of a table; showing or completing their names imports none."""
 
-    def __init__(self, table: Table, *, help: str, epilog: str) -> None:  # noqa: A002  click's word
+    def __init__(self, table: Table, *, help: str, epilog: str) -> None:  # noqa: A002  click's name
         super().__init__(
             help=help,
             epilog=epilog,
@@ -83,7 +83,7 @@ class Lazy(Group):
         return [name for commands in self.table.values() for name in commands]
 
     def get_command(self, ctx: click.Context | None, cmd_name: str) -> click.Command | None:
-        """Import a command from ``cli.commands``; None without such a one."""
+        """Import a command from ``cli.commands``; return None if the table does not have it."""
         if cmd_name not in self.list_commands():
             return None
         module = import_module(f"hyperpod_eks.cli.commands.{cmd_name.replace('-', '_')}")
@@ -91,15 +91,15 @@ class Lazy(Group):
         return found
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table before the options."""
+        """Write the table of commands before the options."""
         for heading, commands in self.table.items():
             with formatter.section(heading):
                 formatter.write_dl(list(commands.items()))
         click.Command.format_options(self, ctx, formatter)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete names from the table."""
-        from click.shell_completion import CompletionItem  # noqa: PLC0415  --help needs none of it
+        """Complete command names from the table."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  --help does not need it
 
         found = [
             CompletionItem(name, help=text)

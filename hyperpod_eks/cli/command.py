@@ -1,4 +1,4 @@
-"""A command: options, a function that returns a document, and the text of it for people."""
+"""A command: its options, a function that returns a document, and that document's text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ O = TypeVar("O", bound=Output)  # noqa: E741  options
 
 
 class Command(click.Command):
-    """A command whose help shows its options by heading."""
+    """A command whose help groups its options by heading."""
 
     options: type[Output]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a list of options for each heading; ``--help`` is the last of all."""
+        """Write a list of options for each heading; ``--help`` comes last."""
         by_heading = sections(self.options)
         if shown := self.get_help_option(ctx):
             [*_, last] = by_heading.values()
@@ -44,8 +44,8 @@ def define(
 ) -> Command:
     """Return the click command; its help is the docstring of ``run``.
 
-    ``run`` gets the options and whom to report to, and returns the document; ``text`` writes that
-    document for people.
+    ``run`` receives the options and the `Report` for its events, and returns the document;
+    ``text`` renders that document for people.
     """
 
     def invoke(**given: Any) -> int:  # click's parameters are the fields of `options`
@@ -67,6 +67,6 @@ def define(
 
 
 def epilog(examples: str) -> str:
-    """Write the examples of a command as the end of its help."""
+    """Return the epilog of a command's help: its examples."""
     lines = [f"  {line.strip()}" for line in examples.strip().splitlines()]
     return "\n".join(["\b", "Examples:", *lines, "", "Exit codes and documents: docs/pipelines.md"])

@@ -1,4 +1,4 @@
-"""Asking before something is lost: on a terminal; elsewhere --yes must be given."""
+"""Confirmation before anything is lost: a question on a terminal; elsewhere --yes is required."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 
 
 def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
-    """Return what asks before a change of the cluster removes, opens or unprotects anything."""
+    """Return a function that asks before a change removes, exposes or unprotects anything."""
 
     def consent(lost: list[str]) -> None:
         lines = "\n".join(f"  {line}" for line in lost)
@@ -26,13 +26,13 @@ def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
 
 
 def confirm(deed: str, question: str, *, yes: bool) -> None:
-    """Ask whether to do it.  Raises Usage for a no, and where nobody can be asked."""
+    """Ask whether to continue.  Raises Usage if the answer is no or there is no terminal."""
     if _asks(deed, yes=yes) and not click.confirm(question, err=True):
         raise Usage("not confirmed; nothing was changed")
 
 
 def confirm_delete(resolved: ResolvedConfig, kept: Collection[str], *, yes: bool) -> None:
-    """Ask for the cluster's name.  Raises Usage for another, and where nobody can be asked."""
+    """Ask for the cluster's name.  Raises Usage if it differs or there is no terminal."""
     where = f"account {resolved.identity.account}, region {resolved.region}"
     all_but = f" but {', '.join(kept)}" if kept else ""
     deed = f"this deletes the cluster {resolved.name} and all its data{all_but} ({where})"
@@ -42,7 +42,10 @@ def confirm_delete(resolved: ResolvedConfig, kept: Collection[str], *, yes: bool
 
 
 def _asks(deed: str, *, yes: bool) -> bool:
-    """Say what is about to be done, and that somebody must be asked; not after --yes."""
+    """Print what is about to happen and return True; return False with --yes.
+
+    Raises Usage if there is no terminal to ask on.
+    """
     if yes:
         return False
     if not sys.stdin.isatty() or os.environ.get("CI"):

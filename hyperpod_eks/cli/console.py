@@ -1,4 +1,4 @@
-"""What a run says: one document on stdout, events where they are wanted, errors in words."""
+"""The output of a run: one document on stdout, events if requested, and error messages."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from hyperpod_eks.terminal.runlog import Log as RunLog
 
 D = TypeVar("D", bound=Mapping[str, object])
-"""A document: one of `cli.schemas`, or JSON of others."""
+"""A document: one of `cli.schemas`, or JSON whose format is not ours."""
 TOOL = "hyperpod_eks"
-"""The logger of all our modules."""
+"""Name of the logger above those of all our modules."""
 AGAIN = frozenset(
     {
         Exit.FAILED,
@@ -50,16 +50,16 @@ AGAIN = frozenset(
         Exit.TERMINATED,
     }
 )
-"""The exit codes after which the same command goes on."""
+"""The exit codes after which the same command continues when it is run again."""
 
 LINE = 2000
-"""Characters of a line on stderr: AWS's longest are those of an encoded authorization message."""
+"""Maximum characters of a line on stderr; AWS's encoded authorization messages are longest."""
 CORRECT = "Correct it and run the command again."
-"""What to do next where nothing better is known."""
+"""The next step in an error document if there is no hint or cause."""
 
 
 class Log(Enum):
-    """Whether the log of a run is kept; ``--debug`` keeps every one."""
+    """When the log of a run is kept; ``--debug`` always keeps it."""
 
     KEPT = "kept"
     IF_IT_FAILS = "if it fails"
@@ -68,14 +68,14 @@ class Log(Enum):
 
 
 class Console:
-    """How one run speaks; ``words`` are its arguments, as they were typed."""
+    """The output of one run; ``words`` are its arguments, as they were typed."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
         learn_environment(os.environ)
         self.form = _form(self.words, os.environ)
         self.place = Place()
-        """Which cluster the command is about, once it is understood."""
+        """The command's cluster, once the command line is parsed."""
         self.quiet = False
         self.query: Ask | None = None
         self.events: Lines | None = None
@@ -84,29 +84,29 @@ class Console:
         self.debug = False
         self._keep, self._well = Log.NONE, False
         self.aside: Callable[[], None] = lambda: None
-        """Called before something is said on stderr in the middle of a run."""
+        """Called before a message is written to stderr during a run; clears a live picture."""
 
     @property
     def command(self) -> str:
-        """The command that was typed, also where it could not be understood."""
+        """The command that was typed, even if it could not be parsed."""
         words = self.words[: 2 if self.words[:1] == ("local",) else 1]
         return " ".join(word for word in words if not word.startswith("-"))
 
     @property
     def again(self) -> str:
-        """The same command: no option that it had may be lost, ``--keep`` least of all."""
+        """The same command with all its options: without ``--keep`` it would delete more."""
         return shlex.join(["hyperpod-eks", *self.words])
 
     def called(self, command: str) -> str:
-        """Spell another command for the same cluster."""
+        """Return another command line for the same cluster."""
         return f"hyperpod-eks {command} {called(self.place.name or '', self.place)}"
 
     @contextmanager
     def reporting(self, command: str, options: Output, keep: Log) -> Iterator[Report]:
-        """Report as ``options`` say; the context yields what takes the events of the run.
+        """Set up the output that ``options`` ask for; yield the `Report` for the run's events.
 
-        The first line is out before anything heavy is imported.  Raises Usage for a query or an
-        ``--events`` that cannot be, before anything else is done.
+        The first line is printed before any slow import.  Raises Usage for an invalid ``--query``
+        or ``--events`` before anything else happens.
         """
         from hyperpod_eks.terminal import progress  # noqa: PLC0415  --help needs none
         from hyperpod_eks.terminal.timeline import drawing  # noqa: PLC0415
@@ -116,7 +116,7 @@ class Console:
         shown = options if isinstance(options, Progress) else Progress(progress="none")
         kind = "none" if self.quiet else shown.progress
         if self.verbose and kind in ("auto", "live"):
-            kind = "plain"  # other lines would break the picture
+            kind = "plain"  # log lines would break the live picture
         about = self.place.name or self.place.file or ""
         title = f"hyperpod-eks {command} {about}".rstrip()
         with (
@@ -155,7 +155,7 @@ class Console:
         _logger().info("hyperpod-eks %s", shlex.join(self.words))
 
     def _also(self, report: Report) -> Report:
-        """Pass on to whoever listens, and to the events and the log."""
+        """Return a `Report` that also writes to ``--events`` and the log, without secrets."""
         log = _logger()
 
         def tell(event: Event) -> None:
@@ -168,13 +168,13 @@ class Console:
         return tell
 
     def warn(self, text: str) -> None:
-        """Say something on stderr that does not stop us."""
+        """Print a warning to stderr; not with ``--quiet``."""
         if not self.quiet:
             self.aside()
             say(f"warning: {text}")
 
     def say(self, document: D, text: Callable[[D], str]) -> int:
-        """Print the document in the form that was asked for; return the exit code."""
+        """Print the document in the requested format; return the exit code."""
         from hyperpod_eks.terminal.formats import render  # noqa: PLC0415
 
         shown = _each_text(document, without_values)
@@ -201,7 +201,7 @@ class Console:
         kind: str = "",
         error: BaseException | None = None,
     ) -> int:
-        """Say what went wrong: words on stderr; a document for whoever asked for one."""
+        """Print the error to stderr, and its document if requested; return the exit code."""
         self._well = False
         _logger().error("exit %s: %s", code, message, exc_info=error)
         causes = getattr(error, "causes", ())
@@ -224,7 +224,7 @@ class Console:
         return int(code)
 
     def _print_failure(self, code: int, about: Error, resume: str | None) -> None:
-        """Print the document of an error for whoever asked for one."""
+        """Print the document of an error, if JSON, YAML or events were requested."""
         document: Failure = {
             "schema": "hyperpod-eks/result/v1",
             "command": self.command,
@@ -235,7 +235,7 @@ class Console:
             "log_file": str(self.log.path) if self.log and self.log.path else None,
         }
         shown = _each_text(document, without_values)
-        with suppress(HyperpodError, BrokenPipeError):  # said on stderr already
+        with suppress(HyperpodError, BrokenPipeError):  # stderr has the error already
             if self.events:
                 self.events.last(shown)
             if not (self.events and self.events.stdout) and self.form in ("json", "yaml"):
@@ -244,7 +244,7 @@ class Console:
                 _print(render(shown, self.form, str))
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the events, and close or delete the log."""
         if self.events:
             self.events.close()
         if self.aloud:
@@ -258,14 +258,14 @@ class Console:
 
 
 def say(words: object) -> None:
-    """Tell people something on stderr: no secret, nothing that moves a cursor, no endless line."""
+    """Print to stderr: secrets redacted, no terminal control characters, long lines cut."""
     lines = printable(redacted(str(words))).split("\n")
-    with suppress(OSError):  # a full disk or a reader that went away changes no exit code
+    with suppress(OSError):  # a full disk or a closed pipe does not change the exit code
         click.echo("\n".join(shortened(line, LINE) for line in lines), err=True)
 
 
 def _each_text(value: Json, change: Callable[[str], str]) -> Json:
-    """Change every text within a document; its members are called as its schema says."""
+    """Change every string value within a document; names of members stay."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
@@ -276,18 +276,18 @@ def _each_text(value: Json, change: Callable[[str], str]) -> Json:
 
 
 _PAINT = re.compile(r"(\x1b\[[0-9;]*m)")
-"""What colours text, and can do no more."""
+"""An ANSI escape sequence that sets colours and does nothing else."""
 
 
 def _for_terminal(words: str) -> str:
-    """Leave out what commands a terminal, but our colours."""
+    """Remove terminal control characters except colours."""
     return "".join(
         part if _PAINT.fullmatch(part) else printable(part) for part in _PAINT.split(words)
     )
 
 
 def _print(words: str) -> None:
-    """Print to stdout.  Raises HyperpodError when it takes nothing, as on a full disk."""
+    """Print to stdout.  Raises HyperpodError if the write fails, for example on a full disk."""
     try:
         click.echo(_for_terminal(words) if sys.stdout.isatty() else words)
     except OSError as error:
@@ -298,7 +298,7 @@ def _print(words: str) -> None:
 
 
 def _unprinted(error: OSError) -> HyperpodError:
-    no_stdout()  # what is buffered would fail once more when Python ends
+    no_stdout()  # else Python would fail again at exit, when it flushes the buffer
     return HyperpodError(
         f"cannot write to stdout: {error.strerror}",
         "Everything done so far is recorded. Free some space and run the same command again.",
@@ -306,13 +306,13 @@ def _unprinted(error: OSError) -> HyperpodError:
 
 
 def no_stdout() -> None:
-    """Let what is still to be written to stdout go nowhere."""
+    """Discard all further output to stdout."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _logger() -> logging.Logger:
-    """Return the logger of a run; where nobody listens Python would print warnings on stderr."""
-    import logging  # noqa: PLC0415  --help needs it not
+    """Return the logger; with a handler, or Python would print warnings to stderr."""
+    import logging  # noqa: PLC0415  --help does not need it
 
     if not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())
@@ -320,7 +320,7 @@ def _logger() -> logging.Logger:
 
 
 def current_console() -> Console:
-    """Return how the command that runs speaks."""
+    """Return the console of the running command."""
     found = click.get_current_context().find_object(Console)
     assert found, "every command runs under run()"
     return found
@@ -357,7 +357,7 @@ class Lines:
             self._stream.write(f"{line}\n")
             self._stream.flush()
         except (BrokenPipeError, ValueError):
-            pass  # a reader that went away does not end the run
+            pass  # a closed pipe does not end the run
         except OSError as error:
             if self.stdout and row["what"] == "result":
                 raise _unprinted(error) from error
@@ -366,7 +366,7 @@ class Lines:
             self._lost = True
 
     def close(self) -> None:
-        """Close what we opened."""
+        """Close the stream, unless it is stdout."""
         if not self.stdout:
             with suppress(OSError):
                 self._stream.close()
@@ -390,12 +390,12 @@ def _open(where: str) -> IO[str]:
 
 
 def _for_others_to_read(path: str, flags: int) -> int:
-    """Open without O_EXCL or O_NOFOLLOW: it may be a pipe.  No umask makes it writable by all."""
+    """Open without O_EXCL or O_NOFOLLOW: the path may be a pipe.  Others can never write."""
     return os.open(path, flags, 0o644)
 
 
 def _form(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Find the form that was asked for where the command line could not be understood."""
+    """Find the requested output format in a command line that may not parse."""
     for word, following in zip(words, [*words, ""][1:], strict=True):
         if given := re.fullmatch(r"(?:--output=|-[qv]*o)(.+)", word):
             return given[1]
@@ -413,7 +413,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _aws(error: BaseException | None) -> Refused | None:
-    """Name the call that AWS refused, from the error or what caused it."""
+    """Describe the call that AWS refused, from the error or one of its causes."""
     for each in _chain(error):
         response = getattr(each, "response", None)
         if isinstance(response, dict) and hasattr(each, "operation_name"):
@@ -429,6 +429,6 @@ def _aws(error: BaseException | None) -> Refused | None:
 
 
 def _cause(error: BaseException | None) -> str:
-    """Say what it began with, where that is not the error itself."""
+    """Return the root cause as text; "" if it is the error itself."""
     every = list(_chain(error))
     return f"{type(every[-1]).__name__}: {every[-1]}" if len(every) > 1 else ""

@@ -1,4 +1,4 @@
-"""What the documents of commands have in common."""
+"""Helpers that build the documents of commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Head:
-    """Return how every document of ours begins; ``kind`` is that of its schema, else the command's.
+    """Return the members that every document begins with; ``kind`` is its schema, else ``command``.
 
     >>> head("plan", Exit.CHANGES)["schema"]
     'hyperpod-eks/plan/v1'
@@ -30,16 +30,16 @@ def head(command: str, code: Exit = Exit.OK, kind: str = "") -> Head:
 
 
 def called(name: str, place: Place, *, file: bool = True) -> str:
-    """Spell a cluster with the options that say where it is, for the command to run next.
+    """Return the cluster's name and location options as words of the command to run next.
 
-    Without a ``name`` the file or the manifest says which it is.
+    ``name`` may be empty if the file or the manifest identifies the cluster.
 
     >>> from hyperpod_eks.cli.options import Place
     >>> called("demo", Place(local=True, region="us-east-1"))
     'demo --local --region us-east-1'
     """
     words = [*([name] if name else []), *(["--local"] if place.local else [])]
-    if file and place.file and place.file != "-":  # what was on stdin is read
+    if file and place.file and place.file != "-":  # stdin has been read
         words += ["--file", place.file]
     for option, value in (
         ("--manifest", place.manifest),
@@ -51,14 +51,14 @@ def called(name: str, place: Place, *, file: bool = True) -> str:
 
 
 def which_cluster() -> Usage:
-    """Return the error for a command that nothing names the cluster to."""
+    """Return the error for a command without a cluster."""
     return Usage(
         "no cluster given", "Pass a NAME, a config file (-f FILE) or a manifest (--manifest PATH)."
     )
 
 
 def as_json(value: object) -> object:
-    """Sets and tuples as JSON."""
+    """Convert sets and tuples to lists; sets are sorted as text."""
     if isinstance(value, frozenset | set):
         return sorted(map(str, value))
     if isinstance(value, list | tuple):
@@ -69,7 +69,7 @@ def as_json(value: object) -> object:
 
 
 def once(what: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
-    """Return what was typed as KEY=VALUE.  Raises Usage for a key that was given twice.
+    """Return KEY=VALUE pairs as a dictionary.  Raises Usage for a duplicate key.
 
     >>> once("scale", [("a", 1), ("b", 2)])
     {'a': 1, 'b': 2}

@@ -1,4 +1,4 @@
-"""Attach to an error what it was caused by, for whoever tells it."""
+"""Attach known causes to an error before it is printed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from hyperpod_eks.errors import FAILED, Denied, Foreign, HyperpodError, Usage
 from hyperpod_eks.state.file_store import Unwritable
 
 CERTAIN = (Denied, Foreign, OSError, Unreachable, Unwritable, Usage)
-"""Errors that say all themselves: nothing more is asked of AWS."""
+"""Errors that need no evidence from AWS: their message says everything."""
 
 
 @contextmanager
 def explaining(aws: Aws, config: Config, cluster: str, *, collect: bool) -> Iterator[None]:
-    """Put ``causes`` (`explain.Diagnosis`) on every error that leaves the context.
+    """Set ``causes`` (list of `diagnose.Diagnosis`) on every error that leaves the context.
 
-    ``cluster`` is what the commands to run next call it. With ``collect`` AWS and Kubernetes are
-    asked for evidence first, unless the error is certain or that nobody answers: silence is waited
-    for once, not once more for each question.
+    ``cluster`` is its name and options in the commands to run next. With ``collect``, evidence
+    is collected from AWS and Kubernetes first, except for `CERTAIN` errors and for endpoints that
+    do not answer: each further call would wait for its timeout.
     """
     try:
         yield
     except Exception as error:
-        from hyperpod_eks.diagnosis import diagnose as explain  # noqa: PLC0415  only errors need it
+        from hyperpod_eks.diagnosis import diagnose as explain  # noqa: PLC0415  only an error needs it
 
         name = config.name
         eks_name = aws.adopted.get("eks/cluster") or name
@@ -37,10 +37,10 @@ def explaining(aws: Aws, config: Config, cluster: str, *, collect: bool) -> Iter
         if collect and not isinstance(error, CERTAIN) and not silent(error.__cause__ or error):
             evidence = explain.collect(aws, name, eks_name, message)
         again = f"hyperpod-eks create {cluster}"
-        if isinstance(error, HyperpodError) and error.reason == FAILED:  # else create refuses again
+        if isinstance(error, HyperpodError) and error.reason == FAILED:  # else create stops again
             again += " --replace-failed"
         names = {"cluster": cluster, "name": name, "again": again}
         names |= {"eks": eks_name, "region": config.region}
         known = getattr(error, "cause", "")
-        error.causes = explain.diagnose(evidence, names, known)  # type: ignore[attr-defined]  # read by Speech
+        error.causes = explain.diagnose(evidence, names, known)  # type: ignore[attr-defined]  # Console reads it
         raise

@@ -1,4 +1,4 @@
-"""The user's AWS account: their session, or the embedded stack."""
+"""The AWS account of a command: the user's session, or the embedded stack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def log_in(region: str | None, profile: str | None) -> boto3.Session:
-    """Open the session; an MFA code is asked for on a line of its own."""
+    """Return a session; if it needs an MFA code, ask for it on a line of its own."""
 
     def ask(words: str) -> str:
         current_console().aside()
@@ -27,7 +27,7 @@ def log_in(region: str | None, profile: str | None) -> boto3.Session:
 
 
 def use_local() -> None:
-    """Point this process, and what it starts, at the embedded stack."""
+    """Point this process and its child processes at the embedded stack."""
     from hyperpod_eks.local import daemon  # noqa: PLC0415  the extra may be missing
 
     for name, value in daemon.ensure().environ.items():
@@ -38,11 +38,11 @@ def use_local() -> None:
 
 
 def reading(account: Account, name: str = "", region: str | None = None) -> Aws:
-    """Open an account only to read: every call that changes something is refused.
+    """Open an account read-only: every call that changes something is refused.
 
-    ``region`` counts where no option names one.
+    ``region`` is used if no option sets one.
     """
-    from hyperpod_eks.aws.client import Aws, read_only  # noqa: PLC0415  token needs none of it
+    from hyperpod_eks.aws.client import Aws, read_only  # noqa: PLC0415  token does not need it
 
     if account.local:
         use_local()

@@ -1,4 +1,4 @@
-"""Opening a cluster: its config and manifest, the account, and the stack that it declares."""
+"""Open a cluster for a command: read its config and manifest, log in, and declare its stack."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hyperpod_eks.state.file_store import locked
 from hyperpod_eks.state.manifest import Manifest, backups, read
 
 LOOKING = 10.0
-"""Seconds for which a command that only looks repeats what failed, after botocore's tries."""
+"""Seconds for which a read-only command retries a failed call, after botocore's own retries."""
 
 
 @dataclass
@@ -45,10 +45,10 @@ class Opened(Session):
     """A session of the command line."""
 
     declared: bool = True
-    """Whether the config is this cluster's: from a file or its manifest, not the minimal one."""
+    """True if the config comes from a file or the manifest; False for the minimal config."""
 
     def warn(self) -> list[str]:
-        """Say what is odd about the config here; return it too."""
+        """Print the warnings about the config in this account, and return them."""
         odd = [*warnings(self.config), *self.resolved.warnings]
         for warning in odd:
             current_console().warn(warning)
@@ -66,10 +66,10 @@ def opened(
     helm: str | None = None,
     broken: bool = False,
 ) -> Iterator[Opened]:
-    """Read config and manifest, ask AWS who and where we are, and declare the stack.
+    """Read config and manifest, ask AWS for the caller and the region, and declare the stack.
 
-    ``write``, ``files`` and ``broken`` as for `settings`.
-    Raises Usage when the cluster exists and a purpose that compares it with a config has none.
+    ``write``, ``files`` and ``broken`` are those of `settings`.
+    Raises Usage if the cluster exists, ``purpose`` compares it with its config, and there is none.
     """
     with settings(options, write=write, files=files, broken=broken, lenient=purpose.deletes) as (
         loaded,
@@ -97,7 +97,7 @@ def opened(
 def _context(
     options: Cluster, aws: Aws, manifest: Manifest, report: Report, *, write: bool
 ) -> Context:
-    """Return what a run holds; it stops waiting after ``--timeout``, or soon if it only looks."""
+    """Return the context of a run; its deadline is ``--timeout``, or `LOOKING` if read-only."""
     context = Context(aws, manifest, report, parallelism=options.parallelism)
     asked = options.timeout if isinstance(options, Wait) else None
     if seconds := asked or (None if write else LOOKING):
@@ -116,16 +116,16 @@ def _place(at: Opened, place: Place, helm: str | None) -> None:
 
 
 def declared(place: Place, manifest: Manifest) -> bool:
-    """Whether there is a config of this very cluster, rather than the minimal one."""
+    """Whether a file or the manifest has the cluster's config."""
     return bool(place.file or manifest.config)
 
 
 def refuse_to_guess(
     snapshot: Snapshot, resolved: ResolvedConfig, manifest: Manifest, place: Place
 ) -> None:
-    """Raise Usage when the cluster exists: the minimal config would reset it.
+    """Raise Usage if the cluster exists: the minimal config would reset its settings.
 
-    What `delete --keep` left, and what a create made before EKS, is no cluster.
+    Resources that `delete --keep` left, or that create created before EKS, are not a cluster.
     """
     if not exists(snapshot, resolved):
         return
@@ -158,10 +158,10 @@ def exists(snapshot: Snapshot, resolved: ResolvedConfig) -> bool:
 
 
 def restored(aws: Aws, manifest: Manifest) -> JsonObject | None:
-    """Return the config of the newest backup of the cluster that exists; None without one.
+    """Return the config in the newest manifest backup of the existing cluster; None without one.
 
-    An earlier cluster of this name had the same lineage and names.  What AWS numbers tells them
-    apart: the HyperPod cluster's ARN and the VPC's id.
+    An earlier cluster of this name had the same lineage and names, but AWS gave it another
+    HyperPod cluster ARN and another VPC id.
     """
     snapshot, here = Snapshot(aws), (manifest.cluster, aws.identity.account, aws.identity.region)
     ids = {vpc["VpcId"] for vpc in snapshot.signed(VPCS)}
@@ -177,7 +177,7 @@ def restored(aws: Aws, manifest: Manifest) -> JsonObject | None:
 
 @contextmanager
 def cluster(place: Place, *, write: bool = False) -> Iterator[tuple[Snapshot, str]]:
-    """Open a cluster by its name alone: nothing is declared, and no manifest is written."""
+    """Open a cluster by its name: declare nothing, and do not write the manifest."""
     with settings(place, write=False, files=False) as (config, manifest):
         aws = entered(config, place.profile, write=write)
         aws.adopted = manifest.adopted
@@ -185,7 +185,7 @@ def cluster(place: Place, *, write: bool = False) -> Iterator[tuple[Snapshot, st
 
 
 def described(snapshot: Snapshot, name: str, place: Place) -> JsonMapping:
-    """Describe the HyperPod cluster.  Raises NotFound without."""
+    """Describe the HyperPod cluster.  Raises NotFound if it does not exist."""
     found = hyperpod_api.describe(snapshot, name)
     if found is None:
         where = snapshot.aws.session.region_name
@@ -197,7 +197,7 @@ def described(snapshot: Snapshot, name: str, place: Place) -> JsonMapping:
 
 
 def described_node(snapshot: Snapshot, name: str, id_: str, place: Place) -> JsonMapping:
-    """Describe one node.  Raises NotFound without."""
+    """Describe one node.  Raises NotFound if it does not exist."""
     with absent("ResourceNotFound", "ValidationException"):
         found = snapshot.aws.sagemaker.describe_cluster_node(ClusterName=name, NodeId=id_)
         return found["NodeDetails"]
@@ -208,7 +208,7 @@ def described_node(snapshot: Snapshot, name: str, id_: str, place: Place) -> Jso
 
 
 def instance(text: str) -> str:
-    """Take a node by its instance id or by its name in Kubernetes.  Raises Usage for others.
+    """Return a node's instance id, given that id or its Kubernetes name.  Raises Usage for others.
 
     >>> instance("hyperpod-i-0123456789abcdef0")
     'i-0123456789abcdef0'
@@ -223,9 +223,9 @@ def instance(text: str) -> str:
 
 
 def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
-    """Open the account of a config; without ``write`` every call that changes something is refused.
+    """Open the account of a config, without a call to AWS.
 
-    AWS is not asked.
+    Without ``write``, every call that changes something is refused.
     """
     aws = Aws(log_in(config.region, profile), config.name, config.tags)
     if not write:
@@ -237,11 +237,11 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
 def settings(
     place: Place, *, write: bool, files: bool, broken: bool = False, lenient: bool = False
 ) -> Iterator[tuple[Config, Manifest]]:
-    """Read the config and the manifest that a command is about; nothing is asked of AWS.
+    """Read a command's config and manifest, without a call to AWS.
 
-    With ``write`` the manifest is locked as long as the context is open; ``files`` and ``broken``
-    as `config.load` and `manifest.read` take them.
-    ``lenient``: a remembered config that is not valid any more does not matter.
+    With ``write`` the manifest is locked while the context is open.  ``files`` and ``broken`` are
+    those of `config.load` and `manifest.read`.  With ``lenient``, the config in the manifest may
+    be invalid.
     """
     _use_account(place)
     source = place.file
@@ -249,7 +249,7 @@ def settings(
     name, place = (loaded.name, place) if loaded else _named(place)
     path = place.manifest or Path(f"{name}.hyperpod-eks.json")
     again = called(name, place, file=False)
-    if not (loaded or broken):  # for what can be no name there shall be no lock file either
+    if not (loaded or broken):  # an invalid name must fail before a lock file is created
         _remembered(place, read(path, name, again=again), files=False, lenient=lenient)
     patience = place.lock_timeout if isinstance(place, Lock) else 0.0
     with locked(path, patience) if write else nullcontext():
@@ -262,15 +262,15 @@ def _use_account(place: Place) -> None:
     if place.local:
         use_local()
     if place.profile:
-        os.environ["AWS_PROFILE"] = place.profile  # the kubeconfig's token is made with it too
-        os.environ.pop("AWS_DEFAULT_PROFILE", None)  # which botocore heeds before the other
+        os.environ["AWS_PROFILE"] = place.profile  # the kubeconfig's token command uses it too
+        os.environ.pop("AWS_DEFAULT_PROFILE", None)  # botocore would prefer it
 
 
 P = TypeVar("P", bound=Place)
 
 
 def _named(place: P) -> tuple[str, P]:
-    """Find the name where no file has it; it is an option as well where the manifest has it."""
+    """Return the cluster's name without a config file, and ``place`` with a manifest's name."""
     name = place.name
     if name is None:
         name = os.environ.get("HYPERPOD_EKS_NAME")
@@ -283,16 +283,16 @@ def _named(place: P) -> tuple[str, P]:
 
 
 def _overrides(place: Place) -> dict[str, str | None]:
-    """Return the settings that have a flag."""
+    """Return the values of settings that have an option."""
     flags = place.settings() if isinstance(place, Settings) else {}
     return {"name": place.name, "region": place.region, **flags}
 
 
 def _remembered(place: Place, manifest: Manifest, files: bool, *, lenient: bool = False) -> Config:
-    """Take the config of the last create, with the flags given now; for none, the minimal one.
+    """Return the manifest's config, else the minimal one, with the options of this command.
 
-    With ``lenient``, of one that is not valid any more only what a delete needs is taken: rules
-    may have become stricter since it was written.
+    With ``lenient``, an invalid config is reduced to the settings that delete needs: rules may
+    have become stricter since the config was recorded.
     """
     config, overrides = manifest.config, _overrides(place)
     try:
@@ -306,7 +306,7 @@ def _remembered(place: Place, manifest: Manifest, files: bool, *, lenient: bool 
 
 
 def _on_stand_in(config: Config) -> Config:
-    """Install the chart's stand-in where no chart is named: the embedded stack has no images."""
+    """Use the stand-in chart unless the config sets one: the embedded stack has no images."""
     if config.chart.path is not None:
         return config
     return config.model_copy(update={"chart": config.chart.model_copy(update={"path": CHART})})

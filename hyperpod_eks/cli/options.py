@@ -1,4 +1,4 @@
-"""Options as dataclasses: a field is an option, and commands share them by inheritance."""
+"""Options as dataclasses: each field is an option, and commands share options by inheritance."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
 
 def option(*flags: str, **about: Any) -> Any:
-    """Declare a field that is an option; ``about`` is what `click.Option` takes.
+    """Declare a field that is an option; ``about`` are the arguments of `click.Option`.
 
-    Like `dataclasses.field` it returns Any, so that the field can have a type of its own.
+    The return type is Any, as with `dataclasses.field`, so that a field of any type accepts it.
     """
     return _declared(click.Option, flags, {"show_default": "default" in about, **about})
 
 
-def flag(*flags: str, help: str) -> bool:  # noqa: A002  click's word
+def flag(*flags: str, help: str) -> bool:  # noqa: A002  click's name
     """Declare a field that is an option without a value."""
     found: bool = _declared(click.Option, flags, {"is_flag": True, "default": False, "help": help})
     return found
 
 
 def argument(**about: Any) -> Any:
-    """Declare a field that is a positional argument; ``about`` is what `click.Argument` takes."""
+    """Declare a field that is a positional argument; ``about`` goes to `click.Argument`."""
     return _declared(click.Argument, (), {"required": False, **about})
 
 
@@ -49,8 +49,8 @@ def _declared(kind: type[click.Parameter], flags: tuple[str, ...], about: JsonOb
 
 
 def _completed(_: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Complete the word that was begun for a parameter that has no type of its own."""
-    from click.shell_completion import CompletionItem  # noqa: PLC0415  only completion needs it
+    """Complete the value of a parameter without a click type."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415  for completion only
 
     if parameter.metavar in ("FILE", "PATH"):
         return [CompletionItem(begun, type="file")]
@@ -63,7 +63,7 @@ def _completed(_: click.Context, parameter: click.Parameter, begun: str) -> list
 
 
 def _words(name: str) -> Iterable[str]:
-    """Return what a parameter may be, where that is known without AWS."""
+    """Return the values of a parameter that are known without AWS."""
     if name == "name":
         ending = ".hyperpod-eks.json"
         return (path.name.removesuffix(ending) for path in Path().glob(f"*{ending}"))
@@ -80,9 +80,9 @@ def _words(name: str) -> Iterable[str]:
 
 @frozen
 class Options:
-    """What a command was given.
+    """The options and arguments of a command.
 
-    A class that has a ``heading`` stands under it in help; others stand under "Options".
+    Help lists the options of a class under its ``heading``, by default "Options".
     """
 
 
@@ -95,16 +95,16 @@ HEADINGS = (
     "Progress options",
     "Output options",
 )
-"""The headings of options in the order of help."""
+"""The headings of options, in the order of help."""
 
 
 def parameters(options: type[Options]) -> list[click.Parameter]:
-    """Return what a command takes; arguments as they are typed: NAME, a field of a base, first."""
+    """Return click's parameters of a command; arguments of base classes, such as NAME, first."""
     return [_parameter(each) for each in fields(options)]
 
 
 def sections(options: type[Options]) -> dict[str, list[click.Parameter]]:
-    """Return the options of a command by heading; those of its own come first in theirs."""
+    """Return the options of a command by heading; its own options come before inherited ones."""
     known = {each.name: each for each in fields(options)}
     found: dict[str, list[click.Parameter]] = {heading: [] for heading in HEADINGS}
     for group in options.__mro__:
@@ -113,22 +113,22 @@ def sections(options: type[Options]) -> dict[str, list[click.Parameter]]:
             theirs = {each.name for base in bases for each in fields(base)}
             own = [known[each.name] for each in fields(group) if each.name not in theirs]
             section = found[vars(group).get("heading", "Options")]
-            section += [_parameter(each) for each in own if each.metadata["click"][1]]  # with flags
+            section += [_parameter(each) for each in own if each.metadata["click"][1]]  # an option
     return {heading: several for heading, several in found.items() if several}
 
 
 def _parameter(each: Field[Any]) -> click.Parameter:
-    """Return what click knows of a field."""
+    """Return the click parameter of a field."""
     kind, flags, about = each.metadata["click"]
     made: click.Parameter = kind([each.name, *flags], **about)
     return made
 
 
 class Seconds(click.FloatRange):
-    """A duration; "nan" is a number to Python, and no duration."""
+    """A duration in seconds; Python reads "nan" as a number, but it is not a duration."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read it.  Raises BadParameter, which is wrong usage."""
+        """Convert a value.  Raises click.BadParameter for an invalid one."""
         found = super().convert(value, param, ctx)
         if math.isnan(found):
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
@@ -140,7 +140,7 @@ class Seconds(click.FloatRange):
 
 @frozen
 class Output(Options):
-    """How a command reports; every command has these."""
+    """Output options, which every command has."""
 
     heading = "Output options"
     output: str = option(
@@ -168,7 +168,7 @@ class Output(Options):
 
 @frozen
 class Progress(Options):
-    """How a command that takes long shows its progress."""
+    """Progress options of commands that take long."""
 
     heading = "Progress options"
     progress: str = option(
@@ -187,7 +187,7 @@ class Progress(Options):
 
 @frozen
 class Account(Options):
-    """Which account and region."""
+    """The account and region."""
 
     heading = "AWS options"
     region: str | None = option("--region", metavar="REGION", help="AWS region.")
@@ -199,7 +199,7 @@ class Account(Options):
 
 @frozen
 class Place(Account):
-    """Which cluster, and where it is."""
+    """The cluster and its location."""
 
     heading = "Cluster options"
     name: str | None = argument()
@@ -213,13 +213,13 @@ class Place(Account):
 
     @property
     def named_otherwise(self) -> bool:
-        """Whether a file, a manifest or a variable says which cluster it is."""
+        """Whether a file, a manifest or an environment variable identifies the cluster."""
         return bool(self.file or self.manifest or os.environ.get("HYPERPOD_EKS_NAME"))
 
 
 @frozen
 class Parallel(Options):
-    """How many calls at once."""
+    """The number of parallel calls."""
 
     heading = "AWS options"
     parallelism: int = option(
@@ -233,12 +233,12 @@ class Parallel(Options):
 
 @frozen
 class Cluster(Place, Parallel, Output):
-    """What every command that calls AWS about one cluster has."""
+    """Options of every command that calls AWS about one cluster."""
 
 
 @frozen
 class Settings(Options):
-    """The settings of the config that have a flag."""
+    """Settings of the config that have an option."""
 
     heading = "Config options"
     kubernetes_version: str | None = option(
@@ -254,7 +254,7 @@ class Settings(Options):
     )
 
     def settings(self) -> dict[str, str | None]:
-        """Return them under the keys of the config."""
+        """Return the settings by config key; None where the option is not given."""
         return {
             "eks.version": self.kubernetes_version,
             "chart.path": self.chart,
@@ -264,7 +264,7 @@ class Settings(Options):
 
 @frozen
 class Lock(Options):
-    """How long to wait for another run."""
+    """Seconds to wait for another run's lock."""
 
     heading = "Waiting options"
     lock_timeout: float = option(
@@ -279,7 +279,7 @@ class Lock(Options):
 
 @frozen
 class Wait(Lock):
-    """How long to wait for AWS."""
+    """Seconds to wait for AWS."""
 
     heading = "Waiting options"
     timeout: float | None = option(
@@ -340,7 +340,7 @@ def detailed_exitcode() -> bool:
 
 @frozen
 class Change(Wait, Progress, Cluster):
-    """What every change of a cluster has."""
+    """Options of every command that changes a cluster."""
 
     heading = "Options"
     yes: bool = yes()

@@ -1,4 +1,4 @@
-"""What a config expects to exist, created in the embedded stack: ``hyperpod-eks local prepare``."""
+"""``hyperpod-eks local prepare``: create, in the embedded stack, what a config expects to exist."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from hyperpod_eks.local.daemon import Running
 
 _SOON = 1000.0
-"""Simulated seconds after which what was begun is there: EKS takes 620."""
+"""Simulated seconds after which a create has finished; EKS takes 620."""
 _PLAN_HOURS = 24 * 30
 
 
 def prepare(stack: Running, session: boto3.Session, config: Config, helm: str | None) -> list[str]:
-    """Create what is missing; return what was created, in words.
+    """Create what is missing; return a line of text for each created resource.
 
-    Ids are those that the config names: the stack's API has no other way to know them, so it is
-    told what the next ids are (``POST /_stack/ids``).
+    The resources get the ids in the config: the stack is told which ids to use next
+    (``POST /_stack/ids``).
     """
     return list(_Preparation(stack, session, config, helm).all())
 
@@ -47,7 +47,7 @@ class _Preparation:
         self._ec2: Json = session.client("ec2", region_name=config.region)
 
     def all(self) -> Iterator[str]:
-        """Create each kind in turn."""
+        """Create the missing resources of each kind; yield a line for each."""
         existing = self._config.existing
         yield from self._quotas()
         yield from self._roles()
@@ -124,7 +124,7 @@ class _Preparation:
             self._stack.control("ids", {kind: name})
 
     def _network(self) -> Iterator[str]:
-        """A VPC whose private subnets lead to AWS through a NAT gateway."""
+        """Create a VPC whose private subnets reach AWS through a NAT gateway."""
         ec2, existing = self._ec2, self._config.existing
         if existing.vpc and _there(ec2.describe_vpcs, VpcIds=[existing.vpc]):
             return
@@ -171,7 +171,7 @@ class _Preparation:
         return nat
 
     def _group(self, vpc: str) -> str:
-        """Create a security group that is open to itself."""
+        """Create a security group whose members can reach each other."""
         ec2 = self._ec2
         self._next("sg", self._config.existing.security_group)
         group = ec2.create_security_group(GroupName="nodes", Description="nodes", VpcId=vpc)
@@ -230,16 +230,16 @@ class _Preparation:
             yield f"Helm release {release}"
 
     def _install(self, name: str, release: str) -> None:
-        """Install the chart's stand-in as the release that exists."""
+        """Install the stand-in chart as the existing release."""
         namespace, _, called = release.partition("/")
         reach = access(Snapshot(Aws(self._session, name, {})), name)
-        assert reach is not None  # it is ACTIVE
+        assert reach is not None  # the cluster is ACTIVE
         program = find_helm(self._helm)
         helms.install(reach, program, CHART, {}, "prepared", name=called, namespace=namespace)
 
 
 def _there(describe: Callable[..., Json], **request: object) -> Json:
-    """Return what a describe answers; None where it says that nothing is there."""
+    """Return the answer of a describe call; None for an error, as for a missing resource."""
     with suppress(ClientError):
         return describe(**request)
     return None

@@ -1,4 +1,4 @@
-"""What happened in a run, step by step, for its document: ``hyperpod-eks/result/v1``."""
+"""Record the events of a run for its document, ``hyperpod-eks/result/v1``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Recorder:
-    """What happened, kept for the document while it is told."""
+    """A `Report` that keeps the last event of each resource and passes all events on."""
 
     tell: Report
     last: dict[str, Event] = field(default_factory=dict)
     once: tuple[str, EventType, Callable[[], None]] | None = None
-    """What to begin beside the run when this is first told of that resource."""
+    """Key, event type, and a function to start in a thread at the first such event."""
 
     def __call__(self, event: Event) -> None:
-        """Keep and pass on."""
+        """Keep the event and pass it on."""
         self.last[event.key] = event
         if self.once and self.once[:2] == (event.key, event.what):
             threading.Thread(target=self.once[2], daemon=True, name="hyperpod-eks").start()
@@ -43,7 +43,7 @@ def _row(event: Event) -> ResultRow:
 
 
 def result(command: str, at: Opened, story: Recorder) -> Run:
-    """Return the document of a run that ended well."""
+    """Return the document of a successful run."""
     steps: list[ResultStep] = []
     for step in steps_of(story.last):
         rows = [_row(each) for each in story.last.values() if each.key.startswith(f"{step}/")]

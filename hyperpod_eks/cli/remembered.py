@@ -1,4 +1,4 @@
-"""The manifest of a cluster, for commands that ask it and not AWS."""
+"""Read the manifest of a cluster, for commands that do not call AWS."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hyperpod_eks.state.manifest import Manifest, read
 
 
 def remembered(place: Place, *, absent: bool = False) -> Manifest:
-    """Read the manifest of a cluster that is named by an argument, a config file or a path.
+    """Read the manifest of the cluster that an argument, a config file or a path names.
 
-    Raises NotFound where there is none, unless it may be ``absent``; nothing is asked of AWS.
+    Raises NotFound if the manifest does not exist, unless it may be ``absent``; raises Usage
+    without a cluster, and for a region other than the manifest's.
     """
     name = _name(place)
     if not (name or place.manifest):
@@ -37,7 +38,7 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
 
 
 def _name(place: Place) -> str:
-    """Return the name that the file, the argument or the environment has."""
+    """Return the name from the file, the argument or the environment; "" without one."""
     name = place.name
     if place.file:
         from hyperpod_eks.config.load import load  # noqa: PLC0415  pydantic and botocore's model

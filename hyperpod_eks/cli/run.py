@@ -1,4 +1,4 @@
-"""How a run ends: every exception becomes words, a document and an exit code."""
+"""Run a command; turn every exception into a message, a document and an exit code."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from hyperpod_eks.cli.signals import Interrupted
 
 COMPLETE = "_HYPERPOD_EKS_COMPLETE"
-"""Asks for completions, as click has it; the words come in others that only a shell sets."""
+"""The variable with which a shell asks click for completions; COMP_WORDS has the words."""
 OTHERS = 500
-"""Characters of others' words in an error."""
+"""Maximum characters of another program's message in an error."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command and return its exit code; every error ends as words on stderr.
+    """Run a command and return its exit code; print every error to stderr.
 
-    For whoever wants JSON or YAML the error is a document on stdout as well.
+    With ``-o json`` or ``-o yaml``, an error is also a document on stdout.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):  # replaced or closed by whoever calls us
+        with suppress(AttributeError, ValueError):  # the caller may have replaced or closed it
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     console = Console(arguments)
     try:
@@ -63,14 +63,14 @@ def _run(console: Console) -> int:
         notes = getattr(error, "__notes__", [])
         message = "\n".join([str(error), *notes])
         return console.fail(error.exit, message, error.hint, type(error).__name__, error)
-    except Exception as error:  # noqa: BLE001  whatever it is, the user gets words
+    except Exception as error:  # noqa: BLE001  the user gets a message for every error
         return _unforeseen(console, error)
 
 
 def _aborted(console: Console, aborted: click.Abort) -> int:
     from hyperpod_eks.cli.signals import Interrupted  # noqa: PLC0415
 
-    if aborted.__cause__ is None:  # it left a question, whose line is not ended
+    if aborted.__cause__ is None:  # a question was interrupted: end its line
         say("")
     if isinstance(aborted.__cause__ or aborted.__context__, KeyboardInterrupt):
         return _stopped(console, Interrupted(Exit.INTERRUPTED - 128))
@@ -85,10 +85,10 @@ def _mistyped(console: Console, error: click.ClickException) -> int:
 
 
 def _refused_by_the_system(console: Console, error: OSError) -> int:
-    """What the operating system refuses is the user's to correct: a name, a place, a full disk."""
+    """Report an error of the operating system: Usage, but FAILED if a disk is full or fails."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
     if error.filename is None and full:
-        no_stdout()  # what is buffered would fail once more when Python ends
+        no_stdout()  # else Python would fail again at exit, when it flushes the buffer
         return console.fail(
             Exit.FAILED,
             f"cannot write to stdout: {error.strerror}",
@@ -112,7 +112,7 @@ def _stopped(console: Console, stop: Interrupted) -> int:
 
 
 def _unforeseen(console: Console, error: Exception) -> int:
-    """What we did not foresee: credentials first, then AWS's refusals, then bugs with a log."""
+    """Report an unexpected exception: as AWS's or the system's if it is, else as a bug."""
     if os.environ.get(COMPLETE) and isinstance(error, KeyError | ValueError):
         hint = "Unset it; the script of `hyperpod-eks completion` sets it together with the others."
         text = f"{COMPLETE} is set, but COMP_WORDS and COMP_CWORD are not what a shell sets"
@@ -135,7 +135,7 @@ def _unforeseen(console: Console, error: Exception) -> int:
 
 
 def _refused_by_aws(console: Console, error: Exception) -> int | None:
-    """Report what AWS or the way to it refuses; None for anything else."""
+    """Report an error of AWS or of the connection to it; return None for any other error."""
     from hyperpod_eks.aws.errors import ErrorKind, renewal  # noqa: PLC0415  --help needs none
     from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from hyperpod_eks.aws.failures import classify  # noqa: PLC0415
@@ -146,14 +146,14 @@ def _refused_by_aws(console: Console, error: Exception) -> int | None:
         hint = authorization.cure(error) or renewal(str(error))
         return console.fail(Exit.DENIED, message, hint, "Denied", error)
     if kind or isinstance(error, BotoCoreError | ClientError):
-        final = isinstance(error, ClientError) and kind is None  # the same would be refused again
+        final = isinstance(error, ClientError) and kind is None  # a repetition would be refused too
         hint = "" if final else "Run the same command again."
         return console.fail(Exit.FAILED, message, hint, "Aws", error)
     return None
 
 
 def _bug(console: Console, error: Exception) -> int:
-    import traceback  # noqa: PLC0415  --help needs none of it
+    import traceback  # noqa: PLC0415  --help does not need it
 
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     if not (console.log and console.log.path):

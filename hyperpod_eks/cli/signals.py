@@ -1,4 +1,4 @@
-"""Signals: the first one stops in good order, the second one at once."""
+"""Signals: the first one stops the run in an orderly way, the second one exits at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 SOON = 0.01
-"""Seconds after which an ignored stop is repeated."""
+"""Seconds after which a stop is repeated if Python ignored it."""
 STOPPING = b"\nstopping; everything done so far is recorded; a second signal quits at once\n"
 
 
 class Interrupted(BaseException):
-    """A signal asked us to stop; everything is recorded."""
+    """A signal stopped the run; everything done so far is recorded."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; everything is recorded")
@@ -24,12 +24,13 @@ class Interrupted(BaseException):
 
 @contextmanager
 def stoppable(stop: Callable[[BaseException], None]) -> Iterator[None]:
-    """Turn HUP, INT and TERM into ``stop(Interrupted)``; a second one leaves at once.
+    """Turn HUP, INT and TERM into ``stop(Interrupted)``; exit at once at a second signal.
 
-    Leaving at once loses nothing: every intent is on disk before its call.
+    Exiting at once loses nothing: every intent is on disk before its call.
 
-    Python ignores what a handler raises while an object is being finalised (``__del__``, callbacks
-    of weak references), and reports it to ``sys.unraisablehook``: a timer then stops once more.
+    Python ignores an exception that a handler raises while an object is being finalised
+    (``__del__``, callbacks of weak references), and passes it to ``sys.unraisablehook``: the hook
+    then sets a timer that repeats the stop.
     """
     stopping: Interrupted | None = None
 
@@ -38,7 +39,7 @@ def stoppable(stop: Callable[[BaseException], None]) -> Iterator[None]:
         if stopping:
             os._exit(128 + number)
         stopping = Interrupted(number)
-        with suppress(OSError):  # the terminal may be gone: that is what HUP says
+        with suppress(OSError):  # after HUP the terminal may be gone
             os.write(sys.stderr.fileno(), STOPPING)
         stop(stopping)
 

@@ -35,7 +35,7 @@ ADOPTABLE = (
 
 @frozen
 class Options(Lock, Cluster):
-    """What to adopt."""
+    """Options of adopt."""
 
     resources: tuple[str, ...] = option(
         "--resource",
@@ -82,10 +82,10 @@ def adopt(options: Options, report: Report) -> Adopted:
 
 
 def _adopted(at: Opened, wanted: Mapping[str, str]) -> list[Observation]:
-    """Put the resources in the manifest, and find what else belongs to the cluster.
+    """Add the resources to the manifest, and find the cluster's other resources.
 
-    Raises Foreign for one that the tool created, and NotFound for one that does not exist; the
-    manifest then has what it had.
+    Raises Foreign for a resource that the tool created, and NotFound for one that does not exist;
+    the manifest is then unchanged.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.stack import stack
@@ -101,7 +101,7 @@ def _adopted(at: Opened, wanted: Mapping[str, str]) -> list[Observation]:
     wants = stack(at.resolved)
     found = engine.rebuild(wants, at.context)
     if missing := wanted.keys() - {observation.want.key for observation in found}:
-        at.manifest.records.clear()  # what was adopted in its place before is so still
+        at.manifest.records.clear()  # undo, but keep earlier adoptions
         at.manifest.records.update(before)
         at.manifest.save()
         lines = [f"{key}: {id_} does not exist" for key, id_ in wanted.items() if key in missing]
@@ -141,7 +141,7 @@ def _key_and_id(text: str) -> tuple[str, str]:
 
 
 def text(document: Adopted) -> str:
-    """Write the document for people: what the manifest knows now."""
+    """Return the text of the document: the resources that are now in the manifest."""
     rows = document["resources"]
     width = max((len(row["key"]) for row in rows), default=0)
     lines = [f"{row['origin']:<8} {row['key']:<{width}} {row['id']}" for row in rows]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(plan.Options, shared.Change):
-    """What to create."""
+    """Options of create."""
 
     dry_run: bool = flag("--dry-run", help="Show the plan and change nothing; same as plan.")
     helm: str | None = shared.helm()
@@ -59,7 +59,7 @@ def create(options: Options, report: Report) -> Created | Plan:
 
 
 def apply(options: shared.Change, report: Report) -> Created:
-    """Create what is missing; the document has the outputs."""
+    """Create or update the cluster; return the document with its outputs."""
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import consenting
     from hyperpod_eks.cli.opening import opened
@@ -83,9 +83,9 @@ def apply(options: shared.Change, report: Report) -> Created:
 
 
 def _prepare(at: Opened, story: Recorder) -> list[str]:
-    """Check training plans and record the config; return the warnings, to which the run adds.
+    """Check training plans and record the config; return a list to which the run adds warnings.
 
-    The chart is downloaded while EKS creates the control plane.
+    Schedules the download of the chart for the time when EKS creates the control plane.
     """
     from hyperpod_eks.aws.transport import ca_bundle
     from hyperpod_eks.resolve.resolved import check_plans
@@ -108,10 +108,9 @@ def _prepare(at: Opened, story: Recorder) -> list[str]:
 def _before_first_change(
     at: Opened, skip: Collection[str], run: str
 ) -> Callable[[list[Observation]], None]:
-    """Return what is asked and checked once it is known what exists.
+    """Return a function that confirms and checks, given observations, before the first change.
 
-    If nothing of the cluster existed, the manifest says from the first intent on that ``run``
-    created it.
+    If no resource of the cluster existed, it records in the manifest that ``run`` created it.
     """
     from hyperpod_eks.engine.plan import new_administrator
 
@@ -128,7 +127,7 @@ def _before_first_change(
 
 
 def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
-    """Whether nothing of the cluster exists, nor may exist by the manifest; adopted is not its."""
+    """Whether no resource of the cluster exists in AWS or the manifest; adopted ones aside."""
     mine = [record for record in manifest.records.values() if record.origin == "created"]
     return all(record.state == "deleted" for record in mine) and not any(
         observation.live
@@ -139,9 +138,9 @@ def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
 
 
 def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], None]:
-    """Return the preflight checks; they raise Blocked when create must not begin.
+    """Return the preflight checks as a function of observations; it raises Blocked for errors.
 
-    Where something is surely to be created, they begin to ask AWS beside the first look.
+    If the manifest is incomplete, their calls to AWS start now, beside the first observation.
     """
     from hyperpod_eks import workers
     from hyperpod_eks.preflight import account
@@ -165,7 +164,7 @@ def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], 
 
 
 def _check(facts: Facts, skipped: Collection[str], observations: list[Observation]) -> None:
-    """Run the checks: say the warnings that are new, raise Blocked for errors."""
+    """Run the checks: print warnings that are not printed yet, raise Blocked for errors."""
     from hyperpod_eks.preflight import run as checks
 
     by_key = {observation.want.key: observation for observation in observations}
@@ -179,18 +178,18 @@ def _check(facts: Facts, skipped: Collection[str], observations: list[Observatio
 
 
 def text(document: Created | Plan) -> str:
-    """Write the document for people: the values that they will need, or the plan."""
+    """Return the text of the document: the cluster's outputs, or the plan."""
     return summary(document) if "outputs" in document else plan.text(document)
 
 
 def summary(document: Created) -> str:
-    """Write the values of a cluster."""
+    """Return the outputs of a cluster as text."""
     outputs = document["outputs"]
     done = "is ready" if document["changed"] else "is up to date; no changes"
     rows = [
         (name.replace("_", " "), " ".join(value) if isinstance(value, list) else value)
         for name, value in outputs.items()
-        if value and name != "kubeconfig_command"  # AWS's own; ours knows --local and --profile
+        if value and name != "kubeconfig_command"  # the AWS CLI's; ours has --local and --profile
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]

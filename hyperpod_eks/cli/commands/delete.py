@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 SHARED = "iam/service-linked-role"
-"""What all clusters of an account share: it was never the cluster's alone."""
+"""Key of the resource that all clusters of an account share; delete never deletes it."""
 
 
 @frozen
 class Options(shared.Wait, shared.Progress, shared.Cluster):
-    """What to delete."""
+    """Options of delete."""
 
     dry_run: bool = flag(
         "--dry-run", help="Show what would be deleted and what would be kept; change nothing."
@@ -69,7 +69,7 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         return theirs
     story = Recorder(report)
     with _opened(options, story) as at:
-        if run not in (None, at.manifest.run):  # another run was faster
+        if run not in (None, at.manifest.run):  # another run has created the cluster since
             return _untouched(at.manifest, at.resolved.name, run or "")
         named = at.wants
         at.wants = untracked(at.context.aws, at.resolved, named)
@@ -104,7 +104,7 @@ def _refuse_protected(at: Opened) -> None:
 def _removed(
     at: Opened, named: Sequence[Resource], keys: frozenset[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """Delete, and ask AWS again.  Raises Remains for what it still shows."""
+    """Delete, then verify.  Raises Remains for resources that AWS still shows."""
     from hyperpod_eks import engine
     from hyperpod_eks.inventory.untracked import untracked
 
@@ -117,7 +117,7 @@ def _removed(
 
 
 def _retire(at: Opened) -> None:
-    """Move the manifest to its backups, and remove the cluster from our kubeconfigs."""
+    """Move the manifest to its backups, and remove the cluster's entries from kubeconfigs."""
     from hyperpod_eks.kube.kubeconfig import forget, own_files
 
     at.manifest.retire()
@@ -130,7 +130,7 @@ def _retire(at: Opened) -> None:
 
 @contextmanager
 def _opened(options: Options, story: Recorder) -> Iterator[Opened]:
-    """Open the cluster; if its file is wrong, say how to delete it without one."""
+    """Open the cluster; if its config file is invalid, hint at a delete without the file."""
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.session import DELETE
 
@@ -148,7 +148,7 @@ def _opened(options: Options, story: Recorder) -> Iterator[Opened]:
 
 
 def _name_in(file: str) -> str:
-    """Return the name in a config that is wrong, if there is one."""
+    """Return the name in an invalid config, "NAME" without one."""
     from hyperpod_eks.config import yaml as config_yaml
 
     with suppress(Usage):
@@ -158,7 +158,7 @@ def _name_in(file: str) -> str:
 
 
 def _not_created_by(run: str, options: Options) -> NotCreatedBy | None:
-    """Return the document of a delete that has nothing to do; None if the run made the cluster."""
+    """Return the document of a skipped delete; None if ``run`` created the cluster."""
     if not run:
         raise Usage(
             "--if-created-by: the ID is empty", "Pass the ID that you passed to create --run."
@@ -177,7 +177,7 @@ def _not_created_by(run: str, options: Options) -> NotCreatedBy | None:
 
 
 def _untouched(manifest: Manifest, name: str, run: str) -> NotCreatedBy:
-    """Return the document of a delete that deletes nothing: AWS was not asked."""
+    """Return the document of a delete that deletes nothing, from the manifest alone."""
     arns = [record.arn for record in manifest.records.values() if record.arn]
     return {
         **head("delete", kind="result"),
@@ -197,14 +197,14 @@ def _untouched(manifest: Manifest, name: str, run: str) -> NotCreatedBy:
 
 
 def _cost(wants: Iterable[Resource], kept: Container[str]) -> float:
-    """Price what --keep keeps by the hour, as far as its price is known."""
+    """Return USD per hour of the kept resources; unknown prices count as 0."""
     mine = [want for want in wants if want.keep_group and want.key in kept]
     items = [item for want in mine for item in want.prices("")]
     return round(sum((item.count * (item.each or 0.0) for item in items), 0.0), 3)
 
 
 def _protected(at: Opened) -> bool:
-    """Whether EKS protects a cluster of ours: config and manifest may be lost, and it goes last."""
+    """Whether EKS protects our cluster: config and manifest, which also say so, may be lost."""
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.aws.tags import owner
     from hyperpod_eks.resources import eks
@@ -219,7 +219,7 @@ def _protected(at: Opened) -> bool:
 
 
 def _groups_to_keep(keep: str) -> list[str]:
-    """Read --keep.  Raises Usage for a word that it does not know."""
+    """Parse --keep.  Raises Usage for an unknown group."""
     from hyperpod_eks.stack import kinds
 
     groups = [group for group in keep.replace(" ", "").split(",") if group]
@@ -231,7 +231,7 @@ def _groups_to_keep(keep: str) -> list[str]:
 
 
 def _kept_keys(wants: Iterable[Resource], groups: Container[str]) -> frozenset[str]:
-    """Spell out what --keep means: interfaces that services leave are never kept."""
+    """Return the keys that --keep covers; kinds without a keep_group are never kept."""
     return frozenset(want.key for want in wants if want.keep_group and want.keep_group in groups)
 
 
@@ -250,7 +250,7 @@ def _planned(decided: list[tuple[Observation, Decision]]) -> list[Deletion]:
 
 
 def text(document: Deleted | DeletePlan | NotCreatedBy) -> str:
-    """Write the document for people: what is gone and what stays, or would."""
+    """Return the text of the document: what was, or would be, deleted and kept."""
     if "plan" in document:
         return _dry_run(document)
     if "not_created_by" in document:

@@ -1,4 +1,4 @@
-"""``hyperpod-eks events``: the events that HyperPod keeps of a cluster."""
+"""``hyperpod-eks events``: HyperPod's events of a cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(shared.Cluster):
-    """Which events."""
+    """Options of events."""
 
     group: str | None = option(
         "--group", metavar="GROUP", help="Only events of this instance group."
@@ -52,7 +52,7 @@ def events(options: Options, report: Report) -> Events:
         if not found:
             require(options, snapshot, name, options.group, options.node)
         bad = [x for x in found[:tail] if hyperpod_api.is_bad(x)]
-        unclear = bad[:20] if current_console().verbose else []  # a call for each
+        unclear = bad[:20] if current_console().verbose else []  # one call for each event
         why = {x["EventId"]: hyperpod_api.failure(snapshot.aws, name, x) for x in unclear}
         if not continuous:
             current_console().warn(
@@ -63,7 +63,7 @@ def events(options: Options, report: Report) -> Events:
 
 
 def _filters(options: Options) -> JsonObject:
-    """Return what ListClusterEvents is asked for."""
+    """Return the parameters of ListClusterEvents."""
     from hyperpod_eks.cli.opening import instance
 
     found: JsonObject = {}
@@ -92,7 +92,7 @@ def _row(event: JsonMapping, why: Mapping[str, str]) -> ClusterEvent:
 
 
 def _duration(text: str) -> timedelta:
-    """Read a duration.  Raises Usage for anything else.
+    """Parse a duration.  Raises Usage for anything else.
 
     >>> _duration("90m")
     datetime.timedelta(seconds=5400)
@@ -107,7 +107,7 @@ def _duration(text: str) -> timedelta:
 
 
 def text(document: Events) -> str:
-    """Write the events for people."""
+    """Return the text of the events."""
     if not document["events"]:
         return "no events"
     return "\n".join(

@@ -1,4 +1,4 @@
-"""``hyperpod-eks init``: a config file to start from, with a comment about each setting."""
+"""``hyperpod-eks init``: write a config file with a comment about each setting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUESTIONS = {
     "instance_type": "Instance type of the nodes",
     "instance_count": "How many nodes",
 }
-"""What is asked on a terminal, unless a flag answers it."""
+"""Questions on a terminal, by setting; an option replaces its question."""
 Answer = str | int
 DEFAULTS: dict[str, Answer] = {
     "name": "demo",
@@ -81,7 +81,7 @@ instance_groups:
 
 @frozen
 class Options(Output):
-    """What the config says."""
+    """Options of init."""
 
     name: str | None = argument()
     file: str | None = option(
@@ -151,7 +151,7 @@ def _write(target: str, content: str) -> None:
 
 
 def _answer(key: str, question: str, default: Answer | None) -> Answer:
-    """Ask until the answer is valid."""
+    """Ask until the answer is valid; return it."""
     while True:
         answer: Answer
         if key == "instance_count":
@@ -168,7 +168,7 @@ def _answer(key: str, question: str, default: Answer | None) -> Answer:
 
 
 def _check(key: str, answer: Answer) -> None:
-    """Raise Usage for an answer that is invalid, whatever the others are."""
+    """Raise Usage if the answer is invalid by itself."""
     from hyperpod_eks.config.load import load
 
     group: dict[str, object] = {**DEFAULTS, "name": "worker-group"}
@@ -178,7 +178,7 @@ def _check(key: str, answer: Answer) -> None:
 
 
 def _answers(options: Options) -> dict[str, Answer | None]:
-    """Return what is asked on a terminal, unless an option answers it."""
+    """Return the answers: from options, else asked on a terminal."""
     from hyperpod_eks.config.load import load
 
     given: dict[str, Answer | None] = {
@@ -189,7 +189,7 @@ def _answers(options: Options) -> dict[str, Answer | None]:
     }
     found = dict(given)
     if found["region"] is None:
-        with suppress(Usage):  # there is none: that is what we ask
+        with suppress(Usage):  # no region is set: ask for it
             found["region"] = load({"name": "any"}, {}, os.environ, files=False).region
     asks = sys.stdin.isatty() and not os.environ.get("CI")
     for key, question in QUESTIONS.items():
@@ -204,14 +204,14 @@ def _answers(options: Options) -> dict[str, Answer | None]:
 
 
 def _spelled(value: object) -> str:
-    """Spell a text in YAML: ``no`` and ``1e3`` need quotes."""
+    """Return a string as a YAML scalar: ``no`` and ``1e3`` need quotes."""
     import yaml
 
     return str(yaml.safe_dump(value, default_flow_style=True, width=1000)).split("\n")[0]
 
 
 def text(document: Init) -> str:
-    """Say what was written; the file itself where it went to stdout."""
+    """Return a message about the written file; the config itself with ``-f -``."""
     path = document["path"]
     if path is None:
         return str(document["content"])

@@ -1,4 +1,4 @@
-"""``hyperpod-eks kubeconfig``: the way into the cluster's Kubernetes API."""
+"""``hyperpod-eks kubeconfig``: write access to the cluster's Kubernetes API to a kubeconfig."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(Place, Output):
-    """Where the entry goes."""
+    """Options of kubeconfig."""
 
     kubeconfig: Path | None = option(
         "--kubeconfig",
@@ -65,7 +65,7 @@ def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
 
 
 def _entry(aws: Aws, name: str, *, local: bool) -> Entry:
-    """Describe the EKS cluster.  Raises NotFound, or Unfinished while it has no endpoint."""
+    """Describe the EKS cluster.  Raises NotFound without one, Unfinished without an endpoint."""
     from hyperpod_eks.aws.session import profile_of
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.kube import kubeconfig as files
@@ -94,7 +94,7 @@ def _entry(aws: Aws, name: str, *, local: bool) -> Entry:
 
 
 def find(place: Place) -> tuple[str, Path, str | None, str]:
-    """Find the EKS cluster's name, the manifest's path, the region if known, and the cluster's."""
+    """Return EKS cluster name, manifest path, region (None if unknown) and cluster name."""
     from hyperpod_eks.cli.remembered import remembered
 
     try:
@@ -109,7 +109,7 @@ def find(place: Place) -> tuple[str, Path, str | None, str]:
 
 
 def text(document: Kubeconfig | Json) -> str:
-    """Say where the entry is; a kubeconfig as YAML."""
+    """Return a message about the entry; a kubeconfig itself as YAML."""
     if document.get("kind") == "Config":
         import yaml
 

@@ -1,4 +1,4 @@
-"""``hyperpod-eks list``: every HyperPod cluster of an account and region."""
+"""``hyperpod-eks list``: list the HyperPod clusters of an account by region."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from hyperpod_eks.inventory.clusters import Owned
 
 ENABLED = ("opt-in-not-required", "opted-in")
-"""What DescribeRegions calls a region that can be used (EC2 API, Region, OptInStatus)."""
+"""Values of OptInStatus for a usable region (EC2 API, Region)."""
 
 
 @frozen
 class Options(Account, Output):
-    """Which regions, and which manifests are known."""
+    """Options of list."""
 
     all_regions: bool = flag(
         "--all-regions", help="List the clusters of every enabled region that has HyperPod."
@@ -69,9 +69,9 @@ def list_clusters(options: Options, report: Report) -> List:
 
 
 def _everywhere(aws: Aws, regions: Sequence[str], warnings: list[str]) -> list[Owned]:
-    """Return the clusters of the regions; warn of those that do not answer.
+    """Return the clusters of the regions; add a warning for each region that fails.
 
-    Raises what the first one says if none answers.
+    Raises the first region's error if all fail.
     """
     from hyperpod_eks.engine import words_of
     from hyperpod_eks.workers import gather
@@ -89,7 +89,7 @@ def _everywhere(aws: Aws, regions: Sequence[str], warnings: list[str]) -> list[O
 
 
 def _regions(aws: Aws, warnings: list[str]) -> list[str]:
-    """Return the enabled regions that have HyperPod; warn of those that are not enabled."""
+    """Return the enabled regions with HyperPod; add a warning for each that is not enabled."""
     from hyperpod_eks.aws.published import HYPERPOD_REGIONS
 
     regions = aws.ec2.describe_regions(AllRegions=True)["Regions"]
@@ -113,7 +113,7 @@ def _answer(aws: Aws, region: str) -> list[Owned] | Exception:
 
 
 def _manifests(paths: tuple[Path, ...], warnings: list[str]) -> Mapping[str, str]:
-    """Return where the manifests are, by lineage: those named, else those of this folder."""
+    """Return the paths of the given manifests, else of those in this folder, by lineage."""
     from hyperpod_eks.state.manifest import read
 
     found = {}
@@ -127,7 +127,7 @@ def _manifests(paths: tuple[Path, ...], warnings: list[str]) -> Mapping[str, str
 
 
 def text(document: List) -> str:
-    """Write the document for people: a line for each cluster."""
+    """Return the text of the document: one line for each cluster."""
     from hyperpod_eks.terminal.formats import table
 
     rows = document["clusters"]

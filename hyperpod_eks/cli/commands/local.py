@@ -1,4 +1,4 @@
-"""``hyperpod-eks local``: an AWS account on this machine, to try everything out."""
+"""``hyperpod-eks local``: run the embedded stack, an emulated AWS account on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Start(Output):
-    """How the stack runs."""
+    """Options of local start."""
 
     speed: float | None = option(
         "--speed",
@@ -51,7 +51,7 @@ def start(options: Start, report: Report) -> Local:
 
 @frozen
 class Prepare(Output):
-    """For which config."""
+    """Options of local prepare."""
 
     file: str = option(
         "-f", "--file", required=True, metavar="FILE", help="Config file; - reads stdin."
@@ -132,7 +132,7 @@ def _document(command: str, running: Running | None, *, stopped: bool = False) -
 
 
 def text(document: Local | Prepared) -> str:
-    """Write the document for people."""
+    """Return the text of the document."""
     if "created" in document:
         return "\n".join(f"created {each}" for each in document["created"]) or "nothing is missing"
     if stack := document["stack"]:

@@ -1,4 +1,4 @@
-"""``hyperpod-eks logs``: the logs of nodes and control plane."""
+"""``hyperpod-eks logs``: show the logs of nodes or of the control plane."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from hyperpod_eks.events import Report
 
 STREAMS = 20
-"""Streams that are read at once, the newest ones: a cluster may have ten thousand."""
+"""Maximum streams to read, the newest ones: a cluster may have ten thousand."""
 LISTED = 1000
-"""Streams of one group that are looked through for the newest."""
+"""Maximum streams of a group to list when looking for the newest."""
 PAUSE = 2.0
-"""Seconds between two looks with --follow."""
+"""Seconds between two calls with --follow."""
 LATE = 60_000
-"""Milliseconds that a line may come later than a newer one and still be seen with --follow."""
+"""Milliseconds by which --follow reads back, for lines that CloudWatch receives out of order."""
 
 
 @frozen
 class Options(shared.Cluster):
-    """Which logs."""
+    """Options of logs."""
 
     group: str | None = option(
         "--group", metavar="GROUP", help="Only the nodes of this instance group."
@@ -79,7 +79,7 @@ def logs(options: Options, report: Report) -> Logs:
 
 
 def _where(snapshot: Snapshot, name: str, options: Options) -> tuple[str, str]:
-    """Return the log group, and how the streams begin that were asked for."""
+    """Return the log group, and the name prefix of the requested streams."""
     from hyperpod_eks.diagnosis.diagnose import log_group
 
     if options.control_plane:
@@ -89,7 +89,7 @@ def _where(snapshot: Snapshot, name: str, options: Options) -> tuple[str, str]:
 
 
 def _lines(aws: Aws, place: str, streams: Sequence[str], tail: int) -> list[Line]:
-    """Return the newest lines of the streams together."""
+    """Return the newest ``tail`` lines of all streams together, oldest first."""
     from hyperpod_eks.workers import gather
 
     parts = gather(*(partial(_tail, aws, place, stream, tail) for stream in streams))
@@ -99,7 +99,7 @@ def _lines(aws: Aws, place: str, streams: Sequence[str], tail: int) -> list[Line
 def require(
     place: Place, snapshot: Snapshot, name: str, group: str | None, node: str | None
 ) -> None:
-    """Raise NotFound where the cluster, the group or the node does not exist."""
+    """Raise NotFound if the cluster, the group or the node does not exist."""
     from hyperpod_eks.cli.opening import described, described_node, instance
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
@@ -114,7 +114,7 @@ def require(
 
 
 def _prefix(snapshot: Snapshot, name: str, group: str | None, node: str | None) -> str:
-    """Say how the streams begin that were asked for."""
+    """Return the name prefix of the requested streams."""
     from hyperpod_eks.aws.failures import absent
     from hyperpod_eks.cli.opening import instance
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
@@ -131,9 +131,9 @@ def _prefix(snapshot: Snapshot, name: str, group: str | None, node: str | None) 
 
 
 def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> list[str]:
-    """Name the streams that were written to last.
+    """Return the names of the streams with the newest events, newest first.
 
-    CloudWatch sorts by time or filters by prefix, never both (API DescribeLogStreams).
+    CloudWatch sorts by time or filters by prefix, not both (API DescribeLogStreams).
     """
     from hyperpod_eks.aws.failures import absent
     from hyperpod_eks.cli.opening import instance
@@ -179,7 +179,7 @@ def _line(stream: str, event: JsonMapping) -> Line:
 
 
 def stamp(moment: datetime, precision: str = "seconds") -> str:
-    """Write a moment in UTC.
+    """Return a time in UTC, in ISO 8601 format.
 
     >>> stamp(datetime(2026, 3, 1, 12, tzinfo=UTC))
     '2026-03-01T12:00:00Z'
@@ -188,7 +188,7 @@ def stamp(moment: datetime, precision: str = "seconds") -> str:
 
 
 def _follow(aws: Aws, place: str, prefix: str, lines: list[Line]) -> None:
-    """Print lines as they come, for ever: one call every two seconds, however many nodes."""
+    """Print new lines until interrupted: one request every `PAUSE` seconds for all nodes."""
     from hyperpod_eks.aws.failures import absent
 
     seen, shown = dict[str, int](), [*lines]
@@ -200,7 +200,7 @@ def _follow(aws: Aws, place: str, prefix: str, lines: list[Line]) -> None:
     lines.clear()
     asked: JsonObject = {"logStreamNamePrefix": prefix} if prefix else {}
     while True:
-        with absent("ResourceNotFoundException"):  # nobody has written yet
+        with absent("ResourceNotFoundException"):  # nothing is logged yet
             pages = aws.logs.get_paginator("filter_log_events").paginate(
                 logGroupName=place, startTime=start, **asked
             )
@@ -220,12 +220,12 @@ def _show(line: Line) -> None:
 
 
 def said(line: Line) -> str:
-    """Write one line for people."""
+    """Return one log line as text."""
     return f"{line['time']} {clean(line['stream'])} {clean(line['message'])}"
 
 
 def text(document: Logs) -> str:
-    """Write the lines for people."""
+    """Return the log lines as text."""
     if not document["lines"]:
         if document["log_group"].startswith("/aws/eks/"):
             return "no log lines yet: the control plane writes once it runs"

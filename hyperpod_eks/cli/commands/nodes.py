@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from hyperpod_eks.resources.hyperpod.api import NodeRow
 
 BATCH = 25
-"""Nodes of one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
+"""Maximum nodes in one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
 SHOWN = 100
-"""Nodes that people are shown one by one; of more, those with a problem."""
+"""Maximum nodes in the text; if there are more, it lists those with a problem."""
 VERBS: Mapping[NodeAction, str] = {
     "reboot": "batch_reboot_cluster_nodes",
     "replace": "batch_replace_cluster_nodes",
@@ -37,7 +37,7 @@ VERBS: Mapping[NodeAction, str] = {
 
 @frozen
 class Options(shared.Cluster):
-    """What to do with which nodes."""
+    """Options of nodes."""
 
     action: str | None = argument(metavar="[reboot|replace]")
     which: tuple[str, ...] = argument(nargs=-1, metavar="[NODE]...")
@@ -71,7 +71,7 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
 
 
 def _understood(options: Options) -> Options:
-    """Read the first word as the action where something else names the cluster."""
+    """Use the first argument as the action if it is one and something else names the cluster."""
     name, action, which = options.name, options.action, options.which
     if name not in VERBS or action in VERBS or not (action or options.named_otherwise):
         return options
@@ -85,7 +85,7 @@ def _listed(snapshot: Snapshot, name: str, found: JsonMapping) -> NodeList:
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
     registered: list[Node] = []
-    with suppress(HyperpodError):  # the API server may be out of reach: HyperPod's view remains
+    with suppress(HyperpodError):  # the API server may not answer: show HyperPod's view
         access = eks.access(snapshot, snapshot.aws.adopted.get("eks/cluster") or name)
         registered = list_nodes(access, name) if access else []
     return {
@@ -124,7 +124,7 @@ def _act(snapshot: Snapshot, name: str, action: NodeAction, ids: list[str]) -> N
 
 
 def text(document: NodeList | NodeChange) -> str:
-    """Write the nodes for people, or what was done to them."""
+    """Return the text of the document: the nodes, or the result of the action."""
     if "action" in document:
         verbs = {"reboot": "rebooting", "replace": "replacing"}
         rows = [f"{verbs[document['action']]} {each}" for each in document["done"]]

@@ -1,4 +1,4 @@
-"""``hyperpod-eks orphans``: what has our tags and belongs to no cluster."""
+"""``hyperpod-eks orphans``: list resources with our tags that belong to no cluster."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from hyperpod_eks.resources.tagged import Tagged
 
 CLUSTERS = ("eks-cluster", "hyperpod-cluster")
-"""Kinds whose existence says that the rest of their lineage is in use."""
+"""Kinds of clusters: while one exists, the other resources of its lineage are in use."""
 
 
 @frozen
 class Options(Account, Output):
-    """Which manifests are known."""
+    """Options of orphans."""
 
     manifests: tuple[Path, ...] = option(
         "--manifest",
@@ -46,7 +46,7 @@ def orphans(options: Options, report: Report) -> Orphans:
     from hyperpod_eks.cli.login import reading
 
     aws = reading(options)
-    identity = aws.identity  # first: without an answer nothing else is asked
+    identity = aws.identity  # first: without credentials no other call is made
     unknown = _unknown(aws, options.manifests)
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
@@ -68,7 +68,7 @@ def orphans(options: Options, report: Report) -> Orphans:
 
 
 def _clusters(living: Mapping[str, str], place: Place) -> list[Elsewhere]:
-    """Say how to rebuild the manifests of clusters that exist, by name."""
+    """Return existing clusters by name, each with the command that rebuilds its manifest."""
     return [
         {
             "cluster": name,
@@ -80,23 +80,23 @@ def _clusters(living: Mapping[str, str], place: Place) -> list[Elsewhere]:
 
 
 def _unknown(aws: Aws, manifests: tuple[Path, ...]) -> list[Tagged]:
-    """Return what is tagged and belongs to no cluster whose manifest is known."""
+    """Return tagged resources that belong to none of the clusters with a known manifest."""
     from hyperpod_eks.inventory.untracked import signed
     from hyperpod_eks.resolve.names import lineage
     from hyperpod_eks.state.manifest import read
 
     paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
-    known = {read(path).lineage for path in paths}  # one of another region knows nothing here
+    known = {read(path).lineage for path in paths}  # a lineage is of one region
     return [
         each
         for each in signed(aws)
         if each.lineage not in known
-        if each.lineage == lineage(aws.identity, each.cluster)  # IAM lists those of all regions
+        if each.lineage == lineage(aws.identity, each.cluster)  # IAM lists all regions
     ]
 
 
 def text(document: Orphans) -> str:
-    """Write the document for people: what there is, and how to delete it."""
+    """Return the text of the document: the resources, and how to delete them."""
     lines = [
         f"cluster {each['cluster']} exists, but its manifest was not found\n"
         f"To rebuild its manifest: {each['next']}"

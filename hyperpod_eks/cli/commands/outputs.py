@@ -1,4 +1,4 @@
-"""``hyperpod-eks outputs``: values for scripts, which the manifest alone knows."""
+"""``hyperpod-eks outputs``: print values for scripts, read from the manifest."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ IDS = {
     "execution_role": "iam/execution-role",
     "eks_cluster_name": "eks/cluster",
 }
-"""Outputs that are the id of one resource."""
+"""Outputs that are a resource's id: key of the resource by name of the output."""
 ARNS = {"cluster_arn": "hyperpod/cluster", "eks_cluster_arn": "eks/cluster"}
-"""Outputs that are its ARN."""
+"""Outputs that are a resource's ARN: key of the resource by name of the output."""
 
 
 @frozen
 class Options(Place, Output):
-    """Which value of which cluster."""
+    """Options of outputs."""
 
     key: str | None = argument()
 
@@ -63,7 +63,7 @@ def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
 
 
 def _one(document: AllOutputs, key: str, place: Place) -> OneOutput:
-    """Return one value.  Raises Usage for an unknown key, NotFound for what does not exist yet."""
+    """Return one output.  Raises Usage for an unknown key, NotFound if it has no value yet."""
     found, cluster = document["outputs"], document["cluster"]["name"]
     if key not in found:
         raise Usage(f"outputs: unknown output {key!r}", f"Valid outputs: {', '.join(found)}.")
@@ -76,9 +76,9 @@ def _one(document: AllOutputs, key: str, place: Place) -> OneOutput:
 
 
 def values(manifest: Manifest) -> dict[str, Value]:
-    """Return the values for scripts of what the manifest knows; a value is null until it is made.
+    """Return the outputs by name; an output is None until its resource exists.
 
-    The same after every create, and the same as its ``outputs``.
+    They are the ``outputs`` of create's document, and do not change from create to create.
     """
     there = {k: r for k, r in manifest.records.items() if r.id and r.state != "deleted"}
 
@@ -102,7 +102,7 @@ def values(manifest: Manifest) -> dict[str, Value]:
 
 
 def text(document: AllOutputs | OneOutput) -> str:
-    """Write outputs for people; one value alone as it is."""
+    """Return outputs as text; a single value without its name."""
     found = document["outputs"]
     if "key" in document:
         value = found[document["key"]]

@@ -1,4 +1,4 @@
-"""``hyperpod-eks plan``: what create would do, and what it costs."""
+"""``hyperpod-eks plan``: show what create would do, and what it costs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(shared.Settings, shared.Cluster):
-    """Which create is planned."""
+    """Options of plan."""
 
     replace_failed: bool = shared.replace_failed()
     detailed_exitcode: bool = shared.detailed_exitcode()
@@ -79,7 +79,7 @@ def _code(counts: Counter[str]) -> Exit:
 def _row(row: Planned) -> PlanRow:
     return {
         "key": row.key,
-        "action": cast("PlanAction", str(row.decision.action)),  # a StrEnum is no Literal
+        "action": cast("PlanAction", str(row.decision.action)),  # mypy: a StrEnum is not a Literal
         "id": row.id,
         "why": row.decision.why,
         "differs": {
@@ -90,7 +90,7 @@ def _row(row: Planned) -> PlanRow:
 
 
 def _unproven(observations: Sequence[Observation]) -> list[str]:
-    """Tell what AWS describes in a way of its own."""
+    """Warn of fields that AWS describes otherwise than declared; return the warnings."""
     from hyperpod_eks.engine import unproven
 
     lines = [line for observation in observations for line in unproven(observation)]
@@ -100,7 +100,7 @@ def _unproven(observations: Sequence[Observation]) -> list[str]:
 
 
 def _next(options: Options, counts: Counter[str]) -> str:
-    """Spell the create that does it; nothing where there is nothing to do."""
+    """Return the create command that executes the plan; "" if it has nothing to do."""
     from hyperpod_eks.engine.decide import CHANGING
 
     if not any(counts[action] for action in (*CHANGING, "wait", "refuse")):
@@ -122,7 +122,7 @@ def _next(options: Options, counts: Counter[str]) -> str:
 
 
 def text(document: Plan) -> str:
-    """Write the plan for people."""
+    """Return the plan as text."""
     import shutil
 
     from hyperpod_eks.terminal.plan import render

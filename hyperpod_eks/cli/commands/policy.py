@@ -1,4 +1,4 @@
-"""``hyperpod-eks policy``: the IAM policies for whoever runs create, status and delete."""
+"""``hyperpod-eks policy``: print the IAM policies that create, status and delete need."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def policy(options: Options, report: Report) -> Policy:
 
 
 def _identity(aws: Aws, config: Config) -> Identity:
-    """Return the account, without a call where the config has it."""
+    """Return the caller's identity; without a call to AWS if the config sets the account."""
     from hyperpod_eks.aws.client import Identity
 
     if not config.account:
@@ -60,7 +60,7 @@ def _identity(aws: Aws, config: Config) -> Identity:
 
 
 def text(document: Policy) -> str:
-    """Write the policy documents alone, one after the other."""
+    """Return the policy documents, one after the other."""
     return "\n".join(json.dumps(each["document"], indent=2) for each in document["policies"])
 
 

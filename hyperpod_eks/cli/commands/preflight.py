@@ -1,4 +1,4 @@
-"""``hyperpod-eks preflight``: every problem that would stop create."""
+"""``hyperpod-eks preflight``: find every problem that would stop create."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(shared.Settings, shared.Cluster):
-    """What is checked."""
+    """Options of preflight."""
 
     skip: tuple[str, ...] = shared.skip()
     helm: str | None = shared.helm()
@@ -72,7 +72,7 @@ def _observed(
     options: Options,
     report: Report,
 ) -> list[Observation]:
-    """Look at what exists of the stack."""
+    """Observe the resources of the stack."""
     from hyperpod_eks import engine
     from hyperpod_eks.cli.opening import LOOKING
     from hyperpod_eks.stack import stack
@@ -86,7 +86,7 @@ def _observed(
 def _site(
     aws: Aws, config: Config, manifest: Manifest
 ) -> tuple[Snapshot, ResolvedConfig | None, list[Finding]]:
-    """Place the config and what exists in the account, or say why it does not fit there."""
+    """Resolve the config in the account; return a finding instead if that fails."""
     from hyperpod_eks import adoption as existing
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.preflight import run as checks
@@ -107,7 +107,7 @@ def _site(
 
 
 def _document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> Preflight:
-    """Write hyperpod-eks/preflight/v1."""
+    """Return the document, hyperpod-eks/preflight/v1."""
     from hyperpod_eks.preflight import run as checks
 
     blocked = any(one.severity == "error" for one in found)
@@ -134,7 +134,7 @@ def _document(facts: Facts, found: list[Finding], skipped: Collection[str]) -> P
 
 
 def text(document: Preflight) -> str:
-    """Write the document for people: each finding, and what to do about it."""
+    """Return the text of the document: each finding, and what to do about it."""
     where = f"{document['cluster']['name']} in {document['region']}"
     lines = [f"cluster {where}, account {document['account']}, as {document['caller']}"]
     for one in document["findings"]:

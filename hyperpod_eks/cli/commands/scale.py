@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from hyperpod_eks.events import Report
 
 CHANGING = (EventType.CREATING, EventType.UPDATING)
-"""What is reported of a cluster right before it is changed."""
+"""Events of the cluster after which its counts may have changed in AWS."""
 
 
 @frozen
 class Options(Change):
-    """How many nodes in which groups."""
+    """Options of scale."""
 
     counts: tuple[str, ...] = argument(nargs=-1, metavar="GROUP=COUNT...")
 
@@ -44,7 +44,7 @@ def scale(options: Options, report: Report) -> Scaled:
     counts are restored if AWS rejects the change or you do not confirm it.
     """
     name, counts = options.name, options.counts
-    if name and "=" in name:  # the name comes from the file
+    if name and "=" in name:  # the file names the cluster
         options, counts = replace(options, name=None), (name, *counts)
     wanted = once("scale", map(_count, counts))
     if not wanted:
@@ -59,7 +59,7 @@ def scale(options: Options, report: Report) -> Scaled:
 
 
 def _applied(options: Options, report: Report, restore: Callable[[], None]) -> Created:
-    """Create; restore the counts where AWS was not told to change the cluster."""
+    """Run create; restore the counts if it fails before a request to change the cluster."""
     told = False
 
     def watching(event: Event) -> None:
@@ -92,7 +92,7 @@ def _manifest_path(place: Place) -> Path:
 
 
 def _require_config(report: Report, options: Options) -> None:
-    """Raise Usage when the cluster exists and its config was not found, NotFound without a cluster.
+    """Raise Usage if the cluster exists but its config was not found, NotFound without a cluster.
 
     Calls AWS only when the manifest has no config.
     """
@@ -111,15 +111,15 @@ def _require_config(report: Report, options: Options) -> None:
 
 
 Changed = tuple[dict[str, int], Callable[[], None]]
-"""The counts before, by group, and what restores them."""
+"""The previous counts by group, and a function that restores them."""
 
 
 def _in_file(options: Options, wanted: dict[str, int]) -> Changed:
-    """Replace the numbers in the file, and no other byte of it."""
+    """Replace the counts in the config file, and change no other byte."""
     from hyperpod_eks.config import yaml as config_yaml
     from hyperpod_eks.config.load import load
 
-    assert options.file  # else the counts are in the manifest
+    assert options.file  # the caller has checked it
     name, path = options.file, Path(options.file)
     if name == "-":
         raise Usage("scale: cannot write the count to standard input", "Pass -f FILE.")
@@ -135,7 +135,7 @@ def _in_file(options: Options, wanted: dict[str, int]) -> Changed:
     _write(path, after)
 
     def restore() -> None:
-        if _of_file(name, path) == after:  # else somebody has changed it since
+        if _of_file(name, path) == after:  # not if the file has changed since
             _write(path, before)
 
     return counts, restore
@@ -160,7 +160,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _places(document: JsonMapping) -> dict[str, Loc]:
-    """Find the count of each instance group."""
+    """Return the location of each instance group's count, by group."""
     return {
         group["name"]: (section, index, "instance_count")
         for section in ("instance_groups", "restricted_instance_groups")
@@ -169,13 +169,13 @@ def _places(document: JsonMapping) -> dict[str, Loc]:
 
 
 def _declared(document: JsonMapping, place: Loc) -> Json:
-    """Return the instance group whose count has this place."""
+    """Return the instance group whose count is at this location."""
     section, index, _ = place
     return document[str(section)][index]
 
 
 def _in_manifest(options: Options, wanted: dict[str, int]) -> Changed:
-    """Replace the numbers in the manifest's configuration."""
+    """Replace the counts in the manifest's config."""
     from hyperpod_eks.config.load import load
     from hyperpod_eks.state.file_store import locked
     from hyperpod_eks.state.manifest import read
@@ -213,7 +213,7 @@ def _refuse_karpenter(config: Config) -> None:
 
 
 def text(document: Scaled) -> str:
-    """Write the document for people: old and new counts, then the values of the cluster."""
+    """Return the text of the document: old and new counts, then the cluster's outputs."""
     rows = [f"{group}: {a} -> {b} nodes" for group, (a, b) in document["scaled"].items()]
     return "\n".join([*rows, create.summary(document)])
 

@@ -1,4 +1,4 @@
-"""``hyperpod-eks schema``: the JSON Schemas of config and documents."""
+"""``hyperpod-eks schema``: print the JSON Schemas of the config and the documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(Output):
-    """Which schema."""
+    """Options of schema."""
 
     document: str = option(
         "--document",
@@ -41,7 +41,7 @@ def schema(options: Options, report: Report) -> Json:
 
 
 def schemas() -> dict[str, Path]:
-    """Return the files of the published schemas, by the name of the document."""
+    """Return the paths of the published schemas, by name of the document."""
     from hyperpod_eks.folders import packaged
 
     folder = packaged("_schemas", "docs/schemas")
@@ -51,7 +51,7 @@ def schemas() -> dict[str, Path]:
 
 
 def text(document: Json) -> str:
-    """A schema is JSON for people too."""
+    """Return the schema as JSON."""
     return json.dumps(document, indent=2)
 
 

@@ -1,4 +1,4 @@
-"""``hyperpod-eks ssm``: a shell on a node."""
+"""``hyperpod-eks ssm``: print or run the command that opens a shell on a node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(shared.Cluster):
-    """Which node."""
+    """Options of ssm."""
 
     node: str | None = argument()
     run: bool = flag("--run", help="Open the session instead of printing its command.")
@@ -40,7 +40,7 @@ def ssm(options: Options, report: Report) -> Ssm:
     from hyperpod_eks.cli.opening import cluster
 
     node = options.node
-    if node is None and options.name and options.named_otherwise:  # its only word is the node
+    if node is None and options.name and options.named_otherwise:  # a single argument is the node
         node, options = options.name, replace(options, name=None)
     if node is None:
         see = called(options.name or "", options)
@@ -57,7 +57,7 @@ def ssm(options: Options, report: Report) -> Ssm:
 
 
 def _target(snapshot: Snapshot, name: str, node: str, place: Place) -> str:
-    """Spell the node as Systems Manager knows it.  Raises NotFound without."""
+    """Return the node's Systems Manager target.  Raises NotFound if it does not exist."""
     from hyperpod_eks.cli.opening import described, described_node, instance
 
     found, id_ = described(snapshot, name, place), instance(node)
@@ -67,7 +67,7 @@ def _target(snapshot: Snapshot, name: str, node: str, place: Place) -> str:
 
 
 def _become(command: list[str]) -> None:
-    """Replace this process by the session, so that the keyboard is its own."""
+    """Replace this process with the session, so that the session owns the terminal."""
     from hyperpod_eks.programs import on_path
 
     program = on_path(command[0])
@@ -82,7 +82,7 @@ def _become(command: list[str]) -> None:
 
 
 def text(document: Ssm) -> str:
-    """Print the command alone."""
+    """Return the command."""
     return str(document["run"])
 
 

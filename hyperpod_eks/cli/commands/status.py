@@ -1,4 +1,4 @@
-"""``hyperpod-eks status``: everything about a cluster in one document."""
+"""``hyperpod-eks status``: show a cluster in one document."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(Cluster):
-    """Whether AWS is called."""
+    """Options of status."""
 
     offline: bool = flag("--offline", help="Show what the manifest has.  Does not call AWS.")
 
@@ -65,7 +65,7 @@ def status(options: Options, report: Report) -> views.Status:
 
 
 def _observed(at: Opened, options: Options) -> list[Observation]:
-    """Look at every resource.  Raises NotFound if none exists."""
+    """Observe every resource.  Raises NotFound if none exists."""
     from hyperpod_eks import engine
     from hyperpod_eks.resources.compare import Status
 
@@ -94,7 +94,7 @@ def _warnings(at: Opened, observations: Sequence[Observation]) -> list[str]:
 
 
 def _any_groups(want: Resource) -> Resource:
-    """Without the cluster's config the groups are those that AWS has."""
+    """Remove the declared groups: without the cluster's config, those in AWS are shown."""
     from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
     from hyperpod_eks.resources.hyperpod import nodes as hyperpod_nodes
 
@@ -106,7 +106,7 @@ def _any_groups(want: Resource) -> Resource:
 
 
 def _undeclared(observation: Observation) -> Observation:
-    """Without the cluster's config there is nothing to differ from."""
+    """Remove the drift: without the cluster's config there is nothing to compare with."""
     from hyperpod_eks.resources.compare import Status
 
     if observation.status is not Status.DRIFTED:
@@ -117,7 +117,7 @@ def _undeclared(observation: Observation) -> Observation:
 def _document(
     at: Opened, observations: list[Observation], snapshot: Snapshot, warnings: list[str]
 ) -> views.Seen:
-    """Everything in one document: hyperpod-eks/status/v1."""
+    """Return the document, hyperpod-eks/status/v1."""
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
     by_key = {s.want.key: s for s in observations}
@@ -144,7 +144,7 @@ def _document(
 
 
 def _about(by_key: Mapping[str, Observation], key: str) -> JsonMapping:
-    """Return the attributes of a resource that exists."""
+    """Return the attributes of a resource; {} if it does not exist."""
     observation = by_key.get(key)
     return observation.live.attributes if observation and observation.live else {}
 
@@ -182,7 +182,7 @@ def _addon(name: str, by_key: Mapping[str, Observation]) -> StatusAddon:
     }
 
 
-# The states of an observation in the words of ``status``.
+# The state in the document, by status of an observation.
 _OBSERVED: dict[str, State] = {
     "ABSENT": "missing",
     "FOREIGN": "foreign",
@@ -209,7 +209,7 @@ def _row(observation: Observation) -> StatusRow:
 
 
 def _differences(by_key: Mapping[str, Observation], manifest: Manifest) -> list[Difference]:
-    """List what differs from the config, and what the manifest has and AWS has not."""
+    """List fields that differ from the config, and recorded resources that AWS does not have."""
     from hyperpod_eks.resources.compare import Status
 
     differing: list[Difference] = [
@@ -229,7 +229,7 @@ def _pairs(differs: Differs) -> dict[str, Pair]:
     return {name: [as_json(is_), as_json(declared)] for name, (is_, declared) in differs.items()}
 
 
-# The states of the journal in the words of ``status``.
+# The state in the document, by state in the manifest.
 _STATES: dict[str, State] = {
     "intent": "waiting",
     "created": "waiting",
@@ -240,7 +240,7 @@ _STATES: dict[str, State] = {
 
 
 def _offline(manifest: Manifest) -> views.Remembered:
-    """Return ``hyperpod-eks/status/v1`` from the manifest: the state when it was written."""
+    """Return ``hyperpod-eks/status/v1`` from the manifest, without a call to AWS."""
     cluster = manifest.records.get("hyperpod/cluster")
     ready = bool(manifest.records) and all(r.state == "ready" for r in manifest.records.values())
     return {
@@ -283,7 +283,7 @@ def _recorded_steps(records: Mapping[str, Record]) -> list[StatusStep]:
 
 
 def text(document: views.Status) -> str:
-    """Write the document for people."""
+    """Return the text of the document."""
     import shutil
 
     from hyperpod_eks.terminal import progress

@@ -1,4 +1,4 @@
-"""``hyperpod-eks token``: what kubectl asks for, as from any exec plugin."""
+"""``hyperpod-eks token``: print a token; kubectl runs this command as an exec plugin."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from hyperpod_eks.events import Report
 
 LIFE = timedelta(minutes=14)
-"""How long kubectl keeps a token; EKS takes it for fifteen minutes."""
+"""How long kubectl may reuse a token; EKS accepts it for fifteen minutes."""
 
 
 @frozen
 class Options(Place, Output):
-    """Which cluster."""
+    """Options of token."""
 
 
 def token(options: Options, report: Report) -> Json:
@@ -59,7 +59,7 @@ def token(options: Options, report: Report) -> Json:
 
 
 def _version() -> str:
-    """Return the version of the document that kubectl asks for."""
+    """Return the apiVersion that kubectl requests."""
     try:
         return str(json.loads(os.environ["KUBERNETES_EXEC_INFO"])["apiVersion"])
     except (KeyError, ValueError, TypeError):
@@ -67,7 +67,7 @@ def _version() -> str:
 
 
 def text(document: Json) -> str:
-    """Write the token as JSON, as kubectl reads it."""
+    """Return the token as JSON, which kubectl reads."""
     return json.dumps(document)
 
 

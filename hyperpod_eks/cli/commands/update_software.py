@@ -1,4 +1,4 @@
-"""``hyperpod-eks update-software``: the newest software for the nodes."""
+"""``hyperpod-eks update-software``: update the software of the nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(shared.Wait, shared.Progress, shared.Cluster):
-    """Which nodes, and to what."""
+    """Options of update-software."""
 
     groups: tuple[str, ...] = option(
         "--group", multiple=True, metavar="GROUP", help="Only this group; can be repeated."
@@ -77,7 +77,7 @@ def _check_release(release: str | None) -> None:
 
 
 def _groups(config: Config, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the groups to update.  Raises Usage for unknown ones, and where a release is fixed."""
+    """Return the groups to update.  Raises Usage for an unknown group or a pinned release."""
     known = tuple(group.name for group in config.groups)
     names = chosen or known
     refuse_unknown(names, known, "update-software")
@@ -91,7 +91,7 @@ def _groups(config: Config, chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _request(names: Sequence[str], release: str | None, batch: int | None) -> dict[str, object]:
-    """Return what UpdateClusterSoftware is asked for."""
+    """Return the parameters of UpdateClusterSoftware, without the cluster's name."""
     version = {"ImageReleaseVersion": release} if release else {}
     found: dict[str, object] = {
         "InstanceGroups": [{"InstanceGroupName": name, **version} for name in names]
@@ -121,7 +121,7 @@ def _confirm(at: Opened, names: Sequence[str], *, yes: bool) -> None:
 
 
 def _renew(aws: Aws, name: str, request: JsonObject) -> None:
-    """Begin the update; where the answer is lost and botocore asks again, it is under way."""
+    """Start the update; accept "busy" after a retry: the first request, unanswered, started it."""
     from hyperpod_eks.aws.errors import ErrorKind
     from hyperpod_eks.aws.exceptions import ClientError
     from hyperpod_eks.aws.failures import classify
@@ -135,7 +135,7 @@ def _renew(aws: Aws, name: str, request: JsonObject) -> None:
 
 
 def text(document: Updated) -> str:
-    """Write the document for people: the groups and their nodes."""
+    """Return the text of the document: the groups and their nodes."""
     rows = [
         f"{g['name']}: {g['current']} nodes, {g['status']}" for g in document["instance_groups"]
     ]

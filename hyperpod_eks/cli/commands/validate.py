@@ -1,4 +1,4 @@
-"""``hyperpod-eks validate``: check a config file; neither AWS nor the network is asked."""
+"""``hyperpod-eks validate``: check a config file, without AWS or the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Options(Settings, Output):
-    """Which file."""
+    """Options of validate."""
 
     file: str = option(
         "-f", "--file", required=True, metavar="FILE", help="Config file; - reads stdin."
@@ -55,13 +55,13 @@ def validate(options: Options, report: Report) -> Validate:
 
 
 def _types(group: JsonMapping) -> str:
-    """Name a group's instance type, or those that it may have (InstanceRequirements)."""
+    """Return a group's instance type, or its possible ones (InstanceRequirements), as text."""
     several = (group.get("instance_requirements") or {}).get("instance_types") or ()
     return str(group["instance_type"] or " or ".join(several))
 
 
 def text(document: Validate) -> str:
-    """Write warnings and what the config declares for people."""
+    """Return the text of the document: warnings, and what the config declares."""
     config = document["config"]
     groups = ", ".join(
         f"{group['instance_count']} {_types(group)}" for group in config["instance_groups"]

@@ -1,4 +1,4 @@
-"""``hyperpod-eks version``: for bug reports."""
+"""``hyperpod-eks version``: print the versions that a bug report needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.events import Report
 
 PACKAGES = ("boto3", "botocore", "click", "kubernetes", "pydantic", "pyhelm3", "rich")
-"""The packages whose versions matter most."""
+"""The packages whose versions are printed."""
 
 
 def version(options: Options, report: Report) -> Version:
@@ -32,7 +32,7 @@ def version(options: Options, report: Report) -> Version:
 
 
 def text(document: Version) -> str:
-    """Write a version a line."""
+    """Return the versions, one in each line."""
     lines = [f"hyperpod-eks {document['version']}", f"Python {document['python']}"]
     lines += [f"{name} {number}" for name, number in document["packages"].items()]
     return "\n".join([*lines, document["platform"]])

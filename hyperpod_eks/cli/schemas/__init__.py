@@ -1,8 +1,7 @@
-"""The documents that commands print; docs/schemas is written from them (scripts/generate.py).
+"""The documents that commands print; scripts/generate.py writes docs/schemas from these types.
 
-A text beside a type is the description of the member; a mapping beside it is added to its schema.
-Members are only ever added (docs/pipelines.md).  Nothing is imported when a command runs: types are
-for mypy.
+In ``Annotated``, a string is the description of the member, and a mapping is added to its schema.
+Members are only ever added (docs/pipelines.md).  Commands import these modules for mypy only.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ from hyperpod_eks.cli.schemas.views import (
 
 
 class Published(NamedTuple):
-    """A schema: what it is of, its documents, and the commands that print them."""
+    """A published schema: its description, its documents, and the commands that print them."""
 
     description: str
     documents: tuple[type, ...]
     commands: tuple[str, ...] | None = None
-    """None for the one of its name; empty for any."""
+    """None: the command with the schema's name; empty: any command."""
 
 
 DOCUMENTS = {
@@ -104,7 +103,7 @@ DOCUMENTS = {
     "validate": Published("A valid config; printed by validate.", (Validate,)),
     "version": Published("Versions; printed by version.", (Version,)),
 }
-"""Every schema by its name."""
+"""Every published schema by name."""
 CONDITIONS: dict[str, Json] = {
     "event": {
         "if": {"properties": {"what": {"const": "result"}}},
@@ -128,4 +127,4 @@ CONDITIONS: dict[str, Json] = {
         },
     },
 }
-"""What a document has in one case and in the other, which a type cannot say."""
+"""Conditional JSON Schema rules, which types cannot express, by name of the schema."""

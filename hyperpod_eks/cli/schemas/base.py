@@ -1,4 +1,4 @@
-"""What documents have in common."""
+"""Types that several documents share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated, TypedDict
 from hyperpod_eks.documents import JsonObject
 
 Json = JsonObject
-"""An object whose members are not ours: a config, a schema, a kubeconfig."""
+"""An object whose members another schema defines: a config, a JSON Schema, a kubeconfig."""
 ExitCode = Annotated[int, "The exit code of the command; docs/exit-codes.md."]
 Moment = Annotated[str, "UTC", {"format": "date-time"}]
 
 
 class Head(TypedDict):
-    """How every document begins."""
+    """The first members of every document."""
 
     schema: str
     command: str
@@ -22,7 +22,7 @@ class Head(TypedDict):
 
 
 class Named(TypedDict):
-    """A cluster by its name."""
+    """A cluster, identified by name."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""What a run did or would do."""
+"""Documents about runs: what a command did, or would do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ResultStep(TypedDict):
 
 
 class Deletion(TypedDict):
-    """What a delete would do with a resource."""
+    """A resource, and what delete would do with it."""
 
     key: str
     id: str
@@ -45,7 +45,7 @@ class Refused(TypedDict):
 
 
 class Evidence(TypedDict):
-    """What shows a cause."""
+    """Evidence for a cause."""
 
     source: str
     about: str
@@ -78,7 +78,7 @@ Error = TypedDict(
 
 
 class Failure(Head):
-    """A command that failed."""
+    """The document of a failed command."""
 
     error: Error
     resume: Annotated[str | None, "The command that continues; null if none does."]
@@ -86,7 +86,7 @@ class Failure(Head):
 
 
 class Run(Head):
-    """A run that ended well."""
+    """The common members of a successful run's document."""
 
     error: None
     changed: bool
@@ -98,7 +98,7 @@ class Run(Head):
 
 
 class Created(Run):
-    """What create did."""
+    """The result of create."""
 
     outputs: Outputs
     next: Annotated[str, "create, scale: the command that gives kubectl access"]
@@ -106,19 +106,19 @@ class Created(Run):
 
 
 class Scaled(Created):
-    """What scale did."""
+    """The result of scale."""
 
     scaled: Annotated[dict[str, list[int]], "scale: by group, the counts before and now"]
 
 
 class Updated(Run):
-    """What update-software did."""
+    """The result of update-software."""
 
     instance_groups: Annotated[list[Group], "update-software: the groups now"]
 
 
 class Delete(Run):
-    """What delete did, or what there was to do."""
+    """The common members of delete's results."""
 
     removed: Annotated[list[str], "delete: keys of deleted resources"]
     kept: Annotated[dict[str, str], "delete: why a resource is kept, by key"]
@@ -130,12 +130,12 @@ class Delete(Run):
 
 @final
 class Deleted(Delete):
-    """What delete did."""
+    """The result of delete."""
 
 
 @final
 class NotCreatedBy(Delete):
-    """What delete --if-created-by did not do."""
+    """The result of delete --if-created-by for another run's cluster: nothing was deleted."""
 
     not_created_by: Annotated[
         str, "delete --if-created-by: the run that did not create the cluster; nothing was deleted"
@@ -144,27 +144,27 @@ class NotCreatedBy(Delete):
 
 @final
 class DeletePlan(Run):
-    """What delete --dry-run shows."""
+    """The result of delete --dry-run."""
 
     plan: Annotated[list[Deletion], "delete --dry-run: what would be deleted and what kept"]
 
 
 class Adopted(Run):
-    """What adopt did."""
+    """The result of adopt."""
 
     resources: Annotated[list[ResultRow], "adopt: what is in the manifest now"]
     config: Annotated[bool, "adopt: whether the manifest has the cluster's config now"]
     warnings: list[str]
 
 
-# --- what a create would do
+# --- plan and preflight
 
 
 PlanAction = Literal["create", "change", "replace", "delete", "keep", "adopt", "wait", "refuse"]
 
 
 class PlanRow(TypedDict):
-    """What a create would do with a resource."""
+    """A resource, and what create would do with it."""
 
     key: str
     action: PlanAction
@@ -174,7 +174,7 @@ class PlanRow(TypedDict):
 
 
 class PathRow(TypedDict):
-    """How long a resource takes."""
+    """A resource on the critical path, and how long it takes."""
 
     key: str
     seconds: Annotated[float, "as measured at the last create, or the usual time of AWS"]
@@ -182,7 +182,7 @@ class PathRow(TypedDict):
 
 @final
 class Plan(Head):
-    """What create would do, and what it costs; printed by plan.  ok: nothing is refused."""
+    """What create would do, and what it costs; printed by plan.  ``ok``: no action is "refuse"."""
 
     changes: Annotated[bool, "whether create would change something"]
     cluster: Named
@@ -201,7 +201,7 @@ class Plan(Head):
 
 
 class Finding(TypedDict):
-    """What a check found."""
+    """A problem that a check found."""
 
     id: Annotated[str, "of the check"]
     severity: Literal["error", "warning", "info"]
@@ -211,7 +211,7 @@ class Finding(TypedDict):
 
 
 class Preflight(Head):
-    """What would stop create; printed by preflight."""
+    """The problems that would stop create; printed by preflight."""
 
     cluster: Named
     account: str
@@ -249,7 +249,7 @@ class ResourceEvent(TypedDict):
 
 
 class ResultEvent(TypedDict):
-    """The last event."""
+    """The last event of a run, with its document."""
 
     v: Literal["1"]
     time: Annotated[str, {"format": "date-time"}]

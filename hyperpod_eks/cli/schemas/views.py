@@ -1,4 +1,4 @@
-"""What a command shows."""
+"""Documents of commands that show something."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hyperpod_eks.cli.schemas.base import Group, Head, Json, Moment, Named, Outp
 from hyperpod_eks.policy.statements import Policy as PolicyDocument
 from hyperpod_eks.resources.hyperpod.api import NodeRow, Operation
 
-# --- what exists
+# --- clusters and resources
 
 
 class StatusCluster(Named):
@@ -75,7 +75,7 @@ Difference = TypedDict("Difference", {"key": str, "field": str, "is": object, "d
 
 
 class Remembered(Head):
-    """What the manifest has."""
+    """The state in the manifest; printed by status --offline."""
 
     source: Annotated[Literal["manifest"], "with --offline: what the manifest has"]
     cluster: StatusCluster
@@ -91,7 +91,7 @@ class Remembered(Head):
 
 
 class Seen(Head):
-    """What AWS describes."""
+    """The state in AWS; printed by status."""
 
     cluster: StatusCluster
     account: str
@@ -119,7 +119,7 @@ Status = Seen | Remembered
 
 
 class OutputsHead(Head):
-    """Values of a cluster."""
+    """The common members of the outputs of a cluster."""
 
     cluster: Named
     serial: Annotated[int, "of the manifest"]
@@ -128,12 +128,12 @@ class OutputsHead(Head):
 
 @final
 class AllOutputs(OutputsHead):
-    """Every value."""
+    """All outputs."""
 
 
 @final
 class OneOutput(OutputsHead):
-    """One value."""
+    """One output."""
 
     key: Annotated[str, "the one that was asked for"]
 
@@ -162,7 +162,7 @@ class Listed(TypedDict):
 
 
 class List(Head):
-    """The HyperPod clusters of an account, whoever created them; printed by list."""
+    """All HyperPod clusters of an account, created by any tool; printed by list."""
 
     account: str
     regions: Annotated[list[str], "Regions that were asked."]
@@ -191,7 +191,7 @@ class Elsewhere(TypedDict):
 
 
 class Orphans(Head):
-    """What has our tags and belongs to no cluster; printed by orphans."""
+    """Resources with our tags that belong to no cluster; printed by orphans."""
 
     account: str
     region: str
@@ -204,7 +204,7 @@ class Orphans(Head):
 
 
 class GroupCount(TypedDict):
-    """How many nodes an instance group has."""
+    """The number of nodes of an instance group."""
 
     name: str
     current: int
@@ -233,7 +233,7 @@ NodeAction = Literal["reboot", "replace"]
 
 @final
 class NodeChange(Head):
-    """What was done to nodes."""
+    """The result of rebooting or replacing nodes."""
 
     cluster: Named
     action: NodeAction
@@ -250,7 +250,7 @@ class Line(TypedDict):
 
 
 class Logs(Head):
-    """The end of lifecycle or control plane logs; printed by logs."""
+    """The newest lines of lifecycle or control plane logs; printed by logs."""
 
     cluster: Named
     log_group: Annotated[str, "empty if there is none yet"]
@@ -268,14 +268,14 @@ class ClusterEvent(TypedDict):
 
 
 class Events(Head):
-    """What HyperPod reports of a cluster; printed by events."""
+    """HyperPod's events of a cluster; printed by events."""
 
     cluster: Named
     events: Annotated[list[ClusterEvent], "oldest first"]
 
 
 class Ssm(Head):
-    """How to open a shell on a node; printed by ssm."""
+    """The command that opens a shell on a node; printed by ssm."""
 
     cluster: Named
     target: Annotated[str, "of the session"]
@@ -292,9 +292,9 @@ class KubeCluster(Named):
 
 
 class Kubeconfig(Head):
-    """Where the entry was written; printed by kubeconfig.
+    """The location of the written entry; printed by kubeconfig.
 
-    With --stdout it prints the kubeconfig itself.
+    With --stdout, kubeconfig prints the kubeconfig itself.
     """
 
     cluster: KubeCluster
@@ -312,7 +312,7 @@ class PolicyRow(TypedDict):
 
 
 class Policy(Head):
-    """IAM policies for whoever runs create, status and delete; printed by policy."""
+    """IAM policies for the caller of create, status and delete; printed by policy."""
 
     cluster: Named
     account: str
@@ -320,7 +320,7 @@ class Policy(Head):
     policies: list[PolicyRow]
 
 
-# --- the rest
+# --- other documents
 
 
 class Init(Head):
@@ -348,7 +348,7 @@ class Version(Head):
 
 
 class Stack(TypedDict):
-    """An embedded stack that runs."""
+    """A running embedded stack."""
 
     endpoint: str
     pid: int
@@ -357,7 +357,7 @@ class Stack(TypedDict):
 
 
 class LocalHead(Head):
-    """The embedded stack."""
+    """The common members of the local commands' documents."""
 
     stopped: Annotated[bool, "whether stop stopped one"]
     stack: Annotated[Stack | None, "the one that runs"]
@@ -365,11 +365,11 @@ class LocalHead(Head):
 
 @final
 class Local(LocalHead):
-    """The embedded stack after start, status and stop."""
+    """The embedded stack; printed by local start, status and stop."""
 
 
 @final
 class Prepared(LocalHead):
-    """The embedded stack after local prepare."""
+    """The embedded stack and what was created; printed by local prepare."""
 
     created: Annotated[list[str], "what prepare created, in words"]
