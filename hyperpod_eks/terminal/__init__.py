@@ -1,1 +1,1 @@
-"""What people see: progress, status, plans, documents and logs."""
+"""Output for people: progress, status, plans, documents and logs."""

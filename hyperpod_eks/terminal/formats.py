@@ -1,4 +1,4 @@
-"""One document, in the form that was asked for: text, JSON, YAML, a table, variables."""
+"""Render a document in the requested format: text, JSON, YAML, a table or variables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMS = ("text", "json", "yaml", "table", "env", "dotenv", "github")
 
 D = TypeVar("D", bound=Mapping[str, object])
 Ask = Callable[[object], object]
-"""A compiled query: from a document to a part of it."""
+"""A compiled query: a function from a document to a part of it."""
 
 _TABLES = {
     "result": "(resources || plan || steps[].resources[]) || @",
@@ -32,14 +32,14 @@ _TABLES = {
     "local": "stack || {stopped: stopped}",
     "version": "merge({version: version, python: python, platform: platform}, packages)",
 }
-"""What of a document makes a table, by the kind in its schema's name."""
+"""JMESPath of the part of a document that a table shows, by schema."""
 _VARIABLES = {"result": "outputs || @", "outputs": "outputs"}
-"""What of a document becomes variables."""
+"""JMESPath of the part of a document that becomes variables, by schema."""
 
 
 def ask(expression: str) -> Ask:
-    """Compile a JMESPath expression.  Raises Usage when it is not one."""
-    import jmespath  # noqa: PLC0415  comes with boto3, and few ask
+    """Compile a JMESPath expression.  Raises Usage if it is invalid."""
+    import jmespath  # noqa: PLC0415  few runs have a query
     from jmespath.exceptions import JMESPathError  # noqa: PLC0415
 
     try:
@@ -54,7 +54,7 @@ def ask(expression: str) -> Ask:
     def answer(document: object) -> object:
         try:
             found = query.search(document)
-            json.dumps(found, allow_nan=False)  # JSON has no number for a literal like 1e400
+            json.dumps(found, allow_nan=False)  # a literal like 1e400 is not JSON
             return found
         except (JMESPathError, RecursionError, ValueError) as error:  # or a wrong type
             raise Usage(f"--query: {shortened(expression, 200)!r}: {error}") from error
@@ -63,24 +63,24 @@ def ask(expression: str) -> Ask:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a line what is wrong with an expression; the picture of it that follows is cut."""
+    """Return the first line of an error, without jmespath's drawing of the expression."""
     return str(error).splitlines()[0].partition(", for expression:")[0].removesuffix(":")
 
 
 def render(document: D, form: str, text: Callable[[D], str], query: Ask | None = None) -> str:
-    """Return a document as it goes to stdout, without the last newline.
+    """Return a document in a format of `FORMS`, without the last newline.
 
-    ``text`` writes the whole document for people.  With a ``query``, text is what a shell wants:
-    a value as it is, a list line by line.
+    ``text`` renders the whole document for people.  With a ``query``, the text format suits a
+    shell: a single value without quotes, a list with one element in each line.
     """
     part = query(document) if query else document
     if form == "json":
-        return json.dumps(part, indent=2)  # ASCII: it is valid in every locale, whatever AWS says
+        return json.dumps(part, indent=2)  # ASCII: valid in every locale
     if form == "yaml":
         import yaml  # noqa: PLC0415
 
         words = str(yaml.safe_dump(part, sort_keys=False))
-        return words.removesuffix("...\n").rstrip("\n")  # a value alone would end so
+        return words.removesuffix("...\n").rstrip("\n")  # YAML's end of a scalar document
     if form in _SPELL:
         return "\n".join(variables(part if query else _part(document, _VARIABLES), form))
     if form == "table":
@@ -100,7 +100,7 @@ def _bare(value: object) -> str:
 
 
 def _word(value: object) -> str:
-    """Spell one value: nothing is empty, true is ``true``, what has parts is JSON."""
+    """Return one value as text: None is empty, a string is itself, anything else is JSON."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -109,7 +109,7 @@ def _word(value: object) -> str:
 
 
 def table(value: object) -> str:
-    """Lay a list of objects, or one object, out in columns.
+    """Format a list of objects, or one object, in columns.
 
     >>> print(table([{"name": "a", "nodes": 2}, {"name": "bcd", "nodes": None}]))
     NAME  NODES
@@ -135,10 +135,10 @@ def table(value: object) -> str:
 
 
 INPUTS = frozenset(
-    {"NAME", "REGION", "KUBERNETES_VERSION", "CHART", "LIFECYCLE"}  # of the config
-    | {"HELM", "OUTPUT", "EVENTS", "RUN"}  # of options
+    {"NAME", "REGION", "KUBERNETES_VERSION", "CHART", "LIFECYCLE"}  # settings
+    | {"HELM", "OUTPUT", "EVENTS", "RUN"}  # options
 )
-"""What of ``HYPERPOD_EKS_*`` the command line reads: no output has one of these names."""
+"""The variables ``HYPERPOD_EKS_*`` that the command line reads: outputs get other names."""
 
 
 def _for_eval(name: str, word: str) -> str:
@@ -147,7 +147,7 @@ def _for_eval(name: str, word: str) -> str:
 
 
 def _for_dotenv(name: str, word: str) -> str:
-    """Quote nothing: docker (``--env-file``) and GitLab (dotenv reports) keep quotes."""
+    """Return an assignment without quotes: docker (``--env-file``) and GitLab would keep them."""
     if len(word.splitlines()) > 1:
         raise Usage(
             f"-o dotenv: {name} has several lines, and a dotenv file has one for each value",
@@ -157,7 +157,7 @@ def _for_dotenv(name: str, word: str) -> str:
 
 
 def _for_github(name: str, word: str) -> str:
-    """As GitHub's workflow commands want it in ``$GITHUB_ENV`` and ``$GITHUB_OUTPUT``."""
+    """Return an assignment for ``$GITHUB_ENV`` or ``$GITHUB_OUTPUT`` (GitHub workflow commands)."""
     if len(word.splitlines()) < 2:
         return f"{name}={word}"
     end = f"end-{hashlib.sha256(word.encode()).hexdigest()[:16]}"
@@ -172,9 +172,9 @@ _SPELL: Mapping[str, Callable[[str, str], str]] = {
 
 
 def variables(value: object, form: str = "env") -> Iterator[str]:
-    """Spell a value as variables; as shell assignments they are quoted so that eval is safe.
+    """Yield a value as assignments of variables; the format ``env`` is quoted for a safe eval.
 
-    Raises Usage for what the form cannot hold.
+    Raises Usage for a value that the format cannot represent.
 
     >>> print(*variables({"vpc_id": "vpc-1", "zones": ["a", "it's"]}), sep="\\n")
     HYPERPOD_EKS_VPC_ID='vpc-1'

@@ -32,7 +32,7 @@ _SIGNS = {
 
 
 def render(document: JsonMapping, width: int, colour: bool, *, utf8: bool = True) -> str:
-    """Return the text of a ``hyperpod-eks/plan/v1`` document, for a terminal of ``width``."""
+    """Return the text of a ``hyperpod-eks/plan/v1`` document, ``width`` columns wide."""
     parts = (
         _head(document),
         *_steps(document, width),
@@ -46,7 +46,7 @@ def render(document: JsonMapping, width: int, colour: bool, *, utf8: bool = True
         blocks.append("\n".join(paint(line if utf8 else asciify(line), colour) for line in lines))
     if document["next"]:
         when = "Once nothing is refused" if document["counts"].get("refuse") else "To do it"
-        blocks.append(f"{when}: {document['next']}")  # to be copied, and so never cut
+        blocks.append(f"{when}: {document['next']}")  # never cut: users copy it
     return "\n\n".join(filter(None, blocks))
 
 
@@ -56,7 +56,7 @@ def _head(document: JsonMapping) -> Iterator[Line]:
 
 
 def _steps(document: JsonMapping, width: int) -> Iterator[Iterable[Line]]:
-    """One line for each resource with something to do; what is kept is counted."""
+    """Yield a line for each resource that changes; kept resources are only counted."""
     whole: list[str] = []
     for step in steps_of(row["key"] for row in document["resources"]):
         rows = [row for row in document["resources"] if row["key"].startswith(f"{step}/")]
@@ -110,7 +110,7 @@ def _sum(document: JsonMapping, width: int) -> Iterator[Line]:
 
 
 def _time(document: JsonMapping, width: int) -> Iterator[Line]:
-    """How long it will take, and which chain makes it so long; moments are left out."""
+    """Yield the estimated time and the critical path, without resources under ten seconds."""
     path = document["critical_path"]
     if long := [each for each in path if each["seconds"] >= 10]:
         minutes = max(1, round(sum(each["seconds"] for each in path) / 60))

@@ -1,4 +1,4 @@
-"""What people look at while it runs: events as a live picture, or as lines."""
+"""Show the progress of a run: its events as a live picture, or as lines."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["choose", "elapsed", "live", "plain", "render_status", "wants_colour"]
 
 Clock = Callable[[], float]
-"""Seconds since the epoch."""
+"""A function that returns seconds since the epoch."""
 
 HEARTBEAT = 30.0
-"""Seconds between two lines about a wait of which nothing new is known."""
+"""Seconds between two lines about a wait without news."""
 
 _DONE = (EventType.READY, EventType.GONE, EventType.KEPT)
 _IDLE = (EventType.PENDING, *_DONE, EventType.FAILED)
-_TERSE = (EventType.PENDING, EventType.READY, EventType.GONE)  # nothing more is said of them
+_TERSE = (EventType.PENDING, EventType.READY, EventType.GONE)  # shown without details
 _PAST = {
     EventType.CREATING: "created",
     EventType.UPDATING: "updated",
@@ -64,25 +64,25 @@ _ERASE = "\r\x1b[2K"
 
 @dataclass
 class Item:
-    """What is known of one resource."""
+    """The progress of one resource."""
 
     name: str
     what: EventType = EventType.PENDING
     id: str = ""
     why: str = ""
-    usual: str = ""  # how long that takes, as it was told when it began
+    usual: str = ""  # the usual duration, from CREATING
     changed: bool = False
-    verb: EventType | None = None  # what was being done to it
+    verb: EventType | None = None  # the change: creating, updating or deleting
     began: float | None = None
     ended: float | None = None
 
     def take(self, event: Event, now: float) -> None:
-        """Learn from an event."""
+        """Update the progress from an event."""
         if event.what in _PAST and (self.verb, event.what) != (
             EventType.CREATING,
             EventType.UPDATING,
         ):
-            self.verb = event.what  # what is made is often completed at once: it was created
+            self.verb = event.what  # an update right after a create still counts as created
         if event.what is not EventType.PENDING and self.began is None:
             self.began = now
         ended = event.what in _DONE or event.what is EventType.FAILED
@@ -94,26 +94,26 @@ class Item:
 
     @property
     def word(self) -> str:
-        """What happened, in one word."""
+        """The state or, after a change, the change in one word."""
         if self.what in (EventType.READY, EventType.GONE) and self.changed and self.verb:
             return _PAST[self.verb]
         return self.what.value
 
     def seconds(self, now: float) -> float:
-        """How long it has taken, or took."""
+        """Seconds since the first event, or until the last."""
         return ((now if self.ended is None else self.ended) - self.began) if self.began else 0.0
 
 
 @dataclass
 class Board:
-    """All that has been reported, drawn as a tree of steps and their resources."""
+    """The progress of all resources, drawn as a tree of steps and their resources."""
 
     title: str
     began: float
     steps: dict[str, dict[str, Item]] = field(default_factory=dict)
 
     def take(self, event: Event, now: float) -> Item:
-        """Learn from an event; return the resource that it is about."""
+        """Update the progress from an event; return the item of its resource."""
         step, _, name = event.key.partition("/")
         items = self.steps.setdefault(step, {})
         item = items.setdefault(name, Item(clean(name)))
@@ -121,11 +121,12 @@ class Board:
         return item
 
     def lines(self, width: int, height: int, now: float, *, utf8: bool = True) -> list[Line]:
-        """Draw it for a terminal of `width` columns and `height` rows.
+        """Draw the tree for a terminal of `width` columns and `height` rows.
 
-        What AWS says of what is at work goes on below it where there are rows for it. Where they
-        do not suffice, finished steps become one line each, then those that have
-        not begun, then steps at work show only what is at work or failed, and the others nothing.
+        A long message of AWS continues below its resource if there are rows left. If there are too
+        few rows, finished steps are reduced to one line each, then steps that have not started,
+        then steps in progress to their resources that are in progress or failed; then all steps
+        without such resources are left out.
         """
         frames = _FRAMES if utf8 else _ASCII_FRAMES
         spin = (frames[int(now * 4) % len(frames)], "busy")
@@ -136,7 +137,7 @@ class Board:
         size = self._size(steps, width)
         spare = rows - 1 - len(steps) - sum(map(len, shown.values()))
         found: list[Line] = []
-        for name, items in reversed(steps.items()):  # the last ones are what is waited for longest
+        for name, items in reversed(steps.items()):  # the last steps take longest
             drawn = [_step(name, items, now, size, spin)]
             for item in shown[name]:
                 why, *more = _words(item, size, width, spare)
@@ -153,7 +154,7 @@ class Board:
     def _fitting(
         self, steps: dict[str, list[Item]], width: int, rows: int
     ) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
-        """Return the steps that fit in ``rows``, and of each the resources that are shown."""
+        """Return the steps that fit in ``rows``, and the resources to show of each."""
         shown = {name: items for name, items in steps.items() if items}
         size = self._size(steps, width)
         below = sum(len(_words(i, size, width)) - 1 for items in steps.values() for i in items)
@@ -168,7 +169,7 @@ class Board:
         return steps, shown
 
     def _size(self, steps: Mapping[str, list[Item]], width: int) -> int:
-        """Columns for the names."""
+        """Return the number of columns for names."""
         size = max((4 + cells(i.name) for items in steps.values() for i in items), default=0)
         most = 44 if width >= 120 else 28 if width >= 70 else 18
         return min(max(size, 12, cells(self.title)), most)
@@ -196,7 +197,7 @@ def _matters(item: Item) -> bool:
 
 
 def _step(name: str, items: list[Item], now: float, size: int, spin: tuple[str, str]) -> Line:
-    """One line for a step: its state, how long it has taken, and a count."""
+    """Return the line of a step: its state, duration and a count of its resources."""
     if any(item.what is EventType.FAILED for item in items):
         symbol, style = _SYMBOL[EventType.FAILED]
     elif _finished(items):
@@ -223,7 +224,7 @@ def _step(name: str, items: list[Item], now: float, size: int, spin: tuple[str, 
 
 
 def _words(item: Item, size: int, width: int, spare: int = 3) -> list[str]:
-    """Break what AWS says of a resource: what its row has room for, and at most `spare` lines."""
+    """Split AWS's message on a resource: the part in its row, and at most `spare` more lines."""
     room = width - size - 20
     if item.what in _TERSE:
         return [""]
@@ -235,7 +236,7 @@ def _words(item: Item, size: int, width: int, spare: int = 3) -> list[str]:
 
 
 def _row(item: Item, why: str, now: float, size: int, spin: tuple[str, str], width: int) -> Line:
-    """One line for a resource: its state, time, what happens, AWS's words and its id."""
+    """Return the line of a resource: its state, duration, change, AWS's message and id."""
     symbol, style = _SYMBOL.get(item.what, spin)
     over = item.what in _TERSE
     room = 0 if why != item.why else width - size - 10 - 10 - cells(why)
@@ -265,8 +266,8 @@ def live(
 ) -> Iterator[Report]:
     """Draw a tree of steps on the terminal `stream` until the context is left.
 
-    The first line appears at once and without rich, whose import would be felt; the last picture
-    stays. `clock` gives seconds since the epoch.
+    The first line appears at once, before the slow import of rich; the last picture stays.
+    `clock` returns seconds since the epoch.
     """
     quiet = cast("TextIO", _Quiet(stream))
     quiet.write(f"{cut(clean(title), 78)} …")
@@ -279,24 +280,24 @@ def live(
 
 
 class Picture:
-    """A board on a terminal, drawn by rich a few times a second."""
+    """A board on a terminal; rich draws it a few times a second."""
 
     def __init__(self, stream: TextIO, colour: bool, board: Board, clock: Clock) -> None:
         self.stream, self.colour, self.board, self.clock = stream, colour, board, clock
         self.utf8 = speaks_utf8(stream)
-        self.lock = threading.Lock()  # rich draws in a thread of its own
+        self.lock = threading.Lock()  # rich draws in its own thread
         self.shown: Live | None = None
         self.unfinished = True
 
     def __call__(self, event: Event) -> None:
-        """Take an event into the picture."""
+        """Add an event to the picture."""
         with self.lock:
             self.board.take(event, self.clock())
         if self.shown is None:
             self.start()
 
     def clear(self) -> None:
-        """Make room for something else that is about to be said; what comes is drawn below it."""
+        """Stop drawing before another message is printed; the next event draws below it."""
         if self.shown is not None:
             self.shown.stop()
             self.shown = None
@@ -306,7 +307,7 @@ class Picture:
             self.unfinished = False
 
     def start(self) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         from rich.console import Console  # noqa: PLC0415  0.1 s, after the first line
         from rich.live import Live  # noqa: PLC0415
 
@@ -314,8 +315,8 @@ class Picture:
             file=self.stream,
             force_terminal=True,
             color_system="standard" if self.colour else None,
-            no_color=False,  # decided already
-            markup=False,  # brackets are AWS's
+            no_color=False,  # color_system decides
+            markup=False,  # brackets are text of AWS
             highlight=False,
             emoji=False,
         )
@@ -324,17 +325,17 @@ class Picture:
             console=self.console,
             get_renderable=self.draw,
             refresh_per_second=4,
-            redirect_stdout=False,  # it may be a pipe with the result in it
+            redirect_stdout=False,  # the result goes there
             vertical_overflow="crop",
         )
         self.shown.start(refresh=True)
 
     def stop(self) -> None:
-        """Leave the last picture where it is."""
+        """Stop drawing; the last picture stays."""
         self.clear()
 
     def draw(self) -> Text:
-        """Return what is to be seen now."""
+        """Return the current picture."""
         from rich.text import Text  # noqa: PLC0415
 
         width, height = self.console.size
@@ -350,9 +351,9 @@ class Picture:
 
 @contextmanager
 def plain(stream: TextIO, clock: Clock = time.time) -> Iterator[Report]:
-    """Write one line for each change to `stream`, for pipes and logs; lines are never cut.
+    """Write one line to `stream` for each change, for pipes and logs; lines are never cut.
 
-    A wait is told when its words change, and every `HEARTBEAT` seconds while they do not.
+    A wait gets a line when its message changes, and every `HEARTBEAT` seconds otherwise.
     """
     quiet, board, lock = _Quiet(stream), Board("", clock()), threading.Lock()
     told: dict[str, tuple[tuple[object, ...], float]] = {}
@@ -396,11 +397,11 @@ def choose(
     title: str = "",
     clock: Clock = time.time,
 ) -> AbstractContextManager[Report]:
-    """Choose how `stream` shows progress; the context that is returned yields the `Report`.
+    """Return a context that yields a `Report`, which shows progress on `stream`.
 
     `progress` is ``auto`` (a live picture on a terminal outside CI, lines elsewhere), ``live``
-    (which overrides CI, but not a pipe), ``plain`` or ``none``. Colour has no part in it:
-    ``FORCE_COLOR`` must not animate a pipe. `title` says what is being done to what.
+    (which overrides CI, but not a pipe), ``plain`` or ``none``. Colour settings are ignored:
+    ``FORCE_COLOR`` must not animate a pipe. `title` is the command and its cluster.
     """
     if progress == "none":
         return none()
@@ -412,7 +413,7 @@ def choose(
 
 
 class _Quiet:
-    """A stream whose reader may go away: a closed pipe or terminal must not end the run."""
+    """A stream that ignores write errors: a closed pipe or terminal must not end the run."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -435,10 +436,10 @@ class _Quiet:
     def _surviving(self) -> Iterator[None]:
         try:
             yield
-        except ValueError:  # closed on our side
+        except ValueError:  # the stream is closed
             pass
         except OSError:
-            # What is still buffered would fail again when Python exits, and change the exit code.
+            # Python flushes the buffer at exit: another error would change the exit code.
             with suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())

@@ -1,4 +1,4 @@
-"""A file for each run, to be read when something went wrong; no secret is in it."""
+"""A log file for each run, without secrets."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from hyperpod_eks.files import make_folder
 from hyperpod_eks.terminal.text import printable
 
 TOOL = "hyperpod_eks"
-"""The logger of all our modules."""
+"""Name of the logger above those of all our modules."""
 KEPT = 10
-"""Logs of earlier runs that stay, of each command."""
+"""Number of logs of earlier runs to keep for each command."""
 LONGEST = 200_000
-"""Characters of one record that are written."""
+"""Maximum characters of one record."""
 
 
 class _Redacting(logging.Formatter):
     aloud = False
-    """Whether it is for a terminal."""
+    """Whether records go to a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        if len(text) > LONGEST:  # an answer of 100 MB tells no more than its beginning
+        if len(text) > LONGEST:  # an answer may have 100 MB
             text = f"{text[:LONGEST]}… ({len(text) - LONGEST} more characters)"
         return printable(redacted(text)) if self.aloud else redacted(text)
 
 
 class Aloud(logging.Handler):
-    """Tells people what is logged as a warning."""
+    """A handler that passes the text of warnings to a function."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell a warning; errors end the run, which says them itself."""
+        """Pass on a warning; errors end the run, which prints them itself."""
         if record.levelno == logging.WARNING:
             self._tell(record.getMessage())
 
 
 @dataclass
 class Log:
-    """The log of a run: its file, None where none can be written, and what writes to it."""
+    """The log of a run: the path of its file, None if it cannot be written, and its handlers."""
 
     path: Path | None
     _handlers: list[tuple[logging.Logger, logging.StreamHandler[IO[str]]]] = field(
@@ -60,20 +60,20 @@ class Log:
     )
 
     def add(self, name: str | None, stream: IO[str], layout: str, level: int) -> None:
-        """Write what a logger (None: all of them) says to a stream, without secrets."""
+        """Write the records of a logger (None: the root) to a stream, without secrets."""
         handler = logging.StreamHandler(stream)
         formatter = _Redacting(layout)
         formatter.aloud = stream is sys.stderr
         handler.setFormatter(formatter)
         handler.addFilter(logged)
         logger = logging.getLogger(name)
-        logging.raiseExceptions = False  # a worker that ends after the run has nobody to tell
+        logging.raiseExceptions = False  # a worker may log after the run
         logger.addHandler(handler)
         logger.setLevel(level)
         self._handlers.append((logger, handler))
 
     def end(self, *, drop: bool = False) -> None:
-        """Close the file; loggers are as they were.  With ``drop`` the file goes."""
+        """Close the file and restore the loggers.  With ``drop``, delete the file."""
         for logger, handler in self._handlers:
             logger.removeHandler(handler)
             logger.setLevel(logging.NOTSET if logger.parent else logging.WARNING)
@@ -87,10 +87,10 @@ class Log:
 
 
 def start(verb: str, *, everything: bool = False, aloud: bool = False) -> Log:
-    """Begin this run's log: what we do, or ``everything``, botocore's requests included.
+    """Start the log of a run: our records, or ``everything``, botocore's requests included.
 
-    Its file can be read by its owner alone; a log is not worth failing for, so that a folder which
-    cannot be written means no file.  ``aloud`` tells each call to AWS on stderr as well.
+    The file has mode 0600.  An error while creating it is ignored: a run does not fail for want
+    of a log.  With ``aloud``, each call to AWS is also written to stderr.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     log = Log(None)
@@ -114,7 +114,7 @@ def start(verb: str, *, everything: bool = False, aloud: bool = False) -> Log:
 
 
 def _drop_old(logs: Path, verb: str) -> None:
-    """Delete all but the last logs of a command."""
+    """Delete all but the newest logs of a command."""
     of_this = re.compile(rf"\d{{8}}T\d{{6}}Z-{re.escape(verb)}-\d+\.log")
     earlier = sorted(each for each in logs.iterdir() if of_this.fullmatch(each.name))
     for old in earlier[: -KEPT - 1]:

@@ -1,4 +1,4 @@
-"""What there is, on one screen: the text of `hyperpod-eks status`."""
+"""The text of `hyperpod-eks status`: a cluster on one screen."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hyperpod_eks.terminal.text import (
 )
 
 NODES = 10
-"""Nodes that are listed one by one, those with a problem first."""
+"""Maximum nodes to list, those with a problem first."""
 PROBLEMS = 5
-"""Resources that are listed one by one for each step."""
+"""Maximum resources to list for each step."""
 
 _GOOD = ("inservice", "active", "deployed", "running", "ready", "schedulable", "healthy", "yes")
 _BAD = ("fail", "degrad", "error", "unhealthy", "unschedulable", "notfound", "rollingback")
@@ -39,10 +39,9 @@ _STATES = {
 def render_status(document: Json, width: int, colour: bool, *, utf8: bool = True) -> str:
     """Return the text of a status document (``hyperpod-eks/status/v1``), lines ended by newlines.
 
-    Every part may be absent or null: what is not there yet is said to be missing or left out.
-    Problems are named one by one, what is well is counted. The flat list ``differences`` is for
-    programs: the same facts stand in ``steps``. Lines are cut to `width` columns; without `utf8`
-    only ASCII is drawn.
+    Every member may be absent or null; its part is then shown as missing or left out. Problems are
+    listed, healthy parts are counted. The list ``differences`` is not used: ``steps`` has the same
+    facts. Lines are cut to `width` columns; without `utf8` only ASCII is drawn.
     """
     parts = (_cluster, _control_plane, _groups, _nodes, _steps)
     blocks = [list(part(document, width)) for part in parts]
@@ -181,7 +180,7 @@ def _steps(document: Json, width: int) -> Iterator[Line]:
 def _trouble(
     name: str, resources: Sequence[Json], wrong: Sequence[Json], width: int
 ) -> Iterator[Line]:
-    """A step that is not ready, and what of it is not."""
+    """Yield the lines of a step that is not ready, with its resources that are not."""
     counts = Counter(str(r.get("state")) for r in resources)
     symbol, style = _STATES[max(counts, key=list(_STATES).index)]
     words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
@@ -204,7 +203,7 @@ def _trouble(
 
 
 def _untold(key: str, resource: Json) -> str:
-    """Say what AWS describes in a way of its own, and what it does not describe."""
+    """Return a sentence about fields that AWS describes otherwise or not at all; "" without any."""
     words = [
         f"AWS accepted {name} {_brief(pair[1])} but returns {_brief(pair[0])}"
         for name, pair in (resource.get("unproven") or {}).items()
@@ -237,7 +236,7 @@ def _brief(value: object) -> str:
 
 
 def _labelled(label: str, status: str, words: Sequence[str], width: int) -> Iterator[Line]:
-    """One fact with its label; its words flow over as many lines as they need."""
+    """Yield a label with a list of words, in as many lines as necessary."""
     lines: list[str] = []
     for word in words:
         if lines and cells(lines[-1]) + cells(word) + 2 <= width - 13:
@@ -281,7 +280,7 @@ def _mark(status: str) -> Piece:
 
 
 def _worse(status: str) -> str:
-    """Return a status that is not well: `status` itself, unless it claims to be."""
+    """Return `status`, or "waiting" if `status` claims to be healthy."""
     return "waiting" if _tone(status) == "good" else status
 
 

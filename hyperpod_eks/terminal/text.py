@@ -1,4 +1,4 @@
-"""Lines of text for a terminal: pieces with a role, cut to a width, coloured or not."""
+"""Lines of text for a terminal: pieces with a style, cut to a width, coloured or not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TextIO
 
-# What a piece of text is there for, as ANSI attributes; they read on light and dark grounds.
-# rich understands the second word.
+# By style: ANSI attributes, which are legible on light and dark backgrounds, and rich's style.
 STYLES = {
     "good": ("32", "green"),
     "busy": ("36", "cyan"),
@@ -21,7 +20,7 @@ _ASCII = str.maketrans({"✔": "+", "✘": "x", "·": ".", "○": "o", "…": "~
 
 
 class Piece(NamedTuple):
-    """Some text of a line and the role that it plays (a key of `STYLES`, or none)."""
+    """A part of a line and its style (a key of `STYLES`, or "")."""
 
     text: str
     style: str = ""
@@ -31,7 +30,7 @@ Line = list[Piece]
 
 
 def elapsed(seconds: float) -> str:
-    """Say a duration in seconds as people do.
+    """Return a duration in seconds as text.
 
     >>> elapsed(0.31), elapsed(7), elapsed(42.7), elapsed(432), elapsed(3900)
     ('0.3s', '7s', '42s', '7m12s', '1h05m')
@@ -45,13 +44,13 @@ def elapsed(seconds: float) -> str:
 
 
 def clean(text: object) -> str:
-    """Return `text` as one line that cannot move a cursor: what AWS says is not ours to trust."""
+    """Return `text` as one line without control characters: texts of AWS are not trusted."""
     words = " ".join(str(text).split())
     return "".join(c for c in words if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
 
 
 def printable(text: str) -> str:
-    """Return `text` without what is no character of a line; its line breaks stay.
+    """Return `text` without unprintable characters; line breaks stay.
 
     >>> printable("a\\x1b]0;title\\x07b\\x9b2J\\tc")
     'a]0;titleb2J c'
@@ -62,7 +61,7 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Cut what others say to `most` characters, and say how much is missing."""
+    """Cut `text` to `most` characters, and append how many are missing."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more characters)"
 
 
@@ -74,13 +73,13 @@ def cells(text: str) -> int:
     """
     if text.isascii() or text.translate(_ASCII).isascii():
         return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415  costs 3 ms, and hardly a name needs it
+    from rich.cells import cell_len  # noqa: PLC0415  3 ms, rarely needed
 
     return cell_len(text)
 
 
 def cut(text: str, width: int) -> str:
-    """Shorten `text` to `width` columns, with a mark where something is missing.
+    """Shorten `text` to `width` columns, ending with "…" if it is cut.
 
     >>> cut("vpc-0123456789", 8)
     'vpc-012…'
@@ -110,7 +109,7 @@ def crop(line: Iterable[Piece], width: int) -> Line:
 
 
 def wrap(text: str, width: int, most: int = 3) -> list[str]:
-    """Break `text` between words into at most `most` lines; the last is cut if need be."""
+    """Break `text` between words into at most `most` lines; the last is cut if necessary."""
     lines = textwrap.wrap(text, max(width, 20), break_on_hyphens=False) or [""]
     return (
         lines
@@ -120,12 +119,12 @@ def wrap(text: str, width: int, most: int = 3) -> list[str]:
 
 
 def asciify(line: Iterable[Piece]) -> Line:
-    """Draw with ASCII what this module's users draw with more."""
+    """Replace the symbols of a line with ASCII."""
     return [Piece(text.translate(_ASCII), style) for text, style in line]
 
 
 def paint(line: Iterable[Piece], colour: bool) -> str:
-    """Return a line as it is written, with ANSI attributes if `colour`."""
+    """Return a line as text, with ANSI attributes if `colour`."""
     return "".join(
         f"\x1b[{STYLES[style][0]}m{text}\x1b[0m" if colour and style and text.strip() else text
         for text, style in line
@@ -133,9 +132,9 @@ def paint(line: Iterable[Piece], colour: bool) -> str:
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Decide about colour alone: ``NO_COLOR`` forbids it, ``*FORCE*`` asks for it, else a terminal.
+    """Return False with ``NO_COLOR``, True with a ``*FORCE*`` variable, else True on a terminal.
 
-    The conventions are those of no-color.org and of CLICOLOR; an empty variable is not set.
+    The conventions are those of no-color.org and of CLICOLOR; an empty variable is ignored.
     """
     if environ.get("NO_COLOR"):
         return False
@@ -145,5 +144,5 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def speaks_utf8(stream: TextIO) -> bool:
-    """Tell whether more than ASCII can be written to `stream`."""
+    """Whether UTF-8 can be written to `stream`."""
     return (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "") == "utf8"

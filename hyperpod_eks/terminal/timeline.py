@@ -1,4 +1,4 @@
-"""A finished run as a picture: what was at work when, and what everything waited for."""
+"""A finished run as an SVG: a bar for each resource, from its first change to its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROW, LEFT, WIDTH, TOP = 20, 250, 640, 46
 
 @dataclass
 class Span:
-    """One resource's part of a run, in seconds since its begin; open as long as ``end`` is None."""
+    """One resource's part of a run, in seconds since the run's start; no ``end`` if unfinished."""
 
     begin: float
     end: float | None = None
@@ -37,7 +37,7 @@ class Span:
 
 @dataclass
 class Timeline:
-    """A listener that notes when each resource began to change and when it was done."""
+    """A `Report` that records when each resource began to change and when it was done."""
 
     tell: Report
     now: Callable[[], float] = time.monotonic
@@ -47,7 +47,7 @@ class Timeline:
         self._began = self.now()
 
     def __call__(self, event: Event) -> None:
-        """Note and pass on."""
+        """Record the event and pass it on."""
         at = self.now() - self._began
         if event.what in DONE:
             if span := self.spans.get(event.key):
@@ -57,7 +57,7 @@ class Timeline:
         self.tell(event)
 
     def picture(self, title: str) -> str:
-        """Draw an SVG: a bar for each resource that the run changed or waited for."""
+        """Return an SVG with a bar for each resource that the run changed or waited for."""
         return picture(title, self.spans, self.now() - self._began)
 
 
@@ -65,10 +65,10 @@ class Timeline:
 def drawing(
     path: Path | None, title: str, tell: Report, warn: Callable[[str], None]
 ) -> Iterator[Report]:
-    """Listen, and write the picture at the end of the run, however it ends.
+    """Yield a `Report` that passes events to ``tell``; write the picture when the run ends.
 
-    Without a path the context yields ``tell`` itself.  Raises Usage when the folder is missing, or
-    when something else than a file is there.  What goes wrong at the end is a warning.
+    Without a path, yield ``tell`` itself.  Raises Usage if the folder does not exist, or if the
+    path is not a regular file.  An error while writing the picture becomes a warning.
     """
     if path is None:
         yield tell
@@ -95,7 +95,7 @@ def _check_writable(path: Path) -> None:
 
 
 def picture(title: str, spans: Mapping[str, Span], seconds: float) -> str:
-    """Draw spans of a run that took ``seconds``; what is not done reaches to its end."""
+    """Return an SVG of the spans of a run of ``seconds``; unfinished spans reach to its end."""
     scale = WIDTH / max(seconds, 0.001)
     height = TOP + ROW * max(len(spans), 1) + 34
     parts = [f'<text x="12" y="24" class="t">{escape(title)}, {_words(seconds)}</text>']
@@ -120,7 +120,7 @@ def picture(title: str, spans: Mapping[str, Span], seconds: float) -> str:
 
 
 def _bar(y: int, key: str, span: Span, seconds: float, scale: float) -> str:
-    """Draw the name and the bar of one resource."""
+    """Return the SVG of the name and the bar of one resource."""
     end = seconds if span.end is None else span.end
     colour = "#e03131" if span.failed else COLOURS.get(key.partition("/")[0], "#868e96")
     took = _words(end - span.begin)
@@ -133,7 +133,7 @@ def _bar(y: int, key: str, span: Span, seconds: float, scale: float) -> str:
 
 
 def _marks(seconds: float) -> Iterator[float]:
-    """Five to ten round times.
+    """Yield the times of the scale in seconds: about eight round numbers.
 
     >>> list(_marks(10))
     [0, 2, 4, 6, 8, 10]
@@ -144,7 +144,7 @@ def _marks(seconds: float) -> Iterator[float]:
 
 
 def _words(seconds: float) -> str:
-    """Write a duration.
+    """Return a duration in seconds as text.
 
     >>> _words(3.21), _words(725)
     ('3.2 s', '12 min 5 s')
