@@ -1,1 +1,1 @@
-"""The config in this account: identity, zones and every derived name."""
+"""Resolve the config in an account: the caller's identity, zones, versions and derived names."""

@@ -1,4 +1,4 @@
-"""An add-on's settings beside the schema that EKS publishes of them."""
+"""Validate an add-on's settings against the JSON Schema that EKS publishes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def problems(values: JsonMapping, schema: str) -> list[str]:
-    """Say what a JSON Schema refuses, each as ``path: rule``, without the values themselves.
+    """Return the violations of a JSON Schema, each as ``path: rule``, without the values.
 
-    ``schema`` is ``configurationSchema`` of DescribeAddonConfiguration.  One that cannot be read
-    refuses nothing: EKS has the last word.
+    ``schema`` is ``configurationSchema`` of DescribeAddonConfiguration.  An invalid schema yields
+    no violations: EKS validates the settings itself.
 
     >>> problems({"replicaCount": "two"}, '{"properties": {"replicaCount": {"type": "integer"}}}')
     ['replicaCount: is not as the schema says: type "integer"']
@@ -39,7 +39,7 @@ def problems(values: JsonMapping, schema: str) -> list[str]:
 def _words(error: ValidationError) -> str:
     path = error.json_path.removeprefix("$").removeprefix(".")
     where = f"{path}: " if path else ""
-    if error.validator == "additionalProperties":  # it names settings, not their values
+    if error.validator == "additionalProperties":  # its message has no values
         rules = error.schema if isinstance(error.schema, Mapping) else {}
         known = ", ".join(sorted(rules.get("properties", ()))[:8])
         return f"{where}{error.message}" + (f"; the schema has {known}" if known else "")

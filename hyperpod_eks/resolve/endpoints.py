@@ -1,4 +1,4 @@
-"""Which interface endpoints there are, and in which zones."""
+"""The interface endpoints that AWS offers, and in which zones."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ CLOSED = (
     "ssmmessages",
     "sts",
 )
-"""Services that nodes, add-ons and lifecycle scripts call: what a closed network needs of them
+"""Services that nodes, add-ons and lifecycle scripts call; without NAT they need endpoints
 (SageMaker developer guide, HyperPod prerequisites; EKS User Guide, "private clusters")."""
 NOT_EVERYWHERE = frozenset({"ec2messages"})
-"""What regions launched in 2024 and later do without (Systems Manager User Guide, "Reference:
+"""Services that regions launched in 2024 and later lack (Systems Manager User Guide, "Reference:
 ec2messages, ssmmessages, and other API operations")."""
 
 
 def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[str]] | None:
-    """Ask in which zones the services of the interface endpoints are offered, all in one call.
+    """Return the zone ids in which each service has interface endpoints, from one call.
 
-    None without such endpoints, and where the caller may not ask: then every zone is tried.
+    None if the config needs no such endpoints or the call is denied: then every zone is tried.
     """
     names = _services(snapshot, config)
     if not names:
@@ -48,7 +48,7 @@ def endpoint_zones(snapshot: Snapshot, config: Config) -> dict[str, frozenset[st
     with absent("UnauthorizedOperation"):
         found = snapshot.region(VPC_ENDPOINT_SERVICES, wanted)
         ids: dict[str, str] = {}
-        if any(not each.get("AvailabilityZoneIds") for each in found):  # names, as it once was
+        if any(not each.get("AvailabilityZoneIds") for each in found):  # only names, as before ids
             ids = _zone_ids(snapshot)
         return {
             each["ServiceName"].removeprefix(prefix): frozenset(
@@ -66,7 +66,7 @@ def _zone_ids(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _services(snapshot: Snapshot, config: Config) -> tuple[str, ...]:
-    """Name the services that get interface endpoints."""
+    """Return the services that get interface endpoints."""
     if (names := config.network.interface_endpoints) is not None:
         return names
     theirs = any(key.startswith(f"network/{PRIVATE_SUBNET}") for key in snapshot.adopted)
@@ -76,7 +76,7 @@ def _services(snapshot: Snapshot, config: Config) -> tuple[str, ...]:
 def check_endpoints(
     config: Config, found: Mapping[str, frozenset[str]] | None, zones: tuple[str, ...]
 ) -> list[str]:
-    """Raise Usage for a named service that is not there; say which of the full set are not."""
+    """Raise Usage for a declared service without endpoints; return warnings for default ones."""
     if found is None:
         return []
     missing, named = [], config.network.interface_endpoints

@@ -25,10 +25,10 @@ def fit(name: str, length: int) -> str:
 
 
 def lineage(identity: Identity, cluster: str) -> str:
-    """Derive the owner that all tags name: one account, region and cluster name, one lineage.
+    """Derive the lineage, the owner in all tags, from account, region and cluster name.
 
-    EKS and HyperPod allow one cluster of a name in a region, so the name identifies it; being
-    derived, the lineage survives the loss of the manifest.
+    EKS and HyperPod allow one cluster of a name in a region, so that the name identifies it.
+    Because the lineage is derived, it survives the loss of the manifest.
     """
     seed = f"{identity.partition}:{identity.account}:{identity.region}:{cluster}"
     return hashlib.sha256(seed.encode()).hexdigest()[:16]

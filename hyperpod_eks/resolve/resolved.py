@@ -1,4 +1,4 @@
-"""What the configuration means in this account: who calls, in which zones, under which names."""
+"""The config resolved in an account: the caller, zones, versions and derived names."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from hyperpod_eks.workers import start, start_all
 
 @frozen
 class ResolvedConfig:
-    """The configuration, placed: everything that the steps derive their declarations from.
+    """The config in its account: everything from which steps derive their declarations.
 
-    ``zones`` are availability zone ids; ``offered`` tells for each which EC2 instance types it
-    has, of those that the instance groups ask for.
+    ``zones`` are availability zone ids; ``offered`` has, by zone, the EC2 instance types that the
+    zone offers, among those of the instance groups.
     """
 
     config: Config
@@ -46,17 +46,17 @@ class ResolvedConfig:
     kubernetes_version: str
     warnings: tuple[str, ...] = ()
     plans: Mapping[str, JsonMapping] = field(default_factory=dict)
-    """By ARN, what the training plans of the groups hold: status, places, total, free."""
+    """The groups' training plans by ARN: status, places (type, zone id), total, free instances."""
     endpoint_zones: Mapping[str, frozenset[str]] | None = None
-    """Zone ids in which each service of the interface endpoints is offered; None: not asked."""
+    """Zone ids in which each service has interface endpoints; None if unknown."""
     standalone: Mapping[str, str] = field(default_factory=dict)
-    """Namespaces of add-ons whose version takes no pod identity itself, by add-on."""
+    """Namespaces of add-ons whose version does not accept pod identities itself, by add-on."""
     adopted: Mapping[str, str] = field(default_factory=dict)
-    """Ids of existing resources that take the place of ours, by key."""
+    """Ids of adopted resources, which replace ours, by key."""
 
     @property
     def name(self) -> str:
-        """Name of the cluster: HyperPod's, EKS's, and the prefix of everything else."""
+        """Name of the HyperPod cluster and of our EKS cluster, and prefix of all other names."""
         return self.config.name
 
     @property
@@ -66,49 +66,49 @@ class ResolvedConfig:
 
     @property
     def bucket(self) -> str:
-        """The lifecycle bucket; the prefix ``sagemaker-`` lets the managed policy read it."""
+        """Name of the lifecycle bucket; AWS's managed policy allows reads of ``sagemaker-*``."""
         return self.adopted.get("s3/bucket") or self.config.bucket(self.identity.account)
 
     @property
     def eks_name(self) -> str:
-        """Name of the EKS cluster: the cluster's own, or that of an adopted one."""
+        """Name of the EKS cluster: ours, or the adopted one."""
         return self.adopted.get("eks/cluster") or self.name
 
     @property
     def private_is_theirs(self) -> bool:
-        """Whether every private subnet is somebody's, with routes of its own."""
+        """Whether every private subnet is adopted; then its routes are not ours either."""
         return all(f"network/{PRIVATE_SUBNET}{zone}" in self.adopted for zone in self.zones)
 
     @property
     def eks_is_theirs(self) -> bool:
-        """Whether the EKS cluster is somebody's."""
+        """Whether the EKS cluster is adopted."""
         return "eks/cluster" in self.adopted
 
     @property
     def plan(self) -> tuple[ZoneSubnets, ...]:
-        """How the VPC's addresses are divided among the zones."""
+        """The VPC's address blocks for each zone."""
         return subnets(self.config.network.cidr, self.zones)
 
     def arn(self, service: str, resource: str) -> str:
-        """Spell the ARN of one of our resources, in the caller's partition."""
+        """Return the ARN of one of our resources, in the caller's partition."""
         region = "" if service in ("iam", "s3") else self.region
         account = "" if service == "s3" else self.identity.account
         return f"arn:{self.identity.partition}:{service}:{region}:{account}:{resource}"
 
     def managed_policy(self, name: str) -> str:
-        """Spell the ARN of a policy that AWS manages."""
+        """Return the ARN of an AWS managed policy."""
         return f"arn:{self.identity.partition}:iam::aws:policy/{name}"
 
     def iam_name(self, purpose: str, key: str = "") -> str:
-        """Name a role or policy: IAM is global, so the region is part of it (64 characters)."""
+        """Return the name of a role or policy; IAM is global, so it includes the region."""
         return self.adopted.get(key) or fit(f"{self.name}-{purpose}-{self.region}", 64)
 
     def access_policy(self, name: str) -> str:
-        """Spell the ARN of an EKS access policy."""
+        """Return the ARN of an EKS access policy."""
         return f"arn:{self.identity.partition}:eks::aws:cluster-access-policy/{name}"
 
     def homes(self, group: InstanceGroup | RestrictedInstanceGroup) -> tuple[str, ...]:
-        """Choose the zones of a group: its own, its training plan's, or one that has its types."""
+        """Return a group's zones: declared ones, its training plan's, or one with its type."""
         if group.availability_zone_ids:
             return group.availability_zone_ids
         planned = [zone for zone in planned_zones(self.plans, group) if zone in self.zones]
@@ -117,7 +117,7 @@ class ResolvedConfig:
         return (self.zone_for(group.instance_types[0]),)
 
     def zone_for(self, instance_type: str) -> str:
-        """Choose the zone of an instance group: the first that offers its type."""
+        """Return the first zone that offers an instance type, else the first zone."""
         kind = instance_type.removeprefix("ml.")
         return next((z for z in self.zones if kind in self.offered.get(z, ())), self.zones[0])
 
@@ -128,15 +128,15 @@ def resolve(
     snapshot: Snapshot | None = None,
     beside: Sequence[Callable[[Snapshot], object]] = (),
 ) -> ResolvedConfig:
-    """Ask AWS, all at once, who we are and which zones fit the instance groups.
+    """Resolve the config with concurrent calls to AWS; set the lineage of ``aws``.
 
-    Signs ``aws`` with the lineage.  Zones that already hold this cluster's private subnets win
-    over a new choice.  ``beside`` are questions whose answers ``snapshot`` shall have for whoever
-    comes next; one that fails is left to them.  Raises Usage when the account or the zones are
-    not what the config says.
+    Zones that already have this cluster's private subnets are preferred to a new choice.
+    ``beside`` are further reads, started at the same time, whose answers ``snapshot`` keeps for
+    later; their errors are ignored here.  Raises Usage if the account, the zones or the versions
+    do not fit the config.
     """
     view = snapshot or Snapshot(aws)
-    aws.warm("ec2")  # has most questions, and takes longest to make
+    aws.warm("ec2")  # most calls, and the slowest client to create
     start_all([partial(question, view) for question in beside])
     asked = _ask(aws, config, view)
     aws.warm("sts", "eks", "sagemaker", "iam", "s3", "logs")  # while EC2 answers
@@ -170,7 +170,7 @@ def resolve(
 
 
 class _Asked(NamedTuple):
-    """What AWS is asked at once."""
+    """The answers of concurrent calls."""
 
     identity: Future[Identity]
     zones: Future[list[str]]
@@ -205,9 +205,9 @@ def _check_account(config: Config, who: Identity) -> None:
 
 
 def _check_access(config: Config, who: Identity) -> None:
-    """Whoever runs create has an entry as administrator; two for one principal cannot both be.
+    """Raise Usage for a different access entry of the caller, who already gets an administrator's.
 
-    A session's ARN has lost its role's path, and role names are unique in an account.
+    The ARN of a session lacks the path of its role, but role names are unique in an account.
     """
     kind, *names = who.arn.rpartition(":")[2].split("/")
     kind, name = ("role", names[0]) if kind == "assumed-role" else (kind, "".join(names[-1:]))
@@ -224,7 +224,7 @@ def _check_access(config: Config, who: Identity) -> None:
 
 
 def _running(resolved: ResolvedConfig, aws: Aws) -> dict[tuple[str, str], int]:
-    """Count the nodes that run, by group and training plan."""
+    """Count the running nodes by group and training plan."""
     running: dict[tuple[str, str], int] = {}
     with absent("ResourceNotFound"):
         found: Json = aws.sagemaker.describe_cluster(ClusterName=resolved.name)
@@ -232,7 +232,7 @@ def _running(resolved: ResolvedConfig, aws: Aws) -> dict[tuple[str, str], int]:
         for member in ("InstanceGroups", "RestrictedInstanceGroups"):
             for each in found.get(member) or ():
                 name, arn = each["InstanceGroupName"], each.get("TrainingPlanArn") or ""
-                # a group that AWS describes without its plan keeps what it has: a plan is for life
+                # described without its plan: a group never changes its plan, so it is the declared
                 if not arn or arn.lower() == declared.get(name, "").lower():
                     arn = declared.get(name, "")
                 running[name, arn] = each.get("CurrentCount", 0)
@@ -242,7 +242,7 @@ def _running(resolved: ResolvedConfig, aws: Aws) -> dict[tuple[str, str], int]:
 def _misfit(
     resolved: ResolvedConfig, group: InstanceGroup | RestrictedInstanceGroup, running: int
 ) -> str:
-    """Say why a group cannot have its training plan; empty where it can."""
+    """Return the reason why a training plan does not fit its group; "" if it does."""
     plan = resolved.plans.get(group.training_plan_arn or "")
     if plan is None:
         return f"does not exist in {resolved.region}"
@@ -257,9 +257,9 @@ def _misfit(
 
 
 def check_plans(resolved: ResolvedConfig, aws: Aws) -> None:
-    """Raise Usage for training plans that cannot give what their groups ask for together.
+    """Raise Usage for training plans that do not fit their groups or lack capacity for them.
 
-    A plan's free capacity is beside the nodes that its groups have already.
+    The free capacity of a plan does not include running nodes.
     """
     if not any(group.training_plan_arn for group in resolved.config.groups):
         return
@@ -287,7 +287,7 @@ def _shortage(
     groups: Sequence[InstanceGroup | RestrictedInstanceGroup],
     running: int,
 ) -> list[str]:
-    """Say what a plan lacks for all its groups together, of which some nodes run."""
+    """Return an error if a plan lacks instances for all its groups together, else []."""
     asked = sum(group.instance_count for group in groups)
     if asked <= plan["free"] + running:
         return []

@@ -1,4 +1,4 @@
-"""Training plans, and the zones that they tie groups to."""
+"""Training plans, and the zones that they require of their groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 
 
 def described_plans(aws: Aws, config: Config) -> dict[str, JsonObject]:
-    """Describe the training plans that groups name; one that is not there has no entry."""
+    """Describe the groups' training plans, by ARN; a plan that does not exist has no entry."""
     found = {}
     for arn in sorted({g.training_plan_arn for g in config.groups if g.training_plan_arn}):
         with absent("ResourceNotFound"):
@@ -21,7 +21,7 @@ def described_plans(aws: Aws, config: Config) -> dict[str, JsonObject]:
             )
             found[arn] = {
                 "status": plan["Status"],
-                # a plan may hold several capacities: in several zones, one after the other
+                # a plan may have several capacities, in several zones or one after the other
                 "places": [
                     (each.get("InstanceType", ""), each.get("AvailabilityZoneId", ""))
                     for each in sorted(
@@ -39,6 +39,6 @@ def described_plans(aws: Aws, config: Config) -> dict[str, JsonObject]:
 def planned_zones(
     plans: Mapping[str, JsonMapping], group: InstanceGroup | RestrictedInstanceGroup
 ) -> list[str]:
-    """Name the zones in which a group's training plan has its type, the active ones first."""
+    """Return the zone ids in which a group's training plan has its type, active ones first."""
     places = plans.get(group.training_plan_arn or "", {}).get("places", ())
     return [zone for kind, zone in places if kind == group.instance_types[0] and zone]

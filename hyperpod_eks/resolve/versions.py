@@ -1,4 +1,4 @@
-"""The version of Kubernetes and those of add-ons."""
+"""Choose the Kubernetes version, and check the versions and settings of add-ons."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from hyperpod_eks.resolve import addon_settings
 
 
 def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
-    """Choose the version.  A cluster that exists keeps its own where that one has had its time.
+    """Return the version, warnings, and `ResolvedConfig.standalone`.
 
-    Also checks add-ons, their pinned versions and their settings, so that what is wrong is told
-    before anything is made.  Last comes `ResolvedConfig.standalone`.
+    An existing cluster keeps its version if that is no longer offered.  Raises Usage for an
+    unsupported version, and for add-ons whose version or settings EKS would refuse: such errors
+    must be found before anything is created.
     """
     pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
     offered = [dict(version) for page in pages for version in page["clusterVersions"]]
@@ -42,19 +43,22 @@ def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], 
 
 
 def _own_version(aws: Aws, config: Config, error: Usage) -> tuple[str, tuple[str, ...]] | None:
-    """Return the version that the cluster keeps in spite of the error, and a warning; or None."""
+    """Return the version that an existing cluster keeps despite `error`, and warnings; or None."""
     with absent("ResourceNotFoundException"):
         name, wanted = aws.adopted.get("eks/cluster") or config.name, config.eks.version
         own = aws.eks.describe_cluster(name=name)["cluster"]["version"]
         if wanted is None or wanted == own:
             return own, ()
-        if order(wanted) < order(own):  # EKS upgrades what is too old by itself
+        if order(wanted) < order(own):  # EKS upgrades old versions itself
             return own, (f"{error}; {name} keeps its {own}",)
     return None
 
 
 def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
-    """Raise Usage for what EKS would refuse; return the namespace if it takes no pod identity."""
+    """Return an add-on's namespace if it does not accept pod identities that are declared, else "".
+
+    Raises Usage for a version or settings that EKS would refuse.
+    """
     version = addon.version
     answer = aws.eks.describe_addon_versions(addonName=name, kubernetesVersion=kubernetes)
     known = [v["addonVersion"] for addon in answer["addons"] for v in addon["addonVersions"]]
@@ -81,7 +85,7 @@ def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
 
 
 def _chosen(versions: Sequence[JsonMapping], wanted: str | None) -> JsonMapping:
-    """Return the version that is wanted, else EKS's default."""
+    """Return the declared version, else EKS's default."""
     fits = (
         (each for each in versions if _is_default(each))
         if not wanted
@@ -97,7 +101,7 @@ def _is_default(version: JsonMapping) -> bool:
 def _check_settings(aws: Aws, name: str, version: str, settings: JsonMapping) -> None:
     try:
         values = variables.resolved(settings, f"addons.{name}.configuration_values")
-    except Usage:  # what is not known cannot be wrong; whoever sends it refuses it
+    except Usage:  # an unset variable is reported when the settings are sent
         return
     with absent("AccessDenied.*", "ResourceNotFoundException"):
         found = aws.eks.describe_addon_configuration(addonName=name, addonVersion=version)

@@ -1,4 +1,4 @@
-"""The zones of subnets and instance groups."""
+"""Choose and check the zones of subnets and instance groups."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyperpod_eks.resolve.training_plans import planned_zones
 
 
 def available_zones(aws: Aws) -> list[str]:
-    """Zones of the region itself; Local and Wavelength Zones need an opt-in and are left out."""
+    """Return the region's zone ids, without Local and Wavelength Zones, which need opt-in."""
     found = aws.ec2.describe_availability_zones(
         Filters=[
             {"Name": "state", "Values": ["available"]},
@@ -27,13 +27,13 @@ def available_zones(aws: Aws) -> list[str]:
         ]
     )["AvailabilityZones"]
     zones = {zone["ZoneId"] for zone in found}
-    if "eks/cluster" not in aws.adopted:  # the nodes' subnets are the control plane's too
+    if "eks/cluster" not in aws.adopted:  # EKS uses the nodes' subnets
         zones -= ZONES_WITHOUT_EKS
     return sorted(zones)
 
 
 def offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
-    """Return the zones, by id, that have each type (DescribeInstanceTypeOfferings)."""
+    """Return which of the types each zone offers, by zone id (DescribeInstanceTypeOfferings)."""
     pages = aws.ec2.get_paginator("describe_instance_type_offerings").paginate(
         LocationType="availability-zone-id", Filters=[{"Name": "instance-type", "Values": types}]
     )
@@ -45,7 +45,7 @@ def offerings(aws: Aws, types: list[str]) -> dict[str, frozenset[str]]:
 
 
 def taken_zones(snapshot: Snapshot) -> dict[str, str]:
-    """The block of a subnet of ours in each zone, in the order in which the VPC was divided."""
+    """Return the CIDR block of our subnet in each zone, by zone id, ordered by block."""
     found = snapshot.signed(SUBNETS)
     blocks = {tag(each["Tags"], LABEL) or "": str(each["CidrBlock"]) for each in found}
     return {
@@ -57,7 +57,7 @@ def taken_zones(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _in_place(zones: tuple[str, ...], taken: Mapping[str, str], cidr: str) -> tuple[str, ...]:
-    """Order zones so that each subnet keeps its block, though one before it may be gone."""
+    """Order zones so that each existing subnet keeps its block, even if an earlier one is gone."""
     places = {
         block: place
         for place, each in enumerate(subnets(cidr, zones))
@@ -69,11 +69,11 @@ def _in_place(zones: tuple[str, ...], taken: Mapping[str, str], cidr: str) -> tu
 
 
 def adopted_zones(aws: Aws, config: Config) -> tuple[str, ...]:
-    """Zones of the private subnets that are somebody's, in the order of the configuration."""
+    """Return the zones of adopted private subnets, in the order of the config."""
     prefix = f"network/{PRIVATE_SUBNET}"
     zones = {id_: key[len(prefix) :] for key, id_ in aws.adopted.items() if key.startswith(prefix)}
     order = config.existing.private_subnets
-    if len(zones) < 2 and "eks/cluster" not in aws.adopted:  # one alone takes its place among ours
+    if len(zones) < 2 and "eks/cluster" not in aws.adopted:  # a single one joins ours
         return ()
     return tuple(
         zones[each] for each in sorted(zones, key=lambda x: order.index(x) if x in order else 0)
@@ -89,9 +89,10 @@ def choose_zones(
     region: str,
     theirs: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """Two zones or more, for EKS needs two; where none are named, enough for groups and types.
+    """Return at least two zones, which EKS requires; raise Usage if they do not fit the groups.
 
-    Those that hold subnets of ours come first, then those that groups and plans name.
+    They are the zones of adopted subnets, else the declared ones, else as many as the groups need:
+    first those with existing subnets of ours, then those of groups, then those of training plans.
     """
     wanted = theirs or config.network.availability_zone_ids
     named = dict.fromkeys(zone for g in config.groups for zone in g.availability_zone_ids)
@@ -114,7 +115,7 @@ def _enough(
     available: list[str],
     offered: Mapping[str, frozenset[str]],
 ) -> tuple[str, ...]:
-    """Add zones until every type is offered in one, and there are two."""
+    """Add zones until every type is offered in one of them, and there are at least two."""
     fitting = sorted(available, key=lambda zone: (-len(offered.get(zone, ())), zone))
     for kind in types:
         if not any(kind in offered.get(zone, ()) for zone in chosen):
@@ -123,7 +124,7 @@ def _enough(
 
 
 def _check_known(setting: str, zones: Iterable[str], available: list[str], region: str) -> None:
-    """Raise Usage for zones in which EKS does not work."""
+    """Raise Usage for zones that EKS does not support."""
     if unknown := [zone for zone in zones if zone not in available]:
         raise Usage(
             f"{setting}: {', '.join(unknown)} is not a zone of {region} "
@@ -134,7 +135,7 @@ def _check_known(setting: str, zones: Iterable[str], available: list[str], regio
 
 
 def _check_subnets(named: Iterable[str], theirs: tuple[str, ...]) -> None:
-    """Raise Usage for zones of groups in which no subnet was adopted."""
+    """Raise Usage for groups' zones without an adopted subnet."""
     if bare := ", ".join(zone for zone in named if zone not in theirs):
         raise Usage(
             f"instance_groups: existing.private_subnets has no subnet in {bare}; its"
@@ -145,7 +146,7 @@ def _check_subnets(named: Iterable[str], theirs: tuple[str, ...]) -> None:
 
 
 def _types(config: Config) -> dict[str, None]:
-    """Return the instance types of every group, as EC2 calls them."""
+    """Return the EC2 instance types of all groups, in order."""
     return dict.fromkeys(
         each.removeprefix("ml.") for group in config.groups for each in group.instance_types
     )
@@ -158,7 +159,7 @@ def _check_types(
     available: list[str],
     region: str,
 ) -> None:
-    """Raise Usage for a type that no zone of its group offers; of several types each must be."""
+    """Raise Usage for an instance type that no zone of its group offers."""
     for group, each in [(one, each) for one in config.groups for each in one.instance_types]:
         kind = each.removeprefix("ml.")
         if any(
