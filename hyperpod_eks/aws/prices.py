@@ -61,7 +61,7 @@ class Item:
 
 
 class CostItem(TypedDict):
-    """What something costs."""
+    """The cost of equal resources, in USD per hour."""
 
     what: str
     count: int
@@ -69,7 +69,7 @@ class CostItem(TypedDict):
 
 
 class Cost(TypedDict):
-    """What the cluster costs."""
+    """The estimated cost of a cluster, with its items."""
 
     usd_per_hour: float
     complete: bool

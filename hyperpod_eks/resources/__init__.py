@@ -1,1 +1,1 @@
-"""The kinds of things that are declared."""
+"""The kinds of resources that a stack declares, a module per kind or service."""

@@ -1,4 +1,4 @@
-"""Who may use the Kubernetes API: access entries of EKS."""
+"""EKS access entries: which IAM principals may use the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from hyperpod_eks.resources.permissions import Statement, Statements, actions
 from hyperpod_eks.workers import gather
 
 CALLER = "access-caller"
-"""The label of the access entry of whoever runs create."""
+"""Label of the access entry for the caller of create."""
 
 
 CREATE = actions(
     "eks",
     "AssociateAccessPolicy",
     "CreateAccessEntry",
-    "DeleteAccessEntry",  # UpdateCluster of HyperPod does it, when a group's role changes
+    "DeleteAccessEntry",  # called by HyperPod's UpdateCluster if a group's role changes
     "DescribeAccessEntry",
     "DisassociateAccessPolicy",
     "ListAccessEntries",
@@ -40,22 +40,22 @@ CREATE = actions(
 
 @frozen
 class AccessEntry(Resource):
-    """One principal's access to the Kubernetes API, with one access policy."""
+    """One principal's access to the Kubernetes API, with at most one access policy."""
 
     cluster: Cluster
     principal: str
-    """ARN of a role or user; empty for whoever runs this."""
+    """ARN of a role or user; empty for the caller."""
     policy: str
-    """ARN; empty for none, where groups are all."""
+    """ARN of an access policy; empty for groups only."""
     namespaces: tuple[str, ...] = ()
-    """Where the policy counts; empty for everywhere."""
+    """Namespaces that the policy applies to; empty for all."""
     groups: tuple[str, ...] = ()
-    """Groups of Kubernetes RBAC."""
+    """Kubernetes RBAC groups."""
 
     kind = "eks/AccessEntry"
     step = "eks"
     absence: ClassVar[Facts] = {
-        "policy": None,  # ListAssociatedAccessPolicies lists all
+        "policy": None,  # ListAssociatedAccessPolicies lists all of them
     }
     deleted_at_once = True
     facts = answers = ("policy", "namespaces", "groups")
@@ -63,19 +63,19 @@ class AccessEntry(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """Those of the cluster."""
+        """Actions on the cluster's ARNs."""
         yield Statement("EksMake", CREATE, arns(resolved))
 
     @property
     def deleted_with(self) -> Resource | None:
-        """Entries die with their cluster."""
+        """The cluster: EKS deletes its entries with it."""
         return self.cluster
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By principal."""
+        """Find it by principal."""
         principal = self.principal or caller(snapshot)
         with absent("ResourceNotFoundException"):
-            if snapshot.peek(("eks", self.cluster.name)) == []:  # no need to ask
+            if snapshot.peek(("eks", self.cluster.name)) == []:  # no cluster, so no entry
                 return []
             it: JsonObject = {"clusterName": self.cluster.name, "principalArn": principal}
             describe = partial(snapshot.aws.eks.describe_access_entry, **it)
@@ -105,14 +105,14 @@ class AccessEntry(Resource):
         )
 
     def expected(self, name: str, references: References) -> Fact:
-        """Namespaces and groups have no order."""
+        """Namespaces and groups are sets."""
         value = super().expected(name, references)
         if name == "policy":
             return value or None
         return frozenset(value) if name in ("namespaces", "groups") else value
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Idempotent by its token."""
+        """Create the entry; idempotent by client token."""
         entry = aws.eks.create_access_entry(
             clusterName=self.cluster.name,
             principalArn=self.principal or caller(Snapshot(aws)),
@@ -134,7 +134,7 @@ class AccessEntry(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Associate the policy; the same association twice succeeds."""
+        """Set groups and policy; a repeated association succeeds."""
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
         about: JsonObject = {"clusterName": self.cluster.name, "principalArn": live.id}
@@ -148,7 +148,7 @@ class AccessEntry(Resource):
             found = aws.eks.associate_access_policy(
                 **about, policyArn=self.policy, accessScope=scope
             )["associatedAccessPolicy"]
-        if live.facts["policy"] not in (None, self.policy):  # what somebody else added stays
+        if live.facts["policy"] not in (None, self.policy):  # other policies stay
             aws.eks.disassociate_access_policy(**about, policyArn=live.facts["policy"])
         facts = {
             "policy": found.get("policyArn"),
@@ -158,21 +158,21 @@ class AccessEntry(Resource):
         return replace(live, owner=aws.lineage, facts=facts)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Takes its associations with it."""
+        """Delete the entry and, with it, its associations."""
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
 
 
 @frozen
 class NodesEntry(Resource):
-    """The access entry that HyperPod makes for the nodes' role, and leaves behind.
+    """The access entry that HyperPod creates for the nodes' role, and does not delete.
 
-    It dies with an EKS cluster of ours; in somebody's it would stay.  That of the service-linked
-    role does stay: AWS lets nobody else delete it.
+    EKS deletes it with an owned cluster; in one that is not owned we delete it.  The entry of the
+    service-linked role stays there: only AWS can delete it.
     """
 
     cluster: Cluster
     role: str
-    """Name of the role."""
+    """Name of the role, without its path."""
 
     kind = "eks/NodesEntry"
     step = "eks"
@@ -181,16 +181,16 @@ class NodesEntry(Resource):
 
     @property
     def source(self) -> str:
-        """Ours if the nodes were."""
+        """The HyperPod cluster, whose owner owns the entry."""
         return "hyperpod/cluster"
 
     @property
     def deleted_with(self) -> Resource | None:
-        """Entries die with their cluster."""
+        """The cluster: EKS deletes its entries with it."""
         return self.cluster
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By the role's name among all principals."""
+        """Find it by the role's name among all principals."""
         with absent("ResourceNotFoundException"):
             found = snapshot.all(
                 snapshot.aws.eks,
@@ -202,15 +202,15 @@ class NodesEntry(Resource):
         return []
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """After the nodes."""
+        """Delete the entry, after the nodes are gone."""
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
 
 
 @frozen
 class CallersEntries(Resource):
-    """The access entries that create made in somebody's cluster for others who ran it.
+    """Access entries that create added for its other callers to an EKS cluster that is not owned.
 
-    The one of whoever runs a delete goes before, when helm's work is done.
+    The entry of the delete's own caller is deleted earlier, after the helm step.
     """
 
     cluster: Cluster
@@ -221,11 +221,11 @@ class CallersEntries(Resource):
 
     @property
     def deleted_with(self) -> Resource | None:
-        """Entries die with their cluster."""
+        """The cluster: EKS deletes its entries with it."""
         return self.cluster
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags, which each must be asked for."""
+        """Find them by our tags; reading the tags takes a call per entry."""
         with absent("ResourceNotFoundException"):
             eks, about = snapshot.aws.eks, {"clusterName": self.cluster.name}
             every = snapshot.all(eks, "list_access_entries", "accessEntries", **about)
@@ -241,18 +241,18 @@ class CallersEntries(Resource):
         return []
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """One call each."""
+        """Delete them, one call each."""
         for arn in live.attributes["ours"]:
             aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=arn)
 
 
 def _namespaces(scope: JsonMapping) -> frozenset[str]:
-    """Read a policy's scope; empty for the whole cluster."""
+    """Return the namespaces of a policy's scope; empty for the whole cluster."""
     return frozenset(scope.get("namespaces", ()) if scope["type"] == "namespace" else ())
 
 
 def administrators(snapshot: Snapshot, name: str) -> list[str]:
-    """Name the principals whom runs of create made administrators of a cluster, by our tags."""
+    """Return the ARNs of all callers of create to whom it gave access to a cluster, by our tags."""
     with absent("ResourceNotFoundException"):
         about = {"clusterName": name}
         every = snapshot.all(snapshot.aws.eks, "list_access_entries", "accessEntries", **about)
@@ -269,12 +269,12 @@ def administrators(snapshot: Snapshot, name: str) -> list[str]:
 
 
 def caller(snapshot: Snapshot) -> str:
-    """Find the IAM principal behind the caller, as an access entry wants it.
+    """Return the ARN of the caller's IAM role or user, as access entries need it.
 
-    STS answers for an assumed role with an ARN that has lost the role's path
-    (``arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION``); ``iam:GetRole`` gives it back, which SSO
-    roles (``/aws-reserved/sso.amazonaws.com/...``) need.  Raises Usage for the root user, which
-    cannot have an entry, and Denied when the role may not be read.
+    STS's ARN of an assumed role (``arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION``) lacks the
+    role's path, which SSO roles have (``/aws-reserved/sso.amazonaws.com/...``); ``iam:GetRole``
+    has it.  Raises Usage for the root user, which cannot have an entry, and Denied if the caller
+    may not read the role.
     """
     arn = snapshot.aws.identity.arn
     if arn.endswith(":root"):

@@ -1,4 +1,4 @@
-"""EKS add-ons, and their roles by pod identity."""
+"""EKS add-ons, and their IAM roles by EKS Pod Identity."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from hyperpod_eks.resources.eks import Cluster, arns
 from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, actions, look
 
 KUBERNETES = "hyperpod-eks:kubernetes"
-"""Tag with the Kubernetes version that the add-on's default version was chosen for."""
+"""Tag: the Kubernetes version for which the add-on's default version was chosen."""
 STATES = {
     "ACTIVE": State.READY,
     "CREATE_FAILED": State.FAILED,
     "DELETE_FAILED": State.FAILED,
-    "UPDATE_FAILED": State.READY,  # the old version works on; the difference shows as drift
+    "UPDATE_FAILED": State.READY,  # the old version still works; compare shows drift
     "DELETING": State.LEAVING,
 }
 NO_NODES = "InsufficientNumberOfReplicas"
-"""The AddonIssue code of a Deployment whose pods do not run: without nodes, none does."""
+"""The AddonIssue code of a Deployment whose pods do not run, as without nodes."""
 DEPLOYMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "coredns": (("kube-system", "coredns"),),
     "metrics-server": (("kube-system", "metrics-server"),),
@@ -61,8 +61,8 @@ DEPLOYMENTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("aws-hyperpod", "hp-training-operator-hp-training-controller-manager"),
     ),
 }
-"""Namespace and name of what add-ons run as Deployments: the manifests of their projects, and for
-the last two the SageMaker developer guide.  Of one that is not listed, EKS's word alone counts."""
+"""Namespace and name of the add-ons' Deployments: the manifests of their projects, and for the last
+two the SageMaker developer guide.  For other add-ons only EKS's status counts."""
 
 
 CREATE = actions("eks", "CreateAddon", "DescribeAddon", "ListAddons", "UpdateAddon")
@@ -77,11 +77,11 @@ POD_ROLES = actions(
 
 @frozen
 class PodIdentity(Resource):
-    """An association of a service account with a role, before the add-on that works under it.
+    """A service account's association with a role, created before the add-on that uses it.
 
-    For versions whose ``requiresIamPermissions`` is false: CreateAddon refuses associations then
-    ("Pod Identity feature is not supported for addon version"), and a standalone one works for
-    every version (SageMaker developer guide, "Installing the training operator").
+    For versions whose ``requiresIamPermissions`` is false: CreateAddon refuses associations for
+    them ("Pod Identity feature is not supported for addon version"), and a separate one works
+    for every version (SageMaker developer guide, "Installing the training operator").
     """
 
     cluster: Cluster
@@ -97,7 +97,7 @@ class PodIdentity(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """Where an add-on has a role."""
+        """Actions on associations, if an add-on has a role."""
         roles = {
             str(each["role_arn"])
             for addon in resolved.config.addons.values()
@@ -114,13 +114,13 @@ class PodIdentity(Resource):
 
     @property
     def deleted_with(self) -> Resource | None:
-        """Associations die with their cluster."""
+        """The cluster: EKS deletes its associations with it."""
         return self.cluster
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By namespace and service account, of which a cluster has one."""
+        """Find it by namespace and service account, which have at most one."""
         with absent("ResourceNotFoundException"):
-            if snapshot.peek(("eks", self.cluster.name)) == []:  # no need to ask
+            if snapshot.peek(("eks", self.cluster.name)) == []:  # no cluster, so none in it
                 return []
             listed = snapshot.aws.eks.list_pod_identity_associations(
                 clusterName=self.cluster.name, namespace=self.namespace, serviceAccount=self.account
@@ -144,7 +144,7 @@ class PodIdentity(Resource):
         )
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Idempotent by its token."""
+        """Create it; idempotent by client token."""
         return self._live(
             aws.eks.create_pod_identity_association(
                 clusterName=self.cluster.name,
@@ -157,7 +157,7 @@ class PodIdentity(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
-        """Give it another role, or our tags."""
+        """Set its role or our tags."""
         if live.owner is None:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
         if "role" in differs:
@@ -166,7 +166,7 @@ class PodIdentity(Resource):
             )
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Pods keep what they have until it expires."""
+        """Delete it; pods keep their credentials until these expire."""
         aws.eks.delete_pod_identity_association(
             clusterName=self.cluster.name, associationId=live.id
         )
@@ -174,27 +174,27 @@ class PodIdentity(Resource):
 
 @frozen
 class Addon(Resource):
-    """An add-on, at the version that AWS calls the default, or as configured.
+    """An add-on, at its configured or its default version.
 
-    One that runs as a Deployment stays DEGRADED until there are nodes, and EKS sets some of them to
-    CREATE_FAILED meanwhile: it is busy, not failed, and waited for only once nodes have come.  EKS
-    looks at it seldom then, so that Kubernetes is asked whether its Deployments are Available.
+    An add-on that is a Deployment is DEGRADED or even CREATE_FAILED until nodes join: here it is
+    busy, not failed, and is waited for only once nodes have joined.  EKS updates its status rarely
+    then, so its Deployments are also read from Kubernetes: Available ones mean ready.
     """
 
     cluster: Cluster
     version: str
-    """Empty for the default of the cluster's Kubernetes version; then any is as declared."""
+    """Empty for the default of the cluster's Kubernetes version; any version matches then."""
     configuration: str
-    """JSON, in which references to variables are as they were written."""
+    """JSON, with references to variables (``${env:NAME}``) unresolved."""
     roles: tuple[tuple[str, str], ...] = ()
-    """Service accounts, each with the ARN of its role (EKS Pod Identity)."""
+    """Pairs of a service account and its role's ARN (EKS Pod Identity)."""
     nodeless: bool = False
-    """Whether no node is declared, so that what wants one is as declared without."""
+    """Whether no node is declared, so that an add-on that lacks nodes counts as ready."""
 
     kind = "addons/Addon"
     step = "addons"
     absence: ClassVar[Facts] = {
-        "roles": (),  # Addon.podIdentityAssociations: those that it owns
+        "roles": (),  # Addon.podIdentityAssociations: all that it owns
     }
     patience = 20 * MINUTE
     usual = "1 min"
@@ -202,7 +202,7 @@ class Addon(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """Those of the cluster."""
+        """Actions on the cluster's ARNs, and reads of versions."""
         own = arns(resolved)
         yield look("eks", "DescribeAddonConfiguration", "DescribeAddonVersions")
         yield Statement("EksMake", CREATE, own)
@@ -210,18 +210,18 @@ class Addon(Resource):
 
     @property
     def answers(self) -> tuple[str, ...]:  # type: ignore[override]  # a property, not a constant
-        """Of associations AWS answers the ids."""
+        """All facts but declared roles: for those AWS answers with ids of associations."""
         return tuple(name for name in self.names() if name != "roles" or not self.roles)
 
     @property
     def deleted_with(self) -> Resource | None:
-        """Add-ons die with their cluster."""
+        """The cluster: EKS deletes its add-ons with it."""
         return self.cluster
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By name."""
+        """Find it by name."""
         with absent("ResourceNotFoundException"):
-            if snapshot.peek(("eks", self.cluster.name)) == []:  # no need to ask
+            if snapshot.peek(("eks", self.cluster.name)) == []:  # no cluster, so none in it
                 return []
             found = snapshot.aws.eks.describe_addon(
                 clusterName=self.cluster.name, addonName=self.label
@@ -231,7 +231,7 @@ class Addon(Resource):
         return []
 
     def _by_nodes(self, snapshot: Snapshot, live: Live) -> Live:
-        """Judge what lacks replicas by what Kubernetes says, and by the nodes that are declared."""
+        """Mark an add-on without replicas READY if no node is declared or Kubernetes says so."""
         if self.nodeless:
             why = f"{live.why} (it starts with the first node, and no node is declared)"
             return replace(live, state=State.READY, why=why, wants_nodes=False)
@@ -247,7 +247,7 @@ class Addon(Resource):
         return live
 
     def _roles(self, aws: Aws, found: JsonMapping) -> tuple[tuple[str, str], ...]:
-        """Ask for the roles behind the associations that an add-on owns."""
+        """Return service accounts and roles of the associations that an add-on owns."""
         about = [
             aws.eks.describe_pod_identity_association(
                 clusterName=self.cluster.name, associationId=arn.rpartition("/")[2]
@@ -291,7 +291,7 @@ class Addon(Resource):
         return (warning,)
 
     def _described(self, found: JsonMapping, roles: Fact) -> Iterator[tuple[str, Fact]]:
-        """Spell a description as facts."""
+        """Yield the facts of a described add-on."""
         if values := found.get("configurationValues"):
             yield "configuration", self._digested(_values(values))
         if found.get("podIdentityAssociations") is not None:
@@ -302,23 +302,23 @@ class Addon(Resource):
             yield "kubernetes", found["tags"][KUBERNETES]
 
     def names(self, live: Live | None = None) -> Iterable[str]:
-        """The version, or the Kubernetes version that its default was chosen for."""
+        """Configuration, roles, and the version or the Kubernetes version of a default."""
         configuration = ("configuration",) if self.configuration not in ("", "{}") else ()
         return (*configuration, "roles", "version" if self.version else "kubernetes")
 
     def reverts(self, name: str) -> bool:
-        """Settings that were declared once."""
+        """The configuration, once it is no longer declared."""
         return name == "configuration"
 
     def expected(self, name: str, references: References) -> Fact:
-        """A default version is that of the control plane's Kubernetes version.
+        """The declared value; ``kubernetes`` is the control plane's version.
 
-        A reference to a variable counts by its value, of which a digest is compared and kept.
+        References to variables are resolved, and their values replaced by digests.
         """
         if name == "configuration":
             try:
                 return self._digested(self._configuration())
-            except Usage as error:  # a command that sends nothing goes without
+            except Usage as error:  # a command that sends nothing needs no value
                 raise NotReady(str(error)) from error
         if name == "kubernetes":
             return references(self.cluster).attributes["version"]
@@ -333,7 +333,7 @@ class Addon(Resource):
         return json.dumps(variables.digested(values, declared), sort_keys=True)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Idempotent by its token; where no version is named, EKS takes its default."""
+        """Create it; idempotent by client token.  Without a version EKS chooses its default."""
         said = ""
         request: JsonObject = {
             "clusterName": self.cluster.name,
@@ -347,7 +347,7 @@ class Addon(Resource):
         }
         if self.version:
             request["addonVersion"] = self.version
-        elif self.label in BROKEN_ADDONS:  # EKS would take its default unseen
+        elif self.label in BROKEN_ADDONS:  # EKS's own choice might be a broken version
             kubernetes = references(self.cluster).attributes["version"]
             request["addonVersion"], said = default_version(aws, self.label, kubernetes)
         if self.configuration != "{}":
@@ -361,7 +361,7 @@ class Addon(Resource):
         return [{"serviceAccount": account, "roleArn": role} for account, role in self.roles]
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
-        """Change what differs; what somebody changed in Kubernetes is preserved."""
+        """Change what differs; changes that others made in Kubernetes are preserved."""
         request: JsonObject = {"resolveConflicts": "PRESERVE"}
         kubernetes = references(self.cluster).attributes["version"]
         if self.version:
@@ -378,7 +378,7 @@ class Addon(Resource):
         aws.eks.update_addon(clusterName=self.cluster.name, addonName=self.label, **request)
 
     def nudge(self, aws: Aws, live: Live) -> None:
-        """Update to the version that it has: EKS looks at it again."""
+        """Update it to its own version, so that EKS reads its status again; ignore errors."""
         with suppress(Exception):
             aws.eks.update_addon(
                 clusterName=self.cluster.name,
@@ -388,12 +388,12 @@ class Addon(Resource):
             )
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Kubernetes objects go with it."""
+        """Delete it and its Kubernetes objects."""
         aws.eks.delete_addon(clusterName=self.cluster.name, addonName=self.label)
 
 
 def _values(text: str) -> Json:
-    """Read what an add-on is configured with: ours is JSON, theirs may be YAML."""
+    """Parse an add-on's configuration: JSON if we wrote it, otherwise perhaps YAML."""
     try:
         return json.loads(text)
     except ValueError:
@@ -403,10 +403,10 @@ def _values(text: str) -> Json:
 
 
 def default_version(aws: Aws, addon: str, kubernetes: str) -> tuple[str, str]:
-    """Ask EKS which version of an add-on is the default for a Kubernetes version.
+    """Return EKS's default version of an add-on for a Kubernetes version, and a warning or "".
 
-    Where that is one that is broken on HyperPod (``published.BROKEN_ADDONS``), the newest that is
-    not takes its place, if there is any, and the second value says so.
+    A default that does not work on HyperPod (``published.BROKEN_ADDONS``) is replaced by the newest
+    version that does, if there is one, with a warning.  Raises HyperpodError without a default.
     """
     addons = aws.eks.describe_addon_versions(addonName=addon, kubernetesVersion=kubernetes)[
         "addons"

@@ -1,4 +1,4 @@
-"""The vocabulary: what a resource is, what AWS says of it, and what follows from comparing them."""
+"""The base of all kinds: `Resource` (what is declared), `Live` (what AWS describes), facts."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ if TYPE_CHECKING:
 
 MINUTE = 60.0
 Fact = Any
-"""What a kind declares and compares: a string, a set, a document, as the kind itself decides."""
+"""A value that is declared and compared: a string, a set or a document; each kind decides."""
 Facts = Mapping[str, Fact]
 Differs = Mapping[str, tuple[Fact, Fact]]
-"""By field, what it is and what it shall be; None is nothing."""
+"""Field to its actual and its declared value; None is no value."""
 Guard = Callable[[Fact, Fact], str]
-"""Given what a field is and what it is declared as, says what the change opens or unprotects;
-empty where it does not."""
+"""Takes a field's actual and declared value; returns what the change exposes or unprotects, or
+an empty string."""
 
 
 class State(StrEnum):
-    """What a description says of a thing's condition."""
+    """The condition of a described resource."""
 
     READY = "ready"
     BUSY = "busy"
-    GROWING = "growing"  # busy, yet it takes changes: one that waits for capacity may wait for ever
-    STUCK = "stuck"  # as GROWING, but without a change nothing will come of it
-    LEAVING = "leaving"  # being deleted, by us or anybody else
+    GROWING = "growing"  # busy, but accepts changes: it may wait for capacity for ever
+    STUCK = "stuck"  # as GROWING, but only a change can make it ready
+    LEAVING = "leaving"  # being deleted, by anyone
     FAILED = "failed"
 
 
 class Lifecycle(StrEnum):
-    """Who creates and who deletes it."""
+    """Who creates and who deletes a kind of resource."""
 
-    OWNED = "owned"  # we do both
-    SHARED = "shared"  # the account has one for all clusters: created if missing, never deleted
-    AWAITED = "awaited"  # it comes and goes with others by itself
-    LEFTOVER = "leftover"  # AWS leaves it behind; we only delete it
+    OWNED = "owned"  # created and deleted by us
+    SHARED = "shared"  # one per account for all clusters: created if missing, never deleted
+    AWAITED = "awaited"  # created and deleted by AWS with other resources; we wait for it
+    LEFTOVER = "leftover"  # created by AWS and not deleted by it; we only delete it
 
 
 class Identity(StrEnum):
     """How a create is kept from producing duplicates when its response is lost."""
 
-    NAME = "name"  # unique in the account or region: what has it and is not ours stops us
-    REFUSED_TWICE = "refused twice"  # a client token, or parameters that AWS takes once only
-    NONE = "none"  # nothing: duplicates are possible, and are looked for
+    NAME = "name"  # unique in the account or region: one that is not owned stops the run
+    REFUSED_TWICE = "refused twice"  # a client token, or parameters that AWS accepts only once
+    NONE = "none"  # neither: duplicates are possible, and each look checks for them
 
 
 @frozen
 class Live:
     """A resource as AWS describes it at one moment.
 
-    ``owner`` is the lineage that its tags name, None where it carries none of ours.  ``why`` holds
-    AWS's own words for the state.  ``facts`` are what is compared with the declaration, under the
-    declaration's field names; a fact left out is one that AWS does not describe.  ``attributes``
-    are for those that depend on it (an endpoint, a version) and for ``status``.
+    ``owner`` is the lineage in its tags, None if there is none.  ``why`` is AWS's own message about
+    the state.  ``facts`` are compared with the declaration, under its field names; AWS does not
+    describe a fact that is left out.  ``attributes`` (an endpoint, a version) are for resources
+    that depend on it and for ``status``.
     """
 
     id: str
@@ -78,21 +78,21 @@ class Live:
     facts: Facts = field(default_factory=dict)
     attributes: JsonMapping = field(default_factory=dict)
     shown: frozenset[str] | None = None
-    """The facts that AWS has described, where the rest is what we sent; None for all."""
+    """The facts that AWS has described; the others are as we sent them.  None for all."""
     mark: object = None
-    """How far it has come, while it is busy: another mark at the next look is progress."""
+    """Its progress while it is busy: a different mark at the next look counts as progress."""
     wants_nodes: bool = False
-    """It is busy because there are no nodes: it is waited for only once they have come."""
+    """Whether it is busy for lack of nodes: it is waited for only once nodes have joined."""
     lags: bool = False
-    """It works, which AWS does not say yet."""
+    """Whether it works although AWS does not report so yet."""
     premature: bool = False
-    """It failed, and held nothing yet, because its role was not known everywhere."""
+    """Whether it failed, still empty, because its role had not propagated everywhere."""
     warnings: tuple[str, ...] = ()
-    """What is amiss with it and stops nothing."""
+    """Problems that stop nothing, a line each."""
 
 
 class Absent:
-    """What AWS does not describe, and what a declaration does not say."""
+    """The type of `ABSENT`: a fact that AWS does not describe, or that is not declared."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -105,11 +105,11 @@ ABSENT = Absent()
 
 
 class Proof(StrEnum):
-    """What has become of a fact that a request of ours has set."""
+    """The state of a fact that a request of ours has set."""
 
-    SENT = "sent"  # AWS accepted it, and has not shown it since
-    SHOWN = "shown"  # AWS has described it so
-    WITHDRAWN = "withdrawn"  # it is no longer declared, and AWS accepted that
+    SENT = "sent"  # AWS accepted it, and has not described it since
+    SHOWN = "shown"  # AWS has described it as sent
+    WITHDRAWN = "withdrawn"  # AWS accepted its reset, since it is no longer declared
 
 
 @frozen
@@ -122,10 +122,10 @@ class Sent:
 
 @frozen
 class CountedQuota:
-    """A quota of the account that is counted by the things that exist.
+    """A quota of the account for the number of existing resources.
 
     ``check`` is the id of the preflight's finding, ``service`` and ``name`` are those of Service
-    Quotas, and ``count`` counts what the region has.
+    Quotas, and ``count`` returns the number in the region.
     """
 
     check: str
@@ -135,19 +135,19 @@ class CountedQuota:
 
 
 class NotReady(KeyError):
-    """What a declaration depends on is not there yet."""
+    """A resource that a declaration depends on does not exist yet."""
 
 
 class References:
-    """The live resources that a declaration depends on."""
+    """The live resources of declarations; called with a declaration, it returns the live one."""
 
     def __init__(self, lives: Mapping[str, Live]) -> None:
         self._lives = lives
 
     def __call__(self, want: Resource | None) -> Live:
-        """Return what is live of a declaration; NotReady if nothing is.
+        """Return the live resource of a declaration; raise NotReady if there is none.
 
-        None is what a manifest refers to and does not have.
+        ``want`` is None for a reference of a manifest to a resource that it does not contain.
         """
         if want is None or want.key not in self._lives:
             raise NotReady(want.key if want else "")
@@ -159,58 +159,57 @@ class References:
 
 @frozen
 class Resource(ABC):
-    """A thing we declare: its fields are what we want, its verbs talk to AWS.
+    """A declared resource: its fields are the desired values, its verbs call AWS.
 
-    Fields that are resources (or tuples of them) are what it depends on; ``after`` adds those
-    that matter only for the order.  ``find`` looks by our own names and tags, never by another
-    resource's id, so that everything can be looked for at once.  ``create`` is the one call that
-    brings it into being, signed with our tags where the API takes them.  ``update`` and ``delete``
-    are calls that may be repeated.  Waiting, retrying, ownership and bookkeeping belong to the
-    engine.
+    Fields that are resources (or tuples of them) are its dependencies; ``after`` adds resources
+    that matter only for the order.  ``find`` uses our own names and tags, never another
+    resource's id, so that all resources can be read concurrently.  ``create`` is exactly one call,
+    with our tags if the API accepts them.  ``update`` and ``delete`` may be repeated.  Waiting,
+    retries, ownership and the manifest are the engine's.
     """
 
     label: str
     after: tuple[Resource, ...] = field(default=(), kw_only=True)
 
     kind: ClassVar[str]
-    """Its name in manifests, which stays when the class moves: ``network/Vpc``."""
+    """Name in manifests (``network/Vpc``); it never changes, even if the class moves."""
     aliases: ClassVar[tuple[str, ...]] = ()
-    """What earlier versions wrote for ``kind``."""
+    """Names that earlier versions wrote for ``kind``."""
     step: ClassVar[str]
     patience: ClassVar[float] = 5 * MINUTE
     typical_change: ClassVar[float] = 1.0
-    """Seconds from a change of it until it is ready again."""
+    """Seconds that a change usually takes until the resource is ready again."""
     lifecycle: ClassVar[Lifecycle] = Lifecycle.OWNED
     identity: ClassVar[Identity] = Identity.NAME
     signed: ClassVar[bool] = True
-    """It carries our tags from birth; False where they come later, or AWS makes it anew."""
+    """Whether it has our tags from its creation; False if they come later, or AWS re-creates it."""
     deleted_at_once: ClassVar[bool] = False
-    """True if it is gone when AWS answers the delete call; False if deletion only starts then."""
+    """Whether it is gone once AWS answers the delete call; otherwise deletion only starts then."""
     written_on: ClassVar[bool] = False
-    """True if another resource can re-create it with data written after its own deletion."""
+    """Whether another resource may re-create it by writing data after its deletion."""
     facts: ClassVar[tuple[str, ...]] = ()
     """The fields that are compared with what AWS describes."""
     later: ClassVar[tuple[str, ...]] = ()
-    """Facts that ``create`` does not set; the first ``update`` does."""
+    """Facts that the first ``update`` sets, not ``create``."""
     answers: ClassVar[tuple[str, ...]] = ()
-    """Facts that AWS describes in its answer to the request of ours that sets them first."""
+    """Facts that AWS describes in its answer to the request that first sets them."""
     immutable: ClassVar[Mapping[str, str]] = {}
-    """Fields that AWS does not change in place, each with the reason."""
+    """Field that AWS cannot change in place to the reason."""
     absence: ClassVar[Facts] = {}
-    """Facts whose absence in AWS's answer is an answer, and what it says; else it is unknown."""
+    """Fact to the value that its absence in AWS's answer means; other absent facts are unknown."""
     guards: ClassVar[Mapping[str, Guard]] = {}
-    """Fields that protect, by the last part of their name; see `Guard`."""
+    """Last part of a field's name to the `Guard` that reports lost protection."""
     cannot_delete: ClassVar[str] = ""
-    """Why it cannot go while the cluster stays; empty where it can."""
+    """Why it cannot be deleted while the cluster exists; empty if it can."""
 
     tag_type: ClassVar[str] = ""
-    """What it is called where tagged things are listed; EC2's word, where EC2 has it."""
+    """Its name in lists of tagged resources; for EC2's kinds, EC2's resource type."""
     gone_before: ClassVar[tuple[type[Resource], ...]] = ()
-    """Kinds to which no field refers, and that can be deleted only when it is gone."""
+    """Kinds, beside those of its fields, that can be deleted only after this one."""
     keep_group: ClassVar[str] = ""
-    """The word of ``delete --keep`` that keeps it."""
+    """The value of ``delete --keep`` that keeps it."""
     quota: ClassVar[CountedQuota | None] = None
-    """What the account may have of it."""
+    """The account's quota for this kind."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -220,61 +219,61 @@ class Resource(ABC):
 
     @classmethod
     def unpacked(cls, name: str, value: Json) -> Json:
-        """Restore a field from a manifest, where it is more than JSON and other resources."""
+        """Convert a field's JSON from a manifest; for fields that are not JSON or resources."""
         return value
 
     @property
     def key(self) -> str:
-        """The logical id: ``network/vpc``."""
+        """The key in manifests: step and label, as in ``network/vpc``."""
         return f"{self.step}/{self.label}"
 
     @property
     def recorded(self) -> bool:
-        """Whether it is this cluster's own, and so in the journal."""
+        """Whether this cluster owns it, so that the manifest records it."""
         return self.lifecycle is Lifecycle.OWNED
 
     @property
     def is_awaited(self) -> bool:
-        """Whether it comes by itself, and is waited for."""
+        """Whether AWS creates it and we only wait for it."""
         return self.lifecycle is Lifecycle.AWAITED
 
     @property
     def is_leftover(self) -> bool:
-        """Whether AWS leaves it behind, and we only delete it."""
+        """Whether AWS leaves it behind and we only delete it."""
         return self.lifecycle is Lifecycle.LEFTOVER
 
     @property
     def deleted_with(self) -> Resource | None:
-        """The resource with which AWS takes this one away."""
+        """The resource with which AWS deletes this one."""
         return None
 
     @property
     def place(self) -> Resource | None:
-        """The VPC that it is in: what carries our label in another VPC is another run's."""
+        """The VPC that contains it; one with our label in another VPC belongs to another run."""
         return None
 
     @property
     def usual(self) -> str:
-        """How long AWS usually takes, in words for people."""
+        """How long a create usually takes, in words for people."""
         return ""
 
     @property
     def typical(self) -> float:
-        """Seconds from its create until it is ready: the median of public create logs."""
+        """Seconds that a create takes until it is ready: the median of public create logs."""
         return 1.0
 
     @property
     def longest_wait(self) -> float:
-        """Seconds without progress of anything after which it is waited for no longer."""
+        """Seconds without any progress in the run after which waiting for it ends."""
         return self.patience
 
     @property
     def source(self) -> str:
-        """For what AWS leaves behind, or makes anew: the key of the resource that it is left by."""
+        """For a leftover, or a resource that AWS re-creates: key of the resource that causes it."""
         return ""
 
     def needs(self) -> Iterator[Resource]:
-        """Every resource that must be ready before this one can be."""
+        """Yield every resource that must be ready before this one can be ready."""
         for each in fields(self):
             value = getattr(self, each.name)
             yield from (
@@ -282,26 +281,26 @@ class Resource(ABC):
             )
 
     def create_requires(self) -> Iterator[Resource]:
-        """Those of its needs without which ``create`` cannot be called; ``update`` has them all."""
+        """Yield those of `needs` that must be ready before ``create``; ``update`` has them all."""
         yield from self.needs()
 
     def create_after(self) -> Iterator[Resource]:
-        """Those of its needs that must have been made before ``create``, but need not be ready."""
+        """Yield those of `needs` that must exist before ``create``, but need not be ready."""
         yield from ()
 
     def expected(self, name: str, references: References) -> Fact:
-        """The declared value of a fact: the field, with resources replaced by their ids."""
+        """Return the declared value of a fact, with ids for resources; may raise NotReady."""
         value = getattr(self, name)
         if isinstance(value, tuple):
             return tuple(references(v).id if is_resource(v) else v for v in value)
         return references(value).id if is_resource(value) else value
 
     def names(self, live: Live | None = None) -> Iterable[str]:
-        """Name the facts that it declares, given what there is."""
+        """Return the names of the declared facts; ``live`` is the live resource, if known."""
         return self.facts
 
     def declared(self, references: References, live: Live | None = None) -> dict[str, Fact]:
-        """Return the declared facts, without those that name what is not there yet."""
+        """Return the declared facts, without those that refer to a missing resource."""
         found = {}
         for name in self.names(live):
             with suppress(NotReady):
@@ -309,98 +308,98 @@ class Resource(ABC):
         return found
 
     def authoritative(self, name: str) -> bool:
-        """Whether AWS's description of a fact always counts: it says what is there, not how."""
+        """Whether AWS's description always counts: the fact is existence, not a setting."""
         return False
 
     def reverts(self, name: str) -> bool:
-        """Whether a fact that is no longer declared is taken back; else it is AWS's from then."""
+        """Whether a fact that is no longer declared is reset; otherwise it is left to AWS."""
         return False
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What whoever creates and deletes it must be allowed to do, and nothing else.
+        """Return the IAM statements that creating and deleting this kind requires, and no others.
 
-        ``declared`` is the network, what was adopted included.
+        ``declared`` are the resources of the network, adopted ones included.
         """
         return ()
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Resource | None:
-        """Declare what carries our tags as far as a delete must know it; None if it need not.
+        """Declare a tagged resource with the fields that a delete needs; None to leave it out.
 
-        ``vpc`` is the one that the cluster's network is in.
+        ``vpc`` is the VPC of the cluster's network.
         """
         return None
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """List what may carry our tags, of one cluster or, without a name, of all.
+        """Yield resources that may have our tags, of one cluster or, for "", of all clusters.
 
-        Nothing for EC2's kinds, whose tags are asked for at once.
+        Empty for EC2's kinds: one DescribeTags call covers them all.
         """
         yield from ()
 
     @abstractmethod
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """Describe every candidate, ours or not; empty when there is none."""
+        """Describe every resource of this name or label, of any owner; empty if there is none."""
 
     def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
-        """Describe it again, for what it is like in ``names`` was sent and is not described yet."""
+        """Describe it again: AWS has not described the facts ``names`` since they were sent."""
         return self.find(snapshot)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Make it with exactly one call; ``token`` is stable across retries of this birth."""
+        """Create it with exactly one call; ``token`` is the same for all retries of one create."""
         raise NotImplementedError(f"{self.kind} is not created by us")
 
     def first(self, differs: Differs) -> Differs:
-        """Of all differences, those that one ``update`` changes; the next look brings the rest."""
+        """Return the differences that the next ``update`` changes; others follow later."""
         return differs
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live | None:
-        """Change what differs; return it if the answers prove that it is so, None to look again.
+        """Change what differs; return the result if AWS's answers prove it, None to look again.
 
-        ``differs`` are those of ``first``.
+        ``differs`` is the result of ``first``.
         """
         raise NotImplementedError(f"{self.kind} is not changed by us")
 
     def nudge(self, aws: Aws, live: Live) -> None:
-        """Have AWS look again at what ``lags``."""
+        """Make AWS update its status of a resource that ``lags``."""
         raise NotImplementedError(f"{self.kind} does not lag")
 
     def immutable_reason(self, name: str, differs: Differs) -> str:
-        """Say why ``update`` cannot change a field, of all that differ; empty where it can."""
+        """Return why ``update`` cannot change a field of ``differs``; empty if it can."""
         return self.immutable.get(name, "")
 
     def disruption(self, live: Live, differs: Differs) -> list[str]:
-        """Say what nodes or data making it as declared would take away, a line each."""
+        """Return the nodes or data that an update would remove, a line each."""
         return []
 
     def prices(self, support: str) -> Iterable[Item]:
-        """What it costs by the hour while it exists; ``support`` is that of its Kubernetes."""
+        """Return its cost per hour; ``support`` is the support type of the Kubernetes version."""
         return ()
 
     @abstractmethod
     def delete(self, aws: Aws, live: Live) -> None:
-        """Take it away, or begin to."""
+        """Delete it, or start its deletion; may be repeated."""
 
     def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """Name what uses it or is in it, to tell which of several is needed; asked of twins only.
+        """Return what uses it or is in it; asked only of duplicates, to find the one in use.
 
-        One that nothing uses may be deleted.  Where that cannot be seen, assume that it is used.
+        An unused one may be deleted; a kind that cannot know returns a placeholder, so it is kept.
         """
         return ["whatever uses it"]
 
     def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """Name what keeps AWS from deleting it, each with the command that frees it."""
+        """Return what prevents its deletion, each with the command that removes the obstacle."""
         return []
 
 
 KINDS: dict[str, type[Resource]] = {}
-"""Every kind that has been imported, by its names in manifests."""
+"""Every imported kind, by its names in manifests."""
 
 
 def disruptions(want: Resource, live: Live, differs: Differs) -> list[str]:
-    """Say what making it as declared takes away, opens or unprotects, a line each."""
+    """Return what an update removes, exposes or unprotects, a line each."""
     lines = want.disruption(live, differs)
     for name, values in differs.items():
         guard = want.guards.get(name.rpartition(".")[2])
@@ -410,12 +409,12 @@ def disruptions(want: Resource, live: Live, differs: Differs) -> list[str]:
 
 
 def is_resource(value: object) -> bool:
-    """Whether a field's value is another declaration."""
+    """Whether a field's value is another resource."""
     return isinstance(value, Resource)
 
 
 def plain(value: Fact) -> Json:
-    """Spell a fact as JSON, sets in order.
+    """Convert a fact to JSON; sets become sorted lists.
 
     >>> plain({"zones": frozenset({"b", "a"}), "dns": (True, False)})
     {'zones': ['a', 'b'], 'dns': [True, False]}

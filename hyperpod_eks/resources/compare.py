@@ -1,4 +1,4 @@
-"""What is declared beside what AWS describes and what was sent: pure."""
+"""Compares what is declared, what AWS describes and what was sent; pure functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hyperpod_eks.resources.base import (
 
 
 class Status(StrEnum):
-    """What a look at a resource means."""
+    """The result of comparing a resource with its declaration."""
 
     ABSENT = "absent"
     FOREIGN = "foreign"
@@ -38,10 +38,10 @@ class Status(StrEnum):
 
 @frozen
 class Observation:
-    """What one resource is like, compared with its declaration.
+    """A resource compared with its declaration.
 
-    ``live`` is the one that counts.  ``duplicates`` are the others: with DUPLICATES those that
-    nothing uses, else those that something uses, which are another run's and stay.
+    ``live`` is the resource that counts.  ``duplicates`` are others of the same label: with status
+    DUPLICATES the unused ones; otherwise those in use, which belong to another run and stay.
     """
 
     want: Resource
@@ -49,30 +49,30 @@ class Observation:
     live: Live | None = None
     duplicates: tuple[Live, ...] = ()
     differs: Differs = field(default_factory=dict)
-    """What is to be changed."""
+    """The facts to change."""
     details: Differs = field(default_factory=dict)
-    """Of what is to come or to go as a whole, the parts (``workers.instance_count``)."""
+    """Parts (``workers.instance_count``) of a fact that is created or deleted as a whole."""
     unproven: Differs = field(default_factory=dict)
-    """What AWS describes otherwise than an accepted request has it, and always did: left alone."""
+    """Facts that AWS has never described as an accepted request sent them: left unchanged."""
     unknown: tuple[str, ...] = ()
-    """What is declared and was sent, and AWS does not describe."""
+    """Names of facts that are declared and were sent, and that AWS does not describe."""
     sent: Mapping[str, Sent] | None = None
-    """What the record shall say was sent, after this look; None to leave that as it is."""
+    """The new ``sent`` of the manifest's record; None to keep the old one."""
 
 
 @frozen
 class Placement:
-    """What tells several of one label apart: what the journal says, and where the cluster is."""
+    """Selects one of several resources of a label: by the manifest's id and the cluster's VPC."""
 
     recorded: str = ""
-    """The id in the journal."""
+    """The id in the manifest."""
     homes: frozenset[str] = frozenset()
-    """Ids of the VPCs in which there is something with a unique name."""
+    """Ids of the VPCs of owned resources with unique names, such as the cluster."""
     everywhere: bool = False
-    """Whether all of them count, as for a delete."""
+    """Whether all of them count, as in a delete."""
 
     def order(self, live: Live) -> tuple[bool, bool, bool, str]:
-        """Sort the one that counts first."""
+        """Return a sort key; the resource that counts sorts first."""
         return (
             not {live.id, live.attributes.get("vpc")} & self.homes,
             not live.attributes.get("tenants"),
@@ -91,11 +91,11 @@ def compare(
     placement: Placement = Placement(),  # noqa: B008  frozen
     sent: Mapping[str, Sent] | None = None,
 ) -> Observation:
-    """Compare the declared with the described.  Pure: this is all the planning there is.
+    """Compare a declaration with the described resources; a pure function.
 
-    ``unsigned_ours``: an unsigned thing counts as ours, because we set out to make it (and may
-    have died before signing it), or because it is what AWS leaves behind of something of ours.
-    ``sent``: the facts that accepted requests of ours have set; None where nobody remembers.
+    ``unsigned_ours``: a resource without our tags counts as owned, since the manifest records its
+    create (which may have ended before it was tagged), or since it is a leftover of an owned
+    resource.  ``sent``: the facts that accepted requests have set; None if unknown.
     """
     if want.lifecycle is Lifecycle.SHARED or want.is_awaited:
         ours = list(lives)
@@ -111,7 +111,7 @@ def compare(
     if placement.everywhere and len(ours) > 1:
         every = tuple(sorted(ours, key=lambda x: x.id))
         return Observation(want, Status.DUPLICATES, every[0], every)
-    # where the cluster is, there it stays, whatever one machine's journal says
+    # the cluster's VPC decides, whatever the manifest of one machine says
     live, *others = sorted(ours, key=placement.order)
     unused = tuple(x for x in others if not x.attributes.get("tenants"))
     if unused:
@@ -130,7 +130,7 @@ def _compare_one(
     lineage: str,
     sent: Mapping[str, Sent] | None,
 ) -> Observation:
-    """Compare what exists and takes changes; what was not sent by us waits until it is ready."""
+    """Compare one that accepts changes; until it is ready, only facts that we sent may change."""
     observation = compare_facts(want, live, references, sent)
     if live.owner is None and want.recorded:
         observation = replace(
@@ -146,7 +146,7 @@ def _compare_one(
 
 
 def is_elsewhere(want: Resource, live: Live, references: References) -> bool:
-    """Whether it is in another VPC than the one that counts, as far as both are known."""
+    """Whether a resource is known to be in another VPC than the declared one."""
     vpc = live.facts.get("vpc") or live.attributes.get("vpc")
     return bool(
         vpc and want.place and want.place in references and vpc != references(want.place).id
@@ -156,13 +156,13 @@ def is_elsewhere(want: Resource, live: Live, references: References) -> bool:
 def compare_facts(
     want: Resource, live: Live, references: References, sent: Mapping[str, Sent] | None = None
 ) -> Observation:
-    """Compare fact by fact what is declared, what was sent, and what AWS describes.
+    """Compare each fact: what is declared, what was sent, and what AWS describes.
 
-    What is neither declared nor sent is AWS's own.  What AWS does not describe is unknown, unless
-    it says by its absence that there is none (``absence``).  What differs is changed if the
-    declaration says something else than what was sent, or if AWS has shown it as sent before: then
-    somebody has changed it.  Else AWS describes it in a way of its own, and sending it once more
-    would not help.  What is no longer declared is taken back.
+    A fact that is neither declared nor sent is AWS's own.  A fact that AWS does not describe is
+    unknown, unless its absence means a value (``absence``).  A difference is changed if the
+    declaration differs from what was sent, or if AWS has described it as sent before: then
+    somebody has changed it.  Otherwise AWS describes it in a form of its own, and sending it again
+    would not help.  A fact that is no longer declared is reset.
     """
     before = sent or {}
     differs: dict[str, tuple[Fact, Fact]] = {}
@@ -187,7 +187,7 @@ def compare_facts(
             differs[name] = (last if is_ is ABSENT else is_, declared)
     for name, past in before.items():
         if name in names:
-            after.setdefault(name, past)  # its value is not known yet
+            after.setdefault(name, past)  # its declared value is not known yet
         elif both := _no_longer_declared(want, live, name, past):
             after[name] = past
             (unproven if withdrawn(past) else differs)[name] = both
@@ -207,7 +207,7 @@ def compare_facts(
 def _no_longer_declared(
     want: Resource, live: Live, name: str, past: Sent
 ) -> tuple[Fact, None] | None:
-    """Find what is left of a fact that was sent and is not declared any more."""
+    """Return what remains of a fact that was sent and is no longer declared; None if nothing."""
     is_ = described(want, live, name)
     if withdrawn(past):
         return (is_, None) if plain(is_) == past.value else None
@@ -218,22 +218,22 @@ def _no_longer_declared(
 
 
 def _like(declared: Fact, value: Json) -> Fact:
-    """Give a fact from JSON the type that the declared one has."""
+    """Convert a fact from JSON to the type of the declared value."""
     kind = type(declared)
     return kind(value) if kind in (frozenset, tuple) and isinstance(value, list) else value
 
 
 def _whole(name: str) -> str:
-    """Of what a fact is a part: ``workers`` of ``workers.instance_count``."""
+    """Return the whole that a fact is a part of: ``workers`` for ``workers.instance_count``."""
     return name.partition(".")[0] if "." in name else ""
 
 
 NOTHING: tuple[object, ...] = (None, "", "{}", [])
-"""Declarations that there is none: where AWS describes none either, it is as declared."""
+"""Declared values that mean "none": they match a fact that AWS does not describe."""
 
 
 def described(want: Resource, live: Live, name: str) -> Fact:
-    """Return what AWS says of a fact; its absence may say something too."""
+    """Return AWS's description of a fact, or the value that its absence means, or ABSENT."""
     found = live.facts.get(name, ABSENT)
     if found is ABSENT or found == "":
         return want.absence.get(name, ABSENT)
@@ -241,14 +241,14 @@ def described(want: Resource, live: Live, name: str) -> Fact:
 
 
 def withdrawn(past: Sent) -> bool:
-    """Whether it was sent that there shall be none."""
+    """Whether a reset of the fact was sent."""
     return past.proof is Proof.WITHDRAWN
 
 
 def accepted(
     observation: Observation, before: Mapping[str, Sent] | None, differs: Differs
 ) -> dict[str, Sent]:
-    """Return what was sent, after AWS has accepted a change of what differs."""
+    """Return the new ``sent`` after AWS has accepted an update of ``differs``."""
     names, after = set(observation.want.names(observation.live)), dict(before or {})
     parts = {name: both for name, both in observation.details.items() if _whole(name) in differs}
     for name, (_, declared) in {**differs, **parts}.items():
@@ -260,7 +260,7 @@ def accepted(
 
 
 def born(want: Resource, references: References, *, later: bool = False) -> dict[str, Sent]:
-    """Return what was sent, after AWS has accepted a create; ``later``: and settled it."""
+    """Return ``sent`` after an accepted create; ``later``: including facts that update sets."""
     facts = want.declared(references)
     return {
         name: Sent(plain(value)) for name, value in facts.items() if later or name not in want.later

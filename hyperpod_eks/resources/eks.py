@@ -49,7 +49,7 @@ STATES = {
     "FAILED": State.FAILED,
 }
 KUBELET_SKEW = 3
-"""Minor versions that a kubelet may be behind the API server."""
+"""Minor versions by which a kubelet may be older than the API server."""
 
 
 CREATE = actions(
@@ -65,10 +65,10 @@ KEYS = actions("kms", "CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey"
 
 
 def arns(resolved: ResolvedConfig) -> tuple[str, ...]:
-    """Name the cluster and what is in it, for statements of a policy."""
+    """Return the ARNs of the cluster, its add-ons and access entries, for policy statements."""
     return tuple(
         resolved.arn("eks", f"{kind}/{resolved.eks_name}{rest}")
-        # UpdateClusterConfig and its kind have been met on ARNs below the cluster's
+        # UpdateClusterConfig and others have been seen with ARNs below the cluster's
         for kind, rest in (
             ("cluster", ""),
             ("cluster", "/*"),
@@ -82,14 +82,14 @@ def arns(resolved: ResolvedConfig) -> tuple[str, ...]:
 class Cluster(Resource):
     """The EKS cluster.
 
-    HyperPod demands the authentication mode API or API_AND_CONFIG_MAP, and the API's default is
-    neither (SageMaker developer guide, "Prerequisites for EKS orchestration").
+    HyperPod requires the authentication mode API or API_AND_CONFIG_MAP; the API's default is
+    another (SageMaker developer guide, "Prerequisites for EKS orchestration").
     """
 
     name: str
     version: str
     pinned: bool
-    """Whether the config names the version; otherwise any is as declared."""
+    """Whether the config names the version; otherwise any version matches."""
     role: Role
     subnets: tuple[Subnet, ...]
     security_group: SecurityGroup
@@ -97,9 +97,9 @@ class Cluster(Resource):
     support_type: str
     deletion_protection: bool
     secrets_key: str = ""
-    """ARN of a KMS key for the secrets in Kubernetes."""
+    """ARN of the KMS key for Kubernetes secrets; empty for AWS's choice."""
     endpoint_access: tuple[bool, bool] = (True, True)
-    """Whether the endpoint is reached from the internet, and from inside the VPC."""
+    """Whether the endpoint is reachable from the internet, and from inside the VPC."""
     public_access_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
     authentication_mode: str = "API"
 
@@ -118,7 +118,7 @@ class Cluster(Resource):
     patience = 40 * MINUTE
     usual = "9 to 13 min"
     typical = 620.0
-    typical_change = 620.0  # of an upgrade; no measurement is known, so a create's
+    typical_change = 620.0  # of an upgrade: unmeasured, so that of a create
     facts = (
         "version",
         "secrets_key",
@@ -133,9 +133,9 @@ class Cluster(Resource):
     answers = facts
 
     def names(self, live: Live | None = None) -> Iterable[str]:
-        """A version and a key only if the config names one; before an upgrade, what bars it.
+        """Facts; a version and a key only if the config names one; before an upgrade, hindrances.
 
-        Whose key encrypts the secrets of a cluster that asked for none is AWS's to choose (EKS User
+        Without a declared key AWS chooses the one that encrypts a cluster's secrets (EKS User
         Guide, "Default envelope encryption for all Kubernetes API Data").
         """
         ours = {"version": self.pinned, "secrets_key": self.secrets_key}
@@ -144,7 +144,7 @@ class Cluster(Resource):
             yield "hindrances"
 
     def authoritative(self, name: str) -> bool:
-        """What stands in the way of an upgrade is found, not described."""
+        """Hindrances, which are computed and not described by AWS."""
         return name == "hindrances"
 
     guards: ClassVar[Mapping[str, Guard]] = {
@@ -173,26 +173,26 @@ class Cluster(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By name."""
+        """Actions on the cluster's ARNs and on its KMS keys."""
         own = arns(resolved)
         yield look("eks", "DescribeClusterVersions", "ListClusters")
         yield Statement("EksMake", CREATE, own)
         yield Statement("EksDelete", ("eks:DeleteCluster",), own, command="delete")
         keys = resolved.config.encryption.model_dump().values()
         if used := tuple(sorted(filter(None, set(keys)))):
-            # what EKS, EBS, S3 and CloudWatch Logs do with a key on the caller's behalf
+            # EKS, EBS, S3 and CloudWatch Logs use a key on the caller's behalf
             yield Statement("Keys", KEYS, used)
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """All that the region has."""
+        """All EKS clusters of the region."""
         for page in aws.eks.get_paginator("list_clusters").paginate():
             for name in page["clusters"]:
                 ask = partial(tags_of, aws.eks.describe_cluster, "cluster", "tags", name=name)
                 yield "eks-cluster", name, ask
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By name; before an upgrade, the add-ons and nodes that have to live with it too."""
+        """Find it by name; before an upgrade, also read the add-ons and nodes that it affects."""
         lives = []
         for found in describe(snapshot, self.name):
             live = self._live(found)
@@ -202,10 +202,10 @@ class Cluster(Resource):
         return lives
 
     def _upgradable(self, snapshot: Snapshot, live: Live) -> Live:
-        """Find what stands in the way of an upgrade, as the fact ``hindrances``.
+        """Add the obstacles to an upgrade, as the fact ``hindrances``.
 
         A kubelet may be three minor versions older than the API server (kubernetes.io, "Version
-        Skew Policy"); the nodes' version comes with their image, so with update-software.
+        Skew Policy"); the kubelet is part of the nodes' image, which update-software replaces.
         """
         hindrances = list(self._addons_without_version(snapshot))
         reach, unready = access(snapshot, self.name), ["every node: Kubernetes cannot be asked"]
@@ -254,19 +254,19 @@ class Cluster(Resource):
                 "certificate_authority": found.get("certificateAuthority", {}).get("data", ""),
                 "issues": [dict(issue) for issue in issues],
                 "vpc": vpc.get("vpcId"),
-                "born": str(found.get("createdAt", "")),  # of two of one name
+                "born": str(found.get("createdAt", "")),  # tells two of one name apart
             },
         )
 
     def _described(self, found: JsonMapping, vpc: JsonMapping) -> dict[str, Fact]:
-        """Spell a description as facts; None is what EKS does not say."""
+        """Return a description as facts; None for members that EKS does not return."""
         keys = [
             each.get("provider", {}).get("keyArn") for each in found.get("encryptionConfig", ())
         ]
         access = vpc.get("endpointPublicAccess"), vpc.get("endpointPrivateAccess")
         blocks = vpc.get("publicAccessCidrs") if access[0] else self.public_access_cidrs
         return {
-            # the subnets that it was made in: zones that come later are for nodes alone
+            # subnets are no fact: zones that are added later are for nodes only
             "security_group": next(iter(vpc.get("securityGroupIds", ())), None),
             "secrets_key": next(iter(keys), None),
             "log_types": frozenset(
@@ -284,18 +284,18 @@ class Cluster(Resource):
         }
 
     def reverts(self, name: str) -> bool:
-        """The key, which EKS does not take back: it is said, and not forgotten."""
+        """The key: EKS cannot remove it, and the difference has to be reported."""
         return name == "secrets_key"
 
     def expected(self, name: str, references: References) -> Fact:
-        """Subnets and log types have no order; nothing shall stand in the way of an upgrade."""
+        """Log types and CIDR blocks are sets; an upgrade must have no hindrances."""
         if name == "hindrances":
             return ()
         value = super().expected(name, references)
         return frozenset(value) if name in ("log_types", "public_access_cidrs") else value
 
     def immutable_reason(self, name: str, differs: Differs) -> str:
-        """EKS upgrades by one minor version, and takes no version and no key back."""
+        """EKS upgrades by one minor version, never downgrades, and never removes a key."""
         is_, wanted = differs[name]
         if name == "secrets_key" and is_:
             return "EKS keeps the key that its secrets are encrypted with"
@@ -311,7 +311,7 @@ class Cluster(Resource):
         return ""
 
     def disruption(self, live: Live, differs: Differs) -> list[str]:
-        """Nodes that are not well may not come back to a newer control plane."""
+        """Nodes that are not Ready before an upgrade: they may not rejoin."""
         unready = live.attributes.get("unready")
         if "version" not in differs or not unready:
             return []
@@ -319,7 +319,7 @@ class Cluster(Resource):
         return [f"{upgrade} while nodes are not Ready: {_few(unready)}"]
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Idempotent by its token; the add-ons are ours to choose, so EKS installs none."""
+        """Create it; idempotent by client token.  We install the add-ons, so EKS installs none."""
         vpc: Json = {
             "subnetIds": [references(subnet).id for subnet in self.subnets],
             "securityGroupIds": [references(self.security_group).id],
@@ -337,7 +337,7 @@ class Cluster(Resource):
             resourcesVpcConfig=vpc,
             accessConfig={
                 "authenticationMode": "API",
-                # the entry is ours to make: one that EKS makes carries no tags
+                # we create the entry: EKS's own would have no tags
                 "bootstrapClusterCreatorAdminPermissions": False,
             },
             bootstrapSelfManagedAddons=False,
@@ -362,7 +362,7 @@ class Cluster(Resource):
         return [{"types": list(types), "enabled": enabled}] if types else []
 
     def first(self, differs: Differs) -> Differs:
-        """EKS takes one update at a time; the endpoint's settings go together."""
+        """One update, since EKS accepts one at a time; the endpoint's settings are one update."""
         if "owner" in differs:
             return {"owner": differs["owner"]}
         name = next(name for name in self.facts if name in differs)
@@ -371,7 +371,7 @@ class Cluster(Resource):
         return {each: differs[each] for each in names if each in differs}
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
-        """Change one thing."""
+        """Send one update."""
         if "owner" in differs:
             aws.eks.tag_resource(resourceArn=live.arn, tags=aws.tags(self.label))
         elif "version" in differs:
@@ -401,16 +401,16 @@ class Cluster(Resource):
         return {"deletionProtection": self.deletion_protection}
 
     def prices(self, support: str) -> Iterator[Item]:
-        """The control plane, by the support that its version is in, if that is known."""
+        """The control plane, priced by the support type of its version; None if unknown."""
         yield Item(f"EKS control plane, {support}", 1, prices.EKS.get(support))
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Takes add-ons and access entries with it."""
+        """Delete it, with its add-ons and access entries."""
         aws.eks.delete_cluster(name=self.name)
 
 
 def _outside(cidrs: Iterable[str], references: Iterable[str]) -> list[str]:
-    """Return the address blocks that no known one contains.
+    """Return the CIDR blocks of ``cidrs`` that no block of ``references`` contains.
 
     >>> _outside(["10.0.1.0/24", "0.0.0.0/0"], ["10.0.0.0/8"])
     ['0.0.0.0/0']
@@ -428,7 +428,7 @@ def _outside(cidrs: Iterable[str], references: Iterable[str]) -> list[str]:
 
 
 def _few(names: Sequence[str]) -> str:
-    """Name the first five.
+    """Join the first five names.
 
     >>> _few(list("abcdef"))
     'a, b, c, d, e, …'
@@ -437,22 +437,22 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _upper(said: str | None) -> str | None:
-    """Spell an enumeration as the model does; services have changed the case of theirs."""
+    """Return a value in upper case, as in AWS's model: services have changed the case."""
     return said.upper() if said else None
 
 
 def authentication_mode(found: JsonMapping) -> str | None:
-    """Read how a described cluster knows its users; None where AWS does not say."""
+    """Return a described cluster's authentication mode; None if AWS does not return it."""
     return _upper((found.get("accessConfig") or {}).get("authenticationMode"))
 
 
 def _minor(version: str) -> int:
-    """Read the minor version of 1.34, or of a kubelet's 1.34.2-eks-113cf36."""
+    """Return the minor version of 1.34, or of a kubelet's 1.34.2-eks-113cf36."""
     return int(version.split(".")[1])
 
 
 def describe(snapshot: Snapshot, name: str) -> list[JsonObject]:
-    """Describe an EKS cluster, once for all who ask in this look; empty when there is none."""
+    """Describe an EKS cluster, once per snapshot; empty if there is none."""
 
     def ask() -> list[JsonObject]:
         with absent("ResourceNotFoundException"):
@@ -464,7 +464,7 @@ def describe(snapshot: Snapshot, name: str) -> list[JsonObject]:
 
 
 def access(snapshot: Snapshot, name: str) -> kube.Access | None:
-    """Say how to reach the Kubernetes API of a cluster; None while it has no endpoint."""
+    """Return the access to a cluster's Kubernetes API; None while it has no endpoint."""
     found = describe(snapshot, name)
     if not found or not found[0].get("endpoint"):
         return None
@@ -474,14 +474,14 @@ def access(snapshot: Snapshot, name: str) -> kube.Access | None:
 
 
 def kube_access(aws: Aws, name: str, about: JsonMapping) -> kube.Access:
-    """Say the same of a cluster whose live attributes are known."""
+    """Return the access to a Kubernetes API from a cluster's `Live.attributes`."""
 
     def token() -> str:
         with aws.lock:
             return kube.token(aws.session, name, region_of(aws.session))
 
     authorities = base64.b64decode(about["certificate_authority"]).decode()
-    # whoever answers in place of AWS, as the user allows, answers in place of the cluster too
+    # a proxy that the user trusts to intercept TLS to AWS also intercepts it to the cluster
     authorities += "\n" + transport.certificates(transport.ca_bundle(aws.session))
     ca = base64.b64encode(authorities.encode()).decode()
     return kube.Access(name, about["endpoint"], ca, token)

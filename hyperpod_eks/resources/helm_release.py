@@ -1,4 +1,4 @@
-"""The release of AWS's HyperPod chart."""
+"""The Helm release of AWS's HyperPod chart."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from hyperpod_eks.resources.base import (
 class Release(Resource):
     """The release ``hyperpod-dependencies`` in ``kube-system``.
 
-    It is as declared when its fingerprint is that of the chart and the values: AWS's chart never
-    changes its version number.
+    It matches if its fingerprint is that of the chart and the values: AWS changes the chart without
+    a new version number.
     """
 
     cluster: eks.Cluster
     chart: str
-    """Path of the chart; empty for AWS's at the pinned commit."""
+    """Path of the chart; empty for AWS's chart at the pinned commit."""
     values: str
-    """JSON, in which references to variables are as they were written."""
+    """JSON, with references to variables (``${env:NAME}``) unresolved."""
     binary: str
-    """Path of helm; empty to look for it."""
+    """Path of the helm program; empty to search for it."""
 
     kind = "helm/Release"
     step = "helm"
@@ -59,17 +59,17 @@ class Release(Resource):
 
     @property
     def deleted_with(self) -> Resource | None:
-        """What is installed in the cluster goes with it."""
+        """The cluster, whose deletion deletes everything installed in it."""
         return self.cluster
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """In helm's own records, under both names that the release is known by."""
+        """Find it in helm's release records, under our name or another one."""
         access = eks.access(snapshot, self.cluster.name)
         if access is None:
             return []
         try:
             releases = helm.releases(access)
-        except kube.KubeNotReady as error:  # a lost access entry is mended by those who may look
+        except kube.KubeNotReady as error:  # create restores a lost access entry
             return [Live("", owner=snapshot.aws.lineage, state=State.BUSY, why=str(error))]
         lives = []
         for found in releases:
@@ -84,11 +84,11 @@ class Release(Resource):
         return lives
 
     def expected(self, name: str, references: References) -> Fact:
-        """Compute the fingerprint from the chart and the variables as they are now."""
+        """Compute the fingerprint from the current chart and variables."""
         if name == "fingerprint":
             try:
                 return _fingerprint(self.chart, json.dumps(self._values(), sort_keys=True))
-            except Usage as error:  # a command that sends nothing goes without
+            except Usage as error:  # a command that sends nothing needs no value
                 raise NotReady(str(error)) from error
         return super().expected(name, references)
 
@@ -97,11 +97,11 @@ class Release(Resource):
         return values
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Install: ``helm upgrade --install`` may be repeated."""
+        """Install it; ``helm upgrade --install`` may be repeated."""
         return self._install(aws, references)
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Upgrade, or repair what a killed helm left."""
+        """Upgrade it, or repair a release that a killed helm left unfinished."""
         return self._install(aws, references)
 
     def _install(self, aws: Aws, references: References) -> Live:
@@ -113,10 +113,10 @@ class Release(Resource):
             source = Path(self.chart) if self.chart else None
             staged = chart.stage(source, Path(folder), values, program)
             done = helm.install(access, program, staged, values, fingerprint)
-        return replace(_live(done, aws.lineage), shown=frozenset({"fingerprint"}))  # as recorded
+        return replace(_live(done, aws.lineage), shown=frozenset({"fingerprint"}))  # from helm
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Uninstall, where the cluster stays; CRDs stay too, as helm has it."""
+        """Uninstall it from a cluster that stays; helm keeps CRDs."""
         access = eks.access(Snapshot(aws), self.cluster.name)
         if access is not None:
             program = find_helm(self.binary or None, ca_bundle(aws.session))

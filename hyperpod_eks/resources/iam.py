@@ -1,4 +1,4 @@
-"""Roles and policies of IAM."""
+"""IAM roles and policies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NODE_POLICY = "AmazonSageMakerClusterInstanceRolePolicy"
 
 @frozen
 class Principals:
-    """Whom the statements are about: ARNs of roles and policies, and services that get a role."""
+    """Subjects of the IAM statements: ARNs of roles and policies, and services that get a role."""
 
     made: tuple[str, ...]
     passed: tuple[str, ...]
@@ -41,11 +41,11 @@ class Principals:
 
 
 def principals(resolved: ResolvedConfig) -> Principals:
-    """Tell the roles that create makes from those that exist and are only passed on."""
+    """Return the roles that create creates, and all roles (existing ones too) that it passes."""
     path = resolved.config.iam.path
     keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
     services = [EKS_SERVICE, HYPERPOD_SERVICE]
-    if resolved.eks_is_theirs:  # nobody passes its role again, and `policy` cannot know which it is
+    if resolved.eks_is_theirs:  # its role is not passed again, and `policy` does not know it
         del keys["eks"], services[0]
     if resolved.config.scales_itself:
         keys["scaling"] = "iam/scaling-role"
@@ -53,7 +53,7 @@ def principals(resolved: ResolvedConfig) -> Principals:
     names = {purpose: resolved.iam_name(purpose, key) for purpose, key in keys.items()}
     ours = [purpose for purpose, key in keys.items() if key not in resolved.adopted]
     made = tuple(resolved.arn("iam", f"role{path}{names[each]}") for each in ours)
-    # of what exists the name is known, and not its path
+    # of an existing role only the name is known, not the path
     adopted = {resolved.arn("iam", f"role/*{names[each]}") for each in keys.keys() - set(ours)}
     own = {group.execution_role for group in resolved.config.groups if group.execution_role}
     return Principals(
@@ -89,13 +89,13 @@ CREATE_POLICY = actions(
 
 @frozen
 class Role(Resource):
-    """A role that one AWS service assumes, with the policies attached to it."""
+    """A role that one AWS service can assume, and its attached policies."""
 
     name: str
     trusts: str
-    """Service principal; the same in every partition."""
+    """Service principal; it is the same in every partition."""
     managed: tuple[str, ...]
-    """ARNs of policies that AWS manages."""
+    """ARNs of AWS managed policies."""
     policies: tuple[Policy, ...] = ()
     path: str = "/"
     boundary: str = ""
@@ -105,7 +105,7 @@ class Role(Resource):
     step = "iam"
     tag_type = "role"
     absence: ClassVar[Facts] = {
-        "boundary": "",  # GetRole: a boundary is shown where one is set
+        "boundary": "",  # GetRole returns a boundary only if one is set
     }
     deleted_at_once = True
     facts = ("trusts", "policies", "path", "boundary")
@@ -114,17 +114,17 @@ class Role(Resource):
     immutable: ClassVar[Mapping[str, str]] = {"path": "IAM moves no role"}
 
     def create_requires(self) -> Iterator[Resource]:
-        """None: policies are attached later."""
+        """None: ``update`` attaches the policies."""
         yield from ()
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By name: those that create makes, and those that it passes on."""
+        """Actions on the ARNs of roles that create creates or passes."""
         who = principals(resolved)
         managed = [resolved.managed_policy(name) for name in (CONTROL_POLICY, NODE_POLICY)]
         attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, *who.policies]}}
         services: Conditions = {"StringEquals": {"iam:PassedToService": who.services}}
-        # GetRole also reads the caller's own role, whose path its session does not show
+        # GetRole also reads the caller's own role, whose path is not in its session's ARN
         every = (resolved.arn("iam", "role/*"),)
         yield Statement("RolesLook", actions("iam", "GetRole", "ListAttachedRolePolicies"), every)
         yield Statement("RolesMake", CREATE_ROLE, who.made)
@@ -135,12 +135,12 @@ class Role(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Role:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return Role(found.label, name=found.id, trusts="", managed=())
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """By the description that ours have, and the name, which is cut off (`names.fit`)."""
+        """Roles with our description and this cluster's name, which may be cut (`names.fit`)."""
         ask = aws.iam.list_role_tags
         for page in aws.iam.get_paginator("list_roles").paginate(**LARGE_PAGES):
             for role in page["Roles"]:
@@ -149,7 +149,7 @@ class Role(Resource):
                     yield "role", name, partial(tags_of, ask, "Tags", RoleName=name)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By name."""
+        """Find it by name."""
         with absent("NoSuchEntity"):
             answer, attached = gather(
                 partial(snapshot.aws.iam.get_role, RoleName=self.name),
@@ -159,7 +159,7 @@ class Role(Resource):
         return []
 
     def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
-        """Ask for what is attached alone."""
+        """Read only the attached policies."""
         if names != {"policies"}:
             return self.find(snapshot)
         return [
@@ -181,13 +181,13 @@ class Role(Resource):
         return Live(self.name, role["Arn"], owner=owner(role.get("Tags", ())), facts=facts)
 
     def expected(self, name: str, references: References) -> Fact:
-        """Attached are AWS's policies and ours, without order."""
+        """The attached policies are a set: AWS's and ours."""
         if name == "policies":
             return frozenset([*self.managed, *(references(policy).arn for policy in self.policies)])
         return super().expected(name, references)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """The name is unique in the account."""
+        """Create it; its name is unique in the account."""
         bounded: JsonObject = {"PermissionsBoundary": self.boundary} if self.boundary else {}
         role = aws.iam.create_role(
             RoleName=self.name,
@@ -200,7 +200,7 @@ class Role(Resource):
         return replace(self._live(role, frozenset()), owner=aws.lineage)
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live | None:
-        """Attach what is missing and put the trust right; what somebody attached is taken off."""
+        """Set trust and boundary, attach missing policies, and detach all others."""
         if "trusts" in differs:
             aws.iam.update_assume_role_policy(
                 RoleName=self.name, PolicyDocument=json.dumps(trust(self.trusts))
@@ -227,7 +227,7 @@ class Role(Resource):
         )
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Everything attached must go first, whoever attached it, and what stands in it."""
+        """Delete it after detaching all policies and, if it has any, deleting inline ones."""
         iam = aws.iam
         detach = partial(iam.detach_role_policy, RoleName=self.name)
         gather(*(partial(detach, PolicyArn=arn) for arn in live.facts["policies"]))
@@ -241,7 +241,7 @@ class Role(Resource):
 
 
 def trust(service: str) -> JsonObject:
-    """Let one service assume the role."""
+    """Return the trust policy that lets one service assume a role."""
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -255,7 +255,7 @@ def trust(service: str) -> JsonObject:
 
 
 def _trusted(document: object) -> str | None:
-    """Name the service of a trust policy written as above; None for any other."""
+    """Return the service of a policy as `trust` writes it; None for any other policy."""
     text = policy_of(unquote(document)) if isinstance(document, str) else document
     service: str | None = None
     if isinstance(text, Mapping):
@@ -270,17 +270,17 @@ def _trusted(document: object) -> str | None:
 
 @frozen
 class Policy(Resource):
-    """What a role of ours may do, beyond what policies of AWS's allow it."""
+    """A policy of ours: the permissions of a role beyond those of AWS managed policies."""
 
     name: str
     prefix: str
-    """The beginning of the ARNs of the account's policies."""
+    """Prefix of the ARNs of the account's policies."""
     path: str
     rows: tuple[Row, ...]
     network: str = ""
-    """The beginning of the ARNs of the account's network."""
+    """Prefix of the ARNs of the account's network."""
     places: tuple[Vpc | SecurityGroup | Subnet, ...] = ()
-    """Where interfaces may be made; nowhere for none."""
+    """Where network interfaces may be created; empty for nowhere."""
 
     kind = "iam/Policy"
     step = "iam"
@@ -290,12 +290,12 @@ class Policy(Resource):
 
     @property
     def arn(self) -> str:
-        """Policies are found by ARN."""
+        """ARN, by which the policy is found."""
         return f"{self.prefix}{self.path}{self.name}"
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By name."""
+        """Actions on the ARNs of our policies."""
         ours = principals(resolved).policies
         yield Statement("NodePolicyMake", CREATE_POLICY, ours)
         yield Statement("NodePolicyDelete", ("iam:DeletePolicy",), ours, command="delete")
@@ -303,7 +303,7 @@ class Policy(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Policy:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         prefix = resolved.arn("iam", "policy")
         return Policy(
             found.label,
@@ -315,7 +315,7 @@ class Policy(Resource):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """By the name, which is cut off (`names.fit`)."""
+        """Policies with this cluster's name, which may be cut (`names.fit`)."""
         ask = aws.iam.list_policy_tags
         for page in aws.iam.get_paginator("list_policies").paginate(Scope="Local", **LARGE_PAGES):
             for policy in page["Policies"]:
@@ -324,7 +324,7 @@ class Policy(Resource):
                     yield "policy", arn, partial(tags_of, ask, "Tags", PolicyArn=arn)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By ARN."""
+        """Find it by ARN."""
         with absent("NoSuchEntity"):
             policy = snapshot.aws.iam.get_policy(PolicyArn=self.arn)["Policy"]
             signed = owner(policy.get("Tags", ()))
@@ -334,7 +334,7 @@ class Policy(Resource):
         return []
 
     def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
-        """Ask for the version that its create made: IAM changes none."""
+        """Read the version that its create returned: versions never change."""
         if "version" not in live.attributes:
             return self.find(snapshot)
         return [self._live(snapshot.aws, live.owner, live.attributes["version"])]
@@ -347,7 +347,7 @@ class Policy(Resource):
         return Live(self.name, self.arn, owner=signed, facts={"document": document})
 
     def expected(self, name: str, references: References) -> Fact:
-        """The document is made of what it depends on."""
+        """The document names the ids of the resources that it depends on."""
         if name != "document":
             return super().expected(name, references)
         rows = list(self.rows)
@@ -362,7 +362,7 @@ class Policy(Resource):
         return {"Version": "2012-10-17", "Statement": [_allow(*row) for row in rows]}
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """The name is unique in the account."""
+        """Create it; its name is unique in the account."""
         document = self.expected("document", references)
         made = aws.iam.create_policy(
             PolicyName=self.name,
@@ -381,7 +381,7 @@ class Policy(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
-        """Make a new default version; of the five that IAM keeps, the oldest makes room."""
+        """Create a new default version; IAM keeps five, so the oldest may be deleted first."""
         if live.owner is None:
             aws.iam.tag_policy(PolicyArn=self.arn, Tags=aws.pairs(self.label))
         document = self.expected("document", references)
@@ -395,7 +395,7 @@ class Policy(Resource):
         )
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Old versions go first, where there are any."""
+        """Delete it, after its old versions if it has any."""
         with absent("DeleteConflict"):
             aws.iam.delete_policy(PolicyArn=self.arn)
             return
@@ -410,7 +410,7 @@ class Policy(Resource):
 
 
 Row = tuple[str, Sequence[str], Sequence[str] | str]
-"""A statement: its id, actions and resources.  Describe actions know no resource."""
+"""A statement: its id, actions and resources.  Describe actions support no resource ARNs."""
 INTERFACES = (
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -429,10 +429,10 @@ def _allow(sid: str, actions: Sequence[str], resources: Sequence[str] | str) -> 
 
 @frozen
 class ServiceLinkedRole(Resource):
-    """HyperPod's role in the account.
+    """HyperPod's service-linked role, one per account.
 
-    CreateCluster would make it if the caller may; made here, a missing permission shows before
-    anything costs money.  All clusters share it, so it is never deleted.
+    CreateCluster would create it if the caller is allowed to; created earlier, a missing
+    permission shows before anything costs money.  All clusters share it, so it is never deleted.
     """
 
     kind = "iam/ServiceLinkedRole"
@@ -444,22 +444,22 @@ class ServiceLinkedRole(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """AWS names it."""
+        """CreateServiceLinkedRole for HyperPod and EKS."""
         services: Conditions = {"StringEquals": {"iam:AWSServiceName": [cls.service, EKS_SERVICE]}}
         every = (resolved.arn("iam", "role/aws-service-role/*"),)
         yield Statement("RolesOfServices", ("iam:CreateServiceLinkedRole",), every, services)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By the name that the service gives it."""
+        """Find it by the service's name for it."""
         with absent("NoSuchEntity"):
             role = snapshot.aws.iam.get_role(RoleName=self.name)["Role"]
             return [Live(self.name, role["Arn"])]
         return []
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """There can be one; a second one is refused."""
+        """Create it; IAM refuses a second one."""
         role = aws.iam.create_service_linked_role(AWSServiceName=self.service)["Role"]
         return Live(self.name, role["Arn"])
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Other clusters use it."""
+        """Do nothing: other clusters use it."""

@@ -1,4 +1,4 @@
-"""What services and controllers leave in a VPC, which a delete must take away."""
+"""Leftovers of AWS services and Kubernetes controllers in a VPC, which a delete removes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hyperpod_eks.workers import gather
 
 
 def _vpcs(snapshot: Snapshot) -> list[str]:
-    """Ids of the VPCs of ours, not of those that we were given: there is one, or a twin besides."""
+    """Return the ids of owned VPCs, without adopted ones; several only with duplicates."""
     return [
         vpc["VpcId"]
         for vpc in snapshot.ec2(VPCS, "vpc")
@@ -36,8 +36,8 @@ def _vpcs(snapshot: Snapshot) -> list[str]:
 
 
 def _homes(snapshot: Snapshot) -> list[str]:
-    """Ids of the VPCs that an EKS cluster of ours is in, be the VPC ours or not."""
-    if "eks/cluster" in snapshot.adopted:  # what is in somebody's is somebody's
+    """Return the ids of the VPCs of an owned EKS cluster, whether owned or adopted."""
+    if "eks/cluster" in snapshot.adopted:  # nothing in a cluster that is not owned is ours
         return []
     return _vpcs(snapshot) or [id_ for key, id_ in snapshot.adopted.items() if key == "network/vpc"]
 
@@ -45,20 +45,20 @@ def _homes(snapshot: Snapshot) -> list[str]:
 def _inside(
     snapshot: Snapshot, listing: Listing, by: str, values: Sequence[str]
 ) -> list[JsonMapping]:
-    """List what EC2 has of one kind in VPCs, or in security groups."""
+    """List the items of one kind in VPCs or security groups; ``by`` is the filter."""
     return [item for value in values for item in snapshot.region(listing, {by: [value]})]
 
 
 def _made_for(tags: Sequence[JsonMapping], cluster: str) -> bool:
-    """Whether EKS or a controller in the cluster made it, and not only uses it (``shared``)."""
+    """Whether EKS or a controller in the cluster created it, and not only uses it (``shared``)."""
     names = (tag(tags, "elbv2.k8s.aws/cluster"), tag(tags, "aws:eks:cluster-name"))
     return cluster in names or tag(tags, f"kubernetes.io/cluster/{cluster}") == "owned"
 
 
 CNI = "aws-K8S-"
-# How free interfaces name the service that left them, 2026-11: amazon-vpc-cni-k8s (descriptions and
-# tags of its interfaces), EKS User Guide ("Amazon EKS NAME" of control planes, requester
-# AmazonEKS), public reports of HyperPod's, whose description or requester names SageMaker.
+# How detached interfaces identify the service that left them, 2026-11: amazon-vpc-cni-k8s
+# (descriptions and tags of its interfaces), EKS User Guide ("Amazon EKS NAME" of control planes,
+# requester AmazonEKS), public reports on HyperPod: description or requester names SageMaker.
 _DESCRIPTIONS = re.compile(rf"{CNI}|Amazon EKS\b|(?i:.*(sagemaker|hyperpod))")
 _REQUESTERS = re.compile(r"(?i).*(amazon-?eks|sagemaker|hyperpod)")
 _TAGS = re.compile(
@@ -67,7 +67,7 @@ _TAGS = re.compile(
 
 
 def _theirs(interface: JsonMapping) -> bool:
-    """Whether EKS, the VPC CNI or HyperPod made an interface, by all that it says of itself."""
+    """Whether EKS, the VPC CNI or HyperPod created an interface: description, requester, tags."""
     return bool(
         _DESCRIPTIONS.match(interface.get("Description") or "")
         or _REQUESTERS.match(interface.get("RequesterId") or "")
@@ -80,17 +80,17 @@ def _kubernetes(resolved: ResolvedConfig) -> tuple[str, ...]:
 
 
 def _owned(resolved: ResolvedConfig) -> Conditions:
-    """What Kubernetes has made for the cluster."""
+    """The condition for resources that Kubernetes created for the cluster."""
     tag_ = f"aws:ResourceTag/kubernetes.io/cluster/{resolved.eks_name}"
     return {"StringEquals": {tag_: "owned"}}
 
 
 @frozen
 class Interfaces(Resource):
-    """Network interfaces of EKS and HyperPod, which outlive them by minutes.
+    """Network interfaces of EKS and HyperPod, which exist for minutes after them.
 
-    In a VPC of ours all of them, in somebody's those in our security group.  The services take
-    their own down; free ones that they left (`_theirs`) are deleted by us.
+    In an owned VPC all of them, in another VPC those in our security group.  The services delete
+    their own; we delete detached ones that they left (`_theirs`).
     """
 
     kind = "leftovers/Interfaces"
@@ -101,14 +101,14 @@ class Interfaces(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """Whatever their tags are."""
-        # detached ones of pods carry tags of the VPC CNI only, which vary with its version
+        """Actions on network interfaces with any tags."""
+        # detached ones of pods have only tags of the VPC CNI, which differ between its versions
         every = (resolved.arn("ec2", "network-interface/*"),)
         yield look("ec2", "DescribeNetworkInterfaces")
         yield Statement("InterfacesLeft", ("ec2:DeleteNetworkInterface",), every, command="delete")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """Apart from those of NAT gateways and endpoints, which go with them."""
+        """Find them, except those of NAT gateways and endpoints, which are deleted with these."""
         if not (items := self._items(snapshot)):
             return []
         region = snapshot.aws.session.region_name
@@ -120,7 +120,7 @@ class Interfaces(Resource):
         return [
             Live(
                 ", ".join(i["NetworkInterfaceId"] for i in items),
-                owner=snapshot.aws.lineage,  # whatever is in our VPC or group was let in by us
+                owner=snapshot.aws.lineage,  # all in our VPC or group count as owned
                 state=State.READY if loose else State.LEAVING,
                 why=f"{len(items)} network {many} left: {words}",
                 attributes={"loose": loose},
@@ -145,18 +145,18 @@ class Interfaces(Resource):
         ]
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Delete the detached ones."""
+        """Delete the detached interfaces of the services."""
         for interface in live.attributes["loose"]:
             aws.ec2.delete_network_interface(NetworkInterfaceId=interface)
 
 
 @frozen
 class LoadBalancers(Resource):
-    """Load balancers that controllers in our cluster made in its VPC, and their target groups.
+    """Load balancers, and their target groups, that controllers in our cluster created in its VPC.
 
-    Recognised by their tags ``elbv2.k8s.aws/cluster`` or ``kubernetes.io/cluster/NAME`` =
-    ``owned``; nobody deletes them once the cluster is gone, and they hold subnets and security
-    groups.
+    They have the tag ``elbv2.k8s.aws/cluster`` or ``kubernetes.io/cluster/NAME`` = ``owned``.
+    Nothing deletes them once the cluster is gone, and they prevent the deletion of subnets and
+    security groups.
     """
 
     cluster: str
@@ -169,7 +169,7 @@ class LoadBalancers(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By the tags of their controllers."""
+        """Actions on load balancers, limited by the tags of their controllers."""
         balancing = "elasticloadbalancing"
         yield look(balancing, "DescribeLoadBalancers", "DescribeTags", "DescribeTargetGroups")
         yield Statement(
@@ -196,11 +196,11 @@ class LoadBalancers(Resource):
 
     @property
     def source(self) -> str:
-        """Made from inside the EKS cluster."""
+        """The EKS cluster, whose controllers create them."""
         return "eks/cluster"
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """In the cluster's VPC only."""
+        """Find them by their tags, only in the cluster's VPC."""
         if not (vpcs := _homes(snapshot)):
             return []
         new, old = snapshot.aws.elbv2, snapshot.aws.elb
@@ -228,7 +228,7 @@ class LoadBalancers(Resource):
         return [Live(", ".join(made), why=f"{len(made)} created by Kubernetes", attributes=found)]
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Balancers before the target groups that they use."""
+        """Delete load balancers, then the target groups that they use."""
         for arn in live.attributes["balancers"]:
             aws.elbv2.delete_load_balancer(LoadBalancerArn=arn)
         for name in live.attributes["classic"]:
@@ -238,7 +238,7 @@ class LoadBalancers(Resource):
 
 
 def _holder(interface: JsonMapping) -> str:
-    """Say who has a network interface, as far as it can be seen; of nobody's, its status."""
+    """Return an interface's description and attachment, or its status if it has neither."""
     attachment = interface.get("Attachment", {})
     machine = attachment.get("InstanceId") or attachment.get("InstanceOwnerId", "")
     words = [interface.get("Description", ""), f"attached to {machine}" if machine else ""]
@@ -246,7 +246,7 @@ def _holder(interface: JsonMapping) -> str:
 
 
 def _named(interface: JsonMapping, region: str | None) -> str:
-    """Name an interface and who has it; a free one with the command that deletes it."""
+    """Describe an interface for a message; a detached one with the command to delete it."""
     id_ = interface["NetworkInterfaceId"]
     free = interface["Status"] == "available"
     command = f": aws ec2 delete-network-interface --network-interface-id {id_} --region {region}"
@@ -254,16 +254,16 @@ def _named(interface: JsonMapping, region: str | None) -> str:
 
 
 def _twenties(items: Sequence[str]) -> list[Sequence[str]]:
-    """Cut into the pieces that DescribeTags takes."""
+    """Split into lists of 20, the limit of DescribeTags."""
     return [items[i : i + 20] for i in range(0, len(items), 20)]
 
 
 @frozen
 class Volumes(Resource):
-    """EBS volumes that were made for the cluster's PersistentVolumeClaims.
+    """EBS volumes that were created for the cluster's PersistentVolumeClaims.
 
-    Recognised by the tag ``kubernetes.io/cluster/NAME`` = ``owned``; one that is attached is left
-    until it is not.
+    They have the tag ``kubernetes.io/cluster/NAME`` = ``owned``.  An attached one is not deleted
+    until it is detached.
     """
 
     cluster: str
@@ -275,7 +275,7 @@ class Volumes(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By Kubernetes' tag."""
+        """Actions on volumes, limited by Kubernetes' tag."""
         yield look("ec2", "DescribeVolumes")
         yield Statement(
             "KubernetesLeft",
@@ -287,11 +287,11 @@ class Volumes(Resource):
 
     @property
     def source(self) -> str:
-        """Made from inside the EKS cluster."""
+        """The EKS cluster, whose controllers create them."""
         return "eks/cluster"
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By the tag that Kubernetes puts on them."""
+        """Find them by Kubernetes' tag."""
         tagged = {f"tag:kubernetes.io/cluster/{self.cluster}": ["owned"]}
         found = snapshot.region(VOLUMES, tagged)
         free = [each["VolumeId"] for each in found if each["State"] == "available"]
@@ -300,18 +300,18 @@ class Volumes(Resource):
         return [Live(names, state=state, attributes={"free": free})] if found else []
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Delete the ones that nothing is attached to."""
+        """Delete the detached volumes."""
         for volume in live.attributes["free"]:
             aws.ec2.delete_volume(VolumeId=volume)
 
 
 @frozen
 class Leftovers(Resource):
-    """Security groups that EKS and controllers in our cluster made, and GuardDuty's endpoint.
+    """Security groups of EKS and of controllers in our cluster, and GuardDuty's endpoint.
 
     ``eks-cluster-sg-NAME-*`` (tag ``aws:eks:cluster-name``) and the ``k8s-*`` of load balancers
-    (tags as theirs) stay when EKS is gone; GuardDuty's endpoint ``*.guardduty-data`` with its group
-    ``GuardDutyManagedSecurityGroup-*`` is in a VPC of ours to be taken away too.
+    (with the tags of these) stay when EKS is gone.  GuardDuty's endpoint ``*.guardduty-data`` and
+    its group ``GuardDutyManagedSecurityGroup-*`` are deleted too, in an owned VPC.
     """
 
     cluster: str
@@ -324,7 +324,7 @@ class Leftovers(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By the tags of EKS and GuardDuty."""
+        """Actions limited by the tags of EKS and GuardDuty."""
         yield Statement(
             "KubernetesLeft",
             ("ec2:DeleteSecurityGroup",),
@@ -342,7 +342,7 @@ class Leftovers(Resource):
         )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """In the cluster's VPC only."""
+        """Find them by their tags and names, only in the cluster's VPC."""
         vpcs, homes = _vpcs(snapshot), _homes(snapshot)
         found, doors = gather(
             partial(_inside, snapshot, SECURITY_GROUPS, "vpc-id", homes or vpcs),
@@ -368,11 +368,11 @@ class Leftovers(Resource):
 
     @property
     def source(self) -> str:
-        """In somebody's VPC, what was made for an EKS cluster of ours."""
+        """The EKS cluster, for which the groups were created."""
         return "eks/cluster"
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Endpoints first: their interfaces use the groups; then rules of ours that name them."""
+        """Delete the endpoints, then our rules that name the groups, then the groups."""
         if live.attributes["endpoints"]:
             answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=live.attributes["endpoints"])
             refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
@@ -386,9 +386,9 @@ class Leftovers(Resource):
 def _naming(
     snapshot: Snapshot, groups: Sequence[JsonMapping], named: Sequence[str]
 ) -> list[tuple[str, str, list[JsonObject]]]:
-    """Find the rules of our group that let some groups in or out, and how they are revoked.
+    """Return the rules of our group that name given groups: the revoking method, group, rules.
 
-    The load balancer controller opens the nodes' group to its own, which then cannot be deleted.
+    The load balancer controller adds a rule for its own group, which blocks that group's deletion.
     """
     found = []
     for group in groups:

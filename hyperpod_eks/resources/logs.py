@@ -1,4 +1,4 @@
-"""Log groups of CloudWatch Logs."""
+"""CloudWatch Logs log groups of EKS and HyperPod."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CREATE = actions(
 
 @frozen
 class LogGroup(Resource):
-    """The control plane's log group, made before EKS would make it without retention."""
+    """The control plane's log group, created first, since EKS would set no retention."""
 
     name: str
     arn: str
@@ -49,22 +49,22 @@ class LogGroup(Resource):
     tag_type = "log-group"
     keep_group = "logs"
     absence: ClassVar[Facts] = {
-        "retention": None,  # PutRetentionPolicy: else for ever
-        "key_arn": "",  # AssociateKmsKey: else no key of yours
+        "retention": None,  # PutRetentionPolicy: without one, for ever
+        "key_arn": "",  # AssociateKmsKey: without one, no key of the user's
     }
     deleted_at_once = True
     written_on = True
     facts = ("retention", "key_arn")
     later = ("retention",)
-    signed = False  # EKS makes a deleted one anew as long as the cluster writes
+    signed = False  # EKS re-creates a deleted one while the cluster writes to it
 
     @property
     def source(self) -> str:
-        """EKS writes into it, for a while after its cluster went too."""
+        """The EKS cluster, which writes to it, even for a while after its deletion."""
         return "eks/cluster"
 
     guards: ClassVar[Mapping[str, Guard]] = {
-        # a group that was just made keeps its logs for ever
+        # None: a new group keeps its logs for ever
         "retention": lambda is_, days: (
             f"logs older than {days} days are deleted; until now they were kept for {is_} days"
             if is_ is not None and days < is_
@@ -77,7 +77,7 @@ class LogGroup(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By name."""
+        """Actions on the log group's ARN."""
         group = f"/aws/eks/{resolved.eks_name}/cluster"
         own = tuple(resolved.arn("logs", f"log-group:{group}{end}") for end in ("", ":*"))
         yield look("logs", "DescribeLogGroups")
@@ -86,13 +86,13 @@ class LogGroup(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> LogGroup:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         arn = resolved.arn("logs", f"log-group:{found.id}")
         return LogGroup(found.label, name=found.id, arn=arn, retention=0)
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """By the name, which EKS gives."""
+        """Log groups with EKS's names."""
         prefix = f"/aws/eks/{cluster}/" if cluster else "/aws/eks/"
         ask = aws.logs.list_tags_for_resource
         pages = aws.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
@@ -106,7 +106,7 @@ class LogGroup(Resource):
                 )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By name."""
+        """Find it by name."""
         logs = snapshot.aws.logs
         with absent("ResourceNotFoundException"):
             tags, groups = gather(
@@ -118,7 +118,7 @@ class LogGroup(Resource):
         return []
 
     def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
-        """Look at it among all; its tags are known."""
+        """Read the list of groups again, but not the known tags."""
         facts = [self._facts(group) for group in self._groups(snapshot)]
         return [replace(live, facts=each, shown=None) for each in facts]
 
@@ -131,14 +131,14 @@ class LogGroup(Resource):
         return {"retention": group.get("retentionInDays"), "key_arn": group.get("kmsKeyId", "")}
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """The name is unique in the region."""
+        """Create it; its name is unique in the region."""
         key: JsonObject = {"kmsKeyId": self.key_arn} if self.key_arn else {}
         aws.logs.create_log_group(logGroupName=self.name, tags=aws.tags(self.label), **key)
         facts = {"retention": None, "key_arn": self.key_arn}
         return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Set the retention, and sign a group that EKS made anew."""
+        """Set retention and key, and tag a group that EKS re-created."""
         if live.owner is None:
             aws.logs.tag_resource(resourceArn=self.arn, tags=aws.tags(self.label))
         if "key_arn" in differs:
@@ -152,17 +152,18 @@ class LogGroup(Resource):
         return replace(live, owner=aws.lineage, facts=facts)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Only after the cluster: EKS makes it again as long as it writes."""
+        """Delete it, after the cluster: EKS re-creates it while the cluster writes to it."""
         aws.logs.delete_log_group(logGroupName=self.name)
 
 
 @frozen
 class HyperPodLogGroup(Resource):
-    """HyperPod's log groups, which the service makes and nobody removes.
+    """HyperPod's log groups, which the service creates and never deletes.
 
-    Each is called after the id of its cluster, the end of its ARN (SageMaker developer guide,
-    "HyperPod lifecycle scripts": ``/aws/sagemaker/Clusters/NAME/ID``).  Ours are those of the ids
-    that the journal has, or that were seen to be ours; others had the name before or after us.
+    Each is named after its cluster's id, the end of the ARN (SageMaker developer guide,
+    "HyperPod lifecycle scripts": ``/aws/sagemaker/Clusters/NAME/ID``).  Owned are those with
+    ids that the manifest records or that were found to be ours; others belong to other clusters
+    of this name.
     """
 
     prefix: str
@@ -176,7 +177,7 @@ class HyperPodLogGroup(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By name."""
+        """Actions on the log group's ARN."""
         group = f"/aws/sagemaker/Clusters/{resolved.name}/*"
         own = tuple(resolved.arn("logs", f"log-group:{group}{end}") for end in ("", ":*"))
         yield look("logs", "DescribeLogGroups")
@@ -185,11 +186,11 @@ class HyperPodLogGroup(Resource):
 
     @property
     def source(self) -> str:
-        """Its nodes write until they are gone, and what they wrote may arrive later."""
+        """The HyperPod cluster: its nodes write until they are gone, and logs may arrive later."""
         return "hyperpod/cluster"
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By prefix: one group for each cluster that had this name."""
+        """Find them by prefix: one group for each cluster that has had this name."""
         groups = snapshot.all(
             snapshot.aws.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=self.prefix
         )
@@ -205,6 +206,6 @@ class HyperPodLogGroup(Resource):
         return [Live(others, owner="unknown", attributes={"whose": whose})] if others else []
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """After the cluster: it writes until the end."""
+        """Delete them, after the cluster, which writes until its end."""
         for name in live.attributes["names"]:
             aws.logs.delete_log_group(logGroupName=name)

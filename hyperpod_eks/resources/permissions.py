@@ -1,6 +1,6 @@
-"""What whoever creates and deletes a kind of resource must be allowed to do.
+"""IAM statements: what creating and deleting each kind of resource requires.
 
-Keys and resource types are those of the Service Authorization Reference.
+Condition keys and resource types are those of the Service Authorization Reference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Conditions = Mapping[str, Mapping[str, str | list[str]]]
 
 
 class Document(TypedDict):
-    """A statement as IAM writes it."""
+    """A statement of an IAM policy document."""
 
     Sid: str
     Effect: Literal["Allow"]
@@ -31,10 +31,10 @@ class Document(TypedDict):
 
 @frozen
 class Statement:
-    """One statement of a policy, and the command that cannot do without it.
+    """One statement of a policy, and the first command that requires it.
 
-    Statements with one ``sid`` are one: their actions are joined.  ``command`` is the first of
-    create, delete that uses it; ``status`` reads what create reads.
+    Statements with the same ``sid`` are joined into one.  ``command`` is the first of create and
+    delete that uses it; ``status`` uses the reads of create.
     """
 
     sid: str
@@ -44,7 +44,7 @@ class Statement:
     command: str = "create"
 
     def document(self) -> Document:
-        """Return the statement as IAM writes it."""
+        """Return the statement for a policy document."""
         one = self.resources[0] if len(self.resources) == 1 else list(self.resources)
         document: Document = {
             "Sid": self.sid,
@@ -58,11 +58,11 @@ class Statement:
 
 
 Statements = Iterable[Statement]
-"""What one kind needs."""
+"""The statements of one kind."""
 
 
 def actions(service: str, *names: str) -> tuple[str, ...]:
-    """Spell actions of a service.
+    """Return the IAM names of a service's actions.
 
     >>> actions("s3", "CreateBucket")
     ('s3:CreateBucket',)
@@ -71,15 +71,15 @@ def actions(service: str, *names: str) -> tuple[str, ...]:
 
 
 def look(service: str, *names: str) -> Statement:
-    """Allow reads that know no resource, or that answer for whole regions."""
+    """Allow reads that support no resource ARNs, or that list whole regions."""
     return Statement("Look", actions(service, *names))
 
 
 def forgotten(service: str, *names: str) -> Statement:
-    """Allow what finds things with our tags that neither config nor manifest names."""
+    """Allow the reads that find tagged resources missing from both config and manifest."""
     return Statement("Forgotten", actions(service, *names), command="delete")
 
 
 def tagged(resolved: ResolvedConfig) -> Conditions:
-    """What carries the cluster's tag."""
+    """The condition for resources with the cluster's tag."""
     return {"StringEquals": {f"aws:ResourceTag/{CLUSTER}": resolved.name}}

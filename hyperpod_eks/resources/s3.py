@@ -1,4 +1,4 @@
-"""The bucket of the lifecycle scripts, and what is in it."""
+"""The bucket for the lifecycle scripts, and its objects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PRIVATE = {
     "RestrictPublicBuckets": True,
 }
 MD5 = "hyperpod-eks-md5"
-"""The metadata of an object in which we note what it is."""
+"""Object metadata key for the MD5 of an object's content."""
 
 
 CREATE = actions(
@@ -60,7 +60,7 @@ DELETE_OBJECTS = actions("s3", "AbortMultipartUpload", "DeleteObject", "DeleteOb
 
 @frozen
 class Bucket(Resource):
-    """A private, encrypted bucket that is reached over TLS alone."""
+    """A private, encrypted bucket that is accessible only over TLS."""
 
     name: str
     region: str
@@ -75,7 +75,7 @@ class Bucket(Resource):
             else ""
         ),
     }
-    """The algorithm, or the ARN of a KMS key."""
+    """Of ``encryption``: AES256, or the ARN of a KMS key."""
     policy: str = "TLS only"
 
     kind = "s3/Bucket"
@@ -83,10 +83,10 @@ class Bucket(Resource):
     tag_type = "bucket"
     keep_group = "bucket"
     absence: ClassVar[Facts] = {
-        "public_access": "open",  # GetPublicAccessBlock: an error of its own
-        "ownership": None,  # GetBucketOwnershipControls: an error of its own
-        "encryption": None,  # GetBucketEncryption: an error of its own
-        "policy": "other",  # GetBucketPolicy: an error of its own
+        "public_access": "open",  # GetPublicAccessBlock: an error if unset
+        "ownership": None,  # GetBucketOwnershipControls: an error if unset
+        "encryption": None,  # GetBucketEncryption: an error if unset
+        "policy": "other",  # GetBucketPolicy: an error if unset
     }
     deleted_at_once = True
     facts = ("public_access", "ownership", "encryption", "policy")
@@ -94,7 +94,7 @@ class Bucket(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """By name."""
+        """Actions on the bucket's ARN."""
         bucket = (resolved.arn("s3", resolved.bucket),)
         yield Statement("BucketMake", CREATE, bucket)
         yield Statement("BucketDelete", DELETE, bucket, command="delete")
@@ -102,16 +102,16 @@ class Bucket(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Bucket:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return Bucket(
             found.label, name=found.id, region=resolved.region, arn=resolved.arn("s3", found.id)
         )
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """By the name, which HyperPod wants to begin so."""
-        # without a region those of all are listed, and of some that the account has not enabled no
-        # tags are to be had here (IllegalLocationConstraintException)
+        """Buckets with HyperPod's prefix ``sagemaker-``."""
+        # without a region buckets of all regions are listed, and the tags of those in regions that
+        # the account has not enabled cannot be read (IllegalLocationConstraintException)
         ask = aws.s3.get_bucket_tagging
         ours: Json = {"Prefix": "sagemaker-", "BucketRegion": aws.identity.region, **LARGE_PAGES}
         for page in aws.s3.get_paginator("list_buckets").paginate(**ours):
@@ -123,7 +123,7 @@ class Bucket(Resource):
                 )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By name; a bucket of another account answers 403."""
+        """Find it by name; S3 answers 403 for another account's bucket."""
         with absent("404", "NoSuchBucket"):
             tagging = partial(
                 self._read, snapshot.aws.s3.get_bucket_tagging, "TagSet", "NoSuchTagSet"
@@ -145,7 +145,7 @@ class Bucket(Resource):
         return []
 
     def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
-        """Ask for these settings alone."""
+        """Read only these settings."""
         asked = {
             name: each for name, each in self._questions(snapshot.aws).items() if name in names
         }
@@ -153,7 +153,7 @@ class Bucket(Resource):
         return [replace(live, facts={**live.facts, **facts}, shown=names)]
 
     def _questions(self, aws: Aws) -> dict[str, Callable[[], Fact]]:
-        """Return, by fact, the call that asks for it."""
+        """Return, for each fact, the call that reads it."""
         s3 = aws.s3
 
         def blocked() -> str:
@@ -204,13 +204,13 @@ class Bucket(Resource):
         return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """The name is unique in the world.
+        """Create it; its name is globally unique.
 
-        A bucket is signed at birth where that is possible (S3 API reference,
-        CreateBucketConfiguration.Tags; elsewhere AWS answers UnsupportedArgument).
+        It is tagged at creation if the region supports that (S3 API reference,
+        CreateBucketConfiguration.Tags; otherwise AWS answers UnsupportedArgument).
         """
         born: Json = {"Tags": aws.pairs(self.label)}
-        if self.region != "us-east-1":  # the one region that must not be named
+        if self.region != "us-east-1":  # the only region that must not be named
             born["LocationConstraint"] = self.region
         make = partial(
             aws.s3.create_bucket, Bucket=self.name, ObjectOwnership="BucketOwnerEnforced"
@@ -218,7 +218,7 @@ class Bucket(Resource):
         with absent("UnsupportedArgument"):
             make(CreateBucketConfiguration=born)
             return self._new(aws)
-        # other partitions and some new regions take no tags here
+        # other partitions and some new regions accept no tags here
         del born["Tags"]
         make(**({"CreateBucketConfiguration": born} if born else {}))
         self._sign(aws)
@@ -229,7 +229,7 @@ class Bucket(Resource):
         aws.s3.put_bucket_tagging(Bucket=self.name, Tagging=tags)  # type: ignore[arg-type]
 
     def _new(self, aws: Aws) -> Live:
-        # what AWS gives every new bucket since 2023
+        # the defaults of new buckets since 2023
         facts = {
             "public_access": "blocked",
             "ownership": "BucketOwnerEnforced",
@@ -239,7 +239,7 @@ class Bucket(Resource):
         return Live(self.name, self.arn, owner=aws.lineage, facts=facts)
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Put right what differs."""
+        """Set the settings that differ."""
         s3 = aws.s3
         if live.owner is None:
             self._sign(aws)
@@ -264,7 +264,7 @@ class Bucket(Resource):
         return Live(self.name, self.arn, owner=aws.lineage, facts=declared)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Empty it first: objects, versions, delete markers and unfinished uploads."""
+        """Delete all objects, versions, delete markers and unfinished uploads, then the bucket."""
         s3 = aws.s3
         gather(partial(_empty, aws, self.name, ""), partial(self._abort, s3))
         s3.delete_bucket(Bucket=self.name)
@@ -278,7 +278,7 @@ class Bucket(Resource):
 
 
 def _empty(aws: Aws, bucket: str, prefix: str) -> None:
-    """Delete every version of everything below a prefix, and what marks it deleted."""
+    """Delete all versions and delete markers of all objects below a prefix."""
     pages = aws.s3.get_paginator("list_object_versions")
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
         items = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
@@ -287,7 +287,7 @@ def _empty(aws: Aws, bucket: str, prefix: str) -> None:
 
 
 def _delete(aws: Aws, bucket: str, objects: Json) -> None:
-    """Delete up to a thousand objects; what S3 refuses of them it tells in an answer of 200."""
+    """Delete up to 1000 objects; raise S3's per-object errors, which come with status 200."""
     answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
     errors = [
         {**x, "Message": f"{x.get('Key')}: {x.get('Message')}"} for x in answer.get("Errors", ())
@@ -296,7 +296,7 @@ def _delete(aws: Aws, bucket: str, objects: Json) -> None:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two policies say the same, however S3 has spaced them."""
+    """Whether two policies are the same JSON; S3 may change the white space."""
     return bool(policy_of(one) == policy_of(other))
 
 
@@ -309,7 +309,7 @@ def _algorithm(encryption: JsonMapping | None) -> str | None:
 
 @frozen
 class LifecycleScripts(Resource):
-    """The whole lifecycle folder under one prefix."""
+    """All files of the lifecycle folder, as objects below one prefix."""
 
     bucket: Bucket
     folder: str
@@ -323,28 +323,28 @@ class LifecycleScripts(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """In the bucket."""
+        """Actions on the bucket's objects."""
         objects = (f"{resolved.arn('s3', resolved.bucket)}/*",)
         yield Statement("ScriptsMake", actions("s3", "GetObject", "PutObject"), objects)
         yield Statement("ScriptsDelete", DELETE_OBJECTS, objects, command="delete")
 
     @property
     def uri(self) -> str:
-        """What HyperPod is told (LifeCycleConfig.SourceS3Uri)."""
+        """The URI for HyperPod (LifeCycleConfig.SourceS3Uri)."""
         return f"s3://{self.bucket.name}/{self.prefix}"
 
     @property
     def deleted_with(self) -> Resource | None:
-        """Objects go with their bucket."""
+        """The bucket, which is deleted with its objects."""
         return self.bucket
 
     def files(self) -> dict[str, tuple[Path, str]]:
-        """Files of the folder by key: the path, and the MD5 that S3 shows as ETag."""
+        """Return object key to path and MD5 (which S3 returns as ETag) of the folder's files."""
         there = lifecycle_files(Path(self.folder))
         return {self.prefix + name: (path, _md5(path)) for name, path in there.items()}
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By listing the prefix: one call for a thousand files."""
+        """List the prefix, in one call per 1000 objects."""
         with absent("NoSuchBucket", "404", "403", "AccessDenied"):
             items = snapshot.all(
                 snapshot.aws.s3,
@@ -360,9 +360,9 @@ class LifecycleScripts(Resource):
         return []
 
     def _noted(self, aws: Aws, there: Mapping[str, str]) -> dict[str, str]:
-        """Read the MD5s that we noted on objects whose ETags are others.
+        """Return the MD5s in the metadata of objects with other ETags.
 
-        With a KMS key an ETag is no MD5 (Amazon S3 API Reference, "Object").
+        With a KMS key an ETag is not the MD5 (Amazon S3 API Reference, "Object").
         """
         local = self.files()
         others = [key for key, tag in there.items() if key in local and local[key][1] != tag]
@@ -380,27 +380,27 @@ class LifecycleScripts(Resource):
     def _live(self, aws: Aws, there: Mapping[str, str]) -> Live:
         return Live(
             self.uri,
-            owner=aws.lineage,  # the bucket is ours, or the run has stopped before
+            owner=aws.lineage,  # a bucket that is not ours has stopped the run before
             why=f"{len(there)} file{'s' * (len(there) != 1)}",
             facts={"files": dict(there)},
         )
 
     def expected(self, name: str, references: References) -> Fact:
-        """The folder as it is now."""
+        """The current files of the folder."""
         if name == "files":
             return {key: md5 for key, (_, md5) in self.files().items()}
         return super().expected(name, references)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Uploads may be repeated, so that this is no more than settling an empty prefix."""
+        """Upload all files; uploads may be repeated."""
         return self._send_all(aws, {})
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Send what changed, and remove what the folder no longer has."""
+        """Upload changed files, and delete objects that are no longer in the folder."""
         return self._send_all(aws, live.facts["files"])
 
     def _send_all(self, aws: Aws, there: Mapping[str, str]) -> Live:
-        """Eight at a time."""
+        """Upload changed files, eight concurrently; delete objects without a file."""
         local = self.files()
         changed = [key for key, (_, md5) in local.items() if there.get(key) != md5]
         shown: list[bool] = []
@@ -412,7 +412,7 @@ class LifecycleScripts(Resource):
         return replace(live, shown=frozenset({"files"} if all(shown) else ()))
 
     def _send(self, aws: Aws, local: Mapping[str, tuple[Path, str]], key: str) -> bool:
-        """Send a file; return whether the ETag in the answer is its MD5, as without a KMS key."""
+        """Upload a file; return whether the answer's ETag is its MD5 (not with a KMS key)."""
         path, md5 = local[key]
         answer = aws.s3.put_object(
             Bucket=self.bucket.name, Key=key, Body=path.read_bytes(), Metadata={MD5: md5}
@@ -420,7 +420,7 @@ class LifecycleScripts(Resource):
         return str(answer.get("ETag")).strip('"') == md5
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Leave nothing of ours in a bucket that stays."""
+        """Delete all objects below the prefix, for a bucket that stays."""
         _empty(aws, self.bucket.name, self.prefix)
 
 

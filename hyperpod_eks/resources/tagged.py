@@ -1,4 +1,4 @@
-"""How what carries our tags is found, whichever cluster it belongs to."""
+"""Types and functions for finding resources with our tags, of any cluster."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Tagged:
 
 
 Candidate = tuple[str, str, Callable[[], Json]]
-"""Kind, id, and how to ask for the tags."""
+"""Tag type, id, and a call that reads the tags."""
 Source = Callable[["Aws", str], Iterator[Candidate]]
-"""Given a cluster's name, a source leaves out what cannot be that cluster's, as its name tells."""
+"""Takes a cluster's name, and leaves out resources whose names cannot be of that cluster."""
 
 LARGE_PAGES: JsonObject = {"PaginationConfig": {"PageSize": 1000}}
 
 
 def tags_of(call: Callable[..., JsonMapping], *path: str, **arguments: str) -> Json:
-    """Make a call and return what ``path`` leads to; nothing for what has no tags or is gone."""
+    """Return the tags at ``path`` of a call's answer; empty if none, gone or not allowed."""
     with absent("NoSuch.*", "ResourceNotFound.*", "AccessDenied", "PermanentRedirect"):
         found: Json = call(**arguments)
         for name in path:

@@ -1,1 +1,1 @@
-"""EC2: a VPC and what is in it."""
+"""EC2 resources: a VPC and its contents."""

@@ -1,4 +1,4 @@
-"""What keeps AWS from deleting a VPC, each with the command that removes it."""
+"""Resources that prevent the deletion of a VPC, with the commands that remove them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ GONE = ("deleted", "deleting", "rejected", "failed", "expired")
 
 @frozen
 class Kind:
-    """One list of EC2: ``command`` may hold {id} and {vpc}, ``counts`` tells what is a bar."""
+    """One listing: ``command`` may contain {id} and {vpc}; ``counts``: whether an item blocks."""
 
     words: str
     listing: Listing
     command: str
     filter: str = ""
-    """Where it is not the listing's own; where that has none, ``counts`` chooses."""
+    """The filter, if not the listing's own; if neither exists, ``counts`` selects by VPC."""
     counts: Callable[[JsonMapping, str], bool] = lambda item, vpc: True
 
 
@@ -109,11 +109,11 @@ KINDS = (
         counts=lambda item, vpc: str(item.get("State", "")).lower() not in GONE,
     ),
 )
-"""What must go before a VPC (VPC User Guide, "Delete your VPC"; EC2 API reference, DeleteVpc)."""
+"""Kinds that block the delete (VPC User Guide, "Delete your VPC"; EC2 API reference, DeleteVpc)."""
 
 
 def of_vpc(snapshot: Snapshot, vpc: str) -> list[str]:
-    """Name everything in a VPC that is no interface; what may not be listed is left out."""
+    """Describe a VPC's contents except interfaces; kinds that cannot be listed are left out."""
 
     def ask(kind: Kind) -> Iterator[str]:
         by = kind.filter or kind.listing.in_vpc
@@ -125,7 +125,7 @@ def of_vpc(snapshot: Snapshot, vpc: str) -> list[str]:
                 yield f"{kind.words} {id_}{name}: aws ec2 {command} --region {region}"
 
     def told(kind: Kind) -> list[str]:
-        with suppress(Exception):  # a courtesy: a right that is missing hides one kind only
+        with suppress(Exception):  # best effort: a missing permission hides one kind only
             return list(ask(kind))
         return []
 

@@ -29,25 +29,25 @@ ALLOW_ALL = {
     "Version": "2008-10-17",
     "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}],
 }
-"""The policy that AWS gives an endpoint."""
+"""AWS's default policy of an endpoint."""
 
 
 @frozen
 class VpcEndpoint(Resource):
-    """An endpoint of a service inside the VPC: a gateway on route tables, or interfaces.
+    """A VPC endpoint of a service: a gateway on route tables, or interfaces in subnets.
 
-    The gateway endpoint of S3 lets lifecycle scripts be read without the NAT gateway.
+    With S3's gateway endpoint, nodes read lifecycle scripts without the NAT gateway.
     """
 
     vpc: Vpc
     service: str
     route_tables: tuple[RouteTable, ...] = ()
-    """Of a gateway endpoint."""
+    """Only of a gateway endpoint."""
     subnets: tuple[Subnet, ...] = ()
-    """Of an interface endpoint."""
+    """Only of an interface endpoint."""
     security_groups: tuple[SecurityGroup, ...] = ()
     policy: str = ""
-    """JSON; empty for AWS's, which allows everything."""
+    """JSON; empty for AWS's default, which allows everything."""
 
     kind = "network/Endpoint"
     step = "network"
@@ -62,13 +62,13 @@ class VpcEndpoint(Resource):
         return self.vpc
 
     @property
-    def deleted_at_once(self) -> bool:  # type: ignore[override]  # a property in place of a constant
-        """A gateway is but a route; interfaces take their time."""
+    def deleted_at_once(self) -> bool:  # type: ignore[override]  # a property, not a constant
+        """True for a gateway, which is only a route; the deletion of interfaces takes time."""
         return not self.subnets
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeVpcEndpoints")
         yield from network(
             cls,
@@ -86,11 +86,11 @@ class VpcEndpoint(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> VpcEndpoint:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return VpcEndpoint(found.label, vpc=vpc, service="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags."""
+        """Find it by our tags."""
         return [
             self._live(item)
             for item in snapshot.ec2(VPC_ENDPOINTS, self.label)
@@ -115,12 +115,12 @@ class VpcEndpoint(Resource):
         )
 
     def expected(self, name: str, references: References) -> Fact:
-        """Route tables, subnets and groups have no order."""
+        """Route tables, subnets and groups are sets."""
         value = super().expected(name, references)
         return frozenset(value) if isinstance(value, tuple) else value
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Idempotent by its token."""
+        """Create it; idempotent by client token."""
         kind: JsonObject = {
             "VpcEndpointType": "Gateway",
             "RouteTableIds": sorted(self.expected("route_tables", references)),
@@ -145,7 +145,7 @@ class VpcEndpoint(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
-        """Add and remove what it stands on, and give it its policy."""
+        """Add and remove route tables, subnets and groups, and set the policy."""
         change: JsonObject = {}
         for name, member in (
             ("route_tables", "RouteTableIds"),
@@ -160,19 +160,19 @@ class VpcEndpoint(Resource):
         aws.ec2.modify_vpc_endpoint(VpcEndpointId=live.id, **{k: v for k, v in change.items() if v})
 
     def prices(self, support: str) -> Iterator[Item]:
-        """An interface endpoint in each of its zones; those of gateways are free."""
+        """An interface endpoint per zone; gateways are free."""
         yield Item("interface endpoint in a zone", len(self.subnets), prices.INTERFACE_ENDPOINT)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Its routes go with it.  The call answers 200 and names what it could not delete."""
+        """Delete it and its routes; raise the errors that the call lists with status 200."""
         answer = aws.ec2.delete_vpc_endpoints(VpcEndpointIds=[live.id])
         refused = [each["Error"] for each in answer.get("Unsuccessful", ())]
         raise_first("ec2", "DeleteVpcEndpoints", refused)
 
 
 def _policy(document: str | None) -> str:
-    """Spell a policy so that it can be compared; "" for the one that AWS gives."""
+    """Return a policy in a canonical form; "" for AWS's default."""
     found = policy_of(document or "{}")
-    # an interface's has no version (PrivateLink guide, "Default endpoint policy")
+    # an interface's default has no version (PrivateLink guide, "Default endpoint policy")
     default = found.get("Statement", ALLOW_ALL["Statement"]) == ALLOW_ALL["Statement"]
     return "" if default else json.dumps(found, sort_keys=True)

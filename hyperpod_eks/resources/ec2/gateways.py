@@ -1,4 +1,4 @@
-"""The ways out of a VPC: internet gateway, NAT gateway and its address."""
+"""The gateways of a VPC: internet gateway, NAT gateway and its address."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from hyperpod_eks.resources.tagged import Candidate, Tagged
 
 @frozen
 class InternetGateway(Resource):
-    """The VPC's way to the internet; ready once it is attached (a route needs that)."""
+    """The VPC's internet gateway; ready once it is attached, as routes require."""
 
     vpc: Vpc
 
@@ -51,7 +51,7 @@ class InternetGateway(Resource):
     )
     keep_group = "network"
     absence: ClassVar[Facts] = {
-        "vpc": None,  # InternetGateway.attachmentSet: those attached
+        "vpc": None,  # InternetGateway.attachmentSet: all attachments
     }
     deleted_at_once = True
     identity = Identity.NONE
@@ -63,12 +63,12 @@ class InternetGateway(Resource):
         return self.vpc
 
     def create_requires(self) -> Iterator[Resource]:
-        """None: it is attached later."""
+        """None: ``update`` attaches it."""
         yield from ()
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeInternetGateways")
         yield from network(
             cls,
@@ -81,11 +81,11 @@ class InternetGateway(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> InternetGateway:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return InternetGateway(found.label, vpc=vpc)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags."""
+        """Find it by our tags."""
         items = snapshot.ec2(INTERNET_GATEWAYS, self.label)
         return [self._live(item) for item in items]
 
@@ -98,7 +98,7 @@ class InternetGateway(Resource):
         )
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """CreateInternetGateway has neither token nor name: one attempt only."""
+        """Create it in a single attempt: CreateInternetGateway has neither token nor name."""
         return self._live(
             aws.ec2_once.create_internet_gateway(
                 TagSpecifications=aws.born_with(self.label, "internet-gateway")
@@ -106,7 +106,7 @@ class InternetGateway(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Attach it."""
+        """Attach it to the VPC."""
         vpc = references(self.vpc).id
         aws.ec2.attach_internet_gateway(InternetGatewayId=live.id, VpcId=vpc)
         return replace(live, facts={"vpc": vpc})
@@ -116,7 +116,7 @@ class InternetGateway(Resource):
         return [live.facts["vpc"]] if live.facts["vpc"] else []
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Detach and delete; refused while a public address is mapped."""
+        """Detach and delete it; EC2 refuses while a public address is mapped."""
         if live.facts["vpc"]:
             aws.ec2.detach_internet_gateway(InternetGatewayId=live.id, VpcId=live.facts["vpc"])
         aws.ec2.delete_internet_gateway(InternetGatewayId=live.id)
@@ -142,7 +142,7 @@ class ElasticIp(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeAddresses")
         yield from network(
             cls, resolved, declared, create="AllocateAddress", delete=["ReleaseAddress"]
@@ -150,11 +150,11 @@ class ElasticIp(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> ElasticIp:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return ElasticIp(found.label)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags; of several, the VPCs of the NAT gateways tell which is the cluster's."""
+        """Find it by our tags; with several, also the VPC of the NAT gateway of each."""
         found = snapshot.ec2(ADDRESSES, self.label)
         nats = snapshot.signed(NAT_GATEWAYS) if len(found) > 1 else ()
         vpcs = {
@@ -176,7 +176,7 @@ class ElasticIp(Resource):
         ]
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """AllocateAddress has neither token nor name: one attempt only."""
+        """Create it in a single attempt: AllocateAddress has neither token nor name."""
         item = aws.ec2_once.allocate_address(
             Domain="vpc", TagSpecifications=aws.born_with(self.label, "elastic-ip")
         )
@@ -187,21 +187,21 @@ class ElasticIp(Resource):
         return [live.attributes["used_by"]] if live.attributes["used_by"] else []
 
     def prices(self, support: str) -> Iterator[Item]:
-        """By the hour, whether it is used or not."""
+        """Its price per hour, used or not."""
         yield Item("public IPv4 address", 1, prices.PUBLIC_IPV4)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Refused while a NAT gateway holds it."""
+        """Release it; EC2 refuses while a NAT gateway uses it."""
         aws.ec2.release_address(AllocationId=live.id)
 
 
 @frozen
 class NatGateway(Resource):
-    """The private subnets' way out."""
+    """The NAT gateway of the private subnets."""
 
     subnet: Subnet | None
     address: ElasticIp | None
-    """None for one that is somebody's."""
+    """None for a gateway that is not owned."""
 
     kind = "network/NatGateway"
     step = "network"
@@ -221,7 +221,7 @@ class NatGateway(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeNatGateways")
         yield from network(
             cls, resolved, declared, create="CreateNatGateway", delete=["DeleteNatGateway"]
@@ -229,12 +229,12 @@ class NatGateway(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> NatGateway:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return NatGateway(found.label, subnet=None, address=None)
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """A NAT gateway shows for an hour after it is gone, and its tags with it."""
+        """NAT gateways with our tags that are not deleted: EC2 lists deleted ones for an hour."""
         ours = {"Name": "tag-key", "Values": [LINEAGE]}
         left = {"Name": "state", "Values": ["pending", "failed", "available", "deleting"]}
         alive: Json = {"Filter": [ours, left]}
@@ -243,7 +243,7 @@ class NatGateway(Resource):
                 yield "natgateway", nat["NatGatewayId"], partial(list, nat["Tags"])
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags; deleted ones stay visible for an hour and do not count."""
+        """Find it by our tags, without deleted ones, which EC2 lists for an hour."""
         return [
             self._live(item)
             for item in snapshot.ec2(NAT_GATEWAYS, self.label)
@@ -262,7 +262,7 @@ class NatGateway(Resource):
         )
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Idempotent by its token."""
+        """Create it; idempotent by client token."""
         assert self.subnet, "somebody's is never created"
         assert self.address
         return self._live(
@@ -275,16 +275,16 @@ class NatGateway(Resource):
         )
 
     def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """The route tables that lead to it; whoever has just made it is about to add them."""
+        """The route tables that use it; a pending one counts as used: its run adds them later."""
         if live.state is not State.READY:
             return [] if live.state is State.FAILED else [live.why]
         tables = snapshot.region(ROUTE_TABLES, {"route.nat-gateway-id": [live.id]})
         return [f"route table {each['RouteTableId']}" for each in tables]
 
     def prices(self, support: str) -> Iterator[Item]:
-        """By the hour, whether it is used or not."""
+        """Its price per hour, used or not."""
         yield Item("NAT gateway", 1, prices.NAT_GATEWAY)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Takes about a minute; the address is free after it."""
+        """Delete it, which takes about a minute and then frees its address."""
         aws.ec2.delete_nat_gateway(NatGatewayId=live.id)

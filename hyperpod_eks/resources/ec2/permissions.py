@@ -1,4 +1,4 @@
-"""EC2's resources have no names: what exists may be changed only if it has the cluster's tag."""
+"""Statements for EC2: its ids are not known in advance, so changes require the cluster's tag."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def network(
     change: Sequence[str] = (),
     delete: Sequence[str] = (),
 ) -> Statements:
-    """Allow one create, and what changes and deletes what it has signed.
+    """Allow one create action, and changes and deletes of resources with the cluster's tag.
 
-    In a VPC of ours always, for a change of the config may bring any kind; in somebody's where
-    one is declared that is ours.
+    In an owned VPC always, since a change of the config may add any kind; in another VPC only if
+    an owned resource of the kind is declared.
     """
     ours = (type(one) for one in declared if one.key not in resolved.adopted)
     if "network/vpc" in resolved.adopted and kind not in ours:
@@ -34,7 +34,7 @@ def network(
         yield Statement("NetworkMake", actions("ec2", create), ec2)
         born: Conditions = {"StringEquals": {"ec2:CreateAction": [create]}}
         yield Statement("NetworkSign", ("ec2:CreateTags",), ec2, born)
-    # what somebody has taken tags from gets them again
+    # tags that others removed are restored
     yield Statement("NetworkChange", actions("ec2", *change, "CreateTags"), ec2, signed)
     if delete:
         yield Statement("NetworkDelete", actions("ec2", *delete), ec2, signed, "delete")

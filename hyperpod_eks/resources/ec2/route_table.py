@@ -1,4 +1,4 @@
-"""Route tables."""
+"""EC2 route tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROUTES = (
 
 @frozen
 class RouteTable(Resource):
-    """A default route through a gateway, and the subnets that use it."""
+    """A route table with a default route through a gateway, and the subnets that use it."""
 
     vpc: Vpc
     target: InternetGateway | NatGateway | None
@@ -48,7 +48,7 @@ class RouteTable(Resource):
     tag_type = "route-table"
     keep_group = "network"
     absence: ClassVar[Facts] = {
-        "target": None,  # RouteTable.routeSet: the routes of the table
+        "target": None,  # RouteTable.routeSet: all routes of the table
         "subnets": frozenset(),  # RouteTable.associationSet
     }
     deleted_at_once = True
@@ -63,12 +63,12 @@ class RouteTable(Resource):
         return self.vpc
 
     def create_requires(self) -> Iterator[Resource]:
-        """Its VPC; the route and the subnets come later."""
+        """Only its VPC: ``update`` sets route and subnets."""
         yield self.vpc
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeRouteTables")
         yield from network(
             cls,
@@ -81,11 +81,11 @@ class RouteTable(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> RouteTable:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return RouteTable(found.label, vpc=vpc, target=None, subnets=())
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags."""
+        """Find it by our tags."""
         items = snapshot.ec2(ROUTE_TABLES, self.label)
         return [self._live(item) for item in items]
 
@@ -115,12 +115,12 @@ class RouteTable(Resource):
         )
 
     def expected(self, name: str, references: References) -> Fact:
-        """Subnets have no order."""
+        """Subnets are a set."""
         value = super().expected(name, references)
         return frozenset(value) if name == "subnets" else value
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """Idempotent by its token."""
+        """Create it; idempotent by client token."""
         return self._live(
             aws.ec2.create_route_table(
                 ClientToken=token,
@@ -130,9 +130,9 @@ class RouteTable(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Point the default route at the target and associate the subnets.
+        """Set the default route and associate the subnets.
 
-        A subnet that another table has is moved by one call, so that it is never without a way.
+        A subnet of another table is moved by one call, so that it always has a route table.
         """
         ec2, there = aws.ec2, live.facts["target"]
         target = references(self.target).id if self.target else None
@@ -157,14 +157,14 @@ class RouteTable(Resource):
         return sorted(live.attributes["associations"])
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Associations first: a table in use is not deleted."""
+        """Delete it after its associations, since EC2 refuses a table in use."""
         off = aws.ec2.disassociate_route_table
         gather(*(partial(off, AssociationId=x) for x in live.attributes["associations"].values()))
         aws.ec2.delete_route_table(RouteTableId=live.id)
 
 
 def _associate(aws: Aws, table: str, subnet: str) -> None:
-    """Give a subnet to a route table, or take it from another one that has it."""
+    """Associate a subnet with a route table, or move it from another one."""
     with absent("Resource.AlreadyAssociated"):
         aws.ec2.associate_route_table(RouteTableId=table, SubnetId=subnet)
         return

@@ -1,4 +1,4 @@
-"""Security groups and their rules."""
+"""EC2 security groups and their rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hyperpod_eks.resources.tagged import Tagged
 from hyperpod_eks.workers import gather
 
 STORAGE_PORTS = ("tcp 988 self", "tcp 1018-1023 self")
-"""FSx for Lustre User Guide, "Limiting access with Amazon VPC"."""
+"""Ports of FSx for Lustre (its User Guide, "Limiting access with Amazon VPC")."""
 HTTPS = "tcp 443"
 
 
@@ -37,10 +37,10 @@ RULES = (
 
 @frozen
 class SecurityGroup(Resource):
-    """All traffic among its members, and out.
+    """A security group; by default it allows all traffic between its members and to outside.
 
-    The control plane reaches kubelets and webhooks, pods reach CoreDNS and each other, and EFA
-    works: it demands rules to *and* from the group itself, 0.0.0.0/0 outward is not enough
+    So the control plane reaches kubelets and webhooks, and pods reach CoreDNS and each other.  EFA
+    requires rules to *and* from the group itself; 0.0.0.0/0 as egress is not enough
     (SageMaker developer guide, HyperPod prerequisites: "EFA health checks did not run").
     """
 
@@ -48,8 +48,8 @@ class SecurityGroup(Resource):
     name: str
     ingress: tuple[str | SecurityGroup, ...] = ("self",)
     egress: tuple[str | SecurityGroup, ...] = ("self", ANYWHERE)
-    """Peers that all traffic is let through for: itself, another group or a block; or protocol,
-    port and peer (``tcp 443 0.0.0.0/0``)."""
+    """Peers with which all traffic is allowed: the group itself, another group or a CIDR block; or
+    protocol, port and peer (``tcp 443 0.0.0.0/0``)."""
 
     kind = "network/SecurityGroup"
     step = "network"
@@ -71,7 +71,7 @@ class SecurityGroup(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeSecurityGroups")
         yield from network(
             cls,
@@ -84,11 +84,11 @@ class SecurityGroup(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> SecurityGroup:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return SecurityGroup(found.label, vpc=vpc, name="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags."""
+        """Find it by our tags."""
         items = snapshot.ec2(SECURITY_GROUPS, self.label)
         return [
             Live(
@@ -96,7 +96,7 @@ class SecurityGroup(Resource):
                 owner=owner(item.get("Tags", ())),
                 facts={
                     "vpc": item["VpcId"],
-                    # rules that somebody added are no drift: only what we may declare is a fact
+                    # only rules that we may declare are facts: others are not drift
                     "ingress": _rules(item["IpPermissions"], item["GroupId"]).intersection(
                         {*STORAGE_PORTS, *_ids(snapshot, self.ingress)}
                     ),
@@ -109,12 +109,12 @@ class SecurityGroup(Resource):
         ]
 
     def expected(self, name: str, references: References) -> Fact:
-        """Rules have no order."""
+        """Rules are a set."""
         value = super().expected(name, references)
         return frozenset(value) if name in ("ingress", "egress") else value
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """The name is unique in the VPC; AWS adds the rule 0.0.0.0/0 outward by itself."""
+        """Create it; its name is unique in the VPC.  AWS itself adds the egress rule 0.0.0.0/0."""
         vpc = references(self.vpc).id
         group = aws.ec2.create_security_group(
             GroupName=self.name,
@@ -129,7 +129,7 @@ class SecurityGroup(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """Add the rules that are missing; rules that somebody added stay."""
+        """Add missing rules and revoke undeclared ones; rules that are no facts stay."""
         ec2 = aws.ec2
         calls: list[Callable[[], object]] = []
         for name, allow, revoke in (
@@ -150,7 +150,7 @@ class SecurityGroup(Resource):
         return replace(live, facts={**live.facts, **rules})
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Refused while an interface or another group's rule uses it."""
+        """Delete it; EC2 refuses while an interface or another group's rule uses it."""
         aws.ec2.delete_security_group(GroupId=live.id)
 
     def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
@@ -169,7 +169,7 @@ class SecurityGroup(Resource):
 
 
 def _ids(snapshot: Snapshot, peers: tuple[str | SecurityGroup, ...]) -> list[str]:
-    """Spell declared peers as rules; groups by the ids that they have now."""
+    """Return declared peers as rules, with groups as their current ids."""
     return [
         rule
         for peer in peers
@@ -182,7 +182,7 @@ def _ids(snapshot: Snapshot, peers: tuple[str | SecurityGroup, ...]) -> list[str
 
 
 def _rules(permissions: Sequence[JsonMapping], group: str) -> set[str]:
-    """Spell described rules as we declare them: ``self``, ``sg-1``, ``tcp 443 10.0.0.0/16``."""
+    """Return described rules in our form: ``self``, ``sg-1``, ``tcp 443 10.0.0.0/16``."""
     found = set()
     for each in permissions:
         ports = ""
@@ -199,7 +199,7 @@ def _rules(permissions: Sequence[JsonMapping], group: str) -> set[str]:
 
 
 def _permission(rule: str, group: str) -> Json:
-    """Spell a rule of ours as EC2's IpPermission."""
+    """Convert a rule of ours to EC2's IpPermission."""
     *ports, peer = rule.split()
     found: JsonObject = {"IpProtocol": "-1"}
     if ports:
@@ -214,9 +214,9 @@ def _permission(rule: str, group: str) -> Json:
 
 @frozen
 class SecurityGroupRule(Resource):
-    """A rule that lets all traffic of one group into another, where each names the other.
+    """A rule that allows all traffic from ``peer`` to ``group``, when each names the other.
 
-    A rule of its own, for two groups cannot both be made first, nor be deleted first.
+    It is a resource of its own, since neither group can be created or deleted first.
     """
 
     group: SecurityGroup
@@ -230,16 +230,16 @@ class SecurityGroupRule(Resource):
 
     @property
     def place(self) -> Vpc:
-        """The groups'."""
+        """The VPC of the groups."""
         return self.group.vpc
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield from network(cls, resolved, declared, change=RULES)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """In the group's own description."""
+        """Find it in the group's description."""
         peers = snapshot.ec2(SECURITY_GROUPS, self.peer.label)
         return [
             Live(
@@ -257,14 +257,14 @@ class SecurityGroupRule(Resource):
         ]
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """A rule that is there already is refused."""
+        """Create the rule; EC2 refuses one that exists."""
         group, peer = references(self.group).id, references(self.peer).id
         rule = _permission(peer, group)
         aws.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
         return Live(f"{group}/{peer}", owner=aws.lineage, attributes={"group": group, "peer": peer})
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Take the rule away."""
+        """Revoke the rule."""
         group, peer = live.attributes["group"], live.attributes["peer"]
         rule = _permission(peer, group)
         aws.ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[rule])

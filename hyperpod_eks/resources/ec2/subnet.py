@@ -1,4 +1,4 @@
-"""Subnets."""
+"""EC2 subnets."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from hyperpod_eks.resources.tagged import Tagged
 
 @frozen
 class Subnet(Resource):
-    """A subnet in one zone; private or public is a matter of its route table."""
+    """A subnet in one zone; its route table makes it private or public."""
 
     vpc: Vpc
     cidr: str
     zone: str
-    """Availability zone id: names are shuffled per account, ids are not."""
+    """Availability zone id; zone names differ between accounts, ids do not."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Further tags of the user's."""
+    """Further tags, from the user."""
 
     kind = "network/Subnet"
     step = "network"
     tag_type = "subnet"
     keep_group = "network"
     absence: ClassVar[Facts] = {
-        "tags": {},  # Subnet.tagSet: any tags assigned to it
+        "tags": {},  # Subnet.tagSet: all tags of the subnet
     }
     deleted_at_once = True
     identity = Identity.REFUSED_TWICE
@@ -52,8 +52,8 @@ class Subnet(Resource):
         return self.vpc
 
     @property
-    def cannot_delete(self) -> str:  # type: ignore[override]  # a property in place of a constant
-        """The control plane keeps its subnets."""
+    def cannot_delete(self) -> str:  # type: ignore[override]  # a property, not a constant
+        """For private subnets the reason: EKS keeps the subnets of its control plane."""
         if self.label.startswith(PRIVATE_SUBNET):
             return (
                 "a zone cannot be removed, for EKS keeps those that it was created with; name "
@@ -63,17 +63,17 @@ class Subnet(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeAvailabilityZones", "DescribeSubnets")
         yield from network(cls, resolved, declared, create="CreateSubnet", delete=["DeleteSubnet"])
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Subnet:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return Subnet(found.label, vpc=vpc, cidr="", zone="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags."""
+        """Find it by our tags."""
         return [self._live(x) for x in snapshot.ec2(SUBNETS, self.label)]
 
     def _live(self, item: JsonMapping) -> Live:
@@ -97,7 +97,7 @@ class Subnet(Resource):
         )
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """The CIDR is unique in the VPC, so that a second one is refused."""
+        """Create it; EC2 refuses a second one with the same CIDR block in the VPC."""
         return self._live(
             aws.ec2.create_subnet(
                 VpcId=references(self.vpc).id,
@@ -108,12 +108,12 @@ class Subnet(Resource):
         )
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
-        """Put the tags on; tags that are no longer asked for stay."""
+        """Set the user's tags; tags that are no longer declared stay."""
         tags: Json = [{"Key": key, "Value": value} for key, value in self.tags.items()]
         aws.ec2.create_tags(Resources=[live.id], Tags=tags)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Refused while an interface is in it."""
+        """Delete it; EC2 refuses while an interface is in it."""
         aws.ec2.delete_subnet(SubnetId=live.id)
 
     def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:

@@ -1,4 +1,4 @@
-"""VPCs and their further blocks of addresses."""
+"""VPCs and their secondary CIDR blocks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BLOCKERS = actions(
 
 @frozen
 class Vpc(Resource):
-    """A VPC with DNS support and hostnames, which EKS private endpoints need."""
+    """A VPC with DNS support and DNS hostnames, which private EKS endpoints require."""
 
     cidr: str
     dns: tuple[bool, bool] = (True, True)
@@ -72,9 +72,9 @@ class Vpc(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield look("ec2", "DescribeVpcAttribute", "DescribeVpcs")
-        # what else is in a VPC that AWS refuses to delete, to be named
+        # lists the contents of a VPC that EC2 refuses to delete
         yield Statement("HoldersLook", BLOCKERS, command="delete")
         yield forgotten("ec2", "DescribeTags")
         yield from network(
@@ -88,11 +88,11 @@ class Vpc(Resource):
 
     @classmethod
     def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Vpc:
-        """What a delete must know."""
+        """Declare it with the fields that a delete needs."""
         return Vpc(found.label, cidr="")
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By our tags; the DNS settings take a call each."""
+        """Find it by our tags; each DNS setting takes a call."""
         lives = []
         for vpc in snapshot.ec2(VPCS, self.label):
             if snapshot.bare:
@@ -102,7 +102,7 @@ class Vpc(Resource):
         return lives
 
     def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:
-        """Ask for the DNS settings alone."""
+        """Read only the DNS settings."""
         if names != {"dns"}:
             return self.find(snapshot)
         facts = {**live.facts, "dns": self._dns(snapshot.aws, live.id)}
@@ -129,14 +129,14 @@ class Vpc(Resource):
         )
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """CreateVpc has neither token nor name: one attempt only."""
+        """Create it in a single attempt: CreateVpc has neither token nor name."""
         vpc = aws.ec2_once.create_vpc(
             CidrBlock=self.cidr, TagSpecifications=aws.born_with(self.label, "vpc")
         )["Vpc"]
         return self._live(vpc, (True, False))
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """One attribute a call; hostnames need support."""
+        """Set one attribute per call; DNS hostnames require DNS support."""
         support, hostnames = live.facts.get("dns", (False, False))
         if not support:
             aws.ec2.modify_vpc_attribute(VpcId=live.id, EnableDnsSupport={"Value": True})
@@ -145,21 +145,21 @@ class Vpc(Resource):
         return replace(live, facts={**live.facts, "dns": self.dns})
 
     def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """What would keep AWS from deleting it."""
+        """Its contents that would prevent its deletion."""
         return self.blockers(snapshot, live)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Default security group, network ACL and main route table go with it."""
+        """Delete it, with its default security group, network ACL and main route table."""
         aws.ec2.delete_vpc(VpcId=live.id)
 
     def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """Whatever else is in it."""
+        """Everything that is in it."""
         return [*interfaces(snapshot, "vpc-id", live.id), *blockers.of_vpc(snapshot, live.id)]
 
 
 @frozen
 class VpcCidr(Resource):
-    """A further address block of the VPC; in somebody's VPC, one that we have put there."""
+    """A secondary CIDR block that we add to the VPC, owned or not."""
 
     vpc: Vpc
     cidr: str
@@ -167,7 +167,7 @@ class VpcCidr(Resource):
     kind = "network/VpcCidr"
     step = "network"
     keep_group = "network"
-    signed = False  # it has no tags
+    signed = False  # a block has no tags
 
     @property
     def place(self) -> Vpc:
@@ -176,13 +176,13 @@ class VpcCidr(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """What the cluster's tag marks."""
+        """EC2 actions, limited to resources with the cluster's tag."""
         yield from network(
             cls, resolved, declared, change=["AssociateVpcCidrBlock", "DisassociateVpcCidrBlock"]
         )
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """In the VPC's own description; that a subnet of ours is in it says whose it is."""
+        """Find it in the VPC's description; it is owned if it contains a subnet of ours."""
         ours = any(
             each["CidrBlock"] == self.cidr and owner(each["Tags"]) == snapshot.aws.lineage
             for each in snapshot.signed(SUBNETS)
@@ -206,22 +206,22 @@ class VpcCidr(Resource):
         ]
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """A block can be associated once."""
+        """Associate the block, which is possible once per VPC."""
         found = aws.ec2.associate_vpc_cidr_block(VpcId=references(self.vpc).id, CidrBlock=self.cidr)
         made = found["CidrBlockAssociation"]
         return Live(made["AssociationId"], owner=aws.lineage, state=State.BUSY, why="associating")
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
-        """It has no tags; the journal knows whose it is until a subnet of ours is in it."""
+        """Mark it as owned, without a call: until it has a subnet only the manifest knows."""
         return replace(live, owner=aws.lineage)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Refused while a subnet is in it."""
+        """Disassociate it; EC2 refuses while a subnet is in it."""
         aws.ec2.disassociate_vpc_cidr_block(AssociationId=live.id)
 
 
 def interfaces(snapshot: Snapshot, by: str, value: str) -> list[str]:
-    """Describe the interfaces that hold something, and how each is freed."""
+    """Describe the interfaces of a VPC, subnet or group, with the commands to delete them."""
     found = snapshot.region(NETWORK_INTERFACES, {by: [value]})
     return [
         f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "

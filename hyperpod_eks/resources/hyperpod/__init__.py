@@ -1,1 +1,1 @@
-"""SageMaker HyperPod: the cluster, its groups and its nodes."""
+"""SageMaker HyperPod: the cluster, its instance groups and its nodes."""

@@ -1,4 +1,4 @@
-"""What SageMaker says of HyperPod clusters, and how it is asked."""
+"""Reads of HyperPod clusters, events, operations and instances from SageMaker's API."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hyperpod_eks.resources.base import MINUTE
 
 
 def every_group(found: JsonMapping) -> list[JsonMapping]:
-    """List the groups that DescribeCluster shows, the restricted ones last."""
+    """Return all groups in DescribeCluster's answer, restricted ones last."""
     return [*found.get("InstanceGroups", ()), *found.get("RestrictedInstanceGroups", ())]
 
 
 def instance_types(group: JsonMapping) -> str:
-    """Name the type of a described group, or its types."""
+    """Return a described group's instance type, or its types separated by commas."""
     several = group.get("InstanceRequirements", {}).get("CurrentInstanceTypes", ())
     return str(group.get("InstanceType") or ", ".join(several))
 
 
 def group_row(group: JsonMapping) -> JsonObject:
-    """Summarise a described group, as `status` shows it."""
+    """Summarise a described group, for `status`."""
     return {
         "name": group["InstanceGroupName"],
         "instance_type": instance_types(group),
@@ -39,10 +39,10 @@ def group_row(group: JsonMapping) -> JsonObject:
 
 
 def describe(snapshot: Snapshot, name: str) -> JsonObject | None:
-    """Describe a HyperPod cluster, once for all who ask in this look; None when there is none."""
+    """Describe a HyperPod cluster, once per snapshot; None if there is none."""
 
     def ask() -> JsonObject | None:
-        # the model says ResourceNotFound; emulators answer with ValidationException
+        # AWS's model has ResourceNotFound; emulators answer ValidationException
         with (
             absent("ResourceNotFound"),
             absent("ValidationException", says="Could not find cluster"),
@@ -55,10 +55,10 @@ def describe(snapshot: Snapshot, name: str) -> JsonObject | None:
 
 
 def events(aws: Aws, name: str, most: int, **asked: object) -> Iterator[JsonMapping]:
-    """Yield a cluster's newest events, newest first, page by page.
+    """Yield up to ``most`` of a cluster's events, newest first.
 
-    AWS keeps events of clusters with continuous provisioning only; for others there are none.
-    ``asked`` are further members of ListClusterEvents.
+    AWS keeps events only for clusters with continuous provisioning; others have none.
+    ``asked`` are further members of the ListClusterEvents request.
     """
     from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
@@ -77,15 +77,15 @@ def events(aws: Aws, name: str, most: int, **asked: object) -> Iterator[JsonMapp
 
 
 def keeps_events(found: JsonMapping) -> bool:
-    """Whether AWS keeps events of a described cluster; where it does not say, it can be asked."""
+    """Whether AWS may keep events of a cluster: its mode is continuous, or unknown."""
     return str(found.get("NodeProvisioningMode") or "Continuous").lower() == "continuous"
 
 
 def newest_event(aws: Aws, found: JsonMapping) -> str:
-    """Return what happened last in a described cluster, and why nodes do not come.
+    """Return the newest event of a described cluster, and why its nodes do not start.
 
-    A courtesy, so that nothing may fail.  The reason, which only DescribeClusterEvent has, is
-    asked for once a minute.
+    Best effort: errors are ignored.  The reason, which only DescribeClusterEvent returns, is read
+    at most once a minute.
     """
     if not keeps_events(found):
         return ""
@@ -103,10 +103,9 @@ def newest_event(aws: Aws, found: JsonMapping) -> str:
 
 
 def is_bad(event: JsonMapping) -> bool:
-    """Whether an event may tell why something failed.
+    """Whether an event may be the cause of a failure.
 
-    HyperPod warns that a node that starts "lost orchestration-ready", which is no cause of
-    anything.
+    HyperPod warns that a starting node "lost orchestration-ready", which is not a cause.
     """
     words = str(event.get("Description", ""))
     return event.get("EventLevel") in ("Warn", "Error") and not re.search(
@@ -115,9 +114,9 @@ def is_bad(event: JsonMapping) -> bool:
 
 
 def failure(aws: Aws, name: str, event: JsonMapping) -> str:
-    """Ask for the FailureMessage of an event; its description where there is none.
+    """Return the description of an event with its FailureMessage, if it has one.
 
-    It stands in the metadata of whatever the event is about (SageMaker API reference,
+    The message is in the metadata of the event's subject (SageMaker API reference,
     DescribeClusterEvent, EventMetadata).
     """
     said, known = str(event.get("Description", "")), aws.failures
@@ -132,7 +131,7 @@ def failure(aws: Aws, name: str, event: JsonMapping) -> str:
 
 
 class Operation(TypedDict):
-    """What HyperPod is doing."""
+    """An operation of HyperPod on a cluster."""
 
     id: str
     type: Annotated[str, "as HyperPod says: Scaling, DeepHealthCheck"]
@@ -140,7 +139,7 @@ class Operation(TypedDict):
 
 
 class NodeRow(TypedDict):
-    """A node."""
+    """An instance, as HyperPod and Kubernetes describe it."""
 
     name: str
     instance_id: str
@@ -153,9 +152,9 @@ class NodeRow(TypedDict):
 
 
 def operations(snapshot: Snapshot, name: str) -> list[Operation]:
-    """List what HyperPod is doing with a cluster, newest first; once for all who ask in this look.
+    """Return HyperPod's operations in progress on a cluster, newest first; once per snapshot.
 
-    A courtesy: without the right, or without continuous provisioning, there is nothing to say.
+    Best effort: empty without the permission, or without continuous provisioning.
     """
 
     def ask() -> list[Operation]:
@@ -163,7 +162,7 @@ def operations(snapshot: Snapshot, name: str) -> list[Operation]:
         with suppress(Exception):
             found = snapshot.aws.sagemaker.list_cluster_operations(  # type: ignore[attr-defined]
                 **asked,
-                MaxResults=20,  # the stubs do not know it yet
+                MaxResults=20,  # the stubs lack the method
             )
             return [
                 {
@@ -179,7 +178,7 @@ def operations(snapshot: Snapshot, name: str) -> list[Operation]:
 
 
 def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
-    """List a cluster's instances, once for all who ask in this look."""
+    """Return a cluster's instances; read once per snapshot."""
     return snapshot.all(
         snapshot.aws.sagemaker,
         "list_cluster_nodes",
@@ -190,7 +189,7 @@ def instances(snapshot: Snapshot, name: str) -> list[JsonMapping]:
 
 
 def node_rows(snapshot: Snapshot, name: str, registered: Sequence[Node]) -> list[NodeRow]:
-    """Join what HyperPod and Kubernetes say of each node, one row an instance."""
+    """Join instances with their Kubernetes nodes, one row per instance."""
     with absent("ResourceNotFound"):
         found = instances(snapshot, name)
         seen = {node.instance_id: node for node in registered}

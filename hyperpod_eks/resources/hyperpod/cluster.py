@@ -61,7 +61,7 @@ SETTINGS = (
     "AutoScaling",
     "RestrictedInstanceGroupsConfig",
 )
-"""Members of CreateCluster that UpdateCluster takes too, apart from the groups."""
+"""Members, except groups, that both CreateCluster and UpdateCluster have."""
 CHECKS_TYPICAL, CHECKS_USUAL = 75 * MINUTE, "60 to 90 min of deep health checks"
 
 
@@ -69,32 +69,32 @@ CHECKS_TYPICAL, CHECKS_USUAL = 75 * MINUTE, "60 to 90 min of deep health checks"
 class Cluster(Resource):
     """The HyperPod cluster.
 
-    Continuous provisioning makes it InService before any node exists; ready means what users
-    mean: every group at its count (at its least count, where it has one).
+    With continuous provisioning it is InService before any node exists.  Here it is ready once
+    every group has its count of nodes (or its minimum count, if it has one).
 
-    Facts are called after group and member: ``workers.instance_count``.
+    Facts are named after group and member: ``workers.instance_count``.
     """
 
     name: str
     control: eks.Cluster
     role: Role
     scaler: Role | None
-    """What Karpenter works with."""
+    """Karpenter's role; None without it."""
     security_group: SecurityGroup
     groups: tuple[GroupSpecification, ...]
-    """None where no config says what they are to be: then AWS's own targets count."""
+    """Empty without a config: AWS's own target counts apply then."""
     zones: tuple[tuple[str, Subnet], ...]
-    """The nodes' subnets by availability zone id."""
+    """Pairs of an availability zone id and its subnet for nodes."""
     settings: JsonMapping
-    """Members of the request that are about the whole cluster (``SETTINGS``)."""
+    """The request's members in ``SETTINGS``."""
     scales_itself: bool
-    """Whether Karpenter says how many nodes there are."""
+    """Whether Karpenter sets the number of nodes."""
 
     kind = "hyperpod/Cluster"
     step = "hyperpod"
     tag_type = "hyperpod-cluster"
     patience = 90 * MINUTE
-    typical_change = 480.0  # of a scale-up, the commonest
+    typical_change = 480.0  # of a scale-up, the most common change
     guards: ClassVar[Mapping[str, Guard]] = {
         "volume_kms_key_id": lambda is_, key: (
             f"volumes of new nodes are not encrypted with {is_} any more" if is_ and not key else ""
@@ -103,40 +103,40 @@ class Cluster(Resource):
 
     @property
     def usual(self) -> str:
-        """Nodes under deep health checks are not running yet."""
+        """Usual duration of a create; deep health checks add to it."""
         return "10 to 25 min" + (f", and {CHECKS_USUAL}" if deeply_checked(self.groups) else "")
 
     @property
     def typical(self) -> float:
-        """Of groups without deep health checks, and with them."""
+        """Usual seconds of a create; deep health checks add to them."""
         return 720.0 + (CHECKS_TYPICAL if deeply_checked(self.groups) else 0.0)
 
     @property
     def longest_wait(self) -> float:
-        """Deep health checks take hours, and a node counts as running when it has passed them."""
+        """As in the base; deep health checks add hours, since only then nodes are running."""
         return self.patience + (DEEP_CHECKS if deeply_checked(self.groups) else 0.0)
 
     def needs(self) -> Iterator[Resource]:
-        """Subnets are named with their zones."""
+        """Those of the fields, and the subnets in ``zones``."""
         yield from super().needs()
         yield from (subnet for _, subnet in self.zones)
 
     def create_requires(self) -> Iterator[Resource]:
-        """All but the VPC CNI, which no node asks for in the first minutes."""
+        """All but the VPC CNI, which nodes do not need in their first minutes."""
         yield from (need for need in self.needs() if need.step != "addons")
 
     def create_after(self) -> Iterator[Resource]:
-        """The VPC CNI: HyperPod looks at its version."""
+        """The VPC CNI, whose version CreateCluster checks."""
         yield from (need for need in self.needs() if need.step == "addons")
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """See `permissions`."""
+        """Return the statements of `permissions`."""
         return permissions(resolved)
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """All that the region has."""
+        """All HyperPod clusters of the region."""
         ask = aws.sagemaker.list_tags
         for page in aws.sagemaker.get_paginator("list_clusters").paginate():
             for each in page["ClusterSummaries"]:
@@ -144,7 +144,7 @@ class Cluster(Resource):
                 yield "hyperpod-cluster", name, partial(tags_of, ask, "Tags", ResourceArn=arn)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """By name."""
+        """Find it by name."""
         found = describe(snapshot, self.name)
         if found is None:
             return []
@@ -152,7 +152,7 @@ class Cluster(Resource):
         arn, signed = found["ClusterArn"], snapshot.aws.signatures
         if arn not in signed:
             tags = snapshot.all(snapshot.aws.sagemaker, "list_tags", "Tags", ResourceArn=arn)
-            if owner(tags) is None:  # it may be signed yet
+            if owner(tags) is None:  # it may be tagged later
                 return [self._live(found, None, labels)]
             signed[arn] = owner(tags)
         if signed[arn] == snapshot.aws.lineage:
@@ -168,11 +168,11 @@ class Cluster(Resource):
         return [live]
 
     def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """Quotas and policies of task governance."""
+        """Compute quotas and scheduler policies of task governance."""
         return governance(snapshot, live)
 
     def _labels(self, snapshot: Snapshot) -> dict[str, str]:
-        """Call the nodes' subnets by label: one that comes tells where a group shall go."""
+        """Return subnet id to label; labels also name subnets that do not exist yet."""
         if not any(group.placed for group in self.groups):
             return {}
         return {
@@ -207,7 +207,7 @@ class Cluster(Resource):
         )
 
     def _state(self, found: JsonMapping) -> tuple[State, str]:
-        """Return the state, and what Karpenter lacks where that decides it."""
+        """Return the state, and Karpenter's status if that determines it, else ""."""
         state = STATES.get(found["ClusterStatus"], State.BUSY)
         if state is State.READY and not all(map(self._is_settled, every_group(found))):
             return State.GROWING, ""
@@ -219,12 +219,12 @@ class Cluster(Resource):
         return {"Creating": State.GROWING, "Failed": State.STUCK}.get(status or "", state), why
 
     def _is_settled(self, there: JsonMapping) -> bool:
-        """Whether a group has the nodes that are declared, and neither gains nor loses any."""
+        """Whether a group has its declared number of nodes and is neither growing nor shrinking."""
         if there.get("Status") in ("Deleting", "SystemUpdating"):
             return False
         group = self._group_of(there["InstanceGroupName"])
         current, target = there.get("CurrentCount"), there.get("TargetCount")
-        if group is None or current is None:  # it goes; or Kubernetes alone counts its nodes
+        if group is None or current is None:  # undeclared, or counted only in Kubernetes
             return True
         leaving = target is not None and current > target
         return not leaving and bool(current >= group.wanted(target, self.scales_itself))
@@ -232,7 +232,7 @@ class Cluster(Resource):
     def _described(
         self, found: JsonMapping, there: Mapping[str, JsonMapping], labels: Mapping[str, str]
     ) -> Iterator[tuple[str, Json]]:
-        """Spell a description as facts, in the order of the declaration's lists."""
+        """Yield the facts of a description, with lists in the declared order."""
         for member in SETTINGS:
             declared = self.settings.get(member)
             yield from leaves(member, align(setting_of(found, member), declared, member))
@@ -247,7 +247,7 @@ class Cluster(Resource):
                 if member != "OverrideVpcConfig":
                     yield from leaves(member, align(value, members.get(member), member), name)
             vpc = described_.get("OverrideVpcConfig") or {}
-            # VpcConfig has one or more of both: without, it is not described
+            # VpcConfig has at least one of each; otherwise it is not described
             if group and group.placed and vpc.get("SecurityGroupIds") and vpc.get("Subnets"):
                 subnets = sorted(labels.get(id_, id_) for id_ in vpc["Subnets"])
                 ids = sorted(vpc["SecurityGroupIds"])
@@ -261,7 +261,7 @@ class Cluster(Resource):
         return dict(self._spelled())
 
     def _spelled(self) -> Iterator[tuple[str, Json]]:
-        """Spell the declaration as facts; those that hold ids are None here."""
+        """Yield the facts of the declaration, with None for facts that contain ids."""
         for member in SETTINGS:
             yield from leaves(member, self.settings.get(member))
         if self.scaler:
@@ -270,7 +270,7 @@ class Cluster(Resource):
             yield group.name, THERE
             yield f"{group.name}.execution_role", None
             for member, value in group.members.items():
-                # Karpenter says how many there are
+                # Karpenter sets the count
                 if member not in ("InstanceGroupName", "ExecutionRole", "OverrideVpcConfig") and (
                     member != "InstanceCount" or not self.scales_itself
                 ):
@@ -279,19 +279,19 @@ class Cluster(Resource):
                 yield f"{group.name}.{PLACE}", None
 
     def names(self, live: Live | None = None) -> Iterable[str]:
-        """What is declared, and the groups that are there and should not be."""
+        """The declared facts, and the undeclared groups that exist."""
         there: Iterable[str] = live.attributes.get("described", ()) if live else ()
         return dict.fromkeys([*self._facts, *there])
 
     def authoritative(self, name: str) -> bool:
-        """Which groups there are is no matter of how AWS describes them."""
+        """The existence of groups."""
         return "." not in name and name not in map(to_config, (*SETTINGS, "ClusterRole"))
 
     def reverts(self, name: str) -> bool:
-        """Whatever UpdateCluster resets; a group that goes takes its settings with it.
+        """Settings that UpdateCluster resets, of the cluster and of declared groups.
 
-        A new image drains nodes, so that it is put on only where one is declared.  A count that is
-        no longer declared is Karpenter's, and a group without zones stays where it is.
+        Not reset: images, since a new one drains nodes; counts, which Karpenter then sets; and
+        zones, since a group without declared zones keeps its own.
         """
         whole = name.partition(".")[0]
         if is_image(name) or member_of(name) in (to_config("InstanceCount"), PLACE):
@@ -301,7 +301,7 @@ class Cluster(Resource):
         )
 
     def expected(self, name: str, references: References) -> Json:
-        """Look the member up in the request that would be sent."""
+        """Return the member's value in the request, with ids resolved."""
         whole, _, setting = name.partition(".")
         group = self._group_of(whole)
         if name == "cluster_role" and self.scaler:
@@ -315,7 +315,7 @@ class Cluster(Resource):
 
     @classmethod
     def unpacked(cls, name: str, value: Json) -> Json:
-        """The groups."""
+        """Convert the groups to `GroupSpecification`."""
         if name != "groups":
             return value
         names = [each.name for each in fields(GroupSpecification)]
@@ -324,14 +324,14 @@ class Cluster(Resource):
         )
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
-        """The name is unique in the region; there is no token."""
+        """Create it; its name is unique in the region.  CreateCluster has no client token."""
         request: JsonObject = {
             "ClusterName": self.name,
             "Orchestrator": {"Eks": {"ClusterArn": references(self.control).arn}},
             **self._settings(references),
             **self._groups([(group, self._group(group, references)) for group in self.groups]),
             "VpcConfig": self._vpc(tuple(zone for zone, _ in self.zones), references),
-            # managed add-on policies ask for this tag
+            # managed policies of add-ons require this tag
             "Tags": aws.pairs(self.label, {"SageMaker": "true"}),
         }
         arn = aws.sagemaker.create_cluster(**request)["ClusterArn"]
@@ -346,7 +346,7 @@ class Cluster(Resource):
 
     @staticmethod
     def _groups(specs: Sequence[tuple[GroupSpecification, JsonMapping]]) -> JsonObject:
-        """Restricted groups have a list of their own."""
+        """Return the request's lists of groups; restricted groups have a separate one."""
         lists = {
             "InstanceGroups": [spec for group, spec in specs if not group.restricted],
             "RestrictedInstanceGroups": [spec for group, spec in specs if group.restricted],
@@ -361,9 +361,9 @@ class Cluster(Resource):
         }
 
     def _group(self, group: GroupSpecification, references: References) -> JsonObject:
-        """Spell a group whole: what an update leaves out is reset.
+        """Return a group with all its members: an update resets those that it leaves out.
 
-        Each has subnets of its own, so that a group that comes later moves no other.
+        It has its own subnets, so that adding a group moves no other group.
         """
         return {
             "ExecutionRole": references(self.role).arn,
@@ -372,7 +372,7 @@ class Cluster(Resource):
         }
 
     def immutable_reason(self, name: str, differs: Differs) -> str:
-        """A group cannot be made anew while it is the only one, nor the mode taken back."""
+        """All groups cannot be replaced at once, and the provisioning mode cannot be reset."""
         anew = self._replaced(differs)
         if name == "node_provisioning_mode" and self.settings.get("NodeProvisioningMode") is None:
             return "HyperPod does not go back from Continuous"
@@ -384,24 +384,24 @@ class Cluster(Resource):
         return ""
 
     def _replaced(self, differs: Differs) -> list[str]:
-        """Name the groups that have to be made anew."""
+        """Return the names of the groups that have to be replaced."""
         kept = tuple(map(to_config, KEPT))
         return list(
             dict.fromkeys(name.partition(".")[0] for name in differs if member_of(name) in kept)
         )
 
     def disruption(self, live: Live, differs: Differs) -> list[str]:
-        """Nodes that go, with all that is on them."""
+        """The nodes that would be deleted or replaced, with their data."""
         return lost_nodes(live.attributes["described"], self._replaced(differs), differs)
 
     def first(self, differs: Differs) -> Differs:
-        """One update at a time: our tags, then all that UpdateCluster takes, then images."""
+        """The next update: our tags, then everything for UpdateCluster, then images."""
         if "owner" in differs:
             return {"owner": differs["owner"]}
         others = {name: both for name, both in differs.items() if not is_image(name)}
         if others:
             return others
-        # UpdateClusterSoftware gives one image to all the groups that it is asked for
+        # UpdateClusterSoftware sets one image for all groups of a request
         images = [both[1] for name, both in differs.items() if name.endswith(".image_id")]
         alike = {
             name.partition(".")[0]
@@ -411,7 +411,7 @@ class Cluster(Resource):
         return {name: both for name, both in differs.items() if name.partition(".")[0] in alike}
 
     def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
-        """One update."""
+        """Send the update that `first` selected."""
         if "owner" in differs:
             aws.sagemaker.add_tags(ResourceArn=live.arn, Tags=aws.pairs(self.label))
             return
@@ -424,7 +424,7 @@ class Cluster(Resource):
     def _request(
         self, there: Mapping[str, JsonMapping], references: References, differs: Differs
     ) -> JsonObject:
-        """Build an UpdateCluster that changes what differs, and nothing else."""
+        """Return the UpdateCluster request that changes exactly ``differs``."""
         anew = self._replaced(differs)
         specs = [
             (group, self._updated(group, there.get(group.name), references))
@@ -433,8 +433,8 @@ class Cluster(Resource):
         ]
         declared = {group.name for group in self.groups}
         changed = {name.partition(".")[0] for name in differs}
-        # ClusterRole "cannot be updated while autoscaling is enabled" (UpdateCluster): what AWS
-        # may refuse to see again is sent only when it changes
+        # ClusterRole "cannot be updated while autoscaling is enabled" (UpdateCluster): AWS may
+        # refuse an unchanged setting, so only changed ones are sent
         settings = {
             member: value
             for member, value in self._settings(references).items()
@@ -451,7 +451,7 @@ class Cluster(Resource):
     def _updated(
         self, group: GroupSpecification, now: JsonMapping | None, references: References
     ) -> JsonObject:
-        """Spell a group for an update: what is not declared stays as it is now."""
+        """Return a group for an update; undeclared counts and zones keep their current values."""
         spec = self._group(group, references)
         if now is not None:
             if self.scales_itself:
@@ -462,7 +462,7 @@ class Cluster(Resource):
         return spec
 
     def _renew(self, aws: Aws, images: JsonMapping) -> None:
-        """Give one image to the groups that are to have it."""
+        """Call UpdateClusterSoftware for the groups in ``images``, which share one image."""
         image = next((v for name, v in images.items() if name.endswith(".image_id")), None)
         groups: list[Json] = []
         for name in dict.fromkeys(each.partition(".")[0] for each in images):
@@ -476,10 +476,10 @@ class Cluster(Resource):
         )
 
     def prices(self, support: str) -> Iterator[Item]:
-        """Nodes, their extra volumes and file systems."""
+        """Nodes, their extra volumes and their file systems."""
         for group in self.groups:
             yield from group.prices()
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Role, network, EKS cluster and bucket must outlive it."""
+        """Start its deletion; role, network, EKS cluster and bucket must exist until it ends."""
         aws.sagemaker.delete_cluster(ClusterName=self.name)

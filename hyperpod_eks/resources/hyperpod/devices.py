@@ -1,4 +1,4 @@
-"""What nodes offer to pods, beside what their instance type has."""
+"""Compares the devices that nodes offer to pods with those of their instance types."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ GPU, NEURON, EFA = "nvidia.com/gpu", "aws.amazon.com/neuron", "vpc.amazonaws.com
 
 
 def lacking(snapshot: Snapshot, nodes: Sequence[Node]) -> tuple[str, ...]:
-    """Name what Ready nodes of accelerated types do not offer, a line for each type and device.
+    """Return devices that Ready nodes of accelerated types lack, a line per type and device.
 
-    What a type has is EC2's word (DescribeInstanceTypes: GpuInfo, NeuronInfo, NetworkInfo.EfaInfo),
-    asked for only where there are such nodes; that it cannot be asked stops nothing.
+    A type's devices are those of EC2 (DescribeInstanceTypes: GpuInfo, NeuronInfo,
+    NetworkInfo.EfaInfo), read only if there are such nodes; errors are ignored.
     """
     ready = [node for node in nodes if node.ready and ACCELERATED.match(node.instance_type)]
     lines = []
@@ -59,9 +59,9 @@ def _counted(found: JsonMapping) -> dict[str, int]:
 
 
 def _offers(node: Node, name: str) -> int:
-    """Count the devices of a name; Neuron's plugin offers a device under several.
+    """Return the number of a node's devices of a name; Neuron devices have several names.
 
-    A node whose GPUs are in parts (nvidia.com/mig-...) lacks none.
+    A node with partitioned GPUs (nvidia.com/mig-...) counts as having all of them.
     """
     if name == GPU and any(each.startswith("nvidia.com/mig-") for each in node.devices):
         return sys.maxsize

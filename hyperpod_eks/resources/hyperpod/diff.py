@@ -1,4 +1,4 @@
-"""What is described of a cluster beside what was declared."""
+"""Converts described clusters and groups to facts, in the form of the declaration."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PLACE = to_config("OverrideVpcConfig")
 IMAGE = ("ImageId", "ImageReleaseVersion")
 """Members that UpdateClusterSoftware changes."""
 UNORDERED = ("OnStartDeepHealthChecks", "SecurityGroupIds", "Subnets")
-"""Lists whose order means nothing, of plain values; types stand in the order of preference."""
+"""Lists of plain values without order; instance types are ordered by preference."""
 THERE, MISSING = "there", "absent"
 
 
 def its(count: int, done: str = "") -> str:
-    """Speak of a group's nodes, and of what is done to them.
+    """Return words for a group's nodes, and for a change to them.
 
     >>> its(2), its(1, "replaced")
     ('its 2 nodes', 'its one node is replaced')
@@ -29,12 +29,12 @@ def its(count: int, done: str = "") -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether a fact is of the image or its release, which an update of the software changes."""
+    """Whether a fact is the image or its release, which UpdateClusterSoftware changes."""
     return member_of(name) in map(to_config, IMAGE)
 
 
 def member_of(name: str) -> str:
-    """Return the group's setting that a fact is about, or is a part of.
+    """Return the group's setting that a fact is, or is a part of.
 
     >>> member_of("workers.kubernetes_config.labels.team")
     'kubernetes_config'
@@ -43,7 +43,7 @@ def member_of(name: str) -> str:
 
 
 def described(group: JsonMapping) -> JsonObject:
-    """Turn a described group into the words of the request (ClusterInstanceGroupSpecification)."""
+    """Convert a described group to the request's members (ClusterInstanceGroupSpecification)."""
     shapes = "ClusterInstanceGroupSpecification", "ClusterRestrictedInstanceGroupSpecification"
     members = {m for name in shapes for m in shape("sagemaker", name)["members"]}
     found = {k: v for k, v in group.items() if k in members}
@@ -58,7 +58,7 @@ def described(group: JsonMapping) -> JsonObject:
 
 
 def _desired(config: JsonMapping) -> JsonObject:
-    """Of ``CurrentX`` and ``DesiredX``, take the latter as ``X``."""
+    """Return ``DesiredX`` as ``X``, without ``CurrentX``."""
     return {
         key.removeprefix("Desired"): value
         for key, value in config.items()
@@ -67,7 +67,7 @@ def _desired(config: JsonMapping) -> JsonObject:
 
 
 def setting_of(found: JsonMapping, member: str) -> Json:
-    """Read a member of the whole cluster."""
+    """Return a described cluster's setting in the form of the request."""
     value = found.get(member)
     if isinstance(value, Mapping) and (shared := value.get("SharedEnvironmentConfig")):
         return {"SharedEnvironmentConfig": _desired(shared)}
@@ -75,11 +75,11 @@ def setting_of(found: JsonMapping, member: str) -> Json:
 
 
 EMPTY: tuple[object, ...] = (None, "", {}, [])
-"""How AWS may describe that there is none, besides saying nothing."""
+"""Values by which AWS may describe an unset member, besides leaving it out."""
 
 
 def leaves(member: str, value: Json, group: str = "") -> Iterator[tuple[str, Json]]:
-    """Spell a member as facts, one for each value in it.
+    """Yield a member as facts, one for each value in it.
 
     >>> list(leaves("KubernetesConfig", {"Labels": {"Team": "x"}, "Taints": [{"Key": "k"}]}, "a"))
     [('a.kubernetes_config.labels.Team', 'x'), ('a.kubernetes_config.taints.0.key', 'k')]
@@ -87,19 +87,19 @@ def leaves(member: str, value: Json, group: str = "") -> Iterator[tuple[str, Jso
     name = ".".join(filter(None, [group, to_config(member)]))
     if isinstance(value, Mapping) and value:
         for key, each in value.items():
-            if member == "Labels":  # whose keys are the user's
+            if member == "Labels":  # their keys are the user's
                 yield f"{name}.{key}", each
             else:
                 yield from leaves(key, each, name)
     elif isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
         for number, each in enumerate(value):
             yield from leaves(str(number), each, name)
-    elif value not in (None, "", []):  # {} says something: {"Spot": {}}
+    elif value not in (None, "", []):  # {} is a value: {"Spot": {}}
         yield name, value
 
 
 def align(there: Json, declared: Json, member: str = "") -> Json:
-    """Put what AWS describes into the declaration's order, where order means nothing."""
+    """Return a described value in the declaration's order and spelling where these mean nothing."""
     if isinstance(there, Mapping) and isinstance(declared, Mapping):
         return {key: align(value, declared.get(key), key) for key, value in there.items()}
     if isinstance(there, datetime) and isinstance(declared, str):
@@ -116,9 +116,9 @@ def align(there: Json, declared: Json, member: str = "") -> Json:
 
 
 def _in_order(there: Sequence[Json], asked: Sequence[Json]) -> list[Json]:
-    """Put described objects into the order of the declared ones that they may be.
+    """Return described objects in the order of the declared ones that they match.
 
-    AWS may leave out what tells them apart: as few pairs as possible contradict each other.
+    AWS may leave out distinguishing members, so the fewest possible pairs contradict each other.
 
     >>> k, l = {"Key": "k", "Effect": "NoSchedule"}, {"Key": "l", "Effect": "NoSchedule"}
     >>> _in_order([{"Effect": "NoSchedule"}, {"Key": "k"}], [k, l])
@@ -135,11 +135,11 @@ def _in_order(there: Sequence[Json], asked: Sequence[Json]) -> list[Json]:
 
 
 def _paired(scores: Sequence[Sequence[tuple[int, int]]]) -> dict[int, int]:
-    """Choose a column for each row: without a contradiction for as many as possible, then alike."""
+    """Match rows to columns: as many as possible without contradiction, then the most similar."""
     rows: dict[int, int] = {}
 
     def place(row: int, tried: set[int]) -> bool:
-        """Give a row a column; whoever has it takes another (Kuhn's algorithm)."""
+        """Assign a column to a row and move its old row to another (Kuhn's algorithm)."""
         for column in sorted(range(len(scores[row])), key=scores[row].__getitem__, reverse=True):
             if column in tried or scores[row][column][0] < 0:
                 continue
@@ -157,9 +157,9 @@ def _paired(scores: Sequence[Sequence[tuple[int, int]]]) -> dict[int, int]:
 
 @cache
 def enumerated() -> frozenset[str]:
-    """Name the members of CreateCluster whose values AWS enumerates: their case means nothing.
+    """Return the members of CreateCluster with enumerated values, whose case means nothing.
 
-    Free text in another case is another text.
+    The case of free text matters.
     """
     shapes = service("sagemaker")["shapes"]
     seen, found, left = set[str](), set[str](), ["CreateClusterRequest"]
@@ -178,14 +178,14 @@ def enumerated() -> frozenset[str]:
 
 
 def _alike(one: Json, other: Json) -> int:
-    """Count what two descriptions have in common."""
+    """Return the number of equal values in two descriptions."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return sum(_alike(value, other[key]) for key, value in one.items() if key in other)
     return int(one == other)
 
 
 def _unlike(one: Json, other: Json) -> int:
-    """Count where two descriptions contradict each other; what only one has does not.
+    """Return the number of members that two descriptions both have with different values.
 
     >>> _unlike({"Key": "k", "Effect": "NoSchedule"}, {"Key": "l"})
     1

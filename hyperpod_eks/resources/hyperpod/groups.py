@@ -1,4 +1,4 @@
-"""Instance groups, as a cluster declares them."""
+"""Instance groups in the declaration of a cluster."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hyperpod_eks.resources.base import MINUTE, Differs
 from hyperpod_eks.resources.hyperpod.diff import MISSING, THERE, is_image, its, member_of
 
 DEEP_CHECKS = 240 * MINUTE
-"""Seconds that deep health checks may take besides: "60 to 90 minutes" or longer, by the number of
-nodes (SageMaker developer guide, pages on deep health checks and on autoscaling)."""
+"""Further seconds for deep health checks: "60 to 90 minutes" or longer, by the number of nodes
+(SageMaker developer guide, pages on deep health checks and on autoscaling)."""
 
 
 KEPT = {
@@ -23,42 +23,42 @@ KEPT = {
     "OverrideVpcConfig": "its zones",
     "CapacityRequirements": "its kind of capacity",
 }
-"""Members of a group that it keeps for life (UpdateCluster refuses others): it is made anew."""
+"""Members that UpdateCluster cannot change, in words: a change replaces the group."""
 
 
 @frozen
 class GroupSpecification:
-    """One group of like instances (CreateCluster, ClusterInstanceGroupSpecification)."""
+    """A group of equal instances (CreateCluster, ClusterInstanceGroupSpecification)."""
 
     name: str
     restricted: bool
     members: JsonMapping
-    """What the configuration says, in AWS's words; ids of other resources are added when known."""
+    """The config's members under AWS's names; ids of other resources are added later."""
     zones: tuple[str, ...]
     placed: bool
-    """Whether the configuration names the zones; a group that exists else stays where it is."""
+    """Whether the config names the zones; otherwise an existing group keeps its own."""
 
     @property
     def instance_type(self) -> str:
-        """The type, or the preferred one of several."""
+        """The instance type, or the first of several."""
         several = self.members.get("InstanceRequirements", {}).get("InstanceTypes", ())
         return str(self.members.get("InstanceType") or next(iter(several), ""))
 
     @property
     def instance_count(self) -> int:
-        """How many nodes are wanted."""
+        """The declared number of nodes."""
         return int(self.members["InstanceCount"])
 
     @property
     def ebs_volume_size_in_gb(self) -> int:
-        """The size of the extra volumes, 0 for none."""
+        """The total size of a node's extra volumes in GB, 0 for none."""
         return sum(
             each.get("EbsVolumeConfig", {}).get("VolumeSizeInGB", 0)
             for each in self.members.get("InstanceStorageConfigs", ())
         )
 
     def wanted(self, target: int | None, scales_itself: bool) -> int:
-        """How many nodes make it ready: what is declared, or what Karpenter asks for."""
+        """Return how many nodes make it ready: the minimum, Karpenter's target, or the count."""
         least = self.members.get("MinInstanceCount")
         if least is not None:
             return int(least)
@@ -66,7 +66,7 @@ class GroupSpecification:
         return int(target or 0) if karpenter else self.instance_count
 
     def prices(self) -> Iterator[Item]:
-        """Nodes, their extra volumes and file systems."""
+        """Nodes, their extra volumes and their file systems."""
         kind, count = self.instance_type, self.instance_count
         spot = "Spot" in (self.members.get("CapacityRequirements") or {})
         prepaid = bool(self.members.get("TrainingPlanArn"))
@@ -78,7 +78,7 @@ class GroupSpecification:
 
 
 def deeply_checked(groups: Sequence[object]) -> list[str]:
-    """Name the groups whose nodes pass deep health checks before they take pods."""
+    """Return the groups whose new nodes run deep health checks before they accept pods."""
     return [
         group.name
         for group in groups or ()
@@ -89,7 +89,7 @@ def deeply_checked(groups: Sequence[object]) -> list[str]:
 def lost_nodes(
     there: Mapping[str, JsonMapping], anew: Sequence[str], differs: Differs
 ) -> list[str]:
-    """Say which nodes a change takes, with all that is on them; ``anew`` are replaced groups."""
+    """Return the nodes that a change removes, a line each; ``anew`` are replaced groups."""
     lines = []
     for name in anew:
         count = there[name].get("CurrentCount", 0)
@@ -112,7 +112,7 @@ def lost_nodes(
 
 
 def renewal(group: str, count: int) -> str:
-    """Say what a group's nodes lose with UpdateClusterSoftware, which drains nothing."""
+    """Return what UpdateClusterSoftware, which drains nothing, does to a group's nodes."""
     return (
         f"instance group {group}: {its(count)} get{'s' * (count == 1)} a new image; pods are not"
         " drained, and root volumes are replaced"

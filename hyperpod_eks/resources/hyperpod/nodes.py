@@ -1,4 +1,4 @@
-"""The nodes in Kubernetes."""
+"""The nodes of a cluster in Kubernetes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from hyperpod_eks.workers import gather
 
 @frozen
 class Nodes(Resource):
-    """The nodes as Kubernetes sees them: registered and Ready.
+    """The nodes in Kubernetes: registered and Ready.
 
-    Nothing that we make or delete: HyperPod registers them and takes them away.
+    We only wait for them: HyperPod registers and removes them.
     """
 
     cluster: Cluster
@@ -39,11 +39,11 @@ class Nodes(Resource):
 
     @property
     def longest_wait(self) -> float:
-        """As the cluster: deep health checks take hours."""
+        """As for the cluster: deep health checks take hours."""
         return self.patience + (DEEP_CHECKS if deeply_checked(self.cluster.groups) else 0.0)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """Through the Kubernetes API."""
+        """Read the nodes from the Kubernetes API; one live resource represents all."""
         found, access = gather(
             partial(describe, snapshot, self.cluster.name),
             partial(eks.access, snapshot, self.control.name),
@@ -61,7 +61,7 @@ class Nodes(Resource):
         return [live]
 
     def _wanted(self, found: JsonMapping) -> dict[str, int]:
-        """Count the nodes that each group shall have."""
+        """Return the number of nodes that each group must have to be ready."""
         targets = {g["InstanceGroupName"]: g.get("TargetCount") for g in every_group(found)}
         return {
             group.name: group.wanted(targets.get(group.name), self.cluster.scales_itself)
@@ -74,7 +74,7 @@ class Nodes(Resource):
         ready = Counter(
             node.instance_group for node in nodes if node.ready and node not in checking
         )
-        # whose label is missing counts for any group
+        # a node without the group's label counts for any group
         enough = ready[""] + sum(min(ready[name], count) for name, count in wanted.items()) >= total
         why = f"{ready.total()} of {total} nodes Ready in Kubernetes"
         if checking:
@@ -91,4 +91,4 @@ class Nodes(Resource):
         )
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """HyperPod does."""
+        """Do nothing: HyperPod removes its nodes."""

@@ -1,4 +1,4 @@
-"""What whoever creates and deletes a HyperPod cluster must be allowed to do."""
+"""IAM statements: what creating and deleting a HyperPod cluster requires."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hyperpod_eks.resources.permissions import Statement, Statements, actions, l
 CREATE = actions(
     "sagemaker",
     "AddTags",
-    "BatchAddClusterNodes",  # this and the next by UpdateCluster, when a count changes
+    "BatchAddClusterNodes",  # UpdateCluster calls this and the next if a count changes
     "BatchDeleteClusterNodes",
     "CreateCluster",
     "DescribeCluster",
@@ -23,9 +23,9 @@ CREATE = actions(
 
 
 def permissions(resolved: ResolvedConfig) -> Statements:
-    """Allow the calls about the cluster, and those that other calls depend on."""
-    # a cluster's ARN ends in an id that nobody knows before; and a condition about tags
-    # would make AccessDenied of "there is no such cluster"
+    """Return the statements for the cluster's actions and for their dependent actions."""
+    # a cluster's ARN ends in an id that is not known in advance, and a condition on tags
+    # would turn the error for a missing cluster into AccessDenied
     every = (resolved.arn("sagemaker", "cluster/*"),)
     yield look("sagemaker", "ListClusters")
     yield Statement("HyperPodMake", CREATE, every)
@@ -37,7 +37,7 @@ def permissions(resolved: ResolvedConfig) -> Statements:
 
 
 def _governance(resolved: ResolvedConfig) -> Statements:
-    # DeleteCluster looks whether task governance still uses the cluster (SageMaker developer
+    # DeleteCluster checks whether task governance still uses the cluster (SageMaker developer
     # guide, "Troubleshoot" of task governance)
     lists = actions("sagemaker", "ListClusterSchedulerConfigs", "ListComputeQuotas")
     yield Statement("QuotasLook", lists, command="delete")
@@ -53,7 +53,7 @@ def _governance(resolved: ResolvedConfig) -> Statements:
 
 
 def _dependent(resolved: ResolvedConfig) -> Statements:
-    """What depends on another action: Service Authorization Reference, "dependent actions"."""
+    """Return the dependent actions (Service Authorization Reference, "dependent actions")."""
     groups = resolved.config.groups
     plans = {group.training_plan_arn for group in groups if group.training_plan_arn}
     if plans:

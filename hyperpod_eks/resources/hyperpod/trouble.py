@@ -1,4 +1,4 @@
-"""What keeps a cluster from coming, and from going."""
+"""Obstacles to the creation and the deletion of a HyperPod cluster."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ GOVERNANCE = (
         "delete-cluster-scheduler-config --cluster-scheduler-config-id",
     ),
 )
-"""What task governance puts on a cluster, and how it is listed and deleted."""
+"""Task governance's settings of a cluster: words, list method, member, id, delete command."""
 
 
 def is_premature(snapshot: Snapshot, name: str, live: Live) -> bool:
-    """Whether it failed for want of its role, before it had an instance.
+    """Whether a cluster failed, without any instance, because its role had not propagated.
 
-    CreateCluster refuses a role that SageMaker cannot assume yet; what other services check
-    after that shows as a cluster that is Failed.
+    CreateCluster refuses a role that SageMaker cannot assume yet; if a later check by another
+    service fails, the cluster becomes Failed.
     """
-    with suppress(Exception):  # only what is known for certain counts
+    with suppress(Exception):  # False unless it is certain
         newest = list(events(snapshot.aws, name, 100))
         bad = [each for each in newest if is_bad(each)]
         causes = [live.why, *(failure(snapshot.aws, name, each) for each in bad[:1])]
@@ -49,14 +49,14 @@ def is_premature(snapshot: Snapshot, name: str, live: Live) -> bool:
 
 
 def leaving(snapshot: Snapshot, name: str, live: Live) -> Live:
-    """Add what its nodes say, once a minute.  Raises Remains for what no waiting heals.
+    """Add a node's message, read at most once a minute; raise Remains for a missing permission.
 
-    HyperPod takes the nodes' interfaces down with the rights of the execution role; without
-    them the cluster stays ``Deleting`` for ever, and only a node's message says so.
+    HyperPod deletes the nodes' interfaces with the permissions of the execution role; without them
+    the cluster stays ``Deleting`` for ever, and only a node's message says why.
     """
     said: list[str] = []
     if snapshot.aws.seldom(("leaving", live.arn), MINUTE):
-        with suppress(Exception):  # a courtesy, but for what it says
+        with suppress(Exception):  # best effort
             rows = instances(snapshot, name)
             said = [text for each in rows if (text := each["InstanceStatus"].get("Message"))]
     for text in said:
@@ -70,9 +70,9 @@ def leaving(snapshot: Snapshot, name: str, live: Live) -> Live:
 
 
 def governance(snapshot: Snapshot, live: Live) -> list[str]:
-    """Quotas and policies of task governance (SageMaker developer guide, "Troubleshoot").
+    """Describe quotas and policies of task governance (SageMaker developer guide, "Troubleshoot").
 
-    This tool creates none.
+    They block a delete; this tool creates none.
     """
     sagemaker, region = snapshot.aws.sagemaker, snapshot.aws.session.region_name
     return [
