@@ -1,1 +1,1 @@
-"""What would stop a create later, found before the first change."""
+"""Checks that find, before the first change, problems that would stop create later."""

@@ -1,4 +1,4 @@
-"""Checks of the account: who calls, in which region, with which permissions and quotas."""
+"""Checks of the account: the caller, the region and training plans."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hyperpod_eks.resources import access_entry
 
 
 def ahead() -> list[Callable[[Snapshot], object]]:
-    """Questions that need nothing but a region: its quotas, page by page the slowest of all."""
+    """Return the reads that need only a region: quotas, whose many pages make them the slowest."""
     return [partial(quota_rows, service=each) for each in ("sagemaker", "vpc", "ec2", "eks")]
 
 
 def begin(facts: Facts, skip: Collection[str]) -> None:
-    """Ask for what needs no look at our own resources, beside that look.
+    """Start the reads that do not depend on our own resources, while those are observed.
 
-    The checks find the answers, or ask again for what failed.
+    The checks use their answers, and repeat the reads that failed.
     """
     questions: list[Callable[[], object]] = [facts.clusters, facts.control_planes]
     if "permissions" not in skip:
@@ -74,5 +74,5 @@ def training_plans(facts: Facts) -> Iterator[Finding]:
             check_plans(facts.resolved, facts.aws)
     except Usage as error:
         seen = {"setting": error.setting}
-        for line in str(error).splitlines():  # one for each plan
+        for line in str(error).splitlines():  # one line for each plan
             yield Finding("training-plans", "error", line, error.hint, seen)

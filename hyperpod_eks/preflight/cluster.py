@@ -1,4 +1,4 @@
-"""Checks of the cluster: versions, names, roles, scripts, chart."""
+"""Checks of the cluster: versions, names, roles, lifecycle scripts, chart and local folders."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from hyperpod_eks.resources.compare import Status
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:
-    """An EKS cluster that exists must be one that HyperPod works with.
+    """An existing EKS cluster must meet HyperPod's prerequisites.
 
-    The rules are those of the SageMaker developer guide, "Prerequisites for EKS orchestration".
+    The source is the SageMaker developer guide, "Prerequisites for EKS orchestration".
     """
     name = facts.adopted("eks/cluster") or facts.config.name
     for found in eks.describe(facts.snapshot, name):
@@ -48,7 +48,7 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
 
 
 def _authentication(facts: Facts, name: str, mode: str | None) -> Iterator[Finding]:
-    """A mode that is not described is unknown: CreateCluster of HyperPod refuses a wrong one."""
+    """An adopted cluster must support access entries; if EKS omits the mode, no finding."""
     if mode == "CONFIG_MAP" and facts.adopted("eks/cluster"):
         yield Finding(
             "authentication-mode",
@@ -62,7 +62,7 @@ def _authentication(facts: Facts, name: str, mode: str | None) -> Iterator[Findi
 
 
 def _cni(facts: Facts, name: str) -> Iterator[Finding]:
-    """HyperPod works with the Amazon VPC CNI of a certain age, and with no other."""
+    """HyperPod requires the Amazon VPC CNI in `OLDEST_VPC_CNI` or newer."""
     with absent("ResourceNotFoundException"):
         found = facts.aws.eks.describe_addon(clusterName=name, addonName="vpc-cni")["addon"]
         version = found.get("addonVersion", "")
@@ -87,7 +87,7 @@ def _cni(facts: Facts, name: str) -> Iterator[Finding]:
 
 
 def one_cluster(facts: Facts) -> Iterator[Finding]:
-    """An EKS cluster orchestrates one HyperPod cluster."""
+    """An adopted EKS cluster must not orchestrate another HyperPod cluster: it can have one."""
     if not (adopted := facts.adopted("eks/cluster")):
         return
     for name, found in facts.clusters().items():
@@ -104,7 +104,7 @@ def one_cluster(facts: Facts) -> Iterator[Finding]:
 
 
 def names(facts: Facts) -> Iterator[Finding]:
-    """No resource of another owner may have one of the cluster's names."""
+    """A resource that is not owned must not have one of the cluster's names."""
     for key, observation in facts.observations.items():
         if observation.status is Status.FOREIGN and observation.live:
             yield Finding(
@@ -118,7 +118,7 @@ def names(facts: Facts) -> Iterator[Finding]:
 
 
 def failed(facts: Facts) -> Iterator[Finding]:
-    """What AWS calls failed stays failed: it has to be made again."""
+    """A failed resource does not recover: it must be replaced."""
     for key, observation in facts.observations.items():
         if observation.status is Status.FAILED and observation.live:
             yield Finding(
@@ -141,7 +141,7 @@ ROLES = (
 
 
 def roles(facts: Facts) -> Iterator[Finding]:
-    """An adopted role must trust its service and carry AWS's policy: it is not changed."""
+    """An adopted role must trust its service and have AWS's policy: create does not change it."""
     for key, service, policy in ROLES:
         if name := facts.adopted(key):
             yield from _trust(facts, name, service)
@@ -177,7 +177,7 @@ def _attached(facts: Facts, name: str, policy: str) -> Iterator[Finding]:
 
 
 def access(facts: Facts) -> Iterator[Finding]:
-    """Roles that get access must be there: EKS refuses others after it was made for minutes."""
+    """Roles in eks.access must exist: EKS refuses others, minutes after create has begun."""
     here = f":iam::{facts.aws.identity.account}:role/"
     for arn in [entry.principal_arn for entry in facts.config.eks.access]:
         if here not in arn:
@@ -197,7 +197,7 @@ def access(facts: Facts) -> Iterator[Finding]:
 
 
 def _trusted(document: Json) -> set[str]:
-    """Return the services that a trust policy lets in."""
+    """Return the services that a trust policy allows."""
     statements = document.get("Statement", []) if isinstance(document, Mapping) else []
     found: set[str] = set()
     for statement in statements if isinstance(statements, list) else [statements]:
@@ -209,7 +209,7 @@ def _trusted(document: Json) -> set[str]:
 
 
 def lifecycle(facts: Facts) -> Iterator[Finding]:
-    """A script that fails on the node fails twenty minutes later."""
+    """Lifecycle scripts must be valid: on a node they would fail twenty minutes later."""
     section = facts.config.lifecycle
     errors, warnings = check_lifecycle(section.path, section.on_create)
     for text in errors:
@@ -219,7 +219,7 @@ def lifecycle(facts: Facts) -> Iterator[Finding]:
 
 
 def chart(facts: Facts) -> Iterator[Finding]:
-    """The chart must be one, and its values must be able to work together."""
+    """chart.path must be a chart, and chart.values must be consistent."""
     section = facts.config.chart
     if section.path is not None:
         try:
@@ -239,9 +239,9 @@ def chart(facts: Facts) -> Iterator[Finding]:
 
 
 def chart_download(facts: Facts) -> Iterator[Finding]:
-    """AWS's chart is needed last, when EKS has been created: download it now, if it will be.
+    """AWS's chart must be downloadable; create needs it only after EKS, so download it now.
 
-    What is in the cache is not downloaded again, and a release that matches needs none.
+    A cached chart is not downloaded again, and a release that matches does not need one.
     """
     release = facts.observations.get("helm/release")
     if facts.config.chart.path is not None or (release and release.status is Status.MATCHES):
@@ -254,7 +254,7 @@ def chart_download(facts: Facts) -> Iterator[Finding]:
 
 
 def helm(facts: Facts) -> Iterator[Finding]:
-    """The helm program must be there and new enough."""
+    """The helm program must exist and be new enough."""
     try:
         find_helm(facts.helm)
     except Usage as error:
@@ -262,11 +262,11 @@ def helm(facts: Facts) -> Iterator[Finding]:
 
 
 MANIFEST = 1 << 18
-"""Bytes of a large manifest."""
+"""Size of a large manifest in bytes."""
 
 
 def folders(facts: Facts) -> Iterator[Finding]:
-    """What create writes on this machine must find room: the manifest, downloads and the log."""
+    """The folders of the manifest, downloads and logs must be writable and have room."""
     ours = [
         ("downloads", our_folders.cache(), "Set XDG_CACHE_HOME or TMPDIR to another folder."),
         ("logs", our_folders.state(), "Set XDG_STATE_HOME or TMPDIR to another folder."),

@@ -1,4 +1,4 @@
-"""What the checks of a preflight look at, and what they say."""
+"""The input of the preflight checks, and their findings."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Severity = Literal["error", "warning", "info"]
 
 @frozen
 class Finding:
-    """Something that a check found.
+    """A problem that a check found.
 
-    ``says`` is a sentence with what was seen; ``seen`` holds the same for programs; ``fix`` is
-    what to do about it.  An error would make create fail.
+    ``says`` is a sentence about the problem, ``seen`` are the same facts for programs, and ``fix``
+    is what to do about it.  A finding with severity "error" would make create fail.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Finding:
 
 
 class Quota(NamedTuple):
-    """A limit of the account."""
+    """A service quota of the account."""
 
     value: float
     code: str
@@ -47,7 +47,7 @@ class Quota(NamedTuple):
 
 
 def quota_rows(snapshot: Snapshot, service: str) -> list[Json]:
-    """List the account's limits of a service."""
+    """List the account's quotas of a service."""
     return snapshot.all(
         snapshot.aws.quotas,
         "list_service_quotas",
@@ -59,10 +59,10 @@ def quota_rows(snapshot: Snapshot, service: str) -> list[Json]:
 
 @frozen
 class Facts:
-    """The configuration in its account, as looked at; more is asked of AWS when a check needs it.
+    """The config and the observed state of its account; methods read more from AWS when called.
 
-    ``resolved`` is None where the configuration does not fit the account. Then ``observations`` is
-    empty, and what depends on either is not checked.
+    ``resolved`` is None if the config does not fit the account. Then ``observations`` is empty,
+    and checks that depend on either find nothing.
     """
 
     aws: Aws
@@ -71,24 +71,24 @@ class Facts:
     observations: Mapping[str, Observation] = field(default_factory=dict)
     helm: str | None = None
     manifest: Path | None = None
-    """Where the state is kept."""
+    """Path of the manifest."""
     first_snapshot: Snapshot | None = None
-    """A look whose answers the checks shall share."""
+    """An existing snapshot for the checks to share."""
 
     @cached_property
     def snapshot(self) -> Snapshot:
-        """Share answers among the checks."""
+        """The snapshot whose answers all checks share."""
         return self.first_snapshot or Snapshot(self.aws)
 
     def live(self, key: str) -> Live | None:
-        """Return what AWS shows of a resource of ours."""
+        """Return a resource of ours as AWS describes it; None if it does not exist."""
         observation = self.observations.get(key)
         return (
             observation.live if observation and observation.status is not Status.FOREIGN else None
         )
 
     def missing(self, kind: type[R]) -> list[R]:
-        """Return the declarations of a kind that create would make."""
+        """Return the declared resources of a kind that create would create."""
         return [
             observation.want
             for observation in self.observations.values()
@@ -96,13 +96,13 @@ class Facts:
         ]
 
     def adopted(self, key: str) -> str:
-        """Return the id of what was adopted under a key, or ""."""
+        """Return the id of the resource that is adopted under a key, or ""."""
         return self.aws.adopted.get(key, "")
 
     def quotas(self, service: str) -> dict[str, Quota]:
-        """Return the account's limits of a service, by the names that Service Quotas shows.
+        """Return the account's quotas of a service by their names in Service Quotas.
 
-        The codes differ from source to source, so that names are what to go by.
+        Names are the key because sources disagree on the codes.
         """
         rows = quota_rows(self.snapshot, service)
         return {
@@ -116,15 +116,15 @@ class Facts:
         filters: Mapping[str, Sequence[str]] | None = None,
         ids: Sequence[str] = (),
     ) -> list[Json]:
-        """Return everything of a kind that EC2 has in the region."""
+        """Return the EC2 resources of a kind in the region."""
         return self.snapshot.region(listing, filters, ids)
 
     def control_planes(self) -> list[str]:
-        """Name every EKS cluster of the region."""
+        """Return the names of all EKS clusters in the region."""
         return self.snapshot.all(self.aws.eks, "list_clusters", "clusters")
 
     def clusters(self) -> dict[str, JsonMapping]:
-        """Describe every HyperPod cluster of the region, by name."""
+        """Describe all HyperPod clusters in the region, by name."""
         found = self.snapshot.all(
             self.aws.sagemaker,
             "list_clusters",
@@ -136,7 +136,7 @@ class Facts:
         return {name: each for name, each in described.items() if each}
 
     def efa(self) -> set[str]:
-        """Return those of the configuration's instance types that have EFA."""
+        """Return the declared instance types that support EFA."""
         types = sorted({kind for group in self.config.groups for kind in group.instance_types})
         named = {"instance-type": [each.removeprefix("ml.") for each in types]}
         found = self.ec2(INSTANCE_TYPES, named)

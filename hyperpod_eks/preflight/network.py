@@ -1,4 +1,4 @@
-"""Checks of the network: room for the nodes, and whether what was adopted will do."""
+"""Checks of the network: addresses for the nodes, and the properties of adopted resources."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.hyperpod import cluster as hyperpod_cluster
 
 RESERVED = 5
-"""Addresses that AWS keeps in every subnet."""
+"""Addresses that AWS reserves in every subnet."""
 CONTROL_PLANE = 6
-"""Free addresses that EKS asks for in each of its subnets (EKS User Guide, "VPC and subnets")."""
+"""Free addresses that EKS requires in each of its subnets (EKS User Guide, "VPC and subnets")."""
 
 
 def subnet_addresses(facts: Facts) -> Iterator[Finding]:
-    """Each node takes an address, and one more for each of its pods."""
+    """Subnets must have free addresses for new nodes, their pods and the control plane."""
     observation = facts.observations.get("hyperpod/cluster")
     if observation is None or not isinstance(observation.want, hyperpod_cluster.Cluster):
         return
@@ -48,7 +48,7 @@ def subnet_addresses(facts: Facts) -> Iterator[Finding]:
 def _new_nodes(
     facts: Facts, cluster: hyperpod_cluster.Cluster
 ) -> tuple[Counter[str], Counter[str]]:
-    """Count the nodes that are to come and their addresses, by zone."""
+    """Count the nodes that create would add, and their addresses, by zone."""
     found = facts.clusters().get(facts.config.name) or {}
     running = {
         group["InstanceGroupName"]: group.get("CurrentCount", 0)
@@ -64,7 +64,7 @@ def _new_nodes(
 
 
 def routes(facts: Facts) -> Iterator[Finding]:
-    """Adopted subnets must be private and lead to S3, from which nodes get their scripts.
+    """Adopted subnets must be private and have a route to S3, which has the lifecycle scripts.
 
     The source is the SageMaker developer guide, "Prerequisites for EKS orchestration".
     """
@@ -89,7 +89,7 @@ def routes(facts: Facts) -> Iterator[Finding]:
 
 
 def _tables(subnet: JsonMapping, tables: Sequence[JsonMapping]) -> list[JsonMapping]:
-    """Return the route table of a subnet: its own, else the main one of its VPC."""
+    """Return the route tables of a subnet: its own, else the VPC's main one."""
     id_, vpc = subnet["SubnetId"], subnet["VpcId"]
     own = [t for t in tables if any(a.get("SubnetId") == id_ for a in t["Associations"])]
     return own or [
@@ -98,7 +98,7 @@ def _tables(subnet: JsonMapping, tables: Sequence[JsonMapping]) -> list[JsonMapp
 
 
 def _bad_routes(tables: Sequence[JsonMapping], adopted: Container[str]) -> str:
-    """Say why nodes cannot work with these routes, "" if they can."""
+    """Return the reason why nodes cannot work with these routes, "" if they can."""
     ways = [route for table in tables for route in table["Routes"]]
     out = [r for r in ways if r.get("DestinationCidrBlock") == "0.0.0.0/0"]
     to_s3 = any(table["RouteTableId"] in adopted for table in tables) or any(
@@ -118,13 +118,14 @@ OPENINGS = (
     ("IpPermissions", "authorize-security-group-ingress"),
     ("IpPermissionsEgress", "authorize-security-group-egress"),
 )
-"""The rules of a security group by direction, and the command that adds one."""
+"""By direction: the member with a security group's rules, and the command that adds a rule."""
 
 
 def security_group(facts: Facts) -> Iterator[Finding]:
-    """Nodes need all traffic among themselves; EFA needs both rules to name the group itself.
+    """An adopted security group must allow all traffic from and to itself.
 
-    "0.0.0.0/0" does not do for EFA (EC2 User Guide, "Elastic Fabric Adapter", step 1).
+    For EFA, both rules must name the group itself: "0.0.0.0/0" is not enough (EC2 User Guide,
+    "Elastic Fabric Adapter", step 1).
     """
     if not (group := facts.adopted("network/security-group")):
         return
@@ -139,7 +140,7 @@ def security_group(facts: Facts) -> Iterator[Finding]:
 
 
 def _closed_group(group: str, missing: Sequence[str], efa: Collection[str], region: str) -> Finding:
-    """Its members may reach each other by another rule, which EFA does not take."""
+    """Without EFA it is a warning: another rule may let the nodes reach each other."""
     ways = " and ".join("from" if "ingress" in each else "to" for each in missing)
     why = (
         f"so EFA fails on {', '.join(sorted(efa))}"
@@ -165,7 +166,7 @@ def _from_itself(rule: JsonMapping, group: str) -> bool:
 
 
 def one_vpc(facts: Facts) -> Iterator[Finding]:
-    """Everything adopted must stand in one VPC: HyperPod and EKS share theirs."""
+    """All adopted resources must be in one VPC, which HyperPod and EKS share."""
     homes: dict[str, str] = {}
     for key, id_ in facts.aws.adopted.items():
         if key == "network/vpc":
@@ -190,7 +191,7 @@ def one_vpc(facts: Facts) -> Iterator[Finding]:
 
 
 def vpc_dns(facts: Facts) -> Iterator[Finding]:
-    """Private endpoints of EKS need DNS support and hostnames; an adopted VPC is not changed."""
+    """An adopted VPC, which is not changed, must have DNS support and hostnames for EKS."""
     if not (vpc := facts.adopted("network/vpc")):
         return
     off = []
@@ -217,7 +218,7 @@ def vpc_dns(facts: Facts) -> Iterator[Finding]:
 
 
 def endpoints(facts: Facts) -> Iterator[Finding]:
-    """Interface endpoints of an adopted VPC catch the nodes' calls, and must let them in."""
+    """Interface endpoints in an adopted VPC must accept the nodes' calls, which they receive."""
     if not (vpc := facts.adopted("network/vpc")):
         return
     here = {"vpc-id": [vpc]}

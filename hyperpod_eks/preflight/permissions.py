@@ -1,4 +1,4 @@
-"""What the caller may do, by simulation."""
+"""Check the caller's permissions by simulation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyperpod_eks.resources.permissions import Conditions, Statement
 
 
 def permissions(facts: Facts) -> Iterator[Finding]:
-    """Every action of the policy is simulated, on the resources and conditions it names."""
+    """The caller must have every permission of the policy, by IAM's simulation of each action."""
     if facts.resolved is None:
         return
     principal = access_entry.caller(facts.snapshot)
@@ -55,13 +55,13 @@ def _unknown(told: Sequence[Told], principal: str, name: str) -> Iterator[Findin
 
 
 AT_ONCE = 16
-"""Simulations, as many as a client has connections."""
+"""Number of concurrent simulations: the number of connections of a client."""
 DENIED = "denied"
 
 
 @frozen
 class Told:
-    """What a simulation says of an action: "" for allowed, DENIED, or why nobody knows."""
+    """The result for an action; ``reason`` is "" for allowed, DENIED, or why it is unknown."""
 
     command: str
     action: str
@@ -70,22 +70,22 @@ class Told:
 
 @frozen
 class Question:
-    """What one simulation is asked: actions of one service, on resources of one type.
+    """One simulation: actions of one service, on resources of one type.
 
     AWS refuses mixtures ("Invalid Input Actions: [..] and [..] require different authorization
-    information") and says not which actions go together.
+    information") and does not document which actions can be combined.
     """
 
     service: str
     condition: Conditions
     wishes: tuple[tuple[str, str, tuple[str, ...]], ...]
-    """Command, action, and the resources that it is asked about; none for ``*``."""
+    """For each action: the command that needs it, the action, and resource ARNs; () for ``*``."""
 
 
 def _questions(resolved: ResolvedConfig) -> list[Question]:
-    """Divide the policy's statements by service, type of resource and condition.
+    """Divide the policy's statements by service, resource type and condition.
 
-    What is allowed under no condition is asked about beside what is: a further key does no harm.
+    Actions without a condition join a question with one: an additional context key is harmless.
     """
     found: dict[tuple[str, str], dict[str, list[tuple[Statement, str, tuple[str, ...]]]]] = {}
     for row in statements(resolved):
@@ -109,7 +109,7 @@ def _questions(resolved: ResolvedConfig) -> list[Question]:
 
 
 def _asked(action: str, patterns: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Name what an action is asked about: resources of each type that it needs, or else of one."""
+    """Yield the resource types to simulate, each with ARNs: all required ones, else one."""
     kinds = authorization.types(action)
     examples = {
         kind: tuple(filter(None, (authorization.example(each, kind) for each in patterns)))
@@ -125,7 +125,7 @@ def _asked(action: str, patterns: Sequence[str]) -> Iterator[tuple[str, tuple[st
 
 
 def _told(facts: Facts, principal: str, question: Question) -> list[Told]:
-    """Simulate (IAM API SimulatePrincipalPolicy); what AWS does not take together is halved."""
+    """Simulate (IAM API SimulatePrincipalPolicy); halve a mixture that AWS refuses."""
     from hyperpod_eks.aws.exceptions import ClientError  # noqa: PLC0415
 
     wishes = question.wishes
@@ -151,7 +151,7 @@ def _told(facts: Facts, principal: str, question: Question) -> list[Told]:
 
 
 def _reason(action: str, places: Sequence[str], decided: Mapping[tuple[str, str], str]) -> str:
-    """Say what is known of an action; it must be allowed on each of the resources."""
+    """Return `Told.reason` of an action, which must be allowed on each of the resources."""
     answers = {
         decided.get((action, place), "the IAM simulation gave no answer")
         for place in places or ("*",)
@@ -164,7 +164,7 @@ def _reason(action: str, places: Sequence[str], decided: Mapping[tuple[str, str]
 def _decided(
     facts: Facts, principal: str, question: Question, actions: Sequence[str]
 ) -> dict[tuple[str, str], str]:
-    """Ask one simulation; return "", DENIED or a reason by action and resource."""
+    """Run one simulation; return `Told.reason` by action and resource."""
     resources = sorted({each for _, _, several in question.wishes for each in several})
     asked: JsonObject = {"ResourceArns": resources} if resources else {}
     answers = facts.snapshot.all(
@@ -180,7 +180,7 @@ def _decided(
 
 
 def _context(question: Question, region: str) -> Json:
-    """Return what a request would have beside its resources."""
+    """Return the context keys of a request."""
     here = "us-east-1" if question.service in ("iam", "route53") else region
     return [
         {
@@ -197,10 +197,10 @@ _ABOUT_THE_CALLER = re.compile(r"aws:(?!ResourceTag|RequestTag|TagKeys)")
 
 
 def _decisions(answer: JsonMapping) -> Iterator[tuple[tuple[str, str], str]]:
-    """Read one result, by action and resource: of several resources it may hold a list.
+    """Yield `Told.reason` by action and resource: a result may have a list of resources.
 
-    A denial for want of a key that says who asks, when and from where is no answer: the request
-    itself has it.  Of the resource's tags and of the request we have given what there will be.
+    A denial because of a missing key about the caller, time or place is not a result: a real
+    request has that key.  The keys about tags are in the context that we pass.
     """
 
     action = answer["EvalActionName"]

@@ -1,4 +1,4 @@
-"""What the quotas leave room for."""
+"""Checks of service quotas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VOLUME = "Maximum size of EBS volume in GB for a SageMaker HyperPod cluster inst
 
 
 def quotas(facts: Facts) -> Iterator[Finding]:
-    """What create makes must fit into what the account may have."""
+    """The resources that create would add must fit the account's quotas."""
     for kind in kinds():
         quota = kind.quota
         if quota and (adds := len(facts.missing(kind))):
@@ -29,7 +29,7 @@ def quotas(facts: Facts) -> Iterator[Finding]:
 
 
 def nat_gateways(facts: Facts) -> Iterator[Finding]:
-    """NAT gateways are counted by zone; those that are deleted do not count."""
+    """NAT gateways must fit the quota of their zone; deleted ones do not count."""
     missing = facts.missing(NatGateway)
     wanted = Counter(nat.subnet.zone for nat in missing if nat.subnet)
     if not wanted:
@@ -51,7 +51,7 @@ def nat_gateways(facts: Facts) -> Iterator[Finding]:
 
 
 def instances(facts: Facts) -> Iterator[Finding]:
-    """Instances are counted by type, by cluster and in all; every type starts at 0."""
+    """Instances must fit the quotas by type, by cluster and in total; by type the default is 0."""
     ours, others = Counter[str](), Counter[str]()
     for name, cluster in facts.clusters().items():
         for group in hyperpod_api.every_group(cluster):
@@ -74,14 +74,14 @@ def instances(facts: Facts) -> Iterator[Finding]:
 
 
 def _largest_volume(group: InstanceGroup | RestrictedInstanceGroup) -> int:
-    """The size of a node's largest volume; the extra one is not made beside others with a size."""
+    """Return a node's largest volume in GB; declared volumes replace ebs_volume_size_in_gb."""
     volumes: Json = [one.get("ebs_volume_config") or {} for one in group.instance_storage_configs]
     sizes = [volume["volume_size_in_gb"] for volume in volumes if "volume_size_in_gb" in volume]
     return max(sizes) if sizes else group.ebs_volume_size_in_gb or 0
 
 
 def usage(kind: str, count: int, *, spot: bool) -> Counter[str]:
-    """Say what a group uses up of each quota; Spot instances have their own."""
+    """Return the instances that a group adds to each quota; Spot instances have their own."""
     used = Counter({f"{kind} for cluster {'spot instance ' * spot}usage": count, TOTAL: count})
     return used + Counter({TOTAL_SPOT: count * spot})
 
@@ -95,7 +95,7 @@ def _judge(
     there: int,
     where: str = "",
 ) -> Iterable[Finding]:
-    """Compare what is wanted on top of what is there with a limit."""
+    """Return a finding if ``there``, in use, plus ``adds`` exceeds the quota ``name``."""
     quota = limits.get(name)
     if quota is None:
         text = f'Service Quotas does not list "{name}" of {service}; create needs {adds} more'

@@ -1,4 +1,4 @@
-"""What would stop a create twenty minutes later, found before the first change."""
+"""Run the checks that find problems before the first change."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (cluster.helm, ("helm",)),
     (cluster.folders, ("folders",)),
 )
-"""Every check, and the ids of what it can find."""
+"""Every check, and the ids of its findings."""
 
 MISFITS = {
     "account": "account",
@@ -66,11 +66,11 @@ MISFITS = {
     "instance_groups.instance_type": "instance-types",
     "instance_groups.training_plan_arn": "training-plans",
     "network.availability_zone_ids": "zones",
-    "network.cidr": "existing",  # of the VPC and subnets that exist
+    "network.cidr": "existing",  # of an existing VPC
     "network.secondary_cidrs": "existing",
     "network.interface_endpoints": "endpoints",
 }
-"""By the setting, or the section, that does not fit the account: the id of the finding."""
+"""Id of the finding, by the setting or section that does not fit the account."""
 
 ABOUT = {
     "access": "eks.access",
@@ -96,11 +96,11 @@ ABOUT = {
     "vpc-cni": "addons.vpc-cni",
     "vpc-dns": "existing.vpc",
 }
-"""By the id of a finding, the setting or section that it is about, unless it says itself."""
+"""Setting or section that a finding is about, by id, unless the finding names one itself."""
 
 IDS = tuple(dict.fromkeys([*(i for _, ids in CHECKS for i in ids), *MISFITS.values(), "settings"]))
 AT_LOADING = frozenset({"lifecycle", "chart", "chart-values", "helm", "settings"})
-"""Found by create while it reads its files, before it asks AWS anything."""
+"""Ids that create checks when it reads its files, before any call to AWS."""
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -117,9 +117,9 @@ class Blocked(Denied):
 
 
 def run(facts: Facts, skip: Collection[str] = ()) -> list[Finding]:
-    """Make every check that is not skipped, all at once; the worst findings come first.
+    """Run all checks that are not skipped, concurrently; return findings, the worst first.
 
-    A check that AWS does not let us make is a warning; expired credentials raise Denied.
+    A check that AWS denies becomes a warning.  Raises Denied for expired credentials.
     """
     wanted = [(check, ids) for check, ids in CHECKS if not set(ids) <= set(skip)]
     parts = workers.gather(*(partial(_found, facts, *each) for each in wanted))
@@ -127,7 +127,7 @@ def run(facts: Facts, skip: Collection[str] = ()) -> list[Finding]:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort: errors, warnings, infos; within each in the order of the checks."""
+    """Sort findings by severity, errors first, then in the order of the checks."""
     return sorted(findings, key=lambda one: (_RANK[one.severity], IDS.index(one.id)))
 
 
@@ -145,13 +145,13 @@ def _found(facts: Facts, check: Check, ids: tuple[str, ...]) -> list[Finding]:
 
 
 def _about(found: Finding) -> Finding:
-    """Name the setting that a finding is about, where it is about one."""
+    """Add the setting that a finding is about to ``seen``, if it is about one."""
     setting = ABOUT.get(found.id)
     return replace(found, seen={"setting": setting, **found.seen}) if setting else found
 
 
 def misfit(error: HyperpodError) -> Finding:
-    """Tell as a finding what `resolved.resolve` or `existing.adopt` raised about a setting."""
+    """Return an error about a setting, of `resolved.resolve` or `adoption.adopt`, as a finding."""
     setting = error.setting
     fits = (id_ for start, id_ in MISFITS.items() if f"{setting}.".startswith(f"{start}."))
     id_ = next(fits, "settings")
@@ -159,13 +159,13 @@ def misfit(error: HyperpodError) -> Finding:
 
 
 def about_settings(facts: Facts) -> list[Finding]:
-    """What is allowed but probably not meant."""
+    """Return a finding for each setting that is valid but probably a mistake."""
     fix = "See docs/config.md."
     return [Finding("settings", "warning", text, fix) for text in warnings(facts.config)]
 
 
 def known(ids: Iterable[str]) -> frozenset[str]:
-    """Check ids that somebody wants to skip.  Raises Usage for one that does not exist."""
+    """Return ``ids`` as a set.  Raises Usage for an id that does not exist."""
     chosen = frozenset(ids)
     if unknown := sorted(chosen - set(IDS)):
         raise Usage(f"--skip: {', '.join(unknown)} is none of {', '.join(sorted(IDS))}")
