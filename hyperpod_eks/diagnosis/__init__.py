@@ -1,1 +1,1 @@
-"""Why it failed: what can be seen from outside, and the causes it points to."""
+"""Diagnose a failure: collect evidence, and match it with known causes."""

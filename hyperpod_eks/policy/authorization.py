@@ -1,7 +1,7 @@
-"""Which resources IAM checks an action on, as AWS's Service Authorization Reference says.
+"""The resource types of IAM actions, from AWS's Service Authorization Reference.
 
-authorization.json is an extract of it, dated, with the actions of our policies alone;
-scripts/authorization.py writes it anew.
+authorization.json is a dated extract with the actions of our policies only;
+scripts/authorization.py regenerates it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from importlib.resources import files
 from hyperpod_eks.documents import JsonMapping
 
 NEWER: Mapping[str, str] = {"sagemaker:AttachClusterNodeNetworkInterface": "sagemaker:cluster"}
-"""What the extract does not have yet: the type of resource, as the API's member says."""
+"""Actions that the reference does not have yet: their resource types, from the API's members."""
 ON_ITS_ARN: Mapping[str, str] = {"eks:CreateCluster": "eks:cluster"}
-"""What AWS checks on a resource though the reference lists none (AccessDenied texts of EKS)."""
+"""Actions that AWS checks on a resource, but the reference lists none (AccessDenied of EKS)."""
 _SLASHES = re.compile(r"Path$|^ObjectName$|^LogGroupName$|^LogStreamName$")
 
 
@@ -30,12 +30,12 @@ def _data() -> JsonMapping:
 
 
 def known(action: str) -> bool:
-    """Say whether the extract has an action."""
+    """Whether the extract has an action."""
     return action in _data()["actions"] or action in NEWER
 
 
 def types(action: str) -> dict[str, bool]:
-    """Return the types of resource of an action, and whether each request has one of it.
+    """Return the resource types of an action, and whether each is in every request.
 
     Empty for an action without resources, which a policy must allow on ``*``.
 
@@ -50,7 +50,7 @@ def types(action: str) -> dict[str, bool]:
 
 
 def example(pattern: str, kind: str) -> str:
-    """Name a resource of a type that a pattern of a policy stands for; "" if there is none.
+    """Return an ARN of a resource type that matches a pattern of a policy; "" if none can.
 
     >>> example("arn:aws:ec2:us-west-2:123456789012:*/*", "ec2:vpc")
     'arn:aws:ec2:us-west-2:123456789012:vpc/x'
@@ -74,7 +74,7 @@ def example(pattern: str, kind: str) -> str:
 
 @cache
 def _shape(template: str) -> re.Pattern[str]:
-    """Turn the reference's ARN into a regular expression."""
+    """Convert an ARN format of the reference to a regular expression."""
     parts = re.split(r"\$\{(\w+)\}", template)
     return re.compile(
         "".join(
@@ -91,7 +91,7 @@ def _shape(template: str) -> re.Pattern[str]:
 
 
 def unmatched(action: str, resources: Iterable[str]) -> list[str]:
-    """Return the types of resource that an action needs and none of the resources can be.
+    """Return the resource types that an action needs and that no pattern in ``resources`` covers.
 
     ``*`` covers every type; an action without resources needs ``*``.
     """
@@ -122,7 +122,7 @@ _OPERATIONS = {
     "ListObjectVersions": "ListBucketVersions",
     "ListMultipartUploads": "ListBucketMultipartUploads",
 }
-"""Actions of S3 that are not called like the operation (S3 User Guide, "Policy actions")."""
+"""Actions of S3 whose name differs from the operation (S3 User Guide, "Policy actions")."""
 _TEXT = re.compile(
     r"not authorized to perform: (?P<action>[\w-]+:\w+)(?: on resource: \"?(?P<on>[^\s\"]+))?"
 )
@@ -133,10 +133,11 @@ _DENIES = re.compile(
 
 
 def cure(error: BaseException) -> str:
-    """Say what to allow after a refusal of AWS: action, resource and the statement; "" for others.
+    """Return the fix for an AWS access denial: action, resource and statement; "" for other errors.
 
-    The texts are those of the IAM User Guide, "Troubleshoot access denied error messages"; where
-    AWS names no action, the operation does, and where no resource, all of its type are meant.
+    It parses the messages in the IAM User Guide, "Troubleshoot access denied error messages".
+    Without an action in the message, it is derived from the operation; without a resource, the
+    fix has ``*``.
 
     >>> from botocore.exceptions import ClientError
     >>> about = {"Code": "AccessDenied", "Message": "Access Denied"}
@@ -166,7 +167,7 @@ def cure(error: BaseException) -> str:
 
 
 def _action(error: BaseException) -> str:
-    """Return the action of the operation that was refused."""
+    """Return the IAM action of the denied operation."""
     response = getattr(error, "response", None) or {}
     service = str(response.get("ResponseMetadata", {}).get("Service", ""))
     operation = str(getattr(error, "operation_name", ""))

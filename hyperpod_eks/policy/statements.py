@@ -1,4 +1,4 @@
-"""What whoever runs create, status and delete must be allowed to do, statement by statement."""
+"""The IAM policies that create, status and delete need, joined from all kinds' permissions."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ class Policy(TypedDict):
 
 
 LIMIT = 6144
-"""Characters of a managed policy, white space not counted (IAM User Guide, "IAM quotas")."""
+"""Maximum characters of a managed policy, without white space (IAM User Guide, "IAM quotas")."""
 
 
 def statements(resolved: ResolvedConfig) -> tuple[Statement, ...]:
-    """Return what the cluster of this configuration asks for, and nothing else.
+    """Return the statements that the cluster of this config needs, and no others.
 
-    Names are spelled out; EC2's resources have none, so what exists may be changed and deleted
-    only if it carries the cluster's tag.  Keys and resource types are those of the Service
-    Authorization Reference.
+    Resources are limited by name; EC2's have no names, so that existing ones are limited by the
+    cluster's tag.  Keys and resource types are those of the Service Authorization Reference.
     """
     declared = tuple(_network(resolved))
     rows: dict[str, Statement] = {}
@@ -43,7 +42,7 @@ def statements(resolved: ResolvedConfig) -> tuple[Statement, ...]:
 
 
 def _joined(one: Statement, other: Statement) -> Statement:
-    """Join the actions, resources and conditions of two statements of one name."""
+    """Join the actions, resources and conditions of two statements with the same id."""
     condition = {
         operator: {
             key: _both(values, other.condition.get(operator, {}).get(key, ()))
@@ -64,7 +63,7 @@ def _both(one: str | list[str], other: str | Sequence[str]) -> str | list[str]:
 
 
 def _network(resolved: ResolvedConfig) -> Iterator[Resource]:
-    """List the network's resources, those that were adopted included."""
+    """Yield the network's resources, including adopted ones."""
     net = network.step(resolved)
     found = [net.vpc, *net.private.values(), *net.nodes.values(), net.control_group, *net.opening]
     for one in (*found, net.security_group, *net.egress):
@@ -77,7 +76,7 @@ def _network(resolved: ResolvedConfig) -> Iterator[Resource]:
 
 
 def documents(rows: Iterable[Statement]) -> list[Policy]:
-    """Pack statements, in their order, into as few policies as IAM's size limit allows."""
+    """Return statements, in order, in policies that are within IAM's size limit."""
     found: list[Policy] = []
     for one in (part.document() for row in rows for part in _parts(row)):
         if not found or size(with_one(found[-1], one)) > LIMIT:
@@ -88,7 +87,7 @@ def documents(rows: Iterable[Statement]) -> list[Policy]:
 
 
 def _parts(row: Statement) -> Iterator[Statement]:
-    """Halve a statement about too many resources for one policy, until each part fits."""
+    """Split a statement that is too large for one policy into parts that fit."""
     middle = len(row.resources) // 2
     if not middle or size(with_one(_EMPTY, row.document())) <= LIMIT:
         yield row
@@ -101,12 +100,12 @@ _EMPTY: Policy = {"Version": "2012-10-17", "Statement": []}
 
 
 def with_one(document: Policy, statement: Document) -> Policy:
-    """Return the policy with one more statement."""
+    """Return the policy with a statement added."""
     return {"Version": document["Version"], "Statement": [*document["Statement"], statement]}
 
 
 def size(document: Policy) -> int:
-    """Count characters as IAM does, without white space.
+    """Return the number of characters as IAM counts them, without white space.
 
     >>> size({"Version": "2012-10-17", "Statement": []})
     39
@@ -119,4 +118,4 @@ _COMMON = (
     look("iam", "SimulatePrincipalPolicy"),
     look("servicequotas", "ListServiceQuotas"),
 )
-"""What belongs to no kind: the preflight's reads."""
+"""Permissions that belong to no kind: the preflight's reads."""
