@@ -1,4 +1,4 @@
-"""What you already have, named in the configuration, written into the manifest as adopted."""
+"""Adopt existing resources that the config names: record them in the manifest as adopted."""
 
 from __future__ import annotations
 
@@ -35,13 +35,12 @@ CALLER = "eks/access-caller"
 
 
 def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bool = True) -> None:
-    """Adopt what ``existing`` names: the manifest has it, and everything that reads the manifest.
+    """Record the resources that ``existing`` names in the manifest, in place of ours.
 
-    Without ``write`` the manifest on disk stays as it is.
+    Without ``write``, only the manifest in memory changes.  Nothing is changed in AWS.
 
-    Nothing is changed in AWS.  Raises NotFound for what is not there, Usage for what HyperPod
-    cannot use, Foreign where create has made a resource of its own in that place; each names its
-    setting.
+    Raises NotFound for a resource that does not exist, Usage for one that HyperPod cannot use, and
+    Foreign if create has already created a resource with the same key; the errors have a setting.
     """
     if config.existing == Existing():
         return
@@ -52,7 +51,7 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
         raise
     known = manifest.records.get(CALLER)
     if config.existing.eks_cluster and known and known.id not in ("", caller(Snapshot(aws))):
-        # of whoever ran this before; if create made it, its tags tell
+        # it is the entry of another caller; if create created it, its tags say so
         del manifest.records[CALLER]
     _refuse_created(manifest, wanted)
     for key, id_ in wanted.items():
@@ -63,7 +62,7 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
 
 
 def _refuse_created(manifest: Manifest, wanted: Mapping[str, str]) -> None:
-    """Raise Foreign where create has made a resource of its own."""
+    """Raise Foreign if create has created a resource with one of the keys."""
     for key, id_ in wanted.items():
         if made := _made(manifest, key):
             raise Foreign(
@@ -74,7 +73,7 @@ def _refuse_created(manifest: Manifest, wanted: Mapping[str, str]) -> None:
 
 
 def _made(manifest: Manifest, key: str) -> str:
-    """Return the id of what create made under this key, "" for nothing."""
+    """Return the id of the resource that create created with this key, "" without one."""
     known = manifest.records.get(key)
     made = known and known.origin == "created" and known.state != "deleted"
     return known.id if known and made else ""
@@ -90,13 +89,13 @@ SETTINGS = {
     "eks/cluster": "eks_cluster",
     "helm/release": "helm_release",
 }
-"""The settings of ``existing`` that name one resource each, by its key."""
+"""Settings of ``existing`` that name one resource, by the resource's key."""
 
 
 def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
-    """Turn the settings into ids by key; an EKS cluster brings its network and its content.
+    """Return the ids of existing resources by key; an EKS cluster adds its network and contents.
 
-    What was adopted before is not asked for again.
+    Resources that the manifest has as adopted are not described again.
     """
     theirs = config.existing
     named = {key: (setting, getattr(theirs, setting)) for key, setting in SETTINGS.items()} | {
@@ -119,7 +118,7 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
 
 
 def _beside(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dict[str, str]:
-    """Find what new subnets share with the VPC's own: its internet gateway and endpoints."""
+    """Return the VPC's resources that new subnets share: its internet gateway and endpoints."""
     found: dict[str, str] = {}
     if not theirs_alone:
         _room(aws, config, vpc)
@@ -129,9 +128,9 @@ def _beside(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dict[s
 
 
 def named(config: Config) -> dict[str, str]:
-    """Return what the settings name by key, as far as it is known without AWS.
+    """Return the existing resources by key, as far as they are known without a call to AWS.
 
-    Subnets are in zones that nobody has asked for, and an EKS cluster brings a network with it.
+    Subnets get `UNKNOWN_ZONES`; for the network of an EKS cluster, the cluster's name is the id.
     """
     theirs = config.existing
     brought = theirs.eks_cluster or ""
@@ -151,7 +150,7 @@ def named(config: Config) -> dict[str, str]:
 
 
 UNKNOWN_ZONES = ("zone-1", "zone-2")
-"""In place of zones where AWS has not been asked."""
+"""Placeholders for zones that are not known without a call to AWS."""
 PLACES = {
     "vpc": VPCS,
     "security_group": SECURITY_GROUPS,
@@ -161,8 +160,8 @@ PLACES = {
 
 
 def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
-    """Raise NotFound for what is not there, and Usage for what is in another VPC."""
-    there = setting in ("eks_cluster", "helm_release")  # who else asks for them tells
+    """Raise NotFound for a resource that does not exist, and Usage for one in another VPC."""
+    there = setting in ("eks_cluster", "helm_release")  # other functions check these
     if setting in PLACES:
         with absent(r"Invalid\w+\.NotFound"):
             (found,) = Snapshot(aws).region(PLACES[setting], ids=[id_])
@@ -181,7 +180,7 @@ def _check(aws: Aws, setting: str, id_: str, vpc: str) -> None:
 
 
 def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
-    """Describe the EKS cluster and what is in it; HyperPod needs access entries."""
+    """Return VPC, security group, role, add-ons and access entries of an EKS cluster by key."""
     cluster = _described(aws, name)
     vpc = cluster["resourcesVpcConfig"]["vpcId"]
     if config.existing.vpc not in (None, vpc):
@@ -192,7 +191,7 @@ def _control_plane(aws: Aws, config: Config, name: str) -> dict[str, str]:
         )
     found = {"network/vpc": vpc}
     if not config.existing.security_group:
-        # open to itself, and the control plane's own: what nodes join with
+        # it is open to itself and the control plane's own, so that nodes can join
         found["network/security-group"] = cluster["resourcesVpcConfig"]["clusterSecurityGroupId"]
     if not config.existing.cluster_role:
         found["iam/cluster-role"] = cluster["roleArn"].rpartition("/")[2]
@@ -222,7 +221,7 @@ def _described(aws: Aws, name: str) -> Json:
 
 
 def _addons(aws: Aws, config: Config, name: str) -> dict[str, str]:
-    """Find the add-ons of a cluster that no cluster of this tool has signed."""
+    """Return a cluster's add-ons without this tool's tags, by key."""
     found = {}
     for page in aws.eks.get_paginator("list_addons").paginate(clusterName=name):
         for each in config.every_addon().keys() & set(page["addons"]):
@@ -233,7 +232,7 @@ def _addons(aws: Aws, config: Config, name: str) -> dict[str, str]:
 
 
 def _access_entries(aws: Aws, config: Config, name: str) -> dict[str, str]:
-    """Find the access entries that no cluster of this tool has signed."""
+    """Return the needed access entries that exist without this tool's tags: principals by key."""
     principals = {"access-caller": caller(Snapshot(aws))}
     everybody = [entry.principal_arn for entry in config.eks.access]
     principals |= {access_label(arn, everybody): arn for arn in everybody}
@@ -247,10 +246,10 @@ def _access_entries(aws: Aws, config: Config, name: str) -> dict[str, str]:
 
 
 def _private_subnets(aws: Aws, name: str) -> list[str]:
-    """Choose those of the cluster's subnets that do not lead straight to the internet.
+    """Return the cluster's subnets without a route to an internet gateway.
 
-    Every cluster has two subnets or more (EKS, CreateCluster, ``VpcConfigRequest.subnetIds``), so
-    that an answer without any is not a reason to create some.
+    Every cluster has at least two subnets (EKS, CreateCluster, ``VpcConfigRequest.subnetIds``):
+    an answer without any raises HyperpodError instead of leading to new ones.
     """
     config: Json = aws.eks.describe_cluster(name=name)["cluster"]["resourcesVpcConfig"]
     if not config["subnetIds"]:
@@ -266,7 +265,7 @@ def _private_subnets(aws: Aws, name: str) -> list[str]:
 
 
 def _not_open(subnets: Sequence[str], tables: Sequence[Json]) -> list[str]:
-    """Return the subnets whose route table, their own or the main one, has no way out."""
+    """Return the subnets whose route table, their own or the main one, has no internet gateway."""
     open_, explicit, main_is_open = set(), set(), False
     for table in tables:
         leads_out = any(r.get("GatewayId", "").startswith("igw-") for r in table["Routes"])
@@ -282,7 +281,7 @@ def _not_open(subnets: Sequence[str], tables: Sequence[Json]) -> list[str]:
 
 
 def _subnets(aws: Aws, ids: list[str], vpc: str, least: int) -> dict[str, str]:
-    """Find the zones of subnets.  EKS needs two, and the nodes' are told apart by their zone."""
+    """Return subnets by key, which has their zone: at least ``least`` zones, one subnet in each."""
     if not ids:
         return {}
     there = {each["SubnetId"]: each for each in _all(aws, SUBNETS, ids)}
@@ -299,7 +298,7 @@ def _subnets(aws: Aws, ids: list[str], vpc: str, least: int) -> dict[str, str]:
 
 
 def _room(aws: Aws, config: Config, vpc: str) -> None:
-    """New subnets lie in the VPC's own blocks, beside those that are there.
+    """Raise Usage if new subnets do not fit in free blocks of the VPC.
 
     The sources are CreateSubnet (InvalidSubnet.Range, InvalidSubnet.Conflict) and
     AssociateVpcCidrBlock (CidrConflict).
@@ -322,7 +321,7 @@ def _room(aws: Aws, config: Config, vpc: str) -> None:
 def _check_free(
     config: Config, vpc: str, blocks: Sequence[IPv4Network], subnets: Sequence[Json]
 ) -> None:
-    """Raise Usage where new subnets lie outside of the VPC or on those of others."""
+    """Raise Usage if network.cidr is outside of the VPC's blocks or overlaps other subnets."""
     wanted = IPv4Network(config.network.cidr)
     if not any(wanted.subnet_of(block) for block in blocks):
         raise Usage(
@@ -341,16 +340,18 @@ def _check_free(
 
 
 def _internet_gateway(aws: Aws, config: Config, vpc: str) -> dict[str, str]:
-    """A VPC has one at most (AttachInternetGateway: Resource.AlreadyAssociated)."""
+    """Return the VPC's internet gateway: it has one at most (AttachInternetGateway:
+    Resource.AlreadyAssociated)."""
     for each in _others(aws, config, INTERNET_GATEWAYS, vpc):
         return {"network/internet-gateway": each["InternetGatewayId"]}
     return {}
 
 
 def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dict[str, str]:
-    """Use the endpoints that are there: a second one of a service cannot have its DNS name.
+    """Return the VPC's endpoints that we need: a second one of a service cannot have its DNS name.
 
-    A route table leads to S3 through one endpoint (CreateVpcEndpoint: RouteAlreadyExists).
+    A route table can have one S3 endpoint (CreateVpcEndpoint: RouteAlreadyExists): raises Usage if
+    a given one has another.
     """
     theirs, wanted = config.existing, interface_endpoints(config.network, theirs_alone=theirs_alone)
     if not wanted and not theirs.route_tables:
@@ -371,13 +372,13 @@ def _endpoints(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dic
 
 
 def _others(aws: Aws, config: Config, listing: Listing, vpc: str) -> list[Json]:
-    """List what a VPC has of one kind and this cluster has not made."""
+    """List the resources of a kind in a VPC that do not have this cluster's tag."""
     found = Snapshot(aws).inside(listing, vpc)
     return [each for each in found if tag(each.get("Tags", ()), CLUSTER) != config.name]
 
 
 def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:
-    """NAT gateways serve the zone of their subnet first."""
+    """Return NAT gateways by key, which has the zone of their subnet."""
     if not ids:
         return {}
     there = {g["NatGatewayId"]: g for g in _all(aws, NAT_GATEWAYS, ids)}
@@ -388,7 +389,7 @@ def _nat_gateways(aws: Aws, ids: tuple[str, ...]) -> dict[str, str]:
 
 
 def _all(aws: Aws, listing: Listing, ids: Sequence[str]) -> list[Json]:
-    """Describe ids; those that are not there are left out."""
+    """Describe resources by id, without those that do not exist."""
     return Snapshot(aws).region(listing, {listing.id_filter: sorted(set(ids))})
 
 

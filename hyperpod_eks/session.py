@@ -1,7 +1,6 @@
-"""A cluster, opened for a purpose: the one place where config, state, account and stack meet.
+"""Open a cluster for a purpose: the one place that joins config, state, account and stack.
 
-The command line, the tests and the crash proof go through it, and so may your own programs
-(docs/library.md)::
+The command line and the tests use this module, and so can your own programs (docs/library.md)::
 
     with session.connect({"name": "demo", "region": "us-west-2"}) as cluster:
         cluster.create()
@@ -55,22 +54,22 @@ __all__ = ["CREATE", "DELETE", "LOOK", "Purpose", "Session", "connect"]
 
 @frozen
 class Purpose:
-    """What a cluster is opened for."""
+    """What a cluster is opened for, as flags."""
 
     compares: bool = False
-    """It is compared with its config, whose references to variables have to be right."""
+    """The cluster is compared with its config, whose variable references must be valid."""
     charts: bool = False
-    """The chart is rendered, so that its values have to be possible."""
+    """The chart is rendered, so that its values must be valid."""
     adopts: bool = False
-    """What ``existing`` names is written into the manifest."""
+    """The resources in ``existing`` are written to the manifest on disk."""
     installs: bool = False
-    """Helm may have to run; what is created counts against quotas."""
+    """Helm may run, and created resources count against quotas."""
     deletes: bool = False
-    """It matters what is there and whose it is, not what it is like."""
+    """Only existence and ownership of resources are read, not their fields."""
     nodes: bool = False
     """Nodes and operations are shown."""
     looks_first: bool = True
-    """The first look begins while the config is resolved.  Not where other things are adopted."""
+    """The first observation starts while the config is resolved; not for adopt."""
 
 
 LOOK = Purpose()
@@ -86,8 +85,8 @@ ADOPT = Purpose(looks_first=False)
 class Session:
     """One cluster in one account; `connect` opens it.
 
-    Every method raises the errors of `hyperpod_eks.errors`.  Only `create` and `delete` change
-    anything, and the manifest always records what they have done.
+    Methods raise the errors of `hyperpod_eks.errors`.  Only `create` and `delete` change anything
+    in AWS, and the manifest always records what they have done.
     """
 
     config: Config
@@ -95,33 +94,34 @@ class Session:
     purpose: Purpose = LOOK
     resolved: ResolvedConfig = field(init=False)
     wants: list[Resource] = field(init=False, default_factory=list)
-    """Everything that the config declares, in the order of dependence."""
+    """All declared resources, in order of dependency."""
     _looked: bool = field(init=False, default=False)
 
     @property
     def manifest(self) -> Manifest:
-        """The journal."""
+        """The cluster's manifest."""
         return self.context.manifest
 
     @property
     def aws(self) -> Aws:
-        """The account."""
+        """The clients of the account."""
         return self.context.aws
 
     def begin(self) -> None:
         """Adopt the resources that ``existing`` names, instead of creating them.
 
-        Raises NotFound, Usage and Foreign as `adoption.adopt`.
+        Raises the errors of `adoption.adopt`: NotFound, Usage and Foreign.
         """
         now, write = self.context.clock.now(), self.purpose.adopts
         adoption.adopt(self.aws, self.config, self.manifest, now, write=write)
 
     def resolve(self, helm: str | None = None) -> None:
-        """Ask AWS who and where we are, and declare the stack.
+        """Resolve the config in the account, and declare the stack.
 
-        ``helm`` names the helm program.  A wrong one stops a create before it begins; one that
-        has nothing to do needs none.  Raises Usage and NotFound for a config that does not fit the
-        account, and Usage for another account or region than the manifest's.
+        ``helm`` is the path of the helm program, by default found on PATH; a session that does not
+        install with helm does not need it.  Raises Usage without a usable helm, Usage and NotFound
+        for a config that does not fit the account, and Usage for an account or region that differs
+        from the manifest's.
         """
         purpose, release = self.purpose, self.manifest.records.get("helm/release")
         needed = purpose.installs and not (release and release.state == "ready")
@@ -138,7 +138,7 @@ class Session:
         self.wants = stack(self.resolved, helm)
 
     def _questions(self, counting: bool) -> list[Callable[[Snapshot], object]]:
-        """Name the questions of the first look that can be asked at once."""
+        """Return the reads of the first observation that can start at once."""
         name = self.config.name
         found = [*ahead(self.manifest.adopted.get("eks/cluster") or name, name)]
         if counting:
@@ -151,11 +151,11 @@ class Session:
         return found
 
     def plan(self) -> list[Planned]:
-        """Say what `create` would do with each resource, and change nothing."""
+        """Return what `create` would do with each resource; change nothing."""
         return plan_create(self.wants, self._anew())[0]
 
     def preflight(self, skip: Sequence[str] = ()) -> list[Finding]:
-        """Check what could stop a create, and change nothing; the worst comes first."""
+        """Return the problems that would stop `create`, the worst first; change nothing."""
         observations = {each.want.key: each for each in self.status()}
         facts = Facts(
             self.aws, self.config, self.resolved, observations, manifest=self.manifest.path
@@ -163,23 +163,23 @@ class Session:
         return preflight_run.run(facts, preflight_run.known(skip))
 
     def create(self) -> dict[str, Live]:
-        """Create what is missing and update what differs; return everything, by key.
+        """Create missing resources and update those that differ; return all resources by key.
 
-        It may be repeated, and continues where an earlier one has stopped.
+        Safe to repeat: it continues where an earlier call stopped.
         """
         check_plans(self.resolved, self.aws)
         self.manifest.config = self.config.model_dump(mode="json", by_alias=True)
         return engine.create(self.wants, self._anew())
 
     def status(self) -> list[Observation]:
-        """Compare everything with its declaration, and change nothing."""
+        """Compare all resources with their declarations; change nothing."""
         return engine.status(self.wants, self._anew())
 
     def delete(self, keep: frozenset[str] = frozenset()) -> tuple[list[str], dict[str, str]]:
-        """Delete everything that is this cluster's, and ask AWS again what is left.
+        """Delete all resources of this cluster, and verify that AWS no longer shows them.
 
-        ``keep`` are keys.  Returns the keys of what was deleted, and by key why something stays.
-        Raises Remains for what AWS still shows.
+        ``keep`` are keys of resources to keep.  Returns the keys of deleted resources, and the
+        reasons for kept ones by key.  Raises Remains for resources that AWS still shows.
         """
         context = self._anew()
         removed, kept = engine.delete(untracked(self.aws, self.resolved, self.wants), context, keep)
@@ -192,7 +192,7 @@ class Session:
         return removed, kept
 
     def _anew(self) -> Context:
-        """Return the context for a run; the first look is the first run's alone."""
+        """Return the context for a run; only the first run uses the first snapshot."""
         if self._looked:
             self.context.first_snapshot = None
         self._looked = True
@@ -200,21 +200,21 @@ class Session:
 
 
 def check_values(config: Config) -> None:
-    """Raise Usage for chart values that cannot work together."""
+    """Raise Usage for inconsistent chart values."""
     if problems := charts.check_values(config.region, config.chart.values):
         text = "\n".join(f"chart.values: {problem}" for problem in problems)
         raise Usage(text, setting="chart.values", cause="chart-values")
 
 
 def check_references(config: Config) -> None:
-    """Raise Usage for a reference to a variable that is not set."""
+    """Raise Usage for a reference to an environment variable that is not set."""
     variables.resolved(config.chart.values, "chart.values")
     for name, addon in config.addons.items():
         variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
 
 
 def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
-    """Refuse another account or region than the manifest's; complete a new manifest."""
+    """Record account, region and lineage in the manifest; raise Usage if it has other ones."""
     here = (resolved.identity.account, resolved.region)
     if manifest.account and (manifest.account, manifest.region) != here:
         raise Usage(
@@ -237,12 +237,12 @@ def connect(
     report: Callable[[Event], None] = lambda event: None,
     timeout: float | None = None,
 ) -> Iterator[Session]:
-    """Open a cluster, and hold the lock of its manifest until the end.
+    """Open a cluster, and hold the lock of its manifest while the context is open.
 
-    ``config`` is a file or its content, ``manifest`` the path of the state
-    (``./NAME.hyperpod-eks.json``).  ``account`` is a session of boto3's own, in the place of
-    ``profile`` and the AWS configuration.  ``report`` is told what happens; after ``timeout``
-    seconds the session stops waiting for AWS.  Raises Usage, Denied, Locked and NotFound.
+    ``config`` is a file's path or its content, ``manifest`` the path of the manifest (default
+    ``./NAME.hyperpod-eks.json``).  ``account`` is a boto3 session that replaces ``profile`` and the
+    AWS configuration.  ``report`` is called with each event; after ``timeout`` seconds the session
+    stops waiting for AWS.  Raises Usage, Denied, Locked and NotFound.
     """
     loaded = load(config, {}, os.environ)
     check_references(loaded)
