@@ -1,8 +1,8 @@
-"""The types of JSON documents, whose members somebody else defines.
+"""The types of JSON documents whose members others define.
 
-AWS, Kubernetes, Helm charts and a user's configuration decide which members a document has, and
-they add some every month.  No type of ours can list them, so a member is ``Any`` once it is read;
-what the code concludes from one has a real type again.
+AWS, Kubernetes, Helm charts and a user's config define the members, and add some every month.  Our
+types cannot list them, so a member that is read is ``Any``; values derived from members have real
+types again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Json = Any
 """A JSON value: an object, an array, a string, a number, true, false or null."""
 
 JsonObject = dict[str, Any]
-"""A JSON object that is being built: a request, chart values, a document of ours."""
+"""A JSON object to build: a request, chart values, a document of ours."""
 
 JsonMapping = Mapping[str, Any]
-"""A JSON object that is only read: an answer of AWS or Kubernetes, settings of a user."""
+"""A JSON object to read: an answer of AWS or Kubernetes, settings of a user."""

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as a shell sees it: a message, a way out, an exit code."""
+"""The errors of the tool, each with a message, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What a pipeline may branch on; the whole contract is in docs/pipelines.md."""
+    """The exit codes, a contract for pipelines; docs/pipelines.md describes them."""
 
     OK = 0
     FAILED = 1
@@ -26,19 +26,19 @@ class Exit(IntEnum):
 
 
 FAILED = "failed"
-"""The reason of an error about a resource that AWS calls failed: ``--replace-failed`` helps."""
+"""The reason of an error about a resource that failed in AWS; ``--replace-failed`` helps."""
 
 
 class HyperpodError(Exception):
-    """An error that we raise on purpose; the command line prints it without a traceback.
+    """An error that we raise on purpose; the command line prints no traceback for it.
 
-    ``hint`` is what the user can do about it, ideally the next command.
+    ``hint`` says what the user can do, ideally the command to run.
     """
 
     exit = Exit.FAILED
     hint = ""
     transient = False
-    """Whether time heals it, so that the engine tries again."""
+    """Whether a retry may succeed, so that the engine tries again."""
 
     def __init__(
         self, message: str, hint: str = "", *, setting: str = "", reason: str = "", cause: str = ""
@@ -46,21 +46,21 @@ class HyperpodError(Exception):
         super().__init__(message)
         self.hint = hint or type(self).hint
         self.setting = setting
-        """The setting of the config that it is about, if it is about one."""
+        """The path of the config setting at fault, or ""."""
         self.reason = reason
-        """What code branches on, never the message: `FAILED`, or "" for no known reason."""
+        """For code to branch on, instead of the message: `FAILED`, or "" if none is known."""
         self.cause = cause
-        """The id of the known cause (docs/troubleshooting.md), where whoever raises it knows."""
+        """The id of the known cause (docs/troubleshooting.md), or ""."""
 
 
 class Usage(HyperpodError):
-    """The input is wrong: an option, the config file, a file it names."""
+    """The input is invalid: an option, the config file, or a file that it names."""
 
     exit = Exit.USAGE
 
 
 class Denied(HyperpodError):
-    """Credentials are missing, expired or not allowed to do it; nothing more was written."""
+    """Credentials are missing, expired or lack a permission; nothing more was written."""
 
     exit = Exit.DENIED
     hint = "Nothing is lost: renew the credentials and run the same command again."
@@ -73,14 +73,14 @@ class Locked(HyperpodError):
 
 
 class Unfinished(HyperpodError):
-    """We stopped waiting; AWS is still at work."""
+    """We stopped waiting while AWS is still working."""
 
     exit = Exit.UNFINISHED
     hint = "Nothing is lost: run the same command again to continue waiting."
 
 
 class Foreign(HyperpodError):
-    """Something stands under our name that this cluster does not own."""
+    """A resource with our name exists, but this cluster does not own it."""
 
     exit = Exit.FOREIGN
     hint = (
@@ -90,19 +90,19 @@ class Foreign(HyperpodError):
 
 
 class NotFound(HyperpodError):
-    """There is no such cluster."""
+    """The cluster does not exist."""
 
     exit = Exit.NOT_FOUND
 
 
 class Remains(HyperpodError):
-    """A delete that could not take everything away."""
+    """A delete could not remove everything."""
 
     exit = Exit.REMAINS
     hint = "Delete or detach what is listed above, then run the same command again."
 
 
 class Capacity(HyperpodError):
-    """AWS has not the capacity, or the account not the quota."""
+    """AWS lacks the capacity, or the account lacks the quota."""
 
     exit = Exit.CAPACITY

@@ -1,4 +1,4 @@
-"""What happens, told as values; how it looks is for whoever listens."""
+"""Events about resources, as values; their display is up to the receiver."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from hyperpod_eks.frozen import frozen
 
 
 class EventType(StrEnum):
-    """The things that can be said of a resource, in the user's words."""
+    """The types of events about a resource; the values are shown to users."""
 
-    PENDING = "pending"  # declared, waiting for what it depends on
+    PENDING = "pending"  # declared, waiting for its dependencies
     CREATING = "creating"
     UPDATING = "updating"
-    WAITING = "waiting"  # AWS is at work, or not ready for us
+    WAITING = "waiting"  # AWS is working, or not ready for our call
     READY = "ready"
     DELETING = "deleting"
     GONE = "gone"
-    KEPT = "kept"  # a delete leaves it alone; `why` says the reason
+    KEPT = "kept"  # a delete keeps it; `why` is the reason
     FAILED = "failed"
 
 
 @frozen
 class Event:
-    """One thing that happened to one resource.
+    """One event about one resource.
 
-    ``key`` is ``step/name`` (``network/vpc``); ``id`` is AWS's id once known; ``why`` is the
-    provider's own words or the reason for a wait; ``changed`` tells a ready thing that this run
-    made or changed from one that it only found.
+    ``key`` is ``step/name`` (``network/vpc``); ``id`` is AWS's id once known; ``why`` is AWS's
+    own message or the reason for a wait; ``changed`` is whether this run created or changed a
+    ready resource, rather than only found it.
     """
 
     key: str
@@ -42,7 +42,7 @@ _STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
 
 
 def steps_of(keys: Iterable[str]) -> list[str]:
-    """Return the steps in the order in which they are shown; further ones, of ``keys``, come last.
+    """Return the steps in display order, followed by further steps of ``keys``.
 
     >>> steps_of(["fsx/file-system", "network/vpc"])
     ['iam', 'network', 's3', 'eks', 'addons', 'helm', 'hyperpod', 'fsx']

@@ -1,4 +1,4 @@
-"""A user's files: read without waiting for a pipe, and replaced whole or not at all."""
+"""A user's files: read without blocking on a pipe, and replaced atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from hyperpod_eks.errors import Usage
 
 BOM = b"\xef\xbb\xbf"
-"""The byte order mark with which some editors begin a UTF-8 file."""
+"""The byte order mark that some editors write at the start of a UTF-8 file."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -26,17 +26,17 @@ _KINDS = {
 
 
 def resolved(path: Path) -> Path:
-    """Return the file that a path leads to, which may be missing; links are followed.
+    """Return the file that a path leads to, following links; it may be missing.
 
-    Raises Usage when something else than a regular file is there: renaming a draft over a device
-    or a pipe destroys it, and reading one may never end.  Raises OSError when it cannot be known.
+    Raises Usage if it exists and is not a regular file: replacing a device or a pipe destroys it,
+    and reading one may never end.  Raises OSError if the path cannot be examined.
     """
     try:
         target = path.resolve()
     except RuntimeError as error:  # links that lead in a circle, before Python 3.13
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     try:
-        # a link of /proc leads to what has no name, like a pipe: the target cannot be asked
+        # stat the path, not the target: a link in /proc may lead to a nameless file, like a pipe
         mode = path.stat().st_mode
     except FileNotFoundError:
         return target
@@ -62,12 +62,12 @@ def replace(
 ) -> None:
     """Replace a file's content so that a crash leaves the old or the new one.
 
-    A link stays a link, and the file it leads to keeps its owner and its permissions, unless
-    ``mode`` gives others; a new file has 0644 less the umask.  The draft is a new file of a name
-    that nobody can guess, and no link is followed to it.  ``parse`` reads the content again before
-    it replaces anything: what it raises is passed on.
+    A link stays a link, and its target keeps its owner and permissions, unless ``mode`` sets
+    others; a new file has 0644 less the umask.  The draft is a new file with a random name, opened
+    without following links.  ``parse`` checks the content before anything is written; its errors
+    are passed on.
 
-    Raises Usage for what is not a regular file or is read-only, and OSError.
+    Raises Usage if the file is not regular or is read-only, and OSError.
     """
     if parse:
         parse(content)
@@ -105,7 +105,7 @@ def replace(
 
 
 def try_writing(path: Path, size: int) -> None:
-    """Write a draft of so many bytes where a file would be replaced; nothing of it stays.
+    """Check that `replace` would have ``size`` bytes of space, with a draft that is deleted.
 
     Raises Usage and OSError as `replace` would.
     """
@@ -118,14 +118,14 @@ def try_writing(path: Path, size: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those around it that are missing, for their owner alone."""
+    """Create a folder and its missing parents, accessible only to their owner."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Write a folder's entries to disk (fsync), so that a rename survives a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -134,7 +134,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def splice(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
-    """Replace parts of a text: (start, end, instead); what is in none of them stays as it is.
+    """Replace parts of a text: (start, end, replacement); the rest is unchanged.
 
     >>> splice("a: 2, b: 10", [(3, 4, "12"), (9, 11, "3")])
     'a: 12, b: 3'

@@ -1,4 +1,4 @@
-"""Our folders: those that come with the tool, and those in the user's home or a temporary place."""
+"""The folders of the tool: packaged ones, and those in the user's home or a temporary folder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ TOOL = "hyperpod-eks"
 
 
 def packaged(name: str, in_checkout: str) -> Path:
-    """Return a folder that comes with the tool: in the package, or in the checkout around it."""
-    from importlib.resources import files  # noqa: PLC0415  most commands go without
+    """Return a folder that is part of the tool: in the package, or in the checkout around it."""
+    from importlib.resources import files  # noqa: PLC0415  most commands need none
 
     package = Path(str(files("hyperpod_eks")))
     installed = package / name
@@ -23,12 +23,12 @@ def packaged(name: str, in_checkout: str) -> Path:
 
 
 def cache() -> Path:
-    """Return the folder for what is downloaded once, and for the embedded stack."""
+    """Return the folder for downloads and for the embedded stack."""
     return _folder("XDG_CACHE_HOME", ".cache")
 
 
 def cached(name: str) -> Path:
-    """Return where something is in the cache, or is to be put; a read-only one may have it."""
+    """Return the path of an item in the cache, or for it; a read-only cache may contain it."""
     wanted = _wanted("XDG_CACHE_HOME", ".cache")
     if wanted:
         with suppress(OSError):
@@ -43,7 +43,7 @@ def state() -> Path:
 
 
 def complaint() -> str:
-    """Say which of our folders cannot be written, and what is used instead; empty if both can."""
+    """Return which of our folders are not writable and their replacement; empty if both are."""
     usual = {"logs": ("XDG_STATE_HOME", ".local/state"), "downloads": ("XDG_CACHE_HOME", ".cache")}
     wanted = {what: _wanted(*where) for what, where in usual.items()}
     lost = {what: here for what, here in wanted.items() if not (here and _writable(here))}
@@ -64,13 +64,13 @@ def _folder(variable: str, usual: str) -> Path:
 
 
 def _wanted(variable: str, usual: str) -> Path | None:
-    """Return where the folder belongs (XDG Base Directory Specification); None without a home.
+    """Return the folder's regular path (XDG Base Directory Specification); None without a home.
 
-    A relative path in a variable is to be ignored, as that page says.
+    A relative path in a variable is ignored, as that page requires.
     """
     base = os.environ.get(variable, "")
     if not os.path.isabs(base):  # noqa: PTH117  "" is none
-        home = os.path.expanduser("~")  # noqa: PTH111  Path raises where there is none
+        home = os.path.expanduser("~")  # noqa: PTH111  Path raises without a home
         if not os.path.isabs(home):  # noqa: PTH117
             return None
         base = os.path.join(home, usual)  # noqa: PTH118
@@ -78,7 +78,7 @@ def _wanted(variable: str, usual: str) -> Path | None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether a folder can be written, or made where it is missing."""
+    """Whether a folder is writable, or can be created if it is missing."""
     for each in (folder, *folder.parents):
         try:
             mode = each.stat().st_mode
@@ -91,15 +91,15 @@ def _writable(folder: Path) -> bool:
 
 
 def _temporary() -> Path:
-    """Return a folder of ours among the temporary files; the next run finds it again.
+    """Return our folder for temporary files, the same one in each run if possible.
 
-    Everybody may write there: what is not ours alone, or is a link, is not used.  Where nothing can
-    be written, as in a container whose root is read-only, nor can what is returned.
+    All users can write beside it, so a link, or a folder that others own or can access, is not
+    used.  The result is not writable if nothing is, as in a container with a read-only root.
     """
     try:
         base = Path(tempfile.gettempdir()) / f"{TOOL}-{os.geteuid()}"
     except FileNotFoundError:
-        return Path("/tmp") / TOOL  # noqa: S108  whoever writes there hears why it cannot be
+        return Path("/tmp") / TOOL  # noqa: S108  writing there fails with the reason
     with suppress(OSError):
         make_folder(base)
         found = base.lstat()

@@ -1,4 +1,4 @@
-"""Other programs: found on PATH, and never in the folder that we happen to be in."""
+"""Other programs: found on PATH, and never in the current folder."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import shutil
 from contextlib import suppress
 
 ELSEWHERE = "/"
-"""Where the programs that we start work: what lies in the user's folder is no part of them."""
+"""Working folder of programs that we start, so that files in the user's cannot affect them."""
 
 
 def on_path(name: str) -> str | None:
     """Return the absolute path of a program, or None.
 
-    Relative entries of PATH are left out, and empty ones, which mean the current folder: whoever
-    works in a folder that somebody else has filled (a cloned repository) runs nothing of it.
+    Relative entries of PATH, and empty ones, which mean the current folder, are ignored: nothing in
+    a folder that others have filled (a cloned repository) is run.
     """
     entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
     absolute = [entry for entry in entries if os.path.isabs(entry)]  # noqa: PTH117  "" is none
@@ -22,6 +22,6 @@ def on_path(name: str) -> str | None:
 
 
 def signal_group(group: int, number: int) -> None:
-    """Send a signal to a program and all that it has started, if it is there."""
+    """Send a signal to a process group, if it exists."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)

@@ -1,4 +1,4 @@
-"""The whole stack on one page: the steps, and what each builds on."""
+"""The whole stack on one page: the steps, and the dependencies between them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, netw
 
 
 def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Resource]:
-    """Declare everything, in an order in which each comes after what it needs.
+    """Declare all resources, each after its dependencies.
 
-    The arguments are the dependency graph: whatever does not stand in one is made at the same
-    time.
+    The arguments are the dependency graph: resources that do not depend on each other are created
+    at the same time.
     """
     net = network.step(resolved)
     subnets = tuple({s.key: s for s in (*net.private.values(), *net.nodes.values())}.values())
@@ -57,7 +57,7 @@ LISTS = (
 
 
 def ahead(control: str, name: str) -> Sequence[Callable[[Snapshot], object]]:
-    """Questions of the first look that can be asked before the stack is declared.
+    """Return reads of the first look that can start before the stack is declared.
 
     ``control`` names the EKS cluster, ``name`` the HyperPod cluster.
     """
@@ -70,7 +70,7 @@ def ahead(control: str, name: str) -> Sequence[Callable[[Snapshot], object]]:
 
 
 def in_order(goals: list[Resource]) -> Iterator[Resource]:
-    """Yield the goals and all that they need, each after what it needs itself."""
+    """Yield the goals and all their dependencies, each after its own dependencies."""
     seen: set[str] = set()
 
     def visit(want: Resource) -> Iterator[Resource]:
@@ -85,7 +85,7 @@ def in_order(goals: list[Resource]) -> Iterator[Resource]:
 
 
 def kinds() -> list[type[Resource]]:
-    """Every kind of resource, in the order of the steps."""
+    """Return every kind of resource, in the order of the steps."""
     every = list(dict.fromkeys(KINDS.values()))
     steps = steps_of(kind.step for kind in every)
     return sorted(every, key=lambda kind: steps.index(kind.step))

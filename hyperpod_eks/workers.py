@@ -1,4 +1,4 @@
-"""Hands for the engine: threads that make calls, and one place where their results arrive."""
+"""Worker threads for concurrent calls, and a pool with one queue of results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 Job = Any
-"""What a result is told apart by: whoever submits it knows its type."""
+"""Identifies a result; its type is known to the submitter."""
 Value = Any
-"""What a call returned: the job says which call."""
+"""The value that a call returned; its type depends on the job."""
 
 
 class Result(NamedTuple):
-    """What came of one job: ``value``, or ``error`` if it raised."""
+    """The result of one job: ``value``, or ``error`` if it raised."""
 
     job: Job
     value: Value
@@ -27,17 +27,17 @@ class Result(NamedTuple):
 
 
 def start(call: Callable[[], T]) -> Future[T]:
-    """Begin a call now; whoever wants its value waits for it.
+    """Start a call in a new thread and return its future.
 
-    Its thread is a daemon: a pool of Python's would be waited for when we are stopped, however
-    long AWS does not answer.
+    The thread is a daemon, so it cannot delay our exit; Python's own pools would wait for AWS's
+    answer.
     """
     future: Future[T] = Future()
 
     def work() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001  whoever asks for the value gets it
+        except BaseException as error:  # noqa: BLE001  the future raises it
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True, name="hyperpod-eks").start()
@@ -45,9 +45,9 @@ def start(call: Callable[[], T]) -> Future[T]:
 
 
 def gather(*calls: Callable[[], Value]) -> list[Value]:
-    """Make calls that do not need each other at once, and return their values in order.
+    """Make independent calls concurrently, and return their values in order.
 
-    All are made even if one raises; then the first that did, in their order, is raised.
+    All calls are completed even if one raises; then the first error, in their order, is raised.
     """
     futures = [start(call) for call in calls]
     wait(futures)
@@ -55,7 +55,7 @@ def gather(*calls: Callable[[], Value]) -> list[Value]:
 
 
 def for_each(call: Callable[[T], object], items: Sequence[T], most: int) -> None:
-    """Make a call for every item, ``most`` of them at a time.  Raises as `gather`."""
+    """Make a call for every item, at most ``most`` concurrently.  Raises as `gather`."""
     todo = iter(items)  # threads may share the iterator of a list or tuple
 
     def work() -> None:
@@ -66,16 +66,16 @@ def for_each(call: Callable[[T], object], items: Sequence[T], most: int) -> None
 
 
 class Clock:
-    """Wall time, and waiting in it."""
+    """Wall time, and waits of limited time."""
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
         return time.time()
 
     def wait(
         self, results: queue.SimpleQueue[Result], seconds: float, at_work: int
     ) -> Result | None:
-        """Take the next result, waiting at most ``seconds``; ``at_work`` jobs are under way."""
+        """Return the next result within ``seconds``, or None; ``at_work`` jobs are running."""
         try:
             return results.get(timeout=max(seconds, 0))
         except queue.Empty:
@@ -86,9 +86,9 @@ Todo = queue.SimpleQueue[tuple[Job, Callable[[], Value]] | None]
 
 
 class WorkerPool:
-    """``size`` workers.  They are daemons: leaving never waits for an answer of AWS.
+    """A pool of ``size`` daemon threads, so that our exit never waits for an answer of AWS.
 
-    They end when nobody has the crew any more, and what is under way is done.
+    The threads end once the pool is garbage-collected and its submitted calls are done.
     """
 
     def __init__(self, size: int, clock: Clock) -> None:
@@ -101,13 +101,13 @@ class WorkerPool:
         weakref.finalize(self, _dismiss, self._todo, size).atexit = False
 
     def _hire(self) -> None:
-        queues = self._todo, self._done  # not the crew: that would keep it
+        queues = self._todo, self._done  # a reference to the pool would keep it alive
         for _ in range(self._size):
             threading.Thread(target=_work, args=queues, daemon=True, name="hyperpod-eks").start()
 
     @contextmanager
     def doubled(self) -> Iterator[None]:
-        """Have twice as many workers: in a look, many wait for what another one is told."""
+        """Double the number of workers: in a look many wait for another worker's answer."""
         self._hire()
         try:
             yield
@@ -115,24 +115,24 @@ class WorkerPool:
             _dismiss(self._todo, self._size)
 
     def submit(self, job: Job, call: Callable[[], Value]) -> None:
-        """Have ``call`` made by a worker; its result arrives with ``job`` attached."""
+        """Queue ``call`` for a worker; `wait` returns its result with ``job``."""
         self.at_work += 1
         self._todo.put((job, call))
 
     def wait(self, seconds: float) -> Result | None:
-        """Take the next result, waiting at most ``seconds``."""
+        """Return the next result within ``seconds``, else None."""
         result = self.clock.wait(self._done, seconds, self.at_work)
         if result is not None and result.job is not None:
             self.at_work -= 1
         return result
 
     def interrupt(self, error: BaseException) -> None:
-        """Make ``wait`` return now.  Safe to call from a signal handler (SimpleQueue.put is)."""
+        """Make ``wait`` return ``error`` now.  Safe in a signal handler, as SimpleQueue.put is."""
         self._done.put(Result(None, None, error))
 
 
 def _dismiss(todo: Todo, number: int) -> None:
-    """Let so many workers end, once nothing is left to do."""
+    """End ``number`` workers, after all queued calls."""
     for _ in range(number):
         todo.put(None)
 
@@ -142,13 +142,13 @@ def _work(todo: Todo, done: queue.SimpleQueue[Result]) -> None:
         job, call = task
         try:
             done.put(Result(job, call(), None))
-        except BaseException as error:  # noqa: BLE001  the engine decides what it means
+        except BaseException as error:  # noqa: BLE001  the receiver handles it
             done.put(Result(job, None, error))
-        del task, job, call  # who waits for the next one keeps nothing of the last
+        del task, job, call  # an idle worker keeps no references
 
 
 def start_all(calls: Sequence[Callable[[], object]]) -> None:
-    """Make calls at once, and wait for none: what they learn is found in a Look that they share."""
+    """Start calls without waiting for them; they store their answers in a shared Snapshot."""
     pool = WorkerPool(len(calls), Clock())
     for call in calls:
         pool.submit(None, call)

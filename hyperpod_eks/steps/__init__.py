@@ -1,1 +1,1 @@
-"""The seven steps: each declares what it is responsible for."""
+"""The seven steps of a stack; each declares its resources."""

@@ -1,4 +1,4 @@
-"""The EKS add-ons that a HyperPod cluster cannot do without, and others that are asked for."""
+"""The EKS add-ons that a HyperPod cluster requires, and others that the config declares."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hyperpod_eks.resources.eks import Cluster
 
 
 def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
-    """Declare the add-ons; vpc-cni first, for the nodes wait for it.
+    """Declare the add-ons, vpc-cni first, since the nodes wait for it.
 
-    Those that HyperPod needs come at once, others one after the other: some need one before them
-    (the training operator needs cert-manager).
+    Required add-ons are created at the same time, others one after the other, in the config's
+    order: some require an earlier one (the training operator requires cert-manager).
     """
     found: list[Addon] = []
     config = resolved.config
     nodeless = not any(group.instance_count for group in config.groups)
     for name, addon in config.every_addon().items():
-        # of somebody's cluster, only what is there or asked for
+        # in a cluster that is not owned, only adopted or declared add-ons
         asked = f"addons/{name}" in resolved.adopted or name in config.addons
         if resolved.eks_is_theirs and not asked:
             continue
@@ -43,7 +43,7 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
 
 
 def _roles(addon: configs.Addon) -> tuple[tuple[str, str], ...]:
-    """List service accounts and the roles that they get."""
+    """Return sorted pairs of service account and role ARN."""
     pairs = addon.pod_identity_associations
     return tuple(sorted((str(each["service_account"]), str(each["role_arn"])) for each in pairs))
 
@@ -51,7 +51,7 @@ def _roles(addon: configs.Addon) -> tuple[tuple[str, str], ...]:
 def _pod_identities(
     resolved: ResolvedConfig, cluster: Cluster, addon: str, roles: Sequence[tuple[str, str]]
 ) -> Iterator[PodIdentity]:
-    """Declare the associations that an add-on's version does not create itself."""
+    """Yield the associations that the add-on's version does not create itself."""
     if namespace := resolved.standalone.get(addon):
         for account, role in roles:
             yield PodIdentity(f"{addon}-{account}", cluster, namespace, account, role)

@@ -1,4 +1,4 @@
-"""The control plane that orchestrates the nodes, its log group, and who may talk to it."""
+"""The EKS step: the control plane, its log group and its access entries."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hyperpod_eks.steps.network import Network
 
 @frozen
 class Control:
-    """What the other steps build on."""
+    """The step's resources, for the other steps."""
 
     cluster: Cluster
     access: tuple[AccessEntry, ...]
     left: tuple[NodesEntry, ...] = ()
-    """What HyperPod leaves in a cluster that stays."""
+    """Leftovers of HyperPod in an EKS cluster that is not owned."""
 
 
 def step(resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resource, ...]) -> Control:
-    """Declare log group, cluster and access entries; the caller's own entry comes first."""
+    """Declare log group, cluster and access entries, the caller's own entry first."""
     cluster = _cluster(resolved, role, net, left)
     access = _access(resolved, cluster)
     if not resolved.eks_is_theirs:
@@ -60,7 +60,7 @@ def _cluster(
         log_types=tuple(eks.log_types),
         support_type=eks.support_type,
         deletion_protection=resolved.config.deletion_protection,
-        # before it wears another group the nodes must let that in
+        # the nodes must allow a new group of the control plane before it is set
         after=left if resolved.eks_is_theirs else (logs, *left, *net.opening),
     )
 
@@ -87,7 +87,7 @@ def _access(resolved: ResolvedConfig, cluster: Cluster) -> tuple[AccessEntry, ..
 
 
 def access_label(principal: str, everybody: Sequence[str]) -> str:
-    """Call an entry after its principal; those of one name in two paths are told apart.
+    """Return an entry's label: its principal's name, with a hash if two paths share the name.
 
     >>> access_label("arn:aws:iam::1:role/a/dev", ["arn:aws:iam::1:role/a/dev"])
     'access-dev'

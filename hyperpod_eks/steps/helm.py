@@ -1,4 +1,4 @@
-"""AWS's HyperPod Helm chart: installed before the nodes exist, and so never waited for."""
+"""AWS's HyperPod Helm chart: it is installed before nodes exist, so its pods are not awaited."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hyperpod_eks.steps import eks
 
 
 def step(resolved: ResolvedConfig, control: eks.Control, binary: str | None) -> Release:
-    """Declare the release; whoever installs it needs access first."""
+    """Declare the release; installing it requires the access entries."""
     config = resolved.config.chart
     types = [kind for group in resolved.config.groups for kind in group.instance_types]
     return Release(
@@ -34,9 +34,9 @@ def step(resolved: ResolvedConfig, control: eks.Control, binary: str | None) -> 
 
 
 def prepare(config: Chart, bundle: str | None) -> None:
-    """Have at hand what an install needs, while EKS is being made: the chart, and slow imports.
+    """Download the chart and import slow modules while the EKS cluster is being created.
 
-    Nothing depends on it: what cannot be had now is told when it is needed.
+    Errors are ignored: the install repeats and reports them.
     """
     with contextlib.suppress(Exception):
         runner.warm()

@@ -1,4 +1,4 @@
-"""The HyperPod cluster: instance groups whose nodes join the EKS cluster."""
+"""The HyperPod step: a cluster with instance groups, whose nodes join the EKS cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def step(
     control: eks.Cluster,
     ready: tuple[Resource, ...],
 ) -> Nodes:
-    """Declare the cluster; ``ready`` is what its nodes cannot start without."""
+    """Declare the cluster; ``ready`` are resources without which its nodes cannot start."""
     config = resolved.config
     logs = HyperPodLogGroup("log-group", prefix=f"/aws/sagemaker/Clusters/{resolved.name}/")
     settings = request(config, "CreateCluster.")
@@ -51,7 +51,7 @@ def _declared(
     group: InstanceGroup | RestrictedInstanceGroup,
     scripts: LifecycleScripts,
 ) -> GroupSpecification:
-    """Spell a group of the configuration as AWS's request has it."""
+    """Convert a group of the config to the members of AWS's request."""
     restricted = isinstance(group, RestrictedInstanceGroup)
     members = request(group, RESTRICTED if restricted else GROUP)
     _size_and_encrypt(members, group.ebs_volume_size_in_gb, resolved.config.encryption.volumes)
@@ -66,7 +66,7 @@ def _declared(
 
 
 def _size_and_encrypt(members: JsonObject, size: int | None, key: str | None) -> None:
-    """Add a volume of the group's size where no volume has one, and the key of all of them."""
+    """Add a volume of ``size`` if no volume has a size, and set the key of all volumes."""
     storage = [*members.get("InstanceStorageConfigs", ())]
     volumes = [volume for each in storage if (volume := each.get("EbsVolumeConfig"))]
     if size and not any("VolumeSizeInGB" in each for each in volumes):

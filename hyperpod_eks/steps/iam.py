@@ -1,4 +1,4 @@
-"""Who may do what: the role of the control plane, the role of the nodes, HyperPod's own role."""
+"""The IAM step: roles of the control plane, the nodes and Karpenter; the service-linked role."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hyperpod_eks.resources.iam import INTERFACES, Policy, Role, Row, ServiceLin
 
 @frozen
 class Roles:
-    """What the other steps build on."""
+    """The step's roles, for the other steps."""
 
     cluster: Role
     execution: Role
     service_linked: ServiceLinkedRole
     scaler: Role | None = None
-    """What Karpenter works with, where it decides how many nodes there are."""
+    """Karpenter's role, if it sets the number of nodes."""
 
 
 def step(
@@ -49,7 +49,7 @@ def step(
 
 
 def _common(resolved: ResolvedConfig) -> JsonObject:
-    """What all our roles have."""
+    """Return the fields that all our roles share."""
     iam = resolved.config.iam
     return {"path": iam.path, "boundary": iam.permissions_boundary or ""}
 
@@ -57,13 +57,13 @@ def _common(resolved: ResolvedConfig) -> JsonObject:
 def _execution_policy(
     resolved: ResolvedConfig, places: tuple[Vpc | SecurityGroup | Subnet, ...]
 ) -> Policy:
-    """Declare what the nodes may do, and no more than that where it is to be narrow."""
+    """Declare the nodes' policy: as AWS documents it, or limited to the cluster's resources."""
     narrow = resolved.config.iam.node_policy == "narrow"
     keys = sorted({*_volume_keys(resolved), *filter(None, [resolved.config.encryption.bucket])})
     cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")
     rows = (_node_rows if narrow else _documented)(resolved.identity.partition, cluster)
     rows += _needed_besides(resolved, keys)
-    if not resolved.bucket.startswith("sagemaker-"):  # of those, the managed policy lets nodes read
+    if not resolved.bucket.startswith("sagemaker-"):  # nodes may read those by the managed policy
         bucket = resolved.arn("s3", resolved.bucket)
         rows.append(("Scripts", ["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]))
     return Policy(
@@ -78,7 +78,7 @@ def _execution_policy(
 
 
 def _scaling_role(resolved: ResolvedConfig) -> Role:
-    """Declare what Karpenter works with."""
+    """Declare Karpenter's role and policy."""
     name = resolved.iam_name("scaling")
     policy = Policy(
         "scaling-policy",
@@ -102,7 +102,7 @@ ATTACHMENTS = (
     "ec2:DetachNetworkInterface",
     "ec2:ModifyNetworkInterfaceAttribute",
 )
-"""What is authorized on an instance besides the interface (Service Authorization Reference)."""
+"""Actions on both an instance and an interface (Service Authorization Reference)."""
 LOOK = (
     "ec2:DescribeDhcpOptions",
     "ec2:DescribeInstances",
@@ -122,7 +122,7 @@ IMAGES = (
 
 
 def _volume_keys(resolved: ResolvedConfig) -> list[str]:
-    """List the ARNs of the KMS keys that nodes' volumes are encrypted with."""
+    """Return the ARNs of the KMS keys that encrypt the nodes' volumes, sorted."""
     keys = {resolved.config.encryption.volumes}
     for group in resolved.config.groups:
         for storage in group.instance_storage_configs:
@@ -134,21 +134,21 @@ def _volume_keys(resolved: ResolvedConfig) -> list[str]:
 
 
 def _scaler_rows(clusters: str, keys: Sequence[str]) -> tuple[Row, ...]:
-    """Let Karpenter change the number of nodes (SageMaker developer guide, "Autoscaling")."""
+    """Allow Karpenter to change the number of nodes (SageMaker developer guide, "Autoscaling")."""
     actions = ("sagemaker:BatchAddClusterNodes", "sagemaker:BatchDeleteClusterNodes")
     rows: tuple[Row, ...] = (("Scale", actions, clusters),)
     return (*rows, ("Keys", ("kms:CreateGrant", "kms:DescribeKey"), keys)) if keys else rows
 
 
 def _node_rows(partition: str, cluster: str) -> list[Row]:
-    """What nodes do beyond AmazonSageMakerClusterInstanceRolePolicy.
+    """Return the nodes' permissions beyond AmazonSageMakerClusterInstanceRolePolicy.
 
     The action list is that of the SageMaker developer guide ("IAM role for SageMaker HyperPod",
-    EKS additions); interfaces may be made only in the cluster's own VPC.
+    EKS additions); interfaces may be created only in the cluster's own VPC.
     """
     here = f"arn:{partition}:ec2:*:*"
     return [
-        # the instances are in an account of the service
+        # the instances belong to an account of AWS
         ("Attach", ATTACHMENTS, [f"{here}:instance/*", f"{here}:network-interface/*"]),
         ("Tag", ["ec2:CreateTags"], [f"{here}:network-interface/*"]),
         ("Look", LOOK, "*"),
@@ -158,7 +158,7 @@ def _node_rows(partition: str, cluster: str) -> list[Row]:
 
 
 def _documented(partition: str, cluster: str) -> list[Row]:
-    """The same actions on every resource, as the guide prints them (read 2026-10)."""
+    """Return the same actions on all resources, as in the guide (read 2026-10)."""
     actions = {*INTERFACES, *ATTACHMENTS, *LOOK, *IMAGES, "eks-auth:AssumeRoleForPodIdentity"}
     return [
         ("Documented", sorted(actions), "*"),
@@ -167,11 +167,11 @@ def _documented(partition: str, cluster: str) -> list[Row]:
 
 
 def _needed_besides(resolved: ResolvedConfig, keys: Sequence[str]) -> list[Row]:
-    """What the guide's list lacks.
+    """Return permissions that the guide's list lacks.
 
-    The VPC CNI attaches interfaces by AttachClusterNodeNetworkInterface on HyperPod, for which it
-    asks STS for the account (amazon-vpc-cni-k8s, pull request 3874); AWS's Terraform modules for
-    HyperPod let nodes read alarms and file systems.
+    On HyperPod the VPC CNI attaches interfaces with AttachClusterNodeNetworkInterface, and asks
+    STS for the account id (amazon-vpc-cni-k8s, pull request 3874).  AWS's Terraform modules for
+    HyperPod allow nodes to read alarms and file systems.
     """
     rows: list[Row] = [
         (

@@ -1,4 +1,4 @@
-"""What services leave in our VPC, to be taken away with it: nobody else does."""
+"""Leftovers of services in the VPC, which a delete removes because nothing else does."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hyperpod_eks.steps.network import Network
 def step(
     resolved: ResolvedConfig, net: Network, roles: tuple[Resource, ...]
 ) -> tuple[Resource, ...]:
-    """Declare what Kubernetes, EKS, HyperPod and GuardDuty leave, to be taken away as well.
+    """Declare the leftovers of Kubernetes, EKS, HyperPod and GuardDuty.
 
-    A delete waits for the interfaces before it removes a role, a subnet or the security group:
-    the services take their interfaces down with those (HyperPod stays ``Deleting`` for ever when
-    its execution role goes first).
+    A delete waits for the interfaces before it deletes a role, a subnet or the security group: the
+    services need these to delete their interfaces (HyperPod stays ``Deleting`` for ever if its
+    execution role is deleted first).
     """
     places = (net.vpc, *net.private.values(), net.security_group)
     groups = Leftovers("leftovers", cluster=resolved.eks_name, after=places)

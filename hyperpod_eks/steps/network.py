@@ -1,4 +1,4 @@
-"""A VPC: private subnets for EKS and the nodes, public ones only to hold the NAT gateways."""
+"""The network step: private subnets for EKS and nodes, public ones only for NAT gateways."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, VpcCidr
 
 @frozen
 class Network:
-    """What the other steps build on."""
+    """The step's resources, for the other steps."""
 
     vpc: Vpc
     private: Mapping[str, Subnet]
-    """Private subnets by availability zone id: the control plane's."""
+    """Availability zone id to the control plane's private subnet."""
     nodes: Mapping[str, Subnet]
-    """The nodes' subnets, the same or in blocks of their own."""
+    """Availability zone id to the nodes' subnet: the same one, or one in a secondary CIDR block."""
     security_group: SecurityGroup
-    """The nodes'."""
+    """The nodes' group."""
     control_group: SecurityGroup
-    """The control plane's, the same unless they are strict."""
+    """The control plane's group; the same one unless ``security_groups`` is strict."""
     opening: tuple[SecurityGroupRule, ...]
-    """What lets the control plane in among the nodes, where its group is another."""
+    """The rule that admits the control plane to the nodes, if their groups differ."""
     egress: tuple[Resource, ...]
-    """What must be ready before a node can reach AWS."""
+    """Resources that must be ready before a node can reach AWS."""
 
 
 def step(resolved: ResolvedConfig) -> Network:
     """Declare the network.
 
-    Private subnets that are somebody's have routes of their own; nothing is made around them but
-    what the configuration asks for.
+    Adopted private subnets have their own routes; for them only resources that the config asks for
+    are created.
     """
     vpc = Vpc("vpc", cidr=resolved.config.network.cidr)
     private, nodes, blocks = _private(resolved, vpc)
@@ -65,7 +65,7 @@ def step(resolved: ResolvedConfig) -> Network:
 def _routes(
     resolved: ResolvedConfig, vpc: Vpc, private: Mapping[str, Subnet], nodes: Mapping[str, Subnet]
 ) -> tuple[tuple[RouteTable, ...], tuple[Resource, ...]]:
-    """Declare the private route tables, those that are somebody's last, and what they need."""
+    """Return the private route tables, adopted ones last, and the public ones that they need."""
     routes: tuple[RouteTable, ...] = ()
     internet: tuple[Resource, ...] = ()
     if not resolved.private_is_theirs and resolved.config.network.nat != "none":
@@ -82,7 +82,7 @@ def _routes(
 def _s3_endpoint(
     resolved: ResolvedConfig, vpc: Vpc, routes: tuple[RouteTable, ...]
 ) -> tuple[VpcEndpoint, ...]:
-    """Declare the endpoint of S3, which is in route tables."""
+    """Declare S3's gateway endpoint, which is a route in route tables."""
     if not routes and "network/s3-endpoint" not in resolved.adopted:
         return ()
     service = f"com.amazonaws.{resolved.region}.s3"
@@ -95,14 +95,14 @@ def _s3_endpoint(
 def _interface_endpoints(
     resolved: ResolvedConfig, nodes: SecurityGroup, private: Mapping[str, Subnet]
 ) -> tuple[VpcEndpoint, ...]:
-    """Declare the endpoints that are in subnets, and the security group that lets the nodes in."""
+    """Declare the interface endpoints, and the security group that admits the nodes."""
     config, vpc = resolved.config.network, nodes.vpc
     blocks = tuple(f"{HTTPS} {block}" for block in (config.cidr, *config.secondary_cidrs))
     door = SecurityGroup(
         "endpoint-security-group",
         vpc=vpc,
         name=f"{resolved.name}-endpoints-hyperpod-eks",
-        ingress=(nodes,) if "network/vpc" in resolved.adopted else blocks,  # whose are theirs
+        ingress=(nodes,) if "network/vpc" in resolved.adopted else blocks,  # not our blocks
         egress=(),
     )
     return tuple(
@@ -125,7 +125,7 @@ def _endpoint_policy(resolved: ResolvedConfig) -> str:
 
 
 def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple[str, ...]:
-    """Name the services that are reached inside the VPC: in a closed network of ours, all."""
+    """Return the services with interface endpoints; all of `CLOSED` in an owned closed network."""
     if config.interface_endpoints is not None:
         return config.interface_endpoints
     return CLOSED if config.nat == "none" and not theirs_alone else ()
@@ -134,19 +134,19 @@ def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple
 def _homes(
     resolved: ResolvedConfig, name: str, private: Mapping[str, Subnet]
 ) -> tuple[Subnet, ...]:
-    """Choose the private subnets in whose zones AWS offers a service; nodes elsewhere reach it."""
+    """Return the private subnets in zones where AWS offers a service; all zones can reach those."""
     if resolved.endpoint_zones is None:
         return tuple(private.values())
     if name not in resolved.endpoint_zones:
         return ()
-    zones = resolved.endpoint_zones[name] or private.keys()  # AWS need not say
+    zones = resolved.endpoint_zones[name] or private.keys()  # AWS may omit the zones
     return tuple(subnet for zone, subnet in private.items() if zone in zones)
 
 
 def _private(
     resolved: ResolvedConfig, vpc: Vpc
 ) -> tuple[dict[str, Subnet], dict[str, Subnet], tuple[Resource, ...]]:
-    """Declare a private subnet in each zone, and one more for the nodes in a block of its own."""
+    """Declare a private subnet per zone and, with secondary CIDR blocks, one more for its nodes."""
     config = resolved.config.network
     private, nodes, opened = {}, {}, []
     for index, planned in enumerate(resolved.plan):
@@ -167,7 +167,7 @@ def _private(
 def _internet(
     resolved: ResolvedConfig, vpc: Vpc, private: Mapping[str, Subnet], nodes: Mapping[str, Subnet]
 ) -> tuple[tuple[RouteTable, ...], tuple[Resource, ...]]:
-    """Declare the way out: NAT gateways, of ours or somebody's, and the routes to them."""
+    """Declare NAT gateways, owned or adopted, and the route tables that use them."""
     given = [
         key.rpartition("nat-gateway-")[2] for key in resolved.adopted if "/nat-gateway-" in key
     ]
@@ -203,14 +203,14 @@ def _internet(
 def _nat_gateways(
     resolved: ResolvedConfig, gateway: InternetGateway
 ) -> tuple[dict[str, NatGateway], tuple[Subnet, ...]]:
-    """Declare NAT gateways by their zones, each in a public subnet."""
+    """Declare NAT gateways by zone, and the public subnet of each."""
     nats, public = {}, []
     single = resolved.config.network.nat == "single"
     for planned in resolved.plan[:1] if single else resolved.plan:
         zone, label = planned.zone, f"{PUBLIC_SUBNET}{planned.zone}"
         subnet = Subnet(label, vpc=gateway.vpc, cidr=planned.public, zone=zone)
         public.append(subnet)
-        # an address cannot be released, nor a gateway detached, while the NAT gateway holds them
+        # EC2 releases no address and detaches no gateway while a NAT gateway uses it
         address = ElasticIp(f"address-{zone}")
         nats[zone] = NatGateway(
             f"nat-gateway-{zone}", subnet=subnet, address=address, after=(gateway,)
@@ -224,15 +224,15 @@ def _table(
     target: InternetGateway | NatGateway | None,
     subnets: tuple[Subnet, ...],
 ) -> RouteTable:
-    """Declare a route table; a subnet that is named twice counts once."""
+    """Declare a route table; duplicate subnets are dropped."""
     once = {subnet.key: subnet for subnet in subnets}
     return RouteTable(label, vpc=vpc, target=target, subnets=tuple(once.values()))
 
 
 def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, SecurityGroup]:
-    """Declare the security groups of nodes and control plane: one that is open to itself, or two.
+    """Declare the groups of nodes and control plane: one open to itself, or two strict ones.
 
-    EFA needs both rules that name the group itself (EC2 User Guide, "Elastic Fabric Adapter").
+    EFA requires both rules to the group itself (EC2 User Guide, "Elastic Fabric Adapter").
     """
     config, name = resolved.config.network, f"{resolved.name}-hyperpod-eks"
     ingress = ("self", *(STORAGE_PORTS if config.storage_ports else ()))

@@ -1,4 +1,4 @@
-"""The bucket that HyperPod reads its lifecycle scripts from, and the scripts in it."""
+"""The S3 step: the bucket of the lifecycle scripts, and the scripts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hyperpod_eks.resources.s3 import Bucket, LifecycleScripts
 
 
 def step(resolved: ResolvedConfig) -> LifecycleScripts:
-    """Declare the bucket and its content."""
+    """Declare the bucket and the scripts."""
     bucket = Bucket(
         "bucket",
         name=resolved.bucket,
@@ -19,7 +19,7 @@ def step(resolved: ResolvedConfig) -> LifecycleScripts:
         "scripts",
         bucket=bucket,
         folder=str(resolved.config.lifecycle.path),
-        # somebody's bucket may have a lifecycle/ of its own
+        # an adopted bucket may have its own lifecycle/
         prefix=f"hyperpod-eks/{resolved.name}/"
         if "s3/bucket" in resolved.adopted
         else "lifecycle/",
