@@ -1,4 +1,4 @@
-"""One stack for all tests of a process, and a person at a terminal who works with it."""
+"""Shared fixtures: one embedded stack for all tests of a process, and a user who types commands."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from hyperpod_eks.local.stack import Stack
 
 REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
-"""Where `make` puts the helm programs."""
-os.environ["GOGC"] = "off"  # collecting garbage is a third of the time of a helm
-gc.set_threshold(150_000, 20, 20)  # and of the time of imports and tests
+"""The folder into which `make` downloads the helm programs."""
+os.environ["GOGC"] = "off"  # garbage collection takes a third of helm's time
+gc.set_threshold(150_000, 20, 20)  # and of imports and tests
 
 
 def apply(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str | None]) -> None:
-    """Set and unset variables as a stack's ``environ`` says."""
+    """Set the variables of a stack's ``environ``; unset those that are None."""
     for name, value in environ.items():
         if value is None:
             monkeypatch.delenv(name, raising=False)
@@ -52,22 +52,21 @@ def apply(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str | None]) ->
 
 
 def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty the account, set its clock by ours and point this process's clients at it."""
+    """Empty the account, set its clock to the real time, and point this process's clients at it."""
     stack.reset()
     stack.clock._origin, stack.clock._jumped = datetime.now(UTC), 0.0
     stack.sim.delays = Delays.instant()
     for name in list(os.environ):
-        if name.startswith("AWS_") or name == "REQUESTS_CA_BUNDLE":  # long to read, each time
+        if name.startswith("AWS_") or name == "REQUESTS_CA_BUNDLE":  # slow to read
             monkeypatch.delenv(name)
     apply(monkeypatch, stack.environ({}))
 
 
 def remember_clients() -> None:
-    """Let clients of one service share their class, model and rules of endpoints, which are as
-    good as constant.
+    """Let clients of one service share class, model and endpoint rules, which do not change.
 
-    A command is one process and makes each once; here many run in one, and that was a third of
-    the time of their tests.
+    A real command creates them once in its process; here many commands run in one process, where
+    they took a third of the time.
     """
     creator: Any = botocore.client.ClientCreator
     for name in ("_load_service_model", "_create_client_class"):
@@ -80,16 +79,16 @@ def remember_clients() -> None:
         parts = given["rules"], given["partitions"]
         key = tuple(map(id, parts))
         if key not in known:
-            known[key] = rules(**given), parts  # what is kept keeps its id
+            known[key] = rules(**given), parts  # ids of kept objects stay unique
         return known[key][0]
 
     provider.RuleSet = rule_set
 
 
 def remember_events() -> None:
-    """Let clients share what their events are called, and copy their lists of handlers faster.
+    """Let clients share the names of events, and copy lists of handlers faster.
 
-    botocore computes that anew for every client: a tenth of the time of a command that makes ten.
+    botocore computes both for every client: a tenth of the time of a command with ten clients.
     """
     hooks: Any = botocore.hooks
     names: dict[str, str] = {}
@@ -98,7 +97,7 @@ def remember_events() -> None:
 
     def with_names(self: Any, *arguments: Any, **named: Any) -> None:
         begin(self, *arguments, **named)
-        self._alias_name_cache = names  # one for all: no client here has aliases of its own
+        self._alias_name_cache = names  # shared: no client here has its own aliases
 
     def copied(node: dict[str, Any]) -> dict[str, Any]:
         values, children = node["values"], node["children"]
@@ -124,7 +123,7 @@ def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
     made: dict[tuple[str, bool], Any] = {}
 
     def once(self: Any, service: str, *arguments: Any, **named: Any) -> Any:
-        # the product's sessions give their clients a base class (`aws._with_answers`)
+        # sessions of hyperpod_eks give clients another base class (`aws._with_answers`)
         ours = "answers" in self._event_emitter._emitter._unique_id_handlers
         if (service, ours) not in made:
             made[service, ours] = make(self, service, *arguments, **named)
@@ -137,7 +136,7 @@ _http: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def remember_connections() -> None:
-    """Know what holds connections, for `close_connections`."""
+    """Record the objects that hold connections, for `close_connections`."""
     http: Any = botocore.httpsession.URLLib3Session
     begin = http.__init__
 
@@ -149,13 +148,13 @@ def remember_connections() -> None:
 
 
 def close_connections() -> None:
-    """Close what is open and idle, as a process does that ends; else it stays until garbage is."""
+    """Close idle connections, as the end of a process does; garbage collection would do it late."""
     for each in list(_http):
         each.close()
 
 
 def keep_files_in_memory() -> None:
-    """Let tests write where no disk is, if there is room: that is a tenth of a create's time."""
+    """Keep temporary folders in memory if there is room: it saves a tenth of a create's time."""
     memory = Path("/dev/shm")
     if "TMPDIR" in os.environ or not os.access(memory, os.W_OK):
         return
@@ -171,19 +170,19 @@ remember_connections()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """``TEST_ORDER=random`` chooses an order by chance, ``TEST_ORDER=N`` repeats one."""
-    if os.environ.get("TEST_ORDER") == "random":  # workers inherit what is chosen here
+    """Support ``TEST_ORDER=random`` (a random order) and ``TEST_ORDER=N`` (a given one)."""
+    if os.environ.get("TEST_ORDER") == "random":  # workers inherit the number
         os.environ["TEST_ORDER"] = str(random.randrange(10**6))
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # else our commands ignore it too
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for background jobs of a script
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # else our commands inherit that
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Shuffle the modules and the tests in each; a module's tests stay together.
 
-    Those that share an account come before those that begin with an empty one, for a process has
-    one account only.
+    Tests that share a module's account come before those that start with an empty one: a process
+    has a single account.
     """
     if not (order := os.environ.get("TEST_ORDER")):
         return
@@ -205,26 +204,26 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    gc.freeze()  # pytest collects garbage five times at the end, and there is much that is none
+    gc.freeze()  # makes pytest's five final collections faster
 
 
 @pytest.fixture(scope="session")
 def one_stack() -> Iterator[Stack]:
     stack = Stack(region=REGION)
-    gc.freeze()  # moto and botocore are large and stay
+    gc.freeze()  # moto and botocore are large and are never freed
     yield stack
     stack.stop()
 
 
 @pytest.fixture
 def stack(one_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """An empty account where nothing takes time; clients made now talk to it."""
+    """An empty account without delays; new clients of this process use it."""
     start_over(one_stack, monkeypatch)
     return one_stack
 
 
 def new_session(key: str | None = None, secret: str | None = None) -> boto3.Session:
-    """Open a session that does not read botocore's models again: that takes half a second."""
+    """Return a session that shares botocore's models: reading them takes half a second."""
     core = botocore.session.get_session()
     core.register_component("data_loader", loader())
     return boto3.Session(key, secret, botocore_session=core)
@@ -265,12 +264,12 @@ def patient(stack: Stack, session: boto3.Session) -> Clients:
     return Clients(session, stack.endpoint, attempts=3)
 
 
-# --- a person at a terminal ---------------------------------------------------------------------
+# --- a user who types commands ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a command left behind: its exit code, and what stood on both streams."""
+    """The result of a command: its exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -278,20 +277,20 @@ class Said:
 
     @property
     def document(self) -> Any:
-        """What stood on stdout, as JSON."""
+        """Stdout, parsed as JSON."""
         return json.loads(self.out)
 
 
 class User:
-    """Somebody in a folder of their own who types commands; AWS's variables point at the stack."""
+    """A user who types commands in a folder; the AWS variables point at the stack."""
 
     def __init__(self, folder: Path, stack: Stack) -> None:
         self.folder, self.stack = folder, stack
 
     def types(self, *words: str, stdin: str = "") -> Said:
-        """Run ``hyperpod-eks WORDS...`` in this process, in a pipe.
+        """Run ``hyperpod-eks WORDS...`` in this process, without a terminal.
 
-        What it sets in the environment ends with it.
+        The environment is restored afterwards.
         """
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
         with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
@@ -312,9 +311,9 @@ class User:
         return said.document
 
     def has(self, name: str, *words: str) -> Any:
-        """Have a cluster that ``makes`` created in an empty account; return the document.
+        """Provide the cluster that ``makes`` creates in an empty account; return the document.
 
-        For tests of what comes after: a process creates it once and copies it then.
+        Use it in tests that need a cluster: a process creates it once, and later copies it.
         """
         from tests import copies  # noqa: PLC0415  loads moto
 
@@ -322,14 +321,14 @@ class User:
         return copies.once(self.stack, self.folder, given, lambda: self.makes(*given))
 
     def mutations(self) -> list[str]:
-        """What changed the account since the last time somebody asked, as service.operation."""
+        """Return the mutating calls since the last time, as service.operation."""
         calls = [f"{c.service}.{c.operation}" for c in self.stack.calls if c.mutating]
         self.stack.calls.clear()
         return calls
 
 
 def until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something that is sure to happen; fail when it does not."""
+    """Wait until ``happened`` returns True; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
@@ -337,7 +336,7 @@ def until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def helm(version: str) -> Path:
-    """Return the folder with this helm; skip the test where there is none."""
+    """Return the folder with this version of helm; skip the test without it."""
     folder = HELM / version
     if not (folder / "helm").exists():
         pytest.skip(f"no helm {version} in .cache/helm: `make test` fetches it")
@@ -346,7 +345,7 @@ def helm(version: str) -> Path:
 
 @contextmanager
 def at_work(stack: Stack, folder: Path) -> Iterator[User]:
-    """Let a person, whose helm is 4.3.1, stand in an empty folder before an empty account."""
+    """Yield a user with helm 4.3.1, an empty folder and an empty account."""
     with pytest.MonkeyPatch.context() as patch:
         start_over(stack, patch)
         for name in [name for name in os.environ if name.startswith("HYPERPOD_EKS_")]:
@@ -355,7 +354,7 @@ def at_work(stack: Stack, folder: Path) -> Iterator[User]:
         patch.setenv("PATH", f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
-        patch.setattr("os.fsync", lambda _: None)  # the power does not fail: test_manifest has it
+        patch.setattr("os.fsync", lambda _: None)  # tests/test_manifest.py covers power cuts
         (folder / "home").mkdir()
         patch.chdir(folder / "home")
         yield User(folder / "home", stack)
@@ -363,7 +362,7 @@ def at_work(stack: Stack, folder: Path) -> Iterator[User]:
 
 @contextmanager
 def in_a_copy(user: User, folder: Path) -> Iterator[User]:
-    """Let somebody stand in a copy of their folder; what a test changes in it is no other's."""
+    """Yield a user in a copy of the folder, so that changes in it affect no other test."""
     shutil.copytree(user.folder, folder, symlinks=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -372,14 +371,14 @@ def in_a_copy(user: User, folder: Path) -> Iterator[User]:
 
 @pytest.fixture
 def user(one_stack: Stack, tmp_path: Path) -> Iterator[User]:
-    """A person at a terminal."""
+    """A user with an empty folder and an empty account."""
     with at_work(one_stack, tmp_path) as somebody:
         yield somebody
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Spell out lone surrogates in what was captured: pytest-xdist sends reports in UTF-8."""
+    """Escape lone surrogates in captured output: pytest-xdist sends reports in UTF-8."""
     report = yield
     report.sections = [
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections

@@ -1,8 +1,8 @@
-"""A copy of an account and its owner's files, to begin with what took a second to create.
+"""Copies of an account and its user's files, so that tests need not create a cluster again.
 
-What is copied is all state of the embedded stack: moto's backends with ours among them, what
-``Sim`` knows, the objects of the Kubernetes clusters, the time and what the clock still has to
-do.  A copied cluster has a Kubernetes endpoint of its own.
+A copy has all state of the embedded stack: the backends of moto, ours included, the fields of
+``Sim``, the objects of the Kubernetes clusters, the time and the scheduled actions of the clock.
+A copied cluster gets its own Kubernetes endpoint.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes.server import Server
 from hyperpod_eks.local.stack import Stack
 
-STAYS = ("clock", "pki")  # of a Sim
+STAYS = ("clock", "pki")  # fields of Sim that are not copied
 
 
 class _Pickler(pickle.Pickler):
@@ -53,7 +53,7 @@ def _serve(api: Any) -> Server:
 
 
 def taken(stack: Stack) -> bytes:
-    """Copy everything that is in the account."""
+    """Return a copy of everything in the account."""
     clock, used = stack.clock, BackendDict._instances  # type: ignore[misc]  # moto's generic
     with clock.lock:
         state = {
@@ -71,7 +71,7 @@ def taken(stack: Stack) -> bytes:
 
 
 def restore(stack: Stack, state_: bytes) -> None:
-    """Make the account what it was when the copy was taken."""
+    """Replace the account's content with a copy."""
     stack.reset()
     with stack.clock.lock:
         state = _Unpickler(io.BytesIO(state_)).load()
@@ -102,10 +102,9 @@ _made: dict[Any, _Copy] = {}
 
 
 def once(stack: Stack, folder: Path, words: tuple[str, ...], make: Callable[[], Any]) -> Any:
-    """Return what ``make`` returns and leave what it leaves; all times but the first, by copying.
+    """Call ``make``, or copy the account, files and result of its first call with the same input.
 
-    The account must be empty.  ``words`` and the files in the folder are all that ``make`` may
-    depend on.
+    The account must be empty.  ``make`` may depend only on ``words`` and the files in the folder.
     """
     assert _is_empty(stack), "the account is not as `start_over` leaves it: create the cluster here"
     places = [folder, *(Path(os.environ[f"XDG_{kind}_HOME"]) for kind in ("CACHE", "STATE"))]
@@ -135,5 +134,5 @@ def _is_empty(stack: Stack) -> bool:
     return (
         all(getattr(stack.sim, name) == getattr(fresh, name) for name in same)
         and not stack.clock._events
-        and not any(call.mutating for call in stack.calls)  # the last test's threads may still read
+        and not any(call.mutating for call in stack.calls)  # old threads may still read
     )

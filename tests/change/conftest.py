@@ -1,4 +1,4 @@
-"""A cluster that its owner changes: config in, engine at work, the stack as the judge."""
+"""Fixtures for tests that change a cluster: they declare configs and check the embedded stack."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ADOPTING = Purpose(adopts=True, looks_first=False)
 
 
 class Owner:
-    """Somebody who declares a cluster again and again, and asks the account what came of it."""
+    """Declares a cluster with one config after another, and reads the account's state."""
 
     def __init__(self, stack: Stack, session: boto3.Session, folder: Path, helm: Path) -> None:
         self.stack, self.folder, self.helm, self.chart = stack, folder, helm, CHART
@@ -48,19 +48,20 @@ class Owner:
         self.before = self.account()
 
     def _hear(self, params: dict[str, Any], model: Any, **_: object) -> None:
-        """Keep what is sent; botocore checks no maxima, patterns and enumerations, we do."""
+        """Record a request, and check it against the whole model: botocore ignores maxima, patterns
+        and enumerations."""
         service = model.service_model.service_name
         assert violations(service, model.name, params) == []
         if service in ("sagemaker", "eks"):
             self.sent.append((service, model.name, params))
 
     def account(self) -> list[str]:
-        """Everything that exists, to be compared."""
+        """Return everything in the account as lines, for comparisons."""
         return json.dumps(self.stack.inventory(), sort_keys=True, indent=1).splitlines()
 
     @staticmethod
     def example(name: str) -> str:
-        """One of the files in examples/."""
+        """Return the text of a file in examples/."""
         return (EXAMPLES / f"{name}.yaml").read_text()
 
     def config(self, text: str) -> Config:
@@ -84,7 +85,7 @@ class Owner:
         return context, opened.wants
 
     def declares(self, text: str, *, yes: bool = False) -> list[str]:
-        """Create what the text says; return the calls that changed something."""
+        """Create or update the cluster of a config; return the mutating calls."""
         self.lost = []
         self.stack.calls.clear()
         context, wants = self.context(self.config(text), yes=yes)
@@ -99,24 +100,24 @@ class Owner:
         return engine.status(wants, context)
 
     def deletes(self, text: str) -> list[str]:
-        """Delete everything; return what is left of it."""
+        """Delete the cluster; return the keys of resources that are left."""
         context, wants = self.context(self.config(text))
         _, kept = engine.delete(wants, context)
         return list(engine.verify_deleted(wants, context, frozenset(kept)))
 
     def cluster(self, name: str = "demo") -> Any:
-        """What SageMaker says."""
+        """Return SageMaker's description of the cluster."""
         return self.aws.sagemaker.describe_cluster(ClusterName=name)
 
     def groups(self) -> dict[str, Any]:
         return {group["InstanceGroupName"]: group for group in self.cluster()["InstanceGroups"]}
 
     def eks(self) -> Any:
-        """What EKS says."""
+        """Return EKS's description of the cluster."""
         return self.aws.eks.describe_cluster(name="demo")["cluster"]
 
     def nodes(self, group: str = "") -> list[dict[str, Any]]:
-        """The nodes that Kubernetes has, of one group if asked."""
+        """Return the nodes in Kubernetes, all or those of one group."""
         (content,) = self.stack.inventory()["kubernetes"].values()
         nodes = [each for key, each in content.items() if key.startswith("nodes/")]
         label = "sagemaker.amazonaws.com/instance-group-name"
@@ -129,8 +130,8 @@ class Owner:
 @pytest.fixture
 def owner(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("os.fsync", lambda _: None)  # the power does not fail: test_manifest has it
-    # a session of its own, to listen to
+    monkeypatch.setattr("os.fsync", lambda _: None)  # tests/test_manifest.py covers power cuts
+    # its own session, because it registers a handler
     return Owner(stack, new_session(), tmp_path, helm("4.3.1"))
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a setting that is changed on a running cluster: one table for page and test."""
+"""The effect of changing each setting on a running cluster: one table for docs and tests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ LATER, ANOTHER = "for what is made later", "another cluster"
 
 
 class Row(NamedTuple):
-    """A setting, what changing it leads to, and why.
+    """A setting, the outcome of changing it, and why.
 
-    ``after`` is the value that `test_settings` gives the setting on the cluster of ``BASE``, or
-    makes of the one that it has; each row begins where the one before ended.  ``shown`` is the
-    test that shows it where that needs more than a value.  ``says`` is a part of the refusal.
+    ``after`` is the new value in `test_settings`, on the cluster of ``BASE``, or a function of the
+    old value; each row starts with the cluster of the previous row.  ``shown`` is the test of a row
+    that needs more than a value.  ``says`` is a part of the error message of a refusal.
     """
 
     setting: str
@@ -28,7 +28,7 @@ ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/team/Reader"
 OTHER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/team/Writer"
 NODE_ROLE = f"arn:aws:iam::{ACCOUNT}:role/team/Nodes"
-KEY, OTHER_KEY = "KEY", "OTHER-KEY"  # the test makes them, and puts their ARNs here
+KEY, OTHER_KEY = "KEY", "OTHER-KEY"  # the test creates them and fills in their ARNs
 BASE: dict[str, Any] = {
     "name": "demo",
     "region": "us-west-2",

@@ -1,4 +1,4 @@
-"""One toy account and a user who runs commands in it."""
+"""Fixtures for tests of the engine: a toy account, and commands that run in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .toys import Cloud, FakeClock, Killed, Nameless, Toy, ToyAws, Unsigned
 
 
 class Rig:
-    """Runs create, status and delete, one process each, against one toy account."""
+    """Runs create, status and delete against one toy account, each as a new process."""
 
     def __init__(self, cloud: Cloud, path: Path) -> None:
         self.cloud, self.path = cloud, path
@@ -50,7 +50,7 @@ class Rig:
         self.context.manifest.retire()
 
     def killed_in(self, command: Callable[[], object], call: int, *, after: bool) -> bool:
-        """Run a command that is killed at its ``call``-th change; whether it got that far."""
+        """Run a command, killed before or after its ``call``-th change; False if it has fewer."""
         original = self._world
 
         def fused() -> Context:
@@ -82,7 +82,7 @@ def rig(cloud: Cloud, tmp_path: Path) -> Rig:
 
 @pytest.fixture
 def wants() -> list[Resource]:
-    """Every class of thing, in a small graph."""
+    """A small graph with every kind of toy resource."""
     vpc = Nameless("vpc")
     role = Toy("role")
     bucket = Unsigned("bucket")

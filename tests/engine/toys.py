@@ -1,4 +1,4 @@
-"""A toy cloud whose things come late, and toy kinds that stand for every class of API."""
+"""A toy cloud with delays, and a toy kind of resource for each class of AWS API."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ OURS = "ours"
 
 
 class Killed(BaseException):
-    """SIGKILL: the process is gone at this very call."""
+    """SIGKILL: the process is killed at this call."""
 
 
 def taken() -> Exception:
-    """The refusal of a second thing of one name, as a service words it."""
+    """Return the error for a duplicate name, as an AWS service returns it."""
     about: Any = {
         "Error": {"Code": "EntityAlreadyExists", "Message": "that name is taken"},
         "ResponseMetadata": {"HTTPStatusCode": 409, "Service": "iam"},
@@ -33,7 +33,7 @@ def taken() -> Exception:
 
 
 class FakeClock(Clock):
-    """Time that passes only while nobody works."""
+    """A clock that advances only while no worker is busy."""
 
     def __init__(self) -> None:
         self.time = 1_000_000.0
@@ -54,7 +54,7 @@ class FakeClock(Clock):
 
 @dataclass
 class Thing:
-    """What exists in the toy cloud."""
+    """A resource that exists in the toy cloud."""
 
     id: str
     name: str
@@ -67,7 +67,7 @@ class Thing:
 
 @dataclass
 class Cloud:
-    """Named and nameless things, a fuse that kills, and lag before things are seen."""
+    """A cloud whose things become visible after ``lag`` seconds; the ``fuse``-th call kills."""
 
     clock: FakeClock
     lag: float = 0.0
@@ -82,9 +82,9 @@ class Cloud:
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def call(self, aws: Any, what: str, effect: Callable[[], Any]) -> Any:
-        """Make a mutating call; at the fuse the process dies before or after the effect."""
+        """Make a mutating call; the ``fuse``-th kills the process before or after its effect."""
         if self.dead or aws.process != self.process:
-            raise Killed  # a thread of a dead process makes no calls
+            raise Killed  # threads of a killed process make no calls
         self.calls.append(what)
         mine = self.fuse is not None and len(self.calls) == self.fuse
         if mine and not self.after:
@@ -97,7 +97,7 @@ class Cloud:
         return result
 
     def restart(self) -> None:
-        """A new process."""
+        """Start a new process."""
         self.dead, self.fuse, self.calls = False, None, []
         self.process += 1
 
@@ -119,7 +119,7 @@ class Cloud:
 
 @frozen
 class Toy(Resource):
-    """A thing with a unique name."""
+    """A kind with unique names."""
 
     shape: str = "round"
     needs_: tuple[Resource, ...] = ()
@@ -166,10 +166,10 @@ class Toy(Resource):
 
 @frozen
 class Nameless(Toy):
-    """A thing that can exist twice: neither name nor token protects its birth."""
+    """A kind whose create can leave duplicates: it has neither a unique name nor a token."""
 
     identity = Identity.NONE
-    answers = ("shape",)  # as EC2's creates describe what they made
+    answers = ("shape",)  # like EC2, create describes the new resource
 
     def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         return []
@@ -186,7 +186,7 @@ class Nameless(Toy):
 
 @frozen
 class Unsigned(Toy):
-    """A thing whose birth takes no tags: it is signed afterwards."""
+    """A kind whose create accepts no tags; they are added afterwards."""
 
     signed = False
 
@@ -200,7 +200,7 @@ class Unsigned(Toy):
 
 
 class ToyAws:
-    """As much of the door as the engine sees."""
+    """The attributes of `Aws` that the engine uses."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.lineage = cloud.lineage

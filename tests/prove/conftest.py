@@ -1,4 +1,4 @@
-"""One machine for all cases of a process; the long part runs only when it is asked for."""
+"""Fixtures: one `Prover` for all cases of a process; long tests run only with ``-m prove``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def helm() -> str:
-    """Path of a helm program."""
+    """Return the path of a helm program."""
     if not HELM.exists():
         pytest.skip("no helm in .cache/helm")
     return str(HELM)
@@ -36,7 +36,7 @@ def prover(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prov
     os.environ["HYPERPOD_EKS_HELM"] = helm
     host = Host(tmp_path_factory.mktemp("host"))
     prover = Prover(host)
-    prover.undisturbed("create")  # what many compare with, while their own account is in use
+    prover.undisturbed("create")  # now: cases use the account later
     yield prover
     host.stop()
     if before is None:

@@ -1,4 +1,4 @@
-"""What goes wrong in AWS while nobody is killed: every run comes to its end all the same."""
+"""Faults of AWS, without a kill: every run must end successfully."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHANGE = f"(?!{UNREAD}).*"
 
 
 def _throttled(prover: Prover) -> None:
-    """Three in ten calls are refused for their number."""
+    """30 % of calls are throttled."""
     _storm(
         prover,
         Fault("ec2", code="RequestLimitExceeded", status=503, rate=0.3, count=MANY),
@@ -27,17 +27,17 @@ def _throttled(prover: Prover) -> None:
 
 
 def _shaken(prover: Prover) -> None:
-    """One in ten calls ends with an internal error, done or not done."""
+    """10 % of calls return an internal error, with or without their effect."""
     _storm(prover, Fault(".*", code="InternalError", status=500, rate=0.1, count=MANY))
 
 
 def _deaf(prover: Prover) -> None:
-    """Half of the answers to changes are lost."""
+    """50 % of the answers to mutating calls are lost."""
     _storm(prover, Fault(".*", CHANGE, kind="lost", rate=0.5, count=MANY))
 
 
 def _hidden(prover: Prover) -> None:
-    """What is made is not to be seen for twenty seconds."""
+    """New resources are invisible for twenty seconds."""
     _storm(
         prover,
         Fault("ec2", "(Create|Allocate).*", kind="lag", seconds=20, count=MANY),
@@ -46,7 +46,7 @@ def _hidden(prover: Prover) -> None:
 
 
 def _hidden_and_deaf(prover: Prover) -> None:
-    """What is made is not to be seen for twenty seconds, and the answer is lost besides."""
+    """New resources are invisible for twenty seconds, and answers are lost."""
     _storm(
         prover,
         Fault("ec2", "(Create|Allocate).*", kind="lag", seconds=20, count=MANY),
@@ -55,14 +55,14 @@ def _hidden_and_deaf(prover: Prover) -> None:
 
 
 def _slow_identities(prover: Prover) -> None:
-    """A new role is known to other services after a minute."""
+    """Other services accept a new role only after a minute."""
     prover.begin()
     prover.host.stack.sim.delays = replace(DELAYS, iam=60, access_entry=60)
     _whole_life(prover)
 
 
 def _clinging(prover: Prover) -> None:
-    """For minutes a delete is refused, for something still uses it."""
+    """Deletes are refused for minutes because of dependencies."""
     prover.begin()
     prover.finish("create", TWO_NODES)
     for operation in ("DeleteSubnet", "DeleteSecurityGroup", "DeleteVpc", "DeleteInternetGateway"):
@@ -99,7 +99,7 @@ def _whole_life(prover: Prover, faults: tuple[Fault, ...] = ()) -> None:
 
 def _lost_once(operation: str) -> Callable[[Prover], None]:
     def fault(prover: Prover) -> None:
-        """The answers to the first two such calls are lost."""
+        """The answers to the first two calls of the operation are lost."""
         service, _, name = operation.partition(":")
         _storm(prover, Fault(service, name, kind="lost", count=TWICE))
 

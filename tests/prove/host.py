@@ -1,10 +1,9 @@
-"""A machine on which the tool runs and dies: one process after the other, in one Python process.
+"""A simulated machine: runs and kills the tool's processes one after another in one Python process.
 
-The steps, the engine, the journal, botocore, the embedded stack and helm are the real ones.  Three
-things stand in for what surrounds them: requests reach the stack's application without a socket,
-time passes only while the tool waits, and a fuse kills the tool at any chosen boundary.  A kill is
-what SIGKILL is: from then on no call of that process is made and no file of it is written, so that
-whatever ``finally`` tries has no effect.
+The steps, the engine, the manifest, botocore, the embedded stack and helm are the real ones.  Three
+parts are simulated: requests reach the stack's application without a socket, time passes only
+while the tool waits, and a fuse kills the tool at a given boundary.  A kill is like SIGKILL:
+afterwards that process makes no call and writes no file, so that ``finally`` blocks have no effect.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ DELAYS = Delays(
     access_entry=1, logs=2, hyperpod_create=2, hyperpod_provision=2, hyperpod_spread=4,
     hyperpod_lifecycle=1, hyperpod_terminate=2, hyperpod_delete=2, node_ready=1,
 )  # fmt: skip
-"""Long enough that everything is seen on its way at least once, moods included."""
+"""Long enough that every transitional state is observed at least once, under any seed."""
 
 
 _botocore: Any = botocore.endpoint
@@ -70,11 +69,11 @@ _workers: Any = workers
 
 
 class Killed(BaseException):
-    """SIGKILL: the process is gone."""
+    """SIGKILL: the process is killed."""
 
 
 class Boundary(NamedTuple):
-    """A place where a process may die: before or after a call, at a file, at a wait, at helm."""
+    """A point where a process can be killed: before or after a call, at a file, a wait or helm."""
 
     kind: str
     what: str
@@ -86,18 +85,17 @@ class Boundary(NamedTuple):
 
 @dataclass
 class Process:
-    """One run of the tool, and the place where it is going to die.
+    """One run of the tool, and the boundary at which it is killed.
 
-    ``state`` counts what changes the world: effects in AWS, what happens there by itself, files,
-    helm.  Two boundaries with the same count leave the same account and the same disk behind.
-    With ``flood`` the calls that were under way at the kill take effect as well, and nobody learns
-    of it.
+    ``state`` counts changes: effects of calls, events in AWS, files and helm.  A kill at two
+    boundaries with the same count leaves the same account and the same disk.  With ``flood``, calls
+    in flight at the kill take effect too, but nothing records their answers.
     """
 
     fuse: Boundary | None = None
     flood: bool = False
     dead: bool = False
-    ghost: bool = False  # dead, while its last calls are still on the wire
+    ghost: bool = False  # killed, while its last calls take effect
     state: int = 0
     changes: int = 0
     path: list[tuple[Boundary, int]] = field(default_factory=list)
@@ -106,7 +104,7 @@ class Process:
     lock: Any = field(default_factory=threading.RLock)
 
     def at(self, kind: str, what: str) -> None:
-        """Come to a boundary; die there if it is the one."""
+        """Record a boundary; raise Killed if it is the fuse."""
         with self.lock:
             if self.dead:
                 raise Killed
@@ -118,13 +116,13 @@ class Process:
                 raise Killed
 
     def changed(self) -> None:
-        """Remember that the world is another one now."""
+        """Count a change of the account or the disk."""
         with self.lock:
             self.state += 1
 
 
 class OneHand(WorkerPool):
-    """A crew without threads: a job runs when the engine waits; a seed shuffles the order."""
+    """Workers without threads: jobs run when the engine waits, in an order drawn from a seed."""
 
     def __init__(self, host: Host, seed: int) -> None:
         super().__init__(0, host.clock)
@@ -150,11 +148,11 @@ class OneHand(WorkerPool):
             return Result(job, call(), None)
         except Killed:
             raise
-        except BaseException as error:  # noqa: BLE001  as the real crew does
+        except BaseException as error:  # noqa: BLE001  like the real workers
             return Result(job, None, error)
 
     def flood(self) -> None:
-        """Let the first change of every job that was submitted reach AWS."""
+        """Let the first mutating call of every submitted job take effect."""
         self.host.process.ghost = True
         for _, call in self.todo:
             with suppress(BaseException):
@@ -163,17 +161,17 @@ class OneHand(WorkerPool):
 
 
 def one_after_the_other(call: Callable[[], Any]) -> Future[Any]:
-    """Make a call of those that a step makes together, in an order that every run repeats."""
+    """Replace `workers.start`: make concurrent calls one after another, in a reproducible order."""
     done: Future[Any] = Future()
     try:
         done.set_result(call())
-    except BaseException as error:  # noqa: BLE001  as a thread would
+    except BaseException as error:  # noqa: BLE001  like a thread
         done.set_exception(error)
     return done
 
 
 class SharedSession(boto3.Session):
-    """A boto3 session whose clients outlive the processes: making them costs more than a run."""
+    """A boto3 session whose clients all processes share: creating them takes longer than a run."""
 
     def __init__(self, host: Host) -> None:
         core = botocore.session.Session()
@@ -189,7 +187,7 @@ class SharedSession(boto3.Session):
 
     def client(self, *arguments: Any, **options: Any) -> Any:
         config = options.get("config")
-        if config is None:  # kube.token puts handlers of its own on this one
+        if config is None:  # kube.token registers handlers on it
             return super().client(*arguments, **options)
         key = f"{arguments}{config.retries}"
         if key not in self.made:
@@ -204,53 +202,53 @@ class SharedSession(boto3.Session):
         return client
 
     def somebody(self, service: str) -> Any:
-        """Make a client for whoever is not the tool."""
+        """Return a client for calls that are not the tool's."""
         make: Any = super().client
         return make(service, endpoint_url=self.host.stack.endpoint)
 
 
 class Still(Pace):
-    """A pace that is attached once, for clients that outlive the processes."""
+    """A `Pace` that is attached to each shared client once."""
 
     attached = False
 
     def attach(self, client: Any) -> None:
         if not self.attached:
-            # the pause before another attempt passes in the account's time
+            # the pause before a retry passes in simulated time
             client.meta.events.register_first("needs-retry", self.judge)
         self.attached = True
 
 
 class Unwatched(Watch):
-    """What sends no request: `Host.send` carries them, and each once."""
+    """A `Watch` that does nothing: `Host.send` sends each request once."""
 
     def attach(self, client: Any) -> None:
         """Leave the client as it is."""
 
 
 class Paces(dict[str, Pace]):
-    """One still pace for each service."""
+    """One `Still` for each service."""
 
     def setdefault(self, service: str, pace: Pace) -> Pace:
         return super().setdefault(service, Still(service))
 
 
 class Wire:
-    """The socket that the stack's fault "lost" closes."""
+    """A placeholder for the socket that the stack's fault "lost" closes."""
 
     def shutdown(self, how: int) -> None:
         """Do nothing: there is no socket."""
 
 
 class Raw(io.BytesIO):
-    """A body as botocore reads it."""
+    """A response body that botocore can read."""
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self.read()
 
 
 class Host:
-    """The machine: the account, the disk, and the process that runs now."""
+    """The simulated machine: the account, the disk, and the current process."""
 
     def __init__(self, folder: Path) -> None:
         from moto.core import responses  # noqa: PLC0415  moto is slow
@@ -260,7 +258,7 @@ class Host:
 
         self.folder = folder
         self.stack = Stack(region=REGION)
-        # moto looks through a class at every request
+        # moto inspects a class at every request
         vars(responses)["method_names_from_class"] = functools.cache(method_names_from_class)
         self.application = Application(self.stack.sim)
         self.clock = HostClock(self)
@@ -272,7 +270,7 @@ class Host:
         self.lifecycle = folder / "lifecycle"
         self.lifecycle.mkdir()
         (self.lifecycle / "on_create.sh").write_text("#!/bin/bash\n")
-        # a bundle of the machine's would be read at every look
+        # a CA bundle would be read again and again
         environ = {**self.stack.environ({}), "REQUESTS_CA_BUNDLE": None}
         self._saved = {name: os.environ.get(name) for name in (*environ, "AWS_PROFILE")}
         for name, value in environ.items():
@@ -281,17 +279,17 @@ class Host:
             else:
                 os.environ[name] = value
         self._time = _botocore.time
-        # botocore's pauses between attempts pass in the account's time, not in ours
+        # botocore's pauses before retries pass in simulated time
         _botocore.time = SimpleNamespace(sleep=self.pass_time)
         self._begun = _workers.start
         _workers.start = one_after_the_other
         self._fsync = os.fsync
-        os.fsync = self.fsync  # type: ignore[assignment]  # its parameter has another name
+        os.fsync = self.fsync  # type: ignore[assignment]  # another name of its parameter
         _hosts.append(self)
         self.begin()
 
     def stop(self) -> None:
-        """Give everything back."""
+        """Restore everything that was replaced."""
         _hosts.remove(self)
         os.fsync = self._fsync
         _botocore.time = self._time
@@ -304,7 +302,7 @@ class Host:
         self.stack.stop()
 
     def begin(self, delays: Delays = DELAYS, seed: int = 0) -> None:
-        """Start with an account and a folder that hold nothing of ours; ``seed``: AWS's moods."""
+        """Start with an empty account and folder; ``seed`` determines AWS's varying behaviour."""
         self.stack.reset()
         self.stack.sim.seed = seed
         self.stack.sim.delays = delays
@@ -315,16 +313,16 @@ class Host:
         self.serial = 0
         self.seed = 0
 
-    # --- what happens to a process
+    # --- hooks at boundaries
 
     def pass_time(self, seconds: float) -> None:
-        """Let simulated time pass; the account is another one if something happens on the way."""
+        """Advance the simulated time; count a change if something happens in the account."""
         if self.stack.clock.due(seconds):
             self.process.changed()
         self.stack.clock.advance(seconds)
 
     def send(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
-        """Carry a request to the account: botocore's ``before-send``."""
+        """Send a request to the stack (a handler of botocore's event ``before-send``)."""
         process, operation = self.process, ":".join(event_name.split(".")[1:])
         change = not is_read(operation.partition(":")[2])
         if not process.ghost:
@@ -342,7 +340,7 @@ class Host:
         return answer
 
     def answered(self, **_: Any) -> None:
-        """Nothing that a dead process's call answers is heard."""
+        """Raise Killed instead of returning an answer to a killed process."""
         if self.process.dead and not self.process.ghost:
             raise Killed
 
@@ -373,7 +371,7 @@ class Host:
             "wsgi.run_once": False,
             "werkzeug.socket": Wire(),
         }
-        given: Any = request.headers  # botocore leaves some values as bytes
+        given: Any = request.headers  # botocore leaves some values as bytes objects
         for name, value in given.items():
             text = value.decode() if isinstance(value, bytes) else str(value)
             key = name.upper().replace("-", "_")
@@ -394,15 +392,15 @@ class Host:
         return AWSResponse(request.url, int(begun[0][:3]), headers, Raw(content))
 
     def fsync(self, descriptor: Any) -> None:
-        """Come to the boundary before an fsync; a killed process's writes outlive it without one.
+        """Record the boundary before an fsync, and do nothing: writes survive a kill without it.
 
-        That the tool syncs, and in which order, is for tests/test_manifest.py to prove.
+        tests/test_manifest.py checks the calls of fsync and their order.
         """
         if self.running and threading.current_thread() is threading.main_thread():
             self.process.at("file", "fsync")
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Come to the boundaries at files and at helm: Python tells of every one."""
+        """Record the boundaries at files and helm, which Python's audit events report."""
         if not self.running:
             return
         if event == "subprocess.Popen":
@@ -428,7 +426,7 @@ class Host:
             self.process.changed()
 
     def _check(self, draft: Path) -> None:
-        """O7: every version parses, and its serial is higher than the one before."""
+        """O7: every version of the manifest is valid JSON, and its serial number increases."""
         running, self.running = self.running, False
         try:
             serial = json.loads(draft.read_text())["serial"]
@@ -450,9 +448,9 @@ class Host:
         config: Mapping[str, Any] | None = None,
         **context: Any,
     ) -> Process:
-        """Run a command in a new process; ``process.dead`` says that it was killed."""
+        """Run a command in a new process; ``process.dead`` is True if it was killed."""
         process = self.process = Process(fuse, flood)
-        random.seed(0)  # the engine's pauses differ a little: the same in every run
+        random.seed(0)  # reproduces the random part of the engine's pauses
         pool: list[OneHand] = []
         self.running = True
         try:
@@ -494,7 +492,7 @@ class Host:
             yield at.resolved, at.wants, at.context
 
     def resolved(self, verb: str, config: Mapping[str, Any]) -> Session:
-        """Do what the command line does before it begins."""
+        """Open a session, as the command line does."""
         data: dict[str, Any] = {
             "name": NAME,
             "region": REGION,
@@ -514,7 +512,7 @@ class Host:
 
 
 class HostClock(Clock):
-    """The account's time."""
+    """A clock with the stack's simulated time."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -540,4 +538,4 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 _WATCHED = frozenset(
     ["open", "os.rename", "os.link", "os.remove", "subprocess.Popen", "shutil.rmtree"]
 )
-sys.addaudithook(_audit)  # it cannot be taken away again, but does nothing without a host
+sys.addaudithook(_audit)  # cannot be removed, but does nothing without a host

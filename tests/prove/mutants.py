@@ -1,6 +1,6 @@
-"""The proof of the proof: faults put in on purpose, each of which a quick part must notice.
+"""Mutation tests: deliberate faults in the source, each of which a quick test must detect.
 
-Every mutant is one change of the source, applied to a copy; ``by`` names the tests that must fail.
+A mutant is one replacement in a copy of the source; ``by`` names the tests that must fail.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Mutant:
     new: str
     by: str = ENGINE
     only: str = ""
-    """Of the tests, those that match this."""
+    """An expression for pytest's ``-k`` that selects among those tests."""
 
 
 MUTANTS = (
@@ -225,7 +225,7 @@ MUTANTS = (
 
 
 def caught(mutant: Mutant) -> str:
-    """Run the tests against the mutant; return nothing if they fail, else what is wrong."""
+    """Run the tests with the mutant; return "" if they fail, else a description of the problem."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder)
         for name in ("hyperpod_eks", "tests", "lifecycle"):

@@ -1,4 +1,4 @@
-"""What must be true after every case: nothing twice, nothing lost, nothing left, nobody harmed."""
+"""Checks after every case: no duplicates, no losses, no leftovers, no damage to other resources."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hyperpod_eks.state.manifest import read
 from .host import NAME, REGION, Host
 
 REST = 60.0
-"""Seconds after which nothing happens by itself any more."""
+"""Seconds after which the account no longer changes by itself."""
 OTHERS = "0123456789abcdef"
-"""The lineage of another team that called its cluster as we did."""
+"""The lineage of another team whose cluster has the same name."""
 
 _ID = re.compile(r"\b([A-Za-z]+)-[0-9a-f]{8,32}\b")
 _ADDRESS = re.compile(r"\b\d+\.\d+\.\d+\.\d+\b(?!/)")
@@ -24,13 +24,13 @@ _LOOSE = re.compile(r"^(secrets|pods|nodes|events|leases|endpoint|replicasets|co
 
 
 class Broken(AssertionError):
-    """An oracle says no."""
+    """A check has failed."""
 
 
 def decoys(host: Host) -> dict[str, Any]:
-    """Fill the account with what belongs to others and looks like ours.
+    """Add resources to the account that belong to others and look like ours.
 
-    Returns the configuration of a cluster that lives in a VPC of the platform team.
+    Returns the config of a cluster in an existing VPC of a platform team.
     """
     client = host.session.somebody
     ec2, iam, s3, eks = client("ec2"), client("iam"), client("s3"), client("eks")
@@ -91,7 +91,7 @@ def decoys(host: Host) -> dict[str, Any]:
 
 
 def platform(ec2: Any) -> dict[str, Any]:
-    """Make the VPC of a platform team, for others to use and not to change."""
+    """Create the VPC of a platform team, which others may use but not change."""
     vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
     for name in ("EnableDnsSupport", "EnableDnsHostnames"):
         ec2.modify_vpc_attribute(VpcId=vpc, **{name: {"Value": True}})
@@ -108,20 +108,20 @@ def platform(ec2: Any) -> dict[str, Any]:
 
 
 def others_untouched(host: Host, before: str) -> None:
-    """O8, at any moment: everything that is not ours is there and the same."""
+    """O8, at any time: all resources that are not ours exist unchanged."""
     found = _differences(json.loads(before), json.loads(inventory(host)))
     if harm := [line for line in found if not line.startswith("left:")]:
         raise Broken(f"not ours: {harm[:5]}")
 
 
 def inventory(host: Host) -> str:
-    """Everything in the account, to be compared byte by byte."""
+    """Return everything in the account as text, for comparisons."""
     return json.dumps(host.stack.inventory(), sort_keys=True)
 
 
 def shape(host: Host) -> Counter[str]:
-    """Everything in the account once it is at rest, without ids and addresses, counted."""
-    inventory(host)  # EKS looks at its add-ons
+    """Count the resources in the account after `REST`, without ids and addresses."""
+    inventory(host)  # makes EKS check its add-ons
     host.stack.clock.advance(REST)
     text = inventory(host)
     for cluster in json.loads(text)[REGION]["hyperpod"]["Clusters"].values():
@@ -156,7 +156,7 @@ def _sorted(value: Any) -> Any:
 
 
 def same_shape(host: Host, undisturbed: Counter[str]) -> None:
-    """O1, O3: what an undisturbed run makes, no more and no less."""
+    """O1, O3: the account has exactly the resources that an undisturbed run creates."""
     now = shape(host)
     if now != undisturbed:
         raise Broken(
@@ -165,7 +165,7 @@ def same_shape(host: Host, undisturbed: Counter[str]) -> None:
 
 
 def journal_knows(host: Host) -> None:
-    """O2: everything that carries our lineage stands in the journal, by its id."""
+    """O2: the manifest has the id of every resource with our lineage, and all are ready."""
     text = host.path.read_text()
     manifest = read(host.path, NAME)
     ec2 = host.stack.inventory()[REGION]["ec2"]
@@ -173,14 +173,14 @@ def journal_knows(host: Host) -> None:
         for id_, thing in things.items():
             if f'"{manifest.lineage}"' in json.dumps(thing) and id_ not in text:
                 raise Broken(f"{kind} {id_} is ours and not in the journal")
-    done = ("ready", "deleted")  # what a config no longer asks for is remembered as gone
+    done = ("ready", "deleted")  # "deleted": no longer declared
     unsure = [key for key, record in manifest.records.items() if record.state not in done]
     if unsure:
         raise Broken(f"not ready in the journal: {unsure}")
 
 
 def nothing_left(host: Host, before: str) -> None:
-    """O5, O6, O8: the account is what it was, and stays so, the others' things included."""
+    """O5, O6, O8: the account is as before, also after `REST`, and the manifest is gone."""
     host.stack.clock.advance(REST)
     after = inventory(host)
     if after != before:

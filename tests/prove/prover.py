@@ -1,4 +1,4 @@
-"""Every place where the tool may die, and what becomes of it afterwards."""
+"""Cases of the crash proof: kill the tool at a boundary, recover, and check the account."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
 
 @dataclass(frozen=True)
 class Case:
-    """Do ``scenario``, die at ``boundary``, then end in one of ``ENDINGS``."""
+    """Run ``scenario``, kill it at ``boundary``, then run one of ``ENDINGS``."""
 
     scenario: str
     boundary: Boundary
@@ -44,12 +44,12 @@ class Case:
 
 
 SCENARIOS = ("create", "scale", "re-create", "delete", "create in a VPC of others")
-"""In the order of the seeds of AWS's moods; three begin with the same cluster, and its moods."""
+"""The index is the seed of AWS's behaviour; three scenarios start with a copy of one cluster."""
 
 
 @dataclass
 class Undisturbed:
-    """What a scenario comes to when nobody is killed: its boundaries, and the account after it."""
+    """A scenario without a kill: its boundaries, and the account after it."""
 
     path: list[tuple[Boundary, int]]
     shape: Counter[str]
@@ -57,25 +57,25 @@ class Undisturbed:
 
 @dataclass
 class Prover:
-    """One machine, and what undisturbed runs look like on it."""
+    """Runs cases on one simulated machine, and keeps the results of undisturbed runs."""
 
     host: Host
     before: str = ""
     theirs: Mapping[str, Any] = field(default_factory=dict)
-    """The configuration of a cluster in a VPC that is somebody's."""
+    """The config of a cluster in another team's VPC."""
     known: dict[str, Undisturbed] = field(default_factory=dict)
     _created: tuple[bytes, str, Path] | None = None
 
     def begin(self, scenario: str = "create") -> None:
-        """An account with other people's things in it."""
-        # what others have was there long before
+        """Start with an account that has resources of others."""
+        # those have existed for a long time
         self.host.begin(replace(DELAYS, unseen=0), seed=SCENARIOS.index(scenario))
         self.theirs = TWO_NODES | oracles.decoys(self.host)
         self.host.stack.sim.delays = DELAYS
         self.before = oracles.inventory(self.host)
 
     def created(self) -> None:
-        """Begin with a cluster of two nodes: once it is created, from then on it is copied."""
+        """Start with a cluster of two nodes: create it the first time, copy it later."""
         if self._created is None:
             self.begin("scale")
             self.finish("create", TWO_NODES)
@@ -89,9 +89,9 @@ class Prover:
         shutil.copytree(kept, self.host.folder_now, dirs_exist_ok=True)
 
     def prepared(self, scenario: str) -> tuple[str, Mapping[str, Any]]:
-        """Bring an account to where a scenario begins; returns the command and its config.
+        """Prepare the account for a scenario; return the command and its config.
 
-        Who is killed and who is not come the same way there, so AWS is in the same mood.
+        Killed and undisturbed runs start with identical accounts, so that AWS behaves the same.
         """
         if scenario.startswith("create"):
             self.begin(scenario)
@@ -105,7 +105,7 @@ class Prover:
         return "create", THREE_NODES
 
     def undisturbed(self, scenario: str) -> Undisturbed:
-        """Run a scenario once, undisturbed: what every case of it is compared with."""
+        """Run a scenario once without a kill, for comparison with every case of it."""
         if scenario not in self.known:
             verb, config = self.prepared(scenario)
             path = self.host.run(verb, config=config).path
@@ -118,11 +118,11 @@ class Prover:
 
     @property
     def made(self) -> Counter[str]:
-        """The account after an undisturbed create."""
+        """The shape of the account after an undisturbed create."""
         return self.undisturbed("create").shape
 
     def lose_a_gateway(self) -> None:
-        """Somebody deletes a NAT gateway by hand, and an hour goes by."""
+        """Delete a NAT gateway by hand, and let two hours pass."""
         host = self.host
         ec2 = host.session.somebody("ec2")
         ours = ec2.describe_nat_gateways(Filter=[{"Name": "state", "Values": ["available"]}])
@@ -138,7 +138,7 @@ class Prover:
             raise Broken(f"a run with nothing to do made {what}")
 
     def prove(self, case: Case) -> None:
-        """Run one case; raises what an oracle says, or what the tool said."""
+        """Run one case.  Raises Broken if a check fails, or the tool's error."""
         host = self.host
         shape = self.undisturbed(case.scenario).shape
         verb, config = self.prepared(case.scenario)
@@ -158,12 +158,12 @@ class Prover:
         oracles.nothing_left(host, self.before)
 
     def finish(self, verb: str, config: Mapping[str, Any]) -> None:
-        """Run a command that nobody kills."""
+        """Run a command without a kill."""
         if self.host.run(verb, config=config).dead:
             raise Broken(f"{verb} died by itself")
 
     def die_again(self, verb: str, config: Mapping[str, Any], case: Case) -> None:
-        """Kill the resumed run too, at a place that the case's name chooses."""
+        """Kill the resumed run too, at a boundary that is derived from the case's name."""
         rng = random.Random(str(case))
         kind, what = rng.choice(
             [("after", "ec2:CreateVpc"), ("file", "rename"), ("wait", "tick"), ("file", "rename")]
@@ -176,10 +176,10 @@ class Prover:
 
 
 def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundary]:
-    """One boundary for each state of account, disk and clock that a run passes through.
+    """Return one boundary for each state of account, disk and clock during a run.
 
-    Between two boundaries of one state nothing happened that a later process could see.  Without
-    ``files`` the sub-steps of a write that leave only a draft or a backup behind are left out.
+    Boundaries with the same state are equivalent for a later process.  Without ``files``, steps of
+    a write that only leave a temporary file or a backup are omitted.
     """
     found: dict[int, Boundary] = {}
     for boundary, state in path:
@@ -192,7 +192,7 @@ def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundar
 
 
 def cases(prover: Prover) -> Iterator[Case]:
-    """Every case of the long proof."""
+    """Yield every case of the long proof."""
     for scenario in SCENARIOS:
         path = prover.undisturbed(scenario).path
         endings = ENDINGS if scenario.startswith("create") else ENDINGS_OF_CHANGES

@@ -1,4 +1,4 @@
-"""A user in a terminal: the tool as a process of its own, which can be killed at any change."""
+"""The tool as a real process, which can be killed at any change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOREVER = 4000.0
 
 @dataclass
 class KillAt(Fault):
-    """At its ``nth`` change the calling process gets SIGKILL: before the effect, or after it."""
+    """A fault that kills the caller (SIGKILL) at its ``nth`` change, before or after the effect."""
 
     nth: int = 1
     victim: Callable[[], int] = int
@@ -45,7 +45,7 @@ class KillAt(Fault):
 
 
 class Shell:
-    """A user in a terminal, on an account where time runs."""
+    """Runs commands as processes, against an account whose time can run."""
 
     def __init__(self, prover: Prover, helm: str, folder: Path) -> None:
         self.prover, self.stack, self.folder = prover, prover.host.stack, folder
@@ -65,9 +65,9 @@ class Shell:
         return [*words, "--yes"]
 
     def start(self, words: list[str], *, room: int | None = None) -> subprocess.Popen[str]:
-        """Run the tool; ``room``: no file may grow beyond so many KiB, as on a full disk."""
+        """Start the tool; ``room`` limits the size of files in KiB, as on a full disk."""
         limited = ["bash", "-c", f'ulimit -f {room} && exec "$@"', "-"] if room else []
-        # what Python would compile would be cut, and be read by everybody after it
+        # compiled files would be truncated, and later processes would read them
         compiled = {"PYTHONDONTWRITEBYTECODE": "1"} if room else {}
         self.process = subprocess.Popen(
             [*limited, sys.executable, "-m", "hyperpod_eks", *words],
@@ -87,7 +87,7 @@ class Shell:
         return out + errors
 
     def killed(self, verb: str, nth: int, *, after: bool) -> bool:
-        """Run a command that is killed at its ``nth`` change; False where it makes fewer."""
+        """Run a command, killed at its ``nth`` change; return False if it makes fewer."""
         kill = KillAt(".*", kind="lost" if after else "reset", nth=nth)
         kill.victim = lambda: self.process.pid if self.process else 0
         self.stack.faults[:] = [kill]
@@ -98,7 +98,7 @@ class Shell:
         return kill.hit
 
     def survives(self, verb: str, nth: int, *, after: bool) -> bool:
-        """Be killed there, resume, and delete; False where there is no such change any more."""
+        """Kill a command at its ``nth`` change, resume, and delete; False if it makes fewer."""
         if verb == "delete":
             self.prover.finish("create", TWO_NODES)
         with running(self.stack):
@@ -111,7 +111,7 @@ class Shell:
         return hit
 
     def ends_well(self) -> None:
-        """Resume, find nothing more to do, delete, and find the account as it was."""
+        """Resume, check that another create changes nothing, delete, and check the account."""
         self.run(self.words("create"))
         oracles.same_shape(self.prover.host, self.prover.made)
         oracles.journal_knows(self.prover.host)
@@ -126,7 +126,7 @@ class Shell:
 
     @contextmanager
     def held_at(self, **delays: float) -> Iterator[None]:
-        """Let some transition take for ever, until the block ends."""
+        """Change delays, for example to `FOREVER`, while the context is open."""
         self.stack.sim.delays = replace(DELAYS, **delays)
         yield
         self.stack.sim.delays = DELAYS
@@ -141,14 +141,14 @@ class Shell:
             time.sleep(0.05)
 
     def release(self) -> None:
-        """Let pass what was held."""
+        """Remove the faults and let all delays pass."""
         self.stack.faults.clear()
         self.stack.clock.advance(FOREVER)
 
 
 @contextmanager
 def running(stack: Stack) -> Iterator[None]:
-    """Let the account's time run, twenty times as fast as ours."""
+    """Let the account's time run, twenty times as fast as real time."""
     over = threading.Event()
 
     def tick() -> None:

@@ -1,4 +1,4 @@
-"""Throttled, shaken, unheard, unseen: every run comes to its end, and nothing is made twice."""
+"""Under throttling, errors, lost answers and delays every run succeeds without duplicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal is lost, cut short, or stands where nobody can write: nothing is doubled or lost."""
+"""A lost, truncated or read-only manifest leads to no duplicates and no losses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_bucket_is_signed_at_birth_so_that_even_a_lost_journal_loses_none(
     assert host.run("create", fuse=fuse, config=TWO_NODES).dead
     host.path.unlink()
     host.serial = 0
-    host.stack.clock.advance(DELAYS.unseen)  # nobody knows of a VPC that AWS does not show
+    host.stack.clock.advance(DELAYS.unseen)  # without a manifest, an invisible VPC is unknown
     prover.finish("create", TWO_NODES)
     oracles.same_shape(host, prover.made)
     prover.finish("delete", TWO_NODES)

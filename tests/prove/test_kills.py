@@ -1,4 +1,4 @@
-"""Killed in each step, before, during and after what it makes: a sample of the long proof."""
+"""Kills in each step, before, during and after its changes: a sample of the long proof."""
 
 from __future__ import annotations
 

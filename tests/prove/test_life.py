@@ -1,6 +1,6 @@
-"""Any life that a real cluster may have, told by chance: the steps, the stack and helm are real.
+"""Random sequences of commands and faults on a cluster, with the real steps, stack and helm.
 
-tests/engine/test_machine.py tells thousands of such lives on toys; here each costs seconds.
+tests/engine/test_machine.py runs thousands of them on toy resources; here each takes seconds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 
 
 class Life(RuleBasedStateMachine):
-    """One account with other people's things in it, one manifest, and all that befalls them."""
+    """A state machine: one account with resources of others, one manifest, and random events."""
 
     prover: ClassVar[Prover]
     paths: ClassVar[Mapping[str, list[Boundary]]]
@@ -52,8 +52,8 @@ class Life(RuleBasedStateMachine):
         self.prover.begin()
         self.host: Host = self.prover.host
         self.config: Mapping[str, Any] = TWO_NODES
-        self.forgotten = False  # what an earlier config declared is remembered by nobody
-        self.grown = False  # a third node lived, whose log stays
+        self.forgotten = False  # nothing records the resources of an earlier config
+        self.grown = False  # a third node existed, whose log stays
 
     def teardown(self) -> None:
         if hasattr(self, "host"):
@@ -94,7 +94,7 @@ class Life(RuleBasedStateMachine):
     def a_delete_is_killed(self, data: Any, flood: bool) -> None:
         fuse = data.draw(st.sampled_from(self.paths["delete"]))
         self.host.run("delete", fuse=fuse, flood=flood, config=self.config)
-        if not self.host.path.exists():  # it was over before
+        if not self.host.path.exists():  # the run ended before the fuse
             self.host.serial, self.forgotten, self.grown = 0, False, False
         self.snapshot()
 
@@ -117,7 +117,7 @@ class Life(RuleBasedStateMachine):
             with pytest.raises(Usage, match="is broken"):
                 self.prover.finish("create", self.config)
         self.host.path.unlink()
-        self.host.stack.clock.advance(GRACE)  # docs/crash-safety.md, "Limits", says why
+        self.host.stack.clock.advance(GRACE)  # see docs/crash-safety.md, "Limits"
         self.host.serial, self.forgotten = 0, True
 
     @rule()
@@ -127,7 +127,7 @@ class Life(RuleBasedStateMachine):
 
 
 def meddle(host: Host, what: str) -> None:
-    """Change by hand what create is to put right, where it is there."""
+    """Change a resource by hand, if it exists; create must correct it."""
     client = host.session.somebody
     seal = lineage(Identity("", ACCOUNT, "aws", REGION), NAME)
     ours: Any = [{"Name": f"tag:{LINEAGE}", "Values": [seal]}]

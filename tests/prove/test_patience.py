@@ -1,4 +1,4 @@
-"""Waiting as AWS really takes, told in the account's time: client and stack have one clock.
+"""Waits with AWS's real durations, in simulated time: client and stack share a clock.
 
 HyperPod takes up to half an hour to its first node (the scripts of amazon-vpc-cni-k8s wait for an
 hour), and EKS goes on calling coredns DEGRADED for a quarter of an hour after it runs
@@ -43,7 +43,7 @@ CHECKED = [group("train", "ml.p5.48xlarge", 2, on_start_deep_health_checks=CHECK
 @pytest.fixture
 def host(prover: Prover, monkeypatch: pytest.MonkeyPatch) -> Host:
     for name, value in (("SHORTEST", 3.0), ("LONGEST", 240.0), ("SHARE", 0.1)):
-        monkeypatch.setattr(f"hyperpod_eks.engine.loop.{name}", value)  # of hours, fewer looks
+        monkeypatch.setattr(f"hyperpod_eks.engine.loop.{name}", value)  # fewer looks in hours
     prover.host.begin(SLOW)
     prover.host.stack.sim.set_quota("sagemaker", "ml.p5.48xlarge for cluster usage", 10)
     return prover.host
@@ -59,7 +59,7 @@ def create(host: Host, groups: list[dict[str, Any]], **more: Any) -> Process:
 
 
 def statuses(host: Host) -> dict[str, str]:
-    """What EKS says of the add-ons."""
+    """Return the status of each add-on in EKS."""
     eks = host.session.somebody("eks")
     names = eks.list_addons(clusterName="demo")["addons"]
     return {
@@ -69,7 +69,7 @@ def statuses(host: Host) -> dict[str, str]:
 
 
 def since_ready(host: Host) -> float:
-    """Seconds since the nodes became Ready, deep health checks left aside."""
+    """Return seconds since the nodes became Ready, without deep health checks."""
     calls = [(f"{call.service}.{call.operation}", call.at) for call in host.stack.calls]
     (requested,) = [at for call, at in calls if call == "sagemaker.CreateCluster"]
     start = SLOW.hyperpod_create + SLOW.hyperpod_provision + SLOW.hyperpod_lifecycle

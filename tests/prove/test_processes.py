@@ -1,4 +1,4 @@
-"""Real processes, real signals, a real lock: the tool as a shell runs it, against the stack."""
+"""The tool as real processes against the stack, with real signals and a real lock."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def test_a_signal_while_trouble_is_waited_out(shell: Shell, trouble: str) -> Non
 
 
 def stopped(shell: Shell, name: str, call: str) -> None:
-    """Create, be stopped soon after a call, and go on as the last words say."""
+    """Run create, stop it soon after a call, and run the command that it prints to continue."""
     number = signal.Signals[name]
     process = shell.start(shell.words("create"))
     shell.until(call)
-    time.sleep(1)  # into the wait; any later moment is as good
+    time.sleep(1)  # during the wait; any later time would do
     began = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -121,7 +121,7 @@ def stopped(shell: Shell, name: str, call: str) -> None:
 
 @pytest.mark.prove
 def test_a_full_disk_stops_it_and_a_freed_one_lets_it_go_on(shell: Shell) -> None:
-    # the preflight finds a disk that is almost full; this one becomes so later
+    # preflight detects a nearly full disk; here it fills later
     process = shell.start([*shell.words("create"), "--skip", "folders"], room=8)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
@@ -137,7 +137,7 @@ def test_a_second_signal_leaves_at_once(shell: Shell) -> None:
     shell.stack.faults.append(Fault("ec2", "CreateSubnet", kind="delay", seconds=2.5))
     process = shell.start(shell.words("create"))
     shell.until("ec2:CreateVpc")
-    time.sleep(0.7)  # into the call that does not answer
+    time.sleep(0.7)  # during the call that does not answer
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     began = time.monotonic()
@@ -145,5 +145,5 @@ def test_a_second_signal_leaves_at_once(shell: Shell) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - began < 1.5
-    time.sleep(2.5)  # the call that was under way has its effect
+    time.sleep(2.5)  # the call in flight takes effect
     shell.is_deleted()

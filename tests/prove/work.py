@@ -25,7 +25,7 @@ from .shell import Shell
 
 
 def main(part: int, of: int, limit: float) -> None:
-    """Run this worker's share of the cases."""
+    """Run the cases of this worker."""
     with tempfile.TemporaryDirectory(prefix="prove-") as folder:
         host = Host(Path(folder))
         try:
@@ -48,7 +48,7 @@ def main(part: int, of: int, limit: float) -> None:
 
 
 def real(prover: Prover, part: int, of: int) -> None:
-    """Kill real processes at every change, before it and after it, as long as there is a next."""
+    """Kill real processes before and after every change, until there is no next one."""
 
     def survives(verb: str, nth: int, after: bool) -> bool:
         with tempfile.TemporaryDirectory(prefix="shell-") as folder:
@@ -63,12 +63,12 @@ def real(prover: Prover, part: int, of: int) -> None:
 
 
 def spread(mine: list[Case]) -> Iterable[Case]:
-    """Take the cases in an order in which a run that is cut short has seen a bit of everything."""
+    """Return the cases in random order, so that an aborted run has covered a sample of all."""
     return random.Random(0).sample(mine, len(mine))
 
 
 def attempt(name: str, prove: Callable[[], Any]) -> bool:
-    """Run one case and tell what came of it; False, and nothing told, if it is said not to be."""
+    """Run one case and print its result; return False, without output, if it does not exist."""
     started, error = time.monotonic(), ""
     try:
         if prove() is False:
