@@ -87,6 +87,8 @@ def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
     assert packed - modules - schemas - chart == {
         "hyperpod_eks/_lifecycle/on_create.sh",
         "hyperpod_eks/_schemas/config.json",
+        "hyperpod_eks/_docs/exit-codes.md",
+        "hyperpod_eks/_docs/troubleshooting.md",
         "hyperpod_eks/policy/authorization.json",
         "hyperpod_eks/local/kubernetes/protobuf.json",
         "hyperpod_eks/local/kubernetes/types.json",

@@ -44,6 +44,7 @@ COMMANDS: Table = {
     },
     "Local stack": {"local": "Run an emulated AWS account on this machine, for --local."},
     "Other": {
+        "explain": "Explain an exit code or the cause of an error.",
         "completion": "Generate a shell completion script.",
         "version": "Print the version of hyperpod-eks and its packages.",
     },

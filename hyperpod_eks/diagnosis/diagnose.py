@@ -69,7 +69,7 @@ class Diagnosis:
         told = [cut(clean(each), 300) for each in self.evidence if each.source != "error"]
         seen = [f"  seen:  {each}" for each in told[:SHOWN]]
         lines = [f"cause: {self.cause} ({self.id})", *seen, f"  next:  {self.next}"]
-        return "\n".join([*lines, f"  more:  {self.docs}"])
+        return "\n".join([*lines, f"  more:  hyperpod-eks explain {self.id}"])
 
 
 def diagnose(

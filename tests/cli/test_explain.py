@@ -308,7 +308,7 @@ def test_an_injected_failure_prints_its_cause_and_the_next_command(
     text = told(said)
     assert f"({id_})" in text
     assert re.search(r"^  next:  \S.*[^{}]$", text, re.MULTILINE)
-    assert f"docs/troubleshooting.md#{id_}" in text
+    assert f"more:  hyperpod-eks explain {id_}" in text
     _same_as_documented(page, id_, text)
 
 

@@ -26,6 +26,7 @@ from hyperpod_eks.cli.schemas.runs import (
 from hyperpod_eks.cli.schemas.views import (
     AllOutputs,
     Events,
+    Explanation,
     Init,
     Kubeconfig,
     List,
@@ -59,6 +60,7 @@ DOCUMENTS = {
         "One line of --events; the last one has what=result.", (ResourceEvent, ResultEvent)
     ),
     "events": Published("What HyperPod reports of a cluster; printed by events.", (Events,)),
+    "explain": Published("An explanation; printed by explain.", (Explanation,)),
     "init": Published("The config that was written; printed by init.", (Init,)),
     "kubeconfig": Published(
         "Where the entry was written; printed by kubeconfig. With --stdout it prints the kubeconfig"

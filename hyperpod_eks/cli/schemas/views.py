@@ -338,6 +338,13 @@ class Validate(Head):
     config: Json
 
 
+class Explanation(Head):
+    """An explanation; printed by explain."""
+
+    topic: Annotated[str | None, "an exit code or the id of a cause; null for the list of all"]
+    text: str
+
+
 class Version(Head):
     """Versions; printed by version."""
 

@@ -1,0 +1,95 @@
+"""``hyperpod-eks explain``: print what the documentation says about a cause or an exit code."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.documents import head
+from hyperpod_eks.cli.options import Output, argument
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import Explanation
+    from hyperpod_eks.events import Report
+
+PAGES = ("exit-codes.md", "troubleshooting.md")
+"""The pages whose sections are topics."""
+
+
+@frozen
+class Options(Output):
+    """Options of explain."""
+
+    topic: str | None = argument(metavar="[TOPIC]")
+
+
+def explain(options: Options, report: Report) -> Explanation:
+    """Explain an exit code or the cause of an error.
+
+    TOPIC is an exit code, such as 10, or the id that an error prints in brackets after its cause,
+    such as nat-missing.  Without TOPIC it lists all topics.  Does not call AWS.
+    """
+    known = topics()
+    if options.topic is None:
+        listed = "\n".join(f"{topic:<24} {_first(text)}" for topic, text in known.items())
+        return {**head("explain"), "topic": None, "text": listed}
+    wanted = options.topic.lower().removeprefix("exit-")
+    if wanted not in known:
+        raise Usage(
+            f"explain: unknown topic {options.topic!r}", "To list all topics: hyperpod-eks explain"
+        )
+    return {**head("explain"), "topic": wanted, "text": known[wanted]}
+
+
+def topics() -> dict[str, str]:
+    """Return the sections of the pages, by exit code and by id of the cause."""
+    from hyperpod_eks.folders import packaged
+
+    folder = packaged("_docs", "docs")
+    found = {}
+    for page in PAGES:
+        _, *sections = re.split(r"^## ", (folder / page).read_text("utf-8"), flags=re.MULTILINE)
+        for section in sections:
+            title, _, text = section.partition("\n")
+            topic = title.lower().removeprefix("exit ")
+            if " " not in topic:
+                found[topic] = _readable(text)
+    return found
+
+
+def _readable(text: str) -> str:
+    """Return Markdown as plain text: links by their words, examples indented."""
+    text = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text)
+    code = re.compile(r"^```\w*\n(.*?)^```\n?", re.DOTALL | re.MULTILINE)
+    return code.sub(lambda found: _indented(found[1]), text).replace("`", "").strip()
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}\n" if line else "\n" for line in text.splitlines())
+
+
+def _first(text: str) -> str:
+    """Return the first sentence of a section."""
+    paragraph = text.partition("\n\n")[0].replace("\n", " ")
+    first = re.split(r"(?<=[.;:]) ", paragraph.removeprefix("Cause: "))[0].rstrip(".;:")
+    return first[:1].upper() + first[1:]
+
+
+def text(document: Explanation) -> str:
+    """Return the section."""
+    return document["text"]
+
+
+command = define(
+    "explain",
+    Options,
+    explain,
+    text,
+    """
+    hyperpod-eks explain 10
+    hyperpod-eks explain expired-credentials
+    """,
+)
