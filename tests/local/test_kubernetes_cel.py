@@ -154,7 +154,7 @@ def test_rules_that_use_what_is_not_here_are_named(client: Client, define: Defin
 def test_without_the_package_every_rule_is_named(
     client: Client, define: Define, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cel, "_environment", lambda: None)
+    monkeypatch.setattr(cel, "_environment", lambda _: None)
     parts = {"type": "string", "x-kubernetes-validations": [{"rule": "self.size() < 3"}]}
     told = define("self.min > 0", parts={"type": "array", "items": parts})
     assert [line.partition(" at ")[2] for line in told] == [

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-from . import cel, discovery, errors, protobuf, table, websocket, workloads
+from . import cel, discovery, errors, policies, protobuf, table, websocket, workloads
 from .errors import ApiError
 from .objects import Obj, dig
 from .resources import REVIEWS, SELF_REVIEWS, Resource
@@ -30,7 +30,7 @@ _PATCHES = {
     "application/apply-patch+yaml": "apply",
 }
 _PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
-_OPTIONS = {"POST": "Create", "PUT": "Update", "PATCH": "Patch"}
+_OPTIONS = {"POST": "Create", "PUT": "Update", "PATCH": "Patch", "DELETE": "Delete"}
 _SCALE_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 _MAX_WATCH = 1800.0  # seconds
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
@@ -197,6 +197,7 @@ class _Target:
     namespace: str
     name: str
     subresource: str
+    user: Identity = Identity("")
 
 
 class Api:
@@ -240,7 +241,7 @@ class Api:
             raise _forbidden(request, target, user)
         if kind in REVIEWS:
             return self._review(request, kind, user)
-        return self._dispatch(request, target)
+        return self._dispatch(request, replace(target, user=user))
 
     def _user(self, request: Request) -> Identity:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -525,23 +526,25 @@ class Api:
 
     def _delete(self, request: Request, target: _Target) -> Answer:
         resource, name = target.resource, target.name
-        obj, gone = self._store.delete(resource, target.namespace, name, _delete_options(request))
+        options, how = _delete_options(request), _write(request, target)
+        obj, gone = self._store.delete(resource, target.namespace, name, options, how)
+        warnings = tuple(how.warnings or ())
         if not gone or resource.kind == "Pod":
-            return Answer(200, obj)
+            return Answer(200, obj, warnings=warnings)
         told = {**errors.details(resource, name), "uid": obj["metadata"]["uid"]}
-        return Answer(200, {**_SUCCESS, "details": told})
+        return Answer(200, {**_SUCCESS, "details": told}, warnings=warnings)
 
     def _delete_collection(self, request: Request, target: _Target) -> Answer:
         self._needs_namespace(target)
-        options = _delete_options(request)
+        options, how = _delete_options(request), _write(request, target)
         objects, version = self._selected(request, target)
         for obj in objects:
             metadata = obj["metadata"]
             if self._store.find(target.resource, metadata.get("namespace", ""), metadata["name"]):
-                self._store.delete(
-                    target.resource, metadata.get("namespace", ""), metadata["name"], options
-                )
-        return Answer(200, _list_of(target.resource, objects, version))
+                where = metadata.get("namespace", ""), metadata["name"]
+                self._store.delete(target.resource, *where, options, how)
+        told = tuple(how.warnings or ())
+        return Answer(200, _list_of(target.resource, objects, version), warnings=told)
 
     # --- sub-resources ---------------------------------------------------------------------------
 
@@ -573,7 +576,7 @@ class Api:
     def _scale(self, request: Request, target: _Target) -> Answer:
         """autoscaling/v1 Scale: a view of `spec.replicas`, which may be written through it."""
         where = target.resource, target.namespace, target.name
-        how = _write(request, target)._replace(subresource="")
+        how = _write(request, target)._replace(subresource="", validation="")
         with self._store.lock:
             live = self._store.get(*where)
             if request.method == "GET":
@@ -645,7 +648,7 @@ def _text(status: int, text: str) -> Answer:
 
 
 def _written(status: int, obj: Obj, how: Write) -> Answer:
-    told = [*(how.warnings or ()), *cel.not_evaluated(obj)]
+    told = [*(how.warnings or ()), *cel.not_evaluated(obj), *policies.not_evaluated(obj)]
     return Answer(status, obj, warnings=tuple(told))
 
 
@@ -786,6 +789,7 @@ def _write(request: Request, target: _Target) -> Write:
         force=query.get("force") == "true",
         validation=validation,
         warnings=[],
+        user=(target.user.username, target.user.groups),
     )
 
 

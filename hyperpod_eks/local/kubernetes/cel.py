@@ -24,6 +24,7 @@ from .errors import Cause
 from .objects import Obj
 from .schema import ById
 
+_SELF = ("self", "oldSelf")
 _MOST_RULES = 20  # Python's clients read at most 100 headers
 #: What the compiler says of a name that it lacks: Kubernetes has `quantity`, `url`, `ip` and more.
 _LACKS = "undeclared reference"
@@ -78,9 +79,9 @@ def not_evaluated(definition: Obj) -> list[str]:
 def definition_causes(definition: Obj) -> Iterator[Cause]:
     """What is wrong with the rules of a CustomResourceDefinition: it is refused."""
     for _, start, rule in _rules_of(definition):
-        problem = _compiled(_expression(rule.says))[1] if _can(rule) else ""
-        if problem:
-            message = f"Invalid value: {json.dumps(rule.says)}: compilation failed: {problem}"
+        told = problem(_expression(rule.says)) if _can(rule) else ""
+        if told:
+            message = f"Invalid value: {json.dumps(rule.says)}: compilation failed: {told}"
             yield Cause(f"{start}.{rule.path}", message)
 
 
@@ -123,9 +124,7 @@ def _rules(schema: Obj, where: str, path: str) -> Iterator[_Rule]:
 
 
 def _can(rule: _Rule) -> bool:
-    if _environment() is None or _has_times(ById(rule.schema)):
-        return False
-    return not _compiled(_expression(rule.says))[1].count(_LACKS)
+    return can(_expression(rule.says)) and not _has_times(ById(rule.schema))
 
 
 @lru_cache(maxsize=1024)
@@ -179,7 +178,7 @@ def _judged(rule: _Rule, value: Any, old: Any, path: str, *, root: bool) -> Caus
         given["oldSelf"] = _shown(rule.schema, old, root=root)
     if says.get("optionalOldSelf"):
         given["oldSelf"] = [] if old is ABSENT else [given["oldSelf"]]
-    verdict, problem = _evaluated(_expression(says), given)
+    verdict, problem = evaluated(_expression(says), given)
     if verdict is True:
         return None
     at = (path + str(says.get("fieldPath") or "")).lstrip(".")
@@ -189,7 +188,7 @@ def _judged(rule: _Rule, value: Any, old: Any, path: str, *, root: bool) -> Caus
     else:
         told = str(says.get("message") or f"failed rule: {rule.text}")
         if expression := says.get("messageExpression"):
-            text, _ = _evaluated(_expression(says, str(expression)), given)
+            text, _ = evaluated(_expression(says, str(expression)), given)
             told = text if isinstance(text, str) and text.strip() else told
     if reason == "FieldValueRequired":
         return Cause(at, f"Required value: {told}", reason)
@@ -246,9 +245,19 @@ def _escaped(name: str) -> str:
     return re.sub(r"__|[.\-/]", lambda found: _ESCAPES[found[0]], name)
 
 
-def _evaluated(expression: str, given: Obj) -> tuple[Any, str]:
-    """The value of an expression, or what went wrong with it."""
-    program, problem = _compiled(expression)
+def can(expression: str, names: tuple[str, ...] = _SELF) -> bool:
+    """Whether an expression over these variables can be evaluated here, or is wrong in itself."""
+    return _environment(names) is not None and _LACKS not in problem(expression, names)
+
+
+def problem(expression: str, names: tuple[str, ...] = _SELF) -> str:
+    """What the compiler says of an expression over these variables."""
+    return _compiled(expression, names)[1]
+
+
+def evaluated(expression: str, given: Obj) -> tuple[Any, str]:
+    """The value of an expression, or what went wrong with it; `given` has its variables."""
+    program, problem = _compiled(expression, tuple(given))
     if problem:
         return None, problem
     found = program.eval(data=given)
@@ -258,10 +267,10 @@ def _evaluated(expression: str, given: Obj) -> tuple[Any, str]:
 
 
 @lru_cache(maxsize=1024)
-def _compiled(expression: str) -> tuple[Any, str]:
+def _compiled(expression: str, names: tuple[str, ...]) -> tuple[Any, str]:
     """A program, or what the compiler says."""
     try:
-        return _environment().compile(expression), ""
+        return _environment(names).compile(expression), ""
     except RuntimeError as problem:
         return None, str(problem).removeprefix("INVALID_ARGUMENT: ").removesuffix(
             " [INVALID_ARGUMENT]"
@@ -269,7 +278,7 @@ def _compiled(expression: str) -> tuple[Any, str]:
 
 
 @cache
-def _environment() -> Any:
+def _environment(names: tuple[str, ...]) -> Any:
     """CEL with Kubernetes' extensions, or None where the package is not installed."""
     try:
         from cel_expr_python import cel  # noqa: PLC0415 - optional
@@ -319,7 +328,7 @@ def _environment() -> Any:
         method("findAll", kind.LIST, find_all, text),
     ]
     return cel.NewEnv(
-        variables={"self": kind.DYN, "oldSelf": kind.DYN},
+        variables=dict.fromkeys(names, kind.DYN),
         extensions=[
             ext_bindings.ExtBindings(),
             ext_math.ExtMath(),

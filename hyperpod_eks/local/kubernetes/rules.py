@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from . import cel
+from . import cel, policies
 from .errors import Cause
 from .objects import Obj, dig
 from .schema import QUANTITY
@@ -554,6 +554,8 @@ _KINDS: dict[str, Callable[[Obj], Iterator[Cause]]] = {
     "NetworkPolicy": _network_policy,
     "PriorityClass": _priority,
     "ResourceQuota": _quota,
+    "ValidatingAdmissionPolicy": policies.causes,
+    "ValidatingAdmissionPolicyBinding": policies.binding_causes,
 }
 
 # --- changes -------------------------------------------------------------------------------------

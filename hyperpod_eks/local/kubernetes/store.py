@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from . import admission, apply, errors, patch, schema
+from . import admission, apply, errors, patch, policies, schema
 from .clock import Clock, timestamp
 from .objects import Obj, clone, deleting, owner_uids, with_metadata
 from .resources import Registry, Resource
@@ -50,6 +50,8 @@ class Write(NamedTuple):
     """Ignore, Warn or Strict; "" trusts the writer, who is one of the stack's own parts."""
     warnings: list[str] | None = None
     """What the client is warned of is added here."""
+    user: tuple[str, tuple[str, ...]] = ("", ())
+    """The client's name and groups."""
 
 
 _QUIETLY = Write()
@@ -174,6 +176,8 @@ class Store:
                 metadata["generation"] = 1
             if resource.kind == "Job" and not resource.definition:
                 admission.claim_pods(obj)
+            if how.validation:
+                policies.check(self, resource, "CREATE", obj, None, how)
             return obj if how.dry_run else self._commit("ADDED", resource, obj, None)
 
     def update(self, resource: Resource, namespace: str, body: Obj, how: Write = _QUIETLY) -> Obj:
@@ -218,12 +222,17 @@ class Store:
             return self._settled(resource, self._commit("MODIFIED", resource, new, live))
 
     def delete(
-        self, resource: Resource, namespace: str, name: str, options: Obj | None = None
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        options: Obj | None = None,
+        how: Write = _QUIETLY,
     ) -> tuple[Obj, bool]:
         """Delete an object, or mark it so if finalizers hold it. `options` are DeleteOptions.
 
-        Returns the object and whether it is gone. Raises ApiError 404, or 409 if a precondition
-        does not hold.
+        Returns the object and whether it is gone. Raises ApiError 404, 409 if a precondition
+        does not hold, or what a policy answers.
         """
         options = options or {}
         with self.lock:
@@ -231,6 +240,8 @@ class Store:
             _check_preconditions(live, options.get("preconditions") or {})
             if resource.kind == "Namespace" and name in _IMMORTAL:
                 raise errors.immortal(name)
+            if how.validation:
+                policies.check(self, resource, "DELETE", None, live, how)
             if options.get("dryRun"):
                 return live, True
             doomed = self._doomed(resource, live, options.get("propagationPolicy"))
@@ -373,6 +384,8 @@ class Store:
             new = apply.track_update(live, new, manager, _merge_keys(resource))
         if _content(new) != _content(live) and admission.has_generation(resource):
             new["metadata"]["generation"] += 1
+        if how.validation:
+            policies.check(self, resource, "UPDATE", new, live, how)
         if how.dry_run or _same_but_for_bookkeeping(live, new):
             return {**new, "metadata": {**new["metadata"], **_version_of(live)}}
         return self._settled(resource, self._commit("MODIFIED", resource, new, live))
