@@ -1,1 +1,1 @@
-"""Helm, its releases, and the HyperPod chart."""
+"""The helm program, its releases, and the HyperPod chart."""

@@ -1,4 +1,4 @@
-"""AWS's HyperPod Helm chart: where it comes from, what its values mean, how it is made ready."""
+"""AWS's HyperPod Helm chart: download, digest, values, and a copy that helm can install."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from hyperpod_eks.helm.program import Helm
 from hyperpod_eks.helm.release import update_dependencies
 
 BIGGEST = 64 * 2**20
-"""Bytes that a downloaded chart may have; AWS's has four million."""
+"""The largest downloaded chart in bytes; AWS's has four million."""
 
 
 @frozen
 class Pin:
-    """A chart that is known by its content: `digest` is of the folder, for archives vary."""
+    """A chart identified by its content: `digest` is of the folder, since archives vary."""
 
     url: str
     digest: str
 
 
-# Commit of 2026-06-22.  The chart's own version has been 0.1.0 from the start and tells nothing.
+# Commit of 2026-06-22.  The chart's own version has always been 0.1.0.
 PINNED = Pin(
     "https://codeload.github.com/aws/sagemaker-hyperpod-cli/tar.gz/"
     "011ca927123e02b35a399935bbb3ab1905fe33c7",
     "d4bef34e665877995a82614fde96124cc148f674a775e427dd24887c527255f5",
 )
 
-# The regions for which the chart knows an account with the health monitoring agent's image; in
-# others it silently takes the image of us-east-1, which nodes there may not pull.
+# The regions for which the chart has an account with the health monitoring agent's image; in others
+# it silently uses the image of us-east-1, which nodes there may be unable to pull.
 # Source: charts/health-monitoring-agent/templates/_helpers.tpl at the pinned commit (2026-06-22).
 AGENT_REGIONS = frozenset(
     {
@@ -55,7 +55,7 @@ AGENT_REGIONS = frozenset(
     }
 )
 
-# The chart's own defaults for the switches that the rules below look at; all others are off.
+# The switches, of those in the rules below, that are on by default in the chart.
 ON_BY_DEFAULT = (
     "deep-health-check.enabled",
     "health-monitoring-agent.enabled",
@@ -69,16 +69,16 @@ ON_BY_DEFAULT = (
 
 
 def values_for(region: str, values: JsonMapping) -> JsonObject:
-    """Return the user's values over the two that always have to be set.
+    """Return the user's values merged over the region, which always has to be set.
 
-    Left to itself the chart looks for the region on the nodes, and there are none yet.
+    Otherwise the chart reads the region from the nodes, and there are none yet.
     """
     ours = {"global": {"region": region}, "health-monitoring-agent": {"region": region}}
     return merge(ours, values)
 
 
 def merge(under: JsonMapping, over: JsonMapping) -> JsonObject:
-    """Lay values over values as Helm does, key by key; null stays, for it takes a default away.
+    """Merge values key by key, as Helm does; null stays, since it removes a default.
 
     >>> merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": None})
     {'a': {'b': 4, 'c': 2}, 'd': None}
@@ -105,11 +105,11 @@ _NAMESPACES = (
         ("mlflow.enabled", "namespaced-role-and-bindings.enabled"),
     ),
 )
-"""What creates a namespace, which, and what else uses it."""
+"""The switch that creates a namespace, the namespace, and the other switches that use it."""
 
 
 def check_values(region: str, values: JsonMapping) -> list[str]:
-    """Name the values with which AWS's chart cannot work, each with the way out.
+    """Return the problems of values with AWS's chart, each with its fix.
 
     `values` are the user's.  The rules were found by rendering the chart at the pinned commit.
     """
@@ -160,12 +160,10 @@ def _lookup(values: Json, path: str, default: object) -> Json:
 
 
 def digest(folder: Path) -> str:
-    """Return the SHA-256 of a folder's content: sorted paths and what the files hold.
+    """Return the SHA-256 of a folder's content: the sorted paths and the files' digests.
 
     The same as ``find -type f | sed 's,^./,,' | LC_ALL=C sort | xargs sha256sum | sha256sum``.
-    A line is a file, so that a name with a line break could stand for another file.
-
-    Raises Usage for such a name.
+    Raises Usage for a name with a line break, which could imitate another file's line.
     """
     files = sorted(
         (Path(root, name).relative_to(folder).as_posix().encode(), Path(root, name))
@@ -185,10 +183,10 @@ def digest(folder: Path) -> str:
 
 
 def fingerprint(source: Path | None, values: JsonMapping) -> str:
-    """Identify what would be installed: the chart's content and its values.
+    """Return a digest of an installation: the chart's content and its values.
 
-    `source` as in `stage`.  Nothing is downloaded, and charts that it depends on need no look:
-    Chart.yaml pins their versions.
+    `source` as in `stage`.  Nothing is downloaded, and dependencies are not read, since Chart.yaml
+    pins their versions.
     """
     chart = PINNED.digest if source is None else digest(locate(source))
     return hashlib.sha256(f"{chart} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
@@ -198,22 +196,22 @@ def fingerprint(source: Path | None, values: JsonMapping) -> str:
 
 
 def locate(path: Path) -> Path:
-    """Find the chart, see `find_chart`.  Raises Usage if there is none."""
+    """Return the chart's folder (see `find_chart`).  Raises Usage if there is none."""
     if folder := find_chart(path):
         return folder
     raise Usage(f"chart.path: {check_chart(path)}", "Correct chart.path in the config.")
 
 
 def stage(source: Path | None, into: Path, values: JsonMapping, helm: Helm) -> Path:
-    """Make a copy of a chart in the folder `into` that helm can install, and return its path.
+    """Copy a chart into the folder `into`, ready for helm to install, and return its path.
 
     `source` is the user's chart (see `locate`), which is never changed, or None for AWS's at the
-    pinned commit.  `values` decide about the charts that it depends on but does not hold: those
-    that are switched off (the `condition` of Chart.yaml) are left out, and only the others are
-    fetched, so that a chart whose remote parts are off or vendored needs no network.  AWS's chart
-    has three remote ones: cert-manager (off), nvidia-device-plugin and aws-efa-k8s-device-plugin.
+    pinned commit.  Dependencies that it does not contain are left
+    out if `values` switch them off (the `condition` of Chart.yaml), and fetched otherwise, so that
+    a chart whose remote dependencies are off or vendored needs no network.  AWS's chart has three
+    remote ones: cert-manager (off), nvidia-device-plugin and aws-efa-k8s-device-plugin.
 
-    Raises Usage for a folder that is no chart, HyperpodError if something cannot be fetched.
+    Raises Usage for a folder without a chart, HyperpodError if a dependency cannot be fetched.
     """
     chart = into / "chart"
     shutil.copytree(download(bundle=helm.bundle) if source is None else locate(source), chart)
@@ -222,7 +220,7 @@ def stage(source: Path | None, into: Path, values: JsonMapping, helm: Helm) -> P
 
 
 def _complete(chart: Path, values: JsonMapping, helm: Helm) -> None:
-    """Leave in `chart` and the charts inside it nothing stale, and nothing missing."""
+    """Remove stale archives from `chart` and its inner charts, and fetch missing dependencies."""
     about = _read(chart / "Chart.yaml")
     effective = merge(_read(chart / "values.yaml"), values)
     present = _drop_stale(chart / "charts")
@@ -249,10 +247,10 @@ def _complete(chart: Path, values: JsonMapping, helm: Helm) -> None:
 
 
 def _drop_stale(charts: Path) -> dict[str | None, Path]:
-    """Return the charts in a folder by name, after taking away archives of those unpacked there.
+    """Return the charts in a folder by name, after deleting archives of unpacked ones.
 
-    Helm loads both and takes one at random.  AWS's chart is in the repository with such an
-    archive, health-monitoring-agent-0.1.0.tgz, which holds an agent of a year before.
+    Helm loads both and uses either one.  AWS's repository has such an archive,
+    health-monitoring-agent-0.1.0.tgz, with an agent that is a year older.
     """
     present: dict[str | None, Path] = {}
     if charts.is_dir():
@@ -268,7 +266,7 @@ def _drop_stale(charts: Path) -> dict[str | None, Path]:
 
 
 def _enabled(dependency: JsonMapping, values: JsonMapping) -> bool:
-    """Whether a dependency is used: the first of its conditions that is a boolean decides."""
+    """Whether a dependency is enabled: by the first of its conditions that is a boolean."""
     for path in (dependency.get("condition") or "").split(","):
         found = _lookup(values, path.strip(), None)
         if isinstance(found, bool):
@@ -277,7 +275,7 @@ def _enabled(dependency: JsonMapping, values: JsonMapping) -> bool:
 
 
 def _fetch(dependencies: list[JsonObject], charts: Path, helm: Helm) -> None:
-    """Have helm download these charts into `charts`: these alone, not all that Chart.yaml lists."""
+    """Let helm download only these dependencies, not all in Chart.yaml, into `charts`."""
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
         asking = Path(folder) / "asking"
         asking.mkdir()
@@ -326,7 +324,7 @@ def _write(file: Path, document: JsonMapping) -> None:
 
 
 def _name_in(archive: Path) -> str:
-    """Return the name of a packed chart: the one folder that its archive has."""
+    """Return the name of a packed chart: the top folder of its archive."""
     try:
         with tarfile.open(archive) as tar:
             return (tar.next() or tarfile.TarInfo("?")).name.split("/")[0]
@@ -338,11 +336,11 @@ def _name_in(archive: Path) -> str:
 
 
 def download(pin: Pin | None = None, bundle: str | None = None) -> Path:
-    """Return the folder of a pinned chart, downloading it if the cache has it not, or not whole.
+    """Return the folder of a pinned chart; download it if the cache lacks it or has it damaged.
 
-    ``bundle`` as `transport.ca_bundle` returns it.
-    Raises HyperpodError if it cannot be downloaded, or is not what the pin says, and Usage if the
-    cache folder cannot be written.
+    ``bundle`` is the result of `transport.ca_bundle`.
+    Raises HyperpodError if the download fails or differs from the pin, and Usage if the cache
+    folder is not writable.
     """
     pin = pin or PINNED
     name = pin.digest[:16]
@@ -362,14 +360,14 @@ def download(pin: Pin | None = None, bundle: str | None = None) -> Path:
         part = Path(parts) / "chart"
         _download(pin.url, part, bundle)
         _check(part, pin)
-        if folder.exists():  # not whole, or another run was first
+        if folder.exists():  # damaged, or downloaded by another run
             folder.rename(Path(parts) / "old")
         part.rename(folder)
     return folder
 
 
 def _check(chart: Path, pin: Pin) -> None:
-    """Raise HyperpodError for a chart that is not what the pin says."""
+    """Raise HyperpodError for a chart that differs from the pin."""
     if (found := digest(chart)) != pin.digest:
         raise HyperpodError(
             f"{pin.url} is not the chart that this version was tested with:"
@@ -380,7 +378,7 @@ def _check(chart: Path, pin: Pin) -> None:
 
 
 def _download(url: str, into: Path, bundle: str | None) -> None:
-    """Unpack the chart from the archive of a repository while it arrives."""
+    """Unpack the chart from a repository's archive during the download."""
     try:
         with (
             transport.download(url, bundle) as answer,
@@ -389,7 +387,7 @@ def _download(url: str, into: Path, bundle: str | None) -> None:
         ):
             _unpack(tar, into)
             _read_to_the_end(content)
-    # a broken stream shows in many ways
+    # a broken stream raises any of these
     except (HyperpodError, OSError, EOFError, tarfile.TarError, zlib.error) as error:
         if isinstance(error, Usage):
             raise
@@ -404,7 +402,7 @@ def _download(url: str, into: Path, bundle: str | None) -> None:
 
 
 def _read_to_the_end(content: gzip.GzipFile) -> None:
-    """Read what follows the archive: tarfile takes a broken end for the end, gzip does not."""
+    """Read the rest of the stream: gzip detects a broken end, tarfile does not."""
     size = 0
     while block := content.read(2**16):
         size += len(block)
@@ -413,7 +411,7 @@ def _read_to_the_end(content: gzip.GzipFile) -> None:
 
 
 def _unpack(tar: tarfile.TarFile, into: Path) -> None:
-    """Write the chart's files, and nothing that is not a plain file inside the chart's folder."""
+    """Write the chart's files; raise TarError for anything but regular files in its folder."""
     size = 0
     for member, path, content in _members(tar):
         size += member.size
@@ -429,7 +427,7 @@ def _unpack(tar: tarfile.TarFile, into: Path) -> None:
 def _members(
     tar: tarfile.TarFile,
 ) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath, IO[bytes] | None]]:
-    """Everything below the chart's folder but folders: member, path in the chart, content."""
+    """Yield member, path in the chart and content of all but folders below the chart's folder."""
     for member in tar:
         # the first part is the repository and its commit
         path = PurePosixPath(*PurePosixPath(member.name).parts[1:])

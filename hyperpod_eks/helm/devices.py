@@ -1,8 +1,8 @@
-"""On which instance types the chart's device plugins and its health agent run.
+"""The instance types on which the chart's device plugins and its health agent run.
 
-A type that a plugin's list leaves out gives nodes that are Ready and offer pods no GPU or EFA,
-without an event or an error.  Two of the lists are chart values, which we extend; those in
-templates only a chart of another state changes.
+Nodes of a type that a plugin does not list are Ready but offer pods no GPU or EFA, without an
+event or an error.  Two of the lists are chart values, which we extend; the lists in templates
+only another chart can change.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ EFA = _types(
 NEURON = _types(inf2=",8,24,48", trn1="2,32", trn1n="32", trn2="48")
 AGENT = _types(inf2=",8,24,48", trn1="32", trn1n="32", trn2="3,48", **_G, **_P)
 
-# Types of CreateCluster with EFA that the chart does not know of (EC2 User Guide, "Elastic Fabric
+# Types of CreateCluster with EFA that the chart does not list (EC2 User Guide, "Elastic Fabric
 # Adapter", read 2026-11-28).
 _MORE_EFA = frozenset(_types(c6i="32", m6i="32", r6i="32", g4dn="8,12,16", g7="8,12,24,48"))
 _GPU, _NEURON = re.compile(r"ml\.(g|gr|p)\d"), re.compile(r"ml\.(trn|inf)\d")
@@ -53,10 +53,10 @@ _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 
 def values_for(types: Iterable[str], chart: Path | None) -> JsonObject:
-    """Return chart values, whole lists, for types that the chart's own lists leave out.
+    """Return chart values with complete lists that add the types missing from the chart's own.
 
-    Empty where they list all, so that nothing changes.  ``chart`` is the user's, if it is not AWS's
-    at the pinned commit.
+    Empty if the chart lists all of them.  ``chart`` is the user's chart, or None for AWS's at the
+    pinned commit.
 
     >>> values_for(["ml.g5.xlarge", "ml.m5.xlarge"], None)
     {}
@@ -80,7 +80,7 @@ def values_for(types: Iterable[str], chart: Path | None) -> JsonObject:
 
 
 def unlisted(types: Iterable[str], chart: Path | None) -> Iterator[str]:
-    """Say which types the lists in the chart's templates leave out, and what comes of it."""
+    """Yield a warning for each type that a list in the chart's templates lacks."""
     kinds = sorted(set(types))
     for name, listed, concerns, lost in (
         ("neuron-device-plugin", NEURON, (_NEURON,), "pods on its nodes get no Neuron devices"),
@@ -94,7 +94,7 @@ def unlisted(types: Iterable[str], chart: Path | None) -> Iterator[str]:
 
 
 def _lists(chart: Path) -> tuple[list[str], list[str]]:
-    """Read both lists from the values of a chart; empty where it has none of this form."""
+    """Return the GPU and EFA lists in a chart's values; empty if not in the form of AWS's."""
     import yaml  # noqa: PLC0415  costs 12 ms
 
     folder = find_chart(chart)

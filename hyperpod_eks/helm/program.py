@@ -1,4 +1,4 @@
-"""The helm program: where it is, and how old."""
+"""Finds the helm program and checks its version."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.programs import ELSEWHERE, on_path, signal_group
 
 OLDEST = (3, 17)
-"""The first helm with --take-ownership."""
+"""The first version of helm with --take-ownership."""
 PATIENCE = 30.0
-"""Seconds for a program to say which helm it is."""
+"""Seconds for a program to print its version."""
 LONGEST = 2_000
-"""Bytes of what such a program says that are read."""
+"""Bytes of its output that are read."""
 
 
 @frozen
 class Helm:
-    """A helm program that we can work with; the version as (major, minor, patch)."""
+    """A usable helm program; the version is (major, minor, patch)."""
 
     binary: Path
     version: tuple[int, int, int]
     bundle: str | None = None
-    """What it trusts, as `transport.ca_bundle` returns it."""
+    """The CA bundle that it trusts (see `transport.ca_bundle`)."""
 
 
 def find_helm(option: str | Path | None = None, bundle: str | None = None) -> Helm:
-    """Find helm: the option, ``HYPERPOD_EKS_HELM``, PATH, or what scripts/get_helm.py fetched.
+    """Find helm: the option, ``HYPERPOD_EKS_HELM``, PATH, or a download of scripts/get_helm.py.
 
-    The first two must be right if they are given; of the others the first that is new enough is
-    taken.  Raises Usage that names the options if there is none.
+    The first two must be usable if they are given; of the others the first usable one is returned.
+    Raises Usage, with the options, if there is none.
     """
     for source, path in (
         ("--helm", option),
@@ -74,14 +74,14 @@ def _cached() -> list[Path]:
 
 
 def _program(path: str | Path) -> str | Path:
-    """Look a name without a folder up on PATH, as a shell does; a file here may have it too."""
+    """Resolve a name without a folder on PATH, as a shell does, or else in the current folder."""
     return (os.sep not in str(path) and on_path(str(path))) or path
 
 
 def _examine(binary: Path) -> Helm | str:
-    """Ask a program for its version; return what is wrong with it where it will not do."""
+    """Return a program as Helm, or why it is not usable."""
     binary = binary.absolute()
-    try:  # helm 4 wants to read a file in its config folder, which a home may not have
+    try:  # helm 4 reads a file in its config folder, which a home may lack
         folder = tempfile.TemporaryDirectory(prefix="hyperpod-eks-")
     except OSError as error:
         raise Usage(
@@ -105,9 +105,9 @@ def _examine(binary: Path) -> Helm | str:
 
 
 def _first_words(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run a program of which nothing is known; return its code and how its output begins.
+    """Run an unknown program; return its exit code and the beginning of its output.
 
-    One that does not end, or whose output does not, is killed with all that it has started.
+    After `PATIENCE` seconds or `LONGEST` bytes it is killed, with all processes that it started.
     Raises OSError.
     """
     run = subprocess.Popen(  # noqa: S603  the user's own program
@@ -145,10 +145,10 @@ def _version(text: str) -> tuple[int, int, int] | None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment for helm: nothing of the user's helm and kubectl, nothing to share.
+    """Return an isolated environment for helm, without the user's settings of helm and kubectl.
 
-    client-go caches what a server offers by host and port, which loopback servers reuse, and looks
-    into the home directory whatever --kubeconfig says, and fails where it cannot be read;
+    client-go caches a server's resources by host and port, which loopback servers reuse; it also
+    reads the home directory in spite of --kubeconfig, and fails if that is not readable.
     LD_LIBRARY_PATH of a bundled Python breaks other programs' TLS.
     """
     kept = {
@@ -156,7 +156,7 @@ def environment(home: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("HELM_", "KUBE")) and name not in ("LD_LIBRARY_PATH", "LD_PRELOAD")
     }
-    # private registries: helm takes docker's logins
+    # helm uses docker's logins for private registries
     kept.setdefault("DOCKER_CONFIG", os.path.expanduser("~/.docker"))  # noqa: PTH111  no home
     names = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR")
     return kept | {name: str(home / name.lower()) for name in names} | {"HOME": str(home)}

@@ -1,15 +1,13 @@
-"""Helm, as HyperPod's chart needs it: one release, in any state, and never waited for.
+"""The Helm release of HyperPod's chart: find, install, uninstall; its pods are not awaited.
 
-What a release *is* gets read from helm's own records, the Secrets `sh.helm.release.v1.*`: one
-request for the labels of all revisions in all namespaces and one for the newest record tell
-state, chart, values and manifest in some 10 ms.  `helm status` takes ten times as long, looks at
-one name in one namespace, and needs helm.  What helm *does* goes through pyhelm3 and the helm
-program.
+Reads use helm's own records, the Secrets `sh.helm.release.v1.*`: one request for the labels of
+all revisions in all namespaces and one for the newest record return state, chart, values and
+manifest in some 10 ms.  `helm status` takes ten times as long, reads one name in one namespace,
+and needs helm.  Changes go through pyhelm3 and the helm program.
 
-The fingerprint of what was installed (see `chart.fingerprint`) is the release's description, as
-`helm history` shows it.  Helm writes it only when an install or upgrade has succeeded, and every
-other change of the release overwrites it: whatever somebody else did to the release, it no longer
-counts as ours.
+The fingerprint of an installation (see `chart.fingerprint`) is in the release's description, which
+`helm history` shows.  Helm writes it only after a successful install or upgrade, and every other
+change of the release overwrites it, so a release that others have changed no longer matches.
 """
 
 from __future__ import annotations
@@ -45,16 +43,16 @@ from hyperpod_eks.kube.client import Access, KubeNotReady
 NAME = "hyperpod-dependencies"
 NAMESPACE = "kube-system"
 OTHER_NAME = "dependencies"
-"""What AWS's own CloudFormation templates call the release."""
+"""The release's name in AWS's own CloudFormation templates."""
 CHART = "hyperpod-helm-chart"
 NAMESPACES = ("aws-hyperpod", "kubeflow", "mpi-operator")
-"""The namespaces that the chart makes and an uninstall takes away."""
+"""The namespaces that the chart creates and an uninstall deletes."""
 AGGREGATED = (f"{NAME}-mpi-operator-kubeflow-mpijobs-admin", "kubeflow-training-admin")
-"""The chart's aggregated ClusterRoles: the ones that can outlive an uninstall."""
+"""The chart's aggregated ClusterRoles, which may still exist after an uninstall."""
 LARGEST = 32 << 20
-"""Bytes of a record, unpacked; those of AWS's chart have one or two million."""
+"""The largest unpacked record in bytes; those of AWS's chart have one or two million."""
 MARK = "hyperpod-eks "
-"""What our descriptions begin with; the fingerprint follows."""
+"""The prefix of our descriptions, before the fingerprint."""
 
 
 @frozen
@@ -62,8 +60,8 @@ class Release:
     """The newest revision of a release.
 
     `status` is helm's: deployed, failed, pending-install, pending-upgrade, pending-rollback,
-    uninstalling, uninstalled, superseded, unknown.  `fingerprint` is what `install` was given,
-    empty if the last change was not one of ours or failed.
+    uninstalling, uninstalled, superseded, unknown.  `fingerprint` is that of `install`,
+    empty if the last change was not ours or failed.
     """
 
     name: str
@@ -80,10 +78,10 @@ class Release:
 
 
 def releases(access: Access) -> list[Release]:
-    """Find HyperPod's release under both names it is known by, in every namespace and state.
+    """Return HyperPod's releases, under its two known names, in every namespace and state.
 
-    A release called "dependencies" counts only if it is of HyperPod's chart.
-    Raises KubeNotReady, HyperpodError as `list_nodes`.
+    A release named "dependencies" counts only if it is of HyperPod's chart.
+    Raises KubeNotReady and HyperpodError as `list_nodes`.
     """
     newest: dict[tuple[str, str], JsonMapping] = {}
     selector = f"owner=helm,name in ({NAME},{OTHER_NAME})"
@@ -100,7 +98,7 @@ def releases(access: Access) -> list[Release]:
 
 
 def release(access: Access, name: str = NAME, namespace: str = NAMESPACE) -> Release | None:
-    """Find one release; None if there is none.  Raises as `releases`."""
+    """Return one release; None if it does not exist.  Raises as `releases`."""
     found = (each for each in releases(access) if (each.name, each.namespace) == (name, namespace))
     return next(found, None)
 
@@ -111,7 +109,7 @@ def _revision(metadata: JsonMapping) -> int:
 
 
 def _read(metadata: JsonMapping, record: Mapping[str, bytes]) -> Release:
-    """Read a record, by its labels where its content cannot be read."""
+    """Parse a record; its labels replace content that cannot be read."""
     document, info = (found := _document(record)), kube.part(found, "info")
     status = kube.text(info, "status") or kube.text(metadata, "labels", "status") or "unknown"
     description = kube.text(info, "description")
@@ -132,9 +130,9 @@ def _read(metadata: JsonMapping, record: Mapping[str, bytes]) -> Release:
 
 
 def _document(record: Mapping[str, bytes]) -> Json:
-    """Decode a record: JSON in gzip in base64 (in the base64 that every Secret has).
+    """Decode a record: JSON in gzip in base64 (inside the base64 of every Secret).
 
-    One that cannot be decoded is an empty one: helm itself passes over it.
+    Returns an empty document for one that cannot be decoded, which helm itself ignores.
     """
     try:
         packed = base64.b64decode(record.get("release", b""))
@@ -158,12 +156,12 @@ def install(
     """Install or upgrade the release, and return it as helm recorded it.
 
     `chart` is a staged chart (see `chart.stage`), `timeout` is helm's for its hooks ("5m").
-    Workloads are not waited for: there are no nodes yet.  Objects that an earlier release left
-    behind are taken over.  A release that a broken-off run left pending is rolled back, or
-    uninstalled if there is nothing to roll back to.
+    It does not wait for workloads, since there are no nodes yet.  Helm takes ownership of objects
+    that an earlier release left.  A release that an interrupted run left pending is rolled back,
+    or uninstalled if there is no revision to roll back to.
 
-    Raises KubeNotReady if it is worth another try (no access yet, namespaces that are still being
-    deleted, another helm at work), HyperpodError with helm's words otherwise.
+    Raises KubeNotReady if a retry may succeed (no access yet, namespaces that are still being
+    deleted, another helm running), HyperpodError with helm's message otherwise.
     """
     before = release(access, name, namespace)
     if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
@@ -175,8 +173,8 @@ def install(
         )
 
     async def work(client: Client) -> None:
-        # Helm 4 applies on the server by default and then fights the aggregation controller for
-        # the rules of aggregated ClusterRoles.  Helm 3 does not know the flag.
+        # Helm 4 uses server-side apply by default, which conflicts with the aggregation
+        # controller over the rules of aggregated ClusterRoles.  Helm 3 lacks the flag.
         extra = {"server_side": "false"} if helm.version >= (4,) else {}
         await client.install_or_upgrade_release(
             name,
@@ -209,13 +207,13 @@ def uninstall(
     patience: float = 600.0,
     poll: float = 2.0,
 ) -> None:
-    """Uninstall a release and take away what helm leaves; CRDs stay, as helm has it.
+    """Uninstall a release and delete ClusterRoles that remain; helm keeps CRDs.
 
-    `what` is None if the release is gone, but perhaps not all that it had.  Looks every `poll`
-    seconds, `patience` seconds long, until nothing of it is there.  Helm's own waiting is not
-    used: it can wait for ever for a ClusterRole that a controller has made again.
+    `what` is None if the release is gone, but its objects perhaps are not.  Checks every `poll`
+    seconds, for at most `patience` seconds, until none of its objects exists.  Helm's own wait is
+    not used: it may wait for ever for a ClusterRole that a controller has re-created.
 
-    Raises Unfinished that names what is still there, KubeNotReady and HyperpodError as `install`.
+    Raises Unfinished with the remaining objects, KubeNotReady and HyperpodError as `install`.
     """
     if what is not None:
 
@@ -231,7 +229,7 @@ def uninstall(
 
 
 def sweep(access: Access, what: Release | None) -> list[str]:
-    """Look once at what is left of an uninstalled release: delete ClusterRoles, name the rest.
+    """Delete remaining ClusterRoles of an uninstalled release; return its other objects by name.
 
     Raises as `list_nodes`.
     """
@@ -248,7 +246,7 @@ def sweep(access: Access, what: Release | None) -> list[str]:
             workloads.add((kind, namespace, name))
     kube.delete_leftover_cluster_roles(access, sorted(roles))
     there = workloads & kube.workloads(access)
-    # a namespace of that name that nobody deletes is somebody else's
+    # a namespace of that name that is not being deleted is not ours
     ending = [f"namespace {name}" for name in _terminating(access, named)]
     return ending + ["/".join(each) for each in sorted(there)]
 
@@ -259,9 +257,9 @@ def _terminating(access: Access, names: set[str]) -> list[str]:
 
 
 def update_dependencies(helm: Helm, chart: Path) -> None:
-    """Have helm download the charts that Chart.yaml names.  Raises HyperpodError."""
+    """Let helm download the dependencies in Chart.yaml.  Raises HyperpodError."""
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as home:
-        # pyhelm3 has no call for this one
+        # pyhelm3 has no method for this command
         command = ["dependency", "update", str(chart)]
         network = transport.environment(helm.bundle)
         finish(client_with(helm, Path(home), None, network)._command.run(command))
@@ -279,12 +277,12 @@ def _objects(manifest: str) -> list[JsonMapping]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # 0.07 s for AWS's chart, not 0.5
     try:
         return [each for each in yaml.load_all(manifest, loader) if isinstance(each, Mapping)]
-    except yaml.YAMLError:  # of a record that is not whole
+    except yaml.YAMLError:  # a damaged record
         return []
 
 
 def _timed_out(error: HyperpodError, what: Release | None, timeout: str) -> HyperpodError:
-    """Say what helm was waiting for: the hooks that it began and did not see end."""
+    """Return the error for a timeout of helm, with the hooks that it was waiting for."""
     waiting = [
         f"{kube.text(hook, 'kind')} {kube.text(hook, 'name')}"
         for hook in (what.hooks if what else ())

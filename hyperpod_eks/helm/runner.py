@@ -1,4 +1,4 @@
-"""Running helm: it is ended with us, and its words are read."""
+"""Runs helm, which ends if we end, and converts its messages to errors."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Client = Any
-"""pyhelm3's, which has no types."""
+"""pyhelm3's client; the package has no types."""
 log = logging.getLogger(__name__)
 TIMEOUT = "5m"
-"""What helm gives itself, in helm's spelling."""
+"""The timeout of helm's own waits, in helm's notation."""
 LAST_WORDS = 10.0
-"""Seconds for helm to write down that it was stopped."""
+"""Seconds for helm to record that it was stopped."""
 
 
 def warm() -> None:
-    """Import what running helm takes, 0.3 s of it."""
+    """Import the modules that running helm needs, which takes 0.3 s."""
     import asyncio  # noqa: F401, PLC0415
 
     import yaml  # noqa: F401, PLC0415
@@ -44,7 +44,7 @@ def warm() -> None:
 
 
 def pyhelm3_package() -> ModuleType:
-    """Import pyhelm3 where it is needed first."""
+    """Import pyhelm3, at its first use."""
     import pyhelm3  # type: ignore[import-untyped]  # noqa: PLC0415  no types; costs 0.2 s
 
     package: ModuleType = pyhelm3
@@ -54,14 +54,14 @@ def pyhelm3_package() -> ModuleType:
 def with_client(
     access: Access, helm: Helm, work: Callable[[Client], Coroutine[None, None, T]]
 ) -> T:
-    """Run `work` with a pyhelm3 client for the cluster, from whatever thread we are in."""
+    """Run `work` with a pyhelm3 client for the cluster; may be called from any thread."""
     with kube.kubeconfig(access) as config:
         network = transport.environment(helm.bundle, access.endpoint)
         return finish(work(client_with(helm, config.parent, config, network)))
 
 
 def finish(work: Coroutine[None, None, T]) -> T:
-    """Run what pyhelm3 does to its end."""
+    """Run a coroutine of pyhelm3; raise HyperpodError for pyhelm3's errors."""
     import asyncio  # noqa: PLC0415  costs 30 ms
 
     try:
@@ -71,14 +71,14 @@ def finish(work: Coroutine[None, None, T]) -> T:
 
 
 def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, str]) -> Client:
-    """Make a pyhelm3 client whose helm is run by us, and which never waits."""
+    """Create a pyhelm3 client that runs helm through `_run` and never waits for pods."""
     from semver import VersionInfo  # noqa: PLC0415
 
     base = pyhelm3_package().command.Command
 
     class Command(base):  # type: ignore[misc, valid-type]  # pyhelm3 has no types
         def client_version(self) -> VersionInfo:
-            return VersionInfo(*helm.version)  # known already: saves a process
+            return VersionInfo(*helm.version)  # already known, which saves a process
 
         async def run(self, command: Sequence[object], input: bytes | None = None) -> bytes:  # noqa: A002
             parts = [str(helm.binary), *(str(part) for part in command)]
@@ -86,7 +86,7 @@ def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, 
                 parts += ["--kubeconfig", str(config)]
             return await _run(parts, input, environment(home) | network)
 
-        # the nodes may be missing or gone: whoever waits for pods waits in vain
+        # without nodes, a wait for pods never ends
 
         async def uninstall(self, release_name: str, **options: object) -> None:
             await super().uninstall(release_name, **options | {"wait": False})
@@ -97,7 +97,7 @@ def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, 
             await super().rollback(release_name, revision, **options | {"wait": False})
 
         async def install_or_upgrade(self, *arguments: object, **options: object) -> object:
-            # pyhelm3 would parse the whole manifest, 0.5 s for AWS's chart, and we need it not
+            # saves parsing the manifest, 0.5 s for AWS's chart, which we do not need
             return await super().install_or_upgrade(*arguments, **options) | {
                 "manifest": "",
                 "hooks": [],
@@ -110,25 +110,25 @@ _WITH_US = (
     "(trap '' TERM; read _ <&{0}; kill -TERM 0; sleep {1}; kill -KILL 0) >/dev/null 2>&1 &"
     ' exec "$@"'
 )
-"""Run a command that does not outlive us: the shell beside it waits for our end of a pipe.
+"""Runs a command that ends if we end: a second shell waits until our end of a pipe is closed.
 
-A helm that does not heed SIGTERM is killed a moment later.
+It then sends SIGTERM and, `LAST_WORDS` later, SIGKILL.
 """
 
 
 async def _run(
     command: Sequence[str], given: bytes | None, environment: Mapping[str, str]
 ) -> bytes:
-    """Run helm in a process group of its own and return its stdout.
+    """Run helm in its own process group and return its stdout.
 
-    A signal at the terminal goes to us alone.  When we are interrupted, or end in the middle of
-    it, however suddenly, helm gets SIGTERM: it then records the release as failed, not as pending
-    for ever, and no helm is left at work beside the next run.
+    A terminal's signal reaches only us.  If we are interrupted or end in any way, helm gets
+    SIGTERM: it then records the release as failed, not as pending for ever, and does not keep
+    running beside the next run.
     """
     import asyncio  # noqa: PLC0415
 
     log.debug("running %s", " ".join(command))
-    alive, ours = os.pipe()  # ours closes when we die, and nobody else has it
+    alive, ours = os.pipe()  # ours closes if we die, as only we have it
     process = await asyncio.create_subprocess_exec(
         *("/bin/sh", "-c", _WITH_US.format(alive, LAST_WORDS), "sh", *command),
         pass_fds=(alive,),
@@ -150,7 +150,7 @@ async def _run(
     finally:
         atexit.unregister(stop)
         if process.returncode is not None:
-            # the shell beside it, which has nothing to watch
+            # the second shell has nothing left to watch
             signal_group(process.pid, signal.SIGKILL)
         os.close(alive)
         os.close(ours)
@@ -160,7 +160,7 @@ async def _run(
 
 
 async def _ended(process: Process) -> None:
-    """Wait for a helm that was told to stop; kill one that does not."""
+    """Wait for helm to stop after SIGTERM; kill it after `LAST_WORDS`."""
     import asyncio  # noqa: PLC0415
 
     try:
@@ -171,10 +171,10 @@ async def _ended(process: Process) -> None:
 
 
 class TimedOut(HyperpodError):
-    """Helm gave up by itself."""
+    """Helm's own timeout expired."""
 
 
-# What helm's stderr says -> what it means; the first that is found counts.
+# Patterns of helm's stderr; `_meaning` says what each means.
 _TIME_HEALS = re.compile(
     r"because it is being terminated"
     r"|another operation \(install/upgrade/rollback\) is in progress"
@@ -188,7 +188,7 @@ _TIMED_OUT = re.compile(r"timed out waiting for the condition|context deadline e
 
 
 def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
-    """Turn a failed run into an error: pyhelm3's own where pyhelm3 waits for it."""
+    """Convert a failed run into an error: pyhelm3's own if pyhelm3 expects it."""
     text = stderr.decode(errors="replace").strip()
     if "release: not found" in text:
         missing: Exception = pyhelm3_package().errors.ReleaseNotFoundError(code, stdout, stderr)

@@ -1,1 +1,1 @@
-"""The Kubernetes API of the cluster, and the user's kubeconfig."""
+"""The cluster's Kubernetes API, and the user's kubeconfig."""

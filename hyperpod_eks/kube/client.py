@@ -1,4 +1,4 @@
-"""The only door to a cluster's Kubernetes API: access, nodes, and what helm leaves behind."""
+"""The only access to a cluster's Kubernetes API: requests, answers, and reads of objects."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TOKEN_LIFE = 600.0
-"""Seconds that a token is used; EKS accepts it for 15 minutes."""
+"""Seconds for which a token is used; EKS accepts it for 15 minutes."""
 SILENCE, READING = 10.0, 120.0
-"""Seconds without an answer after which the user is told; seconds to read one."""
+"""Seconds without an answer until a warning is logged; seconds to read an answer."""
 LARGEST = 64 << 20
-"""Bytes of an answer that are read."""
+"""The largest answer in bytes."""
 PAGE = 500
-"""Objects asked for at once."""
+"""Objects per page of a list."""
 TIMEOUT = (transport.CONNECT, transport.READ)
-"""Seconds to connect, and to wait for an answer to go on."""
+"""Seconds to connect, and to wait for the next bytes of an answer."""
 JSON = "application/json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
 class KubeNotReady(HyperpodError):
-    """The API server does not let us in yet, or is busy with something that time ends."""
+    """The API server does not accept us yet, or is temporarily busy or unreachable."""
 
     transient = True
     hint = (
@@ -57,10 +57,10 @@ class KubeNotReady(HyperpodError):
 
 
 def token(session: boto3.Session, cluster: str, region: str) -> str:
-    """Return a bearer token for an EKS cluster, good for 15 minutes; no network call is made.
+    """Return a bearer token for an EKS cluster, valid for 15 minutes, without a network call.
 
     It is a presigned ``sts:GetCallerIdentity`` with the cluster's name in a signed header, as
-    `aws eks get-token` makes it.  ``AWS_ENDPOINT_URL`` and its kin choose the host.
+    in `aws eks get-token`.  ``AWS_ENDPOINT_URL`` and ``AWS_ENDPOINT_URL_STS`` set the host.
     """
     header = "x-k8s-aws-id"
 
@@ -81,8 +81,8 @@ def token(session: boto3.Session, cluster: str, region: str) -> str:
 
 @frozen
 class Access:
-    """How to reach one cluster: ``eks:DescribeCluster``'s name, endpoint and CA (base64), and a
-    function that makes a fresh token.
+    """Access to one cluster: name, endpoint and CA (base64) of ``eks:DescribeCluster``, and a
+    function that returns a new token.
 
     >>> Access("demo", "https://example.invalid", "", lambda: "secret")
     Access(cluster='demo', endpoint='https://example.invalid')
@@ -98,15 +98,15 @@ class Access:
 
     @cached_property
     def _client(self) -> ApiClient:
-        """A `kubernetes` client that knows nothing of the user's kubeconfig."""
+        """A `kubernetes` client, independent of the user's kubeconfig."""
         package = _package()
         configuration = package.Configuration()
         configuration.host = self.endpoint
-        proxy = transport.proxy_for(self.endpoint)  # the client's own idea of it is another
+        proxy = transport.proxy_for(self.endpoint)  # the client would choose another
         configuration.proxy = proxy.url if proxy else None
         configuration.proxy_headers = dict(proxy.headers) if proxy else None
         configuration.no_proxy = None
-        configuration.retries = False  # who asks again is the caller's decision
+        configuration.retries = False  # callers decide about retries
         expires = 0.0
 
         def refresh(of: Configuration) -> None:
@@ -115,10 +115,10 @@ class Access:
                 of.api_key = {"authorization": f"Bearer {self.token()}"}
                 expires = time.monotonic() + TOKEN_LIFE
 
-        refresh(configuration)  # the hook is only asked where there is a key
+        refresh(configuration)  # the hook is called only if a key exists
         configuration.refresh_api_key_hook = refresh
         client: ApiClient = package.ApiClient(configuration)
-        # the one spelling of "these bytes are the CA" that all supported versions share
+        # the only way to pass the CA as bytes that all supported versions share
         pool = client.rest_client.pool_manager.connection_pool_kw
         pool["ca_cert_data"] = base64.b64decode(self.ca).decode()
         return client
@@ -129,14 +129,13 @@ _LOADING = threading.Lock()
 
 @cache
 def _package() -> ModuleType:
-    """Import `kubernetes.client` alone, in half the time.
+    """Import `kubernetes.client` without its parent packages, in half the time.
 
-    Its parents import configuration files, watches, streams, OAuth and YAML: 235 modules that
-    nobody here asks for.  Empty modules take their place meanwhile; whoever imports them later
-    gets the real ones.
+    The parents import configuration files, watches, streams, OAuth and YAML: 235 unneeded modules.
+    Empty modules replace them during the import; later imports get the real ones.
 
-    It loads its parts when they are asked for, which ends in a deadlock of import locks when two
-    threads ask at the same time.
+    The package loads its parts lazily, which deadlocks on import locks if two threads do so at the
+    same time; hence the lock and the loop.
     """
     with _LOADING, _empty("kubernetes", "kubernetes.utils"):
         import kubernetes.client as package  # noqa: PLC0415
@@ -148,7 +147,7 @@ def _package() -> ModuleType:
 
 @contextmanager
 def _empty(*names: str) -> Iterator[None]:
-    """Have empty packages where these are not imported yet, and none of them afterwards."""
+    """Add empty packages for names that are not imported yet, and remove them afterwards."""
     added = []
     try:
         for name in names:
@@ -163,14 +162,14 @@ def _empty(*names: str) -> Iterator[None]:
 
 @contextmanager
 def _words(access: Access) -> Iterator[None]:
-    """Tell errors in our terms: what time may heal is KubeNotReady."""
+    """Convert errors to ours: KubeNotReady if a retry may succeed, else HyperpodError."""
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     where = f"Kubernetes API of {access.cluster}"
     try:
         yield
     except _package().ApiException as error:
-        if error.status == 0:  # how the client spells an SSLError
+        if error.status == 0:  # an SSLError, by `_send`
             raise HyperpodError(
                 f"{where}: the TLS certificate of {access.endpoint} could not be verified:"
                 f" {error.reason}",
@@ -188,7 +187,7 @@ def _words(access: Access) -> Iterator[None]:
 
 
 def _message(body: str | bytes | None) -> str:
-    """Return the message of a Status document, or whatever came instead of one."""
+    """Return the message of a Status document, or the beginning of any other body."""
     try:
         if message := text(json.loads(body or ""), "message"):
             return message
@@ -200,9 +199,9 @@ def _message(body: str | bytes | None) -> str:
 def _ask(
     client: ApiClient, path: str, method: str = "GET", accept: str = JSON, **query: str
 ) -> JsonObject:
-    """Ask over the client's connection, and read the JSON ourselves.
+    """Send a request over the client's connection, and parse the JSON ourselves.
 
-    Its generated classes (CoreV1Api) take 0.6 s and 50 MB to import, and its models 0.9 s
+    The client's generated classes (CoreV1Api) take 0.6 s and 50 MB to import, and its models 0.9 s
     (version 37) to 3 s (version 35) for 1000 nodes; json takes 0.3 s.
     """
     host = client.configuration.host
@@ -217,7 +216,7 @@ def _ask(
 def _send(
     client: ApiClient, method: str, path: str, accept: str, query: Mapping[str, str]
 ) -> tuple[BaseHTTPResponse, bytes]:
-    """Send a request; return what answers, which is read, and its content."""
+    """Send a request; return the answer, which is read completely, and its content."""
     from urllib3 import Timeout  # noqa: PLC0415
     from urllib3.exceptions import SSLError  # noqa: PLC0415
 
@@ -243,7 +242,7 @@ def _send(
 
 @contextmanager
 def _announced(host: str) -> Iterator[None]:
-    """Say that an endpoint is silent: without a word it would be taken for a tool that hangs."""
+    """Warn if an endpoint is silent, so that the tool does not seem to hang."""
     told = threading.Timer(
         SILENCE, log.warning, ["%s has not answered for %.0f s; still trying", host, SILENCE]
     )
@@ -269,7 +268,7 @@ def _document(content: bytes, what: str) -> JsonObject:
 
 
 def _read(answer: BaseHTTPResponse, host: str) -> bytes:
-    """Read an answer up to a length and a time: a time-out begins anew with each byte."""
+    """Read an answer within `LARGEST` and `READING`: urllib3's timeout restarts with each byte."""
     found, until = bytearray(), time.monotonic() + READING
     try:
         while part := answer.read1(2**16, decode_content=True):
@@ -286,7 +285,7 @@ def _read(answer: BaseHTTPResponse, host: str) -> bytes:
 
 
 def _list(client: ApiClient, path: str, accept: str = JSON, **query: str) -> Iterator[JsonMapping]:
-    """Every item of a list that has a name, page by page: one page at a time is in memory."""
+    """Yield the named items of a list, with one page at a time in memory."""
     while True:
         page = _ask(client, path, accept=accept, limit=str(PAGE), **query)
         yield from (each for each in parts(page, "items") if text(each, "metadata", "name"))
@@ -296,13 +295,13 @@ def _list(client: ApiClient, path: str, accept: str = JSON, **query: str) -> Ite
 
 
 #
-# Servers leave out what is empty (Go's omitempty), and write null for a list that was never filled
-# (an empty PartialObjectMetadataList has `"items": null`) or a map that somebody emptied.  Readers
-# of Kubernetes treat all of them alike, so do these: nothing, as any other type is.
+# Servers omit empty values (Go's omitempty), and write null for a list that was never filled (an
+# empty PartialObjectMetadataList has `"items": null`) or a map that was emptied.  As in Kubernetes'
+# own readers, a missing value, null and a value of another type are the same: empty.
 
 
 def part(of: object, *path: str) -> JsonMapping:
-    """Return the object at a path of member names; an empty one where there is none.
+    """Return the object at a path of member names; an empty one if there is none.
 
     >>> part({"metadata": {"labels": None}}, "metadata", "labels")
     {}
@@ -322,7 +321,7 @@ def parts(of: object, *path: str) -> list[JsonMapping]:
 
 
 def text(of: object, *path: str) -> str:
-    """Return the string at a path; an empty one where there is none.
+    """Return the string at a path; an empty one if there is none.
 
     >>> text({"metadata": {"name": "demo"}}, "metadata", "name"), text(None, "kind")
     ('demo', '')
@@ -339,10 +338,10 @@ def _at(of: object, path: Iterable[str]) -> object:
 
 @contextmanager
 def kubeconfig(access: Access) -> Iterator[Path]:
-    """Lend a kubeconfig with a fresh token, in a folder that only we can read.
+    """Yield the path of a kubeconfig with a new token, in a folder that only we can read.
 
-    Other files may be put beside it.  All of it is gone afterwards, also when the interpreter
-    ends in the middle.
+    Other files may be placed beside it.  The folder is deleted afterwards, also if the interpreter
+    exits before.
     """
     name, proxy = access.cluster, transport.proxy_for(access.endpoint)
     cluster = {"server": access.endpoint, "certificate-authority-data": access.ca}
@@ -363,7 +362,7 @@ def kubeconfig(access: Access) -> Iterator[Path]:
 
 
 def namespaces(access: Access) -> dict[str, str]:
-    """Return the phase (Active, Terminating) of every namespace.  Raises as `nodes`."""
+    """Return the phase (Active, Terminating) of every namespace.  Raises as `list_nodes`."""
     with _words(access):
         return {
             text(each, "metadata", "name"): text(each, "status", "phase") or "Active"
@@ -381,7 +380,7 @@ def secret_labels(access: Access, selector: str) -> list[JsonMapping]:
 
 
 def secret(access: Access, name: str, namespace: str) -> dict[str, bytes] | None:
-    """Read a Secret; None if it is gone.  What is no base64 is left out."""
+    """Return a Secret's data, decoded, without invalid base64; None if it does not exist."""
     with _words(access):
         try:
             found = _ask(access._client, f"/api/v1/namespaces/{namespace}/secrets/{name}")
@@ -407,9 +406,9 @@ def workloads(access: Access) -> set[tuple[str, str, str]]:
 
 
 def available(access: Access, deployments: Iterable[tuple[str, str]]) -> bool:
-    """Whether Deployments, each by namespace and name, exist and are Available.  Raises as `nodes`.
+    """Whether Deployments (namespace, name) exist and are Available.  Raises as `list_nodes`.
 
-    One whose newest specification the Deployment controller has not looked at yet is not.
+    One whose newest generation the Deployment controller has not observed counts as not Available.
     """
     with _words(access):
         try:
@@ -434,10 +433,10 @@ def _available(document: JsonMapping) -> bool:
 
 
 def delete_leftover_cluster_roles(access: Access, names: Iterable[str]) -> list[str]:
-    """Delete those of these ClusterRoles that no helm release owns; return what was deleted.
+    """Delete ClusterRoles of these names that no helm release owns; return the deleted names.
 
-    The aggregation controller can write a role's rules just after helm has deleted the role, and
-    thereby makes it again without helm's marks; helm then refuses to install over it.
+    The aggregation controller may write a role's rules just after helm has deleted the role, which
+    re-creates it without helm's annotations; helm then refuses to install over it.
     """
     deleted = []
     with _words(access):

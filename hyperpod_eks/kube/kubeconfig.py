@@ -1,4 +1,4 @@
-"""The user's kubeconfig: an entry for the cluster, as ``aws eks update-kubeconfig`` writes it."""
+"""The user's kubeconfig: an entry per cluster, as ``aws eks update-kubeconfig`` writes it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from hyperpod_eks.kube import kubeconfig_text as entries
 from hyperpod_eks.programs import on_path
 
 PATIENCE = 10.0
-"""Seconds to wait for another program that writes the same file."""
+"""Seconds to wait for another program that is writing the same file."""
 
 ENVIRONMENT = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
-"""Where the profile is, if not in ``~/.aws``: kubectl may be called without these variables."""
+"""Variables for the profile's files, if not in ``~/.aws``: kubectl may run without them."""
 
 
 @frozen
 class Entry:
-    """What a kubeconfig needs to know of one EKS cluster; ``ca`` is base64."""
+    """The data of one EKS cluster for a kubeconfig; ``ca`` is base64."""
 
     name: str
     arn: str
@@ -37,14 +37,14 @@ class Entry:
     profile: str | None = None
     local: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
-    """More of the environment in which the token is made; paths are absolute."""
+    """Further environment variables of the token command; paths are absolute."""
 
 
 def document(entry: Entry) -> JsonObject:
-    """Return a kubeconfig with this cluster alone.
+    """Return a kubeconfig with only this cluster.
 
-    Cluster, context and user are called after the ARN, as the AWS CLI does, so that its entry and
-    ours are one.  The token comes from ``aws`` where it is on PATH, else from this tool.
+    Cluster, context and user are named after the ARN, as in the AWS CLI, so that its entry and ours
+    are the same.  The token command is ``aws`` if it is on PATH, else this tool.
     """
     parts = {
         "clusters": {"certificate-authority-data": entry.ca, "server": entry.endpoint},
@@ -64,7 +64,7 @@ def _plugin(entry: Entry) -> JsonObject:
     """Return the command that prints a token (client-go's ExecConfig)."""
     aws = None if entry.local else on_path("aws")
     own = on_path("hyperpod-eks")
-    # -P: without it Python runs a json.py of the folder that kubectl is called in
+    # without -P, Python would import a json.py from kubectl's current folder
     arguments = [] if aws or own else ["-P", "-m", "hyperpod_eks"]
     if aws:
         arguments += ["--region", entry.region, "eks", "get-token"]
@@ -79,7 +79,7 @@ def _plugin(entry: Entry) -> JsonObject:
     }
     environ = {"AWS_PROFILE": entry.profile} if entry.profile else {}
     environ |= entry.variables
-    if not aws:  # what a pipeline sets for its own commands is not meant for kubectl
+    if not aws:  # a pipeline's settings for its own commands are not for kubectl
         environ |= {"HYPERPOD_EKS_OUTPUT": "json", "HYPERPOD_EKS_EVENTS": ""}
     if environ:
         plugin["env"] = [{"name": name, "value": value} for name, value in environ.items()]
@@ -87,9 +87,9 @@ def _plugin(entry: Entry) -> JsonObject:
 
 
 def read(path: Path) -> bytes:
-    """Return the content of a kubeconfig; an absent one is empty.
+    """Return the content of a kubeconfig; empty if there is none.
 
-    Raises Usage for what is none, or is in another encoding than UTF-8.
+    Raises Usage for a file that is no kubeconfig, or not UTF-8.
     """
     try:
         content = files.read(path)
@@ -102,18 +102,18 @@ def read(path: Path) -> bytes:
 
 
 def add(path: Path, new: JsonMapping) -> None:
-    """Put the entries of a kubeconfig into a file, mode 0600; a link stays one.
+    """Add the entries of a kubeconfig to a file, mode 0600; a link stays a link.
 
     Entries of the same name are replaced, and all other bytes stay.  Raises Usage, and Locked
-    while another program writes the file.
+    if another program keeps the file locked.
     """
     _change(path, lambda text: entries.with_entry(text, new))
 
 
 def remove(path: Path, name: str, *, ours: bool = False) -> bool:
-    """Take a cluster out; return whether it was there.
+    """Remove a cluster's entries; return whether there were any.
 
-    With ``ours`` a file in which nothing else is left goes as well.  Raises as `add`.
+    With ``ours``, a file that is empty then is deleted.  Raises as `add`.
     """
     if not path.exists():
         return False
@@ -136,13 +136,13 @@ def _change(path: Path, edit: Callable[[str], str], *, ours: bool = False) -> bo
             else:
                 files.replace(path, after, mode=0o600)
             return True
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or error
         raise Usage(f"cannot write the kubeconfig {path}: {reason}") from error
 
 
 def _changed(path: Path, content: bytes, edit: Callable[[str], str]) -> bytes:
-    """Edit a kubeconfig's text, and keep its byte order mark.  Raises Usage that names the file."""
+    """Return the edited content, with its byte order mark.  Raises Usage that names the file."""
     mark = files.BOM if content.startswith(files.BOM) else b""
     try:
         return mark + edit(content[len(mark) :].decode()).encode()
@@ -157,11 +157,11 @@ _ANOTHER = "Correct it, or choose another file with --kubeconfig."
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep kubectl out, and other runs, as kubectl does it: PATH.lock, made by whoever writes.
+    """Lock a kubeconfig against kubectl and other runs, in kubectl's way: by creating PATH.lock.
 
     https://github.com/kubernetes/client-go/blob/master/tools/clientcmd/loader.go (lockFile).
     """
-    here = path.parent.resolve() / path.name  # kubectl locks a link, not the file behind it
+    here = path.parent.resolve() / path.name  # kubectl locks the link, not its target
     locks = sorted({place.with_name(f"{place.name}.lock") for place in (here, path.resolve())})
     deadline = time.monotonic() + PATIENCE
     with ExitStack() as held:
@@ -184,16 +184,16 @@ def _locked(path: Path) -> Iterator[None]:
 def paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Return the files that ``$KUBECONFIG`` names."""
     return [
-        Path(os.path.expanduser(each))  # noqa: PTH111  Path's raises where there is no home
+        Path(os.path.expanduser(each))  # noqa: PTH111  Path raises without a home
         for each in environ.get("KUBECONFIG", "").split(os.pathsep)
         if each
     ]
 
 
 def own_files(manifest: Path, name: str, arn: str) -> tuple[Path, Path]:
-    """Return where a cluster's own kubeconfig may be, beside its manifest.
+    """Return the two possible paths of a cluster's own kubeconfig, beside its manifest.
 
-    The second is for another cluster of the same name, in another region, whose file is the first.
+    The second is used if a cluster of the same name in another region has the first.
     """
     region = arn.split(":")[3]
     return (
@@ -203,7 +203,7 @@ def own_files(manifest: Path, name: str, arn: str) -> tuple[Path, Path]:
 
 
 def own_file(manifest: Path, name: str, arn: str) -> Path:
-    """Return the cluster's own file.  Raises Usage when what is there is no kubeconfig."""
+    """Return the path of the cluster's own kubeconfig.  Raises Usage if the first is invalid."""
     first, second = own_files(manifest, name, arn)
     there, alike = _clusters(first), arn.rpartition(":")[2]
     others = [one for one in there if one.startswith("arn:") and one.endswith(f":{alike}")]
@@ -215,7 +215,7 @@ def _clusters(path: Path) -> list[str]:
 
 
 def variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what says where profiles are, with absolute paths."""
+    """Return the variables in `ENVIRONMENT` that are set, with absolute paths."""
     return {
         name: os.path.abspath(os.path.expanduser(environ[name]))  # noqa: PTH100, PTH111  no home
         for name in ENVIRONMENT
@@ -224,15 +224,15 @@ def variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def choose(several: Iterable[Path], arn: str) -> Path | None:
-    """Return the file that has the cluster already, else the first; None of none."""
+    """Return the first file that contains the cluster, else the first file; None without files."""
     every = list(several)
     return next((path for path in every if arn in _clusters(path)), every[0] if every else None)
 
 
 def forget(own: Iterable[Path], arn: str) -> list[str]:
-    """Remove the cluster's entry from our own files and from what ``$KUBECONFIG`` names.
+    """Remove the cluster's entries from our own files and from those in ``$KUBECONFIG``.
 
-    Returns what went wrong: the cluster is gone, and other files are cleaned all the same.
+    Returns the errors as text; an error does not stop the cleanup of the other files.
     """
     problems = []
     for paths_, ours in ((own, True), (paths(), False)):

@@ -1,7 +1,7 @@
-"""A kubeconfig as text: entries are put in and taken out, and every other byte stays.
+"""Edits the text of a kubeconfig: entries are added and removed, and every other byte stays.
 
-What others wrote is not parsed into values and written anew: that would lose comments, anchors,
-line ends, and dates and numbers as they were written.
+Other content is not parsed into values and written again: that would lose comments, anchors, line
+ends, and the notation of dates and numbers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from hyperpod_eks.files import splice
 from hyperpod_eks.frozen import frozen
 
 LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
-"""The lists of a kubeconfig, and what each entry has beside its name."""
+"""List of a kubeconfig to the key, beside ``name``, of its entries."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @frozen
 class Node:
-    """A node of YAML as it is written: ``text[start:end]``, without what follows a block."""
+    """A YAML node with its place ``text[start:end]``, without the white space after a block."""
 
     kind: str
     """scalar, alias, map or list."""
@@ -34,34 +34,34 @@ class Node:
     column: int = 0
     flow: bool = False
     value: str = ""
-    """Of a scalar, or an alias's anchor."""
+    """A scalar's value, or an alias's anchor."""
     written: tuple[str, str, bool] = ("", "", False)
     """Anchor, tag, and whether a scalar is plain."""
     inner: tuple[Node, ...] = ()
-    """Keys and values in turns, or items."""
+    """Alternating keys and values, or items."""
     dashes: tuple[int, ...] = ()
-    """Where the items of a block list begin, each at its dash."""
+    """Positions of the dashes of a block list."""
 
     def get(self, key: str) -> Node | None:
-        """Return the value of a key."""
+        """Return the value of a key; None if it is missing."""
         pairs = zip(self.inner[::2], self.inner[1::2], strict=True)
         return next((value for name, value in pairs if name.value == key), None)
 
     @property
     def empty(self) -> bool:
-        """Whether it is null, or has nothing in it."""
+        """Whether it is null, or an empty map or list."""
         if self.kind == "scalar":
             return self.written[2] and self.value in ("", "~", "null", "Null", "NULL")
         return self.kind != "alias" and not self.inner
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What it means, wherever it stands."""
+        """The content without positions, for comparison."""
         return (self.kind, self.value, self.written, tuple(each.shape for each in self.inner))
 
     @property
     def plain(self) -> Json:
-        """Its values, all of them text, as PyYAML's BaseLoader has them."""
+        """The content with all scalars as text, as PyYAML's BaseLoader returns it."""
         if self.kind == "map":
             pairs = zip(self.inner[::2], self.inner[1::2], strict=True)
             return {name.value: value.plain for name, value in pairs}
@@ -69,9 +69,9 @@ class Node:
 
 
 def parse(text: str) -> Node:
-    """Read a kubeconfig; of an empty one the root is an empty scalar.
+    """Parse a kubeconfig and return its root; an empty scalar for an empty one.
 
-    Raises Usage, without the file's name, for what is none.
+    Raises Usage, without the file's name, if it is no kubeconfig.
     """
     try:
         root = _root(text)
@@ -86,7 +86,7 @@ def parse(text: str) -> Node:
 
 
 def _refuse_nameless(root: Node) -> None:
-    """Raise Usage for lists that kubectl would not read, and for entries without a name."""
+    """Raise Usage for lists that kubectl cannot read, and for entries without a name."""
     keys = [key.value for key in root.inner[::2]]
     for key in LISTS:
         if keys.count(key) > 1:
@@ -124,7 +124,7 @@ def _root(text: str) -> Node:
 
 
 def _refuse_loose(node: Node, anchors: set[str]) -> None:
-    """Raise Usage for an alias of nothing: PyYAML's parser does not look."""
+    """Raise Usage for an alias without an anchor, which PyYAML's parser does not check."""
     if node.kind == "alias" and node.value not in anchors:
         raise Usage(f"the alias *{node.value} has no anchor")
     anchors.add(node.written[0])
@@ -133,7 +133,7 @@ def _refuse_loose(node: Node, anchors: set[str]) -> None:
 
 
 def _node(event: Any, events: Iterator[yaml.Event], dashes: Iterator[int]) -> Node:
-    # an event that was parsed has marks, and a node's has an anchor: the stubs know neither
+    # the stubs lack the marks of parsed events and the anchors of nodes' events
     start, end, column = event.start_mark.index, event.end_mark.index, event.start_mark.column
     if isinstance(event, yaml.AliasEvent):
         return Node("alias", start, end, column, value=str(event.anchor))
@@ -155,10 +155,10 @@ def _node(event: Any, events: Iterator[yaml.Event], dashes: Iterator[int]) -> No
 
 
 def with_entry(text: str, new: JsonMapping) -> str:
-    """Put the entries of a kubeconfig into another; those of the same name are replaced in place.
+    """Add the entries of a kubeconfig to another; those of the same name are replaced in place.
 
-    A context that leads where the new one does stays as it is: it may have a namespace.  Raises
-    Usage for what is no kubeconfig, or cannot be changed without changing more.
+    A context with the cluster and user of the new one stays: it may have a namespace.  Raises Usage
+    if the text is no kubeconfig, or the edit would change other entries.
     """
     root = parse(text)
     if root.kind != "map":
@@ -179,7 +179,7 @@ def with_entry(text: str, new: JsonMapping) -> str:
 
 
 def without_entry(text: str, name: str) -> str:
-    """Take a cluster, its context and its user out.  Raises Usage as `with_entry`."""
+    """Remove a cluster, its context and its user.  Raises Usage as `with_entry`."""
     for key in LISTS:
         while (found := _entry(parse(text), key, name)) is not None:
             text = _drop(text, key, found)
@@ -190,13 +190,13 @@ def without_entry(text: str, name: str) -> str:
 
 
 def names(text: str) -> list[str]:
-    """Return the names of the clusters.  Raises Usage for what is no kubeconfig."""
+    """Return the names of the clusters.  Raises Usage if the text is no kubeconfig."""
     clusters = parse(text).get("clusters")
     return [_name(each) for each in clusters.inner] if clusters else []
 
 
 def blank(text: str) -> bool:
-    """Whether a kubeconfig has nothing in it that somebody would miss."""
+    """Whether a kubeconfig has no entries, comments, or content of others."""
     root = parse(text)
     ours = {"apiVersion", "kind", "preferences", "current-context", *LISTS}
     left = [key for key in ("preferences", *LISTS) if (at := root.get(key)) and not at.empty]
@@ -229,13 +229,13 @@ def _put(text: str, key: str, entry: JsonMapping) -> str:
     if known == new or (key == "contexts" and isinstance(known, dict) and known == known | new):
         return text
     instead = _spelled(text, entry, old.flow, old.column)
-    instead += _eol(text) if text[old.end - 1] == "\n" else ""  # it ended in a block scalar
+    instead += _eol(text) if text[old.end - 1] == "\n" else ""  # a block scalar was last
     changed = splice(text, [(old.start, old.end, instead)])
     return _checked(text, changed, key, (*there.inner[:index], entry, *there.inner[index + 1 :]))
 
 
 def _added(text: str, root: Node, key: str, there: Node, entry: JsonMapping) -> str:
-    """Add an entry to a list at its end."""
+    """Append an entry to a list."""
     if there.inner and there.flow:
         at = there.inner[-1].end
         return splice(text, [(at, at, f", {_spelled(text, entry, True, 0)}")])
@@ -296,13 +296,13 @@ def _drop(text: str, key: str, index: int) -> str:
 
 
 def _colon(text: str, key: str) -> int:
-    """Return the place behind a key of the root and its colon."""
+    """Return the position after the colon of a key of the root."""
     end = next(each.end for each in parse(text).inner[::2] if each.value == key)
     return text.index(":", end) + 1
 
 
 def _whole(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the lines from a dash to the end of what it begins."""
+    """Return start and end of the lines of a list item, given its dash and its end."""
     return text.rfind("\n", 0, start) + 1, _next_line(text, end)
 
 
@@ -313,7 +313,7 @@ def _next_line(text: str, at: int) -> int:
 
 
 def _line(text: str, end: int, words: str) -> tuple[int, int, str]:
-    """Add lines after the one in which something ends."""
+    """Return the edit that inserts lines after the line of position ``end``."""
     at, eol = _next_line(text, end), _eol(text)
     if at and text[at - 1] != "\n":
         return at, at, f"{eol}{words}"
@@ -325,7 +325,7 @@ def _eol(text: str) -> str:
 
 
 def _spelled(text: str, value: Json, flow: bool, column: int) -> str:
-    """Write a value: in one line, or from a column on."""
+    """Return a value as YAML: in one line, or as a block indented to ``column``."""
     if flow:
         return json.dumps(value)
     lines = yaml.safe_dump(value, sort_keys=False, width=10_000).splitlines()
@@ -333,7 +333,7 @@ def _spelled(text: str, value: Json, flow: bool, column: int) -> str:
 
 
 def _checked(before: str, after: str, key: str, wanted: object) -> str:
-    """Return the changed text.  Raises Usage if it says anything else than was wanted."""
+    """Return the changed text.  Raises Usage if anything but ``key`` changed, or not as wanted."""
     try:
         old, new = parse(before), parse(after)
         there = new.get(key)

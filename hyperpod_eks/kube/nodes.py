@@ -1,4 +1,4 @@
-"""Nodes and pods, as Kubernetes describes them."""
+"""Nodes and pending pods, from the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 @frozen
 class Node:
-    """A HyperPod node as Kubernetes sees it.
+    """A HyperPod node in Kubernetes.
 
-    ``health`` is HyperPod's own verdict (Schedulable, Unschedulable,
+    ``health`` is HyperPod's health status (Schedulable, Unschedulable,
     UnschedulablePendingReplacement, UnschedulablePendingReboot), empty before the first one;
-    ``why`` is what kubelet says while the node is not ready; ``kubelet`` is its version;
-    ``checking`` is whether a deep health check is under way, during which it takes no pods;
-    ``devices`` are what it offers to pods by resource name ({"nvidia.com/gpu": 8}).
+    ``why`` is kubelet's message while the node is not ready; ``kubelet`` is kubelet's version;
+    ``checking`` is whether a deep health check is running, during which the node accepts no pods;
+    ``devices`` are the numbers of devices for pods by resource name ({"nvidia.com/gpu": 8}).
     """
 
     name: str
@@ -39,14 +39,14 @@ class Node:
 
     @property
     def instance_id(self) -> str:
-        """The EC2 instance: HyperPod names its nodes ``hyperpod-<instance id>``."""
+        """The EC2 instance's id: HyperPod names its nodes ``hyperpod-<instance id>``."""
         return self.name.removeprefix("hyperpod-")
 
 
 def list_nodes(access: Access, cluster_name: str = "") -> list[Node]:
-    """List the nodes of a HyperPod cluster, or every node, in the order of their names.
+    """Return the nodes of a HyperPod cluster, or all nodes, ordered by name.
 
-    Raises KubeNotReady while the API server does not answer us, HyperpodError otherwise.
+    Raises KubeNotReady if a retry may succeed, HyperpodError for other failures.
     """
     selector = {"labelSelector": f"{CLUSTER_NAME}={cluster_name}"} if cluster_name else {}
     with _words(access):
@@ -75,14 +75,14 @@ def _node(document: JsonMapping) -> Node:
 
 
 def _devices(allocatable: JsonMapping) -> dict[str, int]:
-    """Of what a node has for pods, take what has a vendor: quantities of these are whole."""
+    """Return the allocatable resources with a vendor prefix, whose quantities are integers."""
     amounts = {name: text(allocatable, name) for name in allocatable if "/" in name}
     return {name: int(amount) for name, amount in amounts.items() if amount.isdecimal()}
 
 
 @frozen
 class Pod:
-    """A pod that does not run, with the words of the scheduler or kubelet."""
+    """A pending pod; ``why`` is the scheduler's or kubelet's message."""
 
     namespace: str
     name: str
@@ -90,7 +90,7 @@ class Pod:
 
 
 def pending(access: Access) -> list[Pod]:
-    """List the pods that are Pending, with the reason.  Raises as `nodes`."""
+    """Return the pods that are Pending, with the reason.  Raises as `list_nodes`."""
     with _words(access):
         found = _list(access._client, "/api/v1/pods", fieldSelector="status.phase=Pending")
         return [_pod(each) for each in found]
