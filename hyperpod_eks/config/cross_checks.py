@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
-from hyperpod_eks.config.group_checks import groups, twice
-from hyperpod_eks.config.rules import Finding, get
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.config.group_checks import groups
+from hyperpod_eks.config.rules import Finding
 
 if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
@@ -80,26 +79,25 @@ def tag_fault(key: str) -> str:
     return ""
 
 
-def across(data: JsonMapping) -> Iterator[Finding]:
-    """Yield what several values do wrong together; each of them may be wrong by itself."""
-    yield from _name(data)
-    yield from _pods(data)
-    yield from _zones(data)
-    yield from groups(data)
-    yield from twice(data, ("eks", "access"), "principal_arn", "has an entry already")
-    yield from _access(data)
-    yield from _places(data)
-    yield from _kubernetes(data)
-    yield from _cni(data)
-    yield from _network(data)
-    yield from _reach(data)
-    yield from _theirs(data)
+def across(config: Config) -> Iterator[Finding]:
+    """Yield what several settings do wrong together; each may break its own rule as well."""
+    yield from _name(config)
+    yield from _pods(config)
+    yield from _zones(config)
+    yield from groups(config)
+    yield from _access(config)
+    yield from _regions(config)
+    yield from _kubernetes(config)
+    yield from _addons(config)
+    yield from _network(config)
+    yield from _reach(config)
+    yield from _unchangeable(config)
 
 
-def _name(data: JsonMapping) -> Iterator[Finding]:
+def _name(config: Config) -> Iterator[Finding]:
     """The bucket's name holds the cluster's, the account's and the region's (S3 bucket naming)."""
-    name, region = data.get("name"), data.get("region")
-    if not isinstance(name, str) or not isinstance(region, str) or region_fault(region):
+    name, region = config.name, config.region
+    if region_fault(region):
         return
     if f"{name}-".lower().startswith("sg-"):  # CreateSecurityGroup, GroupName
         text = 'is "sg" or begins with "sg-" (EC2 takes no such name of a security group)'
@@ -115,18 +113,14 @@ def _name(data: JsonMapping) -> Iterator[Finding]:
     yield Finding(("name",), f"{model.show(name)} {text}")
 
 
-def _pods(data: JsonMapping) -> Iterator[Finding]:
-    """Fewer pods than CoreDNS, the CNI, the agents and the operators are can never be ready."""
-    groups = get(data, "instance_groups")
-    listed = [each for each in groups if isinstance(each, dict)] if isinstance(groups, list) else []
-    rooms = []
-    for each in listed:
-        kind, count = each.get("instance_type"), each.get("instance_count")
-        if not isinstance(kind, str) or not isinstance(count, int) or isinstance(count, bool):
-            return
-        if count > 0:
-            rooms.append((versions.pods(kind), count))
-    known = all(room for room, _ in rooms) and not get(data, "restricted_instance_groups")
+def _pods(config: Config) -> Iterator[Finding]:
+    """CoreDNS, the CNI, the agents and the operators cannot be ready on nodes for fewer pods."""
+    rooms = [
+        (versions.pods(group.instance_type or ""), group.instance_count)
+        for group in config.instance_groups
+        if group.instance_count > 0
+    ]
+    known = all(room for room, _ in rooms) and not config.restricted_instance_groups
     total = sum((room or 0) * count for room, count in rooms)
     if rooms and known and total < versions.PODS_LEAST:
         text = (
@@ -136,17 +130,17 @@ def _pods(data: JsonMapping) -> Iterator[Finding]:
         yield Finding(("instance_groups",), text, True)
 
 
-def _elsewhere(zone: object, region: object) -> str:
+def _elsewhere(zone: str, region: str) -> str:
     """Return the region of a zone id, if it is another of HyperPod's; else nothing."""
     known = {versions.zone_prefix(each): each for each in versions.HYPERPOD_REGIONS}
-    place = known.get(str(zone).partition("-")[0], "")
+    place = known.get(zone.partition("-")[0], "")
     return place if region in versions.HYPERPOD_REGIONS and place != region else ""
 
 
-def _zones(data: JsonMapping) -> Iterator[Finding]:
-    cidr, zones = get(data, "network", "cidr"), get(data, "network", "availability_zone_ids")
+def _zones(config: Config) -> Iterator[Finding]:
+    cidr, zones = config.network.cidr, config.network.availability_zone_ids
     loc = ("network", "availability_zone_ids")
-    if not isinstance(zones, list) or not zones:
+    if not zones:
         return
     if not 2 <= len(zones) <= 6:
         count = "one zone" if len(zones) == 1 else f"{len(zones)} zones"
@@ -156,91 +150,96 @@ def _zones(data: JsonMapping) -> Iterator[Finding]:
         if zone in zones[:index]:
             text = f"{model.show(zone)} is listed already (each zone has its own subnets)"
             yield Finding((*loc, index), f"{text}; keep one")
-        place = _elsewhere(zone, data.get("region"))
+        place = _elsewhere(zone, config.region)
         if place:
-            text = f"{model.show(zone)} is a zone of {place}, not of {data['region']}"
-            yield Finding((*loc, index), f"{text}; choose zones of {data['region']}")
-    if cidr is None or (isinstance(cidr, str) and not cidr_fault(cidr)):
+            text = f"{model.show(zone)} is a zone of {place}, not of {config.region}"
+            yield Finding((*loc, index), f"{text}; choose zones of {config.region}")
+    if not cidr_fault(cidr):
         try:
-            subnets(cidr or "10.0.0.0/16", tuple(map(str, zones)))
+            subnets(cidr, zones)
         except ValueError as error:
             yield Finding(("network", "cidr"), str(error))
 
 
-def _access(data: JsonMapping) -> Iterator[Finding]:
-    """An entry without a policy works through its groups alone, which know no namespaces here."""
-    entries = get(data, "eks", "access")
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        if not isinstance(entry, dict) or entry.get("policy", "") is not None:
-            continue
-        loc = ("eks", "access", index, "policy")
-        if entry.get("namespaces"):
+def _access(config: Config) -> Iterator[Finding]:
+    """One entry for each principal; without a policy it has its groups, and no namespaces."""
+    seen = set()
+    for index, entry in enumerate(config.eks.access):
+        loc = ("eks", "access", index)
+        if entry.principal_arn in seen:
+            text = f"{model.show(entry.principal_arn)} has an entry already; keep one"
+            yield Finding((*loc, "principal_arn"), text)
+        seen.add(entry.principal_arn)
+        if entry.policy is None and entry.namespaces:
             text = "is null beside namespaces (they say where a policy counts)"
-            yield Finding(loc, f"{text}; set the policy, or omit the namespaces")
-        if not entry.get("kubernetes_groups"):
+            yield Finding((*loc, "policy"), f"{text}; set the policy, or omit the namespaces")
+        if entry.policy is None and not entry.kubernetes_groups:
             text = "is null without kubernetes_groups (the entry would allow nothing)"
-            yield Finding(loc, f"{text}; set one of them")
+            yield Finding((*loc, "policy"), f"{text}; set one of them")
 
 
-def _places(data: JsonMapping) -> Iterator[Finding]:
-    """Keys and training plans serve the region that they are in, as their ARNs say."""
-    found: list[tuple[Loc, object]] = []
-    for name in ("instance_groups", "restricted_instance_groups"):
-        groups = data.get(name)
-        for index, group in enumerate(groups if isinstance(groups, list) else ()):
-            found.append(((name, index, "training_plan_arn"), get(group, "training_plan_arn")))
-    keys = ("eks_secrets", "volumes", "bucket", "logs")
-    found += [(("encryption", name), get(data, "encryption", name)) for name in keys]
-    region = data.get("region")
+def _regions(config: Config) -> Iterator[Finding]:
+    """Keys and training plans serve the region that their ARNs name."""
+    found: list[tuple[Loc, str | None]] = [
+        ((section, index, "training_plan_arn"), group.training_plan_arn)
+        for section, groups in (
+            ("instance_groups", config.instance_groups),
+            ("restricted_instance_groups", config.restricted_instance_groups),
+        )
+        for index, group in enumerate(groups)
+    ]
+    found += [(("encryption", name), key) for name, key in config.encryption]
     for loc, arn in found:
-        home = arn.split(":")[3:4] if isinstance(arn, str) else []
-        if home and isinstance(region, str) and home != [region]:
-            yield Finding(loc, f"{model.show(arn)} is not in {region}; choose one that is")
+        home = (arn or "").split(":")[3:4]
+        if home and config.region and home != [config.region]:
+            yield Finding(loc, f"{model.show(arn)} is not in {config.region}; choose one that is")
 
 
-def _network(data: JsonMapping) -> Iterator[Finding]:
-    network, existing = get(data, "network"), get(data, "existing")
-    zones, more = get(network, "availability_zone_ids"), get(network, "secondary_cidrs")
-    if isinstance(more, list) and isinstance(zones, list) and more and len(more) != len(zones):
+def _network(config: Config) -> Iterator[Finding]:
+    zones, more = config.network.availability_zone_ids, config.network.secondary_cidrs
+    if more and all(zones) and 0 < len(zones) != len(more):
         yield Finding(
             ("network", "secondary_cidrs"),
             f"has {len(more)} blocks for {len(zones)} zones (one for each); set {len(zones)}",
         )
-    if isinstance(more, list) and more and not zones:
+    if more and not zones:
         text = "needs network.availability_zone_ids (one block for each zone, in order)"
         yield Finding(("network", "secondary_cidrs"), f"{text}; set them")
-    yield from _blocks(get(network, "cidr") or "10.0.0.0/16", more)
-    for key in ("private_subnets", "nat_gateways", "route_tables", "s3_endpoint", "security_group"):
-        if get(existing, key) and not get(existing, "vpc") and not get(existing, "eks_cluster"):
+    yield from _blocks(config.network.cidr, more)
+    existing = config.existing
+    inside = {
+        "private_subnets": existing.private_subnets,
+        "nat_gateways": existing.nat_gateways,
+        "route_tables": existing.route_tables,
+        "s3_endpoint": existing.s3_endpoint,
+        "security_group": existing.security_group,
+    }
+    for name, given in inside.items():
+        if given and existing.vpc is None and existing.eks_cluster is None:
             text = "is given without existing.vpc (they belong together); set existing.vpc too"
-            yield Finding(("existing", key), text)
+            yield Finding(("existing", name), text)
 
 
-def _reach(data: JsonMapping) -> Iterator[Finding]:
-    """Nodes need a way to AWS, and people one to the Kubernetes API."""
-    network = get(data, "network")
-    if isinstance(network, dict) and network.get("nat") == "none" and not _closed(network):
+def _reach(config: Config) -> Iterator[Finding]:
+    """Nodes need a route to AWS, and people one to the Kubernetes API."""
+    network, eks = config.network, config.eks
+    if network.nat == "none" and network.interface_endpoints == ():
         text = '"none" leaves the nodes no way to AWS without interface_endpoints'
         yield Finding(("network", "nat"), f"{text}; omit those for the full set")
-    eks = get(data, "eks")
-    if (
-        isinstance(eks, dict)
-        and eks.get("endpoint_public_access") is False
-        and (eks.get("endpoint_private_access") is False)
-    ):
+    if not eks.endpoint_public_access and not eks.endpoint_private_access:
         text = "is false beside endpoint_public_access (nobody would reach the API)"
         yield Finding(("eks", "endpoint_private_access"), f"{text}; set one of them to true")
-    if get(eks, "public_access_cidrs") == [] and get(eks, "endpoint_public_access") is not False:
+    if not eks.public_access_cidrs and eks.endpoint_public_access:
         text = "is empty (EKS then opens the API to all, 0.0.0.0/0)"
         fix = "list blocks, or set endpoint_public_access: false"
         yield Finding(("eks", "public_access_cidrs"), f"{text}; {fix}")
 
 
-def _blocks(cidr: object, more: object) -> Iterator[Finding]:
+def _blocks(cidr: str, more: tuple[str, ...]) -> Iterator[Finding]:
     """A block of the VPC is /16 to /28, and beside the others (AssociateVpcCidrBlock)."""
-    taken = [cidr] if isinstance(cidr, str) and not block_fault(cidr) else []
-    for index, each in enumerate(more if isinstance(more, list) else ()):
-        if not isinstance(each, str) or block_fault(each):
+    taken = [cidr] if not block_fault(cidr) else []
+    for index, each in enumerate(more):
+        if block_fault(each):
             continue
         block = ipaddress.IPv4Network(each)
         text = next(
@@ -255,20 +254,26 @@ def _blocks(cidr: object, more: object) -> Iterator[Finding]:
         taken.append(each)
 
 
-def _theirs(data: JsonMapping) -> Iterator[Finding]:
-    """What is somebody's is not changed: settings that would have to are refused."""
-    for given, names in (
-        ("private_subnets", ("secondary_cidrs", "subnet_tags")),
-        ("security_group", ("security_groups", "storage_ports")),
+def _unchangeable(config: Config) -> Iterator[Finding]:
+    """Existing resources are never changed: settings that would change them are refused."""
+    network, existing = config.network, config.existing
+    subnets = {"secondary_cidrs": network.secondary_cidrs, "subnet_tags": network.subnet_tags}
+    groups = {
+        "security_groups": network.security_groups == "strict",
+        "storage_ports": network.storage_ports,
+    }
+    for name, given, settings in (
+        ("private_subnets", existing.private_subnets != (), subnets),
+        ("security_group", existing.security_group is not None, groups),
     ):
-        keys = [key for key in (given, "eks_cluster") if get(data, "existing", key)]
-        for name in names if keys else ():
-            if get(data, "network", name) not in (None, False, [], {}, "shared"):
-                text = (
-                    f"cannot be set together with existing.{keys[0]} (existing resources are never"
-                    " changed)"
-                )
-                yield Finding(("network", name), f"{text}; remove one of them", True)
+        for setting, used in settings.items() if given or existing.eks_cluster is not None else ():
+            if used:
+                yield _theirs("network", setting, name if given else "eks_cluster")
+
+
+def _theirs(section: str, setting: str, given: str) -> Finding:
+    text = f"cannot be set together with existing.{given} (existing resources are never changed)"
+    return Finding((section, setting), f"{text}; remove one of them", True)
 
 
 _IDLE = (
@@ -282,37 +287,28 @@ _IDLE = (
     ("private_subnets", "network", ("availability_zone_ids", "nat")),
     ("private_subnets", "existing", ("nat_gateways",)),
 )  # fmt: skip
-"""By the setting of ``existing``: the sections and settings that are then somebody else's."""
+"""By the setting of ``existing``: the settings of each section that it leaves without effect."""
 
 
 def idle(config: Config) -> Iterator[Finding]:
-    """Yield what is set and does nothing, because the thing that it is about is somebody's."""
+    """Yield settings without effect, because the resource that they are about exists already."""
     for given, section, names in _IDLE:
         here = getattr(config, section)
         for name in names if getattr(config.existing, given) else ():
             if getattr(here, name) != type(here).model_fields[name].default:
-                text = (
-                    f"cannot be set together with existing.{given} (existing resources are never"
-                    " changed)"
-                )
-                yield Finding((section, name), f"{text}; remove one of them", True)
-    theirs = config.existing
-    if theirs.nat_gateways and config.network.nat == "none" and not theirs.private_subnets:
+                yield _theirs(section, name, given)
+    existing = config.existing
+    if existing.nat_gateways and config.network.nat == "none" and not existing.private_subnets:
         text = '"none" leaves no use for existing.nat_gateways'
         yield Finding(("network", "nat"), f"{text}; omit one of them")
 
 
-def _closed(network: JsonMapping) -> bool:
-    return network.get("interface_endpoints") != []
-
-
-def _kubernetes(data: JsonMapping) -> Iterator[Finding]:
+def _kubernetes(config: Config) -> Iterator[Finding]:
     """Refuse what HyperPod never ran on; a version that is newer than our table may be right."""
-    version, oldest = get(data, "eks", "version"), versions.OLDEST_KUBERNETES
-    if not isinstance(version, str) or not re.fullmatch(r"1\.[0-9]{2}", version):
+    version, oldest = config.eks.version, versions.OLDEST_KUBERNETES
+    if version is None or not re.fullmatch(r"1\.[0-9]{2}", version):
         return
-    allowed = get(data, "eks", "allow_untested_version") is True
-    if versions.order(version) < versions.order(oldest) and not allowed:
+    if versions.order(version) < versions.order(oldest) and not config.eks.allow_untested_version:
         yield Finding(
             ("eks", "version"),
             f"{model.show(version)} is too old (HyperPod needs Kubernetes {oldest} or newer);"
@@ -320,19 +316,18 @@ def _kubernetes(data: JsonMapping) -> Iterator[Finding]:
         )
 
 
-def _cni(data: JsonMapping) -> Iterator[Finding]:
-    addons = get(data, "addons")
-    for name in addons if isinstance(addons, dict) else ():
-        version = get(addons, name, "version")
-        if isinstance(version, str) and (why := versions.broken(str(name), version)):
+def _addons(config: Config) -> Iterator[Finding]:
+    """Refuse versions of add-ons that do not work on HyperPod."""
+    for name, addon in config.addons.items():
+        version, loc = addon.version or "", ("addons", name, "version")
+        if why := versions.broken(name, version):
             text = f"{model.show(version)} {why}; choose another one, or omit it"
-            yield Finding(("addons", name, "version"), text)
-    version = get(addons, "vpc-cni", "version")
-    found = versions.numbers(version)[:3] if isinstance(version, str) else ()
-    if len(found) == 3 and found < versions.OLDEST_VPC_CNI:
-        oldest = ".".join(map(str, versions.OLDEST_VPC_CNI))
-        yield Finding(
-            ("addons", "vpc-cni", "version"),
-            f"{model.show(version)} is too old (HyperPod needs Amazon VPC CNI {oldest} or newer);"
-            " choose a newer one, or omit it for EKS's default",
-        )
+            yield Finding(loc, text)
+        found = versions.numbers(version)[:3] if name == "vpc-cni" else ()
+        if len(found) == 3 and found < versions.OLDEST_VPC_CNI:
+            oldest = ".".join(map(str, versions.OLDEST_VPC_CNI))
+            yield Finding(
+                loc,
+                f"{model.show(version)} is too old (HyperPod needs Amazon VPC CNI {oldest} or"
+                " newer); choose a newer one, or omit it for EKS's default",
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from hyperpod_eks.aws.redaction import learn_settings
 from hyperpod_eks.aws.session import configured_region
 from hyperpod_eks.config import cross_checks as checks
-from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle, packaged_lifecycle
+from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle
 from hyperpod_eks.config.model import Config
-from hyperpod_eks.config.rules import Finding, explain, get
+from hyperpod_eks.config.rules import Finding, explain, get, rebuild
 from hyperpod_eks.config.section import SETTINGS
 from hyperpod_eks.config.yaml import Document, Loc, Mark, dotted, read
 from hyperpod_eks.documents import JsonMapping, JsonObject
@@ -48,29 +48,27 @@ def load(
     lines = _lines(document, origins, findings)
     learn_settings(document.value.get("addons"))
     learn_settings(get(document.value, "chart", "values"))
-    if lines or config is None:
+    if lines:
         raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
     return config
 
 
-def _checked(document: Document, *, files: bool) -> tuple[Config | None, list[Finding]]:
-    """Check each setting, and the settings together where each of them is right."""
-    config, findings = None, []
+def _checked(document: Document, *, files: bool) -> tuple[Config, list[Finding]]:
+    """Check each setting, and the settings together with defaults for those of a wrong type."""
     try:
         config = Config.model_validate(document.value)
+        findings = [*checks.idle(config)]
     except ValidationError as errors:
         found = errors.errors(include_url=False)
         findings = [explain(Config, error, document) for error in found]
-    findings += checks.idle(config) if config else ()
+        failed = {error["loc"] for error in found if error["type"] != "refused"}
+        config = rebuild(Config, document.value, failed)
     wrong = {finding.loc for finding in findings}
     findings += [
-        one
-        for one in checks.across(document.value)
-        if not any(one.loc[: len(loc)] == loc for loc in wrong)
+        one for one in checks.across(config) if not any(one.loc[: len(loc)] == loc for loc in wrong)
     ]
     if files:
-        sections = {loc[0] for loc in wrong}
-        findings += [one for one in _files(document.value) if one.loc[0] not in sections]
+        findings += _files(config, {loc[0] for loc in wrong})
     return config, findings
 
 
@@ -154,29 +152,29 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
-def _files(data: JsonMapping) -> list[Finding]:
-    """Look into the folders that the settings name; what is no text is reported elsewhere."""
-    path = get(data, "lifecycle", "path") or packaged_lifecycle()
-    entry = get(data, "lifecycle", "on_create") or "on_create.sh"
-    chart = get(data, "chart", "path")
-    found = []
-    if isinstance(path, str | Path) and isinstance(entry, str):
-        errors, _ = check_lifecycle(Path(path), entry)
-        found = [Finding(("lifecycle", "path"), text) for text in errors]
-    groups = data.get("instance_groups")
-    for index, group in enumerate(groups if isinstance(groups, list) else ()):
-        own = get(group, "life_cycle_config")
-        for script in ("on_create", "on_init_complete"):
-            name = get(own, script)
-            if found or not isinstance(name, str) or not isinstance(path, str | Path):
-                continue
-            if not get(own, "source_s3_uri"):
-                errors, _ = check_lifecycle(Path(path), name, setting=f"life_cycle_config.{script}")
-                loc = ("instance_groups", index, "life_cycle_config")
-                found += [Finding(loc, text, True) for text in errors]
-    if isinstance(chart, str) and (text := check_chart(Path(chart))):
-        found.append(Finding(("chart", "path"), text))
-    return found
+def _files(config: Config, wrong: Container[object]) -> Iterator[Finding]:
+    """Look into the folders that the settings name, in sections that are not `wrong` already."""
+    if "lifecycle" not in wrong:
+        errors, _ = check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)
+        yield from (Finding(("lifecycle", "path"), text) for text in errors)
+        if not errors and "instance_groups" not in wrong:
+            yield from _scripts(config)
+    if "chart" not in wrong and config.chart.path and (text := check_chart(config.chart.path)):
+        yield Finding(("chart", "path"), text)
+
+
+def _scripts(config: Config) -> list[Finding]:
+    """Look for the scripts that groups name, up to the first that fails."""
+    for index, group in enumerate(config.instance_groups):
+        own = group.life_cycle_config
+        for setting in ("on_create", "on_init_complete") if not get(own, "source_s3_uri") else ():
+            if isinstance(name := get(own, setting), str):
+                named = f"life_cycle_config.{setting}"
+                errors, _ = check_lifecycle(config.lifecycle.path, name, setting=named)
+                if errors:
+                    loc = ("instance_groups", index, "life_cycle_config")
+                    return [Finding(loc, text, True) for text in errors]
+    return []
 
 
 def _line(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -275,6 +277,38 @@ def find(here: Any, loc: Loc, rules: tuple[object, ...] = ()) -> tuple[Any, tupl
         return find(inner[0], ()) if loc[1:] == ("[key]",) else find(inner[1], loc[1:])
     field = fields(here).get(str(loc[0]))
     return find(field.annotation, loc[1:], tuple(field.metadata)) if field else (None, ())
+
+
+_EMPTY: Mapping[object, Json] = {str: "", int: sys.maxsize, bool: False, Mapping: {}}
+"""What a failed setting without a default becomes: it is given, and no rule objects to it."""
+
+
+def rebuild(here: Any, given: Json, failed: Container[Loc], loc: Loc = ()) -> Any:
+    """Build the type `here` from what is `given`, with defaults for the types that `failed`.
+
+    A list keeps its length, so that locations hold; one that failed has one empty value. The type
+    is Any here as it is in `find`, and `...` stands for a value that is not there.
+    """
+    kind, _ = find(here, ())
+    if settings := fields(kind):
+        found = given if isinstance(given, dict) else {}
+        return kind.model_construct(
+            **{
+                name: rebuild(field.annotation, found.get(name, ...), failed, (*loc, name))
+                for name, field in settings.items()
+                if field.is_required()
+                or (name in found and not (field.default and (*loc, name) in failed))
+            }
+        )
+    lost, inner = given is ... or loc in failed, get_args(kind)
+    if get_origin(kind) is tuple and (lost or given is not None):
+        items = enumerate([...] if lost else given)
+        return tuple(rebuild(inner[0], each, failed, (*loc, index)) for index, each in items)
+    if lost:
+        return _EMPTY.get(get_origin(kind) or kind)
+    if isinstance(given, dict) and inner:
+        return {key: rebuild(inner[1], each, failed, (*loc, key)) for key, each in given.items()}
+    return Path(given) if kind is Path else given
 
 
 def get(data: object, *keys: str) -> Json:
