@@ -52,7 +52,7 @@ class NoAnswer(HyperpodError):
 
 _here = threading.local()
 _sizes: dict[int, int] = {}
-"""Thread id to the bytes read so far of its current answer."""
+"""Bytes read so far of each thread's current answer, by thread id."""
 
 
 class Watch:

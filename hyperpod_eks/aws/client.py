@@ -62,13 +62,13 @@ class Aws:
         self.user_tags = dict(tags)
         self.lineage = ""
         self.adopted: Mapping[str, str] = {}
-        """Key of a resource to the id of the existing one that is used instead."""
+        """Ids of existing resources that are used instead of ours, by our resource's key."""
         self.principal = ""
         """ARN of the caller's IAM role or user; empty until it is read."""
         self.recorded: set[str] = set()
         """ARNs of all resources, current and former, that the manifest records."""
         self.signatures: dict[str, str | None] = {}
-        """ARN to lineage tag, read once; only for ARNs that AWS never reuses."""
+        """Lineage tags by ARN, each read once; only for ARNs that AWS never reuses."""
         self.failures: dict[str, str] = {}
         """Reasons why nodes do not start, by HyperPod cluster's name and by event id."""
         self._asked: dict[Hashable, float] = {}
@@ -276,7 +276,7 @@ def _name_service(parsed: JsonObject, model: OperationModel, **_: object) -> Non
 
 
 def region_of(session: boto3.Session) -> str:
-    """Return the region of a session, which `session.session` has checked."""
+    """Return the region of a session, which `session` has checked."""
     return str(session.region_name)
 
 

@@ -32,7 +32,7 @@ class Listing:
 
     @property
     def id_filter(self) -> str:
-        """The filter for ids: it passes over unknown ids, for which ``ids`` raises.
+        """The filter for ids: it ignores unknown ids, for which ``ids`` raises.
 
         >>> NAT_GATEWAYS.id_filter
         'nat-gateway-id'

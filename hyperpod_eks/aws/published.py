@@ -145,7 +145,7 @@ def choose_version(
     """Choose the Kubernetes version of a new cluster.
 
     `offered` is ``clusterVersions`` of EKS's DescribeClusterVersions. Without `wanted`, the highest
-    version in standard support that HyperPod supports is taken (with `allow_untested`: the highest
+    version in standard support that HyperPod supports is chosen (with `allow_untested`: the highest
     in standard support). `today` defaults to the day in UTC.
 
     Returns the version, and warnings about its price or the end of its support.

@@ -1,4 +1,4 @@
-"""Removes secrets from all output: known values, and values with the name of a secret.
+"""Removes secrets from all output: known values, and values named like secrets.
 
 Known are values that botocore signs with or sends as credentials, credentials in environment
 variables, and values that the config declares under a name such as ``password``.
@@ -79,7 +79,7 @@ _here = threading.local()
 def learn(*values: object) -> None:
     """Hide these values from now on, also as JSON, URLs and Python reprs escape them.
 
-    Values are split at white space and control characters, where a message may break too.
+    Values are split at whitespace and control characters, where a message may break too.
     """
     for value in values:
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
@@ -120,7 +120,7 @@ def learn_environment(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def learn_settings(value: object, name: str = "") -> None:
-    """Hide the values in a user's settings whose names are those of secrets."""
+    """Hide the values in a user's settings that are named like secrets."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             learn_settings(each, str(key))
@@ -136,7 +136,7 @@ def _is_secret(name: str) -> bool:
 
 
 def without_values(text: str) -> str:
-    """Hide known values only, not those with the name of a secret."""
+    """Hide known values only, not values named like secrets."""
     for value in tuple(_known):
         if value in text:
             text = text.replace(value, HIDDEN)
@@ -169,7 +169,7 @@ def redacted(text: str) -> str:
 def attach(session: Any) -> None:  # the stubs lack handlers with parameters
     """Hide the secrets that all future clients of a botocore session send and receive.
 
-    `session` hides the credentials that they sign with.
+    The module `session` hides the credentials that they sign with.
     """
     session.register("provide-client-params", _asked)
     session.register("before-call", _begun)

@@ -285,7 +285,7 @@ def _why(error: Exception) -> str:
 
 
 def _cli_cache() -> JSONFileCache | dict[str, object]:
-    """Return the AWS CLI's cache of assumed roles; unwritable files are passed over."""
+    """Return the AWS CLI's cache of assumed roles; invalid files and failed writes are ignored."""
     from botocore.utils import JSONFileCache  # noqa: PLC0415
 
     home = os.path.expanduser("~")  # noqa: PTH111  Path raises without a home

@@ -10,8 +10,7 @@ LABEL = "hyperpod-eks:label"
 
 
 def tag(tags: Iterable[Mapping[str, object]] | Mapping[str, str], key: str) -> str | None:
-    """
-    Return the value of one tag, from Key/Value pairs or from a mapping; None if absent.
+    """Return the value of one tag, from Key/Value pairs or from a mapping; None if absent.
 
     >>> tag([{"Key": "Name", "Value": "demo"}], "Name")
     'demo'

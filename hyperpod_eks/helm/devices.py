@@ -1,8 +1,8 @@
 """The instance types on which the chart's device plugins and its health agent run.
 
 Nodes of a type that a plugin does not list are Ready but offer pods no GPU or EFA, without an
-event or an error.  Two of the lists are chart values, which we extend; the lists in templates
-only another chart can change.
+event or an error.  Two of the lists are chart values, which we extend; only another chart
+can change the lists in templates.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def uninstall(
 
     `what` is None if the release is gone, but its objects perhaps are not.  Checks every `poll`
     seconds, for at most `patience` seconds, until none of its objects exists.  Helm's own wait is
-    not used: it may wait for ever for a ClusterRole that a controller has re-created.
+    not used: it may wait forever for a ClusterRole that a controller has re-created.
 
     Raises Unfinished with the remaining objects, KubeNotReady and HyperpodError as `install`.
     """

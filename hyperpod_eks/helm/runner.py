@@ -122,7 +122,7 @@ async def _run(
     """Run helm in its own process group and return its stdout.
 
     A terminal's signal reaches only us.  If we are interrupted or end in any way, helm gets
-    SIGTERM: it then records the release as failed, not as pending for ever, and does not keep
+    SIGTERM: it then records the release as failed, not as pending forever, and does not keep
     running beside the next run.
     """
     import asyncio  # noqa: PLC0415

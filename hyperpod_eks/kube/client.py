@@ -169,7 +169,7 @@ def _words(access: Access) -> Iterator[None]:
     try:
         yield
     except _package().ApiException as error:
-        if error.status == 0:  # an SSLError, by `_send`
+        if error.status == 0:  # an SSLError in `_send`
             raise HyperpodError(
                 f"{where}: the TLS certificate of {access.endpoint} could not be verified:"
                 f" {error.reason}",

@@ -113,7 +113,7 @@ def add(path: Path, new: JsonMapping) -> None:
 def remove(path: Path, name: str, *, ours: bool = False) -> bool:
     """Remove a cluster's entries; return whether there were any.
 
-    With ``ours``, a file that is empty then is deleted.  Raises as `add`.
+    With ``ours``, the file is deleted if it is empty then.  Raises as `add`.
     """
     if not path.exists():
         return False

@@ -18,14 +18,14 @@ from hyperpod_eks.files import splice
 from hyperpod_eks.frozen import frozen
 
 LISTS = {"clusters": "cluster", "contexts": "context", "users": "user"}
-"""List of a kubeconfig to the key, beside ``name``, of its entries."""
+"""The lists of a kubeconfig, with the key of their entries beside ``name``."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @frozen
 class Node:
-    """A YAML node with its place ``text[start:end]``, without the white space after a block."""
+    """A YAML node with its place ``text[start:end]``, without the whitespace after a block."""
 
     kind: str
     """scalar, alias, map or list."""

@@ -208,7 +208,7 @@ class NodesEntry(Resource):
 
 @frozen
 class CallersEntries(Resource):
-    """Access entries that create added for its other callers to an EKS cluster that is not owned.
+    """Access entries that create added, for other callers, to an EKS cluster that is not owned.
 
     The entry of the delete's own caller is deleted earlier, after the helm step.
     """
@@ -252,7 +252,7 @@ def _namespaces(scope: JsonMapping) -> frozenset[str]:
 
 
 def administrators(snapshot: Snapshot, name: str) -> list[str]:
-    """Return the ARNs of all callers of create to whom it gave access to a cluster, by our tags."""
+    """Return the principals that ran create for a cluster and have access entries with our tags."""
     with absent("ResourceNotFoundException"):
         about = {"clusterName": name}
         every = snapshot.all(snapshot.aws.eks, "list_access_entries", "accessEntries", **about)

@@ -302,12 +302,12 @@ class Addon(Resource):
             yield "kubernetes", found["tags"][KUBERNETES]
 
     def names(self, live: Live | None = None) -> Iterable[str]:
-        """Configuration, roles, and the version or the Kubernetes version of a default."""
+        """The configuration, roles, and the version or, for a default, the Kubernetes version."""
         configuration = ("configuration",) if self.configuration not in ("", "{}") else ()
         return (*configuration, "roles", "version" if self.version else "kubernetes")
 
     def reverts(self, name: str) -> bool:
-        """The configuration, once it is no longer declared."""
+        """Only the configuration is reset."""
         return name == "configuration"
 
     def expected(self, name: str, references: References) -> Fact:

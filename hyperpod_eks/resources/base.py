@@ -26,7 +26,7 @@ Fact = Any
 """A value that is declared and compared: a string, a set or a document; each kind decides."""
 Facts = Mapping[str, Fact]
 Differs = Mapping[str, tuple[Fact, Fact]]
-"""Field to its actual and its declared value; None is no value."""
+"""The actual and the declared value of each field that differs; None is no value."""
 Guard = Callable[[Fact, Fact], str]
 """Takes a field's actual and declared value; returns what the change exposes or unprotects, or
 an empty string."""
@@ -37,7 +37,7 @@ class State(StrEnum):
 
     READY = "ready"
     BUSY = "busy"
-    GROWING = "growing"  # busy, but accepts changes: it may wait for capacity for ever
+    GROWING = "growing"  # busy, but accepts changes: it may wait for capacity forever
     STUCK = "stuck"  # as GROWING, but only a change can make it ready
     LEAVING = "leaving"  # being deleted, by anyone
     FAILED = "failed"
@@ -139,7 +139,7 @@ class NotReady(KeyError):
 
 
 class References:
-    """The live resources of declarations; called with a declaration, it returns the live one."""
+    """The live resources of a stack, by declaration: ``references(want)``."""
 
     def __init__(self, lives: Mapping[str, Live]) -> None:
         self._lives = lives
@@ -194,11 +194,11 @@ class Resource(ABC):
     answers: ClassVar[tuple[str, ...]] = ()
     """Facts that AWS describes in its answer to the request that first sets them."""
     immutable: ClassVar[Mapping[str, str]] = {}
-    """Field that AWS cannot change in place to the reason."""
+    """Fields that AWS cannot change in place, with the reasons."""
     absence: ClassVar[Facts] = {}
-    """Fact to the value that its absence in AWS's answer means; other absent facts are unknown."""
+    """Facts whose absence in AWS's answer means a value, with that value; others are unknown."""
     guards: ClassVar[Mapping[str, Guard]] = {}
-    """Last part of a field's name to the `Guard` that reports lost protection."""
+    """A `Guard` for each protective field, by the last part of the field's name."""
     cannot_delete: ClassVar[str] = ""
     """Why it cannot be deleted while the cluster exists; empty if it can."""
 

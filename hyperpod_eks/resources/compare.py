@@ -53,7 +53,7 @@ class Observation:
     details: Differs = field(default_factory=dict)
     """Parts (``workers.instance_count``) of a fact that is created or deleted as a whole."""
     unproven: Differs = field(default_factory=dict)
-    """Facts that AWS has never described as an accepted request sent them: left unchanged."""
+    """Facts that AWS has always described differently from what it accepted: left unchanged."""
     unknown: tuple[str, ...] = ()
     """Names of facts that are declared and were sent, and that AWS does not describe."""
     sent: Mapping[str, Sent] | None = None
@@ -130,7 +130,7 @@ def _compare_one(
     lineage: str,
     sent: Mapping[str, Sent] | None,
 ) -> Observation:
-    """Compare one that accepts changes; until it is ready, only facts that we sent may change."""
+    """Compare a resource that accepts changes; until it is ready, only facts that we sent count."""
     observation = compare_facts(want, live, references, sent)
     if live.owner is None and want.recorded:
         observation = replace(

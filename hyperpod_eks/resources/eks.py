@@ -133,7 +133,7 @@ class Cluster(Resource):
     answers = facts
 
     def names(self, live: Live | None = None) -> Iterable[str]:
-        """Facts; a version and a key only if the config names one; before an upgrade, hindrances.
+        """All facts; version and key only if the config names them; before an upgrade, hindrances.
 
         Without a declared key AWS chooses the one that encrypts a cluster's secrets (EKS User
         Guide, "Default envelope encryption for all Kubernetes API Data").
@@ -144,7 +144,7 @@ class Cluster(Resource):
             yield "hindrances"
 
     def authoritative(self, name: str) -> bool:
-        """Hindrances, which are computed and not described by AWS."""
+        """Only hindrances, which we compute and AWS does not describe."""
         return name == "hindrances"
 
     guards: ClassVar[Mapping[str, Guard]] = {
@@ -284,7 +284,7 @@ class Cluster(Resource):
         }
 
     def reverts(self, name: str) -> bool:
-        """The key: EKS cannot remove it, and the difference has to be reported."""
+        """Only the key: EKS cannot remove it, and the difference is reported."""
         return name == "secrets_key"
 
     def expected(self, name: str, references: References) -> Fact:
@@ -311,7 +311,7 @@ class Cluster(Resource):
         return ""
 
     def disruption(self, live: Live, differs: Differs) -> list[str]:
-        """Nodes that are not Ready before an upgrade: they may not rejoin."""
+        """Before an upgrade, the nodes that are not Ready: they may fail to rejoin."""
         unready = live.attributes.get("unready")
         if "version" not in differs or not unready:
             return []

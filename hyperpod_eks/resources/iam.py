@@ -41,7 +41,7 @@ class Principals:
 
 
 def principals(resolved: ResolvedConfig) -> Principals:
-    """Return the roles that create creates, and all roles (existing ones too) that it passes."""
+    """Return the roles to create, and all roles (existing ones too) to pass to services."""
     path = resolved.config.iam.path
     keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
     services = [EKS_SERVICE, HYPERPOD_SERVICE]
@@ -119,7 +119,7 @@ class Role(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """Actions on the ARNs of roles that create creates or passes."""
+        """Actions on the ARNs of the roles to create or to pass."""
         who = principals(resolved)
         managed = [resolved.managed_policy(name) for name in (CONTROL_POLICY, NODE_POLICY)]
         attached: Conditions = {"ArnEquals": {"iam:PolicyARN": [*managed, *who.policies]}}

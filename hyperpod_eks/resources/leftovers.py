@@ -36,7 +36,7 @@ def _vpcs(snapshot: Snapshot) -> list[str]:
 
 
 def _homes(snapshot: Snapshot) -> list[str]:
-    """Return the ids of the VPCs of an owned EKS cluster, whether owned or adopted."""
+    """Return the ids of the VPCs, owned or adopted, of an owned EKS cluster."""
     if "eks/cluster" in snapshot.adopted:  # nothing in a cluster that is not owned is ours
         return []
     return _vpcs(snapshot) or [id_ for key, id_ in snapshot.adopted.items() if key == "network/vpc"]
@@ -87,7 +87,7 @@ def _owned(resolved: ResolvedConfig) -> Conditions:
 
 @frozen
 class Interfaces(Resource):
-    """Network interfaces of EKS and HyperPod, which exist for minutes after them.
+    """Network interfaces of EKS and HyperPod, which remain for minutes after the clusters.
 
     In an owned VPC all of them, in another VPC those in our security group.  The services delete
     their own; we delete detached ones that they left (`_theirs`).
@@ -310,8 +310,9 @@ class Leftovers(Resource):
     """Security groups of EKS and of controllers in our cluster, and GuardDuty's endpoint.
 
     ``eks-cluster-sg-NAME-*`` (tag ``aws:eks:cluster-name``) and the ``k8s-*`` of load balancers
-    (with the tags of these) stay when EKS is gone.  GuardDuty's endpoint ``*.guardduty-data`` and
-    its group ``GuardDutyManagedSecurityGroup-*`` are deleted too, in an owned VPC.
+    (with the load balancers' tags) stay when EKS is gone.  GuardDuty's endpoint
+    ``*.guardduty-data`` and its group ``GuardDutyManagedSecurityGroup-*`` are deleted too, in an
+    owned VPC.
     """
 
     cluster: str

@@ -49,7 +49,7 @@ class LogGroup(Resource):
     tag_type = "log-group"
     keep_group = "logs"
     absence: ClassVar[Facts] = {
-        "retention": None,  # PutRetentionPolicy: without one, for ever
+        "retention": None,  # PutRetentionPolicy: without one, forever
         "key_arn": "",  # AssociateKmsKey: without one, no key of the user's
     }
     deleted_at_once = True
@@ -64,7 +64,7 @@ class LogGroup(Resource):
         return "eks/cluster"
 
     guards: ClassVar[Mapping[str, Guard]] = {
-        # None: a new group keeps its logs for ever
+        # None: a new group keeps its logs forever
         "retention": lambda is_, days: (
             f"logs older than {days} days are deleted; until now they were kept for {is_} days"
             if is_ is not None and days < is_

@@ -296,7 +296,7 @@ def _delete(aws: Aws, bucket: str, objects: Json) -> None:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two policies are the same JSON; S3 may change the white space."""
+    """Whether two policies are the same JSON; S3 may change the whitespace."""
     return bool(policy_of(one) == policy_of(other))
 
 
@@ -339,7 +339,7 @@ class LifecycleScripts(Resource):
         return self.bucket
 
     def files(self) -> dict[str, tuple[Path, str]]:
-        """Return object key to path and MD5 (which S3 returns as ETag) of the folder's files."""
+        """Return path and MD5 (which S3 returns as ETag) of the folder's files, by object key."""
         there = lifecycle_files(Path(self.folder))
         return {self.prefix + name: (path, _md5(path)) for name, path in there.items()}
 

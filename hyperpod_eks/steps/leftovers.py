@@ -14,7 +14,7 @@ def step(
     """Declare the leftovers of Kubernetes, EKS, HyperPod and GuardDuty.
 
     A delete waits for the interfaces before it deletes a role, a subnet or the security group: the
-    services need these to delete their interfaces (HyperPod stays ``Deleting`` for ever if its
+    services need these to delete their interfaces (HyperPod stays ``Deleting`` forever if its
     execution role is deleted first).
     """
     places = (net.vpc, *net.private.values(), net.security_group)

@@ -30,9 +30,9 @@ class Network:
 
     vpc: Vpc
     private: Mapping[str, Subnet]
-    """Availability zone id to the control plane's private subnet."""
+    """The control plane's private subnets by availability zone id."""
     nodes: Mapping[str, Subnet]
-    """Availability zone id to the nodes' subnet: the same one, or one in a secondary CIDR block."""
+    """The nodes' subnets by zone id: the same ones, or in secondary CIDR blocks."""
     security_group: SecurityGroup
     """The nodes' group."""
     control_group: SecurityGroup
@@ -134,7 +134,7 @@ def interface_endpoints(config: configs.Network, *, theirs_alone: bool) -> tuple
 def _homes(
     resolved: ResolvedConfig, name: str, private: Mapping[str, Subnet]
 ) -> tuple[Subnet, ...]:
-    """Return the private subnets in zones where AWS offers a service; all zones can reach those."""
+    """Return the private subnets in zones where AWS offers a service; other zones reach it too."""
     if resolved.endpoint_zones is None:
         return tuple(private.values())
     if name not in resolved.endpoint_zones:

@@ -37,7 +37,7 @@ RULES = (
 
 @frozen
 class SecurityGroup(Resource):
-    """A security group; by default it allows all traffic between its members and to outside.
+    """A security group; by default it allows all traffic between its members, and all egress.
 
     So the control plane reaches kubelets and webhooks, and pods reach CoreDNS and each other.  EFA
     requires rules to *and* from the group itself; 0.0.0.0/0 as egress is not enough

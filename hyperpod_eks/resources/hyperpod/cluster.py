@@ -113,7 +113,7 @@ class Cluster(Resource):
 
     @property
     def longest_wait(self) -> float:
-        """As in the base; deep health checks add hours, since only then nodes are running."""
+        """As in the base class; deep health checks add hours, as nodes run only after them."""
         return self.patience + (DEEP_CHECKS if deeply_checked(self.groups) else 0.0)
 
     def needs(self) -> Iterator[Resource]:
@@ -172,7 +172,7 @@ class Cluster(Resource):
         return governance(snapshot, live)
 
     def _labels(self, snapshot: Snapshot) -> dict[str, str]:
-        """Return subnet id to label; labels also name subnets that do not exist yet."""
+        """Return the labels of the nodes' subnets by id: labels also name subnets to be created."""
         if not any(group.placed for group in self.groups):
             return {}
         return {
@@ -284,13 +284,13 @@ class Cluster(Resource):
         return dict.fromkeys([*self._facts, *there])
 
     def authoritative(self, name: str) -> bool:
-        """The existence of groups."""
+        """Only the existence of groups."""
         return "." not in name and name not in map(to_config, (*SETTINGS, "ClusterRole"))
 
     def reverts(self, name: str) -> bool:
         """Settings that UpdateCluster resets, of the cluster and of declared groups.
 
-        Not reset: images, since a new one drains nodes; counts, which Karpenter then sets; and
+        Not reset: images, since a new one disrupts nodes; counts, which Karpenter then sets; and
         zones, since a group without declared zones keeps its own.
         """
         whole = name.partition(".")[0]
@@ -372,7 +372,7 @@ class Cluster(Resource):
         }
 
     def immutable_reason(self, name: str, differs: Differs) -> str:
-        """All groups cannot be replaced at once, and the provisioning mode cannot be reset."""
+        """Not all groups can be replaced at once, and the provisioning mode cannot be reset."""
         anew = self._replaced(differs)
         if name == "node_provisioning_mode" and self.settings.get("NodeProvisioningMode") is None:
             return "HyperPod does not go back from Continuous"

@@ -52,7 +52,7 @@ def leaving(snapshot: Snapshot, name: str, live: Live) -> Live:
     """Add a node's message, read at most once a minute; raise Remains for a missing permission.
 
     HyperPod deletes the nodes' interfaces with the permissions of the execution role; without them
-    the cluster stays ``Deleting`` for ever, and only a node's message says why.
+    the cluster stays ``Deleting`` forever, and only a node's message says why.
     """
     said: list[str] = []
     if snapshot.aws.seldom(("leaving", live.arn), MINUTE):
