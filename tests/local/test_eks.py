@@ -73,6 +73,25 @@ def test_a_cluster_takes_its_time_to_come_and_go(
     aws.ec2.delete_vpc(VpcId=ground.vpc)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "cidr", "address"),
+    [
+        (None, "10.100.0.0/16", "10.100.0.1"),  # the VPC has no address in 10.0.0.0/8
+        ("10.5.0.0/20", "10.5.0.0/20", "10.5.0.1"),
+    ],
+)
+def test_services_have_addresses_of_the_cluster_s_range(
+    aws: Clients, stack: Stack, wanted: str | None, cidr: str, address: str
+) -> None:
+    ground = lay(aws, "192.168.0.0/16", "192.168.{}.0/24")
+    network = {"kubernetesNetworkConfig": {"serviceIpv4Cidr": wanted}} if wanted else {}
+    aws.eks.create_cluster(**eks_cluster(ground, **network))
+    assert cluster(aws)["kubernetesNetworkConfig"]["serviceIpv4Cidr"] == cidr
+    stack.clock.advance(3600)
+    kubernetes = stack.sim.clusters[cluster(aws)["arn"]].snapshot()
+    assert kubernetes["services/default/kubernetes"]["spec"]["clusterIP"] == address
+
+
 def test_a_described_cluster_has_all_that_clients_read(aws: Clients, ground: Ground) -> None:
     aws.eks.create_cluster(
         **eks_cluster(

@@ -88,6 +88,19 @@ def test_a_new_namespace_has_an_account_and_the_cluster_s_certificate(client: Cl
     assert client.send("GET", home)[0] == 404
 
 
+def test_the_api_server_has_a_service_at_the_first_address_of_its_range(client: Client) -> None:
+    """kube-apiserver's pkg/controlplane/controller/kubernetesservice creates it again, too."""
+    where = "/api/v1/namespaces/default/services/kubernetes"
+    for _ in range(2):
+        service = client.ok("GET", where)
+        assert service["metadata"]["labels"] == {"component": "apiserver", "provider": "kubernetes"}
+        assert service["spec"]["clusterIP"] == "172.20.0.1"
+        assert service["spec"]["type"] == "ClusterIP"
+        (port,) = service["spec"]["ports"]
+        assert (port["name"], port["port"], port["protocol"]) == ("https", 443, "TCP")
+        client.ok("DELETE", where)
+
+
 def test_an_object_whose_owner_never_existed_is_collected(client: Client) -> None:
     owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "0"}
     lost = {"metadata": {"name": "lost", "ownerReferences": [owner]}}

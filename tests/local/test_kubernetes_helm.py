@@ -162,7 +162,7 @@ def helm(cluster: Cluster, tmp_path: Path) -> Helm:
 def charted(cluster: Cluster) -> set[str]:
     """What the chart has made and nothing else, the CRD apart, which helm never deletes."""
     bare = {"namespaces/default", "namespaces/kube-system", "namespaces/kube-public"}
-    bare |= {"namespaces/kube-node-lease", "nodes/hyperpod-i-0a"}
+    bare |= {"namespaces/kube-node-lease", "nodes/hyperpod-i-0a", "services/default/kubernetes"}
     bare.add("customresourcedefinitions.apiextensions.k8s.io/widgets.example.com")
     everywhere = ("/default", "/kube-root-ca.crt")  # of ServiceAccounts and ConfigMaps
     found = {key for key in cluster.snapshot() if not key.startswith("secrets/")} - bare

@@ -158,7 +158,7 @@ class Backend(BaseBackend):
                 "controlPlaneEgressMode": vpc.get("controlPlaneEgressMode") or "AWS_MANAGED",
             },
             "kubernetesNetworkConfig": {
-                "serviceIpv4Cidr": network.get("serviceIpv4Cidr") or "172.20.0.0/16",
+                "serviceIpv4Cidr": network.get("serviceIpv4Cidr") or self._service_cidr(vpc_id),
                 "ipFamily": network.get("ipFamily") or "ipv4",
                 "elasticLoadBalancing": network.get("elasticLoadBalancing") or {"enabled": False},
             },
@@ -223,6 +223,16 @@ class Backend(BaseBackend):
             raise _invalid(f"The following security groups do not exist: {missing}")
         return str(vpcs.pop())
 
+    def _service_cidr(self, vpc_id: str) -> str:
+        """Return the one of EKS's two ranges that it takes for such a VPC.
+
+        The API's documentation (KubernetesNetworkConfigRequest) names both; which one it is, is in
+        files/bootstrap.sh of awslabs/amazon-eks-ami.
+        """
+        found = self.ec2.describe_vpcs(vpc_ids=[vpc_id])[0].get_cidr_block_association_set()
+        tens = any(each["cidr_block"].startswith("10.") for each in found)
+        return "172.20.0.0/16" if tens else "10.100.0.0/16"
+
     def _cluster_group(self, name: str, vpc_id: str) -> str:
         """Create the security group that EKS puts on its interfaces, open to itself."""
         suffix = current().ids.randrange(10**9, 10**10)
@@ -255,6 +265,7 @@ class Backend(BaseBackend):
             document["version"],
             sim.pki,
             delays=sim.kubernetes_delays,
+            services=document["kubernetesNetworkConfig"]["serviceIpv4Cidr"],
         )
         sim.clusters[cluster.arn] = kubernetes
         data = base64.b64encode(kubernetes.ca_pem).decode()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 
 from . import cel, rules, schema
 from .errors import Cause, bad_request, invalid
@@ -159,8 +160,11 @@ def has_generation(resource: Resource) -> bool:
     return bool(resource.definition) or resource.kind in _GENERATIONS
 
 
-def fill(resource: Resource, obj: Obj, *, new: bool) -> Obj:
-    """A copy of `obj` with the defaults of its kind; `new` if it is being created."""
+def fill(resource: Resource, obj: Obj, services: IPv4Network, *, new: bool) -> Obj:
+    """A copy of `obj` with the defaults of its kind; `new` if it is being created.
+
+    `services` has the addresses of Services.
+    """
     obj = clone(obj)
     if new and resource.subresources and resource.kind != "Node":
         obj.pop("status", None)  # only controllers say how things stand
@@ -183,7 +187,7 @@ def fill(resource: Resource, obj: Obj, *, new: bool) -> Obj:
         case "Pod":
             _fill_pod(obj["spec"])
         case "Service":
-            _fill_service(obj)
+            _fill_service(obj, services)
         case "CustomResourceDefinition":
             _fill_definition(obj, new=new)
     if (template := dig(obj, "spec", "template", "spec")) and not resource.definition:
@@ -213,15 +217,16 @@ def _fill_pod(spec: Obj) -> None:
             port.setdefault("protocol", "TCP")
 
 
-def _fill_service(service: Obj) -> None:
+def _fill_service(service: Obj, services: IPv4Network) -> None:
     spec = service.setdefault("spec", {})
     for port in spec.get("ports", ()):
         _set_defaults(port, {"protocol": "TCP", "targetPort": port["port"]})
     if spec.get("type") != "ExternalName":
-        # Some address of the range that EKS uses; the same one for the same name, always.
+        # Some address of the range, none of its first 16; the same one for the same name, always.
         key = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
-        digest = hashlib.sha256(key.encode()).digest()
-        spec.setdefault("clusterIP", f"10.100.{digest[0]}.{digest[1]}")
+        number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])
+        address = services[16 + number % (services.num_addresses - 17)]
+        spec.setdefault("clusterIP", str(address))
 
 
 def _fill_definition(definition: Obj, *, new: bool) -> None:

@@ -15,7 +15,7 @@ from .controllers import Controllers
 from .objects import Obj
 from .resources import Registry
 from .server import Server
-from .store import Store
+from .store import SERVICES, Store
 from .workloads import is_available
 
 _NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -33,7 +33,8 @@ class Cluster:
     `authenticate` tells whose a bearer token is: None answers 401 Unauthorized, an identity that
     is not `allowed` gets 403 on every object (discovery and questions about itself stay open to
     it, as on EKS). It is called without any lock held. `version` is a Kubernetes minor version
-    such as "1.33". The certificate in `pki` must name `host`; clusters may share it.
+    such as "1.33". The certificate in `pki` must name `host`; clusters may share it. `services`
+    is the CIDR of Services' addresses.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class Cluster:
         *,
         delays: Delays = REALISTIC,
         host: str = "127.0.0.1",
+        services: str = SERVICES,
     ) -> None:
         self._kubelet = discovery.version_document(version)["gitVersion"]
         """That of the next node's image."""
-        self._store = Store(Registry(), clock)
+        self._store = Store(Registry(), clock, services)
         self._controllers = Controllers(self._store, clock, delays, pki.ca_pem.decode())
         for name in _NAMESPACES:
             self._create("Namespace", {"metadata": {"name": name}})

@@ -16,6 +16,7 @@ from .selection import selects
 from .store import CRD_FINALIZER, FOREGROUND, ORPHAN, Event, Store, Write
 
 _FURNITURE = (("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt"))
+_APISERVER = ("Service", "kubernetes")
 _EVENT_TTL = 3600.0  # simulated seconds: kube-apiserver's --event-ttl
 AGGREGATOR = "clusterrole-aggregation-controller"
 
@@ -63,7 +64,7 @@ class Controllers:
             self._wake(self._workloads.reconcile)
         if kind in jobs.KINDS:
             self._wake(self._jobs.reconcile)
-        home = gone and (kind, obj["metadata"]["name"]) in _FURNITURE
+        home = gone and (kind, obj["metadata"]["name"]) in (*_FURNITURE, _APISERVER)
         if home or (kind == "Namespace" and event.type == "ADDED"):
             self._wake(self._furnish_namespaces)
         # An owner that is not there, and perhaps never was, counts as one that has gone.
@@ -122,12 +123,25 @@ class Controllers:
         self._finish_namespace(namespace)
 
     def _furnish_namespaces(self) -> None:
-        """Give every namespace its default ServiceAccount and the cluster's certificate.
+        """Give every namespace its default ServiceAccount and the cluster's certificate, and
+        `default` the Service of the API server.
 
         They come a moment after the namespace, and again when deleted: the serviceaccount and the
-        root-ca-cert-publisher controllers of kube-controller-manager.
+        root-ca-cert-publisher controllers of kube-controller-manager, and kube-apiserver's
+        pkg/controlplane/controller/kubernetesservice.
         """
         builtin = self._store.registry.builtin
+        service = builtin(_APISERVER[0])
+        if not self._store.find(service, "default", _APISERVER[1]):
+            port = {"name": "https", "protocol": "TCP", "port": 443, "targetPort": 443}
+            spec = {
+                "clusterIP": str(self._store.services[1]),
+                "ports": [port],
+                "ipFamilyPolicy": "SingleStack",
+            }
+            marks = {"component": "apiserver", "provider": "kubernetes"}
+            named = {"name": _APISERVER[1], "labels": marks}
+            self._store.create(service, "default", {"metadata": named, "spec": spec})
         for home in self._store.objects(builtin("Namespace")):
             for kind, name in () if deleting(home) else _FURNITURE:
                 resource, where = builtin(kind), home["metadata"]["name"]

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network
 from typing import Any, NamedTuple
 
 from . import admission, apply, errors, patch, policies, schema
@@ -22,6 +23,7 @@ _KEPT_EVENTS = 5_000
 # Plugin NamespaceLifecycle of kube-apiserver.
 _IMMORTAL = ("default", "kube-public", "kube-system")
 # Set by the server alone; what a client sends is ignored.
+SERVICES = "172.20.0.0/16"  # what EKS has where a VPC has addresses in 10.0.0.0/8
 _SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 # Finalizers of the server's own, which its controllers take away.
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
@@ -65,8 +67,10 @@ class Store:
     change, and may change more.
     """
 
-    def __init__(self, registry: Registry, clock: Clock) -> None:
+    def __init__(self, registry: Registry, clock: Clock, services: str = SERVICES) -> None:
         self.registry = registry
+        self.services = IPv4Network(services)
+        """The addresses of Services."""
         self.clock = clock
         self.lock = threading.RLock()
         self.version = _FIRST_VERSION
@@ -163,7 +167,7 @@ class Store:
             self._check_namespace(resource, namespace, metadata["name"])
             if self.find(resource, namespace, metadata["name"]):
                 raise errors.already_exists(resource, metadata["name"])
-            obj = admission.fill(resource, obj, new=True)
+            obj = admission.fill(resource, obj, self.services, new=True)
             if how.manager and not metadata.get("managedFields"):
                 manager = self._manager(resource, how, "Update")
                 obj = apply.track_update(None, obj, manager, _merge_keys(resource))
@@ -378,7 +382,7 @@ class Store:
         # The status of a built-in kind may be written whatever the rest is.
         whole = bool(how.validation) and (how.subresource != "status" or bool(resource.definition))
         admission.check(resource, new, live["metadata"].get("namespace", ""), live, whole=whole)
-        new = admission.fill(resource, new, new=False)
+        new = admission.fill(resource, new, self.services, new=False)
         if how.manager:
             manager = self._manager(resource, how, "Update")
             new = apply.track_update(live, new, manager, _merge_keys(resource))
