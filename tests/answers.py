@@ -1,4 +1,4 @@
-"""What a server may answer in place of what we expect: members that are null, absent or empty."""
+"""Variants of a server's answers: members that are null, absent or empty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOWS = ("null", "absent", "empty")
 
 
 def places(document: Any, at: Path = ()) -> Iterator[Path]:
-    """Every member and every element of a document, and the document itself."""
+    """Yield the path of every member and element of a document, and of the document itself."""
     yield at
     if isinstance(document, dict):
         for key, value in document.items():
@@ -22,7 +22,7 @@ def places(document: Any, at: Path = ()) -> Iterator[Path]:
 
 
 def altered(document: Any, at: Path, how: str) -> Any:
-    """A copy in which one member is null, absent, or an empty one of its type."""
+    """Return a copy in which one member is null, absent, or the empty value of its type."""
     if not at:
         return {}
     document = copy.deepcopy(document)
@@ -37,7 +37,7 @@ def altered(document: Any, at: Path, how: str) -> Any:
 
 
 def partial(document: Any) -> Any:
-    """What is left when every object has its name alone, and the list nothing but its items."""
+    """Return the document with only the names of its objects, and a list with only its items."""
     if isinstance(document.get("items"), list):
         return {"items": [partial(each) for each in document["items"]]}
     return {"metadata": {"name": document.get("metadata", {}).get("name")}}

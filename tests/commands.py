@@ -1,4 +1,4 @@
-"""Every command of the command line, imported."""
+"""Import every command of the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hyperpod_eks.cli import main
 
 
 def every_command(group: click.Group = main, path: str = "") -> dict[str, click.Command]:
-    """Every command by its words: ``local start``; a group stands before its commands."""
+    """Return every command by its words, such as ``local start``; groups before their commands."""
     found = {}
     context = click.Context(group)
     for name in group.list_commands(context):

@@ -1,4 +1,4 @@
-"""What answers in the place of AWS: a proxy's page, a sign-in, a cut line, somebody malicious."""
+"""Servers that answer in place of AWS: a proxy's page, a sign-in, a cut connection, an attacker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def who(arn: str) -> bytes:
 
 
 LAUGHS = b"".join(b'<!ENTITY %c "%s">' % (98 + n, (b"&%c;" % (97 + n)) * 10) for n in range(7))
-"""A thousand million letters, once it is expanded."""
+"""Entities of XML that expand to 10^9 characters."""
 
 ANSWERS: dict[str, bytes] = {
     "garbage": bytes(range(256)) * 12,
@@ -78,12 +78,12 @@ WAYS: dict[str, Callable[[socket.socket], None]] = {
     "endless": endless,
     "dripping": dripping,
 }
-"""What a connection may do besides answering."""
+"""Connections that do anything but return an answer."""
 
 
 @contextmanager
 def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Answer every request so on loopback; the context yields the URL."""
+    """Run a server on loopback that answers every request this way; yield its URL."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=100)
 
     def serve(peer: socket.socket) -> None:
@@ -107,7 +107,7 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def sending(content: bytes) -> Callable[[socket.socket], None]:
-    """Return what sends these bytes and closes the connection."""
+    """Return a function that sends these bytes and closes the connection."""
 
     def send(peer: socket.socket) -> None:
         peer.sendall(content)
@@ -116,7 +116,7 @@ def sending(content: bytes) -> Callable[[socket.socket], None]:
 
 
 def _request(peer: socket.socket) -> None:
-    """Read a request to its end: what closes before it has is another error."""
+    """Read a request to its end: closing the connection earlier causes another error."""
     got = b""
     while b"\r\n\r\n" not in got:
         part = peer.recv(65536)

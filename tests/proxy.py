@@ -1,4 +1,4 @@
-"""A proxy that asks for a password, and leads every host name to a port of this machine."""
+"""A proxy that requires a password, and connects every host name to a port of this machine."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ REFUSAL = (
 
 
 class Proxy:
-    """Speaks CONNECT (RFC 9110, 9.3.6) only; ``lead`` says to which port a host leads."""
+    """Supports only CONNECT (RFC 9110, 9.3.6); ``lead`` returns the port for a host."""
 
     def __init__(self, user: str, lead: Callable[[str], int]) -> None:
         self._wanted = "Basic " + base64.b64encode(user.encode()).decode()
         self._lead = lead
         self.asked: list[tuple[str, bool]] = []
-        """Every host that was asked for, and whether user and password were right."""
+        """Every requested host, and whether user and password were right."""
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=50)
         self.port: int = self._socket.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
-        with suppress(OSError):  # wakes whoever accepts
+        with suppress(OSError):  # wakes the accepting thread
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
@@ -71,7 +71,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def proxy(user: str, lead: Callable[[str], int]) -> Iterator[Proxy]:
-    """Run a proxy."""
+    """Run a proxy while the context is open."""
     one = Proxy(user, lead)
     try:
         yield one

@@ -1,7 +1,7 @@
-"""Counts the rounds of a command: how often it cannot go on without an answer of AWS.
+"""Count the rounds of a command: how often it must wait for answers of AWS.
 
-A call is held until every thread of this process sleeps; then all that are held are answered at
-once, which is one round.  So the count does not depend on how fast or how busy the machine is.
+Calls are held until every thread of this process sleeps; then all of them are answered together,
+which is one round.  The count does not depend on the machine's speed or load.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TASKS = Path("/proc/self/task")
 
 
 class Rounds:
-    """Stands before the stack's application (PEP 3333)."""
+    """A WSGI application (PEP 3333) that holds the calls to the stack's."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
         self.calls: list[int] = []
-        """How many calls each round had."""
+        """The number of calls in each round."""
         self._held = 0
         self._turn = threading.Condition()
 
@@ -39,7 +39,7 @@ class Rounds:
         return answer
 
     def conduct(self, over: threading.Event) -> None:
-        """Begin a round whenever nothing moves any more."""
+        """Start a round whenever all threads wait."""
         still = 0
         while not over.is_set():
             time.sleep(0.002)
@@ -52,12 +52,12 @@ class Rounds:
 
 
 def asleep() -> bool:
-    """Whether all threads but this one wait for something."""
+    """Whether all other threads sleep."""
     mine = str(threading.get_native_id())
     for task in TASKS.iterdir():
         try:
             state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it has just ended
+        except OSError:  # the thread has just ended
             return False
         if task.name != mine and state != "S":
             return False
@@ -66,7 +66,7 @@ def asleep() -> bool:
 
 @contextmanager
 def rounds(stack: Stack) -> Iterator[list[int]]:
-    """Lend the list of the rounds, each as the number of its calls."""
+    """Yield the list of rounds, each as its number of calls."""
     server = stack._server._httpd
     before, over = server.app, threading.Event()
     server.app = counted = Rounds(before)

@@ -1,6 +1,6 @@
-"""What a user's AWS configuration means here is what it means to boto3, and says why it cannot be.
+"""A user's AWS configuration has the same meaning as in boto3, and errors explain themselves.
 
-Each case is typed as a command; region and profile are compared with boto3's own answer.
+Each case runs a command; region and profile are compared with those of boto3.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ROLE = "role_arn = arn:aws:iam::123456789012:role/team/Admin\n"
 
 
 PRINTED: list[str] = []
-"""What helpers print, by number: files, since a helper's own arguments are for all to see."""
+"""The output of credential helpers; a helper reads it from a file: arguments are public."""
 
 
 def printing(**words: object) -> str:
-    """A profile whose helper prints these words."""
+    """Return a profile whose credential helper prints this document."""
     said = {"Version": 1, "AccessKeyId": "ASIAIOSFODNN7EXAMPLE", "SecretAccessKey": f"{SECRET}PROC"}
     PRINTED.append(json.dumps(said | {"SessionToken": f"{SECRET}TOKEN"} | words))
     return f'credential_process = /bin/sh -c "cat ~/.aws/printed-{len(PRINTED) - 1}"\n'
@@ -82,18 +82,18 @@ SSO = "[sso-session corp]\nsso_region = us-west-2\nsso_start_url = https://examp
 
 
 class Sts(BaseHTTPRequestHandler):
-    """Gives the role to whoever asks, and counts."""
+    """An STS server that grants every AssumeRole, and counts the calls."""
 
     protocol_version = "HTTP/1.1"
     test = 0
-    asked: list[str] = []  # noqa: RUF012  by the test of this number
+    asked: list[str] = []  # noqa: RUF012  requests of test number `test`
 
     def log_message(self, *_: Any) -> None:
         pass
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        if self.path.strip("/") == str(Sts.test):  # a thread of the last test may still ask
+        if self.path.strip("/") == str(Sts.test):  # a thread of the last test may still call
             self.asked.append(body)
         said = (
             "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAROLE"
@@ -117,9 +117,9 @@ def sts() -> Iterator[str]:
 
 
 class Watch:
-    """Sees what others can see while a command runs, though it is gone when the command ends.
+    """Records data that other users can see only while a command runs.
 
-    That is the arguments of its processes, and what is in a file that is removed or replaced.
+    These are the arguments of its processes, and the content of temporary files.
     """
 
     on = False
@@ -128,7 +128,7 @@ class Watch:
 
     @classmethod
     def hears(cls, event: str, given: tuple[Any, ...]) -> None:
-        """Hear of an event before it happens (an audit hook: PEP 578)."""
+        """Record an event before it happens (an audit hook, PEP 578)."""
         if not cls.on:
             return
         if event == "subprocess.Popen":
@@ -151,11 +151,11 @@ class Watch:
 
 @pytest.fixture(scope="module", autouse=True)
 def _watch() -> None:
-    sys.addaudithook(Watch.hears)  # for good
+    sys.addaudithook(Watch.hears)  # hooks cannot be removed
 
 
 class Someone(NamedTuple):
-    """A user with a home of AWS's files."""
+    """A user with AWS configuration files."""
 
     at: User
     home: Path
@@ -202,7 +202,7 @@ def someone(user: User, sts: str, monkeypatch: pytest.MonkeyPatch) -> Someone:
 
 @pytest.mark.parametrize("how", ["arguments", "removed", "renamed", "a folder"])
 def test_what_is_there_for_a_moment_is_seen(tmp_path: Path, how: str) -> None:
-    """The watch can fail."""
+    """`Watch` can detect a secret."""
     (tmp_path / "sub").mkdir()
     file = tmp_path / "sub/file"
     file.write_text(SECRET)
@@ -219,7 +219,7 @@ def test_what_is_there_for_a_moment_is_seen(tmp_path: Path, how: str) -> None:
 
 
 def test_a_life_has_no_secret_in_arguments_and_files(someone: Someone) -> None:
-    """The stack stands for STS too; helm runs, with a kubeconfig of its own."""
+    """The stack is also the STS; helm runs with its own kubeconfig."""
     someone.patch.delenv("AWS_ENDPOINT_URL_STS")
     someone.has({"AWS_PROFILE": "process", "AWS_REGION": "us-west-2"})
     for words in (
@@ -235,7 +235,7 @@ def test_a_life_has_no_secret_in_arguments_and_files(someone: Someone) -> None:
 
 
 def region_of(said: Said) -> str:
-    """Read the region that a token was signed for."""
+    """Return the region for which a token was signed."""
     assert said.code == 0, said.err
     token = json.loads(said.out)["status"]["token"].removeprefix("k8s-aws-v1.")
     url = base64.urlsafe_b64decode(token + "==").decode()
@@ -245,7 +245,7 @@ def region_of(said: Said) -> str:
 
 
 def boto3_takes(profile: str | None) -> str | None:
-    """What boto3 says; and AWS_REGION, which is the one variable that we add."""
+    """Return boto3's region, or AWS_REGION, the only variable that we add."""
     session = boto3.Session(profile_name=profile)
     return os.environ.get("AWS_REGION") or session.region_name
 
@@ -348,18 +348,18 @@ CLI = Path(__file__).parents[1] / ".cache/awscli/bin/aws"
 def test_the_aws_cli_says_the_same(
     someone: Someone, environ: Mapping[str, str], profile: str | None
 ) -> None:
-    """Its `aws eks get-token` is our `token`: one region, or an error of both."""
+    """`aws eks get-token` and `token` use the same region, or both fail."""
     if not CLI.exists():
         pytest.skip("no AWS CLI in .cache/awscli: `make .cache/awscli/bin/aws`")
     someone.has(environ)
     named = ("--profile", profile) if profile else ()
     ours = someone.types("token", "demo", *named)
-    if os.environ.get("AWS_REGION"):  # version 1 of the CLI does not read it, version 2 does
+    if os.environ.get("AWS_REGION"):  # only version 2 of the CLI reads it
         someone.has({"AWS_DEFAULT_REGION": os.environ["AWS_REGION"]})
     done = subprocess.run(
         [str(CLI), "eks", "get-token", "--cluster-name", "demo", *named],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60,
-        start_new_session=True,  # no terminal to ask for a code
+        start_new_session=True,  # without a terminal to ask for a code
     )  # fmt: skip
     theirs = Said(done.returncode, done.stdout, done.stderr)
     # it signs with a key that is none, which AWS refuses when it is asked
@@ -490,7 +490,7 @@ def test_commands_that_do_not_ask_aws_run_no_helper(someone: Someone) -> None:
 def test_an_mfa_code_is_asked_for_once(
     someone: Someone, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the AWS CLI does, whose cache it is; another process of either finds the role there."""
+    """Like the AWS CLI, whose cache we share: further processes of both find the role there."""
     asked: list[str] = []
 
     def ask(words: str) -> str:
@@ -514,7 +514,7 @@ def test_an_mfa_code_is_asked_for_once(
     cached.unlink()
     cached.parent.rmdir()
     cached.parent.write_text("a folder that cannot be written")
-    aws_session.session(None, "dev", ask)  # works, and is asked again the next time
+    aws_session.session(None, "dev", ask)  # works, but asks again the next time
 
 
 def test_attempts_and_mode_of_retries_are_the_users(someone: Someone) -> None:

@@ -1,4 +1,4 @@
-"""The chart: its values, its identity, how it is downloaded and made ready."""
+"""The chart: its values, its identity, its download and preparation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hyperpod_eks.helm.program import Helm
 
 BINARY = Path(__file__).parents[1] / ".cache" / "helm" / "3.17.2" / "helm"
 HELM = Helm(BINARY, (3, 17, 2))
-NO_HELM = Helm(Path("/does/not/exist"), (3, 17, 2))  # proof that nothing is run
+NO_HELM = Helm(Path("/does/not/exist"), (3, 17, 2))  # fails if it is run
 REAL = os.environ.get("HYPERPOD_CHART")
 
 
@@ -48,7 +48,7 @@ def needs(name: str, repository: str = "https://charts.invalid", **more: str) ->
 
 
 def packed(name: str) -> bytes:
-    """Pack a chart as `helm package` does."""
+    """Return a chart as an archive, like `helm package`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         content = yaml.safe_dump(about(name)).encode()
@@ -59,7 +59,7 @@ def packed(name: str) -> bytes:
 
 
 class Server:
-    """An HTTP server for a folder, which remembers what it was asked for."""
+    """An HTTP server for a folder, which records the requested paths."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -164,7 +164,7 @@ class TestIdentity:
         assert chart.digest(write(tmp_path / "three", {"a": "1", "c": "2"})) != one
 
     def test_a_name_is_one_line(self, tmp_path: Path) -> None:
-        """Else a file that is not there could be written into the name of another."""
+        """Otherwise the name of one file could contain the entry of another."""
         folder = write(tmp_path, {"Chart.yaml": "x", "a\n0  b": "y"})
         with pytest.raises(Usage, match=r"a line break in its name: .a.n0  b."):
             chart.digest(folder)
@@ -292,7 +292,7 @@ class TestStage:
 
 
 def archive(folder: Path, add: Callable[[tarfile.TarFile], None] | None = None) -> bytes:
-    """Archive a checkout as GitHub does: everything in one folder named after the commit."""
+    """Archive a checkout like GitHub: everything in one folder, named after the commit."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(folder, "repository-0123abc")

@@ -1,4 +1,4 @@
-"""Types that the chart's plugins leave out get whole lists of ours, and nothing else changes."""
+"""Instance types that the chart's plugins lack are added by complete lists."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_type_that_is_missing_is_added_to_the_whole_list() -> None:
 
 
 def test_the_lists_of_a_chart_of_ones_own_are_read_from_it(tmp_path: Path) -> None:
-    assert chart_devices.values_for(["ml.g4dn.8xlarge"], CHART) == {}  # it has no such values
+    assert chart_devices.values_for(["ml.g4dn.8xlarge"], CHART) == {}  # it has no such lists
     values = chart_devices.values_for(["ml.g7.12xlarge"], None)
     (tmp_path / "Chart.yaml").touch()
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))

@@ -1,4 +1,4 @@
-"""What a configuration may say, and what is answered when it says something else."""
+"""Valid configs, and the error messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GROUP = "instance_groups:\n  - {name: a, instance_type: ml.m5.2xlarge, instance_
 
 
 def refusal(tmp_path: Path, text: str | bytes, **overrides: str) -> list[str]:
-    """The lines with which the file is refused, without the folder."""
+    """Return the error message for an invalid config, without the folder."""
     file = tmp_path / "cluster.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(Usage) as refused:
@@ -43,7 +43,7 @@ def refusal(tmp_path: Path, text: str | bytes, **overrides: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nobodys_aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the developer's AWS configuration says has no part in it."""
+    """Ignore the developer's own AWS configuration."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
@@ -57,7 +57,7 @@ def accepted(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -
 
 
 def cases() -> list[Any]:
-    """The table in test_config_refused.txt: what is written after HEAD, and the whole answer."""
+    """Yield the cases of test_config_refused.txt: text after HEAD, and the whole message."""
     table = Path(__file__).with_suffix("").with_name("test_config_refused.txt").read_text()
     found = []
     for case in table.split("\n== ")[1:]:
@@ -84,7 +84,7 @@ BRACKET = (
     "did not find expected ',' or '}' while parsing a flow mapping; check quotes, colons and"
     " indentation around here"
 )
-# Each: the whole file, and the whole answer.
+# The whole file, and the whole message.
 UNREADABLE = {
     "empty": (b"", "cluster.yaml: is empty; write at least `name: demo` and `region: us-west-2`"),
     "only-comments": (
@@ -248,7 +248,7 @@ def test_a_mistake_in_a_flag_or_variable_names_it_not_the_file(tmp_path: Path) -
 def test_the_region_falls_back_to_what_boto3_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """How it does is in `test_aws_session`."""
+    """`test_aws_session` compares it with boto3."""
     aws = tmp_path / "config"
     aws.write_text("[default]\nregion = eu-west-1\n[profile my team]\nregion=eu-west-2\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(aws))
@@ -350,7 +350,7 @@ def test_yaml_is_read_as_people_mean_it(tmp_path: Path) -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     config = load(None, {"name": "demo", "region": "us-west-2"}, {})
     with pytest.raises(ValueError, match="frozen"):
-        setattr(config, "name", "other")  # noqa: B010  past mypy, which refuses it too
+        setattr(config, "name", "other")  # noqa: B010  mypy would refuse an assignment
 
 
 def test_what_is_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_a_check_that_needs_an_operator_needs_a_node_for_it(
 
 
 def fits(cidr: str, zones: tuple[str, ...]) -> bool:
-    """Whether the division succeeds; that it is refused in words is in the table above."""
+    """Whether the block can be divided; the table above has the message if not."""
     try:
         return bool(subnets(cidr, zones))
     except ValueError:
@@ -445,7 +445,7 @@ def test_importing_and_the_minimal_cluster_load_no_heavy_package() -> None:
 
 
 def of_our_own(text: str) -> list[str]:
-    """Warnings about a config that has a name and a region besides."""
+    """Return the warnings about a config with these lines, a name and a region."""
     given = {"name": "demo", "region": "us-west-2"} | yaml.safe_load(text)
     return warnings(load(given, {}, {}))
 
@@ -483,7 +483,7 @@ def test_few_small_nodes_are_warned_of() -> None:
 
 
 def test_the_room_for_pods_is_that_of_one_interface() -> None:
-    """Beside what moto knows of EC2's types."""
+    """Compare our table with moto's data about EC2 instance types."""
     for kind in model.enum("sagemaker", "CreateCluster.InstanceGroups.InstanceType"):
         known = INSTANCE_TYPES.get(kind.removeprefix("ml."))
         if known:

@@ -1,4 +1,4 @@
-"""What is found in a lifecycle folder before any node runs it."""
+"""Checks of the lifecycle folder, before a node runs its scripts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AL2 = (
 
 
 def check(tmp_path: Path, entry: str = "on_create.sh", **files: str | bytes) -> list[str]:
-    """The errors about a folder with these files (`__` for a dot), without the folder's name."""
+    """Return errors about a folder with these files (`__` is a dot), without the folder's name."""
     for name, content in files.items():
         file = tmp_path / name.replace("__", ".").replace("SLASH", "/")
         file.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which Kubernetes version a cluster gets, and what is said about it."""
+"""The choice of the Kubernetes version, and its warnings and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TODAY = date(2026, 11, 23)
 
 
 def version(number: str, status: str, standard: str = "", extended: str = "") -> dict[str, Any]:
-    """One entry of DescribeClusterVersions."""
+    """Return one entry of DescribeClusterVersions."""
     found: dict[str, Any] = {"clusterVersion": number, "versionStatus": status}
     for key, day in (
         ("endOfStandardSupportDate", standard),

@@ -1,4 +1,4 @@
-"""A copied cluster is as good as the created one: to AWS, to Kubernetes and to its owner."""
+"""A copied cluster equals the created one: in AWS, in Kubernetes and for its user."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, at_work
 
 RUN = ("at", "since", "age_seconds", "started_at", "finished_at", "seconds", "log", "endpoint")
-"""What is of one run alone; a copy has a Kubernetes endpoint of its own."""
+"""Members that differ from run to run; a copy has its own Kubernetes endpoint."""
 
 
 def steady(value: Any) -> Any:
-    """Leave out what differs between two runs of one command."""
+    """Remove members that differ between two runs of one command."""
     if isinstance(value, dict):
         return {k: steady(v) for k, v in value.items() if k not in RUN}
     return [steady(each) for each in value] if isinstance(value, list) else value
 
 
 def answers(user: User) -> dict[str, Any]:
-    """What everybody says about the cluster, and what that asked of AWS."""
+    """Return the inventory, the documents of commands, and the calls that they made."""
     user.stack.calls.clear()
     found: dict[str, Any] = {"inventory": user.stack.inventory()}
     for verb in ("status", "plan", "nodes", "outputs"):
@@ -39,7 +39,7 @@ def test_a_copy_is_what_was_created(one_stack: Stack, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         with at_work(one_stack, tmp_path / name) as user:
             left.append(user.stack.inventory())
-            document = user.has("demo", "--timeout", "601")  # no other test's words
+            document = user.has("demo", "--timeout", "601")  # not used by another test
             calls = [(call.service, call.operation, call.status) for call in user.stack.calls]
             said.append({"create": document, "its calls": calls, **answers(user)})
             assert said[-1]["plan"][0] == 0, "a plan of what is there changes nothing"
@@ -47,7 +47,7 @@ def test_a_copy_is_what_was_created(one_stack: Stack, tmp_path: Path) -> None:
             left.append(user.stack.inventory())
             assert not (user.folder / "demo.hyperpod-eks.json").exists()
     for account in left:
-        del account["iam"]["Roles"]  # of which the service-linked one stays
+        del account["iam"]["Roles"]  # the service-linked role stays
     empty, after_the_created, _, after_the_copied = left
     assert empty == after_the_created == after_the_copied
     assert said[0] == said[1]

@@ -1,4 +1,4 @@
-"""The run on a real account: that it refuses, that it works, and what it recorded."""
+"""The end-to-end script for a real account: its refusals, its run, and its recording."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_its_short_form_ends_well_on_the_embedded_stack(tmp_path: Path) -> None:
 
 
 def members(value: Any) -> Any:
-    """The names below a value, those of a list's items together; texts and numbers are dropped."""
+    """Return the names of members of a value, joined over the items of lists, without values."""
     if isinstance(value, dict):
         return {name: members(below) for name, below in value.items()}
     if isinstance(value, list):
@@ -68,7 +68,7 @@ def members(value: Any) -> Any:
 def test_the_embedded_stack_answers_with_the_members_that_were_recorded(
     path: Path, user: User
 ) -> None:
-    """Such a recording proves something about AWS only if its source is AWS."""
+    """A recording says something about AWS only if it was recorded on AWS."""
     (user.folder / "cluster.yaml").write_text(
         f"name: demo\nregion: {REGION}\ntags: {{a: b}}\ninstance_groups:\n"
         "- {name: workers, instance_type: ml.m5.2xlarge, instance_count: 1}\n"
@@ -83,7 +83,7 @@ def test_the_embedded_stack_answers_with_the_members_that_were_recorded(
 
 @pytest.fixture
 def account(stack: Stack) -> dict[str, str]:
-    """The variables with which the script works in the stack of this process."""
+    """Set the variables with which the script uses this process's stack."""
     stack.sim.delays = Delays.instant()
     path = f"{helm('4.3.1')}{os.pathsep}{os.environ['PATH']}"
     found = {name: value for name, value in stack.environ({}).items() if value is not None}
@@ -91,7 +91,7 @@ def account(stack: Stack) -> dict[str, str]:
 
 
 def killed(folder: Path, tier: int, text: str, env: dict[str, str], *, alone: bool) -> None:
-    """Begin a run, and kill it once one of its files has a text; its command too, or not."""
+    """Start a run, and kill it, with or without its command, once one of its files has a text."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with subprocess.Popen(
         [
@@ -118,7 +118,7 @@ def killed(folder: Path, tier: int, text: str, env: dict[str, str], *, alone: bo
     [
         (0, "$ hyperpod_eks create", True),
         pytest.param(0, "$ hyperpod_eks create", False, marks=pytest.mark.prove),
-        # what was being created is waited for, a minute long
+        # the sweep waits a minute for creates in progress
         pytest.param(0, "network/vpc created", False, marks=pytest.mark.prove),
         pytest.param(0, "network/vpc deleting", False, marks=pytest.mark.prove),
         pytest.param(1, "ok     scale to 2", True, marks=pytest.mark.prove),
@@ -137,7 +137,7 @@ def test_what_a_killed_run_leaves_is_swept(
 def test_a_run_that_lives_is_not_swept(
     stack: Stack, aws: Clients, account: dict[str, str], tmp_path: Path
 ) -> None:
-    """One of this machine has its lock; one of another has not expired."""
+    """On this machine its lock shows it; on another machine, that it has not expired."""
     (tmp_path / "e2e-11290000-aaaa").mkdir()
     (tmp_path / "e2e-11290000-aaaa" / "cluster.yaml").write_text(
         f"name: e2e-11290000-aaaa\nregion: {REGION}\naccount: '123456789012'\n"

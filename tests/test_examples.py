@@ -1,4 +1,4 @@
-"""The examples and the generated documents are true."""
+"""The examples are valid, and the generated documents are up to date."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMA = json.loads((ROOT / "docs/config.schema.json").read_text())
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_accepted_by_the_tool_and_by_the_schema(example: Path) -> None:
     config = load(str(example), {}, {})
-    # where its images are is not for an example to know
+    # an example cannot know the location of images
     closed = [each for each in warnings(config) if "ImagePullBackOff" not in each]
     assert closed == []
     jsonschema.validate(yaml.safe_load(example.read_text()), SCHEMA)

@@ -1,4 +1,4 @@
-"""A user's files: what is replaced, what is refused, and that every other byte stays."""
+"""Changes to users' files: replacements, refusals, and unchanged bytes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hyperpod_eks.errors import Usage
 # --- numbers in a config ------------------------------------------------------------------------
 
 GAP = "\0"
-"""Where a count stands."""
+"""The placeholder of a count."""
 COMMENTS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Cn", "Co"]))
 NUMBERS = st.integers(0, 10_000)
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> tuple[str, list[int], str]:
-    """A config in any style: its text with gaps, the counts and its line end."""
+    """Generate a config in any style: its text with placeholders, counts and line ending."""
     end = draw(st.sampled_from(["\n", "\r\n"]))
     counts = draw(st.lists(NUMBERS, min_size=1, max_size=4))
     rows = [f"# {draw(COMMENTS)}", "name: demo # é 😀", "region: us-west-2"]

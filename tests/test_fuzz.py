@@ -1,6 +1,6 @@
-"""Random mistakes: no bug, no traceback, no file harmed; a seeded sample here, all in `make prove`.
+"""Random invalid input causes no bug, no traceback and no damaged file; `make prove` has all seeds.
 
-A failure names its seed: the same mistake is made again with it.
+A failure names its seed, which reproduces the input.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WRITTEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place within a document, its own included."""
+    """Yield the path of every value in a document, including the document itself."""
     yield here
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -54,7 +54,7 @@ def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def mutant(document: Any, dice: random.Random) -> Any:
-    """A copy with one to three places replaced, removed, renamed or doubled."""
+    """Return a copy with one to three values replaced, removed, renamed or duplicated."""
     found = copy.deepcopy(document)
     for _ in range(dice.randint(1, 3)):
         spots = [place for place in places(found) if place]
@@ -77,7 +77,7 @@ def mutant(document: Any, dice: random.Random) -> Any:
 
 
 def garbled(content: bytes, dice: random.Random) -> bytes:
-    """The same bytes, cut, mixed with others, doubled or repeated."""
+    """Return the bytes cut, mixed with others, or repeated."""
     at = int(dice.random() * (len(content) + 1))
     chance = dice.randbytes(9)
     noise = dice.choice([b"\x00", b"\xff\xfe", b"<", b"{", b"\x1b[2J", b"&x;", chance, b"\n\n"])
@@ -132,10 +132,10 @@ def manifests(folder: Path, document: dict[str, Any], seeds: range) -> None:
 
 @contextmanager
 def liar(endpoint: str, seed: int, share: float) -> Iterator[str]:
-    """A proxy in front of AWS that garbles a share of the answers.
+    """Run a proxy in front of AWS that garbles a share of the answers.
 
-    The seed, the request and how often it came decide about an answer, for requests come at once
-    and in any order.
+    The seed, the request and its number of repetitions determine the answer, because requests are
+    concurrent and have no fixed order.
     """
     came: Counter[str] = Counter()
 
@@ -211,7 +211,7 @@ COMMANDS = (
 
 
 def harmless(said: Said, *what: object) -> None:
-    """Whatever was wrong, there are words: no bug, no traceback, nothing that moves the cursor."""
+    """Check for a message without a bug, a traceback or terminal control characters."""
     why = (*what, said.err[:2000])
     assert said.code != 70, why
     assert "Traceback" not in said.err, why
@@ -220,9 +220,9 @@ def harmless(said: Said, *what: object) -> None:
 
 
 def answers(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
-    """Commands that only look, behind a liar."""
+    """Run read-only commands with garbled answers of AWS."""
     patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
-    # pytest's handlers keep each record, with the run that an exception in it holds
+    # pytest's handlers keep records, whose exceptions refer to whole runs
     patch.setattr(logging.getLogger(), "handlers", [])
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     for seed in seeds:
@@ -264,11 +264,11 @@ ONLINE = (
 )
 TEXTS = [
     str(each).replace("\x00", "") for each in ODD if isinstance(each, str | int | float)
-]  # neither an argument nor a variable can hold a NUL
+]  # arguments and variables cannot contain NUL
 
 
 def options(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
-    """Commands with values that cannot be, in options and in variables."""
+    """Run commands with invalid values in options and variables."""
     texts = [each for each in TEXTS if not each.startswith("/dev/")]
     for seed in seeds:
         dice = random.Random(seed)
@@ -338,7 +338,7 @@ SECTIONS = ("default", "default", "profile default", "services x", "sso-session 
 
 
 def profiles(dice: random.Random) -> str:
-    """A file of AWS's configuration whose settings have values, and depths, that cannot be."""
+    """Return an AWS configuration file with invalid values and nesting."""
     lines = []
     for _ in range(dice.randint(1, 3)):
         lines.append(f"[{dice.choice(SECTIONS)}]")
@@ -352,7 +352,7 @@ def profiles(dice: random.Random) -> str:
 
 
 def environment(user: User, seeds: range, patch: pytest.MonkeyPatch) -> None:
-    """Commands with variables that cannot be, and files of AWS's that are garbled."""
+    """Run commands with invalid variables and garbled AWS configuration files."""
     patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
     patch.setattr(logging.getLogger(), "handlers", [])
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Fetching helm: really run, with pip kept to a folder of wheels."""
+"""The script that downloads helm, with pip limited to a folder of wheels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARED = Path(__file__).parents[1] / ".cache" / "helm"
 
 
 def get_helm(*arguments: str | Path, wheels: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script where pip has nothing but the folder ``wheels``."""
+    """Run the script with pip limited to the folder ``wheels``."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")} | {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
@@ -34,7 +34,7 @@ def get_helm(*arguments: str | Path, wheels: Path, cache: Path) -> subprocess.Co
 
 
 def make_wheel(folder: Path, helm: bytes, kubectl: bytes) -> None:
-    """Build a wheel laid out as AWS's package for helm 3.17.2 is."""
+    """Build a wheel with the layout of AWS's package for helm 3.17.2."""
     layer, bundle = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(layer, "w") as inner:
         inner.writestr("helm/helm", helm)

@@ -1,6 +1,6 @@
-"""What pipelines read, and what AWS is asked, in one life: compared with what is kept in `golden`.
+"""The documents and API calls of a cluster from create to delete, compared with files in `golden`.
 
-A change that is meant is written with ``GOLDEN=write``, and read in the diff.
+``GOLDEN=write`` writes the files after an intended change; review the diff.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHANGES_BY_RUN = (
     (r"\b20\d\d-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00)", "<time>"),
     (r"\b127\.\d+\.\d+\.\d+\b", "127.#"),
 )  # fmt: skip
-"""Ids, addresses and times, which each run has its own of."""
+"""Ids, addresses and times, which differ from run to run."""
 LIFE: dict[str, tuple[str, ...]] = {
     "policy": ("policy", "demo", "-o", "json"),
     "preflight": ("preflight", "demo", "--chart", str(CHART), "-o", "json"),
@@ -43,37 +43,37 @@ LIFE: dict[str, tuple[str, ...]] = {
     "orphans": ("orphans", "--manifest", "elsewhere.json", "-o", "json"),
     "delete": ("delete", "demo", "--yes", "-o", "json"),
 }
-"""By the name of its golden file: the command."""
+"""Commands by name of the golden file."""
 
 
 @pytest.fixture(scope="module")
 def life(
     one_stack: Stack, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Said, Counter[str]]]:
-    """Run the whole life once; by command, what was said and which calls were made how often."""
+    """Run all commands once; return each command's output and counts of its calls."""
     found = {}
     with (
         at_work(one_stack, tmp_path_factory.mktemp("life")) as user,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)  # no look is repeated under load
+        patch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)  # no read is repeated under load
         seen = -1
-        while seen != len(one_stack.calls):  # threads of the tests before may yet ask something
+        while seen != len(one_stack.calls):  # threads of earlier tests may still make calls
             seen = len(one_stack.calls)
             time.sleep(0.5)
         for name, words in LIFE.items():
             one_stack.calls.clear()
             said = user.types(*words)
             counted = Counter(f"{call.service}.{call.operation}" for call in one_stack.calls)
-            del counted["service-quotas.ListServiceQuotas"]  # begun beside a look, needed or not
+            del counted["service-quotas.ListServiceQuotas"]  # started early, needed or not
             found[name] = said, counted
     return found
 
 
 def compared(name: str, value: Any) -> None:
-    """Compare with the golden file, ids and times left out."""
+    """Compare with the golden file, without ids and times."""
     if "removed" in value:
-        value["removed"].sort()  # what goes at the same time goes in any order
+        value["removed"].sort()  # concurrent deletes have no fixed order
         for step in value["steps"]:
             step["resources"].sort(key=lambda row: row["key"])
     text = json.dumps(value, indent=1).replace(str(CHART), "CHART")

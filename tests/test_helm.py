@@ -67,7 +67,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def cluster(pki: Pki, clock: Clock) -> Iterator[Cluster]:
-    """A cluster without nodes, where a deleted namespace needs 5 s of the clock to go."""
+    """A cluster without nodes, in which the delete of a namespace takes 5 simulated seconds."""
     tokens = {"good": Identity("admin")}
     cluster = Cluster(clock, tokens.get, "1.33", pki, delays=Delays(0, 0, 5))
     yield cluster
@@ -108,11 +108,11 @@ class TestLife:
         assert "eu-west-1" in image(cluster)
         assert cluster.has("CustomResourceDefinition", "mpijobs.kubeflow.org")
 
-        # the rules of the aggregated role are the aggregation controller's by now
+        # the aggregation controller now owns the rules of the aggregated role
         second = helm.install(access, either, STAND_IN, VALUES | {"global": {}}, "two")
         assert (second.revision, second.status, second.fingerprint) == (2, "deployed", "two")
 
-        cluster.recreate_aggregated = True  # so that it outlives helm's delete
+        cluster.recreate_aggregated = True  # so that it survives helm's delete
         with pytest.raises(
             Unfinished, match=r"but namespace aws-hyperpod, namespace kubeflow, .* still exist"
         ):
@@ -177,7 +177,7 @@ spec:
 
 
 class TestBrokenOff:
-    """A chart whose hook needs a node, on a cluster that has none."""
+    """A chart whose hook needs a node, on a cluster without nodes."""
 
     @pytest.fixture
     def hooked(self, tmp_path: Path) -> Path:
@@ -210,7 +210,7 @@ class TestBrokenOff:
 
         assert errors
         assert existing(helm.release(access)).status == "pending-install"
-        cluster.recreate_aggregated = True  # who waits for its deletion waits for ever
+        cluster.recreate_aggregated = True  # waiting for its deletion would never end
         with pytest.raises(KubeNotReady, match="still being deleted: aws-hyperpod"):
             helm.install(access, real, STAND_IN, VALUES, "two", timeout="5s")
         clock.advance(5)
@@ -256,7 +256,7 @@ class TestBrokenOff:
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait for something that another process brings about."""
+    """Wait for an effect of another process."""
     deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, "it did not happen within 30 s"
@@ -264,7 +264,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 class TestRecords:
-    """What helm's Secrets say, without helm."""
+    """Reading helm's Secrets without helm."""
 
     def record(
         self,
@@ -360,7 +360,7 @@ class TestRecords:
 
 
 def fake(folder: Path, script: str) -> Path:
-    """Make a program that calls itself helm."""
+    """Create a program with the name helm."""
     folder.mkdir(parents=True, exist_ok=True)
     binary = folder / "helm"
     binary.write_text(f"#!/bin/sh\n{script}\n")
@@ -371,7 +371,7 @@ def fake(folder: Path, script: str) -> Path:
 class TestFind:
     @pytest.fixture(autouse=True)
     def bare(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """No helm anywhere."""
+        """No helm on PATH."""
         monkeypatch.delenv("HYPERPOD_EKS_HELM", raising=False)
         monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/bin")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -429,7 +429,7 @@ class TestFind:
 
 
 class TestRun:
-    """How helm is run, seen by a program in its place."""
+    """How helm is run, observed by a program in its place."""
 
     @pytest.mark.parametrize("number", [(3, 17, 2), (4, 3, 1)])
     def test_arguments_and_environment(
@@ -524,7 +524,7 @@ def test_a_role_that_another_release_owns_is_left_alone(cluster: Cluster, access
 
 
 def test_a_helm_that_does_not_heed_a_signal_is_killed(tmp_path: Path) -> None:
-    """Also when we are killed ourselves, and cannot do it."""
+    """Also if our own process is killed and cannot do it."""
     stubborn, pid = tmp_path / "helm", tmp_path / "pid"
     stubborn.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ > {pid}\nwhile :; do sleep 0.1; done")
     stubborn.chmod(0o755)

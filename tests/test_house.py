@@ -1,4 +1,4 @@
-"""The rules of the house that no other tool checks."""
+"""Rules for the source that no other tool checks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_readme_shows_pictures() -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors of a page, as GitHub spells them."""
+    """Return the anchors of a page, as GitHub derives them."""
     found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in found}
 
@@ -118,7 +118,7 @@ PRIVATE = re.compile(
 
 
 def messages(tree: ast.AST) -> Iterator[str]:
-    """Every text in a module that is no docstring and more than a word."""
+    """Yield every string in a module that is not a docstring and has more than one word."""
     documentation = {
         id(each.value)
         for each in ast.walk(tree)

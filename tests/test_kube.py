@@ -1,4 +1,4 @@
-"""The door to Kubernetes, against the embedded API server."""
+"""The Kubernetes client, against the embedded API server."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class TestErrors:
         assert caught.value.hint
 
     def test_a_server_that_is_not_there_yet(self, pki: Pki) -> None:
-        with socket.socket() as taken:  # bound, and nobody listens
+        with socket.socket() as taken:  # bound, but not listening
             taken.bind(("127.0.0.1", 0))
             url = f"https://127.0.0.1:{taken.getsockname()[1]}"
             nowhere = Access("demo", url, base64.b64encode(pki.ca_pem).decode(), lambda: "good")
@@ -223,7 +223,7 @@ class TestErrors:
 
 @contextmanager
 def endless(pki: Pki, said: bytes) -> Iterator[str]:
-    """A server that says this to whoever asks, a byte a moment, and never comes to an end."""
+    """A server that answers with these bytes, one at a time, and never ends the answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -278,7 +278,7 @@ class TestProxy:
     def test_others_are_reached_through_it_unless_excepted(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("https_proxy", "no_proxy"):  # they would come before those in capitals
+        for name in ("https_proxy", "no_proxy"):  # they would override those in capitals
             monkeypatch.delenv(name, raising=False)
         ca = base64.b64encode(make_pki().ca_pem).decode()
         with proxy("user:right", lambda host: 9) as there:
@@ -290,7 +290,7 @@ class TestProxy:
             with pytest.raises(HyperpodError, match="407"):
                 list_nodes(Access("demo", "https://far.invalid", ca, lambda: "t"), "demo")
 
-        # others of this process may come by, whose proxy this is for a moment too
+        # other threads of this process may use this proxy too
         hosts = [host for host, _ in there.asked]
         assert "far.invalid" in hosts
         assert "excepted.invalid" not in hosts
@@ -305,7 +305,7 @@ class TestLeftovers:
     def test_the_content_of_secrets_is_not_asked_for(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(HTTPConnection, "debuglevel", 1)  # it prints what it sends
+        monkeypatch.setattr(HTTPConnection, "debuglevel", 1)  # it would print requests
 
         assert kube.secret_labels(access(cluster), "owner=helm") == []
 
@@ -358,7 +358,7 @@ def furnished(pki: Pki) -> Iterator[Access]:
 
 
 class TestWhatIsMissing:
-    """A server leaves out what is empty, and may write null for it."""
+    """A server omits empty members, or returns null for them."""
 
     @pytest.mark.parametrize("reader", READERS)
     def test_every_member_may_be_null_absent_or_empty(

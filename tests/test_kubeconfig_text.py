@@ -1,4 +1,4 @@
-"""A kubeconfig's text: whatever is put in and taken out, others' bytes stay."""
+"""Edits of a kubeconfig's text: adding and removing entries changes no byte of others."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KEYS = [*LISTS, "current-context", "apiVersion", "x"]
 
 @st.composite
 def kubeconfigs(draw: st.DrawFn) -> str:
-    """A kubeconfig in any style, of other people's entries."""
+    """Generate a kubeconfig in any style, with entries of others."""
     end = draw(st.sampled_from(["\n", "\r\n"]))
-    inner = draw(st.sampled_from(["", "  "]))  # kubectl does not indent lists, others do
+    inner = draw(st.sampled_from(["", "  "]))  # kubectl does not indent lists, other tools do
     rows = ["z: &x [1, a]", "y: *x"]
     for key in draw(st.permutations(KEYS)):
         if draw(st.booleans()):
@@ -54,7 +54,7 @@ def kubeconfigs(draw: st.DrawFn) -> str:
                     rows += [f"{inner}  cert: |", f"{inner}    abc", f"{inner}    def"]
                 if draw(st.booleans()):
                     rows += ["", f"{inner}# {draw(WORDS)}"]
-    # a line end after a block's last word would be part of what others wrote: that is refused
+    # a line end after a block scalar's last word belongs to it: such files are refused
     last = ["", end, f"{end}{end}", f"{end}# last"][rows[-1].endswith("def") :]
     return end.join(rows) + draw(st.sampled_from(last))
 
@@ -64,10 +64,10 @@ def loaded(text: str) -> Any:
 
 
 def keeps(before: str, after: str) -> None:
-    """Every line of somebody's is there, byte for byte and in order.
+    """Check that all lines of others are unchanged and in order.
 
-    Of an empty list, of one in a line and of the current context, which had to change, the rest
-    of the line is.
+    For an empty list, a list in one line and the current context, which must change, only the rest
+    of the line is compared.
     """
     rest = iter(after.splitlines(keepends=True))
     for line in before.splitlines(keepends=True):

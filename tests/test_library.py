@@ -1,4 +1,4 @@
-"""docs/library.md is true: its example creates, shows and deletes a cluster."""
+"""The example in docs/library.md works: it creates, shows and deletes a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lifecycle script, really run on directories that look like HyperPod's system images."""
+"""The lifecycle script, run on directories that resemble HyperPod's system images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AL2023_CONFIG = 'version = 3\n\n[grpc]\naddress = "/run/containerd/containerd.so
 
 
 class Node:
-    """A directory that stands for a node's root file system."""
+    """A directory in place of a node's root file system."""
 
     def __init__(self, root: Path, version: str, *, volume: bool, running: bool = False) -> None:
         self.root = root
@@ -86,7 +86,7 @@ class Node:
         return log.read_text().splitlines() if log.exists() else []
 
     def snapshot(self) -> dict[str, str]:
-        """Everything on the node but the logs: what the script may change."""
+        """Return all files of the node except logs, for comparisons."""
         return {
             str(path.relative_to(self.root)): (
                 f"-> {path.readlink()}" if path.is_symlink() else path.read_text()
@@ -230,7 +230,7 @@ def break_os(node: Node) -> None:
 
 
 def break_folder(node: Node) -> None:
-    """Nothing can be created in /proc, whoever we are: a read-only file system."""
+    """Use /proc as a read-only file system: no user can create files in it."""
     (node.root / "etc/systemd").mkdir()
     (node.root / "etc/systemd/system").symlink_to("/proc/self")
 

@@ -1,4 +1,4 @@
-"""The journal survives whatever happens to its writer, its file and its folder."""
+"""The manifest survives failures of its writer, its file and its folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("manifest")
 VPC = Vpc("vpc", cidr="10.0.0.0/16")
 SUBNET = Subnet("private-subnet-usw2-az1", vpc=VPC, cidr="10.0.0.0/18", zone="usw2-az1")
 
-# a writer that dies at the n-th thing it does with a file
+# a writer that is killed at its n-th file operation
 WRITER = """
 import os, sys
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_the_last_ten_versions_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_free_though_a_program_being_started_still_has_it(tmp_path: Path) -> None:
-    """Between fork and exec it has every descriptor; on a busy machine that takes a while."""
+    """Between fork and exec a child has every descriptor, on a busy machine for some time."""
     path = tmp_path / "demo.json"
     with locked(path):
         links = {int(each.name): each for each in Path("/proc/self/fd").iterdir()}
@@ -126,7 +126,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new_version(tmp_path: Path) -> No
             break
     assert outcomes[0] == (137, 0)
     assert outcomes[-1] == (0, 1)
-    assert len(outcomes) > 4  # it was killed in the middle more than once
+    assert len(outcomes) > 4  # more than one kill hit a save
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_a_file_that_cannot_be_read_is_told_with_a_way_back(
 
 
 def test_the_names_of_kinds_in_manifests_stay() -> None:
-    """Whoever moves or renames a class changes no manifest; a new kind is a new line."""
-    import_module("hyperpod_eks.stack")  # and with it every kind
+    """Moving or renaming a class must not change manifests; a new kind adds a line."""
+    import_module("hyperpod_eks.stack")  # imports every kind
     ours = {name for name, kind in KINDS.items() if kind.__module__.startswith("hyperpod_eks.")}
     assert sorted(ours) == [
         "addons/Addon", "addons/PodIdentity",
@@ -172,7 +172,7 @@ def test_what_an_earlier_version_called_a_kind_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("tests/Cloud", "network/Cloud", "tests/Nearer"):
-        monkeypatch.setitem(KINDS, name, Vpc)  # taken out again with the test
+        monkeypatch.setitem(KINDS, name, Vpc)  # restored after the test
 
     @frozen
     class Cloud(Vpc):
@@ -180,7 +180,7 @@ def test_what_an_earlier_version_called_a_kind_is_read(
         aliases = ("network/Cloud",)
 
     @frozen
-    class Nearer(Cloud):  # has no past of its own
+    class Nearer(Cloud):  # has no previous kinds
         kind = "tests/Nearer"
 
     manifest = a_manifest(tmp_path / "demo.json")
@@ -256,7 +256,7 @@ def test_on_a_full_disk_the_oldest_versions_go_first(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("00000029.json\n")  # what the thirtieth replaced
+    assert done.stdout.startswith("00000029.json\n")  # the one that the thirtieth replaced
 
 
 def test_a_second_run_is_told_who_holds_the_manifest(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_declarations_refer_to_each_other_by_key() -> None:
     assert pack(SUBNET)["vpc"] == {"$resource": "network/vpc"}
 
 
-# what a power cut leaves: whatever was not synced may be gone
+# after a power cut: data that was not synced may be lost
 
 POWER = """
 import os, sys
@@ -330,7 +330,7 @@ def test_a_power_cut_leaves_the_old_or_the_new_version(tmp_path: Path) -> None:
         text=True,
     )
     size = (tmp_path / "demo.json").stat().st_size
-    # the whole content is on disk before it takes the old one's place, and the place after it
+    # the content is synced before the rename, and the folder after it
     assert ran.stdout.split() == [f"file:{size}", f"rename:{size}", "folder"]
 
 
@@ -370,7 +370,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done() -> No
 
 
 def test_manifests_whose_names_begin_alike_share_nothing(tmp_path: Path) -> None:
-    """Neither lock nor backups, though an earlier version gave them one of each."""
+    """They have separate locks and backups; an earlier version shared them."""
     west, east = tmp_path / "demo.us-west-2", tmp_path / "demo.us-east-1"
     for path in (west, east):
         with locked(path):
@@ -382,14 +382,14 @@ def test_manifests_whose_names_begin_alike_share_nothing(tmp_path: Path) -> None
     for path in (west, east):
         kept = sorted((tmp_path / f".{path.name}.backups").glob("*.json"))
         assert f"vpc-of-{path.name}" in kept[-1].read_text()
-    path = tmp_path / "x.lock"  # its lock must not be the manifest itself
+    path = tmp_path / "x.lock"  # the lock must not be the manifest itself
     a_manifest(path).record(VPC, Live("vpc-1"), "ready", 1.0)
     with locked(path):
         assert read(path, "demo").records[VPC.key].id == "vpc-1"
 
 
 def test_an_earlier_version_is_kept_out(tmp_path: Path) -> None:
-    """It takes an flock on the manifest's name with the suffix replaced."""
+    """It locks the manifest's path with the suffix replaced."""
     path, lock = tmp_path / "demo.json", tmp_path / "demo.lock"
     with locked(path), lock.open() as theirs, pytest.raises(BlockingIOError):
         fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -402,7 +402,7 @@ def test_an_earlier_version_is_kept_out(tmp_path: Path) -> None:
 
 
 def test_a_name_without_a_suffix_has_a_lock_of_its_own_too(tmp_path: Path) -> None:
-    """Nor does an earlier version work beside it, which takes demo.lock for both."""
+    """It also excludes an earlier version, which uses demo.lock for both."""
     short, long = tmp_path / "demo", tmp_path / "demo.json"
     with locked(short), locked(long), pytest.raises(Locked), locked(short):
         pass
@@ -422,14 +422,14 @@ def test_what_is_no_lock_of_ours_is_not_emptied(tmp_path: Path) -> None:
     with pytest.raises(Usage, match="is a link, not a lock"), locked(path):
         pass
     assert victim.read_text() == "theirs"
-    (tmp_path / "demo.lock").mkdir()  # no earlier version can work here at all
+    (tmp_path / "demo.lock").mkdir()  # no earlier version works here
     lock.unlink()
     with locked(path):
         pass
 
 
 def test_backups_go_with_the_manifest(tmp_path: Path) -> None:
-    """They keep what the config says; those that an earlier version left go too, if ours."""
+    """Backups contain the config; those of an earlier version are moved too, if they are ours."""
     manifest, older = a_manifest(tmp_path / "demo.json"), tmp_path / ".demo.backups"
     manifest.lineage = "of-demo"
     for id_ in ("vpc-1", "vpc-2"):
@@ -438,7 +438,7 @@ def test_backups_go_with_the_manifest(tmp_path: Path) -> None:
     (older / "00000007.json").write_text(manifest.path.read_text())
     (older / "00000008.json").write_text('{"lineage": "of-another"}')
     path = manifest.path.rename(tmp_path / "elsewhere")
-    assert read(manifest.path, "demo").serial == 8  # the old ones count
+    assert read(manifest.path, "demo").serial == 8  # old ones count too
     path.rename(manifest.path)
     manifest.retire()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".demo.backups"]
@@ -460,7 +460,7 @@ def test_a_manifest_must_be_a_file(user: User, kind: str) -> None:
     assert user.stack.calls == []
 
 
-# what a user meets
+# what a user sees
 
 
 def test_every_way_to_lose_the_manifest_has_its_words_and_its_way_back(user: User) -> None:
@@ -573,7 +573,7 @@ def test_a_disk_without_hard_links_or_locks_will_do_or_is_told(
 
 
 def test_a_full_disk_does_not_keep_a_run_from_the_lock(tmp_path: Path) -> None:
-    """The holder's name is for people; the manifest itself says in words that there is no room."""
+    """The holder's name is only informative; writing the manifest reports the full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:

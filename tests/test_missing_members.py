@@ -1,4 +1,4 @@
-"""An answer of AWS that lacks a member is no bug of ours."""
+"""An answer of AWS that lacks a member is not reported as our bug."""
 
 from __future__ import annotations
 

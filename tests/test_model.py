@@ -1,4 +1,4 @@
-"""What botocore's models hold against a request, in words."""
+"""Violations of botocore's models, as messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLE = "arn:aws:iam::111122223333:role/demo-nodes"
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    """A CreateCluster request that AWS takes."""
+    """Return a valid CreateCluster request."""
     group = {
         "InstanceGroupName": "workers",
         "InstanceType": "ml.m5.2xlarge",
@@ -104,7 +104,7 @@ def test_every_pattern_of_the_two_services_is_understood_or_left_to_the_service(
             java = shape.get("pattern", "")
             if java and model._regex(java) is None:
                 unknown.add(name)
-    # Exotic classes (\p{M}, \p{S}, surrogate ranges): none of them is sent by this project.
+    # Unsupported classes (\p{M}, \p{S}, surrogate ranges), in members that are never sent.
     assert not {name for name in unknown if re.search("Cluster|Tag|Role|Arn|Vpc", name)}
     assert len(unknown) < 20
 

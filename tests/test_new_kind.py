@@ -1,4 +1,4 @@
-"""A new kind of resource is one file: every reader of the stack finds what it says of itself."""
+"""A new kind of resource is one file: every reader of the stack uses its attributes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OURS = lineage(HERE, "demo")
 
 @frozen
 class Shelf(Resource):
-    """Something that AWS does not have, with everything that a kind can say."""
+    """A kind that AWS does not have, with every attribute of a kind."""
 
     vpc: Vpc | None = None
     boards: int = 3
@@ -118,7 +118,7 @@ SHELF = Shelf("shelf")
 
 
 def test_it_has_its_place_among_the_kinds() -> None:
-    assert kinds()[-1] is Shelf  # a step that nobody else knows comes last
+    assert kinds()[-1] is Shelf  # an unknown step is last
     order = delete_order()
     assert order.index(Shelf) < order.index(Vpc)
 

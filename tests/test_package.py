@@ -1,4 +1,4 @@
-"""What is installed, and what is given away: the lock and the wheel."""
+"""The lock files of dependencies, and the content of the wheel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WANTED = {
 
 
 def locked(name: str) -> dict[str, str]:
-    """The versions in a file of requirements/; each has to have a hash."""
+    """Return the versions in a file of requirements/; each must have a hash."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     found = re.findall(
         r"^([\w.-]+)==(\S+)( ; [^\\\n]+)? \\\n    --hash=sha256:", text, re.MULTILINE

@@ -1,4 +1,4 @@
-"""What a run may cost, in calls and ratios; seconds are for `make bench`."""
+"""Limits for the calls, rounds and memory of commands; `make bench` measures seconds."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from .rounds import rounds
 pytestmark = pytest.mark.xdist_group("performance")
 
 LOOK = 40
-"""Calls that tell the whole state of a cluster."""
+"""Maximum calls to read the whole state of a cluster."""
 
 
 def costs(stack: Stack) -> Counter[str]:
-    """Count the calls since the last time, by operation."""
+    """Count the calls since the last time by operation."""
     counted = Counter(f"{call.service}.{call.operation}" for call in stack.calls)
     stack.calls.clear()
     return counted
@@ -71,11 +71,11 @@ def test_a_token_is_signed_without_a_call(user: User) -> None:
 
 @dataclass
 class Ran:
-    """What one command did."""
+    """The result of one command."""
 
     calls: list[Call]
     chain: list[int]
-    """Its rounds, each as the number of its calls."""
+    """Its rounds, each as its number of calls."""
 
     @property
     def writes(self) -> list[Call]:
@@ -83,12 +83,12 @@ class Ran:
 
     @property
     def counted(self) -> Counter[str]:
-        """How many calls there were, by operation."""
+        """Return the number of calls by operation."""
         return Counter(f"{call.service}.{call.operation}" for call in self.calls)
 
 
 class Life:
-    """A cluster's life, told once for all tests that count its calls."""
+    """A cluster from create to delete, run once for all tests that count its calls."""
 
     def __init__(self, user: User) -> None:
         self._user = user
@@ -115,9 +115,9 @@ def life(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Life:
         at_work(one_stack, tmp_path_factory.mktemp("life")) as user,
         pytest.MonkeyPatch.context() as patch,
     ):
-        # on a busy machine looks grow old before their turn comes, and would be repeated
+        # else reads would be repeated on a busy machine
         patch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)
-        # and what goes in a moment takes more than one, and would be looked for again
+        # and so would reads of resources that are being deleted
         patch.setattr("hyperpod_eks.engine.destroy.SHORTEST", 600.0)
         return Life(user)
 
@@ -136,11 +136,11 @@ def test_a_create_that_has_nothing_to_do_looks_once_and_writes_nothing(life: Lif
 
 
 def test_status_asks_no_more_than_a_create_that_has_nothing_to_do(life: Life) -> None:
-    assert life.status.counted.total() <= LOOK + 1  # and what HyperPod is doing
+    assert life.status.counted.total() <= LOOK + 1  # and HyperPod's operations
 
 
 def test_nothing_is_waited_for_that_is_not_needed(life: Life) -> None:
-    """The longest chains of calls, each of which needs the answer of the one before."""
+    """Count rounds: the longest chain of calls that need the previous call's answer."""
     most = {"first": 16, "again": 3, "status": 3, "delete": 18}
     for command, limit in most.items():
         chain = getattr(life, command).chain
@@ -148,18 +148,18 @@ def test_nothing_is_waited_for_that_is_not_needed(life: Life) -> None:
 
 
 def test_a_first_create_makes_hardly_more_calls_than_it_must(life: Life) -> None:
-    """docs/performance.md lists the least."""
+    """docs/performance.md lists the minimum."""
     assert len(life.first.writes) == 40
     counted = life.first.counted
-    # AWS simulates no mixture of services, types of resource or conditions
+    # AWS cannot simulate mixed services, resource types or conditions
     assert counted.pop("iam.SimulatePrincipalPolicy") <= 40
-    preflight, review = 15, 11  # of what AWS accepts and does not describe in its answer
+    preflight, review = 15, 11  # for fields that create's answer does not describe
     assert counted.total() <= 1.05 * 65 + preflight + review
 
 
 def test_a_delete_looks_once_before_and_once_after(life: Life) -> None:
     counted = life.delete.counted
-    assert counted.total() <= 93 + 2 * 6  # what nobody names is asked for before and after
+    assert counted.total() <= 93 + 2 * 6  # untracked resources are listed before and after
     once = ("ec2.DescribeSubnets", "ec2.DescribeInternetGateways", "s3.GetBucketTagging")
     assert {name: counted[name] for name in once} == dict.fromkeys(once, 2)
 
@@ -178,7 +178,7 @@ def test_hyperpod_begins_while_the_vpc_cni_is_still_coming(user: User) -> None:
     stack.sim.delays = Delays(addon=60)
 
     def let_the_addons_come() -> None:
-        """Once HyperPod has begun, or in the end."""
+        """Advance the clock once CreateCluster of HyperPod is called, or after 20 seconds."""
         deadline = time.monotonic() + 20
         while not start and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -260,14 +260,14 @@ def test_every_tenth_call_refused_and_the_run_still_ends_well(user: User) -> Non
 
 
 class Answer:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     def __init__(self, status: int) -> None:
         self.status_code = status
 
 
 class Operation:
-    """botocore's model of one."""
+    """botocore's model of an operation."""
 
     name = "DescribeVpcs"
 
@@ -309,7 +309,7 @@ class TestPace:
         def note_pause(seconds: float) -> None:
             if threading.current_thread() is here:
                 slept.append(seconds)
-            else:  # it is every thread's
+            else:  # shared by all threads
                 sleep(seconds)
 
         monkeypatch.setattr("botocore.endpoint.time.sleep", note_pause)

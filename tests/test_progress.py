@@ -1,4 +1,4 @@
-"""What people see while it runs, and what `status` shows: whole screens, on real terminals."""
+"""Progress, and the text of `status`: whole screens, on pseudo terminals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SNAPSHOTS = Path(__file__).with_name("test_progress_snapshots")
 
 
 def same(name: str, text: str) -> None:
-    """Compare with the snapshot; UPDATE_SNAPSHOTS=1 writes it instead, to be read in the diff."""
+    """Compare with the snapshot; UPDATE_SNAPSHOTS=1 writes it instead: review the diff."""
     file = SNAPSHOTS / f"{name}.txt"
     if os.environ.get("UPDATE_SNAPSHOTS"):
         file.write_text(text)
@@ -63,7 +63,7 @@ IDS = {
 
 
 class Recorder:
-    """A create as the engine tells it, up to a chapter."""
+    """The events of a create, up to a given point."""
 
     def __init__(self) -> None:
         self.board = Board("create demo in us-west-2", 0.0)
@@ -192,7 +192,7 @@ def test_plain_lines_tell_each_change_once_and_never_wrap() -> None:
         )
         tell(Event("s3/bucket", EventType.READY, "sagemaker-demo"))
         tell(Event("hyperpod/cluster", EventType.CREATING))
-        for _ in range(70):  # two beats of the heart in 70 s of the same words
+        for _ in range(70):  # two heartbeats in 70 s without a change
             clock.now += 1
             tell(waiting)
         clock.now += 1
@@ -246,7 +246,7 @@ BASE = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8"}
 
 @contextmanager
 def terminal(columns: int, rows: int) -> Iterator[tuple[int, int]]:
-    """A pseudo terminal: its controlling side, and the side for the program."""
+    """A pseudo terminal: the side that controls it, and the side for the program."""
     control, program = pty.openpty()
     fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     try:
@@ -262,7 +262,7 @@ def on_a_terminal(
     rows: int = 24,
     environ: dict[str, str] | None = None,
 ) -> bytes:
-    """All that the program writes to a terminal; `stdout` goes elsewhere if given."""
+    """Return the program's output to a terminal; `stdout` is redirected if given."""
     with terminal(columns, rows) as (control, program):
         command = [sys.executable, "-c", PROGRAM, *arguments]
         out = program if stdout is None else stdout
@@ -274,7 +274,7 @@ def on_a_terminal(
         while True:
             try:
                 chunk = os.read(control, 65536)
-            except OSError:  # Linux: the other side is closed
+            except OSError:  # on Linux, the other side is closed
                 break
             if not chunk:
                 break
@@ -284,7 +284,7 @@ def on_a_terminal(
 
 
 def screen(written: bytes, columns: int = 80, rows: int = 24) -> list[str]:
-    """What a person sees in the end."""
+    """Return the final content of the screen."""
     shown = pyte.Screen(columns, rows)
     pyte.ByteStream(shown).feed(written)
     return [line.rstrip() for line in shown.display if line.strip()]
@@ -399,7 +399,7 @@ def test_colour_is_a_matter_of_its_own() -> None:
 
 
 def document(nodes: int = 2, trouble: bool = False) -> dict[str, Any]:
-    """A status document, well or with one of each kind of trouble."""
+    """Return a status document, healthy or with one of each kind of problem."""
     versions = {"vpc-cni": "v1.20.4", "kube-proxy": "v1.35.0", "coredns": "v1.12.4"}
     versions |= {"eks-pod-identity-agent": "v1.3.10"}
     issue = {

@@ -1,4 +1,4 @@
-"""Everything goes to the network as boto3 does: proxies, passwords, certificates."""
+"""All connections use proxies, passwords and certificates like boto3."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VARIABLES = ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUESTS_CA_
 
 
 class Hello(http.server.BaseHTTPRequestHandler):
-    """Answers everything with a few words, and STS with an identity."""
+    """A server that answers STS with an identity, and other requests with a short text."""
 
     def do_POST(self) -> None:
         who = "<Arn>arn:aws:iam::123456789012:user/x</Arn><Account>123456789012</Account>"
@@ -64,7 +64,7 @@ def pki() -> Pki:
 
 @pytest.fixture(scope="module")
 def far(pki: Pki) -> Iterator[int]:
-    """The port of a server that has a certificate for every host, of an authority of its own."""
+    """The port of a server with a certificate for every host, from its own authority."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello)
     server.socket = pki.server_context().wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -165,13 +165,13 @@ def test_what_speaks_no_tls_ends_it_at_once(clean: pytest.MonkeyPatch, where: st
         _ = aws().identity
     server.shutdown()
     server.server_close()
-    assert time.monotonic() < begun + 5  # it is not tried again
+    assert time.monotonic() < begun + 5  # not retried
     assert where in caught.value.hint
     assert "http://" in caught.value.hint
 
 
 def test_a_proxy_that_is_not_there_is_tried_a_few_times(clean: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:  # bound, and nobody listens
+    with socket.socket() as taken:  # bound, but not listening
         taken.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         clean.setenv("https_proxy", f"http://u:p@{place}")
@@ -221,7 +221,7 @@ def test_a_proxy_that_is_no_url_is_wrong_usage(clean: pytest.MonkeyPatch, url: s
 def test_a_bundle_that_never_ends_is_not_read(
     tmp_path: Path, clean: pytest.MonkeyPatch, kind: str, endpoint: str | None
 ) -> None:
-    """Where AWS is asked in plain HTTP too, for Kubernetes is not."""
+    """Even if AWS is called by plain HTTP: Kubernetes is not."""
     bundle = tmp_path / "pipe" if kind == "a pipe" else Path("/dev/zero")
     if kind == "a pipe":
         os.mkfifo(bundle)
@@ -259,7 +259,7 @@ def test_a_bundle_that_is_a_section_of_the_profile_is_wrong_usage(
 def test_the_users_authority_counts_beside_the_clusters_own(
     bundle: Path, clean: pytest.MonkeyPatch
 ) -> None:
-    """What intercepts AWS intercepts the cluster too."""
+    """A proxy that intercepts calls to AWS intercepts calls to the cluster too."""
     clean.setenv("AWS_CA_BUNDLE", str(bundle))
     own = base64.b64encode(make_pki().ca_pem).decode()
     about = {"endpoint": f"https://{FAR}", "certificate_authority": own}

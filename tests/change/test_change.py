@@ -1,4 +1,4 @@
-"""What a running cluster takes: grown, shrunk with consent, upgraded step by step, or refused."""
+"""Changes of a running cluster: applied, applied after confirmation, or refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ B = "name: b, instance_type: ml.m5.2xlarge, instance_count: 1"
 
 def test_nodes_go_with_consent_only(owner: Owner) -> None:
     owner.declares(groups(A, B))
-    # more of them need none
+    # additional nodes need no confirmation
     owner.declares(groups(A.replace("3", "4"), B))
     assert owner.groups()["a"]["CurrentCount"] == len(owner.nodes("a")) == 4
     for text, lost in (
@@ -48,13 +48,13 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
         with pytest.raises(Usage, match=lost):
             owner.declares(text)
         assert owner.mutations() == []
-    # nor when something that the cluster builds on has to be made before it
+    # nor is a resource created that the cluster needs first
     more = groups(A.replace("3", "4")) + "network: {interface_endpoints: [sqs]}\n"
     with pytest.raises(Usage, match="instance group b: it goes, with its one node"):
         owner.declares(more)
     assert owner.mutations() == []
     assert len(owner.nodes()) == 5
-    # and with it they do
+    # with confirmation they go
     owner.declares(groups(A.replace("3", "4"), B.replace("m5", "m6i")), yes=True)
     assert owner.groups()["b"]["InstanceType"] == "ml.m6i.2xlarge"
     assert len(owner.nodes("b")) == 1
@@ -62,10 +62,10 @@ def test_nodes_go_with_consent_only(owner: Owner) -> None:
     assert list(owner.groups()) == ["a"]
     assert len(owner.nodes()) == 3
     assert owner.declares(groups(A)) == []
-    # the last group cannot be made anew under its name, with consent or not
+    # the last group cannot be replaced under its name, even with confirmation
     with pytest.raises(Usage, match="keeps at least one group"):
         owner.declares(groups(A.replace("m5", "m6i")), yes=True)
-    # a group comes and another goes at once
+    # one change can add a group and remove another
     owner.declares(groups(B), yes=True)
     assert list(owner.groups()) == ["b"]
 
@@ -95,7 +95,7 @@ def test_a_group_that_names_no_zone_stays_where_it_is(owner: Owner) -> None:
     home = owner.groups()["a"]["OverrideVpcConfig"]
     other = HEAD + "network: {availability_zone_ids: [usw2-az2, usw2-az1]}\n"
     text = groups(A.replace("3", "4")).replace(HEAD, other)
-    with pytest.raises(Usage, match="cidr"):  # the order of zones is the order of their blocks
+    with pytest.raises(Usage, match="cidr"):  # the order of zones determines their blocks
         owner.declares(text)
     owner.declares(groups(A.replace("3", "4")))
     assert owner.groups()["a"]["OverrideVpcConfig"] == home
@@ -123,7 +123,7 @@ def test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with(owner: 
     owner.declares(text % "1.32")
     kubernetes = owner.stack.sim.clusters[owner.eks()["arn"]]
     (ill, _) = (node["metadata"]["name"] for node in owner.nodes())
-    # nodes that are not Ready may not come back: that is for a person to decide
+    # nodes that are not Ready may not return: a person must decide
     kubernetes.set_node_ready(ill, ready=False)
     with pytest.raises(Usage, match=rf"1\.32 to 1\.33 while nodes are not Ready: {ill} \("):
         owner.declares(text % "1.33")
@@ -131,7 +131,7 @@ def test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with(owner: 
     kubernetes.set_node_ready(ill)
     for version in ("1.33", "1.34", "1.35"):
         owner.declares(text % version)
-    # the nodes still have the kubelet that they came with, and 1.36 would not talk to it
+    # nodes keep their first kubelet, which is too old for 1.36
     assert {n["status"]["nodeInfo"]["kubeletVersion"][:5] for n in owner.nodes()} == {"v1.32"}
     (nodes,) = [s.live for s in owner.looks(text % "1.35") if s.want.key == "hyperpod/nodes"]
     assert nodes
@@ -140,7 +140,7 @@ def test_kubernetes_is_not_upgraded_past_what_nodes_and_addons_live_with(owner: 
     with pytest.raises(Usage, match=r"2 nodes .* have the kubelet 1\.32\S+, and it takes 1\.33"):
         owner.declares(HEAD + untested, yes=True)
     owner.aws.sagemaker.update_cluster_software(ClusterName="demo")
-    # an add-on that somebody put beside ours has no version for it
+    # an add-on of another owner has no version for 1.36
     there = dict(eks_data.ADDONS)
     name = "amazon-sagemaker-hyperpod-training-operator"
     owner.aws.eks.create_addon(clusterName="demo", addonName=name)
@@ -177,7 +177,7 @@ def test_people_come_and_go(owner: Owner) -> None:
     )["associatedAccessPolicies"]
     assert policy["policyArn"].endswith("/AmazonEKSViewPolicy")
     assert policy["accessScope"] == {"type": "namespace", "namespaces": ["a", "b"]}
-    # the team's own RBAC alone
+    # only the team's own RBAC
     groups = only.replace("AmazonEKSViewPolicy, namespaces: [a, b]", "null")
     owner.declares(groups)
     assert owner.declares(groups) == []
@@ -254,7 +254,7 @@ addons:
         ]
 
     assert roles() == arns[:1]
-    # the same settings by hand, and in YAML
+    # the same settings, changed by hand and written as YAML
     owner.aws.eks.update_addon(
         clusterName="demo", addonName="metrics-server", configurationValues="replicas: 1\n"
     )
@@ -303,7 +303,7 @@ def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
 
 
 def test_an_update_whose_answer_is_lost_is_not_taken_for_an_error(owner: Owner) -> None:
-    """Sent again by botocore, it changes nothing any more, and EKS refuses that."""
+    """botocore repeats the request, which no longer changes anything, so that EKS refuses it."""
     owner.declares(HEAD)
     for change in ("eks: {endpoint_private_access: false}\n", "deletion_protection: true\n"):
         owner.stack.faults.append(Fault("eks", "UpdateClusterConfig", kind="lost"))
@@ -313,7 +313,7 @@ def test_an_update_whose_answer_is_lost_is_not_taken_for_an_error(owner: Owner) 
 
 
 def test_scripts_in_a_bucket_with_a_key_of_its_own_are_sent_once(owner: Owner) -> None:
-    """Their ETags are no MD5s."""
+    """With a KMS key, ETags are not MD5 digests."""
     kms: Any = owner.aws.session.client("kms", region_name="us-west-2")
     text = HEAD + f"encryption: {{bucket: '{kms.create_key()['KeyMetadata']['Arn']}'}}\n"
     assert "PutObject" in owner.declares(text)
@@ -335,7 +335,7 @@ def test_keys_of_your_own_encrypt_and_that_of_the_secrets_is_kept(owner: Owner) 
     logs: Any = owner.aws.logs
     (group,) = logs.describe_log_groups(logGroupNamePrefix="/aws/eks/demo")["logGroups"]
     assert group["kmsKeyId"] == one
-    # the secrets of a cluster that runs are encrypted once, and with one key
+    # a running cluster's secrets can be encrypted once, with one key
     secrets = text % f", eks_secrets: '{one}'"
     assert owner.declares(secrets) == ["AssociateEncryptionConfig"]
     assert owner.declares(secrets) == []

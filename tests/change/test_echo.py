@@ -1,4 +1,4 @@
-"""What AWS describes otherwise than it was sent is no reason to touch a cluster."""
+"""A cluster is not changed because AWS describes it otherwise than it was declared."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ ODD: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def base(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
-    """Somebody whose cluster lacks nothing but HyperPod; made once, for it is long."""
+    """An owner whose cluster lacks only HyperPod; created once per module, because it is slow."""
     folder = tmp_path_factory.mktemp("echo")
     with pytest.MonkeyPatch.context() as patch:
         start_over(one_stack, patch)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        patch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is a real one
+        patch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is real
         owner = Owner(one_stack, boto3.Session(), folder, helm("4.3.1"))
         owner.declares(TEXT)
         yield owner
@@ -79,7 +79,7 @@ def base(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def owner(base: Owner) -> Iterator[Owner]:
-    """The same without HyperPod, as before its first create."""
+    """The same owner without a HyperPod cluster, as before its first create."""
     path = base.folder / "demo.json"
     base.stack.sim.echo = None
     base.aws.sagemaker.delete_cluster(ClusterName="demo")
@@ -127,11 +127,10 @@ def test_any_odd_description_sends_one_update_a_change(owner: Owner, seed: int) 
 
 
 def test_what_was_created_is_not_touched_under_any_seed(owner: Owner) -> None:
-    """Every service is odd; in each answer in another way it is in the long proof alone.
+    """All services answer oddly, under nine seeds; tests/cli/test_echo_seeds.py has 300 more.
 
-    Which answer gets which oddity is a matter of which thread asks first, so of luck.
-
-    Nine seeds more in half a second of CPU time each: tests/cli/test_echo_seeds.py has 300 lives.
+    Each seed has one kind of oddity for all answers.  Different kinds in one run are left to the
+    long proof: the order of threads determines which answer gets which.
     """
     owner.declares(TEXT)
     for seed in range(1, 10):
@@ -170,7 +169,7 @@ class Killed(BaseException):
 
 
 def kill(patch: pytest.MonkeyPatch, boundary: int) -> None:
-    """Die at the boundary: before or after each write of the journal, and each update."""
+    """Raise Killed at a boundary: boundaries are before and after each save and each update."""
     passed = 0
 
     def dying(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,7 +188,7 @@ def kill(patch: pytest.MonkeyPatch, boundary: int) -> None:
 
     patch.setattr(Manifest, "save", dying(Manifest.save))
     patch.setattr(Cluster, "update", dying(Cluster.update))
-    patch.setattr(Reconciler, "_last_words", lambda *_: None)  # who is killed has none
+    patch.setattr(Reconciler, "_last_words", lambda *_: None)  # a killed process has none
 
 
 EVERY = range(1, 9)
@@ -209,7 +208,7 @@ def test_a_label_that_is_removed_goes_whenever_we_are_killed(
 ) -> None:
     owner.declares(TEXT)
     path = owner.folder / "demo.json"
-    if first == "0.1.0":  # its manifests have no `sent`
+    if first == "0.1.0":  # whose manifests have no `sent`
         document = json.loads(path.read_text())
         for record in document["resources"].values():
             del record["sent"]
@@ -244,7 +243,7 @@ def test_karpenter_takes_the_counts_over_and_gives_them_back(owner: Owner) -> No
 
 
 def test_a_group_whose_zones_are_no_longer_named_stays_where_it_is(owner: Owner) -> None:
-    """Whether AWS has ever shown where it is, or not."""
+    """With and without a description by AWS that has its zones."""
     placed = TEXT.replace(
         "instance_count: 2,", "instance_count: 2, availability_zone_ids: [usw2-az1],"
     )
@@ -277,7 +276,7 @@ def test_a_config_without_any_node_ends(owner: Owner) -> None:
 def test_odd_descriptions_of_every_kind_change_nothing(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """A whole create under it, and a look after.  It empties the account, so it stands last."""
+    """Create a cluster under them, and observe it.  It empties the account, so it comes last."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)
     owner = Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))

@@ -1,4 +1,4 @@
-"""What you already have is used, and is the same to the byte when the cluster is gone."""
+"""Existing resources are used, and are unchanged after the cluster's delete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .conftest import Owner
 
 
 def a_vpc(owner: Owner) -> dict[str, str]:
-    """A network that a platform team made: two private subnets behind a NAT gateway."""
+    """Create a platform team's network: two private subnets behind a NAT gateway."""
     ec2: Any = owner.aws.ec2
     vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
     for name in ("EnableDnsSupport", "EnableDnsHostnames"):
@@ -57,7 +57,7 @@ def a_vpc(owner: Owner) -> dict[str, str]:
 
 
 def a_control_plane(owner: Owner, net: dict[str, str], name: str, mode: str) -> None:
-    """An EKS cluster of somebody's with nothing in it."""
+    """Create an empty EKS cluster of another owner."""
     iam: Any = owner.aws.iam
     document = json.dumps(trust("eks.amazonaws.com"))
     role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]
@@ -78,18 +78,18 @@ def a_control_plane(owner: Owner, net: dict[str, str], name: str, mode: str) -> 
 
 
 def owned_by(cluster: str, kind: str) -> Any:
-    """The tag that Kubernetes puts on what it makes."""
+    """Return the tag that Kubernetes adds to its resources, as a TagSpecification."""
     tag = {"Key": f"kubernetes.io/cluster/{cluster}", "Value": "owned"}
     return [{"ResourceType": kind, "Tags": [tag]}]
 
 
 def an_eks_cluster(owner: Owner, net: dict[str, str]) -> None:
-    """A cluster of somebody's with the HyperPod chart in it, under its other name."""
+    """Create an EKS cluster of another owner with the HyperPod chart, under another name."""
     a_control_plane(owner, net, "platform", "API")
     eks: Any = owner.aws.eks
     for name in ("vpc-cni", "kube-proxy", "coredns"):
         eks.create_addon(clusterName="platform", addonName=name)
-    # of a StatefulSet that is scaled to zero
+    # the volume of a StatefulSet that is scaled to zero
     owner.aws.ec2.create_volume(
         AvailabilityZone="us-west-2a", Size=1, TagSpecifications=owned_by("platform", "volume")
     )
@@ -115,7 +115,7 @@ def test_a_cluster_in_a_vpc_that_is_there(owner: Owner) -> None:
     made = owner.declares("".join(x for x in text.splitlines(True) if "route_tables" not in x))
     network = {"CreateVpc", "CreateSubnet", "CreateNatGateway", "CreateRouteTable"}
     assert not {*network, "CreateVpcEndpoint"} & set(made)
-    assert owner.declares(text) == ["CreateVpcEndpoint"]  # route_tables asks for it
+    assert owner.declares(text) == ["CreateVpcEndpoint"]  # because of route_tables
     assert owner.declares(text) == []
     assert set(owner.eks()["resourcesVpcConfig"]["subnetIds"]) == {net["one"], net["two"]}
     assert owner.cluster()["VpcConfig"]["SecurityGroupIds"] == [net["group"]]
@@ -141,7 +141,7 @@ def test_new_subnets_in_a_vpc_and_behind_a_nat_gateway_that_are_there(owner: Own
     assert not {"CreateVpc", "CreateNatGateway", "CreateInternetGateway"} & set(made)
     assert owner.declares(text) == []
     assert owner.groups()["worker-group"]["CurrentCount"] == 2
-    # what the VPC's blocks are is its owner's matter: the endpoint lets in the nodes
+    # the VPC's blocks can change, so the endpoint admits the nodes' security group
     (nodes,) = owner.cluster()["VpcConfig"]["SecurityGroupIds"]
     groups: Any = owner.aws.ec2.describe_security_groups()["SecurityGroups"]
     (door,) = [g for g in groups if g["GroupName"] == "demo-endpoints-hyperpod-eks"]
@@ -152,7 +152,7 @@ def test_new_subnets_in_a_vpc_and_behind_a_nat_gateway_that_are_there(owner: Own
 
 
 def test_the_internet_gateway_and_the_endpoints_of_a_vpc_are_used(owner: Owner) -> None:
-    """A VPC has one internet gateway, and one endpoint of a service has its DNS name."""
+    """A VPC has one internet gateway, and one endpoint of a service can have its DNS name."""
     net = a_vpc(owner)
     ec2: Any = owner.aws.ec2
     ec2.create_vpc_endpoint(
@@ -177,7 +177,7 @@ def test_the_internet_gateway_and_the_endpoints_of_a_vpc_are_used(owner: Owner) 
     before = owner.account()
     made = owner.declares(text)
     assert not {"CreateInternetGateway", "AttachInternetGateway"} & set(made)
-    assert made.count("CreateVpcEndpoint") == 2  # of S3 and STS
+    assert made.count("CreateVpcEndpoint") == 2  # S3 and STS
     assert {"CreateNatGateway", "CreateSubnet"} <= set(made)
     assert owner.declares(text) == []
     assert owner.deletes(text) == []
@@ -185,7 +185,7 @@ def test_the_internet_gateway_and_the_endpoints_of_a_vpc_are_used(owner: Owner) 
 
 
 def test_what_our_cluster_leaves_in_somebodys_vpc_goes_before_its_roles(owner: Owner) -> None:
-    """HyperPod takes most of its interfaces down with its role; others leave more."""
+    """HyperPod deletes most of its interfaces with its role; other services leave theirs."""
     net = a_vpc(owner)
     ec2, elbv2 = cast("Any", owner.aws.ec2), owner.aws.elbv2
     subnets = [net["one"], net["two"]]
@@ -334,7 +334,7 @@ def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owne
     assert owner.declares(text) == []
     cluster = owner.cluster()
     assert cluster["Orchestrator"]["Eks"]["ClusterArn"].endswith("cluster/platform")
-    assert set(cluster["VpcConfig"]["Subnets"]) == {net["one"], net["two"]}  # not the public one
+    assert set(cluster["VpcConfig"]["Subnets"]) == {net["one"], net["two"]}  # not the public subnet
     assert len(owner.nodes("worker-group")) == 2
     owner.declares(text.replace("instance_count: 2", "instance_count: 3"))
     assert len(owner.nodes("worker-group")) == 3
@@ -377,9 +377,9 @@ def test_the_nodes_of_an_eks_cluster_that_is_there_can_live_in_one_zone(owner: O
 
 
 def test_several_people_work_on_somebodys_eks_cluster(owner: Owner) -> None:
-    """Who has no access entry there gets one; whoever deletes takes all of those away."""
+    """A caller without an access entry gets one; a delete by any of them deletes all of these."""
     net = a_vpc(owner)
-    a_control_plane(owner, net, "platform", "API")  # which lets in its creator
+    a_control_plane(owner, net, "platform", "API")  # its creator has access
     iam: Any = owner.aws.iam
     everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
     text = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
@@ -410,11 +410,11 @@ def test_several_people_work_on_somebodys_eks_cluster(owner: Owner) -> None:
     assert owner.declares(text) == []
     assert entries() >= {"ann", "bob"}
     assert owner.deletes(text) == []
-    assert entries() - before == {"AWSServiceRoleForSageMakerHyperPod"}  # AWS's own
+    assert entries() - before == {"AWSServiceRoleForSageMakerHyperPod"}  # AWS creates it
 
 
 def without_the_services_entry(account: list[str]) -> Any:
-    """Leave out HyperPod's own access entry, which AWS alone can delete."""
+    """Remove HyperPod's own access entry, which only AWS can delete."""
     content = json.loads("\n".join(account))
     entries = content["us-west-2"]["eks"].get("platform", {}).get("AccessEntries", {})
     for arn in [arn for arn in entries if "AWSServiceRoleForSageMakerHyperPod" in arn]:

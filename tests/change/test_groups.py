@@ -1,4 +1,4 @@
-"""The clusters that people run: the examples are made, changed and deleted, as AWS shows it."""
+"""Typical clusters: each example is created, changed and deleted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .conftest import EXAMPLES, Owner
 
 
 def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
-    """Create, again without a change, change, again without a change, delete."""
+    """Create, create again, change, create again: repetitions must change nothing."""
     assert owner.declares(text)
     assert owner.declares(text) == []
     assert owner.declares(changed, yes=yes)
@@ -26,7 +26,7 @@ def lives(owner: Owner, text: str, changed: str, *, yes: bool = False) -> None:
 
 
 def test_every_example_is_lived_through_and_sends_only_what_the_models_take() -> None:
-    """`Owner` refuses a request to SageMaker or EKS that breaks their models."""
+    """`Owner` fails for a request to SageMaker or EKS that violates their models."""
     sources = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
     lived = set(re.findall(r"owner\.example\(\"([a-z0-9-]+)\"\)", sources))
     assert lived == {file.stem for file in EXAMPLES.glob("*.yaml")}
@@ -35,7 +35,7 @@ def test_every_example_is_lived_through_and_sends_only_what_the_models_take() ->
 def test_a_request_that_breaks_the_model_is_seen(owner: Owner) -> None:
     for wrong in ({"ClusterName": "a_b"}, {"ClusterName": "a", "NodeRecovery": "Manual"}):
         with pytest.raises(AssertionError):
-            owner.aws.sagemaker.create_cluster(**wrong)  # type: ignore[arg-type]  # that is it
+            owner.aws.sagemaker.create_cluster(**wrong)  # type: ignore[arg-type]  # on purpose
     with pytest.raises(AssertionError):
         owner.aws.eks.list_addons(clusterName="a" * 101)
     assert owner.mutations() == []
@@ -54,7 +54,7 @@ def test_the_minimal_cluster(owner: Owner) -> None:
 
 
 def tags(content: Any) -> Iterator[dict[str, str]]:
-    """The tags of everything that is signed as ours."""
+    """Yield the tags of every resource with this tool's tags."""
     if isinstance(content, dict):
         if CLUSTER in content:
             yield content
@@ -77,7 +77,7 @@ def test_the_articles_cluster(owner: Owner) -> None:
     assert len(signed) > 25
     assert {each.get("project") for each in signed} == {"hyperpod-demo"}
     keys = [each["Key"] for each in owner.requests("CreateCluster")[-1]["Tags"]]
-    assert sorted(keys) == sorted({*keys, "SageMaker"})  # each once (AddTags)
+    assert sorted(keys) == sorted({*keys, "SageMaker"})  # no duplicates (AddTags)
     assert owner.deletes(text) == []
     assert owner.account() == owner.before
 
@@ -88,7 +88,7 @@ def test_two_p5_groups_in_two_zones_under_training_plans(
     text = owner.example("p5-training-plans")
     for name, zone in (("train-1", "usw2-az1"), ("train-2", "usw2-az2")):
         arn = plan(name, zone, 3)
-        assert arn in text  # the account is the example's
+        assert arn in text  # the example has the stack's account
     before = owner.account()
     lives(owner, text, text.replace("{team: research}", "{team: science}"))
     groups = owner.groups()
@@ -139,7 +139,7 @@ def test_spot_with_autoscaling(owner: Owner) -> None:
     role = owner.aws.iam.get_role(RoleName=cluster["ClusterRole"].rpartition("/")[2])["Role"]
     assert "hyperpod.sagemaker.amazonaws.com" in str(role["AssumeRolePolicyDocument"])
     assert rights(owner, "demo-scaling-us-west-2")["Keys"] == [key]  # new nodes' volumes too
-    # Karpenter asks for more, and the next create leaves it at that
+    # Karpenter adds nodes, and the next create keeps them
     owner.aws.sagemaker.batch_add_cluster_nodes(
         ClusterName="demo",
         NodesToAdd=[{"InstanceGroupName": "inference", "IncrementTargetCountBy": 2}],
@@ -192,7 +192,7 @@ def test_a_training_plan_must_fit_and_can_be_exchanged(
         with pytest.raises(Usage, match=why):
             owner.declares(wrong)
     assert owner.mutations() == []
-    # the group that names no zone goes where its plan is; another plan of that zone will do
+    # a group without declared zones is placed in its plan's zone; it can change to a plan there
     owner.declares(text)
     owner.declares(P5.replace("PLAN", other))
     group = owner.groups()["a"]
@@ -222,7 +222,7 @@ restricted_instance_groups:
     assert (group["InstanceGroupName"], group["CurrentCount"]) == ("nova", 3)
     storage = {"SizeInGiB": 1200, "PerUnitStorageThroughput": 250}
     assert group["EnvironmentConfig"]["FSxLustreConfig"] == storage
-    (request,) = owner.requests("CreateCluster")[1:]  # after EKS's
+    (request,) = owner.requests("CreateCluster")[1:]  # after that of EKS
     assert "LifeCycleConfig" not in request["RestrictedInstanceGroups"][0]
     assert len(owner.nodes("nova")) == 3
     with pytest.raises(Usage, match="instance group nova: 1 of its 3 nodes go"):
@@ -233,7 +233,7 @@ LUSTRE, ZFS = (f"fs-{n}.fsx.us-west-2.amazonaws.com" for n in ("0123456789ab", "
 
 
 def rights(owner: Owner, policy: str) -> dict[str, list[str]]:
-    """What one of our policies is about, by statement."""
+    """Return the resources of one of our policies, by statement."""
     arn = f"arn:aws:iam::123456789012:policy/{policy}"
     default = owner.aws.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
     found: Any = owner.aws.iam.get_policy_version(PolicyArn=arn, VersionId=default)
@@ -288,11 +288,11 @@ def test_groups_share_a_training_plan_restricted_ones_too(
         owner.declares(both)
     assert owner.mutations() == []
     owner.declares(restricted)
-    assert owner.declares(restricted) == []  # though nothing of the plan is free now
+    assert owner.declares(restricted) == []  # although the plan has no free instances now
 
 
 def homes(owner: Owner) -> dict[str, set[str]]:
-    """The zones of each group."""
+    """Return the zones of each group."""
     there = {s["SubnetId"]: s for s in owner.aws.ec2.describe_subnets()["Subnets"]}
     return {
         name: {there[s]["AvailabilityZoneId"] for s in group["OverrideVpcConfig"]["Subnets"]}
@@ -305,7 +305,7 @@ def group(name: str, kind: str, more: str = "") -> str:
 
 
 def test_zones_are_those_that_groups_name_and_that_have_their_types(owner: Owner) -> None:
-    """p5e is in usw2-az3 alone; trn1n in usw2-az4; p6-b300 in usw2-az1 and 2."""
+    """p5e is only in usw2-az3, trn1n only in usw2-az4, and p6-b300 in usw2-az1 and usw2-az2."""
     head = HEAD + "instance_groups:\n"
     for zone, why in (
         ("use1-az1", "use1-az1 is not a zone of us-west-2"),
@@ -320,7 +320,7 @@ def test_zones_are_those_that_groups_name_and_that_have_their_types(owner: Owner
     owner.declares(text)
     assert owner.declares(text) == []
     assert homes(owner) == {"a": {"usw2-az3"}}
-    # a group that comes brings its zone; when it goes, the zone stays
+    # a new group adds its zone; the zone stays when the group is removed
     more = text + group("b", "ml.m5.2xlarge", ", availability_zone_ids: [usw2-az4]")
     owner.declares(more)
     assert owner.declares(more) == []

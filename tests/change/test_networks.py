@@ -1,4 +1,4 @@
-"""Networks as companies want them: closed, strict, of several blocks; as EC2 shows them."""
+"""Networks of companies: without NAT, with strict security groups, with several blocks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> Non
     assert (rule["FromPort"], rule["IpRanges"][0]["CidrIp"]) == (443, "10.0.0.0/16")
     assert door["IpPermissionsEgress"] == []
 
-    # strict: nodes reach out by HTTPS alone, and let in themselves and the control plane
+    # strict: nodes may only call out by HTTPS, and admit only each other and the control plane
     nodes, control = groups["demo-hyperpod-eks"], groups["demo-control-plane-hyperpod-eks"]
     inward = {p["GroupId"] for r in nodes["IpPermissions"] for p in r["UserIdGroupPairs"]}
     assert inward == {nodes["GroupId"], control["GroupId"]}
@@ -59,7 +59,7 @@ def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> Non
 
     the_guards_are_up(owner)
 
-    # one group for both, and back again: the control plane's interfaces wear what is declared
+    # one group for both, and back: the control plane's interfaces have the declared groups
     shared = text.replace("security_groups: strict", "")
     owner.declares(shared)
     assert owner.declares(shared) == []
@@ -71,10 +71,10 @@ def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> Non
     (again,) = owner.eks()["resourcesVpcConfig"]["securityGroupIds"]
     assert again not in (nodes["GroupId"], control["GroupId"])
 
-    # the office moves and the policy goes
+    # the allowed addresses change and the endpoint policy is removed
     changed = text.replace("203.0.113.0/24", "198.51.100.0/24")
     a, b = changed.index("  endpoint_policy:"), changed.index("  subnet_tags:")
-    owner.declares(changed[:a] + changed[b:], yes=True)  # it opens to other addresses
+    owner.declares(changed[:a] + changed[b:], yes=True)  # exposes it to other addresses
     assert owner.declares(changed[:a] + changed[b:]) == []
     assert owner.eks()["resourcesVpcConfig"]["publicAccessCidrs"] == ["198.51.100.0/24"]
     for each in ours(owner, "describe_vpc_endpoints", "VpcEndpoints"):
@@ -84,7 +84,7 @@ def test_a_closed_network_has_no_way_out_and_every_endpoint(owner: Owner) -> Non
 
 
 def the_guards_are_up(owner: Owner) -> None:
-    """Who may do what, and within which bounds."""
+    """Check access policies, permissions boundaries and endpoint policies."""
     iam: Any = owner.aws.iam
     (reader,) = [
         arn
@@ -143,9 +143,9 @@ def test_storage_ports_open_and_close(owner: Owner) -> None:
 
 
 def test_subnets_may_have_a_tag_of_their_own_value(owner: Owner) -> None:
-    """A key that is named twice is refused (CreateSubnet, "Duplicate tag key").
+    """EC2 refuses duplicate tag keys (CreateSubnet, "Duplicate tag key").
 
-    The policy that AWS gives an endpoint is left alone.
+    An endpoint keeps AWS's default policy if none is declared.
     """
     sent: list[dict[str, Any]] = []
 
@@ -174,7 +174,7 @@ def test_a_create_after_half_a_delete_gives_each_subnet_its_block_again(owner: O
     def tagged(kind: str, tags: list[Any]) -> list[Any]:
         return [{"ResourceType": kind, "Tags": tags}]
 
-    # all but these two was gone when it was killed
+    # the delete was killed when only these two existed
     again = ec2.create_vpc(
         CidrBlock=vpc["CidrBlock"], TagSpecifications=tagged("vpc", vpc["Tags"])
     )["Vpc"]["VpcId"]

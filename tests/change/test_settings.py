@@ -1,4 +1,4 @@
-"""Every setting, changed alone on a running cluster, does what the page says."""
+"""A change of each single setting on a running cluster has the documented effect."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from .rows import (
 )  # fmt: skip
 
 SOME = ("tags", "network.cidr", "eks.log_retention_days", G + "image_id")
-"""The rows that `make test` tries: one of each outcome."""
+"""The rows that `make test` covers: one of each outcome."""
 
 
 def put(config: dict[str, Any], row: Row) -> dict[str, Any]:
-    """The configuration with one setting changed; of lists in the first entry."""
+    """Return the config with one setting changed; in lists, in the first entry."""
     config = copy.deepcopy(config)
     here: Any = config
     *sections, leaf = row.setting.replace("<name>", "vpc-cni").split(".")
     for name in sections:
         here = here.setdefault(name, {}) if not name.endswith("[]") else here[name[:-2]][0]
     here[leaf] = row.after(here[leaf]) if callable(row.after) else row.after
-    if leaf == "instance_requirements":  # it takes the type's place
+    if leaf == "instance_requirements":  # replaces the type
         del here["instance_type"]
     return config
 
 
 def prepare(owner: Owner) -> dict[str, str]:
-    """Roles, keys and quotas that the rows ask for; return the keys by name."""
+    """Create roles and keys and set quotas for the rows; return the key ARNs by name."""
     iam: Any = owner.aws.iam
     for arn, service in (
         (ROLE, "ec2"),
@@ -80,7 +80,7 @@ def prepare(owner: Owner) -> dict[str, str]:
     "rows",
     [
         pytest.param([row for row in ROWS if row.setting in SOME], id="some"),
-        pytest.param(ROWS, id="all", marks=pytest.mark.prove),  # minutes
+        pytest.param(ROWS, id="all", marks=pytest.mark.prove),  # takes minutes
     ],
 )
 def test_every_setting_does_what_the_page_says(owner: Owner, rows: Sequence[Row]) -> None:
@@ -97,13 +97,13 @@ def test_every_setting_does_what_the_page_says(owner: Owner, rows: Sequence[Row]
                 text = text.replace(f": {name}\n", f": {arn}\n")
             if tried(owner, row, text):
                 now = then
-        except BaseException as error:  # noqa: BLE001  all are told at once
+        except BaseException as error:  # noqa: BLE001  all failures are reported together
             wrong.append(f"{row.setting} ({row.outcome}): {type(error).__name__}: {error}"[:600])
     assert wrong == []
 
 
 def tried(owner: Owner, row: Row, text: str) -> bool:
-    """Declare the text and see that what the row says comes of it; whether it is so now."""
+    """Declare the config and check the row's outcome; return whether it was applied."""
     if row.outcome == REFUSED:
         with pytest.raises((Usage, Foreign), match=re.escape(row.says)):
             owner.declares(text, yes=True)
@@ -116,7 +116,7 @@ def tried(owner: Owner, row: Row, text: str) -> bool:
         assert owner.mutations() == []
     before = owner.account() if row.setting.startswith("chart") else []
     changed: list[str] = owner.declares(text, yes=row.outcome == CONSENT)
-    if before and owner.account() != before:  # helm speaks to Kubernetes, not to AWS
+    if before and owner.account() != before:  # helm's calls are not AWS's
         changed = ["helm"]
     assert bool(changed) == (row.outcome in (IN_PLACE, CONSENT) and "guard" not in row.why)
     assert owner.declares(text) == []
@@ -124,11 +124,11 @@ def tried(owner: Owner, row: Row, text: str) -> bool:
 
 
 OWN = {"restricted_instance_groups": {"environment_config"}}
-"""Of restricted groups, what the others do not have."""
+"""Settings of restricted groups that other groups do not have."""
 
 
 def settings(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every setting; a list or mapping of sections is one itself, and so is what they hold."""
+    """Yield every setting; a list or mapping of sections is a setting, and so are its members."""
     for name, field in fields(section).items():
         inner, _ = find(field.annotation, ())
         item, end = inner, "."
@@ -158,7 +158,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def exists(name: str) -> bool:
-    """Whether there is FILE::TEST in this folder or above it, or FOLDER/FILE::TEST in another."""
+    """Whether FILE::TEST exists in this folder or its parent, or FOLDER/FILE::TEST in another."""
     file, _, test = name.partition("::")
     sources = [
         path.read_text() for at in ("", "change/") if (path := TESTS / f"{at}{file}.py").exists()
@@ -174,5 +174,5 @@ def test_every_test_that_a_page_names_exists() -> None:
     yes = [row for row in rows if row[6] == "**Y**"]
     assert len(yes) > 80
     assert [row[0] for row in yes if "`" not in row[7]] == []
-    assert [row[0] for row in rows if not row[7].strip(" |")] == []  # a No says why
+    assert [row[0] for row in rows if not row[7].strip(" |")] == []  # a "No" has a reason
     assert [name for name in named if not exists(name)] == []

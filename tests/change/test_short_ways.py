@@ -1,4 +1,4 @@
-"""``scale``, ``update-software`` and ``create --yes``, typed by a person."""
+"""``scale``, ``update-software`` and ``create --yes``, as commands."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_scale_changes_the_count_in_the_file_and_nothing_else(user: User, aws: C
     assert counts(aws) == {"workers": 3, "small": 2}
     grown = FILE.replace("count: 2   #", "count: 3   #").replace("count: 1}", "count: 2}")
     assert Path("c.yaml").read_text() == grown
-    # fewer nodes ask for consent; without it nothing changes, the file included
+    # fewer nodes need confirmation; without it nothing changes, including the file
     said = user.types("scale", "-f", "c.yaml", "workers=1")
     assert (said.code, "workers: 2 of its 3 nodes go" in said.err) == (2, True)
     assert Path("c.yaml").read_text() == grown
     assert counts(aws)["workers"] == 3
     assert user.types("scale", "-f", "c.yaml", "workers=1", "--yes").code == 0
     assert counts(aws) == {"workers": 1, "small": 2}
-    # the manifest's config serves as well
+    # without a file, the manifest's config is used
     assert user.types("scale", "demo", "small=3").code == 0
     assert counts(aws) == {"workers": 1, "small": 3}
     said = user.types("scale", "demo", "none=3")
@@ -64,7 +64,7 @@ def test_scale_changes_no_other_byte_and_writes_through_a_link(user: User) -> No
     refusal = Fault("sagemaker", "DescribeCluster", code="AccessDeniedException", count=9)
     user.stack.faults.append(refusal)
     assert user.types("scale", "-f", "c.yaml", "workers=10").code == 3
-    assert real.read_bytes() == given  # taken back
+    assert real.read_bytes() == given  # restored
     user.stack.faults.clear()
     said = user.types("scale", "-f", "c.yaml", "workers=10", "small=0")
     assert said.code == 0, said.err
@@ -115,14 +115,14 @@ def test_update_software_renews_the_nodes_and_waits(user: User, aws: Clients) ->
 
 
 def test_an_update_of_the_software_whose_answer_is_lost_is_waited_for(user: User) -> None:
-    """Asked again, HyperPod says that the cluster is being updated: by us."""
+    """HyperPod answers the repeated request that the cluster is being updated: by the first one."""
     user.has("demo")
     operation = "UpdateClusterSoftware"
     busy = Fault("sagemaker", operation, "ConflictException", 400, "Cluster is being updated")
     user.stack.faults.extend([Fault("sagemaker", operation, kind="lost"), busy])
     said = user.types("update-software", "demo", "--yes")
     assert (said.code, said.err) == (0, said.err)
-    user.stack.faults.append(replace(busy, count=1))  # by somebody else
+    user.stack.faults.append(replace(busy, count=1))  # by another process
     assert user.types("update-software", "demo", "--yes").code == 1
 
 
@@ -151,7 +151,7 @@ def test_a_count_that_did_not_come_to_be_is_taken_back(user: User, aws: Clients)
     assert (said.code, "2 nodes go" in said.err) == (2, True), said.err
     assert Path("c.yaml").read_text() == FILE
     assert counts(aws) == {"workers": 2, "small": 1}
-    # once AWS was told, the file says what the same command goes on to
+    # after the request the file keeps the new count, with which the command continues
     user.stack.sim.delays.__dict__["hyperpod_provision"] = 1e6
     assert user.types("scale", "-f", "c.yaml", "workers=3", "--timeout", "2").code == 6
     assert "instance_count: 3" in Path("c.yaml").read_text()

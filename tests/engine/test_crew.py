@@ -1,4 +1,4 @@
-"""The workers of a run end with it."""
+"""The worker threads of a run end with the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.conftest import until
 
 
 class Held:
-    """What a job holds, as a client or a whole run."""
+    """An object that a job refers to, like a client or a whole run."""
 
     def job(self) -> Callable[[], str]:
         return lambda: f"{type(self).__name__} is done"

@@ -1,4 +1,4 @@
-"""Every row of what is decided: what is observed, under which circumstances, and what follows."""
+"""Every row of the decision table: observation, circumstances and the resulting action."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ OURS = Live("id-1", owner="us")
 
 @frozen
 class Rigid(Toy):
-    """A thing that AWS does not change in place."""
+    """A kind that AWS cannot change in place."""
 
     immutable: ClassVar[Mapping[str, str]] = {"shape": "it is hard"}
 
 
 @frozen
 class Staged(Toy):
-    """A thing that is changed in one step after the other."""
+    """A kind that is changed in several steps."""
 
     def first(self, differs: Differs) -> Differs:
         return dict([next(iter(differs.items()))])
@@ -37,14 +37,14 @@ class Staged(Toy):
 
 @frozen
 class Coming(Toy):
-    """A thing that comes by itself."""
+    """A kind that AWS creates by itself."""
 
     lifecycle = Lifecycle.AWAITED
 
 
 @frozen
 class Shared(Toy):
-    """A thing that all clusters of the account have."""
+    """A kind that all clusters of the account share."""
 
     lifecycle = Lifecycle.SHARED
 

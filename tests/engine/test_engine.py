@@ -1,4 +1,4 @@
-"""What the engine promises, on toys: microseconds instead of minutes."""
+"""The engine's guarantees, on toy resources: microseconds instead of minutes."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_drift_is_put_right(rig: Rig, cloud: Cloud) -> None:
 
 @frozen
 class Stubborn(Toy):
-    """A thing that is described in the cloud's own way, whatever it accepts."""
+    """A kind whose description always differs from what it accepted."""
 
     def update(self, *_: object) -> None:  # type: ignore[override]
         self.cloud.calls.append(f"settle {self.label}")
@@ -142,7 +142,7 @@ def test_what_the_cloud_accepts_and_never_shows_is_sent_once(rig: Rig, cloud: Cl
 
 @frozen
 class Silent(Toy):
-    """A thing whose description is silent about its shape."""
+    """A kind whose description omits its shape."""
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         return [replace(live, facts={}) for live in super().find(snapshot)]
@@ -240,7 +240,7 @@ def test_status_changes_nothing_on_an_empty_account(
     assert not rig.path.exists()
 
 
-# --- crashes: killed at every change, before and after it
+# --- crashes: kills before and after every change
 
 
 def _calls_of_a_create(rig: Rig, cloud: Cloud, wants: list[Resource]) -> int:
@@ -262,9 +262,9 @@ def test_a_kill_at_any_change_of_create_loses_and_doubles_nothing(
     for call in range(1, calls + 1):
         assert rig.killed_in(lambda: rig.create(wants), call, after=after)
         if resumed == "create without the manifest":
-            cloud.clock.time += lag  # nothing remembers what is not to be seen yet
+            cloud.clock.time += lag  # nothing records what is not visible yet
             rig.path.unlink(missing_ok=True)
-            # what is neither signed nor remembered cannot be told from a stranger's
+            # without tags and a record it looks like another owner's
             cloud.things = [t for t in cloud.things if t.owner]
         if resumed != "delete":
             rig.create(wants)
@@ -294,7 +294,7 @@ def test_grace_is_longer_than_the_lag_that_the_crash_tests_use() -> None:
 
 @frozen
 class Growing(Toy):
-    """A thing that never gets as large as it is to be."""
+    """A kind that never reaches its declared size."""
 
     patience = 10.0
 
@@ -308,7 +308,7 @@ def test_what_comes_up_is_changed_only_if_the_file_is(rig: Rig, cloud: Cloud) ->
             rig.create([Growing("role", shape=shape)])
 
     create("round")
-    cloud.things[0].shape = "square"  # as a cloud that describes it in its own way
+    cloud.things[0].shape = "square"  # like a cloud whose description differs
     create("round")
     assert cloud.calls == []
     rig.path.unlink()

@@ -1,4 +1,4 @@
-"""Any life that a cluster may have, told by chance: in the end nothing is lost, doubled or left."""
+"""Random sequences of commands and faults end without losses, duplicates and leftovers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def declared(shape: str, more: bool) -> list[Resource]:
 
 
 class Life(RuleBasedStateMachine):
-    """One account, one manifest, one user, and everything that befalls them."""
+    """A state machine: one account, one manifest, one user, and random events."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(shape=SHAPES, more=st.booleans())
     def create(self, shape: str, more: bool) -> None:
-        # what is neither declared nor remembered is for `orphans` to find
+        # resources neither declared nor recorded are for `orphans` to find
         self.wants = declared(shape, more or self.forgotten)
         self._create()
 
@@ -131,12 +131,12 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def the_manifest_is_lost(self) -> None:
-        # what is not to be seen yet, and remembered by nobody, can only be waited for
+        # resources that are invisible and not recorded can only be waited for
         self.cloud.clock.time += 60
         self.rig.path.unlink(missing_ok=True)
         self.forgotten, self.wants = True, declared("round", True)
         self.serial = 0
-        # what is neither signed nor remembered cannot be told from a stranger's
+        # without tags and a record it looks like another owner's
         self.cloud.things = [t for t in self.cloud.things if t.owner or t not in self.ours]
 
     @rule()

@@ -1,4 +1,4 @@
-"""Refusals, lost sight, full disks and interruptions: the engine waits, tells or stops in order."""
+"""Refusals, failed reads, full disks and interruptions: the engine waits, or stops in order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def says(code: str, operation: str = "DescribeToy", status: int = 400, retried: 
 
 @frozen
 class Slow(Toy):
-    """It takes an hour, and every third look at it is refused."""
+    """A kind that takes an hour to create, and refuses every third read."""
 
     refusal: str = "Throttling"
     looks: ClassVar[Iterator[int]] = count()
@@ -76,7 +76,7 @@ def test_credentials_that_expire_in_a_wait_stop_the_run_and_the_next_one_continu
     assert caught.value.exit == 3
     assert "run the same command again" in caught.value.hint
     record = read(rig.path, "toy").records["toys/cluster"]
-    assert (record.state, record.id) == ("created", "id-1")  # before any wait
+    assert (record.state, record.id) == ("created", "id-1")  # before the first wait
     cloud.clock.time += 3600
     rig.create([Toy("cluster")])
     assert len(cloud.things) == 1
@@ -138,7 +138,7 @@ def test_what_was_not_there_at_first_is_not_looked_for_again_in_its_turn(
 
     slow = Slow("control")
     rig.create([slow, Seen("addon", needs_=(slow,))])
-    assert asked == ["addon", "addon"]  # the second is the proof at the end
+    assert asked == ["addon", "addon"]  # the second verifies the end
 
 
 def test_what_somebody_made_since_the_first_look_is_theirs(rig: Rig, cloud: Cloud) -> None:
@@ -157,7 +157,7 @@ def test_what_somebody_made_since_the_first_look_is_theirs(rig: Rig, cloud: Clou
 def test_a_birth_waits_only_for_what_its_create_names(rig: Rig, cloud: Cloud) -> None:
     @frozen
     class Table(Toy):
-        """Its create names nothing; to be as declared it needs the gateway."""
+        """A kind whose create needs nothing, but whose update needs the gateway."""
 
         def create_requires(self) -> Iterator[Resource]:
             yield from ()
@@ -231,7 +231,7 @@ def test_what_stands_behind_a_door_that_we_have_yet_to_make(rig: Rig, cloud: Clo
     began = cloud.clock.time
     rig.context = rig._world()
     _removed(rig, wants)
-    assert [t.name for t in cloud.things] == ["release"]  # AWS takes it with its cluster
+    assert [t.name for t in cloud.things] == ["release"]  # AWS deletes it with its cluster
     assert cloud.clock.time - began < 60
 
 
@@ -240,7 +240,7 @@ def _removed(rig: Rig, wants: list[Resource]) -> None:
 
 
 def test_what_works_is_waited_for_no_shorter_than_the_nodes(rig: Rig, cloud: Cloud) -> None:
-    """Deep health checks take hours, and EKS may call an add-on DEGRADED all the while."""
+    """Deep health checks take hours, during which EKS may report an add-on as DEGRADED."""
 
     @frozen
     class Lagging(Toy):
@@ -251,7 +251,7 @@ def test_what_works_is_waited_for_no_shorter_than_the_nodes(rig: Rig, cloud: Clo
             return [replace(live, lags=True) for live in super().find(snapshot)]
 
         def nudge(self, aws: Any, live: Live) -> None:
-            """It is in vain."""
+            """Do nothing: the update has no effect."""
 
     class Nodes(Toy):
         lifecycle = Lifecycle.AWAITED
@@ -334,7 +334,7 @@ def test_an_interruption_records_what_was_under_way(rig: Rig, cloud: Cloud) -> N
 
 @pytest.fixture
 def full_disk() -> Any:
-    """Let files grow no further than this process's limit says; lifted again afterwards."""
+    """Limit the size of files for this process while the context is open."""
     before = limits.getrlimit(limits.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
@@ -362,7 +362,7 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
     made = {t.name: t.id for t in cloud.things}
     shown = "\n".join(caught.value.__notes__)
     on_disk = {key for key, record in read(rig.path, "toy").records.items()}
-    assert {f"toys/{name}" for name in made} <= on_disk  # the intents were there before
+    assert {f"toys/{name}" for name in made} <= on_disk  # their intents are older
     for name, id_ in made.items():
         assert f"toys/{name} is {id_}" in shown
     assert "later" not in made
@@ -392,22 +392,22 @@ def test_what_aws_says_has_a_meaning(
 
 
 def test_an_expired_login_is_no_bug() -> None:
-    """`aws login` gives credentials for hours; botocore cannot renew them for ever."""
+    """Credentials of `aws login` last for hours, and botocore cannot renew them forever."""
     assert classify(LoginRefreshRequired(msg="run aws login")) is ErrorKind.EXPIRED
 
 
 def test_a_clock_that_was_an_hour_fast_hides_nothing_for_an_hour(rig: Rig, cloud: Cloud) -> None:
     rig.create([Nameless("vpc")])
     cloud.clock.time -= 3600
-    cloud.things.clear()  # by hand
+    cloud.things.clear()  # deleted by hand
     began = cloud.clock.time
     rig.create([Nameless("vpc")])
     assert len(cloud.things) == 1
-    assert 60 <= cloud.clock.time - began < 120  # the grace, and no more
+    assert 60 <= cloud.clock.time - began < 120  # exactly the grace period
 
 
 def test_what_was_adopted_and_has_failed_ends_the_run_at_once(rig: Rig, cloud: Cloud) -> None:
-    """It is not waited for, and not replaced either."""
+    """It is neither waited for nor replaced."""
 
     @frozen
     class Failed(Toy):

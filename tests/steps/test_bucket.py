@@ -1,4 +1,4 @@
-"""The lifecycle bucket where S3 takes no tags in CreateBucket."""
+"""The lifecycle bucket if S3 accepts no tags in CreateBucket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_bucket_is_signed_right_after_it_was_made(
     assert live.owner == ours.lineage
     tags = aws.s3.get_bucket_tagging(Bucket="sagemaker-demo")["TagSet"]
     assert {"Key": "team", "Value": "ml"} in tags
-    aws.s3.delete_bucket_tagging(Bucket="sagemaker-demo")  # as a kill between the two leaves it
+    aws.s3.delete_bucket_tagging(Bucket="sagemaker-demo")  # like a kill between the two calls
     (live,) = bucket.find(Snapshot(ours))
     assert live.owner is None
     bucket.update(ours, References({}), live, {"owner": (None, ours.lineage)})
