@@ -1,4 +1,4 @@
-"""What EKS publishes of an add-on is read before anything is made: its schema, its pod identity."""
+"""An add-on's schema and its support of pod identities are checked before anything is created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = {
 
 
 def write(user: User, addons: dict[str, Any]) -> tuple[str, ...]:
-    """Write a config with add-ons; return what names it."""
+    """Write a config with add-ons; return the options that name it."""
     document = {
         "name": "demo", "region": "us-west-2", "chart": {"path": str(CHART)}, "addons": addons
     }  # fmt: skip
@@ -30,7 +30,7 @@ def write(user: User, addons: dict[str, Any]) -> tuple[str, ...]:
 
 @pytest.fixture
 def schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EKS publishes a schema for every add-on."""
+    """Let EKS publish `SCHEMA` for every add-on."""
     answer = eks_addons.configuration
     monkeypatch.setattr(
         eks_addons,

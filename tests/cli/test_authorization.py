@@ -1,4 +1,4 @@
-"""Our policies beside AWS's Service Authorization Reference: nothing that cannot match."""
+"""Our policies fit AWS's Service Authorization Reference: every statement can match."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def resolved(**settings: Any) -> ResolvedConfig:
 
 
 def nodes(place: ResolvedConfig) -> list[tuple[list[str], list[str]]]:
-    """Return actions and resources of the statements of the nodes' and of Karpenter's role."""
+    """Return actions and resources in the policies of the nodes' role and of Karpenter's."""
 
     net = network.step(place)
     places: tuple[Resource, ...] = (net.vpc, net.security_group, *net.nodes.values())
@@ -77,7 +77,7 @@ ACTIONS = {
     for actions, _ in rows
     for action in actions
 }
-"""Every action of every policy."""
+"""All actions of all policies."""
 
 
 def test_the_extract_has_every_action() -> None:
@@ -87,7 +87,7 @@ def test_the_extract_has_every_action() -> None:
 @pytest.mark.parametrize("who", ["caller", "nodes"])
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_action_can_match_its_resources(settings: str, who: str) -> None:
-    """Each action has, over all statements, each type that it needs; and some in each statement."""
+    """All statements together cover an action's required types; each covers at least one."""
     every, wrong = defaultdict[str, list[str]](list), []
     for actions, resources in documents(resolved(**SETTINGS[settings]))[who]:
         for action in map(plain, actions):

@@ -1,4 +1,4 @@
-"""Whatever is typed wrong: one screen that says what and how to mend it, and nothing is changed."""
+"""Invalid input leads to one screen with the error and its fix, and changes nothing."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ OK_SCRIPT = "#!/bin/bash\ntrue\n"
 
 @dataclass(frozen=True)
 class Wrong:
-    """A mistake: what is typed, what the files hold, and what must be answered.
+    """Invalid input: the command, the content of files, and the expected error.
 
-    ``config`` is written to cluster.yaml and, with ``words`` left alone, given as ``-f``.
+    ``config`` is written to cluster.yaml, which is passed as ``-f`` if ``words`` has its default.
     """
 
     name: str
     code: int
     says: str
-    """Something that the message names: the field, the value or the way out."""
+    """A part of the message: the field, the value or the fix."""
     words: tuple[str, ...] = ()
     config: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -45,13 +45,13 @@ class Wrong:
 
 
 def group(**settings: object) -> str:
-    """A config with one group, some of its settings changed."""
+    """Return a config with one group, with some settings changed."""
     settings = {"name": "a", "instance_type": "ml.m5.2xlarge", "instance_count": 1, **settings}
     return f"{MINIMAL}instance_groups: [{json.dumps(settings)}]\n"
 
 
 def manifest(**changes: object) -> str:
-    """A manifest of the cluster demo in the stack's account, some of its fields changed."""
+    """Return a manifest of the cluster demo in the stack's account, with some fields changed."""
     document: dict[str, Any] = {
         "schema": "hyperpod-eks/manifest/v1", "tool_version": "0.1.0", "serial": 1,
         "cluster": "demo", "account": "123456789012", "region": "us-west-2", "lineage": "x",
@@ -72,7 +72,7 @@ def old_helm(user: User, aws: Clients) -> None:
 
 def unreadable(user: User, _: Clients) -> None:
     (user.folder / "scripts").mkdir()
-    circle = user.folder / "scripts" / "on_create.sh"  # nobody can read it, root neither
+    circle = user.folder / "scripts" / "on_create.sh"  # even root cannot read it
     circle.symlink_to("on_create.sh")
 
 
@@ -82,7 +82,7 @@ def outside(user: User, _: Clients) -> None:
 
 
 def taken(_: User, aws: Clients) -> None:
-    """Somebody has a role of the name that we would give."""
+    """Create a role of another owner with the name that ours would get."""
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
              "Principal": {"Service": "eks.amazonaws.com"}}]}  # fmt: skip
     aws.iam.create_role(RoleName="demo-eks-us-west-2", AssumeRolePolicyDocument=json.dumps(trust))
@@ -187,7 +187,7 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         "principal_arn",
         config=MINIMAL + 'eks: {access: [{principal_arn: "arn:aws:sts::1:assumed-role/a/b"}]}',
     ),
-    # what only AWS knows
+    # errors that only AWS can report
     Wrong(
         "version that EKS has no more",
         2,
@@ -382,14 +382,14 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
         ("delete", "-f", "cluster.yaml", "--yes"),
         config=f"{MINIMAL}deletion_protection: true\n",
     ),
-    # an account in which there is something else, or nothing
+    # an account with resources of others, or with none
     Wrong("nothing there", 8, "cluster demo does not exist", ("status", "demo")),
     Wrong("name taken", 7, "demo-eks-us-west-2", ("create", "demo"), before=taken),
 ]
 
 
 def matrix() -> Iterator[Any]:
-    """With JSON, stderr says what it says without; so text alone is for one of each exit code."""
+    """Yield all cases with JSON, which does not change stderr; without, one for each exit code."""
     seen = set()
     for wrong, output in product(CASES, ("json", "text")):
         long = output == "text" and wrong.code in seen
@@ -445,5 +445,5 @@ def test_it_is_told_on_one_screen_and_nothing_is_changed(
 
 
 def screens(text: str) -> int:
-    """Lines on a terminal of 80 columns."""
+    """Return the number of lines on a terminal of 80 columns."""
     return sum(max(1, -(-len(line) // 80)) for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""The examples for GitHub Actions and GitLab CI: their shell is run, beside a cluster of others."""
+"""The examples for GitHub Actions and GitLab CI: their scripts are run, next to another cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def gitlab() -> Any:
 
 
 def of_action(**inputs: str) -> list[str]:
-    """Return what the steps of the composite action run, each with its environment."""
+    """Return the scripts of the composite action's steps, each with its environment."""
     given = {name: each.get("default") for name, each in action()["inputs"].items()} | inputs
     context = {
         **{f"inputs.{name}": value for name, value in given.items()},
@@ -57,7 +57,7 @@ def of_action(**inputs: str) -> list[str]:
 
 
 def runs(user: User, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as both services do, and stop at the first command that fails."""
+    """Run a script like both services: stop at the first command that fails."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
@@ -70,7 +70,7 @@ def runs(user: User, script: str, **environ: str) -> subprocess.CompletedProcess
 
 
 def of_gitlab(part: str) -> str:
-    """Return a part of the job, with the job's variables."""
+    """Return the script of a part of the job, with the job's variables."""
     values: Mapping[str, str] = gitlab()["variables"]
     exports = "".join(f'export {name}="{value}"\n' for name, value in values.items())
     return exports + "\n".join(gitlab()[part])
@@ -82,7 +82,7 @@ def config(user: User) -> str:
     return "cluster.yaml"
 
 
-@pytest.mark.prove  # a whole life, of seven processes
+@pytest.mark.prove  # from create to delete, in seven processes
 def test_the_action_creates_a_cluster_and_deletes_it(user: User, config: str) -> None:
     env = user.folder / "env"
     services = {"RUNNER_TEMP": str(user.folder), "GITHUB_ENV": str(env)}

@@ -1,4 +1,4 @@
-"""Every command in every place: stdout is what was asked for and nothing else, codes are kept."""
+"""Every command in every format, in a pipe and on a terminal: stdout, stderr and exit code."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCHEMAS = {name: json.loads(path.read_text()) for name, path in schemas().items(
 
 
 def closed(schema: Any) -> Any:
-    """Return a schema that takes no field that it does not name; users' may have more."""
+    """Return a schema that allows only the members that it names; documents may have more later."""
     if isinstance(schema, list):
         return [closed(each) for each in schema]
     if not isinstance(schema, dict):
@@ -114,9 +114,9 @@ BEFORE = {
     "local status": ["local", "start"],
     "local stop": ["local", "stop"],
 }
-"""What is typed before."""
+"""The command to run before a case."""
 ANSWERS = {"preflight that finds", "nodes reboot of none"}
-"""What prints its document although it ends with an error code."""
+"""Cases that print their document although they end with an error code."""
 QUICK = {
     "create",
     "plan of another",
@@ -126,13 +126,13 @@ QUICK = {
     "nodes",
     "validate wrong",
 }
-"""A part of each kind for `make test`; the others are in the long proof."""
+"""A few cases of each kind for `make test`; the others are in the long proof."""
 SILENT = {"create", "adopt", "delete of none", "scale", "update-software"}
-"""What prints nothing with -q."""
+"""Cases that print nothing with -q."""
 EMPTY = {"orphans", "preflight"}
-"""What has no rows for a table here."""
+"""Cases whose table has no rows here."""
 SAYS_TWICE = {"kubeconfig", "token"}
-"""What says something else each time."""
+"""Cases whose output differs each time."""
 
 
 @pytest.fixture(scope="module")
@@ -148,18 +148,18 @@ def here(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def bare(text: str) -> str:
-    """Return what was painted, without the paint."""
+    """Return text without terminal escape sequences."""
     return "\n".join(line.rstrip() for line in ESCAPE.sub("", text).split("\n"))
 
 
 def valid(document: Any) -> None:
-    """Compare a document with its published schema, which must name every field."""
+    """Validate a document against its published schema, which must name every member."""
     if document.get("schema"):
         jsonschema.validate(document, CLOSED[document["schema"].split("/")[1]])
 
 
 def on_a_terminal(*words: str, typed: str = "") -> Said:
-    """Run a command whose stdin, stdout and stderr are terminals; each is read for itself."""
+    """Run a command whose stdin, stdout and stderr are separate pseudo terminals."""
     controls, written, readers, streams = [], {}, [], []
     for name in ("stdin", "stdout", "stderr"):
         control, program = pty.openpty()
@@ -253,7 +253,7 @@ def test_a_command(here: User, name: str) -> None:
 
 
 def other_forms(document: dict[str, Any]) -> None:
-    """The other forms are made of the document alone."""
+    """Check the other formats, which depend only on the document."""
     assert yaml.safe_load(render(document, "yaml", str)) == document
     assert render(document, "github", str) or not render(document, "env", str)
     for word in shlex.split(render(document, "env", str)):
@@ -336,7 +336,7 @@ def held(user: User) -> Said:
 
 
 def broken(user: User) -> Said:
-    """A mistake in a table of ours: nothing that a user types or sets leads to a bug."""
+    """Run a command with an injected bug: no input of a user leads to one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hyperpod_eks.cli.commands.version.PACKAGES", (0,))
         return user.types("version", "-o", "json")
@@ -379,7 +379,7 @@ QUICK_CODES = {
     Exit.NOT_FOUND,
     Exit.BUG,
 }
-"""Those that are reached in a moment, for `make test`."""
+"""Exit codes that are reached quickly, for `make test`."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What runs and is amiss: devices that nodes do not offer, versions that are known to be broken."""
+"""Warnings about running clusters: missing devices of nodes, and versions known to be broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def user(user: User) -> User:
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *names: str, **instead: str) -> None:
-    """Let nodes not offer some of what their type has."""
+    """Let nodes lack some of their instance type's devices."""
     capacity = instance_types.capacity
 
     def less(kind: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_a_ready_node_without_all_its_devices_is_a_warning(
 def test_a_plugin_may_take_a_moment_after_the_node(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is missing when the node is Ready is waited for, and comes."""
+    """A device that is missing when the node becomes Ready is waited for."""
     answer = Api.answer
     bare: list[str] = []
 
@@ -85,7 +85,7 @@ def test_a_plugin_may_take_a_moment_after_the_node(
 
 @pytest.fixture
 def broken_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EKS's default is one of the versions that HyperPod's nodes do not bear."""
+    """Let EKS's default be one of the versions that do not work on HyperPod's nodes."""
     versions = (
         "v1.23.0-eksbuild.1",
         "v1.22.4-eksbuild.2",

@@ -1,4 +1,4 @@
-"""Examples that live under answers which say more, less and otherwise than what was sent."""
+"""Examples work although answers have more, fewer and other members than requests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.conftest import Said, User
 user = prepared.user
 SEEDS = 300
 QUICK = (2,)
-"""Seeds in `make test`: of answers that are odd in another way each time.  Those that are odd in
-one way, or in one for each command, are in the long proof, and HyperPod's in change/test_echo."""
+"""Seeds in `make test`: their oddities vary from answer to answer.  Seeds with one oddity for all
+answers or for each command are in the long proof; those of HyperPod are in change/test_echo."""
 
 
 class Life:
-    """One example from create to delete; what AWS makes odd it makes odd in every answer."""
+    """One example from create to delete, with odd answers."""
 
     def __init__(self, user: User, example: Path, seed: int) -> None:
         self.user, self.seed, self.commands = user, seed, 0
@@ -37,7 +37,7 @@ class Life:
         self.config.setdefault("instance_groups", [default])
 
     def types(self, *words: str) -> Said:
-        """Type a command; it must end well, and read nothing that the tables do not know."""
+        """Run a command, which must succeed and call only operations that the tables have."""
         stack = self.user.stack
         self.commands += 1
         stack.sim.echo = (
@@ -56,7 +56,7 @@ class Life:
         return said
 
     def updates(self) -> list[str]:
-        """What changed something that was there; configs and tags of a new thing do not count."""
+        """Return the update calls; other mutations can be part of a create."""
         return [each for each in self.user.mutations() if ".Update" in each]
 
 
@@ -68,8 +68,8 @@ class Life:
     ],
 )
 def test_a_life_under_odd_answers(user: User, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is a real one
-    monkeypatch.setattr("os.fsync", lambda _: None)  # the power does not fail here
+    monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is real
+    monkeypatch.setattr("os.fsync", lambda _: None)  # no power cuts here
     examples = prepared.EXAMPLES
     example = examples[number % len(examples)]
     life = Life(user, example, number)

@@ -1,4 +1,4 @@
-"""Interface endpoints where AWS offers them: not every service is in every region and zone."""
+"""Interface endpoints are created where AWS offers them, which depends on region and zone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def zone(aws: Clients, id_: str) -> str:
 
 
 def test_a_closed_network_has_the_endpoints_that_there_are(user: User, aws: Clients) -> None:
-    """Of a region without ec2messages, where one service is in one zone and another elsewhere."""
+    """The region lacks ec2messages, and two services are in one zone each."""
     user.stack.sim.endpoint_zones |= {
         "ec2messages": (),
         "sagemaker.api": (zone(aws, "usw2-az2"), zone(aws, "usw2-az4")),
@@ -70,7 +70,7 @@ def test_a_named_service_must_be_there(
 
 
 def test_whoever_may_not_ask_tries_every_zone(user: User) -> None:
-    """As before there was such a question; status and delete of an older policy go on."""
+    """Policies of earlier versions lack this permission; status and delete must work with them."""
     text = "not authorized to perform: ec2:DescribeVpcEndpointServices"
     fault = Fault("ec2", "DescribeVpcEndpointServices", "UnauthorizedOperation", 403, text, count=9)
     user.stack.faults.append(fault)

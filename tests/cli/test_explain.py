@@ -1,7 +1,7 @@
-"""Failures that explain themselves: each injected one prints its cause and the next command.
+"""Each injected failure prints its cause and the next command.
 
-docs/troubleshooting.md shows what is printed; these tests compare it and, with
-UPDATE_SNAPSHOTS=1, write it.
+docs/troubleshooting.md has the output; these tests compare it, and write it with
+UPDATE_SNAPSHOTS=1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Break = Callable[[User, Clients], tuple[str, ...]]
 
 
 def fails(kind: str, *words: str) -> Break:
-    """Make the nodes of the group fail in one way, see local/aws/hyperpod_nodes.py."""
+    """Make the nodes of the group fail in a given way, see local/aws/hyperpod_nodes.py."""
 
     def how(user: User, aws: Clients) -> tuple[str, ...]:
         user.stack.sim.failures["group/worker-group"] = kind
@@ -94,7 +94,7 @@ def classic_script(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def unreadable_bucket(user: User, aws: Clients) -> tuple[str, ...]:
-    """Take the policy off the nodes' role as soon as it is there: by adopting one without it."""
+    """Adopt a role for the nodes without AWS's policy."""
     ground.lay(aws)
     aws.iam.detach_role_policy(RoleName="exec", PolicyArn=ground.INSTANCE_POLICY)
     said = user.types("adopt", "demo", "--resource", "iam/execution-role=exec")
@@ -103,7 +103,7 @@ def unreadable_bucket(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def missing_efa_rule(user: User, aws: Clients) -> tuple[str, ...]:
-    """Nodes with EFA in a security group of somebody else's that is not open to itself."""
+    """Adopt a security group that does not allow traffic from itself, for nodes with EFA."""
     user.has("base")
     tag = [{"Name": "tag:hyperpod-eks:cluster", "Values": ["base"]}]
     vpc = aws.ec2.describe_vpcs(Filters=tag)["Vpcs"][0]["VpcId"]
@@ -135,7 +135,7 @@ def impossible_values(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def no_entry(user: User, aws: Clients) -> tuple[str, ...]:
-    """An access entry that Kubernetes does not honour is as good as none."""
+    """Let Kubernetes never accept the new access entry."""
     user.stack.sim.delays = Delays(access_entry=1e6)
     return (*CREATE, *SOON)
 
@@ -243,7 +243,7 @@ INJECTED: dict[str, tuple[Break, int]] = {
     "held-by-interface": (held_subnet, 9),
     "role-lacks-permission": (wedged_delete, 9),
 }
-"""By the cause: how to bring the failure about, and the exit code."""
+"""By cause: a function that injects the failure, and the exit code."""
 
 SEEN = {
     "no-credentials": ("error", "Unable to locate credentials"),
@@ -272,11 +272,11 @@ SEEN = {
     "failed-is-final": ("error", "something (Failed)"),
     "stuck-nodes": ("instance group", "Creating 0 of 2 nodes"),
 }
-"""Causes that the embedded stack has no words for: where they show, and AWS's words."""
+"""Causes that the embedded stack cannot produce: source and text of their evidence."""
 
 
 def told(said: Said) -> str:
-    """What stands on stderr from the error on, without ids and folders that vary."""
+    """Return stderr from the error on, without varying ids and folders."""
     text = said.err[said.err.index("error: ") :]
     text = re.sub(r"\b(i|eni|sg|subnet|vpc)-[0-9a-f]{17}\b", r"\1-0123456789abcdef0", text)
     lines = [line for line in text.splitlines() if not line.startswith("log: ")]
@@ -289,7 +289,7 @@ def page() -> str:
 
 
 QUICK = {"expired-credentials", "instance-quota", "script-failed", "name-taken", "chart-values"}
-"""One of each kind for `make test`; the others are in the long proof."""
+"""One cause of each kind for `make test`; the others are in the long proof."""
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_an_injected_failure_prints_its_cause_and_the_next_command(
 
 
 def _same_as_documented(page: str, id_: str, text: str) -> None:
-    """Compare with the section's snapshot, apart from counts of nodes that depend on the moment."""
+    """Compare with the section's snapshot, without the error, whose counts of nodes vary."""
     pattern = re.compile(rf"(## {id_}\n.*?```text\n)(.*?)(\n```)", re.DOTALL)
     if os.environ.get("UPDATE_SNAPSHOTS"):
         now = DOCS.read_text()
@@ -325,7 +325,7 @@ def _same_as_documented(page: str, id_: str, text: str) -> None:
 
 
 def _causes(text: str) -> str:
-    """The explanation alone: the error before it depends on the moment."""
+    """Return the explanation without the error before it, which varies."""
     return text[text.index("cause: ") :]
 
 
@@ -451,7 +451,7 @@ def test_a_clock_that_is_wrong_is_no_reason_to_log_in(
 
 @pytest.fixture
 def terse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Events whose descriptions give no reason: AWS has it in DescribeClusterEvent alone."""
+    """Events without a reason in their description: only DescribeClusterEvent has it."""
     event = Simulated.event
 
     def told(self: Simulated, text: str, **about: Any) -> None:
@@ -510,7 +510,7 @@ def test_what_hyperpod_does_not_see_yet_is_waited_for(user: User, words: str) ->
 
 
 def test_silence_is_not_asked_for_its_reason(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each question would be waited for once more."""
+    """Each further call would wait for its timeout."""
     monkeypatch.setitem(retry.PATIENCE, retry.ErrorKind.UNKNOWN, 0.0)
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda seconds: None))
     user.stack.faults.append(Fault("iam", "CreateRole", kind="reset", count=10**6))

@@ -1,4 +1,4 @@
-"""The release through the whole command line: both helms, the stand-in chart and AWS's own."""
+"""The Helm release of whole commands: helm 3 and 4, the stand-in chart and AWS's chart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import User, helm
 
 pytestmark = pytest.mark.xdist_group("helm")
 
-# What AWS's chart fetches from elsewhere: cert-manager is off by itself.
+# Dependencies that AWS's chart downloads; cert-manager is off by default.
 WITHOUT_REMOTE = {
     "nvidia-device-plugin": {"devicePlugin": {"enabled": False}},
     "aws-efa-k8s-device-plugin": {"devicePlugin": {"enabled": False}},
@@ -22,7 +22,7 @@ WITHOUT_REMOTE = {
 
 
 def charts() -> list[Any]:
-    """The charts to try: AWS's, where HYPERPOD_CHART names it or a checkout that holds it."""
+    """Yield the charts: AWS's is included if HYPERPOD_CHART is its folder or a checkout with it."""
     real = os.environ.get("HYPERPOD_CHART")
     why = "HYPERPOD_CHART names no checkout of AWS's chart"
     mark = pytest.mark.skipif(not real, reason=why)

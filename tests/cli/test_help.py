@@ -1,4 +1,4 @@
-"""The help can be trusted: every example is one that the command line understands."""
+"""Help is correct: the command line accepts every example."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.conftest import User
 ROOT = Path(__file__).parents[2]
 SHORT = {name: text for commands in TABLE.values() for name, text in commands.items()}
 ALONE = sorted(EVERY.keys() - GROUPS)
-"""The commands that do something."""
+"""The commands that are not groups."""
 
 
 def typed(text: str) -> list[list[str]]:
-    """Every call of ours in lines that somebody types; what explains them stands behind spaces."""
+    """Return the calls of hyperpod-eks in shell lines, without comments after several spaces."""
     lines = [re.split(r"\s{2,}", line.strip())[0] for line in text.strip().splitlines()]
     parts = [part for line in lines for part in re.findall(r"hyperpod-eks ([a-z][^)|>&]*)", line)]
     return [shlex.split(part) for part in parts]
@@ -138,7 +138,7 @@ KINDS: list[tuple[type[click.ParamType[Any]], type]] = [
 
 
 def kind(parameter: click.Parameter) -> object:
-    """The type of the values that click gives for a parameter."""
+    """Return the type of the values that click passes for a parameter."""
     one: Any = str
     for each, found in KINDS:
         one = found if isinstance(parameter.type, each) else one
@@ -174,7 +174,7 @@ def test_the_first_message_names_options_that_exist(user: User) -> None:
 
 
 def imported(program: str, *words: str) -> tuple[set[str], set[str]]:
-    """Return what a program imports beside the standard library, and what is dear of that."""
+    """Return the imports of a program outside of the standard library, and slow ones within it."""
     script = f"""
 import sys, click
 before = set(sys.modules)
@@ -198,7 +198,7 @@ LIGHT = {
     *("hyperpod_eks.aws", "hyperpod_eks.aws.redaction", "hyperpod_eks.errors"),
     *("hyperpod_eks.terminal", "hyperpod_eks.terminal.text"),
 }
-"""What the help of every command imports."""
+"""The modules that the help of every command imports."""
 
 
 def test_help_costs_little_more_than_click() -> None:
@@ -231,7 +231,7 @@ NEVER = ("kubernetes", "moto", "pyhelm3")
         (["completion", "bash"], {"logging", "hyperpod_eks.config", *BOTO, *OURS, *NEVER}),
         (["version"], {"hyperpod_eks.config", *BOTO, *OURS, *NEVER}),
     ],
-    ids=lambda given: given[0] if isinstance(given, list) else "",  # a set has no order
+    ids=lambda given: given[0] if isinstance(given, list) else "",  # sets have no order
 )
 def test_a_command_that_is_called_often_imports_little(
     user: User, words: list[str], heavy: set[str]
@@ -271,7 +271,7 @@ PRIVATE = re.compile(
     r"|made anew|begin|begins|odd|whoever|nobody|our|ours)\b",
     re.IGNORECASE,
 )
-"""What the field has other words for: create, delete, exist, update, fail, report."""
+"""Words with better alternatives: create, delete, exist, update, fail, report."""
 
 
 def test_settings_are_described_in_the_words_of_the_field() -> None:

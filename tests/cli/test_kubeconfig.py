@@ -1,4 +1,4 @@
-"""The kubeconfig: as the AWS CLI writes it, careful with what else is in the file."""
+"""The kubeconfig: the entry equals the AWS CLI's, and the rest of the file is unchanged."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_profile_goes_into_the_entry() -> None:
 
 
 def test_a_file_of_the_users_own_is_merged_and_kept(user: User) -> None:
-    """It is called as ours would be."""
+    """The file has the name that ours would get."""
     user.has("demo")
     file = user.folder / "demo.kubeconfig"
     before = (
@@ -192,7 +192,7 @@ def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def demo(made: User, tmp_path: Path) -> Iterator[User]:
-    """Somebody with a cluster that is made once; those who delete it stand above."""
+    """A user with a cluster that is created once; tests that delete it come before."""
     with in_a_copy(made, tmp_path / "copy") as somebody:
         yield somebody
 
@@ -211,7 +211,7 @@ WRONG = {
 def test_a_kubeconfig_that_cannot_be_changed(
     demo: User, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """It is refused by ``kubeconfig``; after a delete it is a warning."""
+    """``kubeconfig`` refuses it; a delete prints a warning."""
     user, content = demo, WRONG[how]
     file = user.folder / how
     if content is not None:
@@ -238,10 +238,10 @@ def test_the_entry_is_the_one_that_the_aws_cli_writes(demo: User) -> None:
         pytest.skip("no aws on PATH")
     assert done.returncode == 0, done.stderr
     expected = yaml.safe_load(theirs.read_text())
-    # an absolute program, whatever PATH kubectl is called with
+    # an absolute path, because kubectl may run with another PATH
     expected["users"][0]["user"]["exec"]["command"] = shutil.which("aws")
     written = yaml.safe_load(ours.read_text())
-    # and where the AWS configuration is, if not in ~/.aws
+    # and the location of AWS configuration files outside of ~/.aws
     names = {each["name"] for each in written["users"][0]["user"]["exec"].pop("env")}
     assert names == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
     assert written == expected
@@ -265,7 +265,7 @@ def test_without_aws_on_path_the_token_is_ours(
 
 
 def test_no_code_of_the_current_folder_runs(demo: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a module beside kubectl nor a program behind a relative entry of PATH."""
+    """Neither a module in the current folder nor a program of a relative PATH entry."""
     hostile = demo.folder / "cloned"
     (hostile / "bin").mkdir(parents=True)
     for module in ("json", "flask", "hyperpod_eks"):

@@ -1,4 +1,4 @@
-"""A whole life beside a Kubernetes API server that leaves out what it may leave out."""
+"""All commands work with a Kubernetes API server that omits every optional member."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ REQUESTS = {
     "workloads": "/apis/apps/v1/(deployments|daemonsets|statefulsets)",
     "role": "/apis/rbac[.]authorization[.]k8s[.]io/v1/clusterroles/.*",
 }
-"""What our client asks of Kubernetes, by path."""
+"""Paths of our client's requests to Kubernetes."""
 HOWS = ("null", "absent", "empty", "partial")
 SAMPLE = (("records", "null"),)
 
 
 def thin(content: Any, how: str) -> Any:
-    """The answer without its members, in one of the ways of ``HOWS``."""
+    """Return the answer with its members altered in one of the ways of ``HOWS``."""
     match how:
         case "null":
             return dict.fromkeys(content)
@@ -65,7 +65,7 @@ def test_a_life_comes_to_its_end(
 
     made = user.types("create", "demo", "--chart", str(CHART), "--timeout", "0.1")
     assert made.code in (0, 1, 6), made.err
-    if made.code:  # what could not be seen is named
+    if made.code:  # unreadable parts are named
         assert re.search("hyperpod/nodes|helm|coredns", made.err), made.err
     assert user.types("status", "demo").code == 0
     gone = user.types("delete", "demo", "--yes")

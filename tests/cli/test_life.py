@@ -1,4 +1,4 @@
-"""What `create` makes, seen from the account's side: nothing here asks our own output."""
+"""The resources that `create` creates, checked in the account and not in our own output."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ ANYWHERE = "0.0.0.0/0"
 
 @dataclass
 class Made:
-    """A cluster that `create demo` made with no config file, and who made it."""
+    """A cluster of `create demo` without a config file, and its user."""
 
     user: User
     aws: Clients
     empty: dict[str, Any]
     calls: list[str]
-    """What changed the account, in order."""
+    """Mutating calls, in order."""
     told: str
-    """What stood on stderr meanwhile."""
+    """Stderr of the command."""
 
     @property
     def vpc(self) -> str:
@@ -44,13 +44,13 @@ class Made:
         return str(vpc["VpcId"])
 
     def inside(self, method: str, key: str, name: str = "Filters") -> list[Any]:
-        """Describe what is in the VPC."""
+        """Describe the resources of a kind in the VPC."""
         there = {name: [{"Name": "vpc-id", "Values": [self.vpc]}]}
         return list(getattr(self.aws.ec2, method)(**there)[key])
 
     @property
     def private(self) -> list[str]:
-        """Ids of the subnets that EKS was given."""
+        """Return the ids of EKS's subnets."""
         cluster = self.aws.eks.describe_cluster(name="demo")["cluster"]
         return sorted(cluster["resourcesVpcConfig"]["subnetIds"])
 
@@ -96,7 +96,7 @@ class TestNetwork:
         assert zones <= {offer["Location"] for offer in offers}
         for subnet in subnets:
             assert subnet["MapPublicIpOnLaunch"] is False
-            assert subnet["AvailableIpAddressCount"] > 8000  # p5.48xlarge takes about 81 each
+            assert subnet["AvailableIpAddressCount"] > 8000  # each p5.48xlarge needs about 81
             assert "NatGatewayId" in made.way_out(subnet["SubnetId"])
 
     def test_one_nat_gateway_in_a_public_subnet_is_the_way_out(self, made: Made) -> None:
@@ -254,7 +254,7 @@ class TestEks:
         assert made.calls.index("logs.PutRetentionPolicy") < made.calls.index("eks.CreateCluster")
 
     def test_whoever_made_it_is_its_admin_through_an_entry_of_ours(self, made: Made) -> None:
-        # STS names the caller without the role's path, which EKS wants: the path must be found
+        # STS omits the role's path, which EKS requires
         assert "/team/" in ADMIN_ARN
         at = {"clusterName": "demo", "principalArn": ADMIN_ARN}
         entry = made.aws.eks.describe_access_entry(**at)["accessEntry"]
@@ -332,7 +332,7 @@ class TestHyperpod:
 def test_what_was_made_is_told_as_created(made: Made) -> None:
     for key in ("network/vpc", "iam/cluster-role", "s3/bucket", "eks/cluster", "helm/release"):
         assert f" {key} created " in made.told
-    assert " updated " not in made.told  # though the API takes several calls for many of them
+    assert " updated " not in made.told  # although many of them could be sent in several calls
 
 
 class TestAgain:
@@ -385,11 +385,11 @@ class TestAgain:
         assert made.user.mutations() == []
 
 
-# --- what people do to a cluster ----------------------------------------------------------------
+# --- changes by hand ----------------------------------------------------------------------------
 
 
 def damage(aws: Clients, vpc: str) -> None:
-    """Change by hand what `create` is to put right."""
+    """Change resources by hand, which `create` must correct."""
     aws.ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": False})
     here = [{"Name": "vpc-id", "Values": [vpc]}]
     for table in aws.ec2.describe_route_tables(Filters=here)["RouteTables"]:
@@ -428,7 +428,7 @@ def test_damage_by_hand_is_put_right_and_delete_leaves_the_account_as_it_was(
     user: User, session: boto3.Session
 ) -> None:
     aws = Clients(session, user.stack.endpoint)
-    # the account shares this role among all clusters; whoever comes first makes it, nobody deletes
+    # all clusters of an account share this role: the first one creates it, none deletes it
     aws.iam.create_service_linked_role(AWSServiceName="hyperpod.sagemaker.amazonaws.com")
     empty = json.dumps(user.stack.inventory())
     vpc = user.makes("demo")["outputs"]["vpc_id"]
@@ -444,7 +444,7 @@ def test_damage_by_hand_is_put_right_and_delete_leaves_the_account_as_it_was(
         "network/vpc", "s3/bucket", "s3/scripts",
     }  # fmt: skip
     assert user.mutations() == []
-    # it remembers a kube-proxy of a moment ago, which AWS might only be hiding; without it, not
+    # the manifest has a recent kube-proxy, which AWS might not show yet: remove the manifest
     (user.folder / "demo.hyperpod-eks.json").unlink()
     (user.folder / "demo.yaml").write_text("name: demo\nregion: us-west-2\n")
     document = user.makes("demo", "-f", "demo.yaml")
@@ -453,7 +453,7 @@ def test_damage_by_hand_is_put_right_and_delete_leaves_the_account_as_it_was(
     assert user.stack.inventory() == whole
 
     said = user.types("delete", "demo")
-    assert said.code == 2  # nobody is asked in a pipe
+    assert said.code == 2  # no question without a terminal
     assert json.dumps(user.stack.inventory()) == json.dumps(user.stack.inventory())
     said = user.types("delete", "demo", "--yes")
     assert said.code == 0
@@ -473,7 +473,7 @@ def test_damage_by_hand_is_put_right_and_delete_leaves_the_account_as_it_was(
 
 
 def test_the_articles_cluster_in_us_east_1(user: User, session: boto3.Session) -> None:
-    """A second region, a NAT gateway in each zone, further admins, tags, a folder of scripts."""
+    """Another region, a NAT gateway in each zone, more admins, tags, a folder of scripts."""
     scripts = user.folder / "scripts"
     shutil.copytree(packaged_lifecycle(), scripts)
     (scripts / "lib").mkdir()

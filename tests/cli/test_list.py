@@ -1,4 +1,4 @@
-"""``hyperpod-eks list``: every cluster of the account, and who made it."""
+"""``hyperpod-eks list``: every cluster of the account, and its creator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("list")
 
 @pytest.fixture(scope="module")
 def here(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    """Somebody with one cluster, who only looks."""
+    """A user with one cluster, which no test may change."""
     with at_work(one_stack, tmp_path_factory.mktemp("list")) as user:
         user.has("demo")
         user.mutations()

@@ -1,4 +1,4 @@
-"""logs and events: what the nodes, the control plane and HyperPod say."""
+"""``logs`` and ``events``: output of the nodes, the control plane and HyperPod."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("logs")
 
 @pytest.fixture
 def user(user: User) -> User:
-    """Somebody whose cluster demo is there."""
+    """A user with the cluster demo."""
     user.has("demo")
     return user
 
@@ -115,7 +115,7 @@ def test_logs_of_a_cluster_that_is_gone_are_still_there(user: User) -> None:
 
 @contextmanager
 def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a command that ends when it is told to, or when the test fails."""
+    """Run a command as a process while the context is open."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -124,7 +124,7 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def looks_again(user: User, times: int = 2) -> None:
-    """Wait until AWS has been asked for new lines, as often as said, and has answered."""
+    """Wait until the command has read new lines a number of times."""
 
     def looks() -> int:
         calls = list(user.stack.calls)
@@ -157,7 +157,7 @@ def test_follow_goes_on_until_told_to_stop(user: User, aws: Clients) -> None:
 
 
 def test_follow_shows_a_line_once_and_waits_for_the_first(user: User, aws: Clients) -> None:
-    """The tail's newest line is looked at again, and before the first node there is no group."""
+    """The newest line of the tail is read again; before the first node there is no log group."""
     place = user.types("logs", "demo", "-o", "json").document["log_group"]
     aws.logs.delete_log_group(logGroupName=place)
     command = [sys.executable, "-m", "hyperpod_eks", "logs", "demo", "--follow", "-o", "json"]

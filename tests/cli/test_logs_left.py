@@ -1,4 +1,4 @@
-"""Log groups at a delete: ours go, also those that a service writes anew; others' stay."""
+"""Log groups and delete: ours are deleted, also if a service recreates them; others stay."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_id_that_the_cluster_ever_had_is_remembered(user: User, aws: Clien
     first = f"/aws/sagemaker/Clusters/demo/{arn.rpartition('/')[2]}"
     document = json.loads(path.read_text())
     for record in document["resources"].values():
-        record["since"] -= 3600  # it was created long ago
+        record["since"] -= 3600  # created long ago
     path.write_text(json.dumps(document))
     said = user.types("create", "demo", "--chart", str(CHART))
     assert said.code == 0, said.err
@@ -64,14 +64,14 @@ def test_every_id_that_the_cluster_ever_had_is_remembered(user: User, aws: Clien
 def test_what_a_service_writes_after_its_end_is_deleted_too(
     user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch, cluster: Any, kind: Any
 ) -> None:
-    """EKS and HyperPod make their groups anew with what they still have to write."""
+    """EKS and HyperPod recreate their log groups for late log lines."""
     user.has("demo")
     end, delete = cluster.delete, kind.delete
     written: list[Any] = []
 
     def slow(self: Any, its: Any, live: Live) -> None:
         end(self, its, live)
-        time.sleep(0.5)  # what went in no time has nothing more to write
+        time.sleep(0.5)  # a cluster that is deleted at once writes no late lines
 
     def anew(self: Any, its: Any, live: Live) -> None:
         delete(self, its, live)

@@ -1,4 +1,4 @@
-"""Manifests of earlier days, as the tool wrote them then, with the ids of the account of today."""
+"""Manifests of earlier versions, with the ids of the current account, still work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("manifest_ages")
 
 AGES = sorted((Path(__file__).parents[1] / "manifests").glob("*.json"))
 ENDS = AGES[0], AGES[-1]
-"""Those between them are in the long proof alone."""
+"""The manifests between these are only in the long proof."""
 NAME = "demo.hyperpod-eks.json"
 
 
@@ -26,7 +26,7 @@ NAME = "demo.hyperpod-eks.json"
     ]
 )
 def user(request: pytest.FixtureRequest, user: User) -> User:
-    """Somebody whose cluster was made by an earlier version."""
+    """A user whose cluster was created by an earlier version."""
     user.has("demo")
     path = user.folder / NAME
     now = json.loads(path.read_text())["resources"]
@@ -52,7 +52,7 @@ def test_it_is_read_planned_and_created_without_a_change_and_deleted(user: User)
 
     assert user.types("create", "demo").code == 0
     assert user.mutations() == []
-    (user.folder / NAME).write_text(before)  # a delete before any record changes
+    (user.folder / NAME).write_text(before)  # delete before any record changes
 
     said = user.types("delete", "demo", "--yes")
 

@@ -1,4 +1,4 @@
-"""Whatever can be mistyped or mis-set ends with words and a code of its own; 70 is a bug."""
+"""Every mistyped or wrongly set value leads to an error with its own exit code, never to 70."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_text_of_many_languages_is_kept_and_valid_json(user: User) -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A manifest with a record of several kinds, as create writes it."""
+    """Return a manifest with records of several kinds, as create writes it."""
 
     def record(kind: str, **want: object) -> dict[str, Any]:
         about = {"state": "ready", "since": 1.0, "token": "", "id": "x-1", "arn": ""}
@@ -206,7 +206,7 @@ def test_completion_without_a_shell_is_no_bug(user: User, monkeypatch: pytest.Mo
 def test_a_machine_without_threads_to_give_is_no_bug(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container's limit of processes counts threads too."""
+    """A container's limit of processes includes threads."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:

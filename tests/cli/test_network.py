@@ -1,4 +1,4 @@
-"""A company's network: everything goes through a proxy with a password that shows its own CA."""
+"""A company's network: all connections use a proxy with a password and a private CA."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CODE = "codeload.github.com"
 
 
 class Front(http.server.BaseHTTPRequestHandler):
-    """Stands before the stack, and before GitHub."""
+    """An HTTPS server that forwards to the stack, and answers for GitHub."""
 
     protocol_version = "HTTP/1.1"
     stack: Stack
@@ -51,7 +51,7 @@ class Front(http.server.BaseHTTPRequestHandler):
         back.close()
         return self.give(got.status, got.getheaders(), content)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815  their names
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815  names of the base class
 
     def give(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response(status)
@@ -68,7 +68,7 @@ class Front(http.server.BaseHTTPRequestHandler):
 
 
 def archive() -> bytes:
-    """The packaged chart, archived as GitHub archives a checkout of AWS's repository."""
+    """Return the packaged chart in an archive like GitHub's of AWS's repository."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         tar.add(CHART, f"repository-0123abc/{IN_CHECKOUT}")
@@ -89,7 +89,7 @@ def serving(context: ssl.SSLContext, handler: type[Front]) -> Iterator[int]:
 
 @contextmanager
 def company(stack: Stack, pki: Pki) -> Iterator[Proxy]:
-    """Lend the proxy: it leads to a Kubernetes API by its port, and to the front otherwise."""
+    """Run the proxy: it connects to a Kubernetes API by host name, and otherwise to `Front`."""
     handler: Any = type("Handler", (Front,), {"stack": stack, "archive": archive()})
     with serving(pki.server_context(), handler) as port:
 
@@ -104,7 +104,7 @@ def company(stack: Stack, pki: Pki) -> Iterator[Proxy]:
 def office(
     one_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[User, Proxy]]:
-    """Somebody in a company, where AWS, GitHub and Kubernetes are behind the proxy."""
+    """A user in a company: AWS, GitHub and Kubernetes are reachable only through the proxy."""
     pki = make_pki((AWS, CODE))
     (tmp_path / "ca.pem").write_bytes(pki.ca_pem)
     digest = chart.digest(CHART)
@@ -113,7 +113,7 @@ def office(
     with company(one_stack, pki) as one, at_work(one_stack, tmp_path) as somebody:
         one_stack.sim.host_names = True
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://{AWS}")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", one_stack.endpoint)  # buckets are host names
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", one_stack.endpoint)  # host names have buckets
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
         monkeypatch.setenv("HTTPS_PROXY", f"user:p%40ss@127.0.0.1:{one.port}")
         yield somebody, one
@@ -132,7 +132,7 @@ def test_a_whole_life_behind_a_proxy_with_a_password_and_a_private_ca(
     gone = user.types("delete", "demo", "--yes")
     assert gone.code == 0, gone.err
 
-    asked = {host.lower() for host, right in one.asked if right}  # as it is typed, or in small
+    asked = {host.lower() for host, right in one.asked if right}  # in capitals, or in lower case
     kubernetes = {host for host in asked if host.endswith(CLUSTERS)}
     assert asked - kubernetes == {AWS, CODE}
     assert len(kubernetes) == 1
@@ -148,7 +148,7 @@ def test_what_would_stop_the_chart_is_told_before_the_first_change(
     office: tuple[User, Proxy], monkeypatch: pytest.MonkeyPatch, one_stack: Stack, missing: str
 ) -> None:
     user, one = office
-    monkeypatch.setenv("AWS_ENDPOINT_URL", one_stack.endpoint)  # AWS is reached, GitHub is not
+    monkeypatch.setenv("AWS_ENDPOINT_URL", one_stack.endpoint)  # AWS is reachable, GitHub is not
     if missing == "password":
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{one.port}")
     else:
@@ -162,4 +162,4 @@ def test_what_would_stop_the_chart_is_told_before_the_first_change(
     assert ("HTTPS_PROXY" if missing == "password" else "AWS_CA_BUNDLE") in said.err
     assert "--skip chart-download" in said.err
     assert user.mutations() == []
-    assert 1 <= len(one.asked) <= 2  # beside the first look, and by the check itself
+    assert 1 <= len(one.asked) <= 2  # by the early download, and by the check itself

@@ -1,4 +1,4 @@
-"""Homes that cannot be written, or that are not there: a warning, never a reason to stop."""
+"""A home that is read-only or missing leads to a warning, and not to an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def homeless(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> User:
-    """A person whose home is below a file, which no user can write; or who has none."""
+    """A user whose home is below a file, so that it is never writable; or without a home."""
     (tmp_path / "tmp").mkdir()
     (tmp_path / "file").touch()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -78,7 +78,7 @@ def test_a_temporary_folder_of_somebody_elses_is_not_used(
 def test_a_look_where_nothing_at_all_can_be_written(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container with a read-only root and no volume."""
+    """Like a container with a read-only root and no volume."""
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "HOME"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", "~")
@@ -108,13 +108,13 @@ as() { setpriv --reuid 12345 --regid 12345 --clear-groups "$python" "$@" >&2; }
 as -c 'import hyperpod_eks' || exit
 for words do as -P -m hyperpod_eks $words; echo $?; done
 """
-"""A root that is read-only, but for one folder; and somebody without an entry in /etc/passwd."""
+"""A read-only root except for one folder; and a user without an entry in /etc/passwd."""
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("home", [None, "/", "/root"])
 def test_a_whole_life_on_a_read_only_root(stack: Stack, home: str | None) -> None:
-    """Without HOME, with that of a container's any user, and with that of another user."""
+    """Without HOME, with the HOME of a container's arbitrary user, and with another user's."""
     if os.geteuid():
         pytest.skip("only root can become a user without a passwd entry, and mount")
     environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -140,7 +140,7 @@ def test_a_whole_life_on_a_read_only_root(stack: Stack, home: str | None) -> Non
 
 
 def test_relative_folders_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the XDG Base Directory Specification has it."""
+    """The XDG Base Directory Specification requires it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     assert folders.cache() == tmp_path / ".cache/hyperpod-eks"

@@ -1,4 +1,4 @@
-"""nodes and ssm: the nodes, and ways to mend one."""
+"""``nodes`` and ``ssm``: list, reboot and replace nodes, and open a shell."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_ssm_becomes_the_session(made: User, tmp_path: Path) -> None:
     program.chmod(0o755)
 
     child = os.fork()
-    if child == 0:  # the process that becomes the session
+    if child == 0:  # the session replaces this process
         os.environ["PATH"] = f"{program.parent}:{os.environ['PATH']}"
         os.dup2(os.open(tmp_path / "said", os.O_WRONLY | os.O_CREAT), 1)
         made.types("ssm", "demo", first, "--run")

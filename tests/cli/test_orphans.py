@@ -1,4 +1,4 @@
-"""``hyperpod-eks orphans``: what no manifest knows is listed, with the command that ends it."""
+"""``hyperpod-eks orphans``: resources in no manifest are listed, with the command for deletion."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_printed_command_leads_to_the_account_that_was_asked(
 
 
 def test_what_iam_has_of_another_region_is_no_orphan_of_this_one(user: User, aws: Clients) -> None:
-    """IAM is global: with `delete demo --region HERE` another cluster of that name would go."""
+    """IAM is global; `delete demo --region HERE` would delete another cluster of that name."""
     owner = lineage(Identity("", "123456789012", "aws", ELSEWHERE), "demo")
     tags = {CLUSTER: "demo", LINEAGE: owner, LABEL: "cluster-role"}
     statement = {"Effect": "Allow", "Action": "sts:AssumeRole"}
@@ -124,7 +124,7 @@ def test_where_there_is_no_cluster_the_hint_leads_to_the_same_place(user: User) 
 
 
 def test_a_redirect_that_leads_nowhere_is_no_bug(user: User) -> None:
-    """botocore follows one by asking for the region of the bucket, and a list is of none."""
+    """botocore follows a redirect by asking for the bucket's region, but a list has no bucket."""
     user.stack.sim.faults.append(
         Fault("s3", "ListBuckets", code="PermanentRedirect", status=301, count=100)
     )

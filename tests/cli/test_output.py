@@ -1,4 +1,4 @@
-"""The forms of a document, queries, events, and the log without secrets."""
+"""Formats of a document, queries, events, and the log without secrets."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_events_on_a_descriptor(user: User) -> None:
 
 @pytest.mark.parametrize("where", ["fd:2147483647", f"fd:{9**30}", "nowhere/file", "."])
 def test_events_that_cannot_be_written_are_wrong_usage(user: User, where: str) -> None:
-    # no kernel gives out the highest int; a low descriptor may be open for another test
+    # the highest int is never a descriptor; a low one may be open for another test
     said = user.types("version", "--events", where)
     assert (said.code, said.out) == (2, "")
     assert f"--events: cannot write to {where}" in said.err
@@ -251,7 +251,7 @@ def test_offline_commands_leave_no_log(user: User) -> None:
     ids=" ".join,
 )
 def test_a_process_says_an_error_once(user: User, words: tuple[str, ...]) -> None:
-    """Without a log, and without the handlers that pytest has, nothing is logged to stderr."""
+    """Without a log and pytest's handlers, nothing is logged to stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "hyperpod_eks", *words, "-o", "json"],
         capture_output=True,

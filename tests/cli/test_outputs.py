@@ -1,4 +1,4 @@
-"""Values for scripts come from the manifest: `outputs`, `status --offline`, and a real shell."""
+"""Values for scripts, from the manifest: `outputs` and `status --offline`, also in a real shell."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BIN = Path(sys.executable).parent
 
 
 def shell(script: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run what somebody types into bash."""
+    """Run a line in bash."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", f"set -euo pipefail\n{script}"],

@@ -1,4 +1,4 @@
-"""What pipelines do at their end: delete what this job created, and nothing that others did."""
+"""Cleanup in pipelines: a job deletes the cluster that it created, and no other."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MANIFEST = "demo.hyperpod-eks.json"
 
 
 def trap(user: User, run: str, *words: str) -> Said:
-    """Run the trap that the docs print."""
+    """Run the trap of the docs."""
     return user.types("delete", "demo", "--yes", "--if-created-by", run, *words)
 
 
 def untouched(user: User, run: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # nobody answers who asks AWS
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # a call to AWS would fail
         said = trap(user, run)
         assert (said.code, said.err) == (0, "")
         assert said.out == f"cluster demo was not created by run {run}: nothing was deleted\n"
@@ -35,7 +35,7 @@ def test_a_trap_deletes_only_what_its_own_job_created(
     empty = user.stack.inventory()
     (user.folder / "cluster.yaml").write_text(TYPO)
     assert user.types("create", "-f", "cluster.yaml", "--run", "job-1").code == 2
-    untouched(user, "job-1")  # there is no cluster at all
+    untouched(user, "job-1")  # there is no cluster
 
     monkeypatch.setenv("HYPERPOD_EKS_RUN", "job-2")
     user.makes("demo")
@@ -45,7 +45,7 @@ def test_a_trap_deletes_only_what_its_own_job_created(
     manifest.rename(user.folder / "elsewhere.json")
     untouched(user, "job-2")  # another machine
     (user.folder / "elsewhere.json").rename(manifest)
-    untouched(user, "job-3")  # it only used the cluster
+    untouched(user, "job-3")  # job-3 only used the cluster
 
     said = trap(user, "job-2", "-o", "json")
     assert said.document["removed"] != []

@@ -1,4 +1,4 @@
-"""What `plan` says is what `create` then does, resource by resource, and it does nothing itself."""
+"""`plan` shows exactly what `create` then does, resource by resource, and changes nothing."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ NOBODY = json.dumps(
 
 
 def same(file: Path, text: str) -> None:
-    """Compare with the snapshot; UPDATE_SNAPSHOTS=1 writes it instead, to be read in the diff."""
+    """Compare with the snapshot; UPDATE_SNAPSHOTS=1 writes it instead: review the diff."""
     if os.environ.get("UPDATE_SNAPSHOTS"):
         file.write_text(text)
     assert text == file.read_text()
 
 
 def plan(user: User, *words: str) -> dict[str, Any]:
-    """Plan for demo; nothing may be changed by it, neither there nor here."""
+    """Plan demo; check that nothing has changed, neither in AWS nor locally."""
     files = sorted(user.folder.rglob("*"))
     user.mutations()
     said = user.types("plan", "demo", "--chart", str(CHART), *words, "-o", "json")
@@ -55,9 +55,9 @@ def actions(document: dict[str, Any]) -> dict[str, str]:
 
 
 def done(user: User, *words: str) -> tuple[int, set[str]]:
-    """Create demo; return the exit code and the resources for which something was changed.
+    """Create demo; return the exit code and the keys of changed resources.
 
-    Those of the events, which must be those that the calls were about.
+    The keys in events must be equal to those of the mutating calls.
     """
     user.stack.calls.clear()
     ids = recorded(user)
@@ -68,13 +68,13 @@ def done(user: User, *words: str) -> tuple[int, set[str]]:
     changed = {line["key"] for line in lines if line.get("changed")}
     ids |= recorded(user)
     calls = [call for call in user.stack.calls if call.mutating]
-    # the chart goes through the Kubernetes API, which is not AWS's
+    # the chart is installed through the Kubernetes API
     assert {subject(call, ids) for call in calls} == changed - {"helm/release"}
     return said.code, changed
 
 
 def recorded(user: User) -> dict[str, str]:
-    """Keys by id, as the manifest has them; roles and policies may share a name."""
+    """Return the manifest's keys by id; roles and policies may share a name."""
     file = user.folder / "demo.hyperpod-eks.json"
     records = json.loads(file.read_text())["resources"] if file.exists() else {}
     return {record["arn"] or record["id"]: key for key, record in records.items()} | {
@@ -94,11 +94,11 @@ SUBJECTS = (
     r'"logGroupName": "([^"]+)"',
     r"/access-entries/(arn:\S+?)(?:/access-policies|\?)",
 )
-"""Where a request names what it is about, the more particular places first."""
+"""Where a request names its resource, the most specific patterns first."""
 
 
 def subject(call: Call, ids: Mapping[str, str]) -> str:
-    """Tell from the request alone which resource of ours a call is about."""
+    """Return the key of the resource that a call changes, from its request."""
     if call.service == "sagemaker":
         return "hyperpod/cluster"
     if call.service == "s3":
@@ -125,7 +125,7 @@ def planned(document: dict[str, Any]) -> set[str]:
 
 
 def later(user: User) -> None:
-    """An hour passes: what is absent is no longer thought to be hidden."""
+    """Let an hour pass, after which absent resources count as deleted."""
     file = user.folder / "demo.hyperpod-eks.json"
     journal = json.loads(file.read_text())
     for record in journal["resources"].values():
@@ -172,7 +172,7 @@ def no_retention(aws: Clients) -> set[str]:
 def no_nat(aws: Clients) -> set[str]:
     (nat,) = aws.ec2.describe_nat_gateways()["NatGateways"]
     aws.ec2.delete_nat_gateway(NatGatewayId=nat["NatGatewayId"])
-    # the route must be pointed at the new one, whose id nobody knows yet
+    # the route must change to the new one, whose id is unknown
     return {"network/nat-gateway-usw2-az1", "network/private-routes-usw2-az1"}
 
 
@@ -384,7 +384,7 @@ def test_what_is_prepaid_or_has_no_fixed_price_is_no_part_of_the_sum(user: User)
 
 
 def test_a_change_is_told_beside_what_is_made_anew(user: User) -> None:
-    """Needs that are not there yet hide no other difference, and no question about lost nodes."""
+    """Missing dependencies hide neither other differences nor the confirmation for lost nodes."""
     user.has("demo")
     config = user.folder / "demo.yaml"
     config.write_text(
@@ -467,14 +467,14 @@ def test_a_plan_is_readable(width: int) -> None:
     }  # fmt: skip
     text = render(document, width, colour=False)
     assert max(map(len, text.splitlines())) <= width
-    for narrower in range(80, width):  # broken between words, and no word is cut
+    for narrower in range(80, width):  # wrapped between words, without cut words
         assert "…" not in render(document, narrower, colour=False)
     same(SNAPSHOTS / f"plan-{width}.txt", text + "\n")
     assert render(document, width, colour=False, utf8=False).isascii()
 
 
 def test_zones_that_eks_does_not_work_in_are_neither_chosen_nor_taken(user: User) -> None:
-    """EKS would refuse them, when the network has been made."""
+    """EKS would refuse them only after the network is created."""
     (user.folder / "c.yaml").write_text(
         "name: demo\nregion: us-east-1\nnetwork: {availability_zone_ids: [use1-az2, use1-az3]}\n"
     )
@@ -500,7 +500,7 @@ def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def demo(made: User, tmp_path: Path) -> Iterator[User]:
-    """Somebody with a cluster that is made once; those who change it stand above."""
+    """A user with a cluster that is created once; tests that change it come before."""
     with in_a_copy(made, tmp_path / "copy") as somebody:
         yield somebody
 
@@ -527,7 +527,7 @@ def test_what_the_config_changes_is_told_field_by_field(demo: User) -> None:
         "hyperpod/cluster": {"worker-group.instance_count": [2, 3]},
     }
     (slow,) = [each for each in said.document["critical_path"] if each["seconds"] >= 10]
-    assert slow == {"key": "hyperpod/cluster", "seconds": 480}  # the third node takes that long
+    assert slow == {"key": "hyperpod/cluster", "seconds": 480}  # the time of a third node
     assert demo.mutations() == []
     text = demo.types("plan", "-f", "demo.yaml", "--chart", str(CHART)).out
     same(SNAPSHOTS / "plan-changes.txt", text.replace(str(CHART), "CHART"))

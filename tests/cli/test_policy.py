@@ -1,4 +1,4 @@
-"""What `policy` prints: enough for the whole life of a cluster, and no statement more."""
+"""The output of `policy` is sufficient from create to delete, and every statement is necessary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ S3 = {
     "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
     "ListObjectsV2": "ListBucket",
 }
-"""Actions that are not called like the operation (S3 User Guide, "Policy actions")."""
+"""Actions whose name differs from the operation (S3 User Guide, "Policy actions")."""
 
 
 def resolved(**settings: Any) -> ResolvedConfig:
@@ -43,7 +43,7 @@ ROWS = policy.statements(resolved())
 
 
 class Operator:
-    """An IAM user with some policies, at the user's keyboard or away from it."""
+    """An IAM user with some policies, who runs commands in the user's folder."""
 
     def __init__(self, user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
         self.user, self._aws, self._patch = user, aws, monkeypatch
@@ -51,7 +51,7 @@ class Operator:
         self._key = aws.iam.create_access_key(UserName="operator")["AccessKey"]
 
     def may(self, documents: list[policy.Policy]) -> None:
-        """Attach these policies, and no others, as managed ones: IAM refuses what is too large."""
+        """Replace the attached policies; they are managed ones, which IAM limits in size."""
         for each in self._aws.iam.list_attached_user_policies(UserName="operator")[
             "AttachedPolicies"
         ]:
@@ -64,7 +64,7 @@ class Operator:
             self._aws.iam.attach_user_policy(UserName="operator", PolicyArn=arn)
 
     def types(self, *words: str) -> Said:
-        """Run a command with this user's key, every call checked."""
+        """Run a command with this user's key; the stack checks the permissions of every call."""
         with self._patch.context() as patch:
             key = (self._key["AccessKeyId"], self._key["SecretAccessKey"])
             names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -76,7 +76,7 @@ class Operator:
                 self.user.stack.sim.enforce = False
 
     def refused(self) -> list[str]:
-        """What was denied."""
+        """Return the denied calls."""
         return [f"{c.service}.{c.operation}" for c in self.user.stack.calls if c.status == 403]
 
 
@@ -86,7 +86,7 @@ def operator(user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Opera
 
 
 def left_behind(aws: Clients) -> None:
-    """Put what Kubernetes, EKS, the VPC CNI and GuardDuty leave into the cluster's VPC."""
+    """Create the leftovers of Kubernetes, EKS, the VPC CNI and GuardDuty in the cluster's VPC."""
     tag = [{"Name": "tag:hyperpod-eks:cluster", "Values": ["demo"]}]
     vpc = aws.ec2.describe_vpcs(Filters=tag)["Vpcs"][0]["VpcId"]
     subnets = aws.ec2.describe_subnets(Filters=tag)["Subnets"]
@@ -137,9 +137,9 @@ def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> 
 
 
 ON_AWS_ALONE = {"QuotasLook", "QuotasDelete"}
-"""What DeleteCluster does where task governance was used, which the embedded stack has not."""
+"""Statements that delete needs after task governance, which the embedded stack does not have."""
 TOLERATED = {"HoldersLook"}
-"""What is asked for a message that names holders: a refusal changes its words alone."""
+"""Statements for a message about blockers: a denial only changes its text."""
 QUICK = {"NetworkMake", "NetworkDelete"}
 """A statement of each command for `make test`; the others are in the long proof."""
 
@@ -200,7 +200,7 @@ def test_a_condition_about_the_caller_is_not_called_a_denial(operator: Operator)
 
 
 def test_every_operation_of_the_steps_is_allowed() -> None:
-    """What no test happens to call is read off the source."""
+    """Operations that no test calls are found in the source."""
     call = re.compile(
         r"\b(ec2|ec2_once|eks|iam|s3|logs|sagemaker|elbv2|elb)\."
         r"((?:get|list|describe|create|delete|put|update|attach|detach|modify|associate|"
@@ -279,7 +279,7 @@ def test_roles_that_exist_are_passed_on_and_never_changed() -> None:
 
 
 def test_the_role_of_an_existing_eks_cluster_is_not_passed_on() -> None:
-    """Which it is preflight knows and policy does not: what one asks for the other must grant."""
+    """Preflight knows the role and `policy` does not, but both must have the same statement."""
     printed = resolved(existing={"eks_cluster": "platform"})
     seen = replace(printed, adopted={**printed.adopted, "iam/cluster-role": "somebodys"})
     for rows in map(policy.statements, (printed, seen)):

@@ -1,4 +1,4 @@
-"""Preflight: one crafted account for each check, and a clean one; nothing is ever changed."""
+"""Preflight: an account with a problem for each check, and one without; nothing is changed."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ QUOTA = {
 
 
 def snapshot(user: User, *words: str, simulated: bool = False) -> Said:
-    """Run preflight on demo; nothing may be changed by it.
+    """Run preflight on demo; check that it changes nothing.
 
-    Only where it matters, IAM is asked forty times for permissions: most of the work.
+    The check of permissions, forty calls to IAM and most of the work, is run only where necessary.
     """
     words = words if simulated else (*words, "--skip", "permissions")
     user.stack.calls.clear()
@@ -60,12 +60,12 @@ def snapshot(user: User, *words: str, simulated: bool = False) -> Said:
 
 
 def found(said: Said) -> dict[str, dict[str, Any]]:
-    """Findings by id, of several the worst."""
+    """Return findings by id; of several with one id, the worst."""
     return {one["id"]: one for one in reversed(said.document["findings"])}
 
 
 def adopt(user: User, **resources: str) -> None:
-    """Write a manifest in which these resources are adopted, by key."""
+    """Write a manifest with these adopted resources, by key."""
     record = {"kind": "", "want": {}, "state": "ready", "since": 0.0, "token": "", "arn": ""}
     keys = {key.replace("__", "/").replace("_", "-"): id_ for key, id_ in resources.items()}
     document = {
@@ -85,7 +85,7 @@ def adopt(user: User, **resources: str) -> None:
 
 
 def config(user: User, text: str) -> tuple[str, ...]:
-    """Write a config file and return the words that name it."""
+    """Write a config file; return the options that name it."""
     folder = user.folder / "given"
     folder.mkdir(exist_ok=True)
     (folder / "cluster.yaml").write_text(f"name: demo\n{text}")
@@ -272,7 +272,7 @@ def no_plan(user: User, aws: Clients) -> tuple[str, ...]:
 
 
 def test_a_training_plan_may_hold_several_capacities(user: User, aws: Clients) -> None:
-    """One has ended, the next is in another zone."""
+    """One capacity has expired, the next one is in another zone."""
     offer = aws.sagemaker.search_training_plan_offerings(
         InstanceType="ml.p5.48xlarge", InstanceCount=2, DurationHours=24,
         TargetResources=["hyperpod-cluster"],

@@ -1,4 +1,4 @@
-"""Preflight beside create in accounts where things exist already: the same, word by word."""
+"""Preflight and create report the same errors, word for word, about existing resources."""
 
 from __future__ import annotations
 
@@ -156,13 +156,13 @@ def test_preflight_finds_what_create_finds(account: Account, case: str) -> None:
     for name in sorted(account.ids, key=len, reverse=True):
         text = text.replace(f"${name}", account.ids[name])
     Path("cluster.yaml").write_text(f"name: demo\nregion: us-west-2\n{text}\n")
-    Path("demo.hyperpod-eks.json").unlink(missing_ok=True)  # the last case's, with what it adopted
-    # IAM, which is asked forty times for permissions, allows everything in each of them
+    Path("demo.hyperpod-eks.json").unlink(missing_ok=True)  # of the last case, with its adoptions
+    # the check of permissions, forty calls to IAM, finds nothing in any case
     given = ("-f", "cluster.yaml", "--chart", str(CHART), "--skip", "permissions")
     user.stack.calls.clear()
 
     looked = user.types("preflight", *given, "-o", "json")
-    assert looked.code == 3, looked.err  # create would make a cluster, which the others would see
+    assert looked.code == 3, looked.err  # else create would create a cluster that later cases see
     made = user.types("create", *given, "--yes")
 
     assert user.mutations() == []

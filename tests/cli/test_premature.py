@@ -1,4 +1,4 @@
-"""A HyperPod cluster that fails because its role is too new for a service of AWS."""
+"""A HyperPod cluster that fails because an AWS service does not know its new role yet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOO_NEW = (
 
 
 class Next(dict[str, str]):
-    """How the next ones fail; each once."""
+    """Failures of the next creates; each happens once."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return self.pop(key, default)
@@ -37,7 +37,7 @@ def test_the_second_failure_is_final(user: User) -> None:
     assert said.err.count("created once more") == 1
     assert "hyperpod/cluster has failed: SageMaker cannot assume" in said.err
 
-    said = user.types(*CREATE)  # what an earlier run made is replaced by the user's word alone
+    said = user.types(*CREATE)  # a cluster of an earlier run is replaced only on request
     assert said.code == 1
     assert "created once more" not in said.err
     assert "--replace-failed" in said.err

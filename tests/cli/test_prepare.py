@@ -1,4 +1,4 @@
-"""Every example, on a fresh stack, by the commands of its own header and nothing else."""
+"""Every example works on a new stack with only the commands in its header."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.conftest import REGION, User
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 QUICK = {"existing-eks.yaml"}
-"""The others are in the long proof; test_echo_seeds lets each live in every run."""
+"""The others are in the long proof; test_echo_seeds runs all of them."""
 
 
 @pytest.fixture
 def user(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
-    """Somebody whose `--local` is the stack of this process."""
+    """A user whose `--local` is the stack of this process."""
     running = daemon.Running(user.stack.endpoint, os.getpid(), 0.0, REGION)
     monkeypatch.setattr(daemon, "ensure", lambda *_, **__: running)
     return user
 
 
 def commands(example: Path) -> list[list[str]]:
-    """What the header of an example tells people to type on the embedded stack."""
+    """Return the commands for the embedded stack in the header of an example."""
     header = example.read_text().partition("\n\n")[0]
     lines = [line.partition("  # ")[0] for line in header.splitlines()]
     typed = [line.removeprefix("#   hyperpod-eks ") for line in lines if "hyperpod-eks " in line]
@@ -38,7 +38,7 @@ def commands(example: Path) -> list[list[str]]:
 
 def inventory(user: User) -> Any:
     content = json.dumps(user.stack.inventory(), sort_keys=True, indent=1).splitlines()
-    return without_the_services_entry(content)  # SageMaker leaves it in a cluster of the user's
+    return without_the_services_entry(content)  # SageMaker leaves it in the user's EKS cluster
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``${env:NAME}`` in settings: the variable's value is sent, and the reference alone is kept."""
+"""``${env:NAME}`` in settings: the variable's value is sent, but only the reference is stored."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def written(user: User, monkeypatch: pytest.MonkeyPatch) -> User:
 
 
 def kept(user: User) -> str:
-    """Everything that we leave on disk."""
+    """Return the content of all files that commands left."""
     files = [path for path in user.folder.parent.rglob("*") if path.is_file()]
     return "".join(path.read_text(errors="replace") for path in files)
 
 
 def release(user: User) -> str:
-    """What helm keeps of the newest release: base64 of base64 of gzip."""
+    """Return helm's record of the newest release, decoded: base64 of base64 of gzip."""
     (kubernetes,) = user.stack.sim.clusters.values()
     store = kubernetes._store
     with store.lock:
@@ -72,7 +72,7 @@ def test_the_value_is_sent_and_the_reference_kept(
     assert "SENT" not in kept(user) + shown
     assert "${env:API}" in kept(user)
 
-    # what sends nothing needs no variable
+    # commands that send nothing need no variable
     monkeypatch.delenv("NOTE")
     monkeypatch.delenv("API")
     for words in ("status", "outputs", "delete --yes"):

@@ -1,4 +1,4 @@
-"""A delete that proves itself: what carries our tags goes, whoever has forgotten it."""
+"""Delete finds and deletes all resources with our tags, and verifies that they are gone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def signed(label: str, owner: str) -> list[dict[str, str]]:
 
 
 def test_what_neither_config_nor_manifest_names_goes_too(user: User, aws: Clients) -> None:
-    """Everything that only a config that is lost declared, with its manifest."""
+    """Resources that only a lost config declared, whose manifest is lost too."""
     before = user.stack.inventory()
     (user.folder / "rich.yaml").write_text(RICH)
     user.has("demo", "-f", "rich.yaml")
@@ -85,7 +85,7 @@ def test_what_others_put_into_our_roles_and_policies_goes_with_them(
 
 
 class Late:
-    """Stands before the stack's application (PEP 3333): deleted groups are told twice more."""
+    """A WSGI application (PEP 3333) that shows deleted security groups two more times."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -149,7 +149,7 @@ def test_an_interface_that_nobody_described_is_named_with_its_status(
 
 
 def test_free_interfaces_of_services_that_are_gone_are_deleted(user: User, aws: Clients) -> None:
-    """They would hold the VPC for ever; description, requester or tags say whose they are."""
+    """They would block the VPC's delete; description, requester or tags identify them."""
     user.has("demo")
     subnet = user.types("outputs", "demo", "--query", "outputs.private_subnet_ids[0]").out.strip()
     ids = []
@@ -177,7 +177,7 @@ def test_free_interfaces_of_services_that_are_gone_are_deleted(user: User, aws: 
 def test_what_is_protected_stays_though_config_and_manifest_are_lost(
     user: User, aws: Clients
 ) -> None:
-    """HyperPod, which knows no protection, goes before EKS, which would refuse."""
+    """HyperPod, which has no protection, would be deleted before EKS refuses."""
     (user.folder / "demo.yaml").write_text(
         "name: demo\nregion: us-west-2\ndeletion_protection: true\n"
     )
@@ -192,7 +192,7 @@ def test_what_is_protected_stays_though_config_and_manifest_are_lost(
 
 
 def test_objects_that_s3_does_not_delete_are_told_at_once(user: User, aws: Clients) -> None:
-    """DeleteObjects answers 200, with what it refused."""
+    """DeleteObjects returns status 200 with a list of errors."""
     user.has("demo")
     bucket = "sagemaker-demo-123456789012-us-west-2"
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject*"}
@@ -242,7 +242,7 @@ def test_a_manifest_of_another_region_knows_no_orphans_of_this_one(
 
 
 def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Clients) -> None:
-    """Else the next create would make a VPC of its own."""
+    """Otherwise the next create would create its own VPC."""
     vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     assert user.types("adopt", "demo", "--resource", f"network/vpc={vpc}").code == 0
     said = user.types("adopt", "demo", "--resource", "network/vpc=vpc-0123456789abcdef0")
@@ -251,7 +251,7 @@ def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Client
 
 
 def test_logs_go_though_the_manifest_was_made_anew(user: User, aws: Clients) -> None:
-    """Its records are younger than HyperPod's log group, which carries nobody's tags."""
+    """Its records are newer than HyperPod's log group, which has no tags."""
     user.has("demo")
     for group in logs_backends["123456789012"]["us-west-2"].groups.values():
         group.creation_time -= timedelta(hours=1)

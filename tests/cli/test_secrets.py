@@ -1,4 +1,4 @@
-"""No secret is shown: not on a terminal, in no document, in no log, whatever goes wrong."""
+"""No secret is shown on a terminal, in a document or in a log, even after errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("secrets")
 
 
 def everything(user: User, said: Said) -> str:
-    """All that a command left behind: both streams, and each file below the test's folder."""
+    """Return all output of a command: both streams, and all files in the test's folder."""
     files = [path for path in user.folder.parent.rglob("*") if path.is_file()]
     ours = [path for path in files if ".aws" not in path.parts and "token" not in path.name]
     return "\n".join([said.out, said.err, *(path.read_text("utf-8", "replace") for path in ours)])
@@ -46,7 +46,7 @@ def logs(user: User) -> str:
 def test_what_botocore_cannot_send_is_not_shown(
     user: User, monkeypatch: pytest.MonkeyPatch, name: str, value: str, secret: str
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # before it is sent again
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # before the retry
     monkeypatch.setenv(name, value)
     said = user.types("status", "demo", "-o", "json", "--debug")
     assert said.code != 0
@@ -54,7 +54,7 @@ def test_what_botocore_cannot_send_is_not_shown(
 
 
 class Login(BaseHTTPRequestHandler):
-    """SSO and STS: they give credentials, whose secrets begin with SENT."""
+    """An SSO and STS server, whose credentials have secrets that begin with SENT."""
 
     protocol_version = "HTTP/1.1"
 
@@ -63,7 +63,7 @@ class Login(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        if self.path.startswith("/pod"):  # a refusal that repeats what was asked
+        if self.path.startswith("/pod"):  # an error that repeats the request
             self.send_error(403, f"{self.path} {self.headers['Authorization']}")
             return
         if self.path.startswith("/federation/credentials"):
@@ -90,7 +90,7 @@ class Login(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(said.encode())
 
-    do_GET = do_POST = answer  # noqa: N815  http.server names them
+    do_GET = do_POST = answer  # noqa: N815  names of http.server
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +129,14 @@ PROCESS |= {"SessionToken": "SENT_PROCESS_TOKEN"}
 
 @pytest.fixture
 def home(user: User, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with profiles of each kind, a web identity token and a login of SSO."""
+    """A home with profiles of each kind, a web identity token and an SSO login."""
     folder = user.folder.parent / "user"
     cache = folder / ".aws/sso/cache"
     cache.mkdir(parents=True)
     given = CONFIG.format(home=folder, process=json.dumps(PROCESS).replace('"', '\\"'))
     (folder / ".aws/config").write_text(given)
     (folder / "token").write_text("eyJSENT.web.identity")
-    # botocore names the file after the SHA-1 of the session's name
+    # botocore's file name is the SHA-1 of the session's name
     cached = {"accessToken": "SENT_SSO_ACCESSTOKEN", "expiresAt": "2099-01-01T00:00:00Z"}
     name = hashlib.sha1(b"corp").hexdigest()
     (cache / f"{name}.json").write_text(json.dumps(cached))
@@ -156,12 +156,12 @@ def test_the_debug_log_has_no_secret_of_any_way_to_log_in(
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", login)
     monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", login)
     said = user.types("kubeconfig", "demo", "--profile", profile, "--debug", "-o", "json")
-    assert said.code == 8, said.err  # there is no cluster: AWS took the credentials
+    assert said.code == 8, said.err  # there is no cluster: AWS accepted the credentials
     assert "SENT" not in everything(user, said)
     log = logs(user)
     assert "Making request for OperationModel(name=DescribeCluster)" in log
     called = {"sso": "sso:GetRoleCredentials", "web": "sts:AssumeRoleWithWebIdentity"}
-    assert called.get(profile, "") in log  # the call itself is no secret
+    assert called.get(profile, "") in log  # the call itself is not secret
 
 
 @pytest.mark.parametrize("given", ["token", "file"])
@@ -210,7 +210,7 @@ def test_a_common_word_as_a_secret_renames_no_member(
     )
     said = user.types("plan", "-f", "c.yaml", "-o", "json")
     assert {"resources", "schema"} <= set(said.document)
-    assert said.document["region"] == "us-west-2"  # where a secret is called so, it is no secret
+    assert said.document["region"] == "us-west-2"  # the name of a secret is not secret
     assert "metrics-server" not in said.out
     said = user.types("plan", "-f", "c.yaml", "--events", "-")
     assert "resources" in json.loads(said.out.splitlines()[-1])["document"]
@@ -233,7 +233,7 @@ def test_a_known_value_is_hidden_however_it_is_spelled(spelled: Any) -> None:
     ids=["an answer of a megabyte", "a word of 96 kB"],
 )
 def test_redaction_is_fast(text: str) -> None:
-    """Each debug line goes through it."""
+    """Every debug line is redacted."""
     began = time.process_time()
     redaction.redacted(text)
     assert time.process_time() - began < 1.5

@@ -1,4 +1,4 @@
-"""Signals, where nobody listens any more."""
+"""Signals during commands, also if a terminal or AWS no longer answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_signal_is_heard_though_the_terminal_is_gone(monkeypatch: pytest.Monke
 
 
 def interrupted(user: User, service: str, operation: str, *words: str) -> Said:
-    """Type a command, and Ctrl-C while AWS takes its time over one call of it."""
+    """Run a command, and interrupt it while one of its calls is delayed."""
     user.stack.faults.append(Fault(service, operation, kind="delay", seconds=1.0))
     timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
     timer.start()
@@ -57,9 +57,9 @@ def test_ctrl_c_ends_a_look_as_it_ends_a_create(user: User, words: list[str]) ->
 def test_a_signal_stops_it_though_aws_does_not_answer(
     stack: Stack, tmp_path: Path, dead: str
 ) -> None:
-    """A network that swallows everything: calls end after minutes, and we do not wait for them."""
+    """A network that drops everything: calls end after minutes, but the command ends at once."""
     environ = {k: v for k, v in (os.environ | stack.environ({})).items() if v is not None}
-    with socket.create_server(("127.0.0.1", 0)) as nobody:  # it accepts, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as nobody:  # accepts and never answers
         environ[dead] = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         words = ["status", "demo", "--region", "us-west-2"]
         process = subprocess.Popen(
@@ -79,14 +79,14 @@ def test_a_signal_stops_it_though_aws_does_not_answer(
 
 
 class Dying:
-    """Something that is finalised at the moment of a Ctrl-C."""
+    """An object that is finalised during a Ctrl-C."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
 def test_a_signal_during_a_finaliser_is_not_lost() -> None:
-    """Python ignores exceptions in ``__del__``; the command would go on for ever."""
+    """Python ignores exceptions in ``__del__``; the command would never stop."""
 
     def stop(error: BaseException) -> None:
         raise error
@@ -104,8 +104,8 @@ def test_a_signal_during_a_finaliser_is_not_lost() -> None:
 
 
 def _waits_for_a_lock(process: int) -> bool:
-    """Whether a process has a lock file open: between two attempts it sleeps."""
-    with suppress(FileNotFoundError):  # what it has just closed
+    """Whether a process has a lock file open; it sleeps between attempts."""
+    with suppress(FileNotFoundError):  # just closed
         links = Path(f"/proc/{process}/fd").iterdir()
         return any(link.readlink().suffix == ".lock" for link in links)
     return False
@@ -137,7 +137,7 @@ def test_a_signal_while_another_run_has_the_lock_exits_130(tmp_path: Path) -> No
     ],
 )
 def test_the_command_that_continues_has_every_option(user: User, typed: str) -> None:
-    """Without --keep it would take away what shall stay."""
+    """Without --keep, the command would delete resources that must be kept."""
     said = interrupted(user, "sts", "GetCallerIdentity", *typed.split())
     assert said.code == 130
     assert f"To continue: hyperpod-eks {typed}\n" in said.err
@@ -146,7 +146,7 @@ def test_the_command_that_continues_has_every_option(user: User, typed: str) -> 
 
 
 def test_a_process_leaves_without_what_c_does_at_exit() -> None:
-    """OpenSSL frees its state there, in which a daemon may be at a handshake just now."""
+    """OpenSSL frees its state at exit, while a daemon thread may be in a handshake."""
     program = """
 import atexit, ctypes, sys
 from hyperpod_eks import __main__, cli

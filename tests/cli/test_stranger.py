@@ -1,4 +1,4 @@
-"""Other people's clients on the embedded stack: `aws`, `kubectl`, `helm` see the same cluster."""
+"""Other clients of the embedded stack: `aws`, `kubectl` and `helm` see the same cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOSTILE = {
     "HTTP_PROXY": "http://203.0.113.1:1",
     "http_proxy": "http://203.0.113.1:1",
 }
-"""What a shell on somebody's laptop may hold; 203.0.113.0/24 is nobody's (RFC 5737)."""
+"""Variables of a typical user's shell; 203.0.113.0/24 is reserved for documentation (RFC 5737)."""
 
 WATCH = '''
 """Write down every address that a Python process connects to, and refuse all but loopback."""
@@ -52,7 +52,7 @@ sys.addaudithook(watch)
 
 
 class Laptop:
-    """A person's machine: real processes, whose Python tells to whom it talks."""
+    """A user's machine: real processes, whose Python records its connections."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Laptop:
         }
 
     def types(self, line: str, environ: Mapping[str, str] | None = None) -> str:
-        """Have bash run a line in the embedded stack's environment; return what stood on stdout."""
+        """Run a line in bash with the embedded stack's environment; return stdout."""
         script = f'set -euo pipefail; eval "$(hyperpod-eks local env)"; {line}'
         return self.runs(["bash", "-c", script], environ)
 
@@ -88,7 +88,7 @@ class Laptop:
         return ran.stdout
 
     def asks(self, line: str) -> Any:
-        """Have bash run a line that prints JSON."""
+        """Run a line in bash that prints JSON; return the value."""
         return json.loads(self.types(line))
 
 
@@ -116,14 +116,14 @@ def runs(program: str) -> bool:
 
 
 def needs(program: str) -> None:
-    """Skip the test where a program is missing, or is there and does not run."""
+    """Skip the test if a program is missing or does not run."""
     if not runs(program):
         pytest.skip(f"no {program} on PATH")
 
 
 @pytest.fixture(scope="module")
 def configured(laptop: Laptop) -> Laptop:
-    """The same, with the kubeconfig that the AWS CLI writes."""
+    """The laptop with the kubeconfig that the AWS CLI writes."""
     needs("aws")
     laptop.types("aws eks update-kubeconfig --name demo")
     return laptop
@@ -166,7 +166,7 @@ def test_helm_sees_the_release_and_its_values(configured: Laptop) -> None:
 
 
 def test_the_same_commands_work_on_any_endpoint(laptop: Laptop) -> None:
-    """Without --local, whatever AWS_ENDPOINT_URL names is AWS."""
+    """Without --local, the server at AWS_ENDPOINT_URL is AWS."""
     shown = laptop.asks("hyperpod-eks status demo -o json")
     assert shown["cluster"]["ready"] is True
 
@@ -175,5 +175,5 @@ def test_nobody_talks_to_another_machine(laptop: Laptop) -> None:
     laptop.runs(["hyperpod-eks", "status", "demo", "--local"])
     laptop.runs(["hyperpod-eks", "create", "demo", "--local"])
     hosts = set(laptop.watched.read_text().split())
-    assert "127.0.0.1" in hosts  # so somebody watched
+    assert "127.0.0.1" in hosts  # proves that the watch works
     assert hosts <= {"127.0.0.1", "::1", "localhost", "unix"}

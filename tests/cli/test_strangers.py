@@ -1,4 +1,4 @@
-"""An answer that is not AWS's ends with 1 or 3, at once or after a bounded time, in few words."""
+"""An answer that is not from AWS leads to exit code 1 or 3 in bounded time, and a short error."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_answer_of_a_stranger(user: User, monkeypatch: pytest.MonkeyPatch, ki
 def test_each_command_asks_who_answers(
     user: User, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Also where EKS or SageMaker is asked before STS; and a create writes no manifest."""
+    """Also commands that call EKS or SageMaker before STS; create writes no manifest."""
     with evil.server(evil.sending(evil.ANSWERS[kind])) as url:
         for words in (("kubeconfig", "demo"), ("nodes", "demo"), ("logs", "demo"), ("orphans",)):
             asked(user, monkeypatch, url, *words)
@@ -56,7 +56,7 @@ def test_each_command_asks_who_answers(
 
 
 def test_an_error_without_an_error_is_not_from_aws(stack: Stack) -> None:
-    """EC2's parser finds no `Error` in XML of another kind."""
+    """botocore's parser for EC2 finds no `Error` in other XML."""
     aws = Aws(new_session("key", "secret"), "demo", {})
     aws.region = "us-west-2"
     page = evil.said(b"<html><p>refused by proxy</p></html>", "text/xml", "403 Forbidden")
@@ -67,10 +67,10 @@ def test_an_error_without_an_error_is_not_from_aws(stack: Stack) -> None:
 
 
 def test_all_answers_together_are_bounded(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What many threads read at once, and what a parser would make of a small answer."""
+    """Memory is bounded for concurrent reads, and for small answers that expand when parsed."""
     monkeypatch.setattr(answers, "LARGEST", 8 << 20)
-    user.types("status", "demo")  # what the clients themselves take is no answer's
-    gc.collect()  # nor is what the tests before have left
+    user.types("status", "demo")  # allocates the clients
+    gc.collect()  # frees objects of earlier tests
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with evil.server(evil.endless) as url:
         said = asked(user, monkeypatch, url)

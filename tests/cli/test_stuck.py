@@ -1,4 +1,4 @@
-"""A delete that would hang says what AWS says of it, and who holds what with which command."""
+"""A blocked delete reports AWS's message, the blockers, and the commands to remove them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("stuck")
 def test_nodes_that_may_not_be_deleted_end_the_wait_with_the_cause(
     user: User, aws: Clients
 ) -> None:
-    """HyperPod takes interfaces down with the nodes' role, whose policy somebody has taken."""
+    """HyperPod deletes interfaces with the nodes' role, whose policy is detached here."""
     user.has("demo")
     role = "demo-hyperpod-us-west-2"
     text = json.dumps(
@@ -52,7 +52,7 @@ def test_what_a_vpc_holds_is_named_with_the_command_that_removes_it(
 
 
 def things(aws: Clients, vpc: str) -> dict[str, str]:
-    """What users put into a VPC: ids, each with the end of the command that removes it."""
+    """Create users' resources in a VPC; return ids, with the end of the command to delete each."""
     other = aws.ec2.create_vpc(CidrBlock="10.99.0.0/16")["Vpc"]["VpcId"]
     ec2 = aws.ec2
     peering = ec2.create_vpc_peering_connection(VpcId=vpc, PeerVpcId=other)

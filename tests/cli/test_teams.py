@@ -1,4 +1,4 @@
-"""A cluster that one folder made and another works on: nothing is guessed, nobody is harmed."""
+"""A cluster that is created in one folder and used from another: nothing is guessed or damaged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MANIFEST = "solo.hyperpod-eks.json"
 
 @dataclass
 class Team:
-    """Two folders, as of two machines: A made the cluster solo, B has nothing of it."""
+    """Two folders, like two machines: A has created the cluster solo, B has no files of it."""
 
     user: User
     aws: Clients
@@ -62,7 +62,7 @@ def made(
 
 @pytest.fixture
 def team(made: Team) -> Iterator[Team]:
-    """The same cluster for every test, unchanged; B's folder is empty and A's as it was."""
+    """The unchanged cluster; folder B is empty, and folder A is as after create."""
     shutil.rmtree(made.b, ignore_errors=True)
     made.b.mkdir()
     kept = made.a.with_name("kept")
@@ -182,7 +182,7 @@ def test_rebuild_without_a_backup_says_that_it_has_no_config(team: Team) -> None
         said = team.types(*words)
         assert (said.code, said.out) == (2, "")
         assert "-f FILE" in said.err
-        assert "--rebuild" not in said.err  # which has just said that no backup has the config
+        assert "--rebuild" not in said.err  # has just said that no backup has the config
 
 
 def test_rebuild_takes_the_config_that_it_is_given(team: Team) -> None:
@@ -194,7 +194,7 @@ def test_rebuild_takes_the_config_that_it_is_given(team: Team) -> None:
 
 @pytest.mark.parametrize("other", ["cluster", "account", "region", "life"])
 def test_a_backup_of_another_cluster_is_not_this_ones_config(team: Team, other: str) -> None:
-    """An earlier life of the name: same names and lineage, another VPC and HyperPod cluster."""
+    """An earlier cluster of this name had the same lineage, but another VPC and HyperPod ARN."""
     folder = team.a / ".solo.hyperpod-eks.json.backups"
     for path in folder.iterdir():
         kept = json.loads(path.read_text())
@@ -262,7 +262,7 @@ def test_a_command_that_names_no_cluster_says_how_to_name_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYPERPOD_EKS_NAME", raising=False)
-    said = User(tmp_path, None).types(verb, *(["--rebuild"] if verb == "adopt" else []))  # type: ignore[arg-type]  # no stack is asked
+    said = User(tmp_path, None).types(verb, *(["--rebuild"] if verb == "adopt" else []))  # type: ignore[arg-type]  # not used
     assert (said.code, said.out) == (2, "")
     first, second = said.err.splitlines()
     assert first == "error: no cluster given"
@@ -279,7 +279,7 @@ def test_a_half_made_cluster_without_eks_goes_on(user: User) -> None:
 
 
 def test_what_keep_left_is_no_cluster(user: User) -> None:
-    """Nor is what a create that never came to EKS left."""
+    """Nor are resources of a create that failed before EKS."""
     user.has("demo")
     assert user.types("delete", "demo", "--yes", "--keep", "network,bucket,logs").code == 0
     (user.folder / "demo.hyperpod-eks.json").unlink()

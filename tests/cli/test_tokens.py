@@ -1,4 +1,4 @@
-"""Client tokens of a run that was killed, whose cluster somebody else has deleted meanwhile."""
+"""Client tokens of a killed run, whose cluster was deleted from another machine meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CREATE = ("create", "-f", "demo.yaml", "--chart", str(CHART), "--timeout", "30")
 
 
 def kill_amid(user: User, *keys: str) -> list[str]:
-    """Write the manifest as a kill leaves it while these (or all with a token) are created."""
+    """Change the manifest as if a kill hit the creates of these keys, or of all with a token."""
     path = user.folder / "demo.hyperpod-eks.json"
     document = json.loads(path.read_text())
     records = document["resources"]

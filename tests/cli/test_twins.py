@@ -1,4 +1,4 @@
-"""Two runs that create one cluster: whatever the other one made and uses is left alone."""
+"""Two concurrent creates of one cluster: neither deletes resources that the other one uses."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ENDS = ("Delete", "Release", "Detach", "Disassociate")
 
 
 class Two:
-    """Two people in folders of their own, one account: ``there`` is a process of its own."""
+    """Two users in separate folders with one account; commands in ``there`` are processes."""
 
     def __init__(self, here: User, there: Path) -> None:
         self.here, self.there = here, there
         self.first: Said | None = None
 
     def elsewhere(self, *words: str) -> Said:
-        """Type a command in the other folder."""
+        """Run a command in the other folder."""
         done = subprocess.run(
             [sys.executable, "-m", "hyperpod_eks", *words],
             cwd=self.there,
@@ -44,7 +44,7 @@ class Two:
         return Said(done.returncode, done.stdout, done.stderr)
 
     def ended(self) -> list[str]:
-        """Every call that removed something, since the last time somebody asked."""
+        """Return the calls that deleted something since the last time."""
         calls = self.here.stack.calls
         found = [f"{c.service}.{c.operation}" for c in calls if c.operation.startswith(ENDS)]
         calls.clear()
@@ -55,7 +55,7 @@ class Two:
 def raced(
     one_stack: Stack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Two, bytes, Path]]:
-    """After a race: the other run made the whole cluster just before ours made its VPC."""
+    """The account after a race: the other run created the whole cluster just before our VPC."""
     folder = tmp_path_factory.mktemp("two")
     with at_work(one_stack, folder) as here, pytest.MonkeyPatch.context() as patch:
         there = folder / "there"
@@ -78,7 +78,7 @@ def raced(
 
 @pytest.fixture
 def two(raced: tuple[Two, bytes, Path]) -> Two:
-    """The same for every test."""
+    """A copy of that account and its folders."""
     both, account, kept = raced
     copies.restore(both.here.stack, account)
     for folder in (both.here.folder, both.there):
@@ -147,7 +147,7 @@ def vpcs(aws: Clients) -> list[dict[str, Any]]:
 
 
 def test_without_a_manifest_the_first_run_deletes_the_duplicate(user: User, aws: Clients) -> None:
-    """So that the second run has nothing to do."""
+    """The second run then has nothing to do."""
     user.has("demo")
     (made,) = vpcs(aws)
     signed: Any = [{"ResourceType": "vpc", "Tags": made["Tags"]}]
@@ -170,7 +170,7 @@ def test_without_a_manifest_the_first_run_deletes_the_duplicate(user: User, aws:
 def test_of_two_runs_at_the_same_instant_one_wins(
     user: User, aws: Clients, tmp_path: Path, attempt: int
 ) -> None:
-    """Real processes, as two jobs of one pipeline."""
+    """Real processes, like two jobs of one pipeline."""
     both = Two(user, tmp_path / "there")
     both.there.mkdir()
     make = ("create", "demo", "--chart", str(CHART))
@@ -179,7 +179,7 @@ def test_of_two_runs_at_the_same_instant_one_wins(
         again = Two(user, user.folder)
         ends = sorted([again.elsewhere(*make), other.result()], key=lambda said: said.code)
     assert [said.code for said in ends] in ([0, 0], [0, 4]), ends[1].err
-    assert set(both.ended()) <= {"ec2.DeleteNatGateway"}  # one that failed for want of an address
+    assert set(both.ended()) <= {"ec2.DeleteNatGateway"}  # a failed one without an address
     for run in (both.elsewhere, again.elsewhere):
         assert run(*make).code == 0
         assert run("plan", *make[1:], "--detailed-exitcode").code == 0
