@@ -1,4 +1,4 @@
-"""What the tests of the stack share with all others."""
+"""Fixtures of the embedded stack's tests."""
 
 from __future__ import annotations
 

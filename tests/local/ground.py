@@ -1,4 +1,4 @@
-"""What EKS and HyperPod stand on in the tests: network, roles, scripts, a way into Kubernetes."""
+"""Prerequisites of EKS and HyperPod in tests: network, roles, scripts, access to Kubernetes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALLER = "arn:aws:iam::123456789012:role/team/Admin"
 
 @dataclass
 class Ground:
-    """Ids and ARNs."""
+    """Ids and ARNs of the prerequisites."""
 
     vpc: str
     subnets: list[str]
@@ -53,7 +53,7 @@ def role(aws: Clients, name: str, *services: str, policies: tuple[str, ...] = ()
 
 
 def lay(aws: Clients, cidr: str = "10.0.0.0/16", subnet: str = "10.0.{}.0/24") -> Ground:
-    """Make a VPC with two subnets, a group open to itself, both roles and the scripts' bucket."""
+    """Create a VPC with two subnets, a security group, both roles and the scripts' bucket."""
     vpc = aws.ec2.create_vpc(CidrBlock=cidr)["Vpc"]["VpcId"]
     subnets = [
         aws.ec2.create_subnet(
@@ -80,7 +80,7 @@ def lay(aws: Clients, cidr: str = "10.0.0.0/16", subnet: str = "10.0.{}.0/24") -
 
 
 def eks_cluster(ground: Ground, **changes: Any) -> dict[str, Any]:
-    """Return a CreateCluster request for EKS."""
+    """Return the parameters of EKS's CreateCluster."""
     return {
         "name": NAME,
         "version": "1.35",
@@ -113,7 +113,7 @@ def workers(ground: Ground, **changes: Any) -> dict[str, Any]:
 
 
 def hyperpod_cluster(ground: Ground, *groups: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """Return a CreateCluster request for SageMaker."""
+    """Return the parameters of SageMaker's CreateCluster."""
     return {
         "ClusterName": NAME,
         "Orchestrator": {
@@ -127,7 +127,7 @@ def hyperpod_cluster(ground: Ground, *groups: dict[str, Any], **changes: Any) ->
 
 
 def orchestrated(aws: Clients) -> Ground:
-    """Lay the ground, with an ACTIVE EKS cluster that has HyperPod's chart as far as it is seen."""
+    """Create the prerequisites, and an EKS cluster with the observable part of HyperPod's chart."""
     ground = lay(aws)
     aws.eks.create_cluster(**eks_cluster(ground))
     install_chart(aws)
@@ -142,7 +142,7 @@ def install_chart(aws: Clients) -> None:
 
 
 def refusal(call: Any, **request: Any) -> tuple[str, str]:
-    """Return code and message of the error that a call must end in."""
+    """Return code and message of the error that a call must raise."""
     with pytest.raises(ClientError) as caught:
         call(**request)
     error = caught.value.response["Error"]
@@ -153,7 +153,7 @@ def refusal(call: Any, **request: Any) -> tuple[str, str]:
 
 
 def token(cluster: str = NAME, **keys: Any) -> str:
-    """Presign GetCallerIdentity as ``aws eks get-token`` does."""
+    """Return a token: presign GetCallerIdentity like ``aws eks get-token``."""
     sts = boto3.client("sts", region_name="us-west-2", **keys)
     header = "x-k8s-aws-id"
 
@@ -178,7 +178,7 @@ def kubernetes(
     body: Any = None,
     bearer: str | None = None,
 ) -> tuple[int, Any]:
-    """Call a cluster's Kubernetes API as its DescribeCluster says; returns status and answer."""
+    """Call the Kubernetes API in a cluster's DescribeCluster; return status and answer."""
     cluster = aws.eks.describe_cluster(name=NAME)["cluster"]
     ca = base64.b64decode(cluster["certificateAuthority"]["data"]).decode()
     request = urllib.request.Request(

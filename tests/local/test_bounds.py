@@ -1,4 +1,4 @@
-"""However much time passes, the stack keeps the newest of what is written, and no more."""
+"""The stack's memory is bounded: after any time it keeps only the newest logs and events."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_log_keeps_its_newest_lines_and_streams(
 
 
 def test_what_is_overwritten_or_deleted_is_kept_nowhere(aws: Clients) -> None:
-    """moto itself keeps every object that it ever made."""
+    """moto itself keeps every object that was ever created."""
     bucket: Any = {"Bucket": "a-bucket"}
     where: Any = {"LocationConstraint": REGION}
     aws.s3.create_bucket(**bucket, CreateBucketConfiguration=where)
@@ -83,7 +83,7 @@ def timed() -> Iterator[tuple[Clock, Client]]:
 
 
 def test_events_of_kubernetes_last_an_hour(timed: tuple[Clock, Client]) -> None:
-    """kube-apiserver's --event-ttl, from the last write on."""
+    """kube-apiserver's --event-ttl counts from the last write."""
     clock, client = timed
     for name in ("a", "b"):
         about = {"kind": "Pod", "name": "p", "namespace": "default"}
@@ -98,7 +98,7 @@ def test_events_of_kubernetes_last_an_hour(timed: tuple[Clock, Client]) -> None:
 
 
 def test_a_watch_that_is_too_slow_ends_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change that was forgotten before it was told is never skipped in silence."""
+    """A change that was dropped before a watch sent it is never skipped silently."""
     monkeypatch.setattr(store, "_KEPT_EVENTS", 5)
     few = Cluster(Clock(), USERS.get, "1.33", make_pki(), delays=INSTANT)
     client = Client(few)

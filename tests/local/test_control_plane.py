@@ -69,7 +69,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A control plane of its own, whose token ``good`` may do everything."""
+    """A new control plane, whose token ``good`` has all permissions."""
     room, pki = tmp_path_factory.mktemp("control-plane"), make_pki()
     clients, peers, secure = free_ports(3)
     for name, content in (
@@ -101,7 +101,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
             "--service-account-issuer=https://127.0.0.1/",
-            # by the certificate: of EC keys, client-go's keyutil reads SEC 1 and X.509, not PKCS #8
+            # the certificate: client-go's keyutil reads EC keys as SEC 1 and X.509, not as PKCS #8
             f"--service-account-key-file={room / 'cert.pem'}",
             f"--service-account-signing-key-file={room / 'key.pem'}",
         ],
@@ -130,7 +130,7 @@ def test_the_recorded_statuses_are_those_of_the_real_server(server: Server) -> N
 
 
 def test_the_tool_reads_an_empty_cluster(server: Server) -> None:
-    """An empty list of metadata has null for its items."""
+    """The items of an empty metadata list are null."""
     assert kube.secret_labels(server.access, "owner=helm") == []
     assert helm.releases(server.access) == []
     assert "kube-system" in kube.namespaces(server.access)
@@ -143,6 +143,6 @@ def test_a_chart_is_installed_upgraded_and_uninstalled(server: Server, name: str
     assert (first.status, first.fingerprint) == ("deployed", "one")
     second = helm.install(server.access, program, CHART, {}, "two")
     assert (second.revision, second.fingerprint) == (first.revision + 1, "two")
-    with pytest.raises(Unfinished, match="still namespace"):  # nobody ends namespaces
+    with pytest.raises(Unfinished, match="still namespace"):  # no controller deletes namespaces
         helm.uninstall(server.access, program, second, patience=0)
     assert helm.release(server.access) is None

@@ -28,7 +28,7 @@ from tests.local.conftest import apply
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache folder of our own, with nothing running in it before or after."""
+    """A separate cache folder, without a running daemon before and after the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("AWS_PROFILE", "of-nobody")
     yield tmp_path / "hyperpod-eks"
@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def run(*arguments: str, code: int = 0) -> str:
-    """Type ``hyperpod-eks local ...``; return what stands on stdout."""
+    """Run ``hyperpod-eks local ...``; return stdout."""
     with redirect_stdout(io.StringIO()) as out:
         assert typed(["local", *arguments]) == code
     return out.getvalue()
@@ -170,9 +170,7 @@ def test_time_passes_as_fast_as_asked(cache: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.prove
 def test_fifty_thousand_calls_and_a_large_upload_leave_it_small(cache: Path) -> None:
-    """Half of the calls write.  The object is not read again: what is sent is no stack's to keep
-    in memory for the log of calls.
-    """
+    """Half of the calls write; the log of calls must not keep request bodies in memory."""
     stack = shown("start", "--speed", "100")
     host, port = stack["endpoint"].rpartition("//")[2].split(":")
     scope = "Credential=ASIALOCALSTACK000000/20260101/us-west-2/{}/aws4_request"
@@ -201,7 +199,7 @@ def test_fifty_thousand_calls_and_a_large_upload_leave_it_small(cache: Path) -> 
     connection.close()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(calls, range(2)))
-    connection.connect()  # the first has been idle for too long
+    connection.connect()  # the first one has been idle for too long
     ask(connection, "s3", "PUT", "/a-bucket/large", bytes(200 << 20))
     connection.close()
 

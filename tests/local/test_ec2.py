@@ -25,7 +25,7 @@ def refused(code: str, text: str = "") -> Iterator[None]:
 
 
 class Net:
-    """A VPC with a public subnet, ready for a NAT gateway."""
+    """A VPC with a public subnet, in which a NAT gateway can be created."""
 
     def __init__(self, ec2: Any) -> None:
         self.ec2 = ec2
@@ -224,7 +224,7 @@ def test_a_nat_gateway_fails_with_its_reason(net: Net) -> None:
     net.ec2.delete_nat_gateway(NatGatewayId=first)
     net.ec2.detach_internet_gateway(InternetGatewayId=net.igw, VpcId=net.vpc)
     assert net.nat(net.add_nat())["FailureCode"] == "Gateway.NotAttached"
-    net.ec2.delete_subnet(SubnetId=net.subnet)  # a failed one holds nothing
+    net.ec2.delete_subnet(SubnetId=net.subnet)  # a failed one blocks nothing
 
 
 def test_nat_gateways_are_found_by_tag(net: Net) -> None:
@@ -481,7 +481,7 @@ def test_what_was_just_made_may_not_be_seen_yet(stack: Stack, aws: Clients) -> N
     vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     with refused("InvalidVpcID.NotFound"):
         aws.ec2.describe_vpcs(VpcIds=[vpc])
-    aws.ec2.describe_subnets()  # looks elsewhere
+    aws.ec2.describe_subnets()  # another operation
     assert len(aws.ec2.describe_vpcs()["Vpcs"]) == 1
     assert len(aws.ec2.describe_vpcs()["Vpcs"]) == 2
 

@@ -1,4 +1,4 @@
-"""The echo switch: what is altered, in every protocol, and what never is."""
+"""The echo switch: members of answers that it alters, in every protocol, and those it keeps."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_an_xml_description_has_further_members_and_keeps_who_it_is(
         assert {k: vpc.get(k) for k in ("VpcId", "State", "CidrBlock")} == {
             k: before[k] for k in ("VpcId", "State", "CidrBlock")
         }
-        assert aws.ec2.describe_vpcs()["Vpcs"] == [vpc]  # odd in the same way again
+        assert aws.ec2.describe_vpcs()["Vpcs"] == [vpc]  # the same oddity again
     assert seen > before.keys()
 
 
 def changed(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where another description says another value, apart from enumerations' case and orders."""
+    """Return the paths of different values, ignoring case of enumerations, and order."""
     if isinstance(one, dict) and isinstance(other, dict):
         both = sorted(one.keys() & other.keys())
         return [found for key in both for found in changed(one[key], other[key], f"{path}.{key}")]
@@ -107,7 +107,7 @@ def test_answers_of_s3_and_of_both_load_balancers_have_further_members(
 
 
 def unsorted(call: tuple[str, str]) -> list[str]:
-    """The members of an answer that stand in no class: neither kept nor echo, nor below one."""
+    """Return the members of an answer in no class: neither kept nor echo, nor below such a one."""
     name, operation = call
     shapes, members = service(name)["shapes"], MEMBERS[call]
     named = {*members.reasons, *members.requests}
@@ -131,10 +131,10 @@ def unsorted(call: tuple[str, str]) -> list[str]:
 
 
 def test_a_member_in_no_class_is_noticed() -> None:
-    """The third class are members that AWS fills in by itself: a list, looked through by a person.
+    """The third class are members that AWS fills in by itself: a reviewed list.
 
-    A new botocore brings new ones.  Does a request say it?  Then it is an echo.  Does the tool read
-    its absence, or is it what the thing is?  Then it is kept.  Else it belongs into this file.
+    Classify new members of a new botocore: a member of a request is an echo; a member whose absence
+    the tool reads, or that identifies the resource, is kept; others belong in this list.
     """
     own = {" ".join(call): unsorted(call) for call in sorted(MEMBERS)}
     if os.environ.get("WRITE_ECHO_OWN"):

@@ -65,7 +65,7 @@ def test_a_cluster_takes_its_time_to_come_and_go(
     assert (code, text) == ("ResourceNotFoundException", f"No cluster found for name: {NAME}.")
     assert aws.eks.list_clusters()["clusters"] == []
     code, _ = refusal(aws.ec2.delete_subnet, SubnetId=ground.subnets[0])
-    assert code == "DependencyViolation"  # the interfaces linger
+    assert code == "DependencyViolation"  # interfaces are deleted later
     stack.clock.advance(60)
     for subnet in ground.subnets:
         aws.ec2.delete_subnet(SubnetId=subnet)
@@ -245,7 +245,7 @@ def test_a_protected_or_busy_cluster_is_not_deleted(
     stack.clock.advance(600)
     aws.eks.update_cluster_config(name=NAME, deletionProtection=False)
     code, _ = refusal(aws.eks.delete_cluster, name=NAME)
-    assert code == "InvalidRequestException"  # the update has not come through
+    assert code == "InvalidRequestException"  # the update is not complete
     stack.clock.advance(300)
     aws.eks.update_cluster_config(name=NAME, upgradePolicy={"supportType": "STANDARD"})
     code, text = refusal(aws.eks.delete_cluster, name=NAME)
@@ -377,7 +377,7 @@ def test_kubernetes_goes_up_one_minor_version_at_a_time(
     here.add_node("old", {})
     stack.clock.advance(300)
     assert cluster(aws)["version"] == "1.34"
-    # nodes keep their kubelet until their image is renewed
+    # nodes keep their kubelet until their image is updated
     here.add_node("new", {})
     content = here.snapshot()
     assert content["nodes/old"]["status"]["nodeInfo"]["kubeletVersion"].startswith("v1.33")
@@ -413,7 +413,7 @@ def test_the_log_group_comes_back_while_the_cluster_lives_and_stays_after(
     assert names(aws) == []
 
 
-# -- who may -------------------------------------------------------------------------------------
+# -- permissions ---------------------------------------------------------------------------------
 
 
 def status(aws: Clients, **keys: Any) -> int:
@@ -524,7 +524,7 @@ def test_entries_are_kept_as_aws_keeps_them(aws: Clients, ground: Ground) -> Non
     assert changed["kubernetesGroups"] == ["ops"]
     found = aws.eks.describe_access_entry(clusterName=NAME, principalArn=arn)["accessEntry"]
     assert (found["principalArn"], found["tags"]) == (arn, {"a": "b"})
-    for _ in range(2):  # the same association twice succeeds
+    for _ in range(2):  # a repeated association succeeds
         aws.eks.associate_access_policy(
             clusterName=NAME,
             principalArn=arn,

@@ -148,7 +148,7 @@ def test_deletion_takes_its_time_and_interfaces_linger(
     stack.clock.advance(60)
     assert interfaces(aws) == []
     (left,) = aws.logs.describe_log_groups(logGroupNamePrefix=LOGS)["logGroups"]
-    assert left["logGroupName"].startswith(LOGS)  # nobody deletes it
+    assert left["logGroupName"].startswith(LOGS)  # it is never deleted
 
 
 def test_nodes_have_labels_interfaces_and_logs(stack: Stack, aws: Clients, ground: Ground) -> None:
@@ -350,7 +350,7 @@ def test_the_role_must_be_able_to_do_its_work(stack: Stack, aws: Clients, ground
     code, text = refusal(aws.sagemaker.create_cluster, **hyperpod_cluster(ground))
     assert code == "ValidationException"
     assert "does not have permission to perform ec2:CreateNetworkInterface" in text
-    # an interface is detached from an instance, which a role for interfaces alone does not cover
+    # a detach also needs permission for the instance, not only for the interface
     only = {
         "Effect": "Allow",
         "Action": ["ec2:*NetworkInterface*", "ec2:Describe*"],
@@ -482,7 +482,7 @@ def test_the_network_check_fails_before_anything_is_logged(
     assert "EFA health checks" in cluster(aws)["FailureMessage"]
     assert aws.logs.describe_log_groups(logGroupNamePrefix=LOGS)["logGroups"] == []
     aws.sagemaker.delete_cluster(ClusterName=NAME)
-    # without EFA the same group of rules does
+    # without EFA the same rules are sufficient
     aws.sagemaker.create_cluster(**hyperpod_cluster(ground, VpcConfig=config))
     assert cluster(aws)["ClusterStatus"] == "InService"
 
@@ -603,7 +603,7 @@ def test_an_update_scales_up_and_down(stack: Stack, aws: Clients, ground: Ground
     assert cluster(aws)["ClusterStatus"] == "Updating"
     stack.clock.advance(1)
     assert (cluster(aws)["ClusterStatus"], len(nodes(aws))) == ("InService", 1)
-    assert {node["InstanceId"] for node in instances(aws)} < old  # the newest went
+    assert {node["InstanceId"] for node in instances(aws)} < old  # the newest was deleted
     stack.clock.advance(60)
     assert len(interfaces(aws)) == 1
 
@@ -994,7 +994,7 @@ def test_a_large_cluster_costs_in_proportion(stack: Stack, aws: Clients) -> None
             hyperpod_provision=1,
             hyperpod_lifecycle=1,
             node_ready=1,
-            controller=1,  # Kubernetes' own controllers would look at all nodes for each
+            controller=1,  # else Kubernetes controllers would read all nodes for each node
         )
         ground = orchestrated(aws)
         for quota in (
@@ -1018,4 +1018,4 @@ def test_a_large_cluster_costs_in_proportion(stack: Stack, aws: Clients) -> None
         return time.process_time() - begin
 
     life(10)
-    assert life(3000) < 25 * life(300)  # 10 times as many; were it quadratic, 100 times as long
+    assert life(3000) < 25 * life(300)  # 10 times the nodes; quadratic would be 100 times the time

@@ -1,4 +1,4 @@
-"""Every operation that we answer ourselves is called, and every answer held against AWS's model."""
+"""Every operation of our own is called, and its answers are validated against AWS's model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.local.ground import (
 
 @pytest.fixture
 def called(aws: Clients) -> set[str]:
-    """The operations that were called, as boto3 names them; answers are checked as they come."""
+    """The called operations, in boto3's names; every answer is validated on arrival."""
     seen: set[str] = set()
 
     def hold(parsed: dict[str, Any], model: OperationModel, **_: Any) -> None:
@@ -43,7 +43,7 @@ def called(aws: Clients) -> set[str]:
 
 
 def _untagged(answer: Any) -> Any:
-    """Leave empty tags out: EKS answers them, though its model wants one at least."""
+    """Remove empty tags, which EKS returns although its model requires at least one."""
     if isinstance(answer, dict):
         return {k: _untagged(v) for k, v in answer.items() if (k, v) != ("tags", {})}
     return answer

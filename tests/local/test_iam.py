@@ -213,7 +213,7 @@ def document(*statements: dict[str, Any]) -> str:
 
 @pytest.fixture
 def session_of(stack: Stack, aws: Clients) -> Callable[..., Callable[[str], Any]]:
-    """Let somebody assume a role with these statements, and evaluate what they may do."""
+    """Return a function that assumes a role with given statements and returns its clients."""
 
     def made(*statements: dict[str, Any], boundary: str = "") -> Callable[[str], Any]:
         limits: Any = {"PermissionsBoundary": boundary} if boundary else {}
@@ -320,7 +320,7 @@ def test_conditions_are_compared_as_iam_does(
 
 
 def test_a_bounded_or_denied_nodes_role_may_do_less(stack: Stack, aws: Clients) -> None:
-    """What a service does with a role is evaluated with its boundary too."""
+    """The permissions boundary also limits a role that a service uses."""
     arn = aws.iam.create_policy(
         PolicyName="boundary", PolicyDocument=document(statement("Allow", "s3:*"))
     )["Policy"]["Arn"]

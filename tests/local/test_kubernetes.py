@@ -57,13 +57,13 @@ class Client:
         self._connection = http.client.HTTPSConnection(host, context=context, timeout=30)
 
     def send(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
-        """Status and body of the answer."""
+        """Send a request; return status and body of the answer."""
         response = self.open(method, path, body, kind)
         text = response.read()
         return response.status, json.loads(text) if text.startswith(b"{") else text.decode()
 
     def ok(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
-        """The body of the answer, which is a success."""
+        """Send a request, which must succeed; return the body of the answer."""
         status, answer = self.send(method, path, body, kind)
         assert status < 300, answer
         return answer
@@ -81,7 +81,7 @@ class Client:
         return self._connection.getresponse()
 
     def watch(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Type and object of every event."""
+        """Return type and object of every event."""
         for line in self.open("GET", path, None, "application/json"):
             event = json.loads(line)
             yield event["type"], event["object"]
@@ -100,7 +100,7 @@ def pki() -> Pki:
 
 @pytest.fixture
 def start(pki: Pki) -> Iterator[Start]:
-    """Starts clusters, each with a client, and stops them after the test."""
+    """A function that starts clusters, each with a client; they are stopped after the test."""
     stops: list[Callable[[], None]] = []
 
     def start(clock: Clock | None = None, delays: Delays = INSTANT) -> tuple[Cluster, Client]:
@@ -139,7 +139,7 @@ def workload(name: str, replicas: int | None = None, image: str = "a:1", **pod: 
 
 
 def pods(client: Client) -> list[tuple[str, str | None, str]]:
-    """Name up to its first dash, node and phase of every pod."""
+    """Return name (up to the first dash), node and phase of every pod."""
     items = client.ok("GET", "/api/v1/pods")["items"]
     return sorted(
         (p["metadata"]["name"].split("-")[0], p["spec"].get("nodeName"), p["status"]["phase"])
@@ -222,7 +222,7 @@ def test_metadata_alone_is_answered_as_a_real_server_does(start: Start) -> None:
     assert read(f"{CORE}/secrets/nothing", one)["code"] == 404
 
 
-# --- who may ask ---------------------------------------------------------------------------------
+# --- authentication and authorisation ------------------------------------------------------------
 
 
 def test_an_unknown_token_is_unauthorized(start: Start) -> None:
@@ -597,7 +597,7 @@ def test_concurrent_writers_all_get_through(start: Start) -> None:
         list(pool.map(write, range(8)))
     items = client.ok("GET", f"{CORE}/configmaps")["items"]
     versions = {item["metadata"]["resourceVersion"] for item in items}
-    assert len(versions) == 160 + 1  # and the cluster's certificate
+    assert len(versions) == 160 + 1  # like the cluster's certificate
     labels = client.ok("GET", "/api/v1/namespaces/default")["metadata"]["labels"]
     assert {labels[f"w{worker}"] for worker in range(8)} == {"19"}
 
@@ -612,10 +612,10 @@ def test_stop_ends_connections_watches_and_threads(pki: Pki) -> None:
         assert next(events)[0] == "ADDED"
         cluster.stop()
         assert set(threading.enumerate()) == before
-        clock.advance(60)  # what the clock still holds does nothing
+        clock.advance(60)  # scheduled actions do nothing
         assert not any(key.startswith("pods/") for key in cluster.snapshot())
         with suppress(http.client.HTTPException, OSError):
-            list(events)  # it ends, somehow
+            list(events)  # it ends in any way
         with pytest.raises((http.client.HTTPException, OSError)):
             idle.ok("GET", "/version")
 

@@ -1,4 +1,4 @@
-"""Single behaviours of a real API server and its controllers, which clients rely on."""
+"""Behaviour of a real API server and its controllers on which clients rely."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_new_namespace_has_an_account_and_the_cluster_s_certificate(client: Cl
 
 
 def test_the_api_server_has_a_service_at_the_first_address_of_its_range(client: Client) -> None:
-    """kube-apiserver's pkg/controlplane/controller/kubernetesservice creates it again, too."""
+    """Like kube-apiserver's pkg/controlplane/controller/kubernetesservice, it recreates it."""
     where = "/api/v1/namespaces/default/services/kubernetes"
     for _ in range(2):
         service = client.ok("GET", where)
@@ -142,7 +142,7 @@ def test_replicas_are_read_and_written_through_scale(client: Client) -> None:
     assert client.ok("PATCH", path, {"spec": {"replicas": 3}}, MERGE)["spec"] == {"replicas": 3}
     assert len(client.ok("GET", f"{CORE}/pods?labelSelector=app=web")["items"]) == 3
     scale["spec"] = {"replicas": 2}
-    assert client.send("PUT", path, scale)[0] == 409  # it has been written since
+    assert client.send("PUT", path, scale)[0] == 409  # it has changed since
     del scale["metadata"]["resourceVersion"]
     client.ok("PUT", path, scale)
     assert client.send("PATCH", path, {"spec": {"replicas": -1}}, MERGE)[0] == 422
@@ -259,7 +259,7 @@ def test_reviews_tokens_and_evictions(client: Client) -> None:
         status = ask(f"{REVIEWS}/subjectaccessreviews", {**about, "user": user})
         assert status == {"allowed": allowed}
     status, _ = client.send("POST", f"{REVIEWS}/subjectaccessreviews", {"spec": about})
-    assert status == 422  # about nobody
+    assert status == 422  # about no object
     tokens = "/apis/authentication.k8s.io/v1/tokenreviews"
     assert ask(tokens, {"token": "good"})["user"]["username"] == mine
     assert "authenticated" not in ask(tokens, {"token": "forged"})
@@ -345,13 +345,13 @@ def test_kubectl_create_sends_protobuf_that_says_what_its_json_says(
     wanted = made("--dry-run=server", "--filename=-", said=printed)
     for each in (found, wanted):
         del each["metadata"]
-        each.pop("status", None)  # kubectl leaves it out of some kinds' JSON only
+        each.pop("status", None)  # kubectl omits it in the JSON of some kinds
         each.get("spec", {}).pop("selector", None)  # a Job's has its uid
         (dig(each, "spec", "template", "metadata") or {}).pop("labels", None)
     assert found == wanted
 
 
-# --- what is described ---------------------------------------------------------------------------
+# --- OpenAPI -------------------------------------------------------------------------------------
 
 
 def test_every_type_that_openapi_names_is_in_the_same_document(client: Client) -> None:

@@ -32,7 +32,7 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture
 def define(client: Client) -> Iterator[Define]:
-    """Define Gadget, whose spec has these rules; return what the client is warned of."""
+    """Define the resource Gadget, whose spec has these rules; return the warnings to the client."""
 
     def define(*rules: Any, **properties: Any) -> list[str]:
         spec = {

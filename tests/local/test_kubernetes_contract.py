@@ -1,11 +1,11 @@
-"""Our API server against the recorded answers of a real one, kube-apiserver 1.36.2.
+"""Our API server gives the recorded answers of a real one, kube-apiserver 1.36.2.
 
-The recording holds 54 requests in the order in which they were made, and what the real server
-answered. Statuses must be equal. Bodies must be equal, order of keys aside, after dropping
+The recording has 54 requests in order, and the real server's answers. Statuses must be equal.
+Bodies must be equal, apart from the order of keys, after removing
 
-- what is random or a time: uids, resource versions, times, `managedFields`, `storageVersionHash`;
-- in answers about the Deployment that exists already: what its controllers had got round to,
-  `status` and the revision annotation. The recording caught them at some moment.
+- random values and times: uids, resource versions, times, `managedFields`, `storageVersionHash`;
+- in answers about an existing Deployment, the progress of its controllers, which was recorded at
+  an arbitrary time: `status` and the revision annotation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEPENDS_ON_THE_MOMENT = {"deploy apply add container", "deploy apply back", "dep
 
 
 def replayed(url: str, ca_pem: bytes, pause: Callable[[], object]) -> dict[str, tuple[int, Any]]:
-    """Status and body that a server gives to each request, by the name of the request."""
+    """Send the recorded requests to a server; return status and body by name of the request."""
     context = ssl.create_default_context(cadata=ca_pem.decode())
     connection = http.client.HTTPSConnection(url.removeprefix("https://"), context=context)
     found = {}
@@ -56,11 +56,11 @@ def replayed(url: str, ca_pem: bytes, pause: Callable[[], object]) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, tuple[int, Any]]:
-    """What our server answers."""
+    """The answers of our server."""
     pki, clock = make_pki(), Clock()
     admin = Identity("admin", ("system:masters", "system:authenticated"))
     cluster = Cluster(clock, lambda token: admin if token == "good" else None, "1.36", pki)
-    # controllers react in between; a deleted namespace still ends
+    # controllers react between requests; a deleted namespace is not gone yet
     found = replayed(cluster.url, pki.ca_pem, lambda: clock.advance(0.6))
     cluster.stop()
     return found

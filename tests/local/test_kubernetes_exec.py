@@ -1,4 +1,4 @@
-"""Commands in containers, as kubectl and the Python client ask for them: on a WebSocket."""
+"""Commands in containers through WebSockets, which kubectl and the Python client use."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_python_client_has_both_outputs_and_the_status(cluster: Cluster) -> 
             _preload_content=False,
         )
         answer.run_forever(timeout=10)
-        answer.sock.shutdown()  # its own `close` leaves the socket to the garbage collector
+        answer.sock.shutdown()  # its `close` leaves the socket open until garbage collection
         assert answer.read_stdout() == "hello\n"
         status = json.loads(answer.read_channel(ERROR_CHANNEL))
         assert (status["reason"], status["details"]["causes"][0]["message"]) == (

@@ -24,7 +24,7 @@ HELM3, HELM4 = "3.17.2", "4.3.1"
 # helm 4 must not use server-side apply with a chart that ships an aggregated ClusterRole.
 CLIENT_SIDE = {HELM3: (), HELM4: ("--server-side=false",)}
 
-# What HyperPod's chart has, in small: it was written for this test.
+# A small chart with the features of HyperPod's chart, written for this test.
 CHART = {
     "Chart.yaml": """
         apiVersion: v2
@@ -123,7 +123,7 @@ def cluster(pki: Pki) -> Iterator[Cluster]:
 
 @pytest.fixture
 def helm(cluster: Cluster, tmp_path: Path) -> Helm:
-    """Runs `helm VERSION COMMAND RELEASE ...`; installs and upgrades use the chart above."""
+    """Return a function that runs `helm VERSION COMMAND ...`; upgrades use the chart above."""
     authority = base64.b64encode(cluster.ca_pem).decode()
     endpoint = {"server": cluster.url, "certificate-authority-data": authority}
     config = tmp_path / "kubeconfig"
@@ -160,11 +160,11 @@ def helm(cluster: Cluster, tmp_path: Path) -> Helm:
 
 
 def charted(cluster: Cluster) -> set[str]:
-    """What the chart has made and nothing else, the CRD apart, which helm never deletes."""
+    """Return the keys of the chart's objects, without the CRD, which helm never deletes."""
     bare = {"namespaces/default", "namespaces/kube-system", "namespaces/kube-public"}
     bare |= {"namespaces/kube-node-lease", "nodes/hyperpod-i-0a", "services/default/kubernetes"}
     bare.add("customresourcedefinitions.apiextensions.k8s.io/widgets.example.com")
-    everywhere = ("/default", "/kube-root-ca.crt")  # of ServiceAccounts and ConfigMaps
+    everywhere = ("/default", "/kube-root-ca.crt")  # ServiceAccounts and ConfigMaps
     found = {key for key in cluster.snapshot() if not key.startswith("secrets/")} - bare
     return {key for key in found if not key.endswith(everywhere)}
 
@@ -202,7 +202,7 @@ def test_install_again_upgrade_and_uninstall(cluster: Cluster, helm: Helm, versi
 
 
 def test_helm_4_with_its_defaults_fails_the_second_time(cluster: Cluster, helm: Helm) -> None:
-    """The reason for --server-side=false: a controller owns what the chart wants to be empty."""
+    """The reason for --server-side=false: a controller owns a field that the chart leaves empty."""
     assert helm(HELM4, "upgrade").code == 0
     again = helm(HELM4, "upgrade")
     assert again.code == 1

@@ -1,4 +1,4 @@
-"""Jobs of the embedded Kubernetes run to their end, and their pods have logs."""
+"""Jobs in the embedded Kubernetes complete, and their pods have logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ValidatingAdmissionPolicies, rule by rule as Kubernetes' page of that name."""
+"""ValidatingAdmissionPolicies: the rules of the Kubernetes page of that name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture
 def bound(client: Client) -> Iterator[Bound]:
-    """Write policy `p` and its binding `b`; return what the writer of the policy is warned of."""
+    """Return a function that creates policy `p` and its binding `b`, and returns the warnings."""
 
     def bound(*validations: Any, binding: dict[str, Any] | None = None, **spec: Any) -> list[str]:
         rules = [v if isinstance(v, dict) else {"expression": v} for v in validations]
@@ -154,7 +154,7 @@ def test_failures_are_let_through_by_failure_policy_ignore(client: Client, bound
     [
         (["false"], "Fail", 201),
         (["true"], "Fail", 422),
-        (["object.nothing == 1", "false"], "Fail", 201),  # any false one is enough
+        (["object.nothing == 1", "false"], "Fail", 201),  # one false condition is enough
         (["object.nothing == 1"], "Fail", 422),
         (["object.nothing == 1"], "Ignore", 201),
         (["!('admins' in request.userInfo.groups)"], "Fail", 422),
@@ -222,9 +222,9 @@ def test_what_is_matched(
     ("ref", "status", "told"),
     [
         ({"name": "limit", "namespace": "default"}, 422, "at most 3"),
-        ({"name": "limit"}, 422, "at most 3"),  # of the namespace of what is written
+        ({"name": "limit"}, 422, "at most 3"),  # in the object's namespace
         ({"selector": {"matchLabels": {"for": "p"}}}, 422, "at most 3"),
-        ({"selector": {}}, 422, "no such key"),  # every one, among them the namespace's certificate
+        ({"selector": {}}, 422, "no such key"),  # includes the CA's ConfigMap
         ({"name": "none", "parameterNotFoundAction": "Allow"}, 201, ""),
         (
             {"name": "none", "parameterNotFoundAction": "Deny"},
@@ -246,7 +246,7 @@ def test_parameters(
         binding={"paramRef": ref},
     )
     found, message = created(client)
-    if told == "no such key":  # the words are those of CEL's C++ implementation
+    if told == "no such key":  # the message is that of CEL's C++ implementation
         assert (found, "resulted in error" in message) == (422, True), message
     else:
         assert (found, told in message) == (status, True), message

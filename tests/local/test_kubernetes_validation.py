@@ -1,4 +1,4 @@
-"""What a real API server refuses, the embedded one refuses, too, and with the same status."""
+"""The embedded API server refuses the same requests as a real one, with the same status."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def client() -> Iterator[Client]:
 
 
 def changed(body: Any, path: str, value: Any) -> Any:
-    """A copy of `body` with another value at a dotted path; None takes it away."""
+    """Return a copy of `body` with another value at a dotted path; None removes it."""
     body = copy.deepcopy(body)
     *steps, last = path.split(".")
     at = body

@@ -1,4 +1,4 @@
-"""What AWS does in its own time and order: drawn from a seed, the same for the same calls."""
+"""AWS's varying times and orders are drawn from a seed, and repeat for the same calls."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ CONTINUOUS = {"NodeProvisioningMode": "Continuous"}
 
 @pytest.fixture
 def ground(stack: Stack, aws: Clients) -> Ground:
-    """What was there long before AWS had moods."""
+    """Prerequisites that were created before delays vary."""
     return orchestrated(aws)
 
 
 def arrivals(stack: Stack, aws: Clients, ground: Ground) -> list[int]:
-    """Begin a cluster; the minutes after which each of its nodes is Ready."""
+    """Create a cluster; return the minutes after which each of its nodes is Ready."""
     group = workers(ground, InstanceCount=MANY)
     aws.sagemaker.create_cluster(**hyperpod_cluster(ground, group, **CONTINUOUS))
     found: list[int] = []
@@ -85,7 +85,7 @@ def test_a_seed_decides_whatever_else_happens_in_the_account(stack: Stack) -> No
 
 
 def created(aws: Clients, kind: str) -> Iterator[tuple[Any, dict[str, Any], str]]:
-    """Create a dozen; of each, a change that names it, and the code of what is not there."""
+    """Create twelve resources; yield for each a change that names it, and its NotFound code."""
     ec2, iam = aws.ec2, aws.iam
     for number in range(12):
         if kind == "vpc":
@@ -116,7 +116,7 @@ def test_a_change_may_not_know_what_was_created_a_moment_ago(
         except ClientError as error:
             refused.append((change, asked, error.response["Error"]["Code"] == code))
     assert all(in_its_words for *_, in_its_words in refused)
-    assert 2 <= len(refused) <= 10  # half of them are known at once
+    assert 2 <= len(refused) <= 10  # about half are known at once
     stack.clock.advance(5)
     for change, asked, _ in refused:
         change(**asked)

@@ -53,7 +53,7 @@ def test_an_injected_error_reads_like_the_services_own(
     assert response["Error"]["Code"] == "OddException"
     assert response["Error"]["Message"] == text
     assert response["ResponseMetadata"]["HTTPStatusCode"] == 418
-    call(aws, service)  # the fault is used up
+    call(aws, service)  # the fault is spent
     assert [(c.operation, c.status) for c in stack.calls] == [(operation, 418), (operation, 200)]
 
 
@@ -84,7 +84,7 @@ def test_a_lost_answer_belongs_to_a_call_that_took_effect(
     assert len(aws.ec2.describe_vpcs()["Vpcs"]) == 2
     stack.faults.append(Fault("ec2", "CreateVpc", kind="lost"))
     patient.ec2.create_vpc(CidrBlock="10.0.0.0/16")
-    assert len(aws.ec2.describe_vpcs()["Vpcs"]) == 4  # the retry made another one
+    assert len(aws.ec2.describe_vpcs()["Vpcs"]) == 4  # the retry created another one
 
 
 def test_a_reset_connection_belongs_to_a_call_that_did_not(stack: Stack, aws: Clients) -> None:
@@ -261,7 +261,7 @@ def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
 
 
 def raw(stack: Stack, request: str) -> str:
-    """Send text to the endpoint; return the first line of the answer, empty without one."""
+    """Send text to the endpoint; return the first line of the answer, "" without one."""
     host, port = stack.endpoint.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(request.replace("\n", "\r\n").encode())
@@ -298,7 +298,7 @@ def test_a_connection_that_is_left_open_is_closed(
 
 
 def test_a_connection_serves_one_request_after_the_other(stack: Stack) -> None:
-    """Until one is refused unread."""
+    """The connection ends when a request is refused unread."""
     host, port = stack.endpoint.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=10)
     used = []

@@ -30,7 +30,7 @@ TRUST = json.dumps(
 
 
 def build(aws: Clients) -> dict[str, str]:
-    """A VPC with a bit of everything, a role, a bucket, a log group."""
+    """Create a VPC with resources of each kind, a role, a bucket and a log group."""
     vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnet = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
     igw = aws.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
@@ -137,7 +137,7 @@ def test_a_reset_forgets_what_was_still_to_happen(stack: Stack, aws: Clients) ->
     stack.sim.delays = delays_from({"nat_create": 100}, Delays.instant())
     build(aws)
     stack.reset()
-    stack.clock.advance(1000)  # would touch what is gone
+    stack.clock.advance(1000)  # would use deleted resources
     assert aws.ec2.describe_nat_gateways()["NatGateways"] == []
 
 
@@ -151,7 +151,7 @@ def test_unknown_delays_are_named() -> None:
         delays_from({"eks_craete": 1}, Delays())
 
 
-# -- whom clients talk to ------------------------------------------------------------------------
+# -- endpoints of clients ------------------------------------------------------------------------
 
 HOSTILE = {
     "AWS_PROFILE": "production",
@@ -201,7 +201,7 @@ def test_the_region_of_the_user_stays() -> None:
     assert bypass["no_proxy"] == bypass["NO_PROXY"] == "example.com,127.0.0.1"
 
 
-# -- who clients are -----------------------------------------------------------------------------
+# -- identities of clients -----------------------------------------------------------------------
 
 
 def test_the_caller_is_a_session_of_a_role_with_a_path(stack: Stack, aws: Clients) -> None:
