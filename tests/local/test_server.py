@@ -19,6 +19,7 @@ from hyperpod_eks.local.aws import server
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.local.conftest import Clients
+from tests.local.ground import role
 
 CALLS = {
     "ec2": ("DescribeVpcs", {}),
@@ -171,6 +172,16 @@ def test_what_needs_another_package_is_said_and_not_retried(
             OutputSerialization={"JSON": {}},
         )
     assert [call.status for call in stack.calls] == [501]
+
+
+def test_a_function_is_not_run_in_a_container(aws: Clients) -> None:
+    """moto would pull an image from the internet for it."""
+    lambda_ = getattr(aws, "lambda")
+    arn = role(aws, "f", "lambda.amazonaws.com")
+    lambda_.create_function(
+        FunctionName="f", Runtime="python3.13", Role=arn, Handler="f.f", Code={"ZipFile": b"none"}
+    )
+    assert lambda_.invoke(FunctionName="f", Payload=b"{}")["StatusCode"] == 200
 
 
 def test_many_clients_at_once(stack: Stack, aws: Clients) -> None:

@@ -39,6 +39,7 @@ def install() -> None:
     if not _services:
         remember()
         forget()
+        run_no_containers()
         names = {name: f"{__package__}.{name}" for name in SERVICES}
         _services.update({name: importlib.import_module(path) for name, path in names.items()})
         for module in _services.values():
@@ -86,6 +87,18 @@ def forget() -> None:
 
     model: Any = BaseModel
     model.__new__ = lambda cls, *_, **__: object.__new__(cls)
+
+
+def run_no_containers() -> None:
+    """Let moto answer for Lambda and Batch what it does without containers.
+
+    By default it pulls an image for each invocation and runs it: nothing here leaves this machine.
+    """
+    from moto.core.config import default_user_config  # noqa: PLC0415  moto is slow to load
+
+    for service in ("batch", "lambda"):
+        settings: Any = default_user_config[service]
+        settings["use_docker"] = False
 
 
 def _request_id(headers: dict[str, str]) -> str:
