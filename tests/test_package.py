@@ -16,10 +16,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 WANTED = {
     "local": [
         *PROJECT["project"]["dependencies"],
-        *PROJECT["project"]["optional-dependencies"]["local"],
+        *(each for each in EXTRAS["local"] if not each.startswith("hyperpod-eks[")),
+        *EXTRAS["local-without-cel"],
         *PROJECT["dependency-groups"]["build"],
     ],
     "dev": PROJECT["dependency-groups"]["dev"],
