@@ -171,7 +171,7 @@ class Someone(NamedTuple):
         files = [p for p in self.at.folder.parent.rglob("*") if p.is_file() and p != self.config]
         kept = [p.read_text("utf-8", "replace") for p in files if ".aws" not in p.parts]
         assert "SENT" not in "\n".join([said.out, said.err, *kept, *Watch.files, *Watch.arguments])
-        # helm's kubeconfig, which only its user can read, has one of a quarter of an hour
+        # helm's kubeconfig, which only its user can read, has a token for a quarter of an hour
         assert "k8s-aws-v1." not in "\n".join([*kept, *Watch.arguments])
         return said
 
@@ -362,7 +362,7 @@ def test_the_aws_cli_says_the_same(
         start_new_session=True,  # without a terminal to ask for a code
     )  # fmt: skip
     theirs = Said(done.returncode, done.stdout, done.stderr)
-    # it signs with a key that is none, which AWS refuses when it is asked
+    # it signs even with an invalid key, which AWS refuses later
     signs = theirs.code == 0 and profile not in ("emptykey", "section")
     assert (ours.code == 0) == signs, f"{ours.err}\n{theirs.err}"
     if ours.code == 0:

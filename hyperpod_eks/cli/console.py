@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 D = TypeVar("D", bound=Mapping[str, object])
 """A document: one of `cli.schemas`, or JSON whose format is not ours."""
 TOOL = "hyperpod_eks"
-"""Name of the logger above those of all our modules."""
+"""Name of the parent of all our modules' loggers."""
 AGAIN = frozenset(
     {
         Exit.FAILED,

@@ -48,7 +48,7 @@ def control_plane(facts: Facts) -> Iterator[Finding]:
 
 
 def _authentication(facts: Facts, name: str, mode: str | None) -> Iterator[Finding]:
-    """An adopted cluster must support access entries; if EKS omits the mode, no finding."""
+    """An adopted cluster must support access entries; an undescribed mode is no finding."""
     if mode == "CONFIG_MAP" and facts.adopted("eks/cluster"):
         yield Finding(
             "authentication-mode",

@@ -81,7 +81,7 @@ class Facts:
         return self.first_snapshot or Snapshot(self.aws)
 
     def live(self, key: str) -> Live | None:
-        """Return a resource of ours as AWS describes it; None if it does not exist."""
+        """Return a resource as AWS describes it; None if it does not exist or is not owned."""
         observation = self.observations.get(key)
         return (
             observation.live if observation and observation.status is not Status.FOREIGN else None

@@ -17,9 +17,9 @@ from hyperpod_eks.resolve import addon_settings
 def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
     """Return the version, warnings, and `ResolvedConfig.standalone`.
 
-    An existing cluster keeps its version if that is no longer offered.  Raises Usage for an
-    unsupported version, and for add-ons whose version or settings EKS would refuse: such errors
-    must be found before anything is created.
+    An existing cluster keeps its version even if EKS no longer offers it.  Raises Usage for an
+    unsupported version, and for add-ons whose version or settings EKS would refuse, so that these
+    errors are found before anything is created.
     """
     pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
     offered = [dict(version) for page in pages for version in page["clusterVersions"]]
@@ -55,7 +55,7 @@ def _own_version(aws: Aws, config: Config, error: Usage) -> tuple[str, tuple[str
 
 
 def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
-    """Return an add-on's namespace if it does not accept pod identities that are declared, else "".
+    """Return an add-on's namespace if it does not accept its declared pod identities, else "".
 
     Raises Usage for a version or settings that EKS would refuse.
     """

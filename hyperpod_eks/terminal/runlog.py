@@ -19,7 +19,7 @@ from hyperpod_eks.files import make_folder
 from hyperpod_eks.terminal.text import printable
 
 TOOL = "hyperpod_eks"
-"""Name of the logger above those of all our modules."""
+"""Name of the parent of all our modules' loggers."""
 KEPT = 10
 """Number of logs of earlier runs to keep for each command."""
 LONGEST = 200_000

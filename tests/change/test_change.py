@@ -259,7 +259,7 @@ addons:
         clusterName="demo", addonName="metrics-server", configurationValues="replicas: 1\n"
     )
     assert owner.declares(text) == []
-    # another role, settings taken back, an add-on that goes
+    # another role, removed settings, a removed add-on
     changed = text.replace(arns[0], arns[1]).replace("{configuration_values: {replicas: 1}}", "")
     changed = changed.replace("  cert-manager:\n", "")
     owner.declares(changed)
@@ -276,16 +276,16 @@ def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
     text = HEAD + "lifecycle: {path: scripts}\n"
     owner.declares(text)
     before = owner.groups()
-    # the chart: a template more is an object more
+    # the chart: another template creates another object
     owner.chart = owner.folder / "chart"
     shutil.copytree(CHART, owner.chart)
     (owner.chart / "templates" / "more.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more, namespace: kube-system}\n"
     )
-    assert owner.declares(text) == []  # nothing that AWS would know of
+    assert owner.declares(text) == []  # no call to AWS
     (content,) = owner.stack.inventory()["kubernetes"].values()
     assert any("configmaps" in key and key.endswith("/more") for key in content)
-    # the scripts: what changed is sent, and the cluster needs no update
+    # the scripts: changed ones are sent, and the cluster is not updated
     (scripts / "on_create.sh").write_text("#!/bin/bash\n./more.sh\n")
     (scripts / "more.sh").write_text("#!/bin/bash\ntrue\n")
     assert set(owner.declares(text)) == {"PutObject"}
@@ -294,7 +294,7 @@ def test_a_new_chart_and_new_scripts_reach_the_cluster(owner: Owner) -> None:
     sent = owner.aws.s3.get_object(Bucket=bucket, Key=f"{prefix}more.sh")["Body"].read()
     assert sent == (scripts / "more.sh").read_bytes()
     assert owner.groups() == before
-    # another entry script is for nodes that come later
+    # another entry script applies to later nodes
     (scripts / "start.sh").write_text("#!/bin/bash\ntrue\n")
     later = text.replace("path: scripts", "path: scripts, on_create: start.sh")
     assert set(owner.declares(later)) == {"PutObject", "UpdateCluster"}

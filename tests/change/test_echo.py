@@ -260,7 +260,7 @@ def test_a_failed_karpenter_is_told_in_its_words(owner: Owner) -> None:
     with pytest.raises(HyperpodError, match=r"AutoScaling is Failed: no role"):
         owner.declares(text)
     owner.stack.sim.echo = None
-    owner.declares(TEXT)  # what Karpenter needs goes: other tests have this account too
+    owner.declares(TEXT)  # deletes Karpenter's resources, because other tests use this account
 
 
 def test_a_config_without_any_node_ends(owner: Owner) -> None:

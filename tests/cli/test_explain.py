@@ -386,7 +386,7 @@ def test_the_newest_event_stands_in_the_wait_line(user: User, aws: Clients) -> N
     words = fails("capacity")(user, aws)
 
     user.types(*words)
-    user.types(*CREATE, *SOON, "--events", "events")  # its first look finds it busy
+    user.types(*CREATE, *SOON, "--events", "events")  # its first read finds it busy
 
     waits = "0 of 2 nodes running; We currently do not have sufficient capacity"
     assert waits in (user.folder / "events").read_text()
@@ -470,7 +470,7 @@ def test_why_a_node_does_not_come_is_told_wherever_it_is_waited_for(
     assert "no-capacity" in [each["id"] for each in said.document["error"]["causes"]]
     user.stack.calls.clear()
     waits = "nodes running; Instance provisioning failed.; Instance provisioning failed.: We curr"
-    for seconds in (3, 30):  # its first look finds it busy, and that may take longer
+    for seconds in (3, 30):  # its first read finds it busy, which may take longer
         user.types(*CREATE, "--timeout", str(seconds), "--events", "events")
         if waits in (heard := (user.folder / "events").read_text()):
             break

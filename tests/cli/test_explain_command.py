@@ -1,4 +1,4 @@
-"""`explain`: what the pages say, without the pages."""
+"""`explain` prints sections of the documentation as plain text."""
 
 from __future__ import annotations
 

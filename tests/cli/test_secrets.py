@@ -141,7 +141,7 @@ def home(user: User, monkeypatch: pytest.MonkeyPatch) -> Path:
     name = hashlib.sha1(b"corp").hexdigest()
     (cache / f"{name}.json").write_text(json.dumps(cached))
     monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.setattr(SSOTokenProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))  # read on import
+    monkeypatch.setattr(SSOTokenProvider, "_SSO_TOKEN_CACHE_DIR", str(cache))  # set on import
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):

@@ -104,8 +104,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data(), shape=st.sampled_from(["bent", "broken"]))
     def somebody_bends_something(self, data: Any, shape: str) -> None:
-        # who bends what the cloud has never shown as sent cannot be told from a cloud that
-        # describes it in its own way
+        # a change of a field that the cloud has never described as sent looks like a cloud that
+        # describes it otherwise
         records = read(self.rig.path, "toy").records.values() if self.rig.path.exists() else ()
         silent = {
             record.id or record.token

@@ -89,7 +89,7 @@ def test_a_group_stays_while_another_names_it_or_an_interface_wears_it(
 ) -> None:
     ec2, one, two = net.ec2, net.add_group("one"), net.add_group("two")
     rule = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": one}]}]
-    ec2.authorize_security_group_ingress(GroupId=one, IpPermissions=rule)  # its own is no matter
+    ec2.authorize_security_group_ingress(GroupId=one, IpPermissions=rule)  # blocks nothing
     ec2.authorize_security_group_ingress(GroupId=two, IpPermissions=rule)
     with refused("DependencyViolation", f"resource {one} has a dependent object"):
         ec2.delete_security_group(GroupId=one)

@@ -84,7 +84,7 @@ def test_a_denial_is_worded_as_the_real_server_does(client: Client, bound: Bound
     client.ok("POST", DEPLOYMENTS, body)
     more = {"spec": {"replicas": 7}}
     assert client.send("PATCH", f"{DEPLOYMENTS}/d", more, MERGE)[0] == 422
-    client.ok("PATCH", f"{DEPLOYMENTS}/d/scale", more, MERGE)  # another sub-resource
+    client.ok("PATCH", f"{DEPLOYMENTS}/d/scale", more, MERGE)  # another subresource
     client.ok("PATCH", f"{DEPLOYMENTS}/d/status", {"status": {"replicas": 9}}, MERGE)
 
 

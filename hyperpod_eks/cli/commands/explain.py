@@ -61,7 +61,7 @@ def topics() -> dict[str, str]:
 
 
 def _readable(text: str) -> str:
-    """Return Markdown as plain text: links by their words, examples indented."""
+    """Return Markdown as plain text: links as their text, examples indented."""
     text = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text)
     code = re.compile(r"^```\w*\n(.*?)^```\n?", re.DOTALL | re.MULTILINE)
     return code.sub(lambda found: _indented(found[1]), text).replace("`", "").strip()
@@ -79,7 +79,7 @@ def _first(text: str) -> str:
 
 
 def text(document: Explanation) -> str:
-    """Return the section."""
+    """Return the section as text."""
     return document["text"]
 
 

@@ -73,7 +73,7 @@ def logs(options: Options, report: Report) -> Logs:
         if options.follow and place:
             try:
                 _follow(snapshot.aws, place, prefix, lines)
-            except KeyboardInterrupt:  # the way out of it
+            except KeyboardInterrupt:  # Ctrl-C ends --follow
                 raise click.exceptions.Exit(Exit.INTERRUPTED) from None
         return {**head("logs"), "cluster": {"name": name}, "log_group": place, "lines": lines}
 

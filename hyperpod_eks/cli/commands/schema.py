@@ -45,7 +45,7 @@ def schemas() -> dict[str, Path]:
     from hyperpod_eks.folders import packaged
 
     folder = packaged("_schemas", "docs/schemas")
-    config = folder.parent / "config.schema.json"  # of a checkout; installed, it is with the rest
+    config = folder.parent / "config.schema.json"  # of a checkout; else in `folder`
     own = {"config": config} if config.is_file() else {}
     return own | {path.stem: path for path in sorted(folder.glob("*.json"))}
 
