@@ -48,7 +48,10 @@ def inventory(user: User) -> Any:
         for path in EXAMPLES
     ],
 )
-def test_an_example_lives_by_its_header(user: User, example: Path) -> None:
+def test_an_example_lives_by_its_header(
+    user: User, monkeypatch: pytest.MonkeyPatch, example: Path
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
     (user.folder / example.name).write_text(example.read_text())
     *before, create = commands(example)
     for words in before:
@@ -62,9 +65,12 @@ def test_an_example_lives_by_its_header(user: User, example: Path) -> None:
     assert said.code == 0, said.out
     assert user.types(*create).code == 0
     assert user.mutations() == []
+    said = user.types("kubeconfig", *create[1:])
+    assert (said.code, len([*user.folder.glob("*.kubeconfig")])) == (0, 1), said.err
     said = user.types("delete", *create[1:], "--yes")
     assert said.code == 0, said.err
     assert inventory(user) == account
+    assert [*user.folder.glob("*.kubeconfig")] == []  # it named the EKS cluster, ours or adopted
 
 
 def test_what_is_there_is_not_created_again(user: User) -> None:

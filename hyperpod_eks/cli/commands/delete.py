@@ -117,11 +117,11 @@ def _removed(
 
 
 def _retire(at: Opened) -> None:
-    """Move the manifest to its backups, and remove the cluster's entries from kubeconfigs."""
+    """Remove the manifest, its backups, and the cluster's entries in kubeconfigs."""
     from hyperpod_eks.kube.kubeconfig import forget, own_files
 
+    arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")  # the manifest has the name
     at.manifest.retire()
-    arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")
     for problem in forget(own_files(at.manifest.path, at.resolved.name, arn), arn):
         current_console().warn(
             f"the cluster's entry could not be removed from a kubeconfig: {problem}"
