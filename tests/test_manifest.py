@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.state.codec import pack
 from hyperpod_eks.state.file_store import BACKUPS, Unwritable, locked
 from hyperpod_eks.state.manifest import Manifest, read
+from hyperpod_eks.state.record import Record
 from tests.conftest import User
 
 pytestmark = pytest.mark.xdist_group("manifest")
@@ -585,3 +587,20 @@ def test_a_full_disk_does_not_keep_a_run_from_the_lock(tmp_path: Path) -> None:
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_adopted_ids_can_be_listed_while_another_thread_writes(tmp_path: Path) -> None:
+    """Workers list them while the engine records what it creates."""
+    manifest = a_manifest(tmp_path / "m.json")
+
+    class Interrupted(Record):
+        """A record during whose reading another one is written."""
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "origin":
+                manifest.intend(VPC, 5.0)
+            return super().__getattribute__(name)
+
+    manifest.records["s3/bucket"] = Interrupted("", {}, "ready", 5.0, "", "b", origin="adopted")
+    assert [*manifest.adopted] == ["s3/bucket"]
+    assert "network/vpc" in manifest.records

@@ -233,8 +233,8 @@ class Adopted(Mapping[str, str]):
         return record.id
 
     def __iter__(self) -> Iterator[str]:
-        records = self._manifest.records
-        return iter([key for key, record in records.items() if record.origin == "adopted"])
+        records = self._manifest.records.copy()  # another thread may add one meanwhile
+        return (key for key, record in records.items() if record.origin == "adopted")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
