@@ -83,7 +83,7 @@ class Shell:
     def run(self, words: list[str]) -> str:
         process = self.start(words)
         out, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors[-3000:]
+        assert process.returncode == 0, f"exit {process.returncode}: …{errors[-900:]}"
         return out + errors
 
     def killed(self, verb: str, nth: int, *, after: bool) -> bool:
@@ -94,7 +94,7 @@ class Shell:
         process = self.start(self.words(verb))
         _, errors = process.communicate(timeout=240)
         self.stack.faults.clear()
-        assert process.returncode == (-signal.SIGKILL if kill.hit else 0), errors[-3000:]
+        assert process.returncode == (-signal.SIGKILL if kill.hit else 0), errors[-900:]
         return kill.hit
 
     def survives(self, verb: str, nth: int, *, after: bool) -> bool:
