@@ -1,4 +1,4 @@
-"""Observe, compare, act, observe again: the one engine behind create, status and delete."""
+"""Observe, compare, decide, act, observe again: the engine of create, status and delete."""
 
 from hyperpod_eks.engine.apply import Apply, create, prunable
 from hyperpod_eks.engine.destroy import Destroy, delete, plan_delete, verify_deleted

@@ -1,4 +1,4 @@
-"""Make everything as declared: create."""
+"""Create: reconcile every resource with its declaration."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from hyperpod_eks.resources.compare import Observation, Status, is_elsewhere
 from hyperpod_eks.state.manifest import Manifest
 
 NUDGE = 300.0
-"""Seconds after which AWS is asked to look again at what works and is not called so."""
+"""Seconds after which AWS is made to check a working resource that it does not report as ready."""
 
 ROLE_SPREADS = 600.0
-"""Seconds after the birth of a role in which a service of AWS may not know it yet."""
+"""Seconds after the creation of a role in which AWS services may not see it yet."""
 
 DEVICES = 120.0
-"""Seconds that device plugins are given to start on nodes that are Ready."""
+"""Seconds that device plugins have to start on Ready nodes."""
 
 
 class Apply(Reconciler):
-    """Make everything as declared."""
+    """Create and update every resource as declared."""
 
     def __init__(self, wants: Iterable[Resource], context: Context) -> None:
         super().__init__(wants, context)
         self.consented: set[str] = set()
 
     def run(self) -> None:
-        """Observe everything, stop before the first change if a resource is not owned, then act."""
+        """Observe everything, raise before the first change if any is impossible, then act."""
         for task in self.tasks.values():
             if not task.want.is_leftover:
                 self.say(task, EventType.PENDING)
@@ -83,7 +83,7 @@ class Apply(Reconciler):
         super().run()
 
     def _advance(self) -> None:
-        """Once nothing is left but to wait, review meanwhile what was sent."""
+        """Review what was sent while all remaining resources only need waiting."""
         if all(self._begun(task) for task in self.open.values()):
             self._review()
         super()._advance()
@@ -92,10 +92,10 @@ class Apply(Reconciler):
         return is_there(task) or task.at_work == "create" or task.want.is_awaited
 
     def _review(self) -> None:
-        """Look at what this run has sent and AWS has accepted, not described.
+        """Observe again the resources with facts that AWS has accepted but not described yet.
 
-        Only what AWS has once described as sent can be seen to be changed by somebody later.
-        Nothing waits for it, and it is done together, for lists are shared.
+        Changes by others can be detected only in facts that AWS has once described as sent.
+        No resource waits for a review; all are reviewed together, since they share list calls.
         """
         for key, live in self.lives.items():
             task = self.tasks[key]
@@ -104,30 +104,30 @@ class Apply(Reconciler):
                 self.open[key] = task
 
     def _undescribed(self, task: Task) -> frozenset[str]:
-        """Name the facts that were sent, and that AWS has not described since."""
+        """Return the names of the facts that were sent and that AWS has not described since."""
         record = self.manifest.records.get(task.want.key)
         sent = record.sent if record and record.sent else {}
         return frozenset(name for name, each in sent.items() if each.proof is Proof.SENT)
 
     def looking(self, task: Task, snapshot: Snapshot) -> Callable[[], Sequence[Live]]:
-        """Look at what was ready before for the sake of what was not described."""
+        """Return the call that observes a resource, or reviews one that was ready."""
         live, names = self.lives.get(task.want.key), self._undescribed(task)
         if live is None or live.shown is None or not names:
             return super().looking(task, snapshot)
         return partial(reviewed, task.want, snapshot, live, names)
 
     def _is_awaited(self, want: Resource) -> bool:
-        """Whether it has yet to be ready; what is open for a review has been."""
+        """Whether a resource is not ready yet; one that is open for a review was."""
         return want.key in self.open and want.key not in self.lives
 
     def _consent(self, lost: Iterable[str]) -> None:
-        """Ask, once, about what goes: all of it before the first change, as far as it shows."""
+        """Ask once for consent to each disruption: before the first change, if known by then."""
         if lines := [line for line in lost if line not in self.consented]:
             self.context.consent(lines)
             self.consented.update(lines)
 
     def can_start(self, task: Task) -> bool:
-        """Once everything is ready that its create names, or, if it is there, all that it needs."""
+        """Whether the dependencies of its create, or of its update if it exists, are ready."""
         if is_there(task):
             return not any(map(self._is_awaited, task.want.needs()))
         return not any(map(self._is_awaited, task.want.create_requires())) and all(
@@ -135,7 +135,7 @@ class Apply(Reconciler):
         )
 
     def is_current(self, task: Task, observation: Observation) -> bool:
-        """Absence lasts, unless the journal or the missing signature leaves doubts; see FRESH."""
+        """Whether an observation is still valid; certain absence always is (see FRESH)."""
         want, record = task.want, self.manifest.records.get(task.want.key)
         lasts = (
             observation.status is Status.ABSENT
@@ -148,9 +148,9 @@ class Apply(Reconciler):
         return lasts or (super().is_current(task, observation) and not task.partly)
 
     def decide(self, task: Task, observation: Observation) -> None:
-        """Carry out what `decide` says."""
+        """Decide on an observation, and carry the decision out."""
         if observation.live and observation.status in (Status.MATCHES, Status.DRIFTED):
-            # compared before what it needs was created, perhaps: its ids were not known then
+            # it may have been compared before the ids of what it needs were known
             observation = task.observation = self.compare(task, [observation.live])
         live = observation.live
         if live and is_elsewhere(task.want, live, self.references):
@@ -169,7 +169,7 @@ class Apply(Reconciler):
             self._go_on(task, live, observation, decision.action)
 
     def _go_on(self, task: Task, live: Live, observation: Observation, action: Action) -> None:
-        """Carry out what is to be done with something that exists."""
+        """Carry out the action on a resource that exists."""
         match action:
             case Action.CHANGE if observation.status is Status.DUPLICATES:
                 self._delete_duplicate(task, observation)
@@ -196,7 +196,7 @@ class Apply(Reconciler):
         )
 
     def _may_replace(self, task: Task, live: Live) -> bool:
-        """Whether the user said so, or this run made it and its role a moment ago."""
+        """Whether the user allows it, or it failed because this run has just created its role."""
         if self.context.replace_failed:
             return live.state is State.FAILED
         create_requires = [
@@ -207,7 +207,7 @@ class Apply(Reconciler):
         return live.premature and task.born and recent
 
     def _replace(self, task: Task, live: Live) -> None:
-        """Delete it; once it is gone, it is created like anything that is absent."""
+        """Delete a failed resource; once it is gone, it is created like any absent one."""
         want = task.want
         task.replaced = task.changed = True
         if not self.context.replace_failed:
@@ -217,7 +217,7 @@ class Apply(Reconciler):
         self.submit(task, "delete", lambda: want.delete(self.aws, live))
 
     def longest_wait(self, task: Task) -> float:
-        """What needs nodes, to start or to be called ready, is waited for as long as they are."""
+        """Return the seconds to wait; if it needs nodes, at least as long as for them."""
         own, live = super().longest_wait(task), task.observation.live if task.observation else None
         if not (live and (live.wants_nodes or live.lags)):
             return own
@@ -227,7 +227,7 @@ class Apply(Reconciler):
         return max([own, *(want.longest_wait for want in nodes)])
 
     def _has_time(self, task: Task) -> bool:
-        """Whether nodes are waited for anyway, and nobody waits for this one."""
+        """Whether the run waits for nodes anyway, and no other resource waits for this one."""
         others = [
             other.want
             for other in self.open.values()
@@ -238,7 +238,7 @@ class Apply(Reconciler):
         )
 
     def _lag(self, task: Task, live: Live) -> None:
-        """Look on while AWS does not say that it works; have what this run made looked at again."""
+        """Wait until AWS reports a working resource as ready; nudge it if this run created it."""
         task.works = task.works or self.now
         if task.born and not task.nudged and self.now - task.works >= NUDGE:
             task.nudged = True
@@ -247,13 +247,13 @@ class Apply(Reconciler):
             self.wait(task, live.why)
 
     def _may_come(self, task: Task) -> bool:
-        """Whether what nodes of this run lack may still come: device plugins start after them."""
+        """Whether devices that nodes lack may still appear: their plugins start after the nodes."""
         task.works = task.works or self.now
         changed = any(other.changed for other in self.tasks.values())
         return changed and self.now - task.works < DEVICES
 
     def _said_to_exist(self, task: Task) -> bool:
-        """Whether its create was refused a moment ago for something that may only be hidden yet."""
+        """Whether AWS just refused its create because it exists, and may not show it yet."""
         first = task.refused.get(("create", ErrorKind.EXISTS))
         return first is not None and self.now - first < GRACE
 
@@ -262,7 +262,7 @@ class Apply(Reconciler):
         record = self.manifest.records.get(want.key)
         task.fresh = not (record and record.unsure)
         task.changed = True
-        if ("create", ErrorKind.EXISTS) in task.refused:  # by now it would show: the token is spent
+        if ("create", ErrorKind.EXISTS) in task.refused:  # not visible by now: use a new token
             self.manifest.forget(want.key)
         create_requires = [
             self.references(seed) for seed in want.create_requires() if seed in self.references
@@ -285,16 +285,16 @@ class Apply(Reconciler):
         self.submit(task, "settle", lambda: want.update(self.aws, self.references, before, differs))
 
     def acted(self, task: Task, verb: str, value: Live | None) -> None:
-        """Record a birth before anything else, then judge what the answer shows or look again."""
+        """Record a create before anything else, then compare the answer or observe again."""
         task.accepted(verb)
         self.note(task, verb, value)
         if verb == "create" and value is not None:
             task.looks, task.born = 0, True
             for line in value.warnings if value.state is not State.READY else ():
                 self.context.warn(line)
-            # a lost answer may have left one
+            # a create whose answer was lost may have left one
             duplicate = task.want.identity is Identity.NONE and not task.fresh
-            if duplicate or value.state is State.FAILED:  # or another run was first
+            if duplicate or value.state is State.FAILED:  # or another run created it first
                 task.again(self.now)
                 task.due = self.now
                 return
@@ -311,19 +311,19 @@ class Apply(Reconciler):
         self._record(task.want, live, "ready", observation.sent)
         for line in unproven(observation):
             self.context.warn(line)
-        if again:  # it was ready before, and is proven now
+        if again:  # a review: it was ready before
             self.end(task)
             return
         if task.changed:
             self.manifest.durations[task.want.key] = round(self.now - task.since, 1)
-        if task.want.is_awaited:  # nodes have come: what waits for them need not wait for its turn
+        if task.want.is_awaited:  # nodes have joined: observe what waits for them at once
             for other in self.open.values():
                 other.due = min(other.due, self.now)
         self.say(task, EventType.READY, live.why)
         self.end(task)
 
     def _delete_duplicate(self, task: Task, observation: Observation) -> None:
-        """Two of one, for a lost answer was repeated: delete one that nothing uses, trying once."""
+        """Try once to delete an unused duplicate, left by a create whose answer was lost."""
         assert observation.live
         keep, extra = observation.live, observation.duplicates[0]
         self._record(task.want, keep, "created")
@@ -332,7 +332,7 @@ class Apply(Reconciler):
         self.submit(task, "delete", lambda: task.want.delete(self.aws, extra))
 
     def _lost_race(self, want: Resource, live: Live) -> Locked:
-        """Two runs made a cluster of one name, and AWS took the other one's."""
+        """Return the error for a cluster that another run created first under the same name."""
         assert want.place
         here, there = (
             self.references(want.place).id,
@@ -348,13 +348,13 @@ class Apply(Reconciler):
         if verb == "settle":
             task.acted, task.updated = None, {}
         if verb == "delete" and classify(error) is ErrorKind.DEPENDENCY and task.observation:
-            task.again(self.now)  # a twin that is used after all stays
+            task.again(self.now)  # a duplicate that is used after all is kept
             return
         super()._failed(task, verb, error)
 
 
 def answered(want: Resource, verb: str, updated: Iterable[str]) -> frozenset[str]:
-    """Name the facts that AWS describes in its answer to a create, or to a change of others."""
+    """Return the facts that AWS describes in its answer to a create or to an update."""
     first = set(want.answers) - set(want.later)
     return frozenset(first if verb == "create" else set(want.answers).intersection(updated) - first)
 
@@ -362,14 +362,14 @@ def answered(want: Resource, verb: str, updated: Iterable[str]) -> frozenset[str
 def reviewed(
     want: Resource, snapshot: Snapshot, live: Live, names: frozenset[str]
 ) -> Sequence[Live]:
-    """Review it; if something of it is not there any more, find out what is."""
+    """Review a resource; if part of it no longer exists, observe it instead."""
     with absent(r".*NoSuch.*", r".*NotFound.*"):
         return want.review(snapshot, live, names)
     return observe(want, snapshot)
 
 
 def _others(observation: Observation) -> str:
-    """Name the twins that stay, and what is in them."""
+    """Return the warning about duplicates that are kept, with what uses them."""
     assert observation.live
     rows = []
     for duplicate in observation.duplicates:
@@ -384,13 +384,14 @@ def _others(observation: Observation) -> str:
 
 
 def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
-    """Make everything as declared and return what is live, by key.
+    """Create and update everything as declared, and return what exists, by key.
 
-    Resources that only an earlier config declared are deleted at the end.
+    ``wants`` are sorted: each resource follows those that it needs.  Resources that only an
+    earlier config declared are deleted at the end.
 
-    ``wants`` stand in an order in which everything comes after what it needs.  Raises Foreign
-    before the first change if a name is taken; Unfinished, Denied, Capacity or HyperpodError
-    when it has to stop.  Whatever was made is in the journal, and the same call continues.
+    Raises Foreign before the first change if a resource is not owned; Unfinished, Denied,
+    Capacity or HyperpodError if it cannot finish.  The manifest then has everything that was
+    created, and the same call continues.
     """
     reconciler = Apply(wants, context)
     reconciler.run()
@@ -404,7 +405,7 @@ def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
 
 
 def prunable(declared: Container[str], manifest: Manifest) -> list[Resource]:
-    """Everything that create made once and that the config no longer asks for."""
+    """Return the resources that create has created and the config no longer declares."""
     return [
         want
         for key, want in manifest.remembered().items()
@@ -413,7 +414,7 @@ def prunable(declared: Container[str], manifest: Manifest) -> list[Resource]:
 
 
 def impossible(drifted: Sequence[Observation], gone: Sequence[Resource]) -> list[str]:
-    """Say what AWS will not change, with the reason; nothing has been changed by then."""
+    """Return the changes and deletions that AWS cannot make, a line each, with the reason."""
     reasons = [
         f"{s.want.key}: {name} is {is_!r}, declared {declared!r}: {reason}"
         for s in drifted

@@ -1,6 +1,6 @@
-"""What is to be done with a resource: pure, and decided here alone.
+"""Decide what a command does with a resource: pure functions, and the only place.
 
-``plan`` prints a decision, ``apply`` and ``destroy`` carry it out.
+``plan`` prints a decision; ``apply`` and ``destroy`` carry it out.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ class Action(StrEnum):
 
     CREATE = "create"
     CHANGE = "change"
-    REPLACE = "replace"  # delete a failed one, and create it anew
+    REPLACE = "replace"  # delete a failed one and create it again
     KEEP = "keep"
     ADOPT = "adopt"  # use an existing one as it is
-    WAIT = "wait"  # AWS is at work on it
+    WAIT = "wait"  # AWS is still working on it
     DELETE = "delete"
-    GOES = "goes"  # AWS deletes it with another one
+    GOES = "goes"  # AWS deletes it with another resource
     REFUSE = "refuse"  # the command stops there
 
 
 CHANGING = (Action.CREATE, Action.CHANGE, Action.REPLACE, Action.DELETE)
-"""The actions for which ``create`` makes calls that change something."""
+"""The actions with which ``create`` changes something in AWS."""
 
 
 @frozen
 class Decision:
-    """One action, why, and what it changes.
+    """One action, its reason, and what it changes.
 
-    ``differs`` holds, by field, what it is and what it shall be; for what depends on something
-    that has no id yet, the latter says so in words.  ``error`` is what a command that acts ends
-    with, where it is refused.
+    ``differs`` has, by field, the current and the declared value; if the latter depends on a
+    resource without an id yet, it is a text that says so.  ``error`` is raised by a command that
+    acts, if the action is REFUSE.
     """
 
     action: Action
@@ -52,32 +52,32 @@ class Decision:
 
 @frozen
 class Circumstances:
-    """What a decision depends on, beside the observation."""
+    """What a decision depends on besides the observation."""
 
     adopted: str = ""
-    """The id of the existing resource that is used in its place."""
+    """The id of the adopted resource; empty for none."""
     hidden: bool = False
     """It was created a moment ago: AWS may not show it yet."""
     said_to_exist: bool = False
-    """Its create was refused a moment ago, because it exists."""
+    """AWS refused its create a moment ago because it exists."""
     unseen_before: str = ""
-    """The key of what has to change before it can be seen; only ``plan`` predicts that."""
+    """The key of a resource that must change before it can be observed; set by ``plan`` only."""
     replaceable: bool = False
-    """If it has failed, it may be deleted and created anew."""
+    """If it has failed, it may be deleted and created again."""
     unresolved: Differs = field(default_factory=dict)
-    """The facts that will differ, because they name what has no id yet; known to ``plan`` only."""
+    """Facts that will differ, since they name a resource without an id; set by ``plan`` only."""
     updated: Differs = field(default_factory=dict)
-    """What this run has changed already."""
+    """The differences that the last update of this run sent."""
     just_updated: bool = False
-    """That was a moment ago: AWS may not show it yet."""
+    """That update was a moment ago: AWS may not show it yet."""
     may_lag: bool = False
-    """There is time until AWS says that what works is ready."""
+    """The run has time to wait until AWS reports a working resource as ready."""
     warnings_may_go: bool = False
-    """What nodes of this run lack may still come."""
+    """Devices that nodes of this run lack may still appear."""
 
 
 def decide(observation: Observation, given: Circumstances) -> Decision:
-    """Decide what ``create`` does with a resource, whose needs have been decided.
+    """Decide what ``create`` does with a resource, after those that it needs.
 
     >>> from hyperpod_eks.resources.ec2.gateways import ElasticIp
     >>> decide(Observation(ElasticIp("a"), Status.ABSENT), Circumstances()).action.value
@@ -119,7 +119,7 @@ def _decide_absent(want: Resource, given: Circumstances) -> Decision:
 
 
 _FINAL = {"eks/cluster": "eks-failed", "hyperpod/cluster": "failed-is-final"}
-"""The known causes of what AWS never repairs, by key."""
+"""The cause ids of failures that AWS never repairs, by key."""
 
 
 def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision:
@@ -133,7 +133,7 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
         return Decision(Action.REFUSE, f"it was adopted and has failed: {why}", error=error)
     if given.replaceable:
         return Decision(Action.REPLACE, why)
-    anew = live.state is State.FAILED  # else it waits for what a change may bring
+    anew = live.state is State.FAILED  # another state may recover after a change
     option = "with --replace-failed" if anew else "again"
     error = (Capacity if lacks_room(why) else HyperpodError)(
         f"{key} has failed: {why}",
@@ -152,7 +152,7 @@ def _decide_present(observation: Observation, live: Live, given: Circumstances) 
     want, differs = observation.want, {**observation.differs, **given.unresolved}
     if given.adopted:
         return Decision(Action.ADOPT, "used as it is")
-    # what this run has begun to change was found possible as a whole
+    # a change that this run has begun was checked as a whole
     if not given.updated and (barred := immutable(want, differs)):
         return Decision(Action.REFUSE, barred, differs, unchanged(observation))
     if differs and (not given.updated or want.first(differs) != given.updated):
@@ -171,7 +171,7 @@ def _decide_present(observation: Observation, live: Live, given: Circumstances) 
 
 
 def immutable(want: Resource, differs: Differs) -> str:
-    """Say why AWS does not change it in place; empty where it does."""
+    """Return why AWS cannot change it in place; empty if it can."""
     reasons = [reason for name in differs if (reason := want.immutable_reason(name, differs))]
     if differs and not reasons and type(want).update is Resource.update:
         reasons = ["AWS does not change this in place"]
@@ -179,7 +179,7 @@ def immutable(want: Resource, differs: Differs) -> str:
 
 
 def adopted_is_gone(adopted: Mapping[str, str]) -> NotFound:
-    """Name what was adopted and is not there any more, by key."""
+    """Return the error for adopted resources, ids by key, that no longer exist."""
     lines = [f"{key}: the adopted resource {id_} no longer exists" for key, id_ in adopted.items()]
     options = " ".join(f"--resource {key}=ID" for key in adopted)
     return NotFound("\n".join(lines), f"Adopt a replacement: hyperpod-eks adopt NAME {options}")
@@ -190,8 +190,8 @@ def decide_delete(
 ) -> Decision:
     """Decide what ``delete`` does with a resource that exists.
 
-    ``asked``: the user keeps it. ``needed_by`` is the key of one that is kept and needs it,
-    ``deleted_with`` of one with which AWS deletes it.
+    ``asked``: the user asked to keep it.  ``needed_by`` is the key of a kept resource that needs
+    it, ``deleted_with`` of one with which AWS deletes it; each is empty for none.
     """
     want = observation.want
     if observation.status is Status.FOREIGN:

@@ -22,7 +22,7 @@ from hyperpod_eks.resources.base import Lifecycle, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
 
 WRITES_ON = 60.0
-"""Seconds for which what has gone may yet make anew what it leaves."""
+"""Seconds for which a deleted resource may still re-create its leftovers."""
 
 
 class Destroy(Reconciler):
@@ -36,40 +36,40 @@ class Destroy(Reconciler):
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
         self.held: dict[str, list[str]] = {}
-        self.echoes: dict[str, float] = {}  # until when what has gone may write on
-        self.upset: set[str] = set()  # since they were asked for, something went that needed them
+        self.echoes: dict[str, float] = {}  # until when a deleted resource may still write
+        self.upset: set[str] = set()  # keys: a user was deleted since the last observation
         self.users: dict[str, set[str]] = {key: set() for key in self.tasks}
         for want in [t.want for t in self.tasks.values()]:
             for need in want.needs():
                 self.users.setdefault(need.key, set()).add(want.key)
 
     def can_start(self, task: Task) -> bool:
-        """Once everything that needs it is gone."""
+        """Whether everything that needs it is gone."""
         return not any(user in self.open for user in self.users[task.want.key])
 
     def is_current(self, task: Task, observation: Observation) -> bool:
-        """What services leave may change with everything that goes."""
+        """Whether an observation is still valid; a leftover's expires with the delete of a user."""
         upset = task.want.is_leftover and task.want.key in self.upset
         return super().is_current(task, observation) and not upset
 
     def submit(self, task: Task, verb: str, call: Callable[[], Any]) -> None:
-        """A look that begins now sees what has gone until now."""
+        """Let a worker make a call; an observation that begins now sees every delete so far."""
         if verb == "look":
             self.upset.discard(task.want.key)
         super().submit(task, verb, call)
 
     def can_observe(self, task: Task) -> bool:
-        """What services leave is looked at together, as soon as all that we made is gone."""
+        """Whether to observe it now; leftovers together, once their created users are gone."""
         ahead = task.want.is_leftover and task.observation is None
         return self.can_start(task) or (ahead and not self._in_use(task.want.key))
 
     def _in_use(self, key: str) -> bool:
-        """Whether something that we made and that is not gone needs it, if only by others."""
+        """Whether a created resource that is not gone needs it, if only through leftovers."""
         users = [user for user in self.users[key] if user in self.open]
         return any(not self.tasks[user].want.is_leftover or self._in_use(user) for user in users)
 
     def decision(self, observation: Observation) -> Decision:
-        """Decide what becomes of a resource that is there."""
+        """Decide what to do with a resource that exists."""
         want = observation.want
         kept = (user for user in self.users[want.key] if user in self.keep)
         needed_by = "" if want.is_leftover else next(kept, "")
@@ -86,7 +86,7 @@ class Destroy(Reconciler):
         return decision
 
     def decide(self, task: Task, observation: Observation) -> None:
-        """Delete what is there and ours, and believe its absence only when that is safe."""
+        """Delete an owned resource that exists; accept absence only when that is safe."""
         want, live = task.want, observation.live
         if live is None:
             if self.hidden(task, doubts=True):
@@ -108,13 +108,13 @@ class Destroy(Reconciler):
             task.acted, task.changed = self.now, True
             if want.key in self.manifest.records:
                 self.manifest.mark(want.key, "deleting", self.now)
-            else:  # found by name or tag: what it leaves behind is ours as well
+            else:  # found by name or tag: its leftovers are owned as well
                 self._record(want, live, "deleting")
             self.say(task, EventType.DELETING)
             self.submit(task, "delete", partial(want.delete, self.aws, target))
 
     def acted(self, task: Task, verb: str, value: Any) -> None:
-        """Look until it is gone; who holds it is told while we wait."""
+        """Observe again until it is gone; report what blocks it meanwhile."""
         if verb == "holders":
             self.held[task.want.key] = value
             self.wait(task, f"held by {'; '.join(value)}" if value else str(ErrorKind.DEPENDENCY))
@@ -130,14 +130,14 @@ class Destroy(Reconciler):
         task.again(self.now)
 
     def wait(self, task: Task, why: str) -> None:
-        """Wait as every run does, but end with what remains and who holds it."""
+        """Wait as in the base class, but raise Remains in place of Unfinished."""
         try:
             super().wait(task, why)
         except Unfinished as error:
             raise Remains(str(error)) from error
 
     def _goes(self, holder: Resource) -> bool:
-        """Whether the thing that it lives in is ours and about to be deleted."""
+        """Whether ``holder`` exists, is owned and is to be deleted."""
         task = self.tasks.get(holder.key)
         return (
             task is not None
@@ -147,7 +147,7 @@ class Destroy(Reconciler):
         )
 
     def _gone_for_good(self, task: Task) -> None:
-        """Look again later at what its source may yet make anew; meanwhile the rest goes."""
+        """Accept its absence; observe it again later if its source may still re-create it."""
         until = self.echoes.get(task.want.source, 0.0) if task.want.written_on else 0.0
         if until > self.now:
             task.seen, task.due = -math.inf, until
@@ -156,7 +156,7 @@ class Destroy(Reconciler):
 
     def _gone(self, task: Task, why: str = "") -> None:
         took = self._took(task)
-        if took > SHORTEST:  # what went in a moment has no more to write
+        if took > SHORTEST:  # after a short delete nothing is written
             self.echoes[task.want.key] = min(self.now + min(took, WRITES_ON), self.context.deadline)
         self.manifest.mark(task.want.key, "deleted")
         if task.changed:
@@ -167,7 +167,7 @@ class Destroy(Reconciler):
         self.end(task)
 
     def _took(self, task: Task) -> float:
-        """Seconds that its delete took, by this run or by one that did not see the end of it."""
+        """Return the seconds that its delete took, begun by this run or an interrupted one."""
         if task.changed:
             return self.now - (task.acted or task.since)
         record = self.manifest.records.get(task.want.key)
@@ -176,9 +176,9 @@ class Destroy(Reconciler):
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
         deleted_with = task.want.deleted_with
         if verb == "look" and deleted_with is not None and self._goes(deleted_with):
-            self._gone(task, f"deleted with {deleted_with.key}")  # whether it can be seen or not
+            self._gone(task, f"deleted with {deleted_with.key}")  # even if it cannot be observed
             return
-        if verb == "holders":  # a courtesy: without it the wait goes on all the same
+        if verb == "holders":  # they are only reported: continue without
             task.again(self.now)
             return
         if verb == "delete":
@@ -202,10 +202,10 @@ class Destroy(Reconciler):
 def delete(
     wants: Sequence[Resource], context: Context, keep: frozenset[str] = frozenset()
 ) -> tuple[list[str], dict[str, str]]:
-    """Take away what is ours of all that is declared or remembered.
+    """Delete all owned resources that are declared or recorded in the manifest.
 
-    Returns the keys of what went and, by key, why something stays.  Raises Remains when AWS
-    refuses to let go of something.
+    Returns the keys of the deleted resources and, by key, why others are kept.  Raises Remains
+    for a resource that AWS does not delete.
     """
     every = {want.key: want for want in context.manifest.remembered().values()}
     every |= {want.key: want for want in wants if not want.is_awaited}
@@ -220,7 +220,7 @@ def delete(
 def plan_delete(
     wants: Sequence[Resource], context: Context, keep: frozenset[str] = frozenset()
 ) -> list[tuple[Observation, Decision]]:
-    """Tell what ``delete`` would do with what it finds, changing nothing."""
+    """Return what ``delete`` would do with each resource that exists; change nothing."""
     every = {want.key: want for want in context.manifest.remembered().values()}
     every |= {want.key: want for want in wants if not want.is_awaited}
     reconciler = Destroy(every.values(), context, keep)
@@ -236,9 +236,10 @@ def verify_deleted(
     kept: frozenset[str],
     removed: Container[str] = (),
 ) -> dict[str, str]:
-    """Ask AWS again what is left of us; by key, its id.  Empty is the proof of a delete.
+    """Ask AWS again what is left of the cluster; empty proves that the delete is complete.
 
-    What is in ``removed`` may be seen for GRACE seconds yet.
+    Returns the ids by key, or the reason why a resource cannot be observed.  Those in ``removed``
+    may stay visible for GRACE seconds.
     """
     stays = kept | context.manifest.adopted.keys()
     chosen = [

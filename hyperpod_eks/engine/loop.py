@@ -1,8 +1,8 @@
-"""The loop: observe, compare, act, observe again.
+"""The loop: observe, compare, decide, act, observe again.
 
 Each resource is processed as soon as its dependencies are ready (or, in a delete, as soon as the
 resources that depend on it are gone).  Workers make the calls; this thread alone decides, writes
-the journal and reports events.
+the manifest and reports events.
 """
 
 from __future__ import annotations
@@ -37,26 +37,25 @@ from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
-"""A pause between two looks at the same thing is a share of the time that we have waited for it,
-in seconds: what takes a moment is seen soon, what takes hours is not asked for a thousand times.
-Nothing that may take an hour, as its patience says, is asked for at once again."""
+"""The pause between two observations of a resource is a SHARE of the time waited so far, between
+SHORTEST and LONGEST seconds.  Both limits grow with its maximum wait, so that a resource that
+takes hours is not polled a thousand times."""
 HOURS = 8 * 3600.0
-"""Of what is waited for longer, the pauses are those of what is waited for eight hours: half a
-minute at most."""
+"""Longer maximum waits, in seconds, count as this one: pauses are half a minute at most."""
 GRACE = 60.0
-"""Seconds that AWS may take to show what was made; absence is believed only after them."""
+"""Seconds that AWS may take to show a new resource; absence is accepted only after them."""
 FRESH = 2.0
-"""Seconds for which a look at something that is there is believed; an older one is repeated before
-anything is done.  What the first look did not find, and the journal knows of no birth of, stays
-absent: only we make what carries our name and signature from birth, and should somebody have come
-first all the same, AWS refuses the name and the next look tells whose it is."""
+"""Seconds for which an observation of an existing resource is valid; an older one is repeated
+before any change.  The absence of a resource without a record stays valid: only this tool creates
+resources with our names and tags, and if another run was first, AWS refuses the name and the next
+observation shows the owner."""
 LAST_WORDS = 3.0
-"""Seconds that calls under way may still take to answer once we are told to stop."""
+"""Seconds that calls under way have to answer after an interruption."""
 
 
 @dataclass
 class Context:
-    """What every command holds: AWS, the journal, and who is listening."""
+    """What every command holds: AWS, the manifest, and the listener to events."""
 
     aws: Aws
     manifest: Manifest
@@ -65,15 +64,15 @@ class Context:
     parallelism: int = 8
     replace_failed: bool = False
     consent: Callable[[list[str]], None] = lambda lost: None
-    """Asked before the first change with what it would take away; raises to refuse."""
+    """Called with disruptions before the change that causes them; raises to refuse."""
     preflight: Callable[[list[Observation]], None] = lambda observations: None
-    """Asked before the first change, with the first look, when something is to be created."""
+    """Called with the first observations, before the first change, if anything is to be created."""
     warn: Callable[[str], None] = lambda text: None
-    """Told what does not stop us."""
+    """Called with warnings: problems that do not stop the run."""
     deadline: float = math.inf
     """When to stop waiting, in seconds since the epoch."""
     first_snapshot: Snapshot | None = None
-    """A look that others have begun a moment ago; the first look at everything goes on with it."""
+    """A snapshot that was just begun elsewhere; the first read of all resources uses it."""
     pool: WorkerPool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,13 +80,13 @@ class Context:
         self.running = False
         self.aws.adopted = self.manifest.adopted
         self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
-        now = self.clock.now()  # a clock that was fast lets nothing be hidden until it catches up
+        now = self.clock.now()  # times from a fast clock would keep resources `hidden`
         for key, record in self.manifest.records.items():
             if record.since > now:
                 self.manifest.records[key] = replace(record, since=now)
 
     def stop(self, error: BaseException) -> None:
-        """Stop in good order, from a signal handler: the loop ends, or else this very line."""
+        """Stop from a signal handler: interrupt the loop, or raise here if it is not running."""
         if self.running:
             self.pool.interrupt(error)
         else:
@@ -96,37 +95,37 @@ class Context:
 
 @dataclass
 class Task:
-    """Where one resource stands in a run."""
+    """The progress of one resource in a run."""
 
     want: Resource
-    mark: object = None  # how far it had come at the last look
+    mark: object = None  # its `Live.mark` at the last observation
     observation: Observation | None = None
-    seen: float = 0.0  # when the sight was taken
+    seen: float = 0.0  # when it was last observed
     at_work: str = ""  # the verb that a worker is carrying out
     due: float = 0.0
     looks: int = 0
-    waits: float = 0.0  # since when, while looks are repeated
+    waits: float = 0.0  # since when observations are repeated
     since: float = 0.0
-    partly: bool = False  # not all of what the first look saw could be compared
+    partly: bool = False  # the first observation was compared only in part
     acted: float | None = None
-    updated: Differs = field(default_factory=dict)  # what the last settle was to change
+    updated: Differs = field(default_factory=dict)  # the differences that the last update sent
     changed: bool = False
     fresh: bool = False  # this run wrote the intent
-    born: bool = False  # this run made it
-    works: float = 0.0  # since when it works and AWS does not say so
+    born: bool = False  # this run created it
+    works: float = 0.0  # since when it works but AWS does not report it as ready
     nudged: bool = False
     replaced: bool = False
     refused: dict[tuple[str, ErrorKind], float] = field(default_factory=dict)
-    """Since when a verb is being refused for a reason that time heals."""
+    """Since when a verb has failed with a transient error, by verb and kind of error."""
 
     def accepted(self, verb: str) -> None:
-        """Forget the refusals of a verb that has worked."""
+        """Forget the errors of a verb that has succeeded."""
         self.refused = {key: since for key, since in self.refused.items() if key[0] != verb}
 
     def again(self, now: float, longest: float = 0.0) -> None:
-        """Look again after a pause that grows, a little apart from everybody else.
+        """Schedule the next observation after a growing pause, with jitter.
 
-        ``longest`` is how long it is waited for, if not as long as its like.
+        ``longest`` is the maximum wait in seconds, if it is not that of the kind.
         """
         if not self.looks:
             self.waits, pause = now, 0.0
@@ -140,7 +139,7 @@ class Task:
 
 
 def is_there(task: Task) -> bool:
-    """Whether the last look, or the answer to its birth, shows it."""
+    """Whether the last observation, or the answer to its create, shows it."""
     return task.observation is not None and task.observation.live is not None
 
 
@@ -148,7 +147,7 @@ class Reconciler:
     """The loop that create and delete share."""
 
     bare: ClassVar[bool] = False
-    """Whether it does not matter what things are like."""
+    """Whether only the existence of resources is observed, not their facts."""
 
     def __init__(self, wants: Iterable[Resource], context: Context) -> None:
         self.context = context
@@ -158,8 +157,8 @@ class Reconciler:
         self.lives: dict[str, Live] = {}
         self.references = References(self.lives)
         self.homes: frozenset[str] = frozenset()
-        """VPCs in which there is something of ours that has a unique name."""
-        self.spared: set[str] = set()  # twins that AWS did not let us delete
+        """The VPCs that contain owned resources with unique names."""
+        self.spared: set[str] = set()  # ids of duplicates not to be deleted again
         self.progress = context.clock.now()
 
     @property
@@ -170,7 +169,7 @@ class Reconciler:
     # --- the loop
 
     def run(self) -> None:
-        """Bring every turn to its end; a failure stops new work, and what is under way is kept."""
+        """Finish every task; after a failure, start no calls and record those under way."""
         self.context.running = True
         try:
             while self.open:
@@ -187,7 +186,7 @@ class Reconciler:
             self.context.running = False
 
     def _advance(self) -> None:
-        snapshot = Snapshot(self.aws, bare=self.bare)  # shared by all that look in this moment
+        snapshot = Snapshot(self.aws, bare=self.bare)  # shared by all observations that begin now
         for task in list(self.open.values()):
             if task.at_work:
                 continue
@@ -198,11 +197,11 @@ class Reconciler:
                 self.submit(task, "look", self.looking(task, snapshot))
 
     def looking(self, task: Task, snapshot: Snapshot) -> Callable[[], Sequence[Live]]:
-        """Return the call that looks at it."""
+        """Return the call that observes a resource."""
         return partial(observe, task.want, snapshot)
 
     def _pause(self) -> float:
-        """Seconds until something is due; ten at most, for the clock may be changed."""
+        """Return the seconds until a task is due; ten at most, since the clock may be changed."""
         due = [t.due for t in self.open.values() if not t.at_work and self.can_start(t)]
         if not due and not self.context.pool.at_work:
             raise AssertionError(f"nothing to do, yet not done: {sorted(self.open)}")
@@ -231,14 +230,14 @@ class Reconciler:
             self.acted(task, verb, result.value)
 
     def _gets_on(self, task: Task, live: Live | None) -> None:
-        """Count it as progress when a look shows it further than the one before."""
+        """Count it as progress if the resource has another mark than at the last observation."""
         if live and live.mark is not None and live.mark != task.mark:
             task.mark, self.progress = live.mark, self.now
 
     def _last_words(self, seconds: float, error: BaseException) -> None:
-        """Wait a moment for the changes under way, so that the journal knows what came of them.
+        """Wait for the changes under way, and record their results in the manifest.
 
-        What cannot be written down is added to the error that we end with.
+        Results that cannot be recorded are added to ``error``, with which the run ends.
         """
         deadline = self.now + seconds
         while self.now < deadline and any(
@@ -246,7 +245,7 @@ class Reconciler:
         ):
             result = self.context.pool.wait(deadline - self.now)
             if result is None or result.job is None:
-                return  # time is up, or told a second time
+                return  # out of time, or interrupted again
             if result.error is None and result.job.at_work in ("create", "settle"):
                 try:
                     self.note(result.job, result.job.at_work, result.value)
@@ -255,30 +254,30 @@ class Reconciler:
                         error.add_note(note)
             result.job.at_work = ""
 
-    # --- what a run is made of
+    # --- the parts of a run
 
     def can_start(self, task: Task) -> bool:
-        """Whether everything that must come first is done."""
+        """Whether everything that must be done before is done."""
         raise NotImplementedError
 
     def can_observe(self, task: Task) -> bool:
-        """Whether it is time to look at it."""
+        """Whether it is time to observe it."""
         return self.can_start(task)
 
     def is_current(self, task: Task, observation: Observation) -> bool:
-        """Whether a look still tells how things are."""
+        """Whether an observation is still valid."""
         return self.now - task.seen <= FRESH
 
     def decide(self, task: Task, observation: Observation) -> None:
-        """Do what follows from a look."""
+        """Decide on an observation, and carry the decision out."""
         raise NotImplementedError
 
     def acted(self, task: Task, verb: str, value: Any) -> None:
-        """Go on after a change that AWS accepted."""
+        """Continue after a call, other than an observation, that succeeded."""
         raise NotImplementedError
 
     def submit(self, task: Task, verb: str, call: Callable[[], Any]) -> None:
-        """Have a call made; one at a time for each resource."""
+        """Let a worker make a call; one at a time for each resource."""
         task.at_work = verb
         task.since = task.since or self.now
         if verb == "look":
@@ -286,13 +285,13 @@ class Reconciler:
         self.context.pool.submit(task, call)
 
     def compare(self, task: Task, lives: Sequence[Live]) -> Observation:
-        """Say what a look means."""
+        """Compare what was found with the declaration."""
         return self.compare_with(task.want, lives, self.references)
 
     def compare_with(
         self, want: Resource, lives: Sequence[Live], references: References
     ) -> Observation:
-        """Judge; what was adopted is as it is."""
+        """Compare what was found with a declaration; an adopted resource is used as it is."""
         if want.key in self.manifest.adopted:
             if not lives:
                 return Observation(want, Status.ABSENT)
@@ -320,10 +319,10 @@ class Reconciler:
         )
 
     def sent(self, want: Resource, references: References) -> Mapping[str, Sent] | None:
-        """Remember what accepted requests have set; None where the journal does not know.
+        """Return the facts that accepted requests have set; None if the manifest does not say.
 
-        Of an intent whose answer was lost, what it was to set; in a manifest of 0.1.0, what was
-        declared.
+        For an intent whose answer was lost, the facts that its create sets; in a manifest of 0.1.0,
+        those that were declared.
         """
         record = self.manifest.records.get(want.key)
         if record is None or record.state == "deleted" or record.sent is not None:
@@ -339,7 +338,7 @@ class Reconciler:
         }
 
     def note(self, task: Task, verb: str, live: Live | None) -> None:
-        """Write down what came of a call that AWS accepted."""
+        """Record the result of a create or an update."""
         want = task.want
         if verb == "create" and live is not None:
             self._record(want, live, "created", born(want, self.references))
@@ -354,9 +353,9 @@ class Reconciler:
         return self.is_ours(want.source)
 
     def is_ours(self, key: str) -> bool:
-        """Whether the journal or this run's looks say that it is, or was, this cluster's.
+        """Whether the manifest or this run's observation shows that it is, or was, owned.
 
-        What comes of something adopted is its owner's, as it is itself.
+        An adopted resource is not, and so neither are its leftovers.
         """
         if key in self.manifest.adopted:
             return False
@@ -367,14 +366,14 @@ class Reconciler:
         )
 
     def hidden(self, task: Task, *, doubts: bool) -> bool:
-        """Whether an absent thing may only be invisible yet; ``doubts``: an intent is enough."""
+        """Whether an absent resource may exist unseen; with ``doubts``, an intent is enough."""
         record = self.manifest.records.get(task.want.key)
         if record is None or record.state.startswith("delet") or (record.unsure and not doubts):
             return False
         return task.seen - record.since < GRACE
 
     def say(self, task: Task, what: EventType, why: str = "") -> None:
-        """Tell whoever listens."""
+        """Report an event."""
         live = self.lives.get(task.want.key) or (
             task.observation.live if task.observation else None
         )
@@ -383,7 +382,7 @@ class Reconciler:
         )
 
     def wait(self, task: Task, why: str) -> None:
-        """Look again soon, unless patience is out: nothing anywhere has moved for too long."""
+        """Observe again soon.  Raises Unfinished at the deadline, or too long without progress."""
         self.say(task, EventType.WAITING, why)
         since, longest = max(task.since, self.progress), self.longest_wait(task)
         if self.now > min(since + longest, self.context.deadline):
@@ -392,11 +391,11 @@ class Reconciler:
         task.again(self.now, longest)
 
     def longest_wait(self, task: Task) -> float:
-        """Seconds without progress after which patience with it ends."""
+        """Return the seconds without progress after which waiting for it ends."""
         return task.want.longest_wait
 
     def end(self, task: Task) -> None:
-        """Its part is done."""
+        """Close the task."""
         self.progress = self.now
         self.open.pop(task.want.key, None)
 
@@ -413,9 +412,9 @@ class Reconciler:
                 raise
 
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
-        """A call raised: wait it out if time heals it, else stop the run with its words."""
+        """Handle a failed call: retry after a transient error, else stop the run."""
         key, kind = task.want.key, classify(error)
-        # "exists" may answer a request that botocore had to repeat: then the thing is ours
+        # "exists" may be the answer to botocore's repetition of a request that succeeded
         nothing_made = kind is not ErrorKind.EXISTS and surely_not_applied(error)
         if verb == "create" and task.fresh and nothing_made:
             self.manifest.forget(key)
@@ -433,7 +432,7 @@ class Reconciler:
 
 
 def observe(want: Resource, snapshot: Snapshot) -> Sequence[Live]:
-    """Find it; where there are several, with what uses each, which a delete need not know."""
+    """Find a resource; for duplicates, also what uses each, unless it is for a delete."""
     lives = want.find(snapshot)
     ours = [x for x in lives if x.owner == snapshot.aws.lineage and x.state is not State.LEAVING]
     if want.identity is Identity.NAME or snapshot.bare or len(ours) < 2:

@@ -1,4 +1,4 @@
-"""One concurrent look at everything, and what follows from comparing it."""
+"""One concurrent read of all resources, and their comparison with the declarations."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hyperpod_eks.resources.compare import Observation, Status
 
 
 def observe_all(reconciler: Reconciler) -> list[Observation]:
-    """One concurrent look at everything; each resource is judged once what it needs is judged.
+    """Read all resources concurrently and compare them, each after those that it needs.
 
-    What cannot be seen yet counts as busy and is looked at again in its turn: helm's release, for
-    one, is behind an access entry that may not have been made.
+    A resource that cannot be read yet counts as busy and is observed again later: the Helm
+    release, for one, needs an access entry that may not exist yet.
     """
     return compare_all(
         reconciler,
@@ -32,7 +32,7 @@ def observe_all(reconciler: Reconciler) -> list[Observation]:
 def find_all(
     reconciler: Reconciler, tasks: Iterable[Task]
 ) -> tuple[dict[str, Sequence[Live]], dict[str, Observation]]:
-    """Find what there is of each, at once; and by key, what cannot be seen now."""
+    """Find all resources concurrently; also return, by key, those that cannot be read yet."""
     snapshot, reconciler.context.first_snapshot = (
         reconciler.context.first_snapshot or Snapshot(reconciler.aws, bare=reconciler.bare),
         None,
@@ -72,7 +72,7 @@ def find_all(
 def compare_all(
     reconciler: Reconciler, found: Mapping[str, Sequence[Live]], unseen: Mapping[str, Observation]
 ) -> list[Observation]:
-    """Judge in the order of dependence, so that ids can be compared."""
+    """Compare resources in the order of their dependencies, so that ids can be compared."""
     seen: dict[str, Live] = {}
     references, observations = References(seen), []
     reconciler.homes = frozenset(
@@ -94,7 +94,7 @@ def compare_all(
         if observation.live and not all(
             need in references for need in task.want.needs() if not need.is_leftover
         ):
-            task.partly = True  # facts about what is not there yet were not compared
+            task.partly = True  # facts that name absent resources were not compared
         if observation.live and observation.status not in (Status.FOREIGN, Status.DUPLICATES):
             seen[key] = observation.live
         observations.append(observation)
@@ -102,7 +102,7 @@ def compare_all(
 
 
 def rebuild(wants: Sequence[Resource], context: Context) -> list[Observation]:
-    """Write everything into the journal that names and tags say is ours; change nothing."""
+    """Record in the manifest what is owned by name and tags; change nothing in AWS."""
     reconciler = Reconciler(wants, context)
     found = []
     for observation in observe_all(reconciler):
@@ -116,5 +116,5 @@ def rebuild(wants: Sequence[Resource], context: Context) -> list[Observation]:
 
 
 def status(wants: Sequence[Resource], context: Context) -> list[Observation]:
-    """Look at everything, change nothing."""
+    """Observe everything, change nothing."""
     return observe_all(Reconciler(wants, context))

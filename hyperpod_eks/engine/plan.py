@@ -1,4 +1,4 @@
-"""What create would do, told before it does it: the same looks, the same judgement, no calls."""
+"""What create would do: the same observations and decisions, without changes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Planned:
 
 
 def plan(wants: Sequence[Resource], context: Context) -> tuple[list[Planned], list[Observation]]:
-    """Look at everything and say what ``engine.create`` would do, in the order of the stack.
+    """Observe everything and return what ``engine.create`` would do, in the order of the stack.
 
-    Changes nothing and writes nothing.  Returns the observations too, for those who count.
+    Changes nothing and writes nothing.  Also returns the observations.
     """
     reconciler = Apply(wants, context)
     observations = observe_all(reconciler)
@@ -59,10 +59,10 @@ def plan(wants: Sequence[Resource], context: Context) -> tuple[list[Planned], li
 
 
 def new_administrator(observations: Sequence[Observation], context: Context) -> str:
-    """Say that a create would make its caller an administrator of a cluster that another created.
+    """Return the warning that create would add its caller to a cluster's administrators.
 
-    Empty where it would not: the caller has an entry already or is listed under ``eks.access``, or
-    nobody administers the cluster yet, which is then half-made.
+    Empty if it would not: the caller has an entry already or is listed under ``eks.access``, or
+    the cluster has no administrator yet, since its creation is unfinished.
     """
     seen = {observation.want.key: observation for observation in observations}
     entry, control = seen.get(f"eks/{access_entry.CALLER}"), seen.get("eks/cluster")
@@ -90,7 +90,7 @@ def _circumstances(
     references: References,
     actions: Mapping[str, Action],
 ) -> Circumstances:
-    """Find what a decision depends on, where nothing is done but predicted."""
+    """Return the circumstances of a decision, as far as they can be predicted."""
     want, live = observation.want, observation.live
     record = reconciler.manifest.records.get(want.key)
     unseen = ""
@@ -108,10 +108,10 @@ def _circumstances(
 def critical_path(
     wants: Sequence[Resource], rows: Sequence[Planned], measured: Mapping[str, float]
 ) -> list[tuple[str, float]]:
-    """Find the chain of births and changes that create waits for longest: keys, seconds of each.
+    """Return the slowest chain of creates and changes: keys, and the seconds of each.
 
-    ``measured`` are the durations of an earlier create; without one, what AWS commonly takes.
-    Nothing that create does beside this chain makes it longer.
+    ``measured`` has the durations of an earlier create by key; without one, typical durations
+    count.  Everything else runs in parallel, and takes no longer.
     """
     actions = {row.key: row.decision.action for row in rows}
     paths: dict[str, list[tuple[str, float]]] = {}
@@ -134,7 +134,7 @@ def _seconds(path: Iterable[tuple[str, float]]) -> float:
 
 
 def _unresolved(want: Resource, live: Live, references: References) -> dict[str, tuple[Any, Any]]:
-    """Find the facts that will differ because they name something that is made anew."""
+    """Return the facts that will differ since they name a resource that create creates."""
     found = {}
     for name in want.names(live):
         try:
@@ -145,7 +145,7 @@ def _unresolved(want: Resource, live: Live, references: References) -> dict[str,
 
 
 def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
-    """What an earlier config declared and this one does not: create deletes it at the end."""
+    """Yield the resources that only an earlier config declared: create deletes them at the end."""
     gone = prunable({want.key for want in wants}, context.manifest)
     reconciler = Destroy(gone, context, frozenset())
     for observation in observe_all(reconciler):
@@ -157,19 +157,19 @@ def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
 
 
 def costs(wants: Iterable[Resource], support: str) -> prices.Cost:
-    """Price what is declared, per hour; ``support`` is that of the Kubernetes version."""
+    """Return the cost per hour of what is declared; ``support`` as `support_of` returns it."""
     return prices.estimate(item for want in wants for item in want.prices(support))
 
 
 def support_of(aws: Any, version: str) -> str:
-    """Ask EKS which support a Kubernetes version is in."""
+    """Ask EKS whether a Kubernetes version is in standard or in extended support."""
     found = aws.eks.describe_cluster_versions(clusterVersions=[version])["clusterVersions"]
     status = str(found[0].get("versionStatus", "")) if found else ""
     return "extended support" if status == "EXTENDED_SUPPORT" else "standard support"
 
 
 def version_of(observations: Sequence[Observation], declared: str) -> str:
-    """Return the Kubernetes version that runs, else the one that will."""
+    """Return the cluster's Kubernetes version if it exists, else the declared one."""
     for observation in observations:
         if isinstance(observation.want, eks.Cluster) and observation.live:
             return str(observation.live.attributes.get("version") or declared)

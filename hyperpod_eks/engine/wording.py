@@ -1,4 +1,4 @@
-"""What a run says of errors, strangers and differences."""
+"""Messages about errors, resources that are not owned, and differences."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.terminal.text import shortened
 
 LONGEST_WORDS = 2000
-"""Characters of AWS's words that are told; an encoded authorization message has a thousand."""
+"""The longest AWS message shown, in characters; an encoded authorization message has 1,000."""
 
 
 def words_of(error: Exception) -> str:
-    """AWS's message without botocore's frame around it."""
+    """Return AWS's message without the text that botocore adds."""
     response, words = getattr(error, "response", None), str(error)
     if isinstance(response, dict) and response.get("Error", {}).get("Message"):
         words = f"{response['Error']['Message']} ({response['Error'].get('Code', '')})"
@@ -26,7 +26,7 @@ def words_of(error: Exception) -> str:
 def explained(
     want: Resource, verb: str, error: Exception, kind: ErrorKind | None, words: str
 ) -> Exception:
-    """Turn a failed call into the error that the command ends with."""
+    """Return the error that the command ends with after a failed call."""
     doing = {"look": "looking at", "create": "creating", "settle": "updating", "delete": "deleting"}
     message = f"{doing[verb]} {want.key}: {words}"
     again = "Nothing is lost: run the same command again."
@@ -59,7 +59,7 @@ def owner_of(observation: Observation) -> str:
 
 
 def not_owned(observations: Sequence[Observation]) -> Foreign:
-    """Name everything that stands under our names and is not ours."""
+    """Return the error for resources that have our names and are not owned."""
     lines = [
         f"{s.want.key}: {s.live.arn or s.live.id} already exists and belongs to {owner_of(s)}"
         for s in observations
@@ -69,7 +69,7 @@ def not_owned(observations: Sequence[Observation]) -> Foreign:
 
 
 def unproven(observation: Observation) -> list[str]:
-    """Say what AWS describes otherwise than it was sent, a line each."""
+    """Return a line for each fact that AWS describes differently from what was sent."""
     key, lines = observation.want.key, []
     for name, (is_, declared) in observation.unproven.items():
         if declared is None:
@@ -84,7 +84,7 @@ def unproven(observation: Observation) -> list[str]:
 
 
 def unchanged(observation: Observation) -> HyperpodError:
-    """Say what AWS will not change."""
+    """Return the error for differences that AWS cannot change."""
     differs = "; ".join(
         f"{k} is {a!r}, declared {b!r}" for k, (a, b) in observation.differs.items()
     )

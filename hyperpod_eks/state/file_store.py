@@ -1,4 +1,4 @@
-"""A manifest on disk: written durably, with its backups and its lock."""
+"""A manifest on disk: durable writes, backups, and the lock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BACKUPS = 10
 
 
 class Unwritable(HyperpodError):
-    """The manifest cannot be written, so nothing more is made."""
+    """The manifest cannot be written, so nothing more is created."""
 
     hint = "Free some disk or name another place with --manifest; then run the same command again."
 
@@ -40,11 +40,11 @@ class FileStore:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything on disk."""
+        """Whether the file exists."""
         return self.path.exists()
 
     def write(self, content: bytes, serial: int) -> None:
-        """Replace the content durably, and keep the version before it.  Raises Unwritable."""
+        """Replace the content durably and back up the previous version.  Raises Unwritable."""
         while True:
             try:
                 self._back_up(serial - 1)
@@ -58,7 +58,7 @@ class FileStore:
                 ) from error
 
     def remove(self, lineage: str) -> None:
-        """Remove the file and its backups, which keep the config's values."""
+        """Remove the file and its backups, which contain the config's values."""
         if self.exists:
             self.path.unlink()
             files.sync_folder(self.path.parent)
@@ -66,11 +66,11 @@ class FileStore:
             if each.parent == backups_of(self.path) or lineage_of(each) == lineage:
                 each.unlink(missing_ok=True)
         for folder in (backups_of(self.path), old_backups_of(self.path)):
-            with suppress(OSError):  # it is not there, or another manifest's backups are in it
+            with suppress(OSError):  # absent, or it contains another manifest's backups
                 folder.rmdir()
 
     def _back_up(self, serial: int) -> None:
-        """Keep the version on disk, which is about to be replaced, and the nine before it."""
+        """Back up the version on disk before it is replaced, and keep the nine before it."""
         if not self.exists:
             return
         folder = backups_of(self.path)
@@ -80,18 +80,21 @@ class FileStore:
             os.link(self.path, copy)
         except (FileNotFoundError, FileExistsError):
             pass
-        except OSError:  # shared folders and sticks have no hard links
+        except OSError:  # not every file system has hard links
             try:
                 shutil.copy(self.path, copy)
             except OSError:
-                copy.unlink(missing_ok=True)  # it would be half of one
+                copy.unlink(missing_ok=True)  # it may be incomplete
                 raise
         names = sorted(each.name for each in folder.iterdir() if each.suffix == ".json")
         for old in names[:-BACKUPS]:
             (folder / old).unlink(missing_ok=True)
 
     def _drop_oldest(self, serial: int) -> bool:
-        """Make room on a full disk; the version on disk is kept, whose backup takes none."""
+        """Remove the oldest backup, and return whether there was one.
+
+        The newest is kept: a hard link to the current file, it takes no space.
+        """
         newest = f"{serial - 1:08d}"
         for old in sorted(backups_of(self.path).glob("*.json")):
             if old.stem.isdecimal() and old.stem < newest:
@@ -101,23 +104,23 @@ class FileStore:
 
 
 def backups_of(path: Path) -> Path:
-    """The folder of a manifest's backups."""
+    """Return the folder of a manifest's backups."""
     return path.with_name(f".{path.name}.backups")
 
 
 def old_backups_of(path: Path) -> Path:
-    """Where earlier versions kept backups, those of ``demo.eu`` and ``demo.us`` together."""
+    """Return the backup folder of earlier versions, shared by ``demo.eu`` and ``demo.us``."""
     return path.with_name(f".{path.stem}.backups")
 
 
 def kept(path: Path) -> list[Path]:
-    """All backups that may be of this manifest."""
+    """Return all backups that may be of this manifest."""
     folders = {old_backups_of(path), backups_of(path)}
     return [kept for folder in folders for kept in folder.glob("*.json") if kept.stem.isdecimal()]
 
 
 def lineage_of(kept: Path) -> object:
-    """Whose backup it is, None for one that cannot be read."""
+    """Return the lineage in a backup; None if it cannot be read."""
     with suppress(OSError, ValueError):
         document = json.loads(kept.read_bytes())
         return document.get("lineage") if isinstance(document, dict) else None
@@ -125,19 +128,19 @@ def lineage_of(kept: Path) -> object:
 
 
 def nearest(*folders: Path) -> Path:
-    """The first folder that exists, else the first."""
+    """Return the first folder that exists, else the first."""
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def last_serial(path: Path) -> int:
-    """Where the serials of a manifest that is no more ended, so that its backups stay the older."""
+    """Return the newest serial of the backups, from which a new manifest continues."""
     return max((int(kept.stem) for kept in kept(path)), default=0)
 
 
 def home(path: Path) -> Path:
-    """Return the place of a manifest; a link stays one, and all its readers see one file.
+    """Return the file of a manifest, following a link, so that all its users share one file.
 
-    Raises Usage for what is no regular file.
+    Raises Usage if it is not a regular file.
     """
     try:
         target = files.resolved(path)
@@ -148,14 +151,14 @@ def home(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path, timeout: float = 0) -> Iterator[None]:
-    """Keep every other run away from this manifest; the kernel frees the lock of a dead one.
+    """Lock a manifest against other runs; the kernel releases the lock of a killed run.
 
-    The lock is an flock on ``PATH.lock``, or ``.PATH.lock`` for a name without a suffix, which is
-    never removed.  Versions that name the lock without the manifest's suffix are kept out as well:
-    theirs is taken too, and shared, for the manifests ``demo``, ``demo.eu`` and ``demo.us`` have
-    one.  Waits ``timeout`` seconds.
+    The lock is an flock on ``PATH.lock``, or ``.PATH.lock`` for a name without a suffix; the file
+    is never removed.  Earlier versions lock a file named without the manifest's suffix, so that is
+    locked too: shared, since ``demo``, ``demo.eu`` and ``demo.us`` have the same one.
 
-    Raises Locked, naming the holder, and Usage when the folder cannot be written.
+    ``timeout`` is in seconds.  Raises Locked, with the holder's name, and Usage if the folder
+    cannot be written.
     """
     path = home(path)
     own, old = path.with_name(f"{path.name}.lock"), path.with_suffix(".lock")
@@ -172,11 +175,11 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
         deadline = time.monotonic() + timeout
         _take(held, fcntl.LOCK_EX, own, path, deadline)
         if old != path:
-            with suppress(Usage):  # what is there cannot be the lock of an earlier version
+            with suppress(Usage):  # not a file: no lock of an earlier version
                 shared = _opened(old, os.O_RDONLY)
                 stack.callback(os.close, shared)
                 _take(shared, fcntl.LOCK_SH, old, path, deadline)
-        # through the descriptor: what a full disk has not taken must not come up again later
+        # unbuffered: text that a full disk refused must not be written again later
         words = f"process {os.getpid()} on {socket.gethostname()}, started {_clock_time()}"
         with suppress(OSError):
             os.truncate(held, 0)
@@ -189,13 +192,13 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 os.truncate(held, 0)
-                # a program that was just started has the lock too, until it is itself: closing
-                # ours would not free it
+                # a child process has the descriptor too until it calls exec: closing ours would
+                # not release the lock
                 fcntl.flock(held, fcntl.LOCK_UN)
 
 
 def _opened(lock: Path, how: int) -> int:
-    """Open a lock, made if there is none.  Raises Usage for what is no file of its own."""
+    """Open a lock file; create it if absent.  Raises Usage for a link or any other kind."""
     flags = how | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(lock, flags, 0o600)
@@ -213,7 +216,7 @@ def _opened(lock: Path, how: int) -> int:
 
 
 def _take(descriptor: int, how: int, lock: Path, path: Path, deadline: float) -> None:
-    """Take an flock until the deadline.  Raises Locked and Usage."""
+    """Acquire an flock; retry until the deadline.  Raises Locked and Usage."""
     while True:
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
@@ -226,7 +229,7 @@ def _take(descriptor: int, how: int, lock: Path, path: Path, deadline: float) ->
                     "Wait until it ends, or pass --lock-timeout.",
                 ) from None
             time.sleep(0.1)
-        except OSError as error:  # not every network file system has locks
+        except OSError as error:  # not every network file system supports locks
             raise Usage(
                 f"cannot lock {lock}: {error.strerror}",
                 "Choose a path on a local disk with --manifest.",

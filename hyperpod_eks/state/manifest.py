@@ -1,4 +1,4 @@
-"""The journal: what we set out to make, what came of it, written down before and after."""
+"""The manifest: a journal of the intent before each create, and of the result after it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ SCHEMA = "hyperpod-eks/manifest/v1"
 class Manifest:
     """The state of one cluster on disk; every change is durable when its method returns.
 
-    Format: one JSON object, documented in docs/architecture.md.  Written to a temporary file in
-    the same folder, fsynced, renamed, and the folder fsynced, so that a reader sees the old or
-    the new version and never half of one.
+    Format: one JSON object, documented in docs/architecture.md, written as in `FileStore`.
     """
 
     path: Path
@@ -52,35 +50,35 @@ class Manifest:
     run: str = ""
     """The ID of the run that created the cluster (``create --run``); empty for none."""
     tool_version: str = ""
-    """The version of this tool that wrote it last, as it was read."""
+    """The version of this tool that wrote the file that was read."""
     _rows: dict[str, tuple[Record, str]] = field(default_factory=dict, repr=False)
-    """Each record as it was last written, and its line of JSON."""
+    """Each record as it was last written, and its line of JSON, by key."""
 
     @property
     def store(self) -> FileStore:
-        """Where it is kept."""
+        """The store of its file."""
         return FileStore(self.path)
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything on disk."""
+        """Whether its file exists."""
         return self.store.exists
 
     @property
     def complete(self) -> bool:
-        """Whether the last create came to its end: nothing was left to be made."""
+        """Whether the last create finished: every record is ready or deleted."""
         states = {record.state for record in self.records.values()}
         return bool(states) and states <= {"ready", "deleted"}
 
-    # --- what the engine says
+    # --- records
 
     def intend(self, want: Resource, now: float, named: Sequence[str] = ()) -> str:
-        """Write down that we are about to make it, before the call; return the birth's token.
+        """Record the intent to create a resource, before the call; return the client token.
 
-        ``named`` are the ids of what the request names.  A birth that was intended before and is
-        still unresolved keeps its token as long as it names the same: with a token that it knows,
-        AWS refuses any other request.  Its time is the last one at which it may have happened, for
-        that is what the wait for it counts from.
+        ``named`` are the ids in the request.  An unresolved intent with the same declaration and
+        ids keeps its token; other requests get a new one, since AWS refuses them with a known
+        token.  ``now`` replaces its time: the create may happen as late as that, and waiting for
+        it counts from there.
         """
         known = self.records.get(want.key)
         packed = pack(want)
@@ -102,9 +100,9 @@ class Manifest:
         now: float,
         sent: Mapping[str, Sent] | None = None,
     ) -> None:
-        """Write down that it exists: ``created`` after the call, ``ready`` when it is usable.
+        """Record that it exists: ``created`` after the call, ``ready`` when it is usable.
 
-        ``sent`` takes the place of what the record says was sent, if given.
+        ``sent``, if given, replaces the recorded one.
         """
         known = self.records.get(want.key)
         since, token = (known.since, known.token) if known else (now, "")
@@ -119,38 +117,38 @@ class Manifest:
         )
 
     def adopt(self, key: str, id_: str, now: float) -> None:
-        """Write down that an existing resource takes the place of one that we would make."""
+        """Record that an existing resource is used instead of a created one."""
         self._put(key, Record("", {}, "ready", now, "", id_, origin="adopted"))
 
     @property
     def adopted(self) -> Adopted:
-        """Ids of what was adopted, by key."""
+        """The ids of adopted resources, by key."""
         return Adopted(self)
 
     def mark(self, key: str, state: str, now: float | None = None) -> None:
         """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone.
 
-        ``now``: since when, if it is not as before.
+        ``now``, if given, replaces its time.
         """
         if known := self.records.get(key):
             self._put(key, replace(known, state=state, since=known.since if now is None else now))
 
     def forget(self, key: str) -> None:
-        """Strike out an intent of which we know that nothing came."""
+        """Remove an intent whose create is known to have created nothing."""
         if known := self.records.get(key):
-            if known.past:  # what it was before is not forgotten
+            if known.past:  # the ARNs of earlier resources are kept
                 self.records[key] = replace(known, state="deleted")
             else:
                 del self.records[key]
             self.save()
 
     def age(self, key: str, now: float) -> float | None:
-        """How many seconds ago we set out to make it; None if we never did."""
+        """Return the seconds since its create or delete began; None without a record."""
         known = self.records.get(key)
         return now - known.since if known else None
 
     def remembered(self) -> dict[str, Resource]:
-        """Every resource that we may have made, rebuilt from the journal.
+        """Return every resource that may have been created, rebuilt from its record, by key.
 
         Raises Usage for a kind that this version does not have.
         """
@@ -175,7 +173,7 @@ class Manifest:
         return unpack(key, self.records, {})
 
     def retire(self) -> None:
-        """Everything is gone: remove the file and the backups, which keep the config's values."""
+        """Remove the file and its backups, and forget all records, once everything is deleted."""
         self.store.remove(self.lineage)
         self.records.clear()
 
@@ -210,7 +208,7 @@ class Manifest:
             raise
 
     def _spelled_records(self) -> str:
-        """Write the records as JSON; of all that are saved again, one has changed."""
+        """Return the records as JSON; only those that changed are encoded again."""
         rows = []
         for key, record in self.records.items():
             known, row = self._rows.get(key, (None, ""))
@@ -222,7 +220,7 @@ class Manifest:
 
 
 class Adopted(Mapping[str, str]):
-    """Ids of what was adopted, by key, as the journal has them at any time."""
+    """The ids of adopted resources, by key: a view that follows the manifest's changes."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
@@ -241,7 +239,7 @@ class Adopted(Mapping[str, str]):
 
 
 def backups(path: Path) -> Iterator[Manifest]:
-    """Yield the versions of a manifest that are kept and can be read, newest first."""
+    """Yield the backups of a manifest that can be read, newest first."""
     for old in sorted(kept(home(path)), key=lambda kept: kept.stem, reverse=True):
         with suppress(Usage):
             yield read(old)
@@ -255,15 +253,14 @@ def _record(members: dict[str, Any]) -> Record:
 
 
 def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = "") -> Manifest:
-    """Read a manifest; an absent one is empty.
+    """Read a manifest; an absent file gives an empty one.
 
-    ``again`` is what commands to run next call the cluster: its name and where it is.
+    ``cluster``, if given, is the name that it must have.  With ``broken``, an invalid file is
+    renamed to ``PATH.broken`` and counts as absent.  ``again`` are the arguments that identify the
+    cluster in suggested commands.
 
-    ``cluster`` is the name that it must have, if given.  With ``broken``, one that cannot be read
-    is put aside (``PATH.broken``) and counts as absent.
-
-    Raises Usage when it is another cluster's, unreadable, broken or from a newer version; the
-    message names the way back.
+    Raises Usage if it is another cluster's, unreadable, invalid or from a newer version; the
+    message says how to recover.
     """
     path = home(path)
     try:
@@ -293,7 +290,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
             document.get("run", ""),
             document.get("tool_version", ""),
         )
-        manifest._rebuilt()  # what cannot be rebuilt is broken too
+        manifest._rebuilt()  # records that cannot be rebuilt are invalid too
     except FileNotFoundError:
         return Manifest(path, cluster, serial=last_serial(path))
     except OSError as error:

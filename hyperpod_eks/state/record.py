@@ -1,4 +1,4 @@
-"""What the manifest keeps of one resource."""
+"""The manifest's record of one resource."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hyperpod_eks.resources.base import Sent
 
 @frozen
 class Record:
-    """One resource.  ``state`` is intent (perhaps made), created, ready, deleting or deleted.
+    """One resource.  ``state`` is intent (perhaps created), created, ready, deleting or deleted.
 
-    ``since`` is when we set out to make it, or to delete it (seconds since the epoch); ``token``
-    makes every re-send of that one birth the same request.
+    ``since`` is when its create or delete began, in seconds since the epoch.  ``token`` is the
+    client token, with which AWS treats a repeated create as the same request.
     """
 
     kind: str
@@ -27,17 +27,17 @@ class Record:
     origin: str = "created"
     """``created`` by us, or ``adopted``: used as it is, never changed and never deleted."""
     past: str = ""
-    """ARNs of those that were here before it, with blanks between them."""
+    """The ARNs of earlier resources with this key, separated by spaces."""
     sent: Mapping[str, Sent] | None = None
-    """The facts that accepted requests have set, and whether AWS has shown each since; None in
-    manifests of 0.1.0, where ``want`` counts as sent and shown, and while it is an intent."""
+    """The facts that accepted requests have set, and whether AWS has described each since.  None
+    for an intent, and in manifests of 0.1.0, where ``want`` counts as described."""
 
     @property
     def unsure(self) -> bool:
-        """Whether we set out to make it and do not know that we did."""
+        """Whether its create was intended and its result is unknown."""
         return self.state == "intent"
 
     @property
     def arns(self) -> list[str]:
-        """The ARNs of those before it, and its own."""
+        """The ARNs of earlier resources with this key, and its own."""
         return [*self.past.split(), *([self.arn] if self.arn else ())]
