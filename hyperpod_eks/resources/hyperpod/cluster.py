@@ -290,8 +290,8 @@ class Cluster(Resource):
     def reverts(self, name: str) -> bool:
         """Settings that UpdateCluster resets, of the cluster and of declared groups.
 
-        Not reset: images, since a new one disrupts nodes; counts, which Karpenter then sets; and
-        zones, since a group without declared zones keeps its own.
+        Not reset: images, since UpdateClusterSoftware disrupts the nodes (see `renewal`); counts,
+        which Karpenter then sets; and zones, since a group without declared zones keeps its own.
         """
         whole = name.partition(".")[0]
         if is_image(name) or member_of(name) in (to_config("InstanceCount"), PLACE):

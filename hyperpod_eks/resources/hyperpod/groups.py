@@ -112,7 +112,10 @@ def lost_nodes(
 
 
 def renewal(group: str, count: int) -> str:
-    """Return what UpdateClusterSoftware, which drains nothing, does to a group's nodes."""
+    """Return what UpdateClusterSoftware does to a group's nodes.
+
+    Source: "Update the SageMaker HyperPod platform software" in AWS's guide to HyperPod on EKS.
+    """
     return (
         f"instance group {group}: {its(count)} get{'s' * (count == 1)} a new image; pods are not"
         " drained, and root volumes are replaced"
