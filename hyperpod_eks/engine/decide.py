@@ -118,7 +118,7 @@ def _decide_absent(want: Resource, given: Circumstances) -> Decision:
     return Decision(Action.CREATE, f"usually {want.usual}" if want.usual else "")
 
 
-_FINAL = {"eks/cluster": "eks-failed", "hyperpod/cluster": "failed-is-final"}
+FINAL = {"eks/cluster": "eks-failed", "hyperpod/cluster": "failed-is-final"}
 """The cause ids of failures that AWS never repairs, by key."""
 
 
@@ -139,7 +139,7 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
         f"{key} has failed: {why}",
         f"Remove the cause, then run the same command {option}.",
         reason=FAILED,
-        cause=_FINAL.get(key, ""),
+        cause=FINAL.get(key, ""),
     )
     return Decision(
         Action.REFUSE,

@@ -118,16 +118,17 @@ def names(facts: Facts) -> Iterator[Finding]:
 
 
 def failed(facts: Facts) -> Iterator[Finding]:
-    """A failed resource does not recover: it must be replaced."""
+    """A failed resource does not recover: it must be replaced, or repaired if it was adopted."""
     for key, observation in facts.observations.items():
-        if observation.status is Status.FAILED and observation.live:
-            yield Finding(
-                "failed",
-                "error",
-                f"{key} has failed: {observation.live.why}",
-                f"Remove the cause, then: hyperpod-eks create {facts.config.name} --replace-failed",
-                {"key": key, "id": observation.live.id},
-            )
+        if observation.status is not Status.FAILED or not observation.live:
+            continue
+        fix = f"Remove the cause, then: hyperpod-eks create {facts.config.name} --replace-failed"
+        if facts.adopted(key):
+            fix = "Adopted resources are never replaced: repair it."
+        elif facts.replace_failed:
+            continue
+        text, seen = f"{key} has failed: {observation.live.why}", {"id": observation.live.id}
+        yield Finding("failed", "error", text, fix, {"key": key, **seen})
 
 
 ROLES = (

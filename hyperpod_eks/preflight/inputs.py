@@ -74,6 +74,8 @@ class Facts:
     """Path of the manifest."""
     first_snapshot: Snapshot | None = None
     """An existing snapshot for the checks to share."""
+    replace_failed: bool = False
+    """Whether failed resources are replaced, as with ``create --replace-failed``."""
 
     @cached_property
     def snapshot(self) -> Snapshot:

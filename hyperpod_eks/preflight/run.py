@@ -11,7 +11,8 @@ from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import words_of
-from hyperpod_eks.errors import Denied, HyperpodError, Usage
+from hyperpod_eks.engine.decide import FINAL
+from hyperpod_eks.errors import FAILED, Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.preflight import account, cluster, network, permissions, quotas
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
@@ -109,10 +110,13 @@ class Blocked(Denied):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         lines = [f"{one.id}: {one.says}\n  {one.fix}" for one in findings]
+        failed = [str(one.seen["key"]) for one in findings if one.id == "failed"]
         super().__init__(
             "preflight found problems that would stop create:\n" + "\n".join(lines),
             "Nothing was changed. Fix them and run the same command again. To skip these checks:"
             f" {' '.join(f'--skip {each}' for each in sorted({x.id for x in findings}))}",
+            reason=FAILED if failed else "",
+            cause=next((FINAL[key] for key in failed if key in FINAL), ""),
         )
 
 

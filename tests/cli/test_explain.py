@@ -418,6 +418,21 @@ def test_the_next_command_leads_to_the_same_place(user: User, aws: Clients) -> N
     assert user.types("create", *shlex.split(there), "--replace-failed").code == 0
 
 
+def test_a_failed_control_plane_is_replaced_by_the_command_that_is_named(
+    user: User, aws: Clients
+) -> None:
+    """The preflight stops the runs after the failed one: the resources after it do not exist."""
+    create = control_plane("InternalFailure")(user, aws)
+    assert user.types(*create).code == 1
+    user.stack.sim.failures.clear()
+    said = user.types(*create, "-o", "json")
+    error = said.document["error"]
+    assert (said.code, [each["id"] for each in error["causes"]]) == (3, ["eks-failed"]), said.err
+    assert error["next"] == "hyperpod-eks create demo --replace-failed"
+    said = user.types(*create, "--replace-failed")
+    assert said.code == 0, said.err
+
+
 @pytest.mark.parametrize("source", ["event", "error", "lifecycle log", "pod"])
 def test_what_others_wrote_becomes_no_command_and_moves_no_cursor(source: str) -> None:
     text = "service limit '`id`$(id);id|\x1b]0;pwn\x07' is 0"

@@ -155,6 +155,7 @@ def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], 
         at.resolved,
         manifest=at.manifest.path,
         first_snapshot=at.context.first_snapshot,
+        replace_failed=at.context.replace_failed,
     )
     if not at.manifest.complete:
         account.begin(facts, skipped)
