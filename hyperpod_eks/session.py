@@ -199,13 +199,6 @@ class Session:
         return self.context
 
 
-def check_values(config: Config) -> None:
-    """Raise Usage for inconsistent chart values."""
-    if problems := charts.check_values(config.region, config.chart.values):
-        text = "\n".join(f"chart.values: {problem}" for problem in problems)
-        raise Usage(text, setting="chart.values", cause="chart-values")
-
-
 def check_references(config: Config) -> None:
     """Raise Usage for a reference to an environment variable that is not set."""
     variables.resolved(config.chart.values, "chart.values")
@@ -246,7 +239,7 @@ def connect(
     """
     loaded = load(config, {}, os.environ)
     check_references(loaded)
-    check_values(loaded)
+    charts.require_valid(loaded.region, loaded.chart.values)
     path = manifest or Path(f"{loaded.name}.hyperpod-eks.json")
     with locked(path):
         aws = Aws(account or log_in(loaded.region, profile), loaded.name, loaded.tags)

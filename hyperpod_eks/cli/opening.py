@@ -28,11 +28,12 @@ from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import NotFound, Usage
 from hyperpod_eks.events import Report
+from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-from hyperpod_eks.session import Purpose, Session, check_references, check_values
+from hyperpod_eks.session import Purpose, Session, check_references
 from hyperpod_eks.state.file_store import locked
 from hyperpod_eks.state.manifest import Manifest, backups, read
 
@@ -108,7 +109,7 @@ def _context(
 def _place(at: Opened, place: Place, helm: str | None) -> None:
     """Resolve the config in the account, and declare the stack."""
     if at.purpose.charts:
-        check_values(at.config)
+        charts.require_valid(at.config.region, at.config.chart.values)
     at.resolve(helm)
     if at.purpose.compares and not at.declared:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)

@@ -148,6 +148,13 @@ def check_values(region: str, values: JsonMapping) -> list[str]:
     return problems
 
 
+def require_valid(region: str, values: JsonMapping) -> None:
+    """Raise Usage if `check_values` finds problems."""
+    if problems := check_values(region, values):
+        text = "\n".join(f"chart.values: {problem}" for problem in problems)
+        raise Usage(text, setting="chart.values", cause="chart-values")
+
+
 def _lookup(values: Json, path: str, default: object) -> Json:
     for key in path.split("."):
         if not isinstance(values, Mapping) or key not in values:

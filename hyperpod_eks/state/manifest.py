@@ -142,11 +142,6 @@ class Manifest:
                 del self.records[key]
             self.save()
 
-    def age(self, key: str, now: float) -> float | None:
-        """Return the seconds since its create or delete began; None without a record."""
-        known = self.records.get(key)
-        return now - known.since if known else None
-
     def remembered(self) -> dict[str, Resource]:
         """Return every resource that may have been created, rebuilt from its record, by key.
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Output, Settings, option
-from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -43,9 +42,7 @@ def validate(options: Options, report: Report) -> Validate:
 
     flags = {"name": options.name, "region": options.region, **options.settings()}
     found = load(options.file, flags, os.environ)
-    if problems := chart.check_values(found.region, found.chart.values):
-        text = "\n".join(f"chart.values: {problem}" for problem in problems)
-        raise Usage(text, setting="chart.values", cause="chart-values")
+    chart.require_valid(found.region, found.chart.values)
     return {
         **head("validate"),
         "file": options.file,

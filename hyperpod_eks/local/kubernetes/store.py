@@ -22,8 +22,8 @@ _FIRST_VERSION = 1000
 _KEPT_EVENTS = 5_000
 # Plugin NamespaceLifecycle of kube-apiserver.
 _IMMORTAL = ("default", "kube-public", "kube-system")
-# Set by the server alone; what a client sends is ignored.
 SERVICES = "172.20.0.0/16"  # what EKS has where a VPC has addresses in 10.0.0.0/8
+# Set by the server alone; what a client sends is ignored.
 _SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 # Finalizers of the server's own, which its controllers take away.
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
