@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -226,6 +227,22 @@ def test_a_new_role_is_not_seen_at_once_and_needs_its_policy(
     stack.clock.advance(8)
     assert "Amazon EKS Managed Policies" in refusal(aws.eks.create_cluster, **request)[1]
     aws.iam.attach_role_policy(RoleName="fresh", PolicyArn=CLUSTER_POLICY)
+    aws.eks.create_cluster(**request)
+
+
+def test_a_role_may_have_a_policy_of_one_s_own(aws: Clients, ground: Ground) -> None:
+    """Since October 2023 (EKS User Guide, "Amazon EKS cluster IAM role")."""
+    request = eks_cluster(ground, roleArn=role(aws, "own", "eks.amazonaws.com"))
+    read = ["ec2:Describe*", "kms:DescribeKey"]
+
+    def put(*actions: str) -> None:
+        allow = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+        aws.iam.put_role_policy(RoleName="own", PolicyName="own", PolicyDocument=document)
+
+    put(*read)
+    assert "Amazon EKS Managed Policies" in refusal(aws.eks.create_cluster, **request)[1]
+    put(*read, "ec2:CreateTags")
     aws.eks.create_cluster(**request)
 
 
@@ -566,6 +583,8 @@ def test_entries_are_kept_as_aws_keeps_them(aws: Clients, ground: Ground) -> Non
             "Service Linked Role",
         ),
         ({"kubernetesGroups": ["system:masters"]}, "InvalidParameterException", "system:"),
+        ({"username": "eks:me"}, "InvalidParameterException", "eks:"),
+        ({"username": "me{{SessionName}}"}, "InvalidParameterException", "colon"),
         ({"type": "ODD"}, "InvalidParameterException", "ODD"),
         (
             {"type": "HYPERPOD_LINUX", "kubernetesGroups": ["a"]},

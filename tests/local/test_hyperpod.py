@@ -561,6 +561,31 @@ def test_a_group_below_its_minimum_is_rolled_back_after_three_hours(
     assert "rolled back" in events(aws, ResourceType="InstanceGroup")[0]["Description"]
 
 
+def test_an_existing_group_below_its_minimum_is_what_it_was_before(
+    stack: Stack, aws: Clients, ground: Ground
+) -> None:
+    """SageMaker API ClusterInstanceGroupSpecification, MinInstanceCount."""
+    aws.sagemaker.create_cluster(**hyperpod_cluster(ground, NodeProvisioningMode="Continuous"))
+    stack.sim.failures["group/workers"] = "capacity"
+    bigger = workers(ground, InstanceCount=5, MinInstanceCount=4)
+    aws.sagemaker.update_cluster(ClusterName=NAME, InstanceGroups=[bigger])
+    assert group(aws)["TargetCount"] == 5
+    stack.clock.advance(3 * 3600)
+    assert (group(aws)["TargetCount"], group(aws)["CurrentCount"]) == (2, 2)
+    assert "MinCount" not in group(aws)
+
+
+def test_no_more_than_50_nodes_are_added_at_once(aws: Clients, ground: Ground) -> None:
+    """SageMaker API BatchAddClusterNodes, NodesToAdd."""
+    aws.sagemaker.create_cluster(**hyperpod_cluster(ground, NodeProvisioningMode="Continuous"))
+    code, text = refusal(
+        aws.sagemaker.batch_add_cluster_nodes,
+        ClusterName=NAME,
+        NodesToAdd=[{"InstanceGroupName": "workers", "IncrementTargetCountBy": n} for n in (50, 1)],
+    )
+    assert (code, "50" in text) == ("ValidationException", True)
+
+
 def test_failures_are_ordered_over_http(stack: Stack, aws: Clients, ground: Ground) -> None:
     def order(failures: dict[str, str]) -> None:
         body = json.dumps(failures).encode()

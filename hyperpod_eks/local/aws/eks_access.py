@@ -168,6 +168,7 @@ def create_entry(cluster: Cluster, request: dict[str, Any]) -> AccessEntry:
     if kind != "STANDARD" and (groups or request.get("username")):
         raise _invalid(f"Invalid parameters for an access entry of type {kind}")
     _check_groups(groups)
+    _check_username(request.get("username") or "")
     return add_entry(cluster, principal, kind, request)
 
 
@@ -202,6 +203,7 @@ def add_entry(
     return entry
 
 
+_RESERVED = ("system:", "eks:", "aws:", "amazon:", "iam:")
 _TYPES = (
     "STANDARD",
     "FARGATE_LINUX",
@@ -241,6 +243,15 @@ def _check_groups(groups: list[str]) -> None:
             )
 
 
+def _check_username(name: str) -> None:
+    """Refuse what EKS keeps for itself (EKS User Guide, "Create access entries")."""
+    if start := next((each for each in _RESERVED if name.startswith(each)), ""):
+        raise _invalid(f"The username {name} is invalid, it cannot start with {start}")
+    before, session, _ = name.partition("{{SessionName}}")
+    if session and ":" not in before:
+        raise _invalid(f"The username {name} is invalid, it needs a colon before {session}")
+
+
 def find_entry(cluster: Cluster, request: dict[str, Any]) -> AccessEntry:
     """Return the entry of a request's principal; ResourceNotFoundException without."""
     entry = by_entries(cluster).entries.get(request["principalArn"])
@@ -255,6 +266,7 @@ def update_entry(cluster: Cluster, request: dict[str, Any]) -> AccessEntry:
     if entry.document["type"] != "STANDARD":
         raise Refused("InvalidRequestException", "Only access entries of type STANDARD can change.")
     _check_groups(request.get("kubernetesGroups") or [])
+    _check_username(request.get("username") or "")
     for member in ("kubernetesGroups", "username"):
         if request.get(member) is not None:
             entry.document[member] = request[member]

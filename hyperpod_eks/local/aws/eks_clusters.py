@@ -26,6 +26,13 @@ from hyperpod_eks.local.aws.wire import Refused, new_uuid
 from hyperpod_eks.local.kubernetes import Cluster as Endpoint
 
 _CLUSTER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
+#: What a policy of one's own needs instead, since October 2023 (EKS User Guide, "Amazon EKS cluster
+#: IAM role"). Which of them EKS looks for when it creates a cluster is written nowhere.
+_CLUSTER_ACTIONS = (
+    *("ec2:CreateTags", "ec2:DescribeInstances", "ec2:DescribeNetworkInterfaces"),
+    *("ec2:DescribeVpcs", "ec2:DescribeDhcpOptions", "ec2:DescribeAvailabilityZones"),
+    *("ec2:DescribeInstanceTopology", "kms:DescribeKey"),
+)
 _LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 _LOG_EVERY = 60.0  # simulated seconds between two lines of the control plane
 
@@ -190,7 +197,8 @@ class Backend(BaseBackend):
                 f"Role with arn: {arn}, could not be assumed because the trusted entity is not "
                 f"correct"
             )
-        if _CLUSTER_POLICY not in role.managed_policies:
+        own = all(roles.allows(role, action) for action in _CLUSTER_ACTIONS)
+        if _CLUSTER_POLICY not in role.managed_policies and not own:
             raise _invalid(
                 "The provided role doesn't have the Amazon EKS Managed Policies associated with "
                 f"it. Please ensure the following policies [{_CLUSTER_POLICY}] are attached"

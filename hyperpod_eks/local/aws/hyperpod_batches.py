@@ -10,6 +10,8 @@ from hyperpod_eks.local.aws.hyperpod_checks import invalid
 from hyperpod_eks.local.aws.hyperpod_clusters import Backend
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Node
 
+_MOST_NODES = 50  # of all groups together (SageMaker API BatchAddClusterNodes, NodesToAdd)
+
 
 def add(backend: Backend, request: Document) -> Document:
     """Raise targets and launch the nodes (SageMaker API BatchAddClusterNodes)."""
@@ -20,6 +22,8 @@ def add(backend: Backend, request: Document) -> Document:
     if token and token in cluster.answered:
         answered: Document = cluster.answered[token]
         return answered
+    if sum(asked["IncrementTargetCountBy"] for asked in request["NodesToAdd"]) > _MOST_NODES:
+        raise invalid(f"At most {_MOST_NODES} nodes can be added in a request")
     accepted, failed = [], []
     for asked in request["NodesToAdd"]:
         problem = _addable(backend, cluster, asked)

@@ -150,12 +150,18 @@ class Backend(SageMakerModelBackend):
         if group is None:
             group = cluster.groups[name] = Group(cluster, spec, restricted)
             group.release = spec.get("ImageReleaseVersion") or FIRST_RELEASE
+        before = None if group.spec is spec else group.spec
         group.spec = spec
         if cluster.continuous and group.minimum:
-            self._await_minimum(group, spec)
+            self._await_minimum(group, spec, before)
         return group
 
-    def _await_minimum(self, group: Group, spec: Document) -> None:
+    def _await_minimum(self, group: Group, spec: Document, before: Document | None) -> None:
+        """Roll a group back that has too few nodes in time: to none, or to what it was before.
+
+        SageMaker API ClusterInstanceGroupSpecification, MinInstanceCount.
+        """
+
         def judge() -> None:
             there = group.cluster.groups.get(group.name) is group and group.spec is spec
             if there and group.current < (group.minimum or 0):
@@ -165,6 +171,8 @@ class Backend(SageMakerModelBackend):
                     group=group.name,
                 )
                 group.target = 0
+                if before is not None:
+                    group.spec = before
                 self.fleet.scale(group)
 
         current().clock.after(_PATIENCE, judge)
