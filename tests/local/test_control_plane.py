@@ -1,9 +1,11 @@
 """The same requests, and the tool's own, against a real kube-apiserver with its etcd.
 
-KUBEBUILDER_ASSETS names the folder that holds both, as for every test with envtest
-(sigs.k8s.io/controller-runtime/pkg/envtest, whose flags these are): ``setup-envtest use -p path``
-downloads one and prints it. There is no controller manager in it, so nothing that is deleted with
-its namespace goes, and no workload has pods.
+KUBEBUILDER_ASSETS names the folder that holds both, as for every test with envtest:
+``setup-envtest use -p path`` downloads one and prints it. The flags are envtest's defaults
+(sigs.k8s.io/controller-runtime, pkg/internal/testing/controlplane, apiserver.go and etcd.go), but
+for the serving certificate, the token where envtest has client certificates, and the address to
+advertise, which kube-apiserver otherwise looks for on a default route. There is no controller
+manager in it, so nothing that is deleted with its namespace goes, and no workload has pods.
 """
 
 from __future__ import annotations
