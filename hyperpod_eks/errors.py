@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class Exit(IntEnum):
@@ -29,6 +31,13 @@ FAILED = "failed"
 """The reason of an error about a resource that failed in AWS; ``--replace-failed`` helps."""
 
 
+class KnownCause(NamedTuple):
+    """The id of a cause (docs/troubleshooting.md), and the values for its placeholders."""
+
+    id: str
+    values: Mapping[str, str] = {}
+
+
 class HyperpodError(Exception):
     """An error that we raise on purpose; the command line prints no traceback for it.
 
@@ -41,7 +50,13 @@ class HyperpodError(Exception):
     """Whether a retry may succeed, so that the engine tries again."""
 
     def __init__(
-        self, message: str, hint: str = "", *, setting: str = "", reason: str = "", cause: str = ""
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        setting: str = "",
+        reason: str = "",
+        cause: KnownCause | None = None,
     ) -> None:
         super().__init__(message)
         self.hint = hint or type(self).hint
@@ -50,7 +65,7 @@ class HyperpodError(Exception):
         self.reason = reason
         """For code to branch on, instead of the message: `FAILED`, or "" if none is known."""
         self.cause = cause
-        """The id of the known cause (docs/troubleshooting.md), or ""."""
+        """The known cause, if the code that raises the error knows it."""
 
 
 class Usage(HyperpodError):

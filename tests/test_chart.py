@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT
-from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 from hyperpod_eks.helm import chart
 from hyperpod_eks.helm.program import Helm
 
@@ -361,6 +361,7 @@ class TestDownload:
         with pytest.raises(HyperpodError, match="cannot be downloaded from") as caught:
             chart.download(self.pin(server, checkout))
         assert "--chart" in caught.value.hint
+        assert caught.value.cause == KnownCause("chart-not-fetched")
         assert list(cache.iterdir()) == []
 
     @pytest.mark.parametrize("gone", ["server", "file"])

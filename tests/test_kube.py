@@ -20,7 +20,7 @@ import boto3
 import pytest
 from kubernetes.client import AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
 
-from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.helm import release as helm
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.client import Access, KubeNotReady
@@ -190,6 +190,7 @@ class TestErrors:
         with pytest.raises(KubeNotReady, match=says) as caught:
             list_nodes(access(cluster, token), "demo")
         assert caught.value.hint
+        assert caught.value.cause == KnownCause("no-access-entry")
 
     def test_a_server_that_is_not_there_yet(self, pki: Pki) -> None:
         with socket.socket() as taken:  # bound, but not listening

@@ -19,7 +19,7 @@ from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.session import session
 from hyperpod_eks.aws.transport import Unreachable
-from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.kube.nodes import list_nodes
 from hyperpod_eks.local.tls import Pki, make_pki
@@ -178,6 +178,7 @@ def test_a_proxy_that_is_not_there_is_tried_a_few_times(clean: pytest.MonkeyPatc
         with pytest.raises(Unreachable, match=f"proxy {place} cannot reach sts") as caught:
             _ = aws().identity
     assert "https_proxy" in caught.value.hint
+    assert caught.value.cause == KnownCause("proxy")
 
 
 def test_a_proxy_in_trouble_is_worth_another_try(clean: pytest.MonkeyPatch, pki: Pki) -> None:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from hyperpod_eks import files
 from hyperpod_eks.documents import JsonMapping, JsonObject
-from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 
 if TYPE_CHECKING:
     import boto3
@@ -228,6 +228,7 @@ def _proxy_in_the_way(why: str, url: str, attempts: int) -> Unreachable | None:
         f"the proxy {name} cannot reach {host}: {why}",
         f"Correct {_variable(place)}, with user and password if the proxy requires them, or add the"
         " host to NO_PROXY.",
+        cause=KnownCause("proxy"),
     )
 
 

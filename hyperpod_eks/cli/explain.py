@@ -33,14 +33,13 @@ def explaining(aws: Aws, config: Config, cluster: str, *, collect: bool) -> Iter
         name = config.name
         eks_name = aws.adopted.get("eks/cluster") or name
         message = "\n".join([words_of(error), *getattr(error, "__notes__", ())])
-        evidence = [explain.Evidence("error", message)]
+        evidence = explain.of_error(error, message)
         if collect and not isinstance(error, CERTAIN) and not silent(error.__cause__ or error):
-            evidence = explain.collect(aws, name, eks_name, message)
+            evidence += explain.collect(aws, name, eks_name)
         again = f"hyperpod-eks create {cluster}"
         if isinstance(error, HyperpodError) and error.reason == FAILED:  # else create stops again
             again += " --replace-failed"
         names = {"cluster": cluster, "name": name, "again": again}
         names |= {"eks": eks_name, "region": config.region}
-        known = getattr(error, "cause", "")
-        error.causes = explain.diagnose(evidence, names, known)  # type: ignore[attr-defined]  # Console reads it
+        error.causes = explain.diagnose(evidence, names)  # type: ignore[attr-defined]  # Console reads it
         raise

@@ -12,13 +12,14 @@ from hyperpod_eks.frozen import frozen
 @frozen
 class Cause:
     """A known cause.  ``says`` is a pattern for the text of evidence whose source matches
-    ``source``: messages of AWS and of other programs.  If it is empty, only an error that names
-    the cause matches.
+    ``source``: messages of AWS and of other programs, never ours.  Evidence that names the cause
+    matches as well; if ``says`` is empty, nothing else does.
 
     ``cause`` and ``next`` may contain {cluster} (with the options for its location), {name},
-    {again} (the create that continues), {region}, {eks}, {about}, {group} and the named groups of
-    ``says``.  ``instead_of`` are the ids of causes that this one replaces.  ``also`` is a source
-    whose evidence is always added.  A ``vague`` cause is shown only if no other one matches.
+    {again} (the create that continues), {region}, {eks}, {about}, {group}, the named groups of
+    ``says`` and the values of `KnownCause`.  ``instead_of`` are the ids of causes that this one
+    replaces.  ``also`` is a source whose evidence is always added.  A ``vague`` cause is shown only
+    if no other one matches.
     """
 
     id: str
@@ -84,8 +85,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "proxy",
-        r"the proxy \S+ cannot reach|Proxy Authentication Required|proxyconnect tcp"
-        r"|Failed to connect to proxy",
+        r"Proxy Authentication Required|proxyconnect tcp|Failed to connect to proxy",
         "the proxy refused the connection",
         "correct HTTPS_PROXY, or add the host to NO_PROXY, then run the same command again",
         source="error",
@@ -115,7 +115,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "no-access-entry",
-        r"asked for the client to provide credentials|Kubernetes API of .*(401|403)|Unauthorized: ",
+        "asked for the client to provide credentials",
         "the Kubernetes API does not accept your identity: the EKS cluster has no access entry for"
         " your IAM role, or the entry names a role session instead of the role",
         "aws eks list-access-entries --cluster-name {eks} --region {region}, then"
@@ -124,8 +124,8 @@ CAUSES: tuple[Cause, ...] = (
     # --- region, quotas, capacity
     Cause(
         "no-hyperpod-region",
-        r"Could not connect to the endpoint URL.*sagemaker|HyperPod does not answer in"
-        r"|UnknownOperation.*|AWS::SageMaker::Cluster cannot be found",
+        r"Could not connect to the endpoint URL.*sagemaker|UnknownOperation.*"
+        r"|AWS::SageMaker::Cluster cannot be found",
         "HyperPod is not available in this region",
         "choose another region, for example: hyperpod-eks create {name} --region us-west-2",
     ),
@@ -234,12 +234,11 @@ CAUSES: tuple[Cause, ...] = (
     # --- nodes: others
     Cause(
         "not-ready",
-        r"not Ready: |of \d+ nodes Ready in Kubernetes",
+        "",
         "nodes are running, but the kubelet does not report Ready: usually the VPC CNI fails, or"
         " the nodes cannot reach the EKS endpoint",
         "hyperpod-eks nodes {cluster}, then hyperpod-eks ssm {cluster} NODE --run and"
         " journalctl -u kubelet",
-        source="error|Kubernetes node",
     ),
     Cause(
         "too-many-pods",
@@ -269,7 +268,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "chart-not-fetched",
-        r"cannot be fetched|cannot be downloaded|x509|could not download chart",
+        "x509|could not download chart",
         "the chart, or one of its dependencies, cannot be downloaded from this machine",
         "pass a local copy with --chart FOLDER, or disable the component in chart.values",
         source="error",
@@ -305,7 +304,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "eks-failed",
-        r"the cluster is FAILED",
+        "",
         "AWS could not create the EKS control plane, and a failed EKS cluster does not recover",
         _REMAKE,
         vague=True,
@@ -321,14 +320,13 @@ CAUSES: tuple[Cause, ...] = (
     # --- names, deletes
     Cause(
         "name-taken",
-        r"exists and belongs to (?P<who>[^\n(]*[^\s(])",
+        "",
         "a resource that belongs to {who} already has a name that this cluster needs",
         "choose another cluster name, or remove that resource yourself",
-        "error",
     ),
     Cause(
         "held-by-interface",
-        r"(?:held by interface|interfaces? left:) (?P<eni>eni-\w+)",
+        "",
         "a network interface ({eni}) still uses the cluster's network",
         "aws ec2 delete-network-interface --network-interface-id {eni} --region {region} (when"
         " nothing needs it), then run the same command again",
@@ -345,17 +343,16 @@ CAUSES: tuple[Cause, ...] = (
     # --- if no other cause matches
     Cause(
         "failed-is-final",
-        r"\(Failed\)",
+        "",
         "the HyperPod cluster has status Failed, and a Failed cluster does not recover",
         "remove the cause, then " + _REMAKE,
         vague=True,
     ),
     Cause(
         "stuck-nodes",
-        r"(?P<current>\d+) of (?P<target>\d+) nodes",
+        "",
         "instance group {group} has {current} of its {target} nodes, and AWS gives no reason yet",
         "hyperpod-eks events {cluster}, then hyperpod-eks create {cluster} to continue waiting",
-        "instance group",
         vague=True,
     ),
 )

@@ -11,6 +11,7 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.nodes import list_nodes, pending
 from hyperpod_eks.resources import eks
@@ -30,12 +31,14 @@ FEW = 5
 class Evidence:
     """An observation: its ``source`` (``event``, ``pod`` …) and its ``text``, unchanged.
 
-    ``about`` names the group, node, add-on or pod.
+    ``about`` names the group, node, add-on or pod, ``cause`` the cause that is known without
+    reading ``text``.
     """
 
     source: str
     text: str
     about: str = ""
+    cause: KnownCause | None = None
 
     def __str__(self) -> str:
         about = f" ({self.about})" if self.about else ""
@@ -72,25 +75,20 @@ class Diagnosis:
         return "\n".join([*lines, f"  more:  hyperpod-eks explain {self.id}"])
 
 
-def diagnose(
-    evidence: Sequence[Evidence], names: Mapping[str, str], known: str = ""
-) -> list[Diagnosis]:
+def diagnose(evidence: Sequence[Evidence], names: Mapping[str, str]) -> list[Diagnosis]:
     """Match evidence with the known causes, in the order of the table.  Pure.
 
-    ``names`` are the values of placeholders: cluster, name, again, region, eks.  ``known`` is the
-    id of the cause that the error itself names.
+    ``names`` are the values of placeholders: cluster, name, again, region, eks.
     """
     found: dict[Cause, Diagnosis] = {}
     for cause in CAUSES:
-        matching = [
-            e
-            for e in evidence
-            if cause.fits(e.source, e.text) or (cause.id == known and e.source == "error")
-        ]
+        named = [e for e in evidence if e.cause and e.cause.id == cause.id]
+        matching = [e for e in evidence if e in named or cause.fits(e.source, e.text)]
         if not matching:
             continue
         seen = {"about": matching[0].about, "group": _group([*matching, *evidence])}
         seen |= _captured(cause, matching[0].text)
+        seen |= named[0].cause.values if named and named[0].cause else {}
         matching += [e for e in evidence if e.source == cause.also]
         found[cause] = _diagnosis(cause, seen, names, matching)
     explained = {each for cause in found for each in cause.instead_of}
@@ -152,11 +150,19 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
 # --- collecting evidence
 
 
-def collect(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
-    """Collect evidence from AWS and Kubernetes, concurrently and read-only; ignore errors.
+def of_error(error: BaseException, message: str) -> list[Evidence]:
+    """Return an error as evidence: its whole message, and its causes that name a known cause."""
+    found, inner = [Evidence("error", message, cause=getattr(error, "cause", None))], error
+    while inner.__cause__ and inner.__cause__ is not inner:  # an error that is raised from itself
+        inner = inner.__cause__
+        cause = getattr(inner, "cause", None)
+        if cause and all(each.cause != cause for each in found):
+            found.append(Evidence("error", str(inner), cause=cause))
+    return found
 
-    ``error`` is the message of the command's error, which is evidence too.
-    """
+
+def collect(aws: Aws, name: str, eks_name: str) -> list[Evidence]:
+    """Collect evidence from AWS and Kubernetes, concurrently and read-only; ignore errors."""
     snapshot = Snapshot(aws)
     sources: tuple[Callable[[], Iterable[Evidence]], ...] = (
         lambda: _hyperpod(snapshot, name),
@@ -176,7 +182,7 @@ def collect(aws: Aws, name: str, eks_name: str, error: str) -> list[Evidence]:
         return found
 
     parts = gather(*(partial(read, source) for source in sources))
-    return [Evidence("error", error), *(each for part in parts for each in part)]
+    return [each for part in parts for each in part]
 
 
 def _hyperpod(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
@@ -190,7 +196,8 @@ def _hyperpod(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
         if current != target or group.get("Status") in ("Failed", "Degraded"):
             status = group.get("Status", "")
             text = f"{status} {current} of {target} nodes".strip()
-            yield Evidence("instance group", text, group["InstanceGroupName"])
+            stuck = KnownCause("stuck-nodes", {"current": str(current), "target": str(target)})
+            yield Evidence("instance group", text, group["InstanceGroupName"], stuck)
 
 
 def _events(aws: Aws, name: str) -> Iterator[Evidence]:
@@ -256,7 +263,8 @@ def _eks(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
         for issue in found.get("health", {}).get("issues", ()):
             yield Evidence("EKS health", f"{issue['code']}: {issue.get('message', '')}", name)
         if found["status"] == "FAILED":
-            yield Evidence("EKS", f"the cluster is {found['status']}", name)
+            failed = KnownCause("eks-failed")
+            yield Evidence("EKS", f"the cluster is {found['status']}", name, failed)
 
 
 def _addons(snapshot: Snapshot, name: str) -> Iterator[Evidence]:
@@ -273,6 +281,7 @@ def _kubernetes(snapshot: Snapshot, name: str, eks_name: str) -> Iterator[Eviden
         return
     for node in list_nodes(access, name):
         if not node.ready:
-            yield Evidence("Kubernetes node", f"not Ready: {node.why}", node.name)
+            cause = KnownCause("not-ready")
+            yield Evidence("Kubernetes node", f"not Ready: {node.why}", node.name, cause)
     for pod in pending(access):
         yield Evidence("pod", pod.why, f"{pod.namespace}/{pod.name}")

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from hyperpod_eks.aws.errors import lacks_room
 from hyperpod_eks.engine.wording import not_owned, owner_of, unchanged
-from hyperpod_eks.errors import FAILED, Capacity, HyperpodError, NotFound
+from hyperpod_eks.errors import FAILED, Capacity, HyperpodError, KnownCause, NotFound
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Lifecycle, Live, Resource, State, disruptions
 from hyperpod_eks.resources.compare import Observation, Status
@@ -118,8 +118,11 @@ def _decide_absent(want: Resource, given: Circumstances) -> Decision:
     return Decision(Action.CREATE, f"usually {want.usual}" if want.usual else "")
 
 
-FINAL = {"eks/cluster": "eks-failed", "hyperpod/cluster": "failed-is-final"}
-"""The cause ids of failures that AWS never repairs, by key."""
+FINAL = {
+    "eks/cluster": KnownCause("eks-failed"),
+    "hyperpod/cluster": KnownCause("failed-is-final"),
+}
+"""The known causes of failures that AWS never repairs, by key."""
 
 
 def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision:
@@ -139,7 +142,7 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
         f"{key} has failed: {why}",
         f"Remove the cause, then run the same command {option}.",
         reason=FAILED,
-        cause=FINAL.get(key, ""),
+        cause=FINAL.get(key),
     )
     return Decision(
         Action.REFUSE,

@@ -14,11 +14,12 @@ from hyperpod_eks.engine.decide import Action, Decision, decide_delete
 from hyperpod_eks.engine.loop import FRESH, GRACE, LONGEST, SHORTEST, Context, Reconciler, Task
 from hyperpod_eks.engine.observe import find_all, observe_all
 from hyperpod_eks.errors import (
+    KnownCause,
     Remains,
     Unfinished,
 )
 from hyperpod_eks.events import EventType
-from hyperpod_eks.resources.base import Lifecycle, Resource, State
+from hyperpod_eks.resources.base import Blocker, Lifecycle, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
 
 WRITES_ON = 60.0
@@ -35,7 +36,7 @@ class Destroy(Reconciler):
         self.keep = set(keep)
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
-        self.held: dict[str, list[str]] = {}
+        self.held: dict[str, list[Blocker]] = {}
         self.echoes: dict[str, float] = {}  # until when a deleted resource may still write
         self.upset: set[str] = set()  # keys: a user was deleted since the last observation
         self.users: dict[str, set[str]] = {key: set() for key in self.tasks}
@@ -117,7 +118,8 @@ class Destroy(Reconciler):
         """Observe again until it is gone; report what blocks it meanwhile."""
         if verb == "holders":
             self.held[task.want.key] = value
-            self.wait(task, f"held by {'; '.join(value)}" if value else str(ErrorKind.DEPENDENCY))
+            words = "; ".join(each.words for each in value)
+            self.wait(task, f"held by {words}" if value else str(ErrorKind.DEPENDENCY))
             return
         task.accepted(verb)
         live = task.observation.live if task.observation else None
@@ -134,7 +136,12 @@ class Destroy(Reconciler):
         try:
             super().wait(task, why)
         except Unfinished as error:
-            raise Remains(str(error)) from error
+            cause = error.cause or self._cause(task)
+            raise Remains(str(error), cause=cause) from error
+
+    def _cause(self, task: Task) -> KnownCause | None:
+        """Return the first known cause among the resource's blockers."""
+        return next((b.cause for b in self.held.get(task.want.key, ()) if b.cause), None)
 
     def _goes(self, holder: Resource) -> bool:
         """Whether ``holder`` exists, is owned and is to be deleted."""
@@ -187,7 +194,8 @@ class Destroy(Reconciler):
             super()._failed(task, verb, error)
         except Remains as remains:
             for holder in self.held.get(task.want.key, ()):
-                remains.add_note(f"held by {holder}")
+                remains.add_note(f"held by {holder.words}")
+            remains.cause = remains.cause or self._cause(task)
             raise
         if (
             verb == "delete"

@@ -387,7 +387,11 @@ class Reconciler:
         since, longest = max(task.since, self.progress), self.longest_wait(task)
         if self.now > min(since + longest, self.context.deadline):
             self.say(task, EventType.FAILED, why)
-            raise Unfinished(f"{task.want.key}: timed out ({why or 'AWS gives no reason'})")
+            live = task.observation.live if task.observation else None
+            raise Unfinished(
+                f"{task.want.key}: timed out ({why or 'AWS gives no reason'})",
+                cause=live.cause if live else None,
+            )
         task.again(self.now, longest)
 
     def longest_wait(self, task: Task) -> float:

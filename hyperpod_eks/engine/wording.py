@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hyperpod_eks.aws.errors import ErrorKind, renewal
-from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError, Remains
+from hyperpod_eks.errors import Capacity, Denied, Foreign, HyperpodError, KnownCause, Remains
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.compare import Observation
@@ -65,7 +65,8 @@ def not_owned(observations: Sequence[Observation]) -> Foreign:
         for s in observations
         if s.live
     ]
-    return Foreign("\n".join(lines))
+    who = owner_of(observations[0]).partition(" (")[0]
+    return Foreign("\n".join(lines), cause=KnownCause("name-taken", {"who": who}))
 
 
 def unproven(observation: Observation) -> list[str]:

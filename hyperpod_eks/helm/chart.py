@@ -18,7 +18,7 @@ from hyperpod_eks import folders
 from hyperpod_eks.aws import transport
 from hyperpod_eks.config.lifecycle import IN_CHECKOUT, check_chart, find_chart
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
-from hyperpod_eks.errors import HyperpodError, Usage
+from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 from hyperpod_eks.files import make_folder
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm.program import Helm
@@ -152,7 +152,7 @@ def require_valid(region: str, values: JsonMapping) -> None:
     """Raise Usage if `check_values` finds problems."""
     if problems := check_values(region, values):
         text = "\n".join(f"chart.values: {problem}" for problem in problems)
-        raise Usage(text, setting="chart.values", cause="chart-values")
+        raise Usage(text, setting="chart.values", cause=KnownCause("chart-values"))
 
 
 def _lookup(values: Json, path: str, default: object) -> Json:
@@ -307,6 +307,7 @@ def _unfetched(dependencies: list[JsonObject], error: HyperpodError) -> Hyperpod
         "Run it where these addresses can be reached; or put those charts into the folder"
         " charts/ of a copy of the chart and set it as chart.path; or disable them,"
         f" with chart.values: {'; '.join(switches) or 'see Chart.yaml'}.",
+        cause=KnownCause("chart-not-fetched"),
     )
 
 
@@ -405,6 +406,7 @@ def _download(url: str, into: Path, bundle: str | None) -> None:
             f"{hint} Or get the chart in another"
             " way and pass it with --chart: a checkout of"
             " https://github.com/aws/sagemaker-hyperpod-cli will do.",
+            cause=KnownCause("chart-not-fetched"),
         ) from error
 
 

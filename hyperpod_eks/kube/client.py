@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.session import new_client
 from hyperpod_eks.documents import JsonMapping, JsonObject
-from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ def _words(access: Access) -> Iterator[None]:
             ) from error
         says = f"{where}: {error.status} {error.reason}: {_message(error.body)}"
         if error.status in (401, 403, 410, 429) or error.status >= 500:
-            raise KubeNotReady(says) from None
+            denied = KnownCause("no-access-entry") if error.status in (401, 403) else None
+            raise KubeNotReady(says, cause=denied) from None
         raise HyperpodError(says) from error
     except HTTPError as error:
         if final := transport.in_the_way(error, access.endpoint):

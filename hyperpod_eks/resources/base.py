@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from hyperpod_eks.documents import Json, JsonMapping
+from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
@@ -89,6 +90,15 @@ class Live:
     """Whether it failed, still empty, because its role had not propagated everywhere."""
     warnings: tuple[str, ...] = ()
     """Problems that stop nothing, a line each."""
+    cause: KnownCause | None = None
+    """The known cause of its state, for the error in which waiting for it ends."""
+
+
+class Blocker(NamedTuple):
+    """Something that prevents a deletion, in words with the command that removes it."""
+
+    words: str
+    cause: KnownCause | None = None
 
 
 class Absent:
@@ -389,8 +399,8 @@ class Resource(ABC):
         """
         return ["whatever uses it"]
 
-    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
-        """Return what prevents its deletion, each with the command that removes the obstacle."""
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[Blocker]:
+        """Return what prevents its deletion."""
         return []
 
 

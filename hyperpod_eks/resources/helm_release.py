@@ -70,7 +70,8 @@ class Release(Resource):
         try:
             releases = helm.releases(access)
         except kube.KubeNotReady as error:  # create restores a lost access entry
-            return [Live("", owner=snapshot.aws.lineage, state=State.BUSY, why=str(error))]
+            who, why = snapshot.aws.lineage, str(error)
+            return [Live("", owner=who, state=State.BUSY, why=why, cause=error.cause)]
         lives = []
         for found in releases:
             ours = (found.name, found.namespace) == (helm.NAME, helm.NAMESPACE)

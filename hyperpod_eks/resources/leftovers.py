@@ -19,6 +19,7 @@ from hyperpod_eks.aws.failures import raise_first
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner, tag
 from hyperpod_eks.documents import JsonMapping, JsonObject
+from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
@@ -123,6 +124,7 @@ class Interfaces(Resource):
                 owner=snapshot.aws.lineage,  # all in our VPC or group count as owned
                 state=State.READY if loose else State.LEAVING,
                 why=f"{len(items)} network {many} left: {words}",
+                cause=KnownCause("held-by-interface", {"eni": items[0]["NetworkInterfaceId"]}),
                 attributes={"loose": loose},
             )
         ]

@@ -6,19 +6,23 @@ UPDATE_SNAPSHOTS=1.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import hyperpod_eks
 from hyperpod_eks.aws import errors as retry
 from hyperpod_eks.diagnosis.causes import CAUSES
-from hyperpod_eks.diagnosis.diagnose import Evidence, diagnose
+from hyperpod_eks.diagnosis.diagnose import Evidence, diagnose, of_error
+from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_model import Cluster as Simulated
 from hyperpod_eks.local.aws.sim import Delays, Fault
@@ -253,7 +257,7 @@ SEEN = {
     ),
     "proxy": (
         "error",
-        "the proxy 10.0.0.1:3128 cannot reach sts.amazonaws.com: Tunnel failed: 407",
+        'Failed to connect to proxy URL: "http://10.0.0.1:3128/"',
     ),
     "no-way-out": ("lifecycle log", 'Connect timeout on endpoint URL: "https://sts.amazonaws.com"'),
     "script-carriage-return": ("lifecycle log", "on_create.sh: line 2: $'\\r': command not found"),
@@ -265,14 +269,18 @@ SEEN = {
     "too-many-pods": ("pod", "Unschedulable: 0/1 nodes are available: 1 Too many pods."),
     "chart-not-fetched": (
         "error",
-        "the chart needs nvidia-device-plugin 0.16.1, which cannot be fetched",
+        "Error: could not download chart: Get https://nvidia.github.io/index.yaml: dial tcp",
     ),
     "no-nodes-for-addons": ("add-on", "DEGRADED InsufficientNumberOfReplicas: no replicas"),
     "still-used": ("error", "deleting network/vpc: it has dependencies (DependencyViolation)"),
-    "failed-is-final": ("error", "something (Failed)"),
-    "stuck-nodes": ("instance group", "Creating 0 of 2 nodes"),
 }
 """Causes that the embedded stack cannot produce: source and text of their evidence."""
+
+NAMED = {
+    "failed-is-final": Evidence("error", "hyperpod/cluster has failed"),
+    "stuck-nodes": Evidence("instance group", "Creating 0 of 2 nodes", "workers"),
+}
+"""Causes that the embedded stack cannot bring about and that need no words of AWS."""
 
 
 def told(said: Said) -> str:
@@ -339,18 +347,66 @@ def test_what_aws_says_points_to_its_cause(id_: str) -> None:
     assert "{" not in found[0].next.replace("{", "", found[0].next.count("[?"))
 
 
-@pytest.mark.parametrize("id_", ["chart-values", "eks-failed", "failed-is-final"])
-def test_an_error_names_its_cause_whatever_its_words_are(id_: str) -> None:
-    evidence = [Evidence("error", "words of ours"), Evidence("event", "eks/cluster has failed")]
+@pytest.mark.parametrize("id_", [*NAMED, "chart-values", "eks-failed", "not-ready"])
+def test_a_named_cause_is_found_whatever_the_words_are(id_: str) -> None:
+    evidence = NAMED.get(id_, Evidence("error", "words of ours"))
+    values = {"current": "0", "target": "2"}
 
-    assert [each.id for each in diagnose(evidence, NAMES, id_)] == [id_]
-    assert diagnose(evidence, NAMES) == []
+    assert diagnose([evidence], NAMES) == []
+    (found,) = diagnose([replace(evidence, cause=KnownCause(id_, values))], NAMES)
+    assert found.id == id_
+    assert "{" not in found.cause + found.next
+
+
+def test_the_causes_of_an_error_are_named_as_well() -> None:
+    """The chart cannot be downloaded because of the proxy: both are told."""
+    proxy = HyperpodError("inner", cause=KnownCause("proxy"))
+    error = HyperpodError("outer", cause=KnownCause("chart-not-fetched"))
+    error.__cause__ = proxy
+    proxy.__cause__ = proxy  # as `raise error from error` leaves it
+
+    found = diagnose(of_error(error, "outer"), NAMES)
+
+    assert [each.id for each in found] == ["proxy", "chart-not-fetched"]
+
+
+def test_no_pattern_matches_our_own_messages() -> None:
+    """A pattern for our words would break with the first better word."""
+    package = Path(hyperpod_eks.__file__).parent
+    others = ("local", "diagnosis", "cli/schemas")
+    ours = {
+        text: file.relative_to(package)
+        for file in package.rglob("*.py")
+        if not file.relative_to(package).as_posix().startswith(others)
+        for text in _messages(ast.parse(file.read_text()))
+    }
+    patterns = [c for c in CAUSES if c.says and re.fullmatch(c.source, "error")]
+    assert patterns
+    assert len(ours) > 1000
+    del ours[retry.CLOCK]  # itself a pattern
+    assert [(c.id, f, t) for t, f in ours.items() for c in patterns if c.pattern.search(t)] == []
+
+
+def _messages(tree: ast.Module) -> Iterator[str]:
+    """The sentences of a module, "7" in place of each value; no docstrings and no patterns."""
+    seen: set[ast.AST] = set()
+    for node in ast.walk(tree):  # parents come first
+        if isinstance(node, ast.Expr):
+            seen.add(node.value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("re.compile", "Rule"):
+            seen |= set(ast.walk(node))
+        elif isinstance(node, ast.JoinedStr):
+            seen |= set(node.values)
+            parts = [each.value if isinstance(each, ast.Constant) else "7" for each in node.values]
+            yield "".join(map(str, parts))
+        elif node not in seen and isinstance(node, ast.Constant) and " " in str(node.value):
+            yield str(node.value)
 
 
 def test_every_known_cause_is_tried_and_documented(page: str) -> None:
     ids = [cause.id for cause in CAUSES]
     assert len(ids) == len(set(ids))
-    assert set(INJECTED) | set(SEEN) == set(ids)
+    assert set(INJECTED) | set(SEEN) | set(NAMED) == set(ids)
     sections = dict(re.findall(r"^## ([a-z-]+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     assert sorted(sections) == sorted(ids)
     for cause in CAUSES:
@@ -364,7 +420,7 @@ def test_a_better_explanation_takes_the_place_of_a_vague_one() -> None:
         Evidence("event", "Lifecycle scripts did not run successfully.", "workers/i-1"),
         Evidence("lifecycle log", "on_create.sh: $'\\r': command not found", "workers/i-1"),
         Evidence("add-on", "DEGRADED InsufficientNumberOfReplicas", "coredns"),
-        Evidence("instance group", "Creating 0 of 2 nodes", "workers"),
+        replace(NAMED["stuck-nodes"], cause=KnownCause("stuck-nodes")),
     ]
 
     assert [each.id for each in diagnose(evidence, NAMES)] == ["script-carriage-return"]
@@ -437,8 +493,8 @@ def test_a_failed_control_plane_is_replaced_by_the_command_that_is_named(
 def test_what_others_wrote_becomes_no_command_and_moves_no_cursor(source: str) -> None:
     text = "service limit '`id`$(id);id|\x1b]0;pwn\x07' is 0"
     words = f"{text}; arn:aws:iam::1:role/$(id) does not have permission to perform $(id)"
-    words += "; it exists and belongs to $(id)\x1b[31m; held by interface eni-1"
-    for found in diagnose([Evidence(source, words, "$(id)\x1b[2J/`id`")], NAMES):
+    stranger = KnownCause("name-taken", {"who": "$(id)\x1b[31m"})
+    for found in diagnose([Evidence(source, words, "$(id)\x1b[2J/`id`", stranger)], NAMES):
         assert not re.search(r"\$\(|`|;id|[\x00-\x1f\x7f]", found.next), found.next
         assert "\x1b" not in f"{found}{found.document()}".replace("\n", "")
     quota = [each for each in diagnose([Evidence(source, text)], NAMES) if "quota" in each.id]

@@ -14,7 +14,16 @@ from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Fact, Facts, Identity, Live, References, Resource
+from hyperpod_eks.resources.base import (
+    Blocker,
+    Differs,
+    Fact,
+    Facts,
+    Identity,
+    Live,
+    References,
+    Resource,
+)
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import ANYWHERE, Vpc, interfaces
 from hyperpod_eks.resources.permissions import Statements, look
@@ -153,7 +162,7 @@ class SecurityGroup(Resource):
         """Delete it; EC2 refuses while an interface or another group's rule uses it."""
         aws.ec2.delete_security_group(GroupId=live.id)
 
-    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[Blocker]:
         """Interfaces in the group, and groups whose rules name it."""
         naming: list[JsonMapping] = []
         for way in ("ip-permission.group-id", "egress.ip-permission.group-id"):
@@ -161,7 +170,9 @@ class SecurityGroup(Resource):
         return [
             *interfaces(snapshot, "group-id", live.id),
             *(
-                f"a rule of security group {g['GroupId']} ({g['GroupName']}): remove the rule"
+                Blocker(
+                    f"a rule of security group {g['GroupId']} ({g['GroupName']}): remove the rule"
+                )
                 for g in naming
                 if g["GroupId"] != live.id
             ),

@@ -14,7 +14,16 @@ from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.base import Differs, Facts, Identity, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    Blocker,
+    Differs,
+    Facts,
+    Identity,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.ec2.permissions import network
 from hyperpod_eks.resources.ec2.vpc import Vpc, interfaces
 from hyperpod_eks.resources.permissions import Statements, look
@@ -116,6 +125,6 @@ class Subnet(Resource):
         """Delete it; EC2 refuses while an interface is in it."""
         aws.ec2.delete_subnet(SubnetId=live.id)
 
-    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[Blocker]:
         """The interfaces in it."""
         return interfaces(snapshot, "subnet-id", live.id)

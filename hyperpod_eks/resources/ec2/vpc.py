@@ -12,9 +12,11 @@ from hyperpod_eks.aws.ec2 import NETWORK_INTERFACES, SUBNETS, VPCS
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
+    Blocker,
     CountedQuota,
     Differs,
     Identity,
@@ -146,15 +148,16 @@ class Vpc(Resource):
 
     def used_by(self, snapshot: Snapshot, live: Live) -> list[str]:
         """Its contents that would prevent its deletion."""
-        return self.blockers(snapshot, live)
+        return [each.words for each in self.blockers(snapshot, live)]
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Delete it, with its default security group, network ACL and main route table."""
         aws.ec2.delete_vpc(VpcId=live.id)
 
-    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[Blocker]:
         """Everything that is in it."""
-        return [*interfaces(snapshot, "vpc-id", live.id), *blockers.of_vpc(snapshot, live.id)]
+        others = blockers.of_vpc(snapshot, live.id)
+        return [*interfaces(snapshot, "vpc-id", live.id), *map(Blocker, others)]
 
 
 @frozen
@@ -220,13 +223,16 @@ class VpcCidr(Resource):
         aws.ec2.disassociate_vpc_cidr_block(AssociationId=live.id)
 
 
-def interfaces(snapshot: Snapshot, by: str, value: str) -> list[str]:
+def interfaces(snapshot: Snapshot, by: str, value: str) -> list[Blocker]:
     """Describe the interfaces of a VPC, subnet or group, with the commands to delete them."""
     found = snapshot.region(NETWORK_INTERFACES, {by: [value]})
     return [
-        f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "
-        f"{i['Status']}, of {i.get('RequesterId') or i.get('OwnerId', 'this account')}): "
-        f"aws ec2 delete-network-interface --network-interface-id {i['NetworkInterfaceId']}"
-        f" --region {snapshot.aws.session.region_name}"
+        Blocker(
+            f"interface {i['NetworkInterfaceId']} ({i.get('Description') or 'no description'}, "
+            f"{i['Status']}, of {i.get('RequesterId') or i.get('OwnerId', 'this account')}): "
+            f"aws ec2 delete-network-interface --network-interface-id {i['NetworkInterfaceId']}"
+            f" --region {snapshot.aws.session.region_name}",
+            KnownCause("held-by-interface", {"eni": i["NetworkInterfaceId"]}),
+        )
         for i in found
     ]

@@ -17,7 +17,16 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.base import MINUTE, Differs, Guard, Live, References, Resource, State
+from hyperpod_eks.resources.base import (
+    MINUTE,
+    Blocker,
+    Differs,
+    Guard,
+    Live,
+    References,
+    Resource,
+    State,
+)
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.hyperpod.api import describe, every_group, group_row, newest_event
@@ -167,9 +176,9 @@ class Cluster(Resource):
             live = leaving(snapshot, self.name, live)
         return [live]
 
-    def blockers(self, snapshot: Snapshot, live: Live) -> list[str]:
+    def blockers(self, snapshot: Snapshot, live: Live) -> list[Blocker]:
         """Compute quotas and scheduler policies of task governance."""
-        return governance(snapshot, live)
+        return list(map(Blocker, governance(snapshot, live)))
 
     def _labels(self, snapshot: Snapshot) -> dict[str, str]:
         """Return the labels of the nodes' subnets by id: labels also name subnets to be created."""

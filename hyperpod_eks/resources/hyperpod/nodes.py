@@ -10,6 +10,7 @@ from functools import partial
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.nodes import Node, list_nodes
@@ -53,7 +54,7 @@ class Nodes(Resource):
         try:
             nodes = snapshot.once("nodes", lambda: list_nodes(access, self.cluster.name))
         except kube.KubeNotReady as error:
-            return [Live("", state=State.BUSY, why=str(error))]
+            return [Live("", state=State.BUSY, why=str(error), cause=error.cause)]
         version = eks.describe(snapshot, self.control.name)[0]["version"]
         live = self._live(self._wanted(found), nodes, version)
         if live.state is State.READY:
@@ -88,6 +89,7 @@ class Nodes(Resource):
             why=why,
             mark=(len(nodes), len(checking), ready),
             attributes={"nodes": nodes},
+            cause=None if enough else KnownCause("not-ready"),
         )
 
     def delete(self, aws: Aws, live: Live) -> None:
