@@ -105,13 +105,16 @@ def _flexible(config: Config, group: InstanceGroup) -> Faults:
 
 
 def _restricted(config: Config, group: RestrictedInstanceGroup) -> Faults:
-    yield from _any_group(config, group, [group.instance_type])
+    yield from _any_group(config, group, list(filter(None, [group.instance_type])))
     for text in _file_system(get(group.environment_config, "fsx_lustre_config")):
         yield "environment_config", text
 
 
 def _any_group(config: Config, group: Group, types: Sequence[str]) -> Faults:
     yield from _volumes(config, group)
+    if group.instance_count == 0 and not _is_continuous(config):
+        text = "0 nodes needs node_provisioning_mode: Continuous (CreateCluster)"
+        yield "instance_count", f"{text}; set that, or change it"
     plain = [each for each in types if not _ACCELERATED.match(each)]
     if group.on_start_deep_health_checks and plain:
         text = f"are not supported on {plain[0]} (they test accelerators)"
@@ -125,7 +128,7 @@ def _any_group(config: Config, group: Group, types: Sequence[str]) -> Faults:
 
 
 def _counts(config: Config, group: InstanceGroup) -> Faults:
-    """How many nodes there are, and what only Continuous allows."""
+    """The minimum number of nodes, and what only Continuous allows."""
     least, count = group.min_instance_count, group.instance_count
     if least is not None and least > count:
         text = f"{least} is more than instance_count, {count} (CreateCluster MinInstanceCount)"
@@ -135,11 +138,9 @@ def _counts(config: Config, group: InstanceGroup) -> Faults:
             ("instance_requirements", group.instance_requirements is not None),
             ("min_instance_count", least is not None),
             ("capacity_requirements", _is_spot(group)),
-            ("instance_count", count == 0),
         ):
             if used:
-                value = "0 nodes" if key == "instance_count" else "this"
-                text = f"{value} needs node_provisioning_mode: Continuous (CreateCluster)"
+                text = "this needs node_provisioning_mode: Continuous (CreateCluster)"
                 yield key, f"{text}; set that, or change it"
 
 

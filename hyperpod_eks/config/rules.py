@@ -308,7 +308,7 @@ def rebuild(here: Any, given: Json, failed: Container[Loc], loc: Loc = ()) -> An
         return _EMPTY.get(get_origin(kind) or kind)
     if isinstance(given, dict) and inner:
         return {key: rebuild(inner[1], each, failed, (*loc, key)) for key, each in given.items()}
-    return Path(given) if kind is Path else given
+    return Path(given) if kind is Path and given is not None else given
 
 
 def get(data: object, *keys: str) -> Json:
