@@ -246,6 +246,27 @@ def test_a_role_may_have_a_policy_of_one_s_own(aws: Clients, ground: Ground) -> 
     aws.eks.create_cluster(**request)
 
 
+def test_some_zones_have_no_control_plane(stack: Stack, aws: Clients, ground: Ground) -> None:
+    """EKS User Guide, "Subnet requirements for clusters"."""
+    ec2 = boto3.client("ec2", region_name="us-east-1", endpoint_url=stack.endpoint)
+    eks = boto3.client("eks", region_name="us-east-1", endpoint_url=stack.endpoint)
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnets = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.9.{n}.0/24", AvailabilityZoneId=zone)["Subnet"]
+        for n, zone in enumerate(("use1-az1", "use1-az3"))
+    ]
+    ids = [subnet["SubnetId"] for subnet in subnets]
+    config = {"subnetIds": ids}
+    code, text = refusal(
+        eks.create_cluster, name=NAME, roleArn=ground.eks_role, resourcesVpcConfig=config
+    )
+    assert code == "UnsupportedAvailabilityZoneException"
+    refused, _, others = text.partition("availability zones: ")
+    assert subnets[1]["AvailabilityZone"] in refused
+    assert subnets[0]["AvailabilityZone"] in others.split(", ")
+    assert subnets[1]["AvailabilityZone"] not in others
+
+
 def test_the_quota_of_clusters_is_kept(stack: Stack, aws: Clients, ground: Ground) -> None:
     stack.sim.set_quota("eks", "Clusters", 0)
     code, _ = refusal(aws.eks.create_cluster, **eks_cluster(ground))

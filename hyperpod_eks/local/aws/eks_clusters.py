@@ -15,6 +15,7 @@ from typing import Any, cast
 from moto.core.base_backend import BaseBackend
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.eks.models import eks_backends
 from moto.kms.models import kms_backends
 
@@ -25,6 +26,9 @@ from hyperpod_eks.local.aws.sim import ACCOUNT, current
 from hyperpod_eks.local.aws.wire import Refused, new_uuid
 from hyperpod_eks.local.kubernetes import Cluster as Endpoint
 
+#: EKS User Guide, "View Amazon EKS networking requirements for VPC and subnets"; the words of the
+#: refusal: "Troubleshoot problems with Amazon EKS clusters and nodes", "Insufficient capacity".
+_WITHOUT_EKS = ("use1-az3", "usw1-az2", "cac1-az3")
 _CLUSTER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
 #: What a policy of one's own needs instead, since October 2023 (EKS User Guide, "Amazon EKS cluster
 #: IAM role"). Which of them EKS looks for when it creates a cluster is written nowhere.
@@ -122,7 +126,9 @@ class Backend(BaseBackend):
         self._check_role(request["roleArn"])
         self._check_keys(request.get("encryptionConfig") or [])
         vpc = request["resourcesVpcConfig"]
-        vpc_id = self._check_network(vpc.get("subnetIds") or [], vpc.get("securityGroupIds") or [])
+        vpc_id = self._check_network(
+            name, vpc.get("subnetIds") or [], vpc.get("securityGroupIds") or []
+        )
         group = self._cluster_group(name, vpc_id)
         worn = [group, *(vpc.get("securityGroupIds") or [])]
         cluster = Cluster(
@@ -211,7 +217,7 @@ class Backend(BaseBackend):
             if (arn := config["provider"]["keyArn"]) not in known:
                 raise _invalid(f"The keyArn in encryptionConfig provider is not valid: {arn}")
 
-    def _check_network(self, subnet_ids: list[str], group_ids: list[str]) -> str:
+    def _check_network(self, name: str, subnet_ids: list[str], group_ids: list[str]) -> str:
         """Return the VPC of the subnets and groups after checking them."""
         known = {subnet.id: subnet for subnet in self.ec2.describe_subnets()}
         if missing := [each for each in subnet_ids if each not in known]:
@@ -219,6 +225,17 @@ class Backend(BaseBackend):
         subnets = [known[each] for each in subnet_ids]
         if len({subnet.availability_zone for subnet in subnets}) < 2:
             raise _invalid("Subnets specified must be in at least two different AZs")
+        zones = RegionsAndZonesBackend.zones[self.region_name]
+        for subnet in subnets:
+            zone = next(zone for zone in zones if zone.name == subnet.availability_zone)
+            if zone.zone_id in _WITHOUT_EKS:
+                others = ", ".join(z.name for z in zones if z.zone_id not in _WITHOUT_EKS)
+                raise Refused(
+                    "UnsupportedAvailabilityZoneException",
+                    f"Cannot create cluster '{name}' because {zone.name}, the targeted "
+                    "availability zone, does not currently have sufficient capacity to support "
+                    f"the cluster. Retry and choose from these availability zones: {others}",
+                )
         vpcs = {subnet.vpc_id for subnet in subnets}
         if len(vpcs) > 1:
             raise _invalid("Subnets specified must belong to the same VPC")
@@ -338,7 +355,9 @@ class Backend(BaseBackend):
                 raise _invalid("Only one type of update can be allowed.")
             config = {**document["resourcesVpcConfig"], **wanted}
             if network:
-                self._check_network(config["subnetIds"], config["securityGroupIds"])
+                self._check_network(
+                    document["name"], config["subnetIds"], config["securityGroupIds"]
+                )
             changes["resourcesVpcConfig"] = config
             names = {"subnetIds": "Subnets", "securityGroupIds": "SecurityGroups"}
             params = [
