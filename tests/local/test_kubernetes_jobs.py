@@ -134,3 +134,23 @@ def test_training_jobs_run_where_their_operator_does(
     name = "train-launcher" if kind == "MPIJob" else "train-master-0"
     assert client.send("GET", f"{CORE}/pods/{name}/log") == (200, "bandwidth\n")
     assert sorted(phases(client, "training.kubeflow.org/job-role=worker")) == left
+
+
+@pytest.mark.parametrize(
+    ("command", "ends"),
+    [(("true",), "Succeeded"), (("sleep", "infinity"), "Running"), (("false",), "Failed")],
+)
+def test_a_pytorch_job_without_a_master_ends_with_its_workers(
+    start: Start, command: tuple[str, ...], ends: str
+) -> None:
+    """As in training-operator v1.9.0, pkg/controller.v1/pytorch/pytorchjob_controller.go."""
+    cluster, client = start()
+    cluster.add_node("n1", {}, ready=True)
+    client.ok("POST", DEFINITIONS, custom("PyTorchJob", "v1"))
+    client.ok("POST", f"{APPS}/deployments", workload("deps-training-operators", 1))
+    jobs = KUBEFLOW % ("v1", "pytorchjobs")
+    spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": 2, "template": template(*command)}}}
+    client.ok("POST", jobs, {"metadata": {"name": "train"}, "spec": spec})
+    done = client.ok("GET", f"{jobs}/train")
+    assert true_conditions(done)[-1] == ends
+    assert sum(done["status"]["replicaStatuses"]["Worker"].values()) == 2

@@ -117,13 +117,20 @@ class Jobs:
         )
 
     def _replicated(self, resource: Resource, job: Obj, pods: list[Obj]) -> None:
-        """Every replica is a pod; the first role decides how the job ends, and when."""
+        """Every replica is a pod; the first role decides how the job ends, and when.
+
+        A PyTorchJob may have workers alone, as those in AWS's examples; then it is they who decide.
+        """
         field, (leader, worker) = _REPLICAS[resource.kind]
         replicas = dig(job, "spec", field)
-        if not isinstance(replicas, dict) or not isinstance(replicas.get(leader), dict):
+        if not isinstance(replicas, dict):
+            return
+        if leader == "Master" and not isinstance(replicas.get(leader), dict):
+            leader = worker
+        if not isinstance(replicas.get(leader), dict):
             return
         name, wanted = job["metadata"]["name"], {}
-        for role in (leader, worker):
+        for role in dict.fromkeys((leader, worker)):
             part = replicas.get(role) or {}
             for n in range(part.get("replicas", 1) if part.get("template") else 0):
                 alone = role == "Launcher"
