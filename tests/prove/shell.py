@@ -23,6 +23,9 @@ from .host import DELAYS, NAME, REGION
 from .prover import TWO_NODES, Prover
 
 FOREVER = 4000.0
+SLOWLY = replace(DELAYS, eks_delete=20, hyperpod_delete=20)
+"""The account's time is twenty times as fast as the processes' (`running`).  A delete of a cluster
+takes minutes on AWS; here it must take more than `engine.loop.SHORTEST` of the processes' time."""
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Shell:
         self.prover, self.stack, self.folder = prover, prover.host.stack, folder
         self.helm = helm
         prover.begin()
+        self.stack.sim.delays = SLOWLY
         self.process: subprocess.Popen[str] | None = None
         environ: dict[str, Any] = dict(os.environ) | self.stack.environ({})
         self.environ = {k: v for k, v in environ.items() if v is not None}
@@ -127,9 +131,9 @@ class Shell:
     @contextmanager
     def held_at(self, **delays: float) -> Iterator[None]:
         """Change delays, for example to `FOREVER`, while the context is open."""
-        self.stack.sim.delays = replace(DELAYS, **delays)
+        self.stack.sim.delays = replace(SLOWLY, **delays)
         yield
-        self.stack.sim.delays = DELAYS
+        self.stack.sim.delays = SLOWLY
 
     def until(self, call: str) -> None:
         """Wait until a call has been made: ``ec2:CreateVpc``."""

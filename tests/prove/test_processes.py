@@ -15,9 +15,8 @@ import pytest
 from hyperpod_eks.local.aws.sim import Fault
 
 from . import oracles
-from .host import DELAYS
 from .prover import Prover
-from .shell import FOREVER, Shell, running
+from .shell import FOREVER, SLOWLY, Shell, running
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def stopped(shell: Shell, name: str, call: str) -> None:
     assert process.returncode == 128 + number, errors
     printed = re.search(r"^To continue: hyperpod-eks (.*)$", errors, re.MULTILINE)
     assert printed, errors
-    shell.stack.sim.delays = DELAYS
+    shell.stack.sim.delays = SLOWLY
     shell.release()
     shell.run(shlex.split(printed[1]))
     oracles.same_shape(shell.prover.host, shell.prover.made)
