@@ -1,1 +1,1 @@
-"""What the user declares: read, checked, and said in words."""
+"""The config: reading, validation and messages."""

@@ -1,4 +1,4 @@
-"""How the address block of the VPC is divided, and which blocks will do."""
+"""How the address block of the VPC is divided, and which blocks are allowed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ipaddress
 
 from hyperpod_eks.frozen import frozen
 
-# Addresses of a node in its subnet, by the beginning of its instance type: one for each network
-# interface and each pod. Amazon SageMaker AI Developer Guide and the HyperPod workshops, 2026-10;
-# types that are not listed take few.
+# Addresses that a node uses in its subnet, by prefix of its instance type: one for each network
+# interface and pod. Amazon SageMaker AI Developer Guide and the HyperPod workshops, 2026-10; types
+# that are not listed use few.
 ADDRESSES = (
     ("ml.p5", 81),
     ("ml.p6", 81),
@@ -18,7 +18,7 @@ ADDRESSES = (
     ("ml.", 15),
 )
 
-# Blocks in which nothing can live, or that AWS keeps (VPC User Guide, "VPC CIDR blocks").
+# Ranges that no VPC can use, or that AWS reserves (VPC User Guide, "VPC CIDR blocks").
 _RESERVED = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "198.19.255.0/24", "224.0.0.0/3")
 
 
@@ -73,7 +73,7 @@ def cidr_fault(cidr: str) -> str:
 
 
 def reserved(block: ipaddress.IPv4Network) -> str:
-    """Return which range nobody may use a block is in; "" for none."""
+    """Return why a block is in a reserved range, or ""."""
     for each in _RESERVED:
         if block.overlaps(ipaddress.IPv4Network(each)):
             return f"is in {each} (a reserved range)"

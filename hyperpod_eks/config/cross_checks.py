@@ -1,4 +1,4 @@
-"""Rules that need more than a pattern: single values, values together, and what is worth a word."""
+"""Rules that need code: for single values, and across settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def region_fault(region: str) -> str:
-    """Refuse what is no region, and regions of partitions in which AWS offers no HyperPod."""
+    """Refuse unknown regions, and those in partitions where AWS does not offer HyperPod."""
     if fault := model.region_fault(region):
         return fault
     partition = model.partition(region)
@@ -35,7 +35,7 @@ _PRINCIPAL = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[\w+=,.@/-]{
 
 
 def principal_fault(arn: str) -> str:
-    """Refuse what EKS does not take for a principal. The source is CreateAccessEntry."""
+    """Refuse what EKS does not accept as a principal (CreateAccessEntry principalArn)."""
     fix = "set arn:aws:iam::<account>:role/<path><name>, as `aws iam get-role` prints it"
     if ":assumed-role/" in arn:
         return f"is a session, not a principal (EKS takes the role behind it); {fix}"
@@ -45,7 +45,7 @@ def principal_fault(arn: str) -> str:
 
 
 def block_fault(cidr: str) -> str:
-    """Refuse what is no address block."""
+    """Refuse what is not an IPv4 address block."""
     try:
         block = ipaddress.IPv4Network(cidr, strict=False)
     except ValueError:
@@ -54,7 +54,7 @@ def block_fault(cidr: str) -> str:
 
 
 def kubernetes_group_fault(group: str) -> str:
-    """Refuse groups that EKS keeps for Kubernetes itself (CreateAccessEntry kubernetesGroups)."""
+    """Refuse groups that are reserved for Kubernetes (CreateAccessEntry kubernetesGroups)."""
     if group.startswith("system:"):
         return "begins with system: (EKS refuses those); bind a group of your own"
     return ""
@@ -72,7 +72,7 @@ def retention_fault(days: int) -> str:
 
 
 def tag_fault(key: str) -> str:
-    """Refuse tag keys that belong to AWS or to the tool."""
+    """Refuse tag keys that are reserved for AWS or for the tool."""
     for prefix, owner in (("aws:", "AWS"), ("hyperpod-eks:", "this tool")):
         if key.lower().startswith(prefix):
             return f"begins with {prefix} (reserved for {owner}); choose another key"
@@ -80,7 +80,7 @@ def tag_fault(key: str) -> str:
 
 
 def across(config: Config) -> Iterator[Finding]:
-    """Yield what several settings do wrong together; each may break its own rule as well."""
+    """Yield contradictions between settings; each of them may break its own rule as well."""
     yield from _name(config)
     yield from _pods(config)
     yield from _zones(config)
@@ -95,7 +95,7 @@ def across(config: Config) -> Iterator[Finding]:
 
 
 def _name(config: Config) -> Iterator[Finding]:
-    """The bucket's name holds the cluster's, the account's and the region's (S3 bucket naming)."""
+    """The bucket's name contains the cluster's name, account and region (S3 bucket naming)."""
     name, region = config.name, config.region
     if region_fault(region):
         return
@@ -114,7 +114,7 @@ def _name(config: Config) -> Iterator[Finding]:
 
 
 def _pods(config: Config) -> Iterator[Finding]:
-    """CoreDNS, the CNI, the agents and the operators cannot be ready on nodes for fewer pods."""
+    """Nodes with room for fewer pods cannot run CoreDNS, the CNI, the agents and the operators."""
     rooms = [
         (versions.pods(group.instance_type or ""), group.instance_count)
         for group in config.instance_groups
@@ -131,7 +131,7 @@ def _pods(config: Config) -> Iterator[Finding]:
 
 
 def _elsewhere(zone: str, region: str) -> str:
-    """Return the region of a zone id, if it is another of HyperPod's; else nothing."""
+    """Return the region of a zone id if it is another region with HyperPod, else ""."""
     known = {versions.zone_prefix(each): each for each in versions.HYPERPOD_REGIONS}
     place = known.get(zone.partition("-")[0], "")
     return place if region in versions.HYPERPOD_REGIONS and place != region else ""
@@ -162,7 +162,7 @@ def _zones(config: Config) -> Iterator[Finding]:
 
 
 def _access(config: Config) -> Iterator[Finding]:
-    """One entry for each principal; without a policy it has its groups, and no namespaces."""
+    """A principal has one entry; an entry without a policy has groups and no namespaces."""
     seen = set()
     for index, entry in enumerate(config.eks.access):
         loc = ("eks", "access", index)
@@ -179,7 +179,7 @@ def _access(config: Config) -> Iterator[Finding]:
 
 
 def _regions(config: Config) -> Iterator[Finding]:
-    """Keys and training plans serve the region that their ARNs name."""
+    """Keys and training plans must be in the cluster's region."""
     found: list[tuple[Loc, str | None]] = [
         ((section, index, "training_plan_arn"), group.training_plan_arn)
         for section, groups in (
@@ -221,7 +221,7 @@ def _network(config: Config) -> Iterator[Finding]:
 
 
 def _reach(config: Config) -> Iterator[Finding]:
-    """Nodes need a route to AWS, and people one to the Kubernetes API."""
+    """Nodes must reach AWS, and users must reach the Kubernetes API."""
     network, eks = config.network, config.eks
     if network.nat == "none" and network.interface_endpoints == ():
         text = '"none" leaves the nodes no way to AWS without interface_endpoints'
@@ -236,7 +236,7 @@ def _reach(config: Config) -> Iterator[Finding]:
 
 
 def _blocks(cidr: str, more: tuple[str, ...]) -> Iterator[Finding]:
-    """A block of the VPC is /16 to /28, and beside the others (AssociateVpcCidrBlock)."""
+    """A block of the VPC is /16 to /28 and overlaps no other one (AssociateVpcCidrBlock)."""
     taken = [cidr] if not block_fault(cidr) else []
     for index, each in enumerate(more):
         if block_fault(each):
@@ -287,11 +287,11 @@ _IDLE = (
     ("private_subnets", "network", ("availability_zone_ids", "nat")),
     ("private_subnets", "existing", ("nat_gateways",)),
 )  # fmt: skip
-"""By the setting of ``existing``: the settings of each section that it leaves without effect."""
+"""By the setting of ``existing``: the settings of each section that have no effect beside it."""
 
 
 def idle(config: Config) -> Iterator[Finding]:
-    """Yield settings without effect, because the resource that they are about exists already."""
+    """Yield settings without effect, because they are about an existing resource."""
     for given, section, names in _IDLE:
         here = getattr(config, section)
         for name in names if getattr(config.existing, given) else ():
@@ -304,7 +304,7 @@ def idle(config: Config) -> Iterator[Finding]:
 
 
 def _kubernetes(config: Config) -> Iterator[Finding]:
-    """Refuse what HyperPod never ran on; a version that is newer than our table may be right."""
+    """Refuse versions that HyperPod never supported; newer ones than we know are allowed."""
     version, oldest = config.eks.version, versions.OLDEST_KUBERNETES
     if version is None or not re.fullmatch(r"1\.[0-9]{2}", version):
         return

@@ -1,4 +1,4 @@
-"""What the user already has, and a cluster may use."""
+"""Existing resources that a cluster uses."""
 
 from __future__ import annotations
 

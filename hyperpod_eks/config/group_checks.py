@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.config.yaml import Loc
 
-    Faults = Iterator[tuple[str, str]]  # the setting of a group, and what is wrong with it
+    Faults = Iterator[tuple[str, str]]  # settings of a group, with their faults
 
 MAX_STORAGES = 4
 _CRON = re.compile(r"cron\(\S+(?: +\S+){5}\)")
 _ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)[0-9]")
-# EFA works inside one zone only, and these types are bought for it.
+# Types that are used with EFA, which works within one zone only.
 _EFA = re.compile(r"ml\.(p4|p5|p6|trn)")
 
 
 def groups(config: Config) -> Iterator[Finding]:
-    """What the API reference of CreateCluster says of a group's members together."""
+    """The rules of the API reference (CreateCluster) across members of a group."""
     least, most = model.bounds("sagemaker", "CreateCluster.InstanceGroups")
     sections = {
         "instance_groups": config.instance_groups,
@@ -57,7 +57,7 @@ def groups(config: Config) -> Iterator[Finding]:
 
 
 def _of_the_cluster(config: Config) -> Iterator[Finding]:
-    """What holds for the groups of a cluster together."""
+    """The rules across all groups of a cluster."""
     if get(config.auto_scaling, "mode") == "Enable" and not _is_continuous(config):
         text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
         yield Finding(("auto_scaling",), f"{text}; omit the mode for its default")
@@ -159,7 +159,7 @@ def _file_system(lustre: object) -> Iterator[str]:
 
 
 def _volumes(config: Config, group: Group) -> Faults:
-    """What is declared of volumes, with the extra one that each node gets by default."""
+    """The declared volumes, with the extra one that each node has by default."""
     name, storages = "instance_storage_configs", group.instance_storage_configs
     found = [get(one, "ebs_volume_config") for one in storages if len(one) == 1]
     volumes = [volume for volume in found if isinstance(volume, dict)]
@@ -180,7 +180,7 @@ def _volumes(config: Config, group: Group) -> Faults:
 
 
 def _root_volumes(roots: Sequence[JsonMapping], key: str | None) -> Iterator[str]:
-    """A node has one root volume, which can be encrypted with a key, and nothing else."""
+    """A node has one root volume; only its encryption key can be set."""
     for volume in roots:
         if "volume_size_in_gb" in volume or not (volume.get("volume_kms_key_id") or key):
             text = "has a root volume with a size or without volume_kms_key_id"

@@ -1,4 +1,4 @@
-"""Instance groups, as users declare them."""
+"""The settings of instance groups and of their lifecycle scripts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Lifecycle(Section):
 
 
 class Group(Section):
-    """What every group of nodes has.  Settings are the API's members in snake_case."""
+    """The settings of every group of nodes: the API's members in snake_case."""
 
     name: Annotated[
         str,
@@ -158,7 +158,7 @@ class InstanceGroup(Group):
 
     @property
     def instance_types(self) -> tuple[str, ...]:
-        """Every type that its nodes may have, the preferred one first."""
+        """The instance types of its nodes, the preferred one first."""
         several: Json = (self.instance_requirements or {}).get("instance_types", ())
         return (self.instance_type,) if self.instance_type else tuple(several)
 
@@ -179,5 +179,5 @@ class RestrictedInstanceGroup(Group):
 
     @property
     def instance_types(self) -> tuple[str, ...]:
-        """Every type that its nodes may have: one."""
+        """The instance type of its nodes."""
         return (self.instance_type,)

@@ -1,4 +1,4 @@
-"""What can be said of the lifecycle scripts and the chart before anything is uploaded."""
+"""Checks of the lifecycle scripts and of the chart folder before an upload."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from hyperpod_eks.folders import packaged
 from hyperpod_eks.terminal.text import shortened
 
-# A lifecycle folder is fetched by every node; downloads that take long end in a timeout and in a
-# loop of replaced nodes.
+# Bytes. Every node downloads the lifecycle folder; a slow download ends in a timeout, and HyperPod
+# replaces the node again and again.
 LARGE = 10 << 20
 
-# A script that is run or sourced by a name relative to the folder: what may stand before it, the
-# spellings of "here", and the name.
+# A call or a source of a script by a path relative to the folder: what may precede it, the ways to
+# write "this folder", and the path.
 _CALL = re.compile(
     r"""(?:^|[;&|(`!]|\$\(|(?<![\w/.])\.\s+
           |\b(?:if|then|else|do|while|until|bash|sh|source|exec|sudo|python3?|nohup)\s+)
@@ -28,18 +28,18 @@ _NEW = "/etc/containerd/config.toml"  # on Amazon Linux 2023
 
 
 def packaged_lifecycle() -> Path:
-    """Return the folder of the lifecycle scripts that come with the tool."""
+    """Return the folder of the lifecycle scripts that the tool includes."""
     return packaged("_lifecycle", "lifecycle")
 
 
 def check_lifecycle(
     path: Path, entry: str, setting: str = "lifecycle.on_create"
 ) -> tuple[list[str], list[str]]:
-    """Look through a lifecycle folder whose entry script is `entry`, which `setting` names.
+    """Check a lifecycle folder whose entry script is `entry`, which `setting` names.
 
-    Returns errors, each something that fails on the node twenty minutes later, and warnings.
-    HyperPod copies the folder to the node and runs the entry script; all that is known when it
-    fails is "Lifecycle scripts did not run successfully".
+    Returns errors, which would fail on the node twenty minutes later, and warnings.  HyperPod
+    copies the folder to the node and runs the entry script; if it fails, HyperPod reports only
+    "Lifecycle scripts did not run successfully".
     """
     if fault := _name_fault(path) or _folder_fault(path, entry):
         return [fault], []
@@ -50,7 +50,7 @@ def check_lifecycle(
             scripts[entry] = files[entry].read_bytes()
         size = sum(f.stat().st_size for f in files.values())
         errors, warnings = _left_out(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         where, why = getattr(error, "filename", None), getattr(error, "strerror", None)
         return [f"{where or path}: {why or error}; change its permissions"], []
     if errors:
@@ -82,7 +82,7 @@ def _folder_fault(path: Path, entry: str) -> str:
 
 
 def _missing(folder: Path, name: str, raw: bytes, files: Container[str]) -> Iterator[str]:
-    """Yield what a script calls and the folder has not."""
+    """Yield the files that a script calls and that the folder does not contain."""
     for file in sorted(_called(raw)):
         if file not in files and str(Path(name).parent / file) not in files:
             yield (
@@ -92,10 +92,10 @@ def _missing(folder: Path, name: str, raw: bytes, files: Container[str]) -> Iter
 
 
 def lifecycle_files(folder: Path) -> dict[str, Path]:
-    """Return what is uploaded of a lifecycle folder, by its name in there.
+    """Return the files of a lifecycle folder that are uploaded, by their path in the folder.
 
-    Every node may read the bucket, so neither hidden files (``.env``, ``.git``) are, nor what a
-    link finds outside the folder.  Raises OSError.
+    Every node may read the bucket, so hidden files (``.env``, ``.git``) and targets of links
+    outside the folder are left out.  Raises OSError.
     """
     root = folder.resolve()
     return {
@@ -110,7 +110,7 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def _left_out(folder: Path) -> tuple[list[str], list[str]]:
-    """Return what is wrong with links and names in a folder, and a warning of hidden files."""
+    """Return the faults of links and names in a folder, and a warning about hidden files."""
     errors, hidden, root = [], [], folder.resolve()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -127,7 +127,7 @@ def _left_out(folder: Path) -> tuple[list[str], list[str]]:
             errors.append(
                 f"{folder}: the name {str(name)[:60]}… is longer than a key of S3; shorten it"
             )
-        elif not str(name).isprintable():  # S3 and the nodes' shell want plain names
+        elif not str(name).isprintable():  # S3 and the nodes' shell need printable names
             errors.append(f"{folder}: the name {str(name)!r} cannot be printed; rename it")
     if not hidden:
         return errors, []
@@ -150,7 +150,7 @@ def find_chart(path: Path) -> Path | None:
 
 
 def _name_fault(path: Path) -> str:
-    """Refuse what can be no path: too long, with a NUL, in a folder that may not be read."""
+    """Return why a path cannot be read (too long, a NUL, no permission), or ""."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -162,7 +162,7 @@ def _name_fault(path: Path) -> str:
 
 
 def check_chart(path: Path) -> str:
-    """Return what is wrong with a chart folder, or ""."""
+    """Return the fault of a chart folder, or ""."""
     if fault := _name_fault(path):
         return fault
     if find_chart(path):

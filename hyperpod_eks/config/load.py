@@ -1,4 +1,4 @@
-"""A config file, read and checked: every mistake with its line."""
+"""Reading and validation of a config file: every mistake with its line."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ def load(
 ) -> Config:
     """Read, complete and check the configuration.
 
-    `path` is a YAML file, ``-`` for standard input, None for the minimal cluster, or what
-    ``Config.model_dump(mode="json", by_alias=True)`` returned once. `overrides` are the values of
-    flags by dotted setting (see `SETTINGS`); None is a flag that was not given. A flag wins over
-    its variable, that over the file, that over the default. The region may also come from
-    ``AWS_REGION`` and then from where boto3 has it, after all others. Relative paths in the file
-    start at the file's folder. With `files` the lifecycle folder and the chart are looked into as
-    well; only a command that uploads them needs that.
+    `path` is a YAML file, ``-`` for standard input, None for the minimal cluster, or an earlier
+    result of ``Config.model_dump(mode="json", by_alias=True)``. `overrides` are the values of flags
+    by dotted setting (see `SETTINGS`); None is a flag that was not given. The order of precedence
+    is flag, variable, file, default; for the region, ``AWS_REGION`` and boto3's configuration come
+    last. Relative paths in the file start at the file's folder. With `files`, which only commands
+    that upload need, the lifecycle folder and the chart are checked as well.
 
     Raises `Usage` with one line per mistake: place, setting, value, rule and fix.
     """
@@ -54,7 +53,7 @@ def load(
 
 
 def _checked(document: Document, *, files: bool) -> tuple[Config, list[Finding]]:
-    """Check each setting, and the settings together with defaults for those of a wrong type."""
+    """Validate each setting, then check the rules across them, with defaults for wrong types."""
     try:
         config = Config.model_validate(document.value)
         findings = [*checks.idle(config)]
@@ -75,7 +74,7 @@ def _checked(document: Document, *, files: bool) -> tuple[Config, list[Finding]]
 def _lines(
     document: Document, origins: Mapping[Loc, str], findings: Iterable[Finding]
 ) -> list[tuple[Mark | None, str]]:
-    """Return a line for each mistake, with its place; what could not be read has one already."""
+    """Return a line with its place for each mistake; unreadable values have one already."""
     unread = {(mark.line, mark.column) for mark, _ in document.problems}
     return [
         *(
@@ -93,9 +92,9 @@ def _complete(
     overrides: Mapping[str, str | None],
     environ: Mapping[str, str],
 ) -> dict[Loc, str]:
-    """Put flags and variables into the document; return where each of these values came from."""
+    """Put flags and variables into the document; return the origin of each of these values."""
     origins: dict[Loc, str] = {}
-    folder = Path(path).parent if isinstance(path, str) else Path()  # of "-" too
+    folder = Path(path).parent if isinstance(path, str) else Path()  # for "-" too
     _beside(document, folder)
     for key in SETTINGS:
         value, origin = _given(key, overrides, environ)
@@ -103,7 +102,9 @@ def _complete(
             continue
         if key.endswith(".path"):
             value = str(_expanded(value).absolute())
-        if _put(document.value, key.split("."), value):  # else it is reported as what it is
+        if _put(
+            document.value, key.split("."), value
+        ):  # else its section is reported as no mapping
             origins[tuple(key.split("."))] = origin
     if document.value.get("region") is None:
         region = environ.get("AWS_REGION")
@@ -115,7 +116,7 @@ def _complete(
 
 
 def _put(data: JsonObject, keys: list[str], value: str) -> bool:
-    """Put a value into nested mappings; False where one of them is something else."""
+    """Set a value in nested mappings; return False if one of them is not a mapping."""
     *above, last = keys
     for key in above:
         data[key] = {} if data.get(key) is None else data[key]
@@ -127,7 +128,7 @@ def _put(data: JsonObject, keys: list[str], value: str) -> bool:
 
 
 def _beside(document: Document, folder: Path) -> None:
-    """Read the paths in a file as they look from where it is."""
+    """Make the paths in a file absolute, relative to its folder."""
     for section in ("chart", "lifecycle"):
         if isinstance(given := get(document.value, section, "path"), str):
             document.value[section]["path"] = str((folder / _expanded(given)).absolute())
@@ -136,7 +137,7 @@ def _beside(document: Document, folder: Path) -> None:
 def _given(
     key: str, overrides: Mapping[str, str | None], environ: Mapping[str, str]
 ) -> tuple[str | None, str]:
-    """Find what a flag or a variable says of a setting, and which; None for nothing."""
+    """Return a setting's value from its flag or variable, or None, and that origin."""
     flag, variable = SETTINGS[key]
     kind = "flag" if flag.startswith("-") else "argument"
     if (value := overrides.get(key)) is not None:
@@ -145,7 +146,7 @@ def _given(
 
 
 def _expanded(text: str) -> Path:
-    """Put a home folder in the place of ~; that of nobody stays as it is, and does not exist."""
+    """Replace ~ by the home folder; leave that of an unknown user as it is."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -153,7 +154,7 @@ def _expanded(text: str) -> Path:
 
 
 def _files(config: Config, wrong: Container[object]) -> Iterator[Finding]:
-    """Look into the folders that the settings name, in sections that are not `wrong` already."""
+    """Check the folders that the settings name, except in sections that are `wrong` already."""
     if "lifecycle" not in wrong:
         errors, _ = check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)
         yield from (Finding(("lifecycle", "path"), text) for text in errors)
@@ -164,7 +165,7 @@ def _files(config: Config, wrong: Container[object]) -> Iterator[Finding]:
 
 
 def _scripts(config: Config) -> list[Finding]:
-    """Look for the scripts that groups name, up to the first that fails."""
+    """Check the scripts that groups name, up to the first that fails."""
     for index, group in enumerate(config.instance_groups):
         own = group.life_cycle_config
         for setting in ("on_create", "on_init_complete") if not get(own, "source_s3_uri") else ():
@@ -180,7 +181,7 @@ def _scripts(config: Config) -> list[Finding]:
 def _line(
     document: Document, origins: Mapping[Loc, str], finding: Finding
 ) -> tuple[Mark | None, str]:
-    """Return a mistake's place in the file, and its whole line."""
+    """Return the place of a mistake in the file, and the line to print."""
     text = f"{dotted(finding.loc)}: {finding.text}"
     if origin := origins.get(finding.loc):
         return None, f"{origin}: {text}"

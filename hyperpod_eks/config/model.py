@@ -1,4 +1,4 @@
-"""What the user wants, checked once and then never doubted."""
+"""The settings of a config: types, rules, descriptions and defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInsta
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
 
-MAX_TAGS = 40  # AWS takes 50; the rest is for the tool's own and Kubernetes'
+MAX_TAGS = 40  # AWS allows 50; the others are for the tool and for Kubernetes
 NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
 """Without them nodes or pods of HyperPod do not work (SageMaker developer guide, "Prerequisites for
 EKS orchestration")."""
@@ -387,7 +387,7 @@ class Config(Section):
     instance_groups: Annotated[
         tuple[InstanceGroup, ...],
         Field(strict=False, description="The groups of nodes."),
-    ] = (  # Not validated: that would read botocore's model on import.
+    ] = (  # Not validated: validation would read botocore's model on import.
         InstanceGroup.model_construct(
             name="worker-group", instance_type="ml.m5.2xlarge", instance_count=2
         ),
@@ -420,7 +420,7 @@ class Config(Section):
 
     @property
     def groups(self) -> tuple[InstanceGroup | RestrictedInstanceGroup, ...]:
-        """Every group of nodes, the restricted ones last."""
+        """All groups of nodes, the restricted ones last."""
         return (*self.instance_groups, *self.restricted_instance_groups)
 
     def every_addon(self) -> dict[str, Addon]:
@@ -429,5 +429,5 @@ class Config(Section):
 
     @property
     def scales_itself(self) -> bool:
-        """Whether Karpenter, and not the file, says how many nodes there are."""
+        """Whether Karpenter, not the config, decides the number of nodes."""
         return (self.auto_scaling or {}).get("mode") == "Enable"

@@ -1,4 +1,4 @@
-"""A section of the config as AWS's requests spell it."""
+"""A section of the config as members of an AWS request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hyperpod_eks.documents import Json, JsonObject
 
 
 def request(section: Section, prefix: str) -> JsonObject:
-    """Return what a section says in AWS's request, under AWS's names.
+    """Return the members of AWS's request that a section declares, by AWS's names.
 
-    These are the settings whose rule is a member right below `prefix` (``CreateCluster.``); what
-    is not given is left out.
+    These are the settings whose rule is a member directly below `prefix` (``CreateCluster.``);
+    settings without a value are left out.
     """
     found: JsonObject = {}
     for name in fields(type(section)):

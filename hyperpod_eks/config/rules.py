@@ -1,4 +1,4 @@
-"""The three kinds of rule that a setting can have, and the words for breaking one."""
+"""The three kinds of rule that a setting can have, and the messages about mistakes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from hyperpod_eks.config.yaml import Document, Mark
 
 T = TypeVar("T")
-# Up to this many values an enumeration stands in the schema. Instance types do not: AWS adds some
-# every month, and the installed botocore is asked when the file is read.
+# The schema contains enumerations of at most this many values. Instance types are more: AWS adds
+# some every month, and the installed botocore checks them.
 LISTED = 20
 
 
 @frozen
 class _Rule:
-    """What a rule does inside pydantic."""
+    """A rule as pydantic calls it."""
 
     def fault(self, value: object) -> str:
-        """Return what is wrong with a value, or ""."""
+        """Return the fault of a value, or ""."""
         raise NotImplementedError
 
     def schema(self, found: JsonObject) -> None:
-        """Add the rule to the JSON Schema of its setting, where it can be said there."""
+        """Add the rule to the JSON Schema of its setting, if JSON Schema can express it."""
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
@@ -53,14 +53,14 @@ class _Rule:
 
     def _check(self, value: T) -> T:
         if text := self.fault(value):
-            text = text.encode("utf-8", "backslashreplace").decode()  # pydantic takes UTF-8 alone
+            text = text.encode("utf-8", "backslashreplace").decode()  # pydantic accepts only UTF-8
             raise PydanticCustomError("refused", "{text}", {"text": text})
         return value
 
 
 @frozen
 class Aws(_Rule):
-    """A rule that AWS states: whatever botocore's model says of a member of a request."""
+    """A rule of AWS: the constraints of botocore's model for a member of a request."""
 
     service: str
     path: str
@@ -71,7 +71,7 @@ class Aws(_Rule):
 
     @property
     def rule(self) -> str:
-        """The rule as the reference prints it."""
+        """The rule as docs/config.md prints it."""
         return model.expected(self.service, self.path)
 
     @property
@@ -95,7 +95,7 @@ class Aws(_Rule):
 
 @frozen
 class Members(Aws):
-    """A structure of AWS's: its members are the settings, in snake_case (`model.to_api`)."""
+    """A structure of AWS: its members are the settings, in snake_case (`model.to_api`)."""
 
     def fault(self, value: object) -> str:
         """Ask the model about every member."""
@@ -104,7 +104,7 @@ class Members(Aws):
 
     @property
     def rule(self) -> str:
-        """Its members stand in the reference by themselves."""
+        """None: the reference lists its members."""
         return ""
 
     def schema(self, found: JsonObject) -> None:
@@ -115,7 +115,7 @@ class Members(Aws):
 
 
 def _schema(shapes: model.Shape, here: model.Shape) -> JsonObject:
-    """Turn a shape into JSON Schema; bounds and patterns of values are the tool's to check."""
+    """Convert a shape to JSON Schema; the tool itself checks bounds and patterns."""
     kind = here["type"]
     if kind == "structure":
         return _object(shapes, here)
@@ -148,7 +148,7 @@ def _object(shapes: model.Shape, here: model.Shape) -> JsonObject:
 
 @frozen
 class Pattern(_Rule):
-    """Text of a certain form: what it is, the rule, the regular expression, and where to look."""
+    """A pattern for text: what it is, the rule, the regular expression, and where to look."""
 
     what: str
     rule: str
@@ -206,7 +206,7 @@ class Finding(NamedTuple):
 
 
 def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Finding:
-    """Say in the user's words what pydantic found in a configuration of type `top`."""
+    """Convert pydantic's error about a configuration of type `top` to a message for users."""
     kind, loc, given = error["type"], error["loc"], error["input"]
     context = error.get("ctx", {})
     at_key = loc[-1:] == ("[key]",)
@@ -232,13 +232,13 @@ def explain(top: type[BaseModel], error: ErrorDetails, document: Document) -> Fi
 
 
 def _nearest(given: str, known: tuple[str, ...], start: str, between: str) -> str:
-    """Name what is spelled like `given`, else all that is known."""
+    """Name the known word that is most like `given`, else all known words."""
     near = model.nearest(given, known)
     return f"did you mean {near[0]}?" if near else f"{start}{between.join(known)}"
 
 
 def _wrong_type(word: str, given: object, rules: tuple[object, ...], mark: Mark | None) -> str:
-    """Say that `given`, written at `mark`, is not what `word` calls the expected type."""
+    """Report that `given`, written at `mark`, is not of the type that `word` names."""
     if given is None:
         return f"has no value ({word} is expected); set {word}, or remove the key"
     if word == "text" and mark and mark.text:
@@ -253,7 +253,7 @@ def _wrong_type(word: str, given: object, rules: tuple[object, ...], mark: Mark 
 
 
 def fields(section: object) -> JsonObject:
-    """Return the settings of a section by the names they have in the file."""
+    """Return the settings of a section by their names in the file."""
     if not (isinstance(section, type) and issubclass(section, BaseModel)):
         return {}
     return {field.alias or name: field for name, field in section.model_fields.items()}
@@ -262,7 +262,7 @@ def fields(section: object) -> JsonObject:
 def find(here: Any, loc: Loc, rules: tuple[object, ...] = ()) -> tuple[Any, tuple[object, ...]]:
     """Return the type and the rules of the setting at `loc` below the type `here`.
 
-    A type is Any here: typing has no name for "whatever an annotation can be".
+    Types are Any here: typing has no name for whatever an annotation can be.
     """
     origin, inner = get_origin(here), get_args(here)
     if origin is Annotated:
@@ -312,7 +312,7 @@ def rebuild(here: Any, given: Json, failed: Container[Loc], loc: Loc = ()) -> An
 
 
 def get(data: object, *keys: str) -> Json:
-    """Return what is at `keys` in nested mappings, None where there is nothing or no mapping."""
+    """Return the value at `keys` in nested mappings, or None if one of them has none."""
     for key in keys:
         data = data.get(key) if isinstance(data, dict) else None
     return data

@@ -1,4 +1,4 @@
-"""What every section of the config has in common."""
+"""The base class of all sections of the config, and shared types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hyperpod_eks.config import cross_checks as checks
 from hyperpod_eks.config.rules import Check, Pattern
 
-# The settings that have a flag and a variable, besides their place in the file.
+# The settings that also have a flag and a variable.
 SETTINGS = {
     "name": ("NAME", "HYPERPOD_EKS_NAME"),
     "region": ("--region", "HYPERPOD_EKS_REGION"),
@@ -48,7 +48,7 @@ Key = Annotated[
 
 
 def id_pattern(kind: str, prefix: str) -> Pattern:
-    """Describe the ids of EC2's kinds, by their prefix (``vpc``)."""
+    """Return the pattern for ids of an EC2 resource with a prefix (``vpc``)."""
     return Pattern(
         f"the id of {kind}",
         f"{prefix}- and 8 or 17 hexadecimal digits",
@@ -58,18 +58,18 @@ def id_pattern(kind: str, prefix: str) -> Pattern:
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, strict, and closed to unknown keys."""
+    """A section of the config: frozen, strict, without unknown keys."""
 
     model_config = ConfigDict(
         frozen=True,
         strict=True,
         extra="forbid",
         allow_inf_nan=False,
-        defer_build=True,  # the whole's validator holds those of its parts: 25 ms less to build
+        defer_build=True,  # Config's validator contains those of its sections: saves 25 ms
     )
 
     @model_validator(mode="before")
     @classmethod
     def _empty_is_default(cls, given: object) -> object:
-        """Let ``coredns:`` with nothing behind it mean the defaults."""
+        """Read a key without a value (``coredns:``) as the defaults."""
         return {} if given is None else given

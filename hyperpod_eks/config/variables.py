@@ -1,4 +1,4 @@
-"""References in settings, ``${env:NAME}``: kept as they are written, and resolved when sent."""
+"""References in settings, ``${env:NAME}``: stored as written, and resolved when sent."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BEGUN = "${env:"
 
 
 def resolved(value: Json, setting: str) -> Json:
-    """Return a setting with the values of the variables that it refers to, hidden from then on.
+    """Return a setting with the values of its variables, which are redacted from then on.
 
-    Raises Usage that names the place of each reference that leads nowhere.
+    Raises Usage with the place of each reference that cannot be resolved.
     """
     if wrong := [f"{place}: {why}" for place, why in _unresolved(value, setting)]:
         raise Usage("\n".join(wrong), "Set the variable and run the same command.", setting=setting)
@@ -26,9 +26,9 @@ def resolved(value: Json, setting: str) -> Json:
 
 
 def digested(value: object, declared: object) -> object:
-    """Return a value in which a digest is in the place of what ``declared`` refers to.
+    """Return a value with a digest in place of each text with a reference in ``declared``.
 
-    Two of them can be compared, and neither has the variable's value.
+    Two such values can be compared, and neither contains the variable's value.
 
     >>> digested({"a": "secret", "b": "c"}, {"a": "${env:A}", "b": "c"})
     {'a': 'sha256:2bb80d537b1da3e3', 'b': 'c'}

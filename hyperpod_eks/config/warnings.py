@@ -1,4 +1,4 @@
-"""What a config is allowed to say, and hardly means."""
+"""Warnings: what is valid in a config and probably not intended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MULTI_NODE = "MultiNodeTrainingValidation"
 
 
 def warnings(config: Config) -> list[str]:
-    """Return what is allowed but probably not meant, one sentence each."""
+    """Return what is valid but probably not intended, a sentence each."""
     rules = (_region, _version, _addresses, _multi_node_check, _few_pods, _shut_buckets, _no_nat)
     found = [text for rule in rules for text in rule(config)]
     return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
@@ -51,10 +51,10 @@ def _version(config: Config) -> Iterator[str]:
 
 
 def _addresses(config: Config) -> Iterator[str]:
-    """A group may not fit into its subnet."""
+    """A group may need more addresses than its subnet has."""
     zones = config.network.availability_zone_ids or ("first", "second")
     blocks = config.network.secondary_cidrs or (subnets(config.network.cidr, zones)[0].private,)
-    room = ipaddress.IPv4Network(blocks[0]).num_addresses - 5  # AWS keeps five in every subnet
+    room = ipaddress.IPv4Network(blocks[0]).num_addresses - 5  # AWS reserves five in every subnet
     for group in config.groups if not config.existing.private_subnets else ():
         kind = next(iter(group.instance_types), "")
         each = next((n for part, n in ADDRESSES if kind.startswith(part)), 0)
@@ -106,15 +106,16 @@ def _no_nat(config: Config) -> Iterator[str]:
 
 
 def _inner(value: object) -> list[Json]:
-    """Return the values of a mapping; none of anything else."""
+    """Return the values of a mapping, [] for anything else."""
     return list(value.values()) if isinstance(value, dict) else []
 
 
 def locked_out(policy: JsonMapping, region: str) -> list[str]:
-    """Name what nodes need of AWS's own buckets and an endpoint policy does not let through.
+    """Name the content of AWS's own buckets that an endpoint policy denies to nodes.
 
-    Image layers come by URLs that ECR has signed, packages by anonymous requests: a condition about
-    the principal or the resource's account denies both (S3 and ECR User Guides, VPC endpoints).
+    Nodes read image layers by URLs that ECR has signed, and packages by anonymous requests: a
+    condition on the principal or on the resource's account denies both (S3 and ECR User Guides, VPC
+    endpoints).
     """
     statements = policy.get("Statement", [])
     listed = statements if isinstance(statements, list) else [statements]
@@ -130,7 +131,7 @@ def locked_out(policy: JsonMapping, region: str) -> list[str]:
 
 
 def _lets_all_read(statement: JsonMapping) -> bool:
-    """Whether a statement allows GetObject, whoever asks for it."""
+    """Whether a statement allows GetObject to everyone."""
     return (
         statement.get("Effect") == "Allow"
         and statement.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
@@ -159,7 +160,7 @@ def _names_image(values: object) -> bool:
 
 
 def _room_for_pods(groups: Iterable[InstanceGroup | RestrictedInstanceGroup]) -> int:
-    """Add up how many pods fit on the nodes; 0 for no nodes, or types with room for many."""
+    """Return how many pods fit on the nodes; 0 without nodes or if some have enough room."""
     rooms = [
         (versions.pods(next(iter(group.instance_types), "")), group.instance_count)
         for group in groups

@@ -1,4 +1,4 @@
-"""YAML with a place for every value, so that a mistake is reported where it was written."""
+"""A YAML reader that keeps the place of every value, for messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Loc = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
-MAX_VALUES = 20_000  # aliases included: a bomb of nested aliases is refused here
+MAX_VALUES = 20_000  # with aliases: refuses nested aliases that expand exponentially
 
 _TEXT = "tag:yaml.org,2002:str"
 _PLAIN = ("null", "bool", "int", "float")  # the rest of YAML 1.1 (dates, =) is text in YAML 1.2
@@ -29,9 +29,9 @@ _PLAIN = ("null", "bool", "int", "float")  # the rest of YAML 1.1 (dates, =) is 
 
 @frozen
 class Mark:
-    """Where something was written: line and column from 1, and a scalar's own text.
+    """The place of a value: line and column from 1, and the text of a scalar.
 
-    ``start`` and ``end`` bound a scalar in the file's text, its anchor and its tag included.
+    ``start`` and ``end`` bound a scalar in the file's text, with its anchor and its tag.
     """
 
     line: int
@@ -43,7 +43,7 @@ class Mark:
 
 @dataclass
 class Document:
-    """A parsed file: plain Python values, and where each of them and each key was written."""
+    """A parsed file: plain Python values, and the places of values and keys."""
 
     name: str
     value: Json = None
@@ -52,7 +52,7 @@ class Document:
     problems: list[tuple[Mark, str]] = field(default_factory=list)
 
     def place(self, loc: Loc, *, key: bool = False) -> Mark | None:
-        """Return where `loc` was written (its key if asked), or the nearest thing around it."""
+        """Return the place of `loc` (of its key, if asked), or of the nearest parent."""
         if key and loc in self.keys:
             return self.keys[loc]
         for end in range(len(loc), -1, -1):
@@ -65,8 +65,8 @@ class Document:
 def read(path: str) -> Document:
     """Read the YAML file at `path` (`-` is standard input).
 
-    Raises `Usage` when there is no single readable YAML document in it. Mistakes beside which the
-    rest can still be checked (duplicate keys) are left in `Document.problems`.
+    Raises `Usage` unless it is a single readable YAML document. Mistakes that do not prevent other
+    checks (duplicate keys) are in `Document.problems`.
     """
     name = "standard input" if path == "-" else path
     try:
@@ -94,10 +94,10 @@ def parse(name: str, data: bytes) -> Document:
 
 
 def with_numbers(name: str, data: bytes, wanted: Mapping[Loc, int]) -> bytes:
-    """Return a file's content with other numbers at some places, and every other byte as it was.
+    """Return a file's content with the `wanted` numbers, and every other byte unchanged.
 
-    Raises Usage for a number that cannot be replaced alone: one with an anchor, an alias or a
-    tag, or one in quotes.
+    Raises Usage for a number that cannot be replaced alone: it has an anchor, an alias, a tag or
+    quotes.
     """
     document, edits = parse(name, data), []
     bom = BOM if data.startswith(BOM) else b""
@@ -111,7 +111,9 @@ def with_numbers(name: str, data: bytes, wanted: Mapping[Loc, int]) -> bytes:
             inner = inner[part]
         inner[loc[-1]] = number
     changed = bom + splice(text, edits).encode()
-    if parse(name, changed).value != document.value:  # an anchor around it, named elsewhere
+    if (
+        parse(name, changed).value != document.value
+    ):  # an alias elsewhere refers to an anchor around it
         raise Usage(
             f"{name}: the numbers cannot be changed without changing more; nothing was written",
             "Write the groups out without anchors, or change the file by hand and run create.",
@@ -141,7 +143,7 @@ def _bytes(stream: BinaryIO) -> bytes:
 def _document(name: str, text: str) -> Document:
     import yaml  # noqa: PLC0415  costs 12 ms, and most commands read no file
 
-    # Both are typed as the Python loader, whose interface the C one has.
+    # Both have the type of the Python loader: the C loader has the same interface.
     fast: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     document = Document(name)
     try:
@@ -149,7 +151,7 @@ def _document(name: str, text: str) -> Document:
         root = yaml.compose(text, Loader=fast)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        if mark and "nesting depth" in (error.problem or ""):  # libyaml, which reads ahead
+        if mark and "nesting depth" in (error.problem or ""):  # from libyaml, which reads ahead
             raise _too_deep(name, mark.line + 1) from error
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise Usage(f"{place}: {_explain(error, text)}") from error
@@ -200,7 +202,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
 
 @dataclass
 class _Reader:
-    """Turns nodes into values and notes where they stand."""
+    """Converts nodes to values, and records their places."""
 
     document: Document
     constructor: yaml.constructor.SafeConstructor
@@ -259,9 +261,11 @@ class _Reader:
             value = self.constructor.construct_object(node)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError
-            if isinstance(value, int) and value.bit_length() > 64:  # Python may not even print it
+            if (
+                isinstance(value, int) and value.bit_length() > 64
+            ):  # Python refuses to print larger ones
                 raise ValueError
-        except (ValueError, LookupError, AttributeError):  # a tag that the text does not fit
+        except (ValueError, LookupError, AttributeError):  # a tag that does not fit the text
             what = "true or false" if kind == "bool" else "a number that can be used here"
             self._problem(mark, f"{dotted(loc)}: {node.value[:60] or 'nothing'} is not {what}")
             return None
@@ -272,7 +276,7 @@ class _Reader:
 
 
 def dotted(loc: Loc) -> str:
-    """Return `loc` the way a person writes it.
+    """Return `loc` in dotted form.
 
     >>> dotted(("instance_groups", 0, "instance_count"))
     'instance_groups[0].instance_count'
