@@ -192,10 +192,11 @@ def test_without_a_file_it_is_the_minimal_cluster() -> None:
     assert load(config.model_dump(mode="json", by_alias=True), {}, {}) == config
 
 
-def test_the_default_group_passes_the_rules_that_are_not_run_on_it() -> None:
-    config = load(None, {"name": "demo", "region": "us-west-2"}, {})
-    again = {"name": "demo", "region": "us-west-2", **config.model_dump(mode="json", by_alias=True)}
-    assert load(again, {}, {}).instance_groups == config.instance_groups
+def test_an_empty_list_of_restricted_groups_leaves_the_default_group() -> None:
+    given = {"name": "demo", "region": "us-west-2"}
+    empty: list[Any] = []
+    config = load({**given, "restricted_instance_groups": empty}, {}, {})
+    assert config == load(None, given, {})
 
 
 def test_name_and_region_are_needed_and_every_way_to_give_them_is_named() -> None:
