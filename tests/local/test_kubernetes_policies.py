@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -250,6 +251,23 @@ def test_parameters(
         assert (found, "resulted in error" in message) == (422, True), message
     else:
         assert (found, told in message) == (status, True), message
+
+
+def test_policies_and_bindings_are_listed_with_their_parameters(
+    client: Client, bound: Bound
+) -> None:
+    """The columns are those of k8s.io/kubernetes pkg/printers/internalversion/printers.go."""
+    ref = {"name": "limit", "parameterNotFoundAction": "Allow"}
+    kind = {"apiVersion": "v1", "kind": "ConfigMap"}
+    bound("true", "true", paramKind=kind, binding={"paramRef": ref})
+
+    def shown(path: str) -> list[Any]:
+        accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+        table = json.loads(client.open("GET", path, None, "application/json", accept).read())
+        return [*(row["cells"][:-1] for row in table["rows"])]
+
+    assert shown(POLICIES) == [["p", 2, "v1/ConfigMap"]]
+    assert shown(BINDINGS) == [["b", "p", "*/limit"]]
 
 
 def test_what_is_not_evaluated_is_named_and_not_asked(client: Client, bound: Bound) -> None:

@@ -119,6 +119,21 @@ def _job(job: Obj) -> list[Any]:
     return [next(iter(ended), "Running"), done, took, _age]
 
 
+def _policy(policy: Obj) -> list[Any]:
+    kind = policy["spec"].get("paramKind")
+    named = f"{kind.get('apiVersion')}/{kind.get('kind')}" if kind else "<unset>"
+    return [len(policy["spec"].get("validations") or ()), named, _age]
+
+
+def _policy_binding(binding: Obj) -> list[Any]:
+    ref, named = binding["spec"].get("paramRef") or {}, "<unset>"
+    if ref.get("name"):
+        named = f"{ref.get('namespace') or '*'}/{ref['name']}"
+    elif ref:
+        named = _selector(ref.get("selector"))
+    return [binding["spec"].get("policyName"), named, _age]
+
+
 # Columns that only `-o wide` shows, by kind: their priority is 1.
 _WORKLOAD = ("Containers", "Images", "Selector")
 _WIDE: dict[str, tuple[tuple[str, ...], Cells]] = {
@@ -146,6 +161,8 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], Cells]] = {
     "StatefulSet": (("Ready", "Age"), _stateful_set),
     "Service": (("Type", "Cluster-IP", "External-IP", "Port(s)", "Age"), _service),
     "Job": (("Status", "Completions", "Duration", "Age"), _job),
+    "ValidatingAdmissionPolicy": (("Validations", "ParamKind", "Age"), _policy),
+    "ValidatingAdmissionPolicyBinding": (("PolicyName", "ParamRef", "Age"), _policy_binding),
     "Namespace": (("Status", "Age"), lambda o: [dig(o, "status", "phase"), _age]),
     "Secret": (("Type", "Data", "Age"), lambda o: [o["type"], len(o.get("data") or {}), _age]),
     "ConfigMap": (("Data", "Age"), lambda o: [len(o.get("data") or {}), _age]),
