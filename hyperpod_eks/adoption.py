@@ -55,9 +55,11 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
         del manifest.records[CALLER]
     _refuse_created(manifest, wanted)
     for key, id_ in wanted.items():
-        if manifest.adopted.get(key) != id_ and write:
+        if manifest.adopted.get(key) == id_:
+            continue
+        if write:
             manifest.adopt(key, id_, now)
-        elif manifest.adopted.get(key) != id_:
+        else:
             manifest.records[key] = Record("", {}, "ready", now, "", id_, origin="adopted")
 
 
