@@ -11,7 +11,7 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.diagnosis.causes import CAUSES, Cause
 from hyperpod_eks.documents import JsonObject
-from hyperpod_eks.errors import KnownCause
+from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.nodes import list_nodes, pending
 from hyperpod_eks.resources import eks
@@ -152,13 +152,17 @@ def _fill(template: str, words: Mapping[str, str]) -> str:
 
 def of_error(error: BaseException, message: str) -> list[Evidence]:
     """Return an error as evidence: its whole message, and its causes that name a known cause."""
-    found, inner = [Evidence("error", message, cause=getattr(error, "cause", None))], error
+    found, inner = [Evidence("error", message, cause=_named(error))], error
     while inner.__cause__ and inner.__cause__ is not inner:  # an error that is raised from itself
         inner = inner.__cause__
-        cause = getattr(inner, "cause", None)
+        cause = _named(inner)
         if cause and all(each.cause != cause for each in found):
             found.append(Evidence("error", str(inner), cause=cause))
     return found
+
+
+def _named(error: BaseException) -> KnownCause | None:
+    return error.cause if isinstance(error, HyperpodError) else None
 
 
 def collect(aws: Aws, name: str, eks_name: str) -> list[Evidence]:

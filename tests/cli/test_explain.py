@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jsonschema import ValidationError
 
 import hyperpod_eks
 from hyperpod_eks.aws import errors as retry
@@ -487,6 +488,13 @@ def test_a_failed_control_plane_is_replaced_by_the_command_that_is_named(
     assert error["next"] == "hyperpod-eks create demo --replace-failed"
     said = user.types(*create, "--replace-failed")
     assert said.code == 0, said.err
+
+
+def test_an_error_of_a_library_names_no_cause_of_ours() -> None:
+    """jsonschema's errors have a `cause` too: the exception that they come from."""
+    error = HyperpodError("ours")
+    error.__cause__ = ValidationError("theirs", cause=ValueError("inner"))
+    assert [each.text for each in of_error(error, "ours")] == ["ours"]
 
 
 @pytest.mark.parametrize("source", ["event", "error", "lifecycle log", "pod"])
