@@ -244,7 +244,7 @@ def test_parameters(
             "messageExpression": "'at most ' + params.data.most",
         },
         paramKind={"apiVersion": "v1", "kind": "ConfigMap"},
-        binding={"paramRef": ref},
+        binding={"paramRef": {"parameterNotFoundAction": "Allow", **ref}},
     )
     found, message = created(client)
     if told == "no such key":  # the message is that of CEL's C++ implementation
@@ -276,17 +276,41 @@ def test_what_is_not_evaluated_is_named_and_not_asked(client: Client, bound: Bou
     assert created(client) == (201, "")
 
 
+RIGHT: dict[str, Any] = {
+    POLICIES: {
+        "matchConstraints": {"resourceRules": [EVERY]},
+        "validations": [{"expression": "true"}],
+    },
+    BINDINGS: {"policyName": "p", "validationActions": ["Deny"]},
+}
+
+
 @pytest.mark.parametrize(
-    ("path", "spec", "field"),
+    ("path", "wrong", "told"),
     [
-        (POLICIES, {"validations": [{"expression": "object.a =! 1"}]}, "spec.validations[0]."),
-        (POLICIES, {"variables": []}, "spec.validations"),
-        (BINDINGS, {"policyName": "p"}, "spec.validationActions"),
-        (BINDINGS, {"policyName": "p", "validationActions": ["Deny", "Warn"]}, "not contain both"),
+        (POLICIES, {"validations": [{"expression": "object.a =! 1"}]}, "compilation failed"),
+        (POLICIES, {"validations": []}, "spec.validations: Required value"),
+        (POLICIES, {"validations": [{"message": "m"}]}, "spec.validations[0].expression: Required"),
+        (POLICIES, {"validations": [{"expression": "1", "reason": "Odd"}]}, 'value: "Odd"'),
+        (POLICIES, {"variables": [{"expression": "1"}]}, "spec.variables[0].name: Required value"),
+        (POLICIES, {"failurePolicy": "Warn"}, "spec.failurePolicy: Unsupported value"),
+        (POLICIES, {"matchConstraints": None}, "spec.matchConstraints: Required value"),
+        (POLICIES, {"matchConstraints": {}}, "spec.matchConstraints.resourceRules: Required"),
+        (BINDINGS, {"policyName": ""}, "spec.policyName: Required value"),
+        (BINDINGS, {"validationActions": []}, "spec.validationActions: Required value"),
+        (BINDINGS, {"validationActions": ["Deny", "Warn"]}, "must not contain both Deny and Warn"),
+        (BINDINGS, {"validationActions": ["Log"]}, "spec.validationActions[0]: Unsupported value"),
+        (BINDINGS, {"paramRef": {"name": "n"}}, "parameterNotFoundAction: Required value"),
+        (
+            *(BINDINGS, {"paramRef": {"parameterNotFoundAction": "Deny"}}),
+            "one of name or selector must be specified",
+        ),
     ],
 )
 def test_what_a_policy_and_a_binding_may_not_say(
-    client: Client, path: str, spec: dict[str, Any], field: str
+    client: Client, path: str, wrong: dict[str, Any], told: str
 ) -> None:
-    status, answer = client.send("POST", path, {"metadata": {"name": "x"}, "spec": spec})
-    assert (status, field in answer["message"]) == (422, True), answer
+    """k8s.io/kubernetes pkg/apis/admissionregistration/validation/validation.go."""
+    body = {"metadata": {"name": "x"}, "spec": {**RIGHT[path], **wrong}}
+    status, answer = client.send("POST", path, body)
+    assert (status, told in answer["message"]) == (422, True), answer

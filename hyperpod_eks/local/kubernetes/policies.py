@@ -12,12 +12,11 @@ writes it is told so (`not_evaluated`). There is no audit log, so Audit and anno
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import cel
-from .errors import ApiError, Cause, details
+from .errors import ApiError, details
 from .objects import Obj, labels
 from .resources import Resource
 from .selection import selects
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
 _KIND = "ValidatingAdmissionPolicy"
 _GROUP = "admissionregistration.k8s.io"
-_CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413, "Invalid": 422}
+CODES = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413, "Invalid": 422}
+"""The reasons of validations, with the status of an answer for each."""
 _NAMES = ("object", "oldObject", "request", "params", "namespaceObject", "variables")
 
 
@@ -99,7 +99,7 @@ def _refuse(asked: _Asked, denial: _Denial) -> None:
     name = str(asked.metadata.get("name", ""))
     about = {**details(asked.resource, name), "causes": [{"message": denial.message}]}
     message = f'{asked.resource.qualified} "{name}" is forbidden: {denial.message}'
-    raise ApiError(_CODES[denial.reason], denial.reason, message, about)
+    raise ApiError(CODES[denial.reason], denial.reason, message, about)
 
 
 # --- what a policy says --------------------------------------------------------------------------
@@ -116,32 +116,11 @@ def not_evaluated(policy: Obj) -> list[str]:
     ]
 
 
-def causes(policy: Obj) -> Iterator[Cause]:
-    """What is wrong with a policy: it is refused."""
-    spec = policy.get("spec") or {}
-    if not spec.get("validations") and not spec.get("auditAnnotations"):
-        message = "Required value: validations or auditAnnotations must contain at least one item"
-        yield Cause("spec.validations", message, "FieldValueRequired")
+def mistakes(policy: Obj) -> Iterator[tuple[str, str, str]]:
+    """Every expression that does not compile: where it is, what it is, what the compiler says."""
     for where, text in _expressions(policy):
         if cel.can(text, _NAMES) and (problem := cel.problem(text, _NAMES)):
-            message = f"Invalid value: {json.dumps(text)}: compilation failed: {problem}"
-            yield Cause(where, message)
-
-
-def binding_causes(binding: Obj) -> Iterator[Cause]:
-    """What is wrong with a binding: it is refused."""
-    spec = binding.get("spec") or {}
-    actions = spec.get("validationActions") or []
-    for name in ("policyName", "validationActions"):
-        if not spec.get(name):
-            yield Cause(f"spec.{name}", "Required value", "FieldValueRequired")
-    if {"Deny", "Warn"} <= set(actions):
-        message = (
-            "must not contain both Deny and Warn (repeating the same validation failure "
-            "information in the API response and headers serves no purpose)"
-        )
-        shown = json.dumps(actions)
-        yield Cause("spec.validationActions", f"Invalid value: {shown}: {message}")
+            yield where, text, problem
 
 
 def _expressions(policy: Obj) -> Iterator[tuple[str, str]]:

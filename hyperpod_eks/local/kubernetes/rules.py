@@ -489,6 +489,49 @@ def _budget(budget: Obj) -> Iterator[Cause]:
         yield _invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
 
 
+def _admission_policy(policy: Obj) -> Iterator[Cause]:
+    spec = policy.get("spec") or {}
+    yield from _one_of("spec.failurePolicy", spec.get("failurePolicy"), ("Fail", "Ignore"))
+    if spec.get("matchConstraints") is None:
+        yield required("spec.matchConstraints")
+    elif not spec["matchConstraints"].get("resourceRules"):
+        yield required("spec.matchConstraints.resourceRules")
+    if not spec.get("validations") and not spec.get("auditAnnotations"):
+        for field in ("validations", "auditAnnotations"):
+            message = "validations or auditAnnotations must contain at least one item"
+            yield required(f"spec.{field}", message)
+    for n, entry in enumerate(spec.get("validations") or ()):
+        at = f"spec.validations[{n}].reason"
+        yield from _one_of(at, entry.get("reason"), sorted(policies.CODES))
+    for where, text, problem in policies.mistakes(policy):
+        yield _invalid(where, text, f"compilation failed: {problem}")
+
+
+def _policy_binding(binding: Obj) -> Iterator[Cause]:
+    spec = binding.get("spec") or {}
+    actions = spec.get("validationActions") or []
+    for n, action in enumerate(actions):
+        yield from _one_of(f"spec.validationActions[{n}]", action, ("Audit", "Deny", "Warn"))
+    if {"Deny", "Warn"} <= set(actions):
+        message = (
+            "must not contain both Deny and Warn (repeating the same validation failure "
+            "information in the API response and headers serves no purpose)"
+        )
+        yield _invalid("spec.validationActions", actions, message)
+    ref = spec.get("paramRef")
+    if ref is not None:
+        if not ref.get("name") and ref.get("selector") is None:
+            yield required("spec.paramRef", "one of name or selector must be specified")
+        if ref.get("name") and ref.get("selector") is not None:
+            for field in ("name", "selector"):
+                message = "Forbidden: name and selector are mutually exclusive"
+                yield Cause(f"spec.paramRef.{field}", message, "FieldValueForbidden")
+        if not ref.get("parameterNotFoundAction"):
+            yield required("spec.paramRef.parameterNotFoundAction")
+        found = ref.get("parameterNotFoundAction") or None
+        yield from _one_of("spec.paramRef.parameterNotFoundAction", found, ("Allow", "Deny"))
+
+
 def _definition(definition: Obj) -> Iterator[Cause]:
     spec = definition.get("spec") or {}
     names, versions = spec.get("names") or {}, spec.get("versions") or ()
@@ -554,8 +597,8 @@ _KINDS: dict[str, Callable[[Obj], Iterator[Cause]]] = {
     "NetworkPolicy": _network_policy,
     "PriorityClass": _priority,
     "ResourceQuota": _quota,
-    "ValidatingAdmissionPolicy": policies.causes,
-    "ValidatingAdmissionPolicyBinding": policies.binding_causes,
+    "ValidatingAdmissionPolicy": _admission_policy,
+    "ValidatingAdmissionPolicyBinding": _policy_binding,
 }
 
 # --- changes -------------------------------------------------------------------------------------
