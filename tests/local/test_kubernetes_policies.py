@@ -118,6 +118,13 @@ def test_a_validation(
     assert (found, told in message) == (status, True), message
 
 
+def test_what_cel_cannot_take_is_an_error_of_the_validation(client: Client, bound: Bound) -> None:
+    bound("object.data.size == ''")
+    body = {"metadata": {"name": "m"}, "data": {"size": "\ud800"}}  # half of a character
+    status, answer = client.send("POST", MAPS, body)
+    assert (status, "resulted in error" in answer["message"]) == (422, True), answer
+
+
 def test_all_validations_must_hold_and_the_first_denial_is_told(
     client: Client, bound: Bound
 ) -> None:

@@ -260,7 +260,10 @@ def evaluated(expression: str, given: Obj) -> tuple[Any, str]:
     program, problem = _compiled(expression, tuple(given))
     if problem:
         return None, problem
-    found = program.eval(data=given)
+    try:
+        found = program.eval(data=given)
+    except RuntimeError as error:  # it takes no lone half of a surrogate pair
+        return None, str(error)
     if found.type().name() == "ERROR":
         return None, str(found.plain_value()).partition(": ")[2]
     return found.plain_value(), ""
