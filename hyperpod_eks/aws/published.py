@@ -136,6 +136,17 @@ def pods(instance_type: str) -> int | None:
     return next((count for count, names in _PODS if re.fullmatch(names, kind)), None)
 
 
+def room_for_pods(nodes: Iterable[tuple[str, int]]) -> int | None:
+    """Return how many pods fit on nodes, by type and number; None for many, or without nodes.
+
+    >>> room_for_pods([("ml.m5.2xlarge", 2), ("ml.t3.medium", 0)])
+    28
+    """
+    rooms = [(pods(kind), count) for kind, count in nodes if count > 0]
+    known = [room * count for room, count in rooms if room is not None]
+    return sum(known) if known and len(known) == len(rooms) else None
+
+
 def choose_version(
     offered: Iterable[JsonMapping],
     wanted: str | None = None,

@@ -115,14 +115,10 @@ def _name(config: Config) -> Iterator[Finding]:
 
 def _pods(config: Config) -> Iterator[Finding]:
     """Nodes with room for fewer pods cannot run CoreDNS, the CNI, the agents and the operators."""
-    rooms = [
-        (versions.pods(group.instance_type or ""), group.instance_count)
-        for group in config.instance_groups
-        if group.instance_count > 0
-    ]
-    known = all(room for room, _ in rooms) and not config.restricted_instance_groups
-    total = sum((room or 0) * count for room, count in rooms)
-    if rooms and known and total < versions.PODS_LEAST:
+    total = versions.room_for_pods(
+        (group.instance_type or "", group.instance_count) for group in config.instance_groups
+    )
+    if total is not None and total < versions.PODS_LEAST and not config.restricted_instance_groups:
         text = (
             f"run at most {total} pods in total (HyperPod attaches one network interface per node;"
             f" system pods need at least {versions.PODS_LEAST}); use more or larger nodes"

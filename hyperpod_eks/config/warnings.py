@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ from hyperpod_eks.config.lifecycle import check_lifecycle
 from hyperpod_eks.documents import Json, JsonMapping
 
 if TYPE_CHECKING:
-    from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
     from hyperpod_eks.config.model import Config
 
 _PRINCIPAL_CONDITION = re.compile("(?i)aws:(principal|resource(account|org)|userid|username)")
@@ -77,7 +76,9 @@ def _multi_node_check(config: Config) -> Iterator[str]:
 
 
 def _few_pods(config: Config) -> Iterator[str]:
-    if 0 < (pods := _room_for_pods(config.groups)) < versions.PODS_WANTED:
+    nodes = ((next(iter(each.instance_types), ""), each.instance_count) for each in config.groups)
+    pods = versions.room_for_pods(nodes)
+    if pods is not None and pods < versions.PODS_WANTED:
         yield (
             f"instance_groups: the nodes have room for about {pods} pods in all (HyperPod gives a"
             f" node one network interface), and the chart and the add-ons alone run about"
@@ -157,13 +158,3 @@ def _names_image(values: object) -> bool:
         re.search("(?i)image$|registry|repository", str(key)) or _names_image(value)
         for key, value in values.items()
     )
-
-
-def _room_for_pods(groups: Iterable[InstanceGroup | RestrictedInstanceGroup]) -> int:
-    """Return how many pods fit on the nodes; 0 without nodes or if some have enough room."""
-    rooms = [
-        (versions.pods(next(iter(group.instance_types), "")), group.instance_count)
-        for group in groups
-        if group.instance_count
-    ]
-    return sum((room or 0) * count for room, count in rooms) if all(r for r, _ in rooms) else 0
