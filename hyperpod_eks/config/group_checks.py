@@ -182,7 +182,8 @@ def _volumes(config: Config, group: Group) -> Faults:
 def _root_volumes(roots: Sequence[JsonMapping], key: str | None) -> Iterator[str]:
     """A node has one root volume; only its encryption key can be set."""
     for volume in roots:
-        if "volume_size_in_gb" in volume or not (volume.get("volume_kms_key_id") or key):
+        keyed = volume.get("volume_kms_key_id") or key is not None
+        if "volume_size_in_gb" in volume or not keyed:
             text = "has a root volume with a size or without volume_kms_key_id"
             rule = "the root volume can be encrypted with your key, and nothing else"
             yield f"{text} ({rule}); set the key alone"
