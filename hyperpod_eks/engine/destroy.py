@@ -178,7 +178,7 @@ class Destroy(Reconciler):
         if task.changed:
             return self.now - (task.acted or task.since)
         record = self.manifest.records.get(task.want.key)
-        return self.now - record.since if record and record.state.startswith("delet") else 0.0
+        return self.now - record.since if record and record.deletes else 0.0
 
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
         deleted_with = task.want.deleted_with

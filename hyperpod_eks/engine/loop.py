@@ -34,6 +34,7 @@ from hyperpod_eks.resources.base import (
 from hyperpod_eks.resources.compare import Observation, Placement, Status, accepted, born, compare
 from hyperpod_eks.state.file_store import Unwritable
 from hyperpod_eks.state.manifest import Manifest
+from hyperpod_eks.state.record import RecordState
 from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 SHORTEST, LONGEST, SHARE = 0.3, 5.0, 1 / 50
@@ -368,7 +369,7 @@ class Reconciler:
     def hidden(self, task: Task, *, doubts: bool) -> bool:
         """Whether an absent resource may exist unseen; with ``doubts``, an intent is enough."""
         record = self.manifest.records.get(task.want.key)
-        if record is None or record.state.startswith("delet") or (record.unsure and not doubts):
+        if record is None or record.deletes or (record.unsure and not doubts):
             return False
         return task.seen - record.since < GRACE
 
@@ -404,7 +405,7 @@ class Reconciler:
         self.open.pop(task.want.key, None)
 
     def _record(
-        self, want: Resource, live: Live, state: str, sent: Mapping[str, Sent] | None = None
+        self, want: Resource, live: Live, state: RecordState, sent: Mapping[str, Sent] | None = None
     ) -> None:
         if want.recorded:
             try:

@@ -12,6 +12,7 @@ from hyperpod_eks.engine.loop import Context, Reconciler, Task, observe
 from hyperpod_eks.engine.wording import words_of
 from hyperpod_eks.resources.base import Identity, Live, References, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
+from hyperpod_eks.state.record import RecordState
 
 
 def observe_all(reconciler: Reconciler) -> list[Observation]:
@@ -109,7 +110,7 @@ def rebuild(wants: Sequence[Resource], context: Context) -> list[Observation]:
         if observation.status is Status.FOREIGN or not observation.want.recorded:
             continue
         if observation.live and observation.live.id:
-            state = "ready" if observation.status is Status.MATCHES else "created"
+            state: RecordState = "ready" if observation.status is Status.MATCHES else "created"
             reconciler._record(observation.want, observation.live, state, observation.sent or {})
             found.append(observation)
     return found

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hyperpod_eks.resources.base import KINDS, Resource, is_resource
-from hyperpod_eks.state.record import Record
+from hyperpod_eks.state.record import Record, RecordState
 
 
 class Spelled(str):
@@ -66,7 +66,7 @@ _OPTIONAL = {"durations": dict, "config": dict, "run": str, "tool_version": str}
 _RECORD = {
     "kind": str, "want": dict, "state": str, "since": (int, float), "token": str,
 }  # fmt: skip
-_STATES = frozenset({"intent", "created", "ready", "deleting", "deleted"})
+_STATES = frozenset(get_args(RecordState))
 
 
 def check_document(document: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from hyperpod_eks.state.file_store import (
     nearest,
     old_backups_of,
 )
-from hyperpod_eks.state.record import Record
+from hyperpod_eks.state.record import Record, RecordState
 
 SCHEMA = "hyperpod-eks/manifest/v1"
 
@@ -96,7 +96,7 @@ class Manifest:
         self,
         want: Resource,
         live: Live,
-        state: str,
+        state: RecordState,
         now: float,
         sent: Mapping[str, Sent] | None = None,
     ) -> None:
@@ -125,7 +125,7 @@ class Manifest:
         """The ids of adopted resources, by key."""
         return Adopted(self)
 
-    def mark(self, key: str, state: str, now: float | None = None) -> None:
+    def mark(self, key: str, state: RecordState, now: float | None = None) -> None:
         """Change a record's state: ``deleting`` before the call, ``deleted`` once it is gone.
 
         ``now``, if given, replaces its time.

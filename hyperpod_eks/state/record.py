@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Sent
 
+RecordState = Literal["intent", "created", "ready", "deleting", "deleted"]
+Origin = Literal["created", "adopted"]
+
 
 @frozen
 class Record:
-    """One resource.  ``state`` is intent (perhaps created), created, ready, deleting or deleted.
+    """One resource.  ``state`` is ``intent`` while it is unknown whether it was created.
 
     ``since`` is when its create or delete began, in seconds since the epoch.  ``token`` is the
     client token, with which AWS treats a repeated create as the same request.
@@ -19,12 +22,12 @@ class Record:
 
     kind: str
     want: Mapping[str, Any]
-    state: str
+    state: RecordState
     since: float
     token: str
     id: str = ""
     arn: str = ""
-    origin: str = "created"
+    origin: Origin = "created"
     """``created`` by us, or ``adopted``: used as it is, never changed and never deleted."""
     past: str = ""
     """The ARNs of earlier resources with this key, separated by spaces."""
@@ -36,6 +39,11 @@ class Record:
     def unsure(self) -> bool:
         """Whether its create was intended and its result is unknown."""
         return self.state == "intent"
+
+    @property
+    def deletes(self) -> bool:
+        """Whether its deletion was begun, and may have ended."""
+        return self.state in ("deleting", "deleted")
 
     @property
     def arns(self) -> list[str]:
