@@ -575,6 +575,29 @@ def test_an_existing_group_below_its_minimum_is_what_it_was_before(
     assert "MinCount" not in group(aws)
 
 
+def test_a_token_of_added_nodes_is_valid_for_8_hours_and_tells_of_now(
+    stack: Stack, aws: Clients, ground: Ground
+) -> None:
+    """SageMaker API BatchAddClusterNodes, ClientToken."""
+    aws.sagemaker.create_cluster(**hyperpod_cluster(ground, NodeProvisioningMode="Continuous"))
+    stack.sim.delays = TIMED
+
+    def added() -> tuple[str, str]:
+        (node,) = aws.sagemaker.batch_add_cluster_nodes(
+            ClusterName=NAME,
+            ClientToken="t",
+            NodesToAdd=[{"InstanceGroupName": "workers", "IncrementTargetCountBy": 1}],
+        )["Successful"]
+        return node["NodeLogicalId"], node["Status"]
+
+    first, status = added()
+    assert status == "Pending"
+    stack.clock.advance(8 * 3600 - 1)
+    assert added() == (first, "Running")
+    stack.clock.advance(1)
+    assert added()[0] != first
+
+
 def test_no_more_than_50_nodes_are_added_at_once(aws: Clients, ground: Ground) -> None:
     """SageMaker API BatchAddClusterNodes, NodesToAdd."""
     aws.sagemaker.create_cluster(**hyperpod_cluster(ground, NodeProvisioningMode="Continuous"))

@@ -9,8 +9,10 @@ from hyperpod_eks.local.aws import hyperpod_checks
 from hyperpod_eks.local.aws.hyperpod_checks import invalid
 from hyperpod_eks.local.aws.hyperpod_clusters import Backend
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Node
+from hyperpod_eks.local.aws.sim import current
 
 _MOST_NODES = 50  # of all groups together (SageMaker API BatchAddClusterNodes, NodesToAdd)
+_TOKEN_LIFE = 8 * 3600.0  # the same page, ClientToken
 
 
 def add(backend: Backend, request: Document) -> Document:
@@ -19,9 +21,11 @@ def add(backend: Backend, request: Document) -> Document:
     if not cluster.continuous:
         raise invalid("BatchAddClusterNodes needs NodeProvisioningMode Continuous")
     token = request.get("ClientToken")
-    if token and token in cluster.answered:
-        answered: Document = cluster.answered[token]
-        return answered
+    now = current().clock.elapsed()
+    if token in cluster.answered:
+        when, nodes, refused = cluster.answered[token]
+        if now - when < _TOKEN_LIFE:
+            return _added(nodes, refused)
     if sum(asked["IncrementTargetCountBy"] for asked in request["NodesToAdd"]) > _MOST_NODES:
         raise invalid(f"At most {_MOST_NODES} nodes can be added in a request")
     accepted, failed = [], []
@@ -54,20 +58,23 @@ def add(backend: Backend, request: Document) -> Document:
         group = cluster.groups[asked["InstanceGroupName"]]
         zones = asked.get("AvailabilityZones") or ()
         added += backend.fleet.launch(group, asked["IncrementTargetCountBy"], zones)
-    answer = {
+    if token:
+        cluster.answered[token] = now, added, failed
+    return _added(added, failed)
+
+
+def _added(nodes: list[Node], failed: list[Document]) -> Document:
+    return {
         "Successful": [
             {
                 "NodeLogicalId": node.logical_id,
                 "InstanceGroupName": node.group.name,
                 "Status": node.status,
             }
-            for node in added
+            for node in nodes
         ],
         "Failed": failed,
     }
-    if token:
-        cluster.answered[token] = answer
-    return answer
 
 
 def _addable(backend: Backend, cluster: Cluster, asked: Document) -> str:

@@ -254,8 +254,8 @@ class Cluster:
     """DescribeClusterOperation's answers by id, oldest first."""
     before: dict[str, Document] | None = None
     """During an update in the classic mode: the groups' specifications to roll back to."""
-    answered: dict[str, Any] = field(default_factory=dict)
-    """BatchAddClusterNodes' answers by ClientToken."""
+    answered: dict[str, tuple[float, list[Node], list[Document]]] = field(default_factory=dict)
+    """By ClientToken of BatchAddClusterNodes: when, the nodes added, what failed."""
 
     @property
     def eks_arn(self) -> str:
