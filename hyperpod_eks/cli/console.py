@@ -20,7 +20,7 @@ import click
 from hyperpod_eks.aws.redaction import learn_environment, redacted, without_values
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.options import Output, Place, Progress
-from hyperpod_eks.errors import Exit, HyperpodError, Usage
+from hyperpod_eks.errors import FAILED, Exit, HyperpodError, Usage
 from hyperpod_eks.terminal.text import printable, shortened
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Console:
             say(line)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
-        resume = self.again if code in AGAIN else None
+        resume = self._resume(error) if code in AGAIN else None
         about: Error = {
             "class": kind,
             "message": message,
@@ -222,6 +222,13 @@ class Console:
         }
         self._print_failure(code, about, resume)
         return int(code)
+
+    def _resume(self, error: BaseException | None) -> str:
+        """Return the command that continues; after a failure, that is `create --replace-failed`."""
+        failed = isinstance(error, HyperpodError) and error.reason == FAILED
+        return (
+            f"{self.again} --replace-failed" if failed and self.command == "create" else self.again
+        )
 
     def _print_failure(self, code: int, about: Error, resume: str | None) -> None:
         """Print the document of an error, if JSON, YAML or events were requested."""

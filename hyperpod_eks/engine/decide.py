@@ -131,7 +131,6 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
         error = HyperpodError(
             f"{key} was adopted and has failed: {why}",
             "Adopted resources are never replaced: repair it, then run the command again.",
-            reason=FAILED,
         )
         return Decision(Action.REFUSE, f"it was adopted and has failed: {why}", error=error)
     if given.replaceable:
@@ -141,7 +140,7 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
     error = (Capacity if lacks_room(why) else HyperpodError)(
         f"{key} has failed: {why}",
         f"Remove the cause, then run the same command {option}.",
-        reason=FAILED,
+        reason=FAILED if anew else "",
         cause=FINAL.get(key),
     )
     return Decision(

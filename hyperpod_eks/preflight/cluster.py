@@ -123,12 +123,13 @@ def failed(facts: Facts) -> Iterator[Finding]:
         if observation.status is not Status.FAILED or not observation.live:
             continue
         fix = f"Remove the cause, then: hyperpod-eks create {facts.config.name} --replace-failed"
-        if facts.adopted(key):
+        adopted = bool(facts.adopted(key))
+        if adopted:
             fix = "Adopted resources are never replaced: repair it."
         elif facts.replace_failed:
             continue
         text, seen = f"{key} has failed: {observation.live.why}", {"id": observation.live.id}
-        yield Finding("failed", "error", text, fix, {"key": key, **seen})
+        yield Finding("failed", "error", text, fix, {"key": key, **seen, "adopted": adopted})
 
 
 ROLES = (

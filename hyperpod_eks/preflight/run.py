@@ -118,7 +118,8 @@ class Blocked(Denied):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         lines = [f"{one.id}: {one.says}\n  {one.fix}" for one in findings]
-        failed = [str(one.seen["key"]) for one in findings if one.id == "failed"]
+        replaceable = (one for one in findings if one.id == "failed" and not one.seen["adopted"])
+        failed = [str(one.seen["key"]) for one in replaceable]
         keys = [*failed, *(one.id for one in findings)]
         super().__init__(
             "preflight found problems that would stop create:\n" + "\n".join(lines),

@@ -480,7 +480,9 @@ def test_a_failed_control_plane_is_replaced_by_the_command_that_is_named(
 ) -> None:
     """The preflight stops the runs after the failed one: the resources after it do not exist."""
     create = control_plane("InternalFailure")(user, aws)
-    assert user.types(*create).code == 1
+    said = user.types(*create, "-o", "json")
+    assert said.code == 1
+    assert said.document["resume"].endswith(" --replace-failed")
     user.stack.sim.failures.clear()
     said = user.types(*create, "-o", "json")
     error = said.document["error"]
