@@ -9,7 +9,7 @@ from hyperpod_eks import workers
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.errors import Denied, KnownCause, Usage
 from hyperpod_eks.preflight.inputs import Facts, Finding, quota_rows
 from hyperpod_eks.preflight.permissions import permissions
 from hyperpod_eks.resolve.resolved import check_plans
@@ -64,6 +64,7 @@ def region(facts: Facts) -> Iterator[Finding]:
             f"HyperPod does not answer in {here}: {error}",
             "Choose a region that has it, for example --region us-west-2.",
             {"region": here},
+            KnownCause("no-hyperpod-region"),
         )
 
 

@@ -14,6 +14,7 @@ from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, bro
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.lifecycle import check_lifecycle
 from hyperpod_eks.documents import Json
+from hyperpod_eks.engine.decide import FINAL
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import devices as chart_devices
@@ -128,8 +129,9 @@ def failed(facts: Facts) -> Iterator[Finding]:
             fix = "Adopted resources are never replaced: repair it."
         elif facts.replace_failed:
             continue
-        text, seen = f"{key} has failed: {observation.live.why}", {"id": observation.live.id}
-        yield Finding("failed", "error", text, fix, {"key": key, **seen, "adopted": adopted})
+        text = f"{key} has failed: {observation.live.why}"
+        seen = {"key": key, "id": observation.live.id, "adopted": adopted}
+        yield Finding("failed", "error", text, fix, seen, None if adopted else FINAL.get(key))
 
 
 ROLES = (
@@ -252,7 +254,8 @@ def chart_download(facts: Facts) -> Iterator[Finding]:
         download = partial(charts.download, bundle=ca_bundle(facts.aws.session))
         facts.snapshot.once("chart-download", download)
     except HyperpodError as error:
-        yield Finding("chart-download", "error", str(error), error.hint)
+        cause = getattr(error.__cause__, "cause", None) or error.cause  # a proxy, if it is one
+        yield Finding("chart-download", "error", str(error), error.hint, cause=cause)
 
 
 def helm(facts: Facts) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from hyperpod_eks.aws.ec2 import INSTANCE_TYPES, Listing
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json, JsonMapping
+from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Live, Resource
@@ -36,6 +37,7 @@ class Finding:
     says: str
     fix: str
     seen: JsonMapping = field(default_factory=dict)
+    cause: KnownCause | None = None
 
 
 class Quota(NamedTuple):

@@ -11,8 +11,7 @@ from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import words_of
-from hyperpod_eks.engine.decide import FINAL
-from hyperpod_eks.errors import FAILED, Denied, HyperpodError, KnownCause, Usage
+from hyperpod_eks.errors import FAILED, Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
 from hyperpod_eks.preflight import account, cluster, network, permissions, quotas
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
@@ -105,28 +104,18 @@ AT_LOADING = frozenset({"lifecycle", "chart", "chart-values", "helm", "settings"
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
-_CAUSES = {
-    **FINAL,
-    "chart-download": KnownCause("chart-not-fetched"),
-    "region": KnownCause("no-hyperpod-region"),
-}
-"""The known causes, by the key of a failed resource or the id of a finding."""
-
-
 class Blocked(Denied):
     """Preflight found problems that would stop create; nothing was changed."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         lines = [f"{one.id}: {one.says}\n  {one.fix}" for one in findings]
-        replaceable = (one for one in findings if one.id == "failed" and not one.seen["adopted"])
-        failed = [str(one.seen["key"]) for one in replaceable]
-        keys = [*failed, *(one.id for one in findings)]
+        failed = any(one.id == "failed" and not one.seen["adopted"] for one in findings)
         super().__init__(
             "preflight found problems that would stop create:\n" + "\n".join(lines),
             "Nothing was changed. Fix them and run the same command again. To skip these checks:"
             f" {' '.join(f'--skip {each}' for each in sorted({x.id for x in findings}))}",
             reason=FAILED if failed else "",
-            cause=next((_CAUSES[key] for key in keys if key in _CAUSES), None),
+            cause=next((one.cause for one in findings if one.cause), None),
         )
 
 
