@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -245,6 +246,25 @@ def test_a_bundle_that_is_none_is_wrong_usage_before_any_call(
     clean.setenv("AWS_CA_BUNDLE", str(file))
     with pytest.raises(Usage, match=rf"the CA bundle .*ca\.pem cannot be used: {says}"):
         _ = aws().identity
+
+
+def test_a_bundle_is_read_once_however_many_services_are_called(
+    bundle: Path, clean: pytest.MonkeyPatch
+) -> None:
+    """It takes OpenSSL 20 ms, and a status calls eight services."""
+    read: list[object] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def count(self: ssl.SSLContext, cafile: str | None = None, **more: Any) -> None:
+        read.append(cafile)
+        load(self, cafile, **more)
+
+    clean.setenv("AWS_CA_BUNDLE", str(bundle))
+    clean.setattr(ssl.SSLContext, "load_verify_locations", count)
+    opened = aws()
+    for service in ("eks", "ec2", "sagemaker"):
+        _ = getattr(opened, service)
+    assert read == [str(bundle)]
 
 
 def test_a_bundle_that_is_a_section_of_the_profile_is_wrong_usage(

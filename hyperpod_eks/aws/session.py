@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpod_eks import files
 from hyperpod_eks.aws.redaction import attach, learn, redacted
 from hyperpod_eks.aws.service_model import loader, region_fault
-from hyperpod_eks.aws.transport import check, give_up, url_fault
+from hyperpod_eks.aws.transport import check_bundle, give_up, proxy_for, url_fault
 from hyperpod_eks.errors import Denied, HyperpodError, Usage
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def session(region: str | None, profile: str | None, ask: Ask = getpass.getpass)
         )
     if fault := region_fault(place):
         raise Usage(f"{origin}: region: {json.dumps(place)} {fault}")
+    check_bundle(found)
     _log_in(core, ask)
     return found
 
@@ -86,7 +87,7 @@ def profile_of(session: boto3.Session) -> str | None:
 
 
 def new_client(session: boto3.Session, service: str, region: str | None, **more: object) -> Any:
-    """Create a client; raise Usage for settings (endpoint, proxy, CA bundle) that cannot work."""
+    """Create a client; raise Usage for settings (endpoint, proxy) that cannot work."""
     with usable_settings(session._session):
         made: Any = session.client(service, region_name=region, **more)  # type: ignore[call-overload]  # the name is data
         url = made.meta.endpoint_url
@@ -97,7 +98,7 @@ def new_client(session: boto3.Session, service: str, region: str | None, **more:
                 f"Correct AWS_ENDPOINT_URL, {name.replace('-', '_').upper()} or endpoint_url"
                 " of the profile.",
             )
-        check(session, url)
+        proxy_for(url)  # raises for a proxy that boto3 can never use
     return made
 
 

@@ -132,12 +132,12 @@ def certificates(bundle: str | None) -> str:
     return "\n".join([*found, ""])
 
 
-def check(session: boto3.Session, url: str) -> None:
-    """Raise Usage for a URL's proxy, or a CA bundle, that boto3 can never use.
+def check_bundle(session: boto3.Session) -> None:
+    """Raise Usage for a CA bundle that boto3 can never use.
 
-    The bundle is checked for plain HTTP too: Kubernetes and the chart's download use it.
+    It is checked for plain HTTP too: Kubernetes and the chart's download use it.  Call it once:
+    OpenSSL takes 20 ms to read the usual bundle.
     """
-    proxy_for(url)
     if bundle := ca_bundle(session):
         _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), bundle)
 
