@@ -49,14 +49,14 @@ demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster o
 
 test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
 	@$(BIN)/python -m pytest -n 1 tests/prove >.cache/prove.log 2>&1 & prove=$$!; \
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --ignore tests/prove; rest=$$?; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/prove; rest=$$?; \
 	wait $$prove; proof=$$?; cat .cache/prove.log; exit $$((rest || proof))
 
 test-random:  ## run the tests 3 times in random order on a busy machine (long)
 	@MAKE="$(MAKE)" scripts/test_random.sh
 
 prove: .venv/dev .cache/helm/4.3.1/helm .cache/awscli/bin/aws  ## run the whole proof of crash safety (long)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m prove --ignore tests/prove
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m prove --ignore tests/prove
 	$(BIN)/python scripts/prove.py
 
 lint: .venv/dev  ## style, types, layers

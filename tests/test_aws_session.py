@@ -27,8 +27,6 @@ from hyperpod_eks.aws import session as aws_session
 from hyperpod_eks.local import CHART
 from tests.conftest import Said, User
 
-pytestmark = pytest.mark.xdist_group("session")
-
 SECRET = "SENTwJalrXUtnFEMIEXAMPLE"
 KEYS = f"aws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = {SECRET}KEY\n"
 ROLE = "role_arn = arn:aws:iam::123456789012:role/team/Admin\n"

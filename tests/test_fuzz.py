@@ -33,8 +33,6 @@ from hyperpod_eks.state import manifest
 from tests.commands import EVERY
 from tests.conftest import Said, User
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("**/*.yaml"))
 ODD: list[Any] = [
     None, True, "", " ", "\x00", "\x1b[2J", "\ud800", "${x}", "~nobody/x", "/dev/null", "a" * 5000,

@@ -19,8 +19,6 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Said, at_work
 
-pytestmark = pytest.mark.xdist_group("golden")
-
 GOLDEN = Path(__file__).with_name("golden")
 CHANGES_BY_RUN = (
     (r"\b(vpc|subnet|igw|eipalloc|nat|rtb|sg|vpce|i)-[0-9a-f]{8,17}\b", r"\1-#"),

@@ -32,8 +32,6 @@ from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki, make_pki
 from tests.answers import HOWS, altered, places
 
-pytestmark = pytest.mark.xdist_group("helm_program")
-
 BINARIES = Path(__file__).parents[1] / ".cache" / "helm"
 STAND_IN = Path(chart.__file__).parents[1] / "local" / "chart"
 VALUES = chart.values_for("eu-west-1", {})

@@ -40,8 +40,6 @@ from hyperpod_eks.local.tls import Pki, make_pki
 from tests.answers import HOWS, altered, partial, places
 from tests.proxy import proxy
 
-pytestmark = pytest.mark.xdist_group("kube")
-
 TOKENS = {"good": Identity("admin"), "powerless": Identity("nobody", allowed=False)}
 
 

@@ -27,8 +27,6 @@ from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.record import Record
 from tests.conftest import User
 
-pytestmark = pytest.mark.xdist_group("manifest")
-
 VPC = Vpc("vpc", cidr="10.0.0.0/16")
 SUBNET = Subnet("private-subnet-usw2-az1", vpc=VPC, cidr="10.0.0.0/18", zone="usw2-az1")
 

@@ -8,8 +8,6 @@ from hyperpod_eks.local.aws.echo import Echo
 
 from .conftest import User
 
-pytestmark = pytest.mark.xdist_group("missing_members")
-
 MISSING = {
     "eks:DescribeCluster": ("eks", "DescribeCluster", "cluster.arn"),
     "eks:DescribeAddon": ("eks", "DescribeAddon", "addon.status"),

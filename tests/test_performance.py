@@ -33,8 +33,6 @@ from hyperpod_eks.terminal.timeline import Timeline
 from .conftest import User, at_work, new_session
 from .rounds import rounds
 
-pytestmark = pytest.mark.xdist_group("performance")
-
 LOOK = 40
 """Maximum calls to read the whole state of a cluster."""
 

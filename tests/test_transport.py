@@ -28,8 +28,6 @@ from hyperpod_eks.resources import eks
 
 from .proxy import Proxy, proxy
 
-pytestmark = pytest.mark.xdist_group("transport")
-
 FAR = "abc.gr7.us-west-2.eks.amazonaws.com"
 EVERYWHERE = ("sts.us-west-2.amazonaws.com", "codeload.github.com", FAR)
 VARIABLES = ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "REQUESTS_CA_BUNDLE")

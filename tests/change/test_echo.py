@@ -21,8 +21,6 @@ from tests.conftest import helm, start_over
 
 from .conftest import Owner
 
-pytestmark = pytest.mark.xdist_group("echo")
-
 TEXT = """\
 name: demo
 region: us-west-2

@@ -13,8 +13,6 @@ from hyperpod_eks.local.aws.sim import Fault
 from tests.cli.test_commands import on_a_terminal
 from tests.conftest import Clients, User
 
-pytestmark = pytest.mark.xdist_group("short_ways")
-
 FILE = """\
 # ours
 name: demo

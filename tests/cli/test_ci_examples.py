@@ -18,7 +18,6 @@ import yaml
 from hyperpod_eks.local import CHART
 from tests.conftest import User
 
-pytestmark = pytest.mark.xdist_group("ci-examples")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "ci"
 SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 

@@ -33,8 +33,6 @@ from tests.cli.test_plan import NOBODY, later
 from tests.commands import EVERY, GROUPS
 from tests.conftest import Said, User, at_work
 
-pytestmark = pytest.mark.xdist_group("matrix")
-
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 SCHEMAS = {name: json.loads(path.read_text()) for name, path in schemas().items()}
 

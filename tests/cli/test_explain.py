@@ -31,8 +31,6 @@ from hyperpod_eks.resources.hyperpod.api import is_bad
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
-pytestmark = pytest.mark.xdist_group("explain")
-
 DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 NAMES = {
     "cluster": "demo",

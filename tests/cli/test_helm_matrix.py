@@ -12,8 +12,6 @@ import pytest
 from hyperpod_eks.local import CHART
 from tests.conftest import User, helm
 
-pytestmark = pytest.mark.xdist_group("helm")
-
 # Dependencies that AWS's chart downloads; cert-manager is off by default.
 WITHOUT_REMOTE = {
     "nvidia-device-plugin": {"devicePlugin": {"enabled": False}},

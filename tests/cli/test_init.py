@@ -19,8 +19,6 @@ from tests.cli.test_commands import on_a_terminal
 from tests.cli.test_outputs import shell
 from tests.conftest import User
 
-pytestmark = pytest.mark.xdist_group("outputs")
-
 
 def test_what_init_writes_is_the_default_cluster(user: User) -> None:
     said = user.types("init", "demo")

@@ -23,8 +23,6 @@ from hyperpod_eks.kube.kubeconfig import Entry, document
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, at_work, in_a_copy
 
-pytestmark = pytest.mark.xdist_group("kubeconfig")
-
 ARN = "arn:aws:eks:us-west-2:123456789012:cluster/demo"
 OTHER = {
     "apiVersion": "v1",

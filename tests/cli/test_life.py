@@ -20,8 +20,6 @@ from hyperpod_eks.local.aws.sim import ACCESS_KEY, ADMIN_ARN
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients, User, at_work
 
-pytestmark = pytest.mark.xdist_group("life")
-
 ACCOUNT = "123456789012"
 ANYWHERE = "0.0.0.0/0"
 

@@ -16,8 +16,6 @@ import pytest
 from hyperpod_eks.local.aws.sim import Fault
 from tests.conftest import Clients, Said, User, until
 
-pytestmark = pytest.mark.xdist_group("logs")
-
 
 @pytest.fixture
 def user(user: User) -> User:

@@ -15,8 +15,6 @@ from hyperpod_eks.resources.hyperpod import cluster as hyperpod
 from hyperpod_eks.resources.logs import HyperPodLogGroup, LogGroup
 from tests.conftest import Clients, User
 
-pytestmark = pytest.mark.xdist_group("logs_left")
-
 THEIRS = "/aws/sagemaker/Clusters/demo/abcdefghijkl"
 
 

@@ -11,8 +11,6 @@ from hyperpod_eks.config.lifecycle import packaged_lifecycle
 from hyperpod_eks.local import CHART
 from tests.conftest import User
 
-pytestmark = pytest.mark.xdist_group("manifest_ages")
-
 AGES = sorted((Path(__file__).parents[1] / "manifests").glob("*.json"))
 ENDS = AGES[0], AGES[-1]
 """The manifests between these are only in the long proof."""

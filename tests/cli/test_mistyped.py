@@ -16,8 +16,6 @@ import yaml
 from hyperpod_eks.local import CHART
 from tests.conftest import Said, User
 
-pytestmark = pytest.mark.xdist_group("mistyped")
-
 HEAD = "name: demo\nregion: us-west-2\n"
 ODD = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -17,8 +17,6 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, helm
 
-pytestmark = pytest.mark.xdist_group("no_home")
-
 
 @pytest.fixture(params=["unwritable", "none"])
 def homeless(

@@ -14,8 +14,6 @@ from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import User, at_work
 
-pytestmark = pytest.mark.xdist_group("nodes")
-
 
 @pytest.fixture(scope="module")
 def cluster(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:

@@ -15,8 +15,6 @@ from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resolve.names import lineage
 from tests.conftest import REGION, Clients, User
 
-pytestmark = pytest.mark.xdist_group("orphans")
-
 ELSEWHERE = "eu-west-1"
 
 

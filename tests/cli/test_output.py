@@ -23,8 +23,6 @@ from hyperpod_eks.terminal import runlog
 from hyperpod_eks.terminal.formats import ask, render
 from tests.conftest import User
 
-pytestmark = pytest.mark.xdist_group("output")
-
 DOCUMENT: dict[str, Any] = {
     "schema": "hyperpod-eks/orphans/v1",
     "account": "1",

@@ -20,8 +20,6 @@ from hyperpod_eks.terminal.formats import variables
 from tests.commands import EVERY
 from tests.conftest import User
 
-pytestmark = pytest.mark.xdist_group("outputs")
-
 BIN = Path(sys.executable).parent
 
 

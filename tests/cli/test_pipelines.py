@@ -9,8 +9,6 @@ import pytest
 from tests.cli.test_commands import valid
 from tests.conftest import Said, User
 
-pytestmark = pytest.mark.xdist_group("pipelines")
-
 TYPO = "name: demo\nregion: us-west-2\ninstance_gruops: []\n"
 MANIFEST = "demo.hyperpod-eks.json"
 

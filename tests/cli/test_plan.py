@@ -19,8 +19,6 @@ from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.terminal.plan import render
 from tests.conftest import Clients, User, at_work, in_a_copy, new_session
 
-pytestmark = pytest.mark.xdist_group("plan")
-
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 PLANNED = ("create", "change", "replace", "delete")
 NOBODY = json.dumps(

@@ -17,8 +17,6 @@ from hyperpod_eks.preflight import run as preflight
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
-pytestmark = pytest.mark.xdist_group("preflight")
-
 QUOTA = {
     "quota-vpcs": ("vpc", "VPCs per Region", 1),
     "quota-internet-gateways": ("vpc", "Internet gateways per Region", 0),

@@ -15,8 +15,6 @@ from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients, User, at_work
 from tests.local import ground
 
-pytestmark = pytest.mark.xdist_group("preflight_existing")
-
 
 @dataclass
 class Account:

@@ -19,8 +19,6 @@ from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.state.manifest import Manifest, read
 from tests.conftest import Clients, User
 
-pytestmark = pytest.mark.xdist_group("remains")
-
 HERE = Identity("", "123456789012", "aws", "us-west-2")
 RICH = """\
 name: demo

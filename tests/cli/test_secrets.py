@@ -19,8 +19,6 @@ from hyperpod_eks.aws import redaction
 from hyperpod_eks.local import CHART
 from tests.conftest import Said, User
 
-pytestmark = pytest.mark.xdist_group("secrets")
-
 
 def everything(user: User, said: Said) -> str:
     """Return all output of a command: both streams, and all files in the test's folder."""

@@ -16,8 +16,6 @@ import pytest
 
 from tests.conftest import helm
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 HOSTILE = {
     "AWS_PROFILE": "production",
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",

@@ -18,8 +18,6 @@ from hyperpod_eks.local.stack import Stack
 from tests import evil
 from tests.conftest import Said, User, new_session
 
-pytestmark = pytest.mark.xdist_group("strangers")
-
 
 def asked(user: User, patch: pytest.MonkeyPatch, url: str, *words: str) -> Said:
     patch.setenv("AWS_ENDPOINT_URL", url)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from hyperpod_eks.local.aws.sim import Delays, Fault
 from tests.conftest import Clients, User
-
-pytestmark = pytest.mark.xdist_group("stuck")
 
 
 def test_nodes_that_may_not_be_deleted_end_the_wait_with_the_cause(

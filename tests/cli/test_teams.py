@@ -16,8 +16,6 @@ from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.conftest import Clients, Said, User, at_work
 
-pytestmark = pytest.mark.xdist_group("teams")
-
 SOLO = f"""\
 name: solo
 region: us-west-2

@@ -19,8 +19,6 @@ from hyperpod_eks.resources.ec2.vpc import Vpc
 from tests import copies
 from tests.conftest import Clients, Said, User, at_work
 
-pytestmark = pytest.mark.xdist_group("twins")
-
 ENDS = ("Delete", "Release", "Detach", "Disassociate")
 
 

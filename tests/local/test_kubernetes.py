@@ -33,8 +33,6 @@ from hyperpod_eks.local.kubernetes import (
 )
 from hyperpod_eks.local.tls import Pki, make_pki
 
-pytestmark = pytest.mark.xdist_group("local_kubernetes")
-
 KUBECTL = next(Path(__file__).parents[2].glob(".cache/helm/*/kubectl"), None)
 USERS = {
     "good": Identity("arn:aws:iam::123456789012:role/admin"),

@@ -29,8 +29,6 @@ from .test_kubernetes import (
 )
 from .test_kubernetes_validation import DEFINITIONS, GADGETS, definition
 
-pytestmark = pytest.mark.xdist_group("local_kubernetes_answers")
-
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 JSON, JSON_PATCH = "application/json", "application/json-patch+json"
 REVIEWS = "/apis/authorization.k8s.io/v1"

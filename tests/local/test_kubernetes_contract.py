@@ -23,8 +23,6 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Identity
 from hyperpod_eks.local.tls import make_pki
 
-pytestmark = pytest.mark.xdist_group("local_kubernetes_contract")
-
 RECORDING = Path(__file__).parent / "data" / "kube-apiserver-1.36.2-answers.json"
 RECORDED: list[dict[str, Any]] = json.loads(RECORDING.read_text())
 VOLATILE = {

@@ -22,8 +22,6 @@ from hyperpod_eks.local.tls import make_pki
 
 from .test_kubernetes import CORE, Client, kubeconfig
 
-pytestmark = pytest.mark.xdist_group("local_kubernetes_exec")
-
 KUBECTLS = sorted(Path(__file__).parents[2].glob(".cache/helm/*/kubectl"))
 USERS = {
     "good": Identity("admin"),

@@ -17,8 +17,6 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster, Identity
 from hyperpod_eks.local.tls import Pki, make_pki
 
-pytestmark = pytest.mark.xdist_group("local_kubernetes_helm")
-
 BINARIES = Path(__file__).parents[2] / ".cache" / "helm"
 HELM3, HELM4 = "3.17.2", "4.3.1"
 # helm 4 must not use server-side apply with a chart that ships an aggregated ClusterRole.

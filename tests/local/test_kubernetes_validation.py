@@ -16,8 +16,6 @@ from hyperpod_eks.local.tls import make_pki
 
 from .test_kubernetes import APPLY, APPS, CORE, MERGE, USERS, Client, workload
 
-pytestmark = pytest.mark.xdist_group("local_kubernetes_validation")
-
 BATCH = "/apis/batch/v1/namespaces/default"
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
