@@ -31,6 +31,7 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
 from hyperpod_eks.local.tls import Pki, make_pki
 from tests.answers import HOWS, altered, places
+from tests.conftest import known_helm
 
 BINARIES = Path(__file__).parents[1] / ".cache" / "helm"
 STAND_IN = Path(chart.__file__).parents[1] / "local" / "chart"
@@ -373,6 +374,15 @@ class TestFind:
         monkeypatch.delenv("HYPERPOD_EKS_HELM", raising=False)
         monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/bin")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def test_other_tests_know_the_version_that_helm_prints(self) -> None:
+        real, known = version("4.3.1").binary, known_helm() / "helm"
+        assert find_helm(known).version == find_helm(real).version
+        said, same = (
+            subprocess.run([str(binary), "version"], capture_output=True, check=True).stdout
+            for binary in (real, known)
+        )
+        assert said == same
 
     def test_the_option_comes_first_then_the_variable_then_path(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.session import Purpose, Session
 from hyperpod_eks.state.manifest import read
-from tests.conftest import helm, new_session
+from tests.conftest import known_helm, new_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -132,7 +132,7 @@ def owner(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owne
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("os.fsync", lambda _: None)  # tests/test_manifest.py covers power cuts
     # its own session, because it registers a handler
-    return Owner(stack, new_session(), tmp_path, helm("4.3.1"))
+    return Owner(stack, new_session(), tmp_path, known_helm())
 
 
 @pytest.fixture

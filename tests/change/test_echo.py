@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from hyperpod_eks.engine.loop import Reconciler
@@ -17,7 +16,7 @@ from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.hyperpod.cluster import Cluster
 from hyperpod_eks.state.manifest import Manifest
-from tests.conftest import helm, start_over
+from tests.conftest import known_helm, new_session, start_over
 
 from .conftest import Owner
 
@@ -70,7 +69,7 @@ def base(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         start_over(one_stack, patch)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)  # the clock is real
-        owner = Owner(one_stack, boto3.Session(), folder, helm("4.3.1"))
+        owner = Owner(one_stack, new_session(), folder, known_helm())
         owner.declares(TEXT)
         yield owner
 
@@ -277,7 +276,7 @@ def test_odd_descriptions_of_every_kind_change_nothing(
     """Create a cluster under them, and observe it.  It empties the account, so it comes last."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("hyperpod_eks.engine.apply.GRACE", 0.3)
-    owner = Owner(stack, boto3.Session(), tmp_path, helm("4.3.1"))
+    owner = Owner(stack, new_session(), tmp_path, known_helm())
     stack.sim.echo = Echo(seed)
     first = owner.declares(TEXT)
     assert not [each for each in first if each.startswith("Update")]
