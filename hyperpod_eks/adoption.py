@@ -27,7 +27,6 @@ from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.access_entry import caller
 from hyperpod_eks.resources.eks import authentication_mode
 from hyperpod_eks.state.manifest import Manifest
-from hyperpod_eks.state.record import Record
 from hyperpod_eks.steps.eks import access_label
 from hyperpod_eks.steps.network import interface_endpoints
 
@@ -55,12 +54,10 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
         del manifest.records[CALLER]
     _refuse_created(manifest, wanted)
     for key, id_ in wanted.items():
-        if manifest.adopted.get(key) == id_:
-            continue
-        if write:
+        if manifest.adopted.get(key) != id_:
             manifest.adopt(key, id_, now)
-        else:
-            manifest.records[key] = Record("", {}, "ready", now, "", id_, origin="adopted")
+    if write:
+        manifest.commit()
 
 
 def _refuse_created(manifest: Manifest, wanted: Mapping[str, str]) -> None:

@@ -42,7 +42,7 @@ from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.stack import ahead, stack
-from hyperpod_eks.state.file_store import locked
+from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.workers import start
 
@@ -158,7 +158,7 @@ class Session:
         """Return the problems that would stop `create`, the worst first; change nothing."""
         observations = {each.want.key: each for each in self.status()}
         facts = Facts(
-            self.aws, self.config, self.resolved, observations, manifest=self.manifest.path
+            self.aws, self.config, self.resolved, observations, manifest=self.manifest.store.path
         )
         return preflight_run.run(facts, preflight_run.known(skip))
 
@@ -211,7 +211,7 @@ def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
     here = (resolved.identity.account, resolved.region)
     if manifest.account and (manifest.account, manifest.region) != here:
         raise Usage(
-            f"{manifest.path} belongs to account {manifest.account}, region {manifest.region}; "
+            f"{manifest.store} belongs to account {manifest.account}, region {manifest.region}; "
             f"these credentials lead to account {here[0]}, region {here[1]}",
             "Use the right profile and region, or another manifest (--manifest).",
         )
@@ -224,7 +224,7 @@ def connect(
     config: str | JsonMapping,
     *,
     purpose: Purpose = CREATE,
-    manifest: Path | None = None,
+    manifest: Path | str | None = None,
     profile: str | None = None,
     account: boto3.Session | None = None,
     report: Callable[[Event], None] = lambda event: None,
@@ -232,18 +232,20 @@ def connect(
 ) -> Iterator[Session]:
     """Open a cluster, and hold the lock of its manifest while the context is open.
 
-    ``config`` is a file's path or its content, ``manifest`` the path of the manifest (default
-    ``./NAME.hyperpod-eks.json``).  ``account`` is a boto3 session that replaces ``profile`` and the
-    AWS configuration.  ``report`` is called with each event; after ``timeout`` seconds the session
-    stops waiting for AWS.  Raises Usage, Denied, Locked and NotFound.
+    ``config`` is a file's path or its content, ``manifest`` the path or S3 URL of the manifest
+    (default ``./NAME.hyperpod-eks.json``).  ``account`` is a boto3 session that replaces
+    ``profile`` and the AWS configuration.  ``report`` is called with each event; after ``timeout``
+    seconds the session stops waiting for AWS.  Raises Usage, Denied, Locked and NotFound.
     """
     loaded = load(config, {}, os.environ)
     check_references(loaded)
     charts.require_valid(loaded.region, loaded.chart.values)
-    path = manifest or Path(f"{loaded.name}.hyperpod-eks.json")
-    with locked(path):
-        aws = Aws(account or log_in(loaded.region, profile), loaded.name, loaded.tags)
-        context = Context(aws, read(path, loaded.name), report)
+    opened = account or log_in(loaded.region, profile)
+    place = str(manifest) if manifest else None
+    store = store_of(place, loaded.name, lambda: opened, state=loaded.state)
+    with store.locked():
+        aws = Aws(opened, loaded.name, loaded.tags)
+        context = Context(aws, read(store, loaded.name), report)
         if timeout:
             context.deadline = context.clock.now() + timeout
         found = Session(loaded, context, purpose)

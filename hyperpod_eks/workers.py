@@ -126,6 +126,16 @@ class WorkerPool:
             self.at_work -= 1
         return result
 
+    def arrived(self) -> Iterator[Result]:
+        """Take the results that have arrived meanwhile, without waiting."""
+        while True:
+            try:
+                result = self._done.get_nowait()
+            except queue.Empty:
+                return
+            self.at_work -= result.job is not None
+            yield result
+
     def interrupt(self, error: BaseException) -> None:
         """Make ``wait`` return ``error`` now.  Safe in a signal handler, as SimpleQueue.put is."""
         self._done.put(Result(None, None, error))

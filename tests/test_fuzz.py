@@ -30,6 +30,7 @@ from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Denied, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.state import manifest
+from hyperpod_eks.state.file_store import FileStore
 from tests.commands import EVERY
 from tests.conftest import Said, User
 
@@ -117,7 +118,7 @@ def manifests(folder: Path, document: dict[str, Any], seeds: range) -> None:
             text = garbled(text, dice)
         path.write_bytes(text)
         try:
-            found = manifest.read(path)
+            found = manifest.read(FileStore(path))
             found.remembered()
             values(found)
         except Usage:

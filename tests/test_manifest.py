@@ -22,9 +22,10 @@ from hyperpod_eks.resources.base import KINDS, Live
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.state.codec import pack
-from hyperpod_eks.state.file_store import BACKUPS, Unwritable, locked
+from hyperpod_eks.state.file_store import BACKUPS, FileStore, locked
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.record import Record
+from hyperpod_eks.state.store import Unwritable
 from tests.conftest import User
 
 VPC = Vpc("vpc", cidr="10.0.0.0/16")
@@ -34,11 +35,12 @@ SUBNET = Subnet("private-subnet-usw2-az1", vpc=VPC, cidr="10.0.0.0/18", zone="us
 WRITER = """
 import os, sys
 from pathlib import Path
-from hyperpod_eks.state.manifest import Manifest, read
+from hyperpod_eks.state.file_store import FileStore
+from hyperpod_eks.state.manifest import read
 from hyperpod_eks.steps.network import Vpc
 
 path, fuse = Path(sys.argv[1]), int(sys.argv[2])
-manifest = read(path, "demo")
+manifest = read(FileStore(path), "demo")
 count = 0
 
 def hook(event, args):
@@ -50,14 +52,20 @@ def hook(event, args):
 
 sys.addaudithook(hook)
 manifest.intend(Vpc("vpc", cidr="10.0.0.0/16"), 5.0)
+manifest.commit()
 os._exit(0)
 """
 
 
 def a_manifest(path: Path) -> Manifest:
-    manifest = Manifest(path, "demo", "111122223333", "us-west-2", "abc")
+    manifest = Manifest(FileStore(path), "demo", "111122223333", "us-west-2", "abc")
     manifest.save()
     return manifest
+
+
+def file_of(manifest: Manifest) -> Path:
+    assert isinstance(manifest.store, FileStore)
+    return manifest.store.path
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -65,7 +73,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     manifest.intend(VPC, 1.0)
     manifest.record(VPC, Live("vpc-1", "arn:vpc-1"), "ready", 2.0)
     manifest.intend(SUBNET, 3.0)
-    again = read(manifest.path, "demo")
+    manifest.commit()
+    again = read(FileStore(file_of(manifest)), "demo")
     assert again.records == manifest.records
     assert again.remembered() == {VPC.key: VPC, SUBNET.key: SUBNET}
     assert (again.records[VPC.key].unsure, again.records[SUBNET.key].unsure) == (False, True)
@@ -73,14 +82,16 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path / "demo.json")
-    assert manifest.path.stat().st_mode & 0o777 == 0o600
+    assert file_of(manifest).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_birth_keeps_its_token_until_it_is_resolved(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path / "demo.json")
     token = manifest.intend(VPC, 1.0)
-    assert read(manifest.path, "demo").intend(VPC, 99.0) == token
+    manifest.commit()
+    assert read(FileStore(file_of(manifest)), "demo").intend(VPC, 99.0) == token
     manifest.record(VPC, Live("vpc-1"), "ready", 2.0)
+    manifest.commit()
     assert manifest.intend(VPC, 99.0) != token
     assert len(token) <= 64
 
@@ -89,6 +100,7 @@ def test_the_last_ten_versions_are_kept(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path / "demo.json")
     for now in range(20):
         manifest.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
+        manifest.commit()
     kept = sorted((tmp_path / ".demo.json.backups").glob("*.json"))
     assert len(kept) == BACKUPS
     serials = [json.loads(each.read_text())["serial"] for each in kept]
@@ -119,7 +131,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new_version(tmp_path: Path) -> No
         done = subprocess.run(
             [sys.executable, "-c", WRITER, str(folder / "demo.json"), str(fuse)], check=False
         )
-        records = read(folder / "demo.json", "demo").records
+        records = read(FileStore(folder / "demo.json"), "demo").records
         assert records == before or set(records) == {VPC.key}
         outcomes.append((done.returncode, len(records)))
         if done.returncode == 0:
@@ -144,7 +156,7 @@ def test_a_file_that_cannot_be_read_is_told_with_a_way_back(
     path = tmp_path / "demo.json"
     path.write_text(text)
     with pytest.raises(Usage, match=says) as caught:
-        read(path, "demo")
+        read(FileStore(path), "demo")
     assert caught.value.hint
     assert path.read_text() == text
 
@@ -185,10 +197,11 @@ def test_what_an_earlier_version_called_a_kind_is_read(
 
     manifest = a_manifest(tmp_path / "demo.json")
     manifest.intend(VPC, 5.0)
-    text = manifest.path.read_text()
-    manifest.path.write_text(text.replace("network/Vpc", "network/Cloud"))
+    manifest.commit()
+    text = file_of(manifest).read_text()
+    file_of(manifest).write_text(text.replace("network/Vpc", "network/Cloud"))
 
-    (again,) = read(manifest.path, "demo").remembered().values()
+    (again,) = read(FileStore(file_of(manifest)), "demo").remembered().values()
     assert type(again) is Cloud
     assert KINDS["tests/Nearer"] is Nearer
 
@@ -215,29 +228,32 @@ def test_a_kind_of_another_version_stops_a_run_before_its_first_change(user: Use
 def test_another_clusters_manifest_is_refused(tmp_path: Path) -> None:
     a_manifest(tmp_path / "demo.json")
     with pytest.raises(Usage, match="manifest of the cluster 'demo', not of 'other'"):
-        read(tmp_path / "demo.json", "other")
+        read(FileStore(tmp_path / "demo.json"), "other")
 
 
 def test_a_full_disk_stops_before_anything_is_made() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    manifest = Manifest(Path("/dev/full/demo.json"), "demo")
+    manifest = Manifest(FileStore(Path("/dev/full/demo.json")), "demo")
+    manifest.intend(VPC, 1.0)
     with pytest.raises(Unwritable, match="cannot write the manifest"):
-        manifest.intend(VPC, 1.0)
+        manifest.commit()
 
 
 SMALL = """
 import sys
 from pathlib import Path
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.resources.base import KINDS, Live
 from hyperpod_eks.steps.network import Vpc
 
-manifest = Manifest(Path(sys.argv[1], "demo.json"), "demo")
+manifest = Manifest(FileStore(Path(sys.argv[1], "demo.json")), "demo")
 manifest.config = {"note": "x" * 9000}
 for now in range(30):
     manifest.record(Vpc("vpc", cidr="10.0.0.0/16"), Live(f"vpc-{now}"), "ready", float(now))
+    manifest.commit()
 """
 
 
@@ -299,6 +315,7 @@ def test_declarations_refer_to_each_other_by_key() -> None:
 POWER = """
 import os, sys
 from pathlib import Path
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
 from hyperpod_eks.steps.network import Vpc
 
@@ -315,7 +332,9 @@ def hook(event, args):
 
 os.fsync = fsync
 sys.addaudithook(hook)
-read(Path(sys.argv[1]), "demo").intend(Vpc("vpc", cidr="10.0.0.0/16"), 5.0)
+manifest = read(FileStore(Path(sys.argv[1])), "demo")
+manifest.intend(Vpc("vpc", cidr="10.0.0.0/16"), 5.0)
+manifest.commit()
 print(*(f"{what}:{size}" if what != "folder" else what for what, size in done))
 """
 
@@ -339,7 +358,8 @@ def test_the_serial_rises_with_every_version(tmp_path: Path) -> None:
     serials = []
     for now in range(5):
         manifest.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
-        serials.append(json.loads(manifest.path.read_text())["serial"])
+        manifest.commit()
+        serials.append(json.loads(file_of(manifest).read_text())["serial"])
     assert serials == sorted(set(serials))
 
 
@@ -347,17 +367,19 @@ def test_a_birth_that_is_tried_again_counts_from_the_last_try(tmp_path: Path) ->
     manifest = a_manifest(tmp_path / "demo.json")
     token = manifest.intend(VPC, 1.0)
     assert manifest.intend(VPC, 3600.0) == token
-    assert read(manifest.path, "demo").records[VPC.key].since == 3600.0
+    manifest.commit()
+    assert read(FileStore(file_of(manifest)), "demo").records[VPC.key].since == 3600.0
 
 
 def test_what_a_kill_leaves_beside_it_goes_with_the_next_run(tmp_path: Path) -> None:
     manifest = a_manifest(tmp_path / "demo.json")
     for name in (".demo.json.tmp", ".demo.json.0123.tmp"):
         (tmp_path / name).write_text("half of a ver")
-    with locked(manifest.path):
+    with locked(file_of(manifest)):
         manifest.intend(VPC, 1.0)
+        manifest.commit()
     assert list(tmp_path.glob(".*tmp")) == []
-    assert read(manifest.path, "demo").records[VPC.key].unsure
+    assert read(FileStore(file_of(manifest)), "demo").records[VPC.key].unsure
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done() -> None:
@@ -376,16 +398,20 @@ def test_manifests_whose_names_begin_alike_share_nothing(tmp_path: Path) -> None
         with locked(path):
             manifest = a_manifest(path)
             manifest.record(VPC, Live(f"vpc-of-{path.name}"), "ready", 1.0)
+            manifest.commit()
             manifest.record(VPC, Live("vpc-2"), "ready", 2.0)
+            manifest.commit()
     with locked(west), locked(east), pytest.raises(Locked), locked(west):
         pass
     for path in (west, east):
         kept = sorted((tmp_path / f".{path.name}.backups").glob("*.json"))
         assert f"vpc-of-{path.name}" in kept[-1].read_text()
     path = tmp_path / "x.lock"  # the lock must not be the manifest itself
-    a_manifest(path).record(VPC, Live("vpc-1"), "ready", 1.0)
+    manifest = a_manifest(path)
+    manifest.record(VPC, Live("vpc-1"), "ready", 1.0)
+    manifest.commit()
     with locked(path):
-        assert read(path, "demo").records[VPC.key].id == "vpc-1"
+        assert read(FileStore(path), "demo").records[VPC.key].id == "vpc-1"
 
 
 def test_an_earlier_version_is_kept_out(tmp_path: Path) -> None:
@@ -434,12 +460,13 @@ def test_backups_go_with_the_manifest(tmp_path: Path) -> None:
     manifest.lineage = "of-demo"
     for id_ in ("vpc-1", "vpc-2"):
         manifest.record(VPC, Live(id_), "ready", 1.0)
+        manifest.commit()
     older.mkdir()
-    (older / "00000007.json").write_text(manifest.path.read_text())
+    (older / "00000007.json").write_text(file_of(manifest).read_text())
     (older / "00000008.json").write_text('{"lineage": "of-another"}')
-    path = manifest.path.rename(tmp_path / "elsewhere")
-    assert read(manifest.path, "demo").serial == 8  # old ones count too
-    path.rename(manifest.path)
+    path = file_of(manifest).rename(tmp_path / "elsewhere")
+    assert read(FileStore(file_of(manifest)), "demo").serial == 8  # old ones count too
+    path.rename(file_of(manifest))
     manifest.retire()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".demo.backups"]
     assert [path.name for path in older.iterdir()] == ["00000008.json"]
@@ -536,10 +563,12 @@ def test_a_new_life_goes_on_counting_so_that_its_backups_are_the_newest(tmp_path
     first = a_manifest(path)
     for now in range(20):
         first.record(VPC, Live(f"vpc-{now}"), "ready", float(now))
+        first.commit()
     path.unlink()
-    second = read(path, "demo")
+    second = read(FileStore(path), "demo")
     for id_ in ("vpc-new", "vpc-newer", "vpc-newest"):
         second.record(VPC, Live(id_), "ready", 100.0)
+        second.commit()
     newest = max((tmp_path / ".demo.json.backups").glob("*.json"))
     assert "vpc-newer" in newest.read_text()
 
@@ -550,9 +579,11 @@ def test_a_link_stays_one_and_whoever_comes_by_it_is_kept_out(tmp_path: Path) ->
     link.symlink_to(there)
     with locked(there), pytest.raises(Locked), locked(link):
         pass
-    read(link, "demo").record(VPC, Live("vpc-1"), "ready", 1.0)
+    manifest = read(FileStore(link), "demo")
+    manifest.record(VPC, Live("vpc-1"), "ready", 1.0)
+    manifest.commit()
     assert link.is_symlink()
-    assert read(there, "demo").records["network/vpc"].id == "vpc-1"
+    assert read(FileStore(there), "demo").records["network/vpc"].id == "vpc-1"
 
 
 def test_a_disk_without_hard_links_or_locks_will_do_or_is_told(
@@ -565,6 +596,7 @@ def test_a_disk_without_hard_links_or_locks_will_do_or_is_told(
     manifest = a_manifest(tmp_path / "demo.json")
     for id_ in ("vpc-1", "vpc-2"):
         manifest.record(VPC, Live(id_), "ready", 1.0)
+        manifest.commit()
     newest = max((tmp_path / ".demo.json.backups").glob("*.json"))
     assert "vpc-1" in newest.read_text()
     monkeypatch.setattr(fcntl, "flock", refuse)

@@ -40,6 +40,7 @@ from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.permissions import Statement, Statements
 from hyperpod_eks.resources.tagged import Candidate, Tagged
 from hyperpod_eks.stack import kinds
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
 from tests.conftest import REGION
 
@@ -127,7 +128,7 @@ def test_it_is_planned_created_changed_and_deleted(aws: Aws, tmp_path: Path) -> 
     path = tmp_path / "demo.json"
 
     def context() -> engine.Context:
-        return engine.Context(aws, read(path, "demo"), lambda event: None)
+        return engine.Context(aws, read(FileStore(path), "demo"), lambda event: None)
 
     rows, _ = plans.plan([SHELF], context())
     assert [(row.key, row.decision.action) for row in rows] == [("toys/shelf", Action.CREATE)]
@@ -135,7 +136,7 @@ def test_it_is_planned_created_changed_and_deleted(aws: Aws, tmp_path: Path) -> 
     assert [each.status for each in engine.status([SHELF], context())] == [Status.MATCHES]
     engine.create([Shelf("shelf", boards=4)], context())
     assert Shelf.there == {"shelf": 4}
-    assert type(read(path).remembered()["toys/shelf"]) is Shelf
+    assert type(read(FileStore(path)).remembered()["toys/shelf"]) is Shelf
     assert engine.delete([], context()) == (["toys/shelf"], {})
     assert Shelf.there == {}
 

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,6 +76,8 @@ class Aws:
         """Held while a client is created: boto3's sessions are not thread-safe then."""
         self.region: str | None = None
         """Region of the clients; None for the session's own region."""
+        self.before_change: Callable[[], None] = lambda: None
+        """Called before each request that may change something; what it raises stops it."""
         self._paces: dict[str, Pace] = {}
         self._watch = Watch()
         session.events.register("creating-client-class", _with_answers, unique_id="answers")
@@ -121,10 +123,15 @@ class Aws:
                 ),
             )
         made.meta.events.register("after-call", _name_service)
+        made.meta.events.register("before-send", self._check, unique_id="check")
         self._watch.attach(made)
         if not once:  # only the engine repeats single attempts
             self._paces.setdefault(service, Pace(service)).attach(made)
         return made
+
+    def _check(self, event_name: str, **_: object) -> None:
+        if not _READS.match(event_name.rpartition(".")[2]):
+            self.before_change()
 
     def _retries(self) -> JsonObject:
         """Return botocore's ``retries``: the user's settings, or nine attempts in standard mode."""
@@ -181,6 +188,11 @@ class Aws:
     def s3(self) -> S3Client:
         """Amazon S3."""
         return self._client("s3")  # type: ignore[no-any-return]
+
+    @cached_property
+    def s3_once(self) -> S3Client:
+        """Amazon S3 with a single attempt: a write on a condition may be refused for its own."""
+        return self._client("s3", once=True)  # type: ignore[no-any-return]
 
     @cached_property
     def sagemaker(self) -> SageMakerClient:

@@ -40,6 +40,12 @@ def raise_first(service: str, operation: str, errors: Iterable[JsonMapping]) -> 
         raise ClientError(answer, operation)
 
 
+def refusal(error: Exception) -> tuple[str, str]:
+    """Return the code and the words with which AWS refused; empty where it is no answer of AWS."""
+    about = (getattr(error, "response", None) or {}).get("Error", {})
+    return str(about.get("Code") or ""), str(about.get("Message") or "")
+
+
 def classify(error: Exception) -> ErrorKind | None:
     """Return the kind of any exception; None is a bug or a refusal that waiting cannot change."""
     from botocore import exceptions as e  # noqa: PLC0415

@@ -11,7 +11,7 @@ from hyperpod_eks.aws.transport import Unreachable
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import FAILED, Denied, Foreign, HyperpodError, Usage
-from hyperpod_eks.state.file_store import Unwritable
+from hyperpod_eks.state.store import Unwritable
 
 CERTAIN = (Denied, Foreign, OSError, Unreachable, Unwritable, Usage)
 """Errors that need no evidence from AWS: their message says everything."""

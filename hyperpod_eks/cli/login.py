@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from getpass import getpass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,17 @@ def log_in(region: str | None, profile: str | None) -> boto3.Session:
         return getpass(words)
 
     return session(region, profile, ask)
+
+
+def login_of(account: Account) -> Callable[[], boto3.Session]:
+    """Return what opens the session that the options name."""
+
+    def login() -> boto3.Session:
+        if account.local:
+            use_local()
+        return log_in(account.region, account.profile)
+
+    return login
 
 
 def use_local() -> None:

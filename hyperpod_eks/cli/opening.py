@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from hyperpod_eks.aws.client import Aws, read_only
@@ -20,6 +19,7 @@ from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.login import log_in, use_local
 from hyperpod_eks.cli.options import Cluster, Lock, Place, Settings, Wait
+from hyperpod_eks.cli.remembered import store_for
 from hyperpod_eks.cli.signals import stoppable
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
@@ -34,8 +34,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import Purpose, Session, check_references
-from hyperpod_eks.state.file_store import locked
-from hyperpod_eks.state.manifest import Manifest, backups, read
+from hyperpod_eks.state.manifest import Manifest, read, versions
 
 LOOKING = 10.0
 """Seconds for which a read-only command retries a failed call, after botocore's own retries."""
@@ -135,7 +134,7 @@ def refuse_to_guess(
         "Pass it with -f FILE, or its manifest with --manifest PATH.\n"
         f"To see the cluster: hyperpod-eks status {it}"
     )
-    if any(each.config for each in backups(manifest.path)):
+    if any(each.config for each in versions(manifest.store)):
         hint += f"\nTo restore the config from a backup: hyperpod-eks adopt {it} --rebuild"
     raise Usage(
         f"cluster {resolved.name} already exists in {resolved.region} of account "
@@ -168,7 +167,7 @@ def restored(aws: Aws, manifest: Manifest) -> JsonObject | None:
     ids = {vpc["VpcId"] for vpc in snapshot.signed(VPCS)}
     if found := hyperpod_api.describe(snapshot, manifest.cluster):
         ids.add(found["ClusterArn"])
-    for old in backups(manifest.path):
+    for old in versions(manifest.store):
         records = [old.records.get(key) for key in ("network/vpc", "hyperpod/cluster")]
         same = any(r and r.state != "deleted" and ids & {r.id, r.arn} for r in records)
         if same and old.config and (old.cluster, old.account, old.region) == here:
@@ -248,13 +247,13 @@ def settings(
     source = place.file
     loaded = load(source, _overrides(place), os.environ, files=files) if source else None
     name, place = (loaded.name, place) if loaded else _named(place)
-    path = place.manifest or Path(f"{name}.hyperpod-eks.json")
+    store = store_for(place, name, loaded.state if loaded else "")
     again = called(name, place, file=False)
     if not (loaded or broken):  # an invalid name must fail before a lock file is created
-        _remembered(place, read(path, name, again=again), files=False, lenient=lenient)
+        _remembered(place, read(store, name, again=again), files=False, lenient=lenient)
     patience = place.lock_timeout if isinstance(place, Lock) else 0.0
-    with locked(path, patience) if write else nullcontext():
-        manifest = read(path, name, broken=broken, again=again)
+    with store.locked(patience) if write else nullcontext():
+        manifest = read(store, name, broken=broken, again=again)
         config = loaded or _remembered(place, manifest, files, lenient=lenient)
         yield _on_stand_in(config) if place.local else config, manifest
 
@@ -276,7 +275,7 @@ def _named(place: P) -> tuple[str, P]:
     if name is None:
         name = os.environ.get("HYPERPOD_EKS_NAME")
     if name is None and place.manifest:
-        name = read(place.manifest).cluster
+        name = read(store_for(place, "")).cluster
         place = replace(place, name=name)
     if not name:
         raise which_cluster()

@@ -204,11 +204,12 @@ class Place(Account):
     heading = "Cluster options"
     name: str | None = argument()
     file: str | None = option("-f", "--file", metavar="FILE", help="Config file; - reads stdin.")
-    manifest: Path | None = option(
+    manifest: str | None = option(
         "--manifest",
-        type=click.Path(path_type=Path),
+        type=click.Path(),
         metavar="PATH",
-        help="Manifest of the cluster.  [default: ./NAME.hyperpod-eks.json]",
+        help="Manifest of the cluster, a file or s3://BUCKET/KEY.  "
+        "[default: ./NAME.hyperpod-eks.json]",
     )
 
     @property

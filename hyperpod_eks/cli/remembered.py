@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from hyperpod_eks.cli.documents import called, which_cluster
+from hyperpod_eks.cli.login import login_of
 from hyperpod_eks.cli.options import Place
 from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
+from hyperpod_eks.state.store import Store
+
+
+def store_for(place: Place, name: str, state: str = "") -> Store:
+    """Return where the manifest of a cluster is; ``state`` is what its config file says.
+
+    Raises Usage for an S3 URL that cannot be one.
+    """
+    state = state or os.environ.get("HYPERPOD_EKS_STATE", "")
+    return store_of(place.manifest, name, login_of(place), state=state)
 
 
 def remembered(place: Place, *, absent: bool = False) -> Manifest:
@@ -20,18 +31,18 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
     name = _name(place)
     if not (name or place.manifest):
         raise which_cluster()
-    path = place.manifest or Path(f"{name}.hyperpod-eks.json")
+    store = store_for(place, name)
     it = called(name or "NAME", place)
-    found = read(path, name, again=it)
+    found = read(store, name, again=it)
     if not (found.exists or absent):
         raise NotFound(
-            f"manifest {path} does not exist",
+            f"manifest {store} does not exist",
             f"To create the cluster: hyperpod-eks create {it}\n"
             f"To rebuild the manifest of an existing one: hyperpod-eks adopt {it} --rebuild",
         )
     if place.region and found.region and found.region != place.region:
         raise Usage(
-            f"{path} belongs to region {found.region}, not to {place.region}",
+            f"{store} belongs to region {found.region}, not to {place.region}",
             "Omit --region, or choose another manifest (--manifest).",
         )
     return found

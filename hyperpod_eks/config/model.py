@@ -330,6 +330,13 @@ class Config(Section):
         | None,
         Field(description="Guard: nothing is done in any other account."),
     ] = None
+    state: Annotated[
+        str,
+        Field(
+            description="Where the manifest is kept: a folder, or `s3://BUCKET/PREFIX` of a bucket"
+            " that exists; not the cluster's own. Without it: the current folder."
+        ),
+    ] = ""
     tags: Annotated[
         Mapping[
             Annotated[

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
 
 from hyperpod_eks.aws.client import Aws
@@ -32,7 +34,6 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.compare import Observation, Placement, Status, accepted, born, compare
-from hyperpod_eks.state.file_store import Unwritable
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.record import RecordState
 from hyperpod_eks.workers import Clock, Result, WorkerPool
@@ -50,6 +51,8 @@ FRESH = 2.0
 before any change.  The absence of a resource without a record stays valid: only this tool creates
 resources with our names and tags, and if another run was first, AWS refuses the name and the next
 observation shows the owner."""
+READS = frozenset({"look", "holders"})
+"""The verbs that change nothing."""
 LAST_WORDS = 3.0
 """Seconds that calls under way have to answer after an interruption."""
 
@@ -80,6 +83,7 @@ class Context:
         self.pool = WorkerPool(self.parallelism, self.clock)
         self.running = False
         self.aws.adopted = self.manifest.adopted
+        self.aws.before_change = self.manifest.store.check
         self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
         now = self.clock.now()  # times from a fast clock would keep resources `hidden`
         for key, record in self.manifest.records.items():
@@ -157,6 +161,8 @@ class Reconciler:
         self.open = dict(self.tasks)
         self.lives: dict[str, Live] = {}
         self.references = References(self.lives)
+        self.staged: deque[tuple[Task, Callable[[], Any]]] = deque()
+        """Changing calls, submitted once the manifest that has their intents is saved."""
         self.homes: frozenset[str] = frozenset()
         """The VPCs that contain owned resources with unique names."""
         self.spared: set[str] = set()  # ids of duplicates not to be deleted again
@@ -177,6 +183,7 @@ class Reconciler:
                 self._advance()
                 if self.open:
                     self._receive(self._pause())
+            self._commit()
         except HyperpodError as error:
             self._last_words(LAST_WORDS * 10, error)
             raise
@@ -196,6 +203,18 @@ class Reconciler:
                     self.decide(task, task.observation)
             elif task.due <= self.now and self.can_observe(task):
                 self.submit(task, "look", self.looking(task, snapshot))
+        self._commit()
+
+    def _commit(self) -> None:
+        """Save the manifest once for all results and decisions, then submit the staged calls."""
+        self.manifest.commit()
+        while self.staged:
+            task, call = self.staged.popleft()
+            self.context.pool.submit(task, partial(self._change, call))
+
+    def _change(self, call: Callable[[], Any]) -> Any:
+        self.manifest.store.check()
+        return call()
 
     def looking(self, task: Task, snapshot: Snapshot) -> Callable[[], Sequence[Live]]:
         """Return the call that observes a resource."""
@@ -209,14 +228,13 @@ class Reconciler:
         return min(max(min(due, default=10.0 + self.now) - self.now, 0.0), 10.0)
 
     def _receive(self, seconds: float) -> None:
-        result = self.context.pool.wait(seconds)
-        if result is None:
-            return
-        if result.job is None:
-            raise result.error or AssertionError("an empty interruption")
-        self._take(result)
+        if first := self.context.pool.wait(seconds):
+            for result in chain([first], self.context.pool.arrived()):
+                self._take(result)
 
     def _take(self, result: Result) -> None:
+        if result.job is None:
+            raise result.error or AssertionError("an empty interruption")
         task, verb = result.job, result.job.at_work
         task.at_work = ""
         if isinstance(result.error, Exception):
@@ -240,20 +258,37 @@ class Reconciler:
 
         Results that cannot be recorded are added to ``error``, with which the run ends.
         """
+        self._unstage()
         deadline = self.now + seconds
         while self.now < deadline and any(
-            t.at_work not in ("", "look", "holders") for t in self.tasks.values()
+            t.at_work and t.at_work not in READS for t in self.tasks.values()
         ):
             result = self.context.pool.wait(deadline - self.now)
             if result is None or result.job is None:
-                return  # out of time, or interrupted again
+                break  # out of time, or interrupted again
             if result.error is None and result.job.at_work in ("create", "settle"):
-                try:
-                    self.note(result.job, result.job.at_work, result.value)
-                except Unwritable as problem:
-                    for note in problem.__notes__:
-                        error.add_note(note)
+                self.note(result.job, result.job.at_work, result.value)
             result.job.at_work = ""
+            self._note_down(error)
+        self._note_down(error)
+
+    def _unstage(self) -> None:
+        """Drop the calls that were staged and not submitted, with their intents."""
+        while self.staged:
+            task, _ = self.staged.pop()
+            if task.at_work == "create" and task.fresh:
+                self.manifest.forget(task.want.key)
+            task.at_work = ""
+
+    def _note_down(self, error: BaseException) -> None:
+        """Save the manifest; if that fails, add its notes to the error with which the run ends."""
+        try:
+            self.manifest.commit()
+        except HyperpodError as problem:
+            known = getattr(error, "__notes__", ())
+            for note in getattr(problem, "__notes__", ()):
+                if note not in known:
+                    error.add_note(note)
 
     # --- the parts of a run
 
@@ -278,12 +313,15 @@ class Reconciler:
         raise NotImplementedError
 
     def submit(self, task: Task, verb: str, call: Callable[[], Any]) -> None:
-        """Let a worker make a call; one at a time for each resource."""
+        """Let a worker make a call, one at a time for each resource; changes wait for `_commit`."""
         task.at_work = verb
         task.since = task.since or self.now
         if verb == "look":
             task.partly = False
-        self.context.pool.submit(task, call)
+        if verb in READS:
+            self.context.pool.submit(task, call)
+        else:
+            self.staged.append((task, call))
 
     def compare(self, task: Task, lives: Sequence[Live]) -> Observation:
         """Compare what was found with the declaration."""
@@ -408,13 +446,7 @@ class Reconciler:
         self, want: Resource, live: Live, state: RecordState, sent: Mapping[str, Sent] | None = None
     ) -> None:
         if want.recorded:
-            try:
-                self.manifest.record(want, live, state, self.now, sent)
-            except Unwritable as error:
-                error.add_note(
-                    f"created, but not recorded: {want.key} is {live.id} {live.arn}".rstrip()
-                )
-                raise
+            self.manifest.record(want, live, state, self.now, sent)
 
     def _failed(self, task: Task, verb: str, error: Exception) -> None:
         """Handle a failed call: retry after a transient error, else stop the run."""

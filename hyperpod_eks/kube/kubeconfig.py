@@ -190,21 +190,21 @@ def paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
     ]
 
 
-def own_files(manifest: Path, name: str, arn: str) -> tuple[Path, Path]:
+def own_files(folder: Path, name: str, arn: str) -> tuple[Path, Path]:
     """Return the two possible paths of a cluster's own kubeconfig, beside its manifest.
 
     The second is used if a cluster of the same name in another region has the first.
     """
     region = arn.split(":")[3]
     return (
-        manifest.with_name(f"{name}.kubeconfig"),
-        manifest.with_name(f"{name}.{region}.kubeconfig"),
+        folder / f"{name}.kubeconfig",
+        folder / f"{name}.{region}.kubeconfig",
     )
 
 
-def own_file(manifest: Path, name: str, arn: str) -> Path:
+def own_file(folder: Path, name: str, arn: str) -> Path:
     """Return the path of the cluster's own kubeconfig.  Raises Usage if the first is invalid."""
-    first, second = own_files(manifest, name, arn)
+    first, second = own_files(folder, name, arn)
     there, alike = _clusters(first), arn.rpartition(":")[2]
     others = [one for one in there if one.startswith("arn:") and one.endswith(f":{alike}")]
     return second if others and arn not in there else first

@@ -12,21 +12,16 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hyperpod_eks import files
-from hyperpod_eks.errors import HyperpodError, Locked, Usage
+from hyperpod_eks.errors import Locked, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.state.store import Unwritable
 
 BACKUPS = 10
-
-
-class Unwritable(HyperpodError):
-    """The manifest cannot be written, so nothing more is created."""
-
-    hint = "Free some disk or name another place with --manifest; then run the same command again."
 
 
 @frozen
@@ -38,10 +33,49 @@ class FileStore:
 
     path: Path
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     @property
-    def exists(self) -> bool:
-        """Whether the file exists."""
-        return self.path.exists()
+    def folder(self) -> Path:
+        """The folder of the file."""
+        return self.path.parent
+
+    @property
+    def older(self) -> str:
+        """The folder of the backups."""
+        folders = backups_of(self.path), old_backups_of(self.path)
+        return f"{next((folder for folder in folders if folder.is_dir()), folders[0])}/"
+
+    def locked(self, timeout: float = 0) -> AbstractContextManager[None]:
+        """Hold the lock beside the file, as `locked` does."""
+        return locked(self.path, timeout)
+
+    def check(self) -> None:
+        """Do nothing: the kernel keeps the lock."""
+
+    def read(self) -> bytes | None:
+        """Return the content; None without a file.  Raises Usage."""
+        try:
+            return files.read(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Usage(f"cannot read the manifest {self.path}: {error.strerror}") from error
+
+    def set_aside(self) -> None:
+        """Rename the file to ``PATH.broken``."""
+        self.path.rename(self.path.with_name(f"{self.path.name}.broken"))
+
+    def last_serial(self) -> int:
+        """Return the newest serial of the backups, from which a new manifest continues."""
+        return max((int(kept.stem) for kept in kept(self.path)), default=0)
+
+    def versions(self) -> Iterator[bytes]:
+        """Read the backups, newest first."""
+        for old in sorted(kept(self.path), key=lambda kept: kept.stem, reverse=True):
+            with suppress(OSError):
+                yield old.read_bytes()
 
     def write(self, content: bytes, serial: int) -> None:
         """Replace the content durably and back up the previous version.  Raises Unwritable."""
@@ -59,11 +93,11 @@ class FileStore:
 
     def remove(self, lineage: str) -> None:
         """Remove the file and its backups, which contain the config's values."""
-        if self.exists:
+        if self.path.exists():
             self.path.unlink()
             files.sync_folder(self.path.parent)
         for each in kept(self.path):
-            if each.parent == backups_of(self.path) or lineage_of(each) == lineage:
+            if each.parent == backups_of(self.path) or lineage_of(each.read_bytes()) == lineage:
                 each.unlink(missing_ok=True)
         for folder in (backups_of(self.path), old_backups_of(self.path)):
             with suppress(OSError):  # absent, or it contains another manifest's backups
@@ -71,7 +105,7 @@ class FileStore:
 
     def _back_up(self, serial: int) -> None:
         """Back up the version on disk before it is replaced, and keep the nine before it."""
-        if not self.exists:
+        if not self.path.exists():
             return
         folder = backups_of(self.path)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -119,22 +153,12 @@ def kept(path: Path) -> list[Path]:
     return [kept for folder in folders for kept in folder.glob("*.json") if kept.stem.isdecimal()]
 
 
-def lineage_of(kept: Path) -> object:
-    """Return the lineage in a backup; None if it cannot be read."""
-    with suppress(OSError, ValueError):
-        document = json.loads(kept.read_bytes())
+def lineage_of(content: bytes) -> object:
+    """Return the lineage in a manifest; None if it cannot be read."""
+    with suppress(ValueError):
+        document = json.loads(content)
         return document.get("lineage") if isinstance(document, dict) else None
     return None
-
-
-def nearest(*folders: Path) -> Path:
-    """Return the first folder that exists, else the first."""
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
-
-
-def last_serial(path: Path) -> int:
-    """Return the newest serial of the backups, from which a new manifest continues."""
-    return max((int(kept.stem) for kept in kept(path)), default=0)
 
 
 def home(path: Path) -> Path:

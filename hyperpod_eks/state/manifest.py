@@ -8,36 +8,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from hyperpod_eks import __version__, files
-from hyperpod_eks.errors import Usage
+from hyperpod_eks import __version__
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.resources.base import KINDS, Live, Proof, Resource, Sent
 from hyperpod_eks.state.codec import Spelled, braced, check_document, pack, spelled, unpack
-from hyperpod_eks.state.file_store import (
-    FileStore,
-    Unwritable,
-    backups_of,
-    home,
-    kept,
-    last_serial,
-    nearest,
-    old_backups_of,
-)
 from hyperpod_eks.state.record import Record, RecordState
+from hyperpod_eks.state.store import Store
 
 SCHEMA = "hyperpod-eks/manifest/v1"
+BROKEN = "broken"
+"""The reason of the error about a manifest that cannot be read."""
 
 
 @dataclass
 class Manifest:
-    """The state of one cluster on disk; every change is durable when its method returns.
+    """The state of one cluster; every change is durable once `commit` returns.
 
-    Format: one JSON object, documented in docs/architecture.md, written as in `FileStore`.
+    Format: one JSON object, documented in docs/architecture.md.
     """
 
-    path: Path
+    store: Store
+    """Where it is kept."""
     cluster: str
     account: str = ""
     region: str = ""
@@ -50,19 +43,13 @@ class Manifest:
     run: str = ""
     """The ID of the run that created the cluster (``create --run``); empty for none."""
     tool_version: str = ""
-    """The version of this tool that wrote the file that was read."""
+    """The version of this tool that wrote the manifest that was read."""
+    exists: bool = False
+    """Whether any version is kept."""
+    _unsaved: dict[str, Record | None] = field(default_factory=dict, repr=False)
+    """The stored records of all keys that have changed since; None for new ones."""
     _rows: dict[str, tuple[Record, str]] = field(default_factory=dict, repr=False)
     """Each record as it was last written, and its line of JSON, by key."""
-
-    @property
-    def store(self) -> FileStore:
-        """The store of its file."""
-        return FileStore(self.path)
-
-    @property
-    def exists(self) -> bool:
-        """Whether its file exists."""
-        return self.store.exists
 
     @property
     def complete(self) -> bool:
@@ -135,12 +122,8 @@ class Manifest:
 
     def forget(self, key: str) -> None:
         """Remove an intent whose create is known to have created nothing."""
-        if known := self.records.get(key):
-            if known.past:  # the ARNs of earlier resources are kept
-                self.records[key] = replace(known, state="deleted")
-            else:
-                del self.records[key]
-            self.save()
+        if known := self.records.get(key):  # the ARNs of earlier resources are kept
+            self._put(key, replace(known, state="deleted") if known.past else None)
 
     def remembered(self) -> dict[str, Resource]:
         """Return every resource that may have been created, rebuilt from its record, by key.
@@ -150,9 +133,9 @@ class Manifest:
         for key, record in self.records.items():
             if record.kind not in ("", *KINDS) and record.state != "deleted":
                 raise Usage(
-                    f"{self.path}: {key} is of the kind {record.kind[:80]!r}, which this version of"
-                    f" hyperpod-eks does not know; {self.tool_version or 'another version'} wrote"
-                    " the manifest",
+                    f"{self.store}: {key} is of the kind {record.kind[:80]!r}, which this version"
+                    " of hyperpod-eks does not know;"
+                    f" {self.tool_version or 'another version'} wrote the manifest",
                     "Use that version of hyperpod-eks, or a newer one.",
                 )
         return self._rebuilt()
@@ -171,16 +154,30 @@ class Manifest:
         """Remove the file and its backups, and forget all records, once everything is deleted."""
         self.store.remove(self.lineage)
         self.records.clear()
+        self._unsaved.clear()
 
     # --- the file
 
-    def _put(self, key: str, record: Record) -> None:
-        if self.records.get(key) != record:
+    def _put(self, key: str, record: Record | None) -> None:
+        on_disk = self._unsaved.pop(key, self.records.get(key))
+        if record:
             self.records[key] = record
+        else:
+            self.records.pop(key, None)
+        if record != on_disk:
+            self._unsaved[key] = on_disk
+
+    def commit(self) -> None:
+        """Save if a record has changed.  Raises as `save`."""
+        if self._unsaved:
             self.save()
 
     def save(self) -> None:
-        """Write the whole manifest durably.  Raises Unwritable."""
+        """Write the whole manifest durably.
+
+        Raises Unwritable, or Locked where another run has it now, with a note for each resource
+        whose id is lost with it.
+        """
         self.serial += 1
         document = {
             "schema": SCHEMA,
@@ -198,9 +195,16 @@ class Manifest:
         }
         try:
             self.store.write(spelled(document).encode(), self.serial)
-        except Unwritable:
+        except HyperpodError as error:
             self.serial -= 1
+            for key, on_disk in self._unsaved.items():
+                made = self.records.get(key)
+                if made and made.id and not (on_disk and on_disk.id == made.id):
+                    lost = f"created, but not recorded: {key} is {made.id} {made.arn}"
+                    error.add_note(lost.rstrip())
             raise
+        self.exists = True
+        self._unsaved.clear()
 
     def _spelled_records(self) -> str:
         """Return the records as JSON; only those that changed are encoded again."""
@@ -233,11 +237,11 @@ class Adopted(Mapping[str, str]):
         return sum(1 for _ in self)
 
 
-def backups(path: Path) -> Iterator[Manifest]:
-    """Yield the backups of a manifest that can be read, newest first."""
-    for old in sorted(kept(home(path)), key=lambda kept: kept.stem, reverse=True):
+def versions(store: Store) -> Iterator[Manifest]:
+    """Yield the earlier versions of a manifest that can be read, newest first."""
+    for content in store.versions():
         with suppress(Usage):
-            yield read(old)
+            yield parse(content, store)
 
 
 def _record(members: dict[str, Any]) -> Record:
@@ -247,8 +251,8 @@ def _record(members: dict[str, Any]) -> Record:
     return Record(**members)
 
 
-def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = "") -> Manifest:
-    """Read a manifest; an absent file gives an empty one.
+def read(store: Store, cluster: str = "", *, broken: bool = False, again: str = "") -> Manifest:
+    """Read a manifest; without one, return an empty one.
 
     ``cluster``, if given, is the name that it must have.  With ``broken``, an invalid file is
     renamed to ``PATH.broken`` and counts as absent.  ``again`` are the arguments that identify the
@@ -257,12 +261,37 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
     Raises Usage if it is another cluster's, unreadable, invalid or from a newer version; the
     message says how to recover.
     """
-    path = home(path)
+    content = store.read()
+    if content is None:
+        return Manifest(store, cluster, serial=store.last_serial())
     try:
-        document = json.loads(files.read(path))
+        manifest = parse(content, store)
+    except Usage as error:
+        if error.reason != BROKEN:
+            raise
+        if broken:
+            store.set_aside()
+            return Manifest(store, cluster, serial=store.last_serial())
+        error.hint = (
+            f"To rebuild it from names and tags: hyperpod-eks adopt "
+            f"{again or cluster or 'NAME'} --rebuild\nOlder versions: {store.older}"
+        )
+        raise
+    if cluster and manifest.cluster != cluster:
+        raise Usage(
+            f"{store} is the manifest of the cluster {manifest.cluster!r}, not of {cluster!r}",
+            "Choose another file with --manifest.",
+        )
+    return manifest
+
+
+def parse(content: bytes, store: Store) -> Manifest:
+    """Read a version of a manifest.  Raises Usage for one that is BROKEN or of a newer version."""
+    try:
+        document = json.loads(content)
         if document["schema"] != SCHEMA:
             raise Usage(
-                f"{path} has the schema {str(document['schema'])[:80]!r};"
+                f"{store} has the schema {str(document['schema'])[:80]!r};"
                 f" this version reads {SCHEMA!r}",
                 "Use the version of hyperpod-eks that wrote it.",
             )
@@ -273,7 +302,7 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
             for key, record in document["resources"].items()
         }
         manifest = Manifest(
-            path,
+            store,
             document["cluster"],
             document["account"],
             document["region"],
@@ -286,25 +315,10 @@ def read(path: Path, cluster: str = "", *, broken: bool = False, again: str = ""
             document.get("tool_version", ""),
         )
         manifest._rebuilt()  # records that cannot be rebuilt are invalid too
-    except FileNotFoundError:
-        return Manifest(path, cluster, serial=last_serial(path))
-    except OSError as error:
-        raise Usage(f"cannot read the manifest {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if broken:
-            path.rename(path.with_name(f"{path.name}.broken"))
-            return Manifest(path, cluster, serial=last_serial(path))
-        raise Usage(
-            f"the manifest {path} is broken: {type(error).__name__}: {str(error)[:300]}",
-            f"To rebuild it from names and tags: hyperpod-eks adopt "
-            f"{again or cluster or 'NAME'} --rebuild\n"
-            f"Older versions: {nearest(backups_of(path), old_backups_of(path))}/",
-        ) from error
-    if cluster and manifest.cluster != cluster:
-        raise Usage(
-            f"{path} is the manifest of the cluster {manifest.cluster!r}, not of {cluster!r}",
-            "Choose another file with --manifest.",
-        )
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+        raise Usage(f"the manifest {store} is broken: {why}", reason=BROKEN) from error
+    manifest.exists = True
     return manifest
 
 

@@ -25,6 +25,7 @@ from hyperpod_eks.resolve.resolved import check_plans
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.session import Purpose, Session
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
 from tests.conftest import known_helm, new_session
 
@@ -75,7 +76,7 @@ class Owner:
             if not yes:
                 raise Usage("\n".join(lost))
 
-        manifest = read(self.folder / "demo.json", config.name)
+        manifest = read(FileStore(self.folder / "demo.json"), config.name)
         aws = Aws(self._session, config.name, config.tags)
         context = Context(aws, manifest, self.events.append, consent=consent)
         opened = Session(config, context, ADOPTING)

@@ -148,13 +148,13 @@ def test_a_file_of_the_users_own_is_merged_and_kept(user: User) -> None:
 def test_clusters_of_one_name_have_files_of_their_own(tmp_path: Path) -> None:
     west, east = ARN, ARN.replace("us-west-2", "us-east-1")
     for arn in (west, east, west):
-        file = kubeconfig.own_file(tmp_path / "prod.eu.json", "demo", arn)
+        file = kubeconfig.own_file(tmp_path, "demo", arn)
         kubeconfig.add(file, document(Entry("demo", arn, arn.split(":")[3], "https://x", "Q0E=")))
     assert {path.name for path in tmp_path.iterdir()} == {
         "demo.kubeconfig",
         "demo.us-east-1.kubeconfig",
     }
-    assert kubeconfig.forget(kubeconfig.own_files(tmp_path / "m", "demo", east), east) == []
+    assert kubeconfig.forget(kubeconfig.own_files(tmp_path, "demo", east), east) == []
     assert [path.name for path in tmp_path.iterdir()] == ["demo.kubeconfig"]
     assert west in (tmp_path / "demo.kubeconfig").read_text()
 

@@ -15,6 +15,7 @@ import pytest
 from hyperpod_eks.cli.commands.outputs import text, values
 from hyperpod_eks.config.section import SETTINGS
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.terminal.formats import variables
 from tests.commands import EVERY
@@ -159,7 +160,7 @@ def test_no_output_is_an_input() -> None:
     document = dict.fromkeys([name.removeprefix("HYPERPOD_EKS_").lower() for name in read_], "x")
     printed = {line.partition("=")[0] for line in variables(document)}
     assert printed == {name.replace("_EKS_", "_EKS_CLUSTER_") for name in read_}
-    known = set(values(Manifest(Path(), "")))
+    known = set(values(Manifest(FileStore(Path()), "")))
     assert not {f"HYPERPOD_EKS_{name.upper()}" for name in known - {"region"}} & read_
 
 

@@ -16,6 +16,7 @@ from moto.logs.models import logs_backends
 from hyperpod_eks.aws.client import Identity
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.resolve.names import lineage
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import Manifest, read
 from tests.conftest import Clients, User
 
@@ -232,7 +233,9 @@ def test_a_manifest_of_another_region_knows_no_orphans_of_this_one(
         {"ResourceType": "elastic-ip", "Tags": signed("address-usw2-az1", lineage(HERE, "demo"))}
     ]
     aws.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)
-    elsewhere = Manifest(user.folder / "demo.hyperpod-eks.json", "demo", HERE.account, "eu-west-1")
+    elsewhere = Manifest(
+        FileStore(user.folder / "demo.hyperpod-eks.json"), "demo", HERE.account, "eu-west-1"
+    )
     elsewhere.lineage = lineage(replace(HERE, region="eu-west-1"), "demo")
     elsewhere.save()
     found = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
@@ -245,7 +248,9 @@ def test_an_adoption_that_fails_leaves_the_one_before_it(user: User, aws: Client
     assert user.types("adopt", "demo", "--resource", f"network/vpc={vpc}").code == 0
     said = user.types("adopt", "demo", "--resource", "network/vpc=vpc-0123456789abcdef0")
     assert said.code == 8
-    assert read(user.folder / "demo.hyperpod-eks.json").adopted.items() == {("network/vpc", vpc)}
+    assert read(FileStore(user.folder / "demo.hyperpod-eks.json")).adopted.items() == {
+        ("network/vpc", vpc)
+    }
 
 
 def test_logs_go_though_the_manifest_was_made_anew(user: User, aws: Clients) -> None:

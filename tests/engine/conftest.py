@@ -13,6 +13,7 @@ from hyperpod_eks.engine import Context
 from hyperpod_eks.events import Event
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
 
 from .toys import Cloud, FakeClock, Killed, Nameless, Toy, ToyAws, Unsigned
@@ -29,7 +30,7 @@ class Rig:
     def _world(self) -> Context:
         self.cloud.restart()
         aws: Any = ToyAws(self.cloud)
-        manifest = read(self.path, "toy")
+        manifest = read(FileStore(self.path), "toy")
         manifest.lineage = self.cloud.lineage
         return Context(aws, manifest, self.events.append, clock=self.cloud.clock, parallelism=2)
 

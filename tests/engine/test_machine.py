@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hyperpod_eks.errors import Locked
 from hyperpod_eks.resources.base import Proof, Resource
-from hyperpod_eks.state.file_store import locked
+from hyperpod_eks.state.file_store import FileStore, locked
 from hyperpod_eks.state.manifest import read
 
 from .conftest import Rig
@@ -64,7 +64,7 @@ class Life(RuleBasedStateMachine):
         assert declared_now <= set(made)
         shapes = {want.label: want.shape for want in self.wants if isinstance(want, Toy)}
         assert {t.name: t.shape for t in self.ours if t.name in shapes} == shapes
-        records = read(self.rig.path, "toy").records
+        records = read(FileStore(self.rig.path), "toy").records
         assert {t.id for t in self.ours} <= {record.id for record in records.values()}
         self.forgotten = False
 
@@ -106,7 +106,7 @@ class Life(RuleBasedStateMachine):
     def somebody_bends_something(self, data: Any, shape: str) -> None:
         # a change of a field that the cloud has never described as sent looks like a cloud that
         # describes it otherwise
-        records = read(self.rig.path, "toy").records.values() if self.rig.path.exists() else ()
+        records = read(FileStore(self.rig.path), "toy").records.values()
         silent = {
             record.id or record.token
             for record in records
@@ -155,7 +155,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def the_journal_can_be_read_and_its_serial_never_falls(self) -> None:
         if self.rig.path.exists():
-            serial = read(self.rig.path, "toy").serial
+            serial = read(FileStore(self.rig.path), "toy").serial
             assert serial >= self.serial
             self.serial = serial
 

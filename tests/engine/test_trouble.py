@@ -22,8 +22,9 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube.client import KubeNotReady
 from hyperpod_eks.resources.base import Lifecycle, Live, References, Resource, State
 from hyperpod_eks.resources.compare import Status, compare
-from hyperpod_eks.state.file_store import Unwritable
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
+from hyperpod_eks.state.store import Unwritable
 
 from .conftest import Rig
 from .toys import Cloud, Nameless, Toy, Unsigned, taken
@@ -75,7 +76,7 @@ def test_credentials_that_expire_in_a_wait_stop_the_run_and_the_next_one_continu
         rig.create([Slow("cluster", refusal="ExpiredToken")])
     assert caught.value.exit == 3
     assert "run the same command again" in caught.value.hint
-    record = read(rig.path, "toy").records["toys/cluster"]
+    record = read(FileStore(rig.path), "toy").records["toys/cluster"]
     assert (record.state, record.id) == ("created", "id-1")  # before the first wait
     cloud.clock.time += 3600
     rig.create([Toy("cluster")])
@@ -361,7 +362,7 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
         rig.create(wants)
     made = {t.name: t.id for t in cloud.things}
     shown = "\n".join(caught.value.__notes__)
-    on_disk = {key for key, record in read(rig.path, "toy").records.items()}
+    on_disk = {key for key, record in read(FileStore(rig.path), "toy").records.items()}
     assert {f"toys/{name}" for name in made} <= on_disk  # their intents are older
     for name, id_ in made.items():
         assert f"toys/{name} is {id_}" in shown
@@ -369,6 +370,43 @@ def test_a_success_that_cannot_be_recorded_is_told_and_stops_the_run(
     full_disk(limits.getrlimit(limits.RLIMIT_FSIZE)[1])
     rig.create([Toy("role"), Toy("bucket"), wants[1]])
     assert sorted(t.name for t in cloud.things) == ["bucket", "later", "role"]
+
+
+def test_nothing_is_created_before_the_journal_is_written(
+    rig: Rig, cloud: Cloud, full_disk: Callable[[int], None]
+) -> None:
+    full_disk(10)
+    with pytest.raises(Unwritable):
+        rig.create([Toy("role"), Toy("bucket")])
+    assert cloud.calls == []
+
+
+def test_the_journal_is_written_once_for_what_begins_together(rig: Rig, cloud: Cloud) -> None:
+    known: list[set[str]] = []
+
+    @frozen
+    class Watched(Toy):
+        def create(self, aws: Any, references: References, token: str) -> Live:
+            known.append(set(read(FileStore(rig.path), "toy").records))
+            return super().create(aws, references, token)
+
+    rig.create([Watched("role"), Watched("bucket"), Watched("vpc")])
+    assert known == [{"toys/role", "toys/bucket", "toys/vpc"}] * 3
+    assert read(FileStore(rig.path), "toy").serial < 9  # intent, birth and readiness of each
+
+
+def test_what_a_failure_stops_leaves_no_intent(rig: Rig, cloud: Cloud) -> None:
+    """The calls of a moment are decided together, and the last one may be refused."""
+
+    @frozen
+    class Broken(Toy):
+        def find(self, snapshot: Any) -> Sequence[Live]:
+            return [Live("x", owner=cloud.lineage, state=State.FAILED, why="no reason")]
+
+    with pytest.raises(HyperpodError, match="has failed: no reason"):
+        rig.create([Toy("role"), Broken("bucket")])
+    assert cloud.calls == []
+    assert not rig.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -417,6 +455,7 @@ def test_what_was_adopted_and_has_failed_ends_the_run_at_once(rig: Rig, cloud: C
     cloud.add("addon", None, "", "round")
     manifest = rig.context.manifest
     manifest.adopt("toys/addon", "id-1", cloud.clock.now())
+    manifest.commit()
     start = cloud.clock.now()
     with pytest.raises(HyperpodError, match="was adopted and has failed: no reason"):
         rig.create([Failed("addon")], replace_failed=True)

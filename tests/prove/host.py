@@ -48,7 +48,7 @@ from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.session import ADOPT, Session
-from hyperpod_eks.state.file_store import locked
+from hyperpod_eks.state.file_store import FileStore, locked
 from hyperpod_eks.state.manifest import read
 from hyperpod_eks.workers import Clock, Result, WorkerPool
 
@@ -150,6 +150,12 @@ class OneHand(WorkerPool):
             raise
         except BaseException as error:  # noqa: BLE001  like the real workers
             return Result(job, None, error)
+
+    def arrived(self) -> Iterator[Result]:
+        """Results that come together, now and then."""
+        while self.rng and self.todo and self.rng.random() < 0.5:
+            if result := self.wait(0):
+                yield result
 
     def flood(self) -> None:
         """Let the first mutating call of every submitted job take effect."""
@@ -504,7 +510,9 @@ class Host:
         aws._paces = self.paces
         aws._watch = Unwatched()
         report = self.process.events.append
-        context = Context(aws, read(self.path, NAME), report, clock=self.clock, parallelism=0)
+        context = Context(
+            aws, read(FileStore(self.path), NAME), report, clock=self.clock, parallelism=0
+        )
         at = Session(load(data, {}, {}), context, replace(ADOPT, adopts=verb == "create"))
         at.begin()
         at.resolve(os.environ.get("HYPERPOD_EKS_HELM"))

@@ -40,6 +40,18 @@ MUTANTS = (
         'token = ""',
     ),
     Mutant(
+        "calls leave before the journal is written",
+        "engine/loop.py",
+        "        self.manifest.commit()\n        while self.staged:",
+        "        while self.staged:",
+    ),
+    Mutant(
+        "an intent stays whose call was not made",
+        "engine/loop.py",
+        'if task.at_work == "create" and task.fresh:\n                self.manifest.forget(',
+        "if False:\n                self.manifest.forget(",
+    ),
+    Mutant(
         "no record after a create",
         "engine/loop.py",
         'self._record(want, live, "created", born(want, self.references))',

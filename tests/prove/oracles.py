@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.local.aws.sim import ACCOUNT
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
 
 from .host import NAME, REGION, Host
@@ -167,7 +168,7 @@ def same_shape(host: Host, undisturbed: Counter[str]) -> None:
 def journal_knows(host: Host) -> None:
     """O2: the manifest has the id of every resource with our lineage, and all are ready."""
     text = host.path.read_text()
-    manifest = read(host.path, NAME)
+    manifest = read(FileStore(host.path), NAME)
     ec2 = host.stack.inventory()[REGION]["ec2"]
     for kind, things in ec2.items():
         for id_, thing in things.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyperpod_eks.errors import Usage
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
 
 from . import oracles
@@ -38,7 +39,7 @@ def test_a_journal_cut_short_stops_us_and_is_rebuilt_from_names_and_tags(prover:
         prover.finish("create", TWO_NODES)
     assert "adopt" in caught.value.hint
     assert "--rebuild" in caught.value.hint
-    read(host.path, NAME, broken=True)
+    read(FileStore(host.path), NAME, broken=True)
     host.serial = 0
     prover.finish("rebuild", TWO_NODES)
     oracles.journal_knows(host)

@@ -85,12 +85,11 @@ def _adopted(at: Opened, wanted: Mapping[str, str]) -> list[Observation]:
     """Add the resources to the manifest, and find the cluster's other resources.
 
     Raises Foreign for a resource that the tool created, and NotFound for one that does not exist;
-    the manifest is then unchanged.
+    the stored manifest is then unchanged.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.stack import stack
 
-    before = dict(at.manifest.records)
     for key, id_ in wanted.items():
         known = at.manifest.records.get(key)
         if known and known.origin == "created" and known.state != "deleted":
@@ -101,9 +100,6 @@ def _adopted(at: Opened, wanted: Mapping[str, str]) -> list[Observation]:
     wants = stack(at.resolved)
     found = engine.rebuild(wants, at.context)
     if missing := wanted.keys() - {observation.want.key for observation in found}:
-        at.manifest.records.clear()  # undo, but keep earlier adoptions
-        at.manifest.records.update(before)
-        at.manifest.save()
         lines = [f"{key}: {id_} does not exist" for key, id_ in wanted.items() if key in missing]
         raise NotFound("\n".join(lines))
     return found

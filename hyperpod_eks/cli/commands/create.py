@@ -153,7 +153,7 @@ def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], 
         at.context.aws,
         at.config,
         at.resolved,
-        manifest=at.manifest.path,
+        manifest=at.manifest.store.path,
         first_snapshot=at.context.first_snapshot,
         replace_failed=at.context.replace_failed,
     )

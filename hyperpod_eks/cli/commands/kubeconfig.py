@@ -46,14 +46,14 @@ def kubeconfig(options: Options, report: Report) -> Kubeconfig | Json:
     from hyperpod_eks.cli.login import reading
     from hyperpod_eks.kube import kubeconfig as files
 
-    name, path, region, cluster_name = find(options)
+    name, folder, region, cluster_name = find(options)
     aws = reading(options, name, region)
     entry = _entry(aws, name, local=options.local)
     new = files.document(entry)
     if options.stdout:
         return new
     target = options.kubeconfig or files.choose(files.paths(), entry.arn)
-    shared, target = target is not None, target or files.own_file(path, cluster_name, entry.arn)
+    shared, target = target is not None, target or files.own_file(folder, cluster_name, entry.arn)
     files.add(target, new)
     return {
         **head("kubeconfig"),
@@ -94,18 +94,17 @@ def _entry(aws: Aws, name: str, *, local: bool) -> Entry:
 
 
 def find(place: Place) -> tuple[str, Path, str | None, str]:
-    """Return EKS cluster name, manifest path, region (None if unknown) and cluster name."""
-    from hyperpod_eks.cli.remembered import remembered
+    """Return EKS cluster name, manifest folder, region (None if unknown) and cluster name."""
+    from hyperpod_eks.cli.remembered import remembered, store_for
 
     try:
         known = remembered(replace(place, region=None))
     except NotFound:
         if not place.name:
             raise
-        path = place.manifest or Path(f"{place.name}.hyperpod-eks.json")
-        return place.name, path, None, place.name
+        return place.name, store_for(place, place.name).folder, None, place.name
     eks_name = known.adopted.get("eks/cluster") or known.cluster
-    return eks_name, known.path, known.region, known.cluster
+    return eks_name, known.store.folder, known.region, known.cluster
 
 
 def text(document: Kubeconfig | Json) -> str:

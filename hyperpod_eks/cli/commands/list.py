@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -33,10 +32,10 @@ class Options(Account, Output):
     all_regions: bool = flag(
         "--all-regions", help="List the clusters of every enabled region that has HyperPod."
     )
-    manifests: tuple[Path, ...] = option(
+    manifests: tuple[str, ...] = option(
         "--manifest",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=click.Path(),
         metavar="PATH",
         help="Manifest of a known cluster; can be repeated.  [default: ./*.hyperpod-eks.json]",
     )
@@ -55,7 +54,7 @@ def list_clusters(options: Options, report: Report) -> List:
     account, warnings = aws.identity.account, list[str]()
     regions = _regions(aws, warnings) if options.all_regions else [aws.identity.region]
     found = _everywhere(aws, regions, warnings)
-    known = _manifests(options.manifests, warnings)
+    known = _manifests(options, warnings)
     for warning in warnings:
         current_console().warn(warning)
     clusters: list[Listed] = [{**each.row, "manifest": known.get(each.lineage)} for each in found]
@@ -112,15 +111,17 @@ def _answer(aws: Aws, region: str) -> list[Owned] | Exception:
         return error
 
 
-def _manifests(paths: tuple[Path, ...], warnings: list[str]) -> Mapping[str, str]:
-    """Return the paths of the given manifests, else of those in this folder, by lineage."""
+def _manifests(options: Options, warnings: list[str]) -> Mapping[str, str]:
+    """Return the places of the given manifests, else of those in this folder, by lineage."""
+    from hyperpod_eks.cli.login import login_of
+    from hyperpod_eks.state.location import stores
     from hyperpod_eks.state.manifest import read
 
     found = {}
-    for path in paths or sorted(Path().glob("*.hyperpod-eks.json")):
+    for store in stores(options.manifests, login_of(options)):
         try:
-            if known := read(path).lineage:
-                found[known] = str(path)
+            if known := read(store).lineage:
+                found[known] = str(store)
         except Usage as error:
             warnings.append(str(error))
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -28,10 +27,10 @@ CLUSTERS = ("eks-cluster", "hyperpod-cluster")
 class Options(Account, Output):
     """Options of orphans."""
 
-    manifests: tuple[Path, ...] = option(
+    manifests: tuple[str, ...] = option(
         "--manifest",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=click.Path(),
         metavar="PATH",
         help="Manifest of a known cluster; can be repeated.  [default: ./*.hyperpod-eks.json]",
     )
@@ -47,7 +46,7 @@ def orphans(options: Options, report: Report) -> Orphans:
 
     aws = reading(options)
     identity = aws.identity  # first: without credentials no other call is made
-    unknown = _unknown(aws, options.manifests)
+    unknown = _unknown(aws, options)
     living = {each.lineage: each.cluster for each in unknown if each.kind in CLUSTERS}
     left = [each for each in unknown if each.lineage not in living]
     place = Place(local=options.local, region=identity.region, profile=options.profile)
@@ -79,14 +78,16 @@ def _clusters(living: Mapping[str, str], place: Place) -> list[Elsewhere]:
     ]
 
 
-def _unknown(aws: Aws, manifests: tuple[Path, ...]) -> list[Tagged]:
+def _unknown(aws: Aws, options: Options) -> list[Tagged]:
     """Return tagged resources that belong to none of the clusters with a known manifest."""
+    from hyperpod_eks.cli.login import login_of
     from hyperpod_eks.inventory.untracked import signed
     from hyperpod_eks.resolve.names import lineage
+    from hyperpod_eks.state.location import stores
     from hyperpod_eks.state.manifest import read
 
-    paths = manifests or tuple(sorted(Path().glob("*.hyperpod-eks.json")))
-    known = {read(path).lineage for path in paths}  # a lineage is of one region
+    # a lineage is of one region
+    known = {read(store).lineage for store in stores(options.manifests, login_of(options))}
     return [
         each
         for each in signed(aws)

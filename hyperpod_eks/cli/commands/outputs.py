@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
@@ -44,12 +43,16 @@ def outputs(options: Options, report: Report) -> AllOutputs | OneOutput:
     Prints the value of KEY, or all values, from the manifest.  Does not call AWS.  -o env prints
     assignments that are safe for eval; -o dotenv and -o github fit the files of CI systems.
     """
-    from hyperpod_eks.cli.remembered import remembered
+    from hyperpod_eks.cli.remembered import remembered, store_for
     from hyperpod_eks.state.manifest import Manifest
 
     key = options.key
     named_otherwise = options.file or options.manifest
-    if key is None and named_otherwise and options.name in values(Manifest(Path(), "")):
+    if (
+        key is None
+        and named_otherwise
+        and options.name in values(Manifest(store_for(options, ""), ""))
+    ):
         key, options = options.name, replace(options, name=None)
     manifest = remembered(options)
     found = values(manifest)

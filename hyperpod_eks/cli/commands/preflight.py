@@ -59,7 +59,7 @@ def preflight(options: Options, report: Report) -> Preflight:
             if observations and not opening.declared(options, manifest):
                 opening.refuse_to_guess(snapshot, resolved, manifest, options)
         by_key = {observation.want.key: observation for observation in observations}
-        facts = Facts(aws, config, resolved, by_key, options.helm, manifest.path, snapshot)
+        facts = Facts(aws, config, resolved, by_key, options.helm, manifest.store.path, snapshot)
         found += checks.run(facts, skipped) + checks.about_settings(facts)
         found = checks.in_order(one for one in found if one.id not in skipped)
     return _document(facts, found, skipped)

@@ -13,7 +13,7 @@ from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands import create
 from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import called, once
-from hyperpod_eks.cli.options import Change, Place, argument
+from hyperpod_eks.cli.options import Change, argument
 from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.frozen import frozen
@@ -87,20 +87,17 @@ def _count(text: str) -> tuple[str, int]:
     return group, int(count)
 
 
-def _manifest_path(place: Place) -> Path:
-    return place.manifest or Path(f"{place.name}.hyperpod-eks.json")
-
-
 def _require_config(report: Report, options: Options) -> None:
     """Raise Usage if the cluster exists but its config was not found, NotFound without a cluster.
 
     Calls AWS only when the manifest has no config.
     """
     from hyperpod_eks.cli.opening import opened
+    from hyperpod_eks.cli.remembered import store_for
     from hyperpod_eks.session import CHANGE
     from hyperpod_eks.state.manifest import read
 
-    if read(_manifest_path(options), options.name or "").config:
+    if read(store_for(options, options.name or ""), options.name or "").config:
         return
     with opened(CHANGE, options, report, write=False, files=False) as at:
         raise NotFound(
@@ -176,13 +173,13 @@ def _declared(document: JsonMapping, place: Loc) -> Json:
 
 def _in_manifest(options: Options, wanted: dict[str, int]) -> Changed:
     """Replace the counts in the manifest's config."""
+    from hyperpod_eks.cli.remembered import store_for
     from hyperpod_eks.config.load import load
-    from hyperpod_eks.state.file_store import locked
     from hyperpod_eks.state.manifest import read
 
-    path = _manifest_path(options)
-    with locked(path, options.lock_timeout):
-        manifest = read(path, options.name or "")
+    store = store_for(options, options.name or "")
+    with store.locked(options.lock_timeout):
+        manifest = read(store, options.name or "")
         _refuse_karpenter(load(manifest.config, {}, os.environ, files=False))
         places, before = _places(manifest.config), {}
         refuse_unknown(wanted, places)

@@ -1,0 +1,182 @@
+"""A lock that an object is: held as long as its holder writes to it.
+
+Nothing in it is compared with a clock of another machine.  A run that waits for the lock takes it
+over once it has seen the same version for TERM seconds of its own clock; a holder that could not
+write to it for almost as long stops before its next change.  The object is never deleted: a first
+write that S3 carries out late would take the lock for a run that is over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.state.objects import Objects, Overtaken, Version
+
+SCHEMA = "hyperpod-eks/lock/v1"
+RENEW = 20.0
+"""Seconds between two writes of the holder."""
+LASTS = 75.0
+"""Seconds after its last write for which the holder may change something."""
+TERM = 105.0
+"""Seconds without a write after which the lock may be taken over."""
+POLL = 5.0
+"""Seconds between two looks of a run that waits."""
+
+
+def clock() -> float:
+    """Seconds that pass while the machine sleeps, too, where the system counts them."""
+    which = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(which)
+
+
+class Lease:
+    """The lock at a key: `look` whether it is free, `hold` it, `release` it."""
+
+    def __init__(self, objects: Objects, key: str) -> None:
+        self.objects, self.key = objects, key
+        self._version: Version | None = None
+        self._written = 0.0
+        self._held = False
+        self._lost: Locked | None = None
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def look(self, timeout: float = 0) -> None:
+        """Wait until no other run holds it, ``timeout`` seconds at most.
+
+        Raises Locked, naming the holder, and what `Objects.get` raises.
+        """
+        deadline, since, last = clock() + timeout, clock(), None
+        while True:
+            self._version = self.objects.get(self.key)
+            found = self._content()
+            if self._version != last:
+                since, last = clock(), self._version
+            if found.get("state") != "held" or _is_dead(found) or clock() - since >= TERM:
+                return
+            if clock() >= deadline:
+                raise self._locked(found)
+            time.sleep(max(0.0, min(POLL, deadline - clock())))
+
+    def hold(self) -> None:
+        """Take it, or make sure that it is still ours, before something is changed.
+
+        Raises Locked once another run has it, and HyperpodError when it could not be renewed.
+        """
+        with self._lock:
+            if self._lost:
+                raise self._lost
+            if not self._held:
+                first = self._version is None
+                self._write("held")
+                if first:
+                    self._try_condition()
+                self._held = True
+                threading.Thread(target=self._renew, daemon=True, name="hyperpod-eks").start()
+            elif clock() - self._written > LASTS:
+                self._write("held")
+
+    def release(self) -> None:
+        """Let other runs have it; without an answer they wait for TERM seconds."""
+        self._over.set()
+        with self._lock:
+            if self._held and not self._lost:
+                self._write("released")
+                self._held = False
+
+    def _renew(self) -> None:
+        while not self._over.wait(RENEW):
+            with self._lock:
+                try:
+                    if self._held and not self._over.is_set():
+                        self._write("held")
+                except Locked:
+                    return
+                except Exception:  # noqa: BLE001, S112  `hold` says so, if it lasts
+                    continue
+
+    def _write(self, state: str) -> None:
+        began = clock()
+        try:
+            self._version = self.objects.put(self.key, _spelled(state), self._version)
+        except Overtaken as error:
+            self._version = error.version
+            self._lost = self._locked(self._content())
+            raise self._lost from error
+        self._written = began
+
+    def _try_condition(self) -> None:
+        """Raise Usage for a service that is not S3 and does not heed the condition of a write."""
+        try:
+            self.objects.put(self.key, _spelled("released"), None)
+        except Overtaken:
+            return
+        raise Usage(
+            f"s3://{self.objects.bucket} does not support conditional writes (If-None-Match)",
+            "Keep the manifest in a bucket of Amazon S3, or in a file.",
+        )
+
+    def _content(self) -> JsonObject:
+        if self._version is None:
+            return {}
+        try:
+            found = json.loads(self._version.content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            raise Usage(
+                f"s3://{self.objects.bucket}/{self.key} is not a lock of hyperpod-eks;"
+                " nothing was written",
+                "Choose another place with --manifest.",
+            )
+        return found
+
+    def _locked(self, found: JsonObject) -> Locked:
+        holder = str(found.get("holder") or "another run")[:200]
+        name = f"s3://{self.objects.bucket}/{self.key}"
+        return Locked(
+            f"{holder} holds the lock {name}",
+            f"Wait until it ends, or pass --lock-timeout: a lock whose holder is dead is taken"
+            f" over after {TERM:.0f} seconds.",
+        )
+
+
+def _spelled(state: str) -> bytes:
+    """Write the content; no two are equal."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "state": state,
+            "holder": f"process {os.getpid()} on {socket.gethostname()}, at {started}",
+            "process": _process(os.getpid()),
+            "nonce": secrets.token_hex(16),
+        }
+    ).encode()
+
+
+def _process(pid: int) -> list[str]:
+    """Name a process of this machine as no other is ever named; empty where that is not known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return [boot.strip(), str(Path("/proc/self/ns/pid").readlink()), str(pid), started]
+    except (OSError, IndexError):
+        return []
+
+
+def _is_dead(found: JsonObject) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    holder, ours = found.get("process"), _process(os.getpid())
+    if not (isinstance(holder, list) and len(holder) == 4 and ours and holder[:2] == ours[:2]):
+        return False
+    return str(holder[2]).isdecimal() and _process(int(holder[2])) != holder

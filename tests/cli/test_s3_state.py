@@ -1,0 +1,218 @@
+"""A manifest in S3: one cluster, whatever the folder; one run at a time; every version kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.resources.ec2.vpc import Vpc
+from hyperpod_eks.state import lease
+from hyperpod_eks.state.lease import Lease
+from hyperpod_eks.state.objects import Objects, Overtaken
+from tests.conftest import Clients, User, new_session, until
+
+BUCKET, URL = "team-state", "s3://team-state/ml/demo.json"
+KEY = "ml/demo.json"
+
+
+@pytest.fixture
+def bucket(user: User, aws: Clients) -> Any:
+    where: Any = {"LocationConstraint": "us-west-2"}
+    aws.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=where)
+    user.mutations()
+    return aws.s3
+
+
+@pytest.fixture
+def there(bucket: Any, stack: Stack) -> Objects:
+    return Objects(Aws(new_session(), "demo", {}), BUCKET)
+
+
+def keys(bucket: Any) -> list[str]:
+    return [each["Key"] for each in bucket.list_objects_v2(Bucket=BUCKET).get("Contents", ())]
+
+
+def test_a_life_from_two_folders(user: User, bucket: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    made = user.makes("demo", "--manifest", URL)
+    assert made["cluster"]["name"] == "demo"
+    assert not list(user.folder.glob("*.json"))
+    document = json.loads(bucket.get_object(Bucket=BUCKET, Key=KEY)["Body"].read())
+    kept = [key for key in keys(bucket) if key.startswith(f"{KEY}.versions/")]
+    assert [int(key[-13:-5]) for key in kept] == list(range(1, document["serial"]))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("HYPERPOD_EKS_STATE", "s3://team-state/ml")
+    bucket.copy_object(Bucket=BUCKET, Key="ml/demo.hyperpod-eks.json", CopySource=f"{BUCKET}/{KEY}")
+    user.mutations()
+    for words in (("status", "demo"), ("plan", "demo", "--detailed-exitcode")):
+        said = user.types(*words)
+        assert said.code == 0, said.err
+    assert user.types("outputs", "demo", "vpc_id").out.strip().startswith("vpc-")
+    assert user.types("create", "demo").code == 0
+    assert set(user.mutations()) <= {"s3.PutObject"}  # what its look has shown
+    assert user.types("create", "demo").code == 0
+    assert user.mutations() == []  # neither lock nor manifest
+    said = user.types("scale", "demo", "worker-group=2", "--yes")
+    assert said.code == 0, said.err
+    assert "s3.PutObject" in user.mutations()
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    lock = "ml/demo.hyperpod-eks.json.lock"
+    left = [key for key in keys(bucket) if key.startswith("ml/demo.hyperpod")]
+    assert left == [lock]
+    content = json.loads(bucket.get_object(Bucket=BUCKET, Key=lock)["Body"].read())
+    assert content["state"] == "released"
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_second_run_ends_with_4_and_names_the_first(
+    user: User, there: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_process", lambda pid: [])  # of another machine
+    held = Lease(there, f"{KEY}.lock")
+    held.look()
+    held.hold()
+    said = user.types("create", "demo", "--manifest", URL, "--chart", str(CHART))
+    assert said.code == 4
+    assert f"holds the lock s3://team-state/{KEY}.lock" in said.err
+    assert user.types("status", "demo", "--manifest", URL).code == 8  # who only reads is let in
+    held.release()
+    assert user.types("create", "demo", "--manifest", URL, "--chart", str(CHART)).code == 0
+
+
+def test_a_dead_holder_of_this_machine_is_not_waited_for(there: Objects) -> None:
+    mine = Lease(there, "lock")
+    mine.look()
+    mine.hold()
+    mine.release()
+    held = json.loads(there.get("lock").content)  # type: ignore[union-attr]
+    gone = held | {"state": "held", "process": [*held["process"][:3], "1"]}
+    there.put("lock", json.dumps(gone).encode(), there.get("lock"))
+    other = Lease(there, "lock")
+    other.look()
+    other.hold()
+    other.release()
+
+
+def test_a_lock_that_nobody_writes_to_is_taken_over(
+    there: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a term of one's own clock, and only by who waits for it."""
+    monkeypatch.setattr(lease, "_process", lambda pid: [])
+    monkeypatch.setattr(lease, "TERM", 0.4)
+    monkeypatch.setattr(lease, "POLL", 0.05)
+    dead, other, third = (Lease(there, "lock") for _ in range(3))
+    dead.look()
+    dead.hold()
+    with pytest.raises(Locked, match=r"process .* holds the lock s3://team-state/lock"):
+        other.look()
+    other.look(timeout=5)
+    third.look(timeout=5)
+    other.hold()
+    with pytest.raises(Locked):
+        third.hold()
+    monkeypatch.setattr(lease, "LASTS", 0.0)
+    with pytest.raises(Locked, match="holds the lock"):  # it wakes up
+        dead.hold()
+    with pytest.raises(Locked):
+        dead.hold()
+    dead.release()
+    other.hold()
+    other.release()
+
+
+def test_the_holder_writes_on_while_it_works(
+    there: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW", 0.01)
+    mine = Lease(there, "lock")
+    mine.look()
+    mine.hold()
+    first = there.get("lock")
+    until(lambda: there.get("lock") != first)
+    mine.release()
+    last = there.get("lock")
+    assert last
+    assert json.loads(last.content)["state"] == "released"
+
+
+@pytest.mark.parametrize("kind", ["lost", "reset", "error"])
+def test_a_write_whose_answer_is_lost_is_settled_by_reading(
+    there: Objects, stack: Stack, kind: Any
+) -> None:
+    before = there.put("x", b"1", None)
+    stack.faults.append(
+        Fault("s3", "PutObject", kind=kind, status=500, code="InternalError", count=2)
+    )
+    after = there.put("x", b"2", before)
+    assert there.get("x") == after
+    with pytest.raises(Overtaken) as caught:
+        there.put("x", b"3", before)
+    assert caught.value.version == after
+
+
+def test_what_another_run_has_written_is_not_overwritten(
+    user: User, there: Objects, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Vpc.create
+
+    def late(self: Vpc, *about: Any) -> Any:
+        bucket.put_object(Bucket=BUCKET, Key=KEY, Body=b"somebody else's")
+        return create(self, *about)
+
+    monkeypatch.setattr(Vpc, "create", late)
+    said = user.types("create", "demo", "--manifest", URL, "--chart", str(CHART), "-o", "json")
+    assert said.code == 4
+    assert "another run has written s3://team-state/ml/demo.json" in said.err
+    assert "created, but not recorded: network/vpc is vpc-" in said.err
+    assert there.get(KEY).content == b"somebody else's"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "says"),
+    [
+        (
+            "s3://nobody-has-this/demo.json",
+            2,
+            "the bucket nobody-has-this of the manifest",
+        ),
+        ("s3://team-state", 2, "is not s3://BUCKET/KEY"),
+        ("s3://Team/x", 2, "is not s3://BUCKET/KEY"),
+        ("s3://zonal--usw2-az1--x-s3/x", 2, "a directory bucket cannot keep a manifest"),
+        ("s3://team-state/note.txt", 2, "is broken"),
+    ],
+)
+def test_a_place_that_will_not_do(
+    user: User, bucket: Any, place: str, code: int, says: str
+) -> None:
+    bucket.put_object(Bucket=BUCKET, Key="note.txt", Body=b"buy milk")
+    user.mutations()
+    for words in (("create", "demo", "--chart", str(CHART)), ("status", "demo")):
+        said = user.types(*words, "--manifest", place)
+        assert said.code == code, said.err
+        assert says in said.err
+    assert user.mutations() == []
+
+
+def test_a_service_that_ignores_conditions_is_refused(
+    there: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = there.aws.s3_once.put_object
+
+    def ignoring(**request: Any) -> Any:
+        return put(**{k: v for k, v in request.items() if not k.startswith("If")})
+
+    monkeypatch.setattr(there.aws.s3_once, "put_object", ignoring)
+    mine = Lease(there, "lock")
+    mine.look()
+    with pytest.raises(Usage, match="does not support conditional writes"):
+        mine.hold()
