@@ -41,7 +41,9 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.resources.s3 import claim_key, empty, own_prefix
 from hyperpod_eks.stack import ahead, stack
+from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.workers import start
@@ -92,6 +94,8 @@ class Session:
     config: Config
     context: Context
     purpose: Purpose = LOOK
+    patience: float = 0.0
+    """Seconds to wait for a run that has claimed the cluster."""
     resolved: ResolvedConfig = field(init=False)
     wants: list[Resource] = field(init=False, default_factory=list)
     """All declared resources, in order of dependency."""
@@ -134,6 +138,7 @@ class Session:
         else:
             self.resolved = resolve(self.aws, self.config)
         same_place(self.manifest, self.resolved)
+        self.context.claim = Claim(self.aws, self.resolved.bucket, self.manifest, self.patience)
         helm = str(program.result().binary) if program else helm
         self.wants = stack(self.resolved, helm)
 
@@ -149,6 +154,10 @@ class Session:
                 partial(hyperpod_api.operations, name=name),
             ]
         return found
+
+    def close(self) -> None:
+        """Let other runs have the cluster."""
+        self.context.close()
 
     def plan(self) -> list[Planned]:
         """Return what `create` would do with each resource; change nothing."""
@@ -188,8 +197,20 @@ class Session:
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
         if not keep:
-            self.manifest.retire()
+            self.retire()
         return removed, kept
+
+    def retire(self) -> None:
+        """Remove what the tool keeps of a deleted cluster: in an adopted bucket, and on disk."""
+        claim = self.context.claim
+        if claim and "s3/bucket" in self.resolved.adopted:
+            if not claim.held:
+                claim.take()
+            bucket, name = self.resolved.bucket, self.resolved.name
+            empty(self.aws, bucket, own_prefix(name))
+            claim.delete()
+            empty(self.aws, bucket, claim_key(name))  # its versions, if the bucket has them
+        self.manifest.retire()
 
     def _anew(self) -> Context:
         """Return the context for a run; only the first run uses the first snapshot."""
@@ -251,4 +272,7 @@ def connect(
         found = Session(loaded, context, purpose)
         found.begin()
         found.resolve()
-        yield found
+        try:
+            yield found
+        finally:
+            found.close()

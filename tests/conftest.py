@@ -32,8 +32,9 @@ from botocore.config import Config
 from hyperpod_eks.aws.service_model import loader
 from hyperpod_eks.cli import run
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.aws.sim import Delays
+from hyperpod_eks.local.aws.sim import Call, Delays
 from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.resources.s3 import OWN
 
 REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
@@ -321,10 +322,18 @@ class User:
         return copies.once(self.stack, self.folder, given, lambda: self.makes(*given))
 
     def mutations(self) -> list[str]:
-        """Return the mutating calls since the last time, as service.operation."""
-        calls = [f"{c.service}.{c.operation}" for c in self.stack.calls if c.mutating]
+        """Return the mutating calls since the last time, as service.operation.
+
+        What the tool writes for itself, such as the claim, is left out.
+        """
+        calls = [f"{c.service}.{c.operation}" for c in self.stack.calls if changes(c)]
         self.stack.calls.clear()
         return calls
+
+
+def changes(call: Call) -> bool:
+    """Whether a call changes something other than the tool's own objects in the bucket."""
+    return call.mutating and OWN not in call.request
 
 
 def until(happened: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -26,9 +26,10 @@ CHANGES_BY_RUN = (
     (r"(?<=:cluster/)[0-9a-z]{12}\b", "#"),
     (r"https://[0-9A-Za-z.:/-]+", "https://#"),
     (r"\b20\d\d-\d\d-\d\dT[0-9:.]+(?:Z|\+00:00)", "<time>"),
+    (r'"serial": \d+', '"serial": 0'),
     (r"\b127\.\d+\.\d+\.\d+\b", "127.#"),
 )  # fmt: skip
-"""Ids, addresses and times, which differ from run to run."""
+"""Ids, addresses, times and serials, which differ from run to run."""
 LIFE: dict[str, tuple[str, ...]] = {
     "policy": ("policy", "demo", "-o", "json"),
     "preflight": ("preflight", "demo", "--chart", str(CHART), "-o", "json"),

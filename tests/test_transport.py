@@ -258,7 +258,8 @@ def test_a_bundle_is_read_once_however_many_services_are_called(
         load(self, cafile, **more)
 
     clean.setenv("AWS_CA_BUNDLE", str(bundle))
-    clean.setattr(ssl.SSLContext, "load_verify_locations", count)
+    context = ssl.SSLContext
+    clean.setattr(context, "load_verify_locations", count)
     opened = aws()
     for service in ("eks", "ec2", "sagemaker"):
         _ = getattr(opened, service)

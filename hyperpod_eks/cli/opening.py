@@ -83,7 +83,8 @@ def opened(
             config = _remembered(options, manifest, files)
             aws = entered(config, options.profile, write=write)
         context = _context(options, aws, manifest, report, write=write)
-        at = Opened(config, context, purpose, declared(options, manifest))
+        at = Opened(config, context, purpose, declared=declared(options, manifest))
+        at.patience = options.lock_timeout if isinstance(options, Lock) else 0.0
         at.begin()
         collect = purpose.installs or purpose.deletes
         with (
@@ -91,7 +92,10 @@ def opened(
             stoppable(context.stop),
         ):
             _place(at, options, helm)
-            yield at
+            try:
+                yield at
+            finally:
+                at.close()
 
 
 def _context(

@@ -12,7 +12,16 @@ from hyperpod_eks.aws.failures import absent, classify
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.decide import Action, Circumstances, adopted_is_gone, decide
 from hyperpod_eks.engine.destroy import Destroy
-from hyperpod_eks.engine.loop import GRACE, Context, Reconciler, Task, is_there, observe
+from hyperpod_eks.engine.loop import (
+    BUCKET,
+    GRACE,
+    Context,
+    OutOfDate,
+    Reconciler,
+    Task,
+    is_there,
+    observe,
+)
 from hyperpod_eks.engine.observe import observe_all
 from hyperpod_eks.engine.wording import not_owned, unproven
 from hyperpod_eks.errors import (
@@ -37,6 +46,9 @@ NUDGE = 300.0
 
 ROLE_SPREADS = 600.0
 """Seconds after the creation of a role in which AWS services may not see it yet."""
+
+CHANGES = frozenset({Action.CREATE, Action.CHANGE, Action.REPLACE})
+"""The actions that change something."""
 
 DEVICES = 120.0
 """Seconds that device plugins have to start on Ready nodes."""
@@ -127,7 +139,12 @@ class Apply(Reconciler):
             self.consented.update(lines)
 
     def can_start(self, task: Task) -> bool:
-        """Whether the dependencies of its create, or of its update if it exists, are ready."""
+        """Whether the dependencies of its create, or of its update if it exists, are ready.
+
+        The cluster can be claimed once its bucket exists, so everything else waits for that.
+        """
+        if self.context.claim and task.want.key != BUCKET and not self.has_bucket():
+            return False
         if is_there(task):
             return not any(map(self._is_awaited, task.want.needs()))
         return not any(map(self._is_awaited, task.want.create_requires())) and all(
@@ -160,6 +177,8 @@ class Apply(Reconciler):
             if observation.status is Status.FAILED:
                 self.say(task, EventType.FAILED, live.why if live else "")
             raise decision.error
+        if decision.action in CHANGES:
+            self.claim()
         if decision.action is Action.CREATE:
             self._create(task)
         elif decision.action is Action.WAIT and not (live and live.lags):
@@ -394,7 +413,11 @@ def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
     created, and the same call continues.
     """
     reconciler = Apply(wants, context)
-    reconciler.run()
+    try:
+        reconciler.run()
+    except OutOfDate:
+        context.drain()
+        return create(wants, context)  # now with the claim held
     if gone := prunable(reconciler.tasks, context.manifest):
         prune = Destroy(gone, context, frozenset())
         observe_all(prune)

@@ -11,7 +11,17 @@ from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.decide import Action, Decision, decide_delete
-from hyperpod_eks.engine.loop import FRESH, GRACE, LONGEST, SHORTEST, Context, Reconciler, Task
+from hyperpod_eks.engine.loop import (
+    BUCKET,
+    FRESH,
+    GRACE,
+    LONGEST,
+    SHORTEST,
+    Context,
+    OutOfDate,
+    Reconciler,
+    Task,
+)
 from hyperpod_eks.engine.observe import find_all, observe_all
 from hyperpod_eks.errors import (
     KnownCause,
@@ -45,7 +55,9 @@ class Destroy(Reconciler):
                 self.users.setdefault(need.key, set()).add(want.key)
 
     def can_start(self, task: Task) -> bool:
-        """Whether everything that needs it is gone."""
+        """Whether everything that needs it is gone; the bucket, with the claim, goes last."""
+        if self.context.claim and task.want.key == BUCKET:
+            return self.open.keys() <= {BUCKET}
         return not any(user in self.open for user in self.users[task.want.key])
 
     def is_current(self, task: Task, observation: Observation) -> bool:
@@ -105,6 +117,7 @@ class Destroy(Reconciler):
         elif live.state is State.LEAVING or (task.acted and self.now - task.acted < FRESH):
             self.wait(task, live.why)
         else:
+            self.claim()
             target = observation.duplicates[0] if observation.duplicates else live
             task.acted, task.changed = self.now, True
             if want.key in self.manifest.records:
@@ -221,7 +234,11 @@ def delete(
     for observation in observe_all(reconciler):
         if observation.status is not Status.ABSENT:
             reconciler.say(reconciler.tasks[observation.want.key], EventType.PENDING)
-    reconciler.run()
+    try:
+        reconciler.run()
+    except OutOfDate:
+        context.drain()
+        return delete(wants, context, keep)  # now with the claim held
     return reconciler.removed, reconciler.kept
 
 

@@ -34,6 +34,7 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.compare import Observation, Placement, Status, accepted, born, compare
+from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.record import RecordState
 from hyperpod_eks.workers import Clock, Result, WorkerPool
@@ -51,10 +52,16 @@ FRESH = 2.0
 before any change.  The absence of a resource without a record stays valid: only this tool creates
 resources with our names and tags, and if another run was first, AWS refuses the name and the next
 observation shows the owner."""
+BUCKET = "s3/bucket"
+"""The key of the bucket, which contains the claim on the cluster."""
 READS = frozenset({"look", "holders"})
 """The verbs that change nothing."""
 LAST_WORDS = 3.0
 """Seconds that calls under way have to answer after an interruption."""
+
+
+class OutOfDate(Exception):
+    """Another run has changed the cluster since this one read it."""
 
 
 @dataclass
@@ -73,6 +80,10 @@ class Context:
     """Called with the first observations, before the first change, if anything is to be created."""
     warn: Callable[[str], None] = lambda text: None
     """Called with warnings: problems that do not stop the run."""
+    claim: Claim | None = None
+    """The claim on the cluster, taken before the first change."""
+    declare: Callable[[], None] = lambda: None
+    """Called before the first change, once the cluster is claimed."""
     deadline: float = math.inf
     """When to stop waiting, in seconds since the epoch."""
     first_snapshot: Snapshot | None = None
@@ -83,12 +94,36 @@ class Context:
         self.pool = WorkerPool(self.parallelism, self.clock)
         self.running = False
         self.aws.adopted = self.manifest.adopted
-        self.aws.before_change = self.manifest.store.check
+        self.aws.before_change = self.check
+        self.aws.end_claim = self.end_claim
         self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
         now = self.clock.now()  # times from a fast clock would keep resources `hidden`
         for key, record in self.manifest.records.items():
             if record.since > now:
                 self.manifest.records[key] = replace(record, since=now)
+
+    def check(self) -> None:
+        """Make sure, before a change, that no other run has taken over.  Raises Locked."""
+        self.manifest.store.check()
+        if self.claim:
+            self.claim.check()
+
+    def end_claim(self) -> None:
+        """Delete the claim: its bucket goes next.  Raises Locked if another run has it."""
+        if self.claim:
+            self.claim.delete()
+
+    def close(self) -> None:
+        """Let other runs have the cluster."""
+        if self.claim:
+            self.claim.release()
+
+    def drain(self) -> None:
+        """Wait for the calls under way, and drop their results."""
+        while self.pool.at_work:
+            result = self.pool.wait(LONGEST)
+            if result and result.job is None:
+                raise result.error or AssertionError("an empty interruption")
 
     def stop(self, error: BaseException) -> None:
         """Stop from a signal handler: interrupt the loop, or raise here if it is not running."""
@@ -212,8 +247,31 @@ class Reconciler:
             task, call = self.staged.popleft()
             self.context.pool.submit(task, partial(self._change, call))
 
+    def claim(self) -> None:
+        """Claim the cluster before its first change, if its bucket exists.
+
+        Raises Locked, and OutOfDate if another run may have changed what was read before.
+        """
+        claim = self.context.claim
+        if claim is None or claim.held or not self.has_bucket():
+            return
+        self.context.running = False  # a signal must not wait for the other run
+        try:
+            bucket = self.tasks.get(BUCKET)
+            known = claim.take(new=bucket is not None and bucket.born)
+        finally:
+            self.context.running = True
+        self.context.declare()
+        if not known:
+            raise OutOfDate
+
+    def has_bucket(self) -> bool:
+        """Whether the cluster's bucket exists, as far as this run knows."""
+        task = self.tasks.get(BUCKET)
+        return task is None or BUCKET in self.lives or is_there(task)
+
     def _change(self, call: Callable[[], Any]) -> Any:
-        self.manifest.store.check()
+        self.context.check()
         return call()
 
     def looking(self, task: Task, snapshot: Snapshot) -> Callable[[], Sequence[Live]]:

@@ -58,6 +58,23 @@ DELETE = actions("s3", "DeleteBucket", "ListBucketMultipartUploads", "ListBucket
 DELETE_OBJECTS = actions("s3", "AbortMultipartUpload", "DeleteObject", "DeleteObjectVersion")
 
 
+OWN = "hyperpod-eks.d/"
+"""The prefix of what the tool itself keeps in clusters' buckets.
+
+Nodes download the prefix of the scripts.
+"""
+
+
+def own_prefix(cluster: str) -> str:
+    """Return the prefix of what the tool keeps of a cluster: a bucket may serve several ones."""
+    return f"{OWN}{cluster}/"
+
+
+def claim_key(cluster: str) -> str:
+    """Return the key of the claim on a cluster (see `state.claim`)."""
+    return f"{own_prefix(cluster)}claim.json"
+
+
 @frozen
 class Bucket(Resource):
     """A private, encrypted bucket that is accessible only over TLS."""
@@ -264,9 +281,13 @@ class Bucket(Resource):
         return Live(self.name, self.arn, owner=aws.lineage, facts=declared)
 
     def delete(self, aws: Aws, live: Live) -> None:
-        """Delete all objects, versions, delete markers and unfinished uploads, then the bucket."""
+        """Delete all objects, versions, delete markers and unfinished uploads, then the bucket.
+
+        The claim is the last object.  S3 refuses the delete if another run has claimed since.
+        """
         s3 = aws.s3
-        gather(partial(_empty, aws, self.name, ""), partial(self._abort, s3))
+        gather(partial(empty, aws, self.name, ""), partial(self._abort, s3))
+        aws.end_claim()
         s3.delete_bucket(Bucket=self.name)
 
     def _abort(self, s3: S3Client) -> None:
@@ -277,11 +298,14 @@ class Bucket(Resource):
                 )
 
 
-def _empty(aws: Aws, bucket: str, prefix: str) -> None:
-    """Delete all versions and delete markers of all objects below a prefix."""
-    pages = aws.s3.get_paginator("list_object_versions")
+def empty(aws: Aws, bucket: str, prefix: str) -> None:
+    """Delete all versions and delete markers of all objects below a prefix, but not the claim."""
+    pages, claim = aws.s3.get_paginator("list_object_versions"), claim_key(aws.cluster)
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
-        items = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        versions = [
+            i for i in page.get("Versions", ()) if not (i["Key"] == claim and i.get("IsLatest"))
+        ]
+        items = [*versions, *page.get("DeleteMarkers", ())]
         if items:
             _delete(aws, bucket, [{"Key": i["Key"], "VersionId": i["VersionId"]} for i in items])
 
@@ -421,7 +445,7 @@ class LifecycleScripts(Resource):
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Delete all objects below the prefix, for a bucket that stays."""
-        _empty(aws, self.bucket.name, self.prefix)
+        empty(aws, self.bucket.name, self.prefix)
 
 
 def _md5(path: Path) -> str:

@@ -14,6 +14,8 @@ import secrets
 import socket
 import threading
 import time
+import weakref
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +45,9 @@ class Lease:
 
     def __init__(self, objects: Objects, key: str) -> None:
         self.objects, self.key = objects, key
+        self.run = secrets.token_hex(16)
+        """Names this holder as no other one."""
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._version: Version | None = None
         self._written = 0.0
         self._held = False
@@ -50,10 +55,16 @@ class Lease:
         self._lock = threading.Lock()
         self._over = threading.Event()
 
-    def look(self, timeout: float = 0) -> None:
-        """Wait until no other run holds it, ``timeout`` seconds at most.
+    @property
+    def held(self) -> bool:
+        """Whether this run has taken it."""
+        return self._held
 
-        Raises Locked, naming the holder, and what `Objects.get` raises.
+    def look(self, timeout: float = 0, ended: str = "") -> str:
+        """Wait until no other run holds it, ``timeout`` seconds at most; return who held it last.
+
+        ``ended`` is the `run` of a holder that is known to have ended.  Raises Locked, naming the
+        holder, and what `Objects.get` raises.
         """
         deadline, since, last = clock() + timeout, clock(), None
         while True:
@@ -61,16 +72,20 @@ class Lease:
             found = self._content()
             if self._version != last:
                 since, last = clock(), self._version
-            if found.get("state") != "held" or _is_dead(found) or clock() - since >= TERM:
-                return
+            run = str(found.get("run", ""))
+            free = found.get("state") != "held" or run == (ended or None) or _is_dead(found)
+            if free or clock() - since >= TERM:
+                return run
             if clock() >= deadline:
                 raise self._locked(found)
             time.sleep(max(0.0, min(POLL, deadline - clock())))
 
-    def hold(self) -> None:
+    def hold(self, *, tried: bool = True) -> None:
         """Take it, or make sure that it is still ours, before something is changed.
 
-        Raises Locked once another run has it, and HyperpodError when it could not be renewed.
+        Without ``look`` before, it must be a new object.  ``tried`` says that the service is known
+        to heed the condition of a write.  Raises Locked once another run has it, and HyperpodError
+        when it could not be renewed.
         """
         with self._lock:
             if self._lost:
@@ -78,12 +93,28 @@ class Lease:
             if not self._held:
                 first = self._version is None
                 self._write("held")
-                if first:
+                if first and not tried:
                     self._try_condition()
-                self._held = True
-                threading.Thread(target=self._renew, daemon=True, name="hyperpod-eks").start()
+                self._held, self._over = True, threading.Event()
+                renewal = weakref.ref(self), self._over
+                threading.Thread(
+                    target=_keep, args=renewal, daemon=True, name="hyperpod-eks"
+                ).start()
             elif clock() - self._written > LASTS:
                 self._write("held")
+
+    def delete(self) -> None:
+        """Delete the object, for a place that goes with it.  Raises Locked if another run has it.
+
+        A run that is over cannot write it again: each of its writes is on the condition that the
+        object is there.
+        """
+        self._over.set()
+        with self._lock:
+            if self._held:
+                self._held = False
+                assert self._version
+                self.objects.remove(self.key, self._version)
 
     def release(self) -> None:
         """Let other runs have it; without an answer they wait for TERM seconds."""
@@ -93,37 +124,48 @@ class Lease:
                 self._write("released")
                 self._held = False
 
-    def _renew(self) -> None:
-        while not self._over.wait(RENEW):
-            with self._lock:
-                try:
-                    if self._held and not self._over.is_set():
-                        self._write("held")
-                except Locked:
-                    return
-                except Exception:  # noqa: BLE001, S112  `hold` says so, if it lasts
-                    continue
+    def renew(self, over: threading.Event) -> None:
+        """Write to it, unless it is ``over``; `hold` raises the errors that last."""
+        with self._lock, suppress(Exception):
+            if self._held and not self._lost and not over.is_set():
+                self._write("held")
 
     def _write(self, state: str) -> None:
         began = clock()
         try:
-            self._version = self.objects.put(self.key, _spelled(state), self._version)
+            self._version = self.objects.put(self.key, self._spelled(state), self._version)
         except Overtaken as error:
             self._version = error.version
-            self._lost = self._locked(self._content())
-            raise self._lost from error
+            locked = self._locked(self._content())
+            if self._held:
+                self._lost = locked
+            raise locked from error
         self._written = began
 
     def _try_condition(self) -> None:
         """Raise Usage for a service that is not S3 and does not heed the condition of a write."""
         try:
-            self.objects.put(self.key, _spelled("released"), None)
+            self.objects.put(self.key, self._spelled("released"), None)
         except Overtaken:
             return
         raise Usage(
             f"s3://{self.objects.bucket} does not support conditional writes (If-None-Match)",
             "Keep the manifest in a bucket of Amazon S3, or in a file.",
         )
+
+    def _spelled(self, state: str) -> bytes:
+        """Return the content; no two are equal, since equal ones have the same ETag."""
+        host = socket.gethostname()
+        return json.dumps(
+            {
+                "schema": SCHEMA,
+                "state": state,
+                "holder": f"process {os.getpid()} on {host}, since {self._since}",
+                "process": _process(os.getpid()),
+                "run": self.run,
+                "nonce": secrets.token_hex(16),
+            }
+        ).encode()
 
     def _content(self) -> JsonObject:
         if self._version is None:
@@ -150,18 +192,11 @@ class Lease:
         )
 
 
-def _spelled(state: str) -> bytes:
-    """Write the content; no two are equal."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps(
-        {
-            "schema": SCHEMA,
-            "state": state,
-            "holder": f"process {os.getpid()} on {socket.gethostname()}, at {started}",
-            "process": _process(os.getpid()),
-            "nonce": secrets.token_hex(16),
-        }
-    ).encode()
+def _keep(lease: weakref.ref[Lease], over: threading.Event) -> None:
+    """Renew a lease until it is over, or nobody has it any more."""
+    while not over.wait(RENEW) and (it := lease()) is not None:
+        it.renew(over)
+        del it
 
 
 def _process(pid: int) -> list[str]:

@@ -44,6 +44,8 @@ class Manifest:
     """The ID of the run that created the cluster (``create --run``); empty for none."""
     tool_version: str = ""
     """The version of this tool that wrote the manifest that was read."""
+    claim: str = ""
+    """The last run that claimed the cluster with this manifest (see `claim`)."""
     exists: bool = False
     """Whether any version is kept."""
     _unsaved: dict[str, Record | None] = field(default_factory=dict, repr=False)
@@ -192,6 +194,7 @@ class Manifest:
             "durations": self.durations,
             "config": self.config,
             **({"run": self.run} if self.run else {}),
+            **({"claim": self.claim} if self.claim else {}),
         }
         try:
             self.store.write(spelled(document).encode(), self.serial)
@@ -313,6 +316,7 @@ def parse(content: bytes, store: Store) -> Manifest:
             document.get("config", {}),
             document.get("run", ""),
             document.get("tool_version", ""),
+            document.get("claim", ""),
         )
         manifest._rebuilt()  # records that cannot be rebuilt are invalid too
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

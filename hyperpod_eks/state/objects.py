@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from hyperpod_eks.aws.client import Aws, region_of
@@ -16,6 +16,10 @@ PATIENCE = 30.0
 """Seconds for which a write is repeated that met another one, or whose answer is lost."""
 CONDITION = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 """The codes with which S3 refuses a write for its condition."""
+LOST = (ErrorKind.UNKNOWN, ErrorKind.THROTTLE)
+"""The kinds of errors after which a request may be repeated; with UNKNOWN it may have arrived."""
+NO_BUCKET = "no bucket"
+"""The reason of the error about a bucket that does not exist."""
 PAUSE = 0.5
 """Seconds between two attempts."""
 
@@ -44,8 +48,10 @@ class Objects:
     consistent, so what became of an attempt whose answer was lost can be read.
     """
 
-    def __init__(self, aws: Aws, bucket: str) -> None:
+    def __init__(self, aws: Aws, bucket: str, what: str = "the manifest") -> None:
         self.aws, self.bucket = aws, bucket
+        self.what = what
+        """What they are, for messages."""
 
     def get(self, key: str) -> Version | None:
         """Read an object; None where there is none.
@@ -67,18 +73,53 @@ class Objects:
         Whoever writes puts something into the content that no other run writes.  Raises Overtaken,
         Usage and Denied, and botocore's errors where S3 gives no answer for PATIENCE seconds.
         """
-        deadline = time.monotonic() + PATIENCE
         condition: JsonObject = {"IfMatch": before.etag} if before else {"IfNoneMatch": "*"}
+
+        def send() -> Version:
+            put = self.aws.s3_once.put_object
+            answer = put(Bucket=self.bucket, Key=key, Body=content, **condition)
+            return Version(answer["ETag"], content)
+
+        def done(now: Version | None) -> bool:
+            return now is not None and now.content == content
+
+        written = self._conditionally("s3:PutObject", key, before, send, done)
+        assert written
+        return written
+
+    def remove(self, key: str, before: Version) -> None:
+        """Delete this version of an object; one that is gone does not matter.  Raises as `put`."""
+
+        def send() -> None:
+            delete = self.aws.s3_once.delete_object
+            delete(Bucket=self.bucket, Key=key, IfMatch=before.etag)
+
+        self._conditionally("s3:DeleteObject", key, before, send, lambda now: now is None)
+
+    def _conditionally(
+        self,
+        action: str,
+        key: str,
+        before: Version | None,
+        send: Callable[[], Version | None],
+        done: Callable[[Version | None], bool],
+    ) -> Version | None:
+        """Send a request on the condition that the object is as before.
+
+        Returns its result, or what `get` returns once ``done`` says that it shows its effect: then
+        the answer was lost.
+        """
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                put = self.aws.s3_once.put_object
-                answer = put(Bucket=self.bucket, Key=key, Body=content, **condition)
-                return Version(answer["ETag"], content)
+                return send()
             except Exception as error:
-                if not self._may_be_repeated(error, key):
+                self._explain(error, action, key)
+                code, _ = refusal(error)
+                if code not in CONDITION and classify(error) not in LOST:
                     raise
                 now = self.get(key)
-                if now and now.content == content:  # the answer was lost
+                if done(now):
                     return now
                 if (now and now.etag) != (before and before.etag):
                     raise Overtaken(now) from error
@@ -102,25 +143,20 @@ class Objects:
         for key in keys:
             self.aws.s3.delete_object(Bucket=self.bucket, Key=key)
 
-    def _may_be_repeated(self, error: Exception, key: str) -> bool:
-        """Whether it was refused for its condition, or its answer was lost."""
-        self._explain(error, "s3:PutObject", key)
-        code, _ = refusal(error)
-        return code in CONDITION or classify(error) in (ErrorKind.UNKNOWN, ErrorKind.THROTTLE)
-
     def _explain(self, error: Exception, action: str, key: str) -> None:
         """Raise what S3's refusal means for the user, where it is known."""
         code, words = refusal(error)
         if code == "NoSuchBucket":
             raise Usage(
-                f"the bucket {self.bucket} of the manifest does not exist",
+                f"the bucket {self.bucket} of {self.what} does not exist",
                 "Create it, or choose another place with --manifest.",
+                reason=NO_BUCKET,
             ) from error
         if code == "AccessDenied":
             session = self.aws.session
             partition = session.get_partition_for_region(region_of(session))
             arn = f"arn:{partition}:s3:::{self.bucket}"
             raise Denied(
-                f"not allowed to read or write the manifest s3://{self.bucket}/{key}: {words}",
+                f"not allowed to read or write {self.what} s3://{self.bucket}/{key}: {words}",
                 f"Allow {action} on {arn}/{key}, and s3:ListBucket on {arn}.",
             ) from error

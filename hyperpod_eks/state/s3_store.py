@@ -53,7 +53,7 @@ class S3Store:
     def check(self) -> None:
         """Take the lock, or make sure that it is still ours.  Raises Locked."""
         if self._lease:
-            self._lease.hold()
+            self._lease.hold(tried=False)
 
     def read(self) -> bytes | None:
         """Return the content; None where there is no object."""

@@ -27,7 +27,7 @@ from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.session import Purpose, Session
 from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.manifest import read
-from tests.conftest import known_helm, new_session
+from tests.conftest import changes, known_helm, new_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -79,22 +79,25 @@ class Owner:
         manifest = read(FileStore(self.folder / "demo.json"), config.name)
         aws = Aws(self._session, config.name, config.tags)
         context = Context(aws, manifest, self.events.append, consent=consent)
-        opened = Session(config, context, ADOPTING)
-        opened.begin()
-        opened.resolve(str(self.helm / "helm"))
-        check_plans(opened.resolved, aws)
-        return context, opened.wants
+        self.opened = Session(config, context, ADOPTING)
+        self.opened.begin()
+        self.opened.resolve(str(self.helm / "helm"))
+        check_plans(self.opened.resolved, aws)
+        return context, self.opened.wants
 
     def declares(self, text: str, *, yes: bool = False) -> list[str]:
         """Create or update the cluster of a config; return the mutating calls."""
         self.lost = []
         self.stack.calls.clear()
         context, wants = self.context(self.config(text), yes=yes)
-        engine.create(wants, context)
+        try:
+            engine.create(wants, context)
+        finally:
+            context.close()
         return self.mutations()
 
     def mutations(self) -> list[str]:
-        return [call.operation for call in self.stack.calls if call.mutating]
+        return [call.operation for call in self.stack.calls if changes(call)]
 
     def looks(self, text: str) -> list[Observation]:
         context, wants = self.context(self.config(text))
@@ -103,8 +106,14 @@ class Owner:
     def deletes(self, text: str) -> list[str]:
         """Delete the cluster; return the keys of resources that are left."""
         context, wants = self.context(self.config(text))
-        _, kept = engine.delete(wants, context)
-        return list(engine.verify_deleted(wants, context, frozenset(kept)))
+        try:
+            _, kept = engine.delete(wants, context)
+            left = engine.verify_deleted(wants, context, frozenset(kept))
+            if not left:
+                self.opened.retire()
+        finally:
+            context.close()
+        return list(left)
 
     def cluster(self, name: str = "demo") -> Any:
         """Return SageMaker's description of the cluster."""

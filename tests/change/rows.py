@@ -53,12 +53,14 @@ IMAGE = "UpdateClusterSoftware, which drains no pods and replaces root volumes"
 ENTRY = "access entry and policy association change"
 NOT_EXCHANGED = "test_existing::test_what_create_made_is_not_exchanged_for_yours"
 CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
+STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
 PLACE = "test_short_ways::test_a_name_is_a_cluster_and_a_region_is_for_life"
 
 
 ROWS = (
     Row("name", ANOTHER, "the first one stays, with its manifest", shown=PLACE),
     Row("region", REFUSED, "the manifest belongs to one region", shown=PLACE),
+    Row("state", IN_PLACE, "the manifest is written there from then on", shown=STATE),
     Row("account", IN_PLACE, "a guard, nothing else", ACCOUNT),
     Row("tags", LATER, "what exists keeps the tags that it was created with", {"team": "x"}),
     Row("network.cidr", REFUSED, "a VPC keeps its first block", "10.4.0.0/16", says="first block"),

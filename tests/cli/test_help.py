@@ -123,7 +123,7 @@ def test_what_takes_a_name_takes_all_that_says_where_the_cluster_is(name: str) -
         "name": "demo",
         "file": "c.yaml",
         "local": True,
-        "manifest": Path("m"),
+        "manifest": "m",
         "profile": "p",
         "region": "r",
     }
@@ -133,7 +133,6 @@ KINDS: list[tuple[type[click.ParamType[Any]], type]] = [
     (click.types.BoolParamType, bool),
     (click.IntRange, int),
     (click.FloatRange, float),
-    (click.Path, Path),
 ]
 
 
@@ -142,6 +141,8 @@ def kind(parameter: click.Parameter) -> object:
     one: Any = str
     for each, found in KINDS:
         one = found if isinstance(parameter.type, each) else one
+    if isinstance(parameter.type, click.Path):  # a manifest may also be in S3
+        one = parameter.type.type or str
     if parameter.nargs == -1 or getattr(parameter, "multiple", False):
         return tuple[one, ...]
     never_none = parameter.required or isinstance(parameter.default, str | int | float)

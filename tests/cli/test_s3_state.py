@@ -74,6 +74,16 @@ def test_a_life_from_two_folders(user: User, bucket: Any, tmp_path: Path, monkey
     assert not list(elsewhere.iterdir())
 
 
+def test_another_place_of_the_manifest_changes_nothing_else(user: User, bucket: Any) -> None:
+    user.makes("demo")
+    user.mutations()
+    (user.folder / "demo.yaml").write_text("name: demo\nstate: s3://team-state/ml\n")
+    said = user.types("create", "-f", "demo.yaml", "--chart", str(CHART))
+    assert said.code == 0, said.err
+    assert set(user.mutations()) == {"s3.PutObject"}
+    assert keys(bucket)[0] == "ml/demo.hyperpod-eks.json"
+
+
 def test_a_second_run_ends_with_4_and_names_the_first(
     user: User, there: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,4 +225,4 @@ def test_a_service_that_ignores_conditions_is_refused(
     mine = Lease(there, "lock")
     mine.look()
     with pytest.raises(Usage, match="does not support conditional writes"):
-        mine.hold()
+        mine.hold(tried=False)

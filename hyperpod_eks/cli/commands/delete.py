@@ -121,7 +121,7 @@ def _retire(at: Opened) -> None:
     from hyperpod_eks.kube.kubeconfig import forget, own_files
 
     arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")  # the manifest has the name
-    at.manifest.retire()
+    at.retire()
     for problem in forget(own_files(at.manifest.store.folder, at.resolved.name, arn), arn):
         current_console().warn(
             f"the cluster's entry could not be removed from a kubeconfig: {problem}"

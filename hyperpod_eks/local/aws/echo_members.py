@@ -73,6 +73,7 @@ UNALTERED = {
     ("s3", "HeadBucket"): "its answer is headers alone, and whether it is there",
     ("s3", "HeadObject"): "its answer is headers alone: what the tool wrote at its put",
     ("s3", "GetBucketPolicy"): "its answer is the policy itself",
+    ("s3", "GetObject"): "its answer is the object itself",
 }
 
 _STATE = ("State", "Tags")

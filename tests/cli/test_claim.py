@@ -1,0 +1,92 @@
+"""The claim on a cluster: runs with other manifests, on any machine, wait for the one at work."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.resources.s3 import claim_key
+from hyperpod_eks.state import lease
+from hyperpod_eks.state.lease import Lease
+from hyperpod_eks.state.objects import Objects
+from tests.conftest import Clients, User, new_session
+
+KEY = claim_key("demo")
+
+
+@pytest.fixture
+def bucket(user: User) -> str:
+    name: str = user.has("demo")["outputs"]["bucket"]
+    user.stack.calls.clear()
+    return name
+
+
+def claim(aws: Clients, bucket: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(aws.s3.get_object(Bucket=bucket, Key=KEY)["Body"].read())
+    return found
+
+
+@pytest.fixture
+def other(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Lease:
+    """The claim of a run on another machine."""
+    found = Lease(Objects(Aws(new_session(), "demo", {}), bucket), KEY)
+    found.look()
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "_process", lambda pid: [])
+        found.hold()
+    found._over.set()  # what it writes later does not matter here
+    return found
+
+
+def test_a_run_claims_the_cluster_and_frees_it(user: User, aws: Clients, bucket: str) -> None:
+    found = claim(aws, bucket)
+    assert (found["state"], found["run"]) == (
+        "released",
+        json.loads((user.folder / "demo.hyperpod-eks.json").read_text())["claim"],
+    )
+    assert user.types("create", "demo").code == 0
+    assert written(user) == []  # a no-op takes none
+    assert claim(aws, bucket) == found
+
+
+def written(user: User) -> list[str]:
+    """Return all mutating calls since the last time, those for the claim too."""
+    found = [f"{call.service}.{call.operation}" for call in user.stack.calls if call.mutating]
+    user.stack.calls.clear()
+    return found
+
+
+def test_the_bucket_is_created_first_and_deleted_last(user: User) -> None:
+    user.makes("demo")
+    assert written(user)[:2] == ["s3.CreateBucket", "s3.PutObject"]
+    assert user.types("delete", "demo", "--yes").code == 0
+    changes = written(user)
+    assert changes[0] == "s3.PutObject"
+    assert changes[-2:] == ["s3.DeleteObject", "s3.DeleteBucket"]
+
+
+@pytest.mark.parametrize(
+    "words", [("scale", "demo", "worker-group=3"), ("delete", "demo", "--yes")], ids=lambda x: x[0]
+)
+def test_while_another_run_changes_the_cluster_nobody_else_does(
+    user: User, other: Lease, words: tuple[str, ...]
+) -> None:
+    said = user.types(*words)
+    assert said.code == 4
+    assert all(word in said.err for word in ("process", "since", "--lock-timeout"))
+    assert user.mutations() == []
+    for quiet in ("status", "plan", "create"):
+        assert user.types(quiet, "demo").code == 0
+    other.release()
+    assert user.types(*words).code == 0
+
+
+def test_whoever_has_the_manifest_of_a_dead_run_goes_on_at_once(user: User, other: Lease) -> None:
+    document = json.loads((user.folder / "demo.hyperpod-eks.json").read_text())
+    (user.folder / "demo.hyperpod-eks.json").write_text(
+        json.dumps({**document, "claim": other.run})
+    )
+    assert user.types("scale", "demo", "worker-group=3").code == 0
