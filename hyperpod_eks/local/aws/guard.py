@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, unquote
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import Role, User, iam_backends
+from moto.s3.models import s3_backends
 from moto.sts.models import sts_backends
 
 from hyperpod_eks.local.aws import roles
@@ -43,6 +44,7 @@ _S3 = {
     "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
     "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
     "DeleteObjects": "DeleteObject",
+    "HeadObject": "GetObject",
 }
 """Actions that are not called like the operation."""
 _EC2 = {
@@ -116,7 +118,7 @@ class _Request:
         environ["wsgi.input"] = io.BytesIO(body)
         self.service, self.operation, self.body = service, operation, body
         self.path = unquote(environ["PATH_INFO"]).strip("/").split("/")
-        self.headers = {k for k in environ if k.startswith("HTTP_X_AMZ_")}
+        self.headers = {k for k in environ if k.startswith(("HTTP_X_AMZ_", "HTTP_IF_"))}
         scope = re.search(r"Credential=[^/]+/\d+/([^/]*)/", environ.get("HTTP_AUTHORIZATION", ""))
         self.region = scope[1] if scope else current().region
         self.params: dict[str, Any] = {}
@@ -183,16 +185,28 @@ def _iam(request: _Request, action: str) -> Iterator[Wish]:
 def _s3(request: _Request, action: str) -> Iterator[Wish]:
     bucket, *key = request.path
     resource = request.arn("s3", "/".join([bucket, *key]))
-    name = _S3.get(request.operation, request.operation)
-    if request.operation == "DeleteObjects":
+    operation = request.operation
+    name = _S3.get(operation, operation)
+    if operation == "DeleteObjects":
         resource += "/x"
         if b"<VersionId>" in request.body:
             yield Wish("s3:DeleteObjectVersion", resource)
     yield Wish(f"s3:{name}", resource)
-    if request.operation == "CreateBucket" and "HTTP_X_AMZ_OBJECT_OWNERSHIP" in request.headers:
+    if operation in ("GetObject", "HeadObject") and _is_absent(bucket, "/".join(key)):
+        # S3 API GetObject, "Permissions": 404 with s3:ListBucket, otherwise 403
+        yield Wish("s3:ListBucket", request.arn("s3", bucket))
+    if operation in ("PutObject", "DeleteObject") and "HTTP_IF_MATCH" in request.headers:
+        # S3 User Guide, "Enforce conditional writes", "Enforce conditional deletes"
+        yield Wish("s3:GetObject", resource)
+    if operation == "CreateBucket" and "HTTP_X_AMZ_OBJECT_OWNERSHIP" in request.headers:
         yield Wish("s3:PutBucketOwnershipControls", resource)
-    if request.operation == "CreateBucket" and b"<Tags>" in request.body:
+    if operation == "CreateBucket" and b"<Tags>" in request.body:
         yield Wish("s3:TagResource", resource)
+
+
+def _is_absent(bucket: str, key: str) -> bool:
+    s3 = s3_backends[ACCOUNT]["aws"]
+    return bucket in s3.buckets and s3.get_object(bucket, key) is None
 
 
 def _eks(request: _Request, action: str) -> Iterator[Wish]:

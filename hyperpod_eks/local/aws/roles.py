@@ -108,7 +108,7 @@ def _boundary(principal: Any) -> list[dict[str, Any]] | None:
 def _any(statements: list[dict[str, Any]], effect: str, wish: Wish) -> bool:
     """Whether a statement of this effect is about a wish."""
     return any(
-        each["Effect"] == effect and applies(each, wish) and _met(each, wish) for each in statements
+        each["Effect"] == effect and applies(each, wish) and met(each, wish) for each in statements
     )
 
 
@@ -136,7 +136,7 @@ def applies(statement: Mapping[str, Any], wish: Wish) -> bool:
     return action and covers(statement.get("Resource"))
 
 
-def _met(statement: Mapping[str, Any], wish: Wish) -> bool:
+def met(statement: Mapping[str, Any], wish: Wish) -> bool:
     """Whether all conditions of a statement are met (IAM User Guide, "Condition operators")."""
     unknown = statement["Effect"] == "Allow"
     return all(
