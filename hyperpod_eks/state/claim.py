@@ -23,7 +23,7 @@ class Claim:
     def __init__(self, aws: Aws, bucket: str, manifest: Manifest, patience: float = 0) -> None:
         self.manifest, self.patience = manifest, patience
         itself = Aws(aws.session, aws.cluster, {})  # its own writes are checked by nobody
-        objects = Objects(itself, bucket, f"the cluster {aws.cluster}")
+        objects = Objects(itself, bucket, f"the cluster {aws.cluster}", aws.identity.account)
         self._lease = Lease(objects, claim_key(aws.cluster))
 
     @property

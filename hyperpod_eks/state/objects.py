@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyperpod_eks.aws.client import Aws, region_of
 from hyperpod_eks.aws.errors import ErrorKind
@@ -48,10 +48,13 @@ class Objects:
     consistent, so what became of an attempt whose answer was lost can be read.
     """
 
-    def __init__(self, aws: Aws, bucket: str, what: str = "the manifest") -> None:
+    def __init__(self, aws: Aws, bucket: str, what: str = "the manifest", owner: str = "") -> None:
         self.aws, self.bucket = aws, bucket
         self.what = what
         """What they are, for messages."""
+        self.owner = owner
+        """The account of the bucket, if it is known: S3 refuses requests for another's."""
+        self._there: Any = {"Bucket": bucket} | ({"ExpectedBucketOwner": owner} if owner else {})
 
     def get(self, key: str) -> Version | None:
         """Read an object; None where there is none.
@@ -60,7 +63,7 @@ class Objects:
         """
         try:
             with absent("NoSuchKey"):
-                found = self.aws.s3.get_object(Bucket=self.bucket, Key=key)
+                found = self.aws.s3.get_object(**self._there, Key=key)
                 return Version(found["ETag"], found["Body"].read())
         except Exception as error:
             self._explain(error, "s3:GetObject", key)
@@ -77,7 +80,7 @@ class Objects:
 
         def send() -> Version:
             put = self.aws.s3_once.put_object
-            answer = put(Bucket=self.bucket, Key=key, Body=content, **condition)
+            answer = put(**self._there, Key=key, Body=content, **condition)
             return Version(answer["ETag"], content)
 
         def done(now: Version | None) -> bool:
@@ -92,7 +95,7 @@ class Objects:
 
         def send() -> None:
             delete = self.aws.s3_once.delete_object
-            delete(Bucket=self.bucket, Key=key, IfMatch=before.etag)
+            delete(**self._there, Key=key, IfMatch=before.etag)
 
         self._conditionally("s3:DeleteObject", key, before, send, lambda now: now is None)
 
@@ -129,19 +132,19 @@ class Objects:
 
     def keep(self, key: str, content: bytes) -> None:
         """Write an object that nobody else writes otherwise.  Raises as `put`."""
-        self.aws.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
+        self.aws.s3.put_object(**self._there, Key=key, Body=content)
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys that begin so, in order."""
         pages = self.aws.s3.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+        for page in pages.paginate(**self._there, Prefix=prefix):
             for item in page.get("Contents", ()):
                 yield item["Key"]
 
     def delete(self, *keys: str) -> None:
         """Delete objects; one that is gone does not matter."""
         for key in keys:
-            self.aws.s3.delete_object(Bucket=self.bucket, Key=key)
+            self.aws.s3.delete_object(**self._there, Key=key)
 
     def _explain(self, error: Exception, action: str, key: str) -> None:
         """Raise what S3's refusal means for the user, where it is known."""
@@ -158,5 +161,6 @@ class Objects:
             arn = f"arn:{partition}:s3:::{self.bucket}"
             raise Denied(
                 f"not allowed to read or write {self.what} s3://{self.bucket}/{key}: {words}",
-                f"Allow {action} on {arn}/{key}, and s3:ListBucket on {arn}.",
+                f"Allow {action} on {arn}/{key}, and s3:ListBucket on {arn}."
+                + (f"\nThe bucket must belong to account {self.owner}." if self.owner else ""),
             ) from error

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.errors import Locked, Usage
+from hyperpod_eks.errors import Denied, Locked, Usage
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.state import lease
@@ -168,6 +168,20 @@ def test_a_write_whose_answer_is_lost_is_settled_by_reading(
     with pytest.raises(Overtaken) as caught:
         there.put("x", b"3", before)
     assert caught.value.version == after
+
+
+def test_a_bucket_of_an_account_that_is_not_expected_is_not_used(there: Objects) -> None:
+    """Names of buckets are free once they are deleted: somebody else may have this one now."""
+    there.put("x", b"1", None)
+    theirs = Objects(there.aws, BUCKET, "the cluster demo", "999988887777")
+    with pytest.raises(Denied) as caught:
+        theirs.get("x")
+    assert "must belong to account 999988887777" in caught.value.hint
+    with pytest.raises(Denied):
+        theirs.put("y", b"2", None)
+    assert there.get("y") is None
+    ours = Objects(there.aws, BUCKET, "the cluster demo", ACCOUNT)
+    assert ours.get("x") == there.get("x")
 
 
 def test_what_another_run_has_written_is_not_overwritten(
