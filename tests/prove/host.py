@@ -4,6 +4,7 @@ The steps, the engine, the manifest, botocore, the embedded stack and helm are t
 parts are simulated: requests reach the stack's application without a socket, time passes only
 while the tool waits, and a fuse kills the tool at a given boundary.  A kill is like SIGKILL:
 afterwards that process makes no call and writes no file, so that ``finally`` blocks have no effect.
+Instead of being killed it may be suspended there, as by SIGSTOP, while other processes run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -40,21 +42,26 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.rate_limit import Pace
 from hyperpod_eks.config.load import load
 from hyperpod_eks.engine import Context
-from hyperpod_eks.errors import Remains
 from hyperpod_eks.events import Event
-from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.session import ADOPT, Session
-from hyperpod_eks.state.file_store import FileStore, locked
+from hyperpod_eks.state import claim, lease, objects, s3_store
+from hyperpod_eks.state.file_store import FileStore
+from hyperpod_eks.state.lease import TERM
 from hyperpod_eks.state.manifest import read
+from hyperpod_eks.state.s3_store import S3Store
+from hyperpod_eks.state.store import Store
 from hyperpod_eks.workers import Clock, Result, WorkerPool
 
 REGION = "us-west-2"
 NAME = "demo"
 EPOCH = 1_700_000_000.0
+STATE, KEY = "team-state", f"ml/{NAME}.json"
+"""Where the manifest is that is not in a file."""
+HERE, ELSEWHERE = "here", "elsewhere"
+"""Machines: each has its own files, and knows only its own processes."""
 DELAYS = Delays(
     iam=2, unseen=3, nat_create=2, nat_delete=2, eni_linger=2, eni_left=0.25, endpoint_create=1,
     endpoint_delete=1, eks_create=3, eks_update=2, eks_delete=2, addon=2, addon_check=5,
@@ -94,6 +101,12 @@ class Process:
 
     fuse: Boundary | None = None
     flood: bool = False
+    machine: str = HERE
+    meanwhile: Callable[[], None] | None = None
+    """What happens while it is suspended at the fuse, instead of being killed."""
+    number: int = field(default_factory=partial(next, itertools.count(10_000_000)))
+    """No real process has such an id."""
+    suspended: bool = False  # it was
     dead: bool = False
     ghost: bool = False  # killed, while its last calls take effect
     state: int = 0
@@ -102,6 +115,7 @@ class Process:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     events: list[Event] = field(default_factory=list)
     lock: Any = field(default_factory=threading.RLock)
+    aws: Aws | None = None
 
     def at(self, kind: str, what: str) -> None:
         """Record a boundary; raise Killed if it is the fuse."""
@@ -111,9 +125,13 @@ class Process:
             self.counts[kind, what] += 1
             here = Boundary(kind, what, self.counts[kind, what])
             self.path.append((here, self.state))
-            if here == self.fuse:
+            if here != self.fuse:
+                return
+            if self.meanwhile is None:
                 self.dead = True
                 raise Killed
+            self.suspended, meanwhile, self.meanwhile = True, self.meanwhile, None
+            meanwhile()
 
     def changed(self) -> None:
         """Count a change of the account or the disk."""
@@ -177,7 +195,10 @@ def one_after_the_other(call: Callable[[], Any]) -> Future[Any]:
 
 
 class SharedSession(boto3.Session):
-    """A boto3 session whose clients all processes share: creating them takes longer than a run."""
+    """A boto3 session whose clients all processes share: creating them takes longer than a run.
+
+    Those that write the manifest, the lock and the claim are others: nobody checks their calls.
+    """
 
     def __init__(self, host: Host) -> None:
         core = botocore.session.Session()
@@ -199,13 +220,24 @@ class SharedSession(boto3.Session):
         if key not in self.made:
             make: Any = super().client
             client = make(*arguments, endpoint_url=self.host.stack.endpoint, **options)
-            client.meta.events.register("before-send", self.host.send)
+            client.meta.events.register_last("before-send", self.send)
             client.meta.events.register("after-call", self.host.answered)
             client.meta.events.register("after-call-error", self.host.answered)
             self.made[key] = client
         client = self.made[key]
         client.meta.events.unregister("after-call", doors._name_service)
+        client.meta.events.unregister("before-send", unique_id="check")
         return client
+
+    def send(self, **about: Any) -> AWSResponse:
+        """Send a request to the stack."""
+        return self.host.send(of_state=self is self.host.side, **about)
+
+    def check(self, aws: Aws) -> None:
+        """Let a process that goes on check the calls, as its own clients would."""
+        for client in self.made.values():
+            client.meta.events.unregister("before-send", unique_id="check")
+            client.meta.events.register("before-send", aws._check, unique_id="check")
 
     def somebody(self, service: str) -> Any:
         """Return a client for calls that are not the tool's."""
@@ -269,9 +301,9 @@ class Host:
         self.application = Application(self.stack.sim)
         self.clock = HostClock(self)
         self.process = Process()
-        self.session = SharedSession(self)
+        self.session, self.side = SharedSession(self), SharedSession(self)
         self.paces = Paces()
-        self.running = False
+        self.running: list[Process] = []
         self.seed = 0
         self.lifecycle = folder / "lifecycle"
         self.lifecycle.mkdir()
@@ -287,8 +319,18 @@ class Host:
         self._time = _botocore.time
         # botocore's pauses before retries pass in simulated time
         _botocore.time = SimpleNamespace(sleep=self.pass_time)
-        self._begun = _workers.start
-        _workers.start = one_after_the_other
+        self._replaced: list[tuple[Any, str, Any]] = []
+        self._replace(_workers, "start", one_after_the_other)
+        self._replace(s3_store, "start", one_after_the_other)
+        time = SimpleNamespace(monotonic=self.clock.now, sleep=self.pass_time)
+        for module in (lease, objects, claim):
+            self._replace(module, "time", time)
+        self._replace(lease, "clock", self.clock.now)
+        self._replace(lease, "_process", self.named)
+        # no thread renews a lock: the holder does, before a change
+        idle = SimpleNamespace(start=lambda: None)
+        self._replace(lease, "threading", SimpleNamespace(**_threads, Thread=lambda **_: idle))
+        self._replace(claim, "Aws", lambda *_: self.aws(self.side))
         self._fsync = os.fsync
         os.fsync = self.fsync  # type: ignore[assignment]  # another name of its parameter
         _hosts.append(self)
@@ -299,7 +341,8 @@ class Host:
         _hosts.remove(self)
         os.fsync = self._fsync
         _botocore.time = self._time
-        _workers.start = self._begun
+        for module, name, value in self._replaced:
+            setattr(module, name, value)
         for name, value in self._saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -307,17 +350,59 @@ class Host:
                 os.environ[name] = value
         self.stack.stop()
 
-    def begin(self, delays: Delays = DELAYS, seed: int = 0) -> None:
-        """Start with an empty account and folder; ``seed`` determines AWS's varying behaviour."""
+    def _replace(self, module: Any, name: str, value: Any) -> None:
+        self._replaced.append((module, name, getattr(module, name)))
+        setattr(module, name, value)
+
+    def begin(self, delays: Delays = DELAYS, seed: int = 0, *, in_s3: bool = False) -> None:
+        """Start with an empty account and folder; ``seed`` determines AWS's varying behaviour.
+
+        ``in_s3`` puts the manifest into a bucket, which all machines use.
+        """
         self.stack.reset()
         self.stack.sim.seed = seed
         self.stack.sim.delays = delays
         self.stack.clock.advance(3600)
         self.folder_now = self.folder / f"home-{next(_numbers)}"
         self.folder_now.mkdir()
-        self.path = self.folder_now / f"{NAME}.hyperpod-eks.json"
-        self.serial = 0
+        (self.folder_now / ELSEWHERE).mkdir()
+        self.process = Process()
+        self.serials: dict[str, int] = {}
+        self.in_s3 = in_s3
         self.seed = 0
+        if in_s3:
+            where: Any = {"LocationConstraint": REGION}
+            self.session.somebody("s3").create_bucket(Bucket=STATE, CreateBucketConfiguration=where)
+            self.stack.calls.clear()
+
+    # --- where the manifest is
+
+    @property
+    def path(self) -> Path:
+        """The manifest's file on the machine of the current process."""
+        machine = self.process.machine
+        folder = self.folder_now if machine == HERE else self.folder_now / machine
+        return folder / f"{NAME}.hyperpod-eks.json"
+
+    @property
+    def store(self) -> Store:
+        """The manifest's store, for the current process."""
+        return S3Store(self.aws(self.side), STATE, KEY) if self.in_s3 else FileStore(self.path)
+
+    def forget(self) -> None:
+        """Let serials begin anew: the manifest is lost, or its cluster is deleted."""
+        self.serials.clear()
+
+    def named(self, pid: int) -> list[str]:
+        """Name a process as `lease._process` does; empty for one that is not running.
+
+        Without a manifest in S3 no process is known by name, as in a container.
+        """
+        process = self.process
+        if pid != os.getpid():  # of an earlier process, or of one that is suspended
+            process = next((each for each in self.running if each.number == pid), Process())
+        known = self.in_s3 and process.machine == self.process.machine
+        return [process.machine, "", str(process.number), ""] if known else []
 
     # --- hooks at boundaries
 
@@ -327,7 +412,9 @@ class Host:
             self.process.changed()
         self.stack.clock.advance(seconds)
 
-    def send(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
+    def send(
+        self, request: AWSPreparedRequest, event_name: str, of_state: bool, **_: Any
+    ) -> AWSResponse:
         """Send a request to the stack (a handler of botocore's event ``before-send``)."""
         process, operation = self.process, ":".join(event_name.split(".")[1:])
         change = not is_read(operation.partition(":")[2])
@@ -337,8 +424,10 @@ class Host:
         if change:
             process.changed()
             process.changes += 1
-        if process.ghost and change:
+        if process.ghost and change and not of_state:
             raise Killed
+        if of_state and not isinstance(answer, Exception) and answer.status_code == 200:
+            self._check_object(request)
         if not process.ghost:
             process.at("after", operation)
         if isinstance(answer, Exception):
@@ -428,20 +517,27 @@ class Host:
                 return
             self.process.at("file", what)
             if what == "rename":
-                self._check(Path(str(arguments[0])))
+                self._check(str(self.path), Path(str(arguments[0])).read_text)
             self.process.changed()
 
-    def _check(self, draft: Path) -> None:
+    def _check_object(self, request: AWSPreparedRequest) -> None:
+        if request.method == "PUT" and urlsplit(request.url).path == f"/{STATE}/{KEY}":
+            body: Any = request.body
+            body.seek(0)
+            self._check(KEY, body.read)
+
+    def _check(self, place: str, content: Callable[[], str | bytes]) -> None:
         """O7: every version of the manifest is valid JSON, and its serial number increases."""
-        running, self.running = self.running, False
+        running, self.running = self.running, []
         try:
-            serial = json.loads(draft.read_text())["serial"]
+            serial = json.loads(content())["serial"]
         finally:
             self.running = running
         if self.process.dead:
             return
-        assert serial > self.serial, f"serial {serial} after {self.serial}"
-        self.serial = serial
+        known = self.serials.get(place, 0)
+        assert serial > known, f"serial {serial} after {known}"
+        self.serials[place] = serial
 
     # --- the tool
 
@@ -452,52 +548,59 @@ class Host:
         fuse: Boundary | None = None,
         flood: bool = False,
         config: Mapping[str, Any] | None = None,
+        machine: str = HERE,
+        meanwhile: Callable[[], None] | None = None,
         **context: Any,
     ) -> Process:
-        """Run a command in a new process; ``process.dead`` is True if it was killed."""
-        process = self.process = Process(fuse, flood)
+        """Run a command in a new process; ``process.dead`` is True if it was killed.
+
+        On another machine it waits for the lock until it can be taken over.  With ``meanwhile``
+        the process is suspended at the fuse instead.
+        """
+        process = Process(fuse, flood, machine)
+        if meanwhile:
+            process.meanwhile = partial(self._suspended, process, meanwhile)
+        before, self.process = self.process, process
         random.seed(0)  # reproduces the random part of the engine's pauses
         pool: list[OneHand] = []
-        self.running = True
+        self.running.append(process)
         try:
             with suppress(Killed):
                 self._command(verb, config or {}, pool, context)
         finally:
-            self.running = False
+            self.running.remove(process)
+            if self.running:  # the one before is suspended
+                self.process = before
         if process.dead and flood and pool:
             pool[0].flood()
         return process
 
+    def _suspended(self, process: Process, meanwhile: Callable[[], None]) -> None:
+        aws = process.aws
+        meanwhile()
+        assert aws
+        self.session.check(aws)
+
     def _command(
         self, verb: str, config: Mapping[str, Any], pool: list[OneHand], settings: dict[str, Any]
     ) -> None:
-        with self._opened(verb, config) as (resolved, wants, context):
+        patience = 3 * TERM if self.process.machine == ELSEWHERE else 0.0
+        with self._opened(verb, config, patience) as at:
             hand = OneHand(self, self.seed)
-            context.pool = hand
+            at.context.pool = hand
             pool.append(hand)
             for name, value in settings.items():
-                setattr(context, name, value)
+                setattr(at.context, name, value)
             if verb == "create":
-                engine.create(wants, context)
+                at.create()
             elif verb == "rebuild":
-                engine.rebuild(wants, context)
-                context.manifest.save()
+                engine.rebuild(at.wants, at.context)
+                at.manifest.save()
             else:
-                removed, kept = engine.delete(untracked(context.aws, resolved, wants), context)
-                signed = untracked(context.aws, resolved, wants)
-                if left := engine.verify_deleted(signed, context, frozenset(kept), removed):
-                    raise Remains(f"AWS still shows {left}")
-                context.manifest.retire()
+                at.delete()
 
     @contextmanager
-    def _opened(
-        self, verb: str, config: Mapping[str, Any]
-    ) -> Iterator[tuple[ResolvedConfig, list[Any], Context]]:
-        with locked(self.path):
-            at = self.resolved(verb, config)
-            yield at.resolved, at.wants, at.context
-
-    def resolved(self, verb: str, config: Mapping[str, Any]) -> Session:
+    def _opened(self, verb: str, config: Mapping[str, Any], patience: float) -> Iterator[Session]:
         """Open a session, as the command line does."""
         data: dict[str, Any] = {
             "name": NAME,
@@ -506,17 +609,26 @@ class Host:
             "lifecycle": {"path": str(self.lifecycle), "on_create": "on_create.sh"},
             **config,
         }
-        aws = Aws(self.session, NAME, {})
+        store = self.store
+        with store.locked(patience):
+            aws = self.process.aws = self.aws(self.session)
+            report = self.process.events.append
+            context = Context(aws, read(store, NAME), report, clock=self.clock, parallelism=0)
+            at = Session(load(data, {}, {}), context, replace(ADOPT, adopts=verb == "create"))
+            at.patience = patience
+            at.begin()
+            at.resolve(os.environ.get("HYPERPOD_EKS_HELM"))
+            try:
+                yield at
+            finally:
+                at.close()
+
+    def aws(self, session: SharedSession) -> Aws:
+        """Return new clients of the account."""
+        aws = Aws(session, NAME, {})
         aws._paces = self.paces
         aws._watch = Unwatched()
-        report = self.process.events.append
-        context = Context(
-            aws, read(FileStore(self.path), NAME), report, clock=self.clock, parallelism=0
-        )
-        at = Session(load(data, {}, {}), context, replace(ADOPT, adopts=verb == "create"))
-        at.begin()
-        at.resolve(os.environ.get("HYPERPOD_EKS_HELM"))
-        return at
+        return aws
 
 
 class HostClock(Clock):
@@ -535,6 +647,7 @@ def _decoded(path: str) -> str:
 
 _HELM_CHANGES = ("install", "upgrade", "rollback", "uninstall")
 _numbers = itertools.count(1)
+_threads = {"Lock": threading.Lock, "Event": threading.Event}
 _hosts: list[Host] = []
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.local.aws.sim import ACCOUNT
-from hyperpod_eks.state.file_store import FileStore
+from hyperpod_eks.resources.s3 import OWN, claim_key
 from hyperpod_eks.state.manifest import read
 
-from .host import NAME, REGION, Host
+from .host import KEY, NAME, REGION, STATE, Host
 
 REST = 60.0
 """Seconds after which the account no longer changes by itself."""
@@ -116,8 +116,16 @@ def others_untouched(host: Host, before: str) -> None:
 
 
 def inventory(host: Host) -> str:
-    """Return everything in the account as text, for comparisons."""
-    return json.dumps(host.stack.inventory(), sort_keys=True)
+    """Return everything in the account as text, for comparisons, without the manifest.
+
+    What the tool keeps for itself in a cluster's bucket is part of that bucket.
+    """
+    found = host.stack.inventory()
+    found["s3"].pop(STATE, None)
+    for bucket in found["s3"].values():
+        objects = bucket["Objects"].items()
+        bucket["Objects"] = {key: each for key, each in objects if not key.startswith(OWN)}
+    return json.dumps(found, sort_keys=True)
 
 
 def shape(host: Host) -> Counter[str]:
@@ -167,8 +175,8 @@ def same_shape(host: Host, undisturbed: Counter[str]) -> None:
 
 def journal_knows(host: Host) -> None:
     """O2: the manifest has the id of every resource with our lineage, and all are ready."""
-    text = host.path.read_text()
-    manifest = read(FileStore(host.path), NAME)
+    text = (host.store.read() or b"").decode()
+    manifest = read(host.store, NAME)
     ec2 = host.stack.inventory()[REGION]["ec2"]
     for kind, things in ec2.items():
         for id_, thing in things.items():
@@ -180,6 +188,15 @@ def journal_knows(host: Host) -> None:
         raise Broken(f"not ready in the journal: {unsure}")
 
 
+def locks_are_free(host: Host) -> None:
+    """The run that has just ended has released its claim, and the lock of a manifest in S3."""
+    locks = {f"sagemaker-{NAME}-{ACCOUNT}-{REGION}": claim_key(NAME)}
+    for bucket, key in (locks | ({STATE: f"{KEY}.lock"} if host.in_s3 else {})).items():
+        found = host.session.somebody("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        if json.loads(found)["state"] != "released":
+            raise Broken(f"s3://{bucket}/{key} is still held")
+
+
 def nothing_left(host: Host, before: str) -> None:
     """O5, O6, O8: the account is as before, also after `REST`, and the manifest is gone."""
     host.stack.clock.advance(REST)
@@ -187,7 +204,7 @@ def nothing_left(host: Host, before: str) -> None:
     if after != before:
         old, new = json.loads(before), json.loads(after)
         raise Broken(f"not as before: {_differences(old, new)[:5]}")
-    if host.path.exists():
+    if host.store.read() is not None:
         raise Broken("the manifest is still there")
 
 

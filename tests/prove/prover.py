@@ -6,14 +6,17 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hyperpod_eks.errors import Locked
+from hyperpod_eks.resources.s3 import OWN
 from tests import copies
 
 from . import oracles
-from .host import DELAYS, Boundary, Host
+from .host import DELAYS, ELSEWHERE, HERE, STATE, Boundary, Host
 from .oracles import Broken
 
 THREE_NODES = {
@@ -28,6 +31,8 @@ TWO_NODES = {
 }
 ENDINGS = ("resume", "delete", "killed again", "flooded")
 ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
+OF_OTHERS = ("elsewhere", "suspended")
+"""Another machine takes over, from one that was killed or from one that wakes up again."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,19 @@ class Case:
         return f"{self.scenario}, {self.boundary}, {self.ending}"
 
 
-SCENARIOS = ("create", "scale", "re-create", "delete", "create in a VPC of others")
-"""The index is the seed of AWS's behaviour; three scenarios start with a copy of one cluster."""
+SCENARIOS = {
+    "create": ENDINGS,
+    "scale": ENDINGS_OF_CHANGES,
+    "re-create": ENDINGS_OF_CHANGES,
+    "delete": ENDINGS_OF_CHANGES,
+    "create in a VPC of others": (*ENDINGS, *OF_OTHERS),
+    "create, state in S3": (*OF_OTHERS, *ENDINGS),
+    "delete, state in S3": (*OF_OTHERS, *ENDINGS_OF_CHANGES),
+}
+"""The endings of each scenario, whose index is the seed of AWS's behaviour.
+
+Of those that do not begin with a create, all start with a copy of one cluster.
+"""
 
 
 @dataclass
@@ -64,27 +80,28 @@ class Prover:
     theirs: Mapping[str, Any] = field(default_factory=dict)
     """The config of a cluster in another team's VPC."""
     known: dict[str, Undisturbed] = field(default_factory=dict)
-    _created: tuple[bytes, str, Path] | None = None
+    _created: dict[bool, tuple[bytes, str, Path]] = field(default_factory=dict)
 
     def begin(self, scenario: str = "create") -> None:
         """Start with an account that has resources of others."""
         # those have existed for a long time
-        self.host.begin(replace(DELAYS, unseen=0), seed=SCENARIOS.index(scenario))
+        delays, seed = replace(DELAYS, unseen=0), [*SCENARIOS].index(scenario)
+        self.host.begin(delays, seed=seed, in_s3=is_in_s3(scenario))
         self.theirs = TWO_NODES | oracles.decoys(self.host)
         self.host.stack.sim.delays = DELAYS
         self.before = oracles.inventory(self.host)
 
-    def created(self) -> None:
+    def created(self, *, in_s3: bool = False) -> None:
         """Start with a cluster of two nodes: create it the first time, copy it later."""
-        if self._created is None:
-            self.begin("scale")
+        if in_s3 not in self._created:
+            self.begin("delete, state in S3" if in_s3 else "scale")
             self.finish("create", TWO_NODES)
-            kept = self.host.folder / "created"
+            kept = self.host.folder / f"created-{in_s3}"
             shutil.copytree(self.host.folder_now, kept)
-            self._created = copies.taken(self.host.stack), self.before, kept
+            self._created[in_s3] = copies.taken(self.host.stack), self.before, kept
             return
-        self.host.begin()
-        account, self.before, kept = self._created
+        self.host.begin(in_s3=in_s3)
+        account, self.before, kept = self._created[in_s3]
         copies.restore(self.host.stack, account)
         shutil.copytree(kept, self.host.folder_now, dirs_exist_ok=True)
 
@@ -95,9 +112,9 @@ class Prover:
         """
         if scenario.startswith("create"):
             self.begin(scenario)
-            return "create", TWO_NODES if scenario == "create" else self.theirs
-        self.created()
-        if scenario == "delete":
+            return "create", self.theirs if "VPC" in scenario else TWO_NODES
+        self.created(in_s3=is_in_s3(scenario))
+        if scenario.startswith("delete"):
             return "delete", TWO_NODES
         if scenario == "re-create":
             self.finish("create", THREE_NODES)
@@ -114,6 +131,7 @@ class Prover:
                 oracles.nothing_left(self.host, self.before)
             else:
                 oracles.journal_knows(self.host)
+                oracles.locks_are_free(self.host)
         return self.known[scenario]
 
     @property
@@ -129,10 +147,10 @@ class Prover:
         ec2.delete_nat_gateway(NatGatewayId=ours["NatGateways"][0]["NatGatewayId"])
         host.stack.clock.advance(7200)
 
-    def quiet(self, config: Mapping[str, Any]) -> None:
+    def quiet(self, config: Mapping[str, Any], machine: str = HERE) -> None:
         """O4: one more run changes nothing."""
         self.host.stack.calls.clear()
-        process = self.host.run("create", config=config)
+        process = self.host.run("create", config=config, machine=machine)
         if process.changes:
             what = [f"{c.service}:{c.operation}" for c in self.host.stack.calls if c.mutating]
             raise Broken(f"a run with nothing to do made {what}")
@@ -142,24 +160,56 @@ class Prover:
         host = self.host
         shape = self.undisturbed(case.scenario).shape
         verb, config = self.prepared(case.scenario)
-        died = host.run(verb, fuse=case.boundary, flood=case.ending == "flooded", config=config)
-        if not died.dead:
-            raise Broken("the boundary was not reached")
+        machine = ELSEWHERE if case.ending in OF_OTHERS else HERE
+        if case.ending == "suspended":
+            self.suspend(verb, config, case.boundary)
+        else:
+            flood = case.ending == "flooded"
+            died = host.run(verb, fuse=case.boundary, flood=flood, config=config)
+            if not died.dead:
+                raise Broken("the boundary was not reached")
         oracles.others_untouched(host, self.before)
         if case.ending == "killed again":
             self.die_again(verb, config, case)
         if verb == "create" and case.ending != "delete":
-            self.finish("create", config)
-            self.quiet(config)
+            self.finish("create", config, machine)
+            self.quiet(config, machine)
             oracles.same_shape(host, shape)
             oracles.journal_knows(host)
             oracles.others_untouched(host, self.before)
-        self.finish("delete", config)
+        self.finish("delete", config, machine)
         oracles.nothing_left(host, self.before)
 
-    def finish(self, verb: str, config: Mapping[str, Any]) -> None:
+    def suspend(self, verb: str, config: Mapping[str, Any], boundary: Boundary) -> None:
+        """Suspend a command until another machine has done it; then it must change nothing.
+
+        It may have been about to send a call, which takes effect.
+        """
+        host = self.host
+        reached = False
+
+        def meanwhile() -> None:
+            nonlocal reached
+            self.finish(verb, config, ELSEWHERE)
+            host.stack.calls.clear()
+            reached = True
+
+        with suppress(Locked):
+            host.run(verb, fuse=boundary, config=config, meanwhile=meanwhile)
+        if not reached:
+            raise Broken("the boundary was not reached")
+        made = [
+            f"{call.service}:{call.operation}"
+            for call in host.stack.calls
+            if call.mutating and call.status < 300
+            if not (OWN in call.request or call.request.startswith(f"/{STATE}/"))
+        ]
+        if made and not (boundary.kind == "before" and made == [boundary.what]):
+            raise Broken(f"it woke up and made {made}")
+
+    def finish(self, verb: str, config: Mapping[str, Any], machine: str = HERE) -> None:
         """Run a command without a kill."""
-        if self.host.run(verb, config=config).dead:
+        if self.host.run(verb, config=config, machine=machine).dead:
             raise Broken(f"{verb} died by itself")
 
     def die_again(self, verb: str, config: Mapping[str, Any], case: Case) -> None:
@@ -192,13 +242,15 @@ def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundar
 
 
 def cases(prover: Prover) -> Iterator[Case]:
-    """Yield every case of the long proof."""
-    for scenario in SCENARIOS:
+    """Yield every case of the long proof; but for create, the endings take turns."""
+    for scenario, endings in SCENARIOS.items():
         path = prover.undisturbed(scenario).path
-        endings = ENDINGS if scenario.startswith("create") else ENDINGS_OF_CHANGES
         for number, boundary in enumerate(states(path, files=False)):
-            if scenario == "create":
-                for ending in endings:
-                    yield Case(scenario, boundary, ending)
-            else:
-                yield Case(scenario, boundary, endings[number % len(endings)])
+            some = endings if scenario == "create" else endings[number % len(endings) :][:1]
+            for ending in some:
+                yield Case(scenario, boundary, ending)
+
+
+def is_in_s3(scenario: str) -> bool:
+    """Whether a scenario's manifest is in S3."""
+    return scenario.endswith("state in S3")

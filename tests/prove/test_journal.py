@@ -16,7 +16,7 @@ from .prover import TWO_NODES, Prover
 def test_a_lost_journal_is_written_anew_by_the_next_create(prover: Prover) -> None:
     prover.created()
     prover.host.path.unlink()
-    prover.host.serial = 0
+    prover.host.forget()
     prover.quiet(TWO_NODES)
     oracles.journal_knows(prover.host)
     prover.finish("delete", TWO_NODES)
@@ -26,7 +26,7 @@ def test_a_lost_journal_is_written_anew_by_the_next_create(prover: Prover) -> No
 def test_a_lost_journal_is_no_obstacle_to_delete(prover: Prover) -> None:
     prover.created()
     prover.host.path.unlink()
-    prover.host.serial = 0
+    prover.host.forget()
     prover.finish("delete", TWO_NODES)
     oracles.nothing_left(prover.host, prover.before)
 
@@ -40,7 +40,7 @@ def test_a_journal_cut_short_stops_us_and_is_rebuilt_from_names_and_tags(prover:
     assert "adopt" in caught.value.hint
     assert "--rebuild" in caught.value.hint
     read(FileStore(host.path), NAME, broken=True)
-    host.serial = 0
+    host.forget()
     prover.finish("rebuild", TWO_NODES)
     oracles.journal_knows(host)
     prover.quiet(TWO_NODES)
@@ -57,7 +57,7 @@ def test_a_bucket_is_signed_at_birth_so_that_even_a_lost_journal_loses_none(
     fuse = Boundary("after", "s3:CreateBucket")
     assert host.run("create", fuse=fuse, config=TWO_NODES).dead
     host.path.unlink()
-    host.serial = 0
+    host.forget()
     host.stack.clock.advance(DELAYS.unseen)  # without a manifest, an invisible VPC is unknown
     prover.finish("create", TWO_NODES)
     oracles.same_shape(host, prover.made)

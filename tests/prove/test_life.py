@@ -81,7 +81,8 @@ class Life(RuleBasedStateMachine):
     def delete(self) -> None:
         self.prover.finish("delete", self.config)
         oracles.nothing_left(self.host, self.prover.before)
-        self.host.serial, self.forgotten, self.grown = 0, False, False
+        self.host.forget()
+        self.forgotten = self.grown = False
 
     @rule(data=st.data(), name=st.sampled_from(sorted(CONFIGS)), flood=st.booleans())
     def a_create_is_killed(self, data: Any, name: str, flood: bool) -> None:
@@ -95,7 +96,8 @@ class Life(RuleBasedStateMachine):
         fuse = data.draw(st.sampled_from(self.paths["delete"]))
         self.host.run("delete", fuse=fuse, flood=flood, config=self.config)
         if not self.host.path.exists():  # the run ended before the fuse
-            self.host.serial, self.forgotten, self.grown = 0, False, False
+            self.host.forget()
+            self.forgotten = self.grown = False
         self.snapshot()
 
     @rule(
@@ -118,7 +120,8 @@ class Life(RuleBasedStateMachine):
                 self.prover.finish("create", self.config)
         self.host.path.unlink()
         self.host.stack.clock.advance(GRACE)  # see docs/crash-safety.md, "Limits"
-        self.host.serial, self.forgotten = 0, True
+        self.host.forget()
+        self.forgotten = True
 
     @rule()
     def a_contender_comes(self) -> None:
