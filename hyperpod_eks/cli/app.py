@@ -27,6 +27,7 @@ COMMANDS: Table = {
         "list": "List all HyperPod clusters in the region.",
         "adopt": "Add existing resources to the manifest.",
         "delete": "Delete cluster NAME and verify that nothing is left.",
+        "unlock": "Free a cluster from a run that has ended without doing so.",
         "orphans": "List this tool's resources that belong to no existing cluster.",
     },
     "Nodes": {

@@ -93,6 +93,7 @@ class Context:
     def __post_init__(self) -> None:
         self.pool = WorkerPool(self.parallelism, self.clock)
         self.running = False
+        self.stopped: BaseException | None = None
         self.aws.adopted = self.manifest.adopted
         self.aws.before_change = self.check
         self.aws.end_claim = self.end_claim
@@ -127,6 +128,7 @@ class Context:
 
     def stop(self, error: BaseException) -> None:
         """Stop from a signal handler: interrupt the loop, or raise here if it is not running."""
+        self.stopped = error
         if self.running:
             self.pool.interrupt(error)
         else:
@@ -257,6 +259,8 @@ class Reconciler:
             return
         self.context.running = False  # a signal must not wait for the other run
         try:
+            if self.context.stopped:
+                raise self.context.stopped
             bucket = self.tasks.get(BUCKET)
             known = claim.take(new=bucket is not None and bucket.born)
         finally:

@@ -17,14 +17,19 @@ from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.objects import NO_BUCKET, PATIENCE, PAUSE, Objects
 
 
+def lease_of(aws: Aws, bucket: str) -> Lease:
+    """Return the lease of a cluster's claim, held by nobody here."""
+    objects = Objects(aws, bucket, f"the cluster {aws.cluster}", aws.identity.account)
+    return Lease(objects, claim_key(aws.cluster))
+
+
 class Claim:
     """The claim of this run: taken before its first change, checked before each other one."""
 
     def __init__(self, aws: Aws, bucket: str, manifest: Manifest, patience: float = 0) -> None:
         self.manifest, self.patience = manifest, patience
         itself = Aws(aws.session, aws.cluster, {})  # its own writes are checked by nobody
-        objects = Objects(itself, bucket, f"the cluster {aws.cluster}", aws.identity.account)
-        self._lease = Lease(objects, claim_key(aws.cluster))
+        self._lease = lease_of(itself, bucket)
 
     @property
     def held(self) -> bool:

@@ -51,6 +51,9 @@ class FileStore:
         """Hold the lock beside the file, as `locked` does."""
         return locked(self.path, timeout)
 
+    def lease(self) -> None:
+        """Return None: the lock ends with its process."""
+
     def check(self) -> None:
         """Do nothing: the kernel keeps the lock."""
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.errors import Locked, Usage
-from hyperpod_eks.state.objects import Objects, Overtaken, Version
+from hyperpod_eks.state.objects import NO_BUCKET, Objects, Overtaken, Version
+from hyperpod_eks.terminal.text import clean
 
 SCHEMA = "hyperpod-eks/lock/v1"
 RENEW = 20.0
@@ -30,6 +31,8 @@ LASTS = 75.0
 """Seconds after its last write for which the holder may change something."""
 TERM = 105.0
 """Seconds without a write after which the lock may be taken over."""
+MARGIN = 15.0
+"""Seconds beyond TERM that a run should wait at least: it sees the lock every POLL seconds."""
 POLL = 5.0
 """Seconds between two looks of a run that waits."""
 
@@ -54,6 +57,9 @@ class Lease:
         self._lost: Locked | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
+
+    def __str__(self) -> str:
+        return f"s3://{self.objects.bucket}/{self.key}"
 
     @property
     def held(self) -> bool:
@@ -124,6 +130,23 @@ class Lease:
                 self._write("released")
                 self._held = False
 
+    def holder(self) -> str:
+        """Return who holds it now, in words; empty for nobody.  Raises as `Objects.get`."""
+        try:
+            self._version = self.objects.get(self.key)
+        except Usage as error:
+            if error.reason != NO_BUCKET:
+                raise
+            self._version = None
+        found = self._content()
+        if found.get("state") != "held":
+            return ""
+        return _holder(found) + ", which has ended" * _is_dead(found)
+
+    def free(self) -> None:
+        """Release it for the holder that was read last.  Raises Locked if it is another one now."""
+        self._write("released")
+
     def renew(self, over: threading.Event) -> None:
         """Write to it, unless it is ``over``; `hold` raises the errors that last."""
         with self._lock, suppress(Exception):
@@ -176,20 +199,22 @@ class Lease:
             found = None
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             raise Usage(
-                f"s3://{self.objects.bucket}/{self.key} is not a lock of hyperpod-eks;"
-                " nothing was written",
+                f"{self} is not a lock of hyperpod-eks; nothing was written",
                 "Choose another place with --manifest.",
             )
         return found
 
     def _locked(self, found: JsonObject) -> Locked:
-        holder = str(found.get("holder") or "another run")[:200]
-        name = f"s3://{self.objects.bucket}/{self.key}"
+        unlock = f"hyperpod-eks unlock {self.objects.aws.cluster}".rstrip()
         return Locked(
-            f"{holder} holds the lock {name}",
-            f"Wait until it ends, or pass --lock-timeout: a lock whose holder is dead is taken"
-            f" over after {TERM:.0f} seconds.",
+            f"{_holder(found)} holds the lock {self}",
+            f"Wait until it ends, or pass --lock-timeout {TERM + MARGIN:.0f}: the lock of a run"
+            f" that has ended is taken over after {TERM:.0f} seconds. To free it now: {unlock}",
         )
+
+
+def _holder(found: JsonObject) -> str:
+    return clean(str(found.get("holder") or "another run"))[:200]
 
 
 def _keep(lease: weakref.ref[Lease], over: threading.Event) -> None:

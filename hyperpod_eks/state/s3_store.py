@@ -41,7 +41,7 @@ class S3Store:
     @contextmanager
     def locked(self, timeout: float = 0) -> Iterator[None]:
         """Keep other runs away: from the first change on, if none has come by then."""
-        self._lease = Lease(self.objects, f"{self.key}.lock")
+        self._lease = self.lease()
         self._lease.look(timeout)
         try:
             yield
@@ -49,6 +49,10 @@ class S3Store:
             with suppress(Exception):  # the lock ends by itself
                 self._lease.release()
             self._lease = None
+
+    def lease(self) -> Lease:
+        """Return the lock, held by nobody here."""
+        return Lease(self.objects, f"{self.key}.lock")
 
     def check(self) -> None:
         """Take the lock, or make sure that it is still ours.  Raises Locked."""

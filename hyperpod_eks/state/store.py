@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hyperpod_eks.errors import HyperpodError
+
+if TYPE_CHECKING:
+    from hyperpod_eks.state.lease import Lease
 
 
 class Unwritable(HyperpodError):
@@ -36,6 +39,9 @@ class Store(Protocol):
 
         Raises Locked, naming the holder, and Usage where a lock cannot be taken.
         """
+
+    def lease(self) -> Lease | None:
+        """Return the lock if it is an object in S3, which can be left behind."""
 
     def check(self) -> None:
         """Make sure that the lock is still ours, before something is changed.  Raises Locked."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.errors import Locked
 from hyperpod_eks.resources.s3 import claim_key
 from hyperpod_eks.state import lease
 from hyperpod_eks.state.lease import Lease
@@ -90,3 +95,31 @@ def test_whoever_has_the_manifest_of_a_dead_run_goes_on_at_once(user: User, othe
         json.dumps({**document, "claim": other.run})
     )
     assert user.types("scale", "demo", "worker-group=3").code == 0
+
+
+def test_unlock_shows_the_holder_and_frees_the_cluster(user: User, other: Lease) -> None:
+    asked = user.types("unlock", "demo")
+    assert asked.code == 2  # no question without a terminal
+    assert "process" in asked.err
+    freed = user.types("unlock", "demo", "--yes", "-o", "json")
+    assert freed.code == 0, freed.err
+    (lock,) = freed.document["freed"]
+    assert lock["lock"].endswith(KEY)
+    assert user.types("unlock", "demo").out == "no run holds the cluster demo\n"
+    with pytest.raises(Locked):  # the run that held it stops
+        other._write("held")
+    assert user.types("scale", "demo", "worker-group=3").code == 0
+
+
+def test_a_signal_is_not_delayed_by_waiting_for_another_run(
+    user: User, other: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "POLL", 0.1)
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    said = user.types("delete", "demo", "--yes", "--lock-timeout", "60")
+    timer.join()
+    assert said.code == 143
+    assert time.monotonic() - began < 30
+    assert user.mutations() == []

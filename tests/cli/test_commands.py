@@ -84,6 +84,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     ),
     "schema": (["schema"], 0),
     "explain": (["explain", "10"], 0),
+    "unlock": (["unlock", "demo"], 0),
     "version": (["version"], 0),
     "preflight": (["preflight", "demo", "--chart", str(CHART)], 0),
     "preflight that finds": (["preflight", "demo", "--helm", "/nowhere", "--skip", "chart"], 3),

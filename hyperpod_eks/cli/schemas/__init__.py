@@ -41,6 +41,7 @@ from hyperpod_eks.cli.schemas.views import (
     Remembered,
     Seen,
     Ssm,
+    Unlocked,
     Validate,
     Version,
 )
@@ -102,6 +103,7 @@ DOCUMENTS = {
     ),
     "ssm": Published("How to open a shell on a node; printed by ssm.", (Ssm,)),
     "status": Published("What exists; printed by status.", (Seen, Remembered)),
+    "unlock": Published("Locks that were freed; printed by unlock.", (Unlocked,)),
     "validate": Published("A valid config; printed by validate.", (Validate,)),
     "version": Published("Versions; printed by version.", (Version,)),
 }

@@ -338,6 +338,20 @@ class Validate(Head):
     config: Json
 
 
+class Freed(TypedDict):
+    """A lock that was freed."""
+
+    lock: Annotated[str, "S3 URL of the lock"]
+    holder: Annotated[str, "the run that held it: process, host and time"]
+
+
+class Unlocked(Head):
+    """Locks that were freed; printed by unlock."""
+
+    cluster: Named
+    freed: list[Freed]
+
+
 class Explanation(Head):
     """An explanation; printed by explain."""
 
