@@ -17,9 +17,9 @@ from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.objects import NO_BUCKET, PATIENCE, PAUSE, Objects
 
 
-def lease_of(aws: Aws, bucket: str) -> Lease:
-    """Return the lease of a cluster's claim, held by nobody here."""
-    objects = Objects(aws, bucket, f"the cluster {aws.cluster}", aws.identity.account)
+def lease_of(aws: Aws, bucket: str, account: str) -> Lease:
+    """Return the lease of a cluster's claim, in a bucket of this account; nobody here holds it."""
+    objects = Objects(aws, bucket, f"the cluster {aws.cluster}", account)
     return Lease(objects, claim_key(aws.cluster))
 
 
@@ -29,7 +29,7 @@ class Claim:
     def __init__(self, aws: Aws, bucket: str, manifest: Manifest, patience: float = 0) -> None:
         self.manifest, self.patience = manifest, patience
         itself = Aws(aws.session, aws.cluster, {})  # its own writes are checked by nobody
-        self._lease = lease_of(itself, bucket)
+        self._lease = lease_of(itself, bucket, aws.identity.account)
 
     @property
     def held(self) -> bool:
