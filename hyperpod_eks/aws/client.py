@@ -250,8 +250,11 @@ class Answer(JsonObject):
     def of(cls, call: str, value: Json) -> Json:
         """Convert all mappings in a value to answers of ``call`` (``service:Operation``)."""
         if isinstance(value, dict):
-            found = cls((key, cls.of(call, each)) for key, each in value.items())
+            found = cls(value)
             found.call = call
+            for key, each in value.items():
+                if isinstance(each, (dict, list)):
+                    found[key] = cls.of(call, each)
             return found
         return [cls.of(call, each) for each in value] if isinstance(value, list) else value
 
