@@ -34,6 +34,7 @@ from hyperpod_eks.cli import run
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Call, Delays
 from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources.s3 import OWN
 
 REGION = "us-west-2"
@@ -229,6 +230,11 @@ def one_stack() -> Iterator[Stack]:
     gc.freeze()  # moto and botocore are large and are never freed
     yield stack
     stack.stop()
+
+
+@pytest.fixture(scope="session")
+def pki() -> Pki:
+    return make_pki()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube.client import Access, KubeNotReady
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Cluster, Delays, Identity
-from hyperpod_eks.local.tls import Pki, make_pki
+from hyperpod_eks.local.tls import Pki
 from tests.answers import HOWS, altered, places
 from tests.conftest import known_helm
 
@@ -52,11 +52,6 @@ def version(name: str) -> Helm:
 @pytest.fixture(params=["3.17.2", "4.3.1"])
 def either(request: pytest.FixtureRequest) -> Helm:
     return version(request.param)
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return make_pki()
 
 
 @pytest.fixture

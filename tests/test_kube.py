@@ -43,11 +43,6 @@ from tests.proxy import proxy
 TOKENS = {"good": Identity("admin"), "powerless": Identity("nobody", allowed=False)}
 
 
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return make_pki()
-
-
 @pytest.fixture
 def cluster(pki: Pki) -> Iterator[Cluster]:
     cluster = Cluster(Clock(), TOKENS.get, "1.33", pki, delays=INSTANT)

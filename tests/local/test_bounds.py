@@ -14,7 +14,7 @@ from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster, store
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import make_pki
-from tests.local.conftest import REGION, Clients
+from tests.conftest import REGION, Clients
 from tests.local.ground import NAME, eks_cluster, hyperpod_cluster, lay, orchestrated, workers
 from tests.local.test_kubernetes import CORE, MERGE, USERS, Client
 

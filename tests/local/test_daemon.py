@@ -23,7 +23,7 @@ import pytest
 from hyperpod_eks.cli import run as typed
 from hyperpod_eks.errors import Exit, HyperpodError, Usage
 from hyperpod_eks.local import daemon
-from tests.local.conftest import apply
+from tests.conftest import apply
 
 
 @pytest.fixture

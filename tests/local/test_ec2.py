@@ -12,7 +12,7 @@ from moto.ec2.models import ec2_backends
 from hyperpod_eks.local.aws.ec2 import Backend
 from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
 from hyperpod_eks.local.stack import Stack
-from tests.local.conftest import REGION, Clients
+from tests.conftest import REGION, Clients
 
 
 @contextmanager

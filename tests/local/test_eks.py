@@ -9,7 +9,7 @@ import pytest
 
 from hyperpod_eks.local.aws.sim import Delays
 from hyperpod_eks.local.stack import Stack
-from tests.local.conftest import Clients
+from tests.conftest import Clients
 from tests.local.ground import (
     ADMIN_POLICY,
     CALLER,

@@ -12,7 +12,7 @@ from hyperpod_eks.local.aws import eks, hyperpod
 from hyperpod_eks.local.aws.sim import Delays
 from hyperpod_eks.local.aws.wire import check
 from hyperpod_eks.local.stack import Stack
-from tests.local.conftest import Clients
+from tests.conftest import Clients
 from tests.local.ground import (
     ADMIN_POLICY,
     NAME,

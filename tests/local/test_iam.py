@@ -13,8 +13,7 @@ from botocore.exceptions import ClientError
 from hyperpod_eks.local.aws import roles
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from tests.conftest import new_session
-from tests.local.conftest import REGION, Clients
+from tests.conftest import REGION, Clients, new_session
 
 CLUSTER_POLICY = "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
 HYPERPOD = "hyperpod.sagemaker.amazonaws.com"

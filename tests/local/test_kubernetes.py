@@ -23,7 +23,6 @@ import pytest
 
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import (
-    INSTANT,
     Cluster,
     Delays,
     Fault,
@@ -31,7 +30,7 @@ from hyperpod_eks.local.kubernetes import (
     protobuf,
     selection,
 )
-from hyperpod_eks.local.tls import Pki, make_pki
+from hyperpod_eks.local.tls import Pki
 
 KUBECTL = next(Path(__file__).parents[2].glob(".cache/helm/*/kubectl"), None)
 USERS = {
@@ -89,27 +88,6 @@ class Client:
 
 
 Start = Callable[..., tuple[Cluster, Client]]
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return make_pki()
-
-
-@pytest.fixture
-def start(pki: Pki) -> Iterator[Start]:
-    """A function that starts clusters, each with a client; they are stopped after the test."""
-    stops: list[Callable[[], None]] = []
-
-    def start(clock: Clock | None = None, delays: Delays = INSTANT) -> tuple[Cluster, Client]:
-        cluster = Cluster(clock or Clock(), USERS.get, "1.33", pki, delays=delays)
-        client = Client(cluster)
-        stops.extend((client.close, cluster.stop))
-        return cluster, client
-
-    yield start
-    for stop in stops:
-        stop()
 
 
 def kubeconfig(cluster: Cluster, token: str = "good") -> dict[str, Any]:

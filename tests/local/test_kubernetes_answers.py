@@ -6,15 +6,13 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from hyperpod_eks.local.clock import Clock
-from hyperpod_eks.local.kubernetes import INSTANT, Cluster
+from hyperpod_eks.local.kubernetes import Cluster
 from hyperpod_eks.local.kubernetes.objects import dig
-from hyperpod_eks.local.tls import make_pki
 
 from .test_kubernetes import (
     APPLY,
@@ -34,20 +32,10 @@ JSON, JSON_PATCH = "application/json", "application/json-patch+json"
 REVIEWS = "/apis/authorization.k8s.io/v1"
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(Clock(), USERS.get, "1.33", make_pki(), delays=INSTANT)
+@pytest.fixture(scope="module", autouse=True)
+def furnished(cluster: Cluster, client: Client) -> None:
     cluster.add_node("n1", {"size": "5"}, ready=True)
-    yield cluster
-    cluster.stop()
-
-
-@pytest.fixture(scope="module")
-def client(cluster: Cluster) -> Iterator[Client]:
-    client = Client(cluster)
     client.ok("POST", DEFINITIONS, definition())
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,26 +8,15 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.local.clock import Clock
-from hyperpod_eks.local.kubernetes import INSTANT, Cluster, cel
-from hyperpod_eks.local.tls import make_pki
+from hyperpod_eks.local.kubernetes import cel
 
-from .test_kubernetes import MERGE, USERS, Client
+from .test_kubernetes import MERGE, Client
 from .test_kubernetes_validation import DEFINITIONS, GADGETS, definition
 
 evaluated = pytest.mark.skipif(
     importlib.util.find_spec("cel_expr_python") is None, reason="cel-expr-python is not installed"
 )
 Define = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    cluster = Cluster(Clock(), USERS.get, "1.33", make_pki(), delays=INSTANT)
-    client = Client(cluster)
-    yield client
-    client.close()
-    cluster.stop()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster, Identity
-from hyperpod_eks.local.tls import Pki, make_pki
+from hyperpod_eks.local.tls import Pki
 
 BINARIES = Path(__file__).parents[2] / ".cache" / "helm"
 HELM3, HELM4 = "3.17.2", "4.3.1"
@@ -104,11 +104,6 @@ class Done(NamedTuple):
 
 
 Helm = Callable[..., Done]
-
-
-@pytest.fixture(scope="module")
-def pki() -> Pki:
-    return make_pki()
 
 
 @pytest.fixture

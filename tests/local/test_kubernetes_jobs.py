@@ -9,10 +9,9 @@ import pytest
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import Delays
 
-from .test_kubernetes import APPS, CORE, Client, Start, pki, start, workload
+from .test_kubernetes import APPS, CORE, Client, Start, workload
 from .test_kubernetes_validation import BATCH, DEFINITIONS
 
-__all__ = ["pki", "start"]  # fixtures
 KUBEFLOW = "/apis/kubeflow.org/%s/namespaces/default/%s"
 
 

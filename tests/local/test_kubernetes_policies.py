@@ -9,11 +9,7 @@ from typing import Any
 
 import pytest
 
-from hyperpod_eks.local.clock import Clock
-from hyperpod_eks.local.kubernetes import INSTANT, Cluster
-from hyperpod_eks.local.tls import make_pki
-
-from .test_kubernetes import MERGE, USERS, Client
+from .test_kubernetes import MERGE, Client
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("cel_expr_python") is None, reason="cel-expr-python is not installed"
@@ -24,15 +20,6 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 MAPS = "/api/v1/namespaces/default/configmaps"
 EVERY = {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["configmaps"]}
 Bound = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    cluster = Cluster(Clock(), USERS.get, "1.33", make_pki(), delays=INSTANT)
-    client = Client(cluster)
-    yield client
-    client.close()
-    cluster.stop()
 
 
 @pytest.fixture

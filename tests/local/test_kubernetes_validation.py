@@ -5,16 +5,11 @@ from __future__ import annotations
 import copy
 import http.client
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from hyperpod_eks.local.clock import Clock
-from hyperpod_eks.local.kubernetes import INSTANT, Cluster
-from hyperpod_eks.local.tls import make_pki
-
-from .test_kubernetes import APPLY, APPS, CORE, MERGE, USERS, Client, workload
+from .test_kubernetes import APPLY, APPS, CORE, MERGE, Client, workload
 
 BATCH = "/apis/batch/v1/namespaces/default"
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
@@ -55,14 +50,9 @@ def definition(schema: Any = SCHEMA, **spec: Any) -> Any:
     return {"metadata": {"name": "gadgets.example.com"}, "spec": {**common, **spec}}
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    cluster = Cluster(Clock(), USERS.get, "1.33", make_pki(), delays=INSTANT)
-    client = Client(cluster)
+@pytest.fixture(scope="module", autouse=True)
+def defined(client: Client) -> None:
     client.ok("POST", DEFINITIONS, definition())
-    yield client
-    client.close()
-    cluster.stop()
 
 
 def changed(body: Any, path: str, value: Any) -> Any:

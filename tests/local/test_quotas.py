@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from hyperpod_eks.local.stack import Stack
-from tests.local.conftest import Clients
+from tests.conftest import Clients
 
 
 def listed(aws: Clients, service: str, operation: str = "list_service_quotas") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.local.stack import Stack
-from tests.local.conftest import REGION, Clients
+from tests.conftest import REGION, Clients
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from hyperpod_eks.local.aws import server
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
-from tests.local.conftest import Clients
+from tests.conftest import Clients
 from tests.local.ground import role
 
 CALLS = {

@@ -13,7 +13,7 @@ import pytest
 
 from hyperpod_eks.local.aws.sim import ADMIN_ARN, Delays, Fault, delays_from, principal_of
 from hyperpod_eks.local.stack import Stack, client_environ
-from tests.local.conftest import Clients, apply
+from tests.conftest import Clients, apply
 
 TRUST = json.dumps(
     {
