@@ -141,10 +141,9 @@ class Objects:
             for item in page.get("Contents", ()):
                 yield item["Key"]
 
-    def delete(self, *keys: str) -> None:
-        """Delete objects; one that is gone does not matter."""
-        for key in keys:
-            self.aws.s3.delete_object(**self._there, Key=key)
+    def delete(self, key: str) -> None:
+        """Delete an object; it does not matter if it is gone."""
+        self.aws.s3.delete_object(**self._there, Key=key)
 
     def _explain(self, error: Exception, action: str, key: str) -> None:
         """Raise what S3's refusal means for the user, where it is known."""

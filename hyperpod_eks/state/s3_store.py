@@ -13,7 +13,7 @@ from hyperpod_eks.state.file_store import lineage_of
 from hyperpod_eks.state.lease import Lease
 from hyperpod_eks.state.objects import Objects, Overtaken, Version
 from hyperpod_eks.state.store import Unwritable
-from hyperpod_eks.workers import start
+from hyperpod_eks.workers import for_each, start
 
 SCHEME = "s3://"
 
@@ -95,8 +95,14 @@ class S3Store:
     def remove(self, lineage: str) -> None:
         """Delete the object, and its versions of this lineage."""
         self.check()
-        gone = [key for key, content in self._kept() if lineage_of(content) == lineage]
-        self.objects.delete(self.key, *gone)
+
+        def forget(key: str) -> None:
+            found = self.objects.get(key)
+            if found and lineage_of(found.content) == lineage:
+                self.objects.delete(key)
+
+        for_each(forget, self._kept(), 8)
+        self.objects.delete(self.key)
         self._version = None
 
     def set_aside(self) -> None:
@@ -112,12 +118,12 @@ class S3Store:
 
     def versions(self) -> Iterator[bytes]:
         """Read the versions, newest first."""
-        return (content for _, content in self._kept())
+        return (found.content for key in self._kept() if (found := self.objects.get(key)))
 
-    def _kept(self) -> Iterator[tuple[str, bytes]]:
-        for key in sorted(self.objects.list(f"{self.key}.versions/"), reverse=True):
-            if _serial(key) and (found := self.objects.get(key)):
-                yield key, found.content
+    def _kept(self) -> list[str]:
+        """Return the keys of the versions, newest first."""
+        keys = filter(_serial, self.objects.list(f"{self.key}.versions/"))
+        return sorted(keys, reverse=True)
 
 
 def _serial(key: str) -> str:

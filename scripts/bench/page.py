@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("wall", "without helm", "cpu", "memory", "calls", "writes", "rounds", "idle")
-COLOURS = {"hyperpod-eks": "#0b7285", "sequential boto3": "#868e96", "AWS CLI": "#ced4da"}
+COLOURS = {
+    "hyperpod-eks": "#0b7285",
+    "hyperpod-eks, state in S3": "#3bc9db",
+    "sequential boto3": "#868e96",
+    "AWS CLI": "#ced4da",
+}
 BEGIN, END = "<!-- measured -->", "<!-- end -->"
 
 
