@@ -35,6 +35,7 @@ from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import Purpose, Session, check_references
 from hyperpod_eks.state.manifest import Manifest, read, versions
+from hyperpod_eks.state.store import Store
 
 LOOKING = 10.0
 """Seconds for which a read-only command retries a failed call, after botocore's own retries."""
@@ -65,13 +66,15 @@ def opened(
     files: bool,
     helm: str | None = None,
     broken: bool = False,
+    held: Store | None = None,
 ) -> Iterator[Opened]:
     """Read config and manifest, ask AWS for the caller and the region, and declare the stack.
 
-    ``write``, ``files`` and ``broken`` are those of `settings`.
+    ``write``, ``files``, ``broken`` and ``held`` are those of `settings`.
     Raises Usage if the cluster exists, ``purpose`` compares it with its config, and there is none.
     """
-    with settings(options, write=write, files=files, broken=broken, lenient=purpose.deletes) as (
+    lenient = purpose.deletes
+    with settings(options, write=write, files=files, broken=broken, lenient=lenient, held=held) as (
         loaded,
         manifest,
     ):
@@ -239,24 +242,30 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
 
 @contextmanager
 def settings(
-    place: Place, *, write: bool, files: bool, broken: bool = False, lenient: bool = False
+    place: Place,
+    *,
+    write: bool,
+    files: bool,
+    broken: bool = False,
+    lenient: bool = False,
+    held: Store | None = None,
 ) -> Iterator[tuple[Config, Manifest]]:
     """Read a command's config and manifest, without a call to AWS.
 
-    With ``write`` the manifest is locked while the context is open.  ``files`` and ``broken`` are
-    those of `config.load` and `manifest.read`.  With ``lenient``, the config in the manifest may
-    be invalid.
+    With ``write`` the manifest is locked while the context is open, unless it is ``held``: in a
+    store that the caller has locked.  ``files`` and ``broken`` are those of `config.load` and
+    `manifest.read`.  With ``lenient``, the config in the manifest may be invalid.
     """
     _use_account(place)
     source = place.file
     loaded = load(source, _overrides(place), os.environ, files=files) if source else None
     name, place = (loaded.name, place) if loaded else _named(place)
-    store = store_for(place, name, loaded.state if loaded else "")
+    store = held or store_for(place, name, loaded.state if loaded else "")
     again = called(name, place, file=False)
     if not (loaded or broken):  # an invalid name must fail before a lock file is created
         _remembered(place, read(store, name, again=again), files=False, lenient=lenient)
     patience = place.lock_timeout if isinstance(place, Lock) else 0.0
-    with store.locked(patience) if write else nullcontext():
+    with store.locked(patience) if write and not held else nullcontext():
         manifest = read(store, name, broken=broken, again=again)
         config = loaded or _remembered(place, manifest, files, lenient=lenient)
         yield _on_stand_in(config) if place.local else config, manifest

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.cli.commands import create
 from hyperpod_eks.errors import Denied, Locked, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
@@ -17,7 +18,7 @@ from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.state import lease
 from hyperpod_eks.state.lease import Lease
 from hyperpod_eks.state.objects import Objects, Overtaken
-from tests.conftest import Clients, User, new_session, until
+from tests.conftest import Clients, Said, User, new_session, until
 
 BUCKET, URL = "team-state", "s3://team-state/ml/demo.json"
 KEY = "ml/demo.json"
@@ -97,6 +98,30 @@ def test_a_second_run_ends_with_4_and_names_the_first(
     assert user.types("status", "demo", "--manifest", URL).code == 8  # who only reads is let in
     held.release()
     assert user.types("create", "demo", "--manifest", URL, "--chart", str(CHART)).code == 0
+
+
+def test_a_scale_that_comes_too_late_changes_no_count(
+    user: User, there: Objects, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One lock for the whole command: nobody's counts are written, used or restored in between."""
+    user.makes("demo", "--manifest", URL)
+    said: list[Said] = []
+    apply = create.apply
+    monkeypatch.setattr(lease, "_process", lambda pid: [])
+
+    def late(*about: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(create, "apply", apply)
+            words = ("scale", "demo", "worker-group=4", "--manifest", URL, "--yes")
+            said.append(user.types(*words))
+        return apply(*about)
+
+    monkeypatch.setattr(create, "apply", late)
+    made = user.types("scale", "demo", "worker-group=3", "--manifest", URL, "--yes")
+    assert made.code == 0, made.err
+    assert said[0].code == 4, said[0].err
+    document = json.loads(bucket.get_object(Bucket=BUCKET, Key=KEY)["Body"].read())
+    assert document["config"]["instance_groups"][0]["instance_count"] == 3
 
 
 def test_a_dead_holder_of_this_machine_is_not_waited_for(there: Objects) -> None:

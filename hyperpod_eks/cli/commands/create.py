@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.preflight.inputs import Facts
     from hyperpod_eks.resources.compare import Observation
     from hyperpod_eks.state.manifest import Manifest
+    from hyperpod_eks.state.store import Store
 
 
 @frozen
@@ -58,8 +59,11 @@ def create(options: Options, report: Report) -> Created | Plan:
     return apply(options, report)
 
 
-def apply(options: shared.Change, report: Report) -> Created:
-    """Create or update the cluster; return the document with its outputs."""
+def apply(options: shared.Change, report: Report, held: Store | None = None) -> Created:
+    """Create or update the cluster; return the document with its outputs.
+
+    ``held`` is that of `opening.settings`.
+    """
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import consenting
     from hyperpod_eks.cli.opening import opened
@@ -68,7 +72,7 @@ def apply(options: shared.Change, report: Report) -> Created:
 
     own = options if isinstance(options, Options) else Options()
     story = Recorder(report)
-    with opened(CREATE, options, story, files=True, helm=own.helm) as at:
+    with opened(CREATE, options, story, files=True, helm=own.helm, held=held) as at:
         at.context.replace_failed = own.replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
         warnings = _prepare(at, story)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hyperpod_eks.config.yaml import Loc
     from hyperpod_eks.documents import Json, JsonMapping
     from hyperpod_eks.events import Report
+    from hyperpod_eks.state.store import Store
 
 CHANGING = (EventType.CREATING, EventType.UPDATING)
 """Events of the cluster after which its counts may have changed in AWS."""
@@ -52,13 +54,15 @@ def scale(options: Options, report: Report) -> Scaled:
     if not options.file:
         options = replace(options, name=options.name or os.environ.get("HYPERPOD_EKS_NAME"))
         _require_config(report, options)
-    before, restore = (_in_file if options.file else _in_manifest)(options, wanted)
-    made = _applied(options, report, restore)
+    with (_in_file if options.file else _in_manifest)(options, wanted) as (before, restore, held):
+        made = _applied(options, report, restore, held)
     scaled = {group: [before[group], count] for group, count in wanted.items()}
     return {**made, "command": "scale", "scaled": scaled}
 
 
-def _applied(options: Options, report: Report, restore: Callable[[], None]) -> Created:
+def _applied(
+    options: Options, report: Report, restore: Callable[[], None], held: Store | None
+) -> Created:
     """Run create; restore the counts if it fails before a request to change the cluster."""
     told = False
 
@@ -68,7 +72,7 @@ def _applied(options: Options, report: Report, restore: Callable[[], None]) -> C
         report(event)
 
     try:
-        return create.apply(options, watching)
+        return create.apply(options, watching, held)
     except BaseException as error:
         if isinstance(error, Usage) or not told:
             try:
@@ -107,11 +111,12 @@ def _require_config(report: Report, options: Options) -> None:
         )
 
 
-Changed = tuple[dict[str, int], Callable[[], None]]
-"""The previous counts by group, and a function that restores them."""
+Changed = tuple[dict[str, int], Callable[[], None], "Store | None"]
+"""The previous counts by group, a function that restores them, and the store that is locked."""
 
 
-def _in_file(options: Options, wanted: dict[str, int]) -> Changed:
+@contextmanager
+def _in_file(options: Options, wanted: dict[str, int]) -> Iterator[Changed]:
     """Replace the counts in the config file, and change no other byte."""
     from hyperpod_eks.config import yaml as config_yaml
     from hyperpod_eks.config.load import load
@@ -135,7 +140,7 @@ def _in_file(options: Options, wanted: dict[str, int]) -> Changed:
         if _of_file(name, path) == after:  # not if the file has changed since
             _write(path, before)
 
-    return counts, restore
+    yield counts, restore, None
 
 
 def _of_file(name: str, path: Path) -> bytes:
@@ -171,28 +176,34 @@ def _declared(document: JsonMapping, place: Loc) -> Json:
     return document[str(section)][index]
 
 
-def _in_manifest(options: Options, wanted: dict[str, int]) -> Changed:
-    """Replace the counts in the manifest's config."""
+@contextmanager
+def _in_manifest(options: Options, wanted: dict[str, int]) -> Iterator[Changed]:
+    """Replace the counts in the manifest's config, and keep its lock for the whole command."""
     from hyperpod_eks.cli.remembered import store_for
     from hyperpod_eks.config.load import load
     from hyperpod_eks.state.manifest import read
 
     store = store_for(options, options.name or "")
-    with store.locked(options.lock_timeout):
+
+    def put(counts: Mapping[str, int]) -> dict[str, int]:
         manifest = read(store, options.name or "")
         _refuse_karpenter(load(manifest.config, {}, os.environ, files=False))
         places, before = _places(manifest.config), {}
-        refuse_unknown(wanted, places)
-        for group, count in wanted.items():
+        refuse_unknown(counts, places)
+        for group, count in counts.items():
             declared = _declared(manifest.config, places[group])
             before[group] = declared["instance_count"]
             declared["instance_count"] = count
         manifest.save()
+        return before
 
-    def restore() -> None:
-        _in_manifest(options, before)
+    with store.locked(options.lock_timeout):
+        before = put(wanted)
 
-    return before, restore
+        def restore() -> None:
+            put(before)
+
+        yield before, restore, store
 
 
 def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:
