@@ -205,7 +205,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("how", WRONG)
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=pytest.mark.prove) if how in ("latin-1", "device") else how
+        for how in WRONG
+    ],
+)
 def test_a_kubeconfig_that_cannot_be_changed(
     demo: User, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:

@@ -269,9 +269,13 @@ PLAN = f"plan demo --chart {CHART}"
 @pytest.mark.parametrize(
     ("command", "streams", "code"),
     [
-        *(pytest.param("delete none --yes", *each) for each in STREAMS),
-        *(pytest.param(PLAN, *each) for each in STREAMS[:2]),
-        *(pytest.param(PLAN, *each, marks=pytest.mark.prove) for each in STREAMS[2:]),
+        *(pytest.param("delete none --yes", *each) for each in STREAMS[:2]),
+        *(pytest.param("version", *each) for each in STREAMS),
+        *(
+            pytest.param("delete none --yes", *each, marks=pytest.mark.prove)
+            for each in STREAMS[2:]
+        ),
+        *(pytest.param(PLAN, *each, marks=pytest.mark.prove) for each in STREAMS),
         ("version --events -", ">/dev/full", 1),
         ("outputs none", "2>/dev/full", 8),
         ("bogus", "2>/dev/full", 2),

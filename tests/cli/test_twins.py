@@ -129,13 +129,16 @@ def test_the_cluster_is_gone_on_with_whatever_the_manifest_says(two: Two, asked:
     assert two.ended() == []
 
 
-def test_both_go_on_to_see_one_cluster_as_declared(two: Two) -> None:
-    for types in (two.here.types, two.elsewhere):
-        said = types("create", "demo", "--chart", str(CHART))
+def test_both_go_on_to_see_one_cluster_as_declared(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for user in (two.here, User(two.there, two.here.stack)):
+        monkeypatch.chdir(user.folder)
+        said = user.types("create", "demo", "--chart", str(CHART))
         assert said.code == 0, said.err
-        planned = types("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
+        planned = user.types("plan", "demo", "--chart", str(CHART), "--detailed-exitcode")
         assert planned.code == 0, planned.out + planned.err
-        assert types("status", "demo", "-o", "json").document["cluster"]["ready"]
+        assert user.types("status", "demo", "-o", "json").document["cluster"]["ready"]
     assert two.ended() == []
 
 
