@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
+from kubernetes import client as kubernetes
 
 from hyperpod_eks.errors import HyperpodError, Unfinished, Usage
 from hyperpod_eks.helm import chart, runner
@@ -287,7 +287,7 @@ class TestRecords:
             "type": "helm.sh/release.v1",
             "data": {"release": base64.b64encode(coded.encode()).decode()},
         }
-        CoreV1Api(access._client).create_namespaced_secret(namespace, secret)
+        kubernetes.CoreV1Api(access._client).create_namespaced_secret(namespace, secret)
 
     def test_the_newest_revision_counts_as_a_number(self, access: Access) -> None:
         self.record(access, revision=9, status="superseded")
@@ -347,10 +347,10 @@ class TestRecords:
         records = ["Zm9v", "", *(base64.b64encode(each).decode() for each in packed)]
         for name, content in (("a", {}), *(("b", {"release": each}) for each in records)):
             secret: Any = {"metadata": {"name": name, "labels": labels}, "data": content}
-            CoreV1Api(access._client).create_namespaced_secret(helm.NAMESPACE, secret)
+            kubernetes.CoreV1Api(access._client).create_namespaced_secret(helm.NAMESPACE, secret)
             found = existing(helm.release(access))
             assert (found.revision, found.status, found.fingerprint) == (3, "failed", "")
-            CoreV1Api(access._client).delete_namespaced_secret(name, helm.NAMESPACE)
+            kubernetes.CoreV1Api(access._client).delete_namespaced_secret(name, helm.NAMESPACE)
 
 
 def fake(folder: Path, script: str) -> Path:
@@ -516,7 +516,7 @@ class TestRun:
 
 
 def test_a_role_that_another_release_owns_is_left_alone(cluster: Cluster, access: Access) -> None:
-    rbac = RbacAuthorizationV1Api(access._client)
+    rbac = kubernetes.RbacAuthorizationV1Api(access._client)
     for name, owner in (("orphan", {}), ("owned", {"meta.helm.sh/release-name": "another"})):
         role: Any = {"metadata": {"name": name, "annotations": owner}, "rules": []}
         rbac.create_cluster_role(role)

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
-from kubernetes.client import AppsV1Api, CoreV1Api, RbacAuthorizationV1Api
+from kubernetes import client as kubernetes
 
 from hyperpod_eks.errors import HyperpodError, KnownCause
 from hyperpod_eks.helm import release as helm
@@ -344,9 +344,9 @@ def furnished(pki: Pki) -> Iterator[Access]:
         "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": pods},
     }
     role: Any = {"metadata": {"name": ROLE, "annotations": {"meta.helm.sh/release-name": "a"}}}
-    CoreV1Api(reach._client).create_namespaced_secret("default", record)
-    AppsV1Api(reach._client).create_namespaced_deployment("default", web)
-    RbacAuthorizationV1Api(reach._client).create_cluster_role(role)
+    kubernetes.CoreV1Api(reach._client).create_namespaced_secret("default", record)
+    kubernetes.AppsV1Api(reach._client).create_namespaced_deployment("default", web)
+    kubernetes.RbacAuthorizationV1Api(reach._client).create_cluster_role(role)
     yield reach
     cluster.stop()
 
