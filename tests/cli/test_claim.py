@@ -68,6 +68,9 @@ def test_the_bucket_is_created_first_and_deleted_last(user: User) -> None:
     user.makes("demo")
     assert written(user)[:2] == ["s3.CreateBucket", "s3.PutObject"]
     assert user.types("delete", "demo", "--yes").code == 0
+    emptied = [call.request for call in user.stack.calls if call.operation == "DeleteObjects"]
+    assert emptied
+    assert not [request for request in emptied if KEY in request]
     changes = written(user)
     assert changes[0] == "s3.PutObject"
     assert changes[-2:] == ["s3.DeleteObject", "s3.DeleteBucket"]

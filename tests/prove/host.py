@@ -423,7 +423,7 @@ class Host:
         answer = self._exchange(request)
         if change:
             process.changed()
-            process.changes += 1
+            process.changes += not of_state
         if process.ghost and change and not of_state:
             raise Killed
         if of_state and not isinstance(answer, Exception) and answer.status_code == 200:

@@ -42,6 +42,14 @@ SAMPLE = {
     "waits": [
         case("create", "wait", "tick", "resume", 12),
     ],
+    "the claim": [
+        case("create", "after", "s3:PutObject", "resume"),
+        case("create in a VPC of others", "before", "s3:CreateBucket", "suspended"),
+    ],
+    "state in S3": [
+        case("create, state in S3", "after", "iam:CreateRole", "suspended"),
+        case("create, state in S3", "after", "s3:PutObject", "elsewhere", 9),
+    ],
 }  # fmt: skip
 
 
