@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 ENGINE = "tests/engine"
 JOURNAL = "tests/test_manifest.py"
 KILLS = "tests/prove/test_kills.py"
+LOCKS = "tests/cli/test_s3_state.py"
+CLAIM = "tests/cli/test_claim.py"
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,124 @@ MUTANTS = (
         "    return list(named)\n",
         "tests/cli/test_remains.py",
         "neither",
+    ),
+    Mutant(
+        "a lock is written without a nonce",
+        "state/lease.py",
+        '"nonce": secrets.token_hex(16),',
+        '"nonce": "",',
+        LOCKS,
+        "writes_on",
+    ),
+    Mutant(
+        "a lock is released by a delete",
+        "state/lease.py",
+        '                self._write("released")\n                self._held = False',
+        "                self.objects.delete(self.key)\n                self._held = False",
+        LOCKS,
+        "writes_on",
+    ),
+    Mutant(
+        "a lock lasts from the answer on",
+        "state/lease.py",
+        "        self._written = began\n",
+        "        self._written = clock()\n",
+        "tests/test_lease.py",
+    ),
+    Mutant(
+        "a lock lasts until it is taken over",
+        "state/lease.py",
+        "LASTS = 75.0",
+        "LASTS = 110.0",
+        "tests/test_lease.py",
+    ),
+    Mutant(
+        "a lock is taken over at once",
+        "state/lease.py",
+        "if free or clock() - since >= TERM:",
+        "if True:",
+        LOCKS,
+        "taken_over",
+    ),
+    Mutant(
+        "a service that ignores conditions is used",
+        "state/lease.py",
+        "if first and not tried:",
+        "if False:",
+        LOCKS,
+        "ignores",
+    ),
+    Mutant(
+        "a write has no condition",
+        "state/objects.py",
+        '{"IfMatch": before.etag} if before else {"IfNoneMatch": "*"}',
+        '{} if before else {"IfNoneMatch": "*"}',
+        LOCKS,
+        "not_overwritten or lost",
+    ),
+    Mutant(
+        "a refused write is not read back",
+        "state/objects.py",
+        "                if done(now):\n",
+        "                if False:\n",
+        LOCKS,
+        "lost",
+    ),
+    Mutant(
+        "nothing is claimed",
+        "engine/apply.py",
+        "            self.claim()\n        if decision.action is Action.CREATE:",
+        "            pass\n        if decision.action is Action.CREATE:",
+        CLAIM,
+        "created_first",
+    ),
+    Mutant(
+        "changes are made before the claim",
+        "engine/apply.py",
+        "if self.context.claim and task.want.key != BUCKET and not self.has_bucket():",
+        "if False:",
+        CLAIM,
+        "created_first",
+    ),
+    Mutant(
+        "the claim is emptied with its bucket",
+        "resources/s3.py",
+        'if not (i["Key"] == claim and i.get("IsLatest"))',
+        "if True",
+        CLAIM,
+        "created_first",
+    ),
+    Mutant(
+        "a claim of the same manifest's dead run is waited for",
+        "state/claim.py",
+        "self._lease.look(self.patience, ended=ended)",
+        "self._lease.look(self.patience)",
+        CLAIM,
+        "goes_on_at_once",
+    ),
+    Mutant(
+        "the manifest learns of the claim too late",
+        "state/claim.py",
+        "        self.manifest.save()\n        while",
+        "        while",
+        KILLS,
+        "claim and PutObject",
+    ),
+    Mutant(
+        "what was read before the claim is believed",
+        "engine/loop.py",
+        "        if not known:\n",
+        "        if False:\n",
+        KILLS,
+        "claim and CreateBucket",
+    ),
+    Mutant(
+        "a call is sent without a look at the locks",
+        "aws/client.py",
+        "            self.before_change()\n",
+        "            pass\n",
+        KILLS,
+        "CreateRole and suspended",
     ),
     Mutant(
         "leftovers are ignored",
