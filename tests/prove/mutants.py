@@ -343,7 +343,17 @@ MUTANTS = (
         "            self.before_change()\n",
         "            pass\n",
         KILLS,
-        "CreateRole and suspended",
+        "AttachRolePolicy and suspended",
+    ),
+    Mutant(
+        "the locks are not looked at",
+        "engine/loop.py",
+        "        self.manifest.store.check()\n"
+        "        if self.claim:\n"
+        "            self.claim.check()",
+        "        pass",
+        KILLS,
+        "AttachRolePolicy and suspended",
     ),
     Mutant(
         "leftovers are ignored",

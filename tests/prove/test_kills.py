@@ -47,7 +47,7 @@ SAMPLE = {
         case("create in a VPC of others", "before", "s3:CreateBucket", "suspended"),
     ],
     "state in S3": [
-        case("create, state in S3", "after", "iam:CreateRole", "suspended"),
+        case("create, state in S3", "after", "iam:AttachRolePolicy", "suspended", 2),
         case("create, state in S3", "after", "s3:PutObject", "elsewhere", 9),
     ],
 }  # fmt: skip

@@ -105,7 +105,10 @@ class Races:
         for hand in hands[:2]:
             self.has_no_plan(hand, self.create(hand))
         before = self.ids()
-        runs = [(hand, self.scaled(hand, 1 + each % 2)) for each, hand in enumerate(hands)]
+        counts = (1, 3, 4, 5, 6)  # each another, so that nobody waits for what another changes
+        runs = [
+            (hand, self.scaled(hand, count)) for hand, count in zip(hands, counts, strict=False)
+        ]
         codes = self.race(*runs)
         assert self.deletes() == []
         assert self.ids() == before
