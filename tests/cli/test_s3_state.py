@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,14 +181,21 @@ def test_the_holder_writes_on_while_it_works(
     assert json.loads(last.content)["state"] == "released"
 
 
-@pytest.mark.parametrize("kind", ["lost", "reset", "error"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("s3", "PutObject", kind="lost", count=2),
+        Fault("s3", "PutObject", kind="reset", count=2),
+        Fault("s3", "PutObject", "InternalError", 500, count=2),
+        Fault("s3", "PutObject", "ConditionalRequestConflict", 409, count=2),
+    ],
+    ids=["lost", "reset", "error", "conflict"],
+)
 def test_a_write_whose_answer_is_lost_is_settled_by_reading(
-    there: Objects, stack: Stack, kind: Any
+    there: Objects, stack: Stack, fault: Fault
 ) -> None:
     before = there.put("x", b"1", None)
-    stack.faults.append(
-        Fault("s3", "PutObject", kind=kind, status=500, code="InternalError", count=2)
-    )
+    stack.faults.append(replace(fault))
     after = there.put("x", b"2", before)
     assert there.get("x") == after
     with pytest.raises(Overtaken) as caught:

@@ -13,6 +13,7 @@ from .oracles import Broken
 from .prover import TWO_NODES, Prover
 
 MANY, TWICE = 10**6, 2
+IN_S3 = "create, state in S3"
 UNREAD = "(Describe|List|Get|Head).*"
 CHANGE = f"(?!{UNREAD}).*"
 
@@ -54,6 +55,11 @@ def _hidden_and_deaf(prover: Prover) -> None:
     )
 
 
+def _deaf_in_s3(prover: Prover) -> None:
+    """30 % of the answers are lost, those to writes of the manifest and of its lock too."""
+    _storm(prover, Fault(".*", CHANGE, kind="lost", rate=0.3, count=MANY), scenario=IN_S3)
+
+
 def _slow_identities(prover: Prover) -> None:
     """Other services accept a new role only after a minute."""
     prover.begin()
@@ -74,8 +80,8 @@ def _clinging(prover: Prover) -> None:
     oracles.nothing_left(prover.host, prover.before)
 
 
-def _storm(prover: Prover, *faults: Fault) -> None:
-    prover.begin()
+def _storm(prover: Prover, *faults: Fault, scenario: str = "create") -> None:
+    prover.begin(scenario)
     prover.host.stack.faults.extend(faults)
     _whole_life(prover, faults)
 
@@ -127,6 +133,7 @@ FAULTS: Mapping[str, Callable[[Prover], None]] = {
     "throttling 30 %": _throttled,
     "internal errors 10 %": _shaken,
     "lost answers 50 %": _deaf,
+    "lost answers 30 %, state in S3": _deaf_in_s3,
     "seen after 20 s": _hidden,
     "seen after 20 s, answers lost": _hidden_and_deaf,
     "roles known after 60 s": _slow_identities,

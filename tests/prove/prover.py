@@ -229,7 +229,8 @@ def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundar
     """Return one boundary for each state of account, disk and clock during a run.
 
     Boundaries with the same state are equivalent for a later process.  Without ``files``, steps of
-    a write that only leave a temporary file or a backup are omitted.
+    a write that only leave a temporary file or a backup are omitted, and most deletes of kept
+    versions of a manifest in S3.
     """
     found: dict[int, Boundary] = {}
     for boundary, state in path:
@@ -237,7 +238,9 @@ def states(path: Sequence[tuple[Boundary, int]], *, files: bool) -> list[Boundar
     return [
         b
         for b in found.values()
-        if files or b.kind != "file" or b.what == "rename" or b.nth % 10 == 1
+        if files
+        or b.nth % 10 == 1
+        or (b.what == "rename" if b.kind == "file" else b.what != "s3:DeleteObject")
     ]
 
 
