@@ -38,6 +38,7 @@ class Hand:
     environ: Mapping[str, str]
     stranger: bool = False
     """Whether it is another machine, which does not see that a process here has died."""
+    said_to: str = "said"
     term: float | None = None
     """Seconds after which it takes over a lock."""
 
@@ -56,7 +57,7 @@ class Hand:
     @property
     def said(self) -> str:
         """What the last command has printed."""
-        return (self.folder / "said").read_text()
+        return (self.folder / self.said_to).read_text()
 
 
 def ended(process: BaseProcess) -> int:
@@ -70,7 +71,7 @@ def _work(hand: Hand, words: list[str]) -> None:
     os.chdir(hand.folder)
     os.environ.clear()
     os.environ.update(hand.environ, HOME=str(hand.folder))
-    output = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(hand.said_to, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(output, number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")

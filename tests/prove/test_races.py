@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,9 @@ class Races:
     def delete(self) -> list[str]:
         return ["delete", NAME, *self.common, "--yes"]
 
-    def scaled(self, hand: Hand, count: int) -> list[str]:
+    def scaled(self, count: int) -> list[str]:
         """Return the command that changes the count of nodes."""
-        if self.place == "S3":
-            return ["scale", NAME, f"worker-group={count}", *self.common, "--yes"]
-        return self.create(hand, count)
+        return ["scale", NAME, f"worker-group={count}", *self.common, "--yes"]
 
     def race(self, *runs: tuple[Hand, list[str]]) -> list[int]:
         """Start all at once; return the exit codes: 0 for one at least, and 4 for the others."""
@@ -99,21 +98,23 @@ class Races:
     def round(self, number: int) -> None:
         """Race creates, then scales, then creates with deletes; all on one cluster."""
         hands = [self.hand(f"hand-{each}") for each in range(2 + number % 4)]
-        self.race(*((hand, self.create(hand)) for hand in hands))
+        codes = self.race(*((hand, self.create(hand)) for hand in hands))
         assert self.deletes() == []
         oracles.same_shape(self.prover.host, self.prover.made)
         for hand in hands[:2]:
             self.has_no_plan(hand, self.create(hand))
         before = self.ids()
-        counts = (1, 3, 4, 5, 6)  # each another, so that nobody waits for what another changes
-        runs = [
-            (hand, self.scaled(hand, count)) for hand, count in zip(hands, counts, strict=False)
-        ]
-        codes = self.race(*runs)
+        winner = hands[codes.index(0)]
+        self.race(
+            *(  # who has no manifest in S3 shares the winner's folder
+                (hand if self.place == "S3" else replace(winner, said_to=f"said-{each}"), words)
+                for each, hand in enumerate(hands)
+                for words in [self.scaled(1 + each % 2 * 2)]
+            )
+        )
         assert self.deletes() == []
         assert self.ids() == before
-        if codes.count(0) == 1:
-            self.has_no_plan(*runs[codes.index(0)])
+        self.has_no_plan(winner, self.scaled(1))
         runs = [
             (hand, self.delete() if each % 2 else self.create(hand))
             for each, hand in enumerate(hands)
