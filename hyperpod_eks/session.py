@@ -44,6 +44,7 @@ from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.s3 import claim_key, empty, own_prefix
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.claim import Claim
+from hyperpod_eks.state.declared import Declarations, Newest
 from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.workers import start
@@ -96,6 +97,10 @@ class Session:
     purpose: Purpose = LOOK
     patience: float = 0.0
     """Seconds to wait for a run that has claimed the cluster."""
+    given: bool = True
+    """Whether the user gave the config; else it is the one that the cluster was declared with."""
+    seen: Newest | None = None
+    """What the cluster's bucket had when the config was chosen; None if that is not known."""
     resolved: ResolvedConfig = field(init=False)
     wants: list[Resource] = field(init=False, default_factory=list)
     """All declared resources, in order of dependency."""
@@ -139,8 +144,20 @@ class Session:
             self.resolved = resolve(self.aws, self.config)
         same_place(self.manifest, self.resolved)
         self.context.claim = Claim(self.aws, self.resolved.bucket, self.manifest, self.patience)
+        self.context.declare = self.declare
         helm = str(program.result().binary) if program else helm
         self.wants = stack(self.resolved, helm)
+
+    def declare(self) -> None:
+        """Keep the manifest's config in the cluster's bucket, for runs on other machines.
+
+        Raises as `Declarations.keep`.
+        """
+        if self.manifest.config and not self.purpose.deletes:
+            resolved = self.resolved
+            account = "" if "s3/bucket" in resolved.adopted else resolved.identity.account
+            kept = Declarations(self.aws, resolved.bucket, account)
+            kept.keep(self.manifest, given=self.given, seen=self.seen)
 
     def _questions(self, counting: bool) -> list[Callable[[Snapshot], object]]:
         """Return the reads of the first observation that can start at once."""

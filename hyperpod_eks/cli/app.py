@@ -22,6 +22,7 @@ COMMANDS: Table = {
         "create": "Create cluster NAME, or the parts of it that are missing.",
         "status": "Show cluster NAME: resources, health, nodes, drift.",
         "outputs": "Print values of cluster NAME for scripts.",
+        "config": "Print the config of cluster NAME.",
         "kubeconfig": "Write a kubeconfig for kubectl and helm.",
         "token": "Print a token for the Kubernetes API.",
         "list": "List all HyperPod clusters in the region.",

@@ -89,7 +89,7 @@ class Console:
     @property
     def command(self) -> str:
         """The command that was typed, even if it could not be parsed."""
-        words = self.words[: 2 if self.words[:1] == ("local",) else 1]
+        words = self.words[: 2 if self.words[:1] in (("config",), ("local",)) else 1]
         return " ".join(word for word in words if not word.startswith("-"))
 
     @property

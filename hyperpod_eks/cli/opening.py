@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from hyperpod_eks.aws.client import Aws, read_only
@@ -23,22 +26,28 @@ from hyperpod_eks.cli.remembered import store_for
 from hyperpod_eks.cli.signals import stoppable
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.rules import get
 from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.documents import JsonMapping, JsonObject
-from hyperpod_eks.engine import Context
-from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.engine import Context, words_of
+from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.events import Report
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.local import CHART
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-from hyperpod_eks.session import Purpose, Session, check_references
+from hyperpod_eks.session import PLAN, Purpose, Session, check_references
+from hyperpod_eks.state.declared import Declarations, Newest, located, portable
 from hyperpod_eks.state.manifest import Manifest, read, versions
-from hyperpod_eks.state.store import Store
+from hyperpod_eks.workers import start
 
 LOOKING = 10.0
 """Seconds for which a read-only command retries a failed call, after botocore's own retries."""
+
+
+Edit = Callable[[JsonObject], None]
+"""Changes the config that a cluster was declared with, as scale does.  Raises Usage."""
 
 
 @dataclass
@@ -46,7 +55,11 @@ class Opened(Session):
     """A session of the command line."""
 
     declared: bool = True
-    """True if the config comes from a file or the manifest; False for the minimal config."""
+    """Whether the config is the cluster's; False for the minimal one."""
+    found: JsonObject = field(default_factory=dict)
+    """The config that the cluster was declared with, as it was found; {} for none."""
+    unread: HyperpodError | None = None
+    """Why the config in the cluster's bucket could not be read."""
 
     def warn(self) -> list[str]:
         """Print the warnings about the config in this account, and return them."""
@@ -54,6 +67,17 @@ class Opened(Session):
         for warning in odd:
             current_console().warn(warning)
         return odd
+
+    def restore(self) -> None:
+        """Make the config that was found the cluster's again, if this run has kept another one."""
+        if not self.found:
+            return
+        self.manifest.config = self.found
+        if self.context.claim and self.context.claim.held:
+            self.given, self.seen = True, None
+            self.declare()
+        if self.manifest.exists:
+            self.manifest.save()
 
 
 @contextmanager
@@ -66,35 +90,37 @@ def opened(
     files: bool,
     helm: str | None = None,
     broken: bool = False,
-    held: Store | None = None,
+    edit: Edit | None = None,
 ) -> Iterator[Opened]:
     """Read config and manifest, ask AWS for the caller and the region, and declare the stack.
 
-    ``write``, ``files``, ``broken`` and ``held`` are those of `settings`.
+    ``write``, ``files`` and ``broken`` are those of `settings`.  ``edit`` changes the config of a
+    cluster that exists.
     Raises Usage if the cluster exists, ``purpose`` compares it with its config, and there is none.
     """
-    lenient = purpose.deletes
-    with settings(options, write=write, files=files, broken=broken, lenient=lenient, held=held) as (
+    with settings(options, write=write, files=files, broken=broken, lenient=purpose.deletes) as (
         loaded,
         manifest,
     ):
+        source = _Source(options, files, edit, broken=broken)
+        config = source.edited(loaded, manifest)
         if purpose.compares:
-            check_references(loaded)
-        config, aws = loaded, entered(loaded, options.profile, write=write)
-        if broken and not declared(options, manifest) and (kept := restored(aws, manifest)):
-            manifest.config = kept
-            config = _remembered(options, manifest, files)
-            aws = entered(config, options.profile, write=write)
+            check_references(config)
+        aws = entered(config, options.profile, write=write)
         context = _context(options, aws, manifest, report, write=write)
-        at = Opened(config, context, purpose, declared=declared(options, manifest))
+        found, given = copy.deepcopy(manifest.config), bool(options.file)
+        at = Opened(config, context, purpose, given=given, declared=given or bool(found))
+        at.found = found
         at.patience = options.lock_timeout if isinstance(options, Lock) else 0.0
+        if not given and not (found and purpose.deletes):  # a delete compares nothing
+            source.newest = start(partial(newest_config, aws, manifest, config))
         at.begin()
         collect = purpose.installs or purpose.deletes
         with (
             explaining(aws, config, called(config.name, options), collect=collect),
             stoppable(context.stop),
         ):
-            _place(at, options, helm)
+            _place(at, options, source, helm)
             try:
                 yield at
             finally:
@@ -112,14 +138,189 @@ def _context(
     return context
 
 
-def _place(at: Opened, place: Place, helm: str | None) -> None:
-    """Resolve the config in the account, and declare the stack."""
+@dataclass
+class _Source:
+    """Where a command's config comes from, if no file has it."""
+
+    place: Place
+    files: bool
+    edit: Edit | None
+    broken: bool
+    newest: Future[tuple[Declarations, Newest]] | None = None
+    """The newest config in the cluster's bucket; None if the user gave one."""
+    failed: HyperpodError | None = None
+    """Why the config of this folder cannot be used; the newest one may be valid."""
+
+    def edited(self, config: Config, manifest: Manifest) -> Config:
+        """Return the config of the manifest with the change of this command."""
+        if not self.edit or self.place.file or not manifest.config:
+            return config
+        try:
+            return _loaded(self.place, manifest, self.files, edit=self.edit)
+        except Usage as error:
+            self.failed = error
+            return config
+
+
+def _place(at: Opened, place: Place, source: _Source, helm: str | None) -> None:
+    """Resolve the config in the account, and declare the stack.
+
+    While the config that is remembered here is resolved, the bucket is asked for a newer one.
+    """
+    try:
+        if not source.failed:
+            _resolve(at, helm)
+    except HyperpodError as error:
+        source.failed = error
+    if source.newest and (_take_newest(at, source) or _take_backup(at, source)):
+        at.context.first_snapshot = None
+        at.begin()
+        _resolve(at, helm)
+    elif source.failed:
+        raise source.failed
+    if at.purpose.compares and not at.declared:
+        snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
+        refuse_to_guess(snapshot, at.resolved, place, at.unread)
+        _refuse_claimed(at, source)
+
+
+def _resolve(at: Opened, helm: str | None) -> None:
     if at.purpose.charts:
         charts.require_valid(at.config.region, at.config.chart.values)
     at.resolve(helm)
-    if at.purpose.compares and not at.declared:
-        snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
-        refuse_to_guess(snapshot, at.resolved, at.manifest, place)
+
+
+def newest_config(aws: Aws, manifest: Manifest, config: Config) -> tuple[Declarations, Newest]:
+    """Ask the cluster's bucket for its newest config.  Raises Denied."""
+    theirs = manifest.adopted.get("s3/bucket") or config.existing.bucket
+    account = manifest.account or aws.identity.account  # known before AWS says so
+    found = Declarations(aws, theirs or config.bucket(account), "" if theirs else account)
+    return found, found.look()
+
+
+def _take_newest(at: Opened, source: _Source) -> bool:
+    """Use the newest config in the cluster's bucket; return whether it is another one.
+
+    Raises Usage for one that cannot be used, if the command compares the cluster with its config.
+    """
+    assert source.newest
+    try:
+        kept, newest = source.newest.result()
+        if not (newest.number or at.declared or source.failed):
+            kept, newest = _in_adopted_bucket(at) or (kept, newest)
+        at.seen = newest
+        if newest.mark in ("", at.manifest.config_version):
+            return False
+        declared = kept.read(newest)
+        same = bool(at.found) and portable(at.found, declared.config) == declared.config
+        if not same:
+            _use(at, source, declared.config, kept.name(newest.number))
+            if at.declared:
+                current_console().warn(
+                    f"another run has declared a config of {at.config.name} at {declared.saved_at},"
+                    f" which is used instead of the one in {at.manifest.store}"
+                )
+            at.declared = True
+        at.manifest.config_version = newest.mark
+        return not same
+    except Usage as error:
+        if at.purpose.compares:
+            raise
+        at.unread = error
+    except Exception as error:
+        if source.failed:
+            raise source.failed from None
+        if not (at.declared or isinstance(error, HyperpodError)):
+            raise
+        at.unread = error if isinstance(error, HyperpodError) else HyperpodError(words_of(error))
+    if at.declared or not at.purpose.compares:
+        current_console().warn(f"{at.unread} {at.unread.hint}".rstrip())
+    return False
+
+
+def current(place: Cluster, aws: Aws, manifest: Manifest, config: Config, report: Report) -> Config:
+    """Return the config that the cluster was declared with, or ``config`` without one.
+
+    For a command that resolves it in its own way; what AWS refuses is left to that.  Raises Usage
+    for a config that cannot be used.
+    """
+    if place.file:
+        return config
+    context = _context(place, aws, manifest, report, write=False)
+    declared = bool(manifest.config)
+    at = Opened(config, context, PLAN, given=False, declared=declared)
+    at.found = copy.deepcopy(manifest.config)
+    source = _Source(place, files=False, edit=None, broken=False)
+    source.newest = start(partial(newest_config, aws, manifest, config))
+    try:
+        if not _take_newest(at, source):
+            _take_backup(at, source)
+    except Usage:
+        raise
+    except Exception:  # noqa: BLE001  each check says what it may not see
+        return config
+    return at.config
+
+
+def _in_adopted_bucket(at: Opened) -> tuple[Declarations, Newest] | None:
+    """Ask the bucket from which the nodes get their scripts, if it is not the cluster's own."""
+    snapshot = at.context.first_snapshot or Snapshot(at.aws)
+    found = hyperpod_api.describe(snapshot, at.config.name)
+    for group in hyperpod_api.every_group(found) if found else ():
+        uri = str((group.get("LifeCycleConfig") or {}).get("SourceS3Uri") or "")
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if prefix.rstrip("/") == f"hyperpod-eks/{at.config.name}" and bucket:
+            kept = Declarations(at.aws, bucket)
+            return kept, kept.look()
+    return None
+
+
+def _take_backup(at: Opened, source: _Source) -> bool:
+    """Use the config in the newest backup of the manifest; return whether there is one."""
+    wanted = source.broken or at.purpose.compares
+    if source.failed or at.declared or not wanted:
+        return False
+    if not (kept := restored(at.aws, at.manifest)):
+        return False
+    _use(at, source, kept, f"the backup of {at.manifest.store}")
+    at.declared = True
+    current_console().warn(
+        f"the config of {at.config.name} was found in a backup of {at.manifest.store} alone"
+    )
+    return True
+
+
+def _use(at: Opened, source: _Source, config: JsonObject, name: str) -> None:
+    """Take a config that was found as the cluster's.  Raises Usage for an invalid one."""
+    known = {
+        "lifecycle": [get(at.found, "lifecycle", "path")],
+        "chart": [get(at.found, "chart", "path"), str(CHART)],
+    }
+    at.manifest.config = located(config, known)
+    at.found = copy.deepcopy(at.manifest.config)
+    try:
+        at.config = _loaded(source.place, at.manifest, source.files, edit=source.edit)
+        if at.purpose.compares:
+            check_references(at.config)
+    except Usage as error:
+        it = called(at.config.name, source.place)
+        raise Usage(
+            f"{name} is not valid for this version of hyperpod-eks:\n{error}",
+            f"Pass the config with -f FILE.  To delete the cluster: hyperpod-eks delete {it}",
+        ) from error
+    at.aws.user_tags = dict(at.config.tags)
+
+
+def _refuse_claimed(at: Opened, source: _Source) -> None:
+    """Raise Usage if another run holds the claim on a cluster whose config nobody knows yet."""
+    if not source.newest or source.newest.exception():
+        return
+    kept, newest = source.newest.result()
+    if newest.claimed and (holder := kept.holder()):
+        raise Usage(
+            f"{holder} is at work on the cluster {at.config.name}, and has not declared its config",
+            "Wait until it ends, or pass the config with -f FILE.",
+        )
 
 
 def declared(place: Place, manifest: Manifest) -> bool:
@@ -128,25 +329,22 @@ def declared(place: Place, manifest: Manifest) -> bool:
 
 
 def refuse_to_guess(
-    snapshot: Snapshot, resolved: ResolvedConfig, manifest: Manifest, place: Place
+    snapshot: Snapshot, resolved: ResolvedConfig, place: Place, unread: HyperpodError | None = None
 ) -> None:
     """Raise Usage if the cluster exists: the minimal config would reset its settings.
 
-    Resources that `delete --keep` left, or that create created before EKS, are not a cluster.
+    ``unread`` is why its config could not be read; it is raised instead.  Resources that
+    `delete --keep` left, or that create created before EKS, are not a cluster.
     """
     if not exists(snapshot, resolved):
         return
-    it = called(resolved.name, place)
-    hint = (
-        "Pass it with -f FILE, or its manifest with --manifest PATH.\n"
-        f"To see the cluster: hyperpod-eks status {it}"
-    )
-    if any(each.config for each in versions(manifest.store)):
-        hint += f"\nTo restore the config from a backup: hyperpod-eks adopt {it} --rebuild"
+    if unread:
+        raise unread
     raise Usage(
         f"cluster {resolved.name} already exists in {resolved.region} of account "
         f"{resolved.identity.account}, but its config was not found",
-        hint,
+        "Pass it with -f FILE, or its manifest with --manifest PATH.\n"
+        f"To see the cluster: hyperpod-eks status {called(resolved.name, place)}",
     )
 
 
@@ -170,16 +368,25 @@ def restored(aws: Aws, manifest: Manifest) -> JsonObject | None:
     An earlier cluster of this name had the same lineage and names, but AWS gave it another
     HyperPod cluster ARN and another VPC id.
     """
-    snapshot, here = Snapshot(aws), (manifest.cluster, aws.identity.account, aws.identity.region)
-    ids = {vpc["VpcId"] for vpc in snapshot.signed(VPCS)}
-    if found := hyperpod_api.describe(snapshot, manifest.cluster):
-        ids.add(found["ClusterArn"])
+    here = (manifest.cluster, aws.identity.account, aws.identity.region)
+    ids: set[str] = set()
     for old in versions(manifest.store):
+        if not (old.config and (old.cluster, old.account, old.region) == here):
+            continue
+        ids = ids or _ids(aws, manifest.cluster)
         records = [old.records.get(key) for key in ("network/vpc", "hyperpod/cluster")]
-        same = any(r and r.state != "deleted" and ids & {r.id, r.arn} for r in records)
-        if same and old.config and (old.cluster, old.account, old.region) == here:
+        if any(r and r.state != "deleted" and ids & {r.id, r.arn} for r in records):
             return old.config
     return None
+
+
+def _ids(aws: Aws, cluster: str) -> set[str]:
+    """Return the ids of the cluster's VPCs, and the ARN of the HyperPod cluster."""
+    snapshot = Snapshot(aws)
+    ids = {vpc["VpcId"] for vpc in snapshot.signed(VPCS)}
+    if found := hyperpod_api.describe(snapshot, cluster):
+        ids.add(found["ClusterArn"])
+    return ids
 
 
 @contextmanager
@@ -242,33 +449,29 @@ def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
 
 @contextmanager
 def settings(
-    place: Place,
-    *,
-    write: bool,
-    files: bool,
-    broken: bool = False,
-    lenient: bool = False,
-    held: Store | None = None,
+    place: Place, *, write: bool, files: bool, broken: bool = False, lenient: bool = False
 ) -> Iterator[tuple[Config, Manifest]]:
     """Read a command's config and manifest, without a call to AWS.
 
-    With ``write`` the manifest is locked while the context is open, unless it is ``held``: in a
-    store that the caller has locked.  ``files`` and ``broken`` are those of `config.load` and
-    `manifest.read`.  With ``lenient``, the config in the manifest may be invalid.
+    With ``write`` the manifest is locked while the context is open.  ``files`` and ``broken`` are
+    those of `config.load` and `manifest.read`.  With ``lenient``, the config in the manifest may
+    be invalid.
     """
     _use_account(place)
     source = place.file
     loaded = load(source, _overrides(place), os.environ, files=files) if source else None
     name, place = (loaded.name, place) if loaded else _named(place)
-    store = held or store_for(place, name, loaded.state if loaded else "")
+    store = store_for(place, name, loaded.state if loaded else "")
     again = called(name, place, file=False)
     if not (loaded or broken):  # an invalid name must fail before a lock file is created
         _remembered(place, read(store, name, again=again), files=False, lenient=lenient)
     patience = place.lock_timeout if isinstance(place, Lock) else 0.0
-    with store.locked(patience) if write and not held else nullcontext():
+    with store.locked(patience) if write else nullcontext():
         manifest = read(store, name, broken=broken, again=again)
-        config = loaded or _remembered(place, manifest, files, lenient=lenient)
-        yield _on_stand_in(config) if place.local else config, manifest
+        if loaded:
+            yield _on_stand_in(loaded) if place.local else loaded, manifest
+        else:
+            yield _loaded(place, manifest, files, lenient=lenient), manifest
 
 
 def _use_account(place: Place) -> None:
@@ -301,13 +504,35 @@ def _overrides(place: Place) -> dict[str, str | None]:
     return {"name": place.name, "region": place.region, **flags}
 
 
-def _remembered(place: Place, manifest: Manifest, files: bool, *, lenient: bool = False) -> Config:
+def _loaded(
+    place: Place,
+    manifest: Manifest,
+    files: bool,
+    *,
+    lenient: bool = False,
+    edit: Edit | None = None,
+) -> Config:
+    """Return what `_remembered` does, for the embedded stack if the command is for that."""
+    config = _remembered(place, manifest, files, lenient=lenient, edit=edit)
+    return _on_stand_in(config) if place.local else config
+
+
+def _remembered(
+    place: Place,
+    manifest: Manifest,
+    files: bool,
+    *,
+    lenient: bool = False,
+    edit: Edit | None = None,
+) -> Config:
     """Return the manifest's config, else the minimal one, with the options of this command.
 
     With ``lenient``, an invalid config is reduced to the settings that delete needs: rules may
     have become stricter since the config was recorded.
     """
-    config, overrides = manifest.config, _overrides(place)
+    config, overrides = located(manifest.config, {}), _overrides(place)
+    if edit and config:
+        edit(config)
     try:
         return load(config or None, overrides, os.environ, files=files)
     except Usage:

@@ -27,6 +27,15 @@ _OLD = "/etc/eks/containerd/containerd-config.toml"  # on Amazon Linux 2 only
 _NEW = "/etc/containerd/config.toml"  # on Amazon Linux 2023
 
 
+ELSEWHERE = "sha256:"
+"""A path that begins so is the digest of a folder on another machine."""
+
+
+def is_elsewhere(path: object) -> bool:
+    """Whether a path of a config is a digest: its folder is not on this machine."""
+    return str(path).startswith(ELSEWHERE)
+
+
 def packaged_lifecycle() -> Path:
     """Return the folder of the lifecycle scripts that the tool includes."""
     return packaged("_lifecycle", "lifecycle")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from hyperpod_eks.aws.redaction import learn_settings
 from hyperpod_eks.aws.session import configured_region
 from hyperpod_eks.config import cross_checks as checks
-from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle
+from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle, is_elsewhere
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import Finding, explain, get, rebuild
 from hyperpod_eks.config.section import SETTINGS
@@ -130,7 +130,8 @@ def _put(data: JsonObject, keys: list[str], value: str) -> bool:
 def _beside(document: Document, folder: Path) -> None:
     """Make the paths in a file absolute, relative to its folder."""
     for section in ("chart", "lifecycle"):
-        if isinstance(given := get(document.value, section, "path"), str):
+        given = get(document.value, section, "path")
+        if isinstance(given, str) and not is_elsewhere(given):
             document.value[section]["path"] = str((folder / _expanded(given)).absolute())
 
 
@@ -155,12 +156,15 @@ def _expanded(text: str) -> Path:
 
 def _files(config: Config, wrong: Container[object]) -> Iterator[Finding]:
     """Check the folders that the settings name, except in sections that are `wrong` already."""
-    if "lifecycle" not in wrong:
+    if "lifecycle" not in wrong and not is_elsewhere(config.lifecycle.path):
         errors, _ = check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)
         yield from (Finding(("lifecycle", "path"), text) for text in errors)
         if not errors and "instance_groups" not in wrong:
             yield from _scripts(config)
-    if "chart" not in wrong and config.chart.path and (text := check_chart(config.chart.path)):
+    chart = config.chart.path
+    if chart and is_elsewhere(chart):
+        chart = None
+    if "chart" not in wrong and chart and (text := check_chart(chart)):
         yield Finding(("chart", "path"), text)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config.addressing import ADDRESSES, subnets
-from hyperpod_eks.config.lifecycle import check_lifecycle
+from hyperpod_eks.config.lifecycle import check_lifecycle, is_elsewhere
 from hyperpod_eks.documents import Json, JsonMapping
 
 if TYPE_CHECKING:
@@ -24,7 +24,26 @@ def warnings(config: Config) -> list[str]:
     """Return what is valid but probably not intended, a sentence each."""
     rules = (_region, _version, _addresses, _multi_node_check, _few_pods, _shut_buckets, _no_nat)
     found = [text for rule in rules for text in rule(config)]
+    found += elsewhere(config)
+    if is_elsewhere(config.lifecycle.path):
+        return found
     return found + check_lifecycle(config.lifecycle.path, config.lifecycle.on_create)[1]
+
+
+def elsewhere(config: Config) -> list[str]:
+    """Return what the config names that is not on this machine, a sentence each."""
+    found = []
+    if is_elsewhere(config.lifecycle.path):
+        found.append(
+            "lifecycle.path: the folder is not on this machine; the scripts in the bucket stay as"
+            " they are (--lifecycle FOLDER replaces them)"
+        )
+    if is_elsewhere(config.chart.path or ""):
+        found.append(
+            "chart.path: the chart is not on this machine; its Helm release stays as it is"
+            " (--chart PATH replaces it)"
+        )
+    return found
 
 
 def _region(config: Config) -> Iterator[str]:

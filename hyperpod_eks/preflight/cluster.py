@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from hyperpod_eks import folders as our_folders
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 from hyperpod_eks.aws.transport import ca_bundle
-from hyperpod_eks.config.lifecycle import check_lifecycle
+from hyperpod_eks.config.lifecycle import check_lifecycle, is_elsewhere
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json
 from hyperpod_eks.engine.decide import FINAL
 from hyperpod_eks.errors import HyperpodError, Usage
@@ -21,7 +22,7 @@ from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resources import eks
-from hyperpod_eks.resources.compare import Status
+from hyperpod_eks.resources.compare import Observation, Status
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:
@@ -212,9 +213,35 @@ def _trusted(document: Json) -> set[str]:
     return found
 
 
+NO_FOLDER = (
+    "lifecycle.path: the folder is not on this machine, and the bucket has no scripts",
+    "Pass the folder with --lifecycle FOLDER.",
+)
+NO_CHART = (
+    "chart.path: the chart is not on this machine, and no release of it is installed",
+    "Pass the chart with --chart PATH.",
+)
+
+
+def _there(observations: Iterable[Observation], key: str) -> bool:
+    return any(each.live for each in observations if each.want.key == key)
+
+
+def require_folders(config: Config, observations: Sequence[Observation]) -> None:
+    """Raise Usage for a folder that create would upload or install, and is not on this machine."""
+    if is_elsewhere(config.lifecycle.path) and not _there(observations, "s3/scripts"):
+        raise Usage(*NO_FOLDER, setting="lifecycle.path")
+    if is_elsewhere(config.chart.path or "") and not _there(observations, "helm/release"):
+        raise Usage(*NO_CHART, setting="chart.path")
+
+
 def lifecycle(facts: Facts) -> Iterator[Finding]:
     """Lifecycle scripts must be valid: on a node they would fail twenty minutes later."""
     section = facts.config.lifecycle
+    if is_elsewhere(section.path):
+        if not _there(facts.observations.values(), "s3/scripts"):
+            yield Finding("lifecycle", "error", *NO_FOLDER)
+        return
     errors, warnings = check_lifecycle(section.path, section.on_create)
     for text in errors:
         yield Finding("lifecycle", "error", text, "Correct the folder that lifecycle.path names.")
@@ -225,7 +252,10 @@ def lifecycle(facts: Facts) -> Iterator[Finding]:
 def chart(facts: Facts) -> Iterator[Finding]:
     """chart.path must be a chart, and chart.values must be consistent."""
     section = facts.config.chart
-    if section.path is not None:
+    if is_elsewhere(section.path or ""):
+        if not _there(facts.observations.values(), "helm/release"):
+            yield Finding("chart", "error", *NO_CHART)
+    elif section.path is not None:
         try:
             charts.locate(section.path)
         except Usage as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config import variables
+from hyperpod_eks.config.lifecycle import is_elsewhere
 from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
@@ -83,6 +84,10 @@ class Release(Resource):
                 _live(found, snapshot.aws.lineage if ours else "another release of the chart")
             )
         return lives
+
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """Return no fact of a release whose chart is on another machine: it stays as it is."""
+        return () if live and is_elsewhere(self.chart) else self.facts
 
     def expected(self, name: str, references: References) -> Fact:
         """Compute the fingerprint from the current chart and variables."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent, raise_first
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
-from hyperpod_eks.config.lifecycle import lifecycle_files
+from hyperpod_eks.config.lifecycle import is_elsewhere, lifecycle_files
 from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
@@ -93,7 +93,9 @@ class Bucket(Resource):
         ),
     }
     """Of ``encryption``: AES256, or the ARN of a KMS key."""
-    policy: str = "TLS only"
+    policy: str = "TLS only, nodes read scripts only"
+    nodes: tuple[str, ...] = ()
+    """Patterns of the ARN of the nodes' role, which may not read what the tool keeps here."""
 
     kind = "s3/Bucket"
     step = "s3"
@@ -189,7 +191,9 @@ class Bucket(Resource):
 
         def policy() -> str:
             found = self._read(s3.get_bucket_policy, "Policy", "NoSuchBucketPolicy")
-            return "TLS only" if found and _same(found, self._tls_only()) else "other"
+            known = {"TLS only": self._policy(()), self.policy: self._policy(self.nodes)}
+            same = (name for name, one in known.items() if found and _same(found, one))
+            return next(same, "other")
 
         return {
             "public_access": blocked,
@@ -209,8 +213,13 @@ class Bucket(Resource):
         default |= {"KMSMasterKeyID": self.encryption} if by_key else {}
         return {"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": by_key}
 
-    def _tls_only(self) -> str:
-        statement = {
+    def _policy(self, nodes: Sequence[str]) -> str:
+        """Return the bucket's policy.
+
+        AmazonSageMakerClusterInstanceRolePolicy lets nodes read every ``sagemaker-*`` bucket of
+        the account, and an explicit deny overrides it (IAM User Guide, "Policy evaluation logic").
+        """
+        tls = {
             "Sid": "TlsOnly",
             "Effect": "Deny",
             "Principal": "*",
@@ -218,7 +227,16 @@ class Bucket(Resource):
             "Resource": [self.arn, f"{self.arn}/*"],
             "Condition": {"Bool": {"aws:SecureTransport": "false"}},
         }
-        return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        scripts = {
+            "Sid": "NodesReadScriptsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": f"{self.arn}/{OWN}*",
+            "Condition": {"ArnLike": {"aws:PrincipalArn": list(nodes)}},
+        }
+        statements = [tls, scripts] if nodes else [tls]
+        return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Create it; its name is globally unique.
@@ -276,7 +294,7 @@ class Bucket(Resource):
                 Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": rules}
             )
         if "policy" in differs:
-            s3.put_bucket_policy(Bucket=self.name, Policy=self._tls_only())
+            s3.put_bucket_policy(Bucket=self.name, Policy=self._policy(self.nodes))
         declared = {**live.facts, **self.declared(references)}
         return Live(self.name, self.arn, owner=aws.lineage, facts=declared)
 
@@ -361,6 +379,10 @@ class LifecycleScripts(Resource):
     def deleted_with(self) -> Resource | None:
         """The bucket, which is deleted with its objects."""
         return self.bucket
+
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """Return no fact of objects whose folder is on another machine: they stay as they are."""
+        return () if live and is_elsewhere(self.folder) else self.facts
 
     def files(self) -> dict[str, tuple[Path, str]]:
         """Return path and MD5 (which S3 returns as ETag) of the folder's files, by object key."""

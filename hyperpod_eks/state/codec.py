@@ -62,7 +62,10 @@ def pack(want: Resource) -> dict[str, Any]:
 _DOCUMENT = {
     "cluster": str, "account": str, "region": str, "lineage": str, "serial": int, "resources": dict,
 }  # fmt: skip
-_OPTIONAL = {"durations": dict, "config": dict, "run": str, "tool_version": str, "claim": str}
+_OPTIONAL = {
+    "durations": dict, "config": dict, "run": str, "tool_version": str, "claim": str,
+    "config_version": str,
+}  # fmt: skip
 _RECORD = {
     "kind": str, "want": dict, "state": str, "since": (int, float), "token": str,
 }  # fmt: skip

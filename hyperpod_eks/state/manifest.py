@@ -46,6 +46,8 @@ class Manifest:
     """The version of this tool that wrote the manifest that was read."""
     claim: str = ""
     """The last run that claimed the cluster with this manifest (see `claim`)."""
+    config_version: str = ""
+    """Which config in the cluster's bucket was written or read last (see `declared`)."""
     exists: bool = False
     """Whether any version is kept."""
     _unsaved: dict[str, Record | None] = field(default_factory=dict, repr=False)
@@ -195,6 +197,7 @@ class Manifest:
             "config": self.config,
             **({"run": self.run} if self.run else {}),
             **({"claim": self.claim} if self.claim else {}),
+            **({"config_version": self.config_version} if self.config_version else {}),
         }
         try:
             self.store.write(spelled(document).encode(), self.serial)
@@ -317,6 +320,7 @@ def parse(content: bytes, store: Store) -> Manifest:
             document.get("run", ""),
             document.get("tool_version", ""),
             document.get("claim", ""),
+            document.get("config_version", ""),
         )
         manifest._rebuilt()  # records that cannot be rebuilt are invalid too
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -135,11 +135,24 @@ class Objects:
         self.aws.s3.put_object(**self._there, Key=key, Body=content)
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys that begin so, in order."""
+        """Return the keys that begin so, in order.  Raises as `get`."""
+        return iter(self.listed(prefix))
+
+    def listed(self, prefix: str) -> dict[str, tuple[str, int]]:
+        """Return the ETags and sizes of the objects whose keys begin so, by key, in order.
+
+        Raises as `get`.
+        """
         pages = self.aws.s3.get_paginator("list_objects_v2")
-        for page in pages.paginate(**self._there, Prefix=prefix):
-            for item in page.get("Contents", ()):
-                yield item["Key"]
+        try:
+            return {
+                item["Key"]: (item["ETag"], item["Size"])
+                for page in pages.paginate(**self._there, Prefix=prefix)
+                for item in page.get("Contents", ())
+            }
+        except Exception as error:
+            self._explain(error, "s3:ListBucket", prefix)
+            raise
 
     def delete(self, key: str) -> None:
         """Delete an object; it does not matter if it is gone."""
@@ -158,8 +171,11 @@ class Objects:
             session = self.aws.session
             partition = session.get_partition_for_region(region_of(session))
             arn = f"arn:{partition}:s3:::{self.bucket}"
+            needed = f"s3:ListBucket on {arn}"
+            if not needed.startswith(action):
+                needed = f"{action} on {arn}/{key}, and {needed}"
             raise Denied(
                 f"not allowed to read or write {self.what} s3://{self.bucket}/{key}: {words}",
-                f"Allow {action} on {arn}/{key}, and s3:ListBucket on {arn}."
+                f"Allow {needed}."
                 + (f"\nThe bucket must belong to account {self.owner}." if self.owner else ""),
             ) from error

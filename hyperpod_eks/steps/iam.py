@@ -11,6 +11,7 @@ from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.iam import INTERFACES, Policy, Role, Row, ServiceLinkedRole
+from hyperpod_eks.steps.s3 import scripts_prefix
 
 
 @frozen
@@ -65,7 +66,8 @@ def _execution_policy(
     rows += _needed_besides(resolved, keys)
     if not resolved.bucket.startswith("sagemaker-"):  # nodes may read those by the managed policy
         bucket = resolved.arn("s3", resolved.bucket)
-        rows.append(("Scripts", ["s3:GetObject", "s3:ListBucket"], [bucket, f"{bucket}/*"]))
+        objects = [f"{bucket}/{prefix}*" for prefix in _prefixes(resolved)]
+        rows.append(("Scripts", ["s3:GetObject", "s3:ListBucket"], [bucket, *objects]))
     return Policy(
         "execution-policy",
         name=resolved.iam_name("hyperpod"),
@@ -75,6 +77,17 @@ def _execution_policy(
         network=resolved.arn("ec2", "").removesuffix(":"),
         places=places if narrow else (),
     )
+
+
+def _prefixes(resolved: ResolvedConfig) -> list[str]:
+    """Return the prefixes of all scripts in the bucket, sorted: ours, and those groups name."""
+    found = {scripts_prefix(resolved)}
+    for group in resolved.config.instance_groups:
+        uri = str((group.life_cycle_config or {}).get("source_s3_uri") or "")
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if bucket == resolved.bucket:
+            found.add(prefix)
+    return sorted(found)
 
 
 def _scaling_role(resolved: ResolvedConfig) -> Role:

@@ -66,6 +66,8 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "status of none": (["status", "none"], 8),
     "status --offline": (["status", "demo", "--offline"], 0),
     "outputs": (["outputs", "demo"], 0),
+    "config show": (["config", "show", "demo"], 0),
+    "config show none": (["config", "show", "none"], 8),
     "outputs of none": (["outputs", "none"], 8),
     "kubeconfig": (["kubeconfig", "demo", "--kubeconfig", "k"], 0),
     "kubeconfig --stdout": (["kubeconfig", "demo", "--stdout"], 0),

@@ -18,11 +18,16 @@ from hyperpod_eks.config.lifecycle import packaged_lifecycle
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, ADMIN_ARN
 from hyperpod_eks.local.stack import Stack
-from hyperpod_eks.resources.s3 import OWN, claim_key
+from hyperpod_eks.resources.s3 import OWN, claim_key, own_prefix
 from tests.conftest import Clients, User, at_work
 
 ACCOUNT = "123456789012"
 ANYWHERE = "0.0.0.0/0"
+
+
+def kept(cluster: str) -> set[str]:
+    """Return the keys of what the tool itself keeps in the bucket of a new cluster."""
+    return {claim_key(cluster), f"{own_prefix(cluster)}config/00000001.json"}
 
 
 @dataclass
@@ -215,7 +220,8 @@ class TestBucket:
 
     def test_it_talks_tls_only(self, made: Made) -> None:
         policy = json.loads(made.aws.s3.get_bucket_policy(Bucket=self.name)["Policy"])
-        (statement,) = policy["Statement"]
+        statement, nodes = policy["Statement"]
+        assert nodes["Resource"] == f"arn:aws:s3:::{self.name}/{OWN}*"
         assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         assert set(statement["Resource"]) == {
@@ -226,7 +232,7 @@ class TestBucket:
         folder = packaged_lifecycle()
         files = {f"lifecycle/{p.relative_to(folder)}": p for p in folder.rglob("*") if p.is_file()}
         there = made.aws.s3.list_objects_v2(Bucket=self.name)["Contents"]
-        assert {item["Key"] for item in there} == {*files, claim_key("demo")}
+        assert {item["Key"] for item in there} == {*files, *kept("demo")}
         for key, path in files.items():
             body = made.aws.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
             assert body == path.read_bytes()
@@ -545,7 +551,7 @@ instance_groups:
     s3 = client("s3")
     assert s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] is None
     keys = {item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]}
-    assert keys == {"lifecycle/on_create.sh", "lifecycle/lib/more.sh", claim_key("east")}
+    assert keys == {"lifecycle/on_create.sh", "lifecycle/lib/more.sh", *kept("east")}
 
     user.mutations()
     (scripts / "lib" / "more.sh").unlink()

@@ -63,7 +63,7 @@ def test_a_life_from_two_folders(user: User, bucket: Any, tmp_path: Path, monkey
     assert set(user.mutations()) <= {"s3.PutObject"}  # what its look has shown
     assert user.types("create", "demo").code == 0
     assert user.mutations() == []  # neither lock nor manifest
-    said = user.types("scale", "demo", "worker-group=2", "--yes")
+    said = user.types("scale", "demo", "worker-group=3", "--yes")
     assert said.code == 0, said.err
     assert "s3.PutObject" in user.mutations()
     said = user.types("delete", "demo", "--yes")
@@ -104,25 +104,25 @@ def test_a_second_run_ends_with_4_and_names_the_first(
 def test_a_scale_that_comes_too_late_changes_no_count(
     user: User, there: Objects, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One lock for the whole command: nobody's counts are written, used or restored in between."""
+    """One lock for the whole command: no other run's counts are overwritten or restored."""
     user.makes("demo", "--manifest", URL)
     said: list[Said] = []
-    apply = create.apply
+    prepare = create._prepare
     monkeypatch.setattr(lease, "_process", lambda pid: [])
 
     def late(*about: Any) -> Any:
         with monkeypatch.context() as patch:
-            patch.setattr(create, "apply", apply)
+            patch.setattr(create, "_prepare", prepare)
             words = ("scale", "demo", "worker-group=4", "--manifest", URL, "--yes")
             said.append(user.types(*words))
-        return apply(*about)
+        return prepare(*about)
 
-    monkeypatch.setattr(create, "apply", late)
+    monkeypatch.setattr(create, "_prepare", late)
     made = user.types("scale", "demo", "worker-group=3", "--manifest", URL, "--yes")
-    assert made.code == 0, made.err
-    assert said[0].code == 4, said[0].err
+    assert said[0].code == 0, said[0].err
+    assert made.code == 4, made.err
     document = json.loads(bucket.get_object(Bucket=BUCKET, Key=KEY)["Body"].read())
-    assert document["config"]["instance_groups"][0]["instance_count"] == 3
+    assert document["config"]["instance_groups"][0]["instance_count"] == 4
 
 
 def test_a_dead_holder_of_this_machine_is_not_waited_for(there: Objects) -> None:

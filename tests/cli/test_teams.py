@@ -14,6 +14,7 @@ import pytest
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.resources.s3 import own_prefix
 from tests.conftest import Clients, Said, User, at_work
 
 SOLO = f"""\
@@ -72,6 +73,25 @@ def team(made: Team) -> Iterator[Team]:
     kept.rename(made.a)
 
 
+@pytest.fixture
+def older(team: Team) -> Iterator[Team]:
+    """The cluster as an earlier version created it: its bucket has no config."""
+    place = {"Bucket": "sagemaker-solo-123456789012-us-west-2"}
+    prefix = f"{own_prefix('solo')}config/"
+    (kept,) = team.aws.s3.list_objects_v2(**place, Prefix=prefix)["Contents"]
+    content = team.aws.s3.get_object(**place, Key=kept["Key"])["Body"].read()
+    team.aws.s3.delete_object(**place, Key=kept["Key"])
+    for path in (team.a / MANIFEST, *team.a.glob(".*.backups/*.json")):
+        document = json.loads(path.read_text())
+        document.pop("config_version", None)
+        path.write_text(json.dumps(document))
+    team.user.mutations()
+    yield team
+    assert team.user.mutations() == []
+    team.aws.s3.put_object(**place, Key=kept["Key"], Body=content)
+    team.user.mutations()
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -85,8 +105,9 @@ def team(made: Team) -> Iterator[Team]:
     ids=" ".join,
 )
 def test_a_cluster_that_exists_is_not_compared_with_a_config_that_nobody_gave(
-    team: Team, words: tuple[str, ...]
+    older: Team, words: tuple[str, ...]
 ) -> None:
+    team = older
     said = team.types(*words)
     assert (said.code, said.out) == (2, "")
     assert "cluster solo already exists in us-west-2 of account 123456789012" in said.err
@@ -95,7 +116,8 @@ def test_a_cluster_that_exists_is_not_compared_with_a_config_that_nobody_gave(
     assert not (team.b / MANIFEST).exists()
 
 
-def test_status_shows_what_aws_has_and_calls_nothing_drift(team: Team) -> None:
+def test_status_shows_what_aws_has_and_calls_nothing_drift(older: Team) -> None:
+    team = older
     said = team.types("status", "solo", "-o", "json")
     shown = said.document
     assert said.code == 0
@@ -159,7 +181,8 @@ def test_what_opens_or_unprotects_is_asked_for_first(team: Team) -> None:
 
 
 @pytest.mark.parametrize("harm", ["lost", "truncated"])
-def test_rebuild_restores_the_config_from_the_backups(team: Team, harm: str) -> None:
+def test_rebuild_restores_the_config_from_the_backups(older: Team, harm: str) -> None:
+    team = older
     manifest = team.a / MANIFEST
     whole = manifest.read_text()
     manifest.unlink() if harm == "lost" else manifest.write_text(whole[: len(whole) // 2])
@@ -171,7 +194,29 @@ def test_rebuild_restores_the_config_from_the_backups(team: Team, harm: str) -> 
     assert said.code == 0, said.out + said.err
 
 
-def test_rebuild_without_a_backup_says_that_it_has_no_config(team: Team) -> None:
+def test_a_lost_manifest_has_its_config_in_a_backup(older: Team) -> None:
+    (older.a / MANIFEST).unlink()
+    said = older.types("plan", "solo", "--detailed-exitcode", at="a")
+    assert said.code == 0, said.out + said.err
+    assert "config of solo was found in a backup" in said.err
+
+
+def test_a_config_in_the_bucket_is_everybodys(team: Team) -> None:
+    for words in (("plan", "solo", "--detailed-exitcode"), ("status", "solo"), ("create", "solo")):
+        said = team.types(*words)
+        assert said.code == 0, said.out + said.err
+    assert "another run" not in said.err
+    assert team.types("preflight", "solo").code == 0
+    said = team.types("delete", "solo", "--yes")
+    assert (said.code, "deletion_protection" in said.err) == (2, True)
+    (team.b / MANIFEST).unlink()
+    said = team.types("adopt", "solo", "--rebuild")
+    assert said.code == 0, said.err
+    assert "and the config are in the manifest" in said.out
+
+
+def test_rebuild_without_a_backup_says_that_it_has_no_config(older: Team) -> None:
+    team = older
     said = team.types("adopt", "solo", "--rebuild")
     assert said.code == 0, said.err
     assert "the config of solo could not be restored" in said.err
@@ -191,8 +236,9 @@ def test_rebuild_takes_the_config_that_it_is_given(team: Team) -> None:
 
 
 @pytest.mark.parametrize("other", ["cluster", "account", "region", "life"])
-def test_a_backup_of_another_cluster_is_not_this_ones_config(team: Team, other: str) -> None:
+def test_a_backup_of_another_cluster_is_not_this_ones_config(older: Team, other: str) -> None:
     """An earlier cluster of this name had the same lineage, but another VPC and HyperPod ARN."""
+    team = older
     folder = team.a / ".solo.hyperpod-eks.json.backups"
     for path in folder.iterdir():
         kept = json.loads(path.read_text())
@@ -230,6 +276,7 @@ def test_another_principal_becomes_no_administrator_unasked(
         monkeypatch.setenv(name, keys[key])
     team.user.mutations()
 
+    assert team.types("status", "solo").code == 0  # what has been declared, another role may read
     given = ("-f", str(team.a / "solo.yaml"))
     planned = team.types("plan", *given, "-o", "json").document
     (entry,) = (row for row in planned["resources"] if row["key"] == "eks/access-caller")

@@ -14,19 +14,18 @@ from hyperpod_eks.cli.commands.outputs import values
 from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.options import flag, option
-from hyperpod_eks.errors import Usage
+from hyperpod_eks.errors import Locked, NotFound, Usage
 from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.opening import Opened
+    from hyperpod_eks.cli.opening import Edit, Opened
     from hyperpod_eks.cli.recorder import Recorder
     from hyperpod_eks.cli.schemas.runs import Created, Plan
     from hyperpod_eks.events import Report
     from hyperpod_eks.preflight.inputs import Facts
     from hyperpod_eks.resources.compare import Observation
     from hyperpod_eks.state.manifest import Manifest
-    from hyperpod_eks.state.store import Store
 
 
 @frozen
@@ -59,10 +58,16 @@ def create(options: Options, report: Report) -> Created | Plan:
     return apply(options, report)
 
 
-def apply(options: shared.Change, report: Report, held: Store | None = None) -> Created:
+def apply(
+    options: shared.Change,
+    report: Report,
+    edit: Edit | None = None,
+    undone: Callable[[BaseException], bool] = lambda error: False,
+) -> Created:
     """Create or update the cluster; return the document with its outputs.
 
-    ``held`` is that of `opening.settings`.
+    ``edit`` changes the config of a cluster that exists.  If ``undone`` returns True for the error
+    with which the run ends, the config that it had before is kept again.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import consenting
@@ -72,18 +77,44 @@ def apply(options: shared.Change, report: Report, held: Store | None = None) -> 
 
     own = options if isinstance(options, Options) else Options()
     story = Recorder(report)
-    with opened(CREATE, options, story, files=True, helm=own.helm, held=held) as at:
+    with opened(CREATE, options, story, files=True, helm=own.helm, edit=edit) as at:
+        if edit and not at.declared:
+            raise no_cluster(at, options)
         at.context.replace_failed = own.replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
         warnings = _prepare(at, story)
         at.context.preflight = _before_first_change(at, options.skip, own.run)
-        engine.create(at.wants, at.context)
+        try:
+            engine.create(at.wants, at.context)
+        except BaseException as error:
+            if undone(error):
+                _restore(at)
+            raise
         return {
             **result("create", at, story),
             "outputs": values(at.manifest),
             "warnings": warnings,
             "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
         }
+
+
+def no_cluster(at: Opened, place: shared.Cluster) -> NotFound:
+    """Return the error for a cluster that does not exist."""
+    return NotFound(
+        f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
+        f"{at.resolved.identity.account}",
+        f"Create it: hyperpod-eks create {called(at.resolved.name, place)}",
+    )
+
+
+def _restore(at: Opened) -> None:
+    """Keep the config again that the cluster had before this run; a failure is only a warning."""
+    try:
+        at.restore()
+    except Locked:
+        pass  # the run that has it now declares its own
+    except Exception as problem:  # noqa: BLE001  the error of the run is what matters
+        current_console().warn(f"the config could not be restored: {problem}")
 
 
 def _prepare(at: Opened, story: Recorder) -> list[str]:
@@ -117,10 +148,12 @@ def _before_first_change(
     If no resource of the cluster existed, it records in the manifest that ``run`` created it.
     """
     from hyperpod_eks.engine.plan import new_administrator
+    from hyperpod_eks.preflight.cluster import require_folders
 
     check = _checks(at, skip)
 
     def begin(observations: list[Observation]) -> None:
+        require_folders(at.config, observations)
         if line := new_administrator(observations, at.context):
             at.context.consent([line])
         check(observations)

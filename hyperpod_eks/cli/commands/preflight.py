@@ -45,9 +45,10 @@ def preflight(options: Options, report: Report) -> Preflight:
     from hyperpod_eks.session import check_references
 
     skipped = checks.known(options.skip)
-    with opening.settings(options, write=False, files=False) as (config, manifest):
-        check_references(config)
-        aws = opening.entered(config, options.profile)
+    with opening.settings(options, write=False, files=False) as (declared, manifest):
+        check_references(declared)
+        aws = opening.entered(declared, options.profile)
+        config = opening.current(options, aws, manifest, declared, report)
         snapshot, resolved, found = _site(aws, config, manifest)
         observations: list[Observation] = []
         if resolved is not None:
@@ -57,7 +58,7 @@ def preflight(options: Options, report: Report) -> Preflight:
                 text = f"what exists cannot be seen: {error}"
                 found.append(Finding("permissions", "error", text, error.hint))
             if observations and not opening.declared(options, manifest):
-                opening.refuse_to_guess(snapshot, resolved, manifest, options)
+                opening.refuse_to_guess(snapshot, resolved, options)
         by_key = {observation.want.key: observation for observation in observations}
         facts = Facts(aws, config, resolved, by_key, options.helm, manifest.store.path, snapshot)
         found += checks.run(facts, skipped) + checks.about_settings(facts)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands import create
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import called, once
+from hyperpod_eks.cli.documents import once
 from hyperpod_eks.cli.options import Change, argument
-from hyperpod_eks.errors import HyperpodError, NotFound, Usage
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.schemas.runs import Created, Scaled
-    from hyperpod_eks.config.model import Config
+    from hyperpod_eks.cli.schemas.runs import Scaled
     from hyperpod_eks.config.yaml import Loc
-    from hyperpod_eks.documents import Json, JsonMapping
+    from hyperpod_eks.documents import Json, JsonMapping, JsonObject
     from hyperpod_eks.events import Report
-    from hyperpod_eks.state.store import Store
 
 CHANGING = (EventType.CREATING, EventType.UPDATING)
 """Events of the cluster after which its counts may have changed in AWS."""
@@ -42,8 +40,8 @@ def scale(options: Options, report: Report) -> Scaled:
     """Change the number of nodes in instance groups.
 
     GROUP=COUNT names a group of cluster NAME and can be repeated.  With -f, scale writes the count
-    to the file and changes nothing else in it; without -f, to the config in the manifest.  The old
-    counts are restored if AWS rejects the change or you do not confirm it.
+    to the file and changes nothing else in it; without -f, to the config that the cluster has.  The
+    old counts are restored if AWS rejects the change or you do not confirm it.
     """
     name, counts = options.name, options.counts
     if name and "=" in name:  # the file names the cluster
@@ -51,19 +49,7 @@ def scale(options: Options, report: Report) -> Scaled:
     wanted = once("scale", map(_count, counts))
     if not wanted:
         raise Usage("scale: GROUP=COUNT is required", "Example: hyperpod-eks scale demo workers=4")
-    if not options.file:
-        options = replace(options, name=options.name or os.environ.get("HYPERPOD_EKS_NAME"))
-        _require_config(report, options)
-    with (_in_file if options.file else _in_manifest)(options, wanted) as (before, restore, held):
-        made = _applied(options, report, restore, held)
-    scaled = {group: [before[group], count] for group, count in wanted.items()}
-    return {**made, "command": "scale", "scaled": scaled}
-
-
-def _applied(
-    options: Options, report: Report, restore: Callable[[], None], held: Store | None
-) -> Created:
-    """Run create; restore the counts if it fails before a request to change the cluster."""
+    before: dict[str, int] = {}
     told = False
 
     def watching(event: Event) -> None:
@@ -71,15 +57,30 @@ def _applied(
         told = told or (event.key == "hyperpod/cluster" and event.what in CHANGING)
         report(event)
 
+    def undone(error: BaseException) -> bool:
+        """Whether the run failed before a request to change the cluster."""
+        return isinstance(error, Usage) or not told
+
+    if options.file:
+        before, restore = _in_file(options, wanted)
+        try:
+            made = create.apply(options, watching, undone=undone)
+        except BaseException as error:
+            if undone(error):
+                _put_back(restore)
+            raise
+    else:
+        edit = partial(_in_config, wanted, before)
+        made = create.apply(options, watching, edit, undone)
+    scaled = {group: [before[group], count] for group, count in wanted.items()}
+    return {**made, "command": "scale", "scaled": scaled}
+
+
+def _put_back(restore: Callable[[], None]) -> None:
     try:
-        return create.apply(options, watching, held)
-    except BaseException as error:
-        if isinstance(error, Usage) or not told:
-            try:
-                restore()
-            except HyperpodError as problem:
-                current_console().warn(f"the counts could not be restored: {problem}")
-        raise
+        restore()
+    except HyperpodError as problem:
+        current_console().warn(f"the counts could not be restored: {problem}")
 
 
 def _count(text: str) -> tuple[str, int]:
@@ -91,32 +92,11 @@ def _count(text: str) -> tuple[str, int]:
     return group, int(count)
 
 
-def _require_config(report: Report, options: Options) -> None:
-    """Raise Usage if the cluster exists but its config was not found, NotFound without a cluster.
-
-    Calls AWS only when the manifest has no config.
-    """
-    from hyperpod_eks.cli.opening import opened
-    from hyperpod_eks.cli.remembered import store_for
-    from hyperpod_eks.session import CHANGE
-    from hyperpod_eks.state.manifest import read
-
-    if read(store_for(options, options.name or ""), options.name or "").config:
-        return
-    with opened(CHANGE, options, report, write=False, files=False) as at:
-        raise NotFound(
-            f"cluster {at.resolved.name} does not exist in {at.resolved.region} of account "
-            f"{at.resolved.identity.account}",
-            f"Create it: hyperpod-eks create {called(at.resolved.name, options)}",
-        )
+Changed = tuple[dict[str, int], Callable[[], None]]
+"""The previous counts by group, and a function that restores them."""
 
 
-Changed = tuple[dict[str, int], Callable[[], None], "Store | None"]
-"""The previous counts by group, a function that restores them, and the store that is locked."""
-
-
-@contextmanager
-def _in_file(options: Options, wanted: dict[str, int]) -> Iterator[Changed]:
+def _in_file(options: Options, wanted: dict[str, int]) -> Changed:
     """Replace the counts in the config file, and change no other byte."""
     from hyperpod_eks.config import yaml as config_yaml
     from hyperpod_eks.config.load import load
@@ -127,7 +107,8 @@ def _in_file(options: Options, wanted: dict[str, int]) -> Iterator[Changed]:
         raise Usage("scale: cannot write the count to standard input", "Pass -f FILE.")
     overrides = {"name": options.name, "region": options.region}
     before = _of_file(name, path)
-    _refuse_karpenter(load(name, overrides, os.environ, files=False))
+    if load(name, overrides, os.environ, files=False).scales_itself:
+        raise _karpenter()
     document = config_yaml.parse(name, before).value
     places = _places(document)
     refuse_unknown(wanted, places)
@@ -140,7 +121,7 @@ def _in_file(options: Options, wanted: dict[str, int]) -> Iterator[Changed]:
         if _of_file(name, path) == after:  # not if the file has changed since
             _write(path, before)
 
-    yield counts, restore, None
+    return counts, restore
 
 
 def _of_file(name: str, path: Path) -> bytes:
@@ -176,34 +157,19 @@ def _declared(document: JsonMapping, place: Loc) -> Json:
     return document[str(section)][index]
 
 
-@contextmanager
-def _in_manifest(options: Options, wanted: dict[str, int]) -> Iterator[Changed]:
-    """Replace the counts in the manifest's config, and keep its lock for the whole command."""
-    from hyperpod_eks.cli.remembered import store_for
-    from hyperpod_eks.config.load import load
-    from hyperpod_eks.state.manifest import read
+def _in_config(wanted: dict[str, int], before: dict[str, int], config: JsonObject) -> None:
+    """Replace the counts in the config that the cluster has; put the previous ones in ``before``.
 
-    store = store_for(options, options.name or "")
-
-    def put(counts: Mapping[str, int]) -> dict[str, int]:
-        manifest = read(store, options.name or "")
-        _refuse_karpenter(load(manifest.config, {}, os.environ, files=False))
-        places, before = _places(manifest.config), {}
-        refuse_unknown(counts, places)
-        for group, count in counts.items():
-            declared = _declared(manifest.config, places[group])
-            before[group] = declared["instance_count"]
-            declared["instance_count"] = count
-        manifest.save()
-        return before
-
-    with store.locked(options.lock_timeout):
-        before = put(wanted)
-
-        def restore() -> None:
-            put(before)
-
-        yield before, restore, store
+    Raises Usage for an unknown group, and if Karpenter sets the counts.
+    """
+    if (config.get("auto_scaling") or {}).get("mode") == "Enable":
+        raise _karpenter()
+    places = _places(config)
+    refuse_unknown(wanted, places)
+    for group, count in wanted.items():
+        declared = _declared(config, places[group])
+        before[group] = declared["instance_count"]
+        declared["instance_count"] = count
 
 
 def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = "scale") -> None:
@@ -212,12 +178,11 @@ def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = 
         raise Usage(f"{verb}: the config has no instance group {', '.join(unknown)}")
 
 
-def _refuse_karpenter(config: Config) -> None:
-    if config.scales_itself:
-        raise Usage(
-            "scale: auto_scaling is enabled, so Karpenter sets the node count",
-            "Set auto_scaling: {mode: Disable} and run create first.",
-        )
+def _karpenter() -> Usage:
+    return Usage(
+        "scale: auto_scaling is enabled, so Karpenter sets the node count",
+        "Set auto_scaling: {mode: Disable} and run create first.",
+    )
 
 
 def text(document: Scaled) -> str:

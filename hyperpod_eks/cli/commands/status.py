@@ -60,7 +60,8 @@ def status(options: Options, report: Report) -> views.Status:
         observations = _observed(at, options)
         warnings = _warnings(at, observations)
         for warning in warnings:
-            current_console().warn(warning)
+            if warning != str(at.unread):
+                current_console().warn(warning)
         return _document(at, observations, snapshot, warnings)
 
 
@@ -83,9 +84,13 @@ def _observed(at: Opened, options: Options) -> list[Observation]:
 
 
 def _warnings(at: Opened, observations: Sequence[Observation]) -> list[str]:
+    from hyperpod_eks.config.warnings import elsewhere
+
     found = [line for s in observations if s.live for line in s.live.warnings]
     if at.declared:
-        return found
+        return [*elsewhere(at.config), *found]
+    if at.unread:  # it was printed
+        return [str(at.unread), *found]
     missing = (
         f"the config of {at.resolved.name} was not found, so drift was not checked; "
         "pass it with -f FILE"

@@ -25,6 +25,7 @@ from hyperpod_eks.cli.schemas.runs import (
 )
 from hyperpod_eks.cli.schemas.views import (
     AllOutputs,
+    ClusterConfig,
     Events,
     Explanation,
     Init,
@@ -57,6 +58,9 @@ class Published(NamedTuple):
 
 
 DOCUMENTS = {
+    "cluster-config": Published(
+        "The config of a cluster; printed by config show.", (ClusterConfig,), ("config show",)
+    ),
     "event": Published(
         "One line of --events; the last one has what=result.", (ResourceEvent, ResultEvent)
     ),

@@ -138,6 +138,22 @@ class OneOutput(OutputsHead):
     key: Annotated[str, "the one that was asked for"]
 
 
+class ClusterConfig(Head):
+    """The config that a cluster was last declared with; printed by config show."""
+
+    cluster: Named
+    account: str
+    region: str
+    source: Annotated[str, "URL of the object, or the manifest's place"]
+    number: Annotated[int, "of the object; 0 if the bucket has none"]
+    saved_at: Annotated[str, "RFC 3339; empty if the bucket has none"]
+    tool_version: Annotated[str, "the version of hyperpod-eks that wrote it"]
+    config: Annotated[
+        Json,
+        "As a config file has it; a folder on another machine is sha256: and its digest.",
+    ]
+
+
 class Listed(TypedDict):
     """A HyperPod cluster."""
 

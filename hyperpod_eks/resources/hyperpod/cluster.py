@@ -228,15 +228,20 @@ class Cluster(Resource):
         return {"Creating": State.GROWING, "Failed": State.STUCK}.get(status or "", state), why
 
     def _is_settled(self, there: JsonMapping) -> bool:
-        """Whether a group has its declared number of nodes and is neither growing nor shrinking."""
+        """Whether a group has its declared number of nodes and is neither growing nor shrinking.
+
+        AWS brings ``TargetCount`` nodes: more declared ones come with a change, not with time.
+        """
         if there.get("Status") in ("Deleting", "SystemUpdating"):
             return False
         group = self._group_of(there["InstanceGroupName"])
         current, target = there.get("CurrentCount"), there.get("TargetCount")
         if group is None or current is None:  # undeclared, or counted only in Kubernetes
             return True
-        leaving = target is not None and current > target
-        return not leaving and bool(current >= group.wanted(target, self.scales_itself))
+        wanted = group.wanted(target, self.scales_itself)
+        if target is None:
+            return bool(current >= wanted)
+        return bool(min(wanted, target) <= current <= target)
 
     def _described(
         self, found: JsonMapping, there: Mapping[str, JsonMapping], labels: Mapping[str, str]

@@ -1,0 +1,78 @@
+"""``hyperpod-eks config``: the config that a cluster was last declared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hyperpod_eks.cli.app import Group
+from hyperpod_eks.cli.command import define
+from hyperpod_eks.cli.console import Log
+from hyperpod_eks.cli.documents import called, head
+from hyperpod_eks.cli.options import Output, Place
+from hyperpod_eks.errors import NotFound
+from hyperpod_eks.frozen import frozen
+
+if TYPE_CHECKING:
+    from hyperpod_eks.cli.schemas.views import ClusterConfig
+    from hyperpod_eks.events import Report
+
+
+@frozen
+class Options(Place, Output):
+    """Options of config show."""
+
+
+def show(options: Options, report: Report) -> ClusterConfig:
+    """Print the config that cluster NAME has.
+
+    It is the config of the last run that was allowed to change something, on any machine: from the
+    cluster's bucket, else from the manifest.  References (${env:NAME}) are printed as they are; a
+    folder is printed as the digest of its content, and not at all if it is part of the tool.
+    """
+    from hyperpod_eks.cli import opening
+    from hyperpod_eks.state.declared import portable
+
+    with opening.settings(options, write=False, files=False, lenient=True) as (config, manifest):
+        aws = opening.entered(config, options.profile)
+        kept, newest = opening.newest_config(aws, manifest, config)
+        found = kept.read(newest) if newest.number else None
+        if found is None and not manifest.config:
+            raise NotFound(
+                f"the config of {config.name} was not found in"
+                f" s3://{kept.objects.bucket} or in {manifest.store}",
+                f"To see the cluster: hyperpod-eks status {called(config.name, options)}",
+            )
+        return {
+            **head("config show", kind="cluster-config"),
+            "cluster": {"name": config.name},
+            "account": aws.identity.account,
+            "region": aws.identity.region,
+            "source": kept.name(newest.number) if found else str(manifest.store),
+            "number": newest.number,
+            "saved_at": found.saved_at if found else "",
+            "tool_version": found.tool_version if found else manifest.tool_version,
+            "config": found.config if found else portable(manifest.config),
+        }
+
+
+def text(document: ClusterConfig) -> str:
+    """Return the config as a config file has it."""
+    import yaml
+
+    return str(yaml.safe_dump(document["config"], sort_keys=False)).rstrip()
+
+
+command = Group("config", help="Print the config of cluster NAME.")
+command.add_command(
+    define(
+        "show",
+        Options,
+        show,
+        text,
+        """
+        hyperpod-eks config show demo > demo.yaml
+        hyperpod-eks config show demo -o json --query config.instance_groups
+        """,
+        log=Log.IF_IT_FAILS,
+    )
+)
