@@ -98,10 +98,21 @@ class Context:
         self.aws.before_change = self.check
         self.aws.end_claim = self.end_claim
         self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
-        now = self.clock.now()  # times from a fast clock would keep resources `hidden`
+        now, past = self.clock.now(), self._behind()
         for key, record in self.manifest.records.items():
-            if record.since > now:
-                self.manifest.records[key] = replace(record, since=now)
+            if past or record.since > now:  # a fast clock would keep resources `hidden`
+                self.manifest.records[key] = replace(record, since=min(record.since + past, now))
+
+    def _behind(self) -> float:
+        """Return what to add to the times in a manifest that another machine may have written.
+
+        Its clock may be slow, and what its run has just created would count as old: absence would
+        be believed too early.  After a run that did not finish, its last act counts as just now.
+        """
+        records = self.manifest.records.values()
+        if self.manifest.complete or not records or not self.manifest.store.lease():
+            return 0.0
+        return self.clock.now() - max(record.since for record in records)
 
     def check(self) -> None:
         """Make sure, before a change, that no other run has taken over.  Raises Locked."""

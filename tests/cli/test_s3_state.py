@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.cli.commands import create
+from hyperpod_eks.engine import Context
 from hyperpod_eks.errors import Denied, Locked, Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
@@ -18,7 +20,10 @@ from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.state import lease
 from hyperpod_eks.state.lease import Lease
+from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.objects import Objects, Overtaken
+from hyperpod_eks.state.record import Record
+from hyperpod_eks.state.s3_store import S3Store
 from tests.conftest import Clients, Said, User, new_session, until
 
 BUCKET, URL = "team-state", "s3://team-state/ml/demo.json"
@@ -273,3 +278,18 @@ def test_a_service_that_ignores_conditions_is_refused(
     mine.look()
     with pytest.raises(Usage, match="does not support conditional writes"):
         mine.hold(tried=False)
+
+
+def test_times_of_another_machines_clock_are_not_believed(there: Objects) -> None:
+    """What a killed run has just created is not taken for absent because its clock was slow."""
+    store, began = S3Store(there.aws, BUCKET, KEY), time.time()
+    slow = began - 3600
+    vpc = Vpc("vpc", cidr="10.0.0.0/16")
+    manifest = Manifest(store, "demo")
+    manifest.intend(vpc, slow)
+    manifest.records["eks/log-group"] = Record("eks/LogGroup", {}, "ready", slow - 600, "")
+    times = {
+        key: r.since for key, r in Context(there.aws, manifest, print).manifest.records.items()
+    }
+    assert times["network/vpc"] >= began
+    assert times["eks/log-group"] == pytest.approx(times["network/vpc"] - 600)
