@@ -37,11 +37,17 @@ def test_a_signal_is_heard_though_the_terminal_is_gone(monkeypatch: pytest.Monke
 
 def interrupted(user: User, service: str, operation: str, *words: str) -> Said:
     """Run a command, and interrupt it while one of its calls is delayed."""
-    user.stack.faults.append(Fault(service, operation, kind="delay", seconds=1.0))
-    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
-    timer.start()
+    delay = Fault(service, operation, kind="delay", seconds=1.0)
+    user.stack.faults.append(delay)
+
+    def press() -> None:
+        until(lambda: not delay.count)
+        signal.raise_signal(signal.SIGINT)
+
+    other = threading.Thread(target=press)
+    other.start()
     said = user.types(*words)
-    timer.join()
+    other.join()
     return said
 
 
