@@ -41,7 +41,7 @@ REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
 """The folder into which `make` downloads the helm programs."""
 os.environ["GOGC"] = "off"  # garbage collection takes a third of helm's time
-gc.set_threshold(150_000, 20, 20)  # and of imports and tests
+gc.set_threshold(500_000, 20, 20)  # and of imports and tests
 
 
 def apply(monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str | None]) -> None:
