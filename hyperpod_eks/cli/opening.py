@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
-from hyperpod_eks.aws.client import Aws, read_only
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import VPCS
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.cli.console import current_console
-from hyperpod_eks.cli.documents import called, which_cluster
+from hyperpod_eks.cli.documents import called
 from hyperpod_eks.cli.explain import explaining
-from hyperpod_eks.cli.login import log_in, use_local
-from hyperpod_eks.cli.options import Cluster, Lock, Place, Settings, Wait
-from hyperpod_eks.cli.remembered import store_for
+from hyperpod_eks.cli.options import Cluster, Lock, Place, Wait
+from hyperpod_eks.cli.settings import Edit, config_of, entered, settings
 from hyperpod_eks.cli.signals import stoppable
-from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import get
 from hyperpod_eks.config.warnings import warnings
@@ -39,15 +35,11 @@ from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import PLAN, Purpose, Session, check_references
 from hyperpod_eks.state.declared import Declarations, Newest, located, portable
-from hyperpod_eks.state.manifest import Manifest, read, versions
+from hyperpod_eks.state.manifest import Manifest, versions
 from hyperpod_eks.workers import start
 
 LOOKING = 10.0
 """Seconds for which a read-only command retries a failed call, after botocore's own retries."""
-
-
-Edit = Callable[[JsonObject], None]
-"""Changes the config that a cluster was declared with, as scale does.  Raises Usage."""
 
 
 @dataclass
@@ -156,7 +148,7 @@ class _Source:
         if not self.edit or self.place.file or not manifest.config:
             return config
         try:
-            return _loaded(self.place, manifest, self.files, edit=self.edit)
+            return config_of(self.place, manifest, self.files, edit=self.edit)
         except Usage as error:
             self.failed = error
             return config
@@ -299,7 +291,7 @@ def _use(at: Opened, source: _Source, config: JsonObject, name: str) -> None:
     at.manifest.config = located(config, known)
     at.found = copy.deepcopy(at.manifest.config)
     try:
-        at.config = _loaded(source.place, at.manifest, source.files, edit=source.edit)
+        at.config = config_of(source.place, at.manifest, source.files, edit=source.edit)
         if at.purpose.compares:
             check_references(at.config)
     except Usage as error:
@@ -434,117 +426,3 @@ def instance(text: str) -> str:
             "Pass its instance id (i-…) or its Kubernetes node name (hyperpod-i-…).",
         )
     return id_
-
-
-def entered(config: Config, profile: str | None, *, write: bool = False) -> Aws:
-    """Open the account of a config, without a call to AWS.
-
-    Without ``write``, every call that changes something is refused.
-    """
-    aws = Aws(log_in(config.region, profile), config.name, config.tags)
-    if not write:
-        read_only(aws.session)
-    return aws
-
-
-@contextmanager
-def settings(
-    place: Place, *, write: bool, files: bool, broken: bool = False, lenient: bool = False
-) -> Iterator[tuple[Config, Manifest]]:
-    """Read a command's config and manifest, without a call to AWS.
-
-    With ``write`` the manifest is locked while the context is open.  ``files`` and ``broken`` are
-    those of `config.load` and `manifest.read`.  With ``lenient``, the config in the manifest may
-    be invalid.
-    """
-    _use_account(place)
-    source = place.file
-    loaded = load(source, _overrides(place), os.environ, files=files) if source else None
-    name, place = (loaded.name, place) if loaded else _named(place)
-    store = store_for(place, name, loaded.state if loaded else "")
-    again = called(name, place, file=False)
-    if not (loaded or broken):  # an invalid name must fail before a lock file is created
-        _remembered(place, read(store, name, again=again), files=False, lenient=lenient)
-    patience = place.lock_timeout if isinstance(place, Lock) else 0.0
-    with store.locked(patience) if write else nullcontext():
-        manifest = read(store, name, broken=broken, again=again)
-        if loaded:
-            yield _on_stand_in(loaded) if place.local else loaded, manifest
-        else:
-            yield _loaded(place, manifest, files, lenient=lenient), manifest
-
-
-def _use_account(place: Place) -> None:
-    if place.local:
-        use_local()
-    if place.profile:
-        os.environ["AWS_PROFILE"] = place.profile  # the kubeconfig's token command uses it too
-        os.environ.pop("AWS_DEFAULT_PROFILE", None)  # botocore would prefer it
-
-
-P = TypeVar("P", bound=Place)
-
-
-def _named(place: P) -> tuple[str, P]:
-    """Return the cluster's name without a config file, and ``place`` with a manifest's name."""
-    name = place.name
-    if name is None:
-        name = os.environ.get("HYPERPOD_EKS_NAME")
-    if name is None and place.manifest:
-        name = read(store_for(place, "")).cluster
-        place = replace(place, name=name)
-    if not name:
-        raise which_cluster()
-    return name, place
-
-
-def _overrides(place: Place) -> dict[str, str | None]:
-    """Return the values of settings that have an option."""
-    flags = place.settings() if isinstance(place, Settings) else {}
-    return {"name": place.name, "region": place.region, **flags}
-
-
-def _loaded(
-    place: Place,
-    manifest: Manifest,
-    files: bool,
-    *,
-    lenient: bool = False,
-    edit: Edit | None = None,
-) -> Config:
-    """Return what `_remembered` does, for the embedded stack if the command is for that."""
-    config = _remembered(place, manifest, files, lenient=lenient, edit=edit)
-    return _on_stand_in(config) if place.local else config
-
-
-def _remembered(
-    place: Place,
-    manifest: Manifest,
-    files: bool,
-    *,
-    lenient: bool = False,
-    edit: Edit | None = None,
-) -> Config:
-    """Return the manifest's config, else the minimal one, with the options of this command.
-
-    With ``lenient``, an invalid config is reduced to the settings that delete needs: rules may
-    have become stricter since the config was recorded.
-    """
-    config, overrides = located(manifest.config, {}), _overrides(place)
-    if edit and config:
-        edit(config)
-    try:
-        return load(config or None, overrides, os.environ, files=files)
-    except Usage:
-        if not (lenient and config):
-            raise
-    protected = config.get("deletion_protection") is True
-    least = {"region": manifest.region, "deletion_protection": protected}
-    return load(least, overrides, os.environ, files=files)
-
-
-def _on_stand_in(config: Config) -> Config:
-    """Use the stand-in chart unless the config sets one: the embedded stack has no images."""
-    if config.chart.path is not None:
-        return config
-    return config.model_copy(update={"chart": config.chart.model_copy(update={"path": CHART})})

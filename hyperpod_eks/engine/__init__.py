@@ -1,8 +1,8 @@
 """Observe, compare, decide, act, observe again: the engine of create, status and delete."""
 
 from hyperpod_eks.engine.apply import Apply, create, prunable
+from hyperpod_eks.engine.context import Context
 from hyperpod_eks.engine.destroy import Destroy, delete, plan_delete, verify_deleted
-from hyperpod_eks.engine.loop import Context
 from hyperpod_eks.engine.observe import observe_all, rebuild, status
 from hyperpod_eks.engine.wording import owner_of, unproven, words_of
 

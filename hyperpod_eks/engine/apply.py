@@ -10,18 +10,10 @@ from functools import partial
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import absent, classify
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.engine.context import Context, OutOfDate
 from hyperpod_eks.engine.decide import Action, Circumstances, adopted_is_gone, decide
 from hyperpod_eks.engine.destroy import Destroy
-from hyperpod_eks.engine.loop import (
-    BUCKET,
-    GRACE,
-    Context,
-    OutOfDate,
-    Reconciler,
-    Task,
-    is_there,
-    observe,
-)
+from hyperpod_eks.engine.loop import BUCKET, GRACE, Reconciler, Task, is_there, observe
 from hyperpod_eks.engine.observe import observe_all
 from hyperpod_eks.engine.wording import not_owned, unproven
 from hyperpod_eks.errors import (

@@ -10,18 +10,9 @@ from typing import Any
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.engine.context import Context, OutOfDate
 from hyperpod_eks.engine.decide import Action, Decision, decide_delete
-from hyperpod_eks.engine.loop import (
-    BUCKET,
-    FRESH,
-    GRACE,
-    LONGEST,
-    SHORTEST,
-    Context,
-    OutOfDate,
-    Reconciler,
-    Task,
-)
+from hyperpod_eks.engine.loop import BUCKET, FRESH, GRACE, LONGEST, SHORTEST, Reconciler, Task
 from hyperpod_eks.engine.observe import find_all, observe_all
 from hyperpod_eks.errors import (
     KnownCause,

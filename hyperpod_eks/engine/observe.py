@@ -8,7 +8,8 @@ from functools import partial
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.engine.loop import Context, Reconciler, Task, observe
+from hyperpod_eks.engine.context import Context
+from hyperpod_eks.engine.loop import Reconciler, Task, observe
 from hyperpod_eks.engine.wording import words_of
 from hyperpod_eks.resources.base import Identity, Live, References, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status

@@ -347,7 +347,7 @@ MUTANTS = (
     ),
     Mutant(
         "the locks are not looked at",
-        "engine/loop.py",
+        "engine/context.py",
         "        self.manifest.store.check()\n"
         "        if self.claim:\n"
         "            self.claim.check()",

@@ -30,10 +30,11 @@ def show(options: Options, report: Report) -> ClusterConfig:
     folder is printed as the digest of its content, and not at all if it is part of the tool.
     """
     from hyperpod_eks.cli import opening
+    from hyperpod_eks.cli.settings import entered, settings
     from hyperpod_eks.state.declared import portable
 
-    with opening.settings(options, write=False, files=False, lenient=True) as (config, manifest):
-        aws = opening.entered(config, options.profile)
+    with settings(options, write=False, files=False, lenient=True) as (config, manifest):
+        aws = entered(config, options.profile)
         kept, newest = opening.newest_config(aws, manifest, config)
         found = kept.read(newest) if newest.number else None
         if found is None and not manifest.config:

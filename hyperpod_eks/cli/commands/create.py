@@ -19,9 +19,10 @@ from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from hyperpod_eks.cli.opening import Edit, Opened
+    from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.recorder import Recorder
     from hyperpod_eks.cli.schemas.runs import Created, Plan
+    from hyperpod_eks.cli.settings import Edit
     from hyperpod_eks.events import Report
     from hyperpod_eks.preflight.inputs import Facts
     from hyperpod_eks.resources.compare import Observation

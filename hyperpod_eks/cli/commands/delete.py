@@ -164,7 +164,7 @@ def _not_created_by(run: str, options: Options) -> NotCreatedBy | None:
             "--if-created-by: the ID is empty", "Pass the ID that you passed to create --run."
         )
     if options.file:
-        from hyperpod_eks.cli.opening import settings
+        from hyperpod_eks.cli.settings import settings
 
         with settings(options, write=False, files=False) as (config, manifest):
             name = config.name

@@ -24,7 +24,7 @@ def policy(options: Options, report: Report) -> Policy:
     to use them.  Calls AWS for the account id if the config does not set it.
     """
     from hyperpod_eks import adoption as existing
-    from hyperpod_eks.cli.opening import entered, settings
+    from hyperpod_eks.cli.settings import entered, settings
     from hyperpod_eks.policy import statements as policies
     from hyperpod_eks.resolve.resolved import ResolvedConfig
 

@@ -40,14 +40,15 @@ def preflight(options: Options, report: Report) -> Preflight:
     create starts with the same checks.
     """
     from hyperpod_eks.cli import opening
+    from hyperpod_eks.cli.settings import entered, settings
     from hyperpod_eks.preflight import run as checks
     from hyperpod_eks.preflight.inputs import Facts, Finding
     from hyperpod_eks.session import check_references
 
     skipped = checks.known(options.skip)
-    with opening.settings(options, write=False, files=False) as (declared, manifest):
+    with settings(options, write=False, files=False) as (declared, manifest):
         check_references(declared)
-        aws = opening.entered(declared, options.profile)
+        aws = entered(declared, options.profile)
         config = opening.current(options, aws, manifest, declared, report)
         snapshot, resolved, found = _site(aws, config, manifest)
         observations: list[Observation] = []
