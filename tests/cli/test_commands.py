@@ -246,7 +246,7 @@ def test_a_command(here: User, name: str) -> None:
     if "exit_code" in document:
         assert document["exit_code"] == code
     if failed:
-        assert document["command"] == " ".join(words[: 1 + (words[0] == "local")])
+        assert document["command"] == " ".join(words[: 1 + (words[0] in ("config", "local"))])
         assert document["error"]["docs"] == f"docs/exit-codes.md#exit-{code}"
         assert document["error"]["next"]
     else:
