@@ -178,7 +178,7 @@ class Session:
 
     def plan(self) -> list[Planned]:
         """Return what `create` would do with each resource; change nothing."""
-        return plan_create(self.wants, self._anew())[0]
+        return plan_create(self.wants, self._context_of_run())[0]
 
     def preflight(self, skip: Sequence[str] = ()) -> list[Finding]:
         """Return the problems that would stop `create`, the worst first; change nothing."""
@@ -195,11 +195,11 @@ class Session:
         """
         check_plans(self.resolved, self.aws)
         self.manifest.config = self.config.model_dump(mode="json", by_alias=True)
-        return engine.create(self.wants, self._anew())
+        return engine.create(self.wants, self._context_of_run())
 
     def status(self) -> list[Observation]:
         """Compare all resources with their declarations; change nothing."""
-        return engine.status(self.wants, self._anew())
+        return engine.status(self.wants, self._context_of_run())
 
     def delete(self, keep: frozenset[str] = frozenset()) -> tuple[list[str], dict[str, str]]:
         """Delete all resources of this cluster, and verify that AWS no longer shows them.
@@ -207,7 +207,7 @@ class Session:
         ``keep`` are keys of resources to keep.  Returns the keys of deleted resources, and the
         reasons for kept ones by key.  Raises Remains for resources that AWS still shows.
         """
-        context = self._anew()
+        context = self._context_of_run()
         removed, kept = engine.delete(untracked(self.aws, self.resolved, self.wants), context, keep)
         left = untracked(self.aws, self.resolved, self.wants)
         if remains := engine.verify_deleted(left, context, frozenset(kept), removed):
@@ -229,7 +229,7 @@ class Session:
             empty(self.aws, bucket, claim_key(name))  # its versions, if the bucket has them
         self.manifest.retire()
 
-    def _anew(self) -> Context:
+    def _context_of_run(self) -> Context:
         """Return the context for a run; only the first run uses the first snapshot."""
         if self._looked:
             self.context.first_snapshot = None

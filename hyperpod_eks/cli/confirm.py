@@ -25,9 +25,9 @@ def consenting(name: str, *, yes: bool) -> Callable[[list[str]], None]:
     return consent
 
 
-def confirm(deed: str, question: str, *, yes: bool) -> None:
+def confirm(summary: str, question: str, *, yes: bool) -> None:
     """Ask whether to continue.  Raises Usage if the answer is no or there is no terminal."""
-    if _asks(deed, yes=yes) and not click.confirm(question, err=True):
+    if _asks(summary, yes=yes) and not click.confirm(question, err=True):
         raise Usage("not confirmed; nothing was changed")
 
 
@@ -35,13 +35,13 @@ def confirm_delete(resolved: ResolvedConfig, kept: Collection[str], *, yes: bool
     """Ask for the cluster's name.  Raises Usage if it differs or there is no terminal."""
     where = f"account {resolved.identity.account}, region {resolved.region}"
     all_but = f" but {', '.join(kept)}" if kept else ""
-    deed = f"this deletes the cluster {resolved.name} and all its data{all_but} ({where})"
+    summary = f"this deletes the cluster {resolved.name} and all its data{all_but} ({where})"
     question = "Type the name of the cluster to continue"
-    if _asks(deed, yes=yes) and click.prompt(question, err=True) != resolved.name:
+    if _asks(summary, yes=yes) and click.prompt(question, err=True) != resolved.name:
         raise Usage("the name does not match; nothing was deleted")
 
 
-def _asks(deed: str, *, yes: bool) -> bool:
+def _asks(summary: str, *, yes: bool) -> bool:
     """Print what is about to happen and return True; return False with --yes.
 
     Raises Usage if there is no terminal to ask on.
@@ -49,7 +49,7 @@ def _asks(deed: str, *, yes: bool) -> bool:
     if yes:
         return False
     if not sys.stdin.isatty() or os.environ.get("CI"):
-        raise Usage(deed, "Cannot ask for confirmation without a terminal. Pass --yes.")
+        raise Usage(summary, "Cannot ask for confirmation without a terminal. Pass --yes.")
     current_console().aside()
-    say(f"{deed[0].upper()}{deed[1:]}.")
+    say(f"{summary[0].upper()}{summary[1:]}.")
     return True

@@ -121,11 +121,11 @@ class Console:
         title = f"hyperpod-eks {command} {about}".rstrip()
         with (
             progress.choose(sys.stderr, os.environ, kind, title) as report,
-            drawing(shown.timeline, title, self._also(report), self.warn) as told,
+            drawing(shown.timeline, title, self._also(report), self.warn) as shown_report,
         ):
             if isinstance(report, progress.Picture):
                 self.aside = report.clear
-            yield told
+            yield shown_report
 
     def _configure(self, options: Output) -> None:
         if isinstance(options, Place):

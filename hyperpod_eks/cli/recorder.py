@@ -42,14 +42,14 @@ def _row(event: Event) -> ResultRow:
     }
 
 
-def result(command: str, at: Opened, story: Recorder) -> Run:
+def result(command: str, at: Opened, recorder: Recorder) -> Run:
     """Return the document of a successful run."""
     steps: list[ResultStep] = []
-    for step in steps_of(story.last):
-        rows = [_row(each) for each in story.last.values() if each.key.startswith(f"{step}/")]
+    for step in steps_of(recorder.last):
+        rows = [_row(each) for each in recorder.last.values() if each.key.startswith(f"{step}/")]
         if rows:
             steps.append({"name": step, "resources": rows})
-    changed = any(event.changed for event in story.last.values())
+    changed = any(event.changed for event in recorder.last.values())
     return {
         **head(command, kind="result"),
         "changed": changed,

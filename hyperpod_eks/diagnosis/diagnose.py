@@ -69,8 +69,8 @@ class Diagnosis:
         }
 
     def __str__(self) -> str:
-        told = [cut(clean(each), 300) for each in self.evidence if each.source != "error"]
-        seen = [f"  seen:  {each}" for each in told[:SHOWN]]
+        found = [cut(clean(each), 300) for each in self.evidence if each.source != "error"]
+        seen = [f"  seen:  {each}" for each in found[:SHOWN]]
         lines = [f"cause: {self.cause} ({self.id})", *seen, f"  next:  {self.next}"]
         return "\n".join([*lines, f"  more:  hyperpod-eks explain {self.id}"])
 

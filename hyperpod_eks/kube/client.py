@@ -244,15 +244,15 @@ def _send(
 @contextmanager
 def _announced(host: str) -> Iterator[None]:
     """Warn if an endpoint is silent, so that the tool does not seem to hang."""
-    told = threading.Timer(
+    notice = threading.Timer(
         SILENCE, log.warning, ["%s has not answered for %.0f s; still trying", host, SILENCE]
     )
-    told.daemon = True
-    told.start()
+    notice.daemon = True
+    notice.start()
     try:
         yield
     finally:
-        told.cancel()
+        notice.cancel()
 
 
 def _document(content: bytes, what: str) -> JsonObject:

@@ -228,18 +228,18 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
     groups = facts.ec2(SECURITY_GROUPS, here)
     rules = {group["GroupId"]: group.get("IpPermissions", ()) for group in groups}
     for each in found:
-        worn = [group["GroupId"] for group in each.get("Groups", ())]
-        if not any(_admits_https(rule) for group in worn for rule in rules.get(group, ())):
+        attached = [group["GroupId"] for group in each.get("Groups", ())]
+        if not any(_admits_https(rule) for group in attached for rule in rules.get(group, ())):
             yield Finding(
                 "endpoints",
                 "error",
-                f"the security groups {', '.join(worn)} of endpoint {each['VpcEndpointId']}"
+                f"the security groups {', '.join(attached)} of endpoint {each['VpcEndpointId']}"
                 f" ({each['ServiceName']}) have no inbound rule for port 443, so nodes cannot reach"
                 " it",
                 f"aws ec2 authorize-security-group-ingress --region {facts.config.region}"
-                f" --group-id {worn[0] if worn else '…'} --protocol tcp --port 443"
+                f" --group-id {attached[0] if attached else '…'} --protocol tcp --port 443"
                 " --cidr <the VPC's block>",
-                {"endpoint": each["VpcEndpointId"], "security_groups": worn},
+                {"endpoint": each["VpcEndpointId"], "security_groups": attached},
             )
 
 

@@ -23,15 +23,15 @@ def permissions(facts: Facts) -> Iterator[Finding]:
         return
     principal = access_entry.caller(facts.snapshot)
     questions = _questions(facts.resolved)
-    told: list[Told] = []
-    workers.for_each(lambda one: told.extend(_told(facts, principal, one)), questions, AT_ONCE)
-    yield from _denied(told, principal, facts.resolved.name)
-    yield from _unknown(told, principal, facts.resolved.name)
+    answers: list[Told] = []
+    workers.for_each(lambda one: answers.extend(_told(facts, principal, one)), questions, AT_ONCE)
+    yield from _denied(answers, principal, facts.resolved.name)
+    yield from _unknown(answers, principal, facts.resolved.name)
 
 
-def _denied(told: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
+def _denied(answers: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
     for command in ("create", "delete"):
-        refused = {one.action for one in told if one.command == command and one.reason == DENIED}
+        refused = {one.action for one in answers if one.command == command and one.reason == DENIED}
         if refused:
             yield Finding(
                 "permissions",
@@ -42,9 +42,9 @@ def _denied(told: Sequence[Told], principal: str, name: str) -> Iterator[Finding
             )
 
 
-def _unknown(told: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
-    for reason in dict.fromkeys(one.reason for one in told if one.reason not in (DENIED, "")):
-        actions = sorted({one.action for one in told if one.reason == reason})
+def _unknown(answers: Sequence[Told], principal: str, name: str) -> Iterator[Finding]:
+    for reason in dict.fromkeys(one.reason for one in answers if one.reason not in (DENIED, "")):
+        actions = sorted({one.action for one in answers if one.reason == reason})
         yield Finding(
             "permissions",
             "warning",

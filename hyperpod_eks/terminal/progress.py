@@ -356,20 +356,20 @@ def plain(stream: TextIO, clock: Clock = time.time) -> Iterator[Report]:
     A wait gets a line when its message changes, and every `HEARTBEAT` seconds otherwise.
     """
     quiet, board, lock = _Quiet(stream), Board("", clock()), threading.Lock()
-    told: dict[str, tuple[tuple[object, ...], float]] = {}
+    reported: dict[str, tuple[tuple[object, ...], float]] = {}
 
     def report(event: Event) -> None:
         with lock:
             now = clock()
             item = board.take(event, now)
             news = (item.what, item.word, item.why)
-            before, at = told.get(event.key, ((), 0.0))
+            before, at = reported.get(event.key, ((), 0.0))
             waits = item.what not in _IDLE
             if item.what is EventType.PENDING or (
                 news == before and not (waits and now - at >= HEARTBEAT)
             ):
                 return
-            told[event.key] = news, now
+            reported[event.key] = news, now
             quiet.write(_sentence(event.key, item, now))
             quiet.flush()
 

@@ -268,8 +268,8 @@ def test_a_question_stands_on_a_line_of_its_own(here: User) -> None:
     assert said.code == 2
     screen = pyte.Screen(100, 10)
     pyte.Stream(screen).feed(said.err.replace("\n", "\r\n"))
-    deed, question, *_ = screen.display
-    assert deed.startswith("This deletes the cluster demo and all its data (account ")
+    summary, question, *_ = screen.display
+    assert summary.startswith("This deletes the cluster demo and all its data (account ")
     assert question.startswith("Type the name of the cluster to continue: ")
 
 

@@ -77,13 +77,13 @@ def apply(
     from hyperpod_eks.session import CREATE
 
     own = options if isinstance(options, Options) else Options()
-    story = Recorder(report)
-    with opened(CREATE, options, story, files=True, helm=own.helm, edit=edit) as at:
+    recorder = Recorder(report)
+    with opened(CREATE, options, recorder, files=True, helm=own.helm, edit=edit) as at:
         if edit and not at.declared:
             raise no_cluster(at, options)
         at.context.replace_failed = own.replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
-        warnings = _prepare(at, story)
+        warnings = _prepare(at, recorder)
         at.context.preflight = _before_first_change(at, options.skip, own.run)
         try:
             engine.create(at.wants, at.context)
@@ -92,7 +92,7 @@ def apply(
                 _restore(at)
             raise
         return {
-            **result("create", at, story),
+            **result("create", at, recorder),
             "outputs": values(at.manifest),
             "warnings": warnings,
             "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
@@ -118,7 +118,7 @@ def _restore(at: Opened) -> None:
         current_console().warn(f"the config could not be restored: {problem}")
 
 
-def _prepare(at: Opened, story: Recorder) -> list[str]:
+def _prepare(at: Opened, recorder: Recorder) -> list[str]:
     """Check training plans and record the config; return a list to which the run adds warnings.
 
     Schedules the download of the chart for the time when EKS creates the control plane.
@@ -128,7 +128,7 @@ def _prepare(at: Opened, story: Recorder) -> list[str]:
     from hyperpod_eks.steps.helm import prepare
 
     download = partial(prepare, at.config.chart, ca_bundle(at.context.aws.session))
-    story.once = ("eks/cluster", EventType.WAITING, download)
+    recorder.once = ("eks/cluster", EventType.WAITING, download)
     check_plans(at.resolved, at.context.aws)
     at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
     warnings = at.warn()
@@ -208,9 +208,9 @@ def _check(facts: Facts, skipped: Collection[str], observations: list[Observatio
 
     by_key = {observation.want.key: observation for observation in observations}
     found = checks.run(replace(facts, observations=by_key), skipped)
-    told = {"kubernetes-version"} if facts.resolved and facts.resolved.warnings else set()
+    reported = {"kubernetes-version"} if facts.resolved and facts.resolved.warnings else set()
     for one in found:
-        if one.severity == "warning" and one.id not in told:
+        if one.severity == "warning" and one.id not in reported:
             current_console().warn(f"{one.id}: {one.says}")
     if errors := [one for one in found if one.severity == "error"]:
         raise checks.Blocked(errors)

@@ -67,8 +67,8 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
     run = options.if_created_by
     if run is not None and (theirs := _not_created_by(run, options)):
         return theirs
-    story = Recorder(report)
-    with _opened(options, story) as at:
+    recorder = Recorder(report)
+    with _opened(options, recorder) as at:
         if run not in (None, at.manifest.run):  # another run has created the cluster since
             return _untouched(at.manifest, at.resolved.name, run or "")
         named = at.wants
@@ -77,14 +77,14 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         keys = _kept_keys(every.values(), groups)
         if options.dry_run:
             plan = _planned(engine.plan_delete(at.wants, at.context, keys))
-            return {**result("delete", at, story), "plan": plan}
+            return {**result("delete", at, recorder), "plan": plan}
         _refuse_protected(at)
         confirm_delete(at.resolved, groups, yes=options.yes)
         removed, kept = _removed(at, named, keys)
         if not groups:
             _retire(at)
         return {
-            **result("delete", at, story),
+            **result("delete", at, recorder),
             "removed": removed,
             "kept": kept,
             "kept_usd_per_hour": _cost(every.values(), kept),
@@ -129,7 +129,7 @@ def _retire(at: Opened) -> None:
 
 
 @contextmanager
-def _opened(options: Options, story: Recorder) -> Iterator[Opened]:
+def _opened(options: Options, recorder: Recorder) -> Iterator[Opened]:
     """Open the cluster; if its config file is invalid, hint at a delete without the file."""
     from hyperpod_eks.cli.opening import opened
     from hyperpod_eks.session import DELETE
@@ -137,7 +137,7 @@ def _opened(options: Options, story: Recorder) -> Iterator[Opened]:
     with ExitStack() as stack:
         try:
             at = stack.enter_context(
-                opened(DELETE, options, story, write=not options.dry_run, files=False)
+                opened(DELETE, options, recorder, write=not options.dry_run, files=False)
             )
         except Usage as error:
             if options.file and not error.hint:

@@ -65,8 +65,8 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
         if action is None:
             return _listed(snapshot, name, found)
         ids = list(dict.fromkeys(map(instance, options.which)))
-        deed = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: the pods there stop"
-        confirm(deed, "Continue?", yes=options.yes)
+        what = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: the pods there stop"
+        confirm(what, "Continue?", yes=options.yes)
         return _act(snapshot, name, action, ids)
 
 

@@ -50,16 +50,16 @@ def scale(options: Options, report: Report) -> Scaled:
     if not wanted:
         raise Usage("scale: GROUP=COUNT is required", "Example: hyperpod-eks scale demo workers=4")
     before: dict[str, int] = {}
-    told = False
+    requested = False
 
     def watching(event: Event) -> None:
-        nonlocal told
-        told = told or (event.key == "hyperpod/cluster" and event.what in CHANGING)
+        nonlocal requested
+        requested = requested or (event.key == "hyperpod/cluster" and event.what in CHANGING)
         report(event)
 
     def undone(error: BaseException) -> bool:
         """Whether the run failed before a request to change the cluster."""
-        return isinstance(error, Usage) or not told
+        return isinstance(error, Usage) or not requested
 
     if options.file:
         before, restore = _in_file(options, wanted)

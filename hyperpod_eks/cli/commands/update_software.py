@@ -56,8 +56,8 @@ def update_software(options: Options, report: Report) -> Updated:
     from hyperpod_eks.session import CHANGE
 
     _check_release(options.release)
-    story = Recorder(report)
-    with opened(CHANGE, options, story, files=False) as at:
+    recorder = Recorder(report)
+    with opened(CHANGE, options, recorder, files=False) as at:
         names = _groups(at.config, options.groups)
         _confirm(at, names, yes=options.yes)
         _renew(at.context.aws, at.resolved.name, _request(names, options.release, options.batch))
@@ -65,7 +65,7 @@ def update_software(options: Options, report: Report) -> Updated:
         at.context.consent = consenting(at.resolved.name, yes=False)
         found = engine.create(at.wants, at.context)
         return {
-            **result("update-software", at, story),
+            **result("update-software", at, recorder),
             "changed": True,
             "instance_groups": found["hyperpod/cluster"].attributes["groups"],
         }

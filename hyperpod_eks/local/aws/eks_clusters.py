@@ -130,14 +130,14 @@ class Backend(BaseBackend):
             name, vpc.get("subnetIds") or [], vpc.get("securityGroupIds") or []
         )
         group = self._cluster_group(name, vpc_id)
-        worn = [group, *(vpc.get("securityGroupIds") or [])]
+        attached = [group, *(vpc.get("securityGroupIds") or [])]
         cluster = Cluster(
             self._document(request, version, vpc_id, group),
             request,
             creator,
             f"{sim.ids.getrandbits(128):032x}",
             [
-                self.ec2.add_service_eni(subnet, worn, f"Amazon EKS {name}", "amazon-eks").id
+                self.ec2.add_service_eni(subnet, attached, f"Amazon EKS {name}", "amazon-eks").id
                 for subnet in vpc["subnetIds"]
             ],
         )
@@ -442,8 +442,8 @@ class Backend(BaseBackend):
             cluster.document.update(changes, status="ACTIVE")
             vpc = cluster.document["resourcesVpcConfig"]
             for eni_id in cluster.interfaces:  # they wear the groups of now
-                worn = [vpc["clusterSecurityGroupId"], *vpc["securityGroupIds"]]
-                self.ec2.wear(eni_id, worn)
+                attached = [vpc["clusterSecurityGroupId"], *vpc["securityGroupIds"]]
+                self.ec2.wear(eni_id, attached)
             if "version" in changes and (kubernetes := sim.clusters.get(cluster.arn)):
                 kubernetes.upgrade(changes["version"])
             if before == "CONFIG_MAP" != cluster.mode:

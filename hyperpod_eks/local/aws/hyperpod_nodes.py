@@ -180,10 +180,12 @@ class Fleet:
             self._fail(group, [], FAILURES[failure], lambda: self._provision(group, batch))
             return
         described = f"AWS SageMaker HyperPod {group.cluster.arn} {group.name}"
-        worn = group.vpc_config["SecurityGroupIds"]
+        groups = group.vpc_config["SecurityGroupIds"]
         for node in waiting:
             if not node.eni_id:
-                eni = self._ec2.add_service_eni(node.subnet.id, worn, described, "amazon-sagemaker")
+                eni = self._ec2.add_service_eni(
+                    node.subnet.id, groups, described, "amazon-sagemaker"
+                )
                 node.eni_id, node.private_ip = eni.id, eni.private_ip_address
         if failure == "efa":
             self._fail(group, waiting, FAILURES[failure])

@@ -124,9 +124,9 @@ def of_vpc(snapshot: Snapshot, vpc: str) -> list[str]:
                 command = kind.command.format(id=id_, vpc=vpc)
                 yield f"{kind.words} {id_}{name}: aws ec2 {command} --region {region}"
 
-    def told(kind: Kind) -> list[str]:
+    def held(kind: Kind) -> list[str]:
         with suppress(Exception):  # best effort: a missing permission hides one kind only
             return list(ask(kind))
         return []
 
-    return [line for lines in gather(*(partial(told, kind) for kind in KINDS)) for line in lines]
+    return [line for lines in gather(*(partial(held, kind) for kind in KINDS)) for line in lines]
