@@ -306,6 +306,10 @@ class Bucket(Resource):
         s3 = aws.s3
         gather(partial(empty, aws, self.name, ""), partial(self._abort, s3))
         aws.end_claim()
+        with absent("BucketNotEmpty"):
+            s3.delete_bucket(Bucket=self.name)
+            return
+        empty(aws, self.name, claim_key(aws.cluster))  # its versions, if the bucket keeps them
         s3.delete_bucket(Bucket=self.name)
 
     def _abort(self, s3: S3Client) -> None:

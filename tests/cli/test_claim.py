@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
 from hyperpod_eks.errors import Locked
 from hyperpod_eks.resources.s3 import claim_key
 from hyperpod_eks.state import lease
@@ -126,3 +127,16 @@ def test_a_signal_is_not_delayed_by_waiting_for_another_run(
     assert said.code == 143
     assert time.monotonic() - began < 30
     assert user.mutations() == []
+
+
+def test_a_bucket_that_keeps_versions_is_deleted_too(
+    user: User, aws: Clients, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A DeleteObject without a version only adds a marker there (Amazon S3 User Guide)."""
+    monkeypatch.setitem(PATIENCE, ErrorKind.DEPENDENCY, 0)
+    versioned: Any = {"Status": "Enabled"}
+    aws.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration=versioned)
+    assert user.types("scale", "demo", "worker-group=3").code == 0
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    assert user.stack.inventory()["s3"] == {}
