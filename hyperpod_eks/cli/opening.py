@@ -202,6 +202,7 @@ def _take_newest(at: Opened, source: _Source) -> bool:
             kept, newest = _in_adopted_bucket(at) or (kept, newest)
         at.seen = newest
         if newest.mark in ("", at.manifest.config_version):
+            at.manifest.config_version = newest.mark  # the bucket may have been emptied since
             return False
         declared = kept.read(newest)
         same = bool(at.found) and portable(at.found, declared.config) == declared.config

@@ -370,3 +370,16 @@ def test_in_an_adopted_bucket_it_is_found_by_the_nodes_scripts(
     said = machines.types("delete", "demo", "--yes")
     assert said.code == 0, said.err
     assert "Contents" not in aws.s3.list_objects_v2(Bucket="team-scripts")
+
+
+@pytest.mark.parametrize("gone", ["objects", "bucket"])
+def test_what_was_removed_by_hand_is_declared_again(machines: Machines, gone: str) -> None:
+    s3 = machines.aws.s3
+    for item in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
+        s3.delete_object(Bucket=BUCKET, Key=item["Key"])
+    if gone == "bucket":
+        s3.delete_bucket(Bucket=BUCKET)
+    said = machines.types("create", "demo", at="a")
+    assert said.code == 0, said.err
+    assert machines.numbers() == ["00000001.json"]
+    assert machines.types("plan", "demo", "--detailed-exitcode").code == 0
