@@ -113,6 +113,8 @@ class LogGroup(Resource):
                 partial(logs.list_tags_for_resource, resourceArn=self.arn),
                 partial(self._groups, snapshot),
             )
+            if groups and not tags["tags"]:  # another run may have created it between the two calls
+                tags = logs.list_tags_for_resource(resourceArn=self.arn)
             signed = owner(tags["tags"])
             return [Live(self.name, self.arn, signed, facts=self._facts(each)) for each in groups]
         return []

@@ -296,3 +296,11 @@ print([t.name for t in threading.enumerate() if t.name.startswith("local")])
     refused, *rest = result.stdout.splitlines()
     assert "cannot listen on port" in refused
     assert rest == ["2", "2", "[]"]
+
+
+def test_tags_of_a_log_group_that_does_not_exist_are_refused(aws: Clients) -> None:
+    arn = "arn:aws:logs:us-west-2:123456789012:log-group:/aws/eks/demo/cluster"
+    with pytest.raises(aws.logs.exceptions.ResourceNotFoundException):
+        aws.logs.list_tags_for_resource(resourceArn=arn)
+    aws.logs.create_log_group(logGroupName="/aws/eks/demo/cluster", tags={"a": "b"})
+    assert aws.logs.list_tags_for_resource(resourceArn=arn)["tags"] == {"a": "b"}

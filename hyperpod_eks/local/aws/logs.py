@@ -51,6 +51,14 @@ def _arrive(region: str, group: str, stream: str, events: list[dict[str, Any]]) 
 class Response(LogsResponse):
     """moto's answers, and those about keys."""
 
+    def list_tags_for_resource(self) -> str:
+        """Return the tags of a log group that exists; moto returns none for any other."""
+        arn = str(self._get_param("resourceArn"))
+        _, found, name = arn.partition(":log-group:")
+        if found and name not in self.logs_backend.groups:
+            raise ResourceNotFoundException
+        return super().list_tags_for_resource()
+
     def associate_kms_key(self) -> ActionResult:
         """Encrypt what is written from now on with another key."""
         return self._set_key(self._get_param("kmsKeyId"))
