@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 MAX_STORAGES = 4
 _CRON = re.compile(r"cron\(\S+(?: +\S+){5}\)")
-_ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)[0-9]")
+ACCELERATED = re.compile(r"ml\.(p|g|gr|trn|inf)[0-9]")
+"""Instance types with accelerators, which alone take deep health checks."""
 # Types that are used with EFA, which works within one zone only.
 _EFA = re.compile(r"ml\.(p4|p5|p6|trn)")
 
@@ -115,7 +116,7 @@ def _any_group(config: Config, group: Group, types: Sequence[str]) -> Faults:
     if group.instance_count == 0 and not _is_continuous(config):
         text = "0 nodes needs node_provisioning_mode: Continuous (CreateCluster)"
         yield "instance_count", f"{text}; set that, or change it"
-    plain = [each for each in types if not _ACCELERATED.match(each)]
+    plain = [each for each in types if not ACCELERATED.match(each)]
     if group.on_start_deep_health_checks and plain:
         text = f"are not supported on {plain[0]} (they test accelerators)"
         yield "on_start_deep_health_checks", f"{text}; remove them from this group"

@@ -67,7 +67,12 @@ def test_a_file_or_a_manifest_names_the_cluster(made: User) -> None:
         assert said.out.startswith("aws ssm start-session")
         assert made.types("nodes", *named).code == 0
     for words, told in {
-        ("nodes", "demo", "restart", first): "unknown action 'restart'; use reboot or replace",
+        (
+            "nodes",
+            "demo",
+            "restart",
+            first,
+        ): "unknown action 'restart'; use reboot, replace or check",
         ("nodes", "-f", "demo.yaml", "reboot"): "hyperpod-eks nodes --file demo.yaml",
         ("ssm", "demo"): "hyperpod-eks nodes demo",
     }.items():

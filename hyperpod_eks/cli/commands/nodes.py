@@ -1,4 +1,4 @@
-"""``hyperpod-eks nodes``: list, reboot or replace nodes."""
+"""``hyperpod-eks nodes``: list nodes, or act on some of them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from hyperpod_eks.frozen import frozen
 from hyperpod_eks.terminal.text import clean, cut
 
 if TYPE_CHECKING:
+    from mypy_boto3_sagemaker.literals import DeepHealthCheckTypeType
+    from mypy_boto3_sagemaker.type_defs import InstanceGroupHealthCheckConfigurationTypeDef
+
     from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli.schemas.views import Failed, NodeAction, NodeChange, NodeList
     from hyperpod_eks.documents import JsonMapping
@@ -29,34 +32,54 @@ BATCH = 25
 """Maximum nodes in one call (SageMaker API BatchRebootClusterNodes, NodeIds)."""
 SHOWN = 100
 """Maximum nodes in the text; if there are more, it lists those with a problem."""
-VERBS: Mapping[NodeAction, str] = {
+USUAL: tuple[DeepHealthCheckTypeType, ...] = ("InstanceStress", "InstanceConnectivity")
+"""The checks of a group that has none; the second needs two nodes."""
+MOST_CHECKED = 500
+"""Maximum nodes of a group in one check (SageMaker API InstanceGroupHealthCheckConfiguration)."""
+BATCHES: Mapping[str, str] = {
     "reboot": "batch_reboot_cluster_nodes",
     "replace": "batch_replace_cluster_nodes",
 }
+"""SageMaker's operations that take nodes in batches."""
+CHECKED = (
+    "no new pods start there until the deep health checks pass; pods there compete with the checks"
+    " for the accelerators, and stop if HyperPod reboots or replaces a node that fails"
+)
+ACTIONS: Mapping[NodeAction, tuple[str, str]] = {
+    "reboot": ("rebooting", "the pods there stop"),
+    "replace": ("replacing", "the pods there stop"),
+    "check": ("checking", CHECKED),
+}
+"""By action: what happens to a node, and to the pods there."""
 
 
 @frozen
 class Options(shared.Cluster):
     """Options of nodes."""
 
-    action: str | None = argument(metavar="[reboot|replace]")
+    action: str | None = argument(metavar="[reboot|replace|check]")
     which: tuple[str, ...] = argument(nargs=-1, metavar="[NODE]...")
     yes: bool = shared.yes()
 
 
 def nodes(options: Options, report: Report) -> NodeList | NodeChange:
-    """List, reboot or replace nodes.
+    """List, reboot, replace or check nodes.
 
     Without an action it lists the nodes of cluster NAME with status, readiness and health.  Pods on
     a node stop when it is rebooted or replaced; a replaced node also loses its disks.
+
+    check starts HyperPod's deep health checks, which run for an hour or more: those that the group
+    runs on new nodes, else InstanceStress, and InstanceConnectivity for several nodes of a group.
+    New pods start on a node once it has passed; HyperPod reboots or replaces a node that fails.
     """
     from hyperpod_eks.cli.confirm import confirm
     from hyperpod_eks.cli.opening import cluster, described, instance
 
     options = _understood(options)
-    action = next((verb for verb in VERBS if verb == options.action), None)
+    action = next((verb for verb in ACTIONS if verb == options.action), None)
     if options.action and not action:
-        raise Usage(f"nodes: unknown action {options.action!r}; use {' or '.join(VERBS)}")
+        *others, last = ACTIONS
+        raise Usage(f"nodes: unknown action {options.action!r}; use {', '.join(others)} or {last}")
     if action and not options.which:
         see = called(options.name or "", options)
         raise Usage(f"nodes {action}: NODE is missing", f"To list them: hyperpod-eks nodes {see}")
@@ -65,15 +88,34 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
         if action is None:
             return _listed(snapshot, name, found)
         ids = list(dict.fromkeys(map(instance, options.which)))
-        what = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: the pods there stop"
+        checks, unknown = _checks(snapshot, found, ids) if action == "check" else ([], [])
+        what = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: {ACTIONS[action][1]}"
         confirm(what, "Continue?", yes=options.yes)
-        return _act(snapshot, name, action, ids)
+        if action in BATCHES:
+            return _act(snapshot, name, action, ids)
+        if checks:
+            snapshot.aws.sagemaker.start_cluster_health_check(
+                ClusterName=name, DeepHealthCheckConfigurations=checks
+            )
+        return _changed(
+            name,
+            action,
+            [each for each in ids if each not in unknown],
+            [
+                {
+                    "instance_id": each,
+                    "code": "InstanceIdNotFound",
+                    "message": f"the cluster {name} has no node {each}",
+                }
+                for each in unknown
+            ],
+        )
 
 
 def _understood(options: Options) -> Options:
     """Use the first argument as the action if it is one and something else names the cluster."""
     name, action, which = options.name, options.action, options.which
-    if name not in VERBS or action in VERBS or not (action or options.named_otherwise):
+    if name not in ACTIONS or action in ACTIONS or not (action or options.named_otherwise):
         return options
     which = (action, *which) if action else which
     return replace(options, name=None, action=name, which=which)
@@ -103,8 +145,49 @@ def _listed(snapshot: Snapshot, name: str, found: JsonMapping) -> NodeList:
     }
 
 
+def _checks(
+    snapshot: Snapshot, found: JsonMapping, ids: Sequence[str]
+) -> tuple[list[InstanceGroupHealthCheckConfigurationTypeDef], list[str]]:
+    """Return the checks of nodes by group, and the ids that the cluster does not have.
+
+    Raises Usage for nodes without accelerators, and for more than AWS takes.
+    """
+    from hyperpod_eks.config.group_checks import ACCELERATED
+    from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+
+    there = {
+        row["instance_id"]: row
+        for row in hyperpod_api.node_rows(snapshot, found["ClusterName"], [])
+    }
+    chosen: dict[str, list[str]] = {}
+    for row in (there[each] for each in ids if each in there):
+        if not ACCELERATED.match(row["instance_type"]):
+            raise Usage(
+                f"nodes check: {row['instance_id']} is an {row['instance_type']};"
+                " deep health checks test accelerators, which it does not have"
+            )
+        chosen.setdefault(row["instance_group"], []).append(row["instance_id"])
+    if many := [group for group, nodes in chosen.items() if len(nodes) > MOST_CHECKED]:
+        raise Usage(
+            f"nodes check: at most {MOST_CHECKED} nodes of {many[0]} can be checked at once"
+        )
+    on_start = {
+        group["InstanceGroupName"]: group.get("OnStartDeepHealthChecks") or ()
+        for group in hyperpod_api.every_group(found)
+    }
+    checks: list[InstanceGroupHealthCheckConfigurationTypeDef] = [
+        {
+            "InstanceGroupName": group,
+            "InstanceIds": nodes,
+            "DeepHealthChecks": [*on_start.get(group, ())] or list(USUAL[: len(nodes)]),
+        }
+        for group, nodes in chosen.items()
+    ]
+    return checks, [each for each in ids if each not in there]
+
+
 def _act(snapshot: Snapshot, name: str, action: NodeAction, ids: list[str]) -> NodeChange:
-    call = getattr(snapshot.aws.sagemaker, VERBS[action])
+    call = getattr(snapshot.aws.sagemaker, BATCHES[action])
     done: list[str] = []
     failed: list[Failed] = []
     for start in range(0, len(ids), BATCH):
@@ -114,6 +197,10 @@ def _act(snapshot: Snapshot, name: str, action: NodeAction, ids: list[str]) -> N
             {"instance_id": e["NodeId"], "code": e["ErrorCode"], "message": e.get("Message", "")}
             for e in answer.get("Failed", ())
         ]
+    return _changed(name, action, done, failed)
+
+
+def _changed(name: str, action: NodeAction, done: list[str], failed: list[Failed]) -> NodeChange:
     return {
         **head("nodes", Exit.FAILED if failed else Exit.OK),
         "cluster": {"name": name},
@@ -126,8 +213,8 @@ def _act(snapshot: Snapshot, name: str, action: NodeAction, ids: list[str]) -> N
 def text(document: NodeList | NodeChange) -> str:
     """Return the text of the document: the nodes, or the result of the action."""
     if "action" in document:
-        verbs = {"reboot": "rebooting", "replace": "replacing"}
-        rows = [f"{verbs[document['action']]} {each}" for each in document["done"]]
+        doing, _ = ACTIONS[document["action"]]
+        rows = [f"{doing} {each}" for each in document["done"]]
         rows += [
             f"refused {each['instance_id']}: {each['code']} {clean(each['message'])}".rstrip()
             for each in document["failed"]
@@ -188,6 +275,7 @@ command = define(
     hyperpod-eks nodes demo
     hyperpod-eks nodes demo reboot i-0ab12cd34ef56ab78
     hyperpod-eks nodes demo replace i-0ab12cd34ef56ab78 --yes
+    hyperpod-eks nodes demo check i-0ab12cd34ef56ab78 i-0cd34ef56ab780ab1
     """,
     log=lambda options: Log.KEPT if options.action else Log.IF_IT_FAILS,
 )

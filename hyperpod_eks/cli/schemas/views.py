@@ -228,7 +228,7 @@ class GroupCount(TypedDict):
 
 
 class Failed(TypedDict):
-    """A node that HyperPod refused to reboot or replace."""
+    """A node that HyperPod refused to act on, or that the cluster does not have."""
 
     instance_id: str
     code: str
@@ -244,12 +244,12 @@ class NodeList(Head):
     nodes: list[NodeRow]
 
 
-NodeAction = Literal["reboot", "replace"]
+NodeAction = Literal["reboot", "replace", "check"]
 
 
 @final
 class NodeChange(Head):
-    """The result of rebooting or replacing nodes."""
+    """The result of an action on nodes."""
 
     cluster: Named
     action: NodeAction

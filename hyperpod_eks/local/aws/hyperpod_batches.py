@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from hyperpod_eks.local.aws import hyperpod_checks
+from hyperpod_eks.local.aws import hyperpod_checks, instance_types
 from hyperpod_eks.local.aws.hyperpod_checks import invalid
 from hyperpod_eks.local.aws.hyperpod_clusters import Backend
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Node
@@ -141,13 +141,19 @@ def replace(backend: Backend, request: Document) -> Document:
 
 
 def check_health(backend: Backend, request: Document) -> Cluster:
-    """Begin deep health checks (SageMaker API StartClusterHealthCheck)."""
+    """Begin deep health checks (SageMaker API StartClusterHealthCheck).
+
+    All of them test accelerators or EFA (SageMaker developer guide, "Deep health checks", instance
+    type compatibility).
+    """
     cluster = backend.find(request["ClusterName"])
     batches = []
     for config in request["DeepHealthCheckConfigurations"]:
         group = cluster.groups.get(config["InstanceGroupName"])
         if group is None:
             raise invalid(f"Instance group {config['InstanceGroupName']} does not exist")
+        if not all(map(instance_types.accelerators, group.instance_types)):
+            raise invalid("deep health checks need instances with accelerators")
         wanted = config.get("InstanceIds") or list(group.nodes)
         if unknown := [each for each in wanted if each not in group.nodes]:
             raise invalid(f"Instances are not in group {group.name}: {unknown}")
