@@ -117,10 +117,16 @@ class Lease:
         """
         self._over.set()
         with self._lock:
+            if self._lost:
+                raise self._lost
             if self._held:
                 self._held = False
                 assert self._version
-                self.objects.remove(self.key, self._version)
+                try:
+                    self.objects.remove(self.key, self._version)
+                except Overtaken as error:
+                    self._version = error.version
+                    raise self._locked(self._content()) from error
 
     def release(self) -> None:
         """Let other runs have it; without an answer they wait for TERM seconds."""

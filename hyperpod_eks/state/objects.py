@@ -117,8 +117,11 @@ class Objects:
             try:
                 return send()
             except Exception as error:
-                self._explain(error, action, key)
                 code, _ = refusal(error)
+                if code == "NoSuchBucket" and time.monotonic() < deadline:
+                    time.sleep(PAUSE)  # one that was just created may not be visible everywhere
+                    continue
+                self._explain(error, action, key)
                 if code not in CONDITION and classify(error) not in LOST:
                     raise
                 now = self.get(key)

@@ -14,6 +14,7 @@ import pytest
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
 from hyperpod_eks.errors import Locked
+from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resources.s3 import claim_key
 from hyperpod_eks.state import lease
 from hyperpod_eks.state.lease import Lease
@@ -140,3 +141,28 @@ def test_a_bucket_that_keeps_versions_is_deleted_too(
     said = user.types("delete", "demo", "--yes")
     assert said.code == 0, said.err
     assert user.stack.inventory()["s3"] == {}
+
+
+def test_a_bucket_that_s3_does_not_show_everywhere_yet_is_waited_for(user: User) -> None:
+    user.stack.faults.append(Fault("s3", "PutObject", "NoSuchBucket", 404, count=2))
+    assert user.makes("demo")["changed"]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
+def test_the_claim_of_another_run_is_not_deleted(
+    user: User, aws: Clients, bucket: str, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Whoever was overtaken just before it deletes the bucket stops, as anywhere else."""
+    delete = Lease.delete
+    theirs = {"schema": lease.SCHEMA, "state": "held", "holder": "process 1 on b", "run": "b"}
+
+    def late(self: Lease) -> None:
+        aws.s3.put_object(Bucket=bucket, Key=KEY, Body=json.dumps(theirs).encode())
+        if known:
+            self.renew(threading.Event())
+        delete(self)
+
+    monkeypatch.setattr(Lease, "delete", late)
+    said = user.types("delete", "demo", "--yes")
+    assert (said.code, "process 1 on b holds the lock" in said.err) == (4, True), said.err
+    assert claim(aws, bucket) == theirs
