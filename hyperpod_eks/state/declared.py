@@ -136,6 +136,9 @@ class Declarations:
             config = document["config"]
             if not isinstance(config, dict) or document["sha256"] != _digest(config):
                 raise ValueError("its digest differs from its content")
+            for section in ("lifecycle", "chart"):  # no folder of whoever reads it is uploaded
+                if (path := _path(config, section)) and not is_elsewhere(path):
+                    raise ValueError(f"{section}.path is {path[:80]!r}, not a digest")
             said = str(document["saved_at"]), str(document["tool_version"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = f"{type(error).__name__}: {clean(error)[:300]}"

@@ -164,7 +164,7 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("harm", [*HARMS, "lineage", "digest", "invalid"])
+@pytest.mark.parametrize("harm", [*HARMS, "lineage", "digest", "invalid", "folder"])
 def test_what_is_no_config_of_this_cluster_is_refused_in_words(
     machines: Machines, harm: str
 ) -> None:
@@ -179,7 +179,10 @@ def test_what_is_no_config_of_this_cluster_is_refused_in_words(
     else:
         from hyperpod_eks.state.declared import _digest  # noqa: PLC0415
 
-        kept["config"]["eks"]["no_such_setting"] = 1
+        if harm == "invalid":
+            kept["config"]["eks"]["no_such_setting"] = 1
+        else:  # of whoever reads it: create would upload its files
+            kept["config"]["lifecycle"]["path"] = str(machines.b)
         machines.replace(kept | {"sha256": _digest(kept["config"])})
     words = ("plan", "demo"), ("scale", "demo", "worker-group=3"), ("create", "demo")
     for each in words if harm == "broken" else words[:1]:
