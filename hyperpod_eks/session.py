@@ -41,12 +41,13 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
-from hyperpod_eks.resources.s3 import claim_key, empty, own_prefix
+from hyperpod_eks.resources.s3 import OWN, claim_key, empty, own_prefix
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.declared import Declarations, Newest
 from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
+from hyperpod_eks.steps.s3 import scripts_prefix
 from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Session:
         else:
             self.resolved = resolve(self.aws, self.config)
         same_place(self.manifest, self.resolved)
+        _refuse_own_bucket(self.manifest, self.resolved)
         self.context.claim = Claim(self.aws, self.resolved.bucket, self.manifest, self.patience)
         self.context.declare = self.declare
         helm = str(program.result().binary) if program else helm
@@ -255,6 +257,26 @@ def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:
         )
     manifest.account, manifest.region = here
     manifest.lineage = lineage(resolved.identity, resolved.name)
+
+
+def _refuse_own_bucket(manifest: Manifest, resolved: ResolvedConfig) -> None:
+    """Raise Usage for a manifest in S3 where create or delete would delete it.
+
+    The cluster's bucket is deleted with its objects; in an adopted one, the scripts' prefix is
+    made equal to their folder.
+    """
+    bucket = f"s3://{resolved.bucket}/"
+    adopted = "s3/bucket" in resolved.adopted
+    scripts = scripts_prefix(resolved).removesuffix(f"{resolved.name}/")  # of all clusters
+    taken = (f"{bucket}{scripts}", f"{bucket}{OWN}") if adopted else (bucket,)
+    if str(manifest.store).startswith(taken):
+        raise Usage(
+            f"the manifest {manifest.store} is among the objects of the cluster {resolved.name},"
+            " and would be deleted with them",
+            "Choose another bucket or prefix with `state` or --manifest; to move it, copy the"
+            " object there first.",
+            setting="state",
+        )
 
 
 @contextmanager

@@ -28,10 +28,10 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
     Raises NotFound if the manifest does not exist, unless it may be ``absent``; raises Usage
     without a cluster, and for a region other than the manifest's.
     """
-    name = _name(place)
+    name, state = _named(place)
     if not (name or place.manifest):
         raise which_cluster()
-    store = store_for(place, name)
+    store = store_for(place, name, state)
     it = called(name or "NAME", place)
     found = read(store, name, again=it)
     if not (found.exists or absent):
@@ -48,11 +48,11 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
     return found
 
 
-def _name(place: Place) -> str:
-    """Return the name from the file, the argument or the environment; "" without one."""
-    name = place.name
+def _named(place: Place) -> tuple[str, str]:
+    """Return the name, "" without one, and ``state`` of the config file."""
     if place.file:
         from hyperpod_eks.config.load import load  # noqa: PLC0415  pydantic and botocore's model
 
-        name = load(place.file, {"name": name}, os.environ, files=False).name
-    return name or os.environ.get("HYPERPOD_EKS_NAME") or ""
+        config = load(place.file, {"name": place.name}, os.environ, files=False)
+        return config.name, config.state
+    return place.name or os.environ.get("HYPERPOD_EKS_NAME") or "", ""

@@ -89,6 +89,9 @@ def test_another_place_of_the_manifest_changes_nothing_else(user: User, bucket: 
     assert said.code == 0, said.err
     assert set(user.mutations()) == {"s3.PutObject"}
     assert keys(bucket)[0] == "ml/demo.hyperpod-eks.json"
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    for words in (("outputs",), ("status", "--offline"), ("kubeconfig", "--stdout")):
+        assert user.types(*words, "-f", "demo.yaml").code == 0
 
 
 def test_a_second_run_ends_with_4_and_names_the_first(
@@ -293,3 +296,21 @@ def test_times_of_another_machines_clock_are_not_believed(there: Objects) -> Non
     }
     assert times["network/vpc"] >= began
     assert times["eks/log-group"] == pytest.approx(times["network/vpc"] - 600)
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["own", "adopted"])
+def test_a_manifest_where_the_cluster_deletes_objects_is_refused(
+    user: User, bucket: Any, adopted: bool
+) -> None:
+    text = f"name: demo\nchart: {{path: {CHART}}}\n"
+    if adopted:
+        text += f"existing: {{bucket: {BUCKET}}}\n"
+        place = f"s3://{BUCKET}/hyperpod-eks/demo"
+    else:
+        place = f"s3://{user.has('demo')['outputs']['bucket']}/state"
+    (user.folder / "demo.yaml").write_text(f"{text}state: {place}\n")
+    user.mutations()
+    for words in ("create", "plan"):
+        said = user.types(words, "-f", "demo.yaml")
+        assert (said.code, "would be deleted with them" in said.err) == (2, True), said.err
+    assert set(user.mutations()) <= {"s3.PutObject"}  # of the manifest
