@@ -23,7 +23,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context
 from hyperpod_eks.engine.plan import Planned
 from hyperpod_eks.engine.plan import plan as plan_create
@@ -47,6 +47,7 @@ from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.declared import Declarations, Newest
 from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
+from hyperpod_eks.state.objects import NO_BUCKET
 from hyperpod_eks.steps.s3 import scripts_prefix
 from hyperpod_eks.workers import start
 
@@ -105,6 +106,8 @@ class Session:
     resolved: ResolvedConfig = field(init=False)
     wants: list[Resource] = field(init=False, default_factory=list)
     """All declared resources, in order of dependency."""
+    before: JsonObject = field(init=False, default_factory=dict)
+    """The config that this run's has replaced in the cluster's bucket; {} for none."""
     _looked: bool = field(init=False, default=False)
 
     @property
@@ -159,7 +162,7 @@ class Session:
             resolved = self.resolved
             account = "" if "s3/bucket" in resolved.adopted else resolved.identity.account
             kept = Declarations(self.aws, resolved.bucket, account)
-            kept.keep(self.manifest, given=self.given, seen=self.seen)
+            self.before = kept.keep(self.manifest, given=self.given, seen=self.seen)
 
     def _questions(self, counting: bool) -> list[Callable[[Snapshot], object]]:
         """Return the reads of the first observation that can start at once."""
@@ -221,6 +224,14 @@ class Session:
 
     def retire(self) -> None:
         """Remove what the tool keeps of a deleted cluster: in an adopted bucket, and on disk."""
+        try:
+            self._leave_adopted_bucket()
+        except Usage as error:
+            if error.reason != NO_BUCKET:  # otherwise somebody has deleted it
+                raise
+        self.manifest.retire()
+
+    def _leave_adopted_bucket(self) -> None:
         claim = self.context.claim
         if claim and "s3/bucket" in self.resolved.adopted:
             if not claim.held:
@@ -229,7 +240,6 @@ class Session:
             empty(self.aws, bucket, own_prefix(name))
             claim.delete()
             empty(self.aws, bucket, claim_key(name))  # its versions, if the bucket has them
-        self.manifest.retire()
 
     def _context_of_run(self) -> Context:
         """Return the context for a run; only the first run uses the first snapshot."""

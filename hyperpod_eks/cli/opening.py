@@ -61,10 +61,14 @@ class Opened(Session):
         return odd
 
     def restore(self) -> None:
-        """Make the config that was found the cluster's again, if this run has kept another one."""
-        if not self.found:
+        """Make the config that the cluster had its own again, if this run has kept another one.
+
+        What another run has declared since the manifest's is newer than that.
+        """
+        found = self.found if not (self.given and self.before) else located(self.before, {})
+        if not found:
             return
-        self.manifest.config = self.found
+        self.manifest.config = found
         if self.context.claim and self.context.claim.held:
             self.given, self.seen = True, None
             self.declare()
@@ -199,7 +203,8 @@ def _take_newest(at: Opened, source: _Source) -> bool:
     try:
         kept, newest = source.newest.result()
         if not (newest.number or at.declared or source.failed):
-            kept, newest = _in_adopted_bucket(at) or (kept, newest)
+            snapshot = at.context.first_snapshot or Snapshot(at.aws)
+            kept, newest = in_adopted_bucket(snapshot, at.config.name) or (kept, newest)
         at.seen = newest
         if newest.mark in ("", at.manifest.config_version):
             at.manifest.config_version = newest.mark  # the bucket may have been emptied since
@@ -255,15 +260,14 @@ def current(place: Cluster, aws: Aws, manifest: Manifest, config: Config, report
     return at.config
 
 
-def _in_adopted_bucket(at: Opened) -> tuple[Declarations, Newest] | None:
+def in_adopted_bucket(snapshot: Snapshot, name: str) -> tuple[Declarations, Newest] | None:
     """Ask the bucket from which the nodes get their scripts, if it is not the cluster's own."""
-    snapshot = at.context.first_snapshot or Snapshot(at.aws)
-    found = hyperpod_api.describe(snapshot, at.config.name)
+    found = hyperpod_api.describe(snapshot, name)
     for group in hyperpod_api.every_group(found) if found else ():
         uri = str((group.get("LifeCycleConfig") or {}).get("SourceS3Uri") or "")
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        if prefix.rstrip("/") == f"hyperpod-eks/{at.config.name}" and bucket:
-            kept = Declarations(at.aws, bucket)
+        if prefix.rstrip("/") == f"hyperpod-eks/{name}" and bucket:
+            kept = Declarations(snapshot.aws, bucket)
             return kept, kept.look()
     return None
 

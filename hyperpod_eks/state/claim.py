@@ -18,7 +18,10 @@ from hyperpod_eks.state.objects import NO_BUCKET, PATIENCE, PAUSE, Objects
 
 
 def lease_of(aws: Aws, bucket: str, account: str) -> Lease:
-    """Return the lease of a cluster's claim, in a bucket of this account; nobody here holds it."""
+    """Return the lease of a cluster's claim; nobody here holds it.
+
+    ``account`` owns the bucket, if given: an adopted one may be another account's.
+    """
     objects = Objects(aws, bucket, f"the cluster {aws.cluster}", account)
     return Lease(objects, claim_key(aws.cluster))
 
@@ -29,7 +32,8 @@ class Claim:
     def __init__(self, aws: Aws, bucket: str, manifest: Manifest, patience: float = 0) -> None:
         self.manifest, self.patience = manifest, patience
         itself = Aws(aws.session, aws.cluster, {})  # its own writes are checked by nobody
-        self._lease = lease_of(itself, bucket, aws.identity.account)
+        owner = "" if "s3/bucket" in manifest.adopted else aws.identity.account
+        self._lease = lease_of(itself, bucket, owner)
 
     @property
     def held(self) -> bool:

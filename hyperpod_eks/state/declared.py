@@ -161,8 +161,10 @@ class Declarations:
         except (ValueError, AttributeError, RecursionError):
             return ""
 
-    def keep(self, manifest: Manifest, *, given: bool, seen: Newest | None = None) -> None:
+    def keep(self, manifest: Manifest, *, given: bool, seen: Newest | None = None) -> JsonObject:
         """Keep the manifest's config as the newest one, unless the newest one is equal.
+
+        Returns the newest one before; {} without one, or for one that cannot be used.
 
         Call it while the cluster is claimed.  ``seen`` is what `look` returned before.  Raises
         Locked if another run has declared a config since then, unless this run was ``given`` its
@@ -175,7 +177,7 @@ class Declarations:
         config = portable(manifest.config, before)
         if config == before:
             manifest.config_version = newest.mark
-            return
+            return before
         document = {
             "schema": SCHEMA,
             **self._place,
@@ -193,6 +195,7 @@ class Declarations:
             raise self._declared_meanwhile() from error
         manifest.config_version = newest._replace(number=number, etag=written.etag).mark
         self._drop_oldest(number)
+        return before
 
     def _before(self, newest: Newest, *, given: bool) -> JsonObject:
         """Return the newest config; {} without one, or for one that a ``given`` one replaces."""

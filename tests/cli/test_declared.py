@@ -52,6 +52,11 @@ class Machines:
         return {g["name"]: g["current"] for g in said.document["instance_groups"]}
 
 
+def remove_all(aws: Clients, bucket: str) -> None:
+    for item in aws.s3.list_objects_v2(Bucket=bucket)["Contents"]:
+        aws.s3.delete_object(Bucket=bucket, Key=item["Key"])
+
+
 @pytest.fixture
 def machines(user: User, aws: Clients, tmp_path: Path) -> Machines:
     user.has("demo")
@@ -350,9 +355,11 @@ def test_config_show_prints_a_config_file(machines: Machines) -> None:
     assert set(machines.user.mutations()) <= {"s3.DeleteObject"}
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
 def test_in_an_adopted_bucket_it_is_found_by_the_nodes_scripts(
-    user: User, aws: Clients, tmp_path: Path
+    user: User, aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
+    """The bucket may be another account's, and may be deleted by hand."""
     place = {"LocationConstraint": "us-west-2"}
     aws.s3.create_bucket(Bucket="team-scripts", CreateBucketConfiguration=place)
     machines = Machines(user, aws, user.folder, tmp_path / "b")
@@ -370,19 +377,51 @@ def test_in_an_adopted_bucket_it_is_found_by_the_nodes_scripts(
     machines.user.mutations()
     said = machines.types("plan", "demo", "--detailed-exitcode")
     assert said.code == 0, said.out + said.err
+    shown = machines.types("config", "show", "demo", "-o", "json").document
+    assert shown["source"].startswith("s3://team-scripts/hyperpod-eks.d/demo/config/")
+    monkeypatch.setattr("hyperpod_eks.local.aws.s3.ACCOUNT", "999988887777")  # the bucket's
+    assert machines.types("scale", "demo", "worker-group=3").code == 0
+    assert machines.types("unlock", "demo").code == 0
+    if gone:
+        remove_all(aws, "team-scripts")
+        aws.s3.delete_bucket(Bucket="team-scripts")
+        monkeypatch.setattr("hyperpod_eks.state.claim.PATIENCE", 0.0)
+        monkeypatch.setattr("hyperpod_eks.engine.loop.GRACE", 0.0)
     said = machines.types("delete", "demo", "--yes")
     assert said.code == 0, said.err
-    assert "Contents" not in aws.s3.list_objects_v2(Bucket="team-scripts")
+    assert not (machines.b / MANIFEST).exists()
+    if not gone:
+        assert "Contents" not in aws.s3.list_objects_v2(Bucket="team-scripts")
 
 
 @pytest.mark.parametrize("gone", ["objects", "bucket"])
-def test_what_was_removed_by_hand_is_declared_again(machines: Machines, gone: str) -> None:
-    s3 = machines.aws.s3
-    for item in s3.list_objects_v2(Bucket=BUCKET)["Contents"]:
-        s3.delete_object(Bucket=BUCKET, Key=item["Key"])
+def test_what_was_removed_by_hand_is_declared_again(
+    machines: Machines, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperpod_eks.engine.loop.GRACE", 0.0)
+    remove_all(machines.aws, BUCKET)
     if gone == "bucket":
-        s3.delete_bucket(Bucket=BUCKET)
+        machines.aws.s3.delete_bucket(Bucket=BUCKET)
     said = machines.types("create", "demo", at="a")
     assert said.code == 0, said.err
     assert machines.numbers() == ["00000001.json"]
     assert machines.types("plan", "demo", "--detailed-exitcode").code == 0
+
+
+@pytest.mark.parametrize("manifest", ["stale", "lost"])
+def test_a_scale_of_a_file_that_fails_restores_what_the_cluster_had(
+    machines: Machines, manifest: str
+) -> None:
+    """Not what this folder's manifest has: another run has declared a config since."""
+    assert machines.types("scale", "demo", "worker-group=5").code == 0
+    if manifest == "lost":
+        (machines.a / MANIFEST).unlink()
+    text = f"name: demo\nchart: {{path: {CHART}}}\ndeletion_protection: true\n"
+    groups = "instance_groups: [{name: worker-group, instance_type: ml.m5.2xlarge,"
+    (machines.a / "demo.yaml").write_text(f"{text}{groups} instance_count: 5}}]\n")
+    fault = Fault("eks", "UpdateClusterConfig", "AccessDenied", 403, count=99)
+    machines.user.stack.faults.append(fault)
+    said = machines.types("scale", "-f", "demo.yaml", "worker-group=6", at="a")
+    assert said.code == 3, said.err
+    assert machines.numbers()[1:] == [f"{number:08d}.json" for number in (2, 3, 4)]
+    assert machines.kept()["config"] == machines.kept("00000002.json")["config"]

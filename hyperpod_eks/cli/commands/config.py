@@ -29,6 +29,7 @@ def show(options: Options, report: Report) -> ClusterConfig:
     cluster's bucket, else from the manifest.  References (${env:NAME}) are printed as they are; a
     folder is printed as the digest of its content, and not at all if it is part of the tool.
     """
+    from hyperpod_eks.aws.snapshot import Snapshot
     from hyperpod_eks.cli import opening
     from hyperpod_eks.cli.settings import entered, settings
     from hyperpod_eks.state.declared import portable
@@ -36,6 +37,9 @@ def show(options: Options, report: Report) -> ClusterConfig:
     with settings(options, write=False, files=False, lenient=True) as (config, manifest):
         aws = entered(config, options.profile)
         kept, newest = opening.newest_config(aws, manifest, config)
+        if not (newest.number or manifest.config):
+            snapshot = Snapshot(aws)
+            kept, newest = opening.in_adopted_bucket(snapshot, config.name) or (kept, newest)
         found = kept.read(newest) if newest.number else None
         if found is None and not manifest.config:
             raise NotFound(

@@ -65,7 +65,8 @@ def _leases(at: Opened, options: Options) -> Iterator[Lease]:
     if lock := at.manifest.store.lease():
         yield lock
     aws = Aws(login_of(options)(), at.resolved.name, {})  # the session of `at` can only read
-    yield lease_of(aws, at.resolved.bucket, at.resolved.identity.account)
+    owner = "" if "s3/bucket" in at.resolved.adopted else at.resolved.identity.account
+    yield lease_of(aws, at.resolved.bucket, owner)
 
 
 def text(document: Unlocked) -> str:
