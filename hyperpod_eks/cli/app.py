@@ -32,7 +32,7 @@ COMMANDS: Table = {
         "orphans": "List this tool's resources that belong to no existing cluster.",
     },
     "Nodes": {
-        "nodes": "List, reboot, replace or check nodes.",
+        "nodes": "List, reboot, replace, check or delete nodes.",
         "scale": "Change the number of nodes in instance groups.",
         "update-software": "Update the software of the nodes.",
         "logs": "Show the lifecycle logs of the nodes.",

@@ -99,6 +99,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "nodes": (["nodes", "demo"], 0),
     "nodes reboot": (["nodes", "demo", "reboot", "NODE", "--yes"], 0),
     "nodes reboot of none": (["nodes", "demo", "reboot", "i-00000000", "--yes"], 1),
+    "nodes delete of none": (["nodes", "demo", "delete", "i-00000000", "--yes"], 1),
     "ssm": (["ssm", "demo", "NODE"], 0),
     "ssm of none": (["ssm", "demo", "i-00000000"], 8),
     "scale": (["scale", "demo", "worker-group=2"], 0),
@@ -117,7 +118,7 @@ BEFORE = {
     "local stop": ["local", "stop"],
 }
 """The command to run before a case."""
-ANSWERS = {"preflight that finds", "nodes reboot of none"}
+ANSWERS = {"preflight that finds", "nodes reboot of none", "nodes delete of none"}
 """Cases that print their document although they end with an error code."""
 QUICK = {
     "create",

@@ -72,7 +72,7 @@ def test_a_file_or_a_manifest_names_the_cluster(made: User) -> None:
             "demo",
             "restart",
             first,
-        ): "unknown action 'restart'; use reboot, replace or check",
+        ): "unknown action 'restart'; use reboot, replace, check or delete",
         ("nodes", "-f", "demo.yaml", "reboot"): "hyperpod-eks nodes --file demo.yaml",
         ("ssm", "demo"): "hyperpod-eks nodes demo",
     }.items():

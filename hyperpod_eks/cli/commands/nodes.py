@@ -49,21 +49,22 @@ ACTIONS: Mapping[NodeAction, tuple[str, str]] = {
     "reboot": ("rebooting", "the pods there stop"),
     "replace": ("replacing", "the pods there stop"),
     "check": ("checking", CHECKED),
+    "delete": ("deleting", "the pods there stop"),
 }
 """By action: what happens to a node, and to the pods there."""
 
 
 @frozen
-class Options(shared.Cluster):
+class Options(shared.Lock, shared.Cluster):
     """Options of nodes."""
 
-    action: str | None = argument(metavar="[reboot|replace|check]")
+    action: str | None = argument(metavar="[reboot|replace|check|delete]")
     which: tuple[str, ...] = argument(nargs=-1, metavar="[NODE]...")
     yes: bool = shared.yes()
 
 
 def nodes(options: Options, report: Report) -> NodeList | NodeChange:
-    """List, reboot, replace or check nodes.
+    """List, reboot, replace, check or delete nodes.
 
     Without an action it lists the nodes of cluster NAME with status, readiness and health.  Pods on
     a node stop when it is rebooted or replaced; a replaced node also loses its disks.
@@ -71,6 +72,10 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
     check starts HyperPod's deep health checks, which run for an hour or more: those that the group
     runs on new nodes, else InstanceStress, and InstanceConnectivity for several nodes of a group.
     New pods start on a node once it has passed; HyperPod reboots or replaces a node that fails.
+
+    delete chooses the nodes with which a group gets smaller: their disks are lost, and the count of
+    their group follows in the config that the cluster has, and with -f also in the file, where
+    nothing else changes.
     """
     from hyperpod_eks.cli.confirm import confirm
     from hyperpod_eks.cli.opening import cluster, described, instance
@@ -83,11 +88,15 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
     if action and not options.which:
         see = called(options.name or "", options)
         raise Usage(f"nodes {action}: NODE is missing", f"To list them: hyperpod-eks nodes {see}")
+    ids = list(dict.fromkeys(map(instance, options.which)))
+    if action == "delete":
+        from hyperpod_eks.cli.node_deletion import delete
+
+        return delete(options, ids, report, yes=options.yes)
     with cluster(options, write=bool(action)) as (snapshot, name):
         found = described(snapshot, name, options)
         if action is None:
             return _listed(snapshot, name, found)
-        ids = list(dict.fromkeys(map(instance, options.which)))
         checks, unknown = _checks(snapshot, found, ids) if action == "check" else ([], [])
         what = f"{action} of {len(ids)} node{'s' * (len(ids) > 1)} of {name}: {ACTIONS[action][1]}"
         confirm(what, "Continue?", yes=options.yes)
@@ -207,6 +216,7 @@ def _changed(name: str, action: NodeAction, done: list[str], failed: list[Failed
         "action": action,
         "done": done,
         "failed": failed,
+        "scaled": {},
     }
 
 
@@ -218,6 +228,10 @@ def text(document: NodeList | NodeChange) -> str:
         rows += [
             f"refused {each['instance_id']}: {each['code']} {clean(each['message'])}".rstrip()
             for each in document["failed"]
+        ]
+        rows += [
+            f"{group}: {before} -> {now} nodes"
+            for group, (before, now) in document["scaled"].items()
         ]
         return "\n".join(rows)
     return _table(document)
@@ -276,6 +290,8 @@ command = define(
     hyperpod-eks nodes demo reboot i-0ab12cd34ef56ab78
     hyperpod-eks nodes demo replace i-0ab12cd34ef56ab78 --yes
     hyperpod-eks nodes demo check i-0ab12cd34ef56ab78 i-0cd34ef56ab780ab1
+    hyperpod-eks nodes demo delete i-0ab12cd34ef56ab78
+    hyperpod-eks nodes -f cluster.yaml delete i-0ab12cd34ef56ab78
     """,
     log=lambda options: Log.KEPT if options.action else Log.IF_IT_FAILS,
 )

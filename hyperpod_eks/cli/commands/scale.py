@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands import create
 from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import once
-from hyperpod_eks.cli.options import Change, argument
+from hyperpod_eks.cli.options import Change, Place, argument
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.frozen import frozen
@@ -62,23 +62,27 @@ def scale(options: Options, report: Report) -> Scaled:
         return isinstance(error, Usage) or not requested
 
     if options.file:
-        before, restore = _in_file(options, wanted)
+        file = counts_in_file(options, wanted, "scale")
+        before = file.counts
+        file.write(file.after)
         try:
             made = create.apply(options, watching, undone=undone)
         except BaseException as error:
             if undone(error):
-                _put_back(restore)
+                _put_back(file)
             raise
     else:
-        edit = partial(_in_config, wanted, before)
+        edit = partial(set_counts, "scale", wanted, before)
         made = create.apply(options, watching, edit, undone)
     scaled = {group: [before[group], count] for group, count in wanted.items()}
     return {**made, "command": "scale", "scaled": scaled}
 
 
-def _put_back(restore: Callable[[], None]) -> None:
+def _put_back(file: InFile) -> None:
+    """Restore the counts, unless the file has changed since; a failure is only a warning."""
     try:
-        restore()
+        if _of_file(str(file.path), file.path) == file.after:
+            file.write(file.before)
     except HyperpodError as problem:
         current_console().warn(f"the counts could not be restored: {problem}")
 
@@ -92,36 +96,48 @@ def _count(text: str) -> tuple[str, int]:
     return group, int(count)
 
 
-Changed = tuple[dict[str, int], Callable[[], None]]
-"""The previous counts by group, and a function that restores them."""
+class InFile(NamedTuple):
+    """New counts for a config file, which are not written yet."""
+
+    path: Path
+    before: bytes
+    after: bytes
+    counts: dict[str, int]
+    """The counts that the file has, by group."""
+
+    def write(self, content: bytes) -> None:
+        """Replace the file's content.  Raises Usage."""
+        from hyperpod_eks import files
+
+        try:
+            files.replace(self.path, content)
+        except OSError as error:
+            raise Usage(f"cannot write the count to {self.path}: {error.strerror}") from error
 
 
-def _in_file(options: Options, wanted: dict[str, int]) -> Changed:
-    """Replace the counts in the config file, and change no other byte."""
+def counts_in_file(place: Place, wanted: dict[str, int], verb: str) -> InFile:
+    """Replace the counts in the config file, and change no other byte; write nothing yet.
+
+    Raises Usage for an unknown group, a count that cannot be changed alone, and if Karpenter sets
+    the counts.
+    """
     from hyperpod_eks.config import yaml as config_yaml
     from hyperpod_eks.config.load import load
 
-    assert options.file  # the caller has checked it
-    name, path = options.file, Path(options.file)
+    assert place.file  # the caller has checked it
+    name, path = place.file, Path(place.file)
     if name == "-":
-        raise Usage("scale: cannot write the count to standard input", "Pass -f FILE.")
-    overrides = {"name": options.name, "region": options.region}
+        raise Usage(f"{verb}: cannot write the count to standard input", "Pass -f FILE.")
+    overrides = {"name": place.name, "region": place.region}
     before = _of_file(name, path)
     if load(name, overrides, os.environ, files=False).scales_itself:
-        raise _karpenter()
+        raise _karpenter(verb)
     document = config_yaml.parse(name, before).value
     places = _places(document)
-    refuse_unknown(wanted, places)
+    refuse_unknown(wanted, places, verb)
     counts = {group: _declared(document, places[group])["instance_count"] for group in wanted}
     numbers = {places[group]: count for group, count in wanted.items()}
-    after = config_yaml.with_numbers(name, before, numbers)
-    _write(path, after)
-
-    def restore() -> None:
-        if _of_file(name, path) == after:  # not if the file has changed since
-            _write(path, before)
-
-    return counts, restore
+    return InFile(path, before, config_yaml.with_numbers(name, before, numbers), counts)
 
 
 def _of_file(name: str, path: Path) -> bytes:
@@ -131,15 +147,6 @@ def _of_file(name: str, path: Path) -> bytes:
         return files.read(path)
     except OSError as error:
         raise Usage(f"{name}: cannot be read: {error.strerror}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    from hyperpod_eks import files
-
-    try:
-        files.replace(path, content)
-    except OSError as error:
-        raise Usage(f"scale: cannot write {path}: {error.strerror}") from error
 
 
 def _places(document: JsonMapping) -> dict[str, Loc]:
@@ -157,15 +164,17 @@ def _declared(document: JsonMapping, place: Loc) -> Json:
     return document[str(section)][index]
 
 
-def _in_config(wanted: dict[str, int], before: dict[str, int], config: JsonObject) -> None:
+def set_counts(
+    verb: str, wanted: dict[str, int], before: dict[str, int], config: JsonObject
+) -> None:
     """Replace the counts in the config that the cluster has; put the previous ones in ``before``.
 
     Raises Usage for an unknown group, and if Karpenter sets the counts.
     """
     if (config.get("auto_scaling") or {}).get("mode") == "Enable":
-        raise _karpenter()
+        raise _karpenter(verb)
     places = _places(config)
-    refuse_unknown(wanted, places)
+    refuse_unknown(wanted, places, verb)
     for group, count in wanted.items():
         declared = _declared(config, places[group])
         before[group] = declared["instance_count"]
@@ -178,9 +187,9 @@ def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = 
         raise Usage(f"{verb}: the config has no instance group {', '.join(unknown)}")
 
 
-def _karpenter() -> Usage:
+def _karpenter(verb: str) -> Usage:
     return Usage(
-        "scale: auto_scaling is enabled, so Karpenter sets the node count",
+        f"{verb}: auto_scaling is enabled, so Karpenter sets the node count",
         "Set auto_scaling: {mode: Disable} and run create first.",
     )
 

@@ -244,7 +244,7 @@ class NodeList(Head):
     nodes: list[NodeRow]
 
 
-NodeAction = Literal["reboot", "replace", "check"]
+NodeAction = Literal["reboot", "replace", "check", "delete"]
 
 
 @final
@@ -255,6 +255,9 @@ class NodeChange(Head):
     action: NodeAction
     done: Annotated[list[str], "ids of nodes for which it was started"]
     failed: list[Failed]
+    scaled: Annotated[
+        dict[str, list[int]], "delete: by group, the counts in the config before and now"
+    ]
 
 
 class Line(TypedDict):

@@ -12,6 +12,7 @@ from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Node
 from hyperpod_eks.local.aws.sim import current
 
 _MOST_NODES = 50  # of all groups together (SageMaker API BatchAddClusterNodes, NodesToAdd)
+_MOST_DELETED = 99  # SageMaker API BatchDeleteClusterNodes, NodeIds: beyond that, Support helps
 _TOKEN_LIFE = 8 * 3600.0  # the same page, ClientToken
 
 
@@ -93,8 +94,10 @@ def _addable(backend: Backend, cluster: Cluster, asked: Document) -> str:
 
 
 def remove(backend: Backend, request: Document) -> Document:
-    """Lower targets and terminate the nodes (SageMaker API BatchDeleteClusterNodes)."""
+    """Lower targets and terminate the nodes (SageMaker API BatchDeleteClusterNodes, NodeIds)."""
     cluster = backend.find(request["ClusterName"])
+    if len(request.get("NodeIds") or ()) > _MOST_DELETED:
+        raise invalid(f"At most {_MOST_DELETED} nodes can be deleted in a request")
     before = {name: group.scale for name, group in cluster.groups.items()}
     leaving: dict[str, Node] = {}
 
