@@ -52,6 +52,14 @@ class Opened(Session):
     """The config that the cluster was declared with, as it was found; {} for none."""
     unread: HyperpodError | None = None
     """Why the config in the cluster's bucket could not be read."""
+    run: str = ""
+    """The ID of this run, if it has found no resource of the cluster."""
+
+    def declare(self) -> None:
+        """Declare the config, and record this run as the cluster's creator if no other one is."""
+        super().declare()
+        if self.run and self.context.claim and self.context.claim.alone:
+            self.manifest.run = self.run
 
     def warn(self) -> list[str]:
         """Print the warnings about the config in this account, and return them."""

@@ -31,6 +31,8 @@ class Claim:
 
     def __init__(self, aws: Aws, bucket: str, manifest: Manifest, patience: float = 0) -> None:
         self.manifest, self.patience = manifest, patience
+        self.alone = False
+        """What `take` returned: this run has seen all that other runs have done."""
         itself = Aws(aws.session, aws.cluster, {})  # its own writes are checked by nobody
         owner = "" if "s3/bucket" in manifest.adopted else aws.identity.account
         self._lease = lease_of(itself, bucket, owner)
@@ -57,7 +59,8 @@ class Claim:
                 self._lease.hold()
             except Locked:
                 last = self._look(before)  # another run was first, and may have ended since
-        return last in ("", before)
+        self.alone = last in ("", before)
+        return self.alone
 
     def _look(self, ended: str) -> str:
         """Wait until it is free; a bucket that was just created may not be visible everywhere."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hyperpod_eks.cli.commands import create
+from hyperpod_eks.local import CHART
 from tests.cli.test_commands import valid
 from tests.conftest import Said, User
 
@@ -86,3 +90,25 @@ def test_a_config_that_is_wrong_keeps_nobody_from_deleting(user: User) -> None:
     said = user.types("delete", "demo", "--yes")
     assert said.code == 0, said.err
     assert "nothing remains" in said.out
+
+
+def test_a_cluster_that_another_job_created_meanwhile_is_not_its_own(
+    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs find nothing at the same moment; the one that comes second has none."""
+    is_new = create._is_new
+    (tmp_path / "first").mkdir()
+
+    def late(*about: Any) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(create, "_is_new", is_new)
+            patch.chdir(tmp_path / "first")
+            user.makes("demo", "--run", "job-1")
+        return is_new(*about)
+
+    monkeypatch.setattr(create, "_is_new", late)
+    said = user.types("create", "demo", "--chart", str(CHART), "--run", "job-2")
+    assert said.code == 4, said.err
+    untouched(user, "job-2")
+    monkeypatch.chdir(tmp_path / "first")
+    assert "nothing remains" in trap(user, "job-1").out

@@ -146,7 +146,8 @@ def _before_first_change(
 ) -> Callable[[list[Observation]], None]:
     """Return a function that confirms and checks, given observations, before the first change.
 
-    If no resource of the cluster existed, it records in the manifest that ``run`` created it.
+    If no resource of the cluster existed, the manifest says that ``run`` created it, once this
+    run has the claim: of two that create it at the same moment, one has.
     """
     from hyperpod_eks.engine.plan import new_administrator
     from hyperpod_eks.preflight.cluster import require_folders
@@ -158,8 +159,7 @@ def _before_first_change(
         if line := new_administrator(observations, at.context):
             at.context.consent([line])
         check(observations)
-        if run and _is_new(at.manifest, observations):
-            at.manifest.run = run
+        at.run = run if _is_new(at.manifest, observations) else ""
 
     return begin
 
