@@ -207,28 +207,8 @@ def _take_newest(at: Opened, source: _Source) -> bool:
 
     Raises Usage for one that cannot be used, if the command compares the cluster with its config.
     """
-    assert source.newest
     try:
-        kept, newest = source.newest.result()
-        if not (newest.number or at.declared or source.failed):
-            snapshot = at.context.first_snapshot or Snapshot(at.aws)
-            kept, newest = in_adopted_bucket(snapshot, at.config.name) or (kept, newest)
-        at.seen = newest
-        if newest.mark in ("", at.manifest.config_version):
-            at.manifest.config_version = newest.mark  # the bucket may have been emptied since
-            return False
-        declared = kept.read(newest)
-        same = bool(at.found) and portable(at.found, declared.config) == declared.config
-        if not same:
-            _use(at, source, declared.config, kept.name(newest.number))
-            if at.declared:
-                current_console().warn(
-                    f"another run has declared a config of {at.config.name} at {declared.saved_at},"
-                    f" which is used instead of the one in {at.manifest.store}"
-                )
-            at.declared = True
-        at.manifest.config_version = newest.mark
-        return not same
+        return _newest(at, source)
     except Usage as error:
         if at.purpose.compares:
             raise
@@ -242,6 +222,31 @@ def _take_newest(at: Opened, source: _Source) -> bool:
     if at.declared or not at.purpose.compares:
         current_console().warn(f"{at.unread} {at.unread.hint}".rstrip())
     return False
+
+
+def _newest(at: Opened, source: _Source) -> bool:
+    """Do the work of `_take_newest`.  Raises what the bucket answers."""
+    assert source.newest
+    kept, newest = source.newest.result()
+    if not (newest.number or at.declared or source.failed):
+        snapshot = at.context.first_snapshot or Snapshot(at.aws)
+        kept, newest = in_adopted_bucket(snapshot, at.config.name) or (kept, newest)
+    at.seen = newest
+    if newest.mark in ("", at.manifest.config_version):
+        at.manifest.config_version = newest.mark  # the bucket may have been emptied since
+        return False
+    declared = kept.read(newest)
+    same = bool(at.found) and portable(at.found, declared.config) == declared.config
+    if not same:
+        _use(at, source, declared.config, kept.name(newest.number))
+        if at.declared:
+            current_console().warn(
+                f"another run has declared a config of {at.config.name} at {declared.saved_at},"
+                f" which is used instead of the one in {at.manifest.store}"
+            )
+        at.declared = True
+    at.manifest.config_version = newest.mark
+    return not same
 
 
 def current(place: Cluster, aws: Aws, manifest: Manifest, config: Config, report: Report) -> Config:
