@@ -55,14 +55,16 @@ class Context:
         self.aws.recorded = {arn for x in self.manifest.records.values() for arn in x.arns}
         now, past = self.clock.now(), self._behind()
         for key, record in self.manifest.records.items():
-            if past or record.since > now:  # a fast clock would keep resources `hidden`
-                self.manifest.records[key] = replace(record, since=min(record.since + past, now))
+            since = record.since if record.deletes else record.since + past
+            if past or since > now:  # a fast clock would keep resources `hidden`
+                self.manifest.records[key] = replace(record, since=min(since, now))
 
     def _behind(self) -> float:
         """Return what to add to the times in a manifest that another machine may have written.
 
         Its clock may be slow, and what its run has just created would count as old: absence would
         be believed too early.  After a run that did not finish, its last act counts as just now.
+        How long a delete has taken is counted from its own time: too long does no harm there.
         """
         records = self.manifest.records.values()
         if self.manifest.complete or not records or not self.manifest.store.lease():
