@@ -307,7 +307,7 @@ def test_a_manifest_where_the_cluster_deletes_objects_is_refused(
         text += f"existing: {{bucket: {BUCKET}}}\n"
         place = f"s3://{BUCKET}/hyperpod-eks/demo"
     else:
-        place = f"s3://{user.has('demo')['outputs']['bucket']}/state"
+        place = f"s3://{user.makes('demo')['outputs']['bucket']}/state"
     (user.folder / "demo.yaml").write_text(f"{text}state: {place}\n")
     user.mutations()
     for words in ("create", "plan"):
