@@ -201,12 +201,14 @@ class Lease:
             return {}
         try:
             found = json.loads(self._version.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             raise Usage(
-                f"{self} is not a lock of hyperpod-eks; nothing was written",
-                "Choose another place with --manifest.",
+                f"{self} is not a lock of this version of hyperpod-eks; nothing was written",
+                "Choose another place with --manifest."
+                if self.key.endswith(".lock")
+                else f"If no run of another version is active: aws s3 rm {self}",
             )
         return found
 

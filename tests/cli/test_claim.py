@@ -172,3 +172,15 @@ def test_the_claim_of_another_run_is_not_deleted(
     said = user.types("delete", "demo", "--yes")
     assert (said.code, "process 1 on b holds the lock" in said.err) == (4, True), said.err
     assert claim(aws, bucket) == theirs
+
+
+@pytest.mark.parametrize("content", [b"hello", b"[" * 100_000], ids=["text", "deep"])
+def test_a_claim_that_is_none_is_refused_with_the_way_out(
+    user: User, aws: Clients, bucket: str, content: bytes
+) -> None:
+    aws.s3.put_object(Bucket=bucket, Key=KEY, Body=content)
+    for words in (("scale", "demo", "worker-group=3"), ("unlock", "demo", "--yes")):
+        said = user.types(*words)
+        assert (said.code, f"aws s3 rm s3://{bucket}/{KEY}" in said.err) == (2, True), said.err
+    aws.s3.delete_object(Bucket=bucket, Key=KEY)
+    assert user.types("scale", "demo", "worker-group=3").code == 0
