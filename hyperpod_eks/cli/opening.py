@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ class Opened(Session):
     """The config that the cluster was declared with, as it was found; {} for none."""
     unread: HyperpodError | None = None
     """Why the config in the cluster's bucket could not be read."""
+    kept_in: str = ""
+    """Where the config was found in the cluster's bucket, if nothing here has one."""
     run: str = ""
     """The ID of this run, if it has found no resource of the cluster."""
 
@@ -64,6 +67,12 @@ class Opened(Session):
     def warn(self) -> list[str]:
         """Print the warnings about the config in this account, and return them."""
         odd = [*warnings(self.config), *self.resolved.warnings]
+        state, store = self.config.state, self.manifest.store
+        if state.startswith("s3://") and store.path is not None:
+            odd.append(
+                f"state: the manifest is kept in {state}, but this run uses {store}; to use that"
+                f" one, set HYPERPOD_EKS_STATE={shlex.quote(state)} or pass --manifest"
+            )
         for warning in odd:
             current_console().warn(warning)
         return odd
@@ -244,6 +253,8 @@ def _newest(at: Opened, source: _Source) -> bool:
                 f"another run has declared a config of {at.config.name} at {declared.saved_at},"
                 f" which is used instead of the one in {at.manifest.store}"
             )
+        else:
+            at.kept_in = kept.name(newest.number)
         at.declared = True
     at.manifest.config_version = newest.mark
     return not same

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from hyperpod_eks import __version__
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.config.lifecycle import (
     ELSEWHERE,
     find_chart,
@@ -27,7 +28,7 @@ from hyperpod_eks.config.lifecycle import (
     packaged_lifecycle,
 )
 from hyperpod_eks.documents import JsonMapping, JsonObject
-from hyperpod_eks.errors import Denied, HyperpodError, Locked, Usage
+from hyperpod_eks.errors import HyperpodError, Locked, Usage
 from hyperpod_eks.helm import chart
 from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.resources.s3 import claim_key, own_prefix
@@ -216,7 +217,7 @@ class Declarations:
     def _drop_oldest(self, number: int) -> None:
         """Delete what is older than the newest KEPT; whoever may not leaves them."""
         if number > KEPT:
-            with suppress(Denied):
+            with absent("AccessDenied"):
                 self.objects.delete(self._key(number - KEPT))
 
 

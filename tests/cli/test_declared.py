@@ -158,6 +158,11 @@ def test_only_the_newest_are_kept(machines: Machines, monkeypatch: pytest.Monkey
         said = machines.types("scale", "demo", f"worker-group={count}")
         assert said.code == 0, said.err
     assert machines.numbers() == ["00000002.json", "00000003.json"]
+    fault = Fault("s3", "DeleteObject", "AccessDenied", 403, count=99)
+    machines.user.stack.faults.append(fault)  # whoever may not delete leaves them
+    said = machines.types("scale", "demo", "worker-group=5")
+    assert said.code == 0, said.err
+    assert len(machines.numbers()) == 3
 
 
 HARMS = {
@@ -425,3 +430,12 @@ def test_a_scale_of_a_file_that_fails_restores_what_the_cluster_had(
     assert said.code == 3, said.err
     assert machines.numbers()[1:] == [f"{number:08d}.json" for number in (2, 3, 4)]
     assert machines.kept()["config"] == machines.kept("00000002.json")["config"]
+
+
+def test_a_cluster_from_a_kept_config_is_announced(machines: Machines) -> None:
+    """`delete --keep bucket` leaves its config, and `create NAME` elsewhere is given none."""
+    assert machines.types("delete", "demo", "--yes", "--keep", "bucket", at="a").code == 0
+    said = machines.types("create", "demo")
+    assert said.code == 0, said.err
+    assert f"is created with the config in s3://{BUCKET}/{PREFIX}00000001.json" in said.err
+    assert "is created with the config in" not in machines.types("create", "demo").err

@@ -94,6 +94,21 @@ def test_another_place_of_the_manifest_changes_nothing_else(user: User, bucket: 
         assert user.types(*words, "-f", "demo.yaml").code == 0
 
 
+def test_a_machine_that_uses_another_manifest_is_told(
+    user: User, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config in the cluster's bucket says where the manifest is, but is read after it."""
+    text = f"name: demo\nstate: s3://team-state/ml\nchart: {{path: {CHART}}}\n"
+    (user.folder / "demo.yaml").write_text(text)
+    assert user.types("create", "-f", "demo.yaml").code == 0
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    said = user.types("plan", "demo")
+    assert (said.code, "HYPERPOD_EKS_STATE=s3://team-state/ml" in said.err) == (0, True), said.err
+    monkeypatch.setenv("HYPERPOD_EKS_STATE", "s3://team-state/ml")
+    assert user.types("plan", "demo").err == ""
+
+
 def test_a_second_run_ends_with_4_and_names_the_first(
     user: User, there: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:

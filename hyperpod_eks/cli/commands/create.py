@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from hyperpod_eks.state.manifest import Manifest
 
 
+CLUSTERS = ("eks/cluster", "hyperpod/cluster")
+
+
 @frozen
 class Options(plan.Options, shared.Change):
     """Options of create."""
@@ -156,6 +159,11 @@ def _before_first_change(
 
     def begin(observations: list[Observation]) -> None:
         require_folders(at.config, observations)
+        if at.kept_in and not any(x.live for x in observations if x.want.key in CLUSTERS):
+            at.context.warn(
+                f"{at.resolved.name} is created with the config in {at.kept_in}, which an earlier"
+                " create has left; to use another one, pass it with -f FILE"
+            )
         if line := new_administrator(observations, at.context):
             at.context.consent([line])
         check(observations)
