@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -119,6 +120,44 @@ def with_numbers(name: str, data: bytes, wanted: Mapping[Loc, int]) -> bytes:
             "Write the groups out without anchors, or change the file by hand and run create.",
         )
     return changed
+
+
+def with_member(name: str, data: bytes, beside: Loc, key: str, value: str) -> bytes:
+    """Return a file's content with a text as a mapping's member, and every other byte unchanged.
+
+    The member ``key`` is replaced, or added after the scalar at ``beside``.  Raises Usage if that
+    changes more, as an alias does.
+    """
+    document, bom = parse(name, data), BOM if data.startswith(BOM) else b""
+    text = data[len(bom) :].decode("utf-8")
+    loc = (*beside[:-1], key)
+    mark, at = document.values.get(loc), document.values[beside]
+    inner = document.value
+    for part in loc[:-1]:
+        inner = inner[part]
+    inner[key] = value
+    old = mark or at
+    quote = '"' if text[old.start : old.end].startswith('"') else ""  # JSON is YAML, too
+    if mark:
+        edits = [(mark.start, mark.end, f"{quote}{value}{quote}")]
+    else:
+        end = min((i for i in (text.find("\n", at.end), len(text)) if i >= 0), default=at.end)
+        end -= text[:end].endswith("\r")
+        line_break = "\r\n" if text[end:].startswith("\r") else "\n"
+        margin = " " * (document.keys[beside].column - 1)
+        edits = [
+            (at.end, at.end, f", {quote}{key}{quote}: {quote}{value}{quote}"),
+            (end, end, f"{line_break}{margin}{key}: {value}"),
+        ]
+    for edit in edits:  # in a flow mapping, else in a block mapping
+        changed = bom + splice(text, [edit]).encode()
+        with suppress(Usage):
+            if parse(name, changed).value == document.value:
+                return changed
+    raise Usage(
+        f"{name}: {dotted(loc)} cannot be written without changing more; nothing was written",
+        f"Write it by hand: {key}: {value}",
+    )
 
 
 def _require_plain(name: str, loc: Loc, mark: Mark, written: str) -> None:

@@ -100,6 +100,8 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "nodes reboot": (["nodes", "demo", "reboot", "NODE", "--yes"], 0),
     "nodes reboot of none": (["nodes", "demo", "reboot", "i-00000000", "--yes"], 1),
     "nodes delete of none": (["nodes", "demo", "delete", "i-00000000", "--yes"], 1),
+    "capacity": (["capacity", "ml.p5.48xlarge"], 0),
+    "capacity of none": (["capacity"], 2),
     "ssm": (["ssm", "demo", "NODE"], 0),
     "ssm of none": (["ssm", "demo", "i-00000000"], 8),
     "scale": (["scale", "demo", "worker-group=2"], 0),

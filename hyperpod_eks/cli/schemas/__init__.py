@@ -25,6 +25,8 @@ from hyperpod_eks.cli.schemas.runs import (
 )
 from hyperpod_eks.cli.schemas.views import (
     AllOutputs,
+    Capacity,
+    CapacityWritten,
     ClusterConfig,
     Events,
     Explanation,
@@ -58,6 +60,10 @@ class Published(NamedTuple):
 
 
 DOCUMENTS = {
+    "capacity": Published(
+        "Capacity that can be bought ahead, or the plan that was written; printed by capacity.",
+        (Capacity, CapacityWritten),
+    ),
     "cluster-config": Published(
         "The config of a cluster; printed by config show.", (ClusterConfig,), ("config show",)
     ),

@@ -260,6 +260,38 @@ class NodeChange(Head):
     ]
 
 
+class Offering(TypedDict):
+    """Capacity that can be bought ahead, as a training plan."""
+
+    id: str
+    instance_type: str
+    instance_count: int
+    availability_zones: list[str]
+    start: Annotated[str | None, "UTC"]
+    end: Annotated[str | None, "UTC"]
+    hours: Annotated[float | None, "the duration of the whole plan"]
+    upfront_fee: Annotated[str | None, "as AWS says, of the whole plan"]
+    currency: str | None
+    buy: Annotated[str, "the command that buys it"]
+
+
+@final
+class Capacity(Head):
+    """Offerings of training plans for HyperPod, the soonest first."""
+
+    region: str
+    offerings: list[Offering]
+
+
+@final
+class CapacityWritten(Head):
+    """The training plan that was written to the config file."""
+
+    file: str
+    instance_group: str
+    training_plan_arn: str
+
+
 class Line(TypedDict):
     """A line of a log."""
 

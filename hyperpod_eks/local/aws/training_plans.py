@@ -28,11 +28,17 @@ class TrainingPlans:
         self._offerings: dict[str, Document] = {}
 
     def search(self, request: Document) -> Document:
-        """Offer what is asked for, once in each zone (SearchTrainingPlanOfferings)."""
+        """Offer what is asked for, once in each zone (SearchTrainingPlanOfferings).
+
+        Capacity that ends after EndTimeBefore is not offered.
+        """
         sim = current()
         start = request.get("StartTimeAfter") or sim.clock.now()
         hours = request.get("DurationHours") or 24
         offerings = []
+        latest = request.get("EndTimeBefore")
+        if latest and start + timedelta(hours=hours) > latest:
+            return {"TrainingPlanOfferings": []}
         for zone in _ZONES:
             name = f"{self._region}{zone}"
             offering_id = f"tpo-{sim.ids.getrandbits(48):012x}"
