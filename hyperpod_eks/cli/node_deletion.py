@@ -44,6 +44,11 @@ class _Nodes(NamedTuple):
     leaving: frozenset[str]
     """Those that are being deleted already, and no longer count."""
 
+    @property
+    def staying(self) -> set[str]:
+        """The chosen nodes that exist and are not being deleted."""
+        return set(self.groups) - self.leaving
+
     def after(self, deleted: Sequence[str]) -> dict[str, int]:
         """Return the counts of the groups that these nodes leave."""
         known = [each for each in deleted if each in self.groups]
@@ -67,7 +72,7 @@ def delete(options: Cluster, ids: Sequence[str], report: Report, *, yes: bool) -
         found = _look(at, options, ids)
         with _to_the_end(at):
             try:
-                _delete(at, ids, done, failed)
+                _delete(at, options, found, ids, done, failed)
             finally:
                 scaled = _follow(at, options, found.after(done))
     return {
@@ -143,16 +148,33 @@ def _to_the_end(at: Opened) -> Iterator[None]:
         raise at.context.stopped
 
 
-def _delete(at: Opened, ids: Sequence[str], done: list[str], failed: list[Failed]) -> None:
+def _delete(
+    at: Opened,
+    options: Cluster,
+    found: _Nodes,
+    ids: Sequence[str],
+    done: list[str],
+    failed: list[Failed],
+) -> None:
+    """Delete nodes, `BATCH` at a time.
+
+    If the call was retried, a node may be refused because the first request, whose answer was lost,
+    has deleted it: then it is gone or leaving, and was not before.
+    """
     for start in range(0, len(ids), BATCH):
         answer = at.aws.sagemaker.batch_delete_cluster_nodes(
             ClusterName=at.resolved.name, NodeIds=ids[start : start + BATCH]
         )
         done += answer.get("Successful") or ()
-        failed += [
+        refused: list[Failed] = [
             {"instance_id": e["NodeId"], "code": e["Code"], "message": e.get("Message", "")}
             for e in answer.get("Failed") or ()
         ]
+        gone: set[str] = set()
+        if refused and answer["ResponseMetadata"].get("RetryAttempts"):
+            gone = found.staying - _look(at, options, ids).staying
+        done += [each["instance_id"] for each in refused if each["instance_id"] in gone]
+        failed += [each for each in refused if each["instance_id"] not in gone]
 
 
 def _follow(at: Opened, options: Cluster, counts: dict[str, int]) -> dict[str, list[int]]:

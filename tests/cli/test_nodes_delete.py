@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import pytest
 
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.aws.sim import Fault
-from tests.conftest import User
+from hyperpod_eks.local.aws.sim import Delays, Fault
+from tests.conftest import User, until
 
 TEXT = f"""\
 # the file of a team
@@ -166,3 +170,58 @@ def test_a_count_that_cannot_be_written_is_told_with_the_command_that_does(team:
     assert groups(team)["a"] == [two, three]
     assert team.types("scale", "demo", "a=2").code == 0
     unchanged(team, "demo")
+
+
+def test_a_signal_waits_until_the_count_is_written(team: User) -> None:
+    one, two, three = groups(team)["a"]
+    operation = "BatchDeleteClusterNodes"
+    slow = Fault("sagemaker", operation, kind="delay", seconds=0.5)
+    team.stack.faults.append(slow)
+
+    def interrupt() -> None:
+        until(lambda: slow.count == 0)  # the call has arrived
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    said = team.types("nodes", "demo", "delete", one, "--yes")
+    thread.join()
+
+    assert said.code == 128 + signal.SIGINT, said.err
+    assert groups(team)["a"] == [two, three]
+    assert kept(team) == {"a": 2, "b": 2}
+    unchanged(team, "demo")
+
+
+def test_a_node_that_is_leaving_counts_no_more(team: User) -> None:
+    one, two, _ = groups(team)["a"]
+    team.stack.sim.delays = Delays(hyperpod_terminate=600)
+    assert team.types("nodes", "demo", "delete", one, "--yes").code == 0
+
+    said = team.types("nodes", "demo", "delete", one, two, "--yes")
+
+    assert (said.code, said.out.splitlines()) == (
+        1,
+        [
+            f"deleting {two}",
+            f"refused {one}: InvalidNodeStatus Node {one} of cluster demo: InvalidNodeStatus",
+            "a: 2 -> 1 nodes",
+        ],
+    )
+    assert kept(team) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("seconds", [0, 600], ids=["gone", "leaving"])
+def test_a_lost_answer_is_not_taken_for_a_refusal(team: User, seconds: int) -> None:
+    one, _, _ = groups(team)["a"]
+    team.stack.sim.delays = Delays(hyperpod_terminate=seconds)
+    team.stack.faults.append(Fault("sagemaker", "BatchDeleteClusterNodes", kind="lost"))
+
+    said = team.types("nodes", "demo", "delete", one, "i-00000000", "--yes")
+
+    assert said.out.splitlines() == [
+        f"deleting {one}",
+        "refused i-00000000: NodeIdNotFound Node i-00000000 of cluster demo: NodeIdNotFound",
+        "a: 3 -> 2 nodes",
+    ]
+    assert kept(team) == {"a": 2, "b": 2}
