@@ -136,7 +136,7 @@ SILENT = {"create", "adopt", "delete of none", "scale", "update-software"}
 """Cases that print nothing with -q."""
 EMPTY = {"orphans", "preflight"}
 """Cases whose table has no rows here."""
-SAYS_TWICE = {"kubeconfig", "token"}
+SAYS_TWICE = {"capacity", "kubeconfig", "token"}
 """Cases whose output differs each time."""
 
 
