@@ -149,6 +149,7 @@ class Session:
         same_place(self.manifest, self.resolved)
         _refuse_own_bucket(self.manifest, self.resolved)
         self.context.claim = Claim(self.aws, self.resolved.bucket, self.manifest, self.patience)
+        self.aws.claimed = self.resolved.bucket
         self.context.declare = self.declare
         helm = str(program.result().binary) if program else helm
         self.wants = stack(self.resolved, helm)

@@ -78,6 +78,8 @@ class Aws:
         """Region of the clients; None for the session's own region."""
         self.before_change: Callable[[], None] = lambda: None
         """Called before each request that may change something; what it raises stops it."""
+        self.claimed = ""
+        """The bucket that has the claim on the cluster."""
         self.end_claim: Callable[[], None] = lambda: None
         """Called when the cluster's bucket is empty but for the claim, before it is deleted."""
         self._paces: dict[str, Pace] = {}

@@ -305,7 +305,8 @@ class Bucket(Resource):
         """
         s3 = aws.s3
         gather(partial(empty, aws, self.name, ""), partial(self._abort, s3))
-        aws.end_claim()
+        if aws.claimed == self.name:
+            aws.end_claim()
         with absent("BucketNotEmpty"):
             s3.delete_bucket(Bucket=self.name)
             return
@@ -322,7 +323,8 @@ class Bucket(Resource):
 
 def empty(aws: Aws, bucket: str, prefix: str) -> None:
     """Delete all versions and delete markers of all objects below a prefix, but not the claim."""
-    pages, claim = aws.s3.get_paginator("list_object_versions"), claim_key(aws.cluster)
+    pages = aws.s3.get_paginator("list_object_versions")
+    claim = claim_key(aws.cluster) if aws.claimed in ("", bucket) else ""
     for page in pages.paginate(Bucket=bucket, Prefix=prefix):
         versions = [
             i for i in page.get("Versions", ()) if not (i["Key"] == claim and i.get("IsLatest"))

@@ -17,13 +17,14 @@ from hyperpod_eks.state.manifest import Manifest
 from hyperpod_eks.state.objects import NO_BUCKET, PATIENCE, PAUSE, Objects
 
 
-def lease_of(aws: Aws, bucket: str, account: str) -> Lease:
+def lease_of(aws: Aws, bucket: str, account: str, manifest: str = "") -> Lease:
     """Return the lease of a cluster's claim; nobody here holds it.
 
-    ``account`` owns the bucket, if given: an adopted one may be another account's.
+    ``account`` owns the bucket, if given: an adopted one may be another account's.  ``manifest``
+    is its `Store.identity`.
     """
     objects = Objects(aws, bucket, f"the cluster {aws.cluster}", account)
-    return Lease(objects, claim_key(aws.cluster))
+    return Lease(objects, claim_key(aws.cluster), manifest)
 
 
 class Claim:
@@ -35,7 +36,7 @@ class Claim:
         """What `take` returned: this run has seen all that other runs have done."""
         itself = Aws(aws.session, aws.cluster, {})  # its own writes are checked by nobody
         owner = "" if "s3/bucket" in manifest.adopted else aws.identity.account
-        self._lease = lease_of(itself, bucket, owner)
+        self._lease = lease_of(itself, bucket, owner, manifest.store.identity)
 
     @property
     def held(self) -> bool:
@@ -45,10 +46,10 @@ class Claim:
     def take(self, *, new: bool = False) -> bool:
         """Take it; return whether no other run has held it since the last one of this manifest.
 
-        Otherwise what was read of the cluster before may be out of date.  A run of this manifest
-        that did not end is over: this one holds the manifest's lock.  In a ``new`` bucket nobody
-        is expected to have claimed.  Raises Locked after ``patience`` seconds, naming the holder,
-        and Usage and Denied as `Objects.get`.
+        Otherwise what was read of the cluster before may be out of date.  A run with this very
+        manifest, not a copy of it, is over: this one holds the manifest's lock.  In a ``new``
+        bucket nobody is expected to have claimed.  Raises Locked after ``patience`` seconds, naming
+        the holder, and Usage and Denied as `Objects.get`.
         """
         before = self.manifest.claim
         last = "" if new else self._look(before)

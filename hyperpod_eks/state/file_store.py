@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +41,14 @@ class FileStore:
     def folder(self) -> Path:
         """The folder of the file."""
         return self.path.parent
+
+    @property
+    def identity(self) -> str:
+        """Path and inode of the lock, as a digest: the nodes may read it."""
+        own, inode = locks_of(self.path)[0], 0
+        with suppress(OSError):  # only a run that takes the lock needs it
+            inode = own.stat().st_ino
+        return hashlib.sha256(f"{own.absolute()} {inode}".encode()).hexdigest()[:32]
 
     @property
     def older(self) -> str:
@@ -176,6 +185,12 @@ def home(path: Path) -> Path:
     return target if path.is_symlink() else path
 
 
+def locks_of(path: Path) -> tuple[Path, Path]:
+    """Return the lock of a manifest, and that of earlier versions."""
+    own, old = path.with_name(f"{path.name}.lock"), path.with_suffix(".lock")
+    return (path.with_name(f".{path.name}.lock") if own == old else own), old
+
+
 @contextmanager
 def locked(path: Path, timeout: float = 0) -> Iterator[None]:
     """Lock a manifest against other runs; the kernel releases the lock of a killed run.
@@ -188,9 +203,7 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
     cannot be written.
     """
     path = home(path)
-    own, old = path.with_name(f"{path.name}.lock"), path.with_suffix(".lock")
-    if own == old:
-        own = path.with_name(f".{path.name}.lock")
+    own, old = locks_of(path)
     with ExitStack() as stack:
         held = _opened(own, os.O_RDWR)
         stack.callback(os.close, held)

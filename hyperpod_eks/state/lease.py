@@ -46,8 +46,10 @@ def clock() -> float:
 class Lease:
     """The lock at a key: `look` whether it is free, `hold` it, `release` it."""
 
-    def __init__(self, objects: Objects, key: str) -> None:
+    def __init__(self, objects: Objects, key: str, manifest: str = "") -> None:
         self.objects, self.key = objects, key
+        self.manifest = manifest
+        """Names the manifest whose lock the holder has, as no copy of it is named."""
         self.run = secrets.token_hex(16)
         """Names this holder as no other one."""
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -69,8 +71,8 @@ class Lease:
     def look(self, timeout: float = 0, ended: str = "") -> str:
         """Wait until no other run holds it, ``timeout`` seconds at most; return who held it last.
 
-        ``ended`` is the `run` of a holder that is known to have ended.  Raises Locked, naming the
-        holder, and what `Objects.get` raises.
+        ``ended`` is the `run` of a holder that has ended if it had the same manifest, whose lock
+        this run has now.  Raises Locked, naming the holder, and what `Objects.get` raises.
         """
         deadline, since, last = clock() + timeout, clock(), None
         while True:
@@ -79,7 +81,8 @@ class Lease:
             if self._version != last:
                 since, last = clock(), self._version
             run = str(found.get("run", ""))
-            free = found.get("state") != "held" or run == (ended or None) or _is_dead(found)
+            same = bool(ended) and (run, found.get("manifest")) == (ended, self.manifest)
+            free = found.get("state") != "held" or same or _is_dead(found)
             if free or clock() - since >= TERM:
                 return run
             if clock() >= deadline:
@@ -192,6 +195,7 @@ class Lease:
                 "holder": f"process {os.getpid()} on {host}, since {self._since}",
                 "process": _process(os.getpid()),
                 "run": self.run,
+                "manifest": self.manifest,
                 "nonce": secrets.token_hex(16),
             }
         ).encode()

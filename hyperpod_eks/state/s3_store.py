@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -32,6 +33,11 @@ class S3Store:
 
     def __str__(self) -> str:
         return f"{SCHEME}{self.objects.bucket}/{self.key}"
+
+    @property
+    def identity(self) -> str:
+        """Its URL, as a digest: nodes may read it."""
+        return hashlib.sha256(str(self).encode()).hexdigest()[:32]
 
     @property
     def older(self) -> str:

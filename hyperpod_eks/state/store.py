@@ -31,6 +31,10 @@ class Store(Protocol):
         """Where files are put that come with it, such as a kubeconfig."""
 
     @property
+    def identity(self) -> str:
+        """What names it and no copy of it, without saying where it is."""
+
+    @property
     def older(self) -> str:
         """Where earlier versions are, for people."""
 

@@ -17,6 +17,7 @@ from hyperpod_eks.errors import Locked
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resources.s3 import claim_key
 from hyperpod_eks.state import lease
+from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.lease import Lease
 from hyperpod_eks.state.objects import Objects
 from tests.conftest import Clients, User, new_session
@@ -101,10 +102,12 @@ def test_while_another_run_changes_the_cluster_nobody_else_does(
 
 
 def test_whoever_has_the_manifest_of_a_dead_run_goes_on_at_once(user: User, other: Lease) -> None:
-    document = json.loads((user.folder / "demo.hyperpod-eks.json").read_text())
-    (user.folder / "demo.hyperpod-eks.json").write_text(
-        json.dumps({**document, "claim": other.run})
-    )
+    path = user.folder / "demo.hyperpod-eks.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "claim": other.run}))
+    copy = user.types("scale", "demo", "worker-group=3")  # the claim names no manifest: a copy
+    assert copy.code == 4, copy.err
+    other.manifest = FileStore(path).identity
+    other._write("held")
     assert user.types("scale", "demo", "worker-group=3").code == 0
 
 
