@@ -14,7 +14,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,8 +166,14 @@ def remember_connections() -> None:
 
 def close_connections() -> None:
     """Close idle connections, as the end of a process does; garbage collection would do it late."""
-    for each in list(_http):
+    for each in _known():
         each.close()
+
+
+def _known() -> list[Any]:
+    while True:
+        with suppress(RuntimeError):  # another thread has just opened one
+            return list(_http)
 
 
 def keep_files_in_memory() -> None:

@@ -96,7 +96,7 @@ class Destroy(Reconciler):
             if self.hidden(task, doubts=True):
                 self.wait(task, "it may only be hidden yet")
             else:
-                self._gone_for_good(task)
+                self._gone_for_good(task, self.now)
             return
         decision = self.decision(observation)
         if decision.action is Action.KEEP:
@@ -130,7 +130,7 @@ class Destroy(Reconciler):
         if live and "stays" in live.attributes:
             self.kept[task.want.key] = live.attributes["stays"]
         if task.want.deleted_at_once and not (task.observation and task.observation.duplicates):
-            self._gone_for_good(task)
+            self._gone_for_good(task, task.acted or self.now)
             return
         task.looks = 0
         task.again(self.now)
@@ -157,11 +157,11 @@ class Destroy(Reconciler):
             and self.decision(task.observation).action is not Action.KEEP
         )
 
-    def _gone_for_good(self, task: Task) -> None:
-        """Accept its absence; observe it again later if its source may still re-create it."""
+    def _gone_for_good(self, task: Task, since: float) -> None:
+        """Accept its absence; observe it again if its source may have re-created it ``since``."""
         until = self.echoes.get(task.want.source, 0.0) if task.want.written_on else 0.0
-        if until > self.now:
-            task.seen, task.due = -math.inf, until
+        if until > since:
+            task.seen, task.due = -math.inf, max(until, self.now)
         else:
             self._gone(task)
 

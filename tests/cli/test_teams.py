@@ -78,9 +78,11 @@ def older(team: Team) -> Iterator[Team]:
     """The cluster as an earlier version created it: its bucket has no config."""
     place = {"Bucket": "sagemaker-solo-123456789012-us-west-2"}
     prefix = f"{own_prefix('solo')}config/"
-    (kept,) = team.aws.s3.list_objects_v2(**place, Prefix=prefix)["Contents"]
-    content = team.aws.s3.get_object(**place, Key=kept["Key"])["Body"].read()
-    team.aws.s3.delete_object(**place, Key=kept["Key"])
+    found = team.aws.s3.list_objects_v2(**place, Prefix=prefix)["Contents"]
+    kept = {each["Key"]: b"" for each in found}
+    for key in kept:
+        kept[key] = team.aws.s3.get_object(**place, Key=key)["Body"].read()
+        team.aws.s3.delete_object(**place, Key=key)
     for path in (team.a / MANIFEST, *team.a.glob(".*.backups/*.json")):
         document = json.loads(path.read_text())
         document.pop("config_version", None)
@@ -88,7 +90,8 @@ def older(team: Team) -> Iterator[Team]:
     team.user.mutations()
     yield team
     assert team.user.mutations() == []
-    team.aws.s3.put_object(**place, Key=kept["Key"], Body=content)
+    for key, content in kept.items():
+        team.aws.s3.put_object(**place, Key=key, Body=content)
     team.user.mutations()
 
 
