@@ -18,6 +18,7 @@ CONDITION = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSu
 """The codes with which S3 refuses a write for its condition."""
 LOST = (ErrorKind.UNKNOWN, ErrorKind.THROTTLE)
 """The kinds of errors after which a request may be repeated; with UNKNOWN it may have arrived."""
+MANIFEST = "the manifest"
 NO_BUCKET = "no bucket"
 """The reason of the error about a bucket that does not exist."""
 PAUSE = 0.5
@@ -48,7 +49,7 @@ class Objects:
     consistent, so what became of an attempt whose answer was lost can be read.
     """
 
-    def __init__(self, aws: Aws, bucket: str, what: str = "the manifest", owner: str = "") -> None:
+    def __init__(self, aws: Aws, bucket: str, what: str = MANIFEST, owner: str = "") -> None:
         self.aws, self.bucket = aws, bucket
         self.what = what
         """What they are, for messages."""
@@ -165,10 +166,11 @@ class Objects:
         """Raise what S3's refusal means for the user, where it is known."""
         code, words = refusal(error)
         if code == "NoSuchBucket":
+            hint = "Create it, or choose another place with --manifest."
+            if self.what != MANIFEST:  # it goes only with the cluster
+                hint = "Run the same command again: it looks for what has changed."
             raise Usage(
-                f"the bucket {self.bucket} of {self.what} does not exist",
-                "Create it, or choose another place with --manifest.",
-                reason=NO_BUCKET,
+                f"the bucket {self.bucket} of {self.what} does not exist", hint, reason=NO_BUCKET
             ) from error
         if code == "AccessDenied":
             session = self.aws.session
