@@ -21,7 +21,7 @@ from hyperpod_eks.cli import run
 from hyperpod_eks.engine import apply, destroy, loop
 from hyperpod_eks.state import lease
 
-LONGEST = 55.0
+LONGEST = 115.0
 """Seconds that a command may take; then it says where it is."""
 SPEED = 20
 """Seconds that pass in the account in one of ours (`shell.running`)."""
@@ -78,6 +78,7 @@ def _work(hand: Hand, words: list[str]) -> None:
     faulthandler.dump_traceback_later(LONGEST)
     for module in (loop, apply, destroy):  # the account's time is faster than ours
         vars(module)["GRACE"] /= SPEED
+    destroy.WRITES_ON /= SPEED
     if hand.stranger:
         lease._process = lambda pid: []
     if hand.term is not None:
