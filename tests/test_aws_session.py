@@ -318,7 +318,7 @@ WITHOUT = [
 def test_a_profile_without_credentials_ends_at_once_and_says_why(
     someone: Someone, profile: str, says: str
 ) -> None:
-    someone.at.stack.calls.clear()
+    someone.patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # any call would fail otherwise
     said = someone.types("status", "demo", "--profile", profile, "--region", "us-west-2")
     assert said.code == 3
     message = said.err.splitlines()[0]
@@ -327,7 +327,6 @@ def test_a_profile_without_credentials_ends_at_once_and_says_why(
     assert f"profile {profile} ({someone.config}, " in message
     assert "Traceback" not in said.err
     assert not Sts.asked
-    assert not someone.at.stack.calls
 
 
 CLI = Path(__file__).parents[1] / ".cache/awscli/bin/aws"
