@@ -146,6 +146,7 @@ def test_of_many_runs_at_once_one_works_and_nothing_is_doubled(races: Races, rou
         races.round(number)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("races", S3, indirect=True)
 def test_a_killed_run_is_followed_at_once_here_and_after_a_term_elsewhere(races: Races) -> None:
     here = races.hand("here")
@@ -168,6 +169,7 @@ def test_a_killed_run_is_followed_at_once_here_and_after_a_term_elsewhere(races:
     oracles.nothing_left(races.prover.host, races.prover.before)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("races", S3, indirect=True)
 def test_a_run_that_was_stopped_for_a_term_wakes_up_and_changes_nothing(races: Races) -> None:
     first, second = (races.hand(name, stranger=True, term=2.0) for name in ("first", "second"))
