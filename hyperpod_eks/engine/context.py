@@ -21,7 +21,7 @@ class OutOfDate(Exception):
 
 @dataclass
 class Context:
-    """What every command holds: AWS, the manifest, and the listener to events."""
+    """What a run holds from its start to its end; `close` ends it."""
 
     aws: Aws
     manifest: Manifest

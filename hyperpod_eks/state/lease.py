@@ -2,8 +2,9 @@
 
 Nothing in it is compared with a clock of another machine.  A run that waits for the lock takes it
 over once it has seen the same version for TERM seconds of its own clock; a holder that could not
-write to it for almost as long stops before its next change.  The object is never deleted: a first
-write that S3 carries out late would take the lock for a run that is over.
+write to it for almost as long stops before its next change.  Its release does not delete the
+object, only the end of the cluster does: a first write that S3 performs late would take the lock
+for a run that is over.
 """
 
 from __future__ import annotations
