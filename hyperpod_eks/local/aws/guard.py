@@ -267,7 +267,26 @@ def _logs(request: _Request, action: str) -> Iterator[Wish]:
         yield Wish("logs:TagResource", resource)
 
 
+def _fsx(request: _Request, action: str) -> Iterator[Wish]:
+    from hyperpod_eks.local.aws.fsx import of_region  # noqa: PLC0415  slow to load
+
+    params, backend = request.params, of_region(request.region)
+    id_, arn = params.get("FileSystemId") or "", params.get("ResourceARN") or ""
+    if id_ and not arn:
+        arn = request.arn("fsx", f"file-system/{id_}")
+    if request.operation == "CreateFileSystem":
+        arn = request.arn("fsx", "file-system/*")
+    every = (*backend.systems.values(), *backend.links.values())
+    tags = [tag for one in every if one["ResourceARN"] == arn for tag in one["Tags"]]
+    yield Wish(action, arn, tags={tag["Key"]: tag["Value"] for tag in tags})
+    if params.get("Tags") and request.operation.startswith("Create"):
+        yield Wish("fsx:TagResource", arn, tags={})
+    if (params.get("LustreConfiguration") or {}).get("SkipFinalBackup") is False:
+        yield Wish("fsx:CreateBackup", arn)  # DeleteFileSystemLustreConfiguration
+
+
 _WISHES = {
+    "fsx": _fsx,
     "ec2": _ec2,
     "iam": _iam,
     "s3": _s3,

@@ -19,6 +19,8 @@ from hyperpod_eks.local.aws.sim import ACCOUNT, current
 #: AWS grants 0 instances of most types; this account is for trying things out.
 _INSTANCES_PER_TYPE = 20.0
 
+_LUSTRE = ("Scratch", "Persistent_1", "Persistent_2")
+
 _LIMITS = {
     "vpc": {
         "VPCs per Region": 5.0,
@@ -27,6 +29,11 @@ _LIMITS = {
         "Network interfaces per Region": 5000.0,
     },
     "ec2": {"EC2-VPC Elastic IPs": 5.0},
+    "fsx": {
+        **{f"Lustre {kind} file systems": 100.0 for kind in _LUSTRE},
+        **{f"Lustre {kind} storage capacity": 100800.0 for kind in _LUSTRE},
+        "Lustre Persistent HDD storage capacity": 102000.0,
+    },
     "eks": {"Clusters": 100.0},
     "sagemaker": {
         "Maximum number instances allowed per SageMaker HyperPod cluster": 20.0,

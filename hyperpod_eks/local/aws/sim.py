@@ -56,6 +56,10 @@ class Delays:
     eni_left: float = 0.0  # share of HyperPod's that stay, free for their owner to delete
     endpoint_create: float = 0.0
     endpoint_delete: float = 0.0
+    fsx_rules: float = 0.0  # limit: until FSx sees a security group's rules
+    fsx_create: float = 0.0
+    fsx_update: float = 0.0
+    fsx_delete: float = 0.0
     eks_create: float = 0.0
     eks_update: float = 0.0
     eks_delete: float = 0.0
@@ -103,6 +107,10 @@ class Delays:
             eni_left=0.25,
             endpoint_create=6,
             endpoint_delete=6,
+            fsx_rules=10,
+            fsx_create=600,
+            fsx_update=300,
+            fsx_delete=300,
             eks_create=620,
             eks_update=300,
             eks_delete=205,
