@@ -44,9 +44,12 @@ def find_all(
     looking = {task.want.key: task for task in tasks}
     with reconciler.context.pool.doubled():
         while looking:
+            newer = Snapshot(reconciler.aws, bare=reconciler.bare)
             for task in looking.values():
                 if not task.at_work and task.due <= reconciler.now:
-                    reconciler.submit(task, "look", partial(observe, task.want, snapshot))
+                    # one that failed may have met answers from before and after a change
+                    view = newer if task.refused else snapshot
+                    reconciler.submit(task, "look", partial(observe, task.want, view))
             due = min(
                 (t.due for t in looking.values() if not t.at_work), default=reconciler.now + 10
             )
@@ -60,6 +63,7 @@ def find_all(
             if not isinstance(result.error, Exception | None):
                 raise result.error
             if result.error is None:
+                task.accepted("look")
                 found[key] = result.value
             elif classify(result.error) is ErrorKind.PROPAGATION:
                 nothing = Live("", state=State.BUSY, why=words_of(result.error))

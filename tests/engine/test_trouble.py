@@ -209,6 +209,26 @@ def test_what_goes_between_two_questions_of_a_look_is_looked_at_again(
     assert len(asked) > 1
 
 
+def test_the_first_look_is_repeated_with_new_answers(rig: Rig, cloud: Cloud) -> None:
+    @frozen
+    class Tagged(Toy):
+        """It is described first, and then its tags are listed, as a HyperPod cluster is."""
+
+        def find(self, snapshot: Any) -> Sequence[Live]:
+            lives: Sequence[Live] = snapshot.once("describe", lambda: Toy.find(self, snapshot))
+            if lives and ends:
+                cloud.things.clear()  # its delete, which a killed run began, ends here
+                raise says("ResourceNotFound", "ListTags")
+            return lives
+
+    want, ends = Tagged("cluster"), False
+    rig.create([want])
+    ends, began = True, cloud.clock.now()
+    assert rig.status([want])[0].status is Status.ABSENT
+    assert cloud.clock.now() - began < 5
+    assert not cloud.things
+
+
 def test_what_stands_behind_a_door_that_we_have_yet_to_make(rig: Rig, cloud: Cloud) -> None:
     door = Toy("door")
     cluster = Toy("cluster")
