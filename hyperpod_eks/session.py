@@ -136,8 +136,10 @@ class Session:
         for a config that does not fit the account, and Usage for an account or region that differs
         from the manifest's.
         """
-        purpose, release = self.purpose, self.manifest.records.get("helm/release")
-        needed = purpose.installs and not (release and release.state == "ready")
+        purpose = self.purpose
+        keys = ["helm/release", *(f"charts/{name}" for name in self.config.charts)]
+        releases = [self.manifest.records.get(key) for key in keys]
+        needed = purpose.installs and not all(each and each.state == "ready" for each in releases)
         program = start(partial(find_helm, helm)) if needed else None
         if purpose.looks_first:
             counting = purpose.installs and not self.manifest.complete
@@ -253,6 +255,8 @@ class Session:
 def check_references(config: Config) -> None:
     """Raise Usage for a reference to an environment variable that is not set."""
     variables.resolved(config.chart.values, "chart.values")
+    for name, each in config.charts.items():
+        variables.resolved(each.values, f"charts.{name}.values")
     for name, addon in config.addons.items():
         variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
 

@@ -42,7 +42,8 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     nodes = hyperpod.step(
         resolved, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left)
     )
-    return list(in_order([*control.access, *extras, nodes]))
+    charts = helm.further(resolved, control, extras, nodes, helm_binary)
+    return list(in_order([*control.access, *extras, nodes, *charts]))
 
 
 LISTS = (

@@ -171,12 +171,12 @@ class TestIdentity:
 
     def test_the_fingerprint_knows_chart_and_values(self, tmp_path: Path) -> None:
         folder = write(tmp_path, {"Chart.yaml": about("x")})
-        first = chart.fingerprint(folder, {"a": 1, "b": 2})
-        assert chart.fingerprint(folder, {"b": 2, "a": 1}) == first
-        assert chart.fingerprint(folder, {"a": 2, "b": 2}) != first
-        assert chart.fingerprint(None, {"a": 1, "b": 2}) != first
+        first = chart.fingerprint(chart.content(folder), {"a": 1, "b": 2})
+        assert chart.fingerprint(chart.content(folder), {"b": 2, "a": 1}) == first
+        assert chart.fingerprint(chart.content(folder), {"a": 2, "b": 2}) != first
+        assert chart.fingerprint(chart.content(None), {"a": 1, "b": 2}) != first
         write(folder, {"templates/x.yaml": ""})
-        assert chart.fingerprint(folder, {"a": 1, "b": 2}) != first
+        assert chart.fingerprint(chart.content(folder), {"a": 1, "b": 2}) != first
 
     @pytest.mark.skipif(REAL is None, reason="HYPERPOD_CHART names no copy of AWS's chart")
     def test_the_pin_and_the_regions_are_those_of_aws_chart(self) -> None:

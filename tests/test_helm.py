@@ -136,7 +136,7 @@ class TestLife:
             stub.joinpath("Chart.yaml").write_text(
                 f"apiVersion: v2\nname: {name}\nversion: {number}\n"
             )
-        print_ = chart.fingerprint(source, VALUES)
+        print_ = chart.fingerprint(chart.content(source), VALUES)
         staged = chart.stage(source, tmp_path, VALUES, either)
 
         first = helm.install(access, either, staged, VALUES, print_)

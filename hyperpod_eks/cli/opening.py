@@ -35,7 +35,13 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.session import PLAN, Purpose, Session, check_references
-from hyperpod_eks.state.declared import Declarations, Newest, located, portable
+from hyperpod_eks.state.declared import (
+    Declarations,
+    Newest,
+    further_charts,
+    located,
+    portable,
+)
 from hyperpod_eks.state.manifest import Manifest, versions
 from hyperpod_eks.workers import start
 
@@ -314,8 +320,9 @@ def _take_backup(at: Opened, source: _Source) -> bool:
 def _use(at: Opened, source: _Source, config: JsonObject, name: str) -> None:
     """Take a config that was found as the cluster's.  Raises Usage for an invalid one."""
     known = {
-        "lifecycle": [get(at.found, "lifecycle", "path")],
-        "chart": [get(at.found, "chart", "path"), str(CHART)],
+        "lifecycle.path": [get(at.found, "lifecycle", "path")],
+        "chart.path": [get(at.found, "chart", "path"), str(CHART)],
+        **further_charts(at.found),
     }
     at.manifest.config = located(config, known)
     at.found = copy.deepcopy(at.manifest.config)

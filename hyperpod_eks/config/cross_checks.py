@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
+from hyperpod_eks.config.chart_checks import charts
 from hyperpod_eks.config.group_checks import groups
 from hyperpod_eks.config.rules import Finding
 
@@ -89,6 +90,7 @@ def across(config: Config) -> Iterator[Finding]:
     yield from _regions(config)
     yield from _kubernetes(config)
     yield from _addons(config)
+    yield from charts(config)
     yield from _network(config)
     yield from _reach(config)
     yield from _unchangeable(config)

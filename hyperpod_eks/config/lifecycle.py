@@ -183,6 +183,18 @@ def check_chart(path: Path) -> str:
     )
 
 
+def check_folder(path: Path) -> str:
+    """Return the fault of a further chart's folder, or ""."""
+    if fault := _name_fault(path):
+        return fault
+    if (path / "Chart.yaml").is_file():
+        return ""
+    return (
+        f"{path} is not a Helm chart (there is no Chart.yaml); choose its folder, or set repository"
+        " (https://…) for the name of a chart there, or write oci://REGISTRY/CHART"
+    )
+
+
 def _script(path: Path, raw: bytes, name: str) -> Iterator[str]:
     if not raw.strip():
         yield f"{path} is empty; write the script or remove the file"

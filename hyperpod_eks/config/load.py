@@ -11,7 +11,13 @@ from pydantic import ValidationError
 from hyperpod_eks.aws.redaction import learn_settings
 from hyperpod_eks.aws.session import configured_region
 from hyperpod_eks.config import cross_checks as checks
-from hyperpod_eks.config.lifecycle import check_chart, check_lifecycle, is_elsewhere
+from hyperpod_eks.config.chart_checks import chart_folders
+from hyperpod_eks.config.lifecycle import (
+    check_chart,
+    check_folder,
+    check_lifecycle,
+    is_elsewhere,
+)
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import Finding, explain, get, rebuild
 from hyperpod_eks.config.section import SETTINGS
@@ -47,6 +53,7 @@ def load(
     lines = _lines(document, origins, findings)
     learn_settings(document.value.get("addons"))
     learn_settings(get(document.value, "chart", "values"))
+    learn_settings(document.value.get("charts"))
     if lines:
         raise Usage("\n".join(line for _, line in sorted(lines, key=_order)))
     return config
@@ -133,6 +140,9 @@ def _beside(document: Document, folder: Path) -> None:
         given = get(document.value, section, "path")
         if isinstance(given, str) and not is_elsewhere(given):
             document.value[section]["path"] = str((folder / _expanded(given)).absolute())
+    for each in chart_folders(document.value).values():
+        if not is_elsewhere(each["chart"]):
+            each["chart"] = str((folder / _expanded(each["chart"])).absolute())
 
 
 def _given(
@@ -166,6 +176,9 @@ def _files(config: Config, wrong: Container[object]) -> Iterator[Finding]:
         chart = None
     if "chart" not in wrong and chart and (text := check_chart(chart)):
         yield Finding(("chart", "path"), text)
+    for name, each in config.charts.items() if "charts" not in wrong else ():
+        if each.folder and not is_elsewhere(each.chart) and (text := check_folder(each.folder)):
+            yield Finding(("charts", name, "chart"), text)
 
 
 def _scripts(config: Config) -> list[Finding]:

@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config import cross_checks as checks
+from hyperpod_eks.config.charts import RELEASE_NAME, FurtherChart
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
@@ -361,6 +362,14 @@ class Config(Section):
         ),
     ] = {}
     chart: Annotated[Chart, Field(description="The HyperPod Helm chart.")] = Chart()
+    charts: Annotated[
+        Mapping[Annotated[str, RELEASE_NAME], FurtherChart],
+        Field(
+            description="Further Helm charts by the names of their releases. They are installed at"
+            " the same time unless `after` says otherwise, and uninstalled when they are no longer"
+            " declared; helm keeps the definitions in their `crds` folders."
+        ),
+    ] = {}
     lifecycle: Annotated[
         Lifecycle, Field(default_factory=Lifecycle, description="The nodes' scripts.")
     ]

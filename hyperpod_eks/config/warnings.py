@@ -43,6 +43,11 @@ def elsewhere(config: Config) -> list[str]:
             "chart.path: the chart is not on this machine; its Helm release stays as it is"
             " (--chart PATH replaces it)"
         )
+    found += [
+        f"charts.{name}.chart: the chart is not on this machine; its Helm release stays as it is"
+        for name, each in config.charts.items()
+        if is_elsewhere(each.chart)
+    ]
     return found
 
 

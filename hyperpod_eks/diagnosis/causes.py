@@ -270,7 +270,8 @@ CAUSES: tuple[Cause, ...] = (
         "chart-not-fetched",
         "x509|could not download chart",
         "the chart, or one of its dependencies, cannot be downloaded from this machine",
-        "pass a local copy with --chart FOLDER, or disable the component in chart.values",
+        "pass a local copy with --chart FOLDER, or disable the component in chart.values; of a"
+        " further chart, correct its address and version, or name a folder in charts",
         source="error",
     ),
     # --- EKS and add-ons

@@ -189,13 +189,16 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def fingerprint(source: Path | None, values: JsonMapping) -> str:
-    """Return a digest of an installation: the chart's content and its values.
+def content(source: Path | None) -> str:
+    """Return a digest of a chart's content; `source` as in `stage`.
 
-    `source` as in `stage`.  Nothing is downloaded, and dependencies are not read, since Chart.yaml
-    pins their versions.
+    Nothing is downloaded, and dependencies are not read, since Chart.yaml pins their versions.
     """
-    chart = PINNED.digest if source is None else digest(locate(source))
+    return PINNED.digest if source is None else digest(locate(source))
+
+
+def fingerprint(chart: str, values: JsonMapping) -> str:
+    """Return a digest of an installation: of what identifies the chart, and of its values."""
     return hashlib.sha256(f"{chart} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
@@ -305,8 +308,8 @@ def _unfetched(dependencies: list[JsonObject], error: HyperpodError) -> Hyperpod
     return HyperpodError(
         f"the chart needs {', '.join(names)}, which cannot be fetched: {error}",
         "Run it where these addresses can be reached; or put those charts into the folder"
-        " charts/ of a copy of the chart and set it as chart.path; or disable them,"
-        f" with chart.values: {'; '.join(switches) or 'see Chart.yaml'}.",
+        " charts/ of a copy of the chart and name it in the config instead; or disable them,"
+        f" with the values: {'; '.join(switches) or 'see Chart.yaml'}.",
         cause=KnownCause("chart-not-fetched"),
     )
 

@@ -1,4 +1,4 @@
-"""The Helm release of HyperPod's chart: find, install, uninstall; its pods are not awaited.
+"""Helm releases, HyperPod's and others: find, install, uninstall; their pods are not awaited.
 
 Reads use helm's own records, the Secrets `sh.helm.release.v1.*`: one request for the labels of
 all revisions in all namespaces and one for the newest record return state, chart, values and
@@ -8,6 +8,9 @@ and needs helm.  Changes go through pyhelm3 and the helm program.
 The fingerprint of an installation (see `chart.fingerprint`) is in the release's description, which
 `helm history` shows.  Helm writes it only after a successful install or upgrade, and every other
 change of the release overwrites it, so a release that others have changed no longer matches.
+
+The lineage of the cluster is a label of the records of every release but HyperPod's, from the first
+moment of its installation.  Helm keeps such labels in upgrades and rollbacks of anyone.
 """
 
 from __future__ import annotations
@@ -51,6 +54,8 @@ AGGREGATED = (f"{NAME}-mpi-operator-kubeflow-mpijobs-admin", "kubeflow-training-
 """The chart's aggregated ClusterRoles, which may still exist after an uninstall."""
 LARGEST = 32 << 20
 """The largest unpacked record in bytes; those of AWS's chart have one or two million."""
+OWNER = "hyperpod-eks/lineage"
+"""The label of our releases' records, like the tag ``hyperpod-eks:lineage`` of AWS's resources."""
 MARK = "hyperpod-eks "
 """The prefix of our descriptions, before the fingerprint."""
 
@@ -71,6 +76,8 @@ class Release:
     chart: str
     chart_version: str
     fingerprint: str
+    owner: str
+    """The lineage in the record's label; empty without one."""
     description: str
     values: JsonMapping = field(repr=False)
     manifest: str = field(repr=False)
@@ -83,24 +90,44 @@ def releases(access: Access) -> list[Release]:
     A release named "dependencies" counts only if it is of HyperPod's chart.
     Raises KubeNotReady and HyperpodError as `list_nodes`.
     """
+    found = _newest(access, f"owner=helm,name in ({NAME},{OTHER_NAME})")
+    records = ((each, _record(access, each)) for each in found)
+    read = [_read(each, record) for each, record in records if record is not None]
+    return [each for each in read if each.name == NAME or each.chart == CHART]
+
+
+def _newest(access: Access, selector: str) -> list[JsonMapping]:
+    """Return the metadata of the newest record of every matching release."""
     newest: dict[tuple[str, str], JsonMapping] = {}
-    selector = f"owner=helm,name in ({NAME},{OTHER_NAME})"
     for found in kube.secret_labels(access, selector):
         key = (kube.text(found, "namespace"), kube.text(found, "labels", "name"))
         if all(key) and (key not in newest or _revision(found) > _revision(newest[key])):
             newest[key] = found
-    records = (
-        (found, kube.secret(access, found["name"], namespace))
-        for (namespace, _), found in sorted(newest.items())
-    )
-    read = [_read(found, record) for found, record in records if record is not None]
-    return [each for each in read if each.name == NAME or each.chart == CHART]
+    return [found for _, found in sorted(newest.items())]
 
 
-def release(access: Access, name: str = NAME, namespace: str = NAMESPACE) -> Release | None:
-    """Return one release; None if it does not exist.  Raises as `releases`."""
-    found = (each for each in releases(access) if (each.name, each.namespace) == (name, namespace))
-    return next(found, None)
+def _record(access: Access, metadata: JsonMapping) -> dict[str, bytes] | None:
+    return kube.secret(access, kube.text(metadata, "name"), kube.text(metadata, "namespace"))
+
+
+def release(
+    access: Access, name: str = NAME, namespace: str = NAMESPACE, owner: str = ""
+) -> Release | None:
+    """Return one release; None if it does not exist.  Raises as `releases`.
+
+    With ``owner``, a release that has this lineage is returned from any namespace.
+    """
+    found = _newest(access, f"owner=helm,name={name}")
+    ours = [each for each in found if owner and _owner(each) == owner]
+    here = [each for each in found if kube.text(each, "namespace") == namespace]
+    for each in [*(one for one in ours if one in here), *ours, *here]:
+        record = _record(access, each)
+        return None if record is None else _read(each, record)
+    return None
+
+
+def _owner(metadata: JsonMapping) -> str:
+    return kube.text(metadata, "labels", OWNER)
 
 
 def _revision(metadata: JsonMapping) -> int:
@@ -122,6 +149,7 @@ def _read(metadata: JsonMapping, record: Mapping[str, bytes]) -> Release:
         chart=kube.text(document, "chart", "metadata", "name"),
         chart_version=kube.text(document, "chart", "metadata", "version"),
         fingerprint=description.removeprefix(MARK) if ours else "",
+        owner=_owner(metadata),
         description=description,
         values=kube.part(document, "config"),
         manifest=kube.text(document, "manifest"),
@@ -151,14 +179,18 @@ def install(
     *,
     name: str = NAME,
     namespace: str = NAMESPACE,
+    owner: str = "",
     timeout: str = TIMEOUT,
 ) -> Release:
     """Install or upgrade the release, and return it as helm recorded it.
 
     `chart` is a staged chart (see `chart.stage`), `timeout` is helm's for its hooks ("5m").
-    It does not wait for workloads, since there are no nodes yet.  Helm takes ownership of objects
-    that an earlier release left.  A release that an interrupted run left pending is rolled back,
-    or uninstalled if there is no revision to roll back to.
+    It does not wait for workloads, since there are no nodes yet.  A release that an interrupted run
+    left pending is rolled back, or uninstalled if there is no revision to roll back to.
+
+    `owner` is empty for HyperPod's chart: of that, helm takes over the objects that an earlier
+    release left.  The release of any other chart is labelled with the lineage `owner`, its
+    namespace is created if it is missing, and helm refuses to take over objects of others.
 
     Raises KubeNotReady if a retry may succeed (no access yet, namespaces that are still being
     deleted, another helm running), HyperpodError with helm's message otherwise.
@@ -167,7 +199,7 @@ def install(
     if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
         options = {"namespace": namespace, "timeout": timeout}
         with_client(access, helm, lambda client: client.get_proceedable_revision(name, **options))
-    if ending := _terminating(access, {*NAMESPACES, namespace}):
+    if ending := _terminating(access, {namespace} if owner else {*NAMESPACES, namespace}):
         raise KubeNotReady(
             f"namespaces of an earlier release are still being deleted: {', '.join(ending)}"
         )
@@ -181,16 +213,16 @@ def install(
             pyhelm3_package().Chart(client._command, ref=chart, metadata=_metadata(chart)),
             dict(values),
             namespace=namespace,
-            create_namespace=False,
+            create_namespace=bool(owner),
             description=MARK + fingerprint,
-            take_ownership=True,
+            take_ownership=not owner,
             wait=False,
             timeout=timeout,
             **extra,
         )
 
     try:
-        with_client(access, helm, work)
+        with_client(access, helm, work, {OWNER: owner} if owner else {})
     except TimedOut as error:
         raise _timed_out(error, release(access, name, namespace), timeout) from error
     after = release(access, name, namespace)
@@ -209,9 +241,9 @@ def uninstall(
 ) -> None:
     """Uninstall a release and delete ClusterRoles that remain; helm keeps CRDs.
 
-    `what` is None if the release is gone, but its objects perhaps are not.  Checks every `poll`
-    seconds, for at most `patience` seconds, until none of its objects exists.  Helm's own wait is
-    not used: it may wait forever for a ClusterRole that a controller has re-created.
+    `what` is None if HyperPod's release is gone, but its objects perhaps are not.  Checks every
+    `poll` seconds, for at most `patience` seconds, until none of its objects exists.  Helm's own
+    wait is not used: it may wait forever for a ClusterRole that a controller has re-created.
 
     Raises Unfinished with the remaining objects, KubeNotReady and HyperpodError as `install`.
     """
@@ -233,7 +265,8 @@ def sweep(access: Access, what: Release | None) -> list[str]:
 
     Raises as `list_nodes`.
     """
-    roles, named = set(AGGREGATED), set(NAMESPACES)
+    hyperpods = what is None or what.name == NAME
+    roles, named = set(AGGREGATED if hyperpods else ()), set(NAMESPACES if hyperpods else ())
     workloads: set[tuple[str, str, str]] = set()
     for each in _objects(what.manifest) if what else ():
         kind, name = kube.text(each, "kind"), kube.text(each, "metadata", "name")

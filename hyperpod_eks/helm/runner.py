@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpod_eks.aws import transport
@@ -52,12 +52,18 @@ def pyhelm3_package() -> ModuleType:
 
 
 def with_client(
-    access: Access, helm: Helm, work: Callable[[Client], Coroutine[None, None, T]]
+    access: Access,
+    helm: Helm,
+    work: Callable[[Client], Coroutine[None, None, T]],
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> T:
-    """Run `work` with a pyhelm3 client for the cluster; may be called from any thread."""
+    """Run `work` with a pyhelm3 client for the cluster; may be called from any thread.
+
+    ``labels`` are put on the records of the releases that it installs or upgrades.
+    """
     with kube.kubeconfig(access) as config:
         network = transport.environment(helm.bundle, access.endpoint)
-        return finish(work(client_with(helm, config.parent, config, network)))
+        return finish(work(client_with(helm, config.parent, config, network, labels)))
 
 
 def finish(work: Coroutine[None, None, T]) -> T:
@@ -70,7 +76,13 @@ def finish(work: Coroutine[None, None, T]) -> T:
         raise HyperpodError(f"pyhelm3 does not understand helm or the chart: {error}") from error
 
 
-def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, str]) -> Client:
+def client_with(
+    helm: Helm,
+    home: Path,
+    config: Path | None,
+    network: dict[str, str],
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Client:
     """Create a pyhelm3 client that runs helm through `_run` and never waits for pods."""
     from semver import VersionInfo  # noqa: PLC0415
 
@@ -84,6 +96,8 @@ def client_with(helm: Helm, home: Path, config: Path | None, network: dict[str, 
             parts = [str(helm.binary), *(str(part) for part in command)]
             if config:
                 parts += ["--kubeconfig", str(config)]
+            if labels and command[0] == "upgrade":  # pyhelm3 has no argument for them
+                parts += ["--labels", ",".join(f"{key}={each}" for key, each in labels.items())]
             return await _run(parts, input, environment(home) | network)
 
         # without nodes, a wait for pods never ends
@@ -181,7 +195,9 @@ _TIME_HEALS = re.compile(
     r"|cluster unreachable|connection refused|i/o timeout|TLS handshake timeout|no such host"
     r"|: Unauthorized|asked for the client to provide credentials| is forbidden: User "
     r"|etcdserver|the server is currently unable"
+    r"|failed calling webhook .*no endpoints available for service"
 )
+_TOO_LARGE = re.compile(r"may not be more than \d+ bytes|request is too large|entity too large")
 _PROXY = re.compile(r"Proxy Authentication Required|proxyconnect tcp")
 _CHATTER = re.compile(r"WARNING:|level=|[IWE]\d{4} ")
 _TIMED_OUT = re.compile(r"timed out waiting for the condition|context deadline exceeded")
@@ -197,6 +213,12 @@ def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
     words = f"helm {verb}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
     if _PROXY.search(text):
         return HyperpodError(words, "helm uses HTTPS_PROXY and NO_PROXY: correct them.")
+    if _TOO_LARGE.search(text):
+        return HyperpodError(
+            words,
+            "Helm keeps a release, with its chart, compressed in a Secret, which has at most 1 MiB:"
+            " remove files from a copy of the chart, or apply its crds folder yourself.",
+        )
     if _TIME_HEALS.search(text):
         return KubeNotReady(words)
     if _TIMED_OUT.search(text):

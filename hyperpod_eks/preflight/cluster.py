@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from hyperpod_eks import files
+from hyperpod_eks import files, workers
 from hyperpod_eks import folders as our_folders
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import OLDEST_VPC_CNI, SUPPORTED_KUBERNETES, broken
 from hyperpod_eks.aws.transport import ca_bundle
-from hyperpod_eks.config.lifecycle import check_lifecycle, is_elsewhere
+from hyperpod_eks.config.lifecycle import check_folder, check_lifecycle, is_elsewhere
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json
 from hyperpod_eks.engine.decide import FINAL
@@ -23,6 +23,7 @@ from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.compare import Observation, Status
+from hyperpod_eks.resources.helm_release import ChartRelease
 
 
 def control_plane(facts: Facts) -> Iterator[Finding]:
@@ -223,6 +224,19 @@ NO_CHART = (
 )
 
 
+def _no_further_charts(
+    config: Config, observations: Iterable[Observation]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield setting, fault and fix of each chart that is neither here nor installed."""
+    seen = list(observations)
+    for name, each in config.charts.items():
+        if is_elsewhere(each.chart) and not _there(seen, f"charts/{name}"):
+            setting = f"charts.{name}.chart"
+            text = "the chart is not on this machine, and no release of it is installed"
+            fix = f"Pass a config with -f FILE in which {setting} is a folder of this machine."
+            yield setting, f"{setting}: {text}", fix
+
+
 def _there(observations: Iterable[Observation], key: str) -> bool:
     return any(each.live for each in observations if each.want.key == key)
 
@@ -233,6 +247,8 @@ def require_folders(config: Config, observations: Sequence[Observation]) -> None
         raise Usage(*NO_FOLDER, setting="lifecycle.path")
     if is_elsewhere(config.chart.path or "") and not _there(observations, "helm/release"):
         raise Usage(*NO_CHART, setting="chart.path")
+    for setting, text, fix in _no_further_charts(config, observations):
+        raise Usage(text, fix, setting=setting)
 
 
 def lifecycle(facts: Facts) -> Iterator[Finding]:
@@ -250,7 +266,7 @@ def lifecycle(facts: Facts) -> Iterator[Finding]:
 
 
 def chart(facts: Facts) -> Iterator[Finding]:
-    """chart.path must be a chart, and chart.values must be consistent."""
+    """Folders of charts must be charts, and chart.values must be consistent."""
     section = facts.config.chart
     if is_elsewhere(section.path or ""):
         if not _there(facts.observations.values(), "helm/release"):
@@ -260,6 +276,13 @@ def chart(facts: Facts) -> Iterator[Finding]:
             charts.locate(section.path)
         except Usage as error:
             yield Finding("chart", "error", str(error), error.hint)
+    for setting, text, fix in _no_further_charts(facts.config, facts.observations.values()):
+        yield Finding("chart", "error", text, fix, {"setting": setting})
+    for name, each in facts.config.charts.items():
+        if each.folder and not is_elsewhere(each.chart) and (text := check_folder(each.folder)):
+            setting = f"charts.{name}.chart"
+            fix = f"Correct {setting} in the config."
+            yield Finding("chart", "error", f"{setting}: {text}", fix, {"setting": setting})
     for text in charts.check_values(facts.config.region, section.values):
         yield Finding("chart-values", "error", text, "Correct chart.values in the config.")
     types = [kind for group in facts.config.groups for kind in group.instance_types]
@@ -273,10 +296,37 @@ def chart(facts: Facts) -> Iterator[Finding]:
 
 
 def chart_download(facts: Facts) -> Iterator[Finding]:
-    """AWS's chart must be downloadable; create needs it only after EKS, so download it now.
+    """Charts must be downloadable; create needs them only after EKS, so download them now.
 
-    A cached chart is not downloaded again, and a release that matches does not need one.
+    AWS's chart is not downloaded again if it is cached, and a release that matches needs none.
     """
+    yield from _aws_chart_download(facts)
+    wants = [
+        each.want
+        for each in facts.observations.values()
+        if isinstance(each.want, ChartRelease)
+        and each.want.remote
+        and each.status in (Status.ABSENT, Status.DRIFTED)
+    ]
+    for each in workers.gather(*(partial(_pull, facts, want) for want in wants)):
+        yield from each
+
+
+def _pull(facts: Facts, want: ChartRelease) -> list[Finding]:
+    """Download a further chart, and forget it."""
+    try:
+        program = find_helm(facts.helm, ca_bundle(facts.aws.session))
+    except Usage:  # a finding of its own
+        return []
+    try:
+        want.check_download(program)
+    except HyperpodError as error:
+        seen = {"setting": error.setting}
+        return [Finding("chart-download", "error", str(error), error.hint, seen, error.cause)]
+    return []
+
+
+def _aws_chart_download(facts: Facts) -> Iterator[Finding]:
     release = facts.observations.get("helm/release")
     if facts.config.chart.path is not None or (release and release.status is Status.MATCHES):
         return

@@ -1,4 +1,4 @@
-"""The Helm release of AWS's HyperPod chart."""
+"""Helm releases: that of AWS's HyperPod chart, and those of further charts."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config import variables
-from hyperpod_eks.config.lifecycle import is_elsewhere
-from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.config.lifecycle import check_folder, is_elsewhere
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import release as helm
-from hyperpod_eks.helm.program import find_helm
+from hyperpod_eks.helm.program import Helm, find_helm
+from hyperpod_eks.helm.remote import Remote
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
@@ -53,7 +55,7 @@ class Release(Resource):
     kind = "helm/Release"
     step = "helm"
     deleted_at_once = True
-    facts = ("fingerprint",)
+    facts: ClassVar[tuple[str, ...]] = ("fingerprint",)
     patience = 15 * MINUTE
     usual = "1 min"
     typical = 15.0
@@ -70,9 +72,8 @@ class Release(Resource):
             return []
         try:
             releases = helm.releases(access)
-        except kube.KubeNotReady as error:  # create restores a lost access entry
-            who, why = snapshot.aws.lineage, str(error)
-            return [Live("", owner=who, state=State.BUSY, why=why, cause=error.cause)]
+        except kube.KubeNotReady as error:
+            return [_unreachable(error, snapshot)]
         lives = []
         for found in releases:
             ours = (found.name, found.namespace) == (helm.NAME, helm.NAMESPACE)
@@ -93,14 +94,24 @@ class Release(Resource):
         """Compute the fingerprint from the current chart and variables."""
         if name == "fingerprint":
             try:
-                return _fingerprint(self.chart, json.dumps(self._values(), sort_keys=True))
+                return chart.fingerprint(self._content, self._values())
             except Usage as error:  # a command that sends nothing needs no value
                 raise NotReady(str(error)) from error
         return super().expected(name, references)
 
+    @property
+    def setting(self) -> str:
+        """The section of the config that declares it."""
+        return "chart"
+
     def _values(self) -> JsonObject:
-        values: JsonObject = variables.resolved(json.loads(self.values), "chart.values")
+        values: JsonObject = variables.resolved(json.loads(self.values), f"{self.setting}.values")
         return values
+
+    @cached_property
+    def _content(self) -> str:
+        """What identifies the chart; a folder is read once in a run."""
+        return chart.content(Path(self.chart) if self.chart else None)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Install it; ``helm upgrade --install`` may be repeated."""
@@ -114,12 +125,27 @@ class Release(Resource):
         access = eks.kube_access(aws, self.cluster.name, references(self.cluster).attributes)
         program = find_helm(self.binary or None, ca_bundle(aws.session))
         values = self._values()
-        fingerprint = _fingerprint(self.chart, json.dumps(values, sort_keys=True))
+        fingerprint = chart.fingerprint(self._content, values)
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
-            source = Path(self.chart) if self.chart else None
+            source = self._source(Path(folder), program)
             staged = chart.stage(source, Path(folder), values, program)
-            done = helm.install(access, program, staged, values, fingerprint)
-        return replace(_live(done, aws.lineage), shown=frozenset({"fingerprint"}))  # from helm
+            done = self._installed(access, program, staged, values, fingerprint, aws.lineage)
+        return replace(_live(done, aws.lineage), shown=frozenset(self.facts))  # from helm
+
+    def _source(self, folder: Path, program: Helm) -> Path | None:
+        """Return the chart as `chart.stage` takes it; a download is put in ``folder``."""
+        return Path(self.chart) if self.chart else None
+
+    def _installed(
+        self,
+        access: kube.Access,
+        program: Helm,
+        staged: Path,
+        values: JsonMapping,
+        fingerprint: str,
+        lineage: str,
+    ) -> helm.Release:
+        return helm.install(access, program, staged, values, fingerprint)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Uninstall it from a cluster that stays; helm keeps CRDs."""
@@ -127,6 +153,111 @@ class Release(Resource):
         if access is not None:
             program = find_helm(self.binary or None, ca_bundle(aws.session))
             helm.uninstall(access, program, helm.release(access))
+
+
+@frozen
+class ChartRelease(Release):
+    """The release of a further chart: its label is its name.
+
+    It is ours if its records have the label `helm.OWNER` with our lineage.  A chart in a folder is
+    known by its content, any other one by its address and version.
+    """
+
+    repository: str
+    """URL of the repository that has ``chart``; empty for a folder or an OCI reference."""
+    version: str
+    """Version of a chart that is downloaded; empty for a folder."""
+    namespace: str
+
+    kind = "helm/ChartRelease"
+    step = "charts"
+    schema: ClassVar[int] = 2
+    facts = ("namespace", "fingerprint")
+    immutable: ClassVar = {
+        "namespace": "helm cannot move a release; remove it from charts, run create, and declare it"
+        " in the other namespace then"
+    }
+
+    @property
+    def setting(self) -> str:
+        """The section of the config that declares it."""
+        return f"charts.{self.label}"
+
+    @property
+    def remote(self) -> Remote | None:
+        """The chart that is downloaded; None for one in a folder."""
+        return Remote(self.chart, self.repository, self.version) if self.version else None
+
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        """Find it in helm's release records: ours in any namespace, or another one in its own."""
+        access = eks.access(snapshot, self.cluster.name)
+        if access is None:
+            return []
+        try:
+            found = helm.release(access, self.label, self.namespace, snapshot.aws.lineage)
+        except kube.KubeNotReady as error:
+            return [_unreachable(error, snapshot)]
+        if found is None:
+            return []
+        live = _live(found, found.owner)
+        facts = {**live.facts, "namespace": found.namespace}
+        others = {} if found.owner else {"whose": "whoever installed it with helm"}
+        return [replace(live, facts=facts, attributes={**live.attributes, **others})]
+
+    @cached_property
+    def _content(self) -> str:
+        """The address of a chart that is downloaded, the content of one in a folder."""
+        if remote := self.remote:
+            return str(remote)
+        if fault := check_folder(Path(self.chart)):
+            where = f"{self.setting}.chart"
+            raise Usage(f"{where}: {fault}", f"Correct {where} in the config.", setting=where)
+        return chart.digest(Path(self.chart))
+
+    def _source(self, folder: Path, program: Helm) -> Path | None:
+        remote = self.remote
+        where = f"{self.setting}.chart"
+        return remote.pull(program, folder / "pulled", where) if remote else Path(self.chart)
+
+    def check_download(self, program: Helm) -> None:
+        """Download the chart and drop it.  Raises HyperpodError as `Remote.pull`."""
+        with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
+            self._source(Path(folder), program)
+
+    def _installed(
+        self,
+        access: kube.Access,
+        program: Helm,
+        staged: Path,
+        values: JsonMapping,
+        fingerprint: str,
+        lineage: str,
+    ) -> helm.Release:
+        return helm.install(
+            access,
+            program,
+            staged,
+            values,
+            fingerprint,
+            name=self.label,
+            namespace=self.namespace,
+            owner=lineage,
+        )
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Uninstall it from a cluster that stays; helm keeps CRDs, and the namespace stays."""
+        access = eks.access(Snapshot(aws), self.cluster.name)
+        if access is not None:
+            found = helm.release(access, self.label, self.namespace, aws.lineage)
+            if found and found.owner == aws.lineage:
+                program = find_helm(self.binary or None, ca_bundle(aws.session))
+                helm.uninstall(access, program, found)
+
+
+def _unreachable(error: kube.KubeNotReady, snapshot: Snapshot) -> Live:
+    """Return a release for a cluster that does not answer: create restores a lost access entry."""
+    who = snapshot.aws.lineage
+    return Live("", owner=who, state=State.BUSY, why=str(error), cause=error.cause)
 
 
 def _live(found: helm.Release, owner: str) -> Live:
@@ -143,8 +274,3 @@ def _live(found: helm.Release, owner: str) -> Live:
             "chart": f"{found.chart}-{found.chart_version}",
         },
     )
-
-
-@cache
-def _fingerprint(path: str, values: str) -> str:
-    return chart.fingerprint(Path(path) if path else None, json.loads(values))

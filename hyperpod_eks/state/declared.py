@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,10 @@ from typing import NamedTuple
 from hyperpod_eks import __version__
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.config.chart_checks import chart_folders
 from hyperpod_eks.config.lifecycle import (
     ELSEWHERE,
+    check_folder,
     find_chart,
     is_elsewhere,
     lifecycle_files,
@@ -137,9 +139,9 @@ class Declarations:
             config = document["config"]
             if not isinstance(config, dict) or document["sha256"] != _digest(config):
                 raise ValueError("its digest differs from its content")
-            for section in ("lifecycle", "chart"):  # no folder of whoever reads it is uploaded
-                if (path := _path(config, section)) and not is_elsewhere(path):
-                    raise ValueError(f"{section}.path is {path[:80]!r}, not a digest")
+            for setting, path in _paths(config).items():  # no folder of whoever reads it is sent
+                if path and not is_elsewhere(path):
+                    raise ValueError(f"{setting} is {path[:80]!r}, not a digest")
             said = str(document["saved_at"]), str(document["tool_version"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = f"{type(error).__name__}: {clean(error)[:300]}"
@@ -228,16 +230,14 @@ def portable(config: JsonMapping, before: JsonMapping | None = None) -> JsonObje
     is the newest kept config: it has the digests of folders that are not on this machine.
     """
     found: JsonObject = copy.deepcopy(dict(config))
-    for section in ("lifecycle", "chart"):
-        part = found.get(section)
-        if isinstance(part, dict) and isinstance(path := part.get("path"), str):
-            digest = _content(section, path)
+    known = _paths(before or {})
+    for setting, part, key in _folders(found):
+        path = part.pop(key, None)
+        if isinstance(path, str):
+            digest = _content(setting, path)
             if digest == UNKNOWN:
-                digest = (_path(before or {}, section)) or UNKNOWN
-            part.pop("path")
-            part |= {"path": digest} if digest else {}
-        elif isinstance(part, dict):
-            part.pop("path", None)
+                digest = known.get(setting) or UNKNOWN
+            part.update({key: digest} if digest else {})
     if not str(found.get("state", "")).startswith("s3://"):
         found.pop("state", None)
     return found
@@ -246,46 +246,70 @@ def portable(config: JsonMapping, before: JsonMapping | None = None) -> JsonObje
 def located(config: JsonMapping, known: Mapping[str, Iterable[str | None]]) -> JsonObject:
     """Return a config for this machine: digests become folders with that content.
 
-    ``known`` are the paths that each section may mean.  A folder that is not on this machine stays
+    ``known`` are the paths that each setting may mean.  A folder that is not on this machine stays
     a digest: what was uploaded or installed from it then stays as it is.
     """
     found: JsonObject = copy.deepcopy(dict(config))
-    for section in ("lifecycle", "chart"):
-        if not (path := _path(found, section)):
+    for setting, part, key in _folders(found):
+        path = part.get(key)
+        if not (path and isinstance(path, str)):
             continue
         if not is_elsewhere(path) and not Path(path).exists():
-            path = found[section]["path"] = UNKNOWN
+            path = part[key] = UNKNOWN
         if is_elsewhere(path) and path != UNKNOWN:
-            same = (each for each in known.get(section, ()) if each and _there(section, each))
-            here = (each for each in same if _content(section, each) == path)
-            found[section]["path"] = next(here, path)
+            same = (each for each in known.get(setting, ()) if each and _there(setting, each))
+            here = (each for each in same if _content(setting, each) == path)
+            part[key] = next(here, path)
     return found
 
 
-def _path(config: JsonMapping, section: str) -> str:
-    part = config.get(section)
-    path = part.get("path") if isinstance(part, Mapping) else None
-    return path if isinstance(path, str) else ""
+LIFECYCLE, CHART = "lifecycle.path", "chart.path"
 
 
-def _there(section: str, path: str) -> bool:
+def _folders(config: JsonMapping) -> Iterator[tuple[str, JsonObject, str]]:
+    """Yield each setting that names a folder, its section and its key there."""
+    for setting in (LIFECYCLE, CHART):
+        section, key = setting.split(".")
+        if isinstance(part := config.get(section), dict):
+            yield setting, part, key
+    for name, part in chart_folders(config).items():
+        yield f"charts.{name}.chart", part, "chart"
+
+
+def _paths(config: JsonMapping) -> dict[str, str]:
+    """Return the folders of a config by setting."""
+    found = {setting: part.get(key) for setting, part, key in _folders(config)}
+    return {setting: path for setting, path in found.items() if isinstance(path, str)}
+
+
+def further_charts(config: JsonMapping) -> dict[str, list[str | None]]:
+    """Return the folders of further charts as `located` takes what is known."""
+    found = _paths(config)
+    return {setting: [path] for setting, path in found.items() if setting.startswith("charts.")}
+
+
+def _there(setting: str, path: str) -> bool:
     with suppress(OSError, ValueError):
-        return find_chart(Path(path)) is not None if section == "chart" else Path(path).is_dir()
+        if setting == LIFECYCLE:
+            return Path(path).is_dir()
+        return bool(find_chart(Path(path)) if setting == CHART else not check_folder(Path(path)))
     return False
 
 
-def _content(section: str, path: str) -> str:
+def _content(setting: str, path: str) -> str:
     """Return the digest of a folder's content; "" for the tool's own, UNKNOWN for none."""
     if is_elsewhere(path):
         return path
-    if section == "lifecycle" and Path(path) == packaged_lifecycle():
+    if setting == LIFECYCLE and Path(path) == packaged_lifecycle():
         return ""
-    if not _there(section, path):
+    if not _there(setting, path):
         return UNKNOWN
     try:
-        if section == "chart":
+        if setting == CHART:
             digest = chart.digest(chart.locate(Path(path)))
             return "" if digest == chart.PINNED.digest else f"{ELSEWHERE}{digest}"
+        if setting != LIFECYCLE:
+            return f"{ELSEWHERE}{chart.digest(Path(path))}"
         whole = hashlib.sha256()
         for name, file in lifecycle_files(Path(path)).items():
             whole.update(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {name}\n".encode())

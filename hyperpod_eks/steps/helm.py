@@ -1,15 +1,21 @@
-"""AWS's HyperPod Helm chart: it is installed before nodes exist, so its pods are not awaited."""
+"""AWS's HyperPod Helm chart, and further ones; their pods are not awaited.
+
+HyperPod's is installed before nodes exist.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
 
+from hyperpod_eks.config.chart_checks import NODES
 from hyperpod_eks.config.model import Chart
 from hyperpod_eks.helm import chart, runner
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.helm_release import Release
+from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.helm_release import ChartRelease, Release
 from hyperpod_eks.steps import eks
 
 
@@ -31,6 +37,40 @@ def step(resolved: ResolvedConfig, control: eks.Control, binary: str | None) -> 
         binary=binary or "",
         after=control.access,
     )
+
+
+def further(
+    resolved: ResolvedConfig,
+    control: eks.Control,
+    addons: Iterable[Resource],
+    nodes: Resource,
+    binary: str | None,
+) -> tuple[ChartRelease, ...]:
+    """Declare the releases of further charts, each after what its config names."""
+    charts, found = resolved.config.charts, dict[str, ChartRelease]()
+    others = {each.label: each for each in addons} | {NODES: nodes}
+
+    def release(name: str) -> ChartRelease:
+        if name not in found:
+            config = charts[name]
+            before = [
+                *(release(other) for other in config.after if other in charts),
+                *(others[other] for other in config.after if other in others),
+            ]
+            found[name] = ChartRelease(
+                name,
+                cluster=control.cluster,
+                chart=config.chart,
+                repository=config.repository or "",
+                version=config.version or "",
+                namespace=config.namespace or name,
+                values=json.dumps(dict(config.values), sort_keys=True),
+                binary=binary or "",
+                after=(*control.access, *before),
+            )
+        return found[name]
+
+    return tuple(release(name) for name in charts)
 
 
 def prepare(config: Chart, bundle: str | None) -> None:

@@ -53,6 +53,7 @@ IMAGE = "UpdateClusterSoftware, which drains no pods and replaces root volumes"
 ENTRY = "access entry and policy association change"
 NOT_EXCHANGED = "test_existing::test_what_create_made_is_not_exchanged_for_yours"
 CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
+CHARTS = "test_further_charts::test_charts_come_change_and_go_with_the_config"
 STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
 PLACE = "test_short_ways::test_a_name_is_a_cluster_and_a_region_is_for_life"
 
@@ -156,6 +157,18 @@ ROWS = (
         "helm upgrades the release",
         {"health-monitoring-agent": {"enabled": False}},
     ),
+    Row("charts", IN_PLACE, "releases come and go; what `crds` defines stays", shown=CHARTS),
+    Row("charts.<name>.chart", IN_PLACE, "helm upgrades the release", shown=CHARTS),
+    Row("charts.<name>.repository", IN_PLACE, "helm upgrades the release", shown=CHARTS),
+    Row("charts.<name>.version", IN_PLACE, "helm upgrades the release", shown=CHARTS),
+    Row(
+        "charts.<name>.namespace",
+        REFUSED,
+        "helm cannot move a release",
+        shown="test_further_charts::test_a_release_stays_in_its_namespace",
+    ),
+    Row("charts.<name>.values", IN_PLACE, "helm upgrades the release", shown=CHARTS),
+    Row("charts.<name>.after", LATER, "the order of what is installed or deleted", shown=CHARTS),
     Row(
         "lifecycle.path",
         IN_PLACE,

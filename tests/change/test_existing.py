@@ -16,6 +16,7 @@ from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.resources.eks import access
 from hyperpod_eks.resources.iam import trust
 from tests.conftest import new_session
+from tests.test_further_charts import chart
 
 from .conftest import Owner
 
@@ -328,8 +329,11 @@ def test_nodes_for_an_eks_cluster_that_is_there_with_a_release_in_it(owner: Owne
     net = a_vpc(owner)
     an_eks_cluster(owner, net)
     text = owner.example("existing-eks")
+    further = chart(owner.folder, "near")
+    text += f"charts: {{near: {{chart: {further}, namespace: kube-system}}}}\n"
     before = owner.account()
     made = owner.declares(text)
+    assert any("configmaps/kube-system/near" in line for line in owner.account())
     assert not {"CreateVpc", "CreateSubnet", "CreateAddon", "CreateAccessEntry"} & set(made)
     assert owner.declares(text) == []
     cluster = owner.cluster()

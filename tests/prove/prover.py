@@ -29,6 +29,7 @@ TWO_NODES = {
         {"name": "worker-group", "instance_type": "ml.m5.2xlarge", "instance_count": 2},
     ]
 }
+A_CHART = TWO_NODES | {"charts": {"near": {"chart": str(Path(__file__).with_name("chart"))}}}
 ENDINGS = ("resume", "delete", "killed again", "flooded")
 ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
 OF_OTHERS = ("elsewhere", "suspended")
@@ -56,6 +57,7 @@ SCENARIOS = {
     "create in a VPC of others": (*ENDINGS, *OF_OTHERS),
     "create, state in S3": (*OF_OTHERS, *ENDINGS),
     "delete, state in S3": (*OF_OTHERS, *ENDINGS_OF_CHANGES),
+    "a chart more": ENDINGS_OF_CHANGES,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -116,6 +118,8 @@ class Prover:
         self.created(in_s3=is_in_s3(scenario))
         if scenario.startswith("delete"):
             return "delete", TWO_NODES
+        if scenario == "a chart more":
+            return "create", A_CHART
         if scenario == "re-create":
             self.finish("create", THREE_NODES)
             self.lose_a_gateway()

@@ -31,6 +31,7 @@ SAMPLE = {
     ],
     "helm": [
         case("create", "helm", "start upgrade", "resume"),
+        case("a chart more", "helm", "end", "resume"),
     ],
     "hyperpod": [
         case("scale", "after", "sagemaker:UpdateCluster", "resume"),

@@ -1,0 +1,91 @@
+"""The settings of further Helm charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from hyperpod_eks.config.chart_checks import NODES, is_folder
+from hyperpod_eks.config.rules import Pattern
+from hyperpod_eks.config.section import Section
+
+_LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+RELEASE_NAME = Pattern(
+    "the name of a Helm release",
+    "at most 53 small letters, digits and hyphens, and not hyperpod-dependencies or nodes",
+    rf"(?!(?:hyperpod-dependencies|{NODES})$)(?=.{{1,53}}$){_LABEL}",
+    "choose one like kuberay-operator",
+)
+
+
+class FurtherChart(Section):
+    """A further Helm chart, by the name of its release."""
+
+    chart: Annotated[
+        str,
+        Field(
+            description="The chart: its name in `repository`, an OCI reference"
+            " (`oci://REGISTRY/CHART`, read with Docker's logins), or a folder, relative to the"
+            " file."
+        ),
+    ]
+    repository: Annotated[
+        str | None,
+        Field(
+            description="URL of the Helm repository that has it. One that asks for a password"
+            " cannot be used."
+        ),
+    ] = None
+    version: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "a version of a chart",
+                "an exact one, like 1.2.3; ranges would install something else next week",
+                r"v?[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?",
+                "list them with `helm search repo --versions`",
+            ),
+        ]
+        | None,
+        Field(description="Its exact version; required unless it is a folder, which has one."),
+    ] = None
+    namespace: Annotated[
+        Annotated[
+            str,
+            Pattern(
+                "a namespace",
+                "at most 63 small letters, digits and hyphens",
+                rf"(?=.{{1,63}}$){_LABEL}",
+                "choose one like ray-system",
+            ),
+        ]
+        | None,
+        Field(
+            description="Namespace of the release, which is created if it is missing and never"
+            " deleted. Without it: one with the name of the release."
+        ),
+    ] = None
+    values: Annotated[
+        Mapping[str, JsonValue],
+        Field(
+            description="Values that override the chart's own. `${env:NAME}` in a text is the value"
+            " of that variable, which helm gets and the manifest does not."
+        ),
+    ] = {}
+    after: Annotated[
+        tuple[str, ...],
+        Field(
+            strict=False,
+            description="What has to be ready before it is installed: names in `charts` and"
+            " `addons`, and `nodes`. A release is ready once helm has installed it; its pods are"
+            " not awaited.",
+        ),
+    ] = ()
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the chart; None for one that is downloaded."""
+        return Path(self.chart) if is_folder(self.chart, self.repository) else None
