@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.aws.ec2 import VPCS
+from hyperpod_eks.aws.ec2 import ROUTE_TABLES, SECURITY_GROUPS, VPCS
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
@@ -34,6 +34,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.resources.iam import describe_role
 from hyperpod_eks.session import PLAN, Purpose, Session, check_references
 from hyperpod_eks.state.declared import (
     Declarations,
@@ -43,7 +44,7 @@ from hyperpod_eks.state.declared import (
     portable,
 )
 from hyperpod_eks.state.manifest import Manifest, versions
-from hyperpod_eks.workers import start
+from hyperpod_eks.workers import gather, start
 
 LOOKING = 10.0
 """Seconds for which a read-only command retries a failed call, after botocore's own retries."""
@@ -199,7 +200,11 @@ def _place(at: Opened, place: Place, source: _Source, helm: str | None) -> None:
         raise source.failed
     if at.purpose.compares and not at.declared:
         snapshot = at.context.first_snapshot or Snapshot(at.context.aws)
-        refuse_to_guess(snapshot, at.resolved, place, at.unread)
+        try:
+            refuse_to_guess(snapshot, at.resolved, place, at.unread)
+        except Usage:
+            _refuse_overtaken(at, source)
+            raise
         _refuse_claimed(at, source)
 
 
@@ -339,6 +344,14 @@ def _use(at: Opened, source: _Source, config: JsonObject, name: str) -> None:
     at.aws.user_tags = dict(at.config.tags)
 
 
+def _refuse_overtaken(at: Opened, source: _Source) -> None:
+    """Raise Locked if a run that began at the same time has declared a config meanwhile."""
+    if source.newest and not source.newest.exception():
+        kept, newest = source.newest.result()
+        if kept.look().mark != newest.mark:
+            raise kept.declared_meanwhile()
+
+
 def _refuse_claimed(at: Opened, source: _Source) -> None:
     """Raise Usage if another run holds the claim on a cluster whose config nobody knows yet."""
     if not source.newest or source.newest.exception():
@@ -359,21 +372,44 @@ def declared(place: Place, manifest: Manifest) -> bool:
 def refuse_to_guess(
     snapshot: Snapshot, resolved: ResolvedConfig, place: Place, unread: HyperpodError | None = None
 ) -> None:
-    """Raise Usage if the cluster exists: the minimal config would reset its settings.
+    """Raise Usage if the cluster, or a part of it, exists: the minimal config would change it.
 
-    ``unread`` is why its config could not be read; it is raised instead.  Resources that
-    `delete --keep` left, or that create created before EKS, are not a cluster.
+    ``unread`` is why its config could not be read; it is raised instead.
     """
-    if not exists(snapshot, resolved):
+    if exists(snapshot, resolved):
+        what = f"cluster {resolved.name} already"
+    elif part := _part(snapshot, resolved):  # its bucket may be an adopted one, which nothing names
+        what = f"{part} of the cluster {resolved.name}"
+    else:
         return
     if unread:
         raise unread
     raise Usage(
-        f"cluster {resolved.name} already exists in {resolved.region} of account "
-        f"{resolved.identity.account}, but its config was not found",
+        f"{what} exists in {resolved.region} of account {resolved.identity.account}, "
+        "but its config was not found",
         "Pass it with -f FILE, or its manifest with --manifest PATH.\n"
         f"To see the cluster: hyperpod-eks status {called(resolved.name, place)}",
     )
+
+
+_NETWORK = (("VPC", VPCS), ("security group", SECURITY_GROUPS), ("route table", ROUTE_TABLES))
+"""What the first look asks for anyway."""
+
+
+def _part(snapshot: Snapshot, resolved: ResolvedConfig) -> str:
+    """Name a resource that a create makes before EKS; "" without one of this lineage."""
+    lineage = snapshot.aws.lineage
+    for words, listing in _NETWORK:
+        for item in snapshot.signed(listing):
+            if owner(item.get("Tags", ())) == lineage:
+                return f"{words} {item[listing.id]}"
+    keys = {"eks": "iam/cluster-role", "hyperpod": "iam/execution-role"}
+    names = [resolved.iam_name(*each) for each in keys.items()]
+    roles = gather(*(partial(describe_role, snapshot, name) for name in names))
+    for name, role in zip(names, roles, strict=True):
+        if role and owner(role.get("Tags", ())) == lineage:
+            return f"role {name}"
+    return ""
 
 
 def exists(snapshot: Snapshot, resolved: ResolvedConfig) -> bool:

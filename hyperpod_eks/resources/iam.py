@@ -87,6 +87,17 @@ CREATE_POLICY = actions(
 )
 
 
+def describe_role(snapshot: Snapshot, name: str) -> JsonMapping | None:
+    """Describe a role; None if it does not exist."""
+
+    def ask() -> JsonMapping | None:
+        with absent("NoSuchEntity"):
+            return snapshot.aws.iam.get_role(RoleName=name)["Role"]
+        return None
+
+    return snapshot.once(("role", name), ask)
+
+
 @frozen
 class Role(Resource):
     """A role that one AWS service can assume, and its attached policies."""
@@ -151,11 +162,10 @@ class Role(Resource):
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by name."""
         with absent("NoSuchEntity"):
-            answer, attached = gather(
-                partial(snapshot.aws.iam.get_role, RoleName=self.name),
-                partial(self._attached, snapshot),
+            role, attached = gather(
+                partial(describe_role, snapshot, self.name), partial(self._attached, snapshot)
             )
-            return [self._live(answer["Role"], attached)]
+            return [self._live(role, attached)] if role else []
         return []
 
     def review(self, snapshot: Snapshot, live: Live, names: frozenset[str]) -> Sequence[Live]:

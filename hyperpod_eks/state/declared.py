@@ -175,7 +175,7 @@ class Declarations:
         """
         newest = self.look() if seen is None or seen.number else seen
         if not given and newest.mark != manifest.config_version:
-            raise self._declared_meanwhile()
+            raise self.declared_meanwhile()
         before = self._before(newest, given=given)
         config = portable(manifest.config, before)
         if config == before:
@@ -195,7 +195,7 @@ class Declarations:
             content = json.dumps(document, indent=1).encode()
             written = self.objects.put(self._key(number), content, None)
         except Overtaken as error:
-            raise self._declared_meanwhile() from error
+            raise self.declared_meanwhile() from error
         manifest.config_version = newest._replace(number=number, etag=written.etag).mark
         self._drop_oldest(number)
         return before
@@ -210,7 +210,8 @@ class Declarations:
                     raise
         return {}
 
-    def _declared_meanwhile(self) -> Locked:
+    def declared_meanwhile(self) -> Locked:
+        """Return the error for a run that has read what is not the newest config any more."""
         return Locked(
             f"another run has declared a config of {self._aws.cluster} since this one read it",
             "Run the same command again.",

@@ -399,6 +399,38 @@ def test_in_an_adopted_bucket_it_is_found_by_the_nodes_scripts(
         assert "Contents" not in aws.s3.list_objects_v2(Bucket="team-scripts")
 
 
+@pytest.mark.parametrize("theirs", ["bucket", "bucket and network"])
+def test_a_half_made_cluster_whose_config_is_not_found_is_not_continued(
+    user: User, aws: Clients, tmp_path: Path, theirs: str
+) -> None:
+    """Nothing that it has names the adopted bucket, where its config and its claim are."""
+    place = {"LocationConstraint": "us-west-2"}
+    aws.s3.create_bucket(Bucket="team-scripts", CreateBucketConfiguration=place)
+    machines = Machines(user, aws, user.folder, tmp_path / "b")
+    machines.b.mkdir()
+    (machines.a / "demo.yaml").write_text(
+        f"name: demo\nchart: {{path: {CHART}}}\nexisting: {{bucket: team-scripts}}\n"
+    )
+    user.stack.faults.append(Fault("eks", "CreateCluster", kind="error", code="AccessDenied"))
+    assert machines.types("create", "-f", "demo.yaml", at="a").code == 3
+    if theirs != "bucket":  # only roles have its tags
+        for tag in aws.ec2.describe_tags()["Tags"]:
+            aws.ec2.delete_tags(Resources=[tag["ResourceId"]])
+    user.mutations()
+    for words in (("create", "demo", "--yes"), ("plan", "demo"), ("preflight", "demo")):
+        said = machines.types(*words)
+        assert (said.code, said.out) == (2, ""), said.err
+        assert "of the cluster demo exists in us-west-2" in said.err
+        assert "but its config was not found" in said.err
+        assert "-f FILE" in said.err
+    assert user.mutations() == []
+    assert "the config of demo was not found" in machines.types("status", "demo").err
+    if theirs == "bucket":
+        (machines.b / "demo.yaml").write_text((machines.a / "demo.yaml").read_text())
+        said = machines.types("create", "-f", "demo.yaml")
+        assert said.code == 0, said.err
+
+
 @pytest.mark.parametrize("gone", ["objects", "bucket"])
 def test_what_was_removed_by_hand_is_declared_again(
     machines: Machines, gone: str, monkeypatch: pytest.MonkeyPatch
