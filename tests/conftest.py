@@ -36,6 +36,7 @@ from hyperpod_eks.local.aws.sim import Call, Delays
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources.s3 import OWN
+from tests import wire
 
 REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
@@ -390,6 +391,7 @@ def at_work(stack: Stack, folder: Path) -> Iterator[User]:
     """Yield a user with helm 4.3.1, an empty folder and an empty account."""
     with pytest.MonkeyPatch.context() as patch:
         start_over(stack, patch)
+        wire.shorten(stack, patch)
         for name in [name for name in os.environ if name.startswith("HYPERPOD_EKS_")]:
             patch.delenv(name)
         patch.delenv("CI", raising=False)

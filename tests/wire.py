@@ -1,0 +1,112 @@
+"""Requests of this process to the embedded stack without a socket.
+
+A quarter of a command's time went into HTTP between two threads of one process.  Real processes,
+`tests/local`, `tests/test_transport.py` and the crash proof use HTTP.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ConnectionClosedError
+from botocore.httpsession import URLLib3Session
+from urllib3 import HTTPResponse
+from werkzeug.http import http_date
+
+from hyperpod_eks.local.stack import Stack
+
+
+class _Socket:
+    """The server's end of a connection that does not exist; a fault may close it."""
+
+    def shutdown(self, _how: int) -> None: ...
+
+
+def shorten(stack: Stack, patch: pytest.MonkeyPatch) -> None:
+    """Call the stack's WSGI application where a request would go to its port.
+
+    A request goes through HTTP if a proxy or a fault is between, and if it is chunked.
+    """
+    send = URLLib3Session.send
+    place = urlsplit(stack.endpoint)
+    server = {"SERVER_NAME": place.hostname or "", "SERVER_PORT": str(place.port)}
+
+    def short(self: Any, request: AWSPreparedRequest) -> AWSResponse:
+        url, headers = request.url, request.headers
+        if (
+            stack.faults
+            or not url.startswith(f"{stack.endpoint}/")
+            or self._proxy_config.proxy_url_for(url)
+            or self._chunked(headers)
+            or any("_" in name for name in headers)
+        ):
+            return send(self, request)
+        environ = server | _environ(request)
+        app: Any = stack._server._httpd.app
+        begun: list[Any] = []
+        try:
+            content = b"".join(app(environ, lambda *them: begun.extend(them)))
+        except ConnectionError as error:
+            raise ConnectionClosedError(error=error, request=request, endpoint_url=url) from error
+        status, described = begun[:2]
+        raw = HTTPResponse(
+            body=io.BytesIO(content),
+            headers={"Date": http_date(), **_whole(described, status, content)},
+            status=int(status[:3]),
+            preload_content=False,
+            decode_content=False,
+            request_method=request.method,
+        )
+        answer = AWSResponse(url, raw.status, raw.headers, raw)  # type: ignore[arg-type]  # as `send` does
+        if not request.stream_output:
+            _ = answer.content
+        return answer
+
+    patch.setattr(URLLib3Session, "send", short)
+
+
+def _whole(headers: list[tuple[str, str]], status: str, content: bytes) -> dict[str, str]:
+    """Return an answer's headers with its length, as the server adds it."""
+    known = status[:3] in {"204", "304"} or any(n.lower() == "content-length" for n, _ in headers)
+    return dict(headers) if known else {**dict(headers), "Content-Length": str(len(content))}
+
+
+def _environ(request: AWSPreparedRequest) -> dict[str, Any]:
+    """Return what werkzeug's server makes of a request (PEP 3333)."""
+    parts = urlsplit(request.url)
+    body: Any = request.body or b""
+    if hasattr(body, "read"):
+        body = body.read()
+    elif isinstance(body, str):
+        body = body.encode()
+    target = f"{parts.path or '/'}{'?' * bool(parts.query)}{parts.query}"
+    environ: dict[str, Any] = {
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "werkzeug.socket": _Socket(),
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote(parts.path or "/").encode().decode("latin1"),
+        "QUERY_STRING": parts.query,
+        "REQUEST_URI": target,
+        "RAW_URI": target,
+        "REMOTE_ADDR": "127.0.0.1",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": parts.netloc,
+    }
+    values: Any = request.headers
+    for name, value in values.items():
+        key = name.upper().replace("-", "_")
+        key = key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
+        environ[key] = value.decode() if isinstance(value, bytes) else str(value)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    return environ
