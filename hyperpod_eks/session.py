@@ -36,7 +36,7 @@ from hyperpod_eks.inventory.untracked import untracked
 from hyperpod_eks.preflight import account as preflight_account
 from hyperpod_eks.preflight import run as preflight_run
 from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.resolve.names import lineage
+from hyperpod_eks.resolve.names import iam_name, lineage
 from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
@@ -170,7 +170,12 @@ class Session:
     def _questions(self, counting: bool) -> list[Callable[[Snapshot], object]]:
         """Return the reads of the first observation that can start at once."""
         name = self.config.name
-        found = [*ahead(self.manifest.adopted.get("eks/cluster") or name, name)]
+        theirs, region = self.manifest.adopted, self.aws.session.region_name
+        roles = [
+            theirs.get(f"iam/{role}-role") or iam_name(name, purpose, region)
+            for role, purpose in (("cluster", "eks"), ("execution", "hyperpod"))
+        ]
+        found = [*ahead(theirs.get("eks/cluster") or name, name, roles)]
         if counting:
             found += preflight_account.ahead()
         if self.purpose.nodes:

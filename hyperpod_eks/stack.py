@@ -21,6 +21,7 @@ from hyperpod_eks.resources import access_entry
 from hyperpod_eks.resources import eks as kinds_of_eks
 from hyperpod_eks.resources.base import KINDS, Resource
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.resources.iam import describe_role
 from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
 
 
@@ -57,15 +58,17 @@ LISTS = (
 )
 
 
-def ahead(control: str, name: str) -> Sequence[Callable[[Snapshot], object]]:
+def ahead(control: str, name: str, roles: Sequence[str]) -> Sequence[Callable[[Snapshot], object]]:
     """Return reads of the first look that can start before the stack is declared.
 
-    ``control`` names the EKS cluster, ``name`` the HyperPod cluster.
+    ``control`` names the EKS cluster, ``name`` the HyperPod cluster, ``roles`` the
+    roles of both.
     """
     return [
         access_entry.caller,
         partial(kinds_of_eks.describe, name=control),
         partial(hyperpod_api.describe, name=name),
+        *(partial(describe_role, name=each) for each in roles),
         *(partial(Snapshot.signed, listing=each) for each in LISTS),
     ]
 

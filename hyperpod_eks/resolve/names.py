@@ -24,6 +24,11 @@ def fit(name: str, length: int) -> str:
     return f"{name[: length - 7]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
+def iam_name(cluster: str, purpose: str, region: str) -> str:
+    """Return the name of a role or policy; IAM is global, so it includes the region."""
+    return fit(f"{cluster}-{purpose}-{region}", 64)
+
+
 def lineage(identity: Identity, cluster: str) -> str:
     """Derive the lineage, the owner in all tags, from account, region and cluster name.
 

@@ -18,7 +18,7 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import check_endpoints, endpoint_zones
-from hyperpod_eks.resolve.names import PRIVATE_SUBNET, fit, lineage
+from hyperpod_eks.resolve.names import PRIVATE_SUBNET, iam_name, lineage
 from hyperpod_eks.resolve.training_plans import described_plans, planned_zones
 from hyperpod_eks.resolve.versions import kubernetes_version
 from hyperpod_eks.resolve.zones import (
@@ -100,8 +100,8 @@ class ResolvedConfig:
         return f"arn:{self.identity.partition}:iam::aws:policy/{name}"
 
     def iam_name(self, purpose: str, key: str = "") -> str:
-        """Return the name of a role or policy; IAM is global, so it includes the region."""
-        return self.adopted.get(key) or fit(f"{self.name}-{purpose}-{self.region}", 64)
+        """Return the name of a role or policy: the adopted one's, or ours."""
+        return self.adopted.get(key) or iam_name(self.name, purpose, self.region)
 
     def access_policy(self, name: str) -> str:
         """Return the ARN of an EKS access policy."""
