@@ -335,7 +335,7 @@ def _info(kind: AddonKind, version: str, kubernetes: list[str]) -> dict[str, Any
 
 
 def configuration(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer the JSON schema of an add-on's settings (DescribeAddonConfiguration)."""
+    """Answer an add-on's settings and recommended policies (DescribeAddonConfiguration)."""
     name, version = request["addonName"], request["addonVersion"]
     if name not in ADDONS or version not in ADDONS[name].versions:
         text = f"Addon {name} with version {version} not found"
@@ -344,5 +344,15 @@ def configuration(request: dict[str, Any]) -> dict[str, Any]:
         "addonName": name,
         "addonVersion": version,
         "configurationSchema": json.dumps(settings_schema(name)),
-        "podIdentityConfiguration": [],
+        "podIdentityConfiguration": [
+            {
+                "serviceAccount": account,
+                "recommendedManagedPolicies": [
+                    f"arn:aws:iam::aws:policy/{policy}"
+                    for whose, policy in ADDONS[name].recommended
+                    if whose == account
+                ],
+            }
+            for account in dict.fromkeys(whose for whose, _ in ADDONS[name].recommended)
+        ],
     }

@@ -64,6 +64,11 @@ class AddonKind:
     type: str = "networking"
     pod_identity: bool = False
     """Whether CreateAddon takes podIdentityAssociations for it (requiresIamPermissions)."""
+    recommended: tuple[tuple[str, str], ...] = ()
+    """Service accounts, each with the name of a policy that DescribeAddonConfiguration recommends.
+
+    From EKS User Guide, "AWS add-ons" (IAM permissions of each); empty where no page has one.
+    """
 
     def for_kubernetes(self, version: str) -> list[str]:
         """Return the versions for a Kubernetes version, newest first."""
@@ -92,6 +97,7 @@ ADDONS = {
         1,
         "DaemonSet/kube-system/aws-node",
         pod_identity=True,
+        recommended=(("aws-node", "AmazonEKS_CNI_Policy"),),
     ),
     "kube-proxy": AddonKind(
         {
@@ -124,6 +130,7 @@ ADDONS = {
         "Deployment/kube-system/fsx-csi-controller",
         "storage",
         pod_identity=True,
+        recommended=(("fsx-csi-controller-sa", "AmazonFSxFullAccess"),),
     ),
     "aws-mountpoint-s3-csi-driver": AddonKind(
         {"v2.8.0-eksbuild.1": "1.31-1.36"},
@@ -138,6 +145,7 @@ ADDONS = {
         "Deployment/kube-system/ebs-csi-controller",
         "storage",
         pod_identity=True,
+        recommended=(("ebs-csi-controller-sa", "service-role/AmazonEBSCSIDriverPolicy"),),
     ),
     "aws-efs-csi-driver": AddonKind(
         {"v2.1.13-eksbuild.1": "1.31-1.36"},
@@ -145,6 +153,7 @@ ADDONS = {
         "Deployment/kube-system/efs-csi-controller",
         "storage",
         pod_identity=True,
+        recommended=(("efs-csi-controller-sa", "service-role/AmazonEFSCSIDriverPolicy"),),
     ),
     "metrics-server": AddonKind(
         {"v0.8.0-eksbuild.3": "1.31-1.36"},
@@ -164,6 +173,10 @@ ADDONS = {
         "Deployment/amazon-cloudwatch/amazon-cloudwatch-observability-controller-manager",
         "observability",
         pod_identity=True,
+        recommended=(
+            ("cloudwatch-agent", "AWSXrayWriteOnlyAccess"),
+            ("cloudwatch-agent", "CloudWatchAgentServerPolicy"),
+        ),
     ),
     "amazon-sagemaker-hyperpod-taskgovernance": AddonKind(
         {"v1.6.1-eksbuild.1": "1.31-1.36", "v1.6.0-eksbuild.1": "1.31-1.36"},
