@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,10 +37,13 @@ from hyperpod_eks.preflight import account as preflight_account
 from hyperpod_eks.preflight import run as preflight_run
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.names import iam_name, lineage
+from hyperpod_eks.resolve.pod_roles import addon_roles, creates_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig, check_plans, resolve
+from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
+from hyperpod_eks.resources.iam import Role
 from hyperpod_eks.resources.s3 import OWN, claim_key, empty, own_prefix
 from hyperpod_eks.stack import ahead, stack
 from hyperpod_eks.state.claim import Claim
@@ -154,6 +157,9 @@ class Session:
         self.aws.claimed = self.resolved.bucket
         self.context.declare = self.declare
         helm = str(program.result().binary) if program else helm
+        self.resolved = as_recorded(self.manifest, self.resolved)
+        if purpose.compares:
+            require_known_roles(self.manifest, self.resolved)
         self.wants = stack(self.resolved, helm)
 
     def declare(self) -> None:
@@ -264,6 +270,55 @@ def check_references(config: Config) -> None:
         variables.resolved(each.values, f"charts.{name}.values")
     for name, addon in config.addons.items():
         variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
+
+
+def as_recorded(manifest: Manifest, resolved: ResolvedConfig) -> ResolvedConfig:
+    """Keep the way in which the associations of each add-on were created.
+
+    EKS refuses a second association of a service account, and what it says is about the version
+    that a new add-on would get.
+    """
+    addons = dict(resolved.addons)
+    for name, answer in resolved.addons.items():
+        separate, inline = _recorded_roles(manifest, name)
+        if separate or inline:
+            addons[name] = replace(answer, standalone=bool(separate))
+    return replace(resolved, addons=addons)
+
+
+def _recorded_roles(manifest: Manifest, addon: str) -> tuple[set[str], set[str]]:
+    """Return the recorded roles of an add-on: of separate associations, and of its own ones."""
+    records = {key: one for key, one in manifest.records.items() if one.state != "deleted"}
+    separate = {
+        str(record.want.get("role"))
+        for key, record in records.items()
+        if record.kind == PodIdentity.kind and key == f"addons/{addon}-{record.want.get('account')}"
+    }
+    own = records.get(f"addons/{addon}")
+    pairs = (own.want.get("roles") or ()) if own else ()
+    return separate, {str(role) for _, role in pairs}
+
+
+def require_known_roles(manifest: Manifest, resolved: ResolvedConfig) -> None:
+    """Raise Usage for an add-on that has roles of ours, if EKS no longer says that it needs them.
+
+    Its roles would be deleted as if they were no longer declared.
+    """
+    ours = {record.arn for record in manifest.records.values() if record.kind == Role.kind}
+    for name, addon in resolved.config.addons.items():
+        decided = not creates_roles(name, addon) or any(addon_roles(resolved, name))
+        separate, inline = _recorded_roles(manifest, name)
+        if decided or not ours & (separate | inline):
+            continue
+        answer = resolved.addons.get(name)
+        why = (answer and answer.unknown) or "EKS no longer says that it needs any"
+        raise Usage(
+            f"addons.{name}: which roles its pods need is not known ({why}), and the ones that they"
+            " have are not deleted",
+            f"Run the command again once EKS answers, or set addons.{name}"
+            ".pod_identity_associations: roles of yours, or [] for none.",
+            setting=f"addons.{name}.pod_identity_associations",
+        )
 
 
 def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:

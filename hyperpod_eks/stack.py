@@ -22,7 +22,17 @@ from hyperpod_eks.resources import eks as kinds_of_eks
 from hyperpod_eks.resources.base import KINDS, Resource
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.iam import describe_role
-from hyperpod_eks.steps import addons, eks, helm, hyperpod, iam, leftovers, network, s3
+from hyperpod_eks.steps import (
+    addons,
+    eks,
+    helm,
+    hyperpod,
+    iam,
+    leftovers,
+    network,
+    pod_identity,
+    s3,
+)
 
 
 def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Resource]:
@@ -38,13 +48,14 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     left = leftovers.step(resolved, net, (roles.cluster, roles.execution))
     control = eks.step(resolved, roles.cluster, net, left)
     extras = addons.step(resolved, control.cluster)
+    workloads = pod_identity.step(resolved, control.cluster)
     chart = helm.step(resolved, control, helm_binary)
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
     nodes = hyperpod.step(
         resolved, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left)
     )
-    charts = helm.further(resolved, control, extras, nodes, helm_binary)
-    return list(in_order([*control.access, *extras, nodes, *charts]))
+    charts = helm.further(resolved, control, extras, workloads, nodes, helm_binary)
+    return list(in_order([*control.access, *extras, *workloads, nodes, *charts]))
 
 
 LISTS = (

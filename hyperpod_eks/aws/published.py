@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
@@ -36,6 +37,119 @@ BROKEN_ADDONS: Mapping[str, tuple[tuple[Version, Version, str], ...]] = {
             (1, 22, 3),
             "gives a node's primary address to pods (amazon-vpc-cni-k8s issue 3753)",
         ),
+    ),
+}
+
+
+class AddonRole(NamedTuple):
+    """What the pods of an add-on's service account need to be allowed.
+
+    ``managed`` are policies, by ARN or, of AWS's own, by name.  In the resources of ``statements``,
+    {partition}, {region}, {account} and {cluster} are those of the EKS cluster, and {bucket} is
+    each bucket of the config.
+    """
+
+    namespace: str
+    account: str
+    managed: tuple[str, ...] = ()
+    statements: tuple[JsonMapping, ...] = ()
+
+    @property
+    def by_bucket(self) -> bool:
+        """Whether it needs to know buckets."""
+        return any("{bucket}" in each for one in self.statements for each in one["Resource"])
+
+
+def _allow(actions: str, *resources: str, **more: JsonMapping) -> JsonMapping:
+    """Return a statement; ``actions`` are names of one service, which begins them."""
+    service, _, names = actions.partition(":")
+    listed = [f"{service}:{name}" for name in names.split()]
+    return {"Effect": "Allow", "Action": listed, "Resource": list(resources), **more}
+
+
+S3_DRIVER = "aws-mountpoint-s3-csi-driver"
+_CLUSTER_LOGS = "arn:{partition}:logs:{region}:{account}:log-group:/aws/sagemaker/Clusters/*"
+
+# Needs of add-ons for which EKS's DescribeAddonConfiguration recommends no policy, not enough for
+# HyperPod, or far too much; read 2026-11-28. They replace its recommendation. Pages beginning
+# sagemaker- and hyperpod- are of the Amazon SageMaker AI Developer Guide.
+ADDON_ROLES: Mapping[str, AddonRole] = {
+    # sagemaker-eks-operator-install.html
+    "amazon-sagemaker-hyperpod-training-operator": AddonRole(
+        "aws-hyperpod",
+        "hp-training-operator-controller-manager",
+        ("AmazonSageMakerHyperPodTrainingOperatorAccess",),
+    ),
+    # hyperpod-observability-addon-setup.html; the log groups as in
+    # github.com/awslabs/awsome-distributed-ai, modules/observability/iam_roles.tf
+    "amazon-sagemaker-hyperpod-observability": AddonRole(
+        "hyperpod-observability",
+        "hyperpod-observability-operator-otel-collector",
+        statements=(
+            _allow("aps:RemoteWrite", "arn:{partition}:aps:{region}:{account}:workspace/*"),
+            _allow(
+                "logs:CreateLogGroup CreateLogStream DescribeLogGroups DescribeLogStreams"
+                " FilterLogEvents GetLogEvents GetLogRecord GetQueryResults PutLogEvents StartQuery"
+                " StopQuery",
+                _CLUSTER_LOGS,
+                f"{_CLUSTER_LOGS}:log-stream:*",
+            ),
+        ),
+    ),
+    # sagemaker-hyperpod-eks-ebs.html
+    "aws-ebs-csi-driver": AddonRole(
+        "kube-system",
+        "ebs-csi-controller-sa",
+        ("service-role/AmazonEBSCSIDriverPolicy",),
+        (
+            _allow(
+                "sagemaker:AttachClusterNodeVolume DetachClusterNodeVolume",
+                "arn:{partition}:sagemaker:{region}:{account}:cluster/*",
+            ),
+            _allow(
+                "eks:DescribeCluster", "arn:{partition}:eks:{region}:{account}:cluster/{cluster}"
+            ),
+        ),
+    ),
+    # github.com/kubernetes-sigs/aws-fsx-csi-driver, docs/install.md: EKS recommends
+    # AmazonFSxFullAccess
+    "aws-fsx-csi-driver": AddonRole(
+        "kube-system",
+        "fsx-csi-controller-sa",
+        statements=(
+            _allow(
+                "iam:CreateServiceLinkedRole AttachRolePolicy PutRolePolicy",
+                "arn:{partition}:iam::*:role/aws-service-role/"
+                "s3.data-source.lustre.fsx.amazonaws.com/*",
+            ),
+            _allow(
+                "iam:CreateServiceLinkedRole",
+                "*",
+                Condition={"StringLike": {"iam:AWSServiceName": ["fsx.amazonaws.com"]}},
+            ),
+            _allow(
+                "fsx:CreateFileSystem DeleteFileSystem DescribeFileSystems TagResource"
+                " UpdateFileSystem",
+                "*",
+            ),
+            _allow("s3:ListBucket", "*"),
+        ),
+    ),
+    # github.com/awslabs/mountpoint-s3-csi-driver, docs/install.md
+    S3_DRIVER: AddonRole(
+        "kube-system",
+        "s3-csi-driver-sa",
+        statements=(
+            _allow("s3:ListBucket", "arn:{partition}:s3:::{bucket}"),
+            _allow(
+                "s3:AbortMultipartUpload DeleteObject GetObject PutObject",
+                "arn:{partition}:s3:::{bucket}/*",
+            ),
+        ),
+    ),
+    # Amazon CloudWatch User Guide, install-CloudWatch-Observability-EKS-addon.html
+    "amazon-cloudwatch-observability": AddonRole(
+        "amazon-cloudwatch", "cloudwatch-agent", ("CloudWatchAgentServerPolicy",)
     ),
 }
 

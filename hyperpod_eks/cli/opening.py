@@ -73,7 +73,8 @@ class Opened(Session):
 
     def warn(self) -> list[str]:
         """Print the warnings about the config in this account, and return them."""
-        odd = [*warnings(self.config), *self.resolved.warnings]
+        resolved = self.resolved
+        odd = [*warnings(self.config), *resolved.warnings, *resolved.unknown_roles.values()]
         state, store = self.config.state, self.manifest.store
         if state.startswith("s3://") and store.path is not None:
             odd.append(

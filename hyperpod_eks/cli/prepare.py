@@ -18,7 +18,7 @@ from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
 from hyperpod_eks.preflight.quotas import SIZE, usage
 from hyperpod_eks.resources.eks import access
-from hyperpod_eks.resources.iam import trust
+from hyperpod_eks.resources.iam import PODS_SERVICE, trust
 
 if TYPE_CHECKING:
     import boto3
@@ -79,15 +79,18 @@ class _Preparation:
 
     def _roles(self) -> Iterator[str]:
         iam, account = self._client("iam"), self._client("sts").get_caller_identity()["Account"]
-        document = json.dumps(trust("ec2.amazonaws.com"))
-        for entry in self._config.eks.access:
-            start = f"arn:aws:iam::{account}:role/"
-            path, _, name = entry.principal_arn.removeprefix(start).rpartition("/")
-            if not entry.principal_arn.startswith(start) or _there(iam.get_role, RoleName=name):
+        config, start = self._config, f"arn:aws:iam::{account}:role/"
+        wanted = {entry.principal_arn: "ec2.amazonaws.com" for entry in config.eks.access}
+        pods = [each.role_arn for each in config.pod_identity if each.role_arn]
+        for addon in config.addons.values():
+            pods += [str(each["role_arn"]) for each in addon.pod_identity_associations or ()]
+        for arn, service in (wanted | dict.fromkeys(pods, PODS_SERVICE)).items():
+            path, _, name = arn.removeprefix(start).rpartition("/")
+            if not arn.startswith(start) or _there(iam.get_role, RoleName=name):
                 continue
-            place = f"/{path}/" if path else "/"
+            place, document = f"/{path}/" if path else "/", json.dumps(trust(service))
             iam.create_role(RoleName=name, Path=place, AssumeRolePolicyDocument=document)
-            yield f"role {entry.principal_arn}"
+            yield f"role {arn}"
 
     def _plans(self) -> Iterator[str]:
         sagemaker = self._client("sagemaker")

@@ -12,6 +12,7 @@ from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
 from hyperpod_eks.config.chart_checks import charts
 from hyperpod_eks.config.group_checks import groups
+from hyperpod_eks.config.pod_checks import pods
 from hyperpod_eks.config.rules import Finding
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def across(config: Config) -> Iterator[Finding]:
     yield from _kubernetes(config)
     yield from _addons(config)
     yield from charts(config)
+    yield from pods(config)
     yield from _network(config)
     yield from _reach(config)
     yield from _unchangeable(config)
@@ -315,8 +317,14 @@ def _kubernetes(config: Config) -> Iterator[Finding]:
 
 
 def _addons(config: Config) -> Iterator[Finding]:
-    """Refuse versions of add-ons that do not work on HyperPod."""
+    """Refuse versions of add-ons that do not work on HyperPod, and settings of other add-ons."""
     for name, addon in config.addons.items():
+        if addon.buckets and name != versions.S3_DRIVER:
+            text = f"is a setting of {versions.S3_DRIVER} only; remove it"
+            yield Finding(("addons", name, "buckets"), text, True)
+        if addon.buckets and addon.pod_identity_associations is not None:
+            text = "has no effect beside pod_identity_associations (it is for a role that is"
+            yield Finding(("addons", name, "buckets"), f"{text} created); keep one", True)
         version, loc = addon.version or "", ("addons", name, "version")
         if why := versions.broken(name, version):
             text = f"{model.show(version)} {why}; choose another one, or omit it"

@@ -13,6 +13,7 @@ from hyperpod_eks.config import cross_checks as checks
 from hyperpod_eks.config.charts import RELEASE_NAME, FurtherChart
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
+from hyperpod_eks.config.pods import POLICY_ARN, PodIdentity
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
 
@@ -25,6 +26,14 @@ ADDON_NAME = Pattern(
     "like aws-fsx-csi-driver",
     r"[0-9A-Za-z][A-Za-z0-9_-]*",
     "list them with `aws eks describe-addon-versions`",
+)
+
+
+BUCKET_NAME = Pattern(
+    "the name of an S3 bucket",
+    "3 to 63 small letters, digits, dots and hyphens, without s3://",
+    r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]",
+    "list them with `aws s3 ls`",
 )
 
 
@@ -229,10 +238,21 @@ class Addon(Section):
                 Members("eks", "CreateAddon.podIdentityAssociations[]"),
             ],
             ...,
-        ],
+        ]
+        | None,
         Field(
             strict=False,
-            description="Roles of its service accounts, as `{service_account: …, role_arn: …}`.",
+            description="Roles of its service accounts, as `{service_account: …, role_arn: …}`;"
+            " `[]` for none. Without it: the tool creates the roles that the add-on needs (not for"
+            " the four that HyperPod needs, which use the nodes' role).",
+        ),
+    ] = None
+    buckets: Annotated[
+        tuple[Annotated[str, Aws("s3", "CreateBucket.Bucket"), BUCKET_NAME], ...],
+        Field(
+            strict=False,
+            description="Buckets that the role of `aws-mountpoint-s3-csi-driver` reads and writes;"
+            " no other add-on has this setting.",
         ),
     ] = ()
 
@@ -280,16 +300,7 @@ class Iam(Section):
         Field(description="Path of the roles and policies that are created."),
     ] = "/"
     permissions_boundary: Annotated[
-        Annotated[
-            str,
-            Pattern(
-                "the ARN of a policy",
-                "arn:aws:iam::<account or aws>:policy/<name>",
-                r"arn:aws[a-z-]*:iam::(?:[0-9]{12}|aws):policy/[\w+=,.@/-]+",
-                "print it with `aws iam list-policies`",
-            ),
-        ]
-        | None,
+        Annotated[str, POLICY_ARN] | None,
         Field(description="Permissions boundary of the roles that are created."),
     ] = None
     node_policy: Annotated[
@@ -361,6 +372,13 @@ class Config(Section):
             " the order of the file, each after the one before."
         ),
     ] = {}
+    pod_identity: Annotated[
+        tuple[PodIdentity, ...],
+        Field(
+            strict=False,
+            description="Roles for the pods of workloads, by namespace and service account.",
+        ),
+    ] = ()
     chart: Annotated[Chart, Field(description="The HyperPod Helm chart.")] = Chart()
     charts: Annotated[
         Mapping[Annotated[str, RELEASE_NAME], FurtherChart],

@@ -115,7 +115,7 @@ def _decide_absent(want: Resource, given: Circumstances) -> Decision:
         return Decision(Action.WAIT, "AWS reports that it exists, but does not show it yet")
     if want.is_awaited:
         return Decision(Action.WAIT, "AWS creates it automatically")
-    return Decision(Action.CREATE, f"usually {want.usual}" if want.usual else "")
+    return Decision(Action.CREATE, want.reason or (f"usually {want.usual}" if want.usual else ""))
 
 
 FINAL = {

@@ -156,7 +156,7 @@ def roles(facts: Facts) -> Iterator[Finding]:
 
 def _trust(facts: Facts, name: str, service: str) -> Iterator[Finding]:
     role = facts.aws.iam.get_role(RoleName=name)["Role"]
-    if service not in _trusted(role["AssumeRolePolicyDocument"]):
+    if service not in trusted(role["AssumeRolePolicyDocument"]):
         yield Finding(
             "roles",
             "error",
@@ -202,7 +202,7 @@ def access(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _trusted(document: Json) -> set[str]:
+def trusted(document: Json) -> set[str]:
     """Return the services that a trust policy allows."""
     statements = document.get("Statement", []) if isinstance(document, Mapping) else []
     found: set[str] = set()

@@ -13,7 +13,7 @@ from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import FAILED, Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
-from hyperpod_eks.preflight import account, cluster, network, permissions, quotas
+from hyperpod_eks.preflight import account, cluster, network, permissions, pods, quotas
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
 from hyperpod_eks.stack import kinds
 
@@ -48,6 +48,9 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (cluster.failed, ("failed",)),
     (cluster.roles, ("roles",)),
     (cluster.access, ("access",)),
+    (pods.unknown_roles, ("addon-roles",)),
+    (pods.roles, ("pod-roles",)),
+    (pods.quota, ("quota-iam",)),
     (cluster.lifecycle, ("lifecycle",)),
     (cluster.chart, ("chart", "chart-values")),
     (cluster.chart_download, ("chart-download",)),
@@ -69,6 +72,7 @@ MISFITS = {
     "network.cidr": "existing",  # of an existing VPC
     "network.secondary_cidrs": "existing",
     "network.interface_endpoints": "endpoints",
+    "pod_identity": "pod-roles",
 }
 """Id of the finding, by the setting or section that does not fit the account."""
 
@@ -83,6 +87,7 @@ ABOUT = {
     "names": "name",
     "one-cluster": "existing.eks_cluster",
     "one-vpc": "existing",
+    "pod-roles": "pod_identity",
     "quota-cluster-size": "instance_groups",
     "quota-instances": "instance_groups",
     "quota-nat-gateways": "network.nat",

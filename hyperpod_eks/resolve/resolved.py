@@ -19,6 +19,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import check_endpoints, endpoint_zones
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET, iam_name, lineage
+from hyperpod_eks.resolve.pod_roles import AddonAnswer
 from hyperpod_eks.resolve.training_plans import described_plans, planned_zones
 from hyperpod_eks.resolve.versions import kubernetes_version
 from hyperpod_eks.resolve.zones import (
@@ -49,8 +50,8 @@ class ResolvedConfig:
     """The groups' training plans by ARN: status, places (type, zone id), total, free instances."""
     endpoint_zones: Mapping[str, frozenset[str]] | None = None
     """Zone ids in which each service has interface endpoints; None if unknown."""
-    standalone: Mapping[str, str] = field(default_factory=dict)
-    """Namespaces of add-ons whose version does not accept pod identities itself, by add-on."""
+    addons: Mapping[str, AddonAnswer] = field(default_factory=dict)
+    """What EKS answers about the add-ons of the config, by name; not about all of them."""
     adopted: Mapping[str, str] = field(default_factory=dict)
     """Ids of adopted resources, which replace ours, by key."""
 
@@ -63,6 +64,17 @@ class ResolvedConfig:
     def region(self) -> str:
         """The AWS region."""
         return self.identity.region
+
+    @property
+    def unknown_roles(self) -> dict[str, str]:
+        """A sentence about each add-on whose roles are ours to create and not known, by name."""
+        return {
+            name: f"addons.{name}: no role is created for its pods: {answer.unknown}; set"
+            f" addons.{name}.pod_identity_associations (roles of its service accounts, or [] for"
+            " none)"
+            for name, answer in self.addons.items()
+            if answer.unknown and f"addons/{name}" not in self.adopted
+        }
 
     @property
     def bucket(self) -> str:
@@ -153,7 +165,8 @@ def resolve(
         who.region,
         adopted_zones(aws, config),
     )
-    kubernetes, warnings, standalone = asked.version.result()
+    kubernetes, warnings, addons = asked.version.result()
+    _check_pod_identity(config, addons)
     found = asked.endpoints.result()
     return ResolvedConfig(
         config,
@@ -164,7 +177,7 @@ def resolve(
         (*warnings, *check_endpoints(config, found, chosen)),
         plans=asked.plans.result(),
         endpoint_zones=found,
-        standalone=standalone,
+        addons=addons,
         adopted=aws.adopted,
     )
 
@@ -176,7 +189,7 @@ class _Asked(NamedTuple):
     zones: Future[list[str]]
     offered: Future[dict[str, frozenset[str]]]
     taken: Future[dict[str, str]]
-    version: Future[tuple[str, tuple[str, ...], Mapping[str, str]]]
+    version: Future[tuple[str, tuple[str, ...], Mapping[str, AddonAnswer]]]
     plans: Future[dict[str, JsonObject]]
     endpoints: Future[dict[str, frozenset[str]] | None]
 
@@ -202,6 +215,29 @@ def _check_account(config: Config, who: Identity) -> None:
             "Use the right profile (--profile), or correct the config.",
             setting="account",
         )
+
+
+def _check_pod_identity(config: Config, addons: Mapping[str, AddonAnswer]) -> None:
+    """Raise Usage for a service account of an add-on, which has a role already (EKS takes one)."""
+    theirs = {
+        (answer.namespace or "kube-system", account): name
+        for name, answer in addons.items()
+        for account in (
+            *(one.account for one in answer.roles),
+            *(
+                str(each["service_account"])
+                for each in config.addons[name].pod_identity_associations or ()
+            ),
+        )
+    }
+    for index, each in enumerate(config.pod_identity):
+        if addon := theirs.get((each.namespace, each.service_account)):
+            raise Usage(
+                f"pod_identity[{index}].service_account: {each.service_account} in"
+                f" {each.namespace} is the add-on {addon}'s, and has a role already",
+                f"Remove the entry, or set addons.{addon}.pod_identity_associations: [].",
+                setting="pod_identity",
+            )
 
 
 def _check_access(config: Config, who: Identity) -> None:

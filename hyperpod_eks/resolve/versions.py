@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
-from hyperpod_eks.aws.published import choose_version, order
+from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole, choose_version, order
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.model import NEEDED_ADDONS, Addon, Config
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve import addon_settings
+from hyperpod_eks.resolve.pod_roles import AddonAnswer, creates_roles, published
 
 
-def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
-    """Return the version, warnings, and `ResolvedConfig.standalone`.
+def kubernetes_version(
+    aws: Aws, config: Config
+) -> tuple[str, tuple[str, ...], Mapping[str, AddonAnswer]]:
+    """Return the version, warnings, and `ResolvedConfig.addons`.
 
     An existing cluster keeps its version even if EKS no longer offers it.  Raises Usage for an
     unsupported version, and for add-ons whose version or settings EKS would refuse, so that these
@@ -29,17 +32,25 @@ def kubernetes_version(aws: Aws, config: Config) -> tuple[str, tuple[str, ...], 
             offered, config.eks.version, config.eks.allow_untested_version
         )
     except Usage as error:
-        if kept := _own_version(aws, config, error):
-            return *kept, {}
-        raise
-    standalone = {}
+        if not (kept := _own_version(aws, config, error)):
+            raise
+        return *kept, dict(_unchecked(config, kept[0]))
+    addons = {}
     for name, addon in config.addons.items():
         asked = addon.version or addon.configuration_values or addon.pod_identity_associations
-        if (asked or name not in NEEDED_ADDONS) and (
-            namespace := _check_addon(aws, name, addon, chosen)
-        ):
-            standalone[name] = namespace
-    return chosen, tuple(warnings), standalone
+        if asked or name not in NEEDED_ADDONS:
+            addons[name] = _check_addon(aws, name, addon, chosen)
+    return chosen, tuple(warnings), addons
+
+
+def _unchecked(config: Config, kubernetes: str) -> Iterator[tuple[str, AddonAnswer]]:
+    """Yield what is known of add-ons without EKS, which no longer offers their Kubernetes."""
+    for name, addon in config.addons.items():
+        if creates_roles(name, addon) and not (roles := published(name, addon)):
+            why = f"EKS is not asked about add-ons of Kubernetes {kubernetes}"
+            yield name, AddonAnswer(unknown=why)
+        elif creates_roles(name, addon):
+            yield name, AddonAnswer(roles=roles)
 
 
 def _own_version(aws: Aws, config: Config, error: Usage) -> tuple[str, tuple[str, ...]] | None:
@@ -54,8 +65,8 @@ def _own_version(aws: Aws, config: Config, error: Usage) -> tuple[str, tuple[str
     return None
 
 
-def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
-    """Return an add-on's namespace if it does not accept its declared pod identities, else "".
+def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> AddonAnswer:
+    """Return what EKS says about an add-on's roles.
 
     Raises Usage for a version or settings that EKS would refuse.
     """
@@ -77,11 +88,43 @@ def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> str:
             setting=f"addons.{name}.version",
         )
     about, chosen = answer["addons"][0], _chosen(answer["addons"][0]["addonVersions"], version)
+    needs = chosen.get("requiresIamPermissions")
+    asks = creates_roles(name, addon) and name not in ADDON_ROLES and needs is not False
+    found = None
+    if addon.configuration_values or asks:
+        with absent("AccessDenied.*", "ResourceNotFoundException"):
+            found = aws.eks.describe_addon_configuration(
+                addonName=name, addonVersion=chosen["addonVersion"]
+            )
     if addon.configuration_values:
-        _check_settings(aws, name, chosen["addonVersion"], addon.configuration_values)
-    if addon.pod_identity_associations and chosen.get("requiresIamPermissions") is False:
-        return str(about.get("defaultNamespace") or "kube-system")
-    return ""
+        _check_settings(aws, name, chosen["addonVersion"], addon.configuration_values, found or {})
+    roles, unknown = published(name, addon), ""
+    if asks:
+        roles, unknown = _recommended(found, needs=bool(needs))
+    elif creates_roles(name, addon) and name in ADDON_ROLES and not roles:
+        unknown = f"addons.{name}.buckets names none"
+    namespace = str(about.get("defaultNamespace") or "")
+    return AddonAnswer(namespace, needs is False, roles, unknown)
+
+
+def _recommended(answer: JsonMapping | None, *, needs: bool) -> tuple[tuple[AddonRole, ...], str]:
+    """Return the roles that EKS recommends, and why they are not known, or "".
+
+    ``answer`` is DescribeAddonConfiguration's, and ``needs`` requiresIamPermissions (EKS User
+    Guide, "IAM roles for Amazon EKS add-ons").
+    """
+    if answer is None:
+        return (), "EKS does not answer eks:DescribeAddonConfiguration, or you may not call it"
+    found: dict[str, list[str]] = {}
+    for each in answer.get("podIdentityConfiguration") or ():
+        policies = found.setdefault(each.get("serviceAccount") or "", [])
+        policies += each.get("recommendedManagedPolicies") or ()
+    if (needs and not found) or "" in found or not all(found.values()):
+        return (), "EKS says that it needs IAM permissions, and does not recommend all policies"
+    return tuple(
+        AddonRole("", account, tuple(dict.fromkeys(policies)))
+        for account, policies in found.items()
+    ), ""
 
 
 def _chosen(versions: Sequence[JsonMapping], wanted: str | None) -> JsonMapping:
@@ -98,18 +141,19 @@ def _is_default(version: JsonMapping) -> bool:
     return any(each.get("defaultVersion") for each in version.get("compatibilities", ()))
 
 
-def _check_settings(aws: Aws, name: str, version: str, settings: JsonMapping) -> None:
+def _check_settings(
+    aws: Aws, name: str, version: str, settings: JsonMapping, found: JsonMapping
+) -> None:
+    """Raise Usage for settings that the schema in DescribeAddonConfiguration's answer refuses."""
     try:
         values = variables.resolved(settings, f"addons.{name}.configuration_values")
     except Usage:  # an unset variable is reported when the settings are sent
         return
-    with absent("AccessDenied.*", "ResourceNotFoundException"):
-        found = aws.eks.describe_addon_configuration(addonName=name, addonVersion=version)
-        if wrong := addon_settings.problems(values, found.get("configurationSchema") or ""):
-            setting = f"addons.{name}.configuration_values"
-            raise Usage(
-                "\n".join(f"{setting}: {each}" for each in wrong[:5]),
-                f"aws eks describe-addon-configuration --addon-name {name} --addon-version"
-                f" {version} --region {aws.session.region_name} shows the schema.",
-                setting=setting,
-            )
+    if wrong := addon_settings.problems(values, found.get("configurationSchema") or ""):
+        setting = f"addons.{name}.configuration_values"
+        raise Usage(
+            "\n".join(f"{setting}: {each}" for each in wrong[:5]),
+            f"aws eks describe-addon-configuration --addon-name {name} --addon-version"
+            f" {version} --region {aws.session.region_name} shows the schema.",
+            setting=setting,
+        )

@@ -18,6 +18,7 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
+from hyperpod_eks.resolve.pod_roles import pod_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
@@ -77,11 +78,12 @@ POD_ROLES = actions(
 
 @frozen
 class PodIdentity(Resource):
-    """A service account's association with a role, created before the add-on that uses it.
+    """A service account's association with a role: a workload's, or an add-on's.
 
-    For versions whose ``requiresIamPermissions`` is false: CreateAddon refuses associations for
-    them ("Pod Identity feature is not supported for addon version"), and a separate one works
-    for every version (SageMaker developer guide, "Installing the training operator").
+    An add-on's is created before it, for versions whose ``requiresIamPermissions`` is false:
+    CreateAddon refuses associations for them ("Pod Identity feature is not supported for addon
+    version"), and a separate one works for every version (SageMaker developer guide, "Installing
+    the training operator").
     """
 
     cluster: Cluster
@@ -97,12 +99,14 @@ class PodIdentity(Resource):
 
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """Actions on associations, if an add-on has a role."""
+        """Actions on associations, if a service account has a role."""
         roles = {
             str(each["role_arn"])
             for addon in resolved.config.addons.values()
-            for each in addon.pod_identity_associations
+            for each in addon.pod_identity_associations or ()
         }
+        roles |= {each.role_arn for each in resolved.config.pod_identity if each.role_arn}
+        roles |= {one.role_arn(resolved) for one in pod_roles(resolved)}
         if not roles:
             return
         cluster = resolved.arn("eks", f"cluster/{resolved.eks_name}")

@@ -263,6 +263,11 @@ class Resource(ABC):
         return None
 
     @property
+    def reason(self) -> str:
+        """What it is created for, in words for people; empty if its key says it."""
+        return ""
+
+    @property
     def usual(self) -> str:
         """How long a create usually takes, in words for people."""
         return ""

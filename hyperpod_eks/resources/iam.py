@@ -16,16 +16,25 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.pod_roles import pod_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Differs, Fact, Facts, Lifecycle, Live, References, Resource
 from hyperpod_eks.resources.ec2.security_group import SecurityGroup
 from hyperpod_eks.resources.ec2.subnet import Subnet
 from hyperpod_eks.resources.ec2.vpc import Vpc
-from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, actions, forgotten
+from hyperpod_eks.resources.permissions import (
+    Conditions,
+    Statement,
+    Statements,
+    actions,
+    forgotten,
+    look,
+)
 from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
 from hyperpod_eks.workers import gather
 
 EKS_SERVICE, HYPERPOD_SERVICE = "eks.amazonaws.com", "sagemaker.amazonaws.com"
+PODS_SERVICE = "pods.eks.amazonaws.com"
 CONTROL_POLICY = "AmazonEKSClusterPolicy"
 NODE_POLICY = "AmazonSageMakerClusterInstanceRolePolicy"
 
@@ -38,6 +47,12 @@ class Principals:
     passed: tuple[str, ...]
     policies: tuple[str, ...]
     services: list[str]
+    pods: tuple[str, ...]
+    """The roles to create for pods."""
+    pod_policies: tuple[str, ...]
+    """The policies to create for them."""
+    pod_managed: tuple[str, ...]
+    """Existing policies to attach to them."""
 
 
 def principals(resolved: ResolvedConfig) -> Principals:
@@ -56,11 +71,16 @@ def principals(resolved: ResolvedConfig) -> Principals:
     # of an existing role only the name is known, not the path
     adopted = {resolved.arn("iam", f"role/*{names[each]}") for each in keys.keys() - set(ours)}
     own = {group.execution_role for group in resolved.config.groups if group.execution_role}
+    pods = pod_roles(resolved)
+    pod_policies = [one for one in pods if one.statements]
     return Principals(
         made,
         (*made, *sorted(adopted | own)),
         tuple(resolved.arn("iam", f"policy{path}{names[each]}") for each in ours if each != "eks"),
         services,
+        tuple(one.role_arn(resolved) for one in pods),
+        tuple(resolved.arn("iam", f"policy{path}{one.name(resolved)}") for one in pod_policies),
+        tuple(sorted({arn for one in pods for arn in one.managed})),
     )
 
 
@@ -128,6 +148,13 @@ class Role(Resource):
         """None: ``update`` attaches the policies."""
         yield from ()
 
+    @property
+    def reason(self) -> str:
+        """The service account whose pods use it."""
+        if self.trusts != PODS_SERVICE:
+            return ""
+        return f"for the pods of the service account {self.label.removesuffix('-role')}"
+
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Actions on the ARNs of the roles to create or to pass."""
@@ -138,9 +165,15 @@ class Role(Resource):
         # GetRole also reads the caller's own role, whose path is not in its session's ARN
         every = (resolved.arn("iam", "role/*"),)
         yield Statement("RolesLook", actions("iam", "GetRole", "ListAttachedRolePolicies"), every)
-        yield Statement("RolesMake", CREATE_ROLE, who.made)
+        yield Statement("RolesMake", CREATE_ROLE, (*who.made, *who.pods))
         yield Statement("RolesAttach", ("iam:AttachRolePolicy",), who.made, attached)
-        yield Statement("RolesDelete", DELETE_ROLE, who.made, command="delete")
+        yield Statement("RolesDelete", DELETE_ROLE, (*who.made, *who.pods), command="delete")
+        if who.pods:
+            arns = [*who.pod_managed, *who.pod_policies]
+            these: Conditions = {"ArnEquals": {"iam:PolicyARN": arns}}
+            yield Statement("PodRolesAttach", ("iam:AttachRolePolicy",), who.pods, these)
+            yield Statement("PodRolesPolicies", ("iam:GetPolicy",), who.pod_managed)
+            yield look("iam", "GetAccountSummary")
         yield Statement("RolesPass", ("iam:PassRole",), who.passed, services)
         yield forgotten("iam", "ListRoles", "ListRoleTags")
 
@@ -251,14 +284,18 @@ class Role(Resource):
 
 
 def trust(service: str) -> JsonObject:
-    """Return the trust policy that lets one service assume a role."""
+    """Return the trust policy that lets one service assume a role.
+
+    EKS Pod Identity also sets session tags (EKS User Guide, "EKS Pod Identity role").
+    """
+    assume = "sts:AssumeRole"
     return {
         "Version": "2012-10-17",
         "Statement": [
             {
                 "Effect": "Allow",
                 "Principal": {"Service": service},
-                "Action": "sts:AssumeRole",
+                "Action": [assume, "sts:TagSession"] if service == PODS_SERVICE else assume,
             }
         ],
     }
@@ -291,6 +328,8 @@ class Policy(Resource):
     """Prefix of the ARNs of the account's network."""
     places: tuple[Vpc | SecurityGroup | Subnet, ...] = ()
     """Where network interfaces may be created; empty for nowhere."""
+    statements: str = ""
+    """Further statements, as a JSON list."""
 
     kind = "iam/Policy"
     step = "iam"
@@ -306,7 +345,8 @@ class Policy(Resource):
     @classmethod
     def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
         """Actions on the ARNs of our policies."""
-        ours = principals(resolved).policies
+        who = principals(resolved)
+        ours = (*who.policies, *who.pod_policies)
         yield Statement("NodePolicyMake", CREATE_POLICY, ours)
         yield Statement("NodePolicyDelete", ("iam:DeletePolicy",), ours, command="delete")
         yield forgotten("iam", "ListPolicies", "ListPolicyTags")
@@ -369,7 +409,8 @@ class Policy(Resource):
                 for place in self.places
             ]
             rows.insert(0, ("Interfaces", INTERFACES, places))
-        return {"Version": "2012-10-17", "Statement": [_allow(*row) for row in rows]}
+        more = json.loads(self.statements or "[]")
+        return {"Version": "2012-10-17", "Statement": [*(_allow(*row) for row in rows), *more]}
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Create it; its name is unique in the account."""

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from hyperpod_eks.config import model as configs
 from hyperpod_eks.config.model import NEEDED_ADDONS
+from hyperpod_eks.resolve.pod_roles import PodRole, addon_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon, PodIdentity
 from hyperpod_eks.resources.eks import Cluster
+from hyperpod_eks.resources.iam import Role
+from hyperpod_eks.steps.pod_identity import role
 
 
 def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
@@ -27,8 +30,10 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
         if resolved.eks_is_theirs and not asked:
             continue
         others = [each for each in found if each.label not in NEEDED_ADDONS]
-        roles = _roles(addon)
-        before = tuple(_pod_identities(resolved, cluster, name, roles))
+        ours = [(one, role(resolved, one)) for one in addon_roles(resolved, name)]
+        roles = _roles(resolved, addon, [one for one, _ in ours])
+        made = tuple(each for _, each in ours)
+        before = tuple(_pod_identities(resolved, cluster, name, roles, made))
         declared = Addon(
             name,
             cluster=cluster,
@@ -36,22 +41,33 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
             configuration=json.dumps(dict(addon.configuration_values), sort_keys=True),
             roles=() if before else roles,
             nodeless=nodeless,
-            after=(*others[-1:], *before),
+            after=(*others[-1:], *(before or made)),
         )
         found.append(declared)
     return tuple(found)
 
 
-def _roles(addon: configs.Addon) -> tuple[tuple[str, str], ...]:
-    """Return sorted pairs of service account and role ARN."""
-    pairs = addon.pod_identity_associations
-    return tuple(sorted((str(each["service_account"]), str(each["role_arn"])) for each in pairs))
+def _roles(
+    resolved: ResolvedConfig, addon: configs.Addon, ours: Sequence[PodRole]
+) -> tuple[tuple[str, str], ...]:
+    """Return sorted pairs of service account and role ARN: the config's, or roles of ours."""
+    pairs = [
+        (str(each["service_account"]), str(each["role_arn"]))
+        for each in addon.pod_identity_associations or ()
+    ]
+    return tuple(sorted([*pairs, *((one.account, one.role_arn(resolved)) for one in ours)]))
 
 
 def _pod_identities(
-    resolved: ResolvedConfig, cluster: Cluster, addon: str, roles: Sequence[tuple[str, str]]
+    resolved: ResolvedConfig,
+    cluster: Cluster,
+    addon: str,
+    roles: Sequence[tuple[str, str]],
+    after: tuple[Role, ...],
 ) -> Iterator[PodIdentity]:
     """Yield the associations that the add-on's version does not create itself."""
-    if namespace := resolved.standalone.get(addon):
-        for account, role in roles:
-            yield PodIdentity(f"{addon}-{account}", cluster, namespace, account, role)
+    answer = resolved.addons.get(addon)
+    if answer and answer.standalone:
+        namespace = answer.namespace or "kube-system"
+        for account, arn in roles:
+            yield PodIdentity(f"{addon}-{account}", cluster, namespace, account, arn, after=after)

@@ -14,6 +14,7 @@ from hyperpod_eks.config.model import Chart
 from hyperpod_eks.helm import chart, runner
 from hyperpod_eks.helm import devices as chart_devices
 from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.helm_release import ChartRelease, Release
 from hyperpod_eks.steps import eks
@@ -43,17 +44,24 @@ def further(
     resolved: ResolvedConfig,
     control: eks.Control,
     addons: Iterable[Resource],
+    workloads: Iterable[PodIdentity],
     nodes: Resource,
     binary: str | None,
 ) -> tuple[ChartRelease, ...]:
-    """Declare the releases of further charts, each after what its config names."""
+    """Declare the releases of further charts, each after what its config names.
+
+    Each is also installed after the associations in its namespace: pods that start before theirs
+    get no credentials (EKS User Guide, "Assign an IAM role to a Kubernetes service account").
+    """
     charts, found = resolved.config.charts, dict[str, ChartRelease]()
     others = {each.label: each for each in addons} | {NODES: nodes}
 
     def release(name: str) -> ChartRelease:
         if name not in found:
             config = charts[name]
+            namespace = config.namespace or name
             before = [
+                *(each for each in workloads if each.namespace == namespace),
                 *(release(other) for other in config.after if other in charts),
                 *(others[other] for other in config.after if other in others),
             ]
@@ -63,7 +71,7 @@ def further(
                 chart=config.chart,
                 repository=config.repository or "",
                 version=config.version or "",
-                namespace=config.namespace or name,
+                namespace=namespace,
                 values=json.dumps(dict(config.values), sort_keys=True),
                 binary=binary or "",
                 after=(*control.access, *before),

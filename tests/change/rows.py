@@ -46,6 +46,11 @@ BASE: dict[str, Any] = {
     ],
 }
 G, A, R = "instance_groups[].", "eks.access[].", "restricted_instance_groups[]."
+P = "pod_identity[]."
+READ_ONLY, LOGS = (
+    f"arn:aws:iam::aws:policy/{name}"
+    for name in ("AmazonS3ReadOnlyAccess", "CloudWatchAgentServerPolicy")
+)
 KEPT = "UpdateCluster keeps it for life; the group is deleted and created again"
 THEIRS = "what create made is not exchanged for yours on a running cluster"
 NODES = "UpdateCluster; nodes that run keep theirs until they are replaced"
@@ -55,6 +60,8 @@ NOT_EXCHANGED = "test_existing::test_what_create_made_is_not_exchanged_for_yours
 CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
 CHARTS = "test_further_charts::test_charts_come_change_and_go_with_the_config"
 STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
+PODS = "cli/test_pod_roles::test_addons_get_the_roles_that_they_need"
+PODS_OF_WORK = "cli/test_pod_roles::test_workloads_get_roles_by_namespace_and_service_account"
 PLACE = "test_short_ways::test_a_name_is_a_cluster_and_a_region_is_for_life"
 
 
@@ -150,6 +157,23 @@ ROWS = (
         "UpdateAddon",
         [{"service_account": "aws-node", "role_arn": f"arn:aws:iam::{ACCOUNT}:role/team/Pods"}],
     ),
+    Row("addons.<name>.buckets", IN_PLACE, "the policy of its role changes", shown=PODS),
+    Row(
+        "pod_identity",
+        IN_PLACE,
+        "roles and associations come and go",
+        [{"namespace": "a", "service_account": "b", "policies": [READ_ONLY]}],
+    ),
+    Row(P + "policies", IN_PLACE, "policies are attached and detached", [READ_ONLY, LOGS]),
+    Row(
+        P + "statements",
+        IN_PLACE,
+        "the role gets a policy of its own, or another version of it",
+        [{"Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"}],
+    ),
+    Row(P + "namespace", IN_PLACE, "one association and role come, the others go", "c"),
+    Row(P + "service_account", IN_PLACE, "one association and role come, the others go", "d"),
+    Row(P + "role_arn", IN_PLACE, "the association gets another role", shown=PODS_OF_WORK),
     Row("chart.path", IN_PLACE, "helm upgrades the release", shown=CHART),
     Row(
         "chart.values",

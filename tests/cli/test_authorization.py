@@ -25,7 +25,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "everything": {
         "network": {"nat": "none", "security_groups": "strict"},
         "addons": {"vpc-cni": {"pod_identity_associations": [
-            {"service_account": "a", "role_arn": ROLE}]}},
+            {"service_account": "a", "role_arn": ROLE}]},
+            "aws-fsx-csi-driver": {}, "aws-ebs-csi-driver": {}},
+        "pod_identity": [{"namespace": "a", "service_account": "b", "role_arn": ROLE}],
         "encryption": dict.fromkeys(("eks_secrets", "volumes", "bucket", "logs"), KEY),
         "auto_scaling": {"mode": "Enable"},
         "iam": {"path": "/team/"},

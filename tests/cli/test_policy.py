@@ -136,6 +136,31 @@ def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> 
     assert operator.refused() == []
 
 
+@pytest.mark.prove
+def test_the_policies_carry_roles_for_pods(operator: Operator) -> None:
+    operator_ = "amazon-sagemaker-hyperpod-training-operator"
+    allow = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+    settings: dict[str, Any] = {
+        "name": "demo",
+        "region": REGION,
+        "chart": {"path": str(CHART)},
+        "addons": {"aws-efs-csi-driver": {}, "aws-fsx-csi-driver": {}, operator_: {}},
+        "pod_identity": [{"namespace": "a", "service_account": "b", "statements": [allow]}],
+    }
+    file = operator.user.folder / "pods.yaml"
+    file.write_text(json.dumps(settings))
+    document = operator.user.types("policy", "-f", file.name, "-o", "json").document
+    operator.may([each["document"] for each in document["policies"]])
+
+    assert operator.types("create", "-f", file.name).code == 0
+    settings["pod_identity"][0]["statements"][0]["Action"] = "s3:PutObject"
+    file.write_text(json.dumps(settings))
+    assert operator.types("create", "-f", file.name).code == 0
+    assert operator.types("status", "demo").code == 0
+    assert operator.types("delete", "demo", "--yes").code == 0
+    assert operator.refused() == []
+
+
 ON_AWS_ALONE = {"QuotasLook", "QuotasDelete"}
 """Statements that delete needs after task governance, which the embedded stack does not have."""
 TOLERATED = {"HoldersLook"}

@@ -14,6 +14,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_clusters import of_region
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.preflight import run as preflight
+from hyperpod_eks.resources.iam import trust
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
@@ -303,6 +304,23 @@ def another_hyperpod(user: User, aws: Clients) -> tuple[str, ...]:
     return ()
 
 
+def without_buckets(user: User, aws: Clients) -> tuple[str, ...]:
+    return config(user, "addons: {aws-mountpoint-s3-csi-driver: }\n")
+
+
+def no_such_policy(user: User, aws: Clients) -> tuple[str, ...]:
+    policies = "policies: ['arn:aws:iam::aws:policy/NoSuchPolicy']"
+    role = f"{{namespace: team-a, service_account: trainer, {policies}}}"
+    return config(user, f"pod_identity: [{role}]\n")
+
+
+def many_policies(user: User, aws: Clients) -> tuple[str, ...]:
+    """A role takes ten policies."""
+    arns = ", ".join(f"'arn:aws:iam::aws:policy/Policy{number}'" for number in range(11))
+    role = f"{{namespace: team-a, service_account: trainer, policies: [{arns}]}}"
+    return config(user, f"pod_identity: [{role}]\n")
+
+
 CRAFTED: dict[str, tuple[Craft, str]] = {
     "identity": (root, "error"),
     "region": (elsewhere, "error"),
@@ -320,6 +338,9 @@ CRAFTED: dict[str, tuple[Craft, str]] = {
     "failed": (failed, "error"),
     "roles": (wrong_role, "error"),
     "access": (nobody, "error"),
+    "addon-roles": (without_buckets, "warning"),
+    "pod-roles": (no_such_policy, "error"),
+    "quota-iam": (many_policies, "error"),
     "lifecycle": (crlf, "error"),
     "chart": (no_chart, "error"),
     "chart-values": (impossible_values, "error"),
@@ -343,13 +364,38 @@ def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str)
     assert found(said)[id_]["severity"] == severity
     assert found(said)[id_]["says"]
     assert found(said)[id_]["fix"]
-    nowhere_in_the_config = {"identity", "permissions", "failed", "helm", "folders"}
+    nowhere_in_the_config = {
+        "identity", "permissions", "failed", "helm", "folders", "quota-iam"
+    }  # fmt: skip
     setting = found(said)[id_]["seen"].get("setting", "")
     assert bool(setting) == (id_ not in nowhere_in_the_config)
     section = setting.partition(".")[0]
     assert not setting or section in Config.model_fields
     assert not re.search("aws (ec2|eks) (?!.*--region us-west-2)", found(said)[id_]["fix"])
     assert said.code == (3 if severity == "error" else 0)
+
+
+@pytest.mark.parametrize(
+    ("arn", "trusted", "says"),
+    [
+        ("arn:aws:iam::123456789012:role/team/Trainer", "pods.eks", "did you mean arn:aws:iam::12"),
+        ("arn:aws:iam::123456789012:role/Trainer", "ec2", "cannot be assumed by pods.eks."),
+        ("arn:aws:iam::999999999999:role/Trainer", "pods.eks", "does not exist in this account"),
+    ],
+    ids=["another path", "another trust", "another account"],
+)
+def test_an_existing_role_for_pods_must_exist_and_trust_them(
+    user: User, aws: Clients, arn: str, trusted: str, says: str
+) -> None:
+    document = json.dumps(trust(f"{trusted}.amazonaws.com"))
+    aws.iam.create_role(RoleName="Trainer", AssumeRolePolicyDocument=document)
+    text = f"pod_identity: [{{namespace: a, service_account: b, role_arn: '{arn}'}}]\n"
+
+    said = snapshot(user, *config(user, text))
+
+    assert said.code == 3
+    assert says in found(said)["pod-roles"]["says"]
+    assert found(said)["pod-roles"]["seen"]["setting"] == "pod_identity"
 
 
 def test_every_quota_is_checked_against_what_is_wanted(user: User) -> None:

@@ -216,7 +216,9 @@ def _check(facts: Facts, skipped: Collection[str], observations: list[Observatio
 
     by_key = {observation.want.key: observation for observation in observations}
     found = checks.run(replace(facts, observations=by_key), skipped)
-    reported = {"kubernetes-version"} if facts.resolved and facts.resolved.warnings else set()
+    reported = {"addon-roles"}
+    if facts.resolved and facts.resolved.warnings:
+        reported.add("kubernetes-version")
     for one in found:
         if one.severity == "warning" and one.id not in reported:
             current_console().warn(f"{one.id}: {one.says}")

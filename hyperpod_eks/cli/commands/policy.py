@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
-from hyperpod_eks.cli.console import Log
+from hyperpod_eks.cli.console import Log, current_console
 from hyperpod_eks.cli.documents import head
 from hyperpod_eks.cli.options import Cluster as Options
 
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.views import Policy
     from hyperpod_eks.config.model import Config
     from hyperpod_eks.events import Report
+    from hyperpod_eks.resolve.pod_roles import AddonAnswer
 
 
 def policy(options: Options, report: Report) -> Policy:
     """Print the IAM policies that a user of this tool needs.
 
     They allow create, status and delete on cluster NAME and nothing else; docs/iam.md explains how
-    to use them.  Calls AWS for the account id if the config does not set it.
+    to use them.  Calls AWS for the account id if the config does not set it, and for the policies
+    that EKS recommends for add-ons.
     """
     from hyperpod_eks import adoption as existing
     from hyperpod_eks.cli.settings import entered, settings
@@ -29,9 +32,19 @@ def policy(options: Options, report: Report) -> Policy:
     from hyperpod_eks.resolve.resolved import ResolvedConfig
 
     with settings(options, write=False, files=False) as (config, manifest):
-        identity = _identity(entered(config, options.profile), config)
+        aws = entered(config, options.profile)
+        identity = _identity(aws, config)
         theirs = {**existing.named(config), **manifest.adopted}
-        resolved = ResolvedConfig(config, identity, existing.UNKNOWN_ZONES, {}, "", adopted=theirs)
+        aws.adopted = theirs
+        resolved = ResolvedConfig(
+            config,
+            identity,
+            existing.UNKNOWN_ZONES,
+            {},
+            "",
+            addons=_addons(aws, config),
+            adopted=theirs,
+        )
     documents = policies.documents(policies.statements(resolved))
     return {
         **head("policy"),
@@ -47,6 +60,29 @@ def policy(options: Options, report: Report) -> Policy:
             for number, document in enumerate(documents, 1)
         ],
     }
+
+
+def _addons(aws: Aws, config: Config) -> Mapping[str, AddonAnswer]:
+    """Return what EKS answers about add-ons, if only EKS knows the needs of one.
+
+    Without an answer the policies lack the roles of those add-ons, and a warning names them.
+    """
+    from hyperpod_eks.aws.exceptions import BotoCoreError, ClientError
+    from hyperpod_eks.aws.published import ADDON_ROLES
+    from hyperpod_eks.errors import HyperpodError
+    from hyperpod_eks.resolve.pod_roles import creates_roles
+    from hyperpod_eks.resolve.versions import kubernetes_version
+
+    names = [n for n, each in config.addons.items() if creates_roles(n, each)]
+    if asked := [name for name in names if name not in ADDON_ROLES]:
+        try:
+            return kubernetes_version(aws, config)[2]
+        except (BotoCoreError, ClientError, HyperpodError) as error:
+            current_console().warn(
+                f"addons: the policies have no roles for {', '.join(asked)}, since EKS could not be"
+                f" asked what they need: {error}"
+            )
+    return {}
 
 
 def _identity(aws: Aws, config: Config) -> Identity:

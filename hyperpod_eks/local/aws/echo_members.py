@@ -265,6 +265,7 @@ _LISTS: Mapping[tuple[str, str], Members] = {
         "LoadBalancerDescriptions", "LoadBalancerName", "VPCId"
     ),
     ("elb", "DescribeTags"): _rows("TagDescriptions", "LoadBalancerName", "Tags"),
+    ("iam", "GetAccountSummary"): _whole("SummaryMap"),
     ("iam", "GetPolicyVersion"): Members(
         kept={"what it says": ("PolicyVersion", "PolicyVersion.Document")}, echoes={}
     ),

@@ -1,0 +1,120 @@
+"""The roles to create for pods (EKS Pod Identity): those of add-ons, and those of the config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole
+from hyperpod_eks.config.model import NEEDED_ADDONS, Addon
+from hyperpod_eks.documents import JsonMapping, JsonObject
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.resolve.names import fit
+
+if TYPE_CHECKING:
+    from hyperpod_eks.resolve.resolved import ResolvedConfig
+
+
+@frozen
+class AddonAnswer:
+    """What EKS answers about an add-on's service accounts."""
+
+    namespace: str = ""
+    """Namespace of the add-on; empty if EKS does not say it."""
+    standalone: bool = False
+    """Whether its version does not accept pod identities itself."""
+    roles: tuple[AddonRole, ...] = ()
+    """What its roles need, if the tool decides about them."""
+    unknown: str = ""
+    """Why that is not known; empty if it is."""
+
+
+@frozen
+class PodRole:
+    """A role to create for the pods of one service account."""
+
+    namespace: str
+    account: str
+    managed: tuple[str, ...]
+    """ARNs of existing policies."""
+    statements: tuple[JsonMapping, ...] = ()
+    """Permissions beyond those, for a policy of its own."""
+
+    @property
+    def label(self) -> str:
+        """Namespace and service account, in at most 240 characters: a tag has room for 256."""
+        return fit(f"{self.namespace}/{self.account}", 240)
+
+    def name(self, resolved: ResolvedConfig) -> str:
+        """Return the name of the role and of its policy; unique, for a namespace has no dot."""
+        return resolved.iam_name(f"{self.namespace}.{self.account}")
+
+    def role_arn(self, resolved: ResolvedConfig) -> str:
+        """Return the ARN that the role will have."""
+        return resolved.arn("iam", f"role{resolved.config.iam.path}{self.name(resolved)}")
+
+
+def pod_roles(resolved: ResolvedConfig) -> tuple[PodRole, ...]:
+    """Return every role to create for pods."""
+    addons = [one for name in resolved.config.addons for one in addon_roles(resolved, name)]
+    return (*addons, *workload_roles(resolved))
+
+
+def workload_roles(resolved: ResolvedConfig) -> Iterator[PodRole]:
+    """Yield the roles to create for the service accounts under ``pod_identity``."""
+    for each in resolved.config.pod_identity:
+        if each.role_arn is None:
+            yield PodRole(each.namespace, each.service_account, each.policies, each.statements)
+
+
+def creates_roles(name: str, addon: Addon) -> bool:
+    """Whether the tool decides about an add-on's roles."""
+    return addon.pod_identity_associations is None and name not in NEEDED_ADDONS
+
+
+def addon_roles(resolved: ResolvedConfig, name: str) -> Iterator[PodRole]:
+    """Yield the roles to create for an add-on; none for one that is adopted.
+
+    What EKS recommends is known only if it was asked (`resolve.versions`); the needs that are
+    published on pages are always known.
+    """
+    addon = resolved.config.addons.get(name)
+    if addon is None or not creates_roles(name, addon) or f"addons/{name}" in resolved.adopted:
+        return
+    answer = resolved.addons.get(name)
+    for one in answer.roles if answer else published(name, addon):
+        yield PodRole(
+            (answer.namespace if answer else "") or one.namespace or "kube-system",
+            one.account,
+            tuple(_policy(resolved, each) for each in one.managed),
+            tuple(_statement(resolved, each, addon.buckets) for each in one.statements),
+        )
+
+
+def published(name: str, addon: Addon) -> tuple[AddonRole, ...]:
+    """Return the published needs of an add-on; empty for no such row, or without its buckets."""
+    row = ADDON_ROLES.get(name)
+    return () if row is None or (row.by_bucket and not addon.buckets) else (row,)
+
+
+def _policy(resolved: ResolvedConfig, policy: str) -> str:
+    """Return the ARN of a policy: EKS answers ARNs, and the table has AWS's own by name."""
+    return policy if policy.startswith("arn:") else resolved.managed_policy(policy)
+
+
+def _statement(
+    resolved: ResolvedConfig, statement: JsonMapping, buckets: Sequence[str]
+) -> JsonObject:
+    """Fill in the resources of a statement, for each bucket if they are a bucket's."""
+    names = {
+        "partition": resolved.identity.partition,
+        "region": resolved.region,
+        "account": resolved.identity.account,
+        "cluster": resolved.eks_name,
+    }
+    resources = [
+        pattern.format(**names, bucket=bucket)
+        for pattern in statement["Resource"]
+        for bucket in (buckets if "{bucket}" in pattern else ("",))
+    ]
+    return {**statement, "Resource": resources}

@@ -1,0 +1,52 @@
+"""Roles for pods, and the associations of workloads (EKS Pod Identity)."""
+
+from __future__ import annotations
+
+import json
+
+from hyperpod_eks.resolve.pod_roles import PodRole, workload_roles
+from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.addon import PodIdentity
+from hyperpod_eks.resources.eks import Cluster
+from hyperpod_eks.resources.iam import PODS_SERVICE, Policy, Role
+
+
+def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[PodIdentity, ...]:
+    """Declare the associations of the config's service accounts, each after its role."""
+    made = {(one.namespace, one.account): one for one in workload_roles(resolved)}
+    found = []
+    for each in resolved.config.pod_identity:
+        one = made.get((each.namespace, each.service_account))
+        found.append(
+            PodIdentity(
+                PodRole(each.namespace, each.service_account, ()).label,
+                cluster,
+                each.namespace,
+                each.service_account,
+                one.role_arn(resolved) if one else str(each.role_arn),
+                after=(role(resolved, one),) if one else (),
+            )
+        )
+    return tuple(found)
+
+
+def role(resolved: ResolvedConfig, one: PodRole) -> Role:
+    """Declare a role for pods, and its policy if existing ones do not say everything."""
+    iam, name = resolved.config.iam, one.name(resolved)
+    own = Policy(
+        f"{one.label}-policy",
+        name=name,
+        prefix=resolved.arn("iam", "policy"),
+        path=iam.path,
+        rows=(),
+        statements=json.dumps([dict(each) for each in one.statements]),
+    )
+    return Role(
+        f"{one.label}-role",
+        name=name,
+        trusts=PODS_SERVICE,
+        managed=one.managed,
+        policies=(own,) if one.statements else (),
+        path=iam.path,
+        boundary=iam.permissions_boundary or "",
+    )
