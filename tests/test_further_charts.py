@@ -382,6 +382,12 @@ class Registry:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.headers["Authorization"] != LOGIN:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="team"')
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 named = self.path.rpartition("/")[2]
                 content = registry.blobs.get(named, b"")
                 kind = "application/octet-stream"
@@ -413,11 +419,12 @@ class Registry:
         return {"mediaType": kind, "digest": self.digest(content), "size": len(content)}
 
 
+LOGIN = f"Basic {base64.b64encode(b'me:secret').decode()}"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
-def test_a_chart_comes_from_a_registry_over_the_certificates_that_aws_is_asked_with(
-    tmp_path: Path, pki: Pki
+def test_a_chart_comes_from_a_registry_with_dockers_login_and_the_certificates_of_aws(
+    tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binary = HELM / "4.3.1" / "helm"
     if not binary.exists():
@@ -425,6 +432,9 @@ def test_a_chart_comes_from_a_registry_over_the_certificates_that_aws_is_asked_w
     archive = packed(chart(tmp_path, "far"))
     registry = Registry(pki, "far", "1.2.3", archive)
     (tmp_path / "ca.pem").write_bytes(pki.ca_pem)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    login = {"auths": {registry.place.partition("/")[0]: {"auth": LOGIN.removeprefix("Basic ")}}}
+    (tmp_path / "config.json").write_text(json.dumps(login))
     remote = Remote(f"oci://{registry.place}", "", "1.2.3")
     (tmp_path / "trusting").mkdir()
     (tmp_path / "doubting").mkdir()
@@ -435,6 +445,9 @@ def test_a_chart_comes_from_a_registry_over_the_certificates_that_aws_is_asked_w
         remote.pull(Helm(binary, (4, 3, 1)), tmp_path / "doubting", "charts.far.chart")
     assert caught.value.cause
     assert caught.value.cause.id == "chart-not-fetched"
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(HyperpodError, match=r"charts\.far\.chart: .*(401|credential)"):
+        remote.pull(helm, tmp_path / "doubting", "charts.far.chart")
     registry.http.shutdown()
     registry.http.server_close()
 
