@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -495,3 +496,24 @@ def test_definitions_of_over_a_megabyte_come_and_stay(user: User) -> None:
     declared(user, "")
     create(user)
     assert name in content(user)
+
+
+def test_what_only_uninstalls_reads_again_what_another_machine_changed(
+    user: User, tmp_path: Path
+) -> None:
+    chart(user.folder, "near")
+    text = "  near: {chart: near, values: {note: %s}}\n"
+    declared(user, text % "ours")
+    user.has("demo")
+    create(user)
+    shutil.copytree(user.folder, tmp_path / "b")
+    (tmp_path / "b/demo.hyperpod-eks.json").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path / "b")
+        theirs = User(tmp_path / "b", user.stack)
+        declared(theirs, text % "theirs")
+        create(theirs)
+    assert note(user, "near", "near") == "theirs"
+    declared(user, "")
+    create(user)
+    assert note(user, "near", "near") is None

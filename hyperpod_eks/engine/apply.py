@@ -407,13 +407,13 @@ def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
     reconciler = Apply(wants, context)
     try:
         reconciler.run()
+        if gone := prunable(reconciler.tasks, context.manifest):
+            prune = Destroy(gone, context, frozenset())
+            observe_all(prune)
+            prune.run()
     except OutOfDate:
         context.drain()
         return create(wants, context)  # now with the claim held
-    if gone := prunable(reconciler.tasks, context.manifest):
-        prune = Destroy(gone, context, frozenset())
-        observe_all(prune)
-        prune.run()
     if any(task.changed for task in reconciler.tasks.values()):
         reconciler.manifest.save()  # the durations
     return reconciler.lives
