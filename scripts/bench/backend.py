@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import boto3
+
 from hyperpod_eks.local.aws.quotas import limits
 from hyperpod_eks.local.aws.sim import Call, Delays, Fault, delays_from
 from hyperpod_eks.local.control import PREFIX
@@ -76,10 +78,21 @@ class Slow:
         )
         return [body]
 
-    def reset(self, seed: int, latency: float, throttled: float, delays: dict[str, float]) -> None:
-        """Empty the account and choose what the next run meets."""
+    def reset(
+        self, seed: int, latency: float, throttled: float, delays: dict[str, float], bucket: str
+    ) -> None:
+        """Empty the account, make a bucket if one is named, and choose what the next run meets."""
         sim = self.stack.sim
         self.stack.reset()
+        if bucket:  # here: the memory of a process that starts others counts as theirs
+            environ = self.stack.environ()
+            boto3.client(
+                "s3",
+                region_name="us-east-1",
+                endpoint_url=self.stack.endpoint,
+                aws_access_key_id=environ["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
+            ).create_bucket(Bucket=bucket)
         self.records.clear()
         self.latency, self.jitter = latency, latency / 4
         sim.delays = delays_from(delays, Delays.instant())

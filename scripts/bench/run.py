@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 HELM = """#!/bin/sh
@@ -120,17 +118,13 @@ class Backend:
     ) -> None:
         """Empty the account, make a bucket for ``state``, and choose what the next run meets."""
         self.order(
-            "reset", latency=latency, throttled=throttled, seed=seed, delays=dict(delays or {})
+            "reset",
+            latency=latency,
+            throttled=throttled,
+            seed=seed,
+            delays=dict(delays or {}),
+            bucket=state,
         )
-        if state:
-            s3 = boto3.client(
-                "s3",
-                region_name="us-east-1",
-                endpoint_url=self.environ["AWS_ENDPOINT_URL"],
-                aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
-            )
-            s3.create_bucket(Bucket=state)
 
     def run(self, command: Sequence[str], **environ: str) -> Cost:
         """Run a command to its end."""
