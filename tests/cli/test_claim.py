@@ -14,6 +14,7 @@ import pytest
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import PATIENCE, ErrorKind
 from hyperpod_eks.errors import Locked
+from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resources.s3 import claim_key
 from hyperpod_eks.state import lease
@@ -109,6 +110,22 @@ def test_whoever_has_the_manifest_of_a_dead_run_goes_on_at_once(user: User, othe
     other.manifest = FileStore(path).identity
     other._write("held")
     assert user.types("scale", "demo", "worker-group=3").code == 0
+
+
+def test_a_create_that_only_deletes_reads_again_after_another_run(
+    user: User, aws: Clients, other: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_process", lambda pid: [])
+    (user.folder / "demo.yaml").write_text("name: demo\naddons: {metrics-server: {}}\n")
+    other.release()
+    assert user.types("create", "-f", "demo.yaml", "--chart", str(CHART)).code == 0
+    other.look()
+    other.hold()
+    other.release()
+    (user.folder / "demo.yaml").write_text("name: demo\n")
+    said = user.types("create", "-f", "demo.yaml", "--chart", str(CHART))
+    assert said.code == 0, said.err
+    assert "metrics-server" not in aws.eks.list_addons(clusterName="demo")["addons"]
 
 
 def test_unlock_shows_the_holder_and_frees_the_cluster(user: User, other: Lease) -> None:
