@@ -64,7 +64,10 @@ def owned_paths(obj: Obj, keys: Keys = by_name) -> frozenset[Path]:
 
 
 def track_update(live: Obj | None, new: Obj, manager: Manager, keys: Keys = by_name) -> Obj:
-    """`new`, which `manager` writes in place of `live`, with the fields it changed now its own."""
+    """`new`, which `manager` writes in place of `live`, with the fields it changed now its own.
+
+    Nobody owns a field any more that it removed (structured-merge-diff, merge/update.go).
+    """
     in_status = manager.subresource == "status"
     changed = frozenset(
         path
@@ -72,12 +75,18 @@ def track_update(live: Obj | None, new: Obj, manager: Manager, keys: Keys = by_n
         if (path[0] == "status") == in_status
         and (live is None or _get(live, path) != _get(new, path))
     )
-    if not changed:
-        return new
     others, mine = _split(new, manager)
-    kept = frozenset(p for p in mine.paths if _get(new, p) is not None) if mine else frozenset()
-    others = [replace(m, paths=m.paths - changed) for m in others]
+    others = [replace(m, paths=_present(new, m.paths - changed, in_status)) for m in others]
+    if not changed:
+        return _with_managers(new, [*others, *([mine] if mine else [])])
+    kept = _present(new, mine.paths, in_status) if mine else frozenset()
     return _with_managers(new, [*others, replace(manager, paths=kept | changed)])
+
+
+def _present(obj: Obj, paths: frozenset[Path], in_status: bool) -> frozenset[Path]:
+    return frozenset(
+        p for p in paths if (p[0] == "status") != in_status or _get(obj, p) is not None
+    )
 
 
 def apply(
