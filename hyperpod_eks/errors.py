@@ -46,8 +46,8 @@ class HyperpodError(Exception):
 
     exit = Exit.FAILED
     hint = ""
-    transient = False
-    """Whether a retry may succeed, so that the engine tries again."""
+    transient = ""
+    """The `ErrorKind`, by name, for which the engine tries again; empty for a final error."""
 
     def __init__(
         self,

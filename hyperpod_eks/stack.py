@@ -28,6 +28,7 @@ from hyperpod_eks.steps import (
     helm,
     hyperpod,
     iam,
+    kubernetes,
     leftovers,
     network,
     pod_identity,
@@ -55,7 +56,9 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
         resolved, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left)
     )
     charts = helm.further(resolved, control, extras, workloads, nodes, helm_binary)
-    return list(in_order([*control.access, *extras, *workloads, nodes, *charts]))
+    ready = (chart, *extras, *workloads, nodes, *charts)
+    objects = kubernetes.step(resolved, control.cluster, ready)
+    return list(in_order([*control.access, *extras, *workloads, nodes, *charts, *objects]))
 
 
 LISTS = (

@@ -147,7 +147,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new_version(tmp_path: Path) -> No
         ("", "is broken"),
         ('{"schema": "hyperpod-eks/manifest/v1", "clus', "is broken"),
         ("[]", "is broken"),
-        ('{"schema": "hyperpod-eks/manifest/v2"}', "this version reads 'hyperpod-eks/manifest/v1'"),
+        ('{"schema": "hyperpod-eks/manifest/v3"}', "reads up to 'hyperpod-eks/manifest/v2'"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told_with_a_way_back(
@@ -171,6 +171,7 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
         "helm/ChartRelease", "helm/Release",
         "hyperpod/Cluster", "hyperpod/LogGroup", "hyperpod/Nodes",
         "iam/Policy", "iam/Role", "iam/ServiceLinkedRole",
+        "kubernetes/Object",
         "leftovers/Interfaces", "leftovers/Leftovers", "leftovers/LoadBalancers",
         "leftovers/Volumes",
         "network/Address", "network/Endpoint", "network/InternetGateway", "network/NatGateway",

@@ -47,7 +47,7 @@ class NoAnswer(HyperpodError):
         "Check what is between this machine and AWS: a proxy (HTTPS_PROXY, NO_PROXY), a network"
         " that requires a sign-in, AWS_ENDPOINT_URL. Then run the same command again."
     )
-    transient = True
+    transient = "UNKNOWN"
 
 
 _here = threading.local()

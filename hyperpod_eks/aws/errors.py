@@ -19,6 +19,7 @@ class ErrorKind(StrEnum):
     THROTTLE = "AWS is throttling us"
     PROPAGATION = "waiting for AWS to see a new role or permission"
     PREREQUISITES = "HyperPod does not see yet what it needs before its cluster"
+    UNSERVED = "Kubernetes does not serve it yet"
     BUSY = "waiting for another operation to end"
     DEPENDENCY = "something still uses it"
     NOT_FOUND_YET = "AWS does not see it yet, or no longer; looking again"
@@ -34,6 +35,7 @@ PATIENCE: dict[ErrorKind, float] = {
     ErrorKind.THROTTLE: 600,
     ErrorKind.PROPAGATION: 180,
     ErrorKind.PREREQUISITES: 300,
+    ErrorKind.UNSERVED: 1200,
     ErrorKind.BUSY: 3600,
     ErrorKind.DEPENDENCY: 1200,
     ErrorKind.NOT_FOUND_YET: 300,

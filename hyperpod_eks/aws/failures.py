@@ -50,10 +50,8 @@ def classify(error: Exception) -> ErrorKind | None:
     """Return the kind of any exception; None is a bug or a refusal that waiting cannot change."""
     from botocore import exceptions as e  # noqa: PLC0415
 
-    if isinstance(error, NoAnswer):
-        return ErrorKind.UNKNOWN
     if isinstance(error, HyperpodError):
-        return ErrorKind.PROPAGATION if error.transient else None
+        return ErrorKind[error.transient] if error.transient else None
     if isinstance(error, e.ClientError):
         about = error.response["Error"]
         return match_error(

@@ -12,6 +12,7 @@ from hyperpod_eks.aws import service_model as model
 from hyperpod_eks.config.addressing import cidr_fault, reserved, subnets
 from hyperpod_eks.config.chart_checks import charts
 from hyperpod_eks.config.group_checks import groups
+from hyperpod_eks.config.objects import doubled
 from hyperpod_eks.config.pod_checks import pods
 from hyperpod_eks.config.rules import Finding
 
@@ -84,6 +85,7 @@ def tag_fault(key: str) -> str:
 def across(config: Config) -> Iterator[Finding]:
     """Yield contradictions between settings; each of them may break its own rule as well."""
     yield from _name(config)
+    yield from doubled(config.objects)
     yield from _pods(config)
     yield from _zones(config)
     yield from groups(config)

@@ -19,6 +19,7 @@ from hyperpod_eks.config.lifecycle import (
     is_elsewhere,
 )
 from hyperpod_eks.config.model import Config
+from hyperpod_eks.config.objects import in_place
 from hyperpod_eks.config.rules import Finding, explain, get, rebuild
 from hyperpod_eks.config.section import SETTINGS
 from hyperpod_eks.config.yaml import Document, Loc, Mark, dotted, read
@@ -103,6 +104,8 @@ def _complete(
     origins: dict[Loc, str] = {}
     folder = Path(path).parent if isinstance(path, str) else Path()  # for "-" too
     _beside(document, folder)
+    if "objects" in document.value:
+        document.value["objects"] = in_place(document.value["objects"], folder)
     for key in SETTINGS:
         value, origin = _given(key, overrides, environ)
         if value is None:

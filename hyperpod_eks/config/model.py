@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, WithJsonSchema
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config import cross_checks as checks
 from hyperpod_eks.config.charts import RELEASE_NAME, FurtherChart
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
+from hyperpod_eks.config.objects import fault as object_fault
 from hyperpod_eks.config.pods import POLICY_ARN, PodIdentity
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
@@ -388,6 +389,22 @@ class Config(Section):
             " declared; helm keeps the definitions in their `crds` folders."
         ),
     ] = {}
+    objects: Annotated[
+        tuple[
+            Annotated[
+                Mapping[str, JsonValue],
+                Check("each with apiVersion, kind and metadata.name", object_fault),
+                WithJsonSchema({"type": ["object", "string"]}),  # a string is replaced on reading
+            ],
+            ...,
+        ],
+        Field(
+            strict=False,
+            description="Kubernetes objects, created last by server-side apply: objects, or paths"
+            " of YAML files with objects, relative to the file. `${env:NAME}` in a text is the"
+            " value of that variable, which is sent and never kept.",
+        ),
+    ] = ()
     lifecycle: Annotated[
         Lifecycle, Field(default_factory=Lifecycle, description="The nodes' scripts.")
     ]

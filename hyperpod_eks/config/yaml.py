@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,9 @@ Loc = tuple[str | int, ...]
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
 MAX_VALUES = 20_000  # with aliases: refuses nested aliases that expand exponentially
+
+LARGEST = 4 << 20
+"""Bytes of the largest file of Kubernetes objects: CRDs have over a megabyte."""
 
 _TEXT = "tag:yaml.org,2002:str"
 _PLAIN = ("null", "bool", "int", "float")  # the rest of YAML 1.1 (dates, =) is text in YAML 1.2
@@ -80,10 +83,30 @@ def read(path: str) -> Document:
     return parse(name, data)
 
 
+def read_all(path: str) -> list[Document]:
+    """Read a YAML file of one or more documents, without empty ones.  Raises Usage as `read`."""
+    try:
+        with Path(path).open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise Usage(f"{path}: cannot be read: {error.strerror}", "Pass a YAML file.") from error
+    if len(data) > LARGEST:
+        raise Usage(f"{path}: is larger than {LARGEST >> 20} MiB")
+    import yaml  # noqa: PLC0415
+
+    roots = _nodes(path, _text(path, data), yaml.compose_all)
+    found = [_Reader(Document(path), most=400_000).read(root) for root in roots if root]
+    return [document for document in found if document.value is not None]
+
+
 def parse(name: str, data: bytes) -> Document:
     """Read a file's content as `read` does; messages call it ``name``."""
     if len(data) > MAX_BYTES:
         raise Usage(f"{name}: is larger than 1 MiB: that is not a cluster's configuration")
+    return _document(name, _text(name, data))
+
+
+def _text(name: str, data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,7 +114,7 @@ def parse(name: str, data: bytes) -> Document:
         raise Usage(f"{name}:{line}: is not UTF-8 text; save the file as UTF-8") from error
     if "\0" in text:
         raise Usage(f"{name}: is a binary file; a YAML file is expected")
-    return _document(name, text)
+    return text
 
 
 def with_numbers(name: str, data: bytes, wanted: Mapping[Loc, int]) -> bytes:
@@ -182,12 +205,26 @@ def _bytes(stream: BinaryIO) -> bytes:
 def _document(name: str, text: str) -> Document:
     import yaml  # noqa: PLC0415  costs 12 ms, and most commands read no file
 
+    (root,) = _nodes(name, text, lambda *arguments: [yaml.compose(*arguments)])
+    if root is None:
+        raise Usage(f"{name}: is empty; write at least `name: demo` and `region: us-west-2`")
+    if not isinstance(root, yaml.MappingNode):
+        raise Usage(f"{name}:1:1: is not a mapping of settings; begin with `name: demo`")
+    return _Reader(Document(name)).read(root)
+
+
+def _nodes(
+    name: str,
+    text: str,
+    compose: Callable[[str, type[yaml.SafeLoader]], Iterable[yaml.Node | None]],
+) -> list[yaml.Node | None]:
+    import yaml  # noqa: PLC0415
+
     # Both have the type of the Python loader: the C loader has the same interface.
     fast: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document = Document(name)
     try:
         _refuse_depth(yaml.parse(text, Loader=fast), name)
-        root = yaml.compose(text, Loader=fast)
+        return [*compose(text, fast)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark and "nesting depth" in (error.problem or ""):  # from libyaml, which reads ahead
@@ -198,12 +235,6 @@ def _document(name: str, text: str) -> Document:
         line = text.count("\n", 0, error.position) + 1
         code = ord(error.character) if isinstance(error.character, str) else error.character
         raise Usage(f"{name}:{line}: has a control character (U+{code:04X}); remove it") from error
-    if root is None:
-        raise Usage(f"{name}: is empty; write at least `name: demo` and `region: us-west-2`")
-    if not isinstance(root, yaml.MappingNode):
-        raise Usage(f"{name}:1:1: is not a mapping of settings; begin with `name: demo`")
-    document.value = _Reader(document, yaml.constructor.SafeConstructor()).build(root, (), ())
-    return document
 
 
 def _refuse_depth(events: Iterator[yaml.Event], name: str) -> None:
@@ -244,18 +275,26 @@ class _Reader:
     """Converts nodes to values, and records their places."""
 
     document: Document
-    constructor: yaml.constructor.SafeConstructor
+    most: int = MAX_VALUES
     count: int = 0
+
+    def read(self, root: yaml.Node) -> Document:
+        """Fill the document from its root."""
+        import yaml  # noqa: PLC0415
+
+        self.constructor = yaml.constructor.SafeConstructor()
+        self.document.value = self.build(root, (), ())
+        return self.document
 
     def build(self, node: yaml.Node, loc: Loc, around: tuple[int, ...]) -> Json:
         import yaml  # noqa: PLC0415
 
         mark = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
         self.count += 1
-        if self.count > MAX_VALUES or id(node) in around:
+        if self.count > self.most or id(node) in around:
             raise Usage(
                 f"{self.document.name}:{mark.line}:{mark.column}: aliases expand to more than"
-                f" {MAX_VALUES} values; write them out"
+                f" {self.most} values; write them out"
             )
         self.document.values.setdefault(loc, mark)
         around = (*around, id(node))

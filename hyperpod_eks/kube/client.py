@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlencode
 
 from hyperpod_eks.aws import transport
 from hyperpod_eks.aws.session import new_client
@@ -45,14 +46,31 @@ JSON = "application/json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
+class Content(NamedTuple):
+    """What a request sends."""
+
+    type: str
+    bytes: bytes
+
+
 class KubeNotReady(HyperpodError):
     """The API server does not accept us yet, or is temporarily busy or unreachable."""
 
-    transient = True
+    transient = "PROPAGATION"
     hint = (
         "A new cluster or access entry takes a minute to work: run the same command again."
         " If it stays so, see who you are with `aws sts get-caller-identity`, and whether the"
         " cluster's endpoint and its access entries let you in."
+    )
+
+
+class NotServed(KubeNotReady):
+    """The API server does not serve a kind yet, or its webhook does not answer: pods start late."""
+
+    transient = "UNSERVED"
+    hint = (
+        "The kind, or a webhook that checks it, comes with an add-on or a chart, and works once its"
+        " pods run: see `kubectl get pods -A`. Then run the same command again."
     )
 
 
@@ -177,6 +195,8 @@ def _words(access: Access) -> Iterator[None]:
                 " endpoint to NO_PROXY.",
             ) from error
         says = f"{where}: {error.status} {error.reason}: {_message(error.body)}"
+        if error.status >= 500 and "failed calling webhook" in says:
+            raise NotServed(says) from None
         if error.status in (401, 403, 410, 429) or error.status >= 500:
             denied = KnownCause("no-access-entry") if error.status in (401, 403) else None
             raise KubeNotReady(says, cause=denied) from None
@@ -198,7 +218,12 @@ def _message(body: str | bytes | None) -> str:
 
 
 def _ask(
-    client: ApiClient, path: str, method: str = "GET", accept: str = JSON, **query: str
+    client: ApiClient,
+    path: str,
+    method: str = "GET",
+    accept: str = JSON,
+    content: Content | None = None,
+    **query: str,
 ) -> JsonObject:
     """Send a request over the client's connection, and parse the JSON ourselves.
 
@@ -206,16 +231,21 @@ def _ask(
     (version 37) to 3 s (version 35) for 1000 nodes; json takes 0.3 s.
     """
     host = client.configuration.host
-    answer, content = _send(client, method, path, accept, query)
+    answer, found = _send(client, method, path, accept, query, content)
     if not 200 <= answer.status < 300:
         refusal = _package().ApiException(status=answer.status, reason=answer.reason)
-        refusal.body = content
+        refusal.body = found
         raise refusal
-    return _document(content, f"{method} {host}{path}")
+    return _document(found, f"{method} {host}{path}")
 
 
 def _send(
-    client: ApiClient, method: str, path: str, accept: str, query: Mapping[str, str]
+    client: ApiClient,
+    method: str,
+    path: str,
+    accept: str,
+    query: Mapping[str, str],
+    content: Content | None,
 ) -> tuple[BaseHTTPResponse, bytes]:
     """Send a request; return the answer, which is read completely, and its content."""
     from urllib3 import Timeout  # noqa: PLC0415
@@ -227,11 +257,13 @@ def _send(
         "Accept": accept,
         "Authorization": of.get_api_key_with_prefix("authorization"),
     }
+    if content:
+        headers["Content-Type"] = content.type
     with _announced(of.host):
         try:
             answer = client.rest_client.pool_manager.request(
-                *(method, of.host + path),
-                fields=query or None,
+                *(method, of.host + path + ("?" + urlencode(query) if query else "")),
+                body=content.bytes if content else None,
                 headers=headers,
                 timeout=Timeout(*TIMEOUT),
                 preload_content=False,
@@ -288,7 +320,7 @@ def _read(answer: BaseHTTPResponse, host: str) -> bytes:
 def _list(client: ApiClient, path: str, accept: str = JSON, **query: str) -> Iterator[JsonMapping]:
     """Yield the named items of a list, with one page at a time in memory."""
     while True:
-        page = _ask(client, path, accept=accept, limit=str(PAGE), **query)
+        page = _ask(client, path, accept=accept, content=None, limit=str(PAGE), **query)
         yield from (each for each in parts(page, "items") if text(each, "metadata", "name"))
         if not (following := text(page, "metadata", "continue")):
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -185,6 +186,10 @@ class Resource(ABC):
     """Name in manifests (``network/Vpc``); it never changes, even if the class moves."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """Names that earlier versions wrote for ``kind``."""
+    schema: ClassVar[int] = 1
+    """The version of manifests from which on the kind is known."""
+    digested: ClassVar[tuple[str, ...]] = ()
+    """Texts that a manifest keeps as digests, since only create and update need them."""
     step: ClassVar[str]
     patience: ClassVar[float] = 5 * MINUTE
     typical_change: ClassVar[float] = 1.0
@@ -421,6 +426,21 @@ def disruptions(want: Resource, live: Live, differs: Differs) -> list[str]:
         if guard and (words := guard(*values)):
             lines = [*lines, f"{want.key}: {words}"]
     return lines
+
+
+DIGEST = "sha256:"
+"""How a digest in place of a text begins."""
+
+
+def digest(text: str) -> str:
+    """Return the digest of a text, with its prefix; a digest is its own.
+
+    >>> digest(digest("demo")) == digest("demo")
+    True
+    """
+    if text.startswith(DIGEST):
+        return text
+    return DIGEST + hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_resource(value: object) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hyperpod_eks.resources.base import KINDS, Resource, is_resource
+from hyperpod_eks.resources.base import KINDS, Resource, digest, is_resource
 from hyperpod_eks.state.record import Record, RecordState
 
 
@@ -56,7 +56,8 @@ def pack(want: Resource) -> dict[str, Any]:
             return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
         return str(value) if isinstance(value, Path) else value
 
-    return {each.name: plain(getattr(want, each.name)) for each in fields(want)}
+    found = {each.name: plain(getattr(want, each.name)) for each in fields(want)}
+    return found | {name: digest(getattr(want, name)) for name in want.digested}
 
 
 _DOCUMENT = {

@@ -41,8 +41,8 @@ from hyperpod_eks.terminal.text import clean
 SCHEMA = "hyperpod-eks/declared/v1"
 KEPT = 50
 """How many are kept, the newest ones."""
-LARGEST = 1 << 20
-"""The largest one in bytes; a config of ten groups has four thousand."""
+LARGEST = 8 << 20
+"""The largest one in bytes; a config of ten groups has four thousand, one with CRDs millions."""
 UNKNOWN = f"{ELSEWHERE}unknown"
 """A folder that is not on this machine, and whose content is not known."""
 

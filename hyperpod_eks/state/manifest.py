@@ -17,7 +17,9 @@ from hyperpod_eks.state.codec import Spelled, braced, check_document, pack, spel
 from hyperpod_eks.state.record import Record, RecordState
 from hyperpod_eks.state.store import Store
 
-SCHEMA = "hyperpod-eks/manifest/v1"
+SCHEMA = "hyperpod-eks/manifest/v"
+NEWEST = 2
+"""The newest schema: v1 with kinds that 0.1.0 does not know, and would silently drop."""
 BROKEN = "broken"
 """The reason of the error about a manifest that cannot be read."""
 
@@ -184,7 +186,7 @@ class Manifest:
         """
         self.serial += 1
         document = {
-            "schema": SCHEMA,
+            "schema": f"{SCHEMA}{self._schema}",
             "tool_version": __version__,
             "serial": self.serial,
             "cluster": self.cluster,
@@ -211,6 +213,12 @@ class Manifest:
             raise
         self.exists = True
         self._unsaved.clear()
+
+    @property
+    def _schema(self) -> int:
+        """The oldest schema that has the kinds of all records."""
+        kinds = (KINDS.get(record.kind) for record in self.records.values())
+        return max((kind.schema for kind in kinds if kind), default=1)
 
     def _spelled_records(self) -> str:
         """Return the records as JSON; only those that changed are encoded again."""
@@ -295,10 +303,10 @@ def parse(content: bytes, store: Store) -> Manifest:
     """Read a version of a manifest.  Raises Usage for one that is BROKEN or of a newer version."""
     try:
         document = json.loads(content)
-        if document["schema"] != SCHEMA:
+        if document["schema"] not in (f"{SCHEMA}{each}" for each in range(1, NEWEST + 1)):
             raise Usage(
                 f"{store} has the schema {str(document['schema'])[:80]!r};"
-                f" this version reads {SCHEMA!r}",
+                f" this version reads up to {f'{SCHEMA}{NEWEST}'!r}",
                 "Use the version of hyperpod-eks that wrote it.",
             )
         check_document(document)

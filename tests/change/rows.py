@@ -194,6 +194,12 @@ ROWS = (
     Row("charts.<name>.values", IN_PLACE, "helm upgrades the release", shown=CHARTS),
     Row("charts.<name>.after", LATER, "the order of what is installed or deleted", shown=CHARTS),
     Row(
+        "objects",
+        IN_PLACE,
+        "objects come and go; --yes for a field that others have set",
+        [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a"}}],
+    ),
+    Row(
         "lifecycle.path",
         IN_PLACE,
         "files are uploaded; nodes that come later run them",

@@ -95,7 +95,7 @@ MUTANTS = (
     Mutant(
         "a newer version is read all the same",
         "state/manifest.py",
-        'if document["schema"] != SCHEMA:',
+        'if document["schema"] not in (f"{SCHEMA}{each}" for each in range(1, NEWEST + 1)):',
         "if False:",
         JOURNAL,
     ),

@@ -1,0 +1,166 @@
+"""Objects in the EKS cluster, of any kind that its Kubernetes API serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.config import variables
+from hyperpod_eks.documents import JsonMapping, JsonObject
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.kube import objects
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.base import (
+    DIGEST,
+    MINUTE,
+    Differs,
+    Fact,
+    Live,
+    NotReady,
+    References,
+    Resource,
+    State,
+    digest,
+)
+
+LINEAGE = "hyperpod-eks/lineage"
+"""The label that says to which cluster of this tool an object belongs."""
+APPLIED = "hyperpod-eks/applied"
+"""The annotation with the digest of what was applied last."""
+
+
+@frozen
+class Object(Resource):
+    """An object, created and updated by server-side apply.
+
+    It matches if the digest of what was applied last is that of the declaration, and we still own
+    every field of it: another manager who changes a field becomes its owner (Kubernetes
+    documentation, "Server-Side Apply").  Such a field is set back only with consent.  An object
+    without our label is never changed.
+    """
+
+    cluster: eks.Cluster
+    api_version: str
+    object_kind: str
+    namespace: str
+    """Empty for a kind without namespaces."""
+    name: str
+    document: str
+    """JSON, with references to variables (``${env:NAME}``) unresolved; a digest in a manifest."""
+
+    kind = "kubernetes/Object"
+    step = "kubernetes"
+    schema = 2
+    digested = ("document",)
+    facts = answers = ("digest", "taken")
+    patience = 20 * MINUTE
+
+    @property
+    def reference(self) -> objects.ObjectReference:
+        """What identifies it."""
+        return objects.ObjectReference(
+            self.api_version, self.object_kind, self.namespace, self.name
+        )
+
+    @property
+    def deleted_with(self) -> Resource | None:
+        """The cluster, whose deletion deletes everything in it."""
+        return self.cluster
+
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        """Find it by its name; it is busy as long as its kind is not served."""
+        access, ours = eks.access(snapshot, self.cluster.name), snapshot.aws.lineage
+        if access is None:
+            return []
+        try:
+            kinds = snapshot.once(
+                ("kubernetes", self.cluster.name, self.api_version),
+                lambda: objects.served(access, self.api_version),
+            )
+            if (kind := kinds.get(self.object_kind)) is None:
+                why = str(objects.not_served(self.reference))
+                return [] if snapshot.bare else [Live("", owner=ours, state=State.BUSY, why=why)]
+            found = objects.find(access, self.reference, kind)
+        except kube.KubeNotReady as error:  # create restores a lost access entry
+            return [Live("", owner=ours, state=State.BUSY, why=str(error), cause=error.cause)]
+        return [self._live(found, ours)] if found else []
+
+    def _live(self, found: JsonMapping, lineage: str) -> Live:
+        metadata = kube.part(found, "metadata")
+        applied = kube.text(metadata, "annotations", APPLIED) or "none"
+        return Live(
+            str(self.reference),
+            owner=kube.text(metadata, "labels", LINEAGE) or None,
+            state=State.LEAVING if "deletionTimestamp" in metadata else State.READY,
+            facts={"digest": applied, "taken": tuple(self._taken(found, lineage, applied))},
+            attributes={"uid": kube.text(metadata, "uid"), "api_version": self.api_version},
+        )
+
+    def _taken(self, found: JsonMapping, lineage: str, applied: str) -> Iterator[str]:
+        """Yield the fields that are not ours, but for those that were never applied."""
+        if self.document.startswith(DIGEST):
+            return
+        document = json.loads(self.document)
+        for field in objects.taken(_signed(document, lineage, applied), found):
+            if field.managers or applied == digest(self.document):
+                yield str(field)
+
+    def expected(self, name: str, references: References) -> Fact:
+        """The digest of the document with the values of its variables; that nothing is taken."""
+        if name == "taken":
+            return ()
+        if self.document.startswith(DIGEST):
+            return self.document
+        try:
+            return _digest(self._document())
+        except Usage as error:  # a command that sends nothing needs no value
+            raise NotReady(str(error)) from error
+
+    def _document(self) -> JsonObject:
+        document: JsonObject = variables.resolved(
+            json.loads(self.document), f"objects.{self.label}"
+        )
+        return document
+
+    def create(self, aws: Aws, references: References, token: str) -> Live:
+        """Apply it; may be repeated."""
+        return self._apply(aws, references)
+
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
+        """Apply it; fields that others have taken are taken back."""
+        return self._apply(aws, references, force="taken" in differs)
+
+    def _apply(self, aws: Aws, references: References, *, force: bool = False) -> Live:
+        access = eks.kube_access(aws, self.cluster.name, references(self.cluster).attributes)
+        document = self._document()
+        signed = _signed(document, aws.lineage, _digest(document))
+        return self._live(objects.apply(access, self.reference, signed, force=force), aws.lineage)
+
+    def disruption(self, live: Live, differs: Differs) -> list[str]:
+        """Return the fields that other managers have set or removed."""
+        fields = differs.get("taken", ((), ()))[0] or ()
+        return [f"{self.key}: {field} is set as declared" for field in fields]
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Delete it from a cluster that stays, with what it owns."""
+        access = eks.access(Snapshot(aws), self.cluster.name)
+        if access is not None and live.attributes.get("uid"):
+            objects.delete(access, self.reference, live.attributes["uid"])
+
+
+def _signed(document: JsonObject, lineage: str, applied: str) -> JsonObject:
+    """Return an object with our label, and the annotation with the digest of what is applied."""
+    metadata = document.get("metadata") or {}
+    marks = {
+        "labels": {**(metadata.get("labels") or {}), LINEAGE: lineage},
+        "annotations": {**(metadata.get("annotations") or {}), APPLIED: applied},
+    }
+    return {**document, "metadata": {**metadata, **marks}}
+
+
+def _digest(document: JsonMapping) -> str:
+    return digest(json.dumps(document, sort_keys=True))

@@ -1,0 +1,248 @@
+"""Kubernetes objects of the config: created, kept as declared, and nobody else's changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.kube import client
+from hyperpod_eks.kube.client import Content
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.resources import eks
+from tests.conftest import User, at_work, in_a_copy, new_session
+
+BASE = "name: demo\ninstance_groups: [{name: a, instance_type: ml.m5.2xlarge, instance_count: 1}]\n"
+OBJECTS = """objects:
+  - team.yaml
+  - {apiVersion: v1, kind: ServiceAccount, metadata: {name: trainer, namespace: team-a}}
+"""
+FILE = """
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: gpus, namespace: team-a}
+spec: {hard: {requests.nvidia.com/gpu: "8", pods: "20"}}
+---
+# nothing
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: team-a, labels: {team: a}}
+"""
+CREATE = ("create", "-f", "c.yaml", "--chart", str(CHART))
+PLAN = ("plan", "-f", "c.yaml", "--chart", str(CHART), "--detailed-exitcode")
+QUOTA = "/api/v1/namespaces/team-a/resourcequotas/gpus"
+KEYS = {
+    "kubernetes/namespace:team-a",
+    "kubernetes/resourcequota:team-a:gpus",
+    "kubernetes/serviceaccount:team-a:trainer",
+}
+
+
+def kubernetes(
+    method: str, path: str, body: Any = None, kind: str = "application/json", **query: str
+) -> Any:
+    """Call the cluster's Kubernetes API as somebody else."""
+    access = eks.access(Snapshot(Aws(new_session(), "demo", {})), "demo")
+    assert access
+    content = Content(kind, json.dumps(body).encode()) if body is not None else None
+    return client._ask(access._client, path, method, content=content, **query)
+
+
+def merge(path: str, body: Any, manager: str = "kubectl-edit") -> Any:
+    kind = "application/merge-patch+json"
+    return kubernetes("PATCH", path, body, kind, fieldManager=manager)
+
+
+def declare(user: User, objects: str, file: str = FILE) -> None:
+    (user.folder / "c.yaml").write_text(BASE + objects)
+    (user.folder / "team.yaml").write_text(file)
+
+
+@pytest.fixture(scope="module")
+def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    """A cluster with a namespace, a quota and a service account."""
+    with at_work(one_stack, tmp_path_factory.mktemp("objects")) as user:
+        declare(user, OBJECTS)
+        said = user.types(*CREATE)
+        assert said.code == 0, said.err
+        yield user
+
+
+def records(user: User) -> dict[str, Any]:
+    found = json.loads((user.folder / "demo.hyperpod-eks.json").read_text())
+    return {k: v for k, v in found["resources"].items() if k.startswith("kubernetes/")}
+
+
+def test_objects_are_created_after_their_namespace_and_change_nothing_again(made: User) -> None:
+    quota = kubernetes("GET", QUOTA)
+    assert quota["spec"]["hard"] == {"requests.nvidia.com/gpu": "8", "pods": "20"}
+    assert {key: each["state"] for key, each in records(made).items()} == dict.fromkeys(
+        KEYS, "ready"
+    )
+    assert made.types(*PLAN).code == 0
+    before = quota["metadata"]["resourceVersion"]
+    assert made.types(*CREATE).code == 0
+    assert kubernetes("GET", QUOTA)["metadata"]["resourceVersion"] == before
+    steps = made.types("status", "demo", "-o", "json").document["steps"]
+    shown = next(step["resources"] for step in steps if step["name"] == "kubernetes")
+    assert {f"kubernetes/{each['name']}" for each in shown} == KEYS
+
+
+def test_a_manifest_with_objects_is_of_a_schema_that_0_1_0_refuses(made: User) -> None:
+    found = json.loads((made.folder / "demo.hyperpod-eks.json").read_text())
+    assert found["schema"] == "hyperpod-eks/manifest/v2"
+    documents = [each["want"]["document"] for each in records(made).values()]
+    assert all(each.startswith("sha256:") for each in documents)
+
+
+def test_a_change_in_the_file_changes_the_object_and_removes_what_it_leaves_out(
+    made: User, tmp_path: Path
+) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, OBJECTS, FILE.replace(', pods: "20"', "").replace('"8"', '"16"'))
+        assert user.types(*PLAN).code == 5
+        assert user.types(*CREATE).code == 0
+        assert kubernetes("GET", QUOTA)["spec"]["hard"] == {"requests.nvidia.com/gpu": "16"}
+        declare(user, OBJECTS)
+        assert user.types(*CREATE).code == 0
+        assert user.types(*PLAN).code == 0
+
+
+def test_what_another_manager_has_set_is_set_back_only_with_consent(made: User) -> None:
+    merge(QUOTA, {"spec": {"hard": {"pods": "99", "services": "3"}}})
+
+    plan = made.types(*PLAN)
+    assert plan.code == 5
+    assert "spec.hard.pods (kubectl-edit)" in plan.out
+
+    assert made.types(*CREATE).code == 2
+    assert kubernetes("GET", QUOTA)["spec"]["hard"]["pods"] == "99"
+
+    assert made.types(*CREATE, "--yes").code == 0
+    hard = kubernetes("GET", QUOTA)["spec"]["hard"]
+    assert hard == {"requests.nvidia.com/gpu": "8", "pods": "20", "services": "3"}
+    assert made.types(*PLAN).code == 0
+    merge(QUOTA, {"spec": {"hard": {"services": None}}})
+
+
+def test_a_field_that_others_removed_is_seen(made: User) -> None:
+    merge(QUOTA, {"spec": {"hard": {"pods": None}}})
+    assert "spec.hard.pods (removed)" in made.types(*PLAN).out
+    assert made.types(*CREATE, "--yes").code == 0
+    assert kubernetes("GET", QUOTA)["spec"]["hard"]["pods"] == "20"
+
+
+def test_an_object_of_somebody_else_stops_create_and_stays(made: User, tmp_path: Path) -> None:
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}}
+    path = "/api/v1/namespaces/default/configmaps"
+    kubernetes("POST", path, theirs)
+    with in_a_copy(made, tmp_path / "copy") as user:
+        ours = "{apiVersion: v1, kind: ConfigMap, metadata: {name: theirs}, data: {a: b}}"
+        declare(user, f"{OBJECTS}  - {ours}\n")
+        said = user.types(*CREATE)
+    assert said.code == 7
+    assert "configmap:theirs" in said.err
+    assert "data" not in kubernetes("GET", f"{path}/theirs")
+    kubernetes("DELETE", f"{path}/theirs")
+
+
+def test_an_object_that_is_no_longer_declared_is_deleted(made: User, tmp_path: Path) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, "objects: [team.yaml]\n")
+        assert user.types(*CREATE).code == 0
+        with pytest.raises(Exception, match="404"):
+            kubernetes("GET", "/api/v1/namespaces/team-a/serviceaccounts/trainer")
+        declare(user, OBJECTS)
+        assert user.types(*CREATE).code == 0
+
+
+def test_a_kind_that_comes_later_is_waited_for(made: User, tmp_path: Path) -> None:
+    custom = """
+apiVersion: example.com/v1
+kind: Widget
+metadata: {name: one}
+spec: {size: 3}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Cluster
+  names: {plural: widgets, singular: widget, kind: Widget, listKind: WidgetList}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {
+        size: {type: integer}}}}}}
+"""
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, OBJECTS, FILE + "---" + custom)
+        plan = user.types(*PLAN)
+        assert plan.code == 5, plan.err
+        said = user.types(*CREATE)
+        assert said.code == 0, said.err
+        assert kubernetes("GET", "/apis/example.com/v1/widgets/one")["spec"] == {"size": 3}
+        declare(user, OBJECTS)
+        assert user.types(*CREATE).code == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("{kind: Namespace, metadata: {name: a}}", "has no usable apiVersion (it is missing)"),
+        ("{apiVersion: v1, kind: namespace, metadata: {name: a}}", "kind (it is 'namespace')"),
+        ("{apiVersion: v1, kind: Namespace, metadata: {}}", "metadata.name (it is missing)"),
+        ("{apiVersion: v1, kind: Namespace, metadata: {name: a, uid: b}}", "has uid, which the"),
+        ("{apiVersion: v1, kind: Namespace, metadata: {name: a}, status: {}}", "has status"),
+        ("{apiVersion: v1, kind: PodList, metadata: {name: a}, items: []}", "is a list of"),
+        (
+            "{apiVersion: v1, kind: Secret, metadata: {name: a}, stringData: {p: hunter2}}",
+            "has stringData.p as a value",
+        ),
+        ("missing.yaml", "missing.yaml: cannot be read"),
+        ("[1]", "objects[0]"),
+        ("3", "objects[0]"),
+    ],
+)
+def test_a_wrong_object_is_refused_with_its_place(user: User, entry: str, says: str) -> None:
+    declare(user, f"objects:\n  - {entry}\n")
+    said = user.types("validate", "-f", "c.yaml")
+    assert said.code == 2, said.err
+    assert says in said.err
+    assert "hunter2" not in said.err
+
+
+def test_an_object_declared_twice_is_refused(user: User) -> None:
+    declare(user, f"{OBJECTS}  - team.yaml\n")
+    said = user.types("validate", "-f", "c.yaml")
+    assert said.code == 2
+    assert "objects[3]: declares resourcequota:team-a:gpus, as objects[0] does" in said.err
+
+
+def test_a_secret_takes_its_values_from_variables_and_keeps_none(
+    made: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = (
+        "  - {apiVersion: v1, kind: Secret, metadata: {name: pull, namespace: team-a},"
+        " stringData: {key: '${env:PULL_KEY}'}}\n"
+    )
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, OBJECTS + secret)
+        assert user.types(*CREATE).code == 2
+        monkeypatch.setenv("PULL_KEY", "hunter2-hunter2")
+        said = user.types(*CREATE)
+        assert said.code == 0, said.err
+        assert user.types(*PLAN).code == 0
+        manifest = (user.folder / "demo.hyperpod-eks.json").read_text()
+        assert "hunter2" not in manifest + said.err
+        declare(user, OBJECTS)
+        assert user.types(*CREATE).code == 0
