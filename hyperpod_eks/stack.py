@@ -103,7 +103,7 @@ def in_order(goals: list[Resource]) -> Iterator[Resource]:
 
 
 def kinds() -> list[type[Resource]]:
-    """Return every kind of resource, in the order of the steps."""
+    """Return every kind of resource, in the order of the steps, and by name in each."""
     every = list(dict.fromkeys(KINDS.values()))
     steps = steps_of(kind.step for kind in every)
-    return sorted(every, key=lambda kind: steps.index(kind.step))
+    return sorted(every, key=lambda kind: (steps.index(kind.step), kind.kind))
