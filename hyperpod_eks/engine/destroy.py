@@ -14,14 +14,11 @@ from hyperpod_eks.engine.context import Context, OutOfDate
 from hyperpod_eks.engine.decide import Action, Decision, decide_delete
 from hyperpod_eks.engine.loop import BUCKET, FRESH, GRACE, LONGEST, SHORTEST, Reconciler, Task
 from hyperpod_eks.engine.observe import find_all, observe_all
-from hyperpod_eks.errors import (
-    KnownCause,
-    Remains,
-    Unfinished,
-)
+from hyperpod_eks.errors import KnownCause, Remains, Unfinished, Usage
 from hyperpod_eks.events import EventType
 from hyperpod_eks.resources.base import Blocker, Lifecycle, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
+from hyperpod_eks.state.objects import NO_BUCKET
 
 WRITES_ON = 60.0
 """Seconds for which a deleted resource may still re-create its leftovers."""
@@ -117,6 +114,15 @@ class Destroy(Reconciler):
                 self._record(want, live, "deleting")
             self.say(task, EventType.DELETING)
             self.submit(task, "delete", partial(want.delete, self.aws, target))
+
+    def claim(self) -> None:
+        """Claim the cluster, unless its bucket is gone, which contains the claims of all runs."""
+        try:
+            super().claim()
+        except Usage as error:
+            if error.reason != NO_BUCKET:
+                raise
+            self.context.claim = None
 
     def acted(self, task: Task, verb: str, value: Any) -> None:
         """Observe again until it is gone; report what blocks it meanwhile."""

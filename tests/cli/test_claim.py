@@ -18,6 +18,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resources.s3 import claim_key
 from hyperpod_eks.state import lease
+from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.file_store import FileStore
 from hyperpod_eks.state.lease import Lease
 from hyperpod_eks.state.objects import Objects
@@ -172,6 +173,28 @@ def test_a_bucket_that_keeps_versions_is_deleted_too(
 def test_a_bucket_that_s3_does_not_show_everywhere_yet_is_waited_for(user: User) -> None:
     user.stack.faults.append(Fault("s3", "PutObject", "NoSuchBucket", 404, count=2))
     assert user.makes("demo")["changed"]
+
+
+def test_a_delete_goes_on_without_a_bucket_that_is_gone_since_its_first_look(
+    user: User, aws: Clients, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the bucket nobody has a claim, and S3 may show its tags for a while."""
+    look, looks = Claim._look, []
+
+    def late(self: Claim, ended: str) -> str:
+        looks.append(ended)
+        for item in aws.s3.list_objects_v2(Bucket=bucket)["Contents"]:
+            aws.s3.delete_object(Bucket=bucket, Key=item["Key"])
+        aws.s3.delete_bucket(Bucket=bucket)
+        return look(self, ended)
+
+    monkeypatch.setattr(Claim, "_look", late)
+    monkeypatch.setattr("hyperpod_eks.state.claim.PATIENCE", 0.0)
+    monkeypatch.setattr("hyperpod_eks.engine.loop.GRACE", 0.0)
+    said = user.types("delete", "demo", "--yes")
+    assert (said.code, len(looks)) == (0, 1), said.err
+    assert not (user.folder / "demo.hyperpod-eks.json").exists()
+    assert not user.stack.inventory()["s3"]
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
