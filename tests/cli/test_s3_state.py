@@ -81,6 +81,46 @@ def test_a_life_from_two_folders(user: User, bucket: Any, tmp_path: Path, monkey
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "and created again"])
+def test_a_delete_with_another_manifest_leaves_this_one_usable(
+    user: User, aws: Clients, monkeypatch: Any, again: bool
+) -> None:
+    """The manifest in S3 names resources that a run with a manifest in a file has deleted."""
+    user.has("demo")
+    place = {"LocationConstraint": "us-west-2"}
+    aws.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+    kept = user.folder / "demo.hyperpod-eks.json"
+    document = json.loads(kept.read_text())
+    kept.unlink()
+    for record in document["resources"].values():
+        record["since"] -= 3600  # what is an hour old and not there is gone
+    aws.s3.put_object(Bucket=BUCKET, Key=KEY, Body=json.dumps(document).encode())
+    said = user.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    if again:
+        (user.folder / "own").mkdir()
+        monkeypatch.chdir(user.folder / "own")
+        user.makes("demo")
+        assert user.types("scale", "demo", "worker-group=3").code == 0
+    theirs = ("demo", "--manifest", URL)
+    user.mutations()
+    said = user.types("status", *theirs, "-o", "json")
+    assert said.code == (0 if again else 8), said.err
+    groups = {group["name"]: group["current"] for group in said.document.get("instance_groups", ())}
+    assert groups == ({"worker-group": 3} if again else {})
+    if again:
+        said = user.types("plan", *theirs, "--detailed-exitcode")
+        assert said.code == 0, said.out + said.err
+    said = user.types("create", *theirs)
+    assert said.code == 0, said.err
+    assert {"s3.PutObject"}.issuperset(user.mutations()) is again
+    said = user.types("plan", *theirs, "--detailed-exitcode")
+    assert said.code == 0, said.out
+    said = user.types("delete", *theirs, "--yes")
+    assert said.code == 0, said.err
+    assert set(user.stack.inventory()["s3"]) == {BUCKET}
+
+
 def test_another_place_of_the_manifest_changes_nothing_else(user: User, bucket: Any) -> None:
     user.makes("demo")
     user.mutations()
