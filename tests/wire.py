@@ -1,7 +1,7 @@
 """Requests of this process to the embedded stack without a socket.
 
 A quarter of a command's time went into HTTP between two threads of one process.  Real processes,
-`tests/local`, `tests/test_transport.py` and the crash proof use HTTP.
+`tests/local` and `tests/test_transport.py` use HTTP.
 """
 
 from __future__ import annotations
