@@ -1,6 +1,6 @@
 """Our services inside moto: backend classes are swapped and URL tables extended.
 
-Nothing of moto is changed but four functions, which get a memory or a faster way (``remember``).
+Nothing of moto is changed but five functions, which get a memory or a faster way (``remember``).
 
 A service module of this package offers:
 
@@ -49,16 +49,40 @@ def install() -> None:
 def remember() -> None:
     """Spare moto from computing again, for every answer, what depends on classes and models only.
 
-    Which methods a class has, under which names a member may be found in an object, and whether a
-    name may be one of XML's were a quarter of the time of a request.
+    Which methods a class has, under which names a member may be found in an object, what is done
+    with its value, and whether a name may be one of XML's were a quarter of the time of a request.
     """
     from moto.core.serialize import XFormedAttributePicker  # noqa: PLC0415  moto is slow to load
+    from moto.core.utils import get_value  # noqa: PLC0415
 
     responses: Any = importlib.import_module("moto.core.responses")
     responses.method_names_from_class = cache(responses.method_names_from_class)
     names: dict[tuple[str, str, str, type], tuple[str, ...]] = {}
+    ends: dict[tuple[int, str], dict[str, Any]] = {}
+    missing = object()
 
     class Picker(XFormedAttributePicker):
+        def __call__(self, context: Any) -> Any:
+            value = None
+            for name in self.get_possible_keys(context):
+                value = get_value(context.obj, name, missing)
+                if value is not missing:
+                    break
+                value = None
+            if not (transformers := self.response_transformers):
+                return value
+            about = id(transformers), context.key  # a class's, so that the id stays unique
+            if about not in ends:
+                ends[about] = {
+                    end: transform
+                    for end, transform in transformers.items()
+                    if context.key.endswith(end.rpartition(".")[2])
+                }
+            for end, transform in ends[about].items():
+                if f"{context.key_path}.{context.key}".endswith(end):
+                    return transform(value)
+            return value
+
         def get_possible_keys(self, context: Any) -> Any:
             parent = getattr(context.shape, "parent", None)
             if parent is None or context.service_model is None:
