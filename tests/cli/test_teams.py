@@ -259,24 +259,30 @@ def test_a_backup_of_another_cluster_is_not_this_ones_config(older: Team, other:
     assert json.loads((team.a / MANIFEST).read_text())["config"] == {}
 
 
-def test_another_principal_becomes_no_administrator_unasked(
-    team: Team, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def colleague(aws: Clients) -> str:
+    """Create another administrator's role; return its ARN."""
     everybody = {"AWS": "arn:aws:iam::123456789012:root"}
     trust = {"Effect": "Allow", "Principal": everybody, "Action": "sts:AssumeRole"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-    arn = team.aws.iam.create_role(RoleName="Colleague", AssumeRolePolicyDocument=document)["Role"][
-        "Arn"
-    ]
+    role = aws.iam.create_role(RoleName="Colleague", AssumeRolePolicyDocument=document)["Role"]
     admin = "arn:aws:iam::aws:policy/AdministratorAccess"
-    team.aws.iam.attach_role_policy(RoleName="Colleague", PolicyArn=admin)
-    keys = team.aws.sts.assume_role(RoleArn=arn, RoleSessionName="colleague")["Credentials"]
-    for name, key in {
-        "AWS_ACCESS_KEY_ID": "AccessKeyId",
-        "AWS_SECRET_ACCESS_KEY": "SecretAccessKey",
-        "AWS_SESSION_TOKEN": "SessionToken",
-    }.items():
-        monkeypatch.setenv(name, keys[key])
+    aws.iam.attach_role_policy(RoleName="Colleague", PolicyArn=admin)
+    return str(role["Arn"])
+
+
+def become(aws: Clients, arn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the commands that follow run as a role."""
+    keys = aws.sts.assume_role(RoleArn=arn, RoleSessionName="colleague")["Credentials"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", keys["SessionToken"])
+
+
+def test_another_principal_becomes_no_administrator_unasked(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn = colleague(team.aws)
+    become(team.aws, arn, monkeypatch)
     team.user.mutations()
 
     assert team.types("status", "solo").code == 0  # what has been declared, another role may read
@@ -302,6 +308,35 @@ def test_another_principal_becomes_no_administrator_unasked(
         team.aws.eks.delete_access_entry(clusterName="solo", principalArn=arn)
         (team.b / MANIFEST).unlink()
     team.user.mutations()
+
+
+def test_a_second_role_without_files_has_the_whole_life_of_a_cluster(
+    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    team = Team(user, aws, user.folder, tmp_path / "b")
+    team.b.mkdir()
+    arn, before = colleague(aws), user.stack.inventory()
+    (team.a / "solo.yaml").write_text(
+        SOLO.replace("eks: {", f"eks: {{access: [{{principal_arn: {arn}}}], ").replace(
+            "deletion_protection: true", "deletion_protection: false"
+        )
+    )
+    assert team.types("create", "-f", "solo.yaml", at="a").code == 0
+    user.mutations()
+    with monkeypatch.context() as patch:
+        become(aws, arn, patch)
+        planned = team.types("plan", "solo", "--detailed-exitcode")
+        assert planned.code == 0, planned.out + planned.err
+        assert team.types("create", "solo").code == 0
+        assert team.types("create", "solo").code == 0  # with the manifest that the first one wrote
+        assert user.mutations() == []
+        assert team.types("scale", "solo", "cpu=2").code == 0
+    assert team.types("plan", "solo", "--detailed-exitcode", at="a").code == 0
+    become(aws, arn, monkeypatch)
+    said = team.types("delete", "solo", "--yes")
+    assert said.code == 0, said.err
+    after = user.stack.inventory()
+    assert (after["s3"], after["us-west-2"]) == (before["s3"], before["us-west-2"])
 
 
 @pytest.mark.parametrize("verb", ["create", "status", "plan", "delete", "adopt"])
