@@ -23,6 +23,8 @@ import pytest
 import yaml
 from kubernetes import client as kubernetes
 
+from hyperpod_eks.config.load import load
+from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import release as releases
@@ -363,6 +365,19 @@ def test_a_config_in_the_bucket_names_no_folder_of_its_reader(tmp_path: Path) ->
     assert located(kept, known)["charts"]["a"]["chart"] == str(folder)
     assert located(kept, {}) == kept
     assert portable(kept, kept) == kept
+
+
+def test_without_nat_the_images_of_charts_are_a_warning(tmp_path: Path) -> None:
+    ours = {"chart": "oci://ghcr.io/a", "version": "1.2.3", "values": {"image": {"registry": "x"}}}
+    config = {
+        "name": "demo",
+        "region": "us-west-2",
+        "network": {"nat": "none"},
+        "chart": {"values": {"registry": "x"}},
+        "charts": {"a": ours, "b": {"chart": "oci://ghcr.io/b", "version": "1.2.3"}},
+    }
+    found = [each for each in warnings(load(config, {}, {}, files=False)) if "NAT" in each]
+    assert [each.partition(":")[0] for each in found] == ["charts.b"]
 
 
 class Registry:

@@ -128,6 +128,13 @@ def _no_nat(config: Config) -> Iterator[str]:
             " docker.io, public.ecr.aws), and chart.values sets no others: mirror them to ECR and"
             " set them in chart.values, or their pods stay in ImagePullBackOff"
         )
+    for name, each in config.charts.items():
+        if closed and not _names_image(each.values):
+            yield (
+                f"charts.{name}: without NAT nodes cannot pull images from public registries, and"
+                " its values set no others: mirror them to ECR and set them there, or its pods stay"
+                " in ImagePullBackOff"
+            )
 
 
 def _inner(value: object) -> list[Json]:
