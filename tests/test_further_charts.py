@@ -365,6 +365,8 @@ def test_a_config_in_the_bucket_names_no_folder_of_its_reader(tmp_path: Path) ->
     assert located(kept, known)["charts"]["a"]["chart"] == str(folder)
     assert located(kept, {}) == kept
     assert portable(kept, kept) == kept
+    config = {"charts": {"a": {"chart": "a" * 5000}}}
+    assert located(config, {})["charts"]["a"]["chart"] == "sha256:unknown"
 
 
 def test_without_nat_the_images_of_charts_are_a_warning(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def located(config: JsonMapping, known: Mapping[str, Iterable[str | None]]) -> J
         path = part.get(key)
         if not (path and isinstance(path, str)):
             continue
-        if not is_elsewhere(path) and not Path(path).exists():
+        if not is_elsewhere(path) and not _exists(path):
             path = part[key] = UNKNOWN
         if is_elsewhere(path) and path != UNKNOWN:
             same = (each for each in known.get(setting, ()) if each and _there(setting, each))
@@ -287,6 +287,12 @@ def further_charts(config: JsonMapping) -> dict[str, list[str | None]]:
     """Return the folders of further charts as `located` takes what is known."""
     found = _paths(config)
     return {setting: [path] for setting, path in found.items() if setting.startswith("charts.")}
+
+
+def _exists(path: str) -> bool:
+    with suppress(OSError, ValueError):  # too long a name, or a NUL
+        return Path(path).exists()
+    return False
 
 
 def _there(setting: str, path: str) -> bool:
