@@ -1,6 +1,7 @@
 """Our services inside moto: backend classes are swapped and URL tables extended.
 
-Nothing of moto is changed but five functions, which get a memory or a faster way (``remember``).
+Nothing of moto and werkzeug is changed but functions that get a memory or a faster way
+(``remember``).
 
 A service module of this package offers:
 
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import Callable
 from functools import cache, lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from hyperpod_eks.aws.service_model import loader
 
@@ -96,9 +97,16 @@ def remember() -> None:
     responses.XFormedAttributePicker = Picker
     models: Any = importlib.import_module("moto.core.loaders")
     models.Loader.FILE_LOADER_CLASS = type(loader().file_loader)
+    models.Loader.list_available_services = lambda _, kind: loader().list_available_services(kind)
+    rules: Any = importlib.import_module("werkzeug.routing.rules")
+    rules.Rule._compile_builder = lambda *_: _no_url  # code that is compiled for each route
     xmltodict: Any = importlib.import_module("xmltodict")
     xmltodict._validate_name = lru_cache(4096)(xmltodict._validate_name)
     responses.gen_amzn_requestid_long = _request_id
+
+
+def _no_url(_rule: Any, **_: Any) -> NoReturn:
+    raise NotImplementedError("the embedded stack builds no URLs of routes")
 
 
 def forget() -> None:
