@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from hyperpod_eks.cli.explain import explaining
 from hyperpod_eks.cli.options import Cluster, Lock, Place, Wait
 from hyperpod_eks.cli.settings import Edit, config_of, entered, settings
 from hyperpod_eks.cli.signals import stoppable
+from hyperpod_eks.config import variables
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import get
 from hyperpod_eks.config.warnings import warnings
@@ -48,6 +50,10 @@ from hyperpod_eks.workers import gather, start
 
 LOOKING = 10.0
 """Seconds for which a read-only command retries a failed call, after botocore's own retries."""
+
+
+ALLOWED = "HYPERPOD_EKS_ALLOW_ENV"
+"""Names the variables that a config from another machine may use."""
 
 
 @dataclass
@@ -126,6 +132,7 @@ def opened(
         source = _Source(options, files, edit, broken=broken)
         config = source.edited(loaded, manifest)
         if purpose.compares:
+            refuse_variables(options, manifest, manifest.config)
             check_references(config)
         aws = entered(config, options.profile, write=write)
         context = _context(options, aws, manifest, report, write=write)
@@ -259,6 +266,8 @@ def _newest(at: Opened, source: _Source) -> bool:
     declared = kept.read(newest)
     same = bool(at.found) and portable(at.found, declared.config) == declared.config
     if not same:
+        if at.purpose.compares:
+            refuse_variables(source.place, at.manifest, declared.config, at.found)
         _use(at, source, declared.config, kept.name(newest.number))
         if at.declared:
             current_console().warn(
@@ -315,6 +324,7 @@ def _take_backup(at: Opened, source: _Source) -> bool:
         return False
     if not (kept := restored(at.aws, at.manifest)):
         return False
+    refuse_variables(source.place, at.manifest, kept, kept)
     _use(at, source, kept, f"the backup of {at.manifest.store}")
     at.declared = True
     current_console().warn(
@@ -362,6 +372,28 @@ def _refuse_claimed(at: Opened, source: _Source) -> None:
         raise Usage(
             f"{holder} is at work on the cluster {at.config.name}, and has not declared its config",
             "Wait until it ends, or pass the config with -f FILE.",
+        )
+
+
+def refuse_variables(
+    place: Place, manifest: Manifest, config: JsonMapping, known: JsonMapping | None = None
+) -> None:
+    """Raise Usage for variables of this machine that only a config from elsewhere names.
+
+    Whoever can write it would get their values. ``known`` is the config in the manifest, which
+    agrees to its variables if the manifest is a file of this machine.
+    """
+    if place.file:
+        return
+    here = variables.named(config if known is None else known) if manifest.store.path else set()
+    allowed = re.split(r"[,\s]+", os.environ.get(ALLOWED, ""))
+    if names := ",".join(sorted(variables.named(config) - here - {*allowed})):
+        it = called(manifest.cluster, place)
+        raise Usage(
+            f"the config of {manifest.cluster} was kept by another machine, and would send it the"
+            f" values of environment variables of this one: {names}",
+            f"To see the config: hyperpod-eks config show {it}\n"
+            f"To allow it: export {ALLOWED}={names}\nOr pass the config with -f FILE.",
         )
 
 

@@ -25,6 +25,19 @@ def resolved(value: Json, setting: str) -> Json:
     return _mapped(value, _filled)
 
 
+def named(value: object) -> set[str]:
+    """Return the names of the variables in a value.
+
+    >>> named({"a": ["${env:A} and ${env:B}", 3]}) == {"A", "B"}
+    True
+    """
+    if isinstance(value, Mapping):
+        return {name for each in value.values() for name in named(each)}
+    if isinstance(value, list | tuple):
+        return {name for each in value for name in named(each)}
+    return set(REFERENCE.findall(value)) if isinstance(value, str) else set()
+
+
 def digested(value: object, declared: object) -> object:
     """Return a value with a digest in place of each text with a reference in ``declared``.
 

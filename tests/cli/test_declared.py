@@ -321,11 +321,51 @@ def test_a_variable_travels_as_a_reference(
     for name in machines.numbers():
         assert "s3cr3t" not in json.dumps(machines.kept(name))
     assert "s3cr3t" not in (machines.a / MANIFEST).read_text()
+    monkeypatch.setenv("HYPERPOD_EKS_ALLOW_ENV", "TEAM_TOKEN")
     assert machines.types("plan", "demo", "--detailed-exitcode").code == 0
     monkeypatch.delenv("TEAM_TOKEN")
     said = machines.types("plan", "demo")
     assert (said.code, "TEAM_TOKEN is not set" in said.err) == (2, True)
     assert machines.types("status", "demo").code == 0
+
+
+@pytest.mark.parametrize("manifest", ["in a file", "in S3"])
+def test_another_machines_config_gets_no_variable_unasked(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, manifest: str
+) -> None:
+    """Who may write the bucket would read any variable of whoever runs the next command."""
+    monkeypatch.setenv("TEAM_TOKEN", "s3cr3t-value-of-a-variable")
+    monkeypatch.setenv("OTHER", "s3cr3t-value-of-another-one")
+    text = f"name: demo\nchart: {{path: {CHART}, values: {{note: '${{env:TEAM_TOKEN}}'"
+    (machines.a / "demo.yaml").write_text(f"{text}}}}}\n")
+    assert machines.types("create", "-f", "demo.yaml", at="a").code == 0
+    machines.user.mutations()
+    where: tuple[str, ...] = ("demo",)
+    if manifest == "in S3":
+        place = {"LocationConstraint": "us-west-2"}
+        machines.aws.s3.create_bucket(Bucket="team-state", CreateBucketConfiguration=place)
+        body = (machines.a / MANIFEST).read_bytes()
+        machines.aws.s3.put_object(Bucket="team-state", Key="demo.json", Body=body)
+        where = ("demo", "--manifest", "s3://team-state/demo.json")
+        machines.user.mutations()
+    for words in (("plan",), ("create",), ("scale", "worker-group=3"), ("preflight",)):
+        said = machines.types(words[0], *where, *words[1:])
+        assert (said.code, said.out) == (2, ""), (words, said.err)
+        assert "environment variables of this one: TEAM_TOKEN" in said.err
+        assert "export HYPERPOD_EKS_ALLOW_ENV=TEAM_TOKEN" in said.err
+    assert machines.user.mutations() == []
+    monkeypatch.setenv("HYPERPOD_EKS_ALLOW_ENV", "TEAM_TOKEN")
+    assert machines.types("create", *where).code == 0
+    monkeypatch.delenv("HYPERPOD_EKS_ALLOW_ENV")
+    # a manifest on this machine remembers what was allowed, and no more
+    assert machines.types("plan", *where).code == (2 if manifest == "in S3" else 0)
+    text = text.replace("TEAM_TOKEN", "OTHER")
+    (machines.a / "demo.yaml").write_text(f"{text}}}}}\n")
+    assert machines.types("create", "-f", "demo.yaml", at="a").code == 0
+    said = machines.types("plan", *where)
+    first = "TEAM_TOKEN" if manifest == "in S3" else "OTHER"
+    assert (said.code, f"of this one: {first}" in said.err) == (2, True), said.err
+    assert machines.types("delete", *where, "--yes").code == 0  # it sends none
 
 
 def test_a_half_made_cluster_goes_on_from_what_was_declared(

@@ -47,6 +47,7 @@ def preflight(options: Options, report: Report) -> Preflight:
 
     skipped = checks.known(options.skip)
     with settings(options, write=False, files=False) as (declared, manifest):
+        opening.refuse_variables(options, manifest, manifest.config)
         check_references(declared)
         aws = entered(declared, options.profile)
         config = opening.current(options, aws, manifest, declared, report)
