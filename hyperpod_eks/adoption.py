@@ -23,6 +23,7 @@ from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.errors import Foreign, HyperpodError, NotFound, Usage
+from hyperpod_eks.resolve.file_systems import file_systems
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET
 from hyperpod_eks.resources.access_entry import caller
 from hyperpod_eks.resources.eks import authentication_mode
@@ -41,7 +42,7 @@ def adopt(aws: Aws, config: Config, manifest: Manifest, now: float, *, write: bo
     Raises NotFound for a resource that does not exist, Usage for one that HyperPod cannot use, and
     Foreign if create has already created a resource with the same key; the errors have a setting.
     """
-    if config.existing == Existing():
+    if config.existing == Existing() and not file_system_ids(config):
         return
     try:
         wanted = resolve(aws, config, manifest)
@@ -113,7 +114,25 @@ def resolve(aws: Aws, config: Config, manifest: Manifest) -> dict[str, str]:
     found |= _subnets(aws, subnets, vpc, least=1 if theirs.eks_cluster else 2)
     if vpc:
         found |= _beside(aws, config, vpc, theirs_alone=bool(subnets))
-    return found | _nat_gateways(aws, theirs.nat_gateways)
+    return found | _nat_gateways(aws, theirs.nat_gateways) | _file_systems(aws, config)
+
+
+def file_system_ids(config: Config) -> dict[str, str]:
+    """Return the ids of existing file systems by key."""
+    named = config.storage.fsx_lustre.items()
+    return {f"storage/{name}": one.file_system_id for name, one in named if one.file_system_id}
+
+
+def _file_systems(aws: Aws, config: Config) -> dict[str, str]:
+    """Return the existing file systems by key.  Raises NotFound for one that does not exist."""
+    found = file_system_ids(config)
+    there = {each["FileSystemId"] for each in file_systems(Snapshot(aws))} if found else set()
+    for key, id_ in found.items():
+        if id_ not in there:
+            setting = f"storage.fsx_lustre.{key.partition('/')[2]}.file_system_id"
+            text = f"{setting}: {id_} is not a Lustre file system in {config.region}"
+            raise NotFound(text, "Correct the id.", setting=setting)
+    return found
 
 
 def _beside(aws: Aws, config: Config, vpc: str, *, theirs_alone: bool) -> dict[str, str]:
@@ -145,7 +164,7 @@ def named(config: Config) -> dict[str, str]:
         f"network/{PRIVATE_SUBNET}{zone}": each
         for zone, each in zip(UNKNOWN_ZONES, subnets, strict=False)
     }
-    return {key: id_ for key, id_ in found.items() if id_}
+    return {key: id_ for key, id_ in found.items() if id_} | file_system_ids(config)
 
 
 UNKNOWN_ZONES = ("zone-1", "zone-2")

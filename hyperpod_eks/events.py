@@ -38,7 +38,9 @@ class Event:
     changed: bool = False
 
 
-_STEPS = ("iam", "network", "s3", "eks", "addons", "helm", "hyperpod")
+_STEPS = ("iam", "network", "s3", "storage", "eks", "addons", "helm", "hyperpod")
+_OPTIONAL = frozenset({"storage"})
+"""Steps that are shown only if they have resources."""
 
 
 def steps_of(keys: Iterable[str]) -> list[str]:
@@ -47,7 +49,8 @@ def steps_of(keys: Iterable[str]) -> list[str]:
     >>> steps_of(["fsx/file-system", "network/vpc"])
     ['iam', 'network', 's3', 'eks', 'addons', 'helm', 'hyperpod', 'fsx']
     """
-    return list(dict.fromkeys([*_STEPS, *(key.partition("/")[0] for key in keys)]))
+    found = dict.fromkeys(key.partition("/")[0] for key in keys)
+    return list(dict.fromkeys([*(s for s in _STEPS if s in found or s not in _OPTIONAL), *found]))
 
 
 Report = Callable[[Event], None]

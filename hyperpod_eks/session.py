@@ -25,6 +25,7 @@ from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context
+from hyperpod_eks.engine.decide import HOLDS_DATA
 from hyperpod_eks.engine.plan import Planned
 from hyperpod_eks.engine.plan import plan as plan_create
 from hyperpod_eks.errors import Remains, Usage
@@ -220,19 +221,24 @@ class Session:
         """Compare all resources with their declarations; change nothing."""
         return engine.status(self.wants, self._context_of_run())
 
-    def delete(self, keep: frozenset[str] = frozenset()) -> tuple[list[str], dict[str, str]]:
+    def delete(
+        self, keep: frozenset[str] = frozenset(), data: frozenset[str] = frozenset()
+    ) -> tuple[list[str], dict[str, str]]:
         """Delete all resources of this cluster, and verify that AWS no longer shows them.
 
-        ``keep`` are keys of resources to keep.  Returns the keys of deleted resources, and the
-        reasons for kept ones by key.  Raises Remains for resources that AWS still shows.
+        ``keep`` are keys of resources to keep.  File systems are kept, with what they are in and
+        with the manifest, unless their ids are in ``data``.  Returns the keys of deleted
+        resources, and the reasons for kept ones by key.  Raises Remains for resources that AWS
+        still shows.
         """
         context = self._context_of_run()
-        removed, kept = engine.delete(untracked(self.aws, self.resolved, self.wants), context, keep)
+        wants = untracked(self.aws, self.resolved, self.wants)
+        removed, kept = engine.delete(wants, context, keep, data)
         left = untracked(self.aws, self.resolved, self.wants)
         if remains := engine.verify_deleted(left, context, frozenset(kept), removed):
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
-        if not keep:
+        if not keep and HOLDS_DATA not in kept.values():
             self.retire()
         return removed, kept
 

@@ -33,6 +33,7 @@ from hyperpod_eks.steps import (
     network,
     pod_identity,
     s3,
+    storage,
 )
 
 
@@ -46,6 +47,7 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     subnets = tuple({s.key: s for s in (*net.private.values(), *net.nodes.values())}.values())
     roles = iam.step(resolved, net.vpc, subnets, net.security_group)
     scripts = s3.step(resolved)
+    files = storage.step(resolved, net)
     left = leftovers.step(resolved, net, (roles.cluster, roles.execution))
     control = eks.step(resolved, roles.cluster, net, left)
     extras = addons.step(resolved, control.cluster)
@@ -53,7 +55,7 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     chart = helm.step(resolved, control, helm_binary)
     cni = tuple(addon for addon in extras if addon.label == "vpc-cni")
     nodes = hyperpod.step(
-        resolved, roles, net, scripts, control.cluster, (chart, *cni, *left, *control.left)
+        resolved, roles, net, scripts, control.cluster, (chart, *cni, *files, *left, *control.left)
     )
     charts = helm.further(resolved, control, extras, workloads, nodes, helm_binary)
     ready = (chart, *extras, *workloads, nodes, *charts)

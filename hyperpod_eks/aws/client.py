@@ -164,6 +164,11 @@ class Aws:
         return self._client("eks")  # type: ignore[no-any-return]
 
     @cached_property
+    def fsx(self) -> Any:
+        """Amazon FSx."""
+        return self._client("fsx")
+
+    @cached_property
     def iam(self) -> IAMClient:
         """IAM."""
         return self._client("iam")  # type: ignore[no-any-return]

@@ -79,11 +79,13 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(ErrorKind.CAPACITY, "(?!Request|Bandwidth).*LimitExceeded", "ec2"),  # one per kind
     Rule(ErrorKind.CAPACITY, "LimitExceededException", "logs"),
+    Rule(ErrorKind.CAPACITY, "ServiceLimitExceeded", "fsx"),
     Rule(
         ErrorKind.CAPACITY, "UnsupportedAvailabilityZoneException", "eks"
     ),  # the zone is full; the message names others
     # the client token was used with other parameters; a resource that it created shows up soon
     Rule(ErrorKind.EXISTS, "IdempotentParameterMismatch", "ec2"),
+    Rule(ErrorKind.EXISTS, "IncompatibleParameterError", "fsx", "Create.*"),
     # the same; EKS documents no error code for it
     Rule(
         ErrorKind.EXISTS,
@@ -121,6 +123,8 @@ TABLE: tuple[Rule, ...] = (
         "CreateCluster|UpdateCluster",
         "(?i)assume.*role|role.*assume|role .*permission",
     ),
+    # FSx sees new rules of a security group late
+    Rule(ErrorKind.PROPAGATION, "InvalidNetworkSettings", "fsx", "CreateFileSystem", r"\b988\b"),
     # the add-on may still be starting; the preflight reports a version that is too old
     Rule(
         ErrorKind.PROPAGATION, "ValidationException", "sagemaker", "CreateCluster", r"(?i)\bcni\b"
@@ -158,6 +162,13 @@ TABLE: tuple[Rule, ...] = (
         ErrorKind.BUSY, "InvalidRequestException", "eks", says="(?i)in progress|not in (an )?active"
     ),
     Rule(ErrorKind.BUSY, "IncorrectState|IncorrectInstanceState", "ec2"),
+    Rule(
+        ErrorKind.BUSY,
+        "BadRequest",
+        "fsx",
+        "Update.*|Delete.*",
+        r"(?i)in progress|\bpending\b|\bexecuting\b|\b(creat|updat)ing\b",
+    ),
     # another resource blocks the delete
     Rule(
         ErrorKind.DEPENDENCY, "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse", "ec2"

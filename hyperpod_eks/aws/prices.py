@@ -30,6 +30,19 @@ PUBLIC_IPV4 = 0.005
 INTERFACE_ENDPOINT = 0.01
 # USD per GB and month of the nodes' EBS volumes, which are billed under SageMaker.
 EBS = 0.14
+# FSx for Lustre pricing page, as public cost estimators quote it: USD per GB and month of SSD
+# storage, by deployment type and throughput per TiB.  Other storage is reported as unknown.
+LUSTRE = {
+    ("SCRATCH_1", None): 0.14,
+    ("SCRATCH_2", None): 0.14,
+    ("PERSISTENT_1", 50): 0.14,
+    ("PERSISTENT_1", 100): 0.19,
+    ("PERSISTENT_1", 200): 0.29,
+    ("PERSISTENT_2", 125): 0.145,
+    ("PERSISTENT_2", 250): 0.21,
+    ("PERSISTENT_2", 500): 0.34,
+    ("PERSISTENT_2", 1000): 0.6,
+}
 # Nodes: Price List API, service AmazonSageMaker, component Cluster.  Other types are reported as
 # unknown; ml.m5.2xlarge is derived from its EC2 price.
 NODES = {

@@ -31,11 +31,22 @@ def confirm(summary: str, question: str, *, yes: bool) -> None:
         raise Usage("not confirmed; nothing was changed")
 
 
-def confirm_delete(resolved: ResolvedConfig, kept: Collection[str], *, yes: bool) -> None:
-    """Ask for the cluster's name.  Raises Usage if it differs or there is no terminal."""
+def confirm_delete(
+    resolved: ResolvedConfig,
+    kept: Collection[str],
+    *,
+    data: Collection[str] = (),
+    yes: bool,
+) -> None:
+    """Ask for the cluster's name.  Raises Usage if it differs or there is no terminal.
+
+    ``kept`` are the things that stay; ``data`` has a line for each file system that does not.
+    """
     where = f"account {resolved.identity.account}, region {resolved.region}"
     all_but = f" but {', '.join(kept)}" if kept else ""
-    summary = f"this deletes the cluster {resolved.name} and all its data{all_but} ({where})"
+    lines = "".join(f"\n  {line}" for line in data)
+    files = f", and with it{lines}\n" if data else " "
+    summary = f"this deletes the cluster {resolved.name} and all its data{all_but}{files}({where})"
     question = "Type the name of the cluster to continue"
     if _asks(summary, yes=yes) and click.prompt(question, err=True) != resolved.name:
         raise Usage("the name does not match; nothing was deleted")

@@ -15,6 +15,7 @@ from hyperpod_eks.config.group_checks import groups
 from hyperpod_eks.config.objects import doubled
 from hyperpod_eks.config.pod_checks import pods
 from hyperpod_eks.config.rules import Finding
+from hyperpod_eks.config.storage_checks import storage
 
 if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
@@ -98,6 +99,7 @@ def across(config: Config) -> Iterator[Finding]:
     yield from _network(config)
     yield from _reach(config)
     yield from _unchangeable(config)
+    yield from storage(config)
 
 
 def _name(config: Config) -> Iterator[Finding]:
@@ -191,6 +193,10 @@ def _regions(config: Config) -> Iterator[Finding]:
         for index, group in enumerate(groups)
     ]
     found += [(("encryption", name), key) for name, key in config.encryption]
+    found += [
+        (("storage", "fsx_lustre", name, "kms_key"), one.kms_key)
+        for name, one in config.storage.fsx_lustre.items()
+    ]
     for loc, arn in found:
         home = (arn or "").split(":")[3:4]
         if home and config.region and home != [config.region]:

@@ -17,6 +17,7 @@ from hyperpod_eks.config.objects import fault as object_fault
 from hyperpod_eks.config.pods import POLICY_ARN, PodIdentity
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
+from hyperpod_eks.config.storage import Storage
 
 MAX_TAGS = 40  # AWS allows 50; the others are for the tool and for Kubernetes
 NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
@@ -455,6 +456,7 @@ class Config(Section):
         | None,
         Field(description="The file system that restricted groups share."),
     ] = None
+    storage: Annotated[Storage, Field(description="File systems for the pods.")] = Storage()
     existing: Annotated[Existing, Field(description="What you already have.")] = Existing()
     encryption: Annotated[Encryption, Field(description="KMS keys.")] = Encryption()
     iam: Annotated[Iam, Field(description="Roles.")] = Iam()

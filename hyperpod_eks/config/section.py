@@ -19,18 +19,16 @@ SETTINGS = {
 }
 GROUP = "CreateCluster.InstanceGroups."
 RESTRICTED = "CreateCluster.RestrictedInstanceGroups."
-ZoneIds = tuple[
-    Annotated[
-        str,
-        Pattern(
-            "an availability zone id",
-            "like usw2-az1; ids mean the same place in every account, names do not",
-            r"[a-z]{3,4}[0-9]+-az[0-9]+",
-            "list them with `aws ec2 describe-availability-zones`, column ZoneId",
-        ),
-    ],
-    ...,
+ZoneId = Annotated[
+    str,
+    Pattern(
+        "an availability zone id",
+        "like usw2-az1; ids mean the same place in every account, names do not",
+        r"[a-z]{3,4}[0-9]+-az[0-9]+",
+        "list them with `aws ec2 describe-availability-zones`, column ZoneId",
+    ),
 ]
+ZoneIds = tuple[ZoneId, ...]
 Cidrs = tuple[Annotated[str, Check("IPv4 block", checks.block_fault)], ...]
 Key = Annotated[
     Annotated[

@@ -200,6 +200,7 @@ class Apply(Reconciler):
             hidden=self.hidden(task, doubts=want.identity is Identity.NONE),
             said_to_exist=self._said_to_exist(task),
             replaceable=live is not None and not task.replaced and self._may_replace(task, live),
+            may_hold_data=self.may_hold_data(want),
             updated=task.updated,
             just_updated=task.acted is not None and self.now - task.acted < GRACE,
             may_lag=bool(live and live.lags) and self._has_time(task),
@@ -216,6 +217,12 @@ class Apply(Reconciler):
         born = [self.manifest.records[key].since for key in create_requires if self.tasks[key].born]
         recent = any(self.now - since < ROLE_SPREADS for since in born)
         return live.premature and task.born and recent
+
+    def may_hold_data(self, want: Resource) -> bool:
+        """Whether it may hold data: it is of such a kind, and may have been ready before."""
+        record = self.manifest.records.get(want.key)
+        unused = record is not None and record.state == "created"
+        return want.data and (not unused or want.key in self.manifest.durations)
 
     def _replace(self, task: Task, live: Live) -> None:
         """Delete a failed resource; once it is gone, it is created like any absent one."""
@@ -408,9 +415,16 @@ def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
     try:
         reconciler.run()
         if gone := prunable(reconciler.tasks, context.manifest):
-            prune = Destroy(gone, context, frozenset())
-            observe_all(prune)
+            prune = Destroy(gone, context)
+            observations = observe_all(prune)
+            prune.keep_data(observations)
             prune.run()
+            for each in observations:
+                if each.live and each.want.data and each.want.key in prune.kept:
+                    context.warn(
+                        f"{each.want.key} ({each.live.id}) is no longer declared; it is kept,"
+                        " because it holds data"
+                    )
     except OutOfDate:
         context.drain()
         return create(wants, context)  # now with the claim held

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import field
 from enum import StrEnum
 
@@ -64,6 +64,8 @@ class Circumstances:
     """The key of a resource that must change before it can be observed; set by ``plan`` only."""
     replaceable: bool = False
     """If it has failed, it may be deleted and created again."""
+    may_hold_data: bool = False
+    """It holds data unless it has never been ready, so it is never replaced."""
     unresolved: Differs = field(default_factory=dict)
     """Facts that will differ, since they name a resource without an id; set by ``plan`` only."""
     updated: Differs = field(default_factory=dict)
@@ -133,6 +135,13 @@ def _decide_failed(want: Resource, live: Live, given: Circumstances) -> Decision
             "Adopted resources are never replaced: repair it, then run the command again.",
         )
         return Decision(Action.REFUSE, f"it was adopted and has failed: {why}", error=error)
+    if given.may_hold_data:
+        error = HyperpodError(
+            f"{key} ({live.id}) has failed: {why}",
+            "It may hold data, so it is never replaced: delete it by hand if it holds none, then"
+            " run the same command again.",
+        )
+        return Decision(Action.REFUSE, f"it has failed, and may hold data: {why}", error=error)
     if given.replaceable:
         return Decision(Action.REPLACE, why)
     anew = live.state is State.FAILED  # another state may recover after a change
@@ -188,12 +197,19 @@ def adopted_is_gone(adopted: Mapping[str, str]) -> NotFound:
 
 
 def decide_delete(
-    observation: Observation, *, adopted: bool, asked: bool, needed_by: str, deleted_with: str
+    observation: Observation,
+    *,
+    adopted: bool,
+    asked: bool,
+    needed_by: str,
+    deleted_with: str,
+    consented: Container[str] = (),
 ) -> Decision:
     """Decide what ``delete`` does with a resource that exists.
 
     ``asked``: the user asked to keep it.  ``needed_by`` is the key of a kept resource that needs
-    it, ``deleted_with`` of one with which AWS deletes it; each is empty for none.
+    it, ``deleted_with`` of one with which AWS deletes it; each is empty for none.  ``consented``
+    are the ids of resources with data that the user agreed to delete.
     """
     want = observation.want
     if observation.status is Status.FOREIGN:
@@ -202,6 +218,8 @@ def decide_delete(
         return Decision(Action.KEEP, "shared by every cluster of the account")
     if adopted:
         return Decision(Action.KEEP, "adopted; never deleted")
+    if want.data and not all(each in consented for each in _ids_with_data(observation)):
+        return Decision(Action.KEEP, HOLDS_DATA)
     if asked:
         return Decision(Action.KEEP, "asked to keep it")
     if needed_by:
@@ -209,3 +227,12 @@ def decide_delete(
     if deleted_with:
         return Decision(Action.GOES, f"deleted with {deleted_with}")
     return Decision(Action.DELETE)
+
+
+HOLDS_DATA = "it holds data; delete --delete-data deletes it"
+
+
+def _ids_with_data(observation: Observation) -> list[str]:
+    """Return the ids of a resource and its duplicates, but for those that are being deleted."""
+    every = {x.id: x for x in (observation.live, *observation.duplicates) if x}
+    return [each.id for each in every.values() if each.state is not State.LEAVING]

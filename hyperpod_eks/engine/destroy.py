@@ -16,7 +16,7 @@ from hyperpod_eks.engine.loop import BUCKET, FRESH, GRACE, LONGEST, SHORTEST, Re
 from hyperpod_eks.engine.observe import find_all, observe_all
 from hyperpod_eks.errors import KnownCause, Remains, Unfinished, Usage
 from hyperpod_eks.events import EventType
-from hyperpod_eks.resources.base import Blocker, Lifecycle, Resource, State
+from hyperpod_eks.resources.base import Blocker, Lifecycle, Live, Resource, State
 from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.state.objects import NO_BUCKET
 
@@ -29,9 +29,19 @@ class Destroy(Reconciler):
 
     bare = True
 
-    def __init__(self, wants: Iterable[Resource], context: Context, keep: frozenset[str]) -> None:
+    def __init__(
+        self,
+        wants: Iterable[Resource],
+        context: Context,
+        keep: frozenset[str] = frozenset(),
+        consented: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(wants, context)
         self.keep = set(keep)
+        self.consented = consented
+        """Ids of resources with data that the user agreed to delete; other data is kept."""
+        self.holders: dict[str, str] = {}
+        """By the id of a resource, the key of kept data that is in it."""
         self.kept: dict[str, str] = {}
         self.removed: list[str] = []
         self.held: dict[str, list[Blocker]] = {}
@@ -72,8 +82,7 @@ class Destroy(Reconciler):
     def decision(self, observation: Observation) -> Decision:
         """Decide what to do with a resource that exists."""
         want = observation.want
-        kept = (user for user in self.users[want.key] if user in self.keep)
-        needed_by = "" if want.is_leftover else next(kept, "")
+        needed_by = "" if want.is_leftover else self._needed_by(observation)
         holder = want.deleted_with
         decision = decide_delete(
             observation,
@@ -81,10 +90,34 @@ class Destroy(Reconciler):
             asked=want.key in self.keep,
             needed_by=needed_by,
             deleted_with=holder.key if holder and self._goes(holder) else "",
+            consented=self.consented,
         )
         if decision.action is Action.KEEP and needed_by:
             self.keep.add(want.key)
         return decision
+
+    def keep_data(self, observations: Iterable[Observation]) -> None:
+        """Keep data that nobody agreed to delete, and what it is in, whatever is declared."""
+        for observation in observations:
+            if not observation.want.data or self.decision(observation).action is not Action.KEEP:
+                continue
+            self.keep.add(observation.want.key)
+            for live in (observation.live, *observation.duplicates):
+                ids = (live.held_by if live else None) or ()
+                self.holders.update(dict.fromkeys(ids, observation.want.key))
+
+    def _needed_by(self, observation: Observation) -> str:
+        """Return the key of a kept resource that needs this one, "" for none."""
+        ids = {x.id for x in (observation.live, *observation.duplicates) if x}
+        if held := next((self.holders[id_] for id_ in ids if id_ in self.holders), ""):
+            return held
+        kept = (user for user in self.users[observation.want.key] if user in self.keep)
+        return next((user for user in kept if not self._is_elsewhere(user)), "")
+
+    def _is_elsewhere(self, user: str) -> bool:
+        """Whether all that a kept resource is in is known, so that its other needs can go."""
+        seen = self.tasks[user].observation if user in self.tasks else None
+        return bool(seen and seen.live and seen.live.held_by is not None and seen.want.data)
 
     def decide(self, task: Task, observation: Observation) -> None:
         """Delete an owned resource that exists; accept absence only when that is safe."""
@@ -218,38 +251,61 @@ class Destroy(Reconciler):
 
 
 def delete(
-    wants: Sequence[Resource], context: Context, keep: frozenset[str] = frozenset()
+    wants: Sequence[Resource],
+    context: Context,
+    keep: frozenset[str] = frozenset(),
+    consented: frozenset[str] = frozenset(),
 ) -> tuple[list[str], dict[str, str]]:
     """Delete all owned resources that are declared or recorded in the manifest.
 
+    Resources that hold data are kept, with what they are in, unless their ids are ``consented``.
     Returns the keys of the deleted resources and, by key, why others are kept.  Raises Remains
     for a resource that AWS does not delete.
     """
     every = {want.key: want for want in context.manifest.remembered().values()}
     every |= {want.key: want for want in wants if not want.is_awaited}
-    reconciler = Destroy(every.values(), context, keep)
-    for observation in observe_all(reconciler):
+    reconciler = Destroy(every.values(), context, keep, consented)
+    observations = observe_all(reconciler)
+    reconciler.keep_data(observations)
+    for observation in observations:
         if observation.status is not Status.ABSENT:
             reconciler.say(reconciler.tasks[observation.want.key], EventType.PENDING)
     try:
         reconciler.run()
     except OutOfDate:
         context.drain()
-        return delete(wants, context, keep)  # now with the claim held
+        return delete(wants, context, keep, consented)  # now with the claim held
     return reconciler.removed, reconciler.kept
 
 
 def plan_delete(
-    wants: Sequence[Resource], context: Context, keep: frozenset[str] = frozenset()
+    wants: Sequence[Resource],
+    context: Context,
+    keep: frozenset[str] = frozenset(),
+    consented: frozenset[str] = frozenset(),
 ) -> list[tuple[Observation, Decision]]:
     """Return what ``delete`` would do with each resource that exists; change nothing."""
     every = {want.key: want for want in context.manifest.remembered().values()}
     every |= {want.key: want for want in wants if not want.is_awaited}
-    reconciler = Destroy(every.values(), context, keep)
+    reconciler = Destroy(every.values(), context, keep, consented)
     observations = [s for s in observe_all(reconciler) if s.status is not Status.ABSENT]
+    reconciler.keep_data(observations)
     return [
         (observation, reconciler.decision(observation)) for observation in reversed(observations)
     ]
+
+
+def with_data(
+    decided: Iterable[tuple[Observation, Decision]], context: Context
+) -> dict[str, tuple[Resource, Live]]:
+    """Return the owned resources that hold data, with their declarations, by id."""
+    return {
+        live.id: (observation.want, live)
+        for observation, _ in decided
+        if observation.want.data and observation.want.key not in context.manifest.adopted
+        for live in (observation.live, *observation.duplicates)
+        if live and live.owner == context.aws.lineage and live.state is not State.LEAVING
+    }
 
 
 def verify_deleted(

@@ -101,6 +101,7 @@ def _circumstances(
         hidden=reconciler.hidden(reconciler.tasks[want.key], doubts=want.identity is Identity.NONE),
         unseen_before=unseen,
         replaceable=reconciler.context.replace_failed and bool(live and live.state is State.FAILED),
+        may_hold_data=reconciler.may_hold_data(want),
         unresolved=_unresolved(want, live, references) if live else {},
     )
 
@@ -147,13 +148,18 @@ def _unresolved(want: Resource, live: Live, references: References) -> dict[str,
 def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
     """Yield the resources that only an earlier config declared: create deletes them at the end."""
     gone = prunable({want.key for want in wants}, context.manifest)
-    reconciler = Destroy(gone, context, frozenset())
-    for observation in observe_all(reconciler):
+    reconciler = Destroy(gone, context)
+    observations = observe_all(reconciler)
+    reconciler.keep_data(observations)
+    for observation in observations:
         want, id_ = observation.want, observation.live.id if observation.live else ""
         if want.cannot_delete:
             yield Planned(want.key, id_, Decision(Action.REFUSE, want.cannot_delete))
         elif id_ and reconciler.decision(observation).action is Action.DELETE:
             yield Planned(want.key, id_, Decision(Action.DELETE, "no longer declared"))
+        elif id_ and want.data:
+            why = "no longer declared; it is kept, because it holds data"
+            yield Planned(want.key, id_, Decision(Action.KEEP, why))
 
 
 def costs(wants: Iterable[Resource], support: str) -> prices.Cost:

@@ -18,6 +18,7 @@ from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.endpoints import check_endpoints, endpoint_zones
+from hyperpod_eks.resolve.file_systems import file_system_zones
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET, iam_name, lineage
 from hyperpod_eks.resolve.pod_roles import AddonAnswer
 from hyperpod_eks.resolve.training_plans import described_plans, planned_zones
@@ -54,6 +55,8 @@ class ResolvedConfig:
     """What EKS answers about the add-ons of the config, by name; not about all of them."""
     adopted: Mapping[str, str] = field(default_factory=dict)
     """Ids of adopted resources, which replace ours, by key."""
+    file_system_zones: Mapping[str, str] = field(default_factory=dict)
+    """Zone ids of the declared file systems that exist, by name."""
 
     @property
     def name(self) -> str:
@@ -128,6 +131,23 @@ class ResolvedConfig:
             return (planned[0],)
         return (self.zone_for(group.instance_types[0]),)
 
+    def file_system_zone(self, name: str) -> str:
+        """Return a file system's zone: the declared one, where it is, or that of the first group.
+
+        Raises Usage for a zone without a subnet.
+        """
+        declared = self.config.storage.fsx_lustre[name].availability_zone_id
+        zone = declared or self.file_system_zones.get(name) or self.homes(self.config.groups[0])[0]
+        if zone not in self.zones:
+            setting = f"storage.fsx_lustre.{name}.availability_zone_id"
+            raise Usage(
+                f"{setting}: the cluster has no subnet in {zone}; its zones are"
+                f" {', '.join(self.zones)}",
+                "Choose one of them, or add the zone to network.availability_zone_ids.",
+                setting=setting,
+            )
+        return zone
+
     def zone_for(self, instance_type: str) -> str:
         """Return the first zone that offers an instance type, else the first zone."""
         kind = instance_type.removeprefix("ml.")
@@ -179,6 +199,7 @@ def resolve(
         endpoint_zones=found,
         addons=addons,
         adopted=aws.adopted,
+        file_system_zones=asked.files.result(),
     )
 
 
@@ -192,6 +213,7 @@ class _Asked(NamedTuple):
     version: Future[tuple[str, tuple[str, ...], Mapping[str, AddonAnswer]]]
     plans: Future[dict[str, JsonObject]]
     endpoints: Future[dict[str, frozenset[str]] | None]
+    files: Future[dict[str, str]]
 
 
 def _ask(aws: Aws, config: Config, view: Snapshot) -> _Asked:
@@ -204,6 +226,7 @@ def _ask(aws: Aws, config: Config, view: Snapshot) -> _Asked:
         version=start(partial(kubernetes_version, aws, config)),
         plans=start(partial(described_plans, aws, config)),
         endpoints=start(partial(endpoint_zones, view, config)),
+        files=start(partial(file_system_zones, view, config)),
     )
 
 

@@ -93,6 +93,9 @@ class Live:
     """Problems that stop nothing, a line each."""
     cause: KnownCause | None = None
     """The known cause of its state, for the error in which waiting for it ends."""
+    held_by: frozenset[str] | None = None
+    """The ids of the resources that it is in, and that stay while it does; None for all that it
+    needs."""
 
 
 class Blocker(NamedTuple):
@@ -214,6 +217,8 @@ class Resource(ABC):
     """Facts whose absence in AWS's answer means a value, with that value; others are unknown."""
     guards: ClassVar[Mapping[str, Guard]] = {}
     """A `Guard` for each protective field, by the last part of the field's name."""
+    data: ClassVar[bool] = False
+    """Whether it holds the user's data: it is deleted only if its id was consented to."""
     cannot_delete: ClassVar[str] = ""
     """Why it cannot be deleted while the cluster exists; empty if it can."""
 
@@ -393,6 +398,18 @@ class Resource(ABC):
     def disruption(self, live: Live, differs: Differs) -> list[str]:
         """Return the nodes or data that an update would remove, a line each."""
         return []
+
+    def lost_with(self, live: Live) -> str:
+        """Return what its delete loses, in words; only for kinds with ``data``."""
+        return ""
+
+    def backups(self, aws: Aws, live: Live) -> list[str]:
+        """Return the ids of backups that stay after its delete; only for kinds with ``data``."""
+        return []
+
+    def usd_per_month(self, live: Live) -> float | None:
+        """Return what it costs, None if unknown; only for kinds with ``data``."""
+        return None
 
     def prices(self, support: str) -> Iterable[Item]:
         """Return its cost per hour; ``support`` is the support type of the Kubernetes version."""

@@ -23,6 +23,7 @@ from hyperpod_eks.errors import KnownCause
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import MINUTE, Lifecycle, Live, Resource, State
+from hyperpod_eks.resources.fsx import interfaces_of
 from hyperpod_eks.resources.permissions import Conditions, Statement, Statements, look
 from hyperpod_eks.workers import gather
 
@@ -139,12 +140,16 @@ class Interfaces(Resource):
             ]
             by, values = "group-id", ours
         found = _inside(snapshot, NETWORK_INTERFACES, by, values)
-        return [
+        items = [
             item
             for item in {each["NetworkInterfaceId"]: each for each in found}.values()
             if item.get("InterfaceType", "interface") not in ("nat_gateway", "vpc_endpoint")
             and not item.get("Description", "").startswith("Interface for NAT Gateway")
         ]
+        if all(map(_theirs, items)):
+            return items
+        stay = interfaces_of(snapshot)  # those of a file system are there as long as it is
+        return [item for item in items if item["NetworkInterfaceId"] not in stay]
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Delete the detached interfaces of the services."""

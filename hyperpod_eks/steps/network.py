@@ -235,7 +235,8 @@ def _groups(resolved: ResolvedConfig, vpc: Vpc) -> tuple[SecurityGroup, Security
     EFA requires both rules to the group itself (EC2 User Guide, "Elastic Fabric Adapter").
     """
     config, name = resolved.config.network, f"{resolved.name}-hyperpod-eks"
-    ingress = ("self", *(STORAGE_PORTS if config.storage_ports else ()))
+    files = any(not one.file_system_id for one in resolved.config.storage.fsx_lustre.values())
+    ingress = ("self", *(STORAGE_PORTS if config.storage_ports or files else ()))
     if config.security_groups == "shared":
         group = SecurityGroup("security-group", vpc=vpc, name=name, ingress=ingress)
         return group, group

@@ -128,6 +128,16 @@ def test_a_refusal_is_the_error_that_create_ends_with(
     assert type(decide(observation, Circumstances(**given)).error) is error
 
 
+@frozen
+class Disk(Toy):
+    """A kind that holds data."""
+
+    data = True
+
+
+DATA = Observation(Disk("a"), Status.MATCHES, Live("id"))
+TWO = Observation(Disk("a"), Status.DUPLICATES, Live("id"), (Live("id"), Live("id-2")))
+LEAVING = Observation(Disk("a"), Status.BUSY, Live("id", state=State.LEAVING))
 NOTHING = {"adopted": False, "asked": False, "needed_by": "", "deleted_with": ""}
 
 
@@ -142,6 +152,13 @@ NOTHING = {"adopted": False, "asked": False, "needed_by": "", "deleted_with": ""
         (MATCHES, {"needed_by": "toys/b"}, Action.KEEP, "toys/b needs it"),
         (MATCHES, {"deleted_with": "toys/b"}, Action.GOES, "deleted with toys/b"),
         (MATCHES, {"asked": True, "deleted_with": "toys/b"}, Action.KEEP, "asked"),
+        (DATA, {}, Action.KEEP, "it holds data"),
+        (DATA, {"deleted_with": "toys/b"}, Action.KEEP, "it holds data"),
+        (DATA, {"consented": {"other"}}, Action.KEEP, "it holds data"),
+        (DATA, {"consented": {"id"}}, Action.DELETE, ""),
+        (TWO, {"consented": {"id"}}, Action.KEEP, "it holds data"),
+        (TWO, {"consented": {"id", "id-2"}}, Action.DELETE, ""),
+        (LEAVING, {}, Action.DELETE, ""),
     ],
 )
 def test_delete(observation: Observation, given: dict[str, Any], action: Action, why: str) -> None:

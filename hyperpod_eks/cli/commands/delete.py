@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,10 +18,16 @@ from hyperpod_eks.frozen import frozen
 if TYPE_CHECKING:
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.recorder import Recorder
-    from hyperpod_eks.cli.schemas.runs import Deleted, DeletePlan, Deletion, NotCreatedBy
+    from hyperpod_eks.cli.schemas.runs import (
+        Deleted,
+        DeletePlan,
+        Deletion,
+        KeptData,
+        NotCreatedBy,
+    )
     from hyperpod_eks.engine.decide import Decision
     from hyperpod_eks.events import Report
-    from hyperpod_eks.resources.base import Resource
+    from hyperpod_eks.resources.base import Live, Resource
     from hyperpod_eks.resources.compare import Observation
     from hyperpod_eks.state.manifest import Manifest
 
@@ -45,6 +51,10 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
         show_default=False,
         help="Keep these resources: bucket, logs, network.",
     )
+    delete_data: bool = flag(
+        "--delete-data",
+        help="Also delete file systems, with a final backup if AWS supports one.",
+    )
     if_created_by: str | None = option(
         "--if-created-by",
         metavar="ID",
@@ -56,7 +66,9 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
 def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreatedBy:
     """Delete cluster NAME and verify that nothing is left.
 
-    Deletes every resource that create created; adopted resources are kept.
+    Deletes every resource that create created; adopted resources are kept.  So are file systems,
+    with their subnet, security group, VPC and the manifest, unless --delete-data is given: `create`
+    uses them again, and a later `delete --delete-data` deletes them.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import confirm_delete
@@ -75,21 +87,75 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         at.wants = untracked(at.context.aws, at.resolved, named)
         every = {want.key: want for want in (*at.manifest.remembered().values(), *at.wants)}
         keys = _kept_keys(every.values(), groups)
+        data = _data(at, every.values(), keys)
+        consented = frozenset(data if options.delete_data else ())
         if options.dry_run:
-            plan = _planned(engine.plan_delete(at.wants, at.context, keys))
+            plan = _planned(engine.plan_delete(at.wants, at.context, keys, consented))
             return {**result("delete", at, recorder), "plan": plan}
         _refuse_protected(at)
-        confirm_delete(at.resolved, groups, yes=options.yes)
-        removed, kept = _removed(at, named, keys)
+        lost = [f"{data[id_][0].key} ({id_}): {_lost(data[id_])}" for id_ in consented]
+        stays = [f"{want.key} ({id_})" for id_, (want, _) in data.items() if id_ not in consented]
+        confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
+        removed, kept = _removed(at, named, keys, consented)
+        kept_data = _kept_data(data, kept)
         if not groups:
-            _retire(at)
+            _retire(at, data=bool(kept_data))
+        for row in kept_data:
+            current_console().warn(_about(row, called(at.resolved.name, options, file=False)))
         return {
             **result("delete", at, recorder),
             "removed": removed,
             "kept": kept,
             "kept_usd_per_hour": _cost(every.values(), kept),
+            "kept_data": kept_data,
+            "backups": _backups(at, {id_: data[id_] for id_ in consented}),
             "remaining": {},
         }
+
+
+def _data(
+    at: Opened, wants: Iterable[Resource], keys: frozenset[str]
+) -> dict[str, tuple[Resource, Live]]:
+    """Return what holds data, by id; asks AWS only if anything of such a kind is known."""
+    from hyperpod_eks import engine
+
+    if not any(want.data for want in wants):
+        return {}
+    return engine.with_data(engine.plan_delete(at.wants, at.context, keys), at.context)
+
+
+def _lost(one: tuple[Resource, Live]) -> str:
+    want, live = one
+    return want.lost_with(live)
+
+
+def _kept_data(data: Mapping[str, tuple[Resource, Live]], kept: Container[str]) -> list[KeptData]:
+    return [
+        {"key": want.key, "id": id_, "usd_per_month": want.usd_per_month(live)}
+        for id_, (want, live) in data.items()
+        if want.key in kept
+    ]
+
+
+def _about(row: KeptData, it: str) -> str:
+    usd = row["usd_per_month"]
+    cost = f"about {usd:.2f} USD" if usd is not None else "an unknown price"
+    return (
+        f"{row['key']} ({row['id']}) is kept with its data, and costs {cost} per month; to delete"
+        f" it: hyperpod-eks delete {it} --delete-data"
+    )
+
+
+def _backups(at: Opened, deleted: Mapping[str, tuple[Resource, Live]]) -> dict[str, list[str]]:
+    """Return the backups that stay, by key; a failure to list them is a warning only."""
+    found: dict[str, list[str]] = {}
+    for id_, (want, live) in deleted.items():
+        try:
+            if ids := want.backups(at.context.aws, live):
+                found.setdefault(want.key, []).extend(ids)
+        except Exception as problem:  # noqa: BLE001  the data is deleted, whatever can be listed
+            current_console().warn(f"the backups of {id_} could not be listed: {problem}")
+    return found
 
 
 def _refuse_protected(at: Opened) -> None:
@@ -102,13 +168,13 @@ def _refuse_protected(at: Opened) -> None:
 
 
 def _removed(
-    at: Opened, named: Sequence[Resource], keys: frozenset[str]
+    at: Opened, named: Sequence[Resource], keys: frozenset[str], consented: frozenset[str]
 ) -> tuple[list[str], dict[str, str]]:
     """Delete, then verify.  Raises Remains for resources that AWS still shows."""
     from hyperpod_eks import engine
     from hyperpod_eks.inventory.untracked import untracked
 
-    removed, kept = engine.delete(at.wants, at.context, keys)
+    removed, kept = engine.delete(at.wants, at.context, keys, consented)
     left = untracked(at.context.aws, at.resolved, named)
     if remains := engine.verify_deleted(left, at.context, frozenset(kept), removed):
         lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
@@ -116,12 +182,16 @@ def _removed(
     return removed, kept
 
 
-def _retire(at: Opened) -> None:
-    """Remove the manifest, its backups, and the cluster's entries in kubeconfigs."""
+def _retire(at: Opened, *, data: bool) -> None:
+    """Remove the manifest, its backups, and the cluster's entries in kubeconfigs.
+
+    The manifest stays while ``data`` was kept.
+    """
     from hyperpod_eks.kube.kubeconfig import forget, own_files
 
     arn = at.resolved.arn("eks", f"cluster/{at.resolved.eks_name}")  # the manifest has the name
-    at.retire()
+    if not data:
+        at.retire()
     for problem in forget(own_files(at.manifest.store.folder, at.resolved.name, arn), arn):
         current_console().warn(
             f"the cluster's entry could not be removed from a kubeconfig: {problem}"
@@ -190,6 +260,8 @@ def _untouched(manifest: Manifest, name: str, run: str) -> NotCreatedBy:
         "removed": [],
         "kept": {},
         "kept_usd_per_hour": 0.0,
+        "kept_data": [],
+        "backups": {},
         "remaining": {},
         "not_created_by": run,
         "error": None,
@@ -260,6 +332,8 @@ def text(document: Deleted | DeletePlan | NotCreatedBy) -> str:
     kept = [f"kept {key}: {why}" for key, why in document["kept"].items() if key != SHARED]
     if cost := document["kept_usd_per_hour"]:
         kept.append(f"the kept NAT gateways and addresses still cost {cost:.2f} USD per hour")
+    for key, ids in document["backups"].items():
+        kept.append(f"the backups of {key} stay: {', '.join(ids)}")
     gone = len(document["removed"])
     first = f"{gone} resources deleted" if gone else "already gone"
     rest = "nothing else remains" if kept else "nothing remains"
@@ -288,6 +362,7 @@ command = define(
     hyperpod-eks delete demo                       asks for the name
     hyperpod-eks delete demo --dry-run             shows what would be deleted
     hyperpod-eks delete demo --yes --keep bucket,logs
+    hyperpod-eks delete demo --yes --delete-data   file systems, too
     hyperpod-eks delete demo --yes --if-created-by "$run"
     """,
     log=lambda options: Log.IF_IT_FAILS if options.dry_run else Log.KEPT,

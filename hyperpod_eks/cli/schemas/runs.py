@@ -117,6 +117,14 @@ class Updated(Run):
     instance_groups: Annotated[list[Group], "update-software: the groups now"]
 
 
+class KeptData(TypedDict):
+    """A resource that was kept because it holds data."""
+
+    key: str
+    id: str
+    usd_per_month: Annotated[float | None, "what it costs, about; null if unknown"]
+
+
 class Delete(Run):
     """The common members of delete's results."""
 
@@ -125,6 +133,8 @@ class Delete(Run):
     kept_usd_per_hour: Annotated[
         float, "delete: what the kept NAT gateways and addresses cost, about"
     ]
+    kept_data: Annotated[list[KeptData], "delete: what was kept because it holds data"]
+    backups: Annotated[dict[str, list[str]], "delete --delete-data: backups that stay, by key"]
     remaining: Annotated[dict[str, str], "delete: what AWS still shows, by key"]
 
 

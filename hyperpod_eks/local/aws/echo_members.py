@@ -168,6 +168,46 @@ _LISTS: Mapping[tuple[str, str], Members] = {
         "associations", "associationId", "associationArn", "namespace", "serviceAccount", "ownerArn"
     ),
     ("eks", "ListTagsForResource"): _whole("tags"),
+    ("fsx", "DescribeBackups"): _rows(
+        "Backups", "BackupId", "Type", "Lifecycle", "FileSystem", "Tags"
+    ),
+    ("fsx", "DescribeDataRepositoryAssociations"): _rows(
+        "Associations", "AssociationId", "FileSystemId", "Lifecycle", "Tags"
+    ),
+    ("fsx", "DescribeFileSystems"): Members(
+        kept={
+            "which it is and how it is": (
+                "FileSystems",
+                *(
+                    f"FileSystems[].{name}"
+                    for name in (
+                        "FileSystemId", "FileSystemType", "ResourceARN", "Lifecycle", "Tags",
+                        "VpcId", "SubnetIds", "NetworkInterfaceIds", "DNSName", "FailureDetails",
+                        "LustreConfiguration", "LustreConfiguration.MountName",
+                    )
+                ),
+            )
+        },
+        echoes={
+            "CreateFileSystem": tuple(
+                f"FileSystems[].{name}"
+                for name in (
+                    "StorageCapacity", "StorageType", "FileSystemTypeVersion", "KmsKeyId",
+                    *(
+                        f"LustreConfiguration.{member}"
+                        for member in (
+                            "DeploymentType", "PerUnitStorageThroughput", "DataCompressionType",
+                            "AutomaticBackupRetentionDays", "DailyAutomaticBackupStartTime",
+                            "CopyTagsToBackups", "WeeklyMaintenanceStartTime", "DriveCacheType",
+                            "MetadataConfiguration", "EfaEnabled", "ThroughputCapacity",
+                            "DataReadCacheConfiguration", "RootSquashConfiguration",
+                        )
+                    ),
+                )
+            )
+        },
+        unordered=("FileSystems",),
+    ),
     ("sagemaker", "DescribeClusterEvent"): _whole("EventDetails"),
     ("sagemaker", "DescribeClusterNode"): Members(
         kept={

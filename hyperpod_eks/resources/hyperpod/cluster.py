@@ -131,8 +131,9 @@ class Cluster(Resource):
         yield from (subnet for _, subnet in self.zones)
 
     def create_requires(self) -> Iterator[Resource]:
-        """All but the VPC CNI, which nodes do not need in their first minutes."""
-        yield from (need for need in self.needs() if need.step != "addons")
+        """All but the VPC CNI, which nodes do not need in their first minutes, and file systems,
+        which pods mount."""
+        yield from (need for need in self.needs() if need.step not in ("addons", "storage"))
 
     def create_after(self) -> Iterator[Resource]:
         """The VPC CNI, whose version CreateCluster checks."""

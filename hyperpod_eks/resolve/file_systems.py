@@ -1,0 +1,49 @@
+"""File systems in the account, and the zones in which those of a cluster are."""
+
+from __future__ import annotations
+
+from hyperpod_eks.aws.ec2 import SUBNETS
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import CLUSTER, LABEL, tag
+from hyperpod_eks.config.model import Config
+from hyperpod_eks.documents import JsonMapping
+
+
+def file_systems(snapshot: Snapshot) -> list[JsonMapping]:
+    """List the Lustre file systems of the region."""
+    found = snapshot.all(snapshot.aws.fsx, "describe_file_systems", "FileSystems")
+    return [each for each in found if each.get("FileSystemType") == "LUSTRE"]
+
+
+def labelled(snapshot: Snapshot, label: str) -> list[JsonMapping]:
+    """Return the file systems with this cluster's tag and this label."""
+    wanted = (snapshot.aws.cluster, label)
+    return [
+        each
+        for each in file_systems(snapshot)
+        if (tag(tags := each.get("Tags") or (), CLUSTER), tag(tags, LABEL)) == wanted
+    ]
+
+
+def file_system_zones(snapshot: Snapshot, config: Config) -> dict[str, str]:
+    """Return the zone ids of the declared file systems that exist, by name.
+
+    FSx does not move a file system, so it stays where it is whatever the groups of nodes do.
+    """
+    names = [name for name, one in config.storage.fsx_lustre.items() if not one.file_system_id]
+    if not names:
+        return {}
+    homes = {
+        name: str(found["SubnetIds"][0])
+        for name in names
+        for found in labelled(snapshot, name)
+        if found.get("SubnetIds") and found.get("Lifecycle") != "DELETING"
+    }
+    if not homes:
+        return {}
+    with absent(r"InvalidSubnetID\.NotFound"):
+        there = snapshot.region(SUBNETS, {SUBNETS.id_filter: sorted(set(homes.values()))})
+        zones = {each["SubnetId"]: str(each["AvailabilityZoneId"]) for each in there}
+        return {name: zones[home] for name, home in homes.items() if home in zones}
+    return {}

@@ -1,0 +1,308 @@
+"""File systems: created beside the cluster, and kept with their data unless consent is given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import boto3
+import pytest
+
+from hyperpod_eks import session as session_of
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.echo import Echo
+from hyperpod_eks.local.aws.fsx import Backend, of_region
+from hyperpod_eks.local.aws.sim import Fault
+from tests.conftest import REGION, Clients, User
+
+CONFIG = """
+name: demo
+region: us-west-2
+storage:
+  fsx_lustre:
+    data: {storage_capacity: 1200, per_unit_storage_throughput: 125}
+"""
+
+
+@pytest.fixture
+def made(user: User) -> User:
+    (user.folder / "c.yaml").write_text(CONFIG)
+    user.has("demo", "-f", "c.yaml")
+    return user
+
+
+def backend(user: User) -> Backend:
+    return of_region(REGION)
+
+
+def files(user: User) -> dict[str, Any]:
+    return dict(user.stack.inventory()["us-west-2"]["fsx"]["FileSystems"])
+
+
+def backups(user: User) -> list[Any]:
+    return list(user.stack.inventory()["us-west-2"]["fsx"]["Backups"].values())
+
+
+def network(user: User) -> dict[str, list[str]]:
+    """Return the ids of what is in the account's own VPCs, by kind."""
+    ec2 = user.stack.inventory()["us-west-2"]["ec2"]
+    default = {id_ for id_, vpc in ec2["Vpcs"].items() if vpc["IsDefault"]}
+    return {
+        kind: sorted(id_ for id_, one in found.items() if one.get("VpcId", id_) not in default)
+        for kind, found in ec2.items()
+    }
+
+
+def delete(user: User, *words: str) -> Any:
+    said = user.types("delete", "demo", "--yes", *words, "-o", "json")
+    assert said.code == 0, said.err
+    return said.document
+
+
+def test_it_is_created_in_the_zone_of_the_nodes_with_its_ports(
+    made: User, session: boto3.Session
+) -> None:
+    aws = Clients(session, made.stack.endpoint)
+    (one,) = files(made).values()
+    assert one["Lifecycle"] == "AVAILABLE"
+    assert one["StorageCapacity"] == 1200
+    nodes = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"][0]
+    assert one["SubnetIds"] == nodes["OverrideVpcConfig"]["Subnets"]
+    groups = aws.ec2.describe_security_groups(
+        GroupIds=nodes["OverrideVpcConfig"]["SecurityGroupIds"]
+    )["SecurityGroups"]
+    ports = {rule.get("FromPort") for group in groups for rule in group["IpPermissions"]}
+    assert {988, 1018} <= ports
+    made.stack.calls.clear()
+    assert made.makes("demo", "-f", "c.yaml")["changed"] is False
+    assert made.mutations() == []
+
+
+def test_delete_keeps_it_and_what_it_is_in_and_create_uses_it_again(made: User) -> None:
+    before = files(made)
+    (id_,) = before
+    said = made.types("delete", "demo", "--yes", "-o", "json")
+    assert said.code == 0, said.err
+    assert f"storage/data ({id_}) is kept with its data, and costs about 174.00 USD" in said.err
+    assert "hyperpod-eks delete demo --delete-data" in said.err
+    assert said.document["kept_data"] == [
+        {"key": "storage/data", "id": id_, "usd_per_month": 174.0}
+    ]
+    assert files(made) == before
+    assert backups(made) == []
+    there = network(made)
+    assert {kind: len(ids) for kind, ids in there.items() if ids} == {
+        "Vpcs": 1, "Subnets": 1, "SecurityGroups": 2, "RouteTables": 1, "NetworkAcls": 1,
+        "NetworkInterfaces": len(before[id_]["NetworkInterfaceIds"]),
+    }  # fmt: skip
+    assert there["Subnets"] == before[id_]["SubnetIds"]
+    assert (made.folder / "demo.hyperpod-eks.json").exists()
+    again = delete(made)
+    assert (again["removed"], [row["id"] for row in again["kept_data"]]) == ([], [id_])
+    made.makes("demo")
+    assert files(made) == before
+    assert network(made)["Subnets"] != before[id_]["SubnetIds"]  # and others
+
+
+def test_consent_deletes_it_with_a_final_backup_also_afterwards(made: User) -> None:
+    (id_,) = files(made)
+    delete(made)
+    document = delete(made, "--delete-data")
+    (backup,) = backups(made)
+    assert backup["Of"] == id_
+    assert document["backups"] == {"storage/data": [backup["BackupId"]]}
+    assert document["kept_data"] == []
+    assert not any(network(made).values())
+    assert not (made.folder / "demo.hyperpod-eks.json").exists()
+
+
+def test_the_prompt_names_what_is_lost(made: User) -> None:
+    (id_,) = files(made)
+    said = made.types("delete", "demo", "--delete-data")
+    assert said.code == 2
+    assert f"storage/data ({id_}): 1200 GiB; a final backup is created" in said.err
+    said = made.types("delete", "demo", "--dry-run", "-o", "json")
+    rows = {row["key"]: row for row in said.document["plan"]}
+    assert rows["storage/data"]["action"] == "keep"
+    assert rows["network/vpc"]["why"] == "storage/data needs it"
+    said = made.types("delete", "demo", "--dry-run", "--delete-data", "-o", "json")
+    rows = {row["key"]: row for row in said.document["plan"]}
+    assert {rows["storage/data"]["action"], rows["network/vpc"]["action"]} == {"delete"}
+    assert len(files(made)) == 1
+
+
+# --- ways to lose it ----------------------------------------------------------------------------
+
+
+def write(user: User, settings: str) -> None:
+    (user.folder / "c.yaml").write_text(CONFIG.partition("storage:")[0] + settings)
+
+
+def of(**settings: Any) -> str:
+    return json.dumps({"storage": {"fsx_lustre": {"data": settings}}})[1:-1]
+
+
+def test_no_change_of_the_config_loses_it(made: User) -> None:
+    before = files(made)
+    (id_,) = before
+    refused: dict[str, dict[str, Any]] = {
+        "FSx does not shrink": {"storage_capacity": 2400},
+        "FSx sets it only when it creates": {"deployment_type": "SCRATCH_2"},
+        "FSx does not move": {"availability_zone_id": "usw2-az2"},
+        "has no subnet in usw2-az3": {"availability_zone_id": "usw2-az3"},
+        "create already created": {"file_system_id": id_},
+    }
+    next(iter(backend(made).systems.values()))["StorageCapacity"] = 4800
+    for words, settings in refused.items():
+        write(made, of(**settings))
+        said = made.types("create", "-f", "c.yaml", "--chart", str(CHART), "--yes")
+        assert said.code == (7 if words.startswith("create") else 2), said.err
+        assert words in said.err
+    for text in ("", of().replace("data", "other")):  # left out, and under another name
+        write(made, text)
+        said = made.types("create", "-f", "c.yaml", "--chart", str(CHART), "--yes")
+        assert said.code == 0, said.err
+        assert f"storage/data ({id_}) is no longer declared; it is kept" in said.err
+        assert id_ in files(made)
+    rows = made.types("plan", "-f", "c.yaml", "--chart", str(CHART), "-o", "json").document
+    (row,) = [row for row in rows["resources"] if row["key"] == "storage/data"]
+    assert (row["action"], row["id"]) == ("keep", id_)
+    kept = {row["id"] for row in delete(made)["kept_data"]}
+    assert kept == files(made).keys()
+    assert len(kept) == 2
+
+
+def test_fewer_days_of_backups_need_consent(made: User) -> None:
+    write(made, of(automatic_backup_retention_days=7))
+    made.makes("demo", "-f", "c.yaml")
+    write(made, of(automatic_backup_retention_days=1))
+    said = made.types("create", "-f", "c.yaml", "--chart", str(CHART))
+    assert said.code == 2
+    assert "automatic backups that are older than 1 days are deleted" in said.err
+    (one,) = files(made).values()
+    assert one["LustreConfiguration"]["AutomaticBackupRetentionDays"] == 7
+
+
+@pytest.mark.parametrize("words", [(), ("--keep", "bucket,logs"), ("-f", "c.yaml")])
+def test_delete_keeps_it_although_manifest_and_config_are_lost(
+    made: User, words: tuple[str, ...]
+) -> None:
+    before = files(made)
+    for path in made.folder.iterdir():
+        if "hyperpod-eks" in path.name:
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    write(made, "")
+    document = delete(made, "--region", "us-west-2", *words)
+    assert [row["id"] for row in document["kept_data"]] == list(before)
+    assert files(made) == before
+    assert network(made)["Subnets"] == next(iter(before.values()))["SubnetIds"]
+    assert len([x for x in network(made)["SecurityGroups"] if x]) == 2  # with the VPC's default
+
+
+def test_a_failed_one_is_replaced_only_if_it_was_never_ready(user: User) -> None:
+    (user.folder / "c.yaml").write_text(CONFIG)
+    user.stack.sim.failures["file-system/demo-data"] = "insufficient capacity"
+    said = user.types("create", "-f", "c.yaml", "--chart", str(CHART))
+    assert said.code != 0
+    assert "insufficient capacity" in said.err
+    (failed,) = files(user)
+    user.stack.sim.failures.clear()
+    user.makes("demo", "-f", "c.yaml", "--replace-failed")
+    (id_,) = files(user)
+    assert id_ != failed
+    backend(user).systems[id_]["Lifecycle"] = "FAILED"
+    said = user.types("create", "-f", "c.yaml", "--chart", str(CHART), "--replace-failed", "--yes")
+    assert said.code != 0
+    assert "It may hold data, so it is never replaced" in said.err
+    assert list(files(user)) == [id_]
+
+
+def test_a_second_one_with_its_tags_is_kept_too(made: User) -> None:
+    (first,) = files(made)
+    one = backend(made).systems[first]
+    second = {**one, "FileSystemId": "fs-0123456789abcdef0", "NetworkInterfaceIds": []}
+    backend(made).systems["fs-0123456789abcdef0"] = second
+    said = made.types("create", "-f", "c.yaml", "--chart", str(CHART))
+    assert said.code == 0, said.err
+    assert sorted(row["id"] for row in delete(made)["kept_data"]) == sorted(files(made))
+    assert len(files(made)) == 2
+    delete(made, "--delete-data")
+    assert files(made) == {}
+    assert len(backups(made)) == 2
+
+
+def test_without_a_final_backup_nothing_is_deleted(made: User) -> None:
+    (id_,) = files(made)
+    delete(made)
+    denied = Fault("fsx", "DeleteFileSystem", "AccessDeniedException", 400, "no CreateBackup", 9)
+    made.stack.sim.faults.append(denied)
+    assert made.types("delete", "demo", "--yes", "--delete-data").code != 0
+    assert [one["Lifecycle"] for one in files(made).values()] == ["AVAILABLE"]
+    made.stack.sim.faults[:] = [
+        Fault("fsx", "DescribeFileSystems", "AccessDeniedException", 400, "", 99)
+    ]
+    assert made.types("delete", "demo", "--yes", "--delete-data").code != 0
+    assert list(files(made)) == [id_]
+    made.stack.sim.faults[:] = [Fault("fsx", "DeleteFileSystem", kind="lost")]
+    document = delete(made, "--delete-data")
+    assert files(made) == {}
+    assert document["backups"]["storage/data"] == [x["BackupId"] for x in backups(made)]
+    assert len(backups(made)) == 1
+
+
+def test_a_backup_is_asked_for_whatever_aws_leaves_out(made: User) -> None:
+    says = {"FileSystems[].LustreConfiguration": None}
+    made.stack.sim.echo = Echo(service="fsx", says=says)
+    delete(made, "--delete-data")
+    assert len(backups(made)) == 1
+
+
+def test_consent_is_to_ids(made: User) -> None:
+    (id_,) = files(made)
+    late = {**backend(made).systems[id_], "FileSystemId": "fs-0123456789abcdef0"}
+    backend(made).systems["fs-0123456789abcdef0"] = late
+    with session_of.connect("c.yaml") as cluster:
+        _, kept = cluster.delete(data=frozenset({id_}))
+    assert "storage/data" in kept
+    assert len(files(made)) == 2
+    assert (made.folder / "demo.hyperpod-eks.json").exists()
+
+
+def test_an_existing_one_is_used_and_never_changed_or_deleted(user: User) -> None:
+    (user.folder / "c.yaml").write_text(CONFIG.replace("demo", "theirs"))
+    user.makes("theirs", "-f", "c.yaml")
+    before = files(user)
+    (id_,) = before
+    write(user, of(file_system_id=id_))
+    user.makes("demo", "-f", "c.yaml")
+    said = user.types("status", "demo", "-o", "json")
+    assert said.code == 0, said.err
+    (step,) = [step for step in said.document["steps"] if step["name"] == "storage"]
+    assert [row["id"] for row in step["resources"]] == [id_]
+    document = delete(user, "--delete-data")
+    assert document["kept"]["storage/data"] == "adopted; never deleted"
+    assert files(user) == before
+    write(user, of(file_system_id="fs-0123456789abcdef0"))
+    said = user.types("create", "-f", "c.yaml", "--chart", str(CHART))
+    assert said.code == 8
+    assert "storage.fsx_lustre.data.file_system_id: fs-0123456789abcdef0 is not" in said.err
+
+
+def test_scratch_has_no_backup_and_the_question_says_so(user: User) -> None:
+    write(user, of(deployment_type="SCRATCH_2"))
+    user.makes("demo", "-f", "c.yaml")
+    said = user.types("delete", "demo", "--delete-data")
+    assert "1200 GiB; FSx does not back up SCRATCH_2" in said.err
+    delete(user, "--delete-data")
+    assert (files(user), backups(user)) == ({}, [])
+
+
+def test_the_library_keeps_it_too(made: User) -> None:
+    before = files(made)
+    with session_of.connect("c.yaml") as cluster:
+        cluster.delete()
+    assert files(made) == before
+    with session_of.connect("c.yaml") as cluster:
+        cluster.delete(data=frozenset(before))
+    assert files(made) == {}
