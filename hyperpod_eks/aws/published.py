@@ -118,7 +118,7 @@ ADDON_ROLES: Mapping[str, AddonRole] = {
         "fsx-csi-controller-sa",
         statements=(
             _allow(
-                "iam:CreateServiceLinkedRole AttachRolePolicy PutRolePolicy",
+                "iam:AttachRolePolicy CreateServiceLinkedRole PutRolePolicy",
                 "arn:{partition}:iam::*:role/aws-service-role/"
                 "s3.data-source.lustre.fsx.amazonaws.com/*",
             ),
