@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.login import login_of
 from hyperpod_eks.cli.options import Place
-from hyperpod_eks.errors import NotFound, Usage
+from hyperpod_eks.errors import HyperpodError, NotFound, Usage
 from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.store import Store
+
+
+@contextmanager
+def naming_causes(place: Place) -> Iterator[None]:
+    """Set ``causes``, as `explaining` does, on an error that names its cause; ask AWS nothing."""
+    try:
+        yield
+    except HyperpodError as error:
+        if error.cause and not hasattr(error, "causes"):
+            from hyperpod_eks.diagnosis import diagnose as explain  # noqa: PLC0415  only for errors
+
+            name = place.name or os.environ.get("HYPERPOD_EKS_NAME") or "NAME"
+            cluster = called(name, place)
+            names = {"cluster": cluster, "name": name, "again": f"hyperpod-eks create {cluster}"}
+            names |= {"eks": name, "region": place.region or "REGION"}
+            causes = explain.diagnose(explain.of_error(error, str(error)), names)
+            error.causes = causes  # type: ignore[attr-defined]  # Console reads it
+        raise
 
 
 def store_for(place: Place, name: str, state: str = "") -> Store:
@@ -33,7 +53,8 @@ def remembered(place: Place, *, absent: bool = False) -> Manifest:
         raise which_cluster()
     store = store_for(place, name, state)
     it = called(name or "NAME", place)
-    found = read(store, name, again=it)
+    with naming_causes(place):
+        found = read(store, name, again=it)
     if not (found.exists or absent):
         raise NotFound(
             f"manifest {store} does not exist",

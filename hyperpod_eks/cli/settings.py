@@ -12,7 +12,7 @@ from hyperpod_eks.aws.client import Aws, read_only
 from hyperpod_eks.cli.documents import called, which_cluster
 from hyperpod_eks.cli.login import log_in, use_local
 from hyperpod_eks.cli.options import Lock, Place, Settings
-from hyperpod_eks.cli.remembered import store_for
+from hyperpod_eks.cli.remembered import naming_causes, store_for
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonObject
@@ -46,21 +46,22 @@ def settings(
     those of `config.load` and `manifest.read`.  With ``lenient``, the config in the manifest may
     be invalid.
     """
-    _use_account(place)
-    source = place.file
-    loaded = load(source, _overrides(place), os.environ, files=files) if source else None
-    name, place = (loaded.name, place) if loaded else _named(place)
-    store = store_for(place, name, loaded.state if loaded else "")
-    again = called(name, place, file=False)
-    if not (loaded or broken):  # an invalid name must fail before a lock file is created
-        _remembered(place, read(store, name, again=again), files=False, lenient=lenient)
-    patience = place.lock_timeout if isinstance(place, Lock) else 0.0
-    with store.locked(patience) if write else nullcontext():
-        manifest = read(store, name, broken=broken, again=again)
-        if loaded:
-            yield _on_stand_in(loaded) if place.local else loaded, manifest
-        else:
-            yield config_of(place, manifest, files, lenient=lenient), manifest
+    with naming_causes(place):
+        _use_account(place)
+        source = place.file
+        loaded = load(source, _overrides(place), os.environ, files=files) if source else None
+        name, place = (loaded.name, place) if loaded else _named(place)
+        store = store_for(place, name, loaded.state if loaded else "")
+        again = called(name, place, file=False)
+        if not (loaded or broken):  # an invalid name must fail before a lock file is created
+            _remembered(place, read(store, name, again=again), files=False, lenient=lenient)
+        patience = place.lock_timeout if isinstance(place, Lock) else 0.0
+        with store.locked(patience) if write else nullcontext():
+            manifest = read(store, name, broken=broken, again=again)
+            if loaded:
+                yield _on_stand_in(loaded) if place.local else loaded, manifest
+            else:
+                yield config_of(place, manifest, files, lenient=lenient), manifest
 
 
 def _use_account(place: Place) -> None:

@@ -105,6 +105,25 @@ CAUSES: tuple[Cause, ...] = (
         " (run it as an identity that is allowed to)",
         instead_of=("not-allowed",),
     ),
+    # Amazon S3 User Guide, "Using server-side encryption with AWS KMS keys", Permissions; S3
+    # passes the refusals of KMS on with the prefix "KMS."
+    Cause(
+        "bucket-key",
+        r"perform:? kms:|KMS\.\w+Exception",
+        "the KMS key of a bucket cannot be used: your identity or the key's policy lacks"
+        " kms:Decrypt or kms:GenerateDataKey, or the key is disabled or is being deleted",
+        "aws kms describe-key --key-id KEY --region {region} shows the state of the key; enable it,"
+        " or allow both actions, then run the same command again",
+        source="error",
+        instead_of=("not-allowed",),
+    ),
+    Cause(
+        "no-bucket",
+        "",
+        "the bucket {bucket} does not exist",
+        "aws s3 mb s3://{bucket} --region {region}, if it is to keep the manifest; hyperpod-eks"
+        " create {cluster}, if it is the cluster's own",
+    ),
     Cause(
         "not-allowed",
         r"not authorized to perform|UnauthorizedOperation|\(AccessDenied(Exception)?\)",

@@ -10,7 +10,7 @@ from hyperpod_eks.aws.client import Aws, region_of
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import absent, classify, refusal
 from hyperpod_eks.documents import JsonObject
-from hyperpod_eks.errors import Denied, Usage
+from hyperpod_eks.errors import Denied, KnownCause, Usage
 
 PATIENCE = 30.0
 """Seconds for which a write is repeated that met another one, or whose answer is lost."""
@@ -170,7 +170,17 @@ class Objects:
             if self.what != MANIFEST:  # it goes only with the cluster
                 hint = "Run the same command again: it looks for what has changed."
             raise Usage(
-                f"the bucket {self.bucket} of {self.what} does not exist", hint, reason=NO_BUCKET
+                f"the bucket {self.bucket} of {self.what} does not exist",
+                hint,
+                reason=NO_BUCKET,
+                cause=KnownCause("no-bucket", {"bucket": self.bucket}),
+            ) from error
+        if code.startswith("KMS.") or (code == "AccessDenied" and "kms:" in words):
+            raise Denied(
+                f"cannot read or write {self.what} s3://{self.bucket}/{key}: {words}",
+                "Allow kms:Decrypt and kms:GenerateDataKey on the bucket's KMS key, in your"
+                " policies and in the key's; the key must be enabled.",
+                cause=KnownCause("bucket-key"),
             ) from error
         if code == "AccessDenied":
             session = self.aws.session

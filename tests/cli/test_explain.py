@@ -163,6 +163,12 @@ def wedged_delete(user: User, aws: Clients) -> tuple[str, ...]:
     return ("delete", "demo", "--yes", *SOON)
 
 
+def no_bucket(user: User, aws: Clients) -> tuple[str, ...]:
+    """Name a place of the manifest that nobody has created."""
+    place = "s3://team-state-of-nobody/demo.json"
+    return (*CREATE, "--region", "us-west-2", "--manifest", place)
+
+
 def lost_chart(user: User, aws: Clients) -> tuple[str, ...]:
     text = "The EKS cluster is missing one or more required dependencies."
     user.stack.faults.append(
@@ -204,6 +210,19 @@ INJECTED: dict[str, tuple[Break, int]] = {
         ),
         3,
     ),
+    "bucket-key": (
+        answers(
+            "s3",
+            "PutObject",
+            "AccessDenied",
+            403,
+            "User: arn:aws:iam::123456789012:user/ops is not authorized to perform:"
+            " kms:GenerateDataKey on resource: arn:aws:kms:us-west-2:123456789012:key/k because no"
+            " identity-based policy allows the kms:GenerateDataKey action",
+        ),
+        3,
+    ),
+    "no-bucket": (no_bucket, 2),
     "service-linked-role": (
         answers(
             "iam",
@@ -295,7 +314,15 @@ def page() -> str:
     return DOCS.read_text()
 
 
-QUICK = {"expired-credentials", "instance-quota", "script-failed", "name-taken", "chart-values"}
+QUICK = {
+    "bucket-key",
+    "no-bucket",
+    "expired-credentials",
+    "instance-quota",
+    "script-failed",
+    "name-taken",
+    "chart-values",
+}
 """One cause of each kind for `make test`; the others are in the long proof."""
 
 
