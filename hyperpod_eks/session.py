@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 
 from hyperpod_eks import adoption, engine
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.session import session as log_in
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import CLUSTER, tag
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
@@ -53,6 +55,7 @@ from hyperpod_eks.state.location import store_of
 from hyperpod_eks.state.manifest import Manifest, read
 from hyperpod_eks.state.objects import NO_BUCKET
 from hyperpod_eks.steps.s3 import scripts_prefix
+from hyperpod_eks.terminal.text import clean
 from hyperpod_eks.workers import start
 
 if TYPE_CHECKING:
@@ -154,6 +157,7 @@ class Session:
             self.resolved = resolve(self.aws, self.config)
         same_place(self.manifest, self.resolved)
         _refuse_own_bucket(self.manifest, self.resolved)
+        _refuse_others_bucket(self.aws, self.manifest)
         self.context.claim = Claim(self.aws, self.resolved.bucket, self.manifest, self.patience)
         self.aws.claimed = self.resolved.bucket
         self.context.declare = self.declare
@@ -358,6 +362,26 @@ def _refuse_own_bucket(manifest: Manifest, resolved: ResolvedConfig) -> None:
             " object there first.",
             setting="state",
         )
+
+
+def _refuse_others_bucket(aws: Aws, manifest: Manifest) -> None:
+    """Raise Usage for a manifest in the bucket of another cluster, whose delete would delete it.
+
+    All of them begin with ``sagemaker-`` and have the tags of their cluster.
+    """
+    bucket = str(manifest.store).removeprefix("s3://").partition("/")[0]
+    if manifest.store.path or not bucket.startswith("sagemaker-"):
+        return
+    with absent("NoSuchTagSet", "NoSuchBucket", "AccessDenied"):  # then it is none, or not ours
+        other = tag(aws.s3.get_bucket_tagging(Bucket=bucket)["TagSet"], CLUSTER)
+        if other is not None:
+            raise Usage(
+                f"{bucket} is the bucket of the cluster {clean(other)}: its delete would delete the"
+                f" manifest {manifest.store}",
+                "Choose another bucket with `state` or --manifest; to move it, copy the object"
+                " there first.",
+                setting="state",
+            )
 
 
 @contextmanager

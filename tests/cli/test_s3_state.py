@@ -353,6 +353,15 @@ def test_times_of_another_machines_clock_are_not_believed(there: Objects) -> Non
     assert times["eks/log-group"] == pytest.approx(times["network/vpc"] - 600)
 
 
+def test_a_manifest_in_the_bucket_of_another_cluster_is_refused(user: User) -> None:
+    own = user.has("demo")["outputs"]["bucket"]
+    user.mutations()
+    for words in ("create", "status"):
+        said = user.types(words, "other", "--manifest", f"s3://{own}/state/other.json")
+        assert (said.code, "is the bucket of the cluster demo" in said.err) == (2, True), said.err
+    assert user.mutations() == []
+
+
 @pytest.mark.parametrize("adopted", [False, True], ids=["own", "adopted"])
 def test_a_manifest_where_the_cluster_deletes_objects_is_refused(
     user: User, bucket: Any, adopted: bool
