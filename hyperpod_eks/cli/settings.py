@@ -54,7 +54,7 @@ def settings(
         store = store_for(place, name, loaded.state if loaded else "")
         again = called(name, place, file=False)
         if not (loaded or broken):  # an invalid name must fail before a lock file is created
-            _remembered(place, read(store, name, again=again), files=False, lenient=lenient)
+            config_of(place, read(store, name, again=again), files=False, lenient=lenient)
         patience = place.lock_timeout if isinstance(place, Lock) else 0.0
         with store.locked(patience) if write else nullcontext():
             manifest = read(store, name, broken=broken, again=again)
@@ -102,19 +102,6 @@ def config_of(
     lenient: bool = False,
     edit: Edit | None = None,
 ) -> Config:
-    """Return what `_remembered` does, for the embedded stack if the command is for that."""
-    config = _remembered(place, manifest, files, lenient=lenient, edit=edit)
-    return _on_stand_in(config) if place.local else config
-
-
-def _remembered(
-    place: Place,
-    manifest: Manifest,
-    files: bool,
-    *,
-    lenient: bool = False,
-    edit: Edit | None = None,
-) -> Config:
     """Return the manifest's config, else the minimal one, with the options of this command.
 
     With ``lenient``, an invalid config is reduced to the settings that delete needs: rules may
@@ -124,13 +111,14 @@ def _remembered(
     if edit and config:
         edit(config)
     try:
-        return load(config or None, overrides, os.environ, files=files)
+        found = load(config or None, overrides, os.environ, files=files)
     except Usage:
         if not (lenient and config):
             raise
-    protected = config.get("deletion_protection") is True
-    least = {"region": manifest.region, "deletion_protection": protected}
-    return load(least, overrides, os.environ, files=files)
+        protected = config.get("deletion_protection") is True
+        least = {"region": manifest.region, "deletion_protection": protected}
+        found = load(least, overrides, os.environ, files=files)
+    return _on_stand_in(found) if place.local else found
 
 
 def _on_stand_in(config: Config) -> Config:
