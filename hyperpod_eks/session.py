@@ -315,7 +315,7 @@ def require_known_roles(manifest: Manifest, resolved: ResolvedConfig) -> None:
     Its roles would be deleted as if they were no longer declared.
     """
     ours = {record.arn for record in manifest.records.values() if record.kind == Role.kind}
-    for name, addon in resolved.config.addons.items():
+    for name, addon in resolved.config.asked_addons().items():
         decided = not creates_roles(name, addon) or any(addon_roles(resolved, name))
         separate, inline = _recorded_roles(manifest, name)
         if decided or not ours & (separate | inline):

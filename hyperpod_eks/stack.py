@@ -60,7 +60,9 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     charts = helm.further(resolved, control, extras, workloads, nodes, helm_binary)
     ready = (chart, *extras, *workloads, nodes, *charts)
     objects = kubernetes.step(resolved, control.cluster, ready)
-    return list(in_order([*control.access, *extras, *workloads, nodes, *charts, *objects]))
+    volumes = storage.volumes(resolved, control.cluster, files, control.access, objects)
+    goals = [*control.access, *extras, *workloads, nodes, *charts, *objects, *volumes]
+    return list(in_order(goals))
 
 
 LISTS = (

@@ -23,6 +23,7 @@ MAX_TAGS = 40  # AWS allows 50; the others are for the tool and for Kubernetes
 NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
 """Without them nodes or pods of HyperPod do not work (SageMaker developer guide, "Prerequisites for
 EKS orchestration")."""
+FSX_DRIVER = "aws-fsx-csi-driver"
 ADDON_NAME = Pattern(
     "the name of an EKS add-on",
     "like aws-fsx-csi-driver",
@@ -478,7 +479,12 @@ class Config(Section):
 
     def every_addon(self) -> dict[str, Addon]:
         """Return the add-ons by name: those that HyperPod needs, then the others."""
-        return dict.fromkeys(NEEDED_ADDONS, Addon()) | dict(self.addons)
+        return dict.fromkeys(NEEDED_ADDONS, Addon()) | self.asked_addons()
+
+    def asked_addons(self) -> dict[str, Addon]:
+        """Return the add-ons by name that the config names, and the driver of its file systems."""
+        drivers = {FSX_DRIVER: Addon()} if self.storage.fsx_lustre else {}
+        return drivers | dict(self.addons)
 
     @property
     def scales_itself(self) -> bool:

@@ -124,6 +124,25 @@ class FsxLustre(Section):
         Annotated[str, Aws("fsx", LUSTRE + "WeeklyMaintenanceStartTime")] | None,
         Field(description='When AWS may maintain it, weekday and UTC, like "7:09:00".'),
     ] = None
+    namespaces: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Pattern(
+                    "a Kubernetes namespace",
+                    "small letters, digits and hyphens, not at an end",
+                    r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?",
+                    "list them with `kubectl get namespaces`",
+                ),
+            ],
+            ...,
+        ],
+        Field(
+            strict=False,
+            description="Namespaces that get a PersistentVolumeClaim with the file system's name;"
+            " each must exist, or be among `objects`. `[]` for none.",
+        ),
+    ] = ("default",)
     root_squash_configuration: Annotated[
         Annotated[Mapping[str, JsonValue], Members("fsx", LUSTRE + "RootSquashConfiguration")]
         | None,

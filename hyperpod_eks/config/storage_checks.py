@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import service_model as model
+from hyperpod_eks.config.objects import fault, label
 from hyperpod_eks.config.rules import Finding, get
 
 if TYPE_CHECKING:
@@ -91,16 +92,25 @@ def capacity(one: FsxLustre) -> int | None:
 
 def storage(config: Config) -> Iterator[Finding]:
     """Yield contradictions between the settings of file systems, and with other sections."""
+    ours: dict[str, str] = {}
     for name, one in config.storage.fsx_lustre.items():
+        ours[f"storageclass.storage.k8s.io:fsx-{name}"] = name
+        for space in one.namespaces:
+            ours[f"persistentvolume:fsx-{name}.{space}"] = name
+            ours[f"persistentvolumeclaim:{space}:{name}"] = name
         loc = ("storage", "fsx_lustre", name)
         for setting, text in _existing(one) if one.file_system_id else _new(config, one):
             at_key = isinstance(getattr(one, setting), Mapping)
             yield Finding((*loc, setting), text, at_key)
+    for index, each in enumerate(config.objects):
+        if not fault(each) and (name := ours.get(label(each), "")):
+            text = f"declares {label(each)}, which storage.fsx_lustre.{name} creates; remove one"
+            yield Finding(("objects", index), text)
 
 
 def _existing(one: FsxLustre) -> Faults:
     for setting, about in type(one).model_fields.items():
-        if setting == "file_system_id" or getattr(one, setting) == about.default:
+        if setting in ("file_system_id", "namespaces") or getattr(one, setting) == about.default:
             continue
         text = "cannot be set together with file_system_id (an existing one is never changed)"
         yield setting, f"{text}; remove one of them"

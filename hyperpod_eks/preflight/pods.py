@@ -33,7 +33,7 @@ def roles(facts: Facts) -> Iterator[Finding]:
         return
     named = {
         f"addons.{name}.pod_identity_associations": str(each["role_arn"])
-        for name, addon in facts.config.addons.items()
+        for name, addon in facts.config.asked_addons().items()
         for each in addon.pod_identity_associations or ()
     } | {
         f"pod_identity[{index}].role_arn": each.role_arn

@@ -56,7 +56,7 @@ class PodRole:
 
 def pod_roles(resolved: ResolvedConfig) -> tuple[PodRole, ...]:
     """Return every role to create for pods."""
-    addons = [one for name in resolved.config.addons for one in addon_roles(resolved, name)]
+    addons = [one for name in resolved.config.asked_addons() for one in addon_roles(resolved, name)]
     return (*addons, *workload_roles(resolved))
 
 
@@ -78,7 +78,7 @@ def addon_roles(resolved: ResolvedConfig, name: str) -> Iterator[PodRole]:
     What EKS recommends is known only if it was asked (`resolve.versions`); the needs that are
     published on pages are always known.
     """
-    addon = resolved.config.addons.get(name)
+    addon = resolved.config.asked_addons().get(name)
     if addon is None or not creates_roles(name, addon) or f"addons/{name}" in resolved.adopted:
         return
     answer = resolved.addons.get(name)

@@ -249,7 +249,7 @@ def _check_pod_identity(config: Config, addons: Mapping[str, AddonAnswer]) -> No
             *(one.account for one in answer.roles),
             *(
                 str(each["service_account"])
-                for each in config.addons[name].pod_identity_associations or ()
+                for each in config.asked_addons()[name].pod_identity_associations or ()
             ),
         )
     }

@@ -36,7 +36,7 @@ def kubernetes_version(
             raise
         return *kept, dict(_unchecked(config, kept[0]))
     addons = {}
-    for name, addon in config.addons.items():
+    for name, addon in config.asked_addons().items():
         asked = addon.version or addon.configuration_values or addon.pod_identity_associations
         if asked or name not in NEEDED_ADDONS:
             addons[name] = _check_addon(aws, name, addon, chosen)
@@ -45,7 +45,7 @@ def kubernetes_version(
 
 def _unchecked(config: Config, kubernetes: str) -> Iterator[tuple[str, AddonAnswer]]:
     """Yield what is known of add-ons without EKS, which no longer offers their Kubernetes."""
-    for name, addon in config.addons.items():
+    for name, addon in config.asked_addons().items():
         if creates_roles(name, addon) and not (roles := published(name, addon)):
             why = f"EKS is not asked about add-ons of Kubernetes {kubernetes}"
             yield name, AddonAnswer(unknown=why)

@@ -102,7 +102,7 @@ class PodIdentity(Resource):
         """Actions on associations, if a service account has a role."""
         roles = {
             str(each["role_arn"])
-            for addon in resolved.config.addons.values()
+            for addon in resolved.config.asked_addons().values()
             for each in addon.pod_identity_associations or ()
         }
         roles |= {each.role_arn for each in resolved.config.pod_identity if each.role_arn}

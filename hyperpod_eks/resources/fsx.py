@@ -92,6 +92,7 @@ class FileSystem(Resource):
 
     kind = "fsx/FileSystem"
     step = "storage"
+    schema = 2
     tag_type = "file-system"
     data = True
     identity = Identity.REFUSED_TWICE

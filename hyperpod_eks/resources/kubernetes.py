@@ -116,11 +116,12 @@ class Object(Resource):
         if self.document.startswith(DIGEST):
             return self.document
         try:
-            return _digest(self._document())
+            return _digest(self.resolve_document(references))
         except Usage as error:  # a command that sends nothing needs no value
             raise NotReady(str(error)) from error
 
-    def _document(self) -> JsonObject:
+    def resolve_document(self, references: References) -> JsonObject:
+        """Return the object to apply; raise NotReady if it names a resource without an id."""
         document: JsonObject = variables.resolved(
             json.loads(self.document), f"objects.{self.label}"
         )
@@ -136,7 +137,7 @@ class Object(Resource):
 
     def _apply(self, aws: Aws, references: References, *, force: bool = False) -> Live:
         access = eks.kube_access(aws, self.cluster.name, references(self.cluster).attributes)
-        document = self._document()
+        document = self.resolve_document(references)
         signed = _signed(document, aws.lineage, _digest(document))
         return self._live(objects.apply(access, self.reference, signed, force=force), aws.lineage)
 

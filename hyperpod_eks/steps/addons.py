@@ -26,7 +26,7 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
     nodeless = not any(group.instance_count for group in config.groups)
     for name, addon in config.every_addon().items():
         # in a cluster that is not owned, only adopted or declared add-ons
-        asked = f"addons/{name}" in resolved.adopted or name in config.addons
+        asked = f"addons/{name}" in resolved.adopted or name in config.asked_addons()
         if resolved.eks_is_theirs and not asked:
             continue
         others = [each for each in found if each.label not in NEEDED_ADDONS]

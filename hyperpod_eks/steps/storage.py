@@ -1,16 +1,27 @@
-"""The storage step: file systems, which are created beside the control plane."""
+"""The storage step: file systems, created beside the control plane, and their volumes for pods."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 
+from hyperpod_eks.config.objects import label
 from hyperpod_eks.config.request import request
 from hyperpod_eks.config.storage import LUSTRE, FsxLustre
 from hyperpod_eks.config.storage_checks import capacity, throughput
-from hyperpod_eks.documents import Json
+from hyperpod_eks.documents import Json, JsonObject
 from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.fsx import FileSystem
+from hyperpod_eks.resources.fsx_volume import (
+    Volume,
+    persistent_volume,
+    storage_class,
+    volume_claim,
+)
 from hyperpod_eks.resources.hyperpod.diff import leaves
+from hyperpod_eks.resources.kubernetes import Object
 from hyperpod_eks.steps.network import Network
 
 
@@ -38,6 +49,59 @@ def _new(resolved: ResolvedConfig, net: Network, name: str, one: FsxLustre) -> F
         security_group=net.security_group,
         settings=settings,
         smallest={k: v for k, v in least.items() if v is not None and k not in settings},
+    )
+
+
+def volumes(
+    resolved: ResolvedConfig,
+    cluster: Cluster,
+    files: Sequence[FileSystem],
+    access: tuple[Resource, ...],
+    objects: Sequence[Object],
+) -> tuple[Object, ...]:
+    """Declare a volume and its claim for each namespace; they need no node.
+
+    A claim is in one namespace, and a volume has one claim.  ``objects`` are the config's, among
+    which may be the namespaces.
+    """
+    found: list[Object] = []
+    for one in files:
+        name, spaces = one.label, resolved.config.storage.fsx_lustre[one.label].namespaces
+        if not spaces:
+            continue
+        made = _object(cluster, storage_class(name), access)
+        found.append(made)
+        for space in spaces:
+            theirs = [x for x in objects if (x.object_kind, x.name) == ("Namespace", space)]
+            document = persistent_volume(name, space)
+            place = document["metadata"]["name"]
+            volume = Volume(
+                f"persistentvolume:{place}",
+                cluster=cluster,
+                api_version="v1",
+                object_kind="PersistentVolume",
+                namespace="",
+                name=place,
+                document=json.dumps(document, sort_keys=True),
+                file_system=one,
+                after=(*access, made),
+            )
+            claim = _object(cluster, volume_claim(name, space), (*access, volume, *theirs))
+            found += [volume, claim]
+    return tuple(found)
+
+
+def _object(cluster: Cluster, document: JsonObject, after: tuple[Resource, ...]) -> Object:
+    metadata = document["metadata"]
+    return Object(
+        label(document),
+        cluster=cluster,
+        api_version=document["apiVersion"],
+        object_kind=document["kind"],
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        document=json.dumps(document, sort_keys=True),
+        after=after,
     )
 
 

@@ -79,6 +79,45 @@ def test_it_is_created_in_the_zone_of_the_nodes_with_its_ports(
     assert made.mutations() == []
 
 
+def test_pods_of_a_namespace_get_a_claim_to_it(made: User) -> None:
+    (one,) = files(made).values()
+    (kubernetes,) = made.stack.inventory()["kubernetes"].values()
+    objects = {(x["kind"], x["metadata"]["name"]): x for x in kubernetes.values()}
+    volume = objects["PersistentVolume", "fsx-data.default"]["spec"]
+    assert volume["csi"] == {
+        "driver": "fsx.csi.aws.com",
+        "volumeHandle": one["FileSystemId"],
+        "volumeAttributes": {
+            "dnsname": one["DNSName"],
+            "mountname": one["LustreConfiguration"]["MountName"],
+        },
+    }
+    assert volume["capacity"] == {"storage": "1200Gi"}
+    assert volume["persistentVolumeReclaimPolicy"] == "Retain"
+    claim = objects["PersistentVolumeClaim", "data"]["spec"]
+    assert claim["volumeName"] == "fsx-data.default"
+    assert ("StorageClass", "fsx-data") in objects
+
+
+def test_its_driver_is_installed_with_a_role(made: User, session: boto3.Session) -> None:
+    aws = Clients(session, made.stack.endpoint)
+    addon = aws.eks.describe_addon(clusterName="demo", addonName="aws-fsx-csi-driver")["addon"]
+    assert addon["status"] == "ACTIVE"
+    (role,) = addon["podIdentityAssociations"]
+    assert role
+
+
+def test_more_namespaces_and_space_are_added_in_place(made: User) -> None:
+    (id_,) = files(made)
+    write(made, of(storage_capacity=2400, namespaces=["default", "kube-system"]))
+    made.makes("demo", "-f", "c.yaml")
+    assert files(made)[id_]["StorageCapacity"] == 2400
+    assert made.makes("demo", "-f", "c.yaml")["changed"] is False
+    write(made, of(storage_capacity=2400, namespaces=[]))
+    made.makes("demo", "-f", "c.yaml", "--yes")
+    assert files(made)[id_]["Lifecycle"] == "AVAILABLE"
+
+
 def test_delete_keeps_it_and_what_it_is_in_and_create_uses_it_again(made: User) -> None:
     before = files(made)
     (id_,) = before

@@ -73,7 +73,7 @@ def _addons(aws: Aws, config: Config) -> Mapping[str, AddonAnswer]:
     from hyperpod_eks.resolve.pod_roles import creates_roles
     from hyperpod_eks.resolve.versions import kubernetes_version
 
-    names = [n for n, each in config.addons.items() if creates_roles(n, each)]
+    names = [n for n, each in config.asked_addons().items() if creates_roles(n, each)]
     if asked := [name for name in names if name not in ADDON_ROLES]:
         try:
             return kubernetes_version(aws, config)[2]
