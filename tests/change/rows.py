@@ -47,6 +47,7 @@ BASE: dict[str, Any] = {
 }
 G, A, R = "instance_groups[].", "eks.access[].", "restricted_instance_groups[]."
 P = "pod_identity[]."
+L = "storage.fsx_lustre.<name>."
 READ_ONLY, LOGS = (
     f"arn:aws:iam::aws:policy/{name}"
     for name in ("AmazonS3ReadOnlyAccess", "CloudWatchAgentServerPolicy")
@@ -59,6 +60,9 @@ ENTRY = "access entry and policy association change"
 NOT_EXCHANGED = "test_existing::test_what_create_made_is_not_exchanged_for_yours"
 CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
 CHARTS = "test_further_charts::test_charts_come_change_and_go_with_the_config"
+FILES = "cli/test_storage::test_no_change_of_the_config_loses_it"
+SPACES = "cli/test_storage::test_more_namespaces_and_space_are_added_in_place"
+LUSTRE = "cli/test_storage::test_settings_change_in_place_or_not_at_all"
 STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
 PODS = "cli/test_pod_roles::test_addons_get_the_roles_that_they_need"
 PODS_OF_WORK = "cli/test_pod_roles::test_workloads_get_roles_by_namespace_and_service_account"
@@ -342,6 +346,44 @@ ROWS = (
         "PutRolePermissionsBoundary",
         "arn:aws:iam::aws:policy/PowerUserAccess",
     ),
+    Row(
+        "storage.fsx_lustre", IN_PLACE, "new ones are created; others stay, with data", shown=FILES
+    ),
+    Row(L + "file_system_id", REFUSED, THEIRS, shown=FILES),
+    Row(L + "namespaces", IN_PLACE, "volumes and claims come and go; data stays", shown=SPACES),
+    *(
+        Row(L + name, IN_PLACE, why, shown=LUSTRE)
+        for name, why in {
+            "storage_capacity": "UpdateFileSystem; it grows, and never shrinks",
+            "per_unit_storage_throughput": "UpdateFileSystem",
+            "throughput_capacity": "UpdateFileSystem; it is never lowered",
+            "data_read_cache_configuration": "UpdateFileSystem",
+            "metadata_configuration": "UpdateFileSystem; iops are never lowered",
+            "file_system_type_version": "UpdateFileSystem; only a newer one",
+            "data_compression_type": "UpdateFileSystem",
+            "daily_automatic_backup_start_time": "UpdateFileSystem",
+            "weekly_maintenance_start_time": "UpdateFileSystem",
+            "root_squash_configuration": "UpdateFileSystem",
+        }.items()
+    ),
+    Row(
+        L + "automatic_backup_retention_days",
+        IN_PLACE,
+        "UpdateFileSystem; fewer days delete backups, and need --yes",
+        shown=LUSTRE,
+    ),
+    *(
+        Row(L + name, REFUSED, "FSx sets it only when it creates a file system", shown=LUSTRE)
+        for name in (
+            "deployment_type",
+            "storage_type",
+            "drive_cache_type",
+            "efa_enabled",
+            "kms_key",
+            "copy_tags_to_backups",
+        )
+    ),
+    Row(L + "availability_zone_id", REFUSED, "FSx does not move a file system", shown=FILES),
     Row("iam.node_policy", IN_PLACE, "CreatePolicyVersion", "documented"),
     Row("auto_scaling", IN_PLACE, "UpdateCluster; its role comes and goes", {"mode": "Enable"}),
     Row("deletion_protection", IN_PLACE, "UpdateClusterConfig; off needs --yes", True),

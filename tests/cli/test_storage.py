@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from hyperpod_eks import session as session_of
+from hyperpod_eks.aws.service_model import to_config
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.local.aws.fsx import Backend, of_region
@@ -345,3 +346,56 @@ def test_the_library_keeps_it_too(made: User) -> None:
     with session_of.connect("c.yaml") as cluster:
         cluster.delete(data=frozenset(before))
     assert files(made) == {}
+
+
+CHANGES: dict[str, Any] = {
+    "storage_capacity": 4800,
+    "per_unit_storage_throughput": 250,
+    "data_compression_type": "LZ4",
+    "automatic_backup_retention_days": 7,
+    "daily_automatic_backup_start_time": "05:00",
+    "weekly_maintenance_start_time": "7:09:00",
+    "metadata_configuration": {"mode": "USER_PROVISIONED", "iops": 3000},
+    "root_squash_configuration": {"root_squash": "65534:65534"},
+}
+
+
+def test_settings_change_in_place_or_not_at_all(user: User) -> None:
+    start: dict[str, Any] = {
+        "metadata_configuration": {"mode": "AUTOMATIC"}, "file_system_type_version": "2.15",
+    }  # fmt: skip
+    write(user, of(**start))
+    user.makes("demo", "-f", "c.yaml")
+    (id_,) = files(user)
+    user.mutations()
+    write(user, of(**{**start, **CHANGES}))
+    user.makes("demo", "-f", "c.yaml")
+    assert user.mutations().count("fsx.UpdateFileSystem") == 1
+    one = files(user)[id_]
+    lustre = one["LustreConfiguration"]
+    described = {**one, **lustre}
+    assert {to_config(name): value for name, value in described.items()}.items() >= {
+        **CHANGES,
+        "metadata_configuration": {"Mode": "USER_PROVISIONED", "Iops": 3000},
+        "root_squash_configuration": {"RootSquash": "65534:65534"},
+    }.items()
+    start["metadata_configuration"] = CHANGES["metadata_configuration"]
+    write(user, of(**start))  # what is no longer declared stays as it is
+    assert user.makes("demo", "-f", "c.yaml")["changed"] is False
+    for changed in (
+        {"copy_tags_to_backups": True},
+        {"efa_enabled": True, "storage_capacity": 38400},
+        {"kms_key": "arn:aws:kms:us-west-2:123456789012:key/other"},
+        {"metadata_configuration": {"mode": "USER_PROVISIONED", "iops": 1500}},
+        {"file_system_type_version": None, "metadata_configuration": None,
+         "storage_type": "INTELLIGENT_TIERING", "throughput_capacity": 4000,
+         "data_read_cache_configuration": {"sizing_mode": "NO_CACHE"}},
+        {"deployment_type": "PERSISTENT_1", "storage_type": "HDD", "drive_cache_type": "READ",
+         "metadata_configuration": None},
+    ):  # fmt: skip
+        settings = {k: v for k, v in {**start, **changed}.items() if v is not None}
+        write(user, of(**settings))
+        said = user.types("create", "-f", "c.yaml", "--chart", str(CHART), "--yes")
+        assert said.code == 2, (changed, said.err)
+        assert "FSx " in said.err
+        assert user.mutations() == []
