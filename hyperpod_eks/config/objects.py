@@ -38,6 +38,12 @@ def fault(value: object) -> str:
         return "is a list of objects; write each of them as an object"
     if set_ := [name for name in _SERVER if name in metadata] + ["status"] * ("status" in value):
         return f"has {set_[0]}, which the API server sets; leave it out"
+    for member in ("labels", "annotations"):
+        pairs = metadata.get(member) or {}
+        if not isinstance(pairs, Mapping):
+            return f"has metadata.{member} that is no mapping; write names and values"
+        if wrong := [name for name, text in pairs.items() if not isinstance(text, str)]:
+            return f"has metadata.{member}.{wrong[0]} that is no text; put its value in quotes"
     return _secret(value)
 
 
@@ -46,7 +52,10 @@ def _secret(value: JsonMapping) -> str:
     if (value["apiVersion"], value["kind"]) != ("v1", "Secret"):
         return ""
     for member in ("data", "stringData"):
-        for key, each in (value.get(member) or {}).items():
+        content = value.get(member) or {}
+        if not isinstance(content, Mapping):
+            return f"has {member} that is no mapping; write names and values"
+        for key, each in content.items():
             if not isinstance(each, str) or not REFERENCE.fullmatch(each):
                 return (
                     f"has {member}.{str(key)[:80]} as a value, which would be kept with the config;"
@@ -71,12 +80,13 @@ def label(value: JsonMapping) -> str:
 
 
 def doubled(objects: Sequence[JsonMapping]) -> Iterator[Finding]:
-    """Yield the objects that an earlier one declares already."""
+    """Yield the objects that an earlier one declares already; no namespace is `default`."""
     seen: dict[str, int] = {}
     for index, each in enumerate(objects):
         if fault(each):
             continue
-        first = seen.setdefault(label(each), index)
+        explicit = {"namespace": "default", **each["metadata"]}
+        first = seen.setdefault(label({**each, "metadata": explicit}), index)
         if first != index:
             yield Finding(
                 ("objects", index),

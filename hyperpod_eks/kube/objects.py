@@ -108,6 +108,12 @@ def apply(
                     "Another manager has set these fields. Leave them out of the declaration, or"
                     " let that manager give them up.",
                 ) from None
+            if error.status == 422 and "immutable" in str(error.body):
+                raise HyperpodError(
+                    f"{reference}: {text(json.loads(error.body), 'message')}",
+                    "Kubernetes does not change this in place: remove the object from `objects` and"
+                    " run create, which deletes it; then declare it again.",
+                ) from None
             raise
 
 

@@ -208,6 +208,12 @@ spec:
             "{apiVersion: v1, kind: Secret, metadata: {name: a}, stringData: {p: hunter2}}",
             "has stringData.p as a value",
         ),
+        (
+            "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {b: 1}}}",
+            "has metadata.labels.b that is no text",
+        ),
+        ("{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: [b]}}", "is no mapping"),
+        ("{apiVersion: v1, kind: Secret, metadata: {name: a}, data: [b]}", "data that is no"),
         ("missing.yaml", "missing.yaml: cannot be read"),
         ("[1]", "objects[0]"),
         ("3", "objects[0]"),
@@ -219,6 +225,24 @@ def test_a_wrong_object_is_refused_with_its_place(user: User, entry: str, says: 
     assert said.code == 2, said.err
     assert says in said.err
     assert "hunter2" not in said.err
+
+
+def test_what_kubernetes_does_not_change_in_place_is_said_with_the_way(
+    made: User, tmp_path: Path
+) -> None:
+    storage = (
+        "  - {apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: fast},"
+        " provisioner: ebs.csi.aws.com, parameters: {type: TYPE}}\n"
+    )
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, OBJECTS + storage.replace("TYPE", "gp3"))
+        assert user.types(*CREATE).code == 0
+        declare(user, OBJECTS + storage.replace("TYPE", "io2"))
+        said = user.types(*CREATE)
+        assert said.code == 1
+        assert "does not change this in place" in said.err
+        declare(user, OBJECTS)
+        assert user.types(*CREATE).code == 0
 
 
 def test_an_object_declared_twice_is_refused(user: User) -> None:
