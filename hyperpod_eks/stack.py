@@ -57,11 +57,12 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     nodes = hyperpod.step(
         resolved, roles, net, scripts, control.cluster, (chart, *cni, *files, *left, *control.left)
     )
-    charts = helm.further(resolved, control, extras, workloads, nodes, helm_binary)
+    spaces = kubernetes.namespaces(resolved, control.cluster, control.access)
+    charts = helm.further(resolved, control, extras, (*workloads, *spaces), nodes, helm_binary)
     ready = (chart, *extras, *workloads, nodes, *charts)
-    objects = kubernetes.step(resolved, control.cluster, ready)
-    volumes = storage.volumes(resolved, control.cluster, files, control.access, objects)
-    goals = [*control.access, *extras, *workloads, nodes, *charts, *objects, *volumes]
+    objects = kubernetes.step(resolved, control.cluster, ready, spaces)
+    volumes = storage.volumes(resolved, control.cluster, files, control.access, spaces)
+    goals = [*control.access, *extras, *workloads, *spaces, nodes, *charts, *objects, *volumes]
     return list(in_order(goals))
 
 

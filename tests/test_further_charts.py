@@ -534,3 +534,23 @@ def test_what_only_uninstalls_reads_again_what_another_machine_changed(
     declared(user, "")
     create(user)
     assert note(user, "near", "near") is None
+
+
+def test_a_namespace_that_is_declared_comes_before_the_chart_in_it(user: User) -> None:
+    user.has("demo")
+    chart(user.folder, "near")
+    declared(user, "  near: {chart: near, namespace: team}\n")
+    labelled = (
+        "objects: [{apiVersion: v1, kind: Namespace, metadata: {name: team, labels: {a: b}}}]\n"
+    )
+    file = user.folder / "demo.yaml"
+    file.write_text(file.read_text() + labelled)
+    create(user)
+    labels = content(user)["namespaces/team"]["metadata"]["labels"]
+    assert (labels["a"], labels.get("name")) == ("b", None)  # helm's own would have that label
+    assert note(user, "near", "team") == "none"
+    assert rows(user, "plan") == {"charts/near": "keep"}
+    # both go, the release first
+    declared(user, "")
+    create(user)
+    assert not [key for key in content(user) if "team" in key]

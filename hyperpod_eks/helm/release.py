@@ -54,8 +54,6 @@ AGGREGATED = (f"{NAME}-mpi-operator-kubeflow-mpijobs-admin", "kubeflow-training-
 """The chart's aggregated ClusterRoles, which may still exist after an uninstall."""
 LARGEST = 32 << 20
 """The largest unpacked record in bytes; those of AWS's chart have one or two million."""
-OWNER = "hyperpod-eks/lineage"
-"""The label of our releases' records, like the tag ``hyperpod-eks:lineage`` of AWS's resources."""
 MARK = "hyperpod-eks "
 """The prefix of our descriptions, before the fingerprint."""
 
@@ -127,7 +125,7 @@ def release(
 
 
 def _owner(metadata: JsonMapping) -> str:
-    return kube.text(metadata, "labels", OWNER)
+    return kube.text(metadata, "labels", kube.LINEAGE)
 
 
 def _revision(metadata: JsonMapping) -> int:
@@ -222,7 +220,7 @@ def install(
         )
 
     try:
-        with_client(access, helm, work, {OWNER: owner} if owner else {})
+        with_client(access, helm, work, {kube.LINEAGE: owner} if owner else {})
     except TimedOut as error:
         raise _timed_out(error, release(access, name, namespace), timeout) from error
     after = release(access, name, namespace)

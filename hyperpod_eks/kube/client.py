@@ -42,6 +42,8 @@ PAGE = 500
 """Objects per page of a list."""
 TIMEOUT = (transport.CONNECT, transport.READ)
 """Seconds to connect, and to wait for the next bytes of an answer."""
+LINEAGE = "hyperpod-eks/lineage"
+"""The label of objects of ours, like the tag ``hyperpod-eks:lineage`` of AWS's resources."""
 JSON = "application/json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 

@@ -159,7 +159,7 @@ class Release(Resource):
 class ChartRelease(Release):
     """The release of a further chart: its label is its name.
 
-    It is ours if its records have the label `helm.OWNER` with our lineage.  A chart in a folder is
+    It is ours if its records have our lineage as the label `kube.LINEAGE`.  A chart in a folder is
     known by its content, any other one by its address and version.
     """
 

@@ -27,8 +27,6 @@ from hyperpod_eks.resources.base import (
     digest,
 )
 
-LINEAGE = "hyperpod-eks/lineage"
-"""The label that says to which cluster of this tool an object belongs."""
 APPLIED = "hyperpod-eks/applied"
 """The annotation with the digest of what was applied last."""
 
@@ -94,7 +92,7 @@ class Object(Resource):
         applied = kube.text(metadata, "annotations", APPLIED) or "none"
         return Live(
             str(self.reference),
-            owner=kube.text(metadata, "labels", LINEAGE) or None,
+            owner=kube.text(metadata, "labels", kube.LINEAGE) or None,
             state=State.LEAVING if "deletionTimestamp" in metadata else State.READY,
             facts={"digest": applied, "taken": tuple(self._taken(found, lineage, applied))},
             attributes={"uid": kube.text(metadata, "uid"), "api_version": self.api_version},
@@ -157,7 +155,7 @@ def _signed(document: JsonObject, lineage: str, applied: str) -> JsonObject:
     """Return an object with our label, and the annotation with the digest of what is applied."""
     metadata = document.get("metadata") or {}
     marks = {
-        "labels": {**(metadata.get("labels") or {}), LINEAGE: lineage},
+        "labels": {**(metadata.get("labels") or {}), kube.LINEAGE: lineage},
         "annotations": {**(metadata.get("annotations") or {}), APPLIED: applied},
     }
     return {**document, "metadata": {**metadata, **marks}}

@@ -17,6 +17,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.helm_release import ChartRelease, Release
+from hyperpod_eks.resources.kubernetes import Object
 from hyperpod_eks.steps import eks
 
 
@@ -44,14 +45,15 @@ def further(
     resolved: ResolvedConfig,
     control: eks.Control,
     addons: Iterable[Resource],
-    workloads: Iterable[PodIdentity],
+    namespaced: Iterable[PodIdentity | Object],
     nodes: Resource,
     binary: str | None,
 ) -> tuple[ChartRelease, ...]:
     """Declare the releases of further charts, each after what its config names.
 
-    Each is also installed after the associations in its namespace: pods that start before theirs
-    get no credentials (EKS User Guide, "Assign an IAM role to a Kubernetes service account").
+    Each is also installed after its namespace, if that is declared, and after the associations in
+    it: pods that start before theirs get no credentials (EKS User Guide, "Assign an IAM role to a
+    Kubernetes service account").
     """
     charts, found = resolved.config.charts, dict[str, ChartRelease]()
     others = {each.label: each for each in addons} | {NODES: nodes}
@@ -61,7 +63,7 @@ def further(
             config = charts[name]
             namespace = config.namespace or name
             before = [
-                *(each for each in workloads if each.namespace == namespace),
+                *(each for each in namespaced if _namespace(each) == namespace),
                 *(release(other) for other in config.after if other in charts),
                 *(others[other] for other in config.after if other in others),
             ]
@@ -79,6 +81,10 @@ def further(
         return found[name]
 
     return tuple(release(name) for name in charts)
+
+
+def _namespace(each: PodIdentity | Object) -> str:
+    return each.name if isinstance(each, Object) else each.namespace
 
 
 def prepare(config: Chart, bundle: str | None) -> None:

@@ -11,22 +11,34 @@ from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.kubernetes import Object
 
-FIRST = frozenset({("v1", "Namespace"), ("apiextensions.k8s.io/v1", "CustomResourceDefinition")})
-"""The kinds without which others cannot be created."""
+NAMESPACE = ("v1", "Namespace")
+DEFINITION = ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+
+
+def namespaces(
+    resolved: ResolvedConfig, cluster: Cluster, access: tuple[Resource, ...]
+) -> tuple[Object, ...]:
+    """Declare the namespaces, which need no nodes: charts are installed in them."""
+    found = resolved.config.objects
+    return tuple(_declared(each, cluster, access) for each in found if _kind(each) == NAMESPACE)
 
 
 def step(
-    resolved: ResolvedConfig, cluster: Cluster, ready: tuple[Resource, ...]
+    resolved: ResolvedConfig,
+    cluster: Cluster,
+    ready: tuple[Resource, ...],
+    namespaces: tuple[Object, ...],
 ) -> tuple[Object, ...]:
-    """Declare the objects after ``ready``; namespaces and custom kinds come before others."""
-    first: list[Object] = []
-    others = []
-    for each in resolved.config.objects:
-        if (each["apiVersion"], each["kind"]) in FIRST:
-            first.append(_declared(each, cluster, ready))
-        else:
-            others.append(each)
-    return (*first, *(_declared(each, cluster, (*ready, *first)) for each in others))
+    """Declare the other objects after ``ready`` and the namespaces; custom kinds come first."""
+    others = [each for each in resolved.config.objects if _kind(each) != NAMESPACE]
+    before = (*ready, *namespaces)
+    first = [_declared(each, cluster, before) for each in others if _kind(each) == DEFINITION]
+    later = [each for each in others if _kind(each) != DEFINITION]
+    return (*first, *(_declared(each, cluster, (*before, *first)) for each in later))
+
+
+def _kind(each: JsonMapping) -> tuple[str, str]:
+    return each["apiVersion"], each["kind"]
 
 
 def _declared(each: JsonMapping, cluster: Cluster, after: tuple[Resource, ...]) -> Object:

@@ -57,12 +57,12 @@ def volumes(
     cluster: Cluster,
     files: Sequence[FileSystem],
     access: tuple[Resource, ...],
-    objects: Sequence[Object],
+    namespaces: Sequence[Object],
 ) -> tuple[Object, ...]:
     """Declare a volume and its claim for each namespace; they need no node.
 
-    A claim is in one namespace, and a volume has one claim.  ``objects`` are the config's, among
-    which may be the namespaces.
+    A claim is in one namespace, and a volume has one claim.  ``namespaces`` are those that the
+    config declares.
     """
     found: list[Object] = []
     for one in files:
@@ -72,7 +72,7 @@ def volumes(
         made = _object(cluster, storage_class(name), access)
         found.append(made)
         for space in spaces:
-            theirs = [x for x in objects if (x.object_kind, x.name) == ("Namespace", space)]
+            theirs = [each for each in namespaces if each.name == space]
             document = persistent_volume(name, space)
             place = document["metadata"]["name"]
             volume = Volume(
