@@ -214,6 +214,16 @@ def _place(at: Opened, place: Place, source: _Source, helm: str | None) -> None:
             _refuse_overtaken(at, source)
             raise
         _refuse_claimed(at, source)
+    _forget_creator(at)
+
+
+def _forget_creator(at: Opened) -> None:
+    """Forget which run created the cluster if another one of its name was created since."""
+    record, snapshot = at.manifest.records.get("hyperpod/cluster"), at.context.first_snapshot
+    if at.manifest.run and record and record.arn and snapshot:
+        found = hyperpod_api.describe(snapshot, at.config.name)  # the first look has asked
+        if found and found["ClusterArn"] != record.arn:
+            at.manifest.run = ""
 
 
 def _resolve(at: Opened, helm: str | None) -> None:

@@ -92,6 +92,7 @@ def test_a_delete_with_another_manifest_leaves_this_one_usable(
     kept = user.folder / "demo.hyperpod-eks.json"
     document = json.loads(kept.read_text())
     kept.unlink()
+    document["run"] = "ci-1"
     for record in document["resources"].values():
         record["since"] -= 3600  # what is an hour old and not there is gone
     aws.s3.put_object(Bucket=BUCKET, Key=KEY, Body=json.dumps(document).encode())
@@ -109,6 +110,8 @@ def test_a_delete_with_another_manifest_leaves_this_one_usable(
     groups = {group["name"]: group["current"] for group in said.document.get("instance_groups", ())}
     assert groups == ({"worker-group": 3} if again else {})
     if again:
+        said = user.types("delete", *theirs, "--yes", "--if-created-by", "ci-1")
+        assert (said.code, "not created by run ci-1" in said.out) == (0, True), said.out
         said = user.types("plan", *theirs, "--detailed-exitcode")
         assert said.code == 0, said.out + said.err
     said = user.types("create", *theirs)
@@ -116,6 +119,8 @@ def test_a_delete_with_another_manifest_leaves_this_one_usable(
     assert {"s3.PutObject"}.issuperset(user.mutations()) is again
     said = user.types("plan", *theirs, "--detailed-exitcode")
     assert said.code == 0, said.out
+    said = user.types("delete", *theirs, "--yes", "--if-created-by", "ci-1")
+    assert (said.code, "not created by run" in said.out) == (0, again), said.out
     said = user.types("delete", *theirs, "--yes")
     assert said.code == 0, said.err
     assert set(user.stack.inventory()["s3"]) == {BUCKET}
