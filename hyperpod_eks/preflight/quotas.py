@@ -25,7 +25,7 @@ def quotas(facts: Facts) -> Iterator[Finding]:
         quota = kind.quota
         if quota and (adds := len(facts.missing(kind))):
             found, there = facts.quotas(quota.service), quota.count(facts.snapshot)
-            yield from _judge(quota.check, quota.service, quota.name, found, adds, there)
+            yield from judge(quota.check, quota.service, quota.name, found, adds, there)
 
 
 def nat_gateways(facts: Facts) -> Iterator[Finding]:
@@ -39,7 +39,7 @@ def nat_gateways(facts: Facts) -> Iterator[Finding]:
     zones = {each["SubnetId"]: each["AvailabilityZoneId"] for each in places}
     there = Counter(zones.get(each["SubnetId"], "") for each in found)
     for zone, count in wanted.items():
-        yield from _judge(
+        yield from judge(
             "quota-nat-gateways",
             "vpc",
             "NAT gateways per Availability Zone",
@@ -67,10 +67,10 @@ def instances(facts: Facts) -> Iterator[Finding]:
     for quota, count in wanted.items():
         id_ = "quota-total-instances" if quota in (TOTAL, TOTAL_SPOT) else "quota-instances"
         there = ours[quota] + others[quota]
-        yield from _judge(id_, "sagemaker", quota, found, count - ours[quota], there)
-    yield from _judge("quota-cluster-size", "sagemaker", SIZE, found, wanted[TOTAL], 0)
+        yield from judge(id_, "sagemaker", quota, found, count - ours[quota], there)
+    yield from judge("quota-cluster-size", "sagemaker", SIZE, found, wanted[TOTAL], 0)
     largest = max(map(_largest_volume, facts.config.groups))
-    yield from _judge("quota-volume-size", "sagemaker", VOLUME, found, largest, 0)
+    yield from judge("quota-volume-size", "sagemaker", VOLUME, found, largest, 0)
 
 
 def _largest_volume(group: InstanceGroup | RestrictedInstanceGroup) -> int:
@@ -86,7 +86,7 @@ def usage(kind: str, count: int, *, spot: bool) -> Counter[str]:
     return used + Counter({TOTAL_SPOT: count * spot})
 
 
-def _judge(
+def judge(
     id_: str,
     service: str,
     name: str,

@@ -13,7 +13,7 @@ from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import FAILED, Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
-from hyperpod_eks.preflight import account, cluster, network, permissions, pods, quotas
+from hyperpod_eks.preflight import account, cluster, network, permissions, pods, quotas, storage
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
 from hyperpod_eks.stack import kinds
 
@@ -51,6 +51,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (pods.unknown_roles, ("addon-roles",)),
     (pods.roles, ("pod-roles",)),
     (pods.quota, ("quota-iam",)),
+    (storage.quotas, ("quota-file-systems", "quota-file-system-capacity")),
+    (storage.places, ("file-system-zones",)),
     (cluster.lifecycle, ("lifecycle",)),
     (cluster.chart, ("chart", "chart-values")),
     (cluster.chart_download, ("chart-download",)),
@@ -73,6 +75,7 @@ MISFITS = {
     "network.secondary_cidrs": "existing",
     "network.interface_endpoints": "endpoints",
     "pod_identity": "pod-roles",
+    "storage.fsx_lustre": "file-systems",
 }
 """Id of the finding, by the setting or section that does not fit the account."""
 
@@ -82,6 +85,7 @@ ABOUT = {
     "chart": "chart.path",
     "chart-values": "chart.values",
     "endpoints": "existing.vpc",
+    "file-system-zones": "storage.fsx_lustre",
     "kubernetes-version": "eks.version",
     "lifecycle": "lifecycle.path",
     "names": "name",
@@ -89,6 +93,8 @@ ABOUT = {
     "one-vpc": "existing",
     "pod-roles": "pod_identity",
     "quota-cluster-size": "instance_groups",
+    "quota-file-system-capacity": "storage.fsx_lustre",
+    "quota-file-systems": "storage.fsx_lustre",
     "quota-instances": "instance_groups",
     "quota-nat-gateways": "network.nat",
     "quota-total-instances": "instance_groups",

@@ -95,5 +95,5 @@ def test_a_life_under_odd_answers(user: User, monkeypatch: pytest.MonkeyPatch, n
         (user.folder / example.name).write_text(json.dumps(life.config))
         life.types(*life.create)
     assert life.updates() == ["sagemaker.UpdateCluster"]
-    life.types("delete", *life.create[1:], "--yes")
+    life.types("delete", *life.create[1:], "--yes", "--delete-data")
     assert prepared.inventory(user) == account

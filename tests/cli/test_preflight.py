@@ -321,6 +321,26 @@ def many_policies(user: User, aws: Clients) -> tuple[str, ...]:
     return config(user, f"pod_identity: [{role}]\n")
 
 
+def few_file_systems(user: User, aws: Clients) -> tuple[str, ...]:
+    user.stack.sim.set_quota("fsx", "Lustre Persistent_2 file systems", 1)
+    return config(user, "storage: {fsx_lustre: {a: {}, b: {}}}\n")
+
+
+def small_file_systems(user: User, aws: Clients) -> tuple[str, ...]:
+    return config(user, "storage: {fsx_lustre: {a: {storage_capacity: 240000}}}\n")
+
+
+def far_file_system(user: User, aws: Clients) -> tuple[str, ...]:
+    there = "network: {availability_zone_ids: [usw2-az1, usw2-az2]}\n"
+    return config(
+        user, f"{there}storage: {{fsx_lustre: {{a: {{availability_zone_id: usw2-az2}}}}}}\n"
+    )
+
+
+def no_file_system(user: User, aws: Clients) -> tuple[str, ...]:
+    return config(user, "storage: {fsx_lustre: {a: {file_system_id: fs-0123456789abcdef0}}}\n")
+
+
 CRAFTED: dict[str, tuple[Craft, str]] = {
     "identity": (root, "error"),
     "region": (elsewhere, "error"),
@@ -341,6 +361,10 @@ CRAFTED: dict[str, tuple[Craft, str]] = {
     "addon-roles": (without_buckets, "warning"),
     "pod-roles": (no_such_policy, "error"),
     "quota-iam": (many_policies, "error"),
+    "quota-file-systems": (few_file_systems, "error"),
+    "quota-file-system-capacity": (small_file_systems, "error"),
+    "file-system-zones": (far_file_system, "warning"),
+    "file-systems": (no_file_system, "error"),
     "lifecycle": (crlf, "error"),
     "chart": (no_chart, "error"),
     "chart-values": (impossible_values, "error"),
