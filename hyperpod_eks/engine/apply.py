@@ -75,8 +75,9 @@ class Apply(Reconciler):
                 "AWS cannot change this in place. Set it back in the config, or create another"
                 " cluster.",
             )
-        lost = (disruptions(s.want, s.live, s.differs) for s in drifted if s.live)
-        self._consent(line for lines in lost for line in lines)
+        lost = [line for s in drifted if s.live for line in disruptions(s.want, s.live, s.differs)]
+        full = [want for want in prunable(self.tasks, self.manifest) if want.takes_along]
+        self._consent([*lost, *(f"{want.key}: it is deleted {want.takes_along}" for want in full)])
         if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
             self.context.preflight(observations)
         for observation in observations:

@@ -156,7 +156,8 @@ def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
         if want.cannot_delete:
             yield Planned(want.key, id_, Decision(Action.REFUSE, want.cannot_delete))
         elif id_ and reconciler.decision(observation).action is Action.DELETE:
-            yield Planned(want.key, id_, Decision(Action.DELETE, "no longer declared"))
+            why = ", ".join(filter(None, ("no longer declared", want.takes_along)))
+            yield Planned(want.key, id_, Decision(Action.DELETE, why))
         elif id_ and want.data:
             why = "no longer declared; it is kept, because it holds data"
             yield Planned(want.key, id_, Decision(Action.KEEP, why))

@@ -278,6 +278,11 @@ class Resource(ABC):
         return ""
 
     @property
+    def takes_along(self) -> str:
+        """What of others its delete deletes, in words: create asks before it deletes such a one."""
+        return ""
+
+    @property
     def usual(self) -> str:
         """How long a create usually takes, in words for people."""
         return ""

@@ -30,6 +30,12 @@ from hyperpod_eks.resources.base import (
 APPLIED = "hyperpod-eks/applied"
 """The annotation with the digest of what was applied last."""
 
+TAKEN_ALONG = {
+    "Namespace": "with everything in it",
+    "PersistentVolumeClaim": "with the data of its volume, if the volume's class deletes volumes",
+    "CustomResourceDefinition": "with every object of the kind",
+}
+
 
 @frozen
 class Object(Resource):
@@ -63,6 +69,11 @@ class Object(Resource):
         return objects.ObjectReference(
             self.api_version, self.object_kind, self.namespace, self.name
         )
+
+    @property
+    def takes_along(self) -> str:
+        """What others may have put into a namespace, a claim or a kind."""
+        return TAKEN_ALONG.get(self.object_kind, "")
 
     @property
     def deleted_with(self) -> Resource | None:

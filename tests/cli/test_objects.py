@@ -163,6 +163,28 @@ def test_an_object_that_is_no_longer_declared_is_deleted(made: User, tmp_path: P
         assert user.types(*CREATE).code == 0
 
 
+def test_a_namespace_is_deleted_with_what_is_in_it_only_with_consent(
+    made: User, tmp_path: Path
+) -> None:
+    more = "  - {apiVersion: v1, kind: Namespace, metadata: {name: team-b}}\n"
+    path = "/api/v1/namespaces/team-b"
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, OBJECTS + more)
+        assert user.types(*CREATE).code == 0
+        theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs"}}
+        kubernetes("POST", f"{path}/configmaps", theirs)
+        declare(user, OBJECTS)
+        plan = user.types(*PLAN, "-o", "json").out
+        assert "no longer declared, with everything in it" in plan
+        said = user.types(*CREATE)
+        assert said.code == 2
+        assert "it is deleted with everything in it" in said.err
+        assert kubernetes("GET", f"{path}/configmaps/theirs")
+        assert user.types(*CREATE, "--yes").code == 0
+        with pytest.raises(Exception, match="404"):
+            kubernetes("GET", path)
+
+
 def test_a_kind_that_comes_later_is_waited_for(made: User, tmp_path: Path) -> None:
     custom = """
 apiVersion: example.com/v1
@@ -192,7 +214,8 @@ spec:
         assert said.code == 0, said.err
         assert kubernetes("GET", "/apis/example.com/v1/widgets/one")["spec"] == {"size": 3}
         declare(user, OBJECTS)
-        assert user.types(*CREATE).code == 0
+        assert user.types(*CREATE).code == 2  # a kind goes with all its objects
+        assert user.types(*CREATE, "--yes").code == 0
 
 
 @pytest.mark.parametrize(
