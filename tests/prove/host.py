@@ -44,6 +44,7 @@ from hyperpod_eks.config.load import load
 from hyperpod_eks.engine import Context
 from hyperpod_eks.events import Event
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.aws.fsx import of_region
 from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.session import ADOPT, Session
@@ -67,6 +68,7 @@ DELAYS = Delays(
     endpoint_delete=1, eks_create=3, eks_update=2, eks_delete=2, addon=2, addon_check=5,
     access_entry=1, logs=2, hyperpod_create=2, hyperpod_provision=2, hyperpod_spread=4,
     hyperpod_lifecycle=1, hyperpod_terminate=2, hyperpod_delete=2, node_ready=1,
+    fsx_rules=2, fsx_create=3, fsx_delete=2,
 )  # fmt: skip
 """Long enough that every transitional state is observed at least once, under any seed."""
 
@@ -596,6 +598,8 @@ class Host:
             elif verb == "rebuild":
                 engine.rebuild(at.wants, at.context)
                 at.manifest.save()
+            elif verb == "delete data":
+                at.delete(data=frozenset(of_region(REGION).systems))
             else:
                 at.delete()
 

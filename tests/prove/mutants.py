@@ -19,6 +19,7 @@ JOURNAL = "tests/test_manifest.py"
 KILLS = "tests/prove/test_kills.py"
 LOCKS = "tests/cli/test_s3_state.py"
 CLAIM = "tests/cli/test_claim.py"
+DATA = "tests/cli/test_storage.py"
 
 
 @dataclass(frozen=True)
@@ -354,6 +355,54 @@ MUTANTS = (
         "        pass",
         KILLS,
         "AttachRolePolicy and suspended",
+    ),
+    Mutant(
+        "data is deleted without consent",
+        "engine/decide.py",
+        "    if want.data and not all(",
+        "    if False and not all(",
+        DATA,
+        "keeps_it_and_what",
+    ),
+    Mutant(
+        "consent counts for every file system",
+        "engine/decide.py",
+        "not all(each in consented for",
+        "not any(each in consented for",
+        DATA,
+        "consent_is_to_ids",
+    ),
+    Mutant(
+        "data is deleted without a backup",
+        "resources/fsx.py",
+        '"SkipFinalBackup": skips',
+        '"SkipFinalBackup": True',
+        DATA,
+        "final_backup_also",
+    ),
+    Mutant(
+        "a failed file system with data is replaced",
+        "engine/apply.py",
+        "return want.data and (not unused",
+        "return False and (not unused",
+        DATA,
+        "never_ready",
+    ),
+    Mutant(
+        "what kept data is in goes",
+        "engine/destroy.py",
+        "self.holders.update(dict.fromkeys(ids, observation.want.key))",
+        "pass",
+        DATA,
+        "lost",
+    ),
+    Mutant(
+        "the manifest goes although data is kept",
+        "cli/commands/delete.py",
+        "_retire(at, data=bool(kept_data))",
+        "_retire(at, data=False)",
+        DATA,
+        "keeps_it_and_what",
     ),
     Mutant(
         "leftovers are ignored",

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
+from hyperpod_eks.local.aws.fsx import of_region
 from hyperpod_eks.local.aws.sim import ACCOUNT
 from hyperpod_eks.resources.s3 import OWN, claim_key
 from hyperpod_eks.state.manifest import read
@@ -122,6 +123,7 @@ def inventory(host: Host) -> str:
     """
     found = host.stack.inventory()
     found["s3"].pop(STATE, None)
+    found[REGION]["fsx"]["Backups"] = {}  # `data_is_saved` looks at those
     for bucket in found["s3"].values():
         objects = bucket["Objects"].items()
         bucket["Objects"] = {key: each for key, each in objects if not key.startswith(OWN)}
@@ -182,10 +184,31 @@ def journal_knows(host: Host) -> None:
         for id_, thing in things.items():
             if f'"{manifest.lineage}"' in json.dumps(thing) and id_ not in text:
                 raise Broken(f"{kind} {id_} is ours and not in the journal")
+    for id_ in of_region(REGION).systems:
+        if id_ not in text:
+            raise Broken(f"file system {id_} is ours and not in the journal")
     done = ("ready", "deleted")  # "deleted": no longer declared
     unsure = [key for key, record in manifest.records.items() if record.state not in done]
     if unsure:
         raise Broken(f"not ready in the journal: {unsure}")
+
+
+def data_is_kept(host: Host) -> None:
+    """O9: one file system, with what it is in; nobody asked for its delete."""
+    systems = [*of_region(REGION).systems.values()]
+    if [one["Lifecycle"] for one in systems] != ["AVAILABLE"] or of_region(REGION).backups_made:
+        raise Broken(f"lost: the data, {systems}")
+    ec2 = host.stack.inventory()[REGION]["ec2"]
+    (one,) = systems
+    if one["VpcId"] not in ec2["Vpcs"] or one["SubnetIds"][0] not in ec2["Subnets"]:
+        raise Broken("lost: what the data is in")
+
+
+def data_is_saved(host: Host) -> None:
+    """O9: the file system that was deleted with consent has one final backup."""
+    count = len(of_region(REGION).backups_made)
+    if of_region(REGION).systems or count != 1:
+        raise Broken(f"lost: the data has {count} backups")
 
 
 def locks_are_free(host: Host) -> None:

@@ -30,6 +30,7 @@ TWO_NODES = {
     ]
 }
 A_CHART = TWO_NODES | {"charts": {"near": {"chart": str(Path(__file__).with_name("chart"))}}}
+A_FILE_SYSTEM: Mapping[str, Any] = TWO_NODES | {"storage": {"fsx_lustre": {"data": {}}}}
 ENDINGS = ("resume", "delete", "killed again", "flooded")
 ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
 OF_OTHERS = ("elsewhere", "suspended")
@@ -59,6 +60,9 @@ SCENARIOS = {
     "delete, state in S3": (*OF_OTHERS, *ENDINGS_OF_CHANGES),
     "a chart more": ENDINGS_OF_CHANGES,
     "a chart less": ENDINGS_OF_CHANGES,
+    "create with a file system": ENDINGS,
+    "delete with a file system": ENDINGS_OF_CHANGES,
+    "delete with its data": ENDINGS_OF_CHANGES,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -83,7 +87,7 @@ class Prover:
     theirs: Mapping[str, Any] = field(default_factory=dict)
     """The config of a cluster in another team's VPC."""
     known: dict[str, Undisturbed] = field(default_factory=dict)
-    _created: dict[bool, tuple[bytes, str, Path]] = field(default_factory=dict)
+    _created: dict[str, tuple[bytes, str, Path]] = field(default_factory=dict)
 
     def begin(self, scenario: str = "create") -> None:
         """Start with an account that has resources of others."""
@@ -94,17 +98,20 @@ class Prover:
         self.host.stack.sim.delays = DELAYS
         self.before = oracles.inventory(self.host)
 
-    def created(self, *, in_s3: bool = False) -> None:
-        """Start with a cluster of two nodes: create it the first time, copy it later."""
-        if in_s3 not in self._created:
-            self.begin("delete, state in S3" if in_s3 else "scale")
-            self.finish("create", TWO_NODES)
-            kept = self.host.folder / f"created-{in_s3}"
+    def created(self, like: str = "scale") -> None:
+        """Start with a cluster of two nodes: create it the first time, copy it later.
+
+        ``like`` is a scenario: of its manifest's place, and with or without a file system.
+        """
+        if like not in self._created:
+            self.begin(like)
+            self.finish("create", A_FILE_SYSTEM if has_files(like) else TWO_NODES)
+            kept = self.host.folder / f"created-{len(self._created)}"
             shutil.copytree(self.host.folder_now, kept)
-            self._created[in_s3] = copies.taken(self.host.stack), self.before, kept
+            self._created[like] = copies.taken(self.host.stack), self.before, kept
             return
-        self.host.begin(in_s3=in_s3)
-        account, self.before, kept = self._created[in_s3]
+        self.host.begin(in_s3=is_in_s3(like))
+        account, self.before, kept = self._created[like]
         copies.restore(self.host.stack, account)
         shutil.copytree(kept, self.host.folder_now, dirs_exist_ok=True)
 
@@ -115,8 +122,13 @@ class Prover:
         """
         if scenario.startswith("create"):
             self.begin(scenario)
+            if has_files(scenario):
+                return "create", A_FILE_SYSTEM
             return "create", self.theirs if "VPC" in scenario else TWO_NODES
-        self.created(in_s3=is_in_s3(scenario))
+        if has_files(scenario):
+            self.created("delete with a file system")
+            return "delete data" if "its data" in scenario else "delete", A_FILE_SYSTEM
+        self.created("delete, state in S3" if is_in_s3(scenario) else "scale")
         if scenario.startswith("delete"):
             return "delete", TWO_NODES
         if scenario == "a chart more":
@@ -135,7 +147,9 @@ class Prover:
             verb, config = self.prepared(scenario)
             path = self.host.run(verb, config=config).path
             self.known[scenario] = Undisturbed(path, oracles.shape(self.host))
-            if verb == "delete":
+            if verb == "delete" and has_files(scenario):
+                oracles.data_is_kept(self.host)
+            elif verb.startswith("delete"):
                 oracles.nothing_left(self.host, self.before)
             else:
                 oracles.journal_knows(self.host)
@@ -179,14 +193,28 @@ class Prover:
         oracles.others_untouched(host, self.before)
         if case.ending == "killed again":
             self.die_again(verb, config, case)
+        if verb == "delete" and has_files(case.scenario):
+            oracles.data_is_kept(host)
         if verb == "create" and case.ending != "delete":
             self.finish("create", config, machine)
             self.quiet(config, machine)
             oracles.same_shape(host, shape)
             oracles.journal_knows(host)
             oracles.others_untouched(host, self.before)
-        self.finish("delete", config, machine)
+        if verb != "delete data":
+            self.finish("delete", config, machine)
+        if has_files(case.scenario):
+            self.delete_data(case, config, machine)
         oracles.nothing_left(host, self.before)
+
+    def delete_data(self, case: Case, config: Mapping[str, Any], machine: str) -> None:
+        """O9: data is kept until its delete is asked for, and then it has one backup."""
+        whole = case.scenario != "create with a file system" or case.ending != "delete"
+        if whole and "its data" not in case.scenario:
+            oracles.data_is_kept(self.host)
+        self.finish("delete data", config, machine)
+        if whole:
+            oracles.data_is_saved(self.host)
 
     def suspend(self, verb: str, config: Mapping[str, Any], boundary: Boundary) -> None:
         """Suspend a command until another machine has done it; then it must change nothing.
@@ -260,6 +288,11 @@ def cases(prover: Prover) -> Iterator[Case]:
             some = endings if scenario == "create" else endings[number % len(endings) :][:1]
             for ending in some:
                 yield Case(scenario, boundary, ending)
+
+
+def has_files(scenario: str) -> bool:
+    """Whether the cluster of a scenario has a file system."""
+    return "file system" in scenario or "its data" in scenario
 
 
 def is_in_s3(scenario: str) -> bool:

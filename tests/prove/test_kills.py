@@ -40,6 +40,11 @@ SAMPLE = {
     "the journal": [
         case("create", "file", "fsync", "resume", 9),
     ],
+    "storage": [
+        case("create with a file system", "after", "fsx:CreateFileSystem", "resume"),
+        case("delete with a file system", "after", "eks:DeleteCluster", "resume"),
+        case("delete with its data", "after", "fsx:DeleteFileSystem", "resume"),
+    ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),
     ],
