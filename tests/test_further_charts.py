@@ -241,9 +241,9 @@ def test_charts_come_change_and_go_with_the_config(
     assert "${env:NOTE}" in text
     assert "SENT" not in text
     # one that is no longer declared goes, with or without a manifest; its namespace stays
-    declared(user, both.splitlines(keepends=True)[0])
+    declared(user, "  near: {chart: near}\n")
     create(user)
-    assert (note(user, "near", "near"), note(user, "far", "team")) == ("xSENT-2y", None)
+    assert (note(user, "near", "near"), note(user, "far", "team")) == ("none", None)
     assert "namespaces/team" in content(user)
     (user.folder / "demo.hyperpod-eks.json").unlink()
     assert rows(user) == {"charts/near": "ready"}
@@ -263,6 +263,30 @@ def by_hand(user: User, *words: str) -> None:
         capture_output=True,
         env=os.environ | {"PATH": path},
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "upgrade near ./near --set note=theirs --namespace near",
+        "uninstall near --keep-history --namespace near",
+        "uninstall hyperpod-dependencies --keep-history --namespace kube-system",
+    ],
+)
+def test_what_others_do_with_a_release_is_put_right(user: User, change: str) -> None:
+    user.has("demo")
+    chart(user.folder, "near")
+    declared(user, "  near: {chart: ./near}\n")
+    create(user)
+    before = content(user)
+    by_hand(user, *change.split())
+    planned = user.types("plan", "-f", "demo.yaml", "-o", "json").document["resources"]
+    changed = "helm/release" if "hyperpod" in change else "charts/near"
+    assert {each["key"] for each in planned if each["action"] == "change"} == {changed}
+    create(user)
+    assert content(user).keys() >= {key for key in before if "helm.release" not in key}
+    assert note(user, "near", "near") == "none"
+    assert user.types("plan", "-f", "demo.yaml", "--detailed-exitcode").code == 0
 
 
 def test_a_release_of_others_stops_the_run(user: User) -> None:

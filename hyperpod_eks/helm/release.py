@@ -214,6 +214,7 @@ def install(
             create_namespace=bool(owner),
             description=MARK + fingerprint,
             take_ownership=not owner,
+            reset_values=True,  # without any values, helm would keep those of the last revision
             wait=False,
             timeout=timeout,
             **extra,

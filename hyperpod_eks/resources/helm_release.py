@@ -261,11 +261,13 @@ def _unreachable(error: kube.KubeNotReady, snapshot: Snapshot) -> Live:
 
 
 def _live(found: helm.Release, owner: str) -> Live:
+    state = f"{found.status}, revision {found.revision}"
     return Live(
         f"{found.namespace}/{found.name}",
         owner=owner,
-        why=f"{found.status}, revision {found.revision}",
-        facts={"fingerprint": found.fingerprint},
+        why=state,
+        # without a fingerprint, others have changed it: that is known, and differs from ours
+        facts={"fingerprint": found.fingerprint or state},
         attributes={
             "release": found.name,
             "namespace": found.namespace,
