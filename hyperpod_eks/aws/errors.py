@@ -113,7 +113,7 @@ TABLE: tuple[Rule, ...] = (
         ErrorKind.PROPAGATION,
         "InvalidParameterException",
         "eks",
-        "CreateAccessEntry|CreatePodIdentityAssociation",
+        "CreateAccessEntry|(Create|Update)PodIdentityAssociation",
         "invalid principal|does not exist|is invalid",
     ),
     Rule(

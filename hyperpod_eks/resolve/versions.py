@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
@@ -13,6 +14,7 @@ from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve import addon_settings
 from hyperpod_eks.resolve.pod_roles import AddonAnswer, creates_roles, published
+from hyperpod_eks.workers import gather
 
 
 def kubernetes_version(
@@ -35,12 +37,16 @@ def kubernetes_version(
         if not (kept := _own_version(aws, config, error)):
             raise
         return *kept, dict(_unchecked(config, kept[0]))
-    addons = {}
-    for name, addon in config.asked_addons().items():
-        asked = addon.version or addon.configuration_values or addon.pod_identity_associations
-        if asked or name not in NEEDED_ADDONS:
-            addons[name] = _check_addon(aws, name, addon, chosen)
-    return chosen, tuple(warnings), addons
+    asked = {
+        name: partial(_check_addon, aws, name, addon, chosen)
+        for name, addon in config.asked_addons().items()
+        if name not in NEEDED_ADDONS
+        or addon.version
+        or addon.configuration_values
+        or addon.pod_identity_associations
+    }
+    answers = gather(*asked.values())
+    return chosen, tuple(warnings), dict(zip(asked, answers, strict=True))
 
 
 def _unchecked(config: Config, kubernetes: str) -> Iterator[tuple[str, AddonAnswer]]:

@@ -285,6 +285,9 @@ def test_workloads_get_roles_by_namespace_and_service_account(
 
     # a role of ours replaces theirs, which stays; the other's permissions change; one goes
     changed = [reader | {"policies": [POLICY]}]
+    late = "Role provided in the request does not exist: x"  # EKS does not see a new role at once
+    code = "InvalidParameterException"
+    user.stack.faults.append(Fault("eks", "UpdatePodIdentityAssociation", code, 400, late))
     assert user.types("create", *write(user, pod_identity=changed)).code == 0
     assert aws.iam.get_role(RoleName="Reader")
     (found,) = associations(aws).values()

@@ -31,6 +31,17 @@ TWO_NODES = {
 }
 A_CHART = TWO_NODES | {"charts": {"near": {"chart": str(Path(__file__).with_name("chart"))}}}
 A_FILE_SYSTEM: Mapping[str, Any] = TWO_NODES | {"storage": {"fsx_lustre": {"data": {}}}}
+FOR_PODS = TWO_NODES | {
+    "addons": {"aws-fsx-csi-driver": {}, "amazon-sagemaker-hyperpod-training-operator": {}},
+    "pod_identity": [
+        {
+            "namespace": "a",
+            "service_account": "b",
+            "policies": ["arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"],
+        }
+    ],
+}
+"""Roles with our policy and with AWS's; associations of add-ons, in both ways, and of pods."""
 ENDINGS = ("resume", "delete", "killed again", "flooded")
 ENDINGS_OF_CHANGES = ("resume", "killed again", "flooded")
 OF_OTHERS = ("elsewhere", "suspended")
@@ -63,6 +74,7 @@ SCENARIOS = {
     "create with a file system": ENDINGS,
     "delete with a file system": ENDINGS_OF_CHANGES,
     "delete with its data": ENDINGS_OF_CHANGES,
+    "roles for pods": ENDINGS_OF_CHANGES,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -136,6 +148,8 @@ class Prover:
         if scenario == "a chart less":
             self.finish("create", A_CHART)
             return "create", TWO_NODES
+        if scenario == "roles for pods":
+            return "create", FOR_PODS
         if scenario == "re-create":
             self.finish("create", THREE_NODES)
             self.lose_a_gateway()

@@ -29,6 +29,10 @@ SAMPLE = {
     "addons": [
         case("create", "after", "eks:CreateAddon", "delete"),
     ],
+    "roles for pods": [
+        case("roles for pods", "after", "iam:CreateRole", "resume"),
+        case("roles for pods", "after", "eks:CreatePodIdentityAssociation", "flooded"),
+    ],
     "helm": [
         case("create", "helm", "start upgrade", "resume"),
         case("a chart more", "helm", "end", "resume"),
