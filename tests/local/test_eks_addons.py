@@ -137,6 +137,20 @@ def test_the_default_version_is_installed_unless_one_is_named(aws: Clients, grou
     schema = aws.eks.describe_addon_configuration(addonName="kube-proxy", addonVersion=chosen)
     properties = json.loads(schema["configurationSchema"])["properties"]
     assert properties["mode"] == {"type": "string"}
+    assert schema["podIdentityConfiguration"] == []
+
+
+def test_service_accounts_and_policies_are_recommended(aws: Clients) -> None:
+    name = "amazon-cloudwatch-observability"
+    chosen = versions(aws, name, "1.35")[0]["addonVersion"]
+    found = aws.eks.describe_addon_configuration(addonName=name, addonVersion=chosen)
+    policies = [
+        f"arn:aws:iam::aws:policy/{each}"
+        for each in ("AWSXrayWriteOnlyAccess", "CloudWatchAgentServerPolicy")
+    ]
+    assert found["podIdentityConfiguration"] == [
+        {"serviceAccount": "cloudwatch-agent", "recommendedManagedPolicies": policies}
+    ]
 
 
 NO = (
