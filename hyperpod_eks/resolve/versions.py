@@ -94,8 +94,8 @@ def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> AddonAns
             setting=f"addons.{name}.version",
         )
     about, chosen = answer["addons"][0], _chosen(answer["addons"][0]["addonVersions"], version)
-    needs = chosen.get("requiresIamPermissions")
-    asks = creates_roles(name, addon) and name not in ADDON_ROLES and needs is not False
+    needs, ours = chosen.get("requiresIamPermissions"), creates_roles(name, addon)
+    asks = ours and name not in ADDON_ROLES and needs is not False
     found = None
     if addon.configuration_values or asks:
         with absent("AccessDenied.*", "ResourceNotFoundException"):
@@ -104,10 +104,10 @@ def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> AddonAns
             )
     if addon.configuration_values:
         _check_settings(aws, name, chosen["addonVersion"], addon.configuration_values, found or {})
-    roles, unknown = published(name, addon), ""
+    roles, unknown = published(name, addon) if ours else (), ""
     if asks:
         roles, unknown = _recommended(found, needs=bool(needs))
-    elif creates_roles(name, addon) and name in ADDON_ROLES and not roles:
+    elif ours and name in ADDON_ROLES and not roles:
         unknown = f"addons.{name}.buckets names none"
     namespace = str(about.get("defaultNamespace") or "")
     return AddonAnswer(namespace, needs is False, roles, unknown)

@@ -306,6 +306,9 @@ def test_a_service_account_of_an_addon_has_one_role(user: User) -> None:
     said = user.types("plan", *words)
     assert said.code == 2
     assert "efs-csi-controller-sa in kube-system is the add-on aws-efs-csi-driver's" in said.err
+    none: dict[str, Any] = {"pod_identity_associations": []}
+    words = write(user, addons={"aws-efs-csi-driver": none}, pod_identity=[mine])
+    assert user.types("plan", *words).code == 0
 
 
 def test_the_policy_allows_what_the_roles_take(user: User, role: str) -> None:
