@@ -419,7 +419,7 @@ class Policy(Resource):
             PolicyName=self.name,
             Path=self.path,
             PolicyDocument=json.dumps(document),
-            Description=f"hyperpod-eks: nodes of the cluster {aws.cluster}",
+            Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",
             Tags=aws.pairs(self.label),
         )["Policy"]
         version = made.get("DefaultVersionId")
