@@ -50,6 +50,26 @@ def roles(facts: Facts) -> Iterator[Finding]:
             yield one
 
 
+def agent(facts: Facts) -> Iterator[Finding]:
+    """An EKS cluster of others must have the Pod Identity agent, which gives pods credentials.
+
+    It is a warning: EKS Auto Mode has the agent without the add-on.
+    """
+    name = "eks-pod-identity-agent"
+    if not (cluster := facts.adopted("eks/cluster")) or facts.resolved is None:
+        return
+    has = facts.adopted(f"addons/{name}") or name in facts.config.addons
+    if not has and (facts.config.pod_identity or pod_roles(facts.resolved)):
+        yield Finding(
+            "pod-roles",
+            "warning",
+            f"the adopted EKS cluster {cluster} does not have the add-on {name}, so pods get no"
+            " credentials of their roles",
+            f"Declare it in the config: addons: {{{name}: }}.",
+            {"setting": "addons"},
+        )
+
+
 def _role(facts: Facts, setting: str, arn: str) -> Finding | None:
     """Return what is wrong with an existing role for pods; None if nothing is."""
     role: JsonMapping = {}

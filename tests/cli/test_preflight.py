@@ -399,6 +399,14 @@ def test_a_crafted_account_shows_its_finding(user: User, aws: Clients, id_: str)
     assert said.code == (3 if severity == "error" else 0)
 
 
+def test_an_eks_cluster_of_others_needs_the_agent_for_roles(user: User, aws: Clients) -> None:
+    control_plane(user, aws, accessConfig={"authenticationMode": "API"})
+    text = "pod_identity: [{namespace: a, service_account: b, policies: ['%s']}]\n"
+    words = config(user, text % "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
+    said = snapshot(user, *words)
+    assert "does not have the add-on eks-pod-identity-agent" in found(said)["pod-roles"]["says"]
+
+
 @pytest.mark.parametrize(
     ("arn", "trusted", "says"),
     [
