@@ -135,7 +135,9 @@ class TestRecords:
             pytest.skip("no helm 4.3.1 in .cache/helm")
         noise = base64.b64encode(os.urandom(1_100_000)).decode()
         folder = chart(tmp_path, "notes", **{"files/noise.txt": noise})
-        with pytest.raises(HyperpodError, match="may not be more than") as caught:
+        with pytest.raises(
+            HyperpodError, match=r"helm upgrade notes: .* may not be more than"
+        ) as caught:
             releases.install(
                 access, Helm(binary, (4, 3, 1)), folder, {}, "x", name="notes", namespace="team",
                 owner="lineage-1",

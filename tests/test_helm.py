@@ -448,7 +448,7 @@ class TestRun:
         seen = tmp_path / "seen"
         script = f'printf "%s\\n" "$@" >{seen}.arguments; env >{seen}.environment'
         binary = fake(tmp_path / "with blank", f"{script}; cat >{seen}.values; exit 1")
-        with pytest.raises(HyperpodError, match="helm upgrade: exit code 1"):
+        with pytest.raises(HyperpodError, match="helm upgrade hyperpod-dependencies: exit code 1"):
             helm.install(access, Helm(binary, number), STAND_IN, VALUES, "one")
 
         arguments = Path(f"{seen}.arguments").read_text().splitlines()
@@ -473,7 +473,7 @@ class TestRun:
             (
                 "Error: x is forbidden: namespace aws-hyperpod because it is being terminated",
                 KubeNotReady,
-                "helm upgrade: x is forbidden",
+                "helm upgrade hyperpod-dependencies: x is forbidden",
             ),
             ("Error: query: failed to query with labels: Unauthorized", KubeNotReady, "Unauth"),
             (
@@ -489,10 +489,14 @@ class TestRun:
             (
                 "WARNING: x\nError: failed post-install: timed out waiting for the condition",
                 HyperpodError,
-                "gave up after 5m, waiting for the cluster: helm upgrade: failed post-install",
+                "waiting for the cluster: helm upgrade hyperpod-dependencies: failed post-install",
             ),
             ("Error: context canceled", Unfinished, "helm was stopped"),
-            ("Error: parse error at (x.yaml:1)", HyperpodError, "helm upgrade: parse error at"),
+            (
+                "Error: parse error at (x.yaml:1)",
+                HyperpodError,
+                "helm upgrade hyperpod-dependencies: parse error at",
+            ),
         ],
     )
     def test_what_helm_says_is_told_and_classified(

@@ -169,7 +169,7 @@ async def _run(
         os.close(alive)
         os.close(ours)
     if process.returncode:
-        raise _meaning(command[1], stdout, stderr, process.returncode)
+        raise _meaning(" ".join(command[1:3]), stdout, stderr, process.returncode)
     return stdout
 
 
@@ -203,14 +203,14 @@ _CHATTER = re.compile(r"WARNING:|level=|[IWE]\d{4} ")
 _TIMED_OUT = re.compile(r"timed out waiting for the condition|context deadline exceeded")
 
 
-def _meaning(verb: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
+def _meaning(what: str, stdout: bytes, stderr: bytes, code: int) -> Exception:
     """Convert a failed run into an error: pyhelm3's own if pyhelm3 expects it."""
     text = stderr.decode(errors="replace").strip()
     if "release: not found" in text:
         missing: Exception = pyhelm3_package().errors.ReleaseNotFoundError(code, stdout, stderr)
         return missing
     lines = [line.strip() for line in text.splitlines() if not _CHATTER.match(line)]
-    words = f"helm {verb}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
+    words = f"helm {what}: {' '.join(lines).removeprefix('Error: ') or f'exit code {code}'}"
     if _PROXY.search(text):
         return HyperpodError(words, "helm uses HTTPS_PROXY and NO_PROXY: correct them.")
     if _TOO_LARGE.search(text):
