@@ -222,8 +222,7 @@ class Apply(Reconciler):
     def may_hold_data(self, want: Resource) -> bool:
         """Whether it may hold data: it is of such a kind, and may have been ready before."""
         record = self.manifest.records.get(want.key)
-        unused = record is not None and record.state == "created"
-        return want.data and (not unused or want.key in self.manifest.durations)
+        return want.data and not (record and record.state == "created")
 
     def _replace(self, task: Task, live: Live) -> None:
         """Delete a failed resource; once it is gone, it is created like any absent one."""

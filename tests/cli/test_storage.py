@@ -258,6 +258,23 @@ def test_a_failed_one_is_replaced_only_if_it_was_never_ready(user: User) -> None
     assert list(files(user)) == [id_]
 
 
+def test_one_that_was_ready_is_never_replaced_whatever_has_failed_since(made: User) -> None:
+    """A create that goes on after a kill sees it ready, and has no duration of it."""
+    path = made.folder / "demo.hyperpod-eks.json"
+    document = json.loads(path.read_text())
+    del document["durations"]["storage/data"]
+    path.write_text(json.dumps(document))
+    (id_,) = files(made)
+    write(made, of(storage_capacity=2400, per_unit_storage_throughput=125))
+    made.stack.sim.faults.append(Fault("fsx", "UpdateFileSystem", "BadRequest", 400, "no", 1))
+    words = ("create", "-f", "c.yaml", "--chart", str(CHART), "--replace-failed", "--yes")
+    assert made.types(*words).code != 0
+    backend(made).systems[id_]["Lifecycle"] = "FAILED"
+    said = made.types(*words)
+    assert "It may hold data, so it is never replaced" in said.err
+    assert list(files(made)) == [id_]
+
+
 def test_a_second_one_with_its_tags_is_kept_too(made: User) -> None:
     (first,) = files(made)
     one = backend(made).systems[first]
