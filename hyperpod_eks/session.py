@@ -27,7 +27,7 @@ from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.engine import Context
-from hyperpod_eks.engine.decide import HOLDS_DATA
+from hyperpod_eks.engine.decide import keeps_data
 from hyperpod_eks.engine.plan import Planned
 from hyperpod_eks.engine.plan import plan as plan_create
 from hyperpod_eks.errors import Remains, Usage
@@ -242,7 +242,7 @@ class Session:
         if remains := engine.verify_deleted(left, context, frozenset(kept), removed):
             lines = "\n".join(f"  {key}: {what}" for key, what in remains.items())
             raise Remains(f"AWS still shows:\n{lines}")
-        if not keep and HOLDS_DATA not in kept.values():
+        if not keep and not keeps_data(kept.values()):
             self.retire()
         return removed, kept
 

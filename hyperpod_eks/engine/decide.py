@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import field
 from enum import StrEnum
 
@@ -223,13 +223,22 @@ def decide_delete(
     if asked:
         return Decision(Action.KEEP, "asked to keep it")
     if needed_by:
-        return Decision(Action.KEEP, f"{needed_by} needs it")
+        return Decision(Action.KEEP, f"{needed_by}{NEEDS_IT}")
     if deleted_with:
         return Decision(Action.GOES, f"deleted with {deleted_with}")
     return Decision(Action.DELETE)
 
 
 HOLDS_DATA = "it holds data; delete --delete-data deletes it"
+NEEDS_IT = " needs it"
+
+
+def keeps_data(kept: Iterable[str]) -> bool:
+    """Whether one of the reasons is data: ours, or an adopted one that is in something of ours.
+
+    It is for deletes that keep nothing else; the manifest stays then.
+    """
+    return any(why == HOLDS_DATA or why.endswith(NEEDS_IT) for why in kept)
 
 
 def _ids_with_data(observation: Observation) -> list[str]:

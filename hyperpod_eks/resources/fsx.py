@@ -345,13 +345,16 @@ def _links(aws: Aws) -> Iterator[Json]:
 
 
 def interfaces_of(snapshot: Snapshot) -> set[str]:
-    """Return the ids of the interfaces of all our file systems; none if they cannot be listed."""
-    ours = snapshot.aws.lineage
+    """Return the ids of the interfaces of our and of adopted file systems.
+
+    Empty if they cannot be listed.
+    """
+    ours, adopted = snapshot.aws.lineage, set(snapshot.adopted.values())
     with absent("AccessDenied.*"):
         return {
             str(id_)
             for each in file_systems(snapshot)
-            if owner(each.get("Tags") or ()) == ours
+            if owner(each.get("Tags") or ()) == ours or each["FileSystemId"] in adopted
             for id_ in each.get("NetworkInterfaceIds") or ()
         }
     return set()

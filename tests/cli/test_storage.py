@@ -275,6 +275,23 @@ def test_one_that_was_ready_is_never_replaced_whatever_has_failed_since(made: Us
     assert list(files(made)) == [id_]
 
 
+def test_an_existing_one_in_a_vpc_of_ours_keeps_that(made: User) -> None:
+    """Somebody has created it by hand beside the nodes, as AWS's tutorials do."""
+    (id_,) = files(made)
+    backend(made).systems[id_]["Tags"] = []
+    path = made.folder / "demo.hyperpod-eks.json"
+    document = json.loads(path.read_text())
+    del document["resources"]["storage/data"]
+    path.write_text(json.dumps(document))
+    write(made, of(file_system_id=id_))
+    made.makes("demo", "-f", "c.yaml")
+    kept = delete(made, "--delete-data", "--timeout", "120")["kept"]
+    assert kept["storage/data"] == "adopted; never deleted"
+    assert kept["network/vpc"] == "storage/data needs it"
+    assert network(made)["Subnets"] == files(made)[id_]["SubnetIds"]
+    assert path.exists()
+
+
 def test_a_second_one_with_its_tags_is_kept_too(made: User) -> None:
     (first,) = files(made)
     one = backend(made).systems[first]

@@ -73,6 +73,7 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import confirm_delete
     from hyperpod_eks.cli.recorder import Recorder, result
+    from hyperpod_eks.engine.decide import keeps_data
     from hyperpod_eks.inventory.untracked import untracked
 
     groups = _groups_to_keep(options.keep)
@@ -99,7 +100,7 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         removed, kept = _removed(at, named, keys, consented)
         kept_data = _kept_data(data, kept)
         if not groups:
-            _retire(at, data=bool(kept_data))
+            _retire(at, data=keeps_data(kept.values()))
         for row in kept_data:
             current_console().warn(_about(row, called(at.resolved.name, options, file=False)))
         return {
@@ -185,7 +186,7 @@ def _removed(
 def _retire(at: Opened, *, data: bool) -> None:
     """Remove the manifest, its backups, and the cluster's entries in kubeconfigs.
 
-    The manifest stays while ``data`` was kept.
+    The manifest stays if ``data`` is kept.
     """
     from hyperpod_eks.kube.kubeconfig import forget, own_files
 
