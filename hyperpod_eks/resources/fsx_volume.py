@@ -6,9 +6,11 @@ policy Retain leaves it alone (aws-fsx-csi-driver, examples/kubernetes/static_pr
 
 from __future__ import annotations
 
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import NotReady, References
+from hyperpod_eks.resources.base import Live, NotReady, References
 from hyperpod_eks.resources.fsx import FileSystem
 from hyperpod_eks.resources.kubernetes import Object
 
@@ -23,6 +25,16 @@ class Volume(Object):
 
     kind = "fsx/Volume"
     step = "kubernetes"
+
+    def _apply(self, aws: Aws, references: References, *, force: bool = False) -> Live:
+        try:
+            return super()._apply(aws, references, force=force)
+        except NotReady:
+            raise HyperpodError(
+                f"{self.file_system.key}: FSx does not describe the DNS name and the mount name of"
+                f" {references(self.file_system).id}, which its volumes need",
+                "Check it with `aws fsx describe-file-systems`, then run the same command again.",
+            ) from None
 
     def resolve_document(self, references: References) -> JsonObject:
         """Add the file system's id, DNS name, mount name and size."""

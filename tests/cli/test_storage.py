@@ -100,6 +100,15 @@ def test_pods_of_a_namespace_get_a_claim_to_it(made: User) -> None:
     assert ("StorageClass", "fsx-data") in objects
 
 
+def test_a_volume_is_not_created_without_the_names_to_mount_it(made: User) -> None:
+    says = {"FileSystems[].LustreConfiguration.MountName": None}
+    made.stack.sim.echo = Echo(service="fsx", says=says)
+    write(made, of(storage_capacity=1200, namespaces=["default", "kube-system"]))
+    said = made.types("create", "-f", "c.yaml", "--chart", str(CHART))
+    assert said.code == 1, said.err
+    assert "FSx does not describe the DNS name and the mount name of fs-" in said.err
+
+
 def test_its_driver_is_installed_with_a_role(made: User, session: boto3.Session) -> None:
     aws = Clients(session, made.stack.endpoint)
     addon = aws.eks.describe_addon(clusterName="demo", addonName="aws-fsx-csi-driver")["addon"]
