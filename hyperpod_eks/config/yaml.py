@@ -88,8 +88,9 @@ def read_all(path: str) -> list[Document]:
     try:
         with Path(path).open("rb") as stream:
             data = stream.read(LARGEST + 1)
-    except OSError as error:
-        raise Usage(f"{path}: cannot be read: {error.strerror}", "Pass a YAML file.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Usage(f"{path}: cannot be read: {why}", "Pass a YAML file.") from error
     if len(data) > LARGEST:
         raise Usage(f"{path}: is larger than {LARGEST >> 20} MiB")
     import yaml  # noqa: PLC0415

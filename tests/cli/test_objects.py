@@ -238,6 +238,7 @@ spec:
         ("{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: [b]}}", "is no mapping"),
         ("{apiVersion: v1, kind: Secret, metadata: {name: a}, data: [b]}", "data that is no"),
         ("missing.yaml", "missing.yaml: cannot be read"),
+        (r'"a\0b"', "cannot be read: embedded null byte"),
         ("[1]", "objects[0]"),
         ("3", "objects[0]"),
     ],
