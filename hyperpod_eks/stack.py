@@ -63,6 +63,7 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     objects = kubernetes.step(resolved, control.cluster, ready, spaces)
     volumes = storage.volumes(resolved, control.cluster, files, control.access, spaces)
     goals = [*control.access, *extras, *workloads, *spaces, nodes, *charts, *objects, *volumes]
+    goals += storage.links(resolved, files)
     return list(in_order(goals))
 
 

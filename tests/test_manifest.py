@@ -168,7 +168,7 @@ def test_the_names_of_kinds_in_manifests_stay() -> None:
     assert sorted(ours) == [
         "addons/Addon", "addons/PodIdentity",
         "eks/AccessEntry", "eks/CallersEntries", "eks/Cluster", "eks/LogGroup", "eks/NodesEntry",
-        "fsx/FileSystem", "fsx/Volume",
+        "fsx/FileSystem", "fsx/Link", "fsx/Volume",
         "helm/ChartRelease", "helm/Release",
         "hyperpod/Cluster", "hyperpod/LogGroup", "hyperpod/Nodes",
         "iam/Policy", "iam/Role", "iam/ServiceLinkedRole",

@@ -11,6 +11,7 @@ from hyperpod_eks.config import storage_checks as checks
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.section import Key, Section, ZoneId
 
+EVENTS = "CreateDataRepositoryAssociation.S3.AutoImportPolicy.Events[]"
 LUSTRE = "CreateFileSystem.LustreConfiguration."
 FILE_SYSTEM_NAME = Pattern(
     "the name of a file system",
@@ -18,6 +19,38 @@ FILE_SYSTEM_NAME = Pattern(
     r"[a-z0-9](?:[-a-z0-9]{0,28}[a-z0-9])?",
     "choose one like data",
 )
+
+
+class S3Link(Section):
+    """A folder of a file system that FSx keeps in step with a prefix of a bucket."""
+
+    file_system_path: Annotated[
+        str,
+        Aws("fsx", "CreateDataRepositoryAssociation.FileSystemPath"),
+        Check("an absolute path", checks.path_fault),
+        Field(description="Folder of the file system, like /datasets."),
+    ]
+    data_repository_path: Annotated[
+        str,
+        Pattern(
+            "a path in S3",
+            "s3://BUCKET or s3://BUCKET/PREFIX",
+            r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\r\n]*)?",
+            "list buckets with `aws s3 ls`",
+        ),
+        Field(description="Bucket in the cluster's region, with a prefix or without."),
+    ]
+    batch_import_meta_data_on_create: Annotated[
+        bool, Field(description="Import the names of all objects when the link is created.")
+    ] = False
+    auto_import: Annotated[
+        tuple[Annotated[str, Aws("fsx", EVENTS)], ...],
+        Field(strict=False, description="Which changes in the bucket FSx imports."),
+    ] = ()
+    auto_export: Annotated[
+        tuple[Annotated[str, Aws("fsx", EVENTS)], ...],
+        Field(strict=False, description="Which changes in the folder FSx exports."),
+    ] = ()
 
 
 class FsxLustre(Section):
@@ -143,6 +176,14 @@ class FsxLustre(Section):
             " each must exist, or be among `objects`. `[]` for none.",
         ),
     ] = ("default",)
+    s3: Annotated[
+        tuple[S3Link, ...],
+        Field(
+            strict=False,
+            max_length=8,
+            description="Links to S3 buckets, at most 8. FSx backs up no linked file system.",
+        ),
+    ] = ()
     root_squash_configuration: Annotated[
         Annotated[Mapping[str, JsonValue], Members("fsx", LUSTRE + "RootSquashConfiguration")]
         | None,

@@ -67,6 +67,13 @@ def version_fault(value: str) -> str:
     )
 
 
+def path_fault(value: str) -> str:
+    """Refuse a folder without the leading slash (CreateDataRepositoryAssociation)."""
+    if value.startswith("/"):
+        return ""
+    return f"does not begin with / (CreateDataRepositoryAssociation FileSystemPath); set /{value}"
+
+
 def throughput(one: FsxLustre) -> int | None:
     """Return the throughput per TiB: the declared one, or the lowest that the type offers."""
     offered = THROUGHPUT.get((one.deployment_type, one.storage_type), ())
@@ -128,6 +135,7 @@ def _new(config: Config, one: FsxLustre) -> Faults:
     if zone and zones and zone not in zones:
         text = f"is not among network.availability_zone_ids ({', '.join(zones)})"
         yield "availability_zone_id", f"{model.show(zone)} {text}; choose one of those"
+    yield from _linked(one)
     yield from _throughput(one)
     yield from _capacity(one)
     yield from _tiering(one)
@@ -144,6 +152,27 @@ def _new(config: Config, one: FsxLustre) -> Faults:
             yield "drive_cache_type", f"is for storage_type HDD only {rule}; remove it"
         else:
             yield "drive_cache_type", f"is missing: HDD storage needs it {rule}; set READ or NONE"
+
+
+def _linked(one: FsxLustre) -> Faults:
+    """The rules of CreateDataRepositoryAssociation."""
+    if not one.s3:
+        return
+    kind, version = one.deployment_type, one.file_system_type_version
+    if kind == "SCRATCH_1":
+        yield "s3", "is not offered with SCRATCH_1; remove it, or choose SCRATCH_2"
+    elif kind != "PERSISTENT_2" and version in (None, "2.10"):
+        yield "s3", f'needs Lustre 2.12 or newer with {kind}; set file_system_type_version: "2.15"'
+    for setting in ("automatic_backup_retention_days", "copy_tags_to_backups"):
+        if getattr(one, setting):
+            text = "cannot be set together with s3 (FSx does not back up a linked file system)"
+            yield setting, f"{text}; remove one of them"
+    paths = [f"{link.file_system_path.rstrip('/')}/" for link in one.s3]
+    for index, path in enumerate(paths):
+        for other in paths[:index]:
+            if path.startswith(other) or other.startswith(path):
+                text = f"has the folders {other} and {path}, which overlap; choose others"
+                yield "s3", text
 
 
 def _throughput(one: FsxLustre) -> Faults:

@@ -111,6 +111,9 @@ class Destroy(Reconciler):
         ids = {x.id for x in (observation.live, *observation.duplicates) if x}
         if held := next((self.holders[id_] for id_ in ids if id_ in self.holders), ""):
             return held
+        whole = observation.want.part_of
+        if whole and whole.key in self.keep:
+            return whole.key
         kept = (user for user in self.users[observation.want.key] if user in self.keep)
         return next((user for user in kept if not self._is_elsewhere(user)), "")
 

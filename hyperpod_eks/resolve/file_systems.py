@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hyperpod_eks.aws.ec2 import SUBNETS
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -24,6 +26,21 @@ def labelled(snapshot: Snapshot, label: str) -> list[JsonMapping]:
         for each in file_systems(snapshot)
         if (tag(tags := each.get("Tags") or (), CLUSTER), tag(tags, LABEL)) == wanted
     ]
+
+
+def links(snapshot: Snapshot) -> list[JsonMapping]:
+    """List the region's links of file systems to S3; botocore has no paginator for them."""
+
+    def ask() -> Iterator[JsonMapping]:
+        more: dict[str, str] = {}
+        while True:
+            page = snapshot.aws.fsx.describe_data_repository_associations(**more)
+            yield from page.get("Associations") or ()
+            if not page.get("NextToken"):
+                return
+            more = {"NextToken": page["NextToken"]}
+
+    return snapshot.once("links of file systems", lambda: list(ask()))
 
 
 def file_system_zones(snapshot: Snapshot, config: Config) -> dict[str, str]:

@@ -268,6 +268,11 @@ class Resource(ABC):
         return None
 
     @property
+    def part_of(self) -> Resource | None:
+        """The resource with which it is kept: a delete that keeps that one keeps this one."""
+        return None
+
+    @property
     def place(self) -> Resource | None:
         """The VPC that contains it; one with our label in another VPC belongs to another run."""
         return None

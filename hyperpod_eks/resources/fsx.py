@@ -16,7 +16,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import CLUSTER, owner
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resolve.file_systems import file_systems, labelled
+from hyperpod_eks.resolve.file_systems import file_systems, labelled, links
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import (
     MINUTE,
@@ -326,22 +326,12 @@ def _held_by(snapshot: Snapshot, found: JsonMapping) -> frozenset[str] | None:
 
 
 def _linked(snapshot: Snapshot) -> frozenset[str]:
-    """Return the ids of file systems with links to S3; empty if they cannot be listed."""
-    links: list[Json] = []
+    """Return the ids of file systems with links of others; ours are deleted before."""
+    ours = snapshot.aws.lineage
     with absent("AccessDenied.*"):
-        links = snapshot.once("links of file systems", lambda: list(_links(snapshot.aws)))
-    return frozenset(str(each.get("FileSystemId")) for each in links)
-
-
-def _links(aws: Aws) -> Iterator[Json]:
-    """Yield the links of the region; botocore has no paginator for them."""
-    more: JsonObject = {}
-    while True:
-        page = aws.fsx.describe_data_repository_associations(**more)
-        yield from page.get("Associations") or ()
-        if not page.get("NextToken"):
-            return
-        more = {"NextToken": page["NextToken"]}
+        theirs = [each for each in links(snapshot) if owner(each.get("Tags") or ()) != ours]
+        return frozenset(str(each.get("FileSystemId")) for each in theirs)
+    return frozenset()
 
 
 def interfaces_of(snapshot: Snapshot) -> set[str]:

@@ -14,6 +14,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.fsx import FileSystem
+from hyperpod_eks.resources.fsx_link import Link
 from hyperpod_eks.resources.fsx_volume import (
     Volume,
     persistent_volume,
@@ -30,6 +31,24 @@ def step(resolved: ResolvedConfig, net: Network) -> tuple[FileSystem, ...]:
     return tuple(
         _existing(name) if one.file_system_id else _new(resolved, net, name, one)
         for name, one in resolved.config.storage.fsx_lustre.items()
+    )
+
+
+def links(resolved: ResolvedConfig, files: Sequence[FileSystem]) -> tuple[Link, ...]:
+    """Declare the links of file systems to S3."""
+    declared = resolved.config.storage.fsx_lustre
+    return tuple(
+        Link(
+            f"{one.label}:{link.file_system_path}",
+            file_system=one,
+            path=link.file_system_path,
+            repository=link.data_repository_path,
+            imports=tuple(sorted(set(link.auto_import))),
+            exports=tuple(sorted(set(link.auto_export))),
+            imports_at_once=link.batch_import_meta_data_on_create,
+        )
+        for one in files
+        for link in declared[one.label].s3
     )
 
 

@@ -62,6 +62,7 @@ CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
 CHARTS = "test_further_charts::test_charts_come_change_and_go_with_the_config"
 FILES = "cli/test_storage::test_no_change_of_the_config_loses_it"
 SPACES = "cli/test_storage::test_more_namespaces_and_space_are_added_in_place"
+LINKS = "cli/test_storage::test_links_to_s3_come_change_and_go_without_files"
 LUSTRE = "cli/test_storage::test_settings_change_in_place_or_not_at_all"
 STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
 PODS = "cli/test_pod_roles::test_addons_get_the_roles_that_they_need"
@@ -383,6 +384,12 @@ ROWS = (
             "copy_tags_to_backups",
         )
     ),
+    Row(L + "s3", IN_PLACE, "links come and go; files stay in both", shown=LINKS),
+    Row(L + "s3[].file_system_path", REFUSED, "another path is another link", shown=LINKS),
+    Row(L + "s3[].data_repository_path", REFUSED, "FSx does not change it", shown=LINKS),
+    Row(L + "s3[].batch_import_meta_data_on_create", LATER, "when it is created", shown=LINKS),
+    Row(L + "s3[].auto_import", IN_PLACE, "UpdateDataRepositoryAssociation", shown=LINKS),
+    Row(L + "s3[].auto_export", IN_PLACE, "UpdateDataRepositoryAssociation", shown=LINKS),
     Row(L + "availability_zone_id", REFUSED, "FSx does not move a file system", shown=FILES),
     Row("iam.node_policy", IN_PLACE, "CreatePolicyVersion", "documented"),
     Row("auto_scaling", IN_PLACE, "UpdateCluster; its role comes and goes", {"mode": "Enable"}),

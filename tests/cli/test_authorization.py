@@ -31,7 +31,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "encryption": dict.fromkeys(("eks_secrets", "volumes", "bucket", "logs"), KEY),
         "auto_scaling": {"mode": "Enable"},
         "iam": {"path": "/team/"},
-        "storage": {"fsx_lustre": {"data": {"kms_key": KEY}}},
+        "storage": {"fsx_lustre": {"data": {
+            "kms_key": KEY,
+            "s3": [{"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}],
+        }}},
         "instance_groups": [{
             "name": "g",
             "instance_type": "ml.p5.48xlarge",

@@ -442,3 +442,40 @@ def test_settings_change_in_place_or_not_at_all(user: User) -> None:
         assert said.code == 2, (changed, said.err)
         assert "FSx " in said.err
         assert user.mutations() == []
+
+
+def associations(user: User) -> list[Any]:
+    return list(user.stack.inventory()["us-west-2"]["fsx"]["Associations"].values())
+
+
+def test_links_to_s3_come_change_and_go_without_files(user: User) -> None:
+    one = {"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}
+    two = {"file_system_path": "/b", "data_repository_path": "s3://bucket/b"}
+    write(user, of(s3=[{**one, "auto_import": ["NEW"]}]))
+    user.makes("demo", "-f", "c.yaml")
+    (made,) = associations(user)
+    assert made["S3"] == {"AutoImportPolicy": {"Events": ["NEW"]}}
+    changed = {**one, "auto_import": ["NEW", "CHANGED"], "auto_export": ["DELETED"]}
+    write(user, of(s3=[changed, two]))
+    user.makes("demo", "-f", "c.yaml")
+    assert user.makes("demo", "-f", "c.yaml")["changed"] is False
+    found = {each["FileSystemPath"]: each for each in associations(user)}
+    assert found.keys() == {"/a", "/b"}
+    assert found["/a"]["AssociationId"] == made["AssociationId"]
+    assert found["/a"]["S3"] == {
+        "AutoImportPolicy": {"Events": ["CHANGED", "NEW"]},
+        "AutoExportPolicy": {"Events": ["DELETED"]},
+    }
+    write(user, of(s3=[{**changed, "data_repository_path": "s3://bucket/other"}, two]))
+    said = user.types("create", "-f", "c.yaml", "--chart", str(CHART), "--yes")
+    assert said.code == 2
+    assert "FSx does not change it" in said.err
+    write(user, of(s3=[changed]))
+    user.makes("demo", "-f", "c.yaml", "--yes")
+    assert [each["FileSystemPath"] for each in associations(user)] == ["/a"]
+    kept = delete(user)["kept"]  # as long as the file system is
+    assert kept["storage/data:/a"] == "storage/data needs it"
+    assert len(associations(user)) == 1
+    document = delete(user, "--delete-data")  # first the link, so that there can be a backup
+    assert (files(user), associations(user)) == ({}, [])
+    assert document["backups"].keys() == {"storage/data"}

@@ -171,8 +171,27 @@ _LISTS: Mapping[tuple[str, str], Members] = {
     ("fsx", "DescribeBackups"): _rows(
         "Backups", "BackupId", "Type", "Lifecycle", "FileSystem", "Tags"
     ),
-    ("fsx", "DescribeDataRepositoryAssociations"): _rows(
-        "Associations", "AssociationId", "FileSystemId", "Lifecycle", "Tags"
+    ("fsx", "DescribeDataRepositoryAssociations"): Members(
+        kept={
+            "which it is and how it is": (
+                "Associations",
+                *(
+                    f"Associations[].{name}"
+                    for name in (
+                        "AssociationId", "ResourceARN", "FileSystemId", "FileSystemPath",
+                        "DataRepositoryPath", "Lifecycle", "FailureDetails", "Tags",
+                    )
+                ),
+            )
+        },
+        echoes={
+            "CreateDataRepositoryAssociation": (
+                "Associations[].S3",
+                "Associations[].BatchImportMetaDataOnCreate",
+                "Associations[].ImportedFileChunkSize",
+            )
+        },
+        unordered=("Associations",),
     ),
     ("fsx", "DescribeFileSystems"): Members(
         kept={
