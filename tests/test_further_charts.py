@@ -240,6 +240,7 @@ def test_charts_come_change_and_go_with_the_config(
     assert rows(user, "plan") == {"charts/near": "change", "charts/far": "keep"}
     create(user)
     text = (user.folder / "demo.hyperpod-eks.json").read_text()
+    assert json.loads(text)["schema"] == "hyperpod-eks/manifest/v2"  # 0.1.0 would drop releases
     assert "${env:NOTE}" in text
     assert "SENT" not in text
     # one that is no longer declared goes, with or without a manifest; its namespace stays
