@@ -25,7 +25,7 @@ from kubernetes import client as kubernetes
 
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.warnings import warnings
-from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.errors import Foreign, HyperpodError
 from hyperpod_eks.helm import chart as charts
 from hyperpod_eks.helm import release as releases
 from hyperpod_eks.helm.program import Helm
@@ -92,13 +92,15 @@ class TestRecords:
         helm = Helm(binary, (major, minor, patch))
         folder = chart(tmp_path, "notes")
 
-        def install(note: str) -> releases.Release:
+        def install(note: str, owner: str = "lineage-1") -> releases.Release:
             return releases.install(
                 access, helm, folder, {"note": note}, note, name="notes", namespace="team",
-                owner="lineage-1",
+                owner=owner,
             )  # fmt: skip
 
         assert (install("one").owner, cluster.has("Namespace", "team")) == ("lineage-1", True)
+        with pytest.raises(Foreign, match="team/notes has just been installed by somebody else"):
+            install("two", "lineage-2")
         # somebody upgrades it by hand: it stays ours, and no longer matches
         with kube.kubeconfig(access) as config:
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from hyperpod_eks.aws import transport
 from hyperpod_eks.documents import Json, JsonMapping
-from hyperpod_eks.errors import HyperpodError, Unfinished
+from hyperpod_eks.errors import Foreign, HyperpodError, Unfinished
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm.program import Helm
 from hyperpod_eks.helm.runner import (
@@ -191,9 +191,12 @@ def install(
     namespace is created if it is missing, and helm refuses to take over objects of others.
 
     Raises KubeNotReady if a retry may succeed (no access yet, namespaces that are still being
-    deleted, another helm running), HyperpodError with helm's message otherwise.
+    deleted, another helm running), Foreign for a release of others, HyperpodError with helm's
+    message otherwise.
     """
     before = release(access, name, namespace)
+    if before and owner and before.owner != owner:  # somebody was faster
+        raise Foreign(f"the release {namespace}/{name} has just been installed by somebody else")
     if before and before.status not in ("deployed", "failed", "superseded", "uninstalled"):
         options = {"namespace": namespace, "timeout": timeout}
         with_client(access, helm, lambda client: client.get_proceedable_revision(name, **options))
