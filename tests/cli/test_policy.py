@@ -315,6 +315,23 @@ def test_the_role_of_an_existing_eks_cluster_is_not_passed_on() -> None:
         }
 
 
+def test_the_policies_carry_file_systems_with_their_data(operator: Operator) -> None:
+    link = {"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}
+    storage = {"fsx_lustre": {"data": {"s3": [link]}}}
+    operator.may(policy.documents(policy.statements(resolved(storage=storage))))
+    config = {"name": "demo", "region": REGION, "storage": storage}
+    (operator.user.folder / "c.yaml").write_text(json.dumps(config))
+    words = ("create", "-f", "c.yaml", "--chart", str(CHART))
+    for said in (
+        operator.types(*words),
+        operator.types(*words),
+        operator.types("delete", "demo", "--yes"),
+        operator.types("delete", "demo", "--yes", "--delete-data"),
+    ):
+        assert said.code == 0, said.err
+    assert operator.refused() == []
+
+
 def test_no_policy_is_larger_than_iam_takes() -> None:
     group = {"instance_type": "ml.m5.2xlarge", "instance_count": 1}
     roles = [f"arn:aws:iam::{ACCOUNT}:role/{'team/' * 8}nodes-{number}" for number in range(99)]

@@ -274,15 +274,28 @@ def _fsx(request: _Request, action: str) -> Iterator[Wish]:
     id_, arn = params.get("FileSystemId") or "", params.get("ResourceARN") or ""
     if id_ and not arn:
         arn = request.arn("fsx", f"file-system/{id_}")
+    if link := backend.links.get(params.get("AssociationId") or ""):
+        arn = link["ResourceARN"]
     if request.operation == "CreateFileSystem":
         arn = request.arn("fsx", "file-system/*")
     every = (*backend.systems.values(), *backend.links.values())
     tags = [tag for one in every if one["ResourceARN"] == arn for tag in one["Tags"]]
-    yield Wish(action, arn, tags={tag["Key"]: tag["Value"] for tag in tags})
+    lustre = params.get("LustreConfiguration") or {}
+    sent = params.get("Tags") or lustre.get("FinalBackupTags") or ()
+    context = {f"aws:RequestTag/{tag['Key']}": str(tag["Value"]) for tag in sent}
+    there = {tag["Key"]: tag["Value"] for tag in tags}
+    yield Wish(action, arn, context, tags=there)
+    if request.operation == "CreateDataRepositoryAssociation":
+        arn = request.arn("fsx", f"association/{id_}/*")
+        yield Wish(action, arn, context, tags={})
     if params.get("Tags") and request.operation.startswith("Create"):
-        yield Wish("fsx:TagResource", arn, tags={})
-    if (params.get("LustreConfiguration") or {}).get("SkipFinalBackup") is False:
-        yield Wish("fsx:CreateBackup", arn)  # DeleteFileSystemLustreConfiguration
+        yield Wish("fsx:TagResource", arn, context, tags={})
+    if lustre.get("SkipFinalBackup") is False:  # DeleteFileSystemLustreConfiguration
+        backup = request.arn("fsx", "backup/*")
+        yield Wish("fsx:CreateBackup", arn, context, tags=there)
+        yield Wish("fsx:CreateBackup", backup, context, tags={})
+        if lustre.get("FinalBackupTags"):
+            yield Wish("fsx:TagResource", backup, context, tags={})
 
 
 _WISHES = {
