@@ -20,6 +20,7 @@ from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import access_entry
 from hyperpod_eks.resources import eks as kinds_of_eks
 from hyperpod_eks.resources.base import KINDS, Resource
+from hyperpod_eks.resources.ecr import Repository
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 from hyperpod_eks.resources.iam import describe_role
 from hyperpod_eks.steps import (
@@ -108,8 +109,12 @@ def in_order(goals: list[Resource]) -> Iterator[Resource]:
         yield from visit(goal)
 
 
+UNDECLARED: tuple[type[Resource], ...] = (Repository,)
+"""Kinds that no step declares: `mirror` creates them, and a delete finds them by their tags."""
+
+
 def kinds() -> list[type[Resource]]:
     """Return every kind of resource, in the order of the steps, and by name in each."""
-    every = list(dict.fromkeys(KINDS.values()))
+    every = list(dict.fromkeys([*KINDS.values(), *UNDECLARED]))
     steps = steps_of(kind.step for kind in every)
     return sorted(every, key=lambda kind: (steps.index(kind.step), kind.kind))

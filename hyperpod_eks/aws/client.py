@@ -159,6 +159,11 @@ class Aws:
         return self._client("ec2", once=True)  # type: ignore[no-any-return]
 
     @cached_property
+    def ecr(self) -> Any:
+        """Amazon ECR."""
+        return self._client("ecr")
+
+    @cached_property
     def eks(self) -> EKSClient:
         """Amazon EKS."""
         return self._client("eks")  # type: ignore[no-any-return]

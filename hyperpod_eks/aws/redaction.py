@@ -37,7 +37,7 @@ _LOGGED = frozenset(
 )  # fmt: skip
 """Members of requests to LOGIN that are no secret."""
 _NAMED = (
-    r"(?:authorization|x-amz-security-token|bearer_token"
+    r"(?:authorization(?:_?token)?|x-amz-security-token|bearer_token"
     r"|(?:secret_?access|aws_secret)_?key(?!_id)|session_?token|client_?secret|device_?code"
     r"|(?:access|refresh|id)_?token|web_?identity_?token|saml_?assertion|external_?id|token_?code"
     r"|password|passwd)"

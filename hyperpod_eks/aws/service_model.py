@@ -469,3 +469,13 @@ def _regex(java: str) -> re.Pattern[str] | None:
         return re.compile(java) if java else None
     except re.error:
         return None
+
+
+def dns_suffix(partition: str) -> str:
+    """Return what the host names of a partition end with.
+
+    >>> dns_suffix("aws"), dns_suffix("aws-cn")
+    ('amazonaws.com', 'amazonaws.com.cn')
+    """
+    known = loader().load_data("partitions")["partitions"]
+    return next(str(each["outputs"]["dnsSuffix"]) for each in known if each["id"] == partition)

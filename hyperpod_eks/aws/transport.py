@@ -26,7 +26,7 @@ from hyperpod_eks.errors import HyperpodError, KnownCause, Usage
 if TYPE_CHECKING:
     import boto3
     from _typeshed import WriteableBuffer
-    from urllib3 import BaseHTTPResponse
+    from urllib3 import BaseHTTPResponse, PoolManager
 
 CONNECT, READ = 10.0, 30.0
 """Seconds to connect, and to wait for the next bytes of an answer."""
@@ -242,9 +242,26 @@ def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
     It trusts the authorities of this machine and those of boto3.  Raises HyperpodError for any
     status but 200, and for a download that takes longer than `WHOLE`.
     """
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    with pool_for(url, bundle) as pool:
+        try:
+            answer = pool.request("GET", url, preload_content=False)
+            if answer.status != 200:
+                words = answer.read(200, decode_content=False).decode(errors="replace")
+                raise HyperpodError(f"{answer.status} {answer.reason}: {words!r}")
+            yield io.BufferedReader(_Timed(answer))
+        except HTTPError as error:
+            raise (in_the_way(error, url) or HyperpodError(str(error))) from error
+
+
+def pool_for(url: str, bundle: str | None) -> PoolManager:
+    """Return connections to a URL, which retry nothing and follow no redirect.
+
+    They trust the authorities of this machine and those of boto3.
+    """
     from botocore.httpsession import where  # noqa: PLC0415
     from urllib3 import PoolManager, ProxyManager, Timeout  # noqa: PLC0415
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     context = ssl.create_default_context()
     _trust(context, bundle or where())
@@ -254,19 +271,9 @@ def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
         "retries": False,
     }
     proxy = proxy_for(url)
-    with (
-        ProxyManager(proxy.url, proxy_headers=proxy.headers, **usual)
-        if proxy
-        else PoolManager(**usual)
-    ) as pool:
-        try:
-            answer = pool.request("GET", url, preload_content=False)
-            if answer.status != 200:
-                words = answer.read(200, decode_content=False).decode(errors="replace")
-                raise HyperpodError(f"{answer.status} {answer.reason}: {words!r}")
-            yield io.BufferedReader(_Timed(answer))
-        except HTTPError as error:
-            raise (in_the_way(error, url) or HyperpodError(str(error))) from error
+    if proxy:
+        return ProxyManager(proxy.url, proxy_headers=proxy.headers, **usual)
+    return PoolManager(**usual)
 
 
 class _Timed(io.RawIOBase):

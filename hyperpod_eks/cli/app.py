@@ -41,6 +41,7 @@ COMMANDS: Table = {
     },
     "Config file": {
         "init": "Write a config file to start from.",
+        "mirror": "Copy the images of the charts to ECR, for networks without internet.",
         "capacity": "Search capacity that can be bought ahead, as training plans.",
         "validate": "Check a config file and the folders that it names.",
         "schema": "Print the JSON Schema of the config file or a document.",

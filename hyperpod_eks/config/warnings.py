@@ -125,15 +125,15 @@ def _no_nat(config: Config) -> Iterator[str]:
     if closed and not _names_image(config.chart.values):
         yield (
             "network.nat: without NAT nodes cannot pull the chart's public images (nvcr.io,"
-            " docker.io, public.ecr.aws), and chart.values sets no others: mirror them to ECR and"
-            " set them in chart.values, or their pods stay in ImagePullBackOff"
+            " docker.io, public.ecr.aws), and chart.values sets no others: run hyperpod-eks mirror"
+            " -f FILE, which copies them to ECR, or their pods stay in ImagePullBackOff"
         )
     for name, each in config.charts.items():
         if closed and not _names_image(each.values):
             yield (
                 f"charts.{name}: without NAT nodes cannot pull images from public registries, and"
-                " its values set no others: mirror them to ECR and set them there, or its pods stay"
-                " in ImagePullBackOff"
+                " its values set no others: run hyperpod-eks mirror -f FILE, which copies them to"
+                " ECR, or its pods stay in ImagePullBackOff"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from hyperpod_eks.documents import Json, JsonObject
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.files import BOM, splice
 from hyperpod_eks.frozen import frozen
@@ -182,6 +183,83 @@ def with_member(name: str, data: bytes, beside: Loc, key: str, value: str) -> by
         f"{name}: {dotted(loc)} cannot be written without changing more; nothing was written",
         f"Write it by hand: {key}: {value}",
     )
+
+
+def with_values(name: str, data: bytes, wanted: JsonMapping) -> bytes:
+    """Return a file's content with nested values set, and every other byte unchanged.
+
+    ``wanted`` has mappings and texts (a list only where the file has nothing).  Raises Usage if
+    that cannot be written without changing more.
+    """
+    document = parse(name, data)
+    whole = _merged(document.value or {}, wanted)
+    bom, changed = (BOM if data.startswith(BOM) else b""), data
+    with suppress(Usage):
+        while (document := parse(name, changed)).value != whole:
+            text = changed[len(bom) :].decode("utf-8")
+            edit = _edit(document, wanted, text, ())
+            if edit is None:  # an alias elsewhere refers to an anchor around it
+                break
+            changed = bom + splice(text, [edit]).encode()
+        else:
+            return changed
+    raise Usage(
+        f"{name}: the values cannot be written without changing more; nothing was written",
+        "Print them with -o yaml, and write them by hand.",
+    )
+
+
+def _merged(under: JsonMapping, over: JsonMapping) -> JsonObject:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _edit(
+    document: Document, wanted: JsonMapping, text: str, loc: Loc
+) -> tuple[int, int, str] | None:
+    """Return the first edit of a file's text towards the ``wanted`` values at a place."""
+    there = document.value
+    for part in loc:
+        there = there[part]
+    for key, value in wanted.items():
+        at = (*loc, key)
+        if key not in there:
+            return _insertion(document, text, loc, {key: value})
+        if isinstance(value, Mapping) and isinstance(there[key], Mapping):
+            if edit := _edit(document, value, text, at):
+                return edit
+        elif there[key] != value:
+            mark = document.values[at]
+            blank = "" if text[mark.start - 1 : mark.start].isspace() else " "
+            return mark.start, mark.end, f"{blank}{json.dumps(value)}"
+    return None
+
+
+def _insertion(
+    document: Document, text: str, loc: Loc, member: JsonMapping
+) -> tuple[int, int, str]:
+    """Return the edit that adds a member to a mapping: to the file's at its end."""
+    import yaml  # noqa: PLC0415
+
+    line_break = "\r\n" if "\r\n" in text else "\n"
+    mark = document.values[loc]
+    start = sum(len(line) + 1 for line in text.split("\n")[: mark.line - 1]) + mark.column - 1
+    if text[start : start + 1] == "{":
+        inside = json.dumps(member)[1:-1]
+        empty = text[start + 1 :].lstrip().startswith("}")
+        return start + 1, start + 1, inside if empty else f"{inside}, "
+    lines = yaml.safe_dump(member, sort_keys=False, width=10_000, allow_unicode=True).splitlines()
+    if not loc:
+        gap = "" if text.endswith("\n") else line_break
+        return len(text), len(text), gap + "".join(f"{line}{line_break}" for line in lines)
+    margin = " " * (mark.column - 1)
+    return start, start, "".join(f"{line}{line_break}{margin}" for line in lines)
 
 
 def _require_plain(name: str, loc: Loc, mark: Mark, written: str) -> None:

@@ -293,6 +293,13 @@ CAUSES: tuple[Cause, ...] = (
         " further chart, correct its address and version, or name a folder in charts",
         source="error",
     ),
+    Cause(
+        "image-not-copied",
+        "",
+        "an image of a chart cannot be copied to ECR",
+        "run hyperpod-eks mirror where the registry can be reached; it continues with what is"
+        " missing",
+    ),
     # --- EKS and add-ons
     Cause(
         "addon-conflict",

@@ -284,6 +284,36 @@ def _enabled(dependency: JsonMapping, values: JsonMapping) -> bool:
     return True
 
 
+def effective_values(chart: Path, values: JsonMapping) -> JsonObject:
+    """Return a staged chart's values with those of its enabled dependencies, as Helm merges them.
+
+    Packed dependencies are unpacked beside their archives, which helm then ignores.
+    """
+    merged = merge(_read(chart / "values.yaml"), values)
+    for archive in (chart / "charts").glob("*.tgz"):
+        _unpack_beside(archive)
+    present = {_read(each).get("name"): each.parent for each in chart.glob("charts/*/Chart.yaml")}
+    for each in _read(chart / "Chart.yaml").get("dependencies") or ():
+        folder, name = present.get(each["name"]), each.get("alias") or each["name"]
+        if folder and _enabled(each, merged):
+            part = merged.get(name)
+            merged[name] = effective_values(folder, part if isinstance(part, dict) else {})
+    return merged
+
+
+def _unpack_beside(archive: Path) -> None:
+    """Write Chart.yaml and values.yaml of a packed chart, and of charts in it, to a folder."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            path = PurePosixPath(member.name)
+            if path.name not in ("Chart.yaml", "values.yaml") or ".." in path.parts:
+                continue
+            if content := tar.extractfile(member):
+                target = archive.parent / path.relative_to("/" if path.is_absolute() else "")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
+
+
 def _fetch(dependencies: list[JsonObject], charts: Path, helm: Helm) -> None:
     """Let helm download only these dependencies, not all in Chart.yaml, into `charts`."""
     with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:

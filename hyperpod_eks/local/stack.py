@@ -138,6 +138,7 @@ class Stack:
                 )
 
                 install()
+                from hyperpod_eks.local.aws import ecr  # noqa: PLC0415
         except ModuleNotFoundError as missing:
             if (missing.name or "").startswith("hyperpod_eks"):
                 raise
@@ -159,7 +160,11 @@ class Stack:
                 start(status, [("Content-Length", "0"), ("Connection", "close")])
                 return []
             ours = environ["PATH_INFO"].startswith((PREFIX, MOTO_RESET))
+            images = environ["PATH_INFO"].startswith(ecr.PREFIX)
+            signed = environ.get("HTTP_AUTHORIZATION", "").startswith("AWS4")
             try:
+                if images and not signed:
+                    return ecr.registry(environ, start)
                 return control(environ, start) if ours else aws(environ, start)
             except ConnectionError:  # a fault that was asked for
                 raise

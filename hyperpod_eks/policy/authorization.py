@@ -19,7 +19,7 @@ NEWER: Mapping[str, str] = {"sagemaker:AttachClusterNodeNetworkInterface": "sage
 """Actions that the reference does not have yet: their resource types, from the API's members."""
 ON_ITS_ARN: Mapping[str, str] = {"eks:CreateCluster": "eks:cluster"}
 """Actions that AWS checks on a resource, but the reference lists none (AccessDenied of EKS)."""
-_SLASHES = re.compile(r"Path$|^ObjectName$|^LogGroupName$|^LogStreamName$")
+_SLASHES = re.compile(r"Path$|^(?:Object|LogGroup|LogStream|Repository)Name$")
 
 
 @cache

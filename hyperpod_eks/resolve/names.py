@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from hyperpod_eks.aws.client import Identity
 
@@ -37,3 +38,14 @@ def lineage(identity: Identity, cluster: str) -> str:
     """
     seed = f"{identity.partition}:{identity.account}:{identity.region}:{cluster}"
     return hashlib.sha256(seed.encode()).hexdigest()[:16]
+
+
+def image_prefix(cluster: str) -> str:
+    """Return the first part of the names of a cluster's ECR repositories.
+
+    ECR allows small letters only, and no two hyphens in a row (CreateRepository, repositoryName).
+
+    >>> image_prefix("Team--A")
+    'team-a'
+    """
+    return re.sub("-+", "-", cluster.lower())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -126,11 +127,16 @@ class Release(Resource):
         program = find_helm(self.binary or None, ca_bundle(aws.session))
         values = self._values()
         fingerprint = chart.fingerprint(self._content, values)
-        with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
-            source = self._source(Path(folder), program)
-            staged = chart.stage(source, Path(folder), values, program)
+        with self.staged(program, values) as staged:
             done = self._installed(access, program, staged, values, fingerprint, aws.lineage)
         return replace(_live(done, aws.lineage), shown=frozenset(self.facts))  # from helm
+
+    @contextmanager
+    def staged(self, program: Helm, values: JsonMapping) -> Iterator[Path]:
+        """Yield a copy of the chart that helm can install with these values."""
+        with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
+            source = self._source(Path(folder), program)
+            yield chart.stage(source, Path(folder), values, program)
 
     def _source(self, folder: Path, program: Helm) -> Path | None:
         """Return the chart as `chart.stage` takes it; a download is put in ``folder``."""

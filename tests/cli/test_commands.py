@@ -102,6 +102,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "nodes delete of none": (["nodes", "demo", "delete", "i-00000000", "--yes"], 1),
     "capacity": (["capacity", "ml.p5.48xlarge"], 0),
     "capacity of none": (["capacity"], 2),
+    "mirror": (["mirror", "demo", "--chart", str(CHART), "--dry-run"], 0),
     "ssm": (["ssm", "demo", "NODE"], 0),
     "ssm of none": (["ssm", "demo", "i-00000000"], 8),
     "scale": (["scale", "demo", "worker-group=2"], 0),

@@ -297,6 +297,7 @@ SEEN = {
 NAMED = {
     "failed-is-final": Evidence("error", "hyperpod/cluster has failed"),
     "stuck-nodes": Evidence("instance group", "Creating 0 of 2 nodes", "workers"),
+    "image-not-copied": Evidence("error", "quay.io answers 429 Too Many Requests"),
 }
 """Causes that the embedded stack cannot bring about and that need no words of AWS."""
 

@@ -35,6 +35,7 @@ from hyperpod_eks.cli.schemas.views import (
     List,
     Local,
     Logs,
+    Mirror,
     NodeChange,
     NodeList,
     OneOutput,
@@ -87,6 +88,9 @@ DOCUMENTS = {
         ("local prepare", "local start", "local status", "local stop"),
     ),
     "logs": Published("The end of lifecycle or control plane logs; printed by logs.", (Logs,)),
+    "mirror": Published(
+        "The images of a cluster's charts and their copies in ECR; printed by mirror.", (Mirror,)
+    ),
     "nodes": Published(
         "The nodes of a cluster, or what was done to some; printed by nodes.",
         (NodeList, NodeChange),

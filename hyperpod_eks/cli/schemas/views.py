@@ -292,6 +292,30 @@ class CapacityWritten(Head):
     training_plan_arn: str
 
 
+class MirroredImage(TypedDict):
+    """An image that the charts need."""
+
+    image: Annotated[str, "as the chart names it"]
+    copy: Annotated[str, "its copy in ECR; empty if nodes reach the image itself"]
+    charts: Annotated[list[str], "chart, or charts.NAME"]
+    action: Annotated[
+        Literal["copy", "copied", "present", "reachable"],
+        "copy: with --dry-run; reachable: in an ECR registry of AWS in this region",
+    ]
+
+
+class Mirror(Head):
+    """The images of a cluster's charts, and the values that name their copies; of mirror."""
+
+    cluster: Named
+    registry: str
+    images: list[MirroredImage]
+    values: Annotated[Json, "settings of the config that name the copies"]
+    file: Annotated[str | None, "the config file, if the values were written to it"]
+    warnings: list[str]
+    next: Annotated[str, "the command that uses the copies"]
+
+
 class Line(TypedDict):
     """A line of a log."""
 

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from hyperpod_eks.aws.service_model import loader
 
-SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "fsx", "eks", "hyperpod")
+SERVICES = ("ec2", "iam", "s3", "logs", "quotas", "fsx", "ecr", "eks", "hyperpod")
 
 #: Tells what exists in an account and region, by kind.
 Inventory = Callable[[str, str], dict[str, Any]]

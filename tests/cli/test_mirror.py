@@ -1,0 +1,186 @@
+"""``mirror``: images of charts in ECR, and the values that name them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hyperpod_eks import mirror as mirroring
+from hyperpod_eks.local import CHART, UPSTREAM
+from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
+from tests.conftest import Clients, User
+
+REGISTRY = f"{ACCOUNT}.dkr.ecr.us-west-2.amazonaws.com"
+CLOSED = """\
+name: demo   # closed
+region: us-west-2
+network: {nat: none}
+instance_groups:
+- {name: cpu, instance_type: ml.m5.2xlarge, instance_count: 1}
+"""
+OPERATOR = "docker.io/mpioperator/mpi-operator"
+FURTHER = """\
+{{ define "image" }}{{ .registry }}/{{ .repository }}:{{ .tag }}{{ end }}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: further}
+spec:
+  selector: {matchLabels: {app: further}}
+  template:
+    metadata: {labels: {app: further}}
+    spec:
+      initContainers:
+        - {name: fixed, image: "public.ecr.aws/docker/library/busybox:1.36"}
+      containers:
+        - name: one
+          image: {{ include "image" .Values.image }}
+          args: ["--solver-image={{ .Values.solver }}", "--v=2"]
+        - {name: two, image: "{{ .Values.short }}"}
+"""
+VALUES = """\
+image: {registry: quay.io, repository: team/operator, tag: v1}
+solver: quay.io/team/solver:v1
+solverImage: quay.io/team/solver:v1
+short: busybox
+shortImage: busybox
+"""
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded registry stands in for all others, as with --local."""
+    real = mirroring.copy
+
+    def copy(*given: Any, **options: Any) -> Any:
+        return real(*given, **{**options, "upstream": UPSTREAM})
+
+    monkeypatch.setattr(mirroring, "copy", copy)
+
+
+def images_in(user: User) -> set[str]:
+    """Return every image that a pod of the Kubernetes cluster has."""
+    text = json.dumps(user.stack.inventory()["kubernetes"])
+    return set(re.findall(r'"image": "([^"]+)"', text))
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_closed_cluster_starts_its_pods_from_ecr(user: User, aws: Clients) -> None:
+    file = user.folder / "closed.yaml"
+    file.write_text(CLOSED)
+    chart = ("--chart", str(CHART))
+    said = user.types("mirror", "-f", "closed.yaml", *chart, "--dry-run", "-o", "json")
+    assert said.code == 0, said.err
+    copy = f"{REGISTRY}/demo/{OPERATOR}:0.5"
+    agent = "000000000000.dkr.ecr.us-west-2.amazonaws.com/hyperpod-health-monitoring-agent:local"
+    rows = {row["image"]: (row["action"], row["copy"]) for row in said.document["images"]}
+    assert rows == {"mpioperator/mpi-operator:0.5": ("copy", copy), agent: ("reachable", "")}
+    assert (file.read_text(), user.mutations()) == (CLOSED, [])
+
+    said = user.types("mirror", "-f", "closed.yaml", *chart)
+
+    assert said.code == 0, said.err
+    assert said.err == f"copied {OPERATOR}\n"
+    (made,) = aws.ecr.describe_repositories()["repositories"]
+    assert made["repositoryName"] == f"demo/{OPERATOR}"
+    assert made["imageTagMutability"] == "IMMUTABLE"
+    assert made["imageScanningConfiguration"] == {"scanOnPush": False}
+    tags = aws.ecr.list_tags_for_resource(resourceArn=made["repositoryArn"])["tags"]
+    assert {"Key": "hyperpod-eks:cluster", "Value": "demo"} in tags
+    held = aws.ecr.describe_images(repositoryName=f"demo/{OPERATOR}")["imageDetails"]
+    assert len(held) == 3  # the index, and the manifest of each of its platforms
+    written = file.read_text()
+    assert written.startswith(CLOSED)
+    values = yaml.safe_load(written)["chart"]["values"]
+    image = {"repository": f"{REGISTRY}/demo/{OPERATOR}"}
+    assert values == {"mpi-operator": {"mpiOperator": {"image": image}}}
+
+    assert user.mutations() == ["ecr.CreateRepository"]
+    again = user.types("mirror", "-f", "closed.yaml", *chart, "-o", "json")
+    actions = {row["image"]: row["action"] for row in again.document["images"]}
+    assert (again.code, actions) == (0, {copy: "present", agent: "reachable"})
+    assert (file.read_text(), user.mutations()) == (written, [])
+
+    said = user.types("validate", "-f", "closed.yaml")
+    assert "ImagePullBackOff" not in said.err
+    made = user.types("create", "-f", "closed.yaml", *chart, "--yes")
+    assert made.code == 0, made.err
+    assert {copy, agent} <= images_in(user)
+    assert not any("mpioperator" in each and REGISTRY not in each for each in images_in(user))
+
+    said = user.types("delete", "demo", "--yes", "-o", "json")
+    assert said.code == 0, said.err
+    (step,) = [each for each in said.document["steps"] if each["name"] == "images"]
+    assert [(each["id"], each["state"]) for each in step["resources"]] == [
+        (f"demo/{OPERATOR}", "gone")
+    ]
+    assert aws.ecr.describe_repositories()["repositories"] == []
+
+
+@pytest.mark.usefixtures("upstream")
+def test_every_way_to_name_an_image_is_found_and_what_no_value_names_is_said(
+    user: User, aws: Clients
+) -> None:
+    further = user.folder / "further"
+    (further / "templates").mkdir(parents=True)
+    (further / "Chart.yaml").write_text("{apiVersion: v2, name: further, version: 0.1.0}\n")
+    (further / "values.yaml").write_text(VALUES)
+    (further / "templates/all.yaml").write_text(FURTHER)
+    (user.folder / "c.yaml").write_text(f"{CLOSED}charts:\n  further:\n    chart: ./further\n")
+
+    said = user.types("mirror", "-f", "c.yaml", "--chart", str(CHART), "-o", "json")
+
+    assert said.code == 0, said.err
+    actions = {row["image"]: row["action"] for row in said.document["images"]}
+    assert actions["quay.io/team/solver:v1"] == "copied"
+    assert actions["quay.io/team/operator:v1"] == "copied"
+    names = {each["repositoryName"] for each in aws.ecr.describe_repositories()["repositories"]}
+    assert names == {
+        f"demo/{OPERATOR}", "demo/quay.io/team/operator", "demo/quay.io/team/solver",
+        "demo/docker.io/library/busybox", "demo/public.ecr.aws/docker/library/busybox",
+    }  # fmt: skip
+    ours = f"{REGISTRY}/demo"
+    found = yaml.safe_load((user.folder / "c.yaml").read_text())["charts"]["further"]["values"]
+    assert found["image"] == {"registry": f"{ours}/quay.io"}
+    assert "busybox:1.36: nodes in a closed network cannot pull it" in said.err
+    (user.folder / "c.yaml").unlink()
+
+
+def test_a_repository_of_others_stops_it_before_the_first_change(user: User, aws: Clients) -> None:
+    aws.ecr.create_repository(repositoryName=f"demo/{OPERATOR}")
+    (user.folder / "c.yaml").write_text(CLOSED)
+    user.mutations()
+    said = user.types("mirror", "-f", "c.yaml", "--chart", str(CHART))
+    assert (said.code, user.mutations()) == (7, [])
+    assert "does not belong to demo" in said.err
+    assert (user.folder / "c.yaml").read_text() == CLOSED
+
+
+@pytest.mark.usefixtures("upstream")
+def test_the_login_is_never_shown_and_what_was_begun_continues(user: User, aws: Clients) -> None:
+    (user.folder / "c.yaml").write_text(CLOSED)
+    command = ("mirror", "-f", "c.yaml", "--chart", str(CHART), "-o", "json")
+    user.stack.faults.append(
+        Fault("ecr", "GetAuthorizationToken", "AccessDeniedException", 400, "no", 9)
+    )
+    said = user.types(*command)
+    assert said.code == 3, said.err
+    user.stack.faults.clear()
+    token = aws.ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
+    said = user.types(*command, "--debug")
+    assert said.code == 0, said.err
+    everything = [said.out, said.err, *(p.read_text() for p in _files(user.folder.parent))]
+    assert not any(token in each for each in everything)
+    left = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
+    assert [(each["kind"], each["id"]) for each in left] == [("repository", f"demo/{OPERATOR}")]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for each in folder.rglob("*"):
+        if each.is_file() and each.suffix in (".log", ".json", ".jsonl", ".yaml"):
+            yield each
