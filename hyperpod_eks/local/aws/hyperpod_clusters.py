@@ -208,6 +208,19 @@ class Backend(SageMakerModelBackend):
             cluster.status = "InService"
             cluster.event("The cluster is InService.")
         self._scale(cluster, list(cluster.groups.values()))
+        self._let_karpenter_look(cluster)
+
+    def _let_karpenter_look(self, cluster: Cluster) -> None:
+        """Let Karpenter scale the cluster as long as AutoScaling says so."""
+        from hyperpod_eks.local.aws.hyperpod_karpenter import (  # noqa: PLC0415  it imports this
+            Provider,
+        )
+
+        kubernetes = current().clusters.get(cluster.eks_arn)
+        enabled = (cluster.members.get("AutoScaling") or {}).get("Mode") == "Enable"
+        if kubernetes is not None:
+            scales = enabled and cluster.status != "Deleting"
+            kubernetes.scale(Provider(self, cluster) if scales else None)
 
     # -- how it goes on --------------------------------------------------------------------------
 
@@ -321,6 +334,7 @@ class Backend(SageMakerModelBackend):
         self._grant(eks, cluster)
         cluster.begin_scaling(before, names)
         self._scale(cluster, list(cluster.groups.values()))
+        self._let_karpenter_look(cluster)
         return cluster
 
     def update_software(self, request: Document) -> Cluster:
@@ -353,6 +367,7 @@ class Backend(SageMakerModelBackend):
             return cluster
         self.idle(name_or_arn, "deleted")
         cluster.status = "Deleting"
+        self._let_karpenter_look(cluster)
         for node in cluster.nodes.values():
             node.become("ShuttingDown")
         sim.clock.after(sim.delays.hyperpod_delete, lambda: self._finish_deletion(cluster))

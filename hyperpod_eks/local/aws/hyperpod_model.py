@@ -51,6 +51,12 @@ class Node:
         """The name of its Kubernetes node."""
         return f"hyperpod-{self.id}"
 
+    @property
+    def provider_id(self) -> str:
+        """The `spec.providerID` of its Kubernetes node."""
+        place = f"aws:///{self.subnet.availability_zone_id}/sagemaker/cluster"
+        return f"{place}/hyperpod-{self.group.cluster.id}-{self.id}"
+
     def become(self, status: str, message: str = "") -> None:
         """Change the status."""
         self.group.counts[self.status] -= 1

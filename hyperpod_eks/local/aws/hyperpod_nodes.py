@@ -74,9 +74,13 @@ class Fleet:
     def _ec2(self) -> Any:
         return ec2_backends[ACCOUNT][self._region]
 
+    def subnet(self, subnet_id: str) -> Any:
+        """Return a subnet, as moto keeps it."""
+        return self._ec2.get_subnet(subnet_id)
+
     def zone_of(self, subnet_id: str) -> str:
         """Return the Availability Zone of a subnet."""
-        return str(self._ec2.get_subnet(subnet_id).availability_zone)
+        return str(self.subnet(subnet_id).availability_zone)
 
     # -- scaling ---------------------------------------------------------------------------------
 
@@ -349,27 +353,18 @@ class Fleet:
                 kubernetes.add_node(
                     node.kubernetes_name,
                     self._labels(node, checking=checking),
-                    taints=[*_taints(group.spec), *([_UNSCHEDULABLE] if checking else [])],
+                    taints=[*taints(group.spec), *([_UNSCHEDULABLE] if checking else [])],
                     capacity=amounts,
-                    provider_id=f"aws:///{node.subnet.availability_zone_id}/sagemaker/cluster/"
-                    f"hyperpod-{group.cluster.id}-{node.id}",
+                    provider_id=node.provider_id,
                 )
             self._ready_later(sim.delays.node_ready, group, nodes)
 
     def _labels(self, node: Node, *, checking: bool) -> dict[str, str]:
-        group, zone = node.group, node.subnet.availability_zone
         deep: dict[str, str] = {}
-        if group.spec.get("OnStartDeepHealthChecks") or checking:
+        if node.group.spec.get("OnStartDeepHealthChecks") or checking:
             deep = {_DEEP: "InProgress" if checking else "Passed"}
         return {
-            **((group.spec.get("KubernetesConfig") or {}).get("Labels") or {}),
-            "node.kubernetes.io/instance-type": node.instance_type,
-            "topology.kubernetes.io/region": self._region,
-            "topology.kubernetes.io/zone": zone,
-            "topology.k8s.aws/zone-id": node.subnet.availability_zone_id,
-            "sagemaker.amazonaws.com/cluster-name": group.cluster.name,
-            "sagemaker.amazonaws.com/instance-group-name": group.name,
-            "sagemaker.amazonaws.com/compute-type": "hyperpod",
+            **group_labels(node.group, node.instance_type, node.subnet),
             _HEALTH: "Unschedulable" if checking else "Schedulable",
             **deep,
         }
@@ -444,7 +439,23 @@ class Fleet:
 _UNSCHEDULABLE = {"key": _HEALTH, "value": "Unschedulable", "effect": "NoSchedule"}
 
 
-def _taints(spec: Document) -> Iterator[dict[str, str]]:
+def group_labels(group: Group, instance_type: str, subnet: Any) -> dict[str, str]:
+    """The labels of a group's nodes of a type in a subnet, but for those of their health."""
+    zone = subnet.availability_zone
+    return {
+        **((group.spec.get("KubernetesConfig") or {}).get("Labels") or {}),
+        "node.kubernetes.io/instance-type": instance_type,
+        "topology.kubernetes.io/region": zone[:-1],
+        "topology.kubernetes.io/zone": zone,
+        "topology.k8s.aws/zone-id": subnet.availability_zone_id,
+        "sagemaker.amazonaws.com/cluster-name": group.cluster.name,
+        "sagemaker.amazonaws.com/instance-group-name": group.name,
+        "sagemaker.amazonaws.com/compute-type": "hyperpod",
+    }
+
+
+def taints(spec: Document) -> Iterator[dict[str, str]]:
+    """The taints that a group declares, as Kubernetes writes them."""
     for taint in (spec.get("KubernetesConfig") or {}).get("Taints") or ():
         yield {
             "key": taint["Key"],

@@ -204,9 +204,15 @@ class Api:
     """The API of one cluster: who may ask, what exists, and the verbs."""
 
     def __init__(
-        self, store: Store, version: str, authenticate: Callable[[str], Identity | None]
+        self,
+        store: Store,
+        version: str,
+        authenticate: Callable[[str], Identity | None],
+        afterwards: Callable[[], None] = lambda: None,
     ) -> None:
+        """``afterwards`` is called after each request, without any lock."""
         self.faults: list[Fault] = []
+        self._afterwards = afterwards
         self._store = store
         self.version = discovery.version_document(version)
         self._authenticate = authenticate
@@ -214,7 +220,9 @@ class Api:
     def answer(self, request: Request) -> Answer:
         """Answer a request; refusals are answers, too."""
         try:
-            return self._answer(request)
+            answer = self._answer(request)
+            self._afterwards()
+            return answer
         except ApiError as error:
             return Answer(error.code, error.document())
         except RecursionError:  # the real server stops at 10,000 levels of JSON

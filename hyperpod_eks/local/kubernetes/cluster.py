@@ -12,6 +12,7 @@ from . import discovery
 from .api import Api, Fault, Identity
 from .clock import REALISTIC, Clock, Delays, timestamp
 from .controllers import Controllers
+from .karpenter import Provider
 from .objects import Obj
 from .resources import Registry
 from .server import Server
@@ -54,7 +55,7 @@ class Cluster:
         self._controllers = Controllers(self._store, clock, delays, pki.ca_pem.decode())
         for name in _NAMESPACES:
             self._create("Namespace", {"metadata": {"name": name}})
-        self._api = Api(self._store, version, authenticate)
+        self._api = Api(self._store, version, authenticate, self._controllers.catch_up)
         self._server = Server(self._api, pki.server_context(), host)
         self.url = self._server.url
         self.ca_pem = pki.ca_pem
@@ -166,6 +167,13 @@ class Cluster:
         with self._store.lock:
             if self._store.find(resource, "", name):
                 self._store.delete(resource, "", name)
+
+    def scale(self, provider: Provider | None) -> None:
+        """Let Karpenter scale a provider's nodes, or look at them again; None ends that.
+
+        What it has defined stays.
+        """
+        self._controllers.scale(provider)
 
     # --- questions -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from . import jobs, workloads
+from . import jobs, karpenter, workloads
 from .clock import Clock, Delays, timestamp
 from .errors import ApiError
 from .objects import Obj, deleting, dig, owner_uids, with_metadata
@@ -36,6 +36,7 @@ class Controllers:
         self._delays = delays
         self._workloads = workloads.Workloads(store, self._start_pod, self._end_pod)
         self._jobs = jobs.Jobs(store)
+        self._karpenter: karpenter.Karpenter | None = None
         self._scheduled: set[Callable[[], None]] = set()
         self._due: deque[Callable[[], None]] = deque()
         self._waiting: set[Callable[[], None]] = set()  # what is in the queue
@@ -46,6 +47,22 @@ class Controllers:
     def stop(self) -> None:
         """Do nothing more, whatever the clock still brings."""
         self._stopped = True
+
+    def scale(self, provider: karpenter.Provider | None) -> None:
+        """Let Karpenter scale what a provider has, from now on; None ends that."""
+        with self._store.lock:
+            if provider is None:
+                self._karpenter = None
+            elif self._karpenter is None:
+                self._karpenter = karpenter.Karpenter(self._store, provider, self._later)
+            if self._karpenter:
+                self._wake(self._karpenter.reconcile)
+
+    def catch_up(self) -> None:
+        """Do what had to wait for the provider of nodes; nobody may hold the store's lock here."""
+        if (scaler := self._karpenter) and scaler.postponed:
+            with scaler.provider.lock:
+                self._run(scaler.reconcile)
 
     def _notice(self, event: Event) -> None:
         kind, obj, gone = event.resource.kind, event.obj, event.type == "DELETED"
@@ -64,6 +81,8 @@ class Controllers:
             self._wake(self._workloads.reconcile)
         if kind in jobs.KINDS:
             self._wake(self._jobs.reconcile)
+        if self._karpenter and kind in karpenter.KINDS:
+            self._wake(self._karpenter.reconcile)
         home = gone and (kind, obj["metadata"]["name"]) in (*_FURNITURE, _APISERVER)
         if home or (kind == "Namespace" and event.type == "ADDED"):
             self._wake(self._furnish_namespaces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -153,8 +154,13 @@ class Workloads:
             self._replica_set(replica_set, owned.get(replica_set["metadata"]["uid"], []))
         for deployment in self._store.objects(self._deployments):
             self._deployment(deployment, replica_sets.get(deployment["metadata"]["uid"], []))
-        for pod in self._store.objects(self._pods):
-            self._pod(pod, nodes)
+        used: dict[str, Counter[str]] = {}
+        pods = self._store.objects(self._pods)
+        for pod in pods:
+            if (host := pod["spec"].get("nodeName")) and not is_over(pod):
+                used.setdefault(host, Counter()).update(requests(pod["spec"]))
+        for pod in pods:
+            self._pod(pod, nodes, used)
 
     def run(self, namespace: str, name: str, uid: str) -> None:
         """The pod's containers are up, if it still exists."""
@@ -242,16 +248,28 @@ class Workloads:
                 owned.setdefault(uid, []).append(pod)
         return owned
 
-    def _pod(self, pod: Obj, nodes: dict[str, Obj]) -> None:
-        """Bind a pod that waits for a node, start one that is bound, watch one that runs."""
+    def _pod(self, pod: Obj, nodes: dict[str, Obj], used: dict[str, Counter[str]]) -> None:
+        """Bind a pod that waits for a node, start one that is bound, watch one that runs.
+
+        ``used`` are the devices that bound pods ask for, by node.
+        """
         name, phase = pod["spec"].get("nodeName"), dig(pod, "status", "phase")
         if name is None:
-            fitting = (n for n in nodes.values() if is_ready(n) and fits(pod["spec"], n))
-            host = next(fitting, None)
+            host = next(
+                (
+                    n
+                    for at, n in nodes.items()
+                    if is_ready(n)
+                    and fits(pod["spec"], n)
+                    and fits_into(pod["spec"], n, used.get(at, Counter()))
+                ),
+                None,
+            )
             if host is None:
                 self._unschedulable(pod, len(nodes))
                 return
             name = host["metadata"]["name"]
+            used.setdefault(name, Counter()).update(requests(pod["spec"]))
             spec = {**pod["spec"], "nodeName": name}
             bound = {**pod, "spec": spec, "status": {"phase": "Pending"}}
             pod = self._store.modify(self._pods, pod, bound)
@@ -509,6 +527,36 @@ class Workloads:
         metadata = obj["metadata"]
         if self._store.find(resource, metadata["namespace"], metadata["name"]):
             self._store.delete(resource, metadata["namespace"], metadata["name"])
+
+
+def is_over(pod: Obj) -> bool:
+    """Whether a pod has ended."""
+    return dig(pod, "status", "phase") in ("Succeeded", "Failed")
+
+
+def requests(pod: Obj) -> Counter[str]:
+    """The devices that a pod of this specification asks for: its extended resources.
+
+    Of these, requests equal limits (Kubernetes docs, "Schedule GPUs").
+    """
+    found: Counter[str] = Counter()
+    for container in pod.get("containers") or ():
+        asked = dig(container, "resources", "limits") or dig(container, "resources", "requests")
+        for name, amount in (asked or {}).items():
+            if "/" in name and str(amount).isdigit():
+                found[name] += int(amount)
+    return found
+
+
+def fits_into(pod: Obj, node: Obj, used: Counter[str]) -> bool:
+    """Whether a node has as many devices free as a pod asks for; ``used`` are taken.
+
+    Of cpu and memory there is always enough.
+    """
+    there = dig(node, "status", "allocatable") or {}
+    return all(
+        used[name] + amount <= int(there.get(name, 0)) for name, amount in requests(pod).items()
+    )
 
 
 def fits(pod: Obj, node: Obj, *, daemon: bool = False) -> bool:
