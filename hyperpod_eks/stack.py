@@ -34,6 +34,7 @@ from hyperpod_eks.steps import (
     network,
     pod_identity,
     s3,
+    scaling,
     storage,
 )
 
@@ -61,9 +62,11 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     spaces = kubernetes.namespaces(resolved, control.cluster, control.access)
     charts = helm.further(resolved, control, extras, (*workloads, *spaces), nodes, helm_binary)
     ready = (chart, *extras, *workloads, nodes, *charts)
+    pools = scaling.step(resolved, control.cluster, nodes)
     objects = kubernetes.step(resolved, control.cluster, ready, spaces)
     volumes = storage.volumes(resolved, control.cluster, files, control.access, spaces)
-    goals = [*control.access, *extras, *workloads, *spaces, nodes, *charts, *objects, *volumes]
+    inside = (*spaces, *pools, *charts, *objects, *volumes)
+    goals = [*control.access, *extras, *workloads, nodes, *inside]
     goals += storage.links(resolved, files)
     return list(in_order(goals))
 

@@ -15,6 +15,7 @@ from hyperpod_eks.config.group_checks import groups
 from hyperpod_eks.config.objects import doubled
 from hyperpod_eks.config.pod_checks import pods
 from hyperpod_eks.config.rules import Finding
+from hyperpod_eks.config.scaling_checks import node_pools
 from hyperpod_eks.config.storage_checks import storage
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def across(config: Config) -> Iterator[Finding]:
     yield from _pods(config)
     yield from _zones(config)
     yield from groups(config)
+    yield from node_pools(config)
     yield from _access(config)
     yield from _regions(config)
     yield from _kubernetes(config)

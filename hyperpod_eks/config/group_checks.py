@@ -59,7 +59,7 @@ def groups(config: Config) -> Iterator[Finding]:
 
 def _of_the_cluster(config: Config) -> Iterator[Finding]:
     """The rules across all groups of a cluster."""
-    if get(config.auto_scaling, "mode") == "Enable" and not _is_continuous(config):
+    if config.scales_itself and not _is_continuous(config):
         text = "needs node_provisioning_mode: Continuous (CreateCluster AutoScaling)"
         yield Finding(("auto_scaling",), f"{text}; omit the mode for its default")
     share = get(config.tiered_storage_config, "instance_memory_allocation_percentage")

@@ -16,6 +16,7 @@ from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInsta
 from hyperpod_eks.config.objects import fault as object_fault
 from hyperpod_eks.config.pods import POLICY_ARN, PodIdentity
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
+from hyperpod_eks.config.scaling import AutoScaling
 from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
 from hyperpod_eks.config.storage import Storage
 
@@ -430,12 +431,7 @@ class Config(Section):
         Field(description="Checkpoints in the nodes' memory."),
     ] = None
     auto_scaling: Annotated[
-        Annotated[Mapping[str, JsonValue], Members("sagemaker", "CreateCluster.AutoScaling")]
-        | None,
-        Field(
-            description="`{mode: Enable}` lets Karpenter decide how many nodes there are; its role"
-            " is created."
-        ),
+        AutoScaling | None, Field(description="Karpenter, which adds and removes nodes.")
     ] = None
     instance_groups: Annotated[
         tuple[InstanceGroup, ...],
@@ -489,4 +485,4 @@ class Config(Section):
     @property
     def scales_itself(self) -> bool:
         """Whether Karpenter, not the config, decides the number of nodes."""
-        return (self.auto_scaling or {}).get("mode") == "Enable"
+        return self.auto_scaling is not None and self.auto_scaling.mode == "Enable"

@@ -83,13 +83,16 @@ class Destroy(Reconciler):
         """Decide what to do with a resource that exists."""
         want = observation.want
         needed_by = "" if want.is_leftover else self._needed_by(observation)
-        holder = want.deleted_with
+        holder, live = want.deleted_with, observation.live
+        # one that cannot be read goes with its holder, as does one whose deletion has begun
+        first = want.deleted_first and live and live.id and live.state is not State.LEAVING
+        goes = holder is not None and not first and self._goes(holder)
         decision = decide_delete(
             observation,
             adopted=want.key in self.manifest.adopted,
             asked=want.key in self.keep,
             needed_by=needed_by,
-            deleted_with=holder.key if holder and self._goes(holder) else "",
+            deleted_with=holder.key if holder and goes else "",
             consented=self.consented,
         )
         if decision.action is Action.KEEP and needed_by:

@@ -273,6 +273,11 @@ class Resource(ABC):
         return None
 
     @property
+    def deleted_first(self) -> bool:
+        """Whether its own deletion begins before that of `deleted_with`, unless it is hidden."""
+        return False
+
+    @property
     def place(self) -> Resource | None:
         """The VPC that contains it; one with our label in another VPC belongs to another run."""
         return None

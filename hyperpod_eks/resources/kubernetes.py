@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -34,6 +35,7 @@ TAKEN_ALONG = {
     "Namespace": "with everything in it",
     "PersistentVolumeClaim": "with the data of its volume, if the volume's class deletes volumes",
     "CustomResourceDefinition": "with every object of the kind",
+    "NodePool": "with its nodes",
 }
 
 
@@ -55,6 +57,8 @@ class Object(Resource):
     name: str
     document: str
     """JSON, with references to variables (``${env:NAME}``) unresolved; a digest in a manifest."""
+    deleted_before: Resource | None = field(default=None, kw_only=True)
+    """What can be deleted only once the deletion of this object has begun; None for nothing."""
 
     kind = "kubernetes/Object"
     step = "kubernetes"
@@ -72,13 +76,18 @@ class Object(Resource):
 
     @property
     def takes_along(self) -> str:
-        """What others may have put into a namespace, a claim or a kind."""
+        """What others may have put into a namespace, a claim or a kind, or onto nodes."""
         return TAKEN_ALONG.get(self.object_kind, "")
 
     @property
     def deleted_with(self) -> Resource | None:
         """The cluster, whose deletion deletes everything in it."""
         return self.cluster
+
+    @property
+    def deleted_first(self) -> bool:
+        """Whether something else waits for its deletion."""
+        return self.deleted_before is not None
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by its name; it is busy as long as its kind is not served."""
@@ -107,16 +116,24 @@ class Object(Resource):
             state=State.LEAVING if "deletionTimestamp" in metadata else State.READY,
             facts={"digest": applied, "taken": tuple(self._taken(found, lineage, applied))},
             attributes={"uid": kube.text(metadata, "uid"), "api_version": self.api_version},
+            warnings=tuple(self._troubles(found)),
         )
+
+    def _troubles(self, found: JsonMapping) -> Iterator[str]:
+        """Yield why it is not ready, if its status has such a condition."""
+        for each in kube.parts(found, "status", "conditions"):
+            if (kube.text(each, "type"), kube.text(each, "status")) == ("Ready", "False"):
+                reasons = [kube.text(each, "reason"), kube.text(each, "message")]
+                yield f"{self.key} is not ready: {': '.join(filter(None, reasons)) or 'no reason'}"
 
     def _taken(self, found: JsonMapping, lineage: str, applied: str) -> Iterator[str]:
         """Yield the fields that are not ours, but for those that were never applied."""
         if self.document.startswith(DIGEST):
             return
         document = json.loads(self.document)
-        for field in objects.taken(_signed(document, lineage, applied), found):
-            if field.managers or applied == digest(self.document):
-                yield str(field)
+        for each in objects.taken(_signed(document, lineage, applied), found):
+            if each.managers or applied == digest(self.document):
+                yield str(each)
 
     def expected(self, name: str, references: References) -> Fact:
         """The digest of the document with the values of its variables; that nothing is taken."""
@@ -153,7 +170,7 @@ class Object(Resource):
     def disruption(self, live: Live, differs: Differs) -> list[str]:
         """Return the fields that other managers have set or removed."""
         fields = differs.get("taken", ((), ()))[0] or ()
-        return [f"{self.key}: {field} is set as declared" for field in fields]
+        return [f"{self.key}: {each} is set as declared" for each in fields]
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Delete it from a cluster that stays, with what it owns."""

@@ -30,6 +30,8 @@ def step(
     config = resolved.config
     logs = HyperPodLogGroup("log-group", prefix=f"/aws/sagemaker/Clusters/{resolved.name}/")
     settings = request(config, "CreateCluster.")
+    if config.auto_scaling:
+        settings["AutoScaling"] = request(config.auto_scaling, "CreateCluster.AutoScaling.")
     cluster = Cluster(
         "cluster",
         name=resolved.name,

@@ -67,6 +67,9 @@ LUSTRE = "cli/test_storage::test_settings_change_in_place_or_not_at_all"
 STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
 PODS = "cli/test_pod_roles::test_addons_get_the_roles_that_they_need"
 PODS_OF_WORK = "cli/test_pod_roles::test_workloads_get_roles_by_namespace_and_service_account"
+POOLS = (
+    "cli/test_scaling::test_an_override_changes_the_pool_and_a_removed_pool_takes_its_nodes_along"
+)
 PLACE = "test_short_ways::test_a_name_is_a_cluster_and_a_region_is_for_life"
 
 
@@ -392,7 +395,29 @@ ROWS = (
     Row(L + "s3[].auto_export", IN_PLACE, "UpdateDataRepositoryAssociation", shown=LINKS),
     Row(L + "availability_zone_id", REFUSED, "FSx does not move a file system", shown=FILES),
     Row("iam.node_policy", IN_PLACE, "CreatePolicyVersion", "documented"),
-    Row("auto_scaling", IN_PLACE, "UpdateCluster; its role comes and goes", {"mode": "Enable"}),
+    Row("auto_scaling.mode", IN_PLACE, "UpdateCluster; its role comes and goes", "Enable"),
+    Row("auto_scaling.auto_scaler_type", IN_PLACE, "UpdateCluster", shown="cli/test_scaling"),
+    Row(
+        "auto_scaling.node_pools",
+        CONSENT,
+        "each is a HyperpodNodeClass and a NodePool; a pool that goes takes its nodes away. Remove "
+        "pools in a run before `mode: Disable`: without Karpenter nobody finishes their deletion",
+        shown=POOLS,
+    ),
+    Row(
+        "auto_scaling.node_pools[].name",
+        CONSENT,
+        "another pool comes, and this one goes with its nodes",
+        shown="cli/test_scaling",
+    ),
+    Row(
+        "auto_scaling.node_pools[].instance_groups",
+        IN_PLACE,
+        "Karpenter replaces nodes of a group that leaves; one that leaves the cluster at the same "
+        "time leaves the HyperpodNodeClass right after it, and nothing scales meanwhile",
+        shown="cli/test_scaling::test_a_group_leaves_its_pool_and_the_cluster_together",
+    ),
+    Row("auto_scaling.node_pools[].spec", IN_PLACE, "the NodePool is applied", shown=POOLS),
     Row("deletion_protection", IN_PLACE, "UpdateClusterConfig; off needs --yes", True),
 )
 

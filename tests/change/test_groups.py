@@ -12,6 +12,7 @@ import pytest
 
 from hyperpod_eks.aws.tags import CLUSTER
 from hyperpod_eks.errors import Usage
+from tests.cli.test_scaling import kubectl
 
 from .conftest import EXAMPLES, Owner
 
@@ -140,10 +141,7 @@ def test_spot_with_autoscaling(owner: Owner) -> None:
     assert "hyperpod.sagemaker.amazonaws.com" in str(role["AssumeRolePolicyDocument"])
     assert rights(owner, "demo-scaling-us-west-2")["Keys"] == [key]  # new nodes' volumes too
     # Karpenter adds nodes, and the next create keeps them
-    owner.aws.sagemaker.batch_add_cluster_nodes(
-        ClusterName="demo",
-        NodesToAdd=[{"InstanceGroupName": "inference", "IncrementTargetCountBy": 2}],
-    )
+    kubectl("apply", "workloads/spot-inference.yaml")
     text = text.replace("{capacity: spot}", "{capacity: any}")
     owner.declares(text)
     assert owner.groups()["inference"]["TargetCount"] == 2

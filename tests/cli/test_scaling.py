@@ -1,0 +1,206 @@
+"""Node pools: Karpenter scales the groups that they name, and goes before the cluster."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.stack import Stack
+from tests.cli.test_objects import kubernetes, merge
+from tests.conftest import User, at_work, in_a_copy
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "spot-autoscaling.yaml"
+POOLS = "/apis/karpenter.sh/v1/nodepools"
+CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
+CLASSES = "/apis/karpenter.sagemaker.amazonaws.com/v1/hyperpodnodeclasses"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+CHANGE = ("--chart", str(CHART), "-f", "spot-autoscaling.yaml")
+PLAN = ("plan", *CHANGE, "--detailed-exitcode")
+
+
+def commands() -> list[list[str]]:
+    """Return the commands in the header of the example."""
+    lines = [line[4:] for line in EXAMPLE.read_text().splitlines() if line.startswith("#   ")]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def kubectl(verb: str, file: str) -> None:
+    """Do what `kubectl apply -f` and `kubectl delete -f` do with a Deployment."""
+    body = yaml.safe_load((EXAMPLES / file).read_text())
+    path = f"{DEPLOYMENTS}/{body['metadata']['name']}"
+    if verb == "apply":
+        kind = "application/apply-patch+yaml"
+        kubernetes("PATCH", path, body, kind, fieldManager="kubectl", force="true")
+    else:
+        kubernetes("DELETE", path)
+
+
+def nodes(user: User, group: str = "inference") -> list[Any]:
+    backend = user.types("nodes", "demo", "-o", "json").document
+    return [each for each in backend["nodes"] if each["instance_group"] == group]
+
+
+def types(user: User, words: list[str]) -> str:
+    chart = ["--chart", str(CHART)] if words[1] in ("create", "plan") else []
+    said = user.types(*words[1:], *chart)
+    assert said.code == 0, said.err
+    return said.out
+
+
+def condition(obj: Any, kind: str) -> Any:
+    return next(each for each in obj["status"]["conditions"] if each["type"] == kind)
+
+
+def quotas(stack: Stack) -> None:
+    name = "Total number of Spot instances allowed across SageMaker HyperPod clusters"
+    for each in ("ml.g6.2xlarge for cluster spot instance usage", name):
+        stack.sim.set_quota("sagemaker", each, 10)
+
+
+@pytest.fixture(scope="module")
+def made(one_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    """The example's cluster."""
+    with at_work(one_stack, tmp_path_factory.mktemp("scaling")) as user:
+        quotas(one_stack)
+        declare(user)
+        types(user, commands()[0])
+        yield user
+
+
+def declare(user: User, *changes: tuple[str, str]) -> None:
+    text = EXAMPLE.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (user.folder / EXAMPLE.name).write_text(text)
+
+
+def test_create_makes_a_node_class_and_a_node_pool_that_are_ready(made: User) -> None:
+    node_class = kubernetes("GET", f"{CLASSES}/inference")
+    assert node_class["spec"] == {"instanceGroups": ["inference"]}
+    for kind in ("InstanceGroupReady", "SubnetsReady", "Ready"):
+        assert condition(node_class, kind)["status"] == "True"
+    (group,) = node_class["status"]["instanceGroups"]
+    assert group["instanceTypes"] == ["ml.g6.2xlarge", "ml.g6.4xlarge"]
+    pool = kubernetes("GET", f"{POOLS}/inference")
+    assert pool["spec"]["limits"] == {"nvidia.com/gpu": 8}
+    own = pool["spec"]["template"]["spec"]
+    assert own["nodeClassRef"]["name"] == "inference"
+    assert own["expireAfter"] == "Never"
+    assert condition(pool, "Ready")["status"] == "True"
+    assert nodes(made) == []
+    assert made.types(*PLAN).code == 0
+
+
+def test_nodes_come_with_pods_and_go_with_them(made: User) -> None:
+    file = "workloads/spot-inference.yaml"
+    kubectl("apply", file)
+    assert len(nodes(made)) == 2
+    claims = kubernetes("GET", CLAIMS)["items"]
+    assert [condition(each, "Ready")["status"] for each in claims] == ["True", "True"]
+    assert len(nodes(made, "system")) == 2
+    pods = kubernetes("GET", "/api/v1/namespaces/default/pods")["items"]
+    hosts = {each["spec"]["nodeName"] for each in pods if each["status"]["phase"] == "Running"}
+    assert len(hosts) == 2
+
+    assert made.types(*PLAN).code == 0
+    made.stack.calls.clear()
+    assert made.types("create", *CHANGE).code == 0
+    assert made.mutations() == []
+
+    merge(f"{DEPLOYMENTS}/inference", {"spec": {"replicas": 20}})
+    assert len(nodes(made)) == 8  # its limit
+    merge(f"{DEPLOYMENTS}/inference", {"spec": {"replicas": 1}})
+    assert len(nodes(made)) == 1
+    kubectl("delete", file)
+    assert nodes(made) == []
+    assert kubernetes("GET", CLAIMS)["items"] == []
+
+
+def test_a_pod_that_a_pool_does_not_admit_brings_no_node(made: User) -> None:
+    body = yaml.safe_load((EXAMPLES / "workloads/spot-inference.yaml").read_text())
+    del body["spec"]["template"]["spec"]["tolerations"]
+    kubernetes("POST", DEPLOYMENTS, body)
+    assert nodes(made) == []
+    kubernetes("DELETE", f"{DEPLOYMENTS}/inference")
+
+
+def test_an_override_changes_the_pool_and_a_removed_pool_takes_its_nodes_along(
+    made: User, tmp_path: Path
+) -> None:
+    kubectl("apply", "workloads/spot-inference.yaml")
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, ("8}", "1}\n        disruption: {consolidateAfter: 10m}"))
+        assert user.types(*PLAN).code == 5
+        assert user.types("create", *CHANGE).code == 0
+        pool = kubernetes("GET", f"{POOLS}/inference")["spec"]
+        assert pool["limits"] == {"nvidia.com/gpu": 1}
+        assert pool["disruption"]["consolidateAfter"] == "10m"
+        assert user.types(*PLAN).code == 0
+
+        text = yaml.safe_load((user.folder / EXAMPLE.name).read_text())
+        del text["auto_scaling"]["node_pools"]
+        (user.folder / EXAMPLE.name).write_text(json.dumps(text))
+        said = user.types("create", *CHANGE)
+        assert said.code == 2
+        assert "nodepool.karpenter.sh:inference: it is deleted with its nodes" in said.err
+        assert len(nodes(user)) == 2
+        assert user.types("create", *CHANGE, "--yes").code == 0
+        assert kubernetes("GET", CLASSES)["items"] == kubernetes("GET", POOLS)["items"] == []
+        assert nodes(user) == []
+
+        declare(user)
+        assert user.types("create", *CHANGE).code == 0
+        assert len(nodes(user)) == 2  # the pods still wait
+    kubectl("delete", "workloads/spot-inference.yaml")
+
+
+def test_status_warns_of_what_is_not_ready(made: User) -> None:
+    merge(f"{CLASSES}/inference", {"spec": {"instanceGroups": ["gone"]}})
+    said = made.types("status", "demo", "-o", "json")
+    assert any(
+        "hyperpodnodeclass.karpenter.sagemaker.amazonaws.com:inference is not ready" in each
+        for each in said.document["warnings"]
+    )
+    assert any("NodeClassNotReady" in each for each in said.document["warnings"])
+    assert made.types("create", *CHANGE, "--yes").code == 0
+    assert made.types("status", "demo", "-o", "json").document["warnings"] == []
+
+
+def test_the_commands_of_the_example_lead_to_an_empty_account(user: User, one_stack: Stack) -> None:
+    before = one_stack.inventory()
+    quotas(one_stack)
+    declare(user)
+    for words in commands():
+        if words[0] == "kubectl":
+            kubectl(words[1], words[3])
+        elif words[1] != "kubeconfig":
+            out = types(user, words)
+            if words[1] == "nodes":
+                assert out.count("ml.g6.2xlarge") == 2
+    assert one_stack.inventory() == before
+
+
+def test_a_group_leaves_its_pool_and_the_cluster_together(made: User, tmp_path: Path) -> None:
+    more = "  - {name: more, instance_type: ml.g6.2xlarge, instance_count: 0}\n\nauto_scaling:"
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, ("\nauto_scaling:", more), ("groups: [inf", "groups: [more, inf"))
+        assert user.types("create", *CHANGE).code == 0
+        assert kubernetes("GET", f"{CLASSES}/inference")["spec"]["instanceGroups"] == [
+            "more",
+            "inference",
+        ]
+        declare(user)
+        assert user.types("create", *CHANGE, "--yes").code == 0
+        node_class = kubernetes("GET", f"{CLASSES}/inference")
+        assert node_class["spec"]["instanceGroups"] == ["inference"]
+        assert condition(node_class, "Ready")["status"] == "True"
+        assert user.types(*PLAN).code == 0
