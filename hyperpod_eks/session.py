@@ -280,6 +280,8 @@ def check_references(config: Config) -> None:
         variables.resolved(each.values, f"charts.{name}.values")
     for name, addon in config.addons.items():
         variables.resolved(addon.configuration_values, f"addons.{name}.configuration_values")
+    for index, document in enumerate(config.objects):
+        variables.resolved(document, f"objects[{index}]")
 
 
 def as_recorded(manifest: Manifest, resolved: ResolvedConfig) -> ResolvedConfig:

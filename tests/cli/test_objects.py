@@ -285,7 +285,10 @@ def test_a_secret_takes_its_values_from_variables_and_keeps_none(
     )
     with in_a_copy(made, tmp_path / "copy") as user:
         declare(user, OBJECTS + secret)
-        assert user.types(*CREATE).code == 2
+        user.stack.calls.clear()
+        said = user.types(*CREATE)
+        assert (said.code, user.stack.calls) == (2, []), said.err
+        assert "].stringData.key: the environment variable PULL_KEY is not set" in said.err
         monkeypatch.setenv("PULL_KEY", "hunter2-hunter2")
         said = user.types(*CREATE)
         assert said.code == 0, said.err
