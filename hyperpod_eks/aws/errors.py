@@ -147,6 +147,14 @@ TABLE: tuple[Rule, ...] = (
         "DeleteCluster",
         "(?i)quota|scheduler|governance",
     ),
+    # a service account has a role by another association
+    Rule(
+        ErrorKind.EXISTS,
+        "ResourceInUseException",
+        "eks",
+        "UpdateAddon",
+        "(?i)association already exists",
+    ),
     # another operation on the resource is in progress
     Rule(ErrorKind.BUSY, "ConcurrentModification|EntityTemporarilyUnmodifiable", "iam"),
     Rule(ErrorKind.BUSY, "OperationAborted", "s3"),

@@ -11,7 +11,7 @@ from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.preflight.cluster import trusted
 from hyperpod_eks.preflight.inputs import Facts, Finding
-from hyperpod_eks.resolve.pod_roles import pod_roles
+from hyperpod_eks.resolve.pod_roles import addon_roles, pod_roles
 from hyperpod_eks.resources.iam import PODS_SERVICE, Policy, Role
 
 
@@ -68,6 +68,39 @@ def agent(facts: Facts) -> Iterator[Finding]:
             f"Declare it in the config: addons: {{{name}: }}.",
             {"setting": "addons"},
         )
+
+
+def taken(facts: Facts) -> Iterator[Finding]:
+    """A service account that gets a role with its add-on must have no association of others.
+
+    It has at most one: CreateAddon and UpdateAddon refuse another ("Association already exists").
+    """
+    if facts.resolved is None or not facts.live("eks/cluster"):
+        return
+    name, new = facts.resolved.eks_name, {want.key for want in facts.missing(Role)}
+    for addon in facts.config.asked_addons():
+        answer = facts.resolved.addons.get(addon)
+        for one in addon_roles(facts.resolved, addon):
+            if f"iam/{one.label}-role" not in new or (answer and answer.standalone):
+                continue
+            with absent("AccessDenied.*", "ResourceNotFoundException"):
+                found = facts.aws.eks.list_pod_identity_associations(
+                    clusterName=name, namespace=one.namespace, serviceAccount=one.account
+                )["associations"]
+                yield from (_taken(each, addon, name) for each in found if not each.get("ownerArn"))
+
+
+def _taken(found: JsonMapping, addon: str, cluster: str) -> Finding:
+    id_ = found["associationId"]
+    return Finding(
+        "pod-roles",
+        "error",
+        f"addons.{addon}: {found['serviceAccount']} in {found['namespace']} has a role already, by"
+        f" the association {id_} (a service account has one)",
+        f"To keep that: addons.{addon}.pod_identity_associations: [].  To get a role of its own:"
+        f" aws eks delete-pod-identity-association --cluster-name {cluster} --association-id {id_}",
+        {"setting": "addons", "association": id_},
+    )
 
 
 def _role(facts: Facts, setting: str, arn: str) -> Finding | None:

@@ -51,6 +51,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (pods.unknown_roles, ("addon-roles",)),
     (pods.roles, ("pod-roles",)),
     (pods.agent, ("pod-roles",)),
+    (pods.taken, ("pod-roles",)),
     (pods.quota, ("quota-iam",)),
     (storage.quotas, ("quota-file-systems", "quota-file-system-capacity")),
     (storage.places, ("file-system-zones",)),

@@ -171,6 +171,27 @@ def test_an_addon_of_an_earlier_version_gets_its_role_as_a_planned_change(
     assert user.types("plan", "demo", "--detailed-exitcode").code == 0
 
 
+def test_a_service_account_with_a_role_of_others_stops_create_before_the_first_change(
+    user: User, aws: Clients
+) -> None:
+    """With earlier versions, an association by hand was the way to give an add-on a role."""
+    name, account = "aws-efs-csi-driver", "efs-csi-controller-sa"
+    none: dict[str, Any] = {name: {"pod_identity_associations": []}}
+    assert user.types("create", *write(user, addons=none)).code == 0
+    document = json.dumps(trust("pods.eks.amazonaws.com"))
+    role = aws.iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=document)["Role"]
+    made = aws.eks.create_pod_identity_association(
+        clusterName="demo", namespace="kube-system", serviceAccount=account, roleArn=role["Arn"]
+    )["association"]
+    user.mutations()
+    said = user.types("create", *write(user, addons={name: {}}))
+    assert (said.code, user.mutations()) == (3, []), said.err
+    assert f"{account} in kube-system has a role already, by the association" in said.err
+    assert f"--association-id {made['associationId']}" in said.err
+    assert user.types("create", *write(user, addons=none)).code == 0
+    assert associations(aws)[f"kube-system/{account}"]["roleArn"] == role["Arn"]
+
+
 def silent(answer: Any) -> Any:
     """Return a DescribeAddonConfiguration whose recommendation is ``answer``."""
     real = eks_addons.configuration
