@@ -155,13 +155,19 @@ class FileSystem(Resource):
 
     @staticmethod
     def list_tagged(aws: Aws, cluster: str) -> Iterator[Candidate]:
-        """All Lustre file systems of the region; none for callers that may not list them."""
+        """All Lustre file systems of the region; none for callers that may not list them.
+
+        If one of them may be ours, also the links to S3, which are deleted before it.
+        """
+        snapshot = Snapshot(aws)
         with absent("AccessDenied.*"):
-            for page in aws.fsx.get_paginator("describe_file_systems").paginate():
-                for each in page.get("FileSystems", ()):
-                    if each.get("FileSystemType") == "LUSTRE":
-                        tags = each.get("Tags") or ()
-                        yield "file-system", each["FileSystemId"], partial(list, tags)
+            found = [(each, each.get("Tags") or ()) for each in file_systems(snapshot)]
+            for each, tags in found:
+                yield "file-system", each["FileSystemId"], partial(list, tags)
+            if any(owner(tags) for _, tags in found):
+                for each in links(snapshot):
+                    tags = each.get("Tags") or ()
+                    yield "association", each["AssociationId"], partial(list, tags)
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         """Find it by our tags, or the adopted one by its id."""

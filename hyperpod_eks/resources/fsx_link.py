@@ -22,6 +22,7 @@ from hyperpod_eks.resources.base import (
     Resource,
     State,
 )
+from hyperpod_eks.resources.ec2.vpc import Vpc
 from hyperpod_eks.resources.fsx import FileSystem
 from hyperpod_eks.resources.permissions import (
     Conditions,
@@ -31,6 +32,7 @@ from hyperpod_eks.resources.permissions import (
     look,
     tagged,
 )
+from hyperpod_eks.resources.tagged import Tagged
 
 STATES = {
     "AVAILABLE": State.READY,
@@ -110,6 +112,13 @@ class Link(Resource):
         linked = actions("iam", "AttachRolePolicy", "CreateServiceLinkedRole", "PutRolePolicy")
         yield Statement("LinksRole", linked, role)
         yield Statement("LinksBuckets", actions("s3", "ListBucket"), tuple(buckets))
+
+    @classmethod
+    def bare(cls, found: Tagged, resolved: ResolvedConfig, vpc: Vpc) -> Link:
+        """Declare it with the fields that a delete needs; its label begins with its file system."""
+        name = found.label.partition(":")[0]
+        files = FileSystem(name, subnet=None, security_group=None, settings={}, smallest={})
+        return Link(found.label, files, "", "", (), (), imports_at_once=False)
 
     @property
     def part_of(self) -> Resource | None:

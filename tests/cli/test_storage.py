@@ -479,3 +479,17 @@ def test_links_to_s3_come_change_and_go_without_files(user: User) -> None:
     document = delete(user, "--delete-data")  # first the link, so that there can be a backup
     assert (files(user), associations(user)) == ({}, [])
     assert document["backups"].keys() == {"storage/data"}
+
+
+def test_links_are_deleted_first_although_manifest_and_config_are_lost(user: User) -> None:
+    link = {"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}
+    write(user, of(s3=[link]))
+    user.makes("demo", "-f", "c.yaml")
+    delete(user)
+    for path in user.folder.glob("*demo*"):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    said = user.types("orphans", "-o", "json").document
+    assert {"association", "file-system"} < {each["kind"] for each in said["orphans"]}
+    document = delete(user, "--region", "us-west-2", "--delete-data")
+    assert (files(user), associations(user)) == ({}, [])
+    assert document["backups"].keys() == {"storage/data"}
