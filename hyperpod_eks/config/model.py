@@ -255,8 +255,9 @@ class Addon(Section):
         tuple[Annotated[str, Aws("s3", "CreateBucket.Bucket"), BUCKET_NAME], ...],
         Field(
             strict=False,
-            description="Buckets that the role of `aws-mountpoint-s3-csi-driver` reads and writes;"
-            " no other add-on has this setting.",
+            max_length=30,  # a policy of IAM has 6,144 characters, and a name 63
+            description="Buckets that the role of `aws-mountpoint-s3-csi-driver` reads and writes,"
+            " at most 30; no other add-on has this setting.",
         ),
     ] = ()
 
