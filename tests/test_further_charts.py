@@ -581,5 +581,5 @@ def test_a_namespace_that_is_declared_comes_before_the_chart_in_it(user: User) -
     assert rows(user, "plan") == {"charts/near": "keep"}
     # both go, the release first
     declared(user, "")
-    create(user)
+    create(user, "--yes")
     assert not [key for key in content(user) if "team" in key]

@@ -127,10 +127,11 @@ class Aws:
                 ),
             )
         made.meta.events.register("after-call", _name_service)
-        made.meta.events.register("before-send", self._check, unique_id="check")
         self._watch.attach(made)
         if not once:  # only the engine repeats single attempts
             self._paces.setdefault(service, Pace(service)).attach(made)
+        # after the wait for the rate limit, in which another run may take over
+        made.meta.events.register("before-send", self._check, unique_id="check")
         return made
 
     def _check(self, event_name: str, **_: object) -> None:

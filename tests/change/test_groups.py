@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -50,6 +51,53 @@ def test_the_minimal_cluster(owner: Owner) -> None:
     )
     lives(owner, text, text + grown)
     assert len(owner.nodes("worker-group")) == 3
+    assert owner.deletes(text) == []
+    assert owner.account() == owner.before
+
+
+@pytest.mark.prove
+def test_objects_beside_the_cluster(owner: Owner) -> None:
+    text = owner.example("objects")
+    assert owner.declares(text)
+    owner.declares(changed := text.replace('gpu: "8"', 'gpu: "16"'))  # no call of AWS
+    assert [s.want.key for s in owner.looks(changed) if s.differs] == []
+    assert owner.deletes(text) == []
+    assert owner.account() == owner.before
+
+
+@pytest.mark.prove
+def test_roles_for_pods(owner: Owner) -> None:
+    text = owner.example("pod-roles")
+    trust = {"Action": ["sts:AssumeRole", "sts:TagSession"], "Effect": "Allow",
+             "Principal": {"Service": "pods.eks.amazonaws.com"}}  # fmt: skip
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    for name in ("CloudWatchAgent", "Notebook"):
+        owner.aws.iam.create_role(RoleName=name, Path="/team/", AssumeRolePolicyDocument=document)
+    before = owner.account()
+    lives(owner, text, text.replace("[training-data, checkpoints]", "[training-data]"))
+    assert owner.deletes(text) == []
+    assert owner.account() == before
+
+
+@pytest.mark.prove
+def test_file_systems_outlive_the_cluster(owner: Owner) -> None:
+    text = owner.example("storage")
+    lives(owner, text, text.replace("storage_capacity: 2400", "storage_capacity: 4800"))
+    owner.deletes(text)
+    assert len(owner.stack.inventory()["us-west-2"]["fsx"]["FileSystems"]) == 2
+
+
+@pytest.mark.prove
+def test_further_charts(owner: Owner, tmp_path: Path) -> None:
+    """The charts are on the internet: a folder takes their place."""
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("apiVersion: v2\nname: near\nversion: 1.0.0\n")
+    text = re.sub(r"\n +(repository|version): .*", "", owner.example("ray"))
+    text = re.sub(r"chart: \S+", f"chart: {chart}", text)
+    assert owner.declares(text)
+    owner.declares(changed := text.replace("enablePrometheus: false", "enablePrometheus: true"))
+    assert [s.want.key for s in owner.looks(changed) if s.differs] == []
     assert owner.deletes(text) == []
     assert owner.account() == owner.before
 

@@ -354,9 +354,9 @@ instance_groups: [{name: a_b, instance_type: ml.m5.huge, instance_count: -1}]
     Wrong(
         "newer manifest",
         2,
-        "manifest/v2",
+        "manifest/v3",
         ("delete", "demo", "--yes"),
-        files={"demo.hyperpod-eks.json": manifest(schema="hyperpod-eks/manifest/v2")},
+        files={"demo.hyperpod-eks.json": manifest(schema="hyperpod-eks/manifest/v3")},
     ),
     Wrong("manifest nowhere", 2, "--manifest", ("create", "demo", "--manifest", "nowhere/x.json")),
     Wrong(

@@ -227,3 +227,19 @@ def test_a_claim_that_is_none_is_refused_with_the_way_out(
         assert (said.code, f"aws s3 rm s3://{bucket}/{KEY}" in said.err) == (2, True), said.err
     aws.s3.delete_object(Bucket=bucket, Key=KEY)
     assert user.types("scale", "demo", "worker-group=3").code == 0
+
+
+def test_a_change_is_checked_after_its_wait_for_the_rate_limit(
+    aws: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, taken = Aws(new_session(), "demo", {}), threading.Event()
+
+    def check() -> None:
+        if taken.is_set():
+            raise Locked("another run")
+
+    ours.before_change = check
+    monkeypatch.setattr("hyperpod_eks.aws.rate_limit.Pace.wait", lambda *_, **__: taken.set())
+    with pytest.raises(Locked):
+        ours.ec2.create_vpc(CidrBlock="10.0.0.0/16")
+    assert len(aws.ec2.describe_vpcs()["Vpcs"]) == 1  # the default one

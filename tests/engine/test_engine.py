@@ -83,11 +83,12 @@ def test_what_is_no_longer_declared_is_still_deleted(
 
 
 @pytest.mark.parametrize("owner", [None, "another lineage"])
+@pytest.mark.parametrize("label", ["role", "cluster"])  # the first and the last one
 def test_a_stranger_under_our_name_stops_us_before_the_first_change(
-    rig: Rig, cloud: Cloud, wants: list[Resource], owner: str | None
+    rig: Rig, cloud: Cloud, wants: list[Resource], label: str, owner: str | None
 ) -> None:
-    cloud.things.append(Thing("theirs", "role", owner, "", "square"))
-    with pytest.raises(Foreign, match="toys/role: theirs already exists"):
+    cloud.things.append(Thing("theirs", label, owner, "", "square"))
+    with pytest.raises(Foreign, match=f"toys/{label}: theirs already exists"):
         rig.create(wants)
     assert cloud.calls == []
 

@@ -45,7 +45,7 @@ from hyperpod_eks.engine import Context
 from hyperpod_eks.events import Event
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.fsx import of_region
-from hyperpod_eks.local.aws.sim import ACCESS_KEY, SECRET_KEY, Delays, is_read
+from hyperpod_eks.local.aws.sim import ACCESS_KEY, ACCOUNT, SECRET_KEY, Delays, is_read
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.session import ADOPT, Session
 from hyperpod_eks.state import claim, lease, objects, s3_store
@@ -394,6 +394,13 @@ class Host:
     def forget(self) -> None:
         """Let serials begin anew: the manifest is lost, or its cluster is deleted."""
         self.serials.clear()
+
+    def unlock(self) -> None:
+        """Free the cluster from a killed run, as `hyperpod-eks unlock` does."""
+        bucket = f"sagemaker-{NAME}-{ACCOUNT}-{REGION}"
+        found = claim.lease_of(self.aws(self.side), bucket, ACCOUNT)
+        if found.holder():
+            found.free()
 
     def named(self, pid: int) -> list[str]:
         """Name a process as `lease._process` does; empty for one that is not running.

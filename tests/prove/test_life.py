@@ -120,6 +120,7 @@ class Life(RuleBasedStateMachine):
                 self.prover.finish("create", self.config)
         self.host.path.unlink()
         self.host.stack.clock.advance(GRACE)  # see docs/crash-safety.md, "Limits"
+        self.host.unlock()  # nobody knows any more that the run in the claim has ended
         self.host.forget()
         self.forgotten = True
 
