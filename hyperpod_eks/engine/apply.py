@@ -219,11 +219,6 @@ class Apply(Reconciler):
         recent = any(self.now - since < ROLE_SPREADS for since in born)
         return live.premature and task.born and recent
 
-    def may_hold_data(self, want: Resource) -> bool:
-        """Whether it may hold data: it is of such a kind, and may have been ready before."""
-        record = self.manifest.records.get(want.key)
-        return want.data and not (record and record.state == "created")
-
     def _replace(self, task: Task, live: Live) -> None:
         """Delete a failed resource; once it is gone, it is created like any absent one."""
         want = task.want

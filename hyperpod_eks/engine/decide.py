@@ -204,12 +204,14 @@ def decide_delete(
     needed_by: str,
     deleted_with: str,
     consented: Container[str] = (),
+    unused: bool = False,
 ) -> Decision:
     """Decide what ``delete`` does with a resource that exists.
 
     ``asked``: the user asked to keep it.  ``needed_by`` is the key of a kept resource that needs
     it, ``deleted_with`` of one with which AWS deletes it; each is empty for none.  ``consented``
-    are the ids of resources with data that the user agreed to delete.
+    are the ids of resources with data that the user agreed to delete.  ``unused``: it has never
+    been ready, so that it holds nothing if it has failed.
     """
     want = observation.want
     if observation.status is Status.FOREIGN:
@@ -218,7 +220,9 @@ def decide_delete(
         return Decision(Action.KEEP, "shared by every cluster of the account")
     if adopted:
         return Decision(Action.KEEP, "adopted; never deleted")
-    if want.data and not all(each in consented for each in _ids_with_data(observation)):
+    empty = unused and observation.status is Status.FAILED
+    held = [] if empty else _ids_with_data(observation)
+    if want.data and not all(each in consented for each in held):
         return Decision(Action.KEEP, HOLDS_DATA)
     if asked:
         return Decision(Action.KEEP, "asked to keep it")

@@ -94,6 +94,7 @@ class Destroy(Reconciler):
             needed_by=needed_by,
             deleted_with=holder.key if holder and goes else "",
             consented=self.consented,
+            unused=not self.may_hold_data(want),
         )
         if decision.action is Action.KEEP and needed_by:
             self.keep.add(want.key)

@@ -256,6 +256,9 @@ def test_a_failed_one_is_replaced_only_if_it_was_never_ready(user: User) -> None
     assert said.code != 0
     assert "insufficient capacity" in said.err
     (failed,) = files(user)
+    said = user.types("delete", "demo", "--dry-run", "-o", "json")
+    rows = {row["key"]: row["action"] for row in said.document["plan"]}
+    assert rows["storage/data"] == "delete"
     user.stack.sim.failures.clear()
     user.makes("demo", "-f", "c.yaml", "--replace-failed")
     (id_,) = files(user)
@@ -264,7 +267,7 @@ def test_a_failed_one_is_replaced_only_if_it_was_never_ready(user: User) -> None
     said = user.types("create", "-f", "c.yaml", "--chart", str(CHART), "--replace-failed", "--yes")
     assert said.code != 0
     assert "It may hold data, so it is never replaced" in said.err
-    assert list(files(user)) == [id_]
+    assert [row["id"] for row in delete(user)["kept_data"]] == [id_]
 
 
 def test_one_that_was_ready_is_never_replaced_whatever_has_failed_since(made: User) -> None:

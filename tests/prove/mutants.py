@@ -382,9 +382,9 @@ MUTANTS = (
     ),
     Mutant(
         "a failed file system with data is replaced",
-        "engine/apply.py",
-        "return want.data and (not unused",
-        "return False and (not unused",
+        "engine/loop.py",
+        "return want.data and not (record",
+        "return False and not (record",
         DATA,
         "never_ready",
     ),

@@ -112,7 +112,10 @@ def text(document: Orphans) -> str:
         "A create that just started on another machine looks the same. "
         "Check that none is running before you delete."
     )
-    return "\n".join([*lines, *(f"To delete them: {command}" for command in document["next"])])
+    lines += [f"To delete them: {command}" for command in document["next"]]
+    if any(row["kind"] == "file-system" for row in rows):
+        lines.append("`delete` keeps file systems with their data; --delete-data deletes them.")
+    return "\n".join(lines)
 
 
 command = define(
