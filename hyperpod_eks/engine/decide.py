@@ -230,7 +230,7 @@ def decide_delete(
         return Decision(Action.KEEP, f"{needed_by}{NEEDS_IT}")
     if deleted_with:
         return Decision(Action.GOES, f"deleted with {deleted_with}")
-    return Decision(Action.DELETE)
+    return Decision(Action.DELETE, want.takes_along)
 
 
 HOLDS_DATA = "it holds data; delete --delete-data deletes it"

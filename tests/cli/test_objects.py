@@ -185,6 +185,22 @@ def test_a_namespace_is_deleted_with_what_is_in_it_only_with_consent(
             kubernetes("GET", path)
 
 
+def test_a_delete_says_what_goes_with_a_namespace_in_a_cluster_that_stays(
+    made: User, tmp_path: Path
+) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        path = user.folder / "demo.hyperpod-eks.json"
+        document = json.loads(path.read_text())
+        document["resources"]["eks/cluster"]["origin"] = "adopted"
+        path.write_text(json.dumps(document))
+        said = user.types("delete", "demo")
+        assert said.code == 2
+        assert "kubernetes/namespace:team-a, with everything in it" in said.err
+        rows = user.types("delete", "demo", "--dry-run", "-o", "json").document["plan"]
+        whys = {row["key"]: (row["action"], row["why"]) for row in rows}
+        assert whys["kubernetes/namespace:team-a"] == ("delete", "with everything in it")
+
+
 def test_a_kind_that_comes_later_is_waited_for(made: User, tmp_path: Path) -> None:
     custom = """
 apiVersion: example.com/v1

@@ -95,6 +95,9 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
             return {**result("delete", at, recorder), "plan": plan}
         _refuse_protected(at)
         lost = [f"{data[id_][0].key} ({id_}): {_lost(data[id_])}" for id_ in consented]
+        if "eks/cluster" in at.manifest.adopted:  # else everything in the cluster is deleted anyway
+            full = (want for want in every.values() if want.takes_along)
+            lost += [f"{want.key}, {want.takes_along}" for want in full]
         stays = [f"{want.key} ({id_})" for id_, (want, _) in data.items() if id_ not in consented]
         confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
         removed, kept = _removed(at, named, keys, consented)
