@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
@@ -298,8 +299,8 @@ class FileSystem(Resource):
 
     def usd_per_month(self, live: Live) -> float | None:
         """Its storage with its throughput, as AWS describes them."""
-        each = prices.LUSTRE.get(live.attributes["kind"])
-        return each and (live.attributes["capacity"] or 0) * each
+        each, size = prices.LUSTRE.get(live.attributes["kind"]), live.attributes["capacity"]
+        return each * size if each and size else None
 
     def prices(self, support: str) -> Iterator[Item]:
         """Its storage with its throughput; provisioned metadata IOPS have a price of their own."""
@@ -369,7 +370,6 @@ def _request(settings: JsonMapping, operation: str) -> JsonObject:
     return request
 
 
-def _number(value: Fact) -> float:
-    """Return a number, or a version as one: 2.15 is newer than 2.2."""
-    parts = str(value or 0).split(".")
-    return float(f"{int(parts[0])}.{int(parts[1]):03}") if len(parts) > 1 else float(parts[0])
+def _number(value: Fact) -> tuple[int, ...]:
+    """Return the numbers in a value, for comparison: version 2.15 is newer than 2.2."""
+    return tuple(map(int, re.findall(r"[0-9]+", str(value))))
