@@ -76,6 +76,7 @@ class Apply(Reconciler):
                 " cluster.",
             )
         lost = [line for s in drifted if s.live for line in disruptions(s.want, s.live, s.differs)]
+        lost += [line for lines in taken(observations).values() for line in lines]
         full = [want for want in prunable(self.tasks, self.manifest) if want.takes_along]
         self._consent([*lost, *(f"{want.key}: it is deleted {want.takes_along}" for want in full)])
         if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
@@ -364,6 +365,16 @@ class Apply(Reconciler):
             task.again(self.now)  # a duplicate that is used after all is kept
             return
         super()._failed(task, verb, error)
+
+
+def taken(observations: Sequence[Observation]) -> dict[str, list[str]]:
+    """Return what creates and changes remove beside the resources themselves, by key."""
+    lives = {s.want.key: s.live for s in observations if s.live}
+    return {
+        s.want.key: list(s.want.takes(s.live, lives))
+        for s in observations
+        if s.status in (Status.ABSENT, Status.DRIFTED, Status.BUSY)
+    }
 
 
 def answered(want: Resource, verb: str, updated: Iterable[str]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable
+from hyperpod_eks.engine.apply import taken
 from hyperpod_eks.engine.decide import CHANGING, Action, Circumstances, Decision, decide
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources import access_entry, eks
@@ -40,11 +41,13 @@ def plan(wants: Sequence[Resource], context: Context) -> tuple[list[Planned], li
     reconciler = Apply(wants, context)
     observations = observe_all(reconciler)
     lives: dict[str, Live] = {}
-    rows, actions = [], dict[str, Action]()
+    rows, actions, removed = [], dict[str, Action](), taken(observations)
     for each in observations:
         key, live = each.want.key, each.live
         given = _circumstances(reconciler, each, References(lives), actions)
         decision = decide(each, given)
+        if lines := removed.get(key):
+            decision = replace(decision, why="; ".join(filter(None, (decision.why, *lines))))
         rows.append(Planned(key, (live.id if live else "") or given.adopted, decision))
         actions[key] = decision.action
         if live and decision.action not in (Action.CREATE, Action.REPLACE, Action.REFUSE):

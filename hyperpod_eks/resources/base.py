@@ -426,6 +426,13 @@ class Resource(ABC):
         """Return what it costs, None if unknown; only for kinds with ``data``."""
         return None
 
+    def takes(self, live: Live | None, lives: Mapping[str, Live]) -> Iterable[str]:
+        """Return the nodes or data beside it that its create or change removes, a line each.
+
+        ``live`` is the resource itself, if it exists, and ``lives`` are all others by key.
+        """
+        return ()
+
     def prices(self, support: str) -> Iterable[Item]:
         """Return its cost per hour; ``support`` is the support type of the Kubernetes version."""
         return ()

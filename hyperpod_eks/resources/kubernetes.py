@@ -100,8 +100,9 @@ class Object(Resource):
                 lambda: objects.served(access, self.api_version),
             )
             if (kind := kinds.get(self.object_kind)) is None:
-                why = str(objects.not_served(self.reference))
-                return [] if snapshot.bare else [Live("", owner=ours, state=State.BUSY, why=why)]
+                why, about = str(objects.not_served(self.reference)), {"served": False}
+                awaited = Live("", owner=ours, state=State.BUSY, why=why, attributes=about)
+                return [] if snapshot.bare else [awaited]
             found = objects.find(access, self.reference, kind)
         except kube.KubeNotReady as error:  # create restores a lost access entry
             return [Live("", owner=ours, state=State.BUSY, why=str(error), cause=error.cause)]

@@ -12,6 +12,7 @@ from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.hyperpod.nodes import Nodes
+from hyperpod_eks.resources.karpenter import NodeClass
 from hyperpod_eks.resources.kubernetes import Object
 
 
@@ -38,7 +39,8 @@ def _declared(pool: NodePool, control: eks.Cluster, nodes: Nodes) -> Iterator[Ob
             "metadata": {"name": pool.name},
             "spec": spec,
         }
-        declared = Object(
+        node_class = (version, kind) == NODE_CLASS
+        declared = (NodeClass if node_class else Object)(
             objects.label(document),
             cluster=control,
             api_version=version,

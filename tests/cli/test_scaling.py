@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 import yaml
 
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.kubernetes import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.cli.test_objects import kubernetes, merge
-from tests.conftest import User, at_work, in_a_copy
+from tests.conftest import User, at_work, in_a_copy, new_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLE = EXAMPLES / "spot-autoscaling.yaml"
@@ -23,6 +25,8 @@ CLAIMS = "/apis/karpenter.sh/v1/nodeclaims"
 CLASSES = "/apis/karpenter.sagemaker.amazonaws.com/v1/hyperpodnodeclasses"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 CHANGE = ("--chart", str(CHART), "-f", "spot-autoscaling.yaml")
+READY = '{.items[0].metadata.name} {.items[0].status.conditions[?(@.type=="Ready")].status}'
+GET = ("kubectl", "get", "nodepools", "-o", f"jsonpath={READY}")
 PLAN = ("plan", *CHANGE, "--detailed-exitcode")
 
 
@@ -175,20 +179,6 @@ def test_status_warns_of_what_is_not_ready(made: User) -> None:
     assert made.types("status", "demo", "-o", "json").document["warnings"] == []
 
 
-def test_the_commands_of_the_example_lead_to_an_empty_account(user: User, one_stack: Stack) -> None:
-    before = one_stack.inventory()
-    quotas(one_stack)
-    declare(user)
-    for words in commands():
-        if words[0] == "kubectl":
-            kubectl(words[1], words[3])
-        elif words[1] != "kubeconfig":
-            out = types(user, words)
-            if words[1] == "nodes":
-                assert out.count("ml.g6.2xlarge") == 2
-    assert one_stack.inventory() == before
-
-
 def test_a_group_leaves_its_pool_and_the_cluster_together(made: User, tmp_path: Path) -> None:
     more = "  - {name: more, instance_type: ml.g6.2xlarge, instance_count: 0}\n\nauto_scaling:"
     with in_a_copy(made, tmp_path / "copy") as user:
@@ -204,3 +194,59 @@ def test_a_group_leaves_its_pool_and_the_cluster_together(made: User, tmp_path: 
         assert node_class["spec"]["instanceGroups"] == ["inference"]
         assert condition(node_class, "Ready")["status"] == "True"
         assert user.types(*PLAN).code == 0
+
+
+def test_a_group_that_has_nodes_comes_to_karpenter_with_consent_only(
+    made: User, tmp_path: Path
+) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        text = yaml.safe_load((user.folder / EXAMPLE.name).read_text())
+        text["auto_scaling"] = {"mode": "Enable"}
+        (user.folder / EXAMPLE.name).write_text(json.dumps(text))
+        assert user.types("create", *CHANGE, "--yes").code == 0
+        sagemaker = new_session().client("sagemaker")
+        added: Any = {"InstanceGroupName": "inference", "IncrementTargetCountBy": 2}
+        sagemaker.batch_add_cluster_nodes(ClusterName="demo", NodesToAdd=[added])
+
+        declare(user)
+        lost = "instance group inference: its 2 nodes are removed"
+        assert lost in user.types(*PLAN, "-o", "json").out
+        said = user.types("create", *CHANGE)
+        assert (said.code, lost in said.err) == (2, True)
+        assert len(nodes(user)) == 2
+        assert user.types("create", *CHANGE, "--yes").code == 0
+        assert nodes(user) == []
+        assert user.types(*PLAN).code == 0
+
+
+def test_the_commands_of_the_example_lead_to_an_empty_account(
+    user: User, one_stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(user.folder / "demo.kubeconfig"))
+    before = one_stack.inventory()
+    quotas(one_stack)
+    declare(user)
+    (user.folder / "workloads").symlink_to(EXAMPLES / "workloads")
+    for words in commands():
+        if words[0] == "kubectl":
+            subprocess.run(words, check=True, timeout=60, capture_output=True)
+            pools = subprocess.run(GET, check=True, timeout=60, capture_output=True, text=True)
+            assert pools.stdout == "inference True"
+        elif types(user, words).count("ml.g6.2xlarge"):
+            assert words[1] == "nodes"
+            assert len(nodes(user)) == 2
+    assert one_stack.inventory() == before
+
+
+def test_a_cluster_whose_api_cannot_be_reached_is_deleted_nevertheless(
+    user: User, one_stack: Stack
+) -> None:
+    before = one_stack.inventory()
+    quotas(one_stack)
+    declare(user)
+    types(user, commands()[0])
+    kubectl("apply", "workloads/spot-inference.yaml")
+    (endpoint,) = one_stack.sim.clusters.values()
+    endpoint.faults.append(Fault(503, "ServiceUnavailable", "no", path="karpenter", times=10**6))
+    assert user.types("delete", "demo", "--yes").code == 0
+    assert one_stack.inventory() == before
