@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain
@@ -111,8 +111,9 @@ class Chart:
     """``chart``, or ``charts.NAME``."""
     images: tuple[str, ...]
     values: JsonObject
-    fixed: tuple[str, ...]
-    """Images that no value of the chart names, so that copies cannot take their places."""
+    fixed: Mapping[str, str]
+    """Images that no value of the chart names, so that copies cannot take their places; each with
+    the value that switches off what uses it, if there is one."""
 
 
 def survey(release: Release, names: Names, bundle: str | None) -> Chart:
@@ -153,8 +154,9 @@ def survey(release: Release, names: Names, bundle: str | None) -> Chart:
         todo = {each: renamed[each] for each, copy in copies.items() if copy != each}
         over = images.overrides(chart.effective_values(staged, declared), todo) if todo else {}
         after = needed(over) if over else found
-    reached = {*copies.values(), *(each for each in found if each not in copies)}
-    return Chart(setting, tuple(found), over, tuple(x for x in after if x not in reached))
+        reached = {*copies.values(), *(each for each in found if each not in copies)}
+        fixed = {x: chart.switch_of(staged, x) for x in after if x not in reached}
+    return Chart(setting, tuple(found), over, fixed)
 
 
 def settings(charts: Iterable[Chart]) -> JsonObject:

@@ -83,6 +83,79 @@ def test_a_count_that_cannot_be_changed_alone_is_refused(text: str) -> None:
         config_yaml.with_numbers("c", text.encode(), {("a", 0, "n"): 3})
 
 
+VALUES = {"chart": {"values": {"a": {"image": {"repository": "r/x"}}, "b": {"t": "q: z"}}}}
+BLOCK = """\
+chart:
+  values:
+    a:
+      image:
+        repository: r/x
+    b:
+      t: 'q: z'
+"""
+COMMENTED = """\
+chart:
+  # why
+  values:
+    a: {image: {tag: 1}}  # here
+    z: 1
+n: d
+"""
+COMMENTED_AFTER = """\
+chart:
+  # why
+  values:
+    b:
+      t: 'q: z'
+    a: {image: {"repository": "r/x", tag: 1}}  # here
+    z: 1
+n: d
+"""
+NULL = "chart:\n    path: p   # x\n    values:\nn: d\n"
+FLOW = '{"a": {"image": {"repository": "r/x"}}, "b": {"t": "q: z"}}'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("n: d # c", f"n: d # c\n{BLOCK}"),
+        ("n: d\r\n", "n: d\r\n" + BLOCK.replace("\n", "\r\n")),
+        (COMMENTED, COMMENTED_AFTER),
+        (NULL, NULL.replace("values:", f"values: {FLOW}")),
+        (
+            "{n: d, chart: {values: {}}}",
+            '{n: d, chart: {values: {"b": {"t": "q: z"}, "a": {"image": {"repository": "r/x"}}}}}',
+        ),
+        (
+            "chart: {values: {a: {image: {repository: 'old'}}, b: {t: \"q: z\"}}}",
+            'chart: {values: {a: {image: {repository: "r/x"}}, b: {t: "q: z"}}}',
+        ),
+    ],
+)
+def test_values_are_written_beside_what_a_config_has(before: str, after: str) -> None:
+    for bom in (b"", b"\xef\xbb\xbf"):
+        changed = config_yaml.with_values("c", bom + before.encode(), VALUES)
+        whole = config_yaml.parse("c", after.encode()).value
+        assert config_yaml.parse("c", changed).value == whole
+        assert config_yaml.with_values("c", changed, VALUES) == changed
+        if not before.startswith("{"):  # the order in a flow mapping is not promised
+            assert changed == bom + after.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x: &v {z: 1}\nchart: {values: *v}",
+        "x: &v\n  z: 1\nchart:\n  values: *v\n",
+        "n: d\n...\n",
+        "chart: {values: {b: {t: [1, 2]}}}",
+    ],
+)
+def test_values_that_would_change_more_are_refused(text: str) -> None:
+    with pytest.raises(Usage, match="nothing was written"):
+        config_yaml.with_values("c", text.encode(), VALUES)
+
+
 # --- replacing a file -----------------------------------------------------------------------------
 
 

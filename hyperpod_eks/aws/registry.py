@@ -299,7 +299,8 @@ class Registry:
         scheme, _, about = answer.headers.get("WWW-Authenticate", "").partition(" ")
         given = dict(re.findall(r'(\w+)="([^"]*)"', about))
         realm = given.get("realm", "")
-        if scheme.lower() != "bearer" or urlsplit(realm).scheme != "https":
+        ours = urlsplit(realm)[:2] == urlsplit(self.url)[:2]
+        if scheme.lower() != "bearer" or not (ours or urlsplit(realm).scheme == "https"):
             return False
         query = {"scope": f"repository:{repository}:pull"}
         query |= {"service": given["service"]} if "service" in given else {}

@@ -301,6 +301,17 @@ def effective_values(chart: Path, values: JsonMapping) -> JsonObject:
     return merged
 
 
+def switch_of(chart: Path, text: str) -> str:
+    """Return the value that switches off the dependency with a text in its templates, or ""."""
+    present = {_read(each).get("name"): each.parent for each in chart.glob("charts/*/Chart.yaml")}
+    for each in _read(chart / "Chart.yaml").get("dependencies") or ():
+        folder = present.get(each["name"])
+        templates = folder.glob("templates/**/*.yaml") if folder else ()
+        if any(text in file.read_text(errors="replace") for file in templates):
+            return str(each.get("condition") or "").partition(",")[0].strip()
+    return ""
+
+
 def _unpack_beside(archive: Path) -> None:
     """Write Chart.yaml and values.yaml of a packed chart, and of charts in it, to a folder."""
     with tarfile.open(archive) as tar:

@@ -44,6 +44,8 @@ def rendered(
 def images(documents: Sequence[JsonMapping]) -> list[str]:
     """Return the images that objects name: of containers, in arguments, in variables, in settings.
 
+    Raises HyperpodError for a container with an image that is none.
+
     >>> images([{"spec": {"containers": [{"image": "a/b:1", "args": ["--image=c/d:2"]}]}}])
     ['a/b:1', 'c/d:2']
     """
@@ -70,6 +72,12 @@ def _named(value: Json, key: str) -> Iterator[str]:
             yield from _named(each, str(name))
     elif isinstance(value, list):
         for each in value:
+            given = each.get("image") if isinstance(each, Mapping) else None
+            if key.lower().endswith("containers") and given and not parse(str(given)):
+                raise HyperpodError(
+                    f"the chart gives a container an image that is none: {given!r}",
+                    "Correct the values of the chart.",
+                )
             yield from _named(each, key)
     elif isinstance(value, str):
         if key.lower().endswith("image"):

@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 from hyperpod_eks import mirror as mirroring
+from hyperpod_eks.aws.registry import Registry
+from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.local import CHART, UPSTREAM
+from hyperpod_eks.local.aws.ecr import digest_of
 from hyperpod_eks.local.aws.sim import ACCOUNT, Fault
 from tests.conftest import Clients, User
 
@@ -178,6 +181,102 @@ def test_the_login_is_never_shown_and_what_was_begun_continues(user: User, aws: 
     assert not any(token in each for each in everything)
     left = user.types("orphans", "--region", "us-west-2", "-o", "json").document["orphans"]
     assert [(each["kind"], each["id"]) for each in left] == [("repository", f"demo/{OPERATOR}")]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("chart: &c {values: {}}\nexisting: *c\n", 2, ""),
+        ("x: 1\n", 2, "c.yaml:6:1: x"),
+        (
+            "chart: {values: {mpi-operator: {mpiOperator: {image: {tag: []}}}}}\n",
+            1,
+            "an image that is none",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is(
+    user: User, text: str, code: int, words: str
+) -> None:
+    (user.folder / "c.yaml").write_text(CLOSED + text)
+    said = user.types("mirror", "-f", "c.yaml", "--chart", str(CHART))
+    assert (said.code, user.mutations()) == (code, []), said.err
+    assert words in said.err
+    assert (user.folder / "c.yaml").read_text() == CLOSED + text
+
+
+@pytest.mark.usefixtures("upstream")
+def test_copies_of_another_region_are_made_anew_and_without_a_file_values_are_printed(
+    user: User, aws: Clients
+) -> None:
+    old = REGISTRY.replace("us-west-2", "us-east-1")
+    image = f"{{image: {{repository: {old}/demo/{OPERATOR}}}}}"
+    config = f"{CLOSED}chart: {{values: {{mpi-operator: {{mpiOperator: {image}}}}}}}\n"
+    chart = ("--chart", str(CHART))
+    said = user.types("mirror", "-f", "-", *chart, "-o", "json", stdin=config)
+    assert said.code == 0, said.err
+    (row, _) = sorted(said.document["images"], key=lambda row: str(row["action"]))
+    assert (row["action"], row["copy"]) == ("copied", f"{REGISTRY}/demo/{OPERATOR}:0.5")
+    values = {"mpiOperator": {"image": {"repository": f"{REGISTRY}/demo/{OPERATOR}"}}}
+    assert said.document["values"] == {"chart": {"values": {"mpi-operator": values}}}
+    assert said.document["file"] is None
+
+    said = user.types("mirror", "-f", "-", *chart, stdin=config)
+    assert f"repository: {REGISTRY}/demo/{OPERATOR}" in said.out
+    assert "write them to the config file" in said.out
+
+
+def test_what_switches_off_an_image_that_no_value_names_is_said(user: User) -> None:
+    inner = user.folder / "chart/charts/plugin"
+    (inner / "templates").mkdir(parents=True)
+    (user.folder / "chart/Chart.yaml").write_text(
+        "{apiVersion: v2, name: outer, version: 0.1.0, dependencies: [{name: plugin,"
+        " version: 0.1.0, condition: 'plugin.on,plugin.enabled'}]}\n"
+    )
+    (user.folder / "chart/values.yaml").write_text("plugin: {on: true}\n")
+    (inner / "Chart.yaml").write_text("{apiVersion: v2, name: plugin, version: 0.1.0}\n")
+    container = "{name: c, image: public.ecr.aws/neuron/plugin:2.19}"
+    pod = (
+        f"{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: [{container}]}}}}"
+    )
+    (inner / "templates/pod.yaml").write_text(pod)
+    more = "charts: {outer: {chart: ./chart}}\n"
+    (user.folder / "c.yaml").write_text(CLOSED + more)
+    said = user.types("mirror", "-f", "c.yaml", "--chart", str(CHART), "--dry-run")
+    assert said.code == 0, said.err
+    assert said.err == (
+        "warning: charts.outer: no value of the chart names public.ecr.aws/neuron/plugin:2.19:"
+        " nodes in a closed network cannot pull it; unless nodes need it, set charts.outer.values"
+        " plugin.on: false\n"
+    )
+
+
+def test_the_embedded_registry_refuses_what_ecr_refuses(user: User, aws: Clients) -> None:
+    token = aws.ecr.get_authorization_token()["authorizationData"][0]
+    aws.ecr.create_repository(repositoryName="demo/a", imageTagMutability="IMMUTABLE")
+    good = Registry("ecr", None, token["proxyEndpoint"], token["authorizationToken"])
+    nobody = Registry("ecr", None, token["proxyEndpoint"])
+    layer, kind = b"layer", "application/vnd.oci.image.manifest.v1+json"
+    about = {"digest": digest_of(layer), "size": len(layer)}
+    first, second = (json.dumps({"layers": [about], "n": n}).encode() for n in (1, 2))
+    try:
+        with pytest.raises(HyperpodError, match="401"):
+            nobody.put_blob("demo/a", digest_of(layer), len(layer), iter([layer]))
+        with pytest.raises(HyperpodError, match="does not exist"):
+            good.put_manifest("demo/none", "v1", kind, first)
+        with pytest.raises(HyperpodError, match="no layer"):
+            good.put_manifest("demo/a", "v1", kind, first)
+        good.put_blob("demo/a", digest_of(layer), len(layer), iter([layer]))
+        good.put_manifest("demo/a", "v1", kind, first)
+        good.put_manifest("demo/a", "v1", kind, first)
+        with pytest.raises(HyperpodError, match="cannot be overwritten"):
+            good.put_manifest("demo/a", "v1", kind, second)
+        assert good.digest("demo/a", "v1") == digest_of(first)
+    finally:
+        good.close()
+        nobody.close()
+    with pytest.raises(aws.ecr.exceptions.RepositoryNotEmptyException):
+        aws.ecr.delete_repository(repositoryName="demo/a")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -126,13 +126,19 @@ def _rows(charts: list[Chart], names: Names) -> list[MirroredImage]:
 def _warn(charts: list[Chart]) -> list[str]:
     warnings = [
         f"{chart.setting}: no value of the chart names {image}: nodes in a closed network cannot"
-        " pull it; disable what uses it, or change a copy of the chart"
+        f" pull it; {_fix(chart.setting, switch)}"
         for chart in charts
-        for image in chart.fixed
+        for image, switch in chart.fixed.items()
     ]
     for each in warnings:
         current_console().warn(each)
     return warnings
+
+
+def _fix(setting: str, switch: str) -> str:
+    if switch:
+        return f"unless nodes need it, set {setting}.values {switch}: false"
+    return "name the copy in a folder of your own with the chart"
 
 
 def _written(file: str | None, values: JsonObject) -> bytes | None:
@@ -177,6 +183,8 @@ def text(document: Mirror) -> str:
     elif document["values"]:
         lines += ["Values that name the copies:", ""]
         lines.append(yaml.safe_dump(document["values"], sort_keys=False).rstrip("\n"))
+        lines += ["", "To use the copies, write them to the config file, and run:"]
+        return "\n".join([*lines, f"  {document['next']}"])
     return "\n".join([*lines, f"To use the copies: {document['next']}"])
 
 

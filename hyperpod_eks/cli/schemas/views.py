@@ -300,7 +300,7 @@ class MirroredImage(TypedDict):
     charts: Annotated[list[str], "chart, or charts.NAME"]
     action: Annotated[
         Literal["copy", "copied", "present", "reachable"],
-        "copy: with --dry-run; reachable: in an ECR registry of AWS in this region",
+        "copy: with --dry-run, whether there is one or not; reachable: in ECR in this region",
     ]
 
 
