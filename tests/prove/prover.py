@@ -31,6 +31,16 @@ TWO_NODES = {
 }
 A_CHART = TWO_NODES | {"charts": {"near": {"chart": str(Path(__file__).with_name("chart"))}}}
 A_FILE_SYSTEM: Mapping[str, Any] = TWO_NODES | {"storage": {"fsx_lustre": {"data": {}}}}
+A_POOL = {
+    "instance_groups": [
+        *TWO_NODES["instance_groups"],
+        {"name": "spare", "instance_type": "ml.m5.2xlarge", "instance_count": 0},
+    ],
+    "auto_scaling": {
+        "mode": "Enable",
+        "node_pools": [{"name": "spare", "instance_groups": ["spare"]}],
+    },
+}
 FOR_PODS = TWO_NODES | {
     "addons": {"aws-fsx-csi-driver": {}, "amazon-sagemaker-hyperpod-training-operator": {}},
     "pod_identity": [
@@ -75,6 +85,8 @@ SCENARIOS = {
     "delete with a file system": ENDINGS_OF_CHANGES,
     "delete with its data": ENDINGS_OF_CHANGES,
     "roles for pods": ENDINGS_OF_CHANGES,
+    "a node pool": ENDINGS_OF_CHANGES,
+    "delete with a node pool": ENDINGS_OF_CHANGES,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -141,6 +153,11 @@ class Prover:
             self.created("delete with a file system")
             return "delete data" if "its data" in scenario else "delete", A_FILE_SYSTEM
         self.created("delete, state in S3" if is_in_s3(scenario) else "scale")
+        if scenario == "a node pool":
+            return "create", A_POOL
+        if scenario == "delete with a node pool":
+            self.finish("create", A_POOL)
+            return "delete", A_POOL
         if scenario.startswith("delete"):
             return "delete", TWO_NODES
         if scenario == "a chart more":

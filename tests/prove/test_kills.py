@@ -49,6 +49,10 @@ SAMPLE = {
         case("delete with a file system", "after", "eks:DeleteCluster", "resume"),
         case("delete with its data", "after", "fsx:DeleteFileSystem", "resume"),
     ],
+    "node pools": [
+        case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),
+        case("delete with a node pool", "after", "sagemaker:DeleteCluster", "flooded"),
+    ],
     "waits": [
         case("create", "wait", "tick", "resume", 12),
     ],
