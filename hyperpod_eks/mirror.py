@@ -17,6 +17,7 @@ from itertools import chain
 
 from hyperpod_eks.aws import registry
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.registry import Image, Registry
 from hyperpod_eks.aws.service_model import dns_suffix
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -187,14 +188,11 @@ def copy(
     """
     by_name = {names.repository(each): each.name for each in wanted}
     wants = [Repository(label, name=name) for name, label in by_name.items()]
-    snapshot = Snapshot(aws)
-    found = gather(*(partial(each.find, snapshot) for each in wants))
-    for live in chain(*found):
-        if live.owner != aws.lineage:
-            raise Foreign(f"{live.arn} already exists and does not belong to {aws.cluster}")
-    for want, lives in zip(wants, found, strict=True):
-        if not lives:
-            want.create(aws, References({}), "")
+    if missing := _missing(aws, wants):
+        for want in missing:
+            with absent("RepositoryAlreadyExistsException"):  # the answer to the first try was lost
+                want.create(aws, References({}), "")
+        _missing(aws, missing)
     bundle = ca_bundle(aws.session)
     copied: set[Image] = set()
     with ExitStack() as closed:
@@ -213,6 +211,16 @@ def copy(
 
         for_each(one, wanted, most)
     return copied
+
+
+def _missing(aws: Aws, wants: Sequence[Repository]) -> list[Repository]:
+    """Return the repositories that do not exist.  Raises Foreign for one that is not ours."""
+    snapshot = Snapshot(aws)
+    found = gather(*(partial(each.find, snapshot) for each in wants))
+    for live in chain(*found):
+        if live.owner != aws.lineage:
+            raise Foreign(f"{live.arn} already exists and does not belong to {aws.cluster}")
+    return [want for want, lives in zip(wants, found, strict=True) if not lives]
 
 
 def _ours(aws: Aws, host: str, bundle: str | None) -> Registry:

@@ -183,6 +183,29 @@ def test_the_login_is_never_shown_and_what_was_begun_continues(user: User, aws: 
     assert [(each["kind"], each["id"]) for each in left] == [("repository", f"demo/{OPERATOR}")]
 
 
+@pytest.mark.usefixtures("upstream")
+def test_a_lost_answer_and_a_kill_leave_what_the_next_run_completes(
+    user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (user.folder / "c.yaml").write_text(CLOSED)
+    command = ("mirror", "-f", "c.yaml", "--chart", str(CHART))
+    user.stack.faults.append(Fault("ecr", "CreateRepository", kind="lost"))
+    put = Registry.put_manifest
+
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Registry, "put_manifest", interrupted)
+    said = user.types(*command)
+    assert said.code == 130, said.err
+    assert (user.folder / "c.yaml").read_text() == CLOSED
+    monkeypatch.setattr(Registry, "put_manifest", put)
+    user.mutations()
+    said = user.types(*command)
+    assert (said.code, user.mutations()) == (0, []), said.err
+    assert "values:" in (user.folder / "c.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
