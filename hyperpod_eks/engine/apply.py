@@ -202,7 +202,7 @@ class Apply(Reconciler):
             hidden=self.hidden(task, doubts=want.identity is Identity.NONE),
             said_to_exist=self._said_to_exist(task),
             replaceable=live is not None and not task.replaced and self._may_replace(task, live),
-            may_hold_data=self.may_hold_data(want),
+            may_hold_data=self.may_hold_data(want, live),
             updated=task.updated,
             just_updated=task.acted is not None and self.now - task.acted < GRACE,
             may_lag=bool(live and live.lags) and self._has_time(task),
@@ -433,6 +433,7 @@ def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
                     )
     except OutOfDate:
         context.drain()
+        context.manifest.distrust()
         return create(wants, context)  # now with the claim held
     if any(task.changed for task in reconciler.tasks.values()):
         reconciler.manifest.save()  # the durations

@@ -94,11 +94,19 @@ class Destroy(Reconciler):
             needed_by=needed_by,
             deleted_with=holder.key if holder and goes else "",
             consented=self.consented,
-            unused=not self.may_hold_data(want),
+            unused=self._is_unused(want, live),
         )
         if decision.action is Action.KEEP and needed_by:
             self.keep.add(want.key)
         return decision
+
+    def _is_unused(self, want: Resource, live: Live | None) -> bool:
+        """Whether it was never ready, or its deletion has begun.
+
+        Without the bucket nothing says whether another run has seen it ready.
+        """
+        unused = self.has_bucket() and not self.may_hold_data(want, live)
+        return unused or self.tasks[want.key].changed
 
     def keep_data(self, observations: Iterable[Observation]) -> None:
         """Keep data that nobody agreed to delete, and what it is in, whatever is declared."""
@@ -281,6 +289,7 @@ def delete(
         reconciler.run()
     except OutOfDate:
         context.drain()
+        context.manifest.distrust()
         return delete(wants, context, keep, consented)  # now with the claim held
     return reconciler.removed, reconciler.kept
 

@@ -389,10 +389,11 @@ class Reconciler:
             seen is not None and seen.status not in (Status.ABSENT, Status.FOREIGN)
         )
 
-    def may_hold_data(self, want: Resource) -> bool:
+    def may_hold_data(self, want: Resource, live: Live | None) -> bool:
         """Whether it may hold data: it is of such a kind, and may have been ready before."""
         record = self.manifest.records.get(want.key)
-        return want.data and not (record and record.state == "created")
+        unused = record and live and (record.state, record.id) == ("created", live.id)
+        return want.data and not unused
 
     def hidden(self, task: Task, *, doubts: bool) -> bool:
         """Whether an absent resource may exist unseen; with ``doubts``, an intent is enough."""

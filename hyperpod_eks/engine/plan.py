@@ -104,7 +104,7 @@ def _circumstances(
         hidden=reconciler.hidden(reconciler.tasks[want.key], doubts=want.identity is Identity.NONE),
         unseen_before=unseen,
         replaceable=reconciler.context.replace_failed and bool(live and live.state is State.FAILED),
-        may_hold_data=reconciler.may_hold_data(want),
+        may_hold_data=reconciler.may_hold_data(want, live),
         unresolved=_unresolved(want, live, references) if live else {},
     )
 

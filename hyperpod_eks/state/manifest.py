@@ -126,6 +126,13 @@ class Manifest:
         if known := self.records.get(key):
             self._put(key, replace(known, state=state, since=known.since if now is None else now))
 
+    def distrust(self) -> None:
+        """Count what holds data as used: a run with another manifest may have seen it ready."""
+        for key, record in [*self.records.items()]:
+            kind = KINDS.get(record.kind)
+            if kind and kind.data and record.state == "created":
+                self._put(key, replace(record, state="ready"))
+
     def forget(self, key: str) -> None:
         """Remove an intent whose create is known to have created nothing."""
         if known := self.records.get(key):  # the ARNs of earlier resources are kept

@@ -270,6 +270,26 @@ def test_a_failed_one_is_replaced_only_if_it_was_never_ready(user: User) -> None
     assert [row["id"] for row in delete(user)["kept_data"]] == [id_]
 
 
+def test_a_failed_one_that_another_manifest_may_have_seen_ready_is_kept(user: User) -> None:
+    (user.folder / "c.yaml").write_text(CONFIG)
+    user.stack.sim.failures["file-system/demo-data"] = "insufficient capacity"
+    create = ("create", "-f", "c.yaml", "--chart", str(CHART))
+    assert user.types(*create).code != 0
+    (id_,) = files(user)
+    path = user.folder / "demo.hyperpod-eks.json"
+    content = path.read_text()
+    path.write_text(content.replace(id_, "fs-0123456789abcdef0"))
+    rows = user.types("delete", "demo", "--dry-run", "-o", "json").document["plan"]
+    assert [row["action"] for row in rows if row["key"] == "storage/data"] == ["keep"]
+    path.write_text(json.dumps({**json.loads(content), "claim": "another run"}))
+    said = user.types(*create, "--replace-failed", "--yes")
+    assert "It may hold data, so it is never replaced" in said.err
+    path.write_text(json.dumps({**json.loads(content), "claim": "another run"}))
+    assert [row["id"] for row in delete(user)["kept_data"]] == [id_]
+    path.write_text(content)  # the bucket, with the claims of others, is gone
+    assert [row["id"] for row in delete(user)["kept_data"]] == [id_]
+
+
 def test_one_that_was_ready_is_never_replaced_whatever_has_failed_since(made: User) -> None:
     """A create that goes on after a kill sees it ready, and has no duration of it."""
     path = made.folder / "demo.hyperpod-eks.json"
