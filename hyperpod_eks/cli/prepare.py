@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SOON = 1000.0
 """Simulated seconds after which a create has finished; EKS takes 620."""
 _PLAN_HOURS = 24 * 30
+_SCALED = 10
+"""Nodes that Karpenter may add to a group."""
 
 
 def prepare(stack: Running, session: boto3.Session, config: Config, helm: str | None) -> list[str]:
@@ -66,7 +68,8 @@ class _Preparation:
         wanted: Counter[str] = Counter()
         for group in self._config.instance_groups:
             spot = "spot" in (group.capacity_requirements or {})
-            wanted += usage(group.instance_types[0], group.instance_count, spot=spot)
+            count = _SCALED if group in self._config.pooled_groups else group.instance_count
+            wanted += usage(group.instance_types[0], count, spot=spot)
         wanted[SIZE] = sum(g.instance_count for g in self._config.instance_groups)
         pages = self._client("service-quotas").get_paginator("list_service_quotas")
         for page in pages.paginate(ServiceCode="sagemaker"):

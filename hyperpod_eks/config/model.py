@@ -487,3 +487,10 @@ class Config(Section):
     def scales_itself(self) -> bool:
         """Whether Karpenter, not the config, decides the number of nodes."""
         return self.auto_scaling is not None and self.auto_scaling.mode == "Enable"
+
+    @property
+    def pooled_groups(self) -> tuple[InstanceGroup, ...]:
+        """The groups that Karpenter scales by `auto_scaling.node_pools`."""
+        pools = self.auto_scaling.node_pools if self.auto_scaling else ()
+        names = {name for pool in pools for name in pool.instance_groups}
+        return tuple(group for group in self.instance_groups if group.name in names)

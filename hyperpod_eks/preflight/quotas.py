@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from hyperpod_eks.aws.ec2 import NAT_GATEWAYS, SUBNETS
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
@@ -68,6 +69,14 @@ def instances(facts: Facts) -> Iterator[Finding]:
         id_ = "quota-total-instances" if quota in (TOTAL, TOTAL_SPOT) else "quota-instances"
         there = ours[quota] + others[quota]
         yield from judge(id_, "sagemaker", quota, found, count - ours[quota], there)
+    for one in facts.config.pooled_groups:
+        spot = "spot" in (one.capacity_requirements or {})
+        for quota in usage(one.instance_types[0], 1, spot=spot):
+            there = ours[quota] + others[quota]
+            for lack in judge("quota-instances", "sagemaker", quota, found, 1, there):
+                if lack.severity == "error":  # a create needs none
+                    says = f"{lack.says}, so Karpenter can add no node to group {one.name}"
+                    yield replace(lack, severity="warning", says=says)
     yield from judge("quota-cluster-size", "sagemaker", SIZE, found, wanted[TOTAL], 0)
     largest = max(map(_largest_volume, facts.config.groups))
     yield from judge("quota-volume-size", "sagemaker", VOLUME, found, largest, 0)

@@ -17,6 +17,7 @@ from hyperpod_eks.local.kubernetes import Fault
 from hyperpod_eks.local.stack import Stack
 from tests.cli.test_objects import kubernetes, merge
 from tests.conftest import User, at_work, in_a_copy, new_session
+from tests.rounds import rounds
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXAMPLE = EXAMPLES / "spot-autoscaling.yaml"
@@ -116,9 +117,11 @@ def test_nodes_come_with_pods_and_go_with_them(made: User) -> None:
     assert len(hosts) == 2
 
     assert made.types(*PLAN).code == 0
-    made.stack.calls.clear()
-    assert made.types("create", *CHANGE).code == 0
+    made.mutations()
+    with rounds(made.stack) as chain:
+        assert made.types("create", *CHANGE).code == 0
     assert made.mutations() == []
+    assert 1 <= len(chain) <= 4
 
     merge(f"{DEPLOYMENTS}/inference", {"spec": {"replicas": 20}})
     assert len(nodes(made)) == 8  # its limit
@@ -250,3 +253,15 @@ def test_a_cluster_whose_api_cannot_be_reached_is_deleted_nevertheless(
     endpoint.faults.append(Fault(503, "ServiceUnavailable", "no", path="karpenter", times=10**6))
     assert user.types("delete", "demo", "--yes").code == 0
     assert one_stack.inventory() == before
+
+
+def test_preflight_warns_of_a_quota_with_which_nothing_scales(user: User, one_stack: Stack) -> None:
+    declare(user)
+    said = user.types("preflight", *CHANGE, "-o", "json")
+    found = {e["says"]: e["severity"] for e in said.document["findings"]}
+    lacks = "so Karpenter can add no node to group inference"
+    quota = '"ml.g6.2xlarge for cluster spot instance usage" is 0: 1 needed'
+    assert found[f"{quota}, {lacks}"] == "warning"
+    assert said.code == 0, said.out
+    quotas(one_stack)
+    assert lacks not in user.types("preflight", *CHANGE, "-o", "json").out
