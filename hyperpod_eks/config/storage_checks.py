@@ -6,6 +6,7 @@ steps of capacity with EFA: FSx for Lustre User Guide, "Working with EFA-enabled
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ _STORAGE = {
 _HDD_STEPS = {12: 6000, 40: 1800}
 _EFA_STEPS = {125: 38400, 250: 19200, 500: 9600, 1000: 4800}
 """GiB by throughput."""
+_LONGEST = 200
+"""Characters of a linked folder: a tag has 256, with the file system's name."""
 _VERSIONS = ("2.10", "2.12", "2.15")
 _IOPS = (1500, 3000, 6000, *range(12000, 192001, 12000))
 _PERSISTENT_ONLY = (
@@ -68,9 +71,15 @@ def version_fault(value: str) -> str:
 
 
 def path_fault(value: str) -> str:
-    """Refuse a folder without the leading slash (CreateDataRepositoryAssociation)."""
-    if value.startswith("/"):
+    """Refuse a folder without the leading slash, and one that a tag cannot have.
+
+    Sources: CreateDataRepositoryAssociation FileSystemPath; Tag Value.
+    """
+    if value.startswith("/") and len(value) <= _LONGEST and not re.search(r"[^\w\s.:/=+@-]", value):
         return ""
+    if value.startswith("/"):
+        text = "has other characters than letters, digits, spaces and _.:/=+-@, or more than"
+        return f"{text} {_LONGEST} (the link has it as a tag); choose another folder"
     return f"does not begin with / (CreateDataRepositoryAssociation FileSystemPath); set /{value}"
 
 
