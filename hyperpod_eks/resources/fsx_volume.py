@@ -6,11 +6,16 @@ policy Retain leaves it alone (aws-fsx-csi-driver, examples/kubernetes/static_pr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.documents import JsonObject
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.errors import HyperpodError
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import Live, NotReady, References
+from hyperpod_eks.kube import client as kube
+from hyperpod_eks.resources.base import Fact, Live, NotReady, References
 from hyperpod_eks.resources.fsx import FileSystem
 from hyperpod_eks.resources.kubernetes import Object
 
@@ -25,6 +30,24 @@ class Volume(Object):
 
     kind = "fsx/Volume"
     step = "kubernetes"
+    facts = answers = ("digest", "taken", "handle")
+    immutable: ClassVar[Mapping[str, str]] = {
+        "handle": "Kubernetes does not give a volume another file system; set `namespaces: []`, run"
+        " create --yes, which deletes the volumes and no data, and set it back"
+    }
+
+    def _live(self, found: JsonMapping, lineage: str) -> Live:
+        live = super()._live(found, lineage)
+        handle = kube.text(found, "spec", "csi", "volumeHandle")
+        return replace(live, facts={**live.facts, "handle": handle})
+
+    def expected(self, name: str, references: References) -> Fact:
+        """The file system's id, or as for every object."""
+        return (
+            references(self.file_system).id
+            if name == "handle"
+            else super().expected(name, references)
+        )
 
     def _apply(self, aws: Aws, references: References, *, force: bool = False) -> Live:
         try:

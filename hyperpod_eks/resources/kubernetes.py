@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import field
+from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
@@ -64,7 +65,8 @@ class Object(Resource):
     step = "kubernetes"
     schema = 2
     digested = ("document",)
-    facts = answers = ("digest", "taken")
+    facts: ClassVar[tuple[str, ...]] = ("digest", "taken")
+    answers: ClassVar[tuple[str, ...]] = facts
     patience = 20 * MINUTE
 
     @property

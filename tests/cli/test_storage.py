@@ -109,6 +109,19 @@ def test_a_volume_is_not_created_without_the_names_to_mount_it(made: User) -> No
     assert "FSx does not describe the DNS name and the mount name of fs-" in said.err
 
 
+def test_a_volume_never_gets_another_file_system(made: User) -> None:
+    one = backend(made).systems.pop(next(iter(files(made))))
+    backend(made).systems["fs-0123456789abcdef0"] = {**one, "FileSystemId": "fs-0123456789abcdef0"}
+    made.mutations()
+    said = made.types("create", "-f", "c.yaml", "--chart", str(CHART), "--yes")
+    assert (said.code, made.mutations()) == (2, []), said.err
+    assert "Kubernetes does not give a volume another file system" in said.err
+    write(made, of(namespaces=[]))
+    made.makes("demo", "-f", "c.yaml", "--yes")
+    write(made, of())
+    made.makes("demo", "-f", "c.yaml")
+
+
 def test_its_driver_is_installed_with_a_role(made: User, session: boto3.Session) -> None:
     aws = Clients(session, made.stack.endpoint)
     addon = aws.eks.describe_addon(clusterName="demo", addonName="aws-fsx-csi-driver")["addon"]

@@ -232,6 +232,20 @@ def test_a_patch_must_leave_a_valid_object(client: Client) -> None:
     client.ok("DELETE", f"{CORE}/configmaps/c")
 
 
+def test_a_volume_stays_where_it_is(client: Client) -> None:
+    source = {"csi": {"driver": "fsx.csi.aws.com", "volumeHandle": "fs-1"}}
+    spec = {"accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}, **source}
+    volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}}
+    client.ok("POST", f"{CORE}/persistentvolumes", {**volume, "spec": spec})
+    patch = {"spec": {"csi": {"volumeHandle": "fs-2"}}}
+    status, answer = client.send("PATCH", f"{CORE}/persistentvolumes/v", patch, MERGE)
+    assert (status, "is immutable after creation" in answer["message"]) == (422, True), answer
+    client.ok(
+        "PATCH", f"{CORE}/persistentvolumes/v", {"spec": {"capacity": {"storage": "2Gi"}}}, MERGE
+    )
+    client.ok("DELETE", f"{CORE}/persistentvolumes/v")
+
+
 def test_warnings_cannot_add_headers(client: Client) -> None:
     body = {**CONFIG, "x\r\nSet-Cookie: a=b\u2603": 1}
     response = client.open("POST", f"{CORE}/configmaps?dryRun=All", body, "application/json")

@@ -615,7 +615,14 @@ _IMMUTABLE: dict[str, tuple[tuple[str, ...], ...]] = {
     "PriorityClass": (("value",),),
     "StorageClass": (("provisioner",), ("parameters",)),
 }
+_SOURCES = ("csi", "nfs", "hostPath", "local", "awsElasticBlockStore", "iscsi", "fc")
+"""Members of PersistentVolumeSource (Kubernetes API reference, PersistentVolumeSpec)."""
 _POD_MAY_CHANGE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
+
+
+def _source(volume: Obj) -> Obj:
+    """Return where a volume is (kubernetes, pkg/apis/core/validation: PersistentVolumeUpdate)."""
+    return {name: value for name, value in dig(volume, "spec").items() if name in _SOURCES}
 
 
 def _unchangeable(obj: Obj, live: Obj) -> Iterator[Cause]:
@@ -623,6 +630,10 @@ def _unchangeable(obj: Obj, live: Obj) -> Iterator[Cause]:
         before, now = dig(live, *path), dig(obj, *path)
         if before is not None and before != now:
             yield _invalid(".".join(path), now, "field is immutable")
+    if obj["kind"] == "PersistentVolume" and _source(obj) != _source(live):
+        where = "spec.persistentvolumesource"
+        message = f"Forbidden: {where} is immutable after creation"
+        yield Cause(where, message, "FieldValueForbidden")
     if live.get("immutable") and obj["kind"] in ("ConfigMap", "Secret"):
         for field in ("immutable", "data", "binaryData"):
             if (obj.get(field) or None) != (live.get(field) or None):
