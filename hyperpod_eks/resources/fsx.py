@@ -217,6 +217,7 @@ class FileSystem(Resource):
                 if found.get("StorageType", "SSD") == "SSD"
                 else None,
                 "no_backup": no_backup,
+                "days": lustre.get("AutomaticBackupRetentionDays") or 0,
             },
             held_by=held_by,
         )
@@ -285,9 +286,10 @@ class FileSystem(Resource):
         aws.fsx.delete_file_system(FileSystemId=live.id, LustreConfiguration=lustre)
 
     def lost_with(self, live: Live) -> str:
-        """Return its size, and whether a backup stays."""
+        """Return its size, and which backups go and stay (DeleteFileSystem)."""
         size = f"{live.attributes['capacity']} GiB" if live.attributes["capacity"] else "data"
-        return f"{size}; {live.attributes['no_backup'] or 'a final backup is created'}"
+        automatic = "; its automatic backups are deleted with it" if live.attributes["days"] else ""
+        return f"{size}; {live.attributes['no_backup'] or 'a final backup is created'}{automatic}"
 
     def backups(self, aws: Aws, live: Live) -> list[str]:
         """Return the ids of its backups that stay after its delete."""

@@ -242,6 +242,8 @@ def test_fewer_days_of_backups_need_consent(made: User) -> None:
     said = made.types("create", "-f", "c.yaml", "--chart", str(CHART))
     assert said.code == 2
     assert "automatic backups that are older than 1 days are deleted" in said.err
+    said = made.types("delete", "demo", "--delete-data")
+    assert "a final backup is created; its automatic backups are deleted with it" in said.err
     (one,) = files(made).values()
     assert one["LustreConfiguration"]["AutomaticBackupRetentionDays"] == 7
 
