@@ -165,6 +165,7 @@ class Session:
         self.resolved = as_recorded(self.manifest, self.resolved)
         if purpose.compares:
             require_known_roles(self.manifest, self.resolved)
+            _refuse_new_for_existing(self.manifest, self.config)
         self.wants = stack(self.resolved, helm)
 
     def declare(self) -> None:
@@ -331,6 +332,19 @@ def require_known_roles(manifest: Manifest, resolved: ResolvedConfig) -> None:
             ".pod_identity_associations: roles of yours, or [] for none.",
             setting=f"addons.{name}.pod_identity_associations",
         )
+
+
+def _refuse_new_for_existing(manifest: Manifest, config: Config) -> None:
+    """Raise Usage for a new file system under the name of an existing one."""
+    for name, one in config.storage.fsx_lustre.items():
+        known = manifest.adopted.get(f"storage/{name}")
+        if known and not one.file_system_id:
+            setting = f"storage.fsx_lustre.{name}"
+            raise Usage(
+                f"{setting}: the existing file system {known} is used under this name",
+                f"Choose another name for a new one, or set file_system_id: {known}.",
+                setting=setting,
+            )
 
 
 def same_place(manifest: Manifest, resolved: ResolvedConfig) -> None:

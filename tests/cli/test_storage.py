@@ -332,6 +332,10 @@ def test_an_existing_one_in_a_vpc_of_ours_keeps_that(made: User) -> None:
     path.write_text(json.dumps(document))
     write(made, of(file_system_id=id_))
     made.makes("demo", "-f", "c.yaml")
+    write(made, of(storage_capacity=4800))
+    said = made.types("plan", "-f", "c.yaml", "--chart", str(CHART))
+    assert said.code == 2, said.err
+    assert f"the existing file system {id_} is used under this name" in said.err
     kept = delete(made, "--delete-data", "--timeout", "120")["kept"]
     assert kept["storage/data"] == "adopted; never deleted"
     assert kept["network/vpc"] == "storage/data needs it"
