@@ -96,7 +96,7 @@ class Names:
         """Return the beginning of an image's name to replace, and what replaces it."""
         image, ours = registry.parse(text), f"{self.registry}/"
         assert image, text
-        if (old := f"{image.host}/{self.prefix}") and text.startswith(old):
+        if text.startswith(f"{image.host}/{self.prefix}"):
             return f"{image.host}/", ours
         if text.startswith(f"{image.host}/"):
             return "", f"{ours}{self.prefix}"
