@@ -331,7 +331,8 @@ def test_the_policies_carry_file_systems_with_their_data(operator: Operator) -> 
         operator.types("delete", "demo", "--yes", "--delete-data"),
     ):
         assert said.code == 0, said.err
-    assert operator.refused() == []
+    # it has mirrored no images: delete asks nevertheless, and a refusal means none
+    assert {*operator.refused()} <= {"ecr.DescribeRepositories"}
 
 
 def test_no_policy_is_larger_than_iam_takes() -> None:
