@@ -383,8 +383,8 @@ MUTANTS = (
     Mutant(
         "a failed file system with data is replaced",
         "engine/loop.py",
-        "return want.data and not (record",
-        "return False and not (record",
+        "return want.data and not unused",
+        "return False",
         DATA,
         "never_ready",
     ),
@@ -399,7 +399,7 @@ MUTANTS = (
     Mutant(
         "the manifest goes although data is kept",
         "cli/commands/delete.py",
-        "_retire(at, data=bool(kept_data))",
+        "_retire(at, data=keeps_data(kept.values()))",
         "_retire(at, data=False)",
         DATA,
         "keeps_it_and_what",
