@@ -73,7 +73,7 @@ class Host:
 
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Host, Host]]:
-    monkeypatch.setattr("hyperpod_eks.aws.registry.time.sleep", lambda _: None)
+    monkeypatch.setattr("hyperpod_eks.aws.registry.PAUSE", 0.0)
     both = Host(), Host()
     yield both
     for each in both:

@@ -40,6 +40,8 @@ _BLOCK = 1 << 20
 _LARGEST = 4 << 20
 """Bytes of a manifest (OCI Distribution Specification, "Pushing manifests")."""
 _TRIES = 3
+PAUSE = 1.0
+"""Seconds before the second try; the next one waits longer."""
 _PATIENCE = 300.0
 """Seconds that a registry may take to check a layer."""
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -242,7 +244,7 @@ class Registry:
                 final = transport.in_the_way(error, url, _TRIES - left)
                 if final or not left:
                     raise final or HyperpodError(f"{self.host} does not answer: {error}") from error
-            time.sleep(_TRIES - left)
+            time.sleep(PAUSE * (_TRIES - left))
         raise AssertionError  # the last try returns or raises
 
     def _to(
@@ -405,7 +407,7 @@ def _copy_blob(
         except HTTPError as error:  # a connection that broke in the middle
             if not left:
                 raise HyperpodError(f"the layer {digest} breaks off: {error}") from error
-        time.sleep(_TRIES - left)
+        time.sleep(PAUSE * (_TRIES - left))
 
 
 def docker_login(host: str, environ: Mapping[str, str] = os.environ) -> str:
