@@ -32,7 +32,7 @@ class NodePool(Section):
         tuple[str, ...],
         Field(
             strict=False,
-            description="Names of the groups, at most 10, from which Karpenter takes nodes; each"
+            description="Names of the groups, at most 10, whose nodes Karpenter starts; each"
             " has `instance_count: 0` and one zone.",
         ),
     ]

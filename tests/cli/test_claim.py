@@ -229,17 +229,18 @@ def test_a_claim_that_is_none_is_refused_with_the_way_out(
     assert user.types("scale", "demo", "worker-group=3").code == 0
 
 
-def test_a_change_is_checked_after_its_wait_for_the_rate_limit(
-    aws: Clients, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, taken = Aws(new_session(), "demo", {}), threading.Event()
+def test_a_change_is_checked_after_its_wait_for_the_rate_limit(aws: Clients) -> None:
+    ours = Aws(new_session(), "demo", {})
+    ours.ec2.describe_vpcs()
+    pace = ours._paces["ec2"]
+    pace.gap, pace._next = 1.0, time.monotonic() + 1.0
+    taken = time.monotonic() + 0.8
 
     def check() -> None:
-        if taken.is_set():
+        if time.monotonic() > taken:
             raise Locked("another run")
 
     ours.before_change = check
-    monkeypatch.setattr("hyperpod_eks.aws.rate_limit.Pace.wait", lambda *_, **__: taken.set())
     with pytest.raises(Locked):
         ours.ec2.create_vpc(CidrBlock="10.0.0.0/16")
     assert len(aws.ec2.describe_vpcs()["Vpcs"]) == 1  # the default one

@@ -168,6 +168,9 @@ _LISTS: Mapping[tuple[str, str], Members] = {
         "associations", "associationId", "associationArn", "namespace", "serviceAccount", "ownerArn"
     ),
     ("eks", "ListTagsForResource"): _whole("tags"),
+    ("ecr", "DescribeRepositories"): _rows(
+        "repositories", "repositoryName", "repositoryArn", "repositoryUri"
+    ),
     ("fsx", "DescribeBackups"): _rows(
         "Backups", "BackupId", "Type", "Lifecycle", "FileSystem", "Tags"
     ),
