@@ -247,7 +247,7 @@ def test_charts_come_change_and_go_with_the_config(
     assert "SENT" not in text
     # one that is no longer declared goes, with or without a manifest; its namespace stays
     declared(user, "  near: {chart: near}\n")
-    create(user)
+    create(user, "--yes")
     assert (note(user, "near", "near"), note(user, "far", "team")) == ("none", None)
     assert "namespaces/team" in content(user)
     (user.folder / "demo.hyperpod-eks.json").unlink()
@@ -319,7 +319,7 @@ def test_a_release_stays_in_its_namespace(user: User) -> None:
     said = user.types("create", "-f", "demo.yaml")
     assert (said.code, "helm cannot move a release" in said.err) == (2, True), said.err
     declared(user, "")
-    create(user)
+    create(user, "--yes")
     declared(user, "  near: {chart: near, namespace: other, values: {note: ours}}\n")
     create(user)
     assert (note(user, "near", "near"), note(user, "near", "other")) == (None, "ours")
@@ -540,7 +540,7 @@ def test_definitions_of_over_a_megabyte_come_and_stay(user: User) -> None:
     assert name in content(user)
     assert rows(user, "plan") == {"charts/near": "keep"}
     declared(user, "")
-    create(user)
+    create(user, "--yes")
     assert name in content(user)
 
 
@@ -561,7 +561,7 @@ def test_what_only_uninstalls_reads_again_what_another_machine_changed(
         create(theirs)
     assert note(user, "near", "near") == "theirs"
     declared(user, "")
-    create(user)
+    create(user, "--yes")
     assert note(user, "near", "near") is None
 
 

@@ -389,8 +389,8 @@ class Config(Section):
         Mapping[Annotated[str, RELEASE_NAME], FurtherChart],
         Field(
             description="Further Helm charts by the names of their releases. They are installed at"
-            " the same time unless `after` says otherwise, and uninstalled when they are no longer"
-            " declared; helm keeps the definitions in their `crds` folders."
+            " the same time unless `after` says otherwise, and uninstalled, with consent, when they"
+            " are no longer declared; helm keeps the definitions in their `crds` folders."
         ),
     ] = {}
     objects: Annotated[

@@ -185,6 +185,11 @@ class ChartRelease(Release):
     }
 
     @property
+    def takes_along(self) -> str:
+        """What its templates created, which helm deletes with what others have put there."""
+        return "with what its templates created, also claims with their data, and kinds"
+
+    @property
     def setting(self) -> str:
         """The section of the config that declares it."""
         return f"charts.{self.label}"
