@@ -259,9 +259,12 @@ spec:
         ("3", "objects[0]"),
     ],
 )
-def test_a_wrong_object_is_refused_with_its_place(user: User, entry: str, says: str) -> None:
-    declare(user, f"objects:\n  - {entry}\n")
-    said = user.types("validate", "-f", "c.yaml")
+def test_a_wrong_object_is_refused_with_its_place(
+    made: User, tmp_path: Path, entry: str, says: str
+) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, f"objects:\n  - {entry}\n")
+        said = user.types("validate", "-f", "c.yaml")
     assert said.code == 2, said.err
     assert says in said.err
     assert "hunter2" not in said.err
@@ -285,9 +288,10 @@ def test_what_kubernetes_does_not_change_in_place_is_said_with_the_way(
         assert user.types(*CREATE).code == 0
 
 
-def test_an_object_declared_twice_is_refused(user: User) -> None:
-    declare(user, f"{OBJECTS}  - team.yaml\n")
-    said = user.types("validate", "-f", "c.yaml")
+def test_an_object_declared_twice_is_refused(made: User, tmp_path: Path) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, f"{OBJECTS}  - team.yaml\n")
+        said = user.types("validate", "-f", "c.yaml")
     assert said.code == 2
     assert "objects[3]: declares resourcequota:team-a:gpus, as objects[0] does" in said.err
 
