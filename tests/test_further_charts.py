@@ -309,6 +309,7 @@ def test_a_release_of_others_stops_the_run(user: User) -> None:
     assert content(user) == before
 
 
+@pytest.mark.prove
 def test_a_release_stays_in_its_namespace(user: User) -> None:
     user.has("demo")
     chart(user.folder, "near")
@@ -348,6 +349,7 @@ def test_a_chart_that_cannot_be_downloaded_stops_the_run_before_it_begins(
     assert (found["severity"], found["seen"]["setting"]) == ("error", "charts.far.chart")
 
 
+@pytest.mark.prove
 def test_another_machine_finds_the_charts_or_leaves_them(user: User, tmp_path: Path) -> None:
     here = chart(tmp_path, "near")
     declared(user, f"  near: {{chart: {here}}}\n")
@@ -529,6 +531,7 @@ def definition(lines: int) -> str:
     )
 
 
+@pytest.mark.prove
 def test_definitions_of_over_a_megabyte_come_and_stay(user: User) -> None:
     user.has("demo")
     big = definition(26_000)
@@ -544,6 +547,7 @@ def test_definitions_of_over_a_megabyte_come_and_stay(user: User) -> None:
     assert name in content(user)
 
 
+@pytest.mark.prove
 def test_what_only_uninstalls_reads_again_what_another_machine_changed(
     user: User, tmp_path: Path
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_life_from_two_folders(user: User, bucket: Any, tmp_path: Path, monkey
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("again", [False, True], ids=["deleted", "and created again"])
 def test_a_delete_with_another_manifest_leaves_this_one_usable(
     user: User, aws: Clients, monkeypatch: Any, again: bool

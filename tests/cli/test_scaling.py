@@ -222,6 +222,7 @@ def test_a_group_that_has_nodes_comes_to_karpenter_with_consent_only(
         assert user.types(*PLAN).code == 0
 
 
+@pytest.mark.prove
 def test_the_commands_of_the_example_lead_to_an_empty_account(
     user: User, one_stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def test_its_driver_is_installed_with_a_role(made: User, session: boto3.Session)
     assert role
 
 
+@pytest.mark.prove
 def test_more_namespaces_and_space_are_added_in_place(made: User) -> None:
     (id_,) = files(made)
     write(made, of(storage_capacity=2400, namespaces=["default", "kube-system"]))
@@ -285,6 +286,7 @@ def test_a_failed_one_is_replaced_only_if_it_was_never_ready(user: User) -> None
     assert [row["id"] for row in delete(user)["kept_data"]] == [id_]
 
 
+@pytest.mark.prove
 def test_a_failed_one_that_another_manifest_may_have_seen_ready_is_kept(user: User) -> None:
     (user.folder / "c.yaml").write_text(CONFIG)
     user.stack.sim.failures["file-system/demo-data"] = "insufficient capacity"
@@ -346,6 +348,7 @@ def test_an_existing_one_in_a_vpc_of_ours_keeps_that(made: User) -> None:
     assert path.exists()
 
 
+@pytest.mark.prove
 def test_a_second_one_with_its_tags_is_kept_too(made: User) -> None:
     (first,) = files(made)
     one = backend(made).systems[first]
@@ -360,6 +363,7 @@ def test_a_second_one_with_its_tags_is_kept_too(made: User) -> None:
     assert len(backups(made)) == 2
 
 
+@pytest.mark.prove
 def test_without_a_final_backup_nothing_is_deleted(made: User) -> None:
     (id_,) = files(made)
     delete(made)
@@ -397,6 +401,7 @@ def test_consent_is_to_ids(made: User) -> None:
     assert (made.folder / "demo.hyperpod-eks.json").exists()
 
 
+@pytest.mark.prove
 def test_an_existing_one_is_used_and_never_changed_or_deleted(user: User) -> None:
     (user.folder / "c.yaml").write_text(CONFIG.replace("demo", "theirs"))
     user.makes("theirs", "-f", "c.yaml")
@@ -417,6 +422,7 @@ def test_an_existing_one_is_used_and_never_changed_or_deleted(user: User) -> Non
     assert "storage.fsx_lustre.data.file_system_id: fs-0123456789abcdef0 is not" in said.err
 
 
+@pytest.mark.prove
 def test_scratch_has_no_backup_and_the_question_says_so(user: User) -> None:
     write(user, of(deployment_type="SCRATCH_2"))
     user.makes("demo", "-f", "c.yaml")
@@ -448,6 +454,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.prove
 def test_settings_change_in_place_or_not_at_all(user: User) -> None:
     start: dict[str, Any] = {
         "metadata_configuration": {"mode": "AUTOMATIC"}, "file_system_type_version": "2.15",
@@ -493,6 +500,7 @@ def associations(user: User) -> list[Any]:
     return list(user.stack.inventory()["us-west-2"]["fsx"]["Associations"].values())
 
 
+@pytest.mark.prove
 def test_links_to_s3_come_change_and_go_without_files(user: User) -> None:
     one = {"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}
     two = {"file_system_path": "/b", "data_repository_path": "s3://bucket/b"}
@@ -526,6 +534,7 @@ def test_links_to_s3_come_change_and_go_without_files(user: User) -> None:
     assert document["backups"].keys() == {"storage/data"}
 
 
+@pytest.mark.prove
 def test_links_are_deleted_first_although_manifest_and_config_are_lost(user: User) -> None:
     link = {"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}
     write(user, of(s3=[link]))
