@@ -184,7 +184,7 @@ def _trouble(
     counts = Counter(str(r.get("state")) for r in resources)
     symbol, style = _STATES[max(counts, key=list(_STATES).index)]
     words = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
-    yield [Piece(f"{symbol} ", style), Piece(pad(name, 10)), Piece(words)]
+    yield [Piece(f"{symbol} ", style), Piece(pad(f"{name} ", 10)), Piece(words)]
     if counts == {"missing": len(resources)} and not any(map(_why, resources)):
         return
     size = min(max(cells(clean(r.get("name", ""))) for r in wrong[:PROBLEMS]), 28)
