@@ -20,6 +20,7 @@ from hyperpod_eks.kube.client import (
     Content,
     NotServed,
     _ask,
+    _message,
     _package,
     _words,
     part,
@@ -104,13 +105,13 @@ def apply(
         except _package().ApiException as error:
             if error.status == 409 and "conflict with" in str(error.body):
                 raise HyperpodError(
-                    f"{reference}: {text(json.loads(error.body), 'message')}",
+                    f"{reference}: {_message(error.body)}",
                     "Another manager has set these fields. Leave them out of the declaration, or"
                     " let that manager give them up.",
                 ) from None
             if error.status == 422 and "immutable" in str(error.body):
                 raise HyperpodError(
-                    f"{reference}: {text(json.loads(error.body), 'message')}",
+                    f"{reference}: {_message(error.body)}",
                     "Kubernetes does not change this in place: remove the object from `objects` and"
                     " run create, which deletes it; then declare it again.",
                 ) from None
@@ -118,7 +119,7 @@ def apply(
 
 
 def delete(access: Access, reference: ObjectReference, uid: str) -> None:
-    """Start the deletion of an object, unless it is gone or another has taken its reference."""
+    """Start the deletion of an object, unless it is gone or another has its name now."""
     kind = served(access, reference.api_version).get(reference.kind)
     if kind is None:
         return

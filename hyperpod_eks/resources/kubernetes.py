@@ -116,7 +116,7 @@ class Object(Resource):
         return Live(
             str(self.reference),
             owner=kube.text(metadata, "labels", kube.LINEAGE) or None,
-            state=State.LEAVING if "deletionTimestamp" in metadata else State.READY,
+            state=State.LEAVING if kube.text(metadata, "deletionTimestamp") else State.READY,
             facts={"digest": applied, "taken": tuple(self._taken(found, lineage, applied))},
             attributes={"uid": kube.text(metadata, "uid"), "api_version": self.api_version},
             warnings=tuple(self._troubles(found)),

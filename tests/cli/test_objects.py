@@ -16,6 +16,8 @@ from hyperpod_eks.kube.client import Content
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.base import State
+from hyperpod_eks.resources.kubernetes import Object
 from tests.conftest import User, at_work, in_a_copy, new_session
 
 BASE = "name: demo\ninstance_groups: [{name: a, instance_type: ml.m5.2xlarge, instance_count: 1}]\n"
@@ -317,3 +319,12 @@ def test_a_secret_takes_its_values_from_variables_and_keeps_none(
         assert "hunter2" not in manifest + said.err
         declare(user, OBJECTS)
         assert user.types(*CREATE).code == 0
+
+
+def test_null_is_no_time_of_deletion() -> None:
+    cluster: Any = None
+    one = Object("a", cluster, "v1", "Namespace", "", "a", "{}")
+    for metadata, state in (({"deletionTimestamp": None}, State.READY), (None, State.READY)):
+        assert one._live({"metadata": metadata}, "ours").state is state
+    gone = {"deletionTimestamp": "2026-11-29T00:00:00Z"}
+    assert one._live({"metadata": gone}, "ours").state is State.LEAVING
