@@ -17,7 +17,8 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.cli.commands.scale import counts_in_file, set_counts
 from hyperpod_eks.cli.confirm import confirm
 from hyperpod_eks.cli.documents import called, head
-from hyperpod_eks.cli.opening import Opened, described, opened
+from hyperpod_eks.cli.lookup import described
+from hyperpod_eks.cli.opening import Opened, opened
 from hyperpod_eks.config.load import load
 from hyperpod_eks.errors import Exit, HyperpodError
 from hyperpod_eks.resources.hyperpod import api as hyperpod_api

@@ -42,7 +42,7 @@ def events(options: Options, report: Report) -> Events:
 
     Prints the newest event last.
     """
-    from hyperpod_eks.cli.opening import cluster, described
+    from hyperpod_eks.cli.lookup import cluster, described
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
     tail, asked = options.tail, _filters(options)
@@ -64,7 +64,7 @@ def events(options: Options, report: Report) -> Events:
 
 def _filters(options: Options) -> JsonObject:
     """Return the parameters of ListClusterEvents."""
-    from hyperpod_eks.cli.opening import instance
+    from hyperpod_eks.cli.lookup import instance
 
     found: JsonObject = {}
     if options.group:

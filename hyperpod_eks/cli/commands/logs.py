@@ -59,7 +59,7 @@ def logs(options: Options, report: Report) -> Logs:
 
     Prints the newest line last.  Reads at most 20 nodes, those with the most recent logs.
     """
-    from hyperpod_eks.cli.opening import cluster
+    from hyperpod_eks.cli.lookup import cluster
 
     group, node, control_plane = options.group, options.node, options.control_plane
     if control_plane and (group or node):
@@ -100,7 +100,7 @@ def require(
     place: Place, snapshot: Snapshot, name: str, group: str | None, node: str | None
 ) -> None:
     """Raise NotFound if the cluster, the group or the node does not exist."""
-    from hyperpod_eks.cli.opening import described, described_node, instance
+    from hyperpod_eks.cli.lookup import described, described_node, instance
     from hyperpod_eks.resources.hyperpod import api as hyperpod_api
 
     found = described(snapshot, name, place)
@@ -116,7 +116,7 @@ def require(
 def _prefix(snapshot: Snapshot, name: str, group: str | None, node: str | None) -> str:
     """Return the name prefix of the requested streams."""
     from hyperpod_eks.aws.failures import absent
-    from hyperpod_eks.cli.opening import instance
+    from hyperpod_eks.cli.lookup import instance
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
 
     if node and not group:
@@ -136,7 +136,7 @@ def _newest(snapshot: Snapshot, place: str, prefix: str, node: str | None) -> li
     CloudWatch sorts by time or filters by prefix, not both (API DescribeLogStreams).
     """
     from hyperpod_eks.aws.failures import absent
-    from hyperpod_eks.cli.opening import instance
+    from hyperpod_eks.cli.lookup import instance
     from hyperpod_eks.diagnosis.diagnose import SCRIPTS
 
     narrow = prefix not in ("", SCRIPTS) or node is not None

@@ -78,7 +78,7 @@ def nodes(options: Options, report: Report) -> NodeList | NodeChange:
     nothing else changes.
     """
     from hyperpod_eks.cli.confirm import confirm
-    from hyperpod_eks.cli.opening import cluster, described, instance
+    from hyperpod_eks.cli.lookup import cluster, described, instance
 
     options = _understood(options)
     action = next((verb for verb in ACTIONS if verb == options.action), None)

@@ -39,7 +39,7 @@ def preflight(options: Options, report: Report) -> Preflight:
     Changes nothing.  Exits 3 if a check reports an error, 0 if there are only warnings or infos.
     create starts with the same checks.
     """
-    from hyperpod_eks.cli import opening
+    from hyperpod_eks.cli import lookup, opening
     from hyperpod_eks.cli.settings import entered, settings
     from hyperpod_eks.preflight import run as checks
     from hyperpod_eks.preflight.inputs import Facts, Finding
@@ -60,7 +60,7 @@ def preflight(options: Options, report: Report) -> Preflight:
                 text = f"what exists cannot be seen: {error}"
                 found.append(Finding("permissions", "error", text, error.hint))
             if observations and not opening.declared(options, manifest):
-                opening.refuse_to_guess(snapshot, resolved, options)
+                lookup.refuse_to_guess(snapshot, resolved, options)
         by_key = {observation.want.key: observation for observation in observations}
         facts = Facts(aws, config, resolved, by_key, options.helm, manifest.store.path, snapshot)
         found += checks.run(facts, skipped) + checks.about_settings(facts)

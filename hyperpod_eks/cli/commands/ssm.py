@@ -37,7 +37,7 @@ def ssm(options: Options, report: Report) -> Ssm:
     NODE is an instance id (i-...) or a Kubernetes node name (hyperpod-i-...).  The command needs
     the AWS CLI and its Session Manager plugin.
     """
-    from hyperpod_eks.cli.opening import cluster
+    from hyperpod_eks.cli.lookup import cluster
 
     node = options.node
     if node is None and options.name and options.named_otherwise:  # a single argument is the node
@@ -58,7 +58,7 @@ def ssm(options: Options, report: Report) -> Ssm:
 
 def _target(snapshot: Snapshot, name: str, node: str, place: Place) -> str:
     """Return the node's Systems Manager target.  Raises NotFound if it does not exist."""
-    from hyperpod_eks.cli.opening import described, described_node, instance
+    from hyperpod_eks.cli.lookup import described, described_node, instance
 
     found, id_ = described(snapshot, name, place), instance(node)
     details = described_node(snapshot, name, id_, place)
