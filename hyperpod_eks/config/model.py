@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue, WithJsonSchema
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config import cross_checks as checks
+from hyperpod_eks.config.addons import ADDON_NAME, FSX_DRIVER, NEEDED_ADDONS, Addon
 from hyperpod_eks.config.charts import RELEASE_NAME, FurtherChart
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
@@ -21,24 +22,6 @@ from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
 from hyperpod_eks.config.storage import Storage
 
 MAX_TAGS = 40  # AWS allows 50; the others are for the tool and for Kubernetes
-NEEDED_ADDONS = ("vpc-cni", "kube-proxy", "coredns", "eks-pod-identity-agent")
-"""Without them nodes or pods of HyperPod do not work (SageMaker developer guide, "Prerequisites for
-EKS orchestration")."""
-FSX_DRIVER = "aws-fsx-csi-driver"
-ADDON_NAME = Pattern(
-    "the name of an EKS add-on",
-    "like aws-fsx-csi-driver",
-    r"[0-9A-Za-z][A-Za-z0-9_-]*",
-    "list them with `aws eks describe-addon-versions`",
-)
-
-
-BUCKET_NAME = Pattern(
-    "the name of an S3 bucket",
-    "3 to 63 small letters, digits, dots and hyphens, without s3://",
-    r"[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]",
-    "list them with `aws s3 ls`",
-)
 
 
 class Network(Section):
@@ -209,56 +192,6 @@ class Eks(Section):
     access: Annotated[
         tuple[Access, ...],
         Field(strict=False, description="Further principals with access to the Kubernetes API."),
-    ] = ()
-
-
-class Addon(Section):
-    """An EKS add-on."""
-
-    version: Annotated[
-        Annotated[
-            str,
-            Pattern(
-                "the version of an EKS add-on",
-                "like v1.20.4-eksbuild.1",
-                r"v[0-9]+\.[0-9]+\.[0-9]+-eksbuild\.[0-9]+",
-                "list them with `aws eks describe-addon-versions`",
-            ),
-        ]
-        | None,
-        Field(description="Version. Without it: EKS's default for the Kubernetes version."),
-    ] = None
-    configuration_values: Annotated[
-        Mapping[str, JsonValue],
-        Field(
-            description="Settings of the add-on, as its own schema names them. `${env:NAME}` in a"
-            " text is the value of that variable, which is sent and never kept."
-        ),
-    ] = {}
-    pod_identity_associations: Annotated[
-        tuple[
-            Annotated[
-                Mapping[str, JsonValue],
-                Members("eks", "CreateAddon.podIdentityAssociations[]"),
-            ],
-            ...,
-        ]
-        | None,
-        Field(
-            strict=False,
-            description="Roles of its service accounts, as `{service_account: …, role_arn: …}`;"
-            " `[]` for none. Without it: the tool creates the roles that the add-on needs (not for"
-            " the four that HyperPod needs, which use the nodes' role).",
-        ),
-    ] = None
-    buckets: Annotated[
-        tuple[Annotated[str, Aws("s3", "CreateBucket.Bucket"), BUCKET_NAME], ...],
-        Field(
-            strict=False,
-            max_length=30,  # a policy of IAM has 6,144 characters, and a name 63
-            description="Buckets that the role of `aws-mountpoint-s3-csi-driver` reads and writes,"
-            " at most 30; no other add-on has this setting.",
-        ),
     ] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole
-from hyperpod_eks.config.model import NEEDED_ADDONS, Addon
+from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
 from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.names import fit

@@ -9,7 +9,8 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole, choose_version, order
 from hyperpod_eks.config import variables
-from hyperpod_eks.config.model import NEEDED_ADDONS, Addon, Config
+from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve import addon_settings

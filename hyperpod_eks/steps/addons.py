@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from hyperpod_eks.config import model as configs
-from hyperpod_eks.config.model import NEEDED_ADDONS
+from hyperpod_eks.config.addons import NEEDED_ADDONS
+from hyperpod_eks.config.addons import Addon as DeclaredAddon
 from hyperpod_eks.resolve.pod_roles import PodRole, addon_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon, PodIdentity
@@ -48,7 +48,7 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
 
 
 def _roles(
-    resolved: ResolvedConfig, addon: configs.Addon, ours: Sequence[PodRole]
+    resolved: ResolvedConfig, addon: DeclaredAddon, ours: Sequence[PodRole]
 ) -> tuple[tuple[str, str], ...]:
     """Return sorted pairs of service account and role ARN: the config's, or roles of ours."""
     pairs = [

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.config.addons import NEEDED_ADDONS
 from hyperpod_eks.config.lifecycle import packaged_lifecycle
-from hyperpod_eks.config.model import NEEDED_ADDONS
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws import eks_data
