@@ -152,7 +152,10 @@ class Session:
             counting = purpose.installs and not self.manifest.complete
             snapshot = Snapshot(self.aws, counting=counting, bare=purpose.deletes)
             self.context.first_snapshot = snapshot
-            self.resolved = resolve(self.aws, self.config, snapshot, self._questions(counting))
+            control = self.manifest.records.get("eks/cluster")
+            before = str(control.want.get("version", "")) if control else ""
+            beside = self._questions(counting)
+            self.resolved = resolve(self.aws, self.config, snapshot, beside, before)
         else:
             self.resolved = resolve(self.aws, self.config)
         same_place(self.manifest, self.resolved)

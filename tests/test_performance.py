@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.events import Event, EventType
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.quotas import limits
-from hyperpod_eks.local.aws.sim import Call, Delays, Fault
+from hyperpod_eks.local.aws.sim import ACCOUNT, Call, Delays, Fault
 from hyperpod_eks.local.clock import Clock
 from hyperpod_eks.local.kubernetes import INSTANT, Cluster
 from hyperpod_eks.local.stack import Stack
@@ -33,6 +34,40 @@ from hyperpod_eks.terminal.timeline import Timeline
 from .conftest import User, at_work, new_session
 from .rounds import rounds
 
+EVERYTHING = """\
+name: demo
+region: us-west-2
+network: {nat: none}
+chart:
+  values:   # as mirror writes them
+    mpi-operator: {mpiOperator: {image: {repository: ECR/demo/docker.io/mpioperator/mpi-operator}}}
+charts:
+  near: {chart: ./near}
+  late: {chart: ./near, after: [near]}
+addons:
+  aws-ebs-csi-driver:
+  aws-efs-csi-driver:
+  aws-mountpoint-s3-csi-driver: {buckets: [datasets]}
+  amazon-cloudwatch-observability:
+pod_identity:
+- namespace: research
+  service_account: trainer
+  statements: [{Effect: Allow, Action: "s3:GetObject", Resource: "arn:aws:s3:::datasets/*"}]
+storage:
+  fsx_lustre:
+    data:
+      namespaces: [default, research]
+      s3: [{file_system_path: /in, data_repository_path: "s3://datasets/in"}]
+objects:
+- {apiVersion: v1, kind: Namespace, metadata: {name: research}}
+- {apiVersion: v1, kind: ServiceAccount, metadata: {name: trainer, namespace: research}}
+instance_groups:
+- {name: system, instance_type: ml.m5.2xlarge, instance_count: 2}
+- {name: more, instance_type: ml.m5.2xlarge, instance_count: 0, min_instance_count: 0}
+auto_scaling:
+  mode: Enable
+  node_pools: [{name: more, instance_groups: [more]}]
+"""
 LOOK = 40
 """Maximum calls to read the whole state of a cluster."""
 
@@ -146,6 +181,37 @@ def test_nothing_is_waited_for_that_is_not_needed(life: Life) -> None:
     for command, limit in most.items():
         chain = getattr(life, command).chain
         assert 0 < len(chain) <= limit, (command, chain)
+
+
+def test_with_everything_on_a_create_that_has_nothing_to_do_waits_four_times(user: User) -> None:
+    """Enough calls at once are allowed for rounds to follow from dependencies alone.
+
+    EKS is asked for the add-ons' versions and then for the policies that it recommends; then come
+    a list or a name, and what it names.
+    """
+    s3 = new_session().client("s3")
+    s3.create_bucket(
+        Bucket="datasets", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    (user.folder / "near").mkdir()
+    (user.folder / "near/Chart.yaml").write_text("{apiVersion: v2, name: near, version: 1.0.0}\n")
+    registry = f"{ACCOUNT}.dkr.ecr.us-west-2.amazonaws.com"
+    (user.folder / "c.yaml").write_text(EVERYTHING.replace("ECR", registry))
+    user.makes("demo", "-f", "c.yaml")
+    user.stack.calls.clear()
+    with rounds(user.stack) as chain:
+        user.makes("demo", "-f", "c.yaml", "--parallelism", "64")
+
+    calls = list(user.stack.calls)
+    names = iter(f"{call.service}.{call.operation}" for call in calls)
+    waits = [sorted(islice(names, count)) for count in chain]
+    assert [call for call in calls if call.mutating] == []
+    assert 0 < len(waits) <= 4, waits
+    assert "eks.DescribeAddonVersions" in waits[0]
+    assert "eks.DescribeAddonConfiguration" in waits[1], waits
+    assert {"eks.DescribeAddon", "fsx.DescribeDataRepositoryAssociations"} <= {*waits[2]}, waits
+    assert {*waits[3]} <= {"eks.DescribePodIdentityAssociation", "iam.GetPolicyVersion"}, waits
+    assert len(calls) <= 90
 
 
 def test_a_first_create_makes_hardly_more_calls_than_it_must(life: Life) -> None:

@@ -159,18 +159,20 @@ def resolve(
     config: Config,
     snapshot: Snapshot | None = None,
     beside: Sequence[Callable[[Snapshot], object]] = (),
+    kubernetes: str = "",
 ) -> ResolvedConfig:
     """Resolve the config with concurrent calls to AWS; set the lineage of ``aws``.
 
     Zones that already have this cluster's private subnets are preferred to a new choice.
     ``beside`` are further reads, started at the same time, whose answers ``snapshot`` keeps for
-    later; their errors are ignored here.  Raises Usage if the account, the zones or the versions
+    later; their errors are ignored here.  ``kubernetes`` is the version that an earlier run has
+    chosen, if there was one.  Raises Usage if the account, the zones or the versions
     do not fit the config.
     """
     view = snapshot or Snapshot(aws)
     aws.warm("ec2")  # most calls, and the slowest client to create
     start_all([partial(question, view) for question in beside])
-    asked = _ask(aws, config, view)
+    asked = _ask(aws, config, view, kubernetes)
     aws.warm("sts", "eks", "sagemaker", "iam", "s3", "logs")  # while EC2 answers
     who = asked.identity.result()
     aws.lineage = lineage(who, config.name)
@@ -216,14 +218,14 @@ class _Asked(NamedTuple):
     files: Future[dict[str, str]]
 
 
-def _ask(aws: Aws, config: Config, view: Snapshot) -> _Asked:
+def _ask(aws: Aws, config: Config, view: Snapshot, likely: str) -> _Asked:
     types = sorted({t.removeprefix("ml.") for g in config.groups for t in g.instance_types})
     return _Asked(
         identity=start(lambda: aws.identity),
         zones=start(partial(available_zones, aws)),
         offered=start(partial(offerings, aws, types)),
         taken=start(partial(taken_zones, view)),
-        version=start(partial(kubernetes_version, aws, config)),
+        version=start(partial(kubernetes_version, aws, config, likely)),
         plans=start(partial(described_plans, aws, config)),
         endpoints=start(partial(endpoint_zones, view, config)),
         files=start(partial(file_system_zones, view, config)),

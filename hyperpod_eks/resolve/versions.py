@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from hyperpod_eks.aws.client import Aws
@@ -15,18 +15,29 @@ from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.resolve import addon_settings
 from hyperpod_eks.resolve.pod_roles import AddonAnswer, creates_roles, published
-from hyperpod_eks.workers import gather
+from hyperpod_eks.workers import gather, start
 
 
 def kubernetes_version(
-    aws: Aws, config: Config
+    aws: Aws, config: Config, likely: str = ""
 ) -> tuple[str, tuple[str, ...], Mapping[str, AddonAnswer]]:
     """Return the version, warnings, and `ResolvedConfig.addons`.
 
-    An existing cluster keeps its version even if EKS no longer offers it.  Raises Usage for an
-    unsupported version, and for add-ons whose version or settings EKS would refuse, so that these
-    errors are found before anything is created.
+    An existing cluster keeps its version even if EKS no longer offers it.  ``likely`` is the
+    version that an earlier run has chosen: the add-ons' versions for it are asked at once.  Raises
+    Usage for an unsupported version, and for add-ons whose version or settings EKS would refuse, so
+    that these errors are found before anything is created.
     """
+    asked = {
+        name: addon
+        for name, addon in config.asked_addons().items()
+        if name not in NEEDED_ADDONS
+        or addon.version
+        or addon.configuration_values
+        or addon.pod_identity_associations
+    }
+    likely = config.eks.version or likely
+    ahead = {name: start(partial(_offers, aws, name, likely)) for name in asked if likely}
     pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
     offered = [dict(version) for page in pages for version in page["clusterVersions"]]
     warnings: list[str] = []
@@ -38,15 +49,18 @@ def kubernetes_version(
         if not (kept := _own_version(aws, config, error)):
             raise
         return *kept, dict(_unchecked(config, kept[0]))
-    asked = {
-        name: partial(_check_addon, aws, name, addon, chosen)
-        for name, addon in config.asked_addons().items()
-        if name not in NEEDED_ADDONS
-        or addon.version
-        or addon.configuration_values
-        or addon.pod_identity_associations
-    }
-    answers = gather(*asked.values())
+    checks = [
+        partial(
+            _check_addon,
+            aws,
+            name,
+            addon,
+            chosen,
+            ahead[name].result if chosen == likely else partial(_offers, aws, name, chosen),
+        )
+        for name, addon in asked.items()
+    ]
+    answers = gather(*checks)
     return chosen, tuple(warnings), dict(zip(asked, answers, strict=True))
 
 
@@ -72,13 +86,18 @@ def _own_version(aws: Aws, config: Config, error: Usage) -> tuple[str, tuple[str
     return None
 
 
-def _check_addon(aws: Aws, name: str, addon: Addon, kubernetes: str) -> AddonAnswer:
-    """Return what EKS says about an add-on's roles.
+def _offers(aws: Aws, name: str, kubernetes: str) -> JsonMapping:
+    return aws.eks.describe_addon_versions(addonName=name, kubernetesVersion=kubernetes)
+
+
+def _check_addon(
+    aws: Aws, name: str, addon: Addon, kubernetes: str, offers: Callable[[], JsonMapping]
+) -> AddonAnswer:
+    """Return what EKS says about an add-on's roles; ``offers`` are its versions.
 
     Raises Usage for a version or settings that EKS would refuse.
     """
-    version = addon.version
-    answer = aws.eks.describe_addon_versions(addonName=name, kubernetesVersion=kubernetes)
+    version, answer = addon.version, offers()
     known = [v["addonVersion"] for addon in answer["addons"] for v in addon["addonVersions"]]
     if not known:
         raise Usage(
