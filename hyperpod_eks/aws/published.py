@@ -68,6 +68,7 @@ def _allow(actions: str, *resources: str, **more: JsonMapping) -> JsonMapping:
 
 
 S3_DRIVER = "aws-mountpoint-s3-csi-driver"
+TRAINING_OPERATOR = "amazon-sagemaker-hyperpod-training-operator"
 _CLUSTER_LOGS = "arn:{partition}:logs:{region}:{account}:log-group:/aws/sagemaker/Clusters/*"
 
 # Needs of add-ons for which EKS's DescribeAddonConfiguration recommends no policy, not enough for
@@ -75,7 +76,7 @@ _CLUSTER_LOGS = "arn:{partition}:logs:{region}:{account}:log-group:/aws/sagemake
 # sagemaker- and hyperpod- are of the Amazon SageMaker AI Developer Guide.
 ADDON_ROLES: Mapping[str, AddonRole] = {
     # sagemaker-eks-operator-install.html
-    "amazon-sagemaker-hyperpod-training-operator": AddonRole(
+    TRAINING_OPERATOR: AddonRole(
         "aws-hyperpod",
         "hp-training-operator-controller-manager",
         ("AmazonSageMakerHyperPodTrainingOperatorAccess",),
@@ -151,6 +152,13 @@ ADDON_ROLES: Mapping[str, AddonRole] = {
     "amazon-cloudwatch-observability": AddonRole(
         "amazon-cloudwatch", "cloudwatch-agent", ("CloudWatchAgentServerPolicy",)
     ),
+}
+
+# Add-ons that others need: EKS installs those anyway, and their pods or objects fail then.  Pages
+# sagemaker-eks-operator-install.html and sagemaker-hyperpod-model-deployment-setup.html of the
+# Amazon SageMaker AI Developer Guide, read 2026-11-28.
+ADDON_NEEDS: Mapping[str, tuple[str, ...]] = {
+    TRAINING_OPERATOR: ("cert-manager",),
 }
 
 # Zones in which EKS creates no control plane. EKS User Guide, page network-reqs.html ("Subnet

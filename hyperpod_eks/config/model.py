@@ -10,11 +10,12 @@ from pydantic import Field, JsonValue, WithJsonSchema
 
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config import cross_checks as checks
-from hyperpod_eks.config.addons import ADDON_NAME, FSX_DRIVER, NEEDED_ADDONS, Addon
+from hyperpod_eks.config.addons import ADDON_NAME, NEEDED_ADDONS, Addon
 from hyperpod_eks.config.charts import RELEASE_NAME, FurtherChart
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
 from hyperpod_eks.config.objects import fault as object_fault
+from hyperpod_eks.config.operators import Operator, asked_addons
 from hyperpod_eks.config.pods import POLICY_ARN, PodIdentity
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.scaling import AutoScaling
@@ -307,9 +308,18 @@ class Config(Section):
         Field(
             description="EKS add-ons by name. The four that HyperPod needs (`vpc-cni`,"
             " `kube-proxy`, `coredns`, `eks-pod-identity-agent`) are always there; others come in"
-            " the order of the file, each after the one before."
+            " the order of the file, each after the one before and after those that it needs."
         ),
     ] = {}
+    operators: Annotated[
+        tuple[Operator, ...],
+        Field(
+            strict=False,
+            description="Operators of SageMaker HyperPod. `training` is the HyperPod training"
+            " operator. Each comes with its add-on, the add-ons that this needs (cert-manager) and"
+            " its role; `addons` can set their versions and settings.",
+        ),
+    ] = ()
     pod_identity: Annotated[
         tuple[PodIdentity, ...],
         Field(
@@ -412,9 +422,8 @@ class Config(Section):
         return dict.fromkeys(NEEDED_ADDONS, Addon()) | self.asked_addons()
 
     def asked_addons(self) -> dict[str, Addon]:
-        """Return the add-ons by name that the config names, and the driver of its file systems."""
-        drivers = {FSX_DRIVER: Addon()} if self.storage.fsx_lustre else {}
-        return drivers | dict(self.addons)
+        """Return the add-ons by name that the config asks for, each after those that it needs."""
+        return asked_addons(self)
 
     @property
     def scales_itself(self) -> bool:

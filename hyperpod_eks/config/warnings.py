@@ -22,7 +22,16 @@ _MULTI_NODE = "MultiNodeTrainingValidation"
 
 def warnings(config: Config) -> list[str]:
     """Return what is valid but probably not intended, a sentence each."""
-    rules = (_region, _version, _addresses, _multi_node_check, _few_pods, _shut_buckets, _no_nat)
+    rules = (
+        _region,
+        _version,
+        _addresses,
+        _multi_node_check,
+        _few_pods,
+        _shut_buckets,
+        _no_nat,
+        _alone,
+    )
     found = [text for rule in rules for text in rule(config)]
     found += elsewhere(config)
     if is_elsewhere(config.lifecycle.path):
@@ -135,6 +144,15 @@ def _no_nat(config: Config) -> Iterator[str]:
                 " its values set no others: run hyperpod-eks mirror -f FILE, which copies them to"
                 " ECR, or its pods stay in ImagePullBackOff"
             )
+
+
+def _alone(config: Config) -> Iterator[str]:
+    """An add-on without those that it needs; an EKS cluster of others may have them."""
+    for name in config.addons if not config.existing.eks_cluster else ():
+        lacks = [x for x in versions.ADDON_NEEDS.get(name, ()) if x not in config.asked_addons()]
+        if lacks:
+            names = ", ".join(lacks)
+            yield f"addons.{name}: it needs {names}, which addons does not name: add {names}"
 
 
 def _inner(value: object) -> list[Json]:

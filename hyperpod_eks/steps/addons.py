@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from hyperpod_eks.aws.published import ADDON_NEEDS
 from hyperpod_eks.config.addons import NEEDED_ADDONS
 from hyperpod_eks.config.addons import Addon as DeclaredAddon
+from hyperpod_eks.config.model import Config
 from hyperpod_eks.resolve.pod_roles import PodRole, addon_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import Addon, PodIdentity
@@ -18,8 +20,8 @@ from hyperpod_eks.steps.pod_identity import role
 def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
     """Declare the add-ons, vpc-cni first, since the nodes wait for it.
 
-    Required add-ons are created at the same time, others one after the other, in the config's
-    order: some require an earlier one (the training operator requires cert-manager).
+    The add-ons that HyperPod needs are created at the same time, others after those that they need,
+    and those of ``addons`` also one after the other.
     """
     found: list[Addon] = []
     config = resolved.config
@@ -29,7 +31,7 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
         asked = f"addons/{name}" in resolved.adopted or name in config.asked_addons()
         if resolved.eks_is_theirs and not asked:
             continue
-        others = [each for each in found if each.label not in NEEDED_ADDONS]
+        first = [each for each in found if each.label in _first(config, name, found)]
         ours = [(one, role(resolved, one)) for one in addon_roles(resolved, name)]
         roles = _roles(resolved, addon, [one for one, _ in ours])
         made = tuple(each for _, each in ours)
@@ -41,10 +43,17 @@ def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[Addon, ...]:
             configuration=json.dumps(dict(addon.configuration_values), sort_keys=True),
             roles=() if before else roles,
             nodeless=nodeless,
-            after=(*others[-1:], *(before or made)),
+            after=(*first, *(before or made)),
         )
         found.append(declared)
     return tuple(found)
+
+
+def _first(config: Config, name: str, found: Sequence[Addon]) -> set[str]:
+    """Return the names of the add-ons that must be ready before an add-on is created."""
+    listed = config.addons.keys() - {*NEEDED_ADDONS} if name in config.addons else ()
+    before = [each.label for each in found if each.label in listed]
+    return {*ADDON_NEEDS.get(name, ()), *before[-1:]}
 
 
 def _roles(

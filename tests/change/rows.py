@@ -67,6 +67,7 @@ LUSTRE = "cli/test_storage::test_settings_change_in_place_or_not_at_all"
 STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
 PODS = "cli/test_pod_roles::test_addons_get_the_roles_that_they_need"
 PODS_OF_WORK = "cli/test_pod_roles::test_workloads_get_roles_by_namespace_and_service_account"
+OPERATORS = "cli/test_operators::test_the_training_operator_comes_in_one_switch"
 POOLS = (
     "cli/test_scaling::test_an_override_changes_the_pool_and_a_removed_pool_takes_its_nodes_along"
 )
@@ -166,6 +167,7 @@ ROWS = (
         [{"service_account": "aws-node", "role_arn": f"arn:aws:iam::{ACCOUNT}:role/team/Pods"}],
     ),
     Row("addons.<name>.buckets", IN_PLACE, "the policy of its role changes", shown=PODS),
+    Row("operators", IN_PLACE, "add-ons and roles come and go", shown=OPERATORS),
     Row(
         "pod_identity",
         IN_PLACE,

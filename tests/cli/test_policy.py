@@ -139,13 +139,13 @@ def test_the_policies_carry_the_whole_life(operator: Operator, aws: Clients) -> 
 
 @pytest.mark.prove
 def test_the_policies_carry_roles_for_pods(operator: Operator) -> None:
-    operator_ = "amazon-sagemaker-hyperpod-training-operator"
     allow = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
     settings: dict[str, Any] = {
         "name": "demo",
         "region": REGION,
         "chart": {"path": str(CHART)},
-        "addons": {"aws-efs-csi-driver": {}, "aws-fsx-csi-driver": {}, operator_: {}},
+        "addons": {"aws-efs-csi-driver": {}, "aws-fsx-csi-driver": {}},
+        "operators": ["training"],
         "pod_identity": [{"namespace": "a", "service_account": "b", "statements": [allow]}],
     }
     file = operator.user.folder / "pods.yaml"

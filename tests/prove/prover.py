@@ -42,7 +42,8 @@ A_POOL = {
     },
 }
 FOR_PODS = TWO_NODES | {
-    "addons": {"aws-fsx-csi-driver": {}, "amazon-sagemaker-hyperpod-training-operator": {}},
+    "addons": {"aws-fsx-csi-driver": {}},
+    "operators": ["training"],
     "pod_identity": [
         {
             "namespace": "a",

@@ -178,9 +178,13 @@ def _settle_later(
             return
         code, text = sim.failure("addon", name), "Simulated add-on failure."
         if not code:
+            code, text = _missing(cluster, name)
+        if not code:
             image = _image(cluster, addon.workload[2], document["addonVersion"])
+            settings = yaml.safe_load(document["configurationValues"] or "{}")
+            tolerations = settings.get("tolerations")
             text = eks_kube.apply_workload(
-                cluster, addon.workload, image, manager="eks", force=force
+                cluster, addon.workload, image, manager="eks", force=force, tolerations=tolerations
             )
             code = "ConfigurationConflict" if text else ""
         document["modifiedAt"] = sim.clock.now()
@@ -194,6 +198,21 @@ def _settle_later(
             update["errors"] = [{"errorCode": code, "errorMessage": text}] if code else []
 
     sim.clock.after(sim.delays.addon, settle)
+
+
+def _missing(cluster: Cluster, name: str) -> tuple[str, str]:
+    """Return the issue of an add-on whose manifest has objects of kinds that are not defined.
+
+    cert-manager is "a prerequisite" of the training operator, whose manifest has Certificates
+    (SageMaker developer guide, "Installing the training operator"); the words are kubectl's.
+    """
+    if not (needs := ADDONS[name].needs):
+        return "", ""
+    group, _, other = needs.partition("/")
+    if eks_kube.exists(cluster, ADDONS[other].workload):
+        return "", ""
+    text = f'no matches for kind "Certificate" in version "{group}/v1"'
+    return "K8sResourceNotFound", f"{text}; ensure CRDs are installed first"
 
 
 def _issue(code: str, text: str) -> dict[str, Any]:

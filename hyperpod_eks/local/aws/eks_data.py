@@ -69,6 +69,11 @@ class AddonKind:
 
     From EKS User Guide, "AWS add-ons" (IAM permissions of each); empty where no page has one.
     """
+    needs: str = ""
+    """An API group whose kinds the add-on's manifest has, and the add-on that defines them.
+
+    ``cert-manager.io/cert-manager``; empty for none.
+    """
 
     def for_kubernetes(self, version: str) -> list[str]:
         """Return the versions for a Kubernetes version, newest first."""
@@ -189,6 +194,7 @@ ADDONS = {
         0,
         "Deployment/aws-hyperpod/hp-training-operator-hp-training-controller-manager",
         "machine-learning",
+        needs="cert-manager.io/cert-manager",
     ),
     "amazon-sagemaker-hyperpod-observability": AddonKind(
         {"v1.2.0-eksbuild.3": "1.32-1.37"},

@@ -22,7 +22,13 @@ def endpoint(cluster: Cluster) -> Endpoint | None:
 
 
 def apply_workload(
-    cluster: Cluster, workload: tuple[str, str, str], image: str, *, manager: str, force: bool
+    cluster: Cluster,
+    workload: tuple[str, str, str],
+    image: str,
+    *,
+    manager: str,
+    force: bool,
+    tolerations: list[dict[str, Any]] | None = None,
 ) -> str:
     """Apply a workload of one container; returns the API server's refusal, empty when it is in.
 
@@ -32,6 +38,7 @@ def apply_workload(
         image: the container's image.
         manager: the field manager, whose fields conflict with those of others.
         force: whether to take over others' fields.
+        tolerations: those of the pods.
     """
     kind, namespace, name = workload
     endpoint_ = endpoint(cluster)
@@ -41,6 +48,8 @@ def apply_workload(
     pod: dict[str, Any] = {"containers": [{"name": name, "image": image}]}
     if kind == "DaemonSet":
         pod["tolerations"] = [{"operator": "Exists"}]
+    elif tolerations:
+        pod["tolerations"] = tolerations
     spec = {
         "selector": {"matchLabels": {"k8s-app": name}},
         "template": {"metadata": {"labels": labels}, "spec": pod},
@@ -52,6 +61,13 @@ def apply_workload(
 def delete_workload(cluster: Cluster, workload: tuple[str, str, str]) -> None:
     """Delete a workload, if it is there."""
     _call(cluster, "DELETE", _path(*workload))
+
+
+def exists(cluster: Cluster, workload: str) -> bool:
+    """Say whether a workload exists; ``workload`` is kind, namespace and name, with slashes."""
+    kind, namespace, name = workload.split("/")
+    kubernetes = endpoint(cluster)
+    return kubernetes is not None and kubernetes.has(kind, name, namespace)
 
 
 def is_healthy(cluster: Cluster, workload: tuple[str, str, str]) -> bool:
