@@ -19,6 +19,7 @@ from hyperpod_eks.local.aws.sim import ACCOUNT, current
 from hyperpod_eks.local.aws.wire import Refused, new_uuid
 
 #: What EKS installs by itself with bootstrapSelfManagedAddons.
+GOVERNANCE = "amazon-sagemaker-hyperpod-taskgovernance"
 _SELF_MANAGED = ("vpc-cni", "kube-proxy", "coredns")
 
 
@@ -92,9 +93,10 @@ def update(cluster: Cluster, request: dict[str, Any]) -> dict[str, Any]:
             del cluster.associations[association_id]
         arns = _associate(cluster, addon.workload[1], request, document["addonArn"])
         document["podIdentityAssociations"] = arns
+    before = document["addonVersion"]
     document.update(changes, status="UPDATING", modifiedAt=sim.clock.now())
     force = request.get("resolveConflicts") == "OVERWRITE"
-    _settle_later(cluster, addon, force=force, update=update_)
+    _settle_later(cluster, addon, force=force, update=update_, before=before)
     return update_
 
 
@@ -113,6 +115,8 @@ def delete(cluster: Cluster, request: dict[str, Any]) -> Addon:
                 del cluster.associations[association_id]
         if not request.get("preserve"):
             eks_kube.delete_workload(cluster, addon.workload)
+            if request["addonName"] == GOVERNANCE and (kubernetes := eks_kube.endpoint(cluster)):
+                kubernetes.queue(installed=False)
 
     sim.clock.after(sim.delays.addon, gone)
     return addon
@@ -167,7 +171,12 @@ def install_self_managed(cluster: Cluster) -> None:
 
 
 def _settle_later(
-    cluster: Cluster, addon: Addon, *, force: bool, update: dict[str, Any] | None = None
+    cluster: Cluster,
+    addon: Addon,
+    *,
+    force: bool,
+    update: dict[str, Any] | None = None,
+    before: str = "",
 ) -> None:
     sim, document = current(), addon.document
 
@@ -177,6 +186,8 @@ def _settle_later(
         if cluster.addons.get(name) is not addon or not busy:
             return
         code, text = sim.failure("addon", name), "Simulated add-on failure."
+        if name == GOVERNANCE and not code and (text := _stored(before, document["addonVersion"])):
+            code, document["addonVersion"] = "ConfigurationConflict", before
         if not code:
             code, text = _missing(cluster, name)
         if not code:
@@ -187,6 +198,8 @@ def _settle_later(
                 cluster, addon.workload, image, manager="eks", force=force, tolerations=tolerations
             )
             code = "ConfigurationConflict" if text else ""
+            if name == GOVERNANCE and not code and (kubernetes := eks_kube.endpoint(cluster)):
+                kubernetes.queue(installed=True)
         document["modifiedAt"] = sim.clock.now()
         document["health"] = {"issues": [_issue(code, text)] if code else []}
         if code:
@@ -213,6 +226,19 @@ def _missing(cluster: Cluster, name: str) -> tuple[str, str]:
         return "", ""
     text = f'no matches for kind "Certificate" in version "{group}/v1"'
     return "K8sResourceNotFound", f"{text}; ensure CRDs are installed first"
+
+
+def _stored(before: str, after: str) -> str:
+    """Return why Kueue is not upgraded from v1.3, whose objects are stored as v1alpha1.
+
+    SageMaker developer guide, "Upgrade the task governance add-on"; the code of the issue is ours.
+    """
+    if not before.startswith("v1.3.") or after.startswith("v1.3."):
+        return ""
+    return (
+        'CustomResourceDefinition.apiextensions.k8s.io "cohorts.kueue.x-k8s.io" is invalid:'
+        ' status.storedVersions[0]: Invalid value: "v1alpha1": missing from spec.versions'
+    )
 
 
 def _issue(code: str, text: str) -> dict[str, Any]:

@@ -184,7 +184,12 @@ ADDONS = {
         ),
     ),
     "amazon-sagemaker-hyperpod-taskgovernance": AddonKind(
-        {"v1.6.1-eksbuild.1": "1.31-1.36", "v1.6.0-eksbuild.1": "1.31-1.36"},
+        {
+            "v1.6.1-eksbuild.1": "1.31-1.36",
+            "v1.6.0-eksbuild.1": "1.31-1.36",
+            "v1.5.0-eksbuild.1": "1.31-1.36",
+            "v1.3.0-eksbuild.1": "1.31-1.35",
+        },
         0,
         "Deployment/kueue-system/kueue-controller-manager",
         "machine-learning",
@@ -224,6 +229,7 @@ ADDONS = {
 #: configuration"; aws/amazon-vpc-cni-k8s#2272; "Recent changes to the CoreDNS add-on").  Those of
 #: other add-ons are not public in full: they take every setting here.
 SETTINGS: dict[str, dict[str, str]] = {
+    "amazon-sagemaker-hyperpod-taskgovernance": {},  # a public answer of it
     "coredns": {
         "affinity": "object",
         "autoScaling": "object",

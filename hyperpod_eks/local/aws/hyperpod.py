@@ -13,8 +13,8 @@ from moto.sagemaker.responses import SageMakerResponse
 from hyperpod_eks.local.aws import hyperpod_batches, plugin, wire
 from hyperpod_eks.local.aws.hyperpod_checks import invalid
 from hyperpod_eks.local.aws.hyperpod_clusters import Backend, of_region
+from hyperpod_eks.local.aws.hyperpod_governance import POLICY, QUOTA
 from hyperpod_eks.local.aws.hyperpod_model import Cluster, Document, Node
-from hyperpod_eks.local.aws.sim import current
 from hyperpod_eks.local.aws.wire import Refused, in_order, page
 
 _LIMIT = 10  # rows of a page when MaxResults is left out
@@ -209,39 +209,49 @@ class Response(wire.Response, SageMakerResponse):
         """Answer summaries."""
         return ActionResult(self.backend.training_plans.summaries(self.request()))
 
-    # -- task governance: SageMaker API reference, CreateComputeQuota and ListComputeQuotas -------
+    # -- task governance -------------------------------------------------------------------------
+
+    def create_cluster_scheduler_config(self) -> ActionResult:
+        """Answer ARN and id."""
+        return ActionResult(self.backend.governance.create(POLICY, self.request()))
+
+    def describe_cluster_scheduler_config(self) -> ActionResult:
+        """Answer the policy."""
+        return ActionResult(self.backend.governance.describe(POLICY, self.request()))
+
+    def list_cluster_scheduler_configs(self) -> ActionResult:
+        """Answer summaries."""
+        return ActionResult(self.backend.governance.summaries(POLICY, self.request()))
+
+    def update_cluster_scheduler_config(self) -> ActionResult:
+        """Answer ARN and version."""
+        return ActionResult(self.backend.governance.update(POLICY, self.request()))
+
+    def delete_cluster_scheduler_config(self) -> ActionResult:
+        """Answer nothing."""
+        self.backend.governance.delete(POLICY, self.request())
+        return EmptyResult()
 
     def create_compute_quota(self) -> ActionResult:
         """Answer ARN and id."""
-        request = self.request()
-        quotas, cluster = self.backend.quotas, self.backend.find(request["ClusterArn"])
-        id_ = f"quota{len(quotas):07d}"
-        arn = cluster.arn.rpartition(":")[0] + f":compute-quota/{id_}"
-        members = ("Name", "ClusterArn", "ComputeQuotaConfig", "ComputeQuotaTarget")
-        quotas[id_] = {
-            "ComputeQuotaArn": arn,
-            "ComputeQuotaId": id_,
-            "Status": "Created",
-            "CreationTime": current().clock.now(),
-            **{member: request[member] for member in members if member in request},
-        }
-        return ActionResult({"ComputeQuotaArn": arn, "ComputeQuotaId": id_})
+        return ActionResult(self.backend.governance.create(QUOTA, self.request()))
+
+    def describe_compute_quota(self) -> ActionResult:
+        """Answer the quota."""
+        return ActionResult(self.backend.governance.describe(QUOTA, self.request()))
 
     def list_compute_quotas(self) -> ActionResult:
-        """Answer the quotas of a cluster, or of all."""
-        arn = self.request().get("ClusterArn")
-        found = [x for x in self.backend.quotas.values() if arn in (None, x["ClusterArn"])]
-        return ActionResult({"ComputeQuotaSummaries": found})
+        """Answer summaries."""
+        return ActionResult(self.backend.governance.summaries(QUOTA, self.request()))
+
+    def update_compute_quota(self) -> ActionResult:
+        """Answer ARN and version."""
+        return ActionResult(self.backend.governance.update(QUOTA, self.request()))
 
     def delete_compute_quota(self) -> ActionResult:
         """Answer nothing."""
-        if self.backend.quotas.pop(self.request()["ComputeQuotaId"], None) is None:
-            raise Refused("ResourceNotFound", "Compute quota not found.")
+        self.backend.governance.delete(QUOTA, self.request())
         return EmptyResult()
-
-    def list_cluster_scheduler_configs(self) -> ActionResult:
-        """Answer none: they cannot be created here."""
-        return ActionResult({"ClusterSchedulerConfigSummaries": []})
 
     # -- tags ------------------------------------------------------------------------------------
 
@@ -250,6 +260,8 @@ class Response(wire.Response, SageMakerResponse):
         kind = arn.split(":")[5].partition("/")[0]
         if kind == "cluster":
             return self.backend.find(arn).tags
+        if kind in (POLICY.arn, QUOTA.arn):
+            return self.backend.governance.tags(arn)
         if kind == "training-plan":
             tags: dict[str, str] = self.backend.training_plans.find(arn)["Tags"]
             return tags
@@ -316,5 +328,6 @@ def inventory(account: str, region: str) -> dict[str, Any]:
             }
             for name, cluster in backend.hyperpod.items()
         },
+        "TaskGovernance": backend.governance.inventory(),
         "TrainingPlans": sorted(backend.training_plans.plans),
     }

@@ -12,6 +12,7 @@ from hyperpod_eks.local.aws import eks_access, hyperpod_checks, plugin
 from hyperpod_eks.local.aws.eks_data import HYPERPOD_POLICY
 from hyperpod_eks.local.aws.eks_model import Cluster as EksCluster
 from hyperpod_eks.local.aws.hyperpod_checks import invalid
+from hyperpod_eks.local.aws.hyperpod_governance import Governance
 from hyperpod_eks.local.aws.hyperpod_model import (
     FIRST_RELEASE,
     NEXT_RELEASE,
@@ -57,8 +58,7 @@ class Backend(SageMakerModelBackend):
         self.fleet = Fleet(region_name, self.training_plans, self.settle, self.fail)
         self._ids: dict[str, str] = {}
         """Cluster names by ARN."""
-        self.quotas: dict[str, Document] = {}
-        """What ListComputeQuotas answers, by id."""
+        self.governance = Governance(region_name, self.find)
 
     def _in_use(self, training_plan_arn: str) -> int:
         return sum(
@@ -366,6 +366,7 @@ class Backend(SageMakerModelBackend):
         if cluster.status == "Deleting":
             return cluster
         self.idle(name_or_arn, "deleted")
+        self.governance.refuse_deletion(cluster)
         cluster.status = "Deleting"
         self._let_karpenter_look(cluster)
         for node in cluster.nodes.values():

@@ -74,6 +74,7 @@ class Delays:
     hyperpod_software: float = 0.0  # UpdateClusterSoftware, per batch
     hyperpod_terminate: float = 0.0
     hyperpod_delete: float = 0.0
+    governance: float = 0.0  # a scheduler policy's or a quota's create, update or delete
     deep_health: float = 0.0
     node_ready: float = 0.0
     pod_start: float = 0.0
@@ -125,6 +126,7 @@ class Delays:
             hyperpod_software=900,
             hyperpod_terminate=180,
             hyperpod_delete=750,
+            governance=20,
             deep_health=3600,
             node_ready=30,
             pod_start=10,

@@ -13,7 +13,7 @@ from .api import Api, Fault, Identity
 from .clock import REALISTIC, Clock, Delays, timestamp
 from .controllers import Controllers
 from .karpenter import Provider
-from .objects import Obj
+from .objects import Obj, with_metadata
 from .resources import Registry
 from .server import Server
 from .store import SERVICES, Store
@@ -174,6 +174,33 @@ class Cluster:
         What it has defined stays.
         """
         self._controllers.scale(provider)
+
+    # --- task governance -------------------------------------------------------------------------
+
+    def queue(self, *, installed: bool) -> None:
+        """Install Kueue, or remove it with every object of its kinds."""
+        self._controllers.queue(installed=installed)
+
+    def put(self, kind: str, body: Obj, namespace: str = "") -> None:
+        """Write an object as a controller of AWS does; its labels and spec are replaced."""
+        resource = self._store.registry.kind(kind)
+        if resource is None:
+            return  # its definition was deleted
+        with self._store.lock:
+            live = self._store.find(resource, namespace, body["metadata"]["name"])
+            if live is None:
+                self._store.create(resource, namespace, body)
+                return
+            rest = {name: value for name, value in body.items() if name != "metadata"}
+            marks = {**(live["metadata"].get("labels") or {}), **body["metadata"].get("labels", {})}
+            self._store.modify(resource, live, {**with_metadata(live, labels=marks), **rest})
+
+    def drop(self, kind: str, name: str, namespace: str = "") -> None:
+        """Delete an object, if it is there."""
+        resource = self._store.registry.kind(kind)
+        with self._store.lock:
+            if resource is not None and self._store.find(resource, namespace, name):
+                self._store.delete(resource, namespace, name)
 
     # --- questions -------------------------------------------------------------------------------
 

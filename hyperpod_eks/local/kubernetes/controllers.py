@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from . import jobs, karpenter, workloads
+from . import jobs, karpenter, kueue, workloads
 from .clock import Clock, Delays, timestamp
 from .errors import ApiError
 from .objects import Obj, deleting, dig, owner_uids, with_metadata
@@ -36,6 +36,7 @@ class Controllers:
         self._delays = delays
         self._workloads = workloads.Workloads(store, self._start_pod, self._end_pod)
         self._jobs = jobs.Jobs(store)
+        self._kueue = kueue.Kueue(store)
         self._karpenter: karpenter.Karpenter | None = None
         self._scheduled: set[Callable[[], None]] = set()
         self._due: deque[Callable[[], None]] = deque()
@@ -43,6 +44,7 @@ class Controllers:
         self._running = False
         self._stopped = False
         store.listeners.append(self._notice)
+        store.webhooks.append(self._kueue.webhook)
 
     def stop(self) -> None:
         """Do nothing more, whatever the clock still brings."""
@@ -57,6 +59,15 @@ class Controllers:
                 self._karpenter = karpenter.Karpenter(self._store, provider, self._later)
             if self._karpenter:
                 self._wake(self._karpenter.reconcile)
+
+    def queue(self, *, installed: bool) -> None:
+        """Install Kueue, or remove it with every object of its kinds."""
+        with self._store.lock:
+            if installed:
+                self._kueue.install()
+            else:
+                self._kueue.remove()
+            self._wake(self._kueue.reconcile)
 
     def catch_up(self) -> None:
         """Do what had to wait for the provider of nodes; nobody may hold the store's lock here."""
@@ -81,6 +92,8 @@ class Controllers:
             self._wake(self._workloads.reconcile)
         if kind in jobs.KINDS:
             self._wake(self._jobs.reconcile)
+        if self._kueue.installed and kind in kueue.KINDS:
+            self._wake(self._kueue.reconcile)
         if self._karpenter and kind in karpenter.KINDS:
             self._wake(self._karpenter.reconcile)
         home = gone and (kind, obj["metadata"]["name"]) in (*_FURNITURE, _APISERVER)

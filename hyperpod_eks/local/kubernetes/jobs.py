@@ -121,6 +121,11 @@ class Jobs:
 
         A PyTorchJob may have workers alone, as those in AWS's examples; then it is they who decide.
         """
+        if dig(job, "spec", "runPolicy", "suspend"):
+            for pod in pods:
+                if dig(pod, "status", "phase") in (None, "Pending", "Running"):
+                    self._delete(pod)
+            return
         field, (leader, worker) = _REPLICAS[resource.kind]
         replicas = dig(job, "spec", field)
         if not isinstance(replicas, dict):
@@ -213,7 +218,8 @@ class Jobs:
                 self._store.registry.builtin("Pod"), job["metadata"]["namespace"], pod
             )
         except ApiError as error:
-            if error.code not in (403, 404, 409):  # the namespace is ending, or the pod is there
+            # the namespace is ending, the pod is there, or a policy refuses it
+            if error.code not in (403, 404, 409, 422):
                 raise
 
     def _delete(self, pod: Obj) -> None:

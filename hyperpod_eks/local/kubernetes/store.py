@@ -75,6 +75,8 @@ class Store:
         self.lock = threading.RLock()
         self.version = _FIRST_VERSION
         self.listeners: list[Callable[[Event], None]] = []
+        self.webhooks: list[Callable[[Resource, Obj], Obj]] = []
+        """What changes an object before it is created (mutating admission webhooks)."""
         self._changed = threading.Condition(self.lock)
         self._closed = False
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
@@ -168,6 +170,8 @@ class Store:
             if self.find(resource, namespace, metadata["name"]):
                 raise errors.already_exists(resource, metadata["name"])
             obj = admission.fill(resource, obj, self.services, new=True)
+            for webhook in self.webhooks:
+                obj = webhook(resource, obj)
             if how.manager and not metadata.get("managedFields"):
                 manager = self._manager(resource, how, "Update")
                 obj = apply.track_update(None, obj, manager, _merge_keys(resource))

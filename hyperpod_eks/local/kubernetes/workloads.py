@@ -514,8 +514,8 @@ class Workloads:
         try:
             self._store.create(resource, namespace, obj)
         except ApiError as error:
-            # The namespace is ending (403, 404), or a pod of that name is (409).
-            if error.code not in (403, 404, 409):
+            # The namespace is ending (403, 404), or a pod of that name is (409); a policy (422).
+            if error.code not in (403, 404, 409, 422):
                 raise
             return False
         return True

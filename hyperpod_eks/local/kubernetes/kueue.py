@@ -1,0 +1,546 @@
+"""Kueue, as the add-on for HyperPod task governance installs it: jobs wait for their quota.
+
+A job with the label of a queue is suspended when it is created (Kueue's webhook), gets a Workload,
+and runs once its ClusterQueue has unused quota, its own or what its cohort lends
+(https://kueue.sigs.k8s.io/docs/concepts/, "Cluster Queue", "Workload", "Cohort").  Not imitated:
+preemption, fair sharing, topologies, and the other kinds of jobs, such as pods and Deployments.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from .clock import timestamp
+from .errors import ApiError, details
+from .objects import Obj, deleting, dig, labels, owner_uids
+from .resources import Resource
+from .rules import amount
+from .store import Store
+from .workloads import digest, is_available, owner_reference
+
+GROUP = "kueue.x-k8s.io"
+QUEUE, PRIORITY = f"{GROUP}/queue-name", f"{GROUP}/priority-class"
+MANAGER = ("kueue-system", "kueue-controller-manager")
+JOBS = ("Job", "MPIJob", "PyTorchJob")
+KINDS = (*JOBS, "ClusterQueue", "LocalQueue", "Deployment")
+POLICY = "hyperpod-task-governance-admission-policy"
+MANAGED = {
+    "sagemaker.amazonaws.com/activate-quota": "Enabled",
+    "sagemaker.amazonaws.com/sagemaker-managed-queue": "true",
+}
+"""The labels of the namespaces in which the policy counts."""
+_REPLICAS = {"MPIJob": "mpiReplicaSpecs", "PyTorchJob": "pytorchReplicaSpecs"}
+_POLICY_KIND = "ValidatingAdmissionPolicy"
+_NO = f"The label '{QUEUE}' is either missing or does not have a value set."
+_RULES = (
+    ("", "v1", ["pods"]),
+    ("apps", "v1", ["deployments", "statefulsets"]),
+    ("batch", "v1", ["jobs"]),
+    ("kubeflow.org", "*", ["mpijobs", "pytorchjobs"]),
+    ("ray.io", "*", ["rayclusters", "rayjobs"]),
+)
+
+
+class Kueue:
+    """The webhook and the controllers of Kueue, as one reconciler."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.installed = False
+
+    def install(self) -> None:
+        """Define the kinds, and the policy that refuses what names no queue."""
+        self.installed = True
+        for kind, body in (
+            *(("CustomResourceDefinition", each) for each in definitions()),
+            *policy(),
+        ):
+            resource = self._store.registry.builtin(kind)
+            if not self._store.find(resource, "", body["metadata"]["name"]):
+                self._store.create(resource, "", body)
+
+    def remove(self) -> None:
+        """Delete the kinds, with every object of them, and the policy; namespaces stay."""
+        self.installed = False
+        for kind, body in (
+            *policy(),
+            *(("CustomResourceDefinition", each) for each in definitions()),
+        ):
+            resource, name = self._store.registry.builtin(kind), body["metadata"]["name"]
+            if self._store.find(resource, "", name):
+                self._store.delete(resource, "", name)
+
+    def webhook(self, resource: Resource, obj: Obj) -> Obj:
+        """Suspend a new job that names a queue; refuse what the policy refuses."""
+        if self.installed and any(
+            kind == resource.plural for _, _, kinds in _RULES for kind in kinds
+        ):
+            self._ask_policy(resource, obj)
+        if resource.kind not in JOBS or QUEUE not in labels(obj) or not self._runs():
+            return obj
+        return _suspended(resource.kind, obj, suspend=True)
+
+    def _ask_policy(self, resource: Resource, obj: Obj) -> None:
+        """Refuse what has no queue in a managed namespace, as the policy's expressions say.
+
+        They are not evaluated: the package for that is optional, and controllers are held to the
+        policy here, which is how a job comes to have no pods.
+        """
+        registry, metadata = self._store.registry, obj["metadata"]
+        home = self._store.find(registry.builtin("Namespace"), "", metadata.get("namespace", ""))
+        if home is None or not MANAGED.items() <= labels(home).items():
+            return
+        if labels(obj).get(QUEUE) or any(
+            owner["kind"] == "HyperPodPyTorchJob" for owner in metadata.get("ownerReferences") or ()
+        ):
+            return
+        if all(
+            self._store.find(registry.builtin(kind), "", body["metadata"]["name"])
+            for kind, body in policy()
+        ):
+            told = (
+                f"{_POLICY_KIND} '{POLICY}' with binding '{POLICY}-binding' denied request: {_NO}"
+            )
+            name = metadata.get("name", "")
+            message = f'{resource.qualified} "{name}" is forbidden: {told}'
+            about = {**details(resource, name), "causes": [{"message": told}]}
+            raise ApiError(422, "Invalid", message, about)
+
+    def reconcile(self) -> None:
+        """Look at every job and do what is missing, once; changes made here wake it again."""
+        if not self._runs():
+            return
+        workloads = {uid: w for w in self._objects("Workload") for uid in owner_uids(w)}
+        waiting = []
+        for kind in JOBS:
+            for job in self._objects(kind):
+                if QUEUE not in labels(job) or deleting(job):
+                    continue
+                workload = workloads.get(job["metadata"]["uid"]) or self._workload(kind, job)
+                if workload and _finished(job):
+                    self._condition(workload, "Finished", True, "Succeeded", "Job finished")
+                elif workload and not _is(workload, "Admitted"):
+                    waiting.append((kind, job, workload))
+        for kind, job, workload in sorted(waiting, key=lambda one: _order(one[2])):
+            self._admit(kind, job, workload)
+        self._count()
+
+    def _runs(self) -> bool:
+        deployment = self._store.find(self._store.registry.builtin("Deployment"), *MANAGER)
+        return self.installed and deployment is not None and is_available(deployment)
+
+    def _objects(self, kind: str, namespace: str = "") -> list[Obj]:
+        resource = self._store.registry.kind(kind)
+        return self._store.objects(resource, namespace) if resource else []
+
+    def _kind(self, kind: str) -> Resource:
+        found = self._store.registry.kind(kind)
+        assert found
+        return found
+
+    def _workload(self, kind: str, job: Obj) -> Obj | None:
+        """Create the Workload of a job; jobframework.GetWorkloadNameForOwnerWithGVK names it."""
+        metadata = job["metadata"]
+        name = f"{kind.lower()}-{metadata['name']}-{digest(metadata['uid'])[:5]}"
+        class_, priority = labels(job).get(PRIORITY), 0
+        if class_:
+            found = [
+                each["value"]
+                for each in self._objects("WorkloadPriorityClass")
+                if each["metadata"]["name"] == class_
+            ]
+            if not found:
+                return None  # Kueue retries until the class exists
+            priority = found[0]
+        sets = [{"name": n, "count": c, "template": t} for n, c, t in _pod_sets(kind, job)]
+        body = {
+            "metadata": {"name": name, "ownerReferences": [owner_reference(job)]},
+            "spec": {"queueName": labels(job)[QUEUE], "podSets": sets, "priority": priority},
+        }
+        try:
+            return self._store.create(self._kind("Workload"), metadata["namespace"], body)
+        except ApiError as error:
+            if error.code not in (403, 409):  # the namespace is ending
+                raise
+            return None
+
+    # --- quotas ----------------------------------------------------------------------------------
+
+    def _admit(self, kind: str, job: Obj, workload: Obj) -> None:
+        """Start a job if its queue has room; otherwise say in its Workload what it waits for."""
+        namespace, name = workload["metadata"]["namespace"], workload["spec"]["queueName"]
+        local = [q for q in self._objects("LocalQueue", namespace) if q["metadata"]["name"] == name]
+        queues = {q["metadata"]["name"]: q for q in self._objects("ClusterQueue")}
+        queue = queues.get(dig(local[0], "spec", "clusterQueue")) if local else None
+        if queue is None or dig(queue, "spec", "stopPolicy") not in (None, "None"):
+            what = f"ClusterQueue of LocalQueue {name} is inactive"
+            why = what if local else f"LocalQueue {name} doesn't exist"
+            self._condition(workload, "QuotaReserved", False, "Inadmissible", why)
+            return
+        asked, problem = _asked(workload), ""
+        for flavor in _flavors(queue):
+            problem = self._lack(queues, queue, flavor["name"], asked)
+            if not problem:
+                self._start(kind, job, workload, queue, flavor["name"])
+                return
+        told = f"couldn't assign flavors to pod set main: {problem or 'no flavor'}"
+        self._condition(workload, "QuotaReserved", False, "Pending", told)
+
+    def _lack(
+        self, queues: dict[str, Obj], queue: Obj, flavor: str, asked: dict[str, Decimal]
+    ) -> str:
+        """Return why a flavor has no room for what is asked; empty if it has."""
+        name = queue["metadata"]["name"]
+        own = _quotas(queue, flavor)
+        cohort = dig(queue, "spec", "cohortName")
+        members = [
+            q
+            for q in queues.values()
+            if q is not queue and cohort and dig(q, "spec", "cohortName") == cohort
+        ]
+        for resource, wanted in asked.items():
+            if resource not in own:
+                return f"resource {resource} unavailable in ClusterQueue"
+            nominal, borrows, _ = own[resource]
+            used = self._used(name, flavor)[resource]
+            lent = sum(
+                (
+                    min(theirs[0], theirs[0] if theirs[2] is None else theirs[2])
+                    - self._borrowed(q, flavor, resource, theirs)
+                    for q in members
+                    if (theirs := _quotas(q, flavor).get(resource))
+                ),
+                Decimal(0),
+            )
+            room = nominal + (lent if borrows is None else min(borrows, lent)) - used
+            if wanted > room:
+                return (
+                    f"insufficient unused quota for {resource} in flavor {flavor},"
+                    f" {wanted - room:f} more needed"
+                )
+        return ""
+
+    def _borrowed(self, queue: Obj, flavor: str, resource: str, quota: Any) -> Decimal:
+        """Return how much of what a queue lends it uses itself."""
+        nominal, _, lends = quota
+        kept = nominal - (nominal if lends is None else lends)
+        used: Decimal = self._used(queue["metadata"]["name"], flavor)[resource]
+        return max(Decimal(0), Decimal(used - kept))
+
+    def _used(self, queue: str, flavor: str) -> Any:
+        """Return the use of a queue's flavor by resource, of Workloads that run."""
+        total: Any = Counter()
+        for each in self._objects("Workload"):
+            admission = dig(each, "status", "admission") or {}
+            if admission.get("clusterQueue") != queue or _is(each, "Finished"):
+                continue
+            for one in admission["podSetAssignments"]:
+                if flavor in one["flavors"].values():
+                    total.update({k: amount(v) for k, v in one["resourceUsage"].items()})
+        return total
+
+    def _start(self, kind: str, job: Obj, workload: Obj, queue: Obj, flavor: str) -> None:
+        """Reserve the quota, and let the job run on nodes of its flavor."""
+        asked = _asked(workload)
+        count = sum(each["count"] for each in workload["spec"]["podSets"])
+        assignment = {
+            "name": "main",
+            "count": count,
+            "flavors": dict.fromkeys(asked, flavor),
+            "resourceUsage": {k: f"{v:f}" for k, v in asked.items()},
+        }
+        name = queue["metadata"]["name"]
+        status = {
+            **(workload.get("status") or {}),
+            "admission": {"clusterQueue": name, "podSetAssignments": [assignment]},
+        }
+        self._store.set_status(self._kind("Workload"), workload, status)
+        for type_ in ("QuotaReserved", "Admitted"):
+            live = self._store.get(self._kind("Workload"), *_place(workload))
+            told = f"Quota reserved in ClusterQueue {name}"
+            text = told if type_ == "QuotaReserved" else "The workload is admitted"
+            self._condition(live, type_, True, type_, text)
+        flavors = {f["metadata"]["name"]: f for f in self._objects("ResourceFlavor")}
+        chosen = dig(flavors.get(flavor, {}), "spec", "nodeLabels") or {}
+        started = _suspended(kind, _on_nodes(kind, job, chosen), suspend=False)
+        self._store.modify(self._kind(kind), job, started)
+
+    # --- what is told ----------------------------------------------------------------------------
+
+    def _condition(self, workload: Obj, type_: str, good: bool, reason: str, text: str) -> None:
+        before = dig(workload, "status", "conditions") or []
+        told = {"type": type_, "status": str(good), "reason": reason, "message": text}
+        for each in before:
+            if {k: each.get(k) for k in told} == told:
+                return
+        told["lastTransitionTime"] = timestamp(self._store.clock)
+        others = [each for each in before if each["type"] != type_]
+        status = {**(workload.get("status") or {}), "conditions": [*others, told]}
+        self._store.set_status(self._kind("Workload"), workload, status)
+
+    def _count(self) -> None:
+        """Write the numbers of jobs that wait and run into the queues' statuses."""
+        pending, admitted = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for each in self._objects("Workload"):
+            at = each["metadata"]["namespace"], each["spec"]["queueName"]
+            if not _is(each, "Finished"):
+                (admitted if _is(each, "Admitted") else pending)[at] += 1
+        of: dict[str, list[tuple[str, str]]] = {}
+        for local in self._objects("LocalQueue"):
+            at = local["metadata"]["namespace"], local["metadata"]["name"]
+            of.setdefault(dig(local, "spec", "clusterQueue"), []).append(at)
+            self._told("LocalQueue", local, pending[at], admitted[at])
+        for queue in self._objects("ClusterQueue"):
+            ats = of.get(queue["metadata"]["name"], ())
+            self._told(
+                "ClusterQueue", queue, sum(pending[a] for a in ats), sum(admitted[a] for a in ats)
+            )
+
+    def _told(self, kind: str, queue: Obj, pending: int, admitted: int) -> None:
+        status = queue.get("status") or {}
+        since = dig([*(status.get("conditions") or ()), {}][0], "lastTransitionTime")
+        active = {
+            "type": "Active",
+            "status": "True",
+            "reason": "Ready",
+            "message": "Can admit new workloads",
+            "lastTransitionTime": since or timestamp(self._store.clock),
+        }
+        told = {"conditions": [active], "pendingWorkloads": pending, "admittedWorkloads": admitted}
+        self._store.set_status(self._kind(kind), queue, {**status, **told})
+
+
+def _place(obj: Obj) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _order(workload: Obj) -> tuple[int, str, str]:
+    metadata = workload["metadata"]
+    return -workload["spec"]["priority"], metadata["creationTimestamp"], metadata["name"]
+
+
+def _is(workload: Obj, type_: str) -> bool:
+    conditions = dig(workload, "status", "conditions") or []
+    return any(c["type"] == type_ and c["status"] == "True" for c in conditions)
+
+
+def _finished(job: Obj) -> bool:
+    conditions = dig(job, "status", "conditions") or []
+    ends = ("Complete", "Failed", "Succeeded")
+    return any(c["type"] in ends and c["status"] == "True" for c in conditions)
+
+
+def _suspended(kind: str, job: Obj, *, suspend: bool) -> Obj:
+    spec = job["spec"]
+    if kind == "Job":
+        return {**job, "spec": {**spec, "suspend": suspend}}
+    policy_ = {**(spec.get("runPolicy") or {}), "suspend": suspend}
+    return {**job, "spec": {**spec, "runPolicy": policy_}}
+
+
+def _on_nodes(kind: str, job: Obj, chosen: Obj) -> Obj:
+    """Return a job whose pods select the nodes of a flavor."""
+
+    def placed(template: Obj) -> Obj:
+        spec = template.get("spec") or {}
+        wanted = {**(spec.get("nodeSelector") or {}), **chosen}
+        return {**template, "spec": {**spec, "nodeSelector": wanted}} if wanted else template
+
+    spec = job["spec"]
+    if kind == "Job":
+        return {**job, "spec": {**spec, "template": placed(spec["template"])}}
+    field = _REPLICAS[kind]
+    parts = {
+        role: {**part, "template": placed(part.get("template") or {})}
+        for role, part in (spec.get(field) or {}).items()
+    }
+    return {**job, "spec": {**spec, field: parts}}
+
+
+def _pod_sets(kind: str, job: Obj) -> Iterator[tuple[str, int, Obj]]:
+    spec = job["spec"]
+    if kind == "Job":
+        yield "main", spec.get("parallelism") or 1, spec["template"]
+        return
+    for role, part in (spec.get(_REPLICAS[kind]) or {}).items():
+        yield role.lower(), part.get("replicas", 1), part.get("template") or {}
+
+
+def _asked(workload: Obj) -> dict[str, Decimal]:
+    """Return what all pods of a Workload request; without requests, their limits."""
+    total: Any = Counter()
+    for each in workload["spec"]["podSets"]:
+        for container in dig(each["template"], "spec", "containers") or ():
+            resources = container.get("resources") or {}
+            asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+            for name, quantity in asked.items():
+                total[name] += (amount(quantity) or Decimal(0)) * each["count"]
+    return dict(+total)
+
+
+def _flavors(queue: Obj) -> Iterator[Obj]:
+    for group in dig(queue, "spec", "resourceGroups") or ():
+        yield from group.get("flavors") or ()
+
+
+def _quotas(queue: Obj, flavor: str) -> dict[str, tuple[Decimal, Decimal | None, Decimal | None]]:
+    """Return nominal quota, borrowing limit and lending limit of a flavor, by resource."""
+
+    def limit(of: Obj, name: str) -> Decimal | None:
+        return amount(of[name]) if of.get(name) is not None else None
+
+    return {
+        each["name"]: (
+            amount(each["nominalQuota"]) or Decimal(0),
+            limit(each, "borrowingLimit"),
+            limit(each, "lendingLimit"),
+        )
+        for one in _flavors(queue)
+        if one["name"] == flavor
+        for each in one.get("resources") or ()
+    }
+
+
+# --- the kinds -----------------------------------------------------------------------------------
+
+_TEXT: Obj = {"type": "string"}
+_TEXTS: Obj = {"type": "object", "additionalProperties": _TEXT}
+_ANY: Obj = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_QUANTITY: Obj = {"x-kubernetes-int-or-string": True}
+
+
+def _object(required: tuple[str, ...] = (), **properties: Obj) -> Obj:
+    found: Obj = {**_ANY, "properties": properties}
+    return {**found, "required": list(required)} if required else found
+
+
+def _list(items: Obj, most: int) -> Obj:
+    return {"type": "array", "items": items, "maxItems": most}
+
+
+def definitions() -> Iterator[Obj]:
+    """Yield the CustomResourceDefinitions: those of kubernetes-sigs/kueue, config/components/crd.
+
+    Names, scopes and members are Kueue's (apis/kueue/v1beta2); what is not checked is preserved.
+    """
+    resource = _object(
+        ("name", "nominalQuota"),
+        name=_TEXT,
+        nominalQuota=_QUANTITY,
+        borrowingLimit=_QUANTITY,
+        lendingLimit=_QUANTITY,
+    )
+    flavor = _object(("name", "resources"), name=_TEXT, resources=_list(resource, 64))
+    group = _object(
+        ("coveredResources", "flavors"),
+        coveredResources=_list(_TEXT, 64),
+        flavors=_list(flavor, 64),
+    )
+    never = {"type": "string", "enum": ["Never", "LowerPriority", "LowerOrNewerEqualPriority"]}
+    queue = _object(
+        resourceGroups=_list(group, 16),
+        cohortName=_TEXT,
+        preemption=_object(withinClusterQueue=never),
+        stopPolicy={"type": "string", "enum": ["None", "Hold", "HoldAndDrain"]},
+    )
+    pod_set = _object(("count", "template"), name=_TEXT, count={"type": "integer"}, template=_ANY)
+    workload = _object(
+        ("podSets",),
+        podSets=_list(pod_set, 8),
+        queueName=_TEXT,
+        priority={"type": "integer"},
+    )
+    for kind, scope, spec in (
+        ("ClusterQueue", "Cluster", queue),
+        ("LocalQueue", "Namespaced", _object(clusterQueue=_TEXT)),
+        ("Workload", "Namespaced", workload),
+        ("ResourceFlavor", "Cluster", _object(nodeLabels=_TEXTS)),
+        ("Cohort", "Cluster", _object(parentName=_TEXT)),
+        ("Topology", "Cluster", _ANY),
+        ("AdmissionCheck", "Cluster", _ANY),
+        ("MultiKueueCluster", "Cluster", _ANY),
+        ("MultiKueueConfig", "Cluster", _ANY),
+        ("ProvisioningRequestConfig", "Cluster", _ANY),
+    ):
+        yield _definition(kind, scope, _object(spec=spec, status=_ANY))
+    value = {"type": "integer", "format": "int32"}
+    yield _definition(
+        "WorkloadPriorityClass", "Cluster", _object(("value",), value=value, description=_TEXT)
+    )
+
+
+def _definition(kind: str, scope: str, schema: Obj) -> Obj:
+    plural = {"Topology": "topologies", "WorkloadPriorityClass": "workloadpriorityclasses"}.get(
+        kind, f"{kind.lower()}s"
+    )
+    names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
+    version = {
+        "name": "v1beta2",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema},
+    }
+    return {
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {"group": GROUP, "scope": scope, "names": names, "versions": [version]},
+    }
+
+
+def policy() -> Iterator[tuple[str, Obj]]:
+    """Yield the policy and its binding.
+
+    A public report of a real cluster has its name, its message, that it is about pods, Deployments,
+    StatefulSets and Ray clusters, that what the training operator owns is left out, and the labels
+    that its binding selects; jobs are as in Kueue's own sample ("Setup a Job Admission Policy").
+    """
+    named = f"object.metadata.labels['{QUEUE}']"
+    owners = "object.metadata.ownerReferences"
+    yield (
+        _POLICY_KIND,
+        {
+            "metadata": {"name": POLICY},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "resourceRules": [
+                        {
+                            "apiGroups": [group],
+                            "apiVersions": [version],
+                            "operations": ["CREATE"],
+                            "resources": resources,
+                        }
+                        for group, version, resources in _RULES
+                    ]
+                },
+                "matchConditions": [
+                    {
+                        "name": "exclude-training-operator",
+                        "expression": f"!(has({owners}) && {owners}.exists(o, "
+                        "o.kind=='HyperPodPyTorchJob'))",
+                    }
+                ],
+                "validations": [
+                    {
+                        "expression": "has(object.metadata.labels) && "
+                        f"'{QUEUE}' in object.metadata.labels && {named} != ''",
+                        "message": _NO,
+                    }
+                ],
+            },
+        },
+    )
+    yield (
+        f"{_POLICY_KIND}Binding",
+        {
+            "metadata": {"name": f"{POLICY}-binding"},
+            "spec": {
+                "policyName": POLICY,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": {"matchLabels": MANAGED}},
+            },
+        },
+    )
