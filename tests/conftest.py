@@ -36,7 +36,7 @@ from hyperpod_eks.local.aws.sim import Call, Delays
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources.s3 import OWN
-from tests import wire
+from tests import published, wire
 
 REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
@@ -191,6 +191,7 @@ keep_files_in_memory()
 remember_clients()
 remember_events()
 remember_connections()
+published.watch()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -229,6 +230,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def pytest_sessionfinish() -> None:
     gc.freeze()  # makes pytest's five final collections faster
+
+
+@pytest.fixture(autouse=True)
+def _as_published() -> Iterator[None]:
+    """Fail a test in which something was sent or stored that nobody's schema allows."""
+    yield
+    assert published.problems() == []
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import pytest
 
 from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.aws.service_model import violations
 from hyperpod_eks.config.load import load
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.engine import Context
@@ -49,10 +48,8 @@ class Owner:
         self.before = self.account()
 
     def _hear(self, params: dict[str, Any], model: Any, **_: object) -> None:
-        """Record a request, and check it against the whole model: botocore ignores maxima, patterns
-        and enumerations."""
+        """Record a request."""
         service = model.service_model.service_name
-        assert violations(service, model.name, params) == []
         if service in ("sagemaker", "eks"):
             self.sent.append((service, model.name, params))
 

@@ -140,6 +140,16 @@ def test_rules_that_use_what_is_not_here_are_named(client: Client, define: Defin
     assert created(client, size="5") == (201, "")
 
 
+@evaluated
+def test_a_rule_is_asked_unless_it_names_a_time(client: Client, define: Define) -> None:
+    time = {"type": "string", "format": "date-time"}
+    late = "has(self.since) && self.since > timestamp('2026-01-01T00:00:00Z')"
+    (told,) = define("self.min <= self.max", late, since=time)
+    assert "has(self.since)" in told
+    assert created(client, min=3, max=2)[0] == 422
+    assert created(client, min=1, max=2) == (201, "")
+
+
 def test_without_the_package_every_rule_is_named(
     client: Client, define: Define, monkeypatch: pytest.MonkeyPatch
 ) -> None:

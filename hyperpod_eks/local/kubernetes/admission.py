@@ -122,7 +122,13 @@ DEFAULTS: dict[str, Obj] = {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0},
             },
-        }
+        },
+        "status": {
+            "currentNumberScheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "numberReady": 0,
+        },
     },
     "Deployment": {
         "spec": {
@@ -133,8 +139,10 @@ DEFAULTS: dict[str, Obj] = {
             },
             "revisionHistoryLimit": 10,
             "progressDeadlineSeconds": 600,
-        }
+        },
+        "status": {},
     },
+    "HorizontalPodAutoscaler": {"status": {"currentMetrics": None, "desiredReplicas": 0}},
     "Job": {
         "spec": {
             "backoffLimit": 6,
@@ -150,9 +158,21 @@ DEFAULTS: dict[str, Obj] = {
         }
     },
     "Pod": {"status": {"phase": "Pending"}},
+    "PodDisruptionBudget": {
+        "status": {
+            "currentHealthy": 0,
+            "desiredHealthy": 0,
+            "disruptionsAllowed": 0,
+            "expectedPods": 0,
+        }
+    },
+    "ReplicaSet": {"status": {"replicas": 0}},
+    "ReplicationController": {"status": {"replicas": 0}},
     "Secret": {"type": "Opaque"},
     "Service": {"spec": {"type": "ClusterIP", "sessionAffinity": "None"}},
+    "StatefulSet": {"status": {"replicas": 0}},
 }
+"""A status has the numbers that Kubernetes' Go types write even where they are 0."""
 
 
 def has_generation(resource: Resource) -> bool:
@@ -168,6 +188,8 @@ def fill(resource: Resource, obj: Obj, services: IPv4Network, *, new: bool) -> O
     obj = clone(obj)
     if new and resource.subresources and resource.kind != "Node":
         obj.pop("status", None)  # only controllers say how things stand
+    if resource.definition:
+        return obj
     _set_defaults(obj, DEFAULTS.get(obj["kind"], {}))
     match obj["kind"]:
         case "Secret":
@@ -190,10 +212,8 @@ def fill(resource: Resource, obj: Obj, services: IPv4Network, *, new: bool) -> O
             _fill_service(obj, services)
         case "CustomResourceDefinition":
             _fill_definition(obj, new=new)
-    if (template := dig(obj, "spec", "template", "spec")) and not resource.definition:
+    if template := dig(obj, "spec", "template", "spec"):
         _fill_pod(template)
-    if resource.subresources and resource.kind in _WORKLOADS:
-        obj.setdefault("status", {})
     return obj
 
 

@@ -9,7 +9,7 @@ when the rule is evaluated and not when it is written.
 
 A rule that cannot be evaluated is named to whoever writes the definition (`not_evaluated`): all of
 them where the package is not installed, else those that name a function which is not here, and
-those about times, which the package takes from no caller.
+those that name a time, which the package takes from no caller.
 """
 
 from __future__ import annotations
@@ -124,16 +124,20 @@ def _rules(schema: Obj, where: str, path: str) -> Iterator[_Rule]:
 
 
 def _can(rule: _Rule) -> bool:
-    return can(_expression(rule.says)) and not _has_times(ById(rule.schema))
+    return can(_expression(rule.says)) and not _meets_times(ById(rule.schema), rule.text)
 
 
 @lru_cache(maxsize=1024)
-def _has_times(key: ById) -> bool:
+def _meets_times(key: ById, text: str) -> bool:
+    """Whether a rule about a value of this schema may come upon a date or a duration.
+
+    It does not without the name of the field on the way.
+    """
     schema = key.value
-    below = [*(schema.get("properties") or {}).values()]
+    below = [v for k, v in (schema.get("properties") or {}).items() if re.search(rf"\b{k}\b", text)]
     below += [schema[k] for k in ("items", "additionalProperties") if k in schema]
     times = schema.get("type") == "string" and schema.get("format") in _TIMES
-    return times or any(_has_times(ById(each)) for each in below if isinstance(each, dict))
+    return times or any(_meets_times(ById(each), text) for each in below if isinstance(each, dict))
 
 
 # --- evaluation ----------------------------------------------------------------------------------

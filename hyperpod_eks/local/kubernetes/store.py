@@ -58,6 +58,9 @@ class Write(NamedTuple):
 
 _QUIETLY = Write()
 
+OBSERVERS: list[Callable[[Event], None]] = []
+"""They listen to every store that this process creates from now on."""
+
 
 class Store:
     """All objects of one cluster.
@@ -74,7 +77,7 @@ class Store:
         self.clock = clock
         self.lock = threading.RLock()
         self.version = _FIRST_VERSION
-        self.listeners: list[Callable[[Event], None]] = []
+        self.listeners: list[Callable[[Event], None]] = [*OBSERVERS]
         self.webhooks: list[Callable[[Resource, Obj], Obj]] = []
         """What changes an object before it is created (mutating admission webhooks)."""
         self._changed = threading.Condition(self.lock)

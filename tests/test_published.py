@@ -1,0 +1,141 @@
+"""The checks of tests/published.py find what they shall, and what examples/ applies passes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.local.kubernetes.resources import Registry, Resource
+from hyperpod_eks.local.stack import Stack
+from tests import published
+from tests.change.conftest import EXAMPLES
+from tests.local.test_kubernetes_cel import evaluated
+
+POD: Any = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
+CLONES = pytest.mark.skipif(
+    published.CLONES is None, reason="HYPERPOD_PUBLISHED names no folder with clones"
+)
+
+
+def resource(api_version: str, kind: str) -> Resource:
+    """Return a kind as a server would serve it."""
+    group, _, version = api_version.rpartition("/")
+    for each in Registry():
+        if (each.group, each.version, each.kind) == (group, version, kind):
+            return each
+    plural = f"{kind.lower()}{'es' if kind.endswith('s') else 's'}"
+    name = f"{plural}.{group}"
+    return Resource(group, version, plural, kind, False, kind.lower(), definition=name)
+
+
+def found(obj: Any, *, ours: bool = False) -> list[str]:
+    kind = resource(obj["apiVersion"], obj["kind"])
+    return [each.partition(": ")[2] for each in published.faults(kind, obj, ours=ours)]
+
+
+def test_a_request_that_botocore_lets_through_is_found(
+    stack: Stack, session: boto3.Session
+) -> None:
+    logs: Any = Aws(session, "demo", {}).logs
+    logs.describe_log_groups(logGroupNamePrefix="a b", limit=50)
+    (problem,) = published.problems()
+    assert problem.startswith("logs:DescribeLogGroups logGroupNamePrefix: ")
+    assert "does not match" in problem
+    assert ("logs", "DescribeLogGroups") in published.requests
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"priority": "high"}, "spec.priority: 'high' is not of type 'integer', 'null'"),
+        ({"nodeSelecter": {}}, "spec: Additional properties are not allowed ('nodeSelecter'"),
+        ({"containers": [{"image": "a"}]}, "spec.containers[0]: 'name' is a required property"),
+        ({"hostnameOverride": "a"}, "spec: Additional properties are not allowed ('hostnameOver"),
+    ],
+)
+def test_an_object_that_kubernetes_refuses_is_found(change: Any, says: str) -> None:
+    """The last one is a field that the newest version has and the oldest has not."""
+    pod = {"apiVersion": "v1", "kind": "Pod", **POD, "spec": {**POD["spec"], **change}}
+    text = "\n".join(found(pod, ours=True))
+    assert says in text
+    assert bool(says) == bool(text)
+    if "hostnameOverride" in change:
+        assert found(pod) == []
+
+
+def test_a_kind_of_ours_has_a_published_definition_or_a_reason() -> None:
+    unheard = {"apiVersion": "unheard.of/v1", "kind": "Thing", "metadata": {"name": "a"}}
+    assert found(unheard, ours=True) == ["name the definition of its kind in tests/published.py"]
+
+
+def node_pool(**spec: Any) -> Any:
+    reference = {"group": "karpenter.sagemaker.amazonaws.com", "kind": "HyperpodNodeClass"}
+    types = {"key": "node.kubernetes.io/instance-type", "operator": "Exists"}
+    template = {"spec": {"nodeClassRef": {**reference, "name": "a"}, "requirements": [types]}}
+    return {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodePool",
+        "metadata": {"name": "a"},
+        "spec": {"template": template, **spec},
+    }
+
+
+@CLONES
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({}, ""),
+        ({"weight": 101}, "spec.weight: 101 is greater than the maximum of 100"),
+        ({"colour": "red"}, "spec: Additional properties are not allowed ('colour' was"),
+        pytest.param(
+            {"weight": 1, "replicas": 1},
+            "'weight' is not supported on static NodePools",
+            marks=evaluated,
+        ),
+    ],
+)
+def test_a_custom_resource_that_its_definition_refuses_is_found(spec: Any, says: str) -> None:
+    text = "\n".join(found(node_pool(**spec)))
+    assert says in text
+    assert bool(says) == bool(text)
+
+
+@CLONES
+@pytest.mark.parametrize(
+    ("api_version", "kind"),
+    [
+        ("karpenter.sh/v1", "NodeClaim"),
+        ("kueue.x-k8s.io/v1beta1", "ClusterQueue"),
+        ("kueue.x-k8s.io/v1beta1", "WorkloadPriorityClass"),
+        ("cert-manager.io/v1", "Certificate"),
+        ("acme.cert-manager.io/v1", "Order"),
+        ("ray.io/v1", "RayCluster"),
+        ("kubeflow.org/v1", "PyTorchJob"),
+        ("kubeflow.org/v2beta1", "MPIJob"),
+        ("inference.sagemaker.aws.amazon.com/v1", "InferenceEndpointConfig"),
+        ("inference.sagemaker.aws.amazon.com/v1", "JumpStartModel"),
+    ],
+)
+def test_definitions_are_where_they_are_said_to_be(api_version: str, kind: str) -> None:
+    schema = published.definition(resource(api_version, kind))
+    assert schema
+    assert schema.get("properties")
+
+
+def of_examples() -> Iterator[Any]:
+    """Yield an example's name and each object that it declares, or that is in a file of its own."""
+    for file in sorted(EXAMPLES.rglob("*.yaml")):
+        for document in yaml.safe_load_all(file.read_text()):
+            for obj in [document] if "apiVersion" in document else document.get("objects") or ():
+                yield pytest.param(obj, id=f"{file.stem}-{obj['kind']}")
+
+
+@pytest.mark.parametrize("obj", list(of_examples()))
+def test_an_object_of_the_examples_is_as_its_kind_is_published(obj: Any) -> None:
+    assert found(obj, ours=True) == []
