@@ -177,8 +177,8 @@ def _wrong(validator: Any, obj: Any) -> Iterator[str]:
 def _definitions(version: str) -> tuple[Schema, Mapping[tuple[str, str, str], str]]:
     """Return Kubernetes' own types, without unknown fields, and the type of each kind."""
     spec = find_spec("kubernetes_validate")
-    assert spec is not None
-    assert spec.origin
+    if spec is None or spec.origin is None:
+        return {}, {}
     folder = Path(spec.origin).parent / f"kubernetes-json-schema/v{version}.0-local-strict"
     found: Schema = json.loads((folder / "_definitions.json").read_text())
     kinds = {
@@ -191,7 +191,7 @@ def _definitions(version: str) -> tuple[Schema, Mapping[tuple[str, str, str], st
 
 @cache
 def builtin(version: str, resource: Resource) -> Any:
-    """Return a validator of a built-in kind; None if this version does not have it."""
+    """Return a validator of a built-in kind; None if this version, or this machine, has none."""
     found, kinds = _definitions(version)
     name = kinds.get((resource.group, resource.version, resource.kind))
     return name and Draft202012Validator({**found, "$ref": f"#/$defs/{name}"})

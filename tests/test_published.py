@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,11 @@ from tests.local.test_kubernetes_cel import evaluated
 POD: Any = {"metadata": {"name": "a"}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
 CLONES = pytest.mark.skipif(
     published.CLONES is None, reason="HYPERPOD_PUBLISHED names no folder with clones"
+)
+
+SCHEMAS = pytest.mark.skipif(
+    importlib.util.find_spec("kubernetes_validate") is None,
+    reason="kubernetes-validate is not installed: `make test` installs it",
 )
 
 
@@ -49,6 +55,7 @@ def test_a_request_that_botocore_lets_through_is_found(
     assert ("logs", "DescribeLogGroups") in published.requests
 
 
+@SCHEMAS
 @pytest.mark.parametrize(
     ("change", "says"),
     [
