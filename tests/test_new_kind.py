@@ -11,7 +11,7 @@ import pytest
 
 from hyperpod_eks import engine
 from hyperpod_eks.aws.client import Aws, Identity
-from hyperpod_eks.aws.prices import Item
+from hyperpod_eks.aws.prices import Item, Rate
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import CLUSTER, LABEL, LINEAGE
 from hyperpod_eks.cli.commands import delete
@@ -77,7 +77,7 @@ class Shelf(Resource):
         yield "shelf", "shelf-7", lambda: tags
 
     def prices(self, support: str) -> Iterator[Item]:
-        yield Item("board", self.boards, 2.0)
+        yield Item("board", self.boards, Rate(2.0))
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
         found = self.there.get(self.label)
@@ -147,7 +147,7 @@ def test_its_permissions_are_in_the_policy() -> None:
 
 
 def test_its_price_is_in_the_estimate() -> None:
-    cost = plans.costs([SHELF], "standard support")
+    cost = plans.costs([SHELF], "standard support", {}, REGION)
     assert (cost["usd_per_hour"], cost["items"][0]["what"]) == (6.0, "board")
 
 

@@ -109,7 +109,14 @@ class Aws:
         for client in clients:
             getattr(self, client)
 
-    def _client(self, service: str, *, once: bool = False) -> Any:  # by service
+    def _client(
+        self,
+        service: str,
+        *,
+        once: bool = False,
+        connect: float = answers.CONNECT,
+        answer: float = answers.ANSWER,
+    ) -> Any:  # by service
         from botocore.config import Config  # noqa: PLC0415  botocore costs 0.15 s
 
         # a single attempt means no retries
@@ -121,8 +128,8 @@ class Aws:
                 self.region,
                 config=Config(
                     max_pool_connections=16,  # for every worker
-                    connect_timeout=answers.CONNECT,
-                    read_timeout=answers.ANSWER,
+                    connect_timeout=connect,
+                    read_timeout=answer,
                     retries=retries,
                 ),
             )
@@ -193,6 +200,11 @@ class Aws:
     def elbv2(self) -> Any:
         """Elastic Load Balancing, application and network: for the same purpose."""
         return self._client("elbv2")
+
+    @cached_property
+    def pricing(self) -> Any:
+        """The AWS Price List, with a single attempt and short time limits."""
+        return self._client("pricing", once=True, connect=2.0, answer=3.0)
 
     @cached_property
     def quotas(self) -> Any:

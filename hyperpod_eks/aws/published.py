@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
+from hyperpod_eks.aws import prices
 from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.errors import Usage
 
@@ -219,11 +220,6 @@ LOG_RETENTION_DAYS = (
     3288, 3653,
 )  # fmt: skip
 
-# USD per hour and cluster: the second replaces the first once a Kubernetes version is in extended
-# support. Amazon EKS pricing page, read 2026-10-04.
-STANDARD_SUPPORT_USD = 0.10
-EXTENDED_SUPPORT_USD = 0.60
-
 _SOON = 60  # days
 
 
@@ -332,7 +328,8 @@ def _warnings(one: JsonMapping, today: date) -> list[str]:
     version = one["clusterVersion"]
     ends = _day(one.get("endOfStandardSupportDate"))
     final = _day(one.get("endOfExtendedSupportDate"))
-    price = f"{EXTENDED_SUPPORT_USD:.2f} USD per hour, not {STANDARD_SUPPORT_USD:.2f}"
+    standard, added = prices.CONTROL_PLANE.usd or 0.0, prices.EXTENDED_SUPPORT.usd or 0.0
+    price = f"{standard + added:.2f} USD per hour, not {standard:.2f}"
     if _status(one) == "EXTENDED_SUPPORT":
         until = f" until {final}" if final else ""
         found = [f"Kubernetes {version} is in extended support{until}: {price}"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hyperpod_eks.cli.console import D, Log, current_console
+from hyperpod_eks.cli.console import D, Log, current_console, say
 from hyperpod_eks.cli.options import Output, parameters, sections
 
 if TYPE_CHECKING:
@@ -40,12 +40,14 @@ def define(
     text: Callable[[D], str],
     examples: str,
     *,
+    then: Callable[[O, D], Iterable[str]] = lambda options, document: (),
     log: Log | Callable[[O], Log] = Log.NONE,
 ) -> Command:
     """Return the click command; its help is the docstring of ``run``.
 
     ``run`` receives the options and the `Report` for its events, and returns the document;
-    ``text`` renders that document for people.
+    ``text`` renders that document for people.  ``then`` are lines for them on stderr after it, such
+    as the commands to run next; not with ``--quiet``.
     """
 
     def invoke(**given: Any) -> int:  # click's parameters are the fields of `options`
@@ -53,7 +55,11 @@ def define(
         keep = log if isinstance(log, Log) else log(chosen)
         with console.reporting(name, chosen, keep) as report:
             document = run(chosen, report)
-        return console.say(document, text)
+        code = console.say(document, text)
+        if not chosen.quiet:
+            for line in then(chosen, document):
+                say(line)
+        return code
 
     made = Command(
         name,

@@ -50,6 +50,17 @@ def called(name: str, place: Place, *, file: bool = True) -> str:
     return shlex.join(words)
 
 
+def columns(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each purpose and command, the commands in one column.
+
+    >>> columns([("To see it", "hyperpod-eks status demo")])
+    ['To see it: hyperpod-eks status demo']
+    """
+    pairs = [(f"{purpose}:", command) for purpose, command in rows]
+    width = max((len(purpose) for purpose, _ in pairs), default=0)
+    return [f"{purpose:<{width}} {command}" for purpose, command in pairs]
+
+
 def which_cluster() -> Usage:
     """Return the error for a command without a cluster."""
     return Usage(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import prices
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.price_list import look_up
+from hyperpod_eks.aws.prices import Listed, Rate
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable
 from hyperpod_eks.engine.apply import taken
@@ -22,6 +26,7 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.compare import Observation, Status
+from hyperpod_eks.workers import gather
 
 
 @frozen
@@ -166,16 +171,31 @@ def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
             yield Planned(want.key, id_, Decision(Action.KEEP, why))
 
 
-def costs(wants: Iterable[Resource], support: str) -> prices.Cost:
-    """Return the cost per hour of what is declared; ``support`` as `support_of` returns it."""
-    return prices.estimate(item for want in wants for item in want.prices(support))
+def listed(wants: Iterable[Resource], aws: Aws) -> dict[Rate, Listed]:
+    """Look up the prices of what is declared."""
+    rates = {item.rate for want in wants for item in want.prices(prices.EXTENDED)}
+    return look_up(aws, aws.identity, rates)
+
+
+def cost(wants: Sequence[Resource], aws: Aws, version: str) -> prices.Cost:
+    """Look up the cost of what is declared, with this Kubernetes version."""
+    support, found = gather(partial(support_of, aws, version), partial(listed, wants, aws))
+    return costs(wants, support, found, aws.identity.region)
+
+
+def costs(
+    wants: Iterable[Resource], support: str, found: Mapping[Rate, Listed], region: str
+) -> prices.Cost:
+    """Return the cost of what is declared; ``support`` as `support_of` returns it."""
+    items = (item for want in wants for item in want.prices(support))
+    return prices.estimate(items, found, region)
 
 
 def support_of(aws: Any, version: str) -> str:
     """Ask EKS whether a Kubernetes version is in standard or in extended support."""
     found = aws.eks.describe_cluster_versions(clusterVersions=[version])["clusterVersions"]
     status = str(found[0].get("versionStatus", "")) if found else ""
-    return "extended support" if status == "EXTENDED_SUPPORT" else "standard support"
+    return prices.EXTENDED if status == "EXTENDED_SUPPORT" else "standard support"
 
 
 def version_of(observations: Sequence[Observation], declared: str) -> str:

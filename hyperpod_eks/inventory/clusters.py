@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypedDict
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Identity
 from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.price_list import look_up
 from hyperpod_eks.aws.tags import owner, tag
 from hyperpod_eks.documents import Json, JsonMapping
 from hyperpod_eks.engine.plan import support_of
@@ -42,6 +43,8 @@ class Owned(NamedTuple):
 
     row: Row
     lineage: str
+    items: Sequence[prices.Item]
+    """What is paid for."""
 
 
 MARKS: tuple[tuple[str, str, Creator], ...] = (
@@ -77,6 +80,7 @@ def in_region(aws: Aws, who: Identity) -> list[Owned]:
         ours = owner(control.get("tags") or {}) == lineage(who, control["name"])
         if ours and control["name"] not in used:
             rows.append(_alone(aws, who, control))
+    _price(aws, who, rows)
     return sorted(rows, key=lambda each: each.row["name"])
 
 
@@ -116,7 +120,6 @@ def _row(
     control, groups = controls.get(arn, {}), every_group(cluster)
     name = cluster["ClusterName"]
     ours = owner(tags) == lineage(who, name)
-    known, unpriced = _cost(aws, groups, control)
     row: Row = {
         "name": name,
         "region": who.region,
@@ -128,15 +131,15 @@ def _row(
         "eks_cluster": arn.rpartition("/")[2] or None,
         "kubernetes_version": control.get("version"),
         "created_by": "hyperpod-eks" if ours else _creator(tags),
-        "usd_per_hour": known,
-        "unpriced": unpriced,
+        "usd_per_hour": None,
+        "unpriced": [],
     }
-    return Owned(row, (owner(tags) or "") if ours else "")
+    items = list(_items(aws, groups, control))
+    return Owned(row, (owner(tags) or "") if ours else "", items)
 
 
 def _alone(aws: Aws, who: Identity, control: JsonMapping) -> Owned:
     """Return the row of an EKS cluster without HyperPod cluster: partly created or deleted."""
-    known, unpriced = _cost(aws, (), control)
     row: Row = {
         "name": control["name"],
         "region": who.region,
@@ -148,10 +151,10 @@ def _alone(aws: Aws, who: Identity, control: JsonMapping) -> Owned:
         "eks_cluster": control["name"],
         "kubernetes_version": control.get("version"),
         "created_by": "hyperpod-eks",
-        "usd_per_hour": known,
-        "unpriced": unpriced,
+        "usd_per_hour": None,
+        "unpriced": [],
     }
-    return Owned(row, owner(control.get("tags") or {}) or "")
+    return Owned(row, owner(control.get("tags") or {}) or "", list(_items(aws, (), control)))
 
 
 def _creator(tags: Sequence[Json]) -> Creator:
@@ -162,23 +165,25 @@ def _creator(tags: Sequence[Json]) -> Creator:
     return "unknown"
 
 
-def _cost(
-    aws: Aws, groups: Sequence[JsonMapping], control: JsonMapping
-) -> tuple[float | None, list[str]]:
-    """Return USD per hour of nodes and control plane, None if a price is unknown; and those."""
+def _items(aws: Aws, groups: Sequence[JsonMapping], control: JsonMapping) -> Iterator[prices.Item]:
+    """Yield the control plane and the nodes."""
+    if version := control.get("version"):
+        yield prices.Item("EKS control plane", 1, prices.CONTROL_PLANE)
+        if support_of(aws, version) == prices.EXTENDED:
+            yield prices.Item("EKS extended support", 1, prices.EXTENDED_SUPPORT)
+    for group in groups:
+        yield prices.nodes(
+            instance_types(group),
+            group.get("CurrentCount") or 0,
+            prepaid=bool(group.get("TrainingPlanArn")),
+            spot="Spot" in (group.get("CapacityRequirements") or {}),
+        )
 
-    def items() -> Iterator[prices.Item]:
-        if version := control.get("version"):
-            yield prices.Item("EKS control plane", 1, prices.EKS[support_of(aws, version)])
-        for group in groups:
-            kind, count = instance_types(group), group.get("CurrentCount") or 0
-            each = prices.NODES.get(kind)
-            if group.get("TrainingPlanArn"):
-                each = 0.0  # paid for in advance
-            elif "Spot" in (group.get("CapacityRequirements") or {}):
-                kind, each = f"{kind} (Spot)", None
-            if count:
-                yield prices.Item(kind, count, each)
 
-    cost = prices.estimate(items())
-    return None if cost["unknown"] else cost["usd_per_hour"], cost["unknown"]
+def _price(aws: Aws, who: Identity, rows: Sequence[Owned]) -> None:
+    """Set USD per hour of nodes and control plane, None if a price is unknown; and those."""
+    listed = look_up(aws, who, {item.rate for each in rows for item in each.items})
+    for each in rows:
+        cost = prices.estimate(each.items, listed, who.region)
+        each.row["usd_per_hour"] = None if cost["unknown"] else cost["usd_per_hour"]
+        each.row["unpriced"] = cost["unknown"]

@@ -401,8 +401,10 @@ class Cluster(Resource):
         return {"deletionProtection": self.deletion_protection}
 
     def prices(self, support: str) -> Iterator[Item]:
-        """The control plane, priced by the support type of its version; None if unknown."""
-        yield Item(f"EKS control plane, {support}", 1, prices.EKS.get(support))
+        """The control plane, and extended support if its version is in it."""
+        yield Item("EKS control plane", 1, prices.CONTROL_PLANE)
+        if support == prices.EXTENDED:
+            yield Item("EKS extended support", 1, prices.EXTENDED_SUPPORT)
 
     def delete(self, aws: Aws, live: Live) -> None:
         """Delete it, with its add-ons and access entries."""

@@ -301,20 +301,20 @@ class FileSystem(Resource):
 
     def usd_per_month(self, live: Live) -> float | None:
         """Its storage with its throughput, as AWS describes them."""
-        each, size = prices.LUSTRE.get(live.attributes["kind"]), live.attributes["capacity"]
-        return each * size if each and size else None
+        rate, size = prices.LUSTRE.get(live.attributes["kind"]), live.attributes["capacity"]
+        return rate.usd * size if rate and rate.usd and size else None
 
     def prices(self, support: str) -> Iterator[Item]:
         """Its storage with its throughput; provisioned metadata IOPS have a price of their own."""
         every = {**self.smallest, **self.settings}
         kind, storage = every.get("deployment_type", ""), every.get("storage_type", "SSD")
         size = every.get("storage_capacity")
-        each = prices.LUSTRE.get((kind, every.get("per_unit_storage_throughput")))
-        known = each if storage == "SSD" else None
+        rate = prices.LUSTRE.get((kind, every.get("per_unit_storage_throughput")))
+        known = rate if rate and size and storage == "SSD" else prices.UNKNOWN
         what = f"FSx for Lustre, {size} GiB {kind}" if size else f"FSx for Lustre, {kind}"
-        yield Item(what, 1, known and size and size * known / prices.HOURS)
+        yield Item(what, 1, known, size or 0)
         if every.get("metadata_configuration.mode") == "USER_PROVISIONED":
-            yield Item(f"metadata IOPS of {self.label}", 1, None)
+            yield Item(f"metadata IOPS of {self.label}", 1, prices.UNKNOWN)
 
 
 def _held_by(snapshot: Snapshot, found: JsonMapping) -> frozenset[str] | None:

@@ -123,12 +123,20 @@ def _time(document: JsonMapping, width: int) -> Iterator[Line]:
             yield [Piece(f"  {text}", "quiet")]
 
 
+def price(cost: JsonMapping) -> str:
+    """Return the price per hour; of an incomplete one, what it is at least.
+
+    >>> price({"usd_per_hour": 1.2, "complete": False})
+    'at least 1.20 USD per hour'
+    """
+    return f"{'about' if cost['complete'] else 'at least'} {cost['usd_per_hour']:.2f} USD per hour"
+
+
 def _cost(document: JsonMapping) -> Iterator[Line]:
     cost = document["cost"]
-    total = f"{cost['usd_per_hour']:.2f} USD per hour"
-    word = "about" if cost["complete"] else "at least"
-    about = f", by {cost['region']} prices of {cost['as_of']}"
-    yield [Piece(f"{word} {total}", "strong"), Piece(about, "quiet")]
+    source = f"{cost['region']} prices of {cost['as_of']}"
+    about = f", {cost['usd_per_month']:,.0f} per month, by {source}"
+    yield [Piece(price(cost), "strong"), Piece(about, "quiet")]
     for item in cost["items"]:
         usd = item["usd_per_hour"]
         text = "   unknown" if usd is None else f"{usd:>10.3f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,13 +12,16 @@ from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.commands import plan
 from hyperpod_eks.cli.commands.outputs import values
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import called
+from hyperpod_eks.cli.documents import called, columns
 from hyperpod_eks.cli.options import flag, option
 from hyperpod_eks.errors import Locked, NotFound, Usage
 from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from hyperpod_eks.aws.prices import Cost
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.recorder import Recorder
     from hyperpod_eks.cli.schemas.runs import Created, Plan
@@ -98,8 +101,14 @@ def apply(
             **result("create", at, recorder),
             "outputs": values(at.manifest),
             "warnings": warnings,
+            "cost": _looked_up(at.cost),
             "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
         }
+
+
+def _looked_up(cost: Future[Cost] | None) -> Cost | None:
+    """Return a cost that was looked up; a failure of that is not one of the run."""
+    return None if cost is None or cost.exception() else cost.result()
 
 
 def no_cluster(at: Opened, place: shared.Cluster) -> NotFound:
@@ -152,10 +161,11 @@ def _before_first_change(
     If no resource of the cluster existed, the manifest says that ``run`` created it, once this
     run has the claim: of two that create it at the same moment, one has.
     """
-    from hyperpod_eks.engine.plan import new_administrator
+    from hyperpod_eks.engine import plan as plans
     from hyperpod_eks.preflight.cluster import require_folders
+    from hyperpod_eks.workers import start
 
-    check = _checks(at, skip)
+    check, version = _checks(at, skip), at.resolved.kubernetes_version
 
     def begin(observations: list[Observation]) -> None:
         require_folders(at.config, observations)
@@ -164,9 +174,10 @@ def _before_first_change(
                 f"{at.resolved.name} is created with the config in {at.kept_in}, which an earlier"
                 " create has left; to use another one, pass it with -f FILE"
             )
-        if line := new_administrator(observations, at.context):
+        if line := plans.new_administrator(observations, at.context):
             at.context.consent([line])
         check(observations)
+        at.cost = start(partial(plans.cost, at.wants, at.context.aws, version))
         at.run = run if _is_new(at.manifest, observations) else ""
 
     return begin
@@ -242,8 +253,25 @@ def summary(document: Created) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    use = f"To use it with kubectl: {document['next']}"
-    return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines, use])
+    return "\n".join([f"cluster {document['cluster']['name']} {done}", *lines])
+
+
+def then(options: shared.Change, document: Created | Plan) -> Iterator[str]:
+    """Yield what the cluster costs, and the commands that use, show and delete it."""
+    from hyperpod_eks.terminal.plan import price
+
+    if "outputs" not in document:
+        return
+    if cost := document["cost"]:
+        yield f"{price(cost)}, {cost['usd_per_month']:,.0f} per month"
+    it = called(document["cluster"]["name"], options, file=False)
+    yield from columns(
+        (
+            ("To use it with kubectl", document["next"]),
+            ("To see its state", f"hyperpod-eks status {it}"),
+            ("To delete it", f"hyperpod-eks delete {it}"),
+        )
+    )
 
 
 command = define(
@@ -259,5 +287,6 @@ command = define(
     hyperpod-eks create demo --query outputs.vpc_id
     hyperpod-eks create -f cluster.yaml --run "$CI_JOB_ID"
     """,
+    then=then,
     log=lambda options: Log.IF_IT_FAILS if options.dry_run else Log.KEPT,
 )

@@ -274,9 +274,11 @@ def _untouched(manifest: Manifest, name: str, run: str) -> NotCreatedBy:
 
 def _cost(wants: Iterable[Resource], kept: Container[str]) -> float:
     """Return USD per hour of the kept resources; unknown prices count as 0."""
+    from hyperpod_eks.aws.prices import usd_per_hour
+
     mine = [want for want in wants if want.keep_group and want.key in kept]
     items = [item for want in mine for item in want.prices("")]
-    return round(sum((item.count * (item.each or 0.0) for item in items), 0.0), 3)
+    return round(sum(item.count * (usd_per_hour(item, {}) or 0.0) for item in items), 3)
 
 
 def _protected(at: Opened) -> bool:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from hyperpod_eks.cli import options as shared
@@ -42,9 +43,11 @@ def plan(options: Options, report: Report) -> Plan:
     from hyperpod_eks.engine import plan as plans
     from hyperpod_eks.engine.decide import CHANGING
     from hyperpod_eks.session import PLAN
+    from hyperpod_eks.workers import start
 
     with opened(PLAN, options, report, write=False, files=True) as at:
         at.context.replace_failed = options.replace_failed
+        listed = start(partial(plans.listed, at.wants, at.context.aws))
         rows, observations = plans.plan(at.wants, at.context)
         version = plans.version_of(observations, at.resolved.kubernetes_version)
         counts = Counter(str(row.decision.action) for row in rows)
@@ -62,7 +65,12 @@ def plan(options: Options, report: Report) -> Plan:
                 {"key": key, "seconds": seconds}
                 for key, seconds in plans.critical_path(at.wants, rows, at.manifest.durations)
             ],
-            "cost": plans.costs(at.wants, plans.support_of(at.context.aws, version)),
+            "cost": plans.costs(
+                at.wants,
+                plans.support_of(at.context.aws, version),
+                listed.result(),
+                at.resolved.region,
+            ),
             "warnings": [*at.warn(), *_unproven(observations)],
             "next": _next(options, counts),
         }

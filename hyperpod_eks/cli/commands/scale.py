@@ -209,5 +209,6 @@ command = define(
     hyperpod-eks scale demo worker-group=4
     hyperpod-eks scale -f cluster.yaml worker-group=0
     """,
+    then=create.then,
     log=Log.KEPT,
 )

@@ -102,6 +102,7 @@ class Created(Run):
 
     outputs: Outputs
     next: Annotated[str, "create, scale: the command that gives kubectl access"]
+    cost: Annotated[Cost | None, "create, scale: of the cluster; null if nothing was changed"]
     warnings: list[str]
 
 

@@ -29,7 +29,7 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import make_server
 
-from hyperpod_eks.local.aws import guard
+from hyperpod_eks.local.aws import guard, pricing
 from hyperpod_eks.local.aws.sim import Call, Fault, Sim, is_read
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ LARGE = 10 << 20
 
 #: Services whose name in a signature is not their name in boto3.
 _SIGNED_AS = {"servicequotas": "service-quotas", "elasticloadbalancing": "elbv2"}
+#: What answers a JSON request (operation, body) to a service that moto does not have.
+_WITHOUT_MOTO = {"pricing": pricing.answer}
 #: The API version of classic load balancers, which sign as those after them do.
 _CLASSIC = "2012-06-01"
 
@@ -135,6 +137,8 @@ class Aws:
             begun[:] = [status, headers]
 
         try:
+            if own := _WITHOUT_MOTO.get(service):
+                return _written(environ, service, own(operation, environ["wsgi.input"].read()))
             body = b"".join(self._moto(environ, begin))
         except (NotImplementedError, ModuleNotFoundError) as problem:  # or a package is missing
             # a status that clients do not retry: waiting would not help
@@ -145,6 +149,14 @@ class Aws:
             text = f"the embedded stack failed at {service}:{operation} ({problem!r})"
             return error(environ, service, Fault(service, "", "InternalFailure", 500, text))
         return _Answer(begun[0], begun[1], body)
+
+
+def _written(environ: WSGIEnvironment, service: str, answer: bytes | Fault) -> _Answer:
+    if isinstance(answer, Fault):
+        return error(environ, service, answer)
+    kind = ("Content-Type", "application/x-amz-json-1.1")
+    length = ("Content-Length", str(len(answer)))
+    return _Answer("200 OK", [kind, length, ("x-amzn-RequestId", str(uuid.uuid4()))], answer)
 
 
 def _text(environ: WSGIEnvironment) -> str:

@@ -70,11 +70,11 @@ class GroupSpecification:
         kind, count = self.instance_type, self.instance_count
         spot = "Spot" in (self.members.get("CapacityRequirements") or {})
         prepaid = bool(self.members.get("TrainingPlanArn"))
-        yield prices.nodes(kind, count, prepaid=prepaid, spot=spot)
+        yield prices.nodes(kind, count, prepaid=prepaid, spot=spot, group=self.name)
         if "FSxLustreConfig" in (self.members.get("EnvironmentConfig") or {}):
-            yield Item("FSx for Lustre file system", 1, None)
+            yield Item("FSx for Lustre file system", 1, prices.UNKNOWN)
         if size := self.ebs_volume_size_in_gb:
-            yield Item(f"EBS, {size} GB", count, size * prices.EBS / prices.HOURS)
+            yield Item(f"EBS, {size} GB", count, prices.EBS, size, self.name)
 
 
 def deeply_checked(groups: Sequence[object]) -> list[str]:
