@@ -76,7 +76,7 @@ class Shelf(Resource):
         tags = {CLUSTER: "demo", LINEAGE: OURS, LABEL: "old-shelf"}
         yield "shelf", "shelf-7", lambda: tags
 
-    def prices(self, support: str) -> Iterator[Item]:
+    def prices(self, *, extended: bool) -> Iterator[Item]:
         yield Item("board", self.boards, Rate(2.0))
 
     def find(self, snapshot: Snapshot) -> Sequence[Live]:
@@ -147,7 +147,7 @@ def test_its_permissions_are_in_the_policy() -> None:
 
 
 def test_its_price_is_in_the_estimate() -> None:
-    cost = plans.costs([SHELF], "standard support", {}, REGION)
+    cost = plans.cost([SHELF], {}, REGION, extended=False)
     assert (cost["usd_per_hour"], cost["items"][0]["what"]) == (6.0, "board")
 
 

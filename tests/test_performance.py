@@ -220,6 +220,7 @@ def test_a_first_create_makes_hardly_more_calls_than_it_must(life: Life) -> None
     counted = life.first.counted
     # AWS cannot simulate mixed services, resource types or conditions
     assert counted.pop("iam.SimulatePrincipalPolicy") <= 40
+    assert counted.pop("pricing.GetProducts") == 6  # once a week
     preflight, review = 15, 11  # for fields that create's answer does not describe
     assert counted.total() <= 1.05 * 69 + preflight + review
 

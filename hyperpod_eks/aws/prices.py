@@ -43,9 +43,6 @@ def gigabytes(usd: float | None, service: str, usage: str, *filters: tuple[str, 
     return Rate(usd, service, usage, filters, monthly=True)
 
 
-EXTENDED = "extended support"
-"""The support type of a Kubernetes version that costs extra."""
-
 FREE = Rate(0.0)
 UNKNOWN = Rate(None)
 

@@ -342,6 +342,11 @@ def _warnings(one: JsonMapping, today: date) -> list[str]:
     return []
 
 
+def in_extended_support(offered: Iterable[JsonMapping]) -> frozenset[str]:
+    """Return the versions in extended support, of an answer of DescribeClusterVersions."""
+    return frozenset(v["clusterVersion"] for v in offered if _status(v) == "EXTENDED_SUPPORT")
+
+
 def _status(one: JsonMapping) -> str:
     """Return the support status; the older member ``status`` has it as ``standard-support``."""
     text = str(one.get("versionStatus") or one.get("status") or "STANDARD_SUPPORT")

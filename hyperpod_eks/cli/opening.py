@@ -14,7 +14,7 @@ from functools import partial
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import VPCS
-from hyperpod_eks.aws.prices import Cost
+from hyperpod_eks.aws.prices import Listed, Rate
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.cli.console import current_console
 from hyperpod_eks.cli.documents import called
@@ -67,8 +67,8 @@ class Opened(Session):
     """Where the config was found in the cluster's bucket, if nothing here has one."""
     run: str = ""
     """The ID of this run, if it has found no resource of the cluster."""
-    cost: Future[Cost] | None = None
-    """What the cluster costs, looked up once a run changes it."""
+    listed: Future[dict[Rate, Listed]] | None = None
+    """The prices of what is declared, if they are looked up beside the run."""
 
     def declare(self) -> None:
         """Declare the config, and record this run as the cluster's creator if no other one is."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from hyperpod_eks.aws import prices
@@ -26,7 +25,6 @@ from hyperpod_eks.resources.base import (
     State,
 )
 from hyperpod_eks.resources.compare import Observation, Status
-from hyperpod_eks.workers import gather
 
 
 @frozen
@@ -173,29 +171,19 @@ def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
 
 def listed(wants: Iterable[Resource], aws: Aws) -> dict[Rate, Listed]:
     """Look up the prices of what is declared."""
-    rates = {item.rate for want in wants for item in want.prices(prices.EXTENDED)}
+    rates = {item.rate for want in wants for item in want.prices(extended=True)}
     return look_up(aws, aws.identity, rates)
 
 
-def cost(wants: Sequence[Resource], aws: Aws, version: str) -> prices.Cost:
-    """Look up the cost of what is declared, with this Kubernetes version."""
-    support, found = gather(partial(support_of, aws, version), partial(listed, wants, aws))
-    return costs(wants, support, found, aws.identity.region)
-
-
-def costs(
-    wants: Iterable[Resource], support: str, found: Mapping[Rate, Listed], region: str
+def cost(
+    wants: Iterable[Resource], found: Mapping[Rate, Listed], region: str, *, extended: bool
 ) -> prices.Cost:
-    """Return the cost of what is declared; ``support`` as `support_of` returns it."""
-    items = (item for want in wants for item in want.prices(support))
+    """Return the cost of what is declared.
+
+    ``extended`` says whether the Kubernetes version is in extended support.
+    """
+    items = (item for want in wants for item in want.prices(extended=extended))
     return prices.estimate(items, found, region)
-
-
-def support_of(aws: Any, version: str) -> str:
-    """Ask EKS whether a Kubernetes version is in standard or in extended support."""
-    found = aws.eks.describe_cluster_versions(clusterVersions=[version])["clusterVersions"]
-    status = str(found[0].get("versionStatus", "")) if found else ""
-    return prices.EXTENDED if status == "EXTENDED_SUPPORT" else "standard support"
 
 
 def version_of(observations: Sequence[Observation], declared: str) -> str:

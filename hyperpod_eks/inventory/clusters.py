@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, TypedDict
 
@@ -11,9 +11,9 @@ from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.client import Aws, Identity
 from hyperpod_eks.aws.failures import absent
 from hyperpod_eks.aws.price_list import look_up
+from hyperpod_eks.aws.published import in_extended_support
 from hyperpod_eks.aws.tags import owner, tag
 from hyperpod_eks.documents import Json, JsonMapping
-from hyperpod_eks.engine.plan import support_of
 from hyperpod_eks.resolve.names import lineage
 from hyperpod_eks.resources.hyperpod.api import every_group, instance_types
 from hyperpod_eks.workers import gather
@@ -64,9 +64,10 @@ def in_region(aws: Aws, who: Identity) -> list[Owned]:
     Read-only.
     """
     pages = (aws.sagemaker.get_paginator("list_clusters"), aws.eks.get_paginator("list_clusters"))
-    names, others = gather(
+    names, others, extended = gather(
         partial(_listed, pages[0].paginate, "ClusterSummaries"),
         partial(_listed, pages[1].paginate, "clusters"),
+        partial(_extended, aws),
     )
     found = gather(
         *(partial(_hyperpod, aws, each["ClusterName"]) for each in names),
@@ -74,18 +75,26 @@ def in_region(aws: Aws, who: Identity) -> list[Owned]:
     )
     hyperpods = [each for each in found[: len(names)] if each]
     controls = {each["arn"]: each for each in found[len(names) :] if each}
-    rows = [_row(aws, who, cluster, tags, controls) for cluster, tags in hyperpods]
+    rows = [_row(who, cluster, tags, controls, extended) for cluster, tags in hyperpods]
     used = {each.row["eks_cluster"] for each in rows}
     for control in controls.values():
         ours = owner(control.get("tags") or {}) == lineage(who, control["name"])
         if ours and control["name"] not in used:
-            rows.append(_alone(aws, who, control))
+            rows.append(_alone(who, control, extended))
     _price(aws, who, rows)
     return sorted(rows, key=lambda each: each.row["name"])
 
 
 def _listed(pages: Callable[[], Iterable[JsonMapping]], key: str) -> list[Json]:
     return [each for page in pages() for each in page.get(key) or ()]
+
+
+def _extended(aws: Aws) -> frozenset[str]:
+    """Return the Kubernetes versions in extended support, as far as the caller may ask."""
+    with absent("AccessDenied.*"):
+        pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
+        return in_extended_support(each for page in pages for each in page["clusterVersions"])
+    return frozenset()
 
 
 def _hyperpod(aws: Aws, name: str) -> tuple[JsonMapping, Sequence[Json]] | None:
@@ -110,11 +119,11 @@ def _eks(aws: Aws, name: str) -> JsonMapping | None:
 
 
 def _row(
-    aws: Aws,
     who: Identity,
     cluster: JsonMapping,
     tags: Sequence[Json],
     controls: Mapping[str, JsonMapping],
+    extended: Collection[str],
 ) -> Owned:
     arn = ((cluster.get("Orchestrator") or {}).get("Eks") or {}).get("ClusterArn", "")
     control, groups = controls.get(arn, {}), every_group(cluster)
@@ -134,11 +143,11 @@ def _row(
         "usd_per_hour": None,
         "unpriced": [],
     }
-    items = list(_items(aws, groups, control))
+    items = list(_items(extended, groups, control))
     return Owned(row, (owner(tags) or "") if ours else "", items)
 
 
-def _alone(aws: Aws, who: Identity, control: JsonMapping) -> Owned:
+def _alone(who: Identity, control: JsonMapping, extended: Collection[str]) -> Owned:
     """Return the row of an EKS cluster without HyperPod cluster: partly created or deleted."""
     row: Row = {
         "name": control["name"],
@@ -154,7 +163,7 @@ def _alone(aws: Aws, who: Identity, control: JsonMapping) -> Owned:
         "usd_per_hour": None,
         "unpriced": [],
     }
-    return Owned(row, owner(control.get("tags") or {}) or "", list(_items(aws, (), control)))
+    return Owned(row, owner(control.get("tags") or {}) or "", list(_items(extended, (), control)))
 
 
 def _creator(tags: Sequence[Json]) -> Creator:
@@ -165,11 +174,13 @@ def _creator(tags: Sequence[Json]) -> Creator:
     return "unknown"
 
 
-def _items(aws: Aws, groups: Sequence[JsonMapping], control: JsonMapping) -> Iterator[prices.Item]:
+def _items(
+    extended: Collection[str], groups: Sequence[JsonMapping], control: JsonMapping
+) -> Iterator[prices.Item]:
     """Yield the control plane and the nodes."""
     if version := control.get("version"):
         yield prices.Item("EKS control plane", 1, prices.CONTROL_PLANE)
-        if support_of(aws, version) == prices.EXTENDED:
+        if version in extended:
             yield prices.Item("EKS extended support", 1, prices.EXTENDED_SUPPORT)
     for group in groups:
         yield prices.nodes(

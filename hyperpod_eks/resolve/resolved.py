@@ -22,7 +22,7 @@ from hyperpod_eks.resolve.file_systems import file_system_zones
 from hyperpod_eks.resolve.names import PRIVATE_SUBNET, iam_name, lineage
 from hyperpod_eks.resolve.pod_roles import AddonAnswer
 from hyperpod_eks.resolve.training_plans import described_plans, planned_zones
-from hyperpod_eks.resolve.versions import kubernetes_version
+from hyperpod_eks.resolve.versions import Kubernetes, kubernetes_version
 from hyperpod_eks.resolve.zones import (
     adopted_zones,
     available_zones,
@@ -53,6 +53,8 @@ class ResolvedConfig:
     """Zone ids in which each service has interface endpoints; None if unknown."""
     addons: Mapping[str, AddonAnswer] = field(default_factory=dict)
     """What EKS answers about the add-ons of the config, by name; not about all of them."""
+    extended_support: frozenset[str] = frozenset()
+    """The Kubernetes versions in extended support."""
     adopted: Mapping[str, str] = field(default_factory=dict)
     """Ids of adopted resources, which replace ours, by key."""
     file_system_zones: Mapping[str, str] = field(default_factory=dict)
@@ -187,19 +189,20 @@ def resolve(
         who.region,
         adopted_zones(aws, config),
     )
-    kubernetes, warnings, addons = asked.version.result()
-    _check_pod_identity(config, addons)
+    chosen_version = asked.version.result()
+    _check_pod_identity(config, chosen_version.addons)
     found = asked.endpoints.result()
     return ResolvedConfig(
         config,
         who,
         chosen,
         asked.offered.result(),
-        kubernetes,
-        (*warnings, *check_endpoints(config, found, chosen)),
+        chosen_version.version,
+        (*chosen_version.warnings, *check_endpoints(config, found, chosen)),
         plans=asked.plans.result(),
         endpoint_zones=found,
-        addons=addons,
+        addons=chosen_version.addons,
+        extended_support=chosen_version.extended,
         adopted=aws.adopted,
         file_system_zones=asked.files.result(),
     )
@@ -212,7 +215,7 @@ class _Asked(NamedTuple):
     zones: Future[list[str]]
     offered: Future[dict[str, frozenset[str]]]
     taken: Future[dict[str, str]]
-    version: Future[tuple[str, tuple[str, ...], Mapping[str, AddonAnswer]]]
+    version: Future[Kubernetes]
     plans: Future[dict[str, JsonObject]]
     endpoints: Future[dict[str, frozenset[str]] | None]
     files: Future[dict[str, str]]

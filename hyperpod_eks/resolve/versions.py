@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
-from hyperpod_eks.aws.published import ADDON_ROLES, AddonRole, choose_version, order
+from hyperpod_eks.aws.published import (
+    ADDON_ROLES,
+    AddonRole,
+    choose_version,
+    in_extended_support,
+    order,
+)
 from hyperpod_eks.config import variables
 from hyperpod_eks.config.addons import NEEDED_ADDONS, Addon
 from hyperpod_eks.config.model import Config
@@ -18,10 +25,19 @@ from hyperpod_eks.resolve.pod_roles import AddonAnswer, creates_roles, published
 from hyperpod_eks.workers import gather, start
 
 
-def kubernetes_version(
-    aws: Aws, config: Config, likely: str = ""
-) -> tuple[str, tuple[str, ...], Mapping[str, AddonAnswer]]:
-    """Return the version, warnings, and `ResolvedConfig.addons`.
+class Kubernetes(NamedTuple):
+    """The version of a cluster."""
+
+    version: str
+    warnings: tuple[str, ...]
+    extended: frozenset[str]
+    """All versions in extended support."""
+    addons: Mapping[str, AddonAnswer]
+    """`ResolvedConfig.addons`."""
+
+
+def kubernetes_version(aws: Aws, config: Config, likely: str = "") -> Kubernetes:
+    """Choose the version, and check the add-ons for it.
 
     An existing cluster keeps its version even if EKS no longer offers it.  ``likely`` is the
     version that an earlier run has chosen: the add-ons' versions for it are asked at once.  Raises
@@ -40,6 +56,7 @@ def kubernetes_version(
     ahead = {name: start(partial(_offers, aws, name, likely)) for name in asked if likely}
     pages = aws.eks.get_paginator("describe_cluster_versions").paginate()
     offered = [dict(version) for page in pages for version in page["clusterVersions"]]
+    extended = in_extended_support(offered)
     warnings: list[str] = []
     try:
         chosen, warnings = choose_version(
@@ -48,7 +65,8 @@ def kubernetes_version(
     except Usage as error:
         if not (kept := _own_version(aws, config, error)):
             raise
-        return *kept, dict(_unchecked(config, kept[0]))
+        own, words = kept
+        return Kubernetes(own, words, extended, dict(_unchecked(config, own)))
     checks = [
         partial(
             _check_addon,
@@ -61,7 +79,8 @@ def kubernetes_version(
         for name, addon in asked.items()
     ]
     answers = gather(*checks)
-    return chosen, tuple(warnings), dict(zip(asked, answers, strict=True))
+    found = dict(zip(asked, answers, strict=True))
+    return Kubernetes(chosen, tuple(warnings), extended, found)
 
 
 def _unchecked(config: Config, kubernetes: str) -> Iterator[tuple[str, AddonAnswer]]:

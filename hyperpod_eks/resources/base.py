@@ -433,8 +433,11 @@ class Resource(ABC):
         """
         return ()
 
-    def prices(self, support: str) -> Iterable[Item]:
-        """Return its cost per hour; ``support`` is the support type of the Kubernetes version."""
+    def prices(self, *, extended: bool) -> Iterable[Item]:
+        """Return what is paid for it.
+
+        ``extended`` says whether the cluster's Kubernetes version is in extended support.
+        """
         return ()
 
     @abstractmethod

@@ -400,10 +400,10 @@ class Cluster(Resource):
             return {"upgradePolicy": {"supportType": self.support_type}}
         return {"deletionProtection": self.deletion_protection}
 
-    def prices(self, support: str) -> Iterator[Item]:
+    def prices(self, *, extended: bool) -> Iterator[Item]:
         """The control plane, and extended support if its version is in it."""
         yield Item("EKS control plane", 1, prices.CONTROL_PLANE)
-        if support == prices.EXTENDED:
+        if extended:
             yield Item("EKS extended support", 1, prices.EXTENDED_SUPPORT)
 
     def delete(self, aws: Aws, live: Live) -> None:

@@ -304,7 +304,7 @@ class FileSystem(Resource):
         rate, size = prices.LUSTRE.get(live.attributes["kind"]), live.attributes["capacity"]
         return rate.usd * size if rate and rate.usd and size else None
 
-    def prices(self, support: str) -> Iterator[Item]:
+    def prices(self, *, extended: bool) -> Iterator[Item]:
         """Its storage with its throughput; provisioned metadata IOPS have a price of their own."""
         every = {**self.smallest, **self.settings}
         kind, storage = every.get("deployment_type", ""), every.get("storage_type", "SSD")

@@ -19,8 +19,6 @@ from hyperpod_eks.events import EventType
 from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from hyperpod_eks.aws.prices import Cost
     from hyperpod_eks.cli.opening import Opened
     from hyperpod_eks.cli.recorder import Recorder
@@ -97,18 +95,23 @@ def apply(
             if undone(error):
                 _restore(at)
             raise
+        done = result("create", at, recorder)
         return {
-            **result("create", at, recorder),
+            **done,
             "outputs": values(at.manifest),
             "warnings": warnings,
-            "cost": _looked_up(at.cost),
+            "cost": _cost(at) if done["changed"] else None,
             "next": f"hyperpod-eks kubeconfig {called(at.resolved.name, options, file=False)}",
         }
 
 
-def _looked_up(cost: Future[Cost] | None) -> Cost | None:
-    """Return a cost that was looked up; a failure of that is not one of the run."""
-    return None if cost is None or cost.exception() else cost.result()
+def _cost(at: Opened) -> Cost:
+    """Return what the cluster costs."""
+    from hyperpod_eks.engine import plan as plans
+
+    listed = at.listed.result() if at.listed else plans.listed(at.wants, at.context.aws)
+    extended = at.resolved.kubernetes_version in at.resolved.extended_support
+    return plans.cost(at.wants, listed, at.resolved.region, extended=extended)
 
 
 def no_cluster(at: Opened, place: shared.Cluster) -> NotFound:
@@ -165,7 +168,7 @@ def _before_first_change(
     from hyperpod_eks.preflight.cluster import require_folders
     from hyperpod_eks.workers import start
 
-    check, version = _checks(at, skip), at.resolved.kubernetes_version
+    check = _checks(at, skip)
 
     def begin(observations: list[Observation]) -> None:
         require_folders(at.config, observations)
@@ -177,7 +180,7 @@ def _before_first_change(
         if line := plans.new_administrator(observations, at.context):
             at.context.consent([line])
         check(observations)
-        at.cost = start(partial(plans.cost, at.wants, at.context.aws, version))
+        at.listed = start(partial(plans.listed, at.wants, at.context.aws))
         at.run = run if _is_new(at.manifest, observations) else ""
 
     return begin

@@ -277,8 +277,8 @@ def _cost(wants: Iterable[Resource], kept: Container[str]) -> float:
     from hyperpod_eks.aws.prices import usd_per_hour
 
     mine = [want for want in wants if want.keep_group and want.key in kept]
-    items = [item for want in mine for item in want.prices("")]
-    return round(sum(item.count * (usd_per_hour(item, {}) or 0.0) for item in items), 3)
+    items = [item for want in mine for item in want.prices(extended=False)]
+    return round(sum(item.count * (usd_per_hour(item, {}) or 0.0) for item in items), 3) or 0.0
 
 
 def _protected(at: Opened) -> bool:

@@ -65,11 +65,11 @@ def plan(options: Options, report: Report) -> Plan:
                 {"key": key, "seconds": seconds}
                 for key, seconds in plans.critical_path(at.wants, rows, at.manifest.durations)
             ],
-            "cost": plans.costs(
+            "cost": plans.cost(
                 at.wants,
-                plans.support_of(at.context.aws, version),
                 listed.result(),
                 at.resolved.region,
+                extended=version in at.resolved.extended_support,
             ),
             "warnings": [*at.warn(), *_unproven(observations)],
             "next": _next(options, counts),

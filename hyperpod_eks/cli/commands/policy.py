@@ -76,7 +76,7 @@ def _addons(aws: Aws, config: Config) -> Mapping[str, AddonAnswer]:
     names = [n for n, each in config.asked_addons().items() if creates_roles(n, each)]
     if asked := [name for name in names if name not in ADDON_ROLES]:
         try:
-            return kubernetes_version(aws, config)[2]
+            return kubernetes_version(aws, config).addons
         except (BotoCoreError, ClientError, HyperpodError) as error:
             current_console().warn(
                 f"addons: the policies have no roles for {', '.join(asked)}, since EKS could not be"

@@ -159,7 +159,7 @@ class VpcEndpoint(Resource):
             change["PolicyDocument"] = self.policy or json.dumps(ALLOW_ALL)
         aws.ec2.modify_vpc_endpoint(VpcEndpointId=live.id, **{k: v for k, v in change.items() if v})
 
-    def prices(self, support: str) -> Iterator[Item]:
+    def prices(self, *, extended: bool) -> Iterator[Item]:
         """An interface endpoint per zone; gateways are free."""
         yield Item("interface endpoint in a zone", len(self.subnets), prices.INTERFACE_ENDPOINT)
 

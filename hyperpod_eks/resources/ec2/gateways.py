@@ -186,7 +186,7 @@ class ElasticIp(Resource):
         """The interface of the NAT gateway that it is mapped to."""
         return [live.attributes["used_by"]] if live.attributes["used_by"] else []
 
-    def prices(self, support: str) -> Iterator[Item]:
+    def prices(self, *, extended: bool) -> Iterator[Item]:
         """Its price per hour, used or not."""
         yield Item("public IPv4 address", 1, prices.PUBLIC_IPV4)
 
@@ -281,7 +281,7 @@ class NatGateway(Resource):
         tables = snapshot.region(ROUTE_TABLES, {"route.nat-gateway-id": [live.id]})
         return [f"route table {each['RouteTableId']}" for each in tables]
 
-    def prices(self, support: str) -> Iterator[Item]:
+    def prices(self, *, extended: bool) -> Iterator[Item]:
         """Its price per hour, used or not."""
         yield Item("NAT gateway", 1, prices.NAT_GATEWAY)
 

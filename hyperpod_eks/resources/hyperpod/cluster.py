@@ -490,7 +490,7 @@ class Cluster(Resource):
             ClusterName=self.name, InstanceGroups=groups, **update
         )
 
-    def prices(self, support: str) -> Iterator[Item]:
+    def prices(self, *, extended: bool) -> Iterator[Item]:
         """Nodes, their extra volumes and their file systems."""
         for group in self.groups:
             yield from group.prices()
