@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.local.kubernetes import karpenter_kinds
 from hyperpod_eks.local.kubernetes.resources import Registry, Resource
 from hyperpod_eks.local.stack import Stack
 from tests import published
@@ -133,6 +134,43 @@ def test_definitions_are_where_they_are_said_to_be(api_version: str, kind: str) 
     schema = published.definition(resource(api_version, kind))
     assert schema
     assert schema.get("properties")
+
+
+RULES = ("default", "enum", "maxItems", "maxLength", "maxProperties", "maximum", "minItems",
+         "minLength", "minimum", "pattern", "required", "type")  # fmt: skip
+
+
+def differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
+    """Yield where two structural schemas differ, rules in CEL by their number alone."""
+    for rule in RULES:
+        here, there = ours.get(rule), theirs.get(rule)
+        lists = isinstance(here, list) and isinstance(there, list)
+        if here != there and not (lists and sorted(map(str, here)) == sorted(map(str, there))):
+            yield f"{path} {rule}: {here} is published as {there}"
+    count, published_count = (len(s.get("x-kubernetes-validations", ())) for s in (ours, theirs))
+    if count != published_count:
+        yield f"{path}: {count} rules, {published_count} are published"
+    mine, others = (s.get("properties") or {} for s in (ours, theirs))
+    yield from (f"{path}.{name} is on one side alone" for name in mine.keys() ^ others.keys())
+    for name in mine.keys() & others.keys():
+        yield from differences(mine[name], others[name], f"{path}.{name}")
+    for below in ("items", "additionalProperties"):
+        if below in ours or below in theirs:
+            yield from differences(ours.get(below, {}), theirs.get(below, {}), f"{path}[]")
+
+
+@CLONES
+def test_karpenters_kinds_are_as_karpenter_publishes_them() -> None:
+    """A pattern for a list of values, which it also has, means nothing."""
+    for definition in karpenter_kinds.definitions():
+        spec = definition["spec"]
+        if spec["group"] in published.UNPUBLISHED:
+            continue
+        theirs = published.definition(resource(f"{spec['group']}/v1", spec["names"]["kind"]))
+        assert theirs
+        ours = spec["versions"][0]["schema"]["openAPIV3Schema"]
+        found = differences(ours["properties"]["spec"], theirs["properties"]["spec"], "spec")
+        assert [each for each in found if "requirements[].values " not in each] == []
 
 
 def of_examples() -> Iterator[Any]:

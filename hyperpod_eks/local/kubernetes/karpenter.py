@@ -13,16 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from threading import RLock
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from . import karpenter_kinds
 from .clock import timestamp
+from .karpenter_kinds import GROUP, HYPERPOD
 from .objects import Obj, deleting, dig, labels, with_metadata
 from .resources import Resource
 from .selection import expressions
 from .store import Store
 from .workloads import digest, fits, fits_into, is_over, is_ready, owner_reference, requests
 
-GROUP, HYPERPOD = "karpenter.sh", "karpenter.sagemaker.amazonaws.com"
 KINDS = ("NodePool", "NodeClaim", "HyperpodNodeClass", "Pod", "Node")
 POOL, CAPACITY_TYPE = f"{GROUP}/nodepool", f"{GROUP}/capacity-type"
 GROUP_NAME = "sagemaker.amazonaws.com/instance-group-name"
@@ -79,7 +80,7 @@ class Karpenter:
         self._empty: dict[str, datetime] = {}
         """Since when nodes have been empty, by the uid of their claim."""
         definitions = store.registry.builtin("CustomResourceDefinition")
-        for body in definitions_of_kinds():
+        for body in karpenter_kinds.definitions():
             if not store.find(definitions, "", body["metadata"]["name"]):
                 store.create(definitions, "", body)
 
@@ -218,7 +219,8 @@ class Karpenter:
         told["Ready"] = (ready, why and "NodeClassReady=False", "Ready" if ready else reason)
         status = {
             "conditions": self._conditions(pool, told),
-            "resources": {"nodes": str(claims[pool["metadata"]["name"]])},
+            "nodes": (nodes := claims[pool["metadata"]["name"]]),
+            "resources": {"nodes": str(nodes)},
         }
         self._store.set_status(self._kind("NodePool"), pool, status)
         return ready
@@ -442,123 +444,3 @@ def _seconds(duration: str) -> float | None:
     if duration == "Never":
         return None
     return sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)([smh])", duration))
-
-
-# --- the definitions -----------------------------------------------------------------------------
-
-
-def definitions_of_kinds() -> Iterator[Obj]:
-    """Yield the CustomResourceDefinitions; NodePool and NodeClaim have part of Karpenter's own."""
-    duration = {"type": "string", "pattern": r"^(([0-9]+(s|m|h))+|Never)$"}
-    reference = _object(
-        {"group": _TEXT, "kind": _TEXT, "name": _TEXT}, required=["group", "kind", "name"]
-    )
-    requirement = _object(
-        {
-            "key": _TEXT,
-            "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"], **_TEXT},
-            "values": _list(_TEXT),
-            "minValues": {"type": "integer", "minimum": 1, "maximum": 50},
-        },
-        required=["key", "operator"],
-    )
-    taint = _object(
-        {
-            "key": _TEXT,
-            "value": _TEXT,
-            "effect": {"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"], **_TEXT},
-        },
-        required=["key", "effect"],
-    )
-    claim = _object(
-        {
-            "nodeClassRef": reference,
-            "requirements": {**_list(requirement), "maxItems": 100},
-            "taints": _list(taint),
-            "startupTaints": _list(taint),
-            "expireAfter": {"default": "720h", **duration},
-            "terminationGracePeriod": duration,
-        },
-        required=["nodeClassRef", "requirements"],
-    )
-    budget = _object(
-        {
-            "nodes": {"default": "10%", "pattern": "^((100|[0-9]{1,2})%|[0-9]+)$", **_TEXT},
-            "schedule": _TEXT,
-            "duration": _TEXT,
-            "reasons": _list(_TEXT),
-        },
-        required=["nodes"],
-    )
-    disruption = {
-        **_object(
-            {
-                "consolidationPolicy": {
-                    "default": "WhenEmptyOrUnderutilized",
-                    "enum": ["WhenEmpty", "WhenEmptyOrUnderutilized"],
-                    **_TEXT,
-                },
-                "consolidateAfter": duration,
-                "budgets": {"default": [{"nodes": "10%"}], "maxItems": 50, **_list(budget)},
-            },
-            required=["consolidateAfter"],
-        ),
-        "default": {"consolidateAfter": "0s"},
-    }
-    template = _object(
-        {"metadata": _object({"labels": _TEXTS, "annotations": _TEXTS}), "spec": claim},
-        required=["spec"],
-    )
-    pool = _object(
-        {
-            "template": template,
-            "disruption": disruption,
-            "limits": {
-                "type": "object",
-                "additionalProperties": {"x-kubernetes-int-or-string": True},
-            },
-            "weight": {"type": "integer", "minimum": 1, "maximum": 100},
-            "replicas": {"type": "integer", "minimum": 0},
-        },
-        required=["template"],
-    )
-    groups = {"minItems": 1, "maxItems": 10, **_list(_TEXT)}
-    node_class = _object({"instanceGroups": groups}, required=["instanceGroups"])
-    yield _definition(GROUP, "NodePool", "nodepools", pool)
-    yield _definition(GROUP, "NodeClaim", "nodeclaims", claim)
-    yield _definition(HYPERPOD, "HyperpodNodeClass", "hyperpodnodeclasses", node_class)
-
-
-_TEXT = {"type": "string"}
-_TEXTS = {"type": "object", "additionalProperties": _TEXT}
-_ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-
-def _object(properties: Mapping[str, Any], required: Sequence[str] = ()) -> Obj:
-    found: Obj = {"type": "object", "properties": dict(properties)}
-    return {**found, "required": list(required)} if required else found
-
-
-def _list(items: Obj) -> Obj:
-    return {"type": "array", "items": items}
-
-
-def _definition(group: str, kind: str, plural: str, spec: Obj) -> Obj:
-    ready = {
-        "name": "Ready",
-        "type": "string",
-        "jsonPath": '.status.conditions[?(@.type=="Ready")].status',
-    }
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "additionalPrinterColumns": [ready],
-        "schema": {"openAPIV3Schema": _object({"spec": spec, "status": _ANYTHING}, ["spec"])},
-    }
-    names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
-    return {
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "scope": "Cluster", "names": names, "versions": [version]},
-    }
