@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import io
 import json
 import os
@@ -21,9 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import botocore.client
-import botocore.endpoint_provider
-import botocore.hooks
 import botocore.httpsession
 import botocore.session
 import pytest
@@ -36,7 +32,7 @@ from hyperpod_eks.local.aws.sim import Call, Delays
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.local.tls import Pki, make_pki
 from hyperpod_eks.resources.s3 import OWN
-from tests import published, wire
+from tests import published, remember, wire
 
 REGION = "us-west-2"
 HELM = Path(__file__).parents[1] / ".cache" / "helm"
@@ -63,91 +59,6 @@ def start_over(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("AWS_") or name == "REQUESTS_CA_BUNDLE":  # slow to read
             monkeypatch.delenv(name)
     apply(monkeypatch, stack.environ({}))
-
-
-def remember_clients() -> None:
-    """Let clients of one service share class, model and endpoint rules, which do not change.
-
-    A real command creates them once in its process; here many commands run in one process, where
-    they took a third of the time.
-    """
-    creator: Any = botocore.client.ClientCreator
-    for name in ("_load_service_model", "_create_client_class"):
-        setattr(creator, name, _once_a_service(getattr(creator, name)))
-    provider: Any = botocore.endpoint_provider
-    rules = provider.RuleSet
-    known: dict[tuple[int, ...], Any] = {}
-
-    def rule_set(**given: Any) -> Any:
-        parts = given["rules"], given["partitions"]
-        key = tuple(map(id, parts))
-        if key not in known:
-            known[key] = rules(**given), parts  # ids of kept objects stay unique
-        return known[key][0]
-
-    provider.RuleSet = rule_set
-
-
-def remember_events() -> None:
-    """Let clients share the names of events, and all handlers to which they add none.
-
-    botocore computes and copies both for every client: a tenth of the time of a command with ten
-    clients.
-    """
-    hooks: Any = botocore.hooks
-    names: dict[str, str] = {}
-    aliaser, trie, nodes = hooks.EventAliaser, hooks._PrefixTrie, hooks.NodeList
-    begin, remove, takes_more = aliaser.__init__, trie.remove_item, hooks.accepts_kwargs
-
-    def with_names(self: Any, *arguments: Any, **named: Any) -> None:
-        begin(self, *arguments, **named)
-        self._alias_name_cache = names  # shared: no client here has its own aliases
-
-    def copy(self: Any) -> Any:
-        new = trie()
-        new._root = self._root  # shared: nodes are copied before they change
-        return new
-
-    def own(node: dict[str, Any]) -> dict[str, Any]:
-        values = node["values"] and nodes(*map(list, node["values"]))
-        return {**node, "values": values, "children": dict(node["children"])}
-
-    def append_item(self: Any, key: str, value: Any, section: int = hooks._MIDDLE) -> None:
-        self._root = node = own(self._root)
-        for part in key.split("."):
-            child = node["children"].get(part, {"chunk": part, "values": None, "children": {}})
-            node["children"][part] = child = own(child)
-            node = child
-        node["values"] = node["values"] or nodes([], [], [])
-        node["values"][section].append(value)
-
-    def remove_item(self: Any, key: str, value: Any) -> None:
-        def owned(node: dict[str, Any]) -> dict[str, Any]:
-            children = {part: owned(child) for part, child in node["children"].items()}
-            return {**own(node), "children": children}
-
-        self._root = owned(self._root)
-        remove(self, key, value)
-
-    def accepts_kwargs(handler: Any) -> bool:
-        code = getattr(handler, "__code__", None)
-        return bool(code.co_flags & inspect.CO_VARKEYWORDS if code else takes_more(handler))
-
-    aliaser.__init__, hooks.accepts_kwargs = with_names, accepts_kwargs
-    trie.__copy__, trie.append_item, trie.remove_item = copy, append_item, remove_item
-
-
-def _once_a_service(make: Callable[..., Any]) -> Callable[..., Any]:
-    made: dict[tuple[str, bool], Any] = {}
-
-    def once(self: Any, service: str, *arguments: Any, **named: Any) -> Any:
-        # sessions of hyperpod_eks give clients another base class (`aws._with_answers`)
-        ours = "answers" in self._event_emitter._emitter._unique_id_handlers
-        if (service, ours) not in made:
-            made[service, ours] = make(self, service, *arguments, **named)
-        return made[service, ours]
-
-    return once
 
 
 _http: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -188,8 +99,7 @@ def keep_files_in_memory() -> None:
 
 
 keep_files_in_memory()
-remember_clients()
-remember_events()
+remember.everything()
 remember_connections()
 published.watch()
 

@@ -213,6 +213,8 @@ def _create_app(service: Any) -> Any:
         raise NotImplementedError("there is no such service here")
     app: Any = create_backend_app(service)
     app.after_request_funcs.clear()  # flask-cors: no page of another origin gets here (`refusal`)
+    app.debug = False  # a class for each request, to explain a missing form
+    app.config["PROPAGATE_EXCEPTIONS"] = True  # to `_forward`, as while debugging
     return app
 
 
