@@ -7,6 +7,7 @@ types again.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,3 +19,17 @@ JsonObject = dict[str, Any]
 
 JsonMapping = Mapping[str, Any]
 """A JSON object to read: an answer of AWS or Kubernetes, settings of a user."""
+
+DIGEST = "sha256:"
+"""How a digest in place of a text begins."""
+
+
+def digest(text: str) -> str:
+    """Return the digest of a text, with its prefix; a digest is its own.
+
+    >>> digest(digest("demo")) == digest("demo")
+    True
+    """
+    if text.startswith(DIGEST):
+        return text
+    return DIGEST + hashlib.sha256(text.encode()).hexdigest()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from hyperpod_eks.config.rules import Aws, Check, Pattern
-from hyperpod_eks.config.scaling_checks import spec_fault
+from hyperpod_eks.config.rules import Aws, Check, Pattern, get
+from hyperpod_eks.config.scaling_checks import NODE_CLASS, spec_fault
 from hyperpod_eks.config.section import Section
+from hyperpod_eks.documents import JsonMapping
 
 
 class NodePool(Section):
@@ -68,7 +70,20 @@ class AutoScaling(Section):
         tuple[NodePool, ...],
         Field(
             strict=False,
-            description="What Karpenter may scale. Without any, nothing scales until you create a"
-            " HyperpodNodeClass and a NodePool yourself.",
+            description="What Karpenter may scale; the counts of other groups stay yours. Without"
+            " any, nothing scales until you create a HyperpodNodeClass and a NodePool yourself.",
         ),
     ] = ()
+
+
+def pooled(scaling: AutoScaling | None, objects: Iterable[JsonMapping]) -> frozenset[str]:
+    """Return the groups that node pools name, and HyperpodNodeClasses among the config's objects.
+
+    Karpenter decides how many nodes these have, and about no other group.
+    """
+    pools = [pool.instance_groups for pool in (scaling.node_pools if scaling else ())]
+    for each in objects:
+        if (each.get("apiVersion"), each.get("kind")) == NODE_CLASS:
+            names = get(dict(each), "spec", "instanceGroups")
+            pools.append(tuple(map(str, names)) if isinstance(names, list | tuple) else ())
+    return frozenset(chain.from_iterable(pools))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +15,7 @@ from hyperpod_eks.engine.decide import Action, Circumstances, adopted_is_gone, d
 from hyperpod_eks.engine.destroy import Destroy
 from hyperpod_eks.engine.loop import BUCKET, GRACE, Reconciler, Task, is_there, observe
 from hyperpod_eks.engine.observe import observe_all
-from hyperpod_eks.engine.wording import not_owned, unproven
+from hyperpod_eks.engine.wording import impossible, kept_duplicates, not_owned, unproven
 from hyperpod_eks.errors import (
     Locked,
     Usage,
@@ -83,10 +83,22 @@ class Apply(Reconciler):
             self.context.preflight(observations)
         for observation in observations:
             if observation.duplicates and observation.status is not Status.DUPLICATES:
-                self.context.warn(_others(observation))
+                self.context.warn(kept_duplicates(observation))
+        self._prune_first()
         super().run()
         self._review()
         super().run()
+
+    def _prune_first(self) -> None:
+        """Delete what is no longer declared and has to go before something else changes.
+
+        What cannot be read yet is left to the end of the run.
+        """
+        gone = [x for x in prunable(self.tasks, self.manifest) if x.deleted_first]
+        if gone and self.has_bucket():
+            prune = Destroy(gone, self.context)
+            seen = {each.want.key for each in observe_all(prune) if each.live and each.live.id}
+            Destroy([want for want in gone if want.key in seen], self.context).run()
 
     def _advance(self) -> None:
         """Review what was sent while all remaining resources only need waiting."""
@@ -140,10 +152,30 @@ class Apply(Reconciler):
         if self.context.claim and task.want.key != BUCKET and not self.has_bucket():
             return False
         if is_there(task):
-            return not any(map(self._is_awaited, task.want.needs()))
+            needs = [*task.want.needs(), *self._holders(task.want)]
+            if less := self._less(task):
+                needs = [*less.needs()]
+            return not any(map(self._is_awaited, needs))
         return not any(map(self._is_awaited, task.want.create_requires())) and all(
             is_there(self.tasks[each.key]) for each in task.want.create_after()
         )
+
+    def _less(self, task: Task) -> Resource | None:
+        """Return the resource without parts that it names and that go, if it names such."""
+        found = self._let_go(task)
+        return found[1] if found else None
+
+    def _holders(self, want: Resource) -> Iterator[Resource]:
+        """Yield what names parts of a resource that go with its change."""
+        for task in self.open.values():
+            if (found := self._let_go(task)) and found[0].key == want.key:
+                yield task.want
+
+    def _let_go(self, task: Task) -> tuple[Resource, Resource] | None:
+        seen = task.observation
+        if seen is None or seen.live is None or seen.status is not Status.DRIFTED:
+            return None
+        return task.want.let_go(seen.live)
 
     def is_current(self, task: Task, observation: Observation) -> bool:
         """Whether an observation is still valid; certain absence always is (see FRESH)."""
@@ -186,6 +218,8 @@ class Apply(Reconciler):
         match action:
             case Action.CHANGE if observation.status is Status.DUPLICATES:
                 self._delete_duplicate(task, observation)
+            case Action.CHANGE if less := self._less(task):
+                self._send_less(task, less, live, observation)
             case Action.CHANGE:
                 self._update(task, live, observation)
             case Action.REPLACE:
@@ -298,6 +332,14 @@ class Apply(Reconciler):
         before = replace(live, shown=None)
         self.submit(task, "settle", lambda: want.update(self.aws, self.references, before, differs))
 
+    def _send_less(self, task: Task, less: Resource, live: Live, observation: Observation) -> None:
+        """Remove what goes; the rest of its change follows once what it needs is ready."""
+        self._consent(disruptions(task.want, live, observation.differs))
+        task.changed = True
+        self.say(task, EventType.UPDATING)
+        differs = observation.differs
+        self.submit(task, "settle", lambda: less.update(self.aws, self.references, live, differs))
+
     def acted(self, task: Task, verb: str, value: Live | None) -> None:
         """Record a create before anything else, then compare the answer or observe again."""
         task.accepted(verb)
@@ -392,21 +434,6 @@ def reviewed(
     return observe(want, snapshot)
 
 
-def _others(observation: Observation) -> str:
-    """Return the warning about duplicates that are kept, with what uses them."""
-    assert observation.live
-    rows = []
-    for duplicate in observation.duplicates:
-        used_by = [each.partition(":")[0] for each in duplicate.attributes.get("tenants", ())]
-        more = f" and {len(used_by) - 3} more" if len(used_by) > 3 else ""
-        rows.append(f"{duplicate.id} ({', '.join(used_by[:3])}{more})" if used_by else duplicate.id)
-    return (
-        f"{observation.want.key}: {'; '.join(rows)} was created by another run, and the cluster "
-        f"uses {observation.live.id}. It is kept, and AWS bills it: delete it by hand when no "
-        "other run is active; `delete` of this cluster deletes both"
-    )
-
-
 def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
     """Create and update everything as declared, and return what exists, by key.
 
@@ -446,19 +473,4 @@ def prunable(declared: Container[str], manifest: Manifest) -> list[Resource]:
         want
         for key, want in manifest.remembered().items()
         if key not in declared and manifest.records[key].origin == "created"
-    ]
-
-
-def impossible(drifted: Sequence[Observation], gone: Sequence[Resource]) -> list[str]:
-    """Return the changes and deletions that AWS cannot make, a line each, with the reason."""
-    reasons = [
-        f"{s.want.key}: {name} is {is_!r}, declared {declared!r}: {reason}"
-        for s in drifted
-        for name, (is_, declared) in s.differs.items()
-        if (reason := s.want.immutable_reason(name, s.differs))
-    ]
-    return reasons + [
-        f"{want.key} is no longer declared: {want.cannot_delete}"
-        for want in gone
-        if want.cannot_delete
     ]

@@ -94,3 +94,33 @@ def unchanged(observation: Observation) -> HyperpodError:
         "AWS cannot change this in place. Set it back in the config, or delete the cluster and"
         " create it again.",
     )
+
+
+def kept_duplicates(observation: Observation) -> str:
+    """Return the warning about duplicates that are kept, with what uses them."""
+    assert observation.live
+    rows = []
+    for duplicate in observation.duplicates:
+        used_by = [each.partition(":")[0] for each in duplicate.attributes.get("tenants", ())]
+        more = f" and {len(used_by) - 3} more" if len(used_by) > 3 else ""
+        rows.append(f"{duplicate.id} ({', '.join(used_by[:3])}{more})" if used_by else duplicate.id)
+    return (
+        f"{observation.want.key}: {'; '.join(rows)} was created by another run, and the cluster "
+        f"uses {observation.live.id}. It is kept, and AWS bills it: delete it by hand when no "
+        "other run is active; `delete` of this cluster deletes both"
+    )
+
+
+def impossible(drifted: Sequence[Observation], gone: Sequence[Resource]) -> list[str]:
+    """Return the changes and deletions that AWS cannot make, a line each, with the reason."""
+    reasons = [
+        f"{s.want.key}: {name} is {is_!r}, declared {declared!r}: {reason}"
+        for s in drifted
+        for name, (is_, declared) in s.differs.items()
+        if (reason := s.want.immutable_reason(name, s.differs))
+    ]
+    return reasons + [
+        f"{want.key} is no longer declared: {want.cannot_delete}"
+        for want in gone
+        if want.cannot_delete
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -277,6 +276,13 @@ class Resource(ABC):
         """Whether its own deletion begins before that of `deleted_with`, unless it is hidden."""
         return False
 
+    def let_go(self, live: Live) -> tuple[Resource, Resource] | None:
+        """Return what changes only after this one no longer names its parts, and this one so.
+
+        None if it names no part that goes.
+        """
+        return None
+
     @property
     def place(self) -> Resource | None:
         """The VPC that contains it; one with our label in another VPC belongs to another run."""
@@ -468,21 +474,6 @@ def disruptions(want: Resource, live: Live, differs: Differs) -> list[str]:
         if guard and (words := guard(*values)):
             lines = [*lines, f"{want.key}: {words}"]
     return lines
-
-
-DIGEST = "sha256:"
-"""How a digest in place of a text begins."""
-
-
-def digest(text: str) -> str:
-    """Return the digest of a text, with its prefix; a digest is its own.
-
-    >>> digest(digest("demo")) == digest("demo")
-    True
-    """
-    if text.startswith(DIGEST):
-        return text
-    return DIGEST + hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_resource(value: object) -> bool:

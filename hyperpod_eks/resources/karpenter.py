@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.documents import DIGEST, JsonMapping
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
-from hyperpod_eks.resources.base import DIGEST, Live
+from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.hyperpod.diff import its
 from hyperpod_eks.resources.kubernetes import Object
 
@@ -29,6 +29,23 @@ class NodeClass(Object):
         live = super()._live(found, lineage)
         groups = kube.part(found, "spec").get("instanceGroups")
         return replace(live, attributes={**live.attributes, "groups": groups or []})
+
+    def let_go(self, live: Live) -> tuple[Resource, Resource] | None:
+        """The cluster, and the class without the groups that are no longer declared.
+
+        A class that names a group without a cluster's is not Ready, and nothing scales (SageMaker
+        developer guide, "Create a NodeClass").  It names one group at least.
+        """
+        if self.deleted_before is None or self.document.startswith(DIGEST):
+            return None
+        document = json.loads(self.document)
+        declared, known = document["spec"]["instanceGroups"], live.attributes.get("groups", ())
+        left = [name for name in known if name in declared]
+        if not left or left == known:
+            return None
+        document["spec"] = {**document["spec"], "instanceGroups": left}
+        text = json.dumps(document, sort_keys=True)
+        return self.deleted_before, replace(self, document=text, deleted_before=None, after=())
 
     def takes(self, live: Live | None, lives: Mapping[str, Live]) -> Iterator[str]:
         """Yield the nodes of the groups that it does not have yet."""

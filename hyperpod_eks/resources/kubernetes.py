@@ -10,14 +10,13 @@ from typing import ClassVar
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.config import variables
-from hyperpod_eks.documents import JsonMapping, JsonObject
+from hyperpod_eks.documents import DIGEST, JsonMapping, JsonObject, digest
 from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.kube import client as kube
 from hyperpod_eks.kube import objects
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import (
-    DIGEST,
     MINUTE,
     Differs,
     Fact,
@@ -26,7 +25,6 @@ from hyperpod_eks.resources.base import (
     References,
     Resource,
     State,
-    digest,
 )
 
 APPLIED = "hyperpod-eks/applied"

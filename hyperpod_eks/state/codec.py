@@ -12,7 +12,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hyperpod_eks.resources.base import KINDS, Resource, digest, is_resource
+from hyperpod_eks.documents import digest
+from hyperpod_eks.resources.base import KINDS, Resource, is_resource
 from hyperpod_eks.state.record import Record, RecordState
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.config.request import request
+from hyperpod_eks.config.scaling import pooled
 from hyperpod_eks.config.section import GROUP, RESTRICTED
 from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.resolve.resolved import ResolvedConfig
@@ -43,6 +44,7 @@ def step(
         zones=tuple(net.nodes.items()),
         settings={member: settings.get(member) for member in SETTINGS},
         scales_itself=config.scales_itself,
+        pooled=tuple(sorted(pooled(config.auto_scaling, config.objects))),
         after=(roles.service_linked, *net.egress, scripts, *ready, logs),
     )
     return Nodes("nodes", cluster=cluster, control=control)

@@ -402,8 +402,8 @@ ROWS = (
     Row(
         "auto_scaling.node_pools",
         CONSENT,
-        "each is a HyperpodNodeClass and a NodePool; a pool that goes takes its nodes away. Remove "
-        "pools in a run before `mode: Disable`: without Karpenter nobody finishes their deletion",
+        "each is a HyperpodNodeClass and a NodePool; a pool that goes takes its nodes away, "
+        "before Karpenter or its groups go",
         shown=POOLS,
     ),
     Row(
@@ -416,7 +416,7 @@ ROWS = (
         "auto_scaling.node_pools[].instance_groups",
         IN_PLACE,
         "Karpenter replaces nodes of a group that leaves; one that leaves the cluster at the same "
-        "time leaves the HyperpodNodeClass right after it, and nothing scales meanwhile",
+        "time leaves the HyperpodNodeClass before",
         shown="cli/test_scaling::test_a_group_leaves_its_pool_and_the_cluster_together",
     ),
     Row("auto_scaling.node_pools[].spec", IN_PLACE, "the NodePool is applied", shown=POOLS),

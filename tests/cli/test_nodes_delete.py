@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "Karpenter": (
         TEXT + "auto_scaling: {mode: Enable}\n",
-        "nodes delete: auto_scaling is enabled, so Karpenter sets the node count",
+        "nodes delete: auto_scaling is enabled and the config names no node pools",
     ),
 }
 

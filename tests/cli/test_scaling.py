@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from hyperpod_eks.local import CHART
-from hyperpod_eks.local.kubernetes import Fault
+from hyperpod_eks.local.aws.sim import Fault
+from hyperpod_eks.local.kubernetes import Fault as KubernetesFault
 from hyperpod_eks.local.stack import Stack
 from tests.cli.test_objects import kubernetes, merge
 from tests.conftest import User, at_work, in_a_copy, new_session
@@ -191,12 +192,69 @@ def test_a_group_leaves_its_pool_and_the_cluster_together(made: User, tmp_path: 
             "more",
             "inference",
         ]
+        # another group takes its place: the class names it once the cluster has it
+        declare(
+            user,
+            ("\nauto_scaling:", more.replace("more", "other")),
+            ("groups: [inf", "groups: [other, inf"),
+        )
+        refused = Fault("sagemaker", "UpdateCluster", "ValidationException", 400, "no", 1)
+        user.stack.faults.append(refused)
+        assert user.types("create", *CHANGE, "--yes").code == 1
+        assert groups_of_class() == ["inference"]
+
+        declare(
+            user,
+            ("\nauto_scaling:", more.replace("more", "other")),
+            ("groups: [inf", "groups: [other, inf"),
+        )
+        assert user.types("create", *CHANGE, "--yes").code == 0
+        assert groups_of_class() == ["other", "inference"]
         declare(user)
         assert user.types("create", *CHANGE, "--yes").code == 0
-        node_class = kubernetes("GET", f"{CLASSES}/inference")
-        assert node_class["spec"]["instanceGroups"] == ["inference"]
-        assert condition(node_class, "Ready")["status"] == "True"
+        assert groups_of_class() == ["inference"]
+        assert condition(kubernetes("GET", f"{CLASSES}/inference"), "Ready")["status"] == "True"
         assert user.types(*PLAN).code == 0
+
+
+def groups_of_class() -> Any:
+    return kubernetes("GET", f"{CLASSES}/inference")["spec"]["instanceGroups"]
+
+
+def test_pools_go_before_karpenter_and_their_groups(made: User, tmp_path: Path) -> None:
+    kubectl("apply", "workloads/spot-inference.yaml")
+    with in_a_copy(made, tmp_path / "copy") as user:
+        text = yaml.safe_load((user.folder / EXAMPLE.name).read_text())
+        text["auto_scaling"] = {"mode": "Disable"}
+        del text["instance_groups"][1]
+        (user.folder / EXAMPLE.name).write_text(json.dumps(text))
+        said = user.types("create", *CHANGE, "--yes", "--timeout", "2")
+        assert said.code == 0, said.err
+        assert kubernetes("GET", CLASSES)["items"] == kubernetes("GET", POOLS)["items"] == []
+        assert user.types(*PLAN).code == 0
+        declare(user)
+        assert user.types("create", *CHANGE).code == 0
+    kubectl("delete", "workloads/spot-inference.yaml")
+
+
+def test_scale_sets_the_counts_that_karpenter_does_not(made: User, tmp_path: Path) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        with (user.folder / EXAMPLE.name).open("a") as file:
+            file.write(f"chart: {{path: {CHART}}}\n")
+        assert user.types("create", "-f", EXAMPLE.name).code == 0
+        before = (user.folder / EXAMPLE.name).read_text()
+        for words in (("demo",), ("-f", EXAMPLE.name)):
+            said = user.types("scale", *words, "system=3", "inference=1")
+            assert said.code == 2
+            assert "Karpenter decides how many nodes inference has" in said.err
+        assert (user.folder / EXAMPLE.name).read_text() == before
+        said = user.types("scale", "-f", EXAMPLE.name, "system=3")
+        assert said.code == 0, said.err
+        assert len(nodes(user, "system")) == 3
+        assert user.types("plan", "-f", EXAMPLE.name, "--detailed-exitcode").code == 0
+        assert user.types("scale", "demo", "system=2", "--yes").code == 0
+        assert len(nodes(user, "system")) == 2
+        declare(user)
 
 
 def test_a_group_that_has_nodes_comes_to_karpenter_with_consent_only(
@@ -251,7 +309,9 @@ def test_a_cluster_whose_api_cannot_be_reached_is_deleted_nevertheless(
     types(user, commands()[0])
     kubectl("apply", "workloads/spot-inference.yaml")
     (endpoint,) = one_stack.sim.clusters.values()
-    endpoint.faults.append(Fault(503, "ServiceUnavailable", "no", path="karpenter", times=10**6))
+    endpoint.faults.append(
+        KubernetesFault(503, "ServiceUnavailable", "no", path="karpenter", times=10**6)
+    )
     assert user.types("delete", "demo", "--yes").code == 0
     assert one_stack.inventory() == before
 

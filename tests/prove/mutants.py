@@ -20,6 +20,7 @@ KILLS = "tests/prove/test_kills.py"
 LOCKS = "tests/cli/test_s3_state.py"
 CLAIM = "tests/cli/test_claim.py"
 DATA = "tests/cli/test_storage.py"
+SCALING = "tests/cli/test_scaling.py"
 
 
 @dataclass(frozen=True)
@@ -403,6 +404,22 @@ MUTANTS = (
         "_retire(at, data=False)",
         DATA,
         "keeps_it_and_what",
+    ),
+    Mutant(
+        "a group leaves the cluster before its node class",
+        "engine/apply.py",
+        "[*task.want.needs(), *self._holders(task.want)]",
+        "[*task.want.needs()]",
+        SCALING,
+        "made_ready or leaves_its_pool",
+    ),
+    Mutant(
+        "node pools go after Karpenter",
+        "engine/apply.py",
+        "if gone and self.has_bucket():",
+        "if False:",
+        SCALING,
+        "pools_go_before",
     ),
     Mutant(
         "leftovers are ignored",

@@ -21,6 +21,7 @@ from hyperpod_eks.frozen import frozen
 
 if TYPE_CHECKING:
     from hyperpod_eks.cli.schemas.runs import Scaled
+    from hyperpod_eks.config.model import Config
     from hyperpod_eks.config.yaml import Loc
     from hyperpod_eks.documents import Json, JsonMapping, JsonObject
     from hyperpod_eks.events import Report
@@ -130,8 +131,7 @@ def counts_in_file(place: Place, wanted: dict[str, int], verb: str) -> InFile:
         raise Usage(f"{verb}: cannot write the count to standard input", "Pass -f FILE.")
     overrides = {"name": place.name, "region": place.region}
     before = _of_file(name, path)
-    if load(name, overrides, os.environ, files=False).scales_itself:
-        raise _karpenter(verb)
+    _refuse_scaled(load(name, overrides, os.environ, files=False), wanted, verb)
     document = config_yaml.parse(name, before).value
     places = _places(document)
     refuse_unknown(wanted, places, verb)
@@ -171,8 +171,9 @@ def set_counts(
 
     Raises Usage for an unknown group, and if Karpenter sets the counts.
     """
-    if (config.get("auto_scaling") or {}).get("mode") == "Enable":
-        raise _karpenter(verb)
+    from hyperpod_eks.config.load import load
+
+    _refuse_scaled(load(config, {}, os.environ, files=False), wanted, verb)
     places = _places(config)
     refuse_unknown(wanted, places, verb)
     for group, count in wanted.items():
@@ -187,11 +188,26 @@ def refuse_unknown(wanted: Collection[str], there: Collection[str], verb: str = 
         raise Usage(f"{verb}: the config has no instance group {', '.join(unknown)}")
 
 
-def _karpenter(verb: str) -> Usage:
-    return Usage(
-        f"{verb}: auto_scaling is enabled, so Karpenter sets the node count",
-        "Set auto_scaling: {mode: Disable} and run create first.",
-    )
+def _refuse_scaled(config: Config, wanted: Collection[str], verb: str) -> None:
+    """Raise Usage for groups whose number of nodes Karpenter decides, whatever the config says."""
+    from hyperpod_eks.config.scaling import pooled
+
+    if not config.scales_itself:
+        return
+    pools = pooled(config.auto_scaling, config.objects)
+    if not pools:
+        raise Usage(
+            f"{verb}: auto_scaling is enabled and the config names no node pools, so Karpenter may"
+            " scale any group",
+            "List its pools under auto_scaling.node_pools, or set mode: Disable, and run create"
+            " first.",
+        )
+    if scaled := sorted(pools.intersection(wanted)):
+        raise Usage(
+            f"{verb}: Karpenter decides how many nodes {', '.join(scaled)} has, for a node pool"
+            " names it",
+            "Set limits in the pool's spec, or take the group out of it, and run create.",
+        )
 
 
 def text(document: Scaled) -> str:

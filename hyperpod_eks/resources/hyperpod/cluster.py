@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import field, fields, replace
 from functools import cached_property, partial
 from typing import ClassVar
 
@@ -45,6 +45,7 @@ from hyperpod_eks.resources.hyperpod.groups import (
     DEEP_CHECKS,
     KEPT,
     GroupSpecification,
+    by_list,
     deeply_checked,
     lost_nodes,
 )
@@ -98,6 +99,8 @@ class Cluster(Resource):
     """The request's members in ``SETTINGS``."""
     scales_itself: bool
     """Whether Karpenter sets the number of nodes."""
+    pooled: tuple[str, ...] = field(default=(), kw_only=True)
+    """The groups of the config's node pools; the others' counts are the config's then."""
 
     kind = "hyperpod/Cluster"
     step = "hyperpod"
@@ -239,7 +242,7 @@ class Cluster(Resource):
         current, target = there.get("CurrentCount"), there.get("TargetCount")
         if group is None or current is None:  # undeclared, or counted only in Kubernetes
             return True
-        wanted = group.wanted(target, self.scales_itself)
+        wanted = group.wanted(target, self.is_scaled(group))
         if target is None:
             return bool(current >= wanted)
         return bool(min(wanted, target) <= current <= target)
@@ -268,6 +271,13 @@ class Cluster(Resource):
                 ids = sorted(vpc["SecurityGroupIds"])
                 yield f"{name}.{PLACE}", {"SecurityGroupIds": ids, "Subnets": subnets}
 
+    def is_scaled(self, group: GroupSpecification) -> bool:
+        """Whether Karpenter sets a group's count.
+
+        Without node pools in the config that is any group's, for others may have created pools.
+        """
+        return self.scales_itself and (not self.pooled or group.name in self.pooled)
+
     def _group_of(self, name: str) -> GroupSpecification | None:
         return next((group for group in self.groups if group.name == name), None)
 
@@ -285,9 +295,8 @@ class Cluster(Resource):
             yield group.name, THERE
             yield f"{group.name}.execution_role", None
             for member, value in group.members.items():
-                # Karpenter sets the count
                 if member not in ("InstanceGroupName", "ExecutionRole", "OverrideVpcConfig") and (
-                    member != "InstanceCount" or not self.scales_itself
+                    member != "InstanceCount" or not self.is_scaled(group)
                 ):
                     yield from leaves(member, value, group.name)
             if group.placed:
@@ -344,7 +353,7 @@ class Cluster(Resource):
             "ClusterName": self.name,
             "Orchestrator": {"Eks": {"ClusterArn": references(self.control).arn}},
             **self._settings(references),
-            **self._groups([(group, self._group(group, references)) for group in self.groups]),
+            **by_list([(group, self._group(group, references)) for group in self.groups]),
             "VpcConfig": self._vpc(tuple(zone for zone, _ in self.zones), references),
             # managed policies of add-ons require this tag
             "Tags": aws.pairs(self.label, {"SageMaker": "true"}),
@@ -358,15 +367,6 @@ class Cluster(Resource):
         if self.scaler:
             found["ClusterRole"] = references(self.scaler).arn
         return found
-
-    @staticmethod
-    def _groups(specs: Sequence[tuple[GroupSpecification, JsonMapping]]) -> JsonObject:
-        """Return the request's lists of groups; restricted groups have a separate one."""
-        lists = {
-            "InstanceGroups": [spec for group, spec in specs if not group.restricted],
-            "RestrictedInstanceGroups": [spec for group, spec in specs if group.restricted],
-        }
-        return {member: specs for member, specs in lists.items() if specs}
 
     def _vpc(self, zones: tuple[str, ...], references: References) -> JsonObject:
         subnets = dict(self.zones)
@@ -455,7 +455,7 @@ class Cluster(Resource):
             for member, value in self._settings(references).items()
             if to_config(member) in changed
         }
-        request: JsonObject = {**settings, **self._groups(specs)}
+        request: JsonObject = {**settings, **by_list(specs)}
         if goers := sorted({*anew, *(there.keys() - declared)}):
             request["InstanceGroupsToDelete"] = goers
         for member in ("TieredStorageConfig", "AutoScaling"):
@@ -469,7 +469,7 @@ class Cluster(Resource):
         """Return a group for an update; undeclared counts and zones keep their current values."""
         spec = self._group(group, references)
         if now is not None:
-            if self.scales_itself:
+            if self.is_scaled(group):
                 spec["InstanceCount"] = now.get("TargetCount", group.instance_count)
             home = now.get("OverrideVpcConfig") or {}
             if not group.placed and home.get("Subnets") and home.get("SecurityGroupIds"):

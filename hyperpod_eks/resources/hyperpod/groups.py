@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hyperpod_eks.aws import prices
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
-from hyperpod_eks.documents import JsonMapping
+from hyperpod_eks.documents import JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import MINUTE, Differs
 from hyperpod_eks.resources.hyperpod.diff import MISSING, THERE, is_image, its, member_of
@@ -57,12 +57,12 @@ class GroupSpecification:
             for each in self.members.get("InstanceStorageConfigs", ())
         )
 
-    def wanted(self, target: int | None, scales_itself: bool) -> int:
+    def wanted(self, target: int | None, scaled: bool) -> int:
         """Return how many nodes make it ready: the minimum, Karpenter's target, or the count."""
         least = self.members.get("MinInstanceCount")
         if least is not None:
             return int(least)
-        karpenter = scales_itself and target is not None
+        karpenter = scaled and target is not None
         return int(target or 0) if karpenter else self.instance_count
 
     def prices(self) -> Iterator[Item]:
@@ -75,6 +75,15 @@ class GroupSpecification:
             yield Item("FSx for Lustre file system", 1, prices.UNKNOWN)
         if size := self.ebs_volume_size_in_gb:
             yield Item(f"EBS, {size} GB", count, prices.EBS, size, self.name)
+
+
+def by_list(specs: Sequence[tuple[GroupSpecification, JsonMapping]]) -> JsonObject:
+    """Return the request's lists of groups; restricted groups have a separate one."""
+    lists = {
+        "InstanceGroups": [spec for group, spec in specs if not group.restricted],
+        "RestrictedInstanceGroups": [spec for group, spec in specs if group.restricted],
+    }
+    return {member: specs for member, specs in lists.items() if specs}
 
 
 def deeply_checked(groups: Sequence[object]) -> list[str]:

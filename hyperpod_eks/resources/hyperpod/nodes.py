@@ -65,7 +65,7 @@ class Nodes(Resource):
         """Return the number of nodes that each group must have to be ready."""
         targets = {g["InstanceGroupName"]: g.get("TargetCount") for g in every_group(found)}
         return {
-            group.name: group.wanted(targets.get(group.name), self.cluster.scales_itself)
+            group.name: group.wanted(targets.get(group.name), self.cluster.is_scaled(group))
             for group in self.cluster.groups
         } or {name: target or 0 for name, target in targets.items()}
 
