@@ -234,9 +234,9 @@ class Session:
     ) -> tuple[list[str], dict[str, str]]:
         """Delete all resources of this cluster, and verify that AWS no longer shows them.
 
-        ``keep`` are keys of resources to keep.  File systems are kept, with what they are in and
-        with the manifest, unless their ids are in ``data``.  Returns the keys of deleted
-        resources, and the reasons for kept ones by key.  Raises Remains for resources that AWS
+        ``keep`` are keys of resources to keep.  File systems and volumes of claims are kept, with
+        what they are in and with the manifest, unless their ids are in ``data``.  Returns the keys
+        of deleted resources, and the reasons for kept ones by key.  Raises Remains for what AWS
         still shows.
         """
         context = self._context_of_run()

@@ -179,7 +179,9 @@ TABLE: tuple[Rule, ...] = (
     ),
     # another resource blocks the delete
     Rule(
-        ErrorKind.DEPENDENCY, "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse", "ec2"
+        ErrorKind.DEPENDENCY,
+        "DependencyViolation|InvalidGroup.InUse|InvalidIPAddress.InUse|VolumeInUse",
+        "ec2",
     ),
     Rule(
         ErrorKind.DEPENDENCY,

@@ -60,6 +60,9 @@ INTERFACE_ENDPOINT = Rate(
 )
 # The nodes' EBS volumes, which are billed under SageMaker.
 EBS = gigabytes(0.14, "AmazonSageMaker", "Cluster:VolumeUsage.gp2", ("component", "Cluster"))
+# Amazon EBS pricing page: USD per GB and month of volumes of claims.  Types whose IOPS are most of
+# the price are reported as unknown.
+VOLUMES = {"gp3": 0.08, "gp2": 0.1, "st1": 0.045, "sc1": 0.015}
 # FSx for Lustre pricing page, as public cost estimators quote it: SSD storage, by deployment type
 # and throughput per TiB.  Other storage is reported as unknown.
 _LUSTRE = {

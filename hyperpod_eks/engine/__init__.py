@@ -2,7 +2,7 @@
 
 from hyperpod_eks.engine.apply import Apply, create, prunable
 from hyperpod_eks.engine.context import Context
-from hyperpod_eks.engine.destroy import Destroy, delete, plan_delete, verify_deleted, with_data
+from hyperpod_eks.engine.destroy import Destroy, delete, find_data, plan_delete, verify_deleted
 from hyperpod_eks.engine.observe import observe_all, rebuild, status
 from hyperpod_eks.engine.wording import owner_of, unproven, words_of
 
@@ -12,6 +12,7 @@ __all__ = [
     "Destroy",
     "create",
     "delete",
+    "find_data",
     "observe_all",
     "owner_of",
     "plan_delete",
@@ -20,6 +21,5 @@ __all__ = [
     "status",
     "unproven",
     "verify_deleted",
-    "with_data",
     "words_of",
 ]

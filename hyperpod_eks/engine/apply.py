@@ -11,7 +11,13 @@ from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import absent, classify
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.context import Context, OutOfDate
-from hyperpod_eks.engine.decide import Action, Circumstances, adopted_is_gone, decide
+from hyperpod_eks.engine.decide import (
+    HOLDS_DATA,
+    Action,
+    Circumstances,
+    adopted_is_gone,
+    decide,
+)
 from hyperpod_eks.engine.destroy import Destroy
 from hyperpod_eks.engine.loop import BUCKET, GRACE, Reconciler, Task, is_there, observe
 from hyperpod_eks.engine.observe import observe_all
@@ -453,7 +459,7 @@ def create(wants: Sequence[Resource], context: Context) -> dict[str, Live]:
             prune.keep_data(observations)
             prune.run()
             for each in observations:
-                if each.live and each.want.data and each.want.key in prune.kept:
+                if each.live and prune.kept.get(each.want.key) == HOLDS_DATA:
                     context.warn(
                         f"{each.want.key} ({each.live.id}) is no longer declared; it is kept,"
                         " because it holds data"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.events import Report
+from hyperpod_eks.resources.base import Live, Resource
 from hyperpod_eks.resources.compare import Observation
 from hyperpod_eks.state.claim import Claim
 from hyperpod_eks.state.manifest import Manifest
@@ -43,6 +44,8 @@ class Context:
     """When to stop waiting, in seconds since the epoch."""
     first_snapshot: Snapshot | None = None
     """A snapshot that was just begun elsewhere; the first read of all resources uses it."""
+    kept_data: dict[str, tuple[Resource, Live]] = field(default_factory=dict)
+    """What the last delete has kept because it holds data, with its declaration, by id."""
     pool: WorkerPool = field(init=False)
 
     def __post_init__(self) -> None:

@@ -222,7 +222,10 @@ def decide_delete(
         return Decision(Action.KEEP, "adopted; never deleted")
     empty = unused and observation.status is Status.FAILED
     held = [] if empty else _ids_with_data(observation)
-    if want.data and not all(each in consented for each in held):
+    refused = [each for each in held if each not in consented]
+    in_it = observation.live and observation.live.holds_data and not deleted_with
+    part = want.is_leftover and len(refused) < len(held)
+    if (want.data or in_it) and refused and not part:
         return Decision(Action.KEEP, HOLDS_DATA)
     if asked:
         return Decision(Action.KEEP, "asked to keep it")

@@ -7,13 +7,15 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.errors import ErrorKind
 from hyperpod_eks.aws.failures import classify
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine.context import Context, OutOfDate
-from hyperpod_eks.engine.decide import Action, Decision, decide_delete
+from hyperpod_eks.engine.decide import HOLDS_DATA, Action, Decision, decide_delete
 from hyperpod_eks.engine.loop import BUCKET, FRESH, GRACE, LONGEST, SHORTEST, Reconciler, Task
 from hyperpod_eks.engine.observe import find_all, observe_all
+from hyperpod_eks.engine.wording import words_of
 from hyperpod_eks.errors import KnownCause, Remains, Unfinished, Usage
 from hyperpod_eks.events import EventType
 from hyperpod_eks.resources.base import Blocker, Lifecycle, Live, Resource, State
@@ -111,7 +113,7 @@ class Destroy(Reconciler):
     def keep_data(self, observations: Iterable[Observation]) -> None:
         """Keep data that nobody agreed to delete, and what it is in, whatever is declared."""
         for observation in observations:
-            if not observation.want.data or self.decision(observation).action is not Action.KEEP:
+            if not _has_data(observation) or self.decision(observation).action is not Action.KEEP:
                 continue
             self.keep.add(observation.want.key)
             for live in (observation.live, *observation.duplicates):
@@ -132,7 +134,7 @@ class Destroy(Reconciler):
     def _is_elsewhere(self, user: str) -> bool:
         """Whether all that a kept resource is in is known, so that its other needs can go."""
         seen = self.tasks[user].observation if user in self.tasks else None
-        return bool(seen and seen.live and seen.live.held_by is not None and seen.want.data)
+        return bool(seen and seen.live and seen.live.held_by is not None and _has_data(seen))
 
     def decide(self, task: Task, observation: Observation) -> None:
         """Delete an owned resource that exists; accept absence only when that is safe."""
@@ -143,25 +145,52 @@ class Destroy(Reconciler):
             else:
                 self._gone_for_good(task, self.now)
             return
-        decision = self.decision(observation)
+        decision, targets = self.decision(observation), self._targets(observation)
         if decision.action is Action.KEEP:
-            self.kept[want.key] = decision.why
-            self.say(task, EventType.KEPT, decision.why)
-            self.end(task)
+            self._keep(task, observation, decision.why)
         elif decision.action is Action.GOES:
             self._gone(task, decision.why)
-        elif live.state is State.LEAVING or (task.acted and self.now - task.acted < FRESH):
-            self.wait(task, live.why)
+        elif not targets or (task.acted and self.now - task.acted < FRESH):
+            every = observation.duplicates or (live,)
+            self.wait(task, next((each.why for each in every if each.why), ""))
         else:
             self.claim()
-            target = observation.duplicates[0] if observation.duplicates else live
             task.acted, task.changed = self.now, True
             if want.key in self.manifest.records:
                 self.manifest.mark(want.key, "deleting", self.now)
             else:  # found by name or tag: its leftovers are owned as well
                 self._record(want, live, "deleting")
             self.say(task, EventType.DELETING)
-            self.submit(task, "delete", partial(want.delete, self.aws, target))
+            self.submit(task, "delete", partial(_delete_all, want, self.aws, targets))
+
+    def _targets(self, observation: Observation) -> list[Live]:
+        """Return what to delete next: of leftovers all that can be, else one; empty to wait."""
+        want, live = observation.want, observation.live
+        every = observation.duplicates or ((live,) if live else ())
+        if not want.is_leftover:
+            return [] if live and live.state is State.LEAVING else [*every[:1]]
+        return [
+            each
+            for each in every
+            if each.state is State.READY and (not want.data or each.id in self.consented)
+        ]
+
+    def _keep(self, task: Task, observation: Observation, why: str) -> None:
+        """Keep it; leftovers with data get our tags first."""
+        unsigned = [
+            each
+            for each in (observation.live, *observation.duplicates)
+            if each and each.owner is None and why == HOLDS_DATA and task.want.is_leftover
+        ]
+        if unsigned and not task.acted:
+            self.claim()
+            task.acted = self.now
+            self.submit(task, "sign", partial(task.want.sign, self.aws, unsigned))
+            return
+        self.kept[task.want.key] = why
+        self.context.kept_data |= with_data([observation], self.context)
+        self.say(task, EventType.KEPT, why)
+        self.end(task)
 
     def claim(self) -> None:
         """Claim the cluster, unless its bucket is gone, which contains the claims of all runs."""
@@ -181,6 +210,10 @@ class Destroy(Reconciler):
             return
         task.accepted(verb)
         live = task.observation.live if task.observation else None
+        if verb == "sign":
+            assert task.observation
+            self._keep(task, task.observation, HOLDS_DATA)
+            return
         if live and "stays" in live.attributes:
             self.kept[task.want.key] = live.attributes["stays"]
         if task.want.deleted_at_once and not (task.observation and task.observation.duplicates):
@@ -246,6 +279,14 @@ class Destroy(Reconciler):
         if verb == "holders":  # they are only reported: continue without
             task.again(self.now)
             return
+        if verb == "sign":
+            self.context.warn(
+                f"{task.want.key} is kept, but could not be tagged: {words_of(error)}; without the"
+                " manifest, nothing finds it"
+            )
+            assert task.observation
+            self._keep(task, task.observation, HOLDS_DATA)
+            return
         if verb == "delete":
             task.acted = None
         try:
@@ -277,9 +318,8 @@ def delete(
     Returns the keys of the deleted resources and, by key, why others are kept.  Raises Remains
     for a resource that AWS does not delete.
     """
-    every = {want.key: want for want in context.manifest.remembered().values()}
-    every |= {want.key: want for want in wants if not want.is_awaited}
-    reconciler = Destroy(every.values(), context, keep, consented)
+    reconciler = Destroy(_known(wants, context), context, keep, consented)
+    context.kept_data = {}
     observations = observe_all(reconciler)
     reconciler.keep_data(observations)
     for observation in observations:
@@ -301,26 +341,55 @@ def plan_delete(
     consented: frozenset[str] = frozenset(),
 ) -> list[tuple[Observation, Decision]]:
     """Return what ``delete`` would do with each resource that exists; change nothing."""
-    every = {want.key: want for want in context.manifest.remembered().values()}
-    every |= {want.key: want for want in wants if not want.is_awaited}
-    reconciler = Destroy(every.values(), context, keep, consented)
-    observations = [s for s in observe_all(reconciler) if s.status is not Status.ABSENT]
+    reconciler = Destroy(_known(wants, context), context, keep, consented)
+    found = observe_all(reconciler, data=True)
+    observations = [each for each in found if each.status is not Status.ABSENT]
     reconciler.keep_data(observations)
     return [
         (observation, reconciler.decision(observation)) for observation in reversed(observations)
     ]
 
 
+def find_data(wants: Sequence[Resource], context: Context) -> dict[str, tuple[Resource, Live]]:
+    """Ask AWS what of the cluster holds data that a delete may delete; return it as `with_data`.
+
+    Asks for nothing else, but for what shows whether leftovers are ours.
+    """
+    every = _known(wants, context)
+    stays = "eks/cluster" in context.manifest.adopted
+    chosen = [x for x in every if x.data or (x.may_hold_data and (stays or not x.deleted_with))]
+    sources = {want.source for want in chosen}
+    reconciler = Destroy([want for want in every if want in chosen or want.key in sources], context)
+    return with_data(observe_all(reconciler, data=True), context)
+
+
+def _known(wants: Iterable[Resource], context: Context) -> list[Resource]:
+    """Return what is declared or recorded, without what AWS deletes."""
+    every = {want.key: want for want in context.manifest.remembered().values()}
+    return [*(every | {want.key: want for want in wants if not want.is_awaited}).values()]
+
+
+def _has_data(observation: Observation) -> bool:
+    return observation.want.data or bool(observation.live and observation.live.holds_data)
+
+
+def _delete_all(want: Resource, aws: Aws, targets: Iterable[Live]) -> None:
+    for target in targets:
+        want.delete(aws, target)
+
+
 def with_data(
-    decided: Iterable[tuple[Observation, Decision]], context: Context
+    observations: Iterable[Observation], context: Context
 ) -> dict[str, tuple[Resource, Live]]:
     """Return the owned resources that hold data, with their declarations, by id."""
     return {
         live.id: (observation.want, live)
-        for observation, _ in decided
-        if observation.want.data and observation.want.key not in context.manifest.adopted
+        for observation in observations
+        if _has_data(observation)
+        and observation.want.key not in context.manifest.adopted
+        and observation.status is not Status.FOREIGN
         for live in (observation.live, *observation.duplicates)
-        if live and live.owner == context.aws.lineage and live.state is not State.LEAVING
+        if live and live.state is not State.LEAVING
     }
 
 

@@ -16,8 +16,10 @@ from hyperpod_eks.resources.compare import Observation, Status
 from hyperpod_eks.state.record import RecordState
 
 
-def observe_all(reconciler: Reconciler) -> list[Observation]:
+def observe_all(reconciler: Reconciler, *, data: bool = False) -> list[Observation]:
     """Read all resources concurrently and compare them, each after those that it needs.
+
+    Leftovers are not read, but with ``data`` those that hold data.
 
     A resource that cannot be read yet counts as busy and is observed again later: the Helm
     release, for one, needs an access entry that may not exist yet.
@@ -26,7 +28,11 @@ def observe_all(reconciler: Reconciler) -> list[Observation]:
         reconciler,
         *find_all(
             reconciler,
-            [t for t in reconciler.tasks.values() if not t.want.is_leftover],
+            [
+                task
+                for task in reconciler.tasks.values()
+                if not task.want.is_leftover or (data and task.want.data)
+            ],
         ),
     )
 
@@ -89,7 +95,8 @@ def compare_all(
         and live.owner == reconciler.aws.lineage
         and "vpc" in live.attributes
     )
-    for task in reconciler.tasks.values():
+    # a leftover is ours if its source is
+    for task in sorted(reconciler.tasks.values(), key=lambda each: each.want.is_leftover):
         key = task.want.key
         if key in unseen:
             observations.append(unseen[key])

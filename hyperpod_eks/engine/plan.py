@@ -13,7 +13,7 @@ from hyperpod_eks.aws.prices import Listed, Rate
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.engine import Apply, Context, Destroy, observe_all, prunable
 from hyperpod_eks.engine.apply import taken
-from hyperpod_eks.engine.decide import CHANGING, Action, Circumstances, Decision, decide
+from hyperpod_eks.engine.decide import CHANGING, HOLDS_DATA, Action, Circumstances, Decision, decide
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources import access_entry, eks
 from hyperpod_eks.resources.base import (
@@ -164,7 +164,7 @@ def _surplus(wants: Sequence[Resource], context: Context) -> Iterator[Planned]:
         elif id_ and reconciler.decision(observation).action is Action.DELETE:
             why = ", ".join(filter(None, ("no longer declared", want.takes_along)))
             yield Planned(want.key, id_, Decision(Action.DELETE, why))
-        elif id_ and want.data:
+        elif id_ and reconciler.decision(observation).why == HOLDS_DATA:
             why = "no longer declared; it is kept, because it holds data"
             yield Planned(want.key, id_, Decision(Action.KEEP, why))
 

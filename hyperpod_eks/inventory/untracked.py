@@ -115,6 +115,7 @@ def _ask(sources: Sequence[Source], aws: Aws, cluster: str, known: Container[str
 def _ec2(aws: Aws, cluster: str) -> Iterator[Candidate]:
     """Yield tagged resources of EC2, except for kinds with their own ``list_tagged``."""
     by_themselves = {kind.tag_type for kind in _listing_kinds()}
+    by_themselves.add("snapshot")  # a final one stays, as the user was told
     tags: dict[tuple[str, str], dict[str, str]] = {}
     filters: Json = [{"Name": "key", "Values": [CLUSTER, LINEAGE, LABEL]}]
     for page in aws.ec2.get_paginator("describe_tags").paginate(Filters=filters):

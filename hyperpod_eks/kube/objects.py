@@ -20,6 +20,7 @@ from hyperpod_eks.kube.client import (
     Content,
     NotServed,
     _ask,
+    _list,
     _message,
     _package,
     _words,
@@ -133,6 +134,21 @@ def delete(access: Access, reference: ObjectReference, uid: str) -> None:
                 error.status == 409 and "Precondition" in str(error.body)
             ):
                 raise
+
+
+def deletable_claims(access: Access) -> set[tuple[str, str]]:
+    """Return namespace and name of the claims whose delete deletes the data of their volume.
+
+    The volume's reclaim policy says so (Kubernetes documentation, "Persistent Volumes").  Raises
+    as `served`.
+    """
+    with _words(access):
+        volumes = list(_list(access._client, "/api/v1/persistentvolumes"))
+    return {
+        (text(each, "spec", "claimRef", "namespace"), text(each, "spec", "claimRef", "name"))
+        for each in volumes
+        if text(each, "spec", "persistentVolumeReclaimPolicy") != "Retain"
+    }
 
 
 def not_served(reference: ObjectReference) -> NotServed:

@@ -92,6 +92,8 @@ class Live:
     """Problems that stop nothing, a line each."""
     cause: KnownCause | None = None
     """The known cause of its state, for the error in which waiting for it ends."""
+    holds_data: bool = False
+    """Whether its own delete deletes the user's data, although its kind is none with ``data``."""
     held_by: frozenset[str] | None = None
     """The ids of the resources that it is in, and that stay while it does; None for all that it
     needs."""
@@ -420,16 +422,29 @@ class Resource(ABC):
         """Return the nodes or data that an update would remove, a line each."""
         return []
 
-    def lost_with(self, live: Live) -> str:
-        """Return what its delete loses, in words; only for kinds with ``data``."""
+    @property
+    def may_hold_data(self) -> bool:
+        """Whether some of its kind hold data."""
+        return self.data
+
+    def holds(self, live: Live) -> str:
+        """Return what it holds, in words; only for what holds data, as the next four."""
         return ""
 
+    def lost_with(self, live: Live) -> str:
+        """Return what its delete loses, in words."""
+        return self.holds(live)
+
+    def sign(self, aws: Aws, lives: Sequence[Live]) -> None:
+        """Tag leftovers that are kept as ours; may be repeated."""
+        raise NotImplementedError(f"{self.kind} is not tagged by us")
+
     def backups(self, aws: Aws, live: Live) -> list[str]:
-        """Return the ids of backups that stay after its delete; only for kinds with ``data``."""
+        """Return the ids of backups that stay after its delete."""
         return []
 
     def usd_per_month(self, live: Live) -> float | None:
-        """Return what it costs, None if unknown; only for kinds with ``data``."""
+        """Return what it costs, None if unknown."""
         return None
 
     def takes(self, live: Live | None, lives: Mapping[str, Live]) -> Iterable[str]:

@@ -285,11 +285,15 @@ class FileSystem(Resource):
             lustre["FinalBackupTags"] = aws.pairs(self.label)
         aws.fsx.delete_file_system(FileSystemId=live.id, LustreConfiguration=lustre)
 
+    def holds(self, live: Live) -> str:
+        """Return its size."""
+        return f"{live.attributes['capacity']} GiB" if live.attributes["capacity"] else "data"
+
     def lost_with(self, live: Live) -> str:
         """Return its size, and which backups go and stay (DeleteFileSystem)."""
-        size = f"{live.attributes['capacity']} GiB" if live.attributes["capacity"] else "data"
         automatic = "; its automatic backups are deleted with it" if live.attributes["days"] else ""
-        return f"{size}; {live.attributes['no_backup'] or 'a final backup is created'}{automatic}"
+        final = live.attributes["no_backup"] or "a final backup is created"
+        return f"{self.holds(live)}; {final}{automatic}"
 
     def backups(self, aws: Aws, live: Live) -> list[str]:
         """Return the ids of its backups that stay after its delete."""

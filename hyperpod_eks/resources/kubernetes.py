@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
@@ -32,10 +32,10 @@ APPLIED = "hyperpod-eks/applied"
 
 TAKEN_ALONG = {
     "Namespace": "with everything in it",
-    "PersistentVolumeClaim": "with the data of its volume, if the volume's class deletes volumes",
     "CustomResourceDefinition": "with every object of the kind",
     "NodePool": "with its nodes",
 }
+NAMESPACE, CLAIM = "Namespace", "PersistentVolumeClaim"
 
 
 @frozen
@@ -80,6 +80,16 @@ class Object(Resource):
         return TAKEN_ALONG.get(self.object_kind, "")
 
     @property
+    def may_hold_data(self) -> bool:
+        """Whether its delete may delete the data of claims."""
+        return self.api_version == "v1" and self.object_kind in (NAMESPACE, CLAIM)
+
+    def holds(self, live: Live) -> str:
+        """Return whose data it holds."""
+        what = "its volume" if self.object_kind == CLAIM else "the volumes of its claims"
+        return f"{what}, which Kubernetes deletes with it"
+
+    @property
     def deleted_with(self) -> Resource | None:
         """The cluster, whose deletion deletes everything in it."""
         return self.cluster
@@ -104,9 +114,22 @@ class Object(Resource):
                 awaited = Live("", owner=ours, state=State.BUSY, why=why, attributes=about)
                 return [] if snapshot.bare else [awaited]
             found = objects.find(access, self.reference, kind)
+            if found is None:
+                return []
+            live = self._live(found, ours)
+            if snapshot.bare and self.may_hold_data and self._has_data(snapshot, access):
+                return [replace(live, holds_data=True, held_by=frozenset())]
         except kube.KubeNotReady as error:  # create restores a lost access entry
             return [Live("", owner=ours, state=State.BUSY, why=str(error), cause=error.cause)]
-        return [self._live(found, ours)] if found else []
+        return [live]
+
+    def _has_data(self, snapshot: Snapshot, access: kube.Access) -> bool:
+        """Whether its delete deletes volumes."""
+        question = ("claims", self.cluster.name)
+        claims = snapshot.once(question, lambda: objects.deletable_claims(access))
+        if self.object_kind == CLAIM:
+            return (self.namespace or objects.DEFAULT, self.name) in claims
+        return any(namespace == self.name for namespace, _ in claims)
 
     def _live(self, found: JsonMapping, lineage: str) -> Live:
         metadata = kube.part(found, "metadata")

@@ -10,7 +10,6 @@ from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.ec2 import (
     NETWORK_INTERFACES,
     SECURITY_GROUPS,
-    VOLUMES,
     VPC_ENDPOINTS,
     VPCS,
     Listing,
@@ -77,11 +76,12 @@ def _theirs(interface: JsonMapping) -> bool:
     )
 
 
-def _kubernetes(resolved: ResolvedConfig) -> tuple[str, ...]:
+def kubernetes_arns(resolved: ResolvedConfig) -> tuple[str, ...]:
+    """Return the ARNs of what Kubernetes creates."""
     return resolved.arn("ec2", "*/*"), resolved.arn("elasticloadbalancing", "loadbalancer/*")
 
 
-def _owned(resolved: ResolvedConfig) -> Conditions:
+def owned_by_kubernetes(resolved: ResolvedConfig) -> Conditions:
     """The condition for resources that Kubernetes created for the cluster."""
     tag_ = f"aws:ResourceTag/kubernetes.io/cluster/{resolved.eks_name}"
     return {"StringEquals": {tag_: "owned"}}
@@ -182,8 +182,8 @@ class LoadBalancers(Resource):
         yield Statement(
             "KubernetesLeft",
             (f"{balancing}:DeleteLoadBalancer",),
-            _kubernetes(resolved),
-            _owned(resolved),
+            kubernetes_arns(resolved),
+            owned_by_kubernetes(resolved),
             "delete",
         )
         made: Conditions = {
@@ -266,53 +266,6 @@ def _twenties(items: Sequence[str]) -> list[Sequence[str]]:
 
 
 @frozen
-class Volumes(Resource):
-    """EBS volumes that were created for the cluster's PersistentVolumeClaims.
-
-    They have the tag ``kubernetes.io/cluster/NAME`` = ``owned``.  An attached one is not deleted
-    until it is detached.
-    """
-
-    cluster: str
-
-    kind = "leftovers/Volumes"
-    step = "network"
-    keep_group = "network"
-    lifecycle = Lifecycle.LEFTOVER
-
-    @classmethod
-    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
-        """Actions on volumes, limited by Kubernetes' tag."""
-        yield look("ec2", "DescribeVolumes")
-        yield Statement(
-            "KubernetesLeft",
-            ("ec2:DeleteVolume",),
-            _kubernetes(resolved),
-            _owned(resolved),
-            "delete",
-        )
-
-    @property
-    def source(self) -> str:
-        """The EKS cluster, whose controllers create them."""
-        return "eks/cluster"
-
-    def find(self, snapshot: Snapshot) -> Sequence[Live]:
-        """Find them by Kubernetes' tag."""
-        tagged = {f"tag:kubernetes.io/cluster/{self.cluster}": ["owned"]}
-        found = snapshot.region(VOLUMES, tagged)
-        free = [each["VolumeId"] for each in found if each["State"] == "available"]
-        names = ", ".join(each["VolumeId"] for each in found)
-        state = State.READY if free else State.LEAVING
-        return [Live(names, state=state, attributes={"free": free})] if found else []
-
-    def delete(self, aws: Aws, live: Live) -> None:
-        """Delete the detached volumes."""
-        for volume in live.attributes["free"]:
-            aws.ec2.delete_volume(VolumeId=volume)
-
-
-@frozen
 class Leftovers(Resource):
     """Security groups of EKS and of controllers in our cluster, and GuardDuty's endpoint.
 
@@ -336,8 +289,8 @@ class Leftovers(Resource):
         yield Statement(
             "KubernetesLeft",
             ("ec2:DeleteSecurityGroup",),
-            _kubernetes(resolved),
-            _owned(resolved),
+            kubernetes_arns(resolved),
+            owned_by_kubernetes(resolved),
             "delete",
         )
         guarded: Conditions = {"StringEquals": {"aws:ResourceTag/GuardDutyManaged": "true"}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.base import Resource
-from hyperpod_eks.resources.leftovers import Interfaces, Leftovers, LoadBalancers, Volumes
+from hyperpod_eks.resources.leftovers import Interfaces, Leftovers, LoadBalancers
+from hyperpod_eks.resources.volumes import Volumes
 from hyperpod_eks.steps.network import Network
 
 

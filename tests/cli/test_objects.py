@@ -203,6 +203,72 @@ def test_a_delete_says_what_goes_with_a_namespace_in_a_cluster_that_stays(
         assert whys["kubernetes/namespace:team-a"] == ("delete", "with everything in it")
 
 
+def claims(user: User, *namespaces: str, policy: str = "Delete") -> None:
+    """Bind the claim ``data`` of each namespace to a volume, as a driver does."""
+    for namespace in namespaces:
+        spec = {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": policy,
+            "claimRef": {"namespace": namespace, "name": "data"},
+            "csi": {"driver": "ebs.csi.aws.com", "volumeHandle": "vol-0123456789abcdef0"},
+        }
+        volume = {"apiVersion": "v1", "kind": "PersistentVolume", "spec": spec}
+        name = {"name": f"pvc-{namespace}"}
+        kubernetes("POST", "/api/v1/persistentvolumes", {**volume, "metadata": name})
+
+
+def test_a_claim_or_namespace_whose_volumes_would_go_with_it_is_kept(
+    made: User, tmp_path: Path
+) -> None:
+    more = """
+  - {apiVersion: v1, kind: Namespace, metadata: {name: team-b}}
+  - apiVersion: v1
+    kind: PersistentVolumeClaim
+    metadata: {name: data, namespace: team-a}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+"""
+    claim = "/api/v1/namespaces/team-a/persistentvolumeclaims/data"
+    keys = ("kubernetes/namespace:team-b", "kubernetes/persistentvolumeclaim:team-a:data")
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, OBJECTS + more)
+        assert user.types(*CREATE).code == 0
+        claims(user, "team-a", "team-b")
+        declare(user, OBJECTS)
+        said = user.types(*CREATE, "--yes")
+        assert said.code == 0
+        for key in keys:
+            assert f"{key} (" in said.err
+        assert "is no longer declared; it is kept, because it holds data" in said.err
+        assert kubernetes("GET", claim)
+        assert kubernetes("GET", "/api/v1/namespaces/team-b")["status"]["phase"] == "Active"
+        rows = user.types(*PLAN, "-o", "json").document["resources"]
+        assert {row["key"] for row in rows if row["action"] == "keep"} >= {*keys}
+
+        path = user.folder / "demo.hyperpod-eks.json"
+        content = path.read_text()
+        document = json.loads(content)
+        document["resources"]["eks/cluster"]["origin"] = "adopted"
+        path.write_text(json.dumps(document))
+        rows = user.types("delete", "demo", "--dry-run", "-o", "json").document["plan"]
+        whys = {row["key"]: (row["action"], row["why"]) for row in rows}
+        assert {whys[key] for key in (*keys, "kubernetes/namespace:team-a")} == {
+            ("keep", "it holds data; delete --delete-data deletes it")
+        }
+        said = user.types("delete", "demo", "--dry-run", "--delete-data", "-o", "json")
+        rows = {row["key"]: row["action"] for row in said.document["plan"]}
+        assert {rows[key] for key in keys} == {"delete"}
+        said = user.types("delete", "demo", "--delete-data")
+        assert "(PersistentVolumeClaim/team-a/data): its volume, which Kubernetes" in said.err
+        path.write_text(content)
+
+        for namespace in ("team-a", "team-b"):
+            kubernetes("DELETE", f"/api/v1/persistentvolumes/pvc-{namespace}")
+        assert user.types(*CREATE, "--yes").code == 0
+        with pytest.raises(Exception, match="404"):
+            kubernetes("GET", claim)
+
+
 def test_a_kind_that_comes_later_is_waited_for(made: User, tmp_path: Path) -> None:
     custom = """
 apiVersion: example.com/v1

@@ -147,11 +147,14 @@ def test_delete_keeps_it_and_what_it_is_in_and_create_uses_it_again(made: User) 
     (id_,) = before
     said = made.types("delete", "demo", "--yes", "-o", "json")
     assert said.code == 0, said.err
-    assert f"storage/data ({id_}) is kept with its data, and costs about 174.00 USD" in said.err
+    assert (
+        f"storage/data ({id_}: 1200 GiB) is kept with its data, and costs about 174.00" in said.err
+    )
     assert "hyperpod-eks delete demo --delete-data" in said.err
     assert said.document["kept_data"] == [
-        {"key": "storage/data", "id": id_, "usd_per_month": 174.0}
-    ]
+        {"key": "storage/data", "id": id_, "holds": "1200 GiB", "size_in_gib": 1200,
+         "usd_per_month": 174.0}
+    ]  # fmt: skip
     assert files(made) == before
     assert backups(made) == []
     there = network(made)

@@ -606,7 +606,8 @@ class Host:
                 engine.rebuild(at.wants, at.context)
                 at.manifest.save()
             elif verb == "delete data":
-                at.delete(data=frozenset(of_region(REGION).systems))
+                volumes = self.stack.inventory()[REGION]["ec2"]["Volumes"]
+                at.delete(data=frozenset({*of_region(REGION).systems, *volumes}))
             else:
                 at.delete()
 

@@ -21,6 +21,7 @@ LOCKS = "tests/cli/test_s3_state.py"
 CLAIM = "tests/cli/test_claim.py"
 DATA = "tests/cli/test_storage.py"
 SCALING = "tests/cli/test_scaling.py"
+VOLUMES = "tests/cli/test_volumes.py"
 
 
 @dataclass(frozen=True)
@@ -360,16 +361,16 @@ MUTANTS = (
     Mutant(
         "data is deleted without consent",
         "engine/decide.py",
-        "    if want.data and not all(",
-        "    if False and not all(",
+        "if (want.data or in_it) and refused and not part:",
+        "if False:",
         DATA,
         "keeps_it_and_what",
     ),
     Mutant(
         "consent counts for every file system",
         "engine/decide.py",
-        "not all(each in consented for",
-        "not any(each in consented for",
+        "refused = [each for each in held if each not in consented]",
+        "refused = [] if any(each in consented for each in held) else held",
         DATA,
         "consent_is_to_ids",
     ),
@@ -380,6 +381,38 @@ MUTANTS = (
         '"SkipFinalBackup": True',
         DATA,
         "final_backup_also",
+    ),
+    Mutant(
+        "a volume is deleted without a snapshot",
+        "resources/volumes.py",
+        '        if live.why == "error":',
+        "        if True:",
+        VOLUMES,
+        "asked_for",
+    ),
+    Mutant(
+        "volumes of claims hold no data",
+        "resources/volumes.py",
+        "    data = True",
+        "    data = False",
+        VOLUMES,
+        "keeps_volumes",
+    ),
+    Mutant(
+        "volumes that nobody listed go with others",
+        "engine/destroy.py",
+        "and (not want.data or each.id in self.consented)",
+        "and True",
+        VOLUMES,
+        "only_the_volumes",
+    ),
+    Mutant(
+        "a claim goes with the data of its volume",
+        "resources/kubernetes.py",
+        "replace(live, holds_data=True",
+        "replace(live, holds_data=False",
+        "tests/cli/test_objects.py",
+        "is_kept",
     ),
     Mutant(
         "a failed file system with data is replaced",

@@ -124,6 +124,7 @@ def inventory(host: Host) -> str:
     found = host.stack.inventory()
     found["s3"].pop(STATE, None)
     found[REGION]["fsx"]["Backups"] = {}  # `data_is_saved` looks at those
+    found[REGION]["ec2"]["Snapshots"] = {}
     for bucket in found["s3"].values():
         objects = bucket["Objects"].items()
         bucket["Objects"] = {key: each for key, each in objects if not key.startswith(OWN)}
@@ -193,22 +194,38 @@ def journal_knows(host: Host) -> None:
         raise Broken(f"not ready in the journal: {unsure}")
 
 
-def data_is_kept(host: Host) -> None:
-    """O9: one file system, with what it is in; nobody asked for its delete."""
+def a_volume(host: Host) -> None:
+    """Create a volume as the driver does for a claim (aws-ebs-csi-driver, docs/tagging.md)."""
+    tags = [{"Key": f"kubernetes.io/cluster/{NAME}", "Value": "owned"}]
+    host.session.somebody("ec2").create_volume(
+        AvailabilityZone=f"{REGION}a",
+        Size=8,
+        TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
+    )
+
+
+def data_is_kept(host: Host, volumes: int) -> None:
+    """O9: a file system, with what it is in, and the volumes; nobody asked for their delete."""
     systems = [*of_region(REGION).systems.values()]
     if [one["Lifecycle"] for one in systems] != ["AVAILABLE"] or of_region(REGION).backups_made:
         raise Broken(f"lost: the data, {systems}")
     ec2 = host.stack.inventory()[REGION]["ec2"]
+    if len(ec2["Volumes"]) != volumes or ec2["Snapshots"]:
+        raise Broken(f"lost: a volume, {ec2['Volumes']}")
     (one,) = systems
     if one["VpcId"] not in ec2["Vpcs"] or one["SubnetIds"][0] not in ec2["Subnets"]:
         raise Broken("lost: what the data is in")
 
 
-def data_is_saved(host: Host) -> None:
-    """O9: the file system that was deleted with consent has one final backup."""
+def data_is_saved(host: Host, volumes: int) -> None:
+    """O9: what was deleted with consent has a final backup; a second run takes another snapshot."""
     count = len(of_region(REGION).backups_made)
     if of_region(REGION).systems or count != 1:
         raise Broken(f"lost: the data has {count} backups")
+    ec2 = host.stack.inventory()[REGION]["ec2"]
+    saved = {each["VolumeId"] for each in ec2["Snapshots"].values()}
+    if ec2["Volumes"] or len(saved) != volumes:
+        raise Broken(f"lost: the snapshots of volumes are {ec2['Snapshots']}")
 
 
 def locks_are_free(host: Host) -> None:

@@ -131,6 +131,8 @@ class Prover:
         if like not in self._created:
             self.begin(like)
             self.finish("create", A_FILE_SYSTEM if has_files(like) else TWO_NODES)
+            if has_files(like):
+                oracles.a_volume(self.host)
             kept = self.host.folder / f"created-{len(self._created)}"
             shutil.copytree(self.host.folder_now, kept)
             self._created[like] = copies.taken(self.host.stack), self.before, kept
@@ -180,7 +182,7 @@ class Prover:
             path = self.host.run(verb, config=config).path
             self.known[scenario] = Undisturbed(path, oracles.shape(self.host))
             if verb == "delete" and has_files(scenario):
-                oracles.data_is_kept(self.host)
+                oracles.data_is_kept(self.host, 1)
             elif verb.startswith("delete"):
                 oracles.nothing_left(self.host, self.before)
             else:
@@ -226,7 +228,7 @@ class Prover:
         if case.ending == "killed again":
             self.die_again(verb, config, case)
         if verb == "delete" and has_files(case.scenario):
-            oracles.data_is_kept(host)
+            oracles.data_is_kept(host, 1)
         if verb == "create" and case.ending != "delete":
             self.finish("create", config, machine)
             self.quiet(config, machine)
@@ -242,11 +244,12 @@ class Prover:
     def delete_data(self, case: Case, config: Mapping[str, Any], machine: str) -> None:
         """O9: data is kept until its delete is asked for, and then it has one backup."""
         whole = case.scenario != "create with a file system" or case.ending != "delete"
+        volumes = 0 if case.scenario.startswith("create") else 1
         if whole and "its data" not in case.scenario:
-            oracles.data_is_kept(self.host)
+            oracles.data_is_kept(self.host, volumes)
         self.finish("delete data", config, machine)
         if whole:
-            oracles.data_is_saved(self.host)
+            oracles.data_is_saved(self.host, volumes)
 
     def suspend(self, verb: str, config: Mapping[str, Any], boundary: Boundary) -> None:
         """Suspend a command until another machine has done it; then it must change nothing.

@@ -48,6 +48,7 @@ SAMPLE = {
         case("create with a file system", "after", "fsx:CreateFileSystem", "resume"),
         case("delete with a file system", "after", "eks:DeleteCluster", "resume"),
         case("delete with its data", "after", "fsx:DeleteFileSystem", "resume"),
+        case("delete with its data", "after", "ec2:CreateSnapshot", "resume"),
     ],
     "node pools": [
         case("a node pool", "after", "sagemaker:UpdateCluster", "resume"),

@@ -53,7 +53,8 @@ class Options(shared.Wait, shared.Progress, shared.Cluster):
     )
     delete_data: bool = flag(
         "--delete-data",
-        help="Also delete file systems, with a final backup if AWS supports one.",
+        help="Also delete file systems and volumes of claims, with a final backup if AWS supports "
+        "one.",
     )
     if_created_by: str | None = option(
         "--if-created-by",
@@ -67,8 +68,9 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
     """Delete cluster NAME and verify that nothing is left.
 
     Deletes every resource that create created; adopted resources are kept.  So are file systems,
-    with their subnet, security group, VPC and the manifest, unless --delete-data is given: `create`
-    uses them again, and a later `delete --delete-data` deletes them.
+    with their subnet, security group, VPC and the manifest, and the EBS volumes of
+    PersistentVolumeClaims, unless --delete-data is given: `create` uses the file systems again, and
+    a later `delete --delete-data` deletes both.
     """
     from hyperpod_eks import engine
     from hyperpod_eks.cli.confirm import confirm_delete
@@ -88,7 +90,8 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         at.wants = untracked(at.context.aws, at.resolved, named)
         every = {want.key: want for want in (*at.manifest.remembered().values(), *at.wants)}
         keys = _kept_keys(every.values(), groups)
-        data = _data(at, every.values(), keys)
+        asks = options.delete_data or not (options.yes or options.dry_run)
+        data = engine.find_data(at.wants, at.context) if asks else {}
         consented = frozenset(data if options.delete_data else ())
         if options.dry_run:
             plan = _planned(engine.plan_delete(at.wants, at.context, keys, consented))
@@ -96,12 +99,15 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         _refuse_protected(at)
         lost = [f"{data[id_][0].key} ({id_}): {_lost(data[id_])}" for id_ in consented]
         if "eks/cluster" in at.manifest.adopted:  # else everything in the cluster is deleted anyway
-            full = (want for want in every.values() if want.takes_along)
+            kept_keys = {want.key for id_, (want, _) in data.items() if id_ not in consented}
+            rest = [want for want in every.values() if want.key not in kept_keys]
+            full = (want for want in rest if want.takes_along)
             lost += [f"{want.key}, {want.takes_along}" for want in full]
         stays = [f"{want.key} ({id_})" for id_, (want, _) in data.items() if id_ not in consented]
         confirm_delete(at.resolved, [*groups, *stays], data=lost, yes=options.yes)
+        at.context.warn = current_console().warn
         removed, kept = _removed(at, named, keys, consented)
-        kept_data = _kept_data(data, kept)
+        kept_data = _kept_data(at.context.kept_data)
         if not groups:
             _retire(at, data=keeps_data(kept.values()))
         for row in kept_data:
@@ -117,27 +123,21 @@ def delete(options: Options, report: Report) -> Deleted | DeletePlan | NotCreate
         }
 
 
-def _data(
-    at: Opened, wants: Iterable[Resource], keys: frozenset[str]
-) -> dict[str, tuple[Resource, Live]]:
-    """Return what holds data, by id; asks AWS only if anything of such a kind is known."""
-    from hyperpod_eks import engine
-
-    if not any(want.data for want in wants):
-        return {}
-    return engine.with_data(engine.plan_delete(at.wants, at.context, keys), at.context)
-
-
 def _lost(one: tuple[Resource, Live]) -> str:
     want, live = one
     return want.lost_with(live)
 
 
-def _kept_data(data: Mapping[str, tuple[Resource, Live]], kept: Container[str]) -> list[KeptData]:
+def _kept_data(data: Mapping[str, tuple[Resource, Live]]) -> list[KeptData]:
     return [
-        {"key": want.key, "id": id_, "usd_per_month": want.usd_per_month(live)}
+        {
+            "key": want.key,
+            "id": id_,
+            "holds": want.holds(live),
+            "size_in_gib": live.attributes.get("capacity"),
+            "usd_per_month": want.usd_per_month(live),
+        }
         for id_, (want, live) in data.items()
-        if want.key in kept
     ]
 
 
@@ -145,8 +145,8 @@ def _about(row: KeptData, it: str) -> str:
     usd = row["usd_per_month"]
     cost = f"about {usd:.2f} USD" if usd is not None else "an unknown price"
     return (
-        f"{row['key']} ({row['id']}) is kept with its data, and costs {cost} per month; to delete"
-        f" it: hyperpod-eks delete {it} --delete-data"
+        f"{row['key']} ({row['id']}: {row['holds']}) is kept with its data, and costs {cost} per"
+        f" month; to delete it: hyperpod-eks delete {it} --delete-data"
     )
 
 
@@ -319,7 +319,7 @@ def _planned(decided: list[tuple[Observation, Decision]]) -> list[Deletion]:
     return [
         {
             "key": observation.want.key,
-            "id": observation.live.id if observation.live else "",
+            "id": ", ".join({x.id: x for x in (observation.live, *observation.duplicates) if x}),
             "action": "keep" if decision.action is Action.KEEP else "delete",
             "why": decision.why,
         }
@@ -368,7 +368,7 @@ command = define(
     hyperpod-eks delete demo                       asks for the name
     hyperpod-eks delete demo --dry-run             shows what would be deleted
     hyperpod-eks delete demo --yes --keep bucket,logs
-    hyperpod-eks delete demo --yes --delete-data   file systems, too
+    hyperpod-eks delete demo --yes --delete-data   file systems and volumes, too
     hyperpod-eks delete demo --yes --if-created-by "$run"
     """,
     log=lambda options: Log.IF_IT_FAILS if options.dry_run else Log.KEPT,

@@ -113,8 +113,8 @@ def text(document: Orphans) -> str:
         "Check that none is running before you delete."
     )
     lines += [f"To delete them: {command}" for command in document["next"]]
-    if any(row["kind"] == "file-system" for row in rows):
-        lines.append("`delete` keeps file systems with their data; --delete-data deletes them.")
+    if any(row["kind"] in ("file-system", "volume") for row in rows):
+        lines.append("`delete` keeps file systems and volumes; --delete-data deletes them.")
     return "\n".join(lines)
 
 

@@ -123,6 +123,8 @@ class KeptData(TypedDict):
 
     key: str
     id: str
+    holds: Annotated[str, "what it holds, in words: size, claim"]
+    size_in_gib: Annotated[int | None, "null if unknown"]
     usd_per_month: Annotated[float | None, "what it costs, about; null if unknown"]
 
 

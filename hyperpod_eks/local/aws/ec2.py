@@ -606,6 +606,8 @@ _UNKNOWN = {
     "vpc_end_points": ("InvalidVpcEndpointId.NotFound", "Vpc Endpoint Id"),
     "enis": ("InvalidNetworkInterfaceID.NotFound", "networkInterface ID"),
     "network_acls": ("InvalidNetworkAclID.NotFound", "networkAcl ID"),
+    "volumes": ("InvalidVolume.NotFound", "volume"),
+    "snapshots": ("InvalidSnapshot.NotFound", "snapshot"),
 }
 
 
@@ -624,6 +626,8 @@ class Response(Lagging, EC2Response):
         "vpc_end_points": "DescribeVpcEndpoints",
         "enis": "DescribeNetworkInterfaces",
         "network_acls": "DescribeNetworkAcls",
+        "volumes": "DescribeVolumes",
+        "snapshots": "DescribeSnapshots",
     }
 
     def lagging_backend(self) -> Backend:
@@ -800,6 +804,11 @@ def inventory(account: str, region: str) -> dict[str, Any]:
             for i in reservation.instances
         },
         "Volumes": {v.id: tagged(v, State=v.status) for v in ec2.volumes.values()},
+        "Snapshots": {
+            s.id: tagged(s, State=s.status, VolumeId=s.volume_id)
+            for s in ec2.snapshots.values()
+            if not s.from_ami
+        },
         "KeyPairs": {name: {} for name in ec2.key_pairs},
         "FlowLogs": {f.id: tagged(f, ResourceId=f.resource_id) for f in ec2.flow_logs.values()},
         "LaunchTemplates": {

@@ -57,6 +57,7 @@ _EC2 = {
     "vpce": "vpc-endpoint",
     "eipalloc": "elastic-ip",
     "vol": "volume",
+    "snap": "snapshot",
     "eni": "network-interface",
 }
 """Resource types by the beginning of an id."""
