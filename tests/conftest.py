@@ -114,11 +114,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Shuffle the modules and the tests in each; a module's tests stay together.
+    """Leave cases that are not in a sample to `make prove`; shuffle the tests if asked to.
+
+    Modules are shuffled, and the tests in each; a module's tests stay together.
 
     Tests that share a module's account come before those that start with an empty one: a process
     has a single account.
     """
+    for item in items:
+        if sample := item.get_closest_marker("sample"):
+            case: Any = getattr(item, "callspec", None)
+            if case.id not in sample.args:
+                item.add_marker("prove")
     if not (order := os.environ.get("TEST_ORDER")):
         return
     chance = random.Random(order)

@@ -113,6 +113,7 @@ def killed(folder: Path, tier: int, text: str, env: dict[str, str], *, alone: bo
         (os.kill if alone else os.killpg)(run.pid, signal.SIGKILL)
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(
     ("tier", "text", "alone"),
     [
@@ -134,6 +135,7 @@ def test_what_a_killed_run_leaves_is_swept(
     assert stack.inventory() == before
 
 
+@pytest.mark.prove
 def test_a_run_that_lives_is_not_swept(
     stack: Stack, aws: Clients, account: dict[str, str], tmp_path: Path
 ) -> None:

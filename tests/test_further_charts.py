@@ -270,6 +270,7 @@ def by_hand(user: User, *words: str) -> None:
     )
 
 
+@pytest.mark.sample("uninstall near --keep-history --namespace near")
 @pytest.mark.parametrize(
     "change",
     [
@@ -326,6 +327,7 @@ def test_a_release_stays_in_its_namespace(user: User) -> None:
     assert (note(user, "near", "near"), note(user, "near", "other")) == (None, "ours")
 
 
+@pytest.mark.sample("change2-refused")
 @pytest.mark.parametrize(
     ("change", "says"),
     [

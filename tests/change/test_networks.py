@@ -163,6 +163,7 @@ def test_subnets_may_have_a_tag_of_their_own_value(owner: Owner) -> None:
     assert sum({"Key": "team", "Value": "c"} in each["Tags"] for each in there) == 2
 
 
+@pytest.mark.prove
 def test_a_create_after_half_a_delete_gives_each_subnet_its_block_again(owner: Owner) -> None:
     ec2: Any = owner.aws.ec2
     owner.declares(HEAD)

@@ -81,6 +81,7 @@ def test_the_bucket_is_created_first_and_deleted_last(user: User) -> None:
     assert changes[-2:] == ["s3.DeleteObject", "s3.DeleteBucket"]
 
 
+@pytest.mark.sample("delete")
 @pytest.mark.parametrize(
     "words",
     [
@@ -197,6 +198,7 @@ def test_a_delete_goes_on_without_a_bucket_that_is_gone_since_its_first_look(
     assert not user.stack.inventory()["s3"]
 
 
+@pytest.mark.sample("known")
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
 def test_the_claim_of_another_run_is_not_deleted(
     user: User, aws: Clients, bucket: str, monkeypatch: pytest.MonkeyPatch, known: bool
@@ -217,6 +219,7 @@ def test_the_claim_of_another_run_is_not_deleted(
     assert claim(aws, bucket) == theirs
 
 
+@pytest.mark.sample("deep")
 @pytest.mark.parametrize("content", [b"hello", b"[" * 100_000], ids=["text", "deep"])
 def test_a_claim_that_is_none_is_refused_with_the_way_out(
     user: User, aws: Clients, bucket: str, content: bytes

@@ -82,6 +82,7 @@ def test_what_is_kept_names_nothing_of_this_machine(machines: Machines) -> None:
     assert remembered["config_version"].startswith("1 ")
 
 
+@pytest.mark.sample("none", "older", "truncated")
 @pytest.mark.parametrize("state", ["none", "lost", "copy", "older", "truncated"])
 def test_a_second_machine_finds_nothing_to_do(machines: Machines, state: str) -> None:
     manifest, there = machines.a / MANIFEST, "b" if state in ("none", "copy") else "a"
@@ -329,6 +330,7 @@ def test_a_variable_travels_as_a_reference(
     assert machines.types("status", "demo").code == 0
 
 
+@pytest.mark.sample("in S3")
 @pytest.mark.parametrize("manifest", ["in a file", "in S3"])
 def test_another_machines_config_gets_no_variable_unasked(
     machines: Machines, monkeypatch: pytest.MonkeyPatch, manifest: str
@@ -400,6 +402,7 @@ def test_config_show_prints_a_config_file(machines: Machines) -> None:
     assert set(machines.user.mutations()) <= {"s3.DeleteObject"}
 
 
+@pytest.mark.sample("there")
 @pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
 def test_in_an_adopted_bucket_it_is_found_by_the_nodes_scripts(
     user: User, aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
@@ -439,6 +442,7 @@ def test_in_an_adopted_bucket_it_is_found_by_the_nodes_scripts(
         assert "Contents" not in aws.s3.list_objects_v2(Bucket="team-scripts")
 
 
+@pytest.mark.sample("bucket and network")
 @pytest.mark.parametrize("theirs", ["bucket", "bucket and network"])
 def test_a_half_made_cluster_whose_config_is_not_found_is_not_continued(
     user: User, aws: Clients, tmp_path: Path, theirs: str
@@ -471,6 +475,7 @@ def test_a_half_made_cluster_whose_config_is_not_found_is_not_continued(
         assert said.code == 0, said.err
 
 
+@pytest.mark.sample("bucket")
 @pytest.mark.parametrize("gone", ["objects", "bucket"])
 def test_what_was_removed_by_hand_is_declared_again(
     machines: Machines, gone: str, monkeypatch: pytest.MonkeyPatch
@@ -485,6 +490,7 @@ def test_what_was_removed_by_hand_is_declared_again(
     assert machines.types("plan", "demo", "--detailed-exitcode").code == 0
 
 
+@pytest.mark.sample("lost")
 @pytest.mark.parametrize("manifest", ["stale", "lost"])
 def test_a_scale_of_a_file_that_fails_restores_what_the_cluster_had(
     machines: Machines, manifest: str

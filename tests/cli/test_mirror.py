@@ -228,6 +228,7 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     assert (user.folder / "c.yaml").read_text() == CLOSED + text
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("upstream")
 def test_copies_of_another_region_are_made_anew_and_without_a_file_values_are_printed(
     user: User, aws: Clients

@@ -38,6 +38,7 @@ def homeless(
     return user
 
 
+@pytest.mark.sample("none")
 def test_a_whole_life_without_a_home(homeless: User) -> None:
     for words in (
         ("create", "demo", "--chart", str(CHART), "--timeout", "40"),

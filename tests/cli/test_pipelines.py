@@ -31,6 +31,7 @@ def untouched(user: User, run: str) -> None:
         valid(trap(user, run, "-o", "json").document)
 
 
+@pytest.mark.prove
 def test_a_trap_deletes_only_what_its_own_job_created(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def test_addons_get_the_roles_that_they_need(user: User, aws: Clients) -> None:
             and "aws-service-role" not in each["Path"]] == []  # fmt: skip
 
 
+@pytest.mark.prove
 def test_an_addon_of_an_earlier_version_gets_its_role_as_a_planned_change(
     user: User, aws: Clients
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_role_is_not_deleted_because_eks_no_longer_recommends_it(
     assert (gone.code, "nothing remains" in gone.out) == (0, True), gone.err
 
 
+@pytest.mark.prove
 def test_associations_stay_as_they_were_created(
     user: User, aws: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:

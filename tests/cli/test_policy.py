@@ -319,6 +319,7 @@ def test_the_role_of_an_existing_eks_cluster_is_not_passed_on() -> None:
         }
 
 
+@pytest.mark.prove
 def test_the_policies_carry_file_systems_with_their_data(operator: Operator) -> None:
     link = {"file_system_path": "/a", "data_repository_path": "s3://bucket/a"}
     storage = {"fsx_lustre": {"data": {"s3": [link]}}}

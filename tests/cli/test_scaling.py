@@ -183,6 +183,7 @@ def test_status_warns_of_what_is_not_ready(made: User) -> None:
     assert made.types("status", "demo", "-o", "json").document["warnings"] == []
 
 
+@pytest.mark.prove
 def test_a_group_leaves_its_pool_and_the_cluster_together(made: User, tmp_path: Path) -> None:
     more = "  - {name: more, instance_type: ml.g6.2xlarge, instance_count: 0}\n\nauto_scaling:"
     with in_a_copy(made, tmp_path / "copy") as user:

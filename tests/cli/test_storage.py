@@ -252,6 +252,7 @@ def test_fewer_days_of_backups_need_consent(made: User) -> None:
     assert one["LustreConfiguration"]["AutomaticBackupRetentionDays"] == 7
 
 
+@pytest.mark.sample("words0")
 @pytest.mark.parametrize("words", [(), ("--keep", "bucket,logs"), ("-f", "c.yaml")])
 def test_delete_keeps_it_although_manifest_and_config_are_lost(
     made: User, words: tuple[str, ...]
@@ -268,6 +269,7 @@ def test_delete_keeps_it_although_manifest_and_config_are_lost(
     assert len([x for x in network(made)["SecurityGroups"] if x]) == 2  # with the VPC's default
 
 
+@pytest.mark.prove
 def test_a_failed_one_is_replaced_only_if_it_was_never_ready(user: User) -> None:
     (user.folder / "c.yaml").write_text(CONFIG)
     user.stack.sim.failures["file-system/demo-data"] = "insufficient capacity"
@@ -330,6 +332,7 @@ def test_one_that_was_ready_is_never_replaced_whatever_has_failed_since(made: Us
     assert list(files(made)) == [id_]
 
 
+@pytest.mark.prove
 def test_an_existing_one_in_a_vpc_of_ours_keeps_that(made: User) -> None:
     """Somebody has created it by hand beside the nodes, as AWS's tutorials do."""
     (id_,) = files(made)
@@ -435,6 +438,7 @@ def test_scratch_has_no_backup_and_the_question_says_so(user: User) -> None:
     assert (files(user), backups(user)) == ({}, [])
 
 
+@pytest.mark.prove
 def test_the_library_keeps_it_too(made: User) -> None:
     before = files(made)
     with session_of.connect("c.yaml") as cluster:

@@ -131,6 +131,7 @@ def test_the_cluster_is_gone_on_with_whatever_the_manifest_says(two: Two, asked:
     assert two.ended() == []
 
 
+@pytest.mark.prove
 def test_both_go_on_to_see_one_cluster_as_declared(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
