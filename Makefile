@@ -42,7 +42,8 @@ lock: .cache/uv/bin/uv  ## renew the versions and hashes in requirements/
 	$(COMPILE) --constraint requirements/dev.txt --output-file requirements/local.txt pyproject.toml
 
 .cache/helm/%/helm: | .venv/local
-	$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm
+	$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm || \
+	  echo "hyperpod-eks downloads helm when it needs it"
 
 demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster on the embedded stack
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/helm/4.3.1:$$PATH" scripts/demo.sh

@@ -324,6 +324,7 @@ def at_work(stack: Stack, folder: Path) -> Iterator[User]:
         patch.setenv("PATH", os.pathsep.join(map(str, path)))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setattr("hyperpod_eks.helm.download.SITE", "http://127.0.0.1:9")  # nobody is there
         patch.setattr("os.fsync", lambda _: None)  # tests/test_manifest.py covers power cuts
         (folder / "home").mkdir()
         patch.chdir(folder / "home")

@@ -401,10 +401,13 @@ class TestFind:
 
         assert find_helm().version == (10, 0, 0)
 
-    def test_without_any_the_options_are_named(self) -> None:
-        with pytest.raises(Usage, match="there is none on PATH") as caught:
+    def test_without_any_and_no_download_the_options_are_named(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HYPERPOD_EKS_HELM", "never")
+        with pytest.raises(Usage, match="on PATH, and HYPERPOD_EKS_HELM is") as caught:
             find_helm()
-        for way in ("--helm", "HYPERPOD_EKS_HELM", "get_helm.py", "https://helm.sh"):
+        for way in ("--helm", "HYPERPOD_EKS_HELM", "https://helm.sh"):
             assert way in caught.value.hint
 
     @pytest.mark.parametrize(

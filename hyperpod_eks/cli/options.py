@@ -304,7 +304,7 @@ def helm() -> str | None:
     found: str | None = option(
         "--helm",
         metavar="PATH",
-        help="Helm program.  [default: $HYPERPOD_EKS_HELM, or helm on PATH]",
+        help="Helm program.  [default: $HYPERPOD_EKS_HELM, helm on PATH, or a download]",
     )
     return found
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.exceptions import ClientError
 from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.transport import ca_bundle
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.helm import release as helms
@@ -240,7 +241,7 @@ class _Preparation:
         namespace, _, called = release.partition("/")
         reach = access(Snapshot(Aws(self._session, name, {})), name)
         assert reach is not None  # the cluster is ACTIVE
-        program = find_helm(self._helm)
+        program = find_helm(self._helm, ca_bundle(self._session))
         helms.install(reach, program, CHART, {}, "prepared", name=called, namespace=namespace)
 
 

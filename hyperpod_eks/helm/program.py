@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -15,16 +16,22 @@ from functools import partial
 from pathlib import Path
 
 from hyperpod_eks import folders
-from hyperpod_eks.errors import Usage
+from hyperpod_eks.errors import HyperpodError, Usage
 from hyperpod_eks.frozen import frozen
+from hyperpod_eks.helm import download
 from hyperpod_eks.programs import ELSEWHERE, on_path, signal_group
 
+NEVER = "never"
+"""The value of ``HYPERPOD_EKS_HELM`` that forbids to download helm."""
 OLDEST = (3, 17)
 """The first version of helm with --take-ownership."""
 PATIENCE = 30.0
 """Seconds for a program to print its version."""
 LONGEST = 2_000
 """Bytes of its output that are read."""
+
+
+log = logging.getLogger(__name__)
 
 
 @frozen
@@ -38,15 +45,15 @@ class Helm:
 
 
 def find_helm(option: str | Path | None = None, bundle: str | None = None) -> Helm:
-    """Find helm: the option, ``HYPERPOD_EKS_HELM``, PATH, or a download of scripts/get_helm.py.
+    """Find helm: the option, ``HYPERPOD_EKS_HELM``, PATH, or the cache; else download it.
 
     The first two must be usable if they are given; of the others the first usable one is returned.
-    Raises Usage, with the options, if there is none.
+    If the variable is ``never``, helm is not downloaded.  Raises Usage, with the options, if there
+    is none, and HyperpodError if it cannot be downloaded.
     """
-    for source, path in (
-        ("--helm", option),
-        ("HYPERPOD_EKS_HELM", os.environ.get("HYPERPOD_EKS_HELM")),
-    ):
+    variable = os.environ.get("HYPERPOD_EKS_HELM")
+    named = None if variable == NEVER else variable
+    for source, path in (("--helm", option), ("HYPERPOD_EKS_HELM", named)):
         if path:
             helm = _examine(Path(_program(path)))
             if isinstance(helm, str):
@@ -59,13 +66,37 @@ def find_helm(option: str | Path | None = None, bundle: str | None = None) -> He
             if isinstance(helm, Helm):
                 return replace(helm, bundle=bundle)
             refused.append(f"{candidate} {helm}")
-    raise Usage(f"no usable helm: {'; '.join(refused) or 'there is none on PATH'}", _OTHERWISE)
+    missing = f"no usable helm: {'; '.join(refused) or 'there is none on PATH'}"
+    if variable == NEVER:
+        raise Usage(f"{missing}, and HYPERPOD_EKS_HELM is never", _OTHERWISE)
+    return replace(_downloaded(missing, bundle), bundle=bundle)
 
 
 _OTHERWISE = (
     f"Install helm {OLDEST[0]}.{OLDEST[1]} or newer (https://helm.sh/docs/intro/install/), or name"
-    " one with --helm or HYPERPOD_EKS_HELM, or on Linux (x86-64) let scripts/get_helm.py fetch one."
+    " one with --helm or HYPERPOD_EKS_HELM."
 )
+_downloading = threading.Lock()
+"""Held during a download, since several checks look for helm at the same time."""
+
+
+def _downloaded(missing: str, bundle: str | None) -> Helm:
+    """Download helm, and return it; ``missing`` says why."""
+    with _downloading:
+        helm = next((each for each in map(_examine, _cached()) if isinstance(each, Helm)), None)
+        if helm:  # another thread has just done it
+            return helm
+        log.warning("%s; helm %s is downloaded from %s", missing, download.VERSION, download.SITE)
+        try:
+            found = _examine(download.download(bundle))
+        except Usage as error:
+            raise Usage(f"{missing}, and {error}", error.hint or _OTHERWISE) from error
+        except HyperpodError as error:
+            hint = f"{error.hint} {_OTHERWISE}".strip()
+            raise HyperpodError(f"{missing}, and {error}", hint, cause=error.cause) from error
+    if isinstance(found, str):
+        raise Usage(f"{missing}, and the one that was downloaded {found}", _OTHERWISE)
+    return found
 
 
 def _cached() -> list[Path]:
