@@ -14,7 +14,7 @@ import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -247,10 +247,11 @@ def download(url: str, bundle: str | None) -> Iterator[io.BufferedReader]:
     with pool_for(url, bundle) as pool:
         try:
             answer = pool.request("GET", url, preload_content=False)
-            if answer.status != 200:
-                words = answer.read(200, decode_content=False).decode(errors="replace")
-                raise HyperpodError(f"{answer.status} {answer.reason}: {words!r}")
-            yield io.BufferedReader(_Timed(answer))
+            with closing(answer):
+                if answer.status != 200:
+                    words = answer.read(200, decode_content=False).decode(errors="replace")
+                    raise HyperpodError(f"{answer.status} {answer.reason}: {words!r}")
+                yield io.BufferedReader(_Timed(answer))
         except HTTPError as error:
             raise (in_the_way(error, url) or HyperpodError(str(error))) from error
 
