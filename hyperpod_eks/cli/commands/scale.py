@@ -206,7 +206,7 @@ def _refuse_scaled(config: Config, wanted: Collection[str], verb: str) -> None:
         raise Usage(
             f"{verb}: Karpenter decides how many nodes {', '.join(scaled)} has, for a node pool"
             " names it",
-            "Set limits in the pool's spec, or take the group out of it, and run create.",
+            "Set limits in the pool's spec, or remove the group from it, and run create.",
         )
 
 
