@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hyperpod_eks.cli.commands.init import EXAMPLES
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
@@ -66,7 +68,7 @@ def test_actions_are_pinned_and_may_only_read() -> None:
 def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
     source = tmp_path / "source"
     hidden = shutil.ignore_patterns("__pycache__", ".*")
-    for name in ("hyperpod_eks", "lifecycle", "docs"):
+    for name in ("hyperpod_eks", "lifecycle", "docs", "examples"):
         shutil.copytree(ROOT / name, source / name, ignore=hidden)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -91,6 +93,7 @@ def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
         "hyperpod_eks/_schemas/config.json",
         "hyperpod_eks/_docs/exit-codes.md",
         "hyperpod_eks/_docs/troubleshooting.md",
+        *(f"hyperpod_eks/_examples/{name}.yaml" for name in EXAMPLES),
         "hyperpod_eks/policy/authorization.json",
         "hyperpod_eks/local/kubernetes/protobuf.json",
         "hyperpod_eks/local/kubernetes/types.json",

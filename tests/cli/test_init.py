@@ -14,10 +14,13 @@ from click.shell_completion import BashComplete
 
 from hyperpod_eks.cli import run
 from hyperpod_eks.cli.app import main
+from hyperpod_eks.cli.commands.init import EXAMPLES
 from hyperpod_eks.config.load import load
 from tests.cli.test_commands import on_a_terminal
 from tests.cli.test_outputs import shell
 from tests.conftest import User
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_what_init_writes_is_the_default_cluster(user: User) -> None:
@@ -84,7 +87,7 @@ def test_without_a_region_it_says_so(user: User, monkeypatch: pytest.MonkeyPatch
 
 def test_on_a_terminal_it_asks(user: User, capfd: pytest.CaptureFixture[str]) -> None:
     control, program = pty.openpty()
-    os.write(control, b"asked\n\nml.c5.large\n3\n")
+    os.write(control, b"\nasked\n\nml.c5.large\n3\n")
     drain = threading.Thread(target=lambda: _drain(control), daemon=True)
     drain.start()
     with pytest.MonkeyPatch.context() as patch, os.fdopen(program, "r") as stdin:
@@ -104,15 +107,41 @@ def test_on_a_terminal_it_asks(user: User, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_a_wrong_answer_is_asked_again_at_its_question(user: User) -> None:
-    said = on_a_terminal("init", typed="Demo_X\nasked\nmars\n\nml.nonsense\n\n3\n")
+    said = on_a_terminal("init", typed="\nDemo_X\nasked\nmars\n\nml.nonsense\n\n3\n")
     assert said.code == 0, said.err
     assert said.err.count("Name of the cluster") == 2
     assert said.err.count("AWS region [") == 2
     assert (user.folder / "asked.yaml").exists()
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_becomes_the_config_of_a_cluster(user: User, example: str) -> None:
+    said = user.types("init", "mine", "--example", example)
+    assert said.out == "wrote mine.yaml; next: hyperpod-eks plan -f mine.yaml\n"
+    own, text = load("mine.yaml", {}, {}), (user.folder / "mine.yaml").read_text()
+    theirs = load(f"{ROOT}/examples/{example}.yaml", {"name": "mine"}, {})
+    assert own.model_dump() == theirs.model_dump()
+    assert "hyperpod-eks create -f mine.yaml" in text
+    assert f"{example}.yaml" not in text
+
+
+def test_a_kind_of_cluster_is_chosen_on_a_terminal(user: User) -> None:
+    said = on_a_terminal("init", typed="huge\nexisting-vpc\nasked\neu-west-1\n")
+    assert said.code == 0, said.err
+    config = load("asked.yaml", {}, {})
+    assert (config.existing.vpc, config.region) == ("vpc-0123456789abcdef0", "eu-west-1")
+    assert "Instance type" not in said.err
+
+
+def test_an_example_keeps_its_instance_types(user: User) -> None:
+    said = user.types("init", "mine", "--example", "storage", "--instance-type", "ml.c5.large")
+    assert said.code == 2
+    assert "--instance-type cannot be combined with --example" in said.err
+    assert list(user.folder.iterdir()) == []
+
+
 def test_a_group_of_several_types_is_named_by_them(user: User) -> None:
-    file = Path(__file__).parents[2] / "examples/spot-autoscaling.yaml"
+    file = ROOT / "examples/spot-autoscaling.yaml"
     said = user.types("validate", "-f", str(file))
     assert (said.code, "None" in said.out) == (0, False), said.out + said.err
 

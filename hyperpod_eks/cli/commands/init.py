@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,17 @@ QUESTIONS = {
     "instance_count": "How many nodes",
 }
 """Questions on a terminal, by setting; an option replaces its question."""
+EXAMPLES = (
+    "p5-training-plans",
+    "spot-autoscaling",
+    "closed-network",
+    "existing-vpc",
+    "existing-eks",
+    "pod-roles",
+    "storage",
+)
+"""Files of examples/ that need no other files."""
+MINIMAL = "minimal"
 Answer = str | int
 DEFAULTS: dict[str, Answer] = {
     "name": "demo",
@@ -88,6 +101,12 @@ class Options(Output):
         "-f", "--file", metavar="FILE", help="File to write; - is stdout.  [default: ./NAME.yaml]"
     )
     region: str | None = option("--region", metavar="REGION", help="AWS region.")
+    example: str | None = option(
+        "--example",
+        metavar="EXAMPLE",
+        type=click.Choice(EXAMPLES),
+        help=f"Start from an example instead of the minimal cluster: {', '.join(EXAMPLES)}.",
+    )
     instance_type: str | None = option(
         "--instance-type", metavar="ml.TYPE", help="Instance type of the nodes."
     )
@@ -108,20 +127,62 @@ class Options(Output):
 def init(options: Options, report: Report) -> Init:
     """Write a config file to start from.
 
-    Each setting has a comment.  On a terminal, the command asks for missing values.  An existing
-    file is not changed.
+    It is the minimal cluster with a comment about each setting, or an example.  On a terminal, the
+    command asks for missing values.  An existing file is not changed.
     """
     import yaml
 
     from hyperpod_eks.config.load import load
 
+    options = _kind(options)
     found = _answers(options)
     target = options.file or f"{found['name']}.yaml"
-    filled = _filled(options, found, target)
+    fill = _example if options.example else _filled
+    filled = fill(options, found, target)
     load(yaml.safe_load(filled), {}, {}, files=False)
     if target != "-":
         _write(target, filled)
     return {**head("init"), "path": None if target == "-" else target, "content": filled}
+
+
+def _kind(options: Options) -> Options:
+    """Return the options with an example, if one is chosen on a terminal.
+
+    Raises Usage for options that an example does not have.
+    """
+    others = {
+        "--instance-type": options.instance_type,
+        "--instance-count": options.instance_count,
+        "--kubernetes-version": options.kubernetes_version,
+        "--nat": None if options.nat == "single" else options.nat,
+    }
+    given = [name for name, value in others.items() if value is not None]
+    if options.example and given:
+        raise Usage(
+            f"init: {given[0]} cannot be combined with --example",
+            "Change it in the file that is written.",
+        )
+    if options.example or given or not _asks():
+        return options
+    kinds = click.Choice([MINIMAL, *EXAMPLES])
+    chosen = click.prompt("Kind of cluster", MINIMAL, type=kinds, err=True)
+    return options if chosen == MINIMAL else replace(options, example=chosen)
+
+
+def _asks() -> bool:
+    return sys.stdin.isatty() and not os.environ.get("CI")
+
+
+def _example(options: Options, found: Mapping[str, Answer | None], target: str) -> str:
+    """Return an example with the cluster's name and region, and its own in its commands."""
+    from hyperpod_eks.folders import packaged
+
+    name = f"{options.example}.yaml"
+    content = (packaged("_examples", "examples") / name).read_text(encoding="utf-8")
+    content = content.replace(name, clean(target) if target != "-" else "cluster.yaml")
+    for key in ("name", "region"):
+        content = re.sub(rf"(?m)^{key}: .*$", f"{key}: {_spelled(found[key])}", content, count=1)
+    return content
 
 
 def _filled(options: Options, found: Mapping[str, Answer | None], target: str) -> str:
@@ -191,8 +252,10 @@ def _answers(options: Options) -> dict[str, Answer | None]:
     if found["region"] is None:
         with suppress(Usage):  # no region is set: ask for it
             found["region"] = load({"name": "any"}, {}, os.environ, files=False).region
-    asks = sys.stdin.isatty() and not os.environ.get("CI")
+    asks = _asks()
     for key, question in QUESTIONS.items():
+        if options.example and key not in ("name", "region"):
+            continue
         if (answer := given[key]) is None:
             default = found[key] or DEFAULTS.get(key)
             found[key] = _answer(key, question, default) if asks else default
@@ -226,6 +289,7 @@ command = define(
     """
     hyperpod-eks init                              asks
     hyperpod-eks init demo --region us-west-2 --instance-type ml.g5.8xlarge
+    hyperpod-eks init demo --example p5-training-plans
     hyperpod-eks init demo --region us-west-2 -f - | hyperpod-eks validate -f -
     """,
 )
