@@ -112,6 +112,11 @@ _NODE_INFO = (
     *("machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion"),
     *("kubeletVersion", "kubeProxyVersion", "operatingSystem", "architecture"),
 )
+PROTECTION = {
+    "PersistentVolume": "kubernetes.io/pv-protection",
+    "PersistentVolumeClaim": "kubernetes.io/pvc-protection",
+}
+"""Finalizers of volumes and claims, which `volumes` releases once nobody uses them."""
 NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 DEFAULTS: dict[str, Obj] = {
     "CustomResourceDefinition": {"spec": {"conversion": {"strategy": "None"}}},
@@ -157,6 +162,14 @@ DEFAULTS: dict[str, Obj] = {
             "nodeInfo": dict.fromkeys(_NODE_INFO, ""),
         }
     },
+    "PersistentVolume": {
+        "spec": {"persistentVolumeReclaimPolicy": "Retain", "volumeMode": "Filesystem"},
+        "status": {"phase": "Pending"},
+    },
+    "PersistentVolumeClaim": {
+        "spec": {"volumeMode": "Filesystem"},
+        "status": {"phase": "Pending"},
+    },
     "Pod": {"status": {"phase": "Pending"}},
     "PodDisruptionBudget": {
         "status": {
@@ -171,6 +184,7 @@ DEFAULTS: dict[str, Obj] = {
     "Secret": {"type": "Opaque"},
     "Service": {"spec": {"type": "ClusterIP", "sessionAffinity": "None"}},
     "StatefulSet": {"status": {"replicas": 0}},
+    "StorageClass": {"reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
 }
 """A status has the numbers that Kubernetes' Go types write even where they are 0."""
 
@@ -212,6 +226,9 @@ def fill(resource: Resource, obj: Obj, services: IPv4Network, *, new: bool) -> O
             _fill_service(obj, services)
         case "CustomResourceDefinition":
             _fill_definition(obj, new=new)
+        case "PersistentVolume" | "PersistentVolumeClaim" if new:
+            held = obj["metadata"].setdefault("finalizers", [])
+            held.extend({PROTECTION[obj["kind"]]} - set(held))
     if template := dig(obj, "spec", "template", "spec"):
         _fill_pod(template)
     return obj

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from . import jobs, karpenter, kueue, workloads
+from . import jobs, karpenter, kueue, volumes, workloads
 from .clock import Clock, Delays, timestamp
 from .errors import ApiError
 from .objects import Obj, deleting, dig, owner_uids, with_metadata
@@ -34,7 +34,10 @@ class Controllers:
         self._store = store
         self._clock = clock
         self._delays = delays
-        self._workloads = workloads.Workloads(store, self._start_pod, self._end_pod)
+        self._volumes = volumes.Volumes(store)
+        self._workloads = workloads.Workloads(
+            store, self._start_pod, self._end_pod, self._volumes.obstacle
+        )
         self._jobs = jobs.Jobs(store)
         self._kueue = kueue.Kueue(store)
         self._karpenter: karpenter.Karpenter | None = None
@@ -88,6 +91,8 @@ class Controllers:
             self._wake(self._aggregate_roles)
         elif kind == "Event" and not (gone or event.resource.definition):
             self._later(_EVENT_TTL, partial(self._expire, event.resource, obj))
+        if kind in volumes.KINDS:
+            self._wake(self._volumes.reconcile)
         if kind in workloads.KINDS:
             self._wake(self._workloads.reconcile)
         if kind in jobs.KINDS:

@@ -22,6 +22,7 @@ from .objects import Obj, deleting, dig, labels, with_metadata
 from .resources import Resource
 from .selection import expressions
 from .store import Store
+from .volumes import Volumes
 from .workloads import digest, fits, fits_into, is_over, is_ready, owner_reference, requests
 
 KINDS = ("NodePool", "NodeClaim", "HyperpodNodeClass", "Pod", "Node")
@@ -77,6 +78,7 @@ class Karpenter:
         """Whether a pass waits for the provider's lock."""
         self.provider = provider
         self._store, self._later = store, later
+        self._volumes = Volumes(store)
         self._empty: dict[str, datetime] = {}
         """Since when nodes have been empty, by the uid of their claim."""
         definitions = store.registry.builtin("CustomResourceDefinition")
@@ -244,6 +246,8 @@ class Karpenter:
         wanted: set[str] = set()
         for pod in self._objects("Pod"):
             if pod["spec"].get("nodeName") or deleting(pod) or is_over(pod):
+                continue
+            if self._volumes.obstacle(pod):
                 continue
             room = next((room for room in rooms if room.takes(pod)), None)
             if room is None:

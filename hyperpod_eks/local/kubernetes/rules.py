@@ -413,10 +413,49 @@ def _role(role: Obj) -> Iterator[Cause]:
             yield required(f"{at}.resources", "resource rules must supply at least one resource")
 
 
+def _volume(volume: Obj) -> Iterator[Cause]:
+    spec = volume.get("spec") or {}
+    if not spec.get("accessModes"):
+        yield required("spec.accessModes")
+    if not spec.get("capacity"):
+        yield required("spec.capacity")
+    yield from _access_modes(spec)
+    policies = ("Delete", "Recycle", "Retain")
+    yield from _one_of(
+        "spec.persistentVolumeReclaimPolicy", spec.get("persistentVolumeReclaimPolicy"), policies
+    )
+    sources = [*_source(volume)] if spec else []
+    if not sources:
+        yield required("spec", "must specify a volume type")
+    for name in sources[1:]:
+        message = "Forbidden: may not specify more than 1 volume type"
+        yield Cause(f"spec.{name}", message, "FieldValueForbidden")
+    for name in ("driver", "volumeHandle") if "csi" in spec else ():
+        if not spec["csi"].get(name):
+            yield required(f"spec.csi.{name}")
+
+
+def _access_modes(spec: Obj) -> Iterator[Cause]:
+    modes = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+    for mode in spec.get("accessModes") or ():
+        yield from _one_of("spec.accessModes", mode, modes)
+
+
+def _storage_class(storage_class: Obj) -> Iterator[Cause]:
+    if not storage_class.get("provisioner"):
+        yield required("provisioner")
+    for name, allowed in (
+        ("reclaimPolicy", ("Delete", "Retain")),
+        ("volumeBindingMode", ("Immediate", "WaitForFirstConsumer")),
+    ):
+        yield from _one_of(name, storage_class.get(name), allowed)
+
+
 def _claim(claim: Obj) -> Iterator[Cause]:
     spec = claim.get("spec") or {}
     if not spec.get("accessModes"):
         yield required("spec.accessModes", "at least 1 access mode is required")
+    yield from _access_modes(spec)
     if dig(spec, "resources", "requests", "storage") is None:
         yield required("spec.resources[storage]")
 
@@ -584,7 +623,9 @@ _KINDS: dict[str, Callable[[Obj], Iterator[Cause]]] = {
     "CustomResourceDefinition": _definition,
     "HorizontalPodAutoscaler": _autoscaler,
     "Job": _job,
+    "PersistentVolume": _volume,
     "PersistentVolumeClaim": _claim,
+    "StorageClass": _storage_class,
     "Pod": _pod,
     "PodDisruptionBudget": _budget,
     "Role": _role,
@@ -613,16 +654,24 @@ _IMMUTABLE: dict[str, tuple[tuple[str, ...], ...]] = {
     "ClusterRoleBinding": (("roleRef",),),
     "Secret": (("type",),),
     "PriorityClass": (("value",),),
-    "StorageClass": (("provisioner",), ("parameters",)),
+    "StorageClass": (
+        ("provisioner",),
+        ("parameters",),
+        ("reclaimPolicy",),
+        ("volumeBindingMode",),
+    ),
 }
-_SOURCES = ("csi", "nfs", "hostPath", "local", "awsElasticBlockStore", "iscsi", "fc")
-"""Members of PersistentVolumeSource (Kubernetes API reference, PersistentVolumeSpec)."""
+_NO_SOURCES = {
+    *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "volumeMode"),
+    *("persistentVolumeReclaimPolicy", "storageClassName", "volumeAttributesClassName"),
+}
+"""Members of PersistentVolumeSpec that do not say where the volume is."""
 _POD_MAY_CHANGE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
 
 
 def _source(volume: Obj) -> Obj:
     """Return where a volume is (kubernetes, pkg/apis/core/validation: PersistentVolumeUpdate)."""
-    return {name: value for name, value in dig(volume, "spec").items() if name in _SOURCES}
+    return {name: value for name, value in volume["spec"].items() if name not in _NO_SOURCES}
 
 
 def _unchangeable(obj: Obj, live: Obj) -> Iterator[Cause]:
@@ -634,6 +683,12 @@ def _unchangeable(obj: Obj, live: Obj) -> Iterator[Cause]:
         where = "spec.persistentvolumesource"
         message = f"Forbidden: {where} is immutable after creation"
         yield Cause(where, message, "FieldValueForbidden")
+    if obj["kind"] == "PersistentVolumeClaim" and _claimed(obj, live) != _claimed(live, live):
+        message = (
+            "Forbidden: spec is immutable after creation except resources.requests and "
+            "volumeAttributesClassName for bound claims"
+        )
+        yield Cause("spec", message, "FieldValueForbidden")
     if live.get("immutable") and obj["kind"] in ("ConfigMap", "Secret"):
         for field in ("immutable", "data", "binaryData"):
             if (obj.get(field) or None) != (live.get(field) or None):
@@ -648,6 +703,14 @@ def _unchangeable(obj: Obj, live: Obj) -> Iterator[Cause]:
             "previously negative)"
         )
         yield Cause("spec", message, "FieldValueForbidden")
+
+
+def _claimed(claim: Obj, live: Obj) -> Obj:
+    """Return what a claim keeps; a volume and a class may be named once."""
+    bound = dig(live, "status", "phase") == "Bound"
+    free = {"resources", "volumeAttributesClassName"} if bound else set()
+    free |= {name for name in ("volumeName", "storageClassName") if not dig(live, "spec", name)}
+    return {name: value for name, value in claim["spec"].items() if name not in free}
 
 
 def _fixed(pod: Obj) -> Obj:

@@ -18,7 +18,7 @@ from .store import Store
 
 MANY = 1000
 """Of more nodes than these the pods of DaemonSets are only counted: nobody looks at 60,000."""
-KINDS = ("Deployment", "ReplicaSet", "DaemonSet", "Pod", "Node")
+KINDS = ("Deployment", "ReplicaSet", "DaemonSet", "Pod", "Node", "PersistentVolumeClaim")
 _REVISION = "deployment.kubernetes.io/revision"
 # The taints of troubled nodes, which the DaemonSet controller makes its pods tolerate.
 _DAEMONS_TOLERATE = frozenset(
@@ -126,13 +126,16 @@ class Workloads:
         store: Store,
         start: Callable[[str, str, str], None],
         end: Callable[[str, str, str], None],
+        obstacle: Callable[[Obj], str],
     ) -> None:
         """`start` is told the namespace, name and uid of each pod that its node should start,
-        `end` those of each that runs and will end by itself.
+        `end` those of each that runs and will end by itself. `obstacle` says why a pod cannot be
+        placed on any node yet.
         """
         self._store = store
         self._start = start
         self._end = end
+        self._obstacle = obstacle
         self._starting: set[str] = set()
         builtin = store.registry.builtin
         self._pods, self._nodes = builtin("Pod"), builtin("Node")
@@ -255,6 +258,9 @@ class Workloads:
         """
         name, phase = pod["spec"].get("nodeName"), dig(pod, "status", "phase")
         if name is None:
+            if obstacle := self._obstacle(pod):
+                self._unschedulable(pod, len(nodes), f": {obstacle}")
+                return
             host = next(
                 (
                     n
@@ -280,12 +286,12 @@ class Workloads:
             self._starting.add(uid)
             self._start(pod["metadata"]["namespace"], pod["metadata"]["name"], uid)
 
-    def _unschedulable(self, pod: Obj, nodes: int) -> None:
+    def _unschedulable(self, pod: Obj, nodes: int, why: str = "") -> None:
         condition = {
             "type": "PodScheduled",
             "status": "False",
             "reason": "Unschedulable",
-            "message": f"0/{nodes} nodes are available",
+            "message": f"0/{nodes} nodes are available{why}",
         }
         self._store.set_status(self._pods, pod, {"phase": "Pending", "conditions": [condition]})
 
