@@ -106,15 +106,17 @@ class Names:
 
 @frozen
 class Chart:
-    """The images of a chart, and the values that name their copies."""
+    """The images of a chart, and the settings that name their copies."""
 
     setting: str
     """``chart``, or ``charts.NAME``."""
     images: tuple[str, ...]
     values: JsonObject
+    renamed: Mapping[str, str]
+    """Images that templates name as they are, without tags, each with its copy."""
     fixed: Mapping[str, str]
-    """Images that no value of the chart names, so that copies cannot take their places; each with
-    the value that switches off what uses it, if there is one."""
+    """Images that neither a value nor a template names, so that copies cannot take their places;
+    each with the value that switches off what uses it, if there is one."""
 
 
 def survey(release: Release, names: Names, bundle: str | None) -> Chart:
@@ -157,14 +159,22 @@ def survey(release: Release, names: Names, bundle: str | None) -> Chart:
         after = needed(over) if over else found
         reached = {*copies.values(), *(each for each in found if each not in copies)}
         fixed = {x: chart.switch_of(staged, x) for x in after if x not in reached}
-    return Chart(setting, tuple(found), over, fixed)
+        renames = {images.name_of(x): images.name_of(copies[x]) for x in fixed if x in copies}
+        images.replace_fixed(staged, renames)
+        left = needed(over) if renames else after
+    fixed = {x: switch for x, switch in fixed.items() if x in left}
+    there = {images.name_of(each) for each in left}
+    written = {copy: name for name, copy in release.images}
+    in_templates = {written.get(x, x): copy for x, copy in renames.items() if copy in there}
+    return Chart(setting, tuple(found), over, in_templates, fixed)
 
 
 def settings(charts: Iterable[Chart]) -> JsonObject:
     """Return the values of all charts as settings of the config."""
     found: JsonObject = {}
     for each in charts:
-        inner: JsonObject = {"values": each.values} if each.values else {}
+        named = {"values": each.values, "images": dict(each.renamed)}
+        inner: JsonObject = {name: value for name, value in named.items() if value}
         for part in reversed(each.setting.split(".", 1)):
             inner = {part: inner} if inner else {}
         found = chart.merge(found, inner)

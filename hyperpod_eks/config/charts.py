@@ -20,6 +20,20 @@ RELEASE_NAME = Pattern(
     "choose one like kuberay-operator",
 )
 
+Image = Annotated[
+    str,
+    Pattern(
+        "the name of an image",
+        "as its pull names it, without a tag and a digest",
+        r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:[._/-]+[a-z0-9]+)*",
+        "write one like public.ecr.aws/neuron/neuron-device-plugin",
+    ),
+]
+IMAGES = Field(
+    description="Images that templates of the chart name themselves, so that no value can, each"
+    " with the image in its place; tags stay. `mirror` writes them."
+)
+
 
 class FurtherChart(Section):
     """A further Helm chart, by the name of its release."""
@@ -75,6 +89,7 @@ class FurtherChart(Section):
             " of that variable, which helm gets and the manifest does not."
         ),
     ] = {}
+    images: Annotated[Mapping[Image, Image], IMAGES] = {}
     after: Annotated[
         tuple[str, ...],
         Field(

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, WithJsonSchema
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config import cross_checks as checks
 from hyperpod_eks.config.addons import ADDON_NAME, NEEDED_ADDONS, Addon
-from hyperpod_eks.config.charts import RELEASE_NAME, FurtherChart
+from hyperpod_eks.config.charts import IMAGES, RELEASE_NAME, FurtherChart, Image
 from hyperpod_eks.config.existing import Existing
 from hyperpod_eks.config.groups import InstanceGroup, Lifecycle, RestrictedInstanceGroup
 from hyperpod_eks.config.objects import fault as object_fault
@@ -214,6 +214,7 @@ class Chart(Section):
             " of that variable, which helm gets and the manifest does not."
         ),
     ] = {}
+    images: Annotated[Mapping[Image, Image], IMAGES] = {}
 
 
 class Encryption(Section):

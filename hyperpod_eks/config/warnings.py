@@ -131,14 +131,14 @@ def _shut_buckets(config: Config) -> Iterator[str]:
 
 def _no_nat(config: Config) -> Iterator[str]:
     closed = config.network.nat == "none" and not config.existing.private_subnets
-    if closed and not _names_image(config.chart.values):
+    if closed and not (config.chart.images or _names_image(config.chart.values)):
         yield (
             "network.nat: without NAT nodes cannot pull the chart's public images (nvcr.io,"
             " docker.io, public.ecr.aws), and chart.values sets no others: run hyperpod-eks mirror"
             " -f FILE, which copies them to ECR, or their pods stay in ImagePullBackOff"
         )
     for name, each in config.charts.items():
-        if closed and not _names_image(each.values):
+        if closed and not (each.images or _names_image(each.values)):
             yield (
                 f"charts.{name}: without NAT nodes cannot pull images from public registries, and"
                 " its values set no others: run hyperpod-eks mirror -f FILE, which copies them to"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -133,3 +134,38 @@ def _whole(old: Json, new: Json) -> Json:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {**old, **{name: _whole(old.get(name), each) for name, each in new.items()}}
     return old if new is None else new
+
+
+def name_of(image: str) -> str:
+    """Return an image's name without its tag and digest.
+
+    >>> name_of("localhost:5000/a/b:1@sha256:0")
+    'localhost:5000/a/b'
+    """
+    whole = image.partition("@")[0]
+    folder, slash, last = whole.rpartition("/")
+    return f"{folder}{slash}{last.partition(':')[0]}"
+
+
+def replace_fixed(chart: Path, copies: Mapping[str, str]) -> None:
+    """Let the templates of a staged chart name other images, where they name one as it is.
+
+    ``copies`` has names without tags, and what takes their place.  Packed dependencies are
+    unpacked in place of their archives.
+    """
+    if not copies:
+        return
+    for archive in chart.glob("**/charts/*.tgz"):
+        with tarfile.open(archive) as tar:
+            tar.extractall(archive.parent, filter="data")
+        archive.unlink()
+    names = "|".join(map(re.escape, sorted(copies, key=len, reverse=True)))
+    # a tag or digest follows, or a template with it; else the end of the value
+    named = re.compile(rf"(?<![\w./:@-])({names})(?=[:@][\w{{]|[\"']?[ \t]*$)", re.MULTILINE)
+    for file in chart.glob("**/templates/**/*"):
+        if file.is_file() and not file.is_symlink():
+            before = file.read_bytes()
+            text = before.decode(errors="surrogateescape")
+            after = named.sub(lambda found: copies[found[1]], text)
+            if after != text:
+                file.write_bytes(after.encode(errors="surrogateescape"))

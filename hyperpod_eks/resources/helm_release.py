@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,7 @@ from hyperpod_eks.errors import Usage
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.helm import chart
 from hyperpod_eks.helm import release as helm
+from hyperpod_eks.helm.images import replace_fixed
 from hyperpod_eks.helm.program import Helm, find_helm
 from hyperpod_eks.helm.remote import Remote
 from hyperpod_eks.kube import client as kube
@@ -52,6 +53,8 @@ class Release(Resource):
     """JSON, with references to variables (``${env:NAME}``) unresolved."""
     binary: str
     """Path of the helm program; empty to search for it."""
+    images: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    """Pairs of an image that the templates name as it is, and what takes its place."""
 
     kind = "helm/Release"
     step = "helm"
@@ -95,7 +98,7 @@ class Release(Resource):
         """Compute the fingerprint from the current chart and variables."""
         if name == "fingerprint":
             try:
-                return chart.fingerprint(self._content, self._values())
+                return self._fingerprint(self._values())
             except Usage as error:  # a command that sends nothing needs no value
                 raise NotReady(str(error)) from error
         return super().expected(name, references)
@@ -108,6 +111,10 @@ class Release(Resource):
     def _values(self) -> JsonObject:
         values: JsonObject = variables.resolved(json.loads(self.values), f"{self.setting}.values")
         return values
+
+    def _fingerprint(self, values: JsonMapping) -> str:
+        names = (name for both in self.images for name in both)
+        return chart.fingerprint(" ".join([self._content, *names]), values)
 
     @cached_property
     def _content(self) -> str:
@@ -126,7 +133,7 @@ class Release(Resource):
         access = eks.kube_access(aws, self.cluster.name, references(self.cluster).attributes)
         program = find_helm(self.binary or None, ca_bundle(aws.session))
         values = self._values()
-        fingerprint = chart.fingerprint(self._content, values)
+        fingerprint = self._fingerprint(values)
         with self.staged(program, values) as staged:
             done = self._installed(access, program, staged, values, fingerprint, aws.lineage)
         return replace(_live(done, aws.lineage), shown=frozenset(self.facts))  # from helm
@@ -136,7 +143,9 @@ class Release(Resource):
         """Yield a copy of the chart that helm can install with these values."""
         with tempfile.TemporaryDirectory(prefix="hyperpod-eks-") as folder:
             source = self._source(Path(folder), program)
-            yield chart.stage(source, Path(folder), values, program)
+            staged = chart.stage(source, Path(folder), values, program)
+            replace_fixed(staged, dict(self.images))
+            yield staged
 
     def _source(self, folder: Path, program: Helm) -> Path | None:
         """Return the chart as `chart.stage` takes it; a download is put in ``folder``."""

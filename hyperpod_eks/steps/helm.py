@@ -37,6 +37,7 @@ def step(resolved: ResolvedConfig, control: eks.Control, binary: str | None) -> 
             sort_keys=True,
         ),
         binary=binary or "",
+        images=tuple(sorted(config.images.items())),
         after=control.access,
     )
 
@@ -76,6 +77,7 @@ def further(
                 namespace=namespace,
                 values=json.dumps(dict(config.values), sort_keys=True),
                 binary=binary or "",
+                images=tuple(sorted(config.images.items())),
                 after=(*control.access, *before),
             )
         return found[name]

@@ -59,6 +59,7 @@ IMAGE = "UpdateClusterSoftware, which drains no pods and replaces root volumes"
 ENTRY = "access entry and policy association change"
 NOT_EXCHANGED = "test_existing::test_what_create_made_is_not_exchanged_for_yours"
 CHART = "test_change::test_a_new_chart_and_new_scripts_reach_the_cluster"
+MIRRORED = "cli/test_mirror::test_images_that_a_template_names_are_replaced"
 CHARTS = "test_further_charts::test_charts_come_change_and_go_with_the_config"
 FILES = "cli/test_storage::test_no_change_of_the_config_loses_it"
 SPACES = "cli/test_storage::test_more_namespaces_and_space_are_added_in_place"
@@ -191,6 +192,8 @@ ROWS = (
         "helm upgrades the release",
         {"health-monitoring-agent": {"enabled": False}},
     ),
+    Row("chart.images", IN_PLACE, "helm upgrades the release", shown=MIRRORED),
+    Row("charts.<name>.images", IN_PLACE, "helm upgrades the release", shown=MIRRORED),
     Row("charts", IN_PLACE, "releases come and go; what `crds` defines stays", shown=CHARTS),
     Row("charts.<name>.chart", IN_PLACE, "helm upgrades the release", shown=CHARTS),
     Row("charts.<name>.repository", IN_PLACE, "helm upgrades the release", shown=CHARTS),

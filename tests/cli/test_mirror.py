@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,11 @@ def test_every_way_to_name_an_image_is_found_and_what_no_value_names_is_said(
         "demo/docker.io/library/busybox", "demo/public.ecr.aws/docker/library/busybox",
     }  # fmt: skip
     ours = f"{REGISTRY}/demo"
-    found = yaml.safe_load((user.folder / "c.yaml").read_text())["charts"]["further"]["values"]
-    assert found["image"] == {"registry": f"{ours}/quay.io"}
-    assert "busybox:1.36: nodes in a closed network cannot pull it" in said.err
+    found = yaml.safe_load((user.folder / "c.yaml").read_text())["charts"]["further"]
+    assert found["values"]["image"] == {"registry": f"{ours}/quay.io"}
+    name = "public.ecr.aws/docker/library/busybox"
+    assert found["images"] == {name: f"{ours}/{name}"}
+    assert said.err.count("copied ") == 5
     (user.folder / "c.yaml").unlink()
 
 
@@ -250,28 +253,60 @@ def test_copies_of_another_region_are_made_anew_and_without_a_file_values_are_pr
     assert "write them to the config file" in said.out
 
 
-def test_what_switches_off_an_image_that_no_value_names_is_said(user: User) -> None:
+def neuron(user: User, image: str) -> None:
+    """Write a chart with a dependency whose template names an image, as AWS's chart has it."""
     inner = user.folder / "chart/charts/plugin"
     (inner / "templates").mkdir(parents=True)
-    (user.folder / "chart/Chart.yaml").write_text(
-        "{apiVersion: v2, name: outer, version: 0.1.0, dependencies: [{name: plugin,"
-        " version: 0.1.0, condition: 'plugin.on,plugin.enabled'}]}\n"
-    )
-    (user.folder / "chart/values.yaml").write_text("plugin: {on: true}\n")
+    shutil.copytree(CHART, user.folder / "chart", dirs_exist_ok=True)
+    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    plugin = {"name": "plugin", "version": "0.1.0", "condition": "plugin.on,plugin.enabled"}
+    about["dependencies"] = [*(about.get("dependencies") or ()), plugin]
+    (user.folder / "chart/Chart.yaml").write_text(json.dumps(about))
+    with (user.folder / "chart/values.yaml").open("a") as file:
+        file.write("\nplugin: {on: true}\n")
     (inner / "Chart.yaml").write_text("{apiVersion: v2, name: plugin, version: 0.1.0}\n")
-    container = "{name: c, image: public.ecr.aws/neuron/plugin:2.19}"
-    pod = (
-        f"{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: [{container}]}}}}"
+    (inner / "templates/pod.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: default}\n"
+        f"spec:\n  containers:\n  - name: c\n    image: {image}\n"
     )
-    (inner / "templates/pod.yaml").write_text(pod)
-    more = "charts: {outer: {chart: ./chart}}\n"
-    (user.folder / "c.yaml").write_text(CLOSED + more)
-    said = user.types("mirror", "-f", "c.yaml", "--chart", str(CHART), "--dry-run")
+    (user.folder / "c.yaml").write_text(f"{CLOSED}chart: {{path: ./chart}}\n")
+
+
+@pytest.mark.usefixtures("upstream")
+def test_images_that_a_template_names_are_replaced(user: User) -> None:
+    """AWS's chart names public.ecr.aws/neuron/neuron-device-plugin:2.19.16.0 so."""
+    name = "public.ecr.aws/neuron/neuron-device-plugin"
+    neuron(user, f"{name}:2.19.16.0")
+    said = user.types("mirror", "-f", "c.yaml")
+    assert (said.code, "warning" in said.err) == (0, False), said.err
+    written = (user.folder / "c.yaml").read_text()
+    chart = yaml.safe_load(written)["chart"]
+    assert chart["images"] == {name: f"{REGISTRY}/demo/{name}"}
+    again = user.types("mirror", "-f", "c.yaml")
+    assert (again.code, again.err) == (0, ""), again.err
+    assert (user.folder / "c.yaml").read_text() == written
+
+    made = user.types("create", "-f", "c.yaml", "--yes")
+    assert made.code == 0, made.err
+    ours = {f"{REGISTRY}/demo/{name}:2.19.16.0", f"{REGISTRY}/demo/{OPERATOR}:0.5"}
+    found = images_in(user)
+    assert ours <= found
+    ecr = re.compile(r"[0-9]{12}\.dkr\.ecr\.us-west-2\.amazonaws\.com/")
+    assert [each for each in found if not ecr.match(each)] == []
+    assert user.types("plan", "-f", "c.yaml", "--detailed-exitcode").code == 0
+    assert f"/{name}" in written
+    (user.folder / "c.yaml").write_text(written.replace("/demo/public", "/other/public"))
+    assert user.types("plan", "-f", "c.yaml", "--detailed-exitcode").code == 5
+
+
+def test_what_switches_off_an_image_that_nothing_names_is_said(user: User) -> None:
+    neuron(user, '{{ printf "public.ecr.aws/%s:2.19" "neuron/plugin" }} # ecr.aws/neuron/plugin')
+    said = user.types("mirror", "-f", "c.yaml", "--dry-run")
     assert said.code == 0, said.err
     assert said.err == (
-        "warning: charts.outer: no value of the chart names public.ecr.aws/neuron/plugin:2.19:"
-        " nodes in a closed network cannot pull it; unless nodes need it, set charts.outer.values"
-        " plugin.on: false\n"
+        "warning: chart: no value or template of the chart names public.ecr.aws/neuron/plugin:2.19:"
+        " nodes in a closed network cannot pull it; name the copy in a folder of your own with the"
+        " chart\n"
     )
 
 

@@ -125,8 +125,8 @@ def _rows(charts: list[Chart], names: Names) -> list[MirroredImage]:
 
 def _warn(charts: list[Chart]) -> list[str]:
     warnings = [
-        f"{chart.setting}: no value of the chart names {image}: nodes in a closed network cannot"
-        f" pull it; {_fix(chart.setting, switch)}"
+        f"{chart.setting}: no value or template of the chart names {image}: nodes in a closed"
+        f" network cannot pull it; {_fix(chart.setting, switch)}"
         for chart in charts
         for image, switch in chart.fixed.items()
     ]
