@@ -55,9 +55,8 @@ def tests(workers: int) -> tuple[int, int]:
         report = Path(folder) / "report.xml"
         words = [sys.executable, "-m", "pytest", "-n", str(workers), "-m", "prove or not prove"]
         words += ["--tb=short", f"--junitxml={report}"]
-        words += [
-            f"tests/prove/test_{name}.py" for name in ("life", "processes", "races", "journal")
-        ]
+        names = ("life", "processes", "races", "journal", "patience")
+        words += [f"tests/prove/test_{name}.py" for name in names]
         words += ["tests/engine"]
         run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         if run.returncode:

@@ -12,9 +12,8 @@ from .faults import FAULTS
 from .prover import TWO_NODES, Prover
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("throttling 30 %", marks=pytest.mark.prove), "lost answers 50 %"]
-)
+@pytest.mark.prove
+@pytest.mark.parametrize("name", ["throttling 30 %", "lost answers 50 %"])
 def test_a_bad_day_changes_nothing_in_the_end(prover: Prover, name: str) -> None:
     FAULTS[name](prover)
 

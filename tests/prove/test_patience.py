@@ -81,6 +81,7 @@ def asked(host: Host, operation: str) -> list[str]:
 
 
 class TestPatience:
+    @pytest.mark.prove
     def test_half_an_hour_to_the_first_node(self, host: Host) -> None:
         create(host, MINIMAL, addons={"metrics-server": {}})
 

@@ -37,6 +37,7 @@ def test_kill_nine_thrice(shell: Shell) -> None:
     shell.is_deleted()
 
 
+@pytest.mark.prove
 def test_of_two_creates_one_works_and_the_other_exits_4(shell: Shell) -> None:
     with shell.held_at(eks_create=FOREVER):
         first = shell.start(shell.words("create"))
