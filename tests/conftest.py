@@ -207,9 +207,15 @@ class Clients:
         return client
 
 
+@pytest.fixture(scope="session")
+def clients(one_stack: Stack, session: boto3.Session) -> Clients:
+    return Clients(session, one_stack.endpoint)
+
+
 @pytest.fixture
-def aws(stack: Stack, session: boto3.Session) -> Clients:
-    return Clients(session, stack.endpoint)
+def aws(stack: Stack, clients: Clients) -> Clients:
+    """Clients of an empty account."""
+    return clients
 
 
 @pytest.fixture

@@ -91,6 +91,8 @@ UNPUBLISHED = {
 _found: list[str] = []
 _stored: Counter[tuple[str, str]] = Counter()
 _seen: set[str] = set()
+_right: set[str] = set()
+"""Requests in which nothing was wrong."""
 requests: set[tuple[str, str]] = set()
 """Each service and operation that was requested."""
 
@@ -106,9 +108,13 @@ def watch() -> None:
         if isinstance(self, _Answers):  # a client of the tool; tests send what is wrong
             service, operation = self.meta.service_model.service_name, operation_model.name
             requests.add((service, operation))
-            takes_any = operation_model.input_shape is not None
-            wrong = violations(service, operation, api_params) if takes_any else api_params
-            _found.extend(f"{service}:{operation} {each}" for each in wrong)
+            about = f"{service}:{operation} {api_params}"
+            if about not in _right:
+                takes_any = operation_model.input_shape is not None
+                wrong = violations(service, operation, api_params) if takes_any else api_params
+                _found.extend(f"{service}:{operation} {each}" for each in wrong)
+                if not wrong and len(about) < 2000:
+                    _right.add(about)
         return convert(self, api_params, operation_model, *others, **named)
 
     client._convert_to_request_dict = checked

@@ -571,6 +571,7 @@ def test_what_only_uninstalls_reads_again_what_another_machine_changed(
     assert note(user, "near", "near") is None
 
 
+@pytest.mark.prove
 def test_a_namespace_that_is_declared_comes_before_the_chart_in_it(user: User) -> None:
     user.has("demo")
     chart(user.folder, "near")

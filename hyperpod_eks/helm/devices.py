@@ -99,7 +99,8 @@ def _lists(chart: Path) -> tuple[list[str], list[str]]:
 
     folder = find_chart(chart)
     file = folder / "values.yaml" if folder else None
-    values = yaml.safe_load(file.read_bytes()) if file and file.is_file() else None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time
+    values = yaml.load(file.read_bytes(), loader) if file and file.is_file() else None  # noqa: S506  a safe one
     terms = _at(values, *_AFFINITY)
     first = terms[0] if isinstance(terms, list) and len(terms) == 1 else None
     expressions = _at(first, "matchExpressions")

@@ -203,6 +203,7 @@ def test_who_creates_is_no_less_than_its_administrator(owner: Owner) -> None:
     assert owner.account() == owner.before
 
 
+@pytest.mark.prove
 def test_addons_beside_the_four_come_with_their_roles_and_go(owner: Owner) -> None:
     iam: Any = owner.aws.iam
     document = trust("pods.eks.amazonaws.com")

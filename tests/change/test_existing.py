@@ -380,6 +380,7 @@ def test_the_nodes_of_an_eks_cluster_that_is_there_can_live_in_one_zone(owner: O
     assert len(owner.nodes("worker-group")) == 2
 
 
+@pytest.mark.prove
 def test_several_people_work_on_somebodys_eks_cluster(owner: Owner) -> None:
     """A caller without an access entry gets one; a delete by any of them deletes all of these."""
     net = a_vpc(owner)

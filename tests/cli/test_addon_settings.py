@@ -108,6 +108,7 @@ def test_a_version_that_takes_no_pod_identity_gets_an_association_before_it(
     assert (gone.code, "nothing remains" in gone.out) == (0, True), gone.err
 
 
+@pytest.mark.prove
 def test_it_goes_when_it_is_no_longer_declared(user: User, aws: Clients, role: str) -> None:
     about = {"service_account": "operator", "role_arn": role}
     assert user.types("create", *write(user, {"cert-manager": {

@@ -143,6 +143,7 @@ def test_a_delete_from_another_machine_leaves_nothing(machines: Machines) -> Non
     assert machines.user.stack.inventory()["s3"] == {}
 
 
+@pytest.mark.prove
 def test_what_is_protected_is_not_deleted_by_name(machines: Machines) -> None:
     (machines.b / "demo.yaml").write_text(
         f"name: demo\ndeletion_protection: true\nchart: {{path: {CHART}}}\n"
@@ -510,6 +511,7 @@ def test_a_scale_of_a_file_that_fails_restores_what_the_cluster_had(
     assert machines.kept()["config"] == machines.kept("00000002.json")["config"]
 
 
+@pytest.mark.prove
 def test_a_cluster_from_a_kept_config_is_announced(machines: Machines) -> None:
     """`delete --keep bucket` leaves its config, and `create NAME` elsewhere is given none."""
     assert machines.types("delete", "demo", "--yes", "--keep", "bucket", at="a").code == 0

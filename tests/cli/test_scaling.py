@@ -141,6 +141,7 @@ def test_a_pod_that_a_pool_does_not_admit_brings_no_node(made: User) -> None:
     kubernetes("DELETE", f"{DEPLOYMENTS}/inference")
 
 
+@pytest.mark.prove
 def test_an_override_changes_the_pool_and_a_removed_pool_takes_its_nodes_along(
     made: User, tmp_path: Path
 ) -> None:

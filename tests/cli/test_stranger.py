@@ -133,6 +133,7 @@ def configured(laptop: Laptop) -> Laptop:
     return laptop
 
 
+@pytest.mark.prove
 def test_aws_describes_the_eks_cluster(laptop: Laptop) -> None:
     needs("aws")
     cluster = laptop.asks("aws eks describe-cluster --name demo --output json")["cluster"]
@@ -140,6 +141,7 @@ def test_aws_describes_the_eks_cluster(laptop: Laptop) -> None:
     assert cluster["accessConfig"]["authenticationMode"] == "API"
 
 
+@pytest.mark.prove
 def test_aws_describes_the_hyperpod_cluster(laptop: Laptop) -> None:
     needs("aws")
     described = "aws sagemaker describe-cluster --cluster-name demo --output json"
@@ -149,6 +151,7 @@ def test_aws_describes_the_hyperpod_cluster(laptop: Laptop) -> None:
     assert cluster["Orchestrator"]["Eks"]["ClusterArn"].endswith(":cluster/demo")
 
 
+@pytest.mark.prove
 def test_kubectl_sees_the_nodes_through_awss_own_kubeconfig(configured: Laptop) -> None:
     if not (helm("4.3.1") / "kubectl").exists():
         pytest.skip("no kubectl beside helm in .cache/helm")
@@ -160,6 +163,7 @@ def test_kubectl_sees_the_nodes_through_awss_own_kubeconfig(configured: Laptop) 
     assert configured.types("kubectl get nodes --no-headers").count(" Ready ") == 2
 
 
+@pytest.mark.prove
 def test_helm_sees_the_release_and_its_values(configured: Laptop) -> None:
     (release,) = configured.asks("helm list -A -o json")
     assert (release["name"], release["namespace"]) == ("hyperpod-dependencies", "kube-system")
@@ -169,6 +173,7 @@ def test_helm_sees_the_release_and_its_values(configured: Laptop) -> None:
     assert values["health-monitoring-agent"]["region"] == "us-west-2"
 
 
+@pytest.mark.prove
 def test_the_same_commands_work_on_any_endpoint(laptop: Laptop) -> None:
     """Without --local, the server at AWS_ENDPOINT_URL is AWS."""
     shown = laptop.asks("hyperpod-eks status demo -o json")

@@ -14,6 +14,7 @@ from tests.conftest import Clients, User
 PAGE = (Path(__file__).parents[2] / "docs/teams.md").read_text()
 
 
+@pytest.mark.prove
 def test_the_commands_of_the_page_work(
     user: User, aws: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

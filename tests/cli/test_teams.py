@@ -204,6 +204,7 @@ def test_a_lost_manifest_has_its_config_in_a_backup(older: Team) -> None:
     assert "config of solo was found in a backup" in said.err
 
 
+@pytest.mark.prove
 def test_a_config_in_the_bucket_is_everybodys(team: Team) -> None:
     for words in (("plan", "solo", "--detailed-exitcode"), ("status", "solo"), ("create", "solo")):
         said = team.types(*words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import boto3
 import pytest
 from botocore import xform_name
 from botocore.model import OperationModel
@@ -24,6 +25,12 @@ from tests.local.ground import (
     role,
     workers,
 )
+
+
+@pytest.fixture
+def aws(stack: Stack, session: boto3.Session) -> Clients:
+    """Clients of its own, because `called` registers a handler."""
+    return Clients(session, stack.endpoint)
 
 
 @pytest.fixture
