@@ -46,8 +46,8 @@ def define(
     """Return the click command; its help is the docstring of ``run``.
 
     ``run`` receives the options and the `Report` for its events, and returns the document;
-    ``text`` renders that document for people.  ``then`` are lines for them on stderr after it, such
-    as the commands to run next; not with ``--quiet``.
+    ``text`` renders that document for people.  ``then`` are lines for them on stderr after
+    that text, such as the commands to run next; not with ``--quiet``.
     """
 
     def invoke(**given: Any) -> int:  # click's parameters are the fields of `options`
@@ -56,7 +56,7 @@ def define(
         with console.reporting(name, chosen, keep) as report:
             document = run(chosen, report)
         code = console.say(document, text)
-        if not chosen.quiet:
+        if console.form == "text" and not (console.query or console.quiet):
             for line in then(chosen, document):
                 say(line)
         return code

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 import click
 
 from hyperpod_eks.aws.redaction import learn_environment, redacted, without_values
-from hyperpod_eks.cli.documents import called
+from hyperpod_eks.cli.documents import called, columns
 from hyperpod_eks.cli.options import Output, Place, Progress
 from hyperpod_eks.errors import FAILED, Exit, HyperpodError, Usage
 from hyperpod_eks.terminal.text import printable, shortened
@@ -205,11 +205,12 @@ class Console:
         self._well = False
         _logger().error("exit %s: %s", code, message, exc_info=error)
         causes = getattr(error, "causes", ())
-        for line in (f"error: {message}", *([hint] if hint else []), *causes):
+        resume = self._resume(error) if code in AGAIN else None
+        lines = [f"error: {message}", *([hint] if hint else []), *map(str, causes)]
+        for line in (*lines, *self._then(resume, "\n".join(lines))):
             say(line)
         if code not in (Exit.USAGE, Exit.LOCKED, Exit.NOT_FOUND):
             self._point_at_log()
-        resume = self._resume(error) if code in AGAIN else None
         about: Error = {
             "class": kind,
             "message": message,
@@ -222,6 +223,14 @@ class Console:
         }
         self._print_failure(code, about, resume)
         return int(code)
+
+    def _then(self, resume: str | None, said: str) -> list[str]:
+        """Return the commands that continue and undo a run that changes AWS, unless ``said``."""
+        if not resume or self.quiet or self._keep is not Log.KEPT or resume in said:
+            return []
+        undo = ("To delete it instead", self.called("delete"))
+        undone = self.command == "create" and undo[1] not in said
+        return columns((("To continue", resume), *([undo] if undone else [])))
 
     def _resume(self, error: BaseException | None) -> str:
         """Return the command that continues; after a failure, that is `create --replace-failed`."""

@@ -49,7 +49,7 @@ def find_helm(option: str | Path | None = None, bundle: str | None = None) -> He
 
     The first two must be usable if they are given; of the others the first usable one is returned.
     If the variable is ``never``, helm is not downloaded.  Raises Usage, with the options, if there
-    is none, and HyperpodError if it cannot be downloaded.
+    is none, and it cannot be downloaded.
     """
     variable = os.environ.get("HYPERPOD_EKS_HELM")
     named = None if variable == NEVER else variable
@@ -89,11 +89,9 @@ def _downloaded(missing: str, bundle: str | None) -> Helm:
         log.warning("%s; helm %s is downloaded from %s", missing, download.VERSION, download.SITE)
         try:
             found = _examine(download.download(bundle))
-        except Usage as error:
-            raise Usage(f"{missing}, and {error}", error.hint or _OTHERWISE) from error
         except HyperpodError as error:
             hint = f"{error.hint} {_OTHERWISE}".strip()
-            raise HyperpodError(f"{missing}, and {error}", hint, cause=error.cause) from error
+            raise Usage(f"{missing}, and {error}", hint, cause=error.cause) from error
     if isinstance(found, str):
         raise Usage(f"{missing}, and the one that was downloaded {found}", _OTHERWISE)
     return found

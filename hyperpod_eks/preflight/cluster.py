@@ -316,7 +316,7 @@ def _pull(facts: Facts, want: ChartRelease) -> list[Finding]:
     """Download a further chart, and forget it."""
     try:
         program = find_helm(facts.helm, ca_bundle(facts.aws.session))
-    except HyperpodError:  # a finding of its own
+    except Usage:  # a finding of its own
         return []
     try:
         want.check_download(program)
@@ -342,7 +342,7 @@ def helm(facts: Facts) -> Iterator[Finding]:
     """The helm program must exist and be new enough; without one, it is downloaded."""
     try:
         find_helm(facts.helm, ca_bundle(facts.aws.session))
-    except HyperpodError as error:
+    except Usage as error:
         yield Finding("helm", "error", str(error), error.hint, cause=error.cause)
 
 

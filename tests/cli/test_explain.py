@@ -360,8 +360,8 @@ def _same_as_documented(page: str, id_: str, text: str) -> None:
 
 
 def _causes(text: str) -> str:
-    """Return the explanation without the error before it, which varies."""
-    return text[text.index("cause: ") :]
+    """Return the explanation without the error before it, which varies, and what continues."""
+    return text[text.index("cause: ") :].split("\nTo continue:", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("id_", SEEN)

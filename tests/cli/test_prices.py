@@ -191,6 +191,18 @@ def test_where_no_endpoint_has_usd_nothing_is_asked(reader: User, cache: Path) -
         assert asked(reader) == 0
 
 
+def test_a_failed_run_says_how_to_go_on_and_how_to_undo_it(user: User) -> None:
+    user.stack.faults.append(Fault("ec2", "CreateVpc", "UnauthorizedOperation", 403, "no"))
+    said = user.types("create", "demo", "--chart", str(CHART))
+    assert said.code == 3
+    lines = said.err.splitlines()
+    assert f"To continue:          hyperpod-eks create demo --chart {CHART}" in lines
+    assert "To delete it instead: hyperpod-eks delete demo" in lines
+    user.stack.faults.append(Fault("ec2", ".*", "UnauthorizedOperation", 403, count=99))
+    seen = user.types("status", "demo")
+    assert (seen.code, "To continue" in seen.err) == (3, False)
+
+
 def test_create_says_what_it_costs_and_what_to_type_next(user: User) -> None:
     said = user.types("create", "demo", "--chart", str(CHART))
     *_, price, use, see, delete = said.err.splitlines()
@@ -202,3 +214,10 @@ def test_create_says_what_it_costs_and_what_to_type_next(user: User) -> None:
     assert "USD" not in again.err
     assert again.err.splitlines()[-1] == delete
     assert user.types("create", "demo", "-q").err == ""
+    assert delete not in user.types("create", "demo", "-o", "json").err
+    assert user.types("status", "demo").err.splitlines() == [use]
+    config = "name: demo\nregion: us-west-2\neks: {log_retention_days: 90}\n"
+    (user.folder / "demo.yaml").write_text(config)
+    assert user.types("status", "-f", "demo.yaml").err.splitlines() == [
+        "To see what create would change: hyperpod-eks plan demo --file demo.yaml"
+    ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.cli.command import define
 from hyperpod_eks.cli.console import Log, current_console
-from hyperpod_eks.cli.documents import as_json, called, head
+from hyperpod_eks.cli.documents import as_json, called, columns, head
 from hyperpod_eks.cli.options import Cluster, flag
 from hyperpod_eks.errors import NotFound
 from hyperpod_eks.events import steps_of
@@ -302,6 +302,23 @@ def text(document: views.Status) -> str:
     )
 
 
+def then(options: Options, document: views.Status) -> Iterator[str]:
+    """Yield the command that uses the cluster, or those that say what it lacks."""
+    cluster = document["cluster"]
+    it = called(cluster["name"], options)
+    if document["differences"]:
+        yield from columns([("To see what create would change", f"hyperpod-eks plan {it}")])
+    elif not cluster["ready"]:
+        rows = [
+            ("To see what HyperPod does", f"hyperpod-eks events {it}"),
+            ("To create what is missing", f"hyperpod-eks create {it}"),
+        ]
+        yield from columns(rows)
+    else:
+        used = called(cluster["name"], options, file=False)
+        yield from columns([("To use it with kubectl", f"hyperpod-eks kubeconfig {used}")])
+
+
 command = define(
     "status",
     Options,
@@ -313,5 +330,6 @@ command = define(
     hyperpod-eks status demo --query cluster.status
     hyperpod-eks status demo -o json --query differences
     """,
+    then=then,
     log=lambda options: Log.NONE if options.offline else Log.IF_IT_FAILS,
 )
