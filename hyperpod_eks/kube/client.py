@@ -200,8 +200,10 @@ def _words(access: Access) -> Iterator[None]:
         if error.status >= 500 and "failed calling webhook" in says:
             raise NotServed(says) from None
         if error.status in (401, 403, 410, 429) or error.status >= 500:
-            denied = KnownCause("no-access-entry") if error.status in (401, 403) else None
-            raise KubeNotReady(says, cause=denied) from None
+            ending = "because it is being terminated" in says  # a namespace, at a 403
+            denied = error.status in (401, 403) and not ending
+            cause = KnownCause("no-access-entry") if denied else None
+            raise KubeNotReady(says, cause=cause) from None
         raise HyperpodError(says) from error
     except HTTPError as error:
         if final := transport.in_the_way(error, access.endpoint):

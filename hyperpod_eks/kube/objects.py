@@ -8,7 +8,9 @@ documentation, "Server-Side Apply").
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -104,6 +106,8 @@ def apply(
         try:
             return _ask(access._client, _path(reference, kind), "PATCH", content=content, **query)
         except _package().ApiException as error:
+            if refusal := _refusal(reference, error.body):
+                raise refusal from None
             if error.status == 409 and "conflict with" in str(error.body):
                 raise HyperpodError(
                     f"{reference}: {_message(error.body)}",
@@ -130,10 +134,81 @@ def delete(access: Access, reference: ObjectReference, uid: str) -> None:
         try:
             _ask(access._client, _path(reference, kind), "DELETE", content=content)
         except _package().ApiException as error:
+            if refusal := _refusal(reference, error.body, deletes=True):
+                raise refusal from None
             if error.status != 404 and not (
                 error.status == 409 and "Precondition" in str(error.body)
             ):
                 raise
+
+
+_REFUSALS = (
+    (
+        re.compile(
+            r'admission webhook "(?P<name>[^"]+)" denied the request(?:: )?(?P<why>.*)', re.DOTALL
+        ),
+        "the admission webhook {name} refuses it",
+        (
+            "Change the object, or ask whoever runs the webhook: `kubectl get"
+            " validatingwebhookconfigurations,mutatingwebhookconfigurations -o yaml` has its rules."
+        ),
+    ),
+    (
+        re.compile(
+            r"ValidatingAdmissionPolicy '(?P<name>[^']+)'(?: with binding '[^']+')? denied request:"
+            r" (?P<why>.*)",
+            re.DOTALL,
+        ),
+        "the admission policy {name} refuses it",
+        (
+            "Change the object, or the policy: `kubectl get validatingadmissionpolicy {name}"
+            " -o yaml` has its rules."
+        ),
+    ),
+    (
+        re.compile(r'violates PodSecurity "(?P<name>[^"]+)": (?P<why>.*)', re.DOTALL),
+        "the Pod Security Standard {name} of its namespace refuses it",
+        "Change its security context, or the namespace's label pod-security.kubernetes.io/enforce.",
+    ),
+    (
+        re.compile(r"exceeded quota: (?P<name>[^,]+), (?P<why>.*)", re.DOTALL),
+        "it exceeds the quota {name} of its namespace",
+        "Raise the quota, or ask for less: `kubectl describe quota {name} -n {namespace}`.",
+    ),
+    (
+        re.compile(r'^namespaces "(?P<name>[^"]+)" not found(?P<why>)$'),
+        "its namespace {name} does not exist",
+        (
+            "Declare it in `objects`, where it is created first, or run `kubectl create namespace"
+            " {name}`. Then run the same command again."
+        ),
+    ),
+)
+"""What the API server says when something in the cluster refuses an object, and what to do
+(kubernetes/apiserver: admission/plugin/webhook/errors, admission/plugin/policy/validating;
+kubernetes: plugin/pkg/admission)."""
+
+
+def _refusal(
+    reference: ObjectReference, body: str | bytes | None, *, deletes: bool = False
+) -> HyperpodError | None:
+    """Return the error about an object that the cluster's own rules refuse, with the fields."""
+    message = _message(body)
+    for pattern, what, hint in _REFUSALS:
+        if (found := pattern.search(message)) and not (deletes and "not found" in message):
+            named = {"name": found["name"], "namespace": reference.namespace or DEFAULT}
+            fields = dict.fromkeys(filter(None, (text(x, "field") for x in _causes(body))))
+            rest = [f" ({', '.join(fields)})" if fields else "", f": {found['why']}"]
+            why = "".join(rest if found["why"] else rest[:1])
+            return HyperpodError(f"{reference}: {what.format(**named)}{why}", hint.format(**named))
+    return None
+
+
+def _causes(body: str | bytes | None) -> Sequence[JsonMapping]:
+    """Return the causes of a Status document, which name fields."""
+    with suppress(ValueError):
+        return parts(json.loads(body or ""), "details", "causes")
+    return []
 
 
 def deletable_claims(access: Access) -> set[tuple[str, str]]:
@@ -187,11 +262,22 @@ class Taken(NamedTuple):
 
 
 def taken(declared: JsonMapping, live: JsonMapping) -> list[Taken]:
-    """Return the fields of a declaration that others have changed or removed since we set them."""
+    """Return the fields of a declaration that others have changed or removed since we set them.
+
+    Raises HyperpodError for managed fields that are not as the API reference has them.
+    """
     ours: Fields | None = None
     others: list[tuple[str, Fields]] = []
     for entry in parts(live, "metadata", "managedFields"):
         manager, fields = text(entry, "manager"), part(entry, "fieldsV1")
+        if not _is_tree(fields):
+            raise HyperpodError(
+                f"{text(live, 'kind')} {text(live, 'metadata', 'name')}: the API server's list of"
+                f" the fields that {manager or 'a manager'} owns (metadata.managedFields) cannot be"
+                " read",
+                "See `kubectl get --show-managed-fields -o yaml`; a program between you and the API"
+                " server may have changed it.",
+            )
         if (manager, text(entry, "operation")) == (MANAGER, "Apply"):
             ours = fields
         else:
@@ -205,6 +291,23 @@ def taken(declared: JsonMapping, live: JsonMapping) -> list[Taken]:
         Taken(path, tuple(dict.fromkeys(name for name, without in lacks if path not in without)))
         for path in _missing(content, ours)
     ]
+
+
+def _is_tree(fields: Json) -> bool:
+    """Whether it is such a tree."""
+    return isinstance(fields, Mapping) and all(
+        _is_key(*name.partition(":")[::2]) and _is_tree(below) for name, below in fields.items()
+    )
+
+
+def _is_key(kind: str, value: str) -> bool:
+    if kind not in ("k", "v"):
+        return True
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return kind == "v" or isinstance(found, dict)
 
 
 def _missing(declared: Json, fields: Fields | None, path: str = "") -> Iterator[str]:

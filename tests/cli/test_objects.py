@@ -11,9 +11,11 @@ import pytest
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.snapshot import Snapshot
-from hyperpod_eks.kube import client
+from hyperpod_eks.errors import HyperpodError
+from hyperpod_eks.kube import client, objects
 from hyperpod_eks.kube.client import Content
 from hyperpod_eks.local import CHART
+from hyperpod_eks.local.kubernetes import Fault
 from hyperpod_eks.local.stack import Stack
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import State
@@ -354,6 +356,63 @@ def test_what_kubernetes_does_not_change_in_place_is_said_with_the_way(
         assert "does not change this in place" in said.err
         declare(user, OBJECTS)
         assert user.types(*CREATE).code == 0
+
+
+POLICY = "ValidatingAdmissionPolicy"
+WEBHOOK = 'admission webhook "limits.example.com" denied the request: '
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "says", "fix"),
+    [
+        (403, f"{WEBHOOK}no image of yours", ("the admission webhook limits.example.com refuses it"
+         " (spec.hard): no image of yours"), "ask whoever runs the webhook"),
+        (400, WEBHOOK.removesuffix(": ") + " without explanation",
+         "webhook limits.example.com refuses it", "validatingwebhookconfigurations"),
+        (422, f"""quota "a" is forbidden: {POLICY} 'p' with binding 'b' denied request: too much""",
+         "the admission policy p refuses it (spec.hard): too much",
+         "kubectl get validatingadmissionpolicy p"),
+        (403, 'pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged',
+         "the Pod Security Standard restricted:latest", "pod-security.kubernetes.io/enforce"),
+        (403, 'pods "x" is forbidden: exceeded quota: small, requested: pods=1',
+         "it exceeds the quota small", "kubectl describe quota small -n team-a"),
+    ],
+)  # fmt: skip
+def test_what_the_clusters_own_rules_refuse_is_said_with_who_refuses_it(
+    made: User, tmp_path: Path, code: int, message: str, says: str, fix: str
+) -> None:
+    """Sentences of kubernetes/apiserver and of kubernetes' admission plugins."""
+    (endpoint,) = made.stack.sim.clusters.values()
+    fault = Fault(code, "Forbidden", message, "PATCH", "resourcequotas", 9, "spec.hard")
+    with in_a_copy(made, tmp_path / "copy") as user:
+        endpoint.faults.append(fault)
+        declare(user, OBJECTS, FILE.replace('"20"', '"30"'))
+        said = user.types(*CREATE)
+    endpoint.faults.remove(fault)
+    assert said.code == 1
+    assert says in said.err.replace("\n", " ")
+    assert fix in said.err
+    assert "access entr" not in said.err
+
+
+def test_an_object_in_a_namespace_that_does_not_exist(made: User, tmp_path: Path) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, OBJECTS + OBJECTS.splitlines()[-1].replace("team-a", "nowhere") + "\n")
+        said = user.types(*CREATE)
+        assert said.code == 1
+        assert "ServiceAccount/nowhere/trainer: its namespace nowhere does not exist" in said.err
+        assert "kubectl create namespace nowhere" in said.err
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"f:spec": {"k:{": {}}}, {"f:spec": {"k:[1]": {}}}, {"f:spec": 3}, {"f:spec": {"v:": {}}}],
+)
+def test_managed_fields_that_are_none_are_no_fault_of_this_program(fields: Any) -> None:
+    managers = [{"manager": "kubectl", "operation": "Update", "fieldsV1": fields}]
+    live = {"kind": "Widget", "metadata": {"name": "one", "managedFields": managers}}
+    with pytest.raises(HyperpodError, match=r"Widget one: .* kubectl owns .* cannot be read"):
+        objects.taken({"spec": {"items": [{"a": 1}]}}, live)
 
 
 def test_an_object_declared_twice_is_refused(made: User, tmp_path: Path) -> None:

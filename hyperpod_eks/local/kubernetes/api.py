@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import yaml
 
 from . import cel, discovery, errors, policies, protobuf, table, websocket, workloads
-from .errors import ApiError
+from .errors import ApiError, Cause
 from .objects import Obj, dig
 from .resources import REVIEWS, SELF_REVIEWS, Resource
 from .selection import predicate
@@ -95,6 +95,8 @@ class Fault:
     method: str = ".*"
     path: str = ""
     times: int = 1
+    field: str = ""
+    """The field that the refusal names, in `details.causes`."""
 
     def hits(self, method: str, path: str) -> bool:
         """Whether this request fails; uses up one of `times`."""
@@ -232,7 +234,9 @@ class Api:
     def _answer(self, request: Request) -> Answer:
         for fault in self.faults:
             if fault.hits(request.method, request.target):
-                raise ApiError(fault.status, fault.reason, fault.message)
+                causes = [Cause(fault.field, fault.message).document()] if fault.field else []
+                told = {"causes": causes} if causes else None
+                raise ApiError(fault.status, fault.reason, fault.message, told)
         path = request.path
         if path in _PUBLIC:
             return Answer(200, self.version) if path == "/version" else _text(200, "ok")
