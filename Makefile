@@ -4,7 +4,7 @@ BIN := .venv/bin
 # where a container forbids bytecode, every program would compile our modules anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-random lint format bench prove docs e2e e2e-sweep lock clean
+.PHONY: help demo test test-random lint format bench prove docs e2e e2e-sweep lock dist clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
@@ -87,6 +87,18 @@ e2e-sweep: .venv/local .cache/helm/4.3.1/helm  ## remove what an interrupted e2e
 
 docs: .venv/dev  ## write the generated pages
 	$(BIN)/python scripts/generate.py
+
+.cache/sbom/bin/cyclonedx-py:
+	$(PYTHON) -m venv .cache/sbom && .cache/sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+
+dist: .venv/local .cache/sbom/bin/cyclonedx-py  ## build wheel, source and SBOM; TAG=v1.2.0 must be the version
+	@version=$$($(BIN)/python -c 'import hyperpod_eks; print(hyperpod_eks.__version__)'); \
+	test -z "$(TAG)" -o "$(TAG)" = "v$$version" || { echo "the version is $$version, not $(TAG)"; exit 1; }; \
+	test -z "$(TAG)" || grep -qE "^## \[?$$version" CHANGELOG.md || { echo "CHANGELOG.md has no $$version"; exit 1; }
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	.cache/sbom/bin/cyclonedx-py environment .venv --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/hyperpod-eks.cdx.json
 
 clean:  ## remove everything that make made
 	rm -rf .venv .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -63,6 +64,16 @@ def test_actions_are_pinned_and_may_only_read() -> None:
         assert "\npermissions:\n  contents: read\n" in text
         for action in re.findall(r"uses: (.*)", text):
             assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action), action
+
+
+def test_only_the_job_that_publishes_may_sign_in() -> None:
+    """It runs nothing of the checkout, and needs a reviewer (PyPI docs, "Trusted Publishers")."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+    assert "permissions" not in jobs["build"]
+    publish = jobs["publish"]
+    assert publish["permissions"] == {"id-token": "write", "attestations": "write"}
+    assert publish["environment"] == "release"
+    assert not any("checkout" in step.get("uses", "") for step in publish["steps"])
 
 
 def test_the_wheel_has_our_files_and_nothing_else(tmp_path: Path) -> None:
