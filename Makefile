@@ -45,10 +45,14 @@ lock: .cache/uv/bin/uv  ## renew the versions and hashes in requirements/
 	$(BIN)/python scripts/get_helm.py $* --into .cache/helm || command -v helm || \
 	  echo "hyperpod-eks downloads helm when it needs it"
 
+.cache/published: requirements/published.txt | .venv/local
+	-$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  --requirement $< --dest $@ && touch $@
+
 demo: .venv/local .cache/helm/4.3.1/helm  ## create, show and delete a cluster on the embedded stack
 	@PATH="$(CURDIR)/$(BIN):$(CURDIR)/.cache/helm/4.3.1:$$PATH" scripts/demo.sh
 
-test: .venv/dev .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
+test: .venv/dev .cache/published .cache/helm/3.17.2/helm .cache/helm/4.3.1/helm  ## run the tests
 	@$(BIN)/python -m pytest -n 1 tests/prove >.cache/prove.log 2>&1 & prove=$$!; \
 	$(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/prove; rest=$$?; \
 	wait $$prove; proof=$$?; cat .cache/prove.log; exit $$((rest || proof))

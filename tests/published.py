@@ -7,7 +7,8 @@ the stack stores, whoever wrote it, against the schemas of Kubernetes (`kubernet
 the CustomResourceDefinitions of its kind.  `problems` says what was wrong since the last time.
 
 Definitions are in Git repositories only: the variable HYPERPOD_PUBLISHED names a folder with clones
-(``kubernetes-sigs/karpenter`` and so on).  Without it, custom resources are not checked.
+(``kubernetes-sigs/karpenter`` and so on).  Without it, custom resources are not checked, but for
+HyperPodPyTorchJobs: AWS publishes their members as Python classes, in a wheel that `make` fetches.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import zipimport
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from botocore.client import BaseClient
 from jsonschema import Draft202012Validator
+from referencing import Registry
 
 from hyperpod_eks.aws.client import _Answers
 from hyperpod_eks.aws.published import OLDEST_KUBERNETES
@@ -59,14 +63,47 @@ class Source(NamedTuple):
         return shown.stdout if shown.returncode == 0 else None
 
 
+class Models(NamedTuple):
+    """Classes of pydantic in a wheel: that of a kind's spec, and that which has a pod template."""
+
+    wheel: Path
+    module: str
+    spec: str
+    template: str
+
+    def schema(self) -> Schema | None:
+        """Return the schema of the kind; None without the wheel.  Pods are as Kubernetes has them.
+
+        The classes mix some members of a pod up: those that have the same name in its source.
+        """
+        if not self.wheel.exists():
+            return None
+        folder, _, name = self.module.rpartition("/")
+        importer = zipimport.zipimporter(f"{self.wheel}/{folder}")
+        spec = importer.find_spec(name)
+        assert spec is not None
+        module = sys.modules[name] = module_from_spec(spec)
+        importer.exec_module(module)
+        found: Schema = getattr(module, self.spec).model_json_schema(by_alias=False)
+        types = found.pop("$defs")
+        types[self.template]["properties"]["template"] = {"$ref": f"{TYPES}{POD_TEMPLATE}"}
+        spec_of_kind = {**found, "additionalProperties": False}
+        return {"$defs": types, "properties": {"spec": spec_of_kind, "status": {}}}
+
+
+TYPES = "https://kubernetes.io/api/_definitions.json#/$defs/"
+POD_TEMPLATE = "io.k8s.api.core.v1.PodTemplateSpec"
+WHEELS = Path(__file__).parents[1] / ".cache/published"
+
 KARPENTER = "kubernetes-sigs/karpenter", "2266468104f36373ed002241afaee2d3bbc26078"
 KUEUE = "kubernetes-sigs/kueue", "ff69552e79ad21652c36caa97038382e55625cf7"
 CERT_MANAGER = "cert-manager/cert-manager", "2d0d7f7f74241a9cbf79f0e2a7bb247238ee09fd"
 KUBERAY = "ray-project/kuberay", "feeaf72facab4881ba2b179248bb67315634e229"
 HYPERPOD = "aws/sagemaker-hyperpod-cli", "011ca927123e02b35a399935bbb3ab1905fe33c7"
+JUPYTER = "jupyter-infra/jupyter-k8s", "f2670353e769c58b4164d0a08c6f296a1e4e9b3e"
 CHARTS = "helm_chart/HyperPodHelmChart/charts"
 
-DEFINITIONS = {
+DEFINITIONS: Mapping[str, Source | Models] = {
     "karpenter.sh": Source(*KARPENTER, "pkg/apis/crds/{group}_{plural}.yaml"),
     "kueue.x-k8s.io": Source(*KUEUE, "config/components/crd/bases/{group}_{plural}.yaml"),
     "cert-manager.io": Source(*CERT_MANAGER, "deploy/crds/{group}_{plural}.yaml"),
@@ -76,6 +113,13 @@ DEFINITIONS = {
         *HYPERPOD, f"{CHARTS}/training-operators/crds/{{plural}}.{{group}}-CustomResourceDefinition"
         ".yaml"),
     "mpijobs.kubeflow.org": Source(*HYPERPOD, f"{CHARTS}/mpi-operator/templates/mpijob-crd.yaml"),
+    "workspace.jupyter.org": Source(*JUPYTER, "config/crd/bases/{group}_{plural}.yaml"),
+    "sagemaker.amazonaws.com": Models(
+        WHEELS / "sagemaker_hyperpod-3.12.0-py3-none-any.whl",
+        "sagemaker/hyperpod/training/config/hyperpod_pytorch_job_unified_config",
+        "_HyperPodPytorchJob",
+        "ReplicaSpec",
+    ),
     "inference.sagemaker.aws.amazon.com": Source(
         *HYPERPOD, f"{CHARTS}/inference-operator/config/crd/{{group}}_{{plural}}.yaml"
     ),
@@ -84,7 +128,6 @@ DEFINITIONS = {
 
 UNPUBLISHED = {
     "karpenter.sagemaker.amazonaws.com": "SageMaker developer guide, 'Create a NodeClass'",
-    "sagemaker.amazonaws.com": "the add-on has it; package sagemaker-hyperpod has its members",
 }
 """Groups whose definitions AWS does not publish, and what it does publish."""
 
@@ -160,7 +203,8 @@ def faults(resource: Resource, obj: Mapping[str, Any], *, ours: bool = False) ->
             yield f"{where}: name the definition of its kind in tests/published.py"
         if (schema := definition(resource)) is not None:
             whole = _with_defaults(schema, dict(obj))
-            for text in _wrong(Draft202012Validator(_closed(schema, root=True)), whole):
+            validator = Draft202012Validator(_closed(schema, root=True), registry=_types())
+            for text in _wrong(validator, whole):
                 yield f"{where}: {text}"
             for cause in cel.causes(schema, whole, None):
                 yield f"{where}: {cause.field}: {cause.message}"
@@ -172,7 +216,10 @@ def faults(resource: Resource, obj: Mapping[str, Any], *, ours: bool = False) ->
 
 
 def _wrong(validator: Any, obj: Any) -> Iterator[str]:
-    for error in validator.iter_errors(obj):
+    for failed in validator.iter_errors(obj):
+        error = failed
+        while error.context:  # of several alternatives the one that fits furthest
+            error = max(error.context, key=lambda each: len(each.absolute_path))
         yield f"{error.json_path[2:]}: {error.message[:300]}"
 
 
@@ -193,6 +240,12 @@ def _definitions(version: str) -> tuple[Schema, Mapping[tuple[str, str, str], st
         for kind in schema.get("x-kubernetes-group-version-kind") or ()
     }
     return found, kinds
+
+
+@cache
+def _types() -> Registry:
+    found, _ = _definitions(NEWEST_KUBERNETES)
+    return Registry().with_contents([(found["$id"], found)] if found else [])
 
 
 @cache
@@ -217,8 +270,8 @@ def definition(resource: Resource) -> Schema | None:
     """Return the published schema of a kind; None if it is not at hand."""
     group = resource.group
     source = DEFINITIONS.get(resource.qualified) or DEFINITIONS.get(group)
-    if source is None:
-        return None
+    if source is None or isinstance(source, Models):
+        return source and source.schema()
     path = source.path.format(group=group, plural=resource.plural)
     text = source._replace(path=path).read()
     if text is None:

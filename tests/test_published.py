@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from hyperpod_eks.aws.client import Aws
-from hyperpod_eks.local.kubernetes import karpenter_kinds
+from hyperpod_eks.local.kubernetes import karpenter_kinds, kueue
 from hyperpod_eks.local.kubernetes.resources import Registry, Resource
 from hyperpod_eks.local.stack import Stack
 from tests import published
@@ -114,6 +115,33 @@ def test_a_custom_resource_that_its_definition_refuses_is_found(spec: Any, says:
     assert bool(says) == bool(text)
 
 
+@SCHEMAS
+@pytest.mark.skipif(
+    not any(published.WHEELS.glob("*.whl")), reason="no wheel in .cache: `make test` fetches it"
+)
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"nprocPerNodes": "8"}, "spec: Additional properties are not allowed ('nprocPerNodes'"),
+        ({"runPolicy": {"jobMaxRetries": 1}}, "spec.runPolicy"),
+        ({"replicaSpecs": [{"name": "pods", "template": {"spec": {"container": []}}}]},
+         "spec.replicaSpecs[0].template.spec: 'containers' is a required property"),
+    ],
+)  # fmt: skip
+def test_a_hyperpod_pytorch_job_has_the_members_that_aws_publishes(change: Any, says: str) -> None:
+    replicas = {"name": "pods", "replicas": 2, "template": {"spec": POD["spec"]}}
+    job = {
+        "apiVersion": "sagemaker.amazonaws.com/v1",
+        "kind": "HyperPodPyTorchJob",
+        "metadata": {"name": "a"},
+        "spec": {"nprocPerNode": "8", "replicaSpecs": [replicas], **change},
+    }
+    text = "\n".join(found(job, ours=True))
+    assert says in text
+    assert bool(says) == bool(text)
+
+
 @CLONES
 @pytest.mark.parametrize(
     ("api_version", "kind"),
@@ -128,6 +156,7 @@ def test_a_custom_resource_that_its_definition_refuses_is_found(spec: Any, says:
         ("kubeflow.org/v2beta1", "MPIJob"),
         ("inference.sagemaker.aws.amazon.com/v1", "InferenceEndpointConfig"),
         ("inference.sagemaker.aws.amazon.com/v1", "JumpStartModel"),
+        ("workspace.jupyter.org/v1alpha1", "Workspace"),
     ],
 )
 def test_definitions_are_where_they_are_said_to_be(api_version: str, kind: str) -> None:
@@ -171,6 +200,34 @@ def test_karpenters_kinds_are_as_karpenter_publishes_them() -> None:
         ours = spec["versions"][0]["schema"]["openAPIV3Schema"]
         found = differences(ours["properties"]["spec"], theirs["properties"]["spec"], "spec")
         assert [each for each in found if "requirements[].values " not in each] == []
+
+
+def stricter(ours: Any, theirs: Any, path: str) -> Iterator[str]:
+    """Yield where a schema refuses what the published one accepts, or has a field of its own."""
+    for rule in RULES:
+        here, there = ours.get(rule), theirs.get(rule)
+        fewer = isinstance(here, list) and isinstance(there, list) and {*here} <= {*there}
+        if here is not None and here != there and not (fewer and rule == "required"):
+            yield f"{path} {rule}: {here} is published as {there}"
+    for name, below in (ours.get("properties") or {}).items():
+        yield from stricter(below, theirs.get("properties", {}).get(name, {}), f"{path}.{name}")
+    for below in ("items", "additionalProperties"):
+        if isinstance(ours.get(below), dict):
+            yield from stricter(ours[below], theirs.get(below) or {}, f"{path}[]")
+
+
+@CLONES
+def test_kueues_kinds_refuse_nothing_that_kueues_own_accept() -> None:
+    for definition in kueue.definitions():
+        names = definition["spec"]["names"]
+        (version,) = definition["spec"]["versions"]
+        api_version = f"{definition['spec']['group']}/{version['name']}"
+        kind = resource(api_version, names["kind"])
+        theirs = published.definition(dataclasses.replace(kind, plural=names["plural"]))
+        assert theirs
+        ours = version["schema"]["openAPIV3Schema"]
+        found = stricter(ours, theirs, names["kind"])
+        assert [each for each in found if ".status " not in each] == []
 
 
 def of_examples() -> Iterator[Any]:

@@ -446,10 +446,10 @@ def definitions() -> Iterator[Obj]:
         preemption=_object(withinClusterQueue=never),
         stopPolicy={"type": "string", "enum": ["None", "Hold", "HoldAndDrain"]},
     )
-    pod_set = _object(("count", "template"), name=_TEXT, count={"type": "integer"}, template=_ANY)
+    count = {"type": "integer", "default": 1}
+    pod_set = _object(("template",), name=_TEXT, count=count, template=_ANY)
     workload = _object(
-        ("podSets",),
-        podSets=_list(pod_set, 8),
+        podSets=_list(pod_set, 18),
         queueName=_TEXT,
         priority={"type": "integer"},
     )
