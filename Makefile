@@ -13,6 +13,7 @@ help:  ## list the targets
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .venv/local: pyproject.toml requirements/local.txt
+	@echo "installing $$(grep -c '^[a-z]' requirements/local.txt) Python packages into .venv"
 	$(PYTHON) -m venv .venv
 ifdef NEWEST
 	$(INSTALL) --upgrade 'pip>=25.1'
@@ -24,6 +25,7 @@ endif
 	@touch $@
 
 .venv/dev: .venv/local requirements/dev.txt
+	@echo "installing $$(grep -c '^[a-z]' requirements/dev.txt) Python packages, with those of the tests"
 ifdef NEWEST
 	$(INSTALL) --upgrade --upgrade-strategy eager --group dev
 else

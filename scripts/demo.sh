@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole life of a cluster on the embedded stack: made, shown, made again without any change,
-# taken away.  `make demo` runs this; nothing outside this folder and this machine is touched.
+# A cluster on the embedded stack: created, shown, created again without any change, deleted.
+# `make demo` runs this; nothing outside this folder and this machine is changed.
 set -euo pipefail
 export XDG_CACHE_HOME="$(cd "$(dirname "$0")/.." && pwd)/.cache" # a stack of the demo's own
 folder=$(mktemp -d)
@@ -20,11 +20,23 @@ step() { # step "what this is" command...
 hyperpod-eks local stop >/dev/null 2>&1 || true
 step 'An AWS account on this machine, 250 times as fast as the real one' \
   hyperpod-eks local start --speed 250
-step 'Make a cluster: some forty minutes on AWS, fifteen seconds here' \
+step 'Create a cluster: 20 to 40 minutes on AWS, 15 seconds here' \
   hyperpod-eks create demo --local
-step 'Look at it' \
+step 'Show it' \
   hyperpod-eks status demo --local
-step 'Make it again: everything is there, so nothing is changed' \
+step 'Create it again: everything exists, so nothing is changed' \
   hyperpod-eks create demo --local --progress none
-step 'Take it away, and have AWS prove that it is gone' \
+step 'Delete it, and check with AWS that nothing is left' \
   hyperpod-eks delete demo --local --yes
+cat <<'END'
+
+To continue by hand, with the same account on this machine:
+
+  . .venv/bin/activate
+  hyperpod-eks create mine --local
+  hyperpod-eks plan -f examples/storage.yaml --local
+  hyperpod-eks delete mine --local
+  hyperpod-eks local stop
+
+On AWS: README.md, "On AWS".
+END
