@@ -222,7 +222,7 @@ class Session:
         Safe to repeat: it continues where an earlier call stopped.
         """
         check_plans(self.resolved, self.aws)
-        self.manifest.config = self.config.model_dump(mode="json", by_alias=True)
+        self.manifest.config = self.config.document()
         return engine.create(self.wants, self._context_of_run())
 
     def status(self) -> list[Observation]:

@@ -21,6 +21,7 @@ from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.scaling import AutoScaling
 from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
 from hyperpod_eks.config.storage import Storage
+from hyperpod_eks.documents import JsonMapping, JsonObject
 
 MAX_TAGS = 40  # AWS allows 50; the others are for the tool and for Kubernetes
 
@@ -418,6 +419,18 @@ class Config(Section):
         """All groups of nodes, the restricted ones last."""
         return (*self.instance_groups, *self.restricted_instance_groups)
 
+    def document(self) -> JsonObject:
+        """Return it as JSON, as manifests and buckets keep it.
+
+        0.1.0 refuses names that it does not know: settings that are newer are left out unless they
+        are set.
+        """
+        found = self.model_dump(mode="json", by_alias=True)
+        given = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        for path in NEWER:
+            _leave_out(found, given, path)
+        return found
+
     def every_addon(self) -> dict[str, Addon]:
         """Return the add-ons by name: those that HyperPod needs, then the others."""
         return dict.fromkeys(NEEDED_ADDONS, Addon()) | self.asked_addons()
@@ -437,3 +450,29 @@ class Config(Section):
         pools = self.auto_scaling.node_pools if self.auto_scaling else ()
         names = {name for pool in pools for name in pool.instance_groups}
         return tuple(group for group in self.instance_groups if group.name in names)
+
+
+NEWER = (
+    ("addons", "*", "buckets"),
+    ("auto_scaling", "node_pools"),
+    ("chart", "images"),
+    ("charts",),
+    ("iam", "node_policy"),
+    ("objects",),
+    ("operators",),
+    ("pod_identity",),
+    ("state",),
+    ("storage",),
+)
+"""The settings that 0.1.0 does not have; ``*`` is any name."""
+
+
+def _leave_out(found: JsonObject, given: JsonMapping, path: tuple[str, ...]) -> None:
+    name, *rest = path
+    if not rest:
+        if name not in given:
+            found.pop(name, None)
+        return
+    for each in list(found) if name == "*" else [name]:
+        if isinstance(found.get(each), dict):
+            _leave_out(found[each], given.get(each) or {}, tuple(rest))

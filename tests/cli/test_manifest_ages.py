@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hyperpod_eks.config.lifecycle import packaged_lifecycle
+from hyperpod_eks.config.load import load
 from hyperpod_eks.local import CHART
-from tests.conftest import User
+from hyperpod_eks.local.stack import Stack
+from tests.conftest import User, at_work
 
 AGES = sorted((Path(__file__).parents[1] / "manifests").glob("*.json"))
 ENDS = AGES[0], AGES[-1]
@@ -56,3 +59,29 @@ def test_it_is_read_planned_and_created_without_a_change_and_deleted(user: User)
 
     assert said.code == 0, said.err
     assert "nothing remains" in said.out
+
+
+def test_a_manifest_of_the_first_schema_has_no_setting_that_0_1_0_does_not_know(
+    one_stack: Stack, tmp_path: Path
+) -> None:
+    """0.1.0 refuses unknown names in a config; it reads ``want`` by its own fields."""
+    with at_work(one_stack, tmp_path) as somebody:
+        somebody.has("demo")
+        found = json.loads((somebody.folder / NAME).read_text())
+    assert found["schema"] == "hyperpod-eks/manifest/v1"
+    assert _newer(found["config"], json.loads(AGES[-1].read_text())["config"]) == []
+    document = {"charts": {"near": {"chart": "./near"}}, "addons": {"cert-manager": None}}
+    config = load({"name": "demo", "region": "us-west-2", **document}, {}, {}, files=False)
+    kept = config.document()
+    assert kept["charts"]["near"]["chart"]
+    assert "buckets" not in kept["addons"]["cert-manager"]
+    assert load(kept, {}, {}, files=False) == config
+
+
+def _newer(found: Any, known: Any, path: str = "") -> list[str]:
+    """Return the names that only a document has, which the other does not."""
+    if not (isinstance(found, dict) and isinstance(known, dict)):
+        return []
+    names = [f"{path}{name}" for name in found if name not in known]
+    both = [name for name in found if name in known]
+    return [*names, *(x for n in both for x in _newer(found[n], known[n], f"{path}{n}."))]

@@ -71,7 +71,7 @@ def adopt(options: Options, report: Report) -> Adopted:
         if options.rebuild and not found:
             raise _no_cluster(at, options)
         if options.file and options.rebuild:
-            at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
+            at.manifest.config = at.config.document()
         at.manifest.save()
         return {
             **result("adopt", at, Recorder(report)),

@@ -145,7 +145,7 @@ def _prepare(at: Opened, recorder: Recorder) -> list[str]:
     download = partial(prepare, at.config.chart, ca_bundle(at.context.aws.session))
     recorder.once = ("eks/cluster", EventType.WAITING, download)
     check_plans(at.resolved, at.context.aws)
-    at.manifest.config = at.config.model_dump(mode="json", by_alias=True)
+    at.manifest.config = at.config.document()
     warnings = at.warn()
 
     def warn(text: str) -> None:
