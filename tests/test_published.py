@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import boto3
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.local.kubernetes import karpenter_kinds, kueue
@@ -46,15 +48,23 @@ def found(obj: Any, *, ours: bool = False) -> list[str]:
     return [each.partition(": ")[2] for each in published.faults(kind, obj, ours=ours)]
 
 
+@pytest.mark.parametrize(
+    ("service", "operation", "request_", "says"),
+    [
+        ("logs", "describe_log_groups", {"logGroupNamePrefix": "a b"}, "does not match"),
+        ("eks", "list_addons", {"clusterName": "a" * 101}, "has 101 characters"),
+        ("sagemaker", "create_cluster", {"ClusterName": "a", "NodeRecovery": "Manual"},
+         "is not one of"),
+    ],
+)  # fmt: skip
 def test_a_request_that_botocore_lets_through_is_found(
-    stack: Stack, session: boto3.Session
+    stack: Stack, session: boto3.Session, service: str, operation: str, request_: Any, says: str
 ) -> None:
-    logs: Any = Aws(session, "demo", {}).logs
-    logs.describe_log_groups(logGroupNamePrefix="a b", limit=50)
-    (problem,) = published.problems()
-    assert problem.startswith("logs:DescribeLogGroups logGroupNamePrefix: ")
-    assert "does not match" in problem
-    assert ("logs", "DescribeLogGroups") in published.requests
+    client = getattr(Aws(session, "demo", {}), service)
+    with suppress(ClientError):
+        getattr(client, operation)(**request_)
+    assert says in "\n".join(published.problems())
+    assert service in {name for name, _ in published.requests}
 
 
 @SCHEMAS
