@@ -54,6 +54,8 @@ class AddonRole(NamedTuple):
     account: str
     managed: tuple[str, ...] = ()
     statements: tuple[JsonMapping, ...] = ()
+    one_cluster: bool = False
+    """Whether its trust policy names the EKS cluster (aws:SourceArn)."""
 
     @property
     def by_bucket(self) -> bool:
@@ -97,6 +99,7 @@ ADDON_ROLES: Mapping[str, AddonRole] = {
                 f"{_CLUSTER_LOGS}:log-stream:*",
             ),
         ),
+        one_cluster=True,
     ),
     # sagemaker-hyperpod-eks-ebs.html
     "aws-ebs-csi-driver": AddonRole(

@@ -19,7 +19,7 @@ from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
 from hyperpod_eks.preflight.quotas import SIZE, usage
 from hyperpod_eks.resources.eks import access
-from hyperpod_eks.resources.iam import PODS_SERVICE, trust
+from hyperpod_eks.resources.trust import PODS_SERVICE, trust
 
 if TYPE_CHECKING:
     import boto3

@@ -12,7 +12,8 @@ from hyperpod_eks.documents import JsonMapping
 from hyperpod_eks.preflight.cluster import trusted
 from hyperpod_eks.preflight.inputs import Facts, Finding
 from hyperpod_eks.resolve.pod_roles import addon_roles, pod_roles
-from hyperpod_eks.resources.iam import PODS_SERVICE, Policy, Role
+from hyperpod_eks.resources.iam import Policy, Role
+from hyperpod_eks.resources.trust import PODS_SERVICE
 
 
 def unknown_roles(facts: Facts) -> Iterator[Finding]:

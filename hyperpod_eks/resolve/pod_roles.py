@@ -39,6 +39,8 @@ class PodRole:
     """ARNs of existing policies."""
     statements: tuple[JsonMapping, ...] = ()
     """Permissions beyond those, for a policy of its own."""
+    one_cluster: bool = False
+    """Whether its trust policy names the EKS cluster."""
 
     @property
     def label(self) -> str:
@@ -88,6 +90,7 @@ def addon_roles(resolved: ResolvedConfig, name: str) -> Iterator[PodRole]:
             one.account,
             tuple(_policy(resolved, each) for each in one.managed),
             tuple(_statement(resolved, each, addon.buckets) for each in one.statements),
+            one.one_cluster,
         )
 
 

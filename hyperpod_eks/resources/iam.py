@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import partial
 from typing import ClassVar
 from urllib.parse import unquote
@@ -31,10 +31,10 @@ from hyperpod_eks.resources.permissions import (
     look,
 )
 from hyperpod_eks.resources.tagged import LARGE_PAGES, Candidate, Tagged, tags_of
+from hyperpod_eks.resources.trust import PODS_SERVICE, in_words, trust, trusted_by
 from hyperpod_eks.workers import gather
 
 EKS_SERVICE, HYPERPOD_SERVICE = "eks.amazonaws.com", "sagemaker.amazonaws.com"
-PODS_SERVICE = "pods.eks.amazonaws.com"
 CONTROL_POLICY = "AmazonEKSClusterPolicy"
 NODE_POLICY = "AmazonSageMakerClusterInstanceRolePolicy"
 
@@ -131,6 +131,8 @@ class Role(Resource):
     path: str = "/"
     boundary: str = ""
     """ARN of the permissions boundary."""
+    caller: str = field(default="", kw_only=True)
+    """ARN of the EKS cluster whose pods alone may use it; empty for no such condition."""
 
     kind = "iam/Role"
     step = "iam"
@@ -216,7 +218,7 @@ class Role(Resource):
 
     def _live(self, role: JsonMapping, attached: frozenset[str]) -> Live:
         facts = {
-            "trusts": _trusted(role["AssumeRolePolicyDocument"]),
+            "trusts": trusted_by(role["AssumeRolePolicyDocument"]),
             "policies": attached,
             "path": role["Path"],
             "boundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", ""),
@@ -227,6 +229,8 @@ class Role(Resource):
         """The attached policies are a set: AWS's and ours."""
         if name == "policies":
             return frozenset([*self.managed, *(references(policy).arn for policy in self.policies)])
+        if name == "trusts":
+            return in_words(self.trusts, self.caller)
         return super().expected(name, references)
 
     def create(self, aws: Aws, references: References, token: str) -> Live:
@@ -236,7 +240,7 @@ class Role(Resource):
             RoleName=self.name,
             Path=self.path,
             **bounded,
-            AssumeRolePolicyDocument=json.dumps(trust(self.trusts)),
+            AssumeRolePolicyDocument=json.dumps(trust(self.trusts, self.caller)),
             Description=f"hyperpod-eks: {self.label} of the cluster {aws.cluster}",
             Tags=aws.pairs(self.label),
         )["Role"]
@@ -246,7 +250,7 @@ class Role(Resource):
         """Set trust and boundary, attach missing policies, and detach all others."""
         if "trusts" in differs:
             aws.iam.update_assume_role_policy(
-                RoleName=self.name, PolicyDocument=json.dumps(trust(self.trusts))
+                RoleName=self.name, PolicyDocument=json.dumps(trust(self.trusts, self.caller))
             )
         if "boundary" in differs and self.boundary:
             aws.iam.put_role_permissions_boundary(
@@ -281,38 +285,6 @@ class Role(Resource):
             for inline in page["PolicyNames"]:
                 iam.delete_role_policy(RoleName=self.name, PolicyName=inline)
         iam.delete_role(RoleName=self.name)
-
-
-def trust(service: str) -> JsonObject:
-    """Return the trust policy that lets one service assume a role.
-
-    EKS Pod Identity also sets session tags (EKS User Guide, "EKS Pod Identity role").
-    """
-    assume = "sts:AssumeRole"
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": service},
-                "Action": [assume, "sts:TagSession"] if service == PODS_SERVICE else assume,
-            }
-        ],
-    }
-
-
-def _trusted(document: object) -> str | None:
-    """Return the service of a policy as `trust` writes it; None for any other policy."""
-    text = policy_of(unquote(document)) if isinstance(document, str) else document
-    service: str | None = None
-    if isinstance(text, Mapping):
-        statement = text.get("Statement", [{}])
-        first = statement[0] if isinstance(statement, list) and len(statement) == 1 else {}
-        principal = first.get("Principal", {})
-        service = principal.get("Service") if isinstance(principal, Mapping) else None
-        if text != trust(str(service)):
-            return None
-    return service
 
 
 @frozen

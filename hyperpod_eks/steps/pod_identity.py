@@ -8,7 +8,8 @@ from hyperpod_eks.resolve.pod_roles import PodRole, workload_roles
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.addon import PodIdentity
 from hyperpod_eks.resources.eks import Cluster
-from hyperpod_eks.resources.iam import PODS_SERVICE, Policy, Role
+from hyperpod_eks.resources.iam import Policy, Role
+from hyperpod_eks.resources.trust import PODS_SERVICE
 
 
 def step(resolved: ResolvedConfig, cluster: Cluster) -> tuple[PodIdentity, ...]:
@@ -49,4 +50,5 @@ def role(resolved: ResolvedConfig, one: PodRole) -> Role:
         policies=(own,) if one.statements else (),
         path=iam.path,
         boundary=iam.permissions_boundary or "",
+        caller=resolved.arn("eks", f"cluster/{resolved.eks_name}") if one.one_cluster else "",
     )

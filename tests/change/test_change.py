@@ -17,7 +17,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws import eks_data
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resources.access_entry import caller
-from hyperpod_eks.resources.iam import trust
+from hyperpod_eks.resources.trust import trust
 
 from .conftest import Owner
 

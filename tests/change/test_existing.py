@@ -14,7 +14,7 @@ from hyperpod_eks.helm.program import find_helm
 from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.echo import Echo
 from hyperpod_eks.resources.eks import access
-from hyperpod_eks.resources.iam import trust
+from hyperpod_eks.resources.trust import trust
 from tests.conftest import new_session
 from tests.test_further_charts import chart
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from hyperpod_eks.config.model import Config
 from hyperpod_eks.config.rules import fields, find
 from hyperpod_eks.errors import Foreign, Usage
-from hyperpod_eks.resources.iam import trust
+from hyperpod_eks.resources.trust import trust
 
 from .conftest import Owner
 from .rows import (

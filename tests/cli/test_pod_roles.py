@@ -15,7 +15,7 @@ from hyperpod_eks.local.aws import eks_addons, eks_data
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources.helm_release import ChartRelease
-from hyperpod_eks.resources.iam import trust
+from hyperpod_eks.resources.trust import trust
 from hyperpod_eks.stack import stack
 from tests.conftest import Clients, User
 
@@ -60,6 +60,30 @@ def allowed(aws: Clients, arn: str) -> tuple[set[str], list[dict[str, Any]]]:
         )
         statements += version["PolicyVersion"]["Document"]["Statement"]
     return managed, statements
+
+
+def test_the_observability_addon_s_role_is_for_this_cluster_s_pods_alone(
+    user: User, aws: Clients
+) -> None:
+    addon = "amazon-sagemaker-hyperpod-observability"
+    words = write(user, addons={addon: {}})
+    said = user.types("create", *words)
+    assert said.code == 0, said.err
+    (found,) = associations(aws).values()
+    name = found["roleArn"].rpartition("/")[2]
+
+    def condition() -> Any:
+        document = aws.iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+        return document["Statement"][0].get("Condition")
+
+    cluster = aws.eks.describe_cluster(name="demo")["cluster"]["arn"]
+    same = {"aws:SourceAccount": cluster.split(":")[4], "aws:SourceArn": cluster}
+    assert condition() == {"StringEquals": same}
+    assert user.types("plan", *words, "--detailed-exitcode").code == 0
+    open_ = json.dumps(trust("pods.eks.amazonaws.com"))
+    aws.iam.update_assume_role_policy(RoleName=name, PolicyDocument=open_)
+    assert user.types("create", *words).code == 0
+    assert condition() == {"StringEquals": same}
 
 
 def test_addons_get_the_roles_that_they_need(user: User, aws: Clients) -> None:

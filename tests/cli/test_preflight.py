@@ -14,7 +14,7 @@ from hyperpod_eks.local import CHART
 from hyperpod_eks.local.aws.hyperpod_clusters import of_region
 from hyperpod_eks.local.aws.sim import Fault
 from hyperpod_eks.preflight import run as preflight
-from hyperpod_eks.resources.iam import trust
+from hyperpod_eks.resources.trust import trust
 from tests.conftest import Clients, Said, User
 from tests.local import ground
 
