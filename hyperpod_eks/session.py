@@ -113,6 +113,8 @@ class Session:
     resolved: ResolvedConfig = field(init=False)
     wants: list[Resource] = field(init=False, default_factory=list)
     """All declared resources, in order of dependency."""
+    found_helm: bool = field(init=False, default=False)
+    """Whether a usable helm was found; a session that expects to install nothing looks for none."""
     before: JsonObject = field(init=False, default_factory=dict)
     """The config that this run's has replaced in the cluster's bucket; {} for none."""
     _looked: bool = field(init=False, default=False)
@@ -148,6 +150,7 @@ class Session:
         releases = [self.manifest.records.get(key) for key in keys]
         needed = purpose.installs and not all(each and each.state == "ready" for each in releases)
         program = start(partial(find_helm, helm)) if needed else None
+        self.found_helm = needed
         if purpose.looks_first:
             counting = purpose.installs and not self.manifest.complete
             snapshot = Snapshot(self.aws, counting=counting, bare=purpose.deletes)

@@ -447,3 +447,20 @@ def test_it_is_told_on_one_screen_and_nothing_is_changed(
 def screens(text: str) -> int:
     """Return the number of lines on a terminal of 80 columns."""
     return sum(max(1, -(-len(line) // 80)) for line in text.splitlines())
+
+
+def test_helm_is_looked_for_where_only_the_manifest_has_the_cluster(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest says that the chart is installed; somebody else has deleted the cluster."""
+    user.has("demo")
+    manifest = user.folder / "demo.hyperpod-eks.json"
+    before = manifest.read_bytes()
+    assert user.types("delete", "demo", "--yes").code == 0
+    manifest.write_bytes(before)
+    user.mutations()
+    monkeypatch.setenv("PATH", str(user.folder))
+    said = user.types("create", "demo")
+    assert said.code == 3
+    assert "helm: no usable helm" in said.err
+    assert user.mutations() == []

@@ -88,7 +88,7 @@ def apply(
         at.context.replace_failed = own.replace_failed
         at.context.consent = consenting(at.resolved.name, yes=options.yes)
         warnings = _prepare(at, recorder)
-        at.context.preflight = _before_first_change(at, options.skip, own.run)
+        at.context.preflight = _before_first_change(at, options.skip, own)
         try:
             engine.create(at.wants, at.context)
         except BaseException as error:
@@ -157,18 +157,18 @@ def _prepare(at: Opened, recorder: Recorder) -> list[str]:
 
 
 def _before_first_change(
-    at: Opened, skip: Collection[str], run: str
+    at: Opened, skip: Collection[str], own: Options
 ) -> Callable[[list[Observation]], None]:
     """Return a function that confirms and checks, given observations, before the first change.
 
-    If no resource of the cluster existed, the manifest says that ``run`` created it, once this
+    If no resource of the cluster existed, the manifest says that ``--run`` created it, once this
     run has the claim: of two that create it at the same moment, one has.
     """
     from hyperpod_eks.engine import plan as plans
     from hyperpod_eks.preflight.cluster import require_folders
     from hyperpod_eks.workers import start
 
-    check = _checks(at, skip)
+    check = _checks(at, skip, own.helm)
 
     def begin(observations: list[Observation]) -> None:
         require_folders(at.config, observations)
@@ -181,7 +181,7 @@ def _before_first_change(
             at.context.consent([line])
         check(observations)
         at.listed = start(partial(plans.listed, at.wants, at.context.aws))
-        at.run = run if _is_new(at.manifest, observations) else ""
+        at.run = own.run if _is_new(at.manifest, observations) else ""
 
     return begin
 
@@ -197,7 +197,9 @@ def _is_new(manifest: Manifest, observations: Sequence[Observation]) -> bool:
     )
 
 
-def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], None]:
+def _checks(
+    at: Opened, skip: Collection[str], helm: str | None
+) -> Callable[[list[Observation]], None]:
     """Return the preflight checks as a function of observations; it raises Blocked for errors.
 
     If the manifest is incomplete, their calls to AWS start now, beside the first observation.
@@ -209,6 +211,8 @@ def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], 
     from hyperpod_eks.preflight.inputs import Facts
 
     skipped = checks.known(skip) | checks.AT_LOADING
+    if not at.found_helm:  # the manifest has the release, but AWS may have nothing
+        skipped -= {"helm"} - checks.known(skip)
     facts = Facts(
         at.context.aws,
         at.config,
@@ -216,6 +220,7 @@ def _checks(at: Opened, skip: Collection[str]) -> Callable[[list[Observation]], 
         manifest=at.manifest.store.path,
         first_snapshot=at.context.first_snapshot,
         replace_failed=at.context.replace_failed,
+        helm=helm,
     )
     if not at.manifest.complete:
         account.begin(facts, skipped)
