@@ -36,6 +36,7 @@ from hyperpod_eks.steps import (
     s3,
     scaling,
     storage,
+    teams,
 )
 
 
@@ -61,12 +62,14 @@ def stack(resolved: ResolvedConfig, helm_binary: str | None = None) -> list[Reso
     )
     spaces = kubernetes.namespaces(resolved, control.cluster, control.access)
     charts = helm.further(resolved, control, extras, (*workloads, *spaces), nodes, helm_binary)
-    ready = (chart, *extras, *workloads, nodes, *charts)
+    governed = teams.step(resolved, control, nodes, extras)
+    ready = (chart, *extras, *workloads, nodes, *charts, *governed)
     pools = scaling.step(resolved, control.cluster, nodes)
     objects = kubernetes.step(resolved, control.cluster, ready, spaces)
-    volumes = storage.volumes(resolved, control.cluster, files, control.access, spaces)
+    homes = {each.name: each for each in spaces} | teams.namespaces(governed)
+    volumes = storage.volumes(resolved, control.cluster, files, control.access, homes)
     inside = (*spaces, *pools, *charts, *objects, *volumes)
-    goals = [*control.access, *extras, *workloads, nodes, *inside]
+    goals = [*control.access, *control.policies, *governed, *extras, *workloads, nodes, *inside]
     goals += storage.links(resolved, files)
     return list(in_order(goals))
 

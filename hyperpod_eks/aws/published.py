@@ -367,3 +367,34 @@ def _day(moment: datetime | date | None) -> date | None:
 
 def _listed(versions: Iterable[str]) -> str:
     return ", ".join(sorted(versions, key=order)) or "none"
+
+
+GOVERNANCE = "amazon-sagemaker-hyperpod-taskgovernance"
+GOVERNANCE_REGIONS = frozenset(
+    {
+        *("ap-northeast-1", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3"),
+        *("eu-central-1", "eu-north-1", "eu-south-2", "eu-west-1", "eu-west-2"),
+        *("sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2"),
+    }
+)
+"""Where HyperPod task governance is offered: the CloudFormation reference of
+AWS::SageMaker::ComputeQuota, read on 2026-11-28."""
+
+
+def no_upgrade(addon: str, version: str, to: str) -> str:
+    """Return why EKS fails to update an add-on from one version to another; "" if it does not.
+
+    SageMaker developer guide, "Upgrade the task governance add-on".
+
+    >>> no_upgrade("coredns", "v1.3.0-eksbuild.1", "v1.6.1-eksbuild.1")
+    ''
+    """
+    if addon != GOVERNANCE or numbers(version)[:2] != (1, 3) or numbers(to)[:2] < (1, 5):
+        return ""
+    return (
+        "Kueue of v1.3 is not updated in place: keep addons."
+        f"{addon}.version: {version} until you have upgraded it in the HyperPod console, or by the"
+        " steps of https://docs.aws.amazon.com/sagemaker/latest/dg/"
+        "sagemaker-hyperpod-eks-operate-console-ui-governance-upgrade.html, which back up and"
+        " restore Kueue's objects"
+    )

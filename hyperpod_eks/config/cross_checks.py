@@ -17,6 +17,7 @@ from hyperpod_eks.config.pod_checks import pods
 from hyperpod_eks.config.rules import Finding
 from hyperpod_eks.config.scaling_checks import node_pools
 from hyperpod_eks.config.storage_checks import storage
+from hyperpod_eks.config.team_checks import teams
 
 if TYPE_CHECKING:
     from hyperpod_eks.config.model import Config
@@ -92,6 +93,7 @@ def across(config: Config) -> Iterator[Finding]:
     yield from _zones(config)
     yield from groups(config)
     yield from node_pools(config)
+    yield from teams(config)
     yield from _access(config)
     yield from _regions(config)
     yield from _kubernetes(config)

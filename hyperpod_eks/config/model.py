@@ -21,6 +21,7 @@ from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
 from hyperpod_eks.config.scaling import AutoScaling
 from hyperpod_eks.config.section import Cidrs, Key, Section, ZoneIds
 from hyperpod_eks.config.storage import Storage
+from hyperpod_eks.config.teams import TEAM_NAME, SchedulerConfig, Team, people
 from hyperpod_eks.documents import JsonMapping, JsonObject
 
 MAX_TAGS = 40  # AWS allows 50; the others are for the tool and for Kubernetes
@@ -399,6 +400,17 @@ class Config(Section):
         | None,
         Field(description="The file system that restricted groups share."),
     ] = None
+    teams: Annotated[
+        Mapping[Annotated[str, TEAM_NAME], Team],
+        Field(
+            description="Teams that share the cluster, by name, with HyperPod task governance: its"
+            " add-on, and for each team a compute quota, which comes with the namespace"
+            " `hyperpod-ns-TEAM`. See [task governance](task-governance.md)."
+        ),
+    ] = {}
+    scheduler_config: Annotated[
+        SchedulerConfig, Field(description="How the teams' tasks are scheduled.")
+    ] = SchedulerConfig()
     storage: Annotated[Storage, Field(description="File systems for the pods.")] = Storage()
     existing: Annotated[Existing, Field(description="What you already have.")] = Existing()
     encryption: Annotated[Encryption, Field(description="KMS keys.")] = Encryption()
@@ -438,6 +450,11 @@ class Config(Section):
     def asked_addons(self) -> dict[str, Addon]:
         """Return the add-ons by name that the config asks for, each after those that it needs."""
         return asked_addons(self)
+
+    @property
+    def people(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """The teams' people: by ARN, their access policies with namespaces; () for all."""
+        return people(self.teams)
 
     @property
     def scales_itself(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hyperpod_eks.aws.published import ADDON_NEEDS, TRAINING_OPERATOR
 from hyperpod_eks.config.addons import FSX_DRIVER, Addon
+from hyperpod_eks.config.teams import GOVERNANCE
 from hyperpod_eks.documents import JsonMapping
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def _implied(config: Config) -> Iterator[str]:
     """Yield the names of the add-ons for which other settings stand."""
     if config.storage.fsx_lustre:
         yield FSX_DRIVER
+    if config.teams:
+        yield GOVERNANCE
     for operator in config.operators:
         yield from with_needs(OPERATORS[operator])
 

@@ -114,6 +114,10 @@ class Members(Aws):
         found.update(_schema(shapes, model.shape(self.service, self.path)))
 
 
+_TYPES = {"timestamp": "string", "long": "integer", "float": "number", "double": "number"}
+"""JSON Schema's types, where they are not called as AWS's."""
+
+
 def _schema(shapes: model.Shape, here: model.Shape) -> JsonObject:
     """Convert a shape to JSON Schema; the tool itself checks bounds and patterns."""
     kind = here["type"]
@@ -126,7 +130,7 @@ def _schema(shapes: model.Shape, here: model.Shape) -> JsonObject:
         return {"type": "object", "additionalProperties": value}
     if 0 < len(here.get("enum", ())) <= LISTED:
         return {"enum": list(here["enum"])}
-    return {"type": {"timestamp": "string", "long": "integer"}.get(kind, kind)}
+    return {"type": _TYPES.get(kind, kind)}
 
 
 def _object(shapes: model.Shape, here: model.Shape) -> JsonObject:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hyperpod_eks.aws import published as versions
 from hyperpod_eks.config.addressing import ADDRESSES, subnets
 from hyperpod_eks.config.lifecycle import check_lifecycle, is_elsewhere
+from hyperpod_eks.config.team_checks import unmet_quotas
 from hyperpod_eks.documents import Json, JsonMapping
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def warnings(config: Config) -> list[str]:
         _shut_buckets,
         _no_nat,
         _alone,
+        unmet_quotas,
     )
     found = [text for rule in rules for text in rule(config)]
     found += elsewhere(config)

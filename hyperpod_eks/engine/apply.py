@@ -36,7 +36,7 @@ from hyperpod_eks.resources.base import (
     State,
     disruptions,
 )
-from hyperpod_eks.resources.compare import Observation, Status, is_elsewhere
+from hyperpod_eks.resources.compare import Observation, Status, is_elsewhere, overwritten
 from hyperpod_eks.state.manifest import Manifest
 
 NUDGE = 300.0
@@ -82,9 +82,10 @@ class Apply(Reconciler):
                 " cluster.",
             )
         lost = [line for s in drifted if s.live for line in disruptions(s.want, s.live, s.differs)]
+        lost += [line for s in drifted for line in overwritten(s)]
         lost += [line for lines in taken(observations).values() for line in lines]
         full = [want for want in prunable(self.tasks, self.manifest) if want.takes_along]
-        self._consent([*lost, *(f"{want.key}: it is deleted {want.takes_along}" for want in full)])
+        self._consent([*lost, *(f"{want.key}: it is deleted {self._full(want)}" for want in full)])
         if any(s.status is Status.ABSENT and s.want.recorded for s in observations):
             self.context.preflight(observations)
         for observation in observations:
@@ -105,6 +106,11 @@ class Apply(Reconciler):
             prune = Destroy(gone, self.context)
             seen = {each.want.key for each in observe_all(prune) if each.live and each.live.id}
             Destroy([want for want in gone if want.key in seen], self.context).run()
+
+    def _full(self, want: Resource) -> str:
+        """Return what is deleted with a resource, and what that is just now."""
+        now = want.contents(Snapshot(self.aws))
+        return f"{want.takes_along} ({now})" if now else want.takes_along
 
     def _advance(self) -> None:
         """Review what was sent while all remaining resources only need waiting."""
@@ -251,7 +257,7 @@ class Apply(Reconciler):
 
     def _may_replace(self, task: Task, live: Live) -> bool:
         """Whether the user allows it, or it failed because this run has just created its role."""
-        if self.context.replace_failed:
+        if self.context.replace_failed or live.holds_nothing:
             return live.state is State.FAILED
         create_requires = [
             seed.key for seed in task.want.create_requires() if seed.step == "iam" and seed.recorded
@@ -264,7 +270,7 @@ class Apply(Reconciler):
         """Delete a failed resource; once it is gone, it is created like any absent one."""
         want = task.want
         task.replaced = task.changed = True
-        if not self.context.replace_failed:
+        if not (self.context.replace_failed or live.holds_nothing):
             self.context.warn(f"{want.key} is deleted and created once more: {live.why}")
         self.say(task, EventType.DELETING, live.why)
         self.manifest.mark(want.key, "deleted")
@@ -330,7 +336,8 @@ class Apply(Reconciler):
 
     def _update(self, task: Task, live: Live, observation: Observation) -> None:
         want = task.want
-        self._consent(disruptions(want, live, observation.differs))
+        lost = disruptions(want, live, observation.differs)
+        self._consent([*lost, *overwritten(observation)])
         differs = want.first(observation.differs)
         task.changed, task.acted, task.updated = True, self.now, differs
         self._record(want, live, "created", observation.sent)

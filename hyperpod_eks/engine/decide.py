@@ -14,7 +14,7 @@ from hyperpod_eks.engine.wording import not_owned, owner_of, unchanged
 from hyperpod_eks.errors import FAILED, Capacity, HyperpodError, KnownCause, NotFound
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resources.base import Differs, Lifecycle, Live, Resource, State, disruptions
-from hyperpod_eks.resources.compare import Observation, Status
+from hyperpod_eks.resources.compare import Observation, Status, overwritten
 
 
 class Action(StrEnum):
@@ -167,7 +167,7 @@ def _decide_present(observation: Observation, live: Live, given: Circumstances) 
     if not given.updated and (barred := immutable(want, differs)):
         return Decision(Action.REFUSE, barred, differs, unchanged(observation))
     if differs and (not given.updated or want.first(differs) != given.updated):
-        lines = disruptions(want, live, observation.differs)
+        lines = [*disruptions(want, live, observation.differs), *overwritten(observation)]
         lost = [line.removeprefix(f"{want.key}: ") for line in lines]
         return Decision(Action.CHANGE, "; ".join(lost), differs)
     if given.just_updated and given.updated.keys() & {*differs, *observation.unproven}:

@@ -106,7 +106,8 @@ def _circumstances(
         adopted=reconciler.manifest.adopted.get(want.key, ""),
         hidden=reconciler.hidden(reconciler.tasks[want.key], doubts=want.identity is Identity.NONE),
         unseen_before=unseen,
-        replaceable=reconciler.context.replace_failed and bool(live and live.state is State.FAILED),
+        replaceable=bool(live and live.state is State.FAILED)
+        and (reconciler.context.replace_failed or bool(live and live.holds_nothing)),
         may_hold_data=reconciler.may_hold_data(want, live),
         unresolved=_unresolved(want, live, references) if live else {},
     )

@@ -183,9 +183,11 @@ def _attached(facts: Facts, name: str, policy: str) -> Iterator[Finding]:
 
 
 def access(facts: Facts) -> Iterator[Finding]:
-    """Roles in eks.access must exist: EKS refuses others, minutes after create has begun."""
+    """Roles of people must exist: EKS refuses others, minutes after create has begun."""
     here = f":iam::{facts.aws.identity.account}:role/"
-    for arn in [entry.principal_arn for entry in facts.config.eks.access]:
+    listed = dict.fromkeys(facts.config.people, "teams")
+    listed |= {entry.principal_arn: "eks.access" for entry in facts.config.eks.access}
+    for arn, setting in listed.items():
         if here not in arn:
             continue
         name, there = arn.rpartition("/")[2], ""
@@ -195,10 +197,10 @@ def access(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "access",
                 "error",
-                f"eks.access: role {arn} does not exist"
+                f"{setting}: role {arn} does not exist"
                 + (f"; did you mean {there}?" if there else ""),
                 "Use the ARN that `aws iam get-role` prints, including the path.",
-                {"principal": arn, "there": there},
+                {"principal": arn, "there": there, "setting": setting},
             )
 
 

@@ -13,7 +13,16 @@ from hyperpod_eks.config.warnings import warnings
 from hyperpod_eks.engine import words_of
 from hyperpod_eks.errors import FAILED, Denied, HyperpodError, Usage
 from hyperpod_eks.policy import authorization
-from hyperpod_eks.preflight import account, cluster, network, permissions, pods, quotas, storage
+from hyperpod_eks.preflight import (
+    account,
+    cluster,
+    network,
+    permissions,
+    pods,
+    quotas,
+    storage,
+    teams,
+)
 from hyperpod_eks.preflight.inputs import Check, Facts, Finding
 from hyperpod_eks.stack import kinds
 
@@ -55,6 +64,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (pods.quota, ("quota-iam",)),
     (storage.quotas, ("quota-file-systems", "quota-file-system-capacity")),
     (storage.places, ("file-system-zones",)),
+    (teams.governance, ("task-governance",)),
     (cluster.lifecycle, ("lifecycle",)),
     (cluster.chart, ("chart", "chart-values")),
     (cluster.chart_download, ("chart-download",)),
@@ -106,6 +116,7 @@ ABOUT = {
     "routes": "existing.private_subnets",
     "security-group": "existing.security_group",
     "subnet-addresses": "network.cidr",
+    "task-governance": "teams",
     "vpc-cni": "addons.vpc-cni",
     "vpc-dns": "existing.vpc",
 }

@@ -51,6 +51,8 @@ class AccessEntry(Resource):
     """Namespaces that the policy applies to; empty for all."""
     groups: tuple[str, ...] = ()
     """Kubernetes RBAC groups."""
+    policies_apart: bool = False
+    """Whether `AccessPolicy` resources are its policies, so that it has none of its own."""
 
     kind = "eks/AccessEntry"
     step = "eks"
@@ -77,22 +79,25 @@ class AccessEntry(Resource):
         with absent("ResourceNotFoundException"):
             if snapshot.peek(("eks", self.cluster.name)) == []:  # no cluster, so no entry
                 return []
-            it: JsonObject = {"clusterName": self.cluster.name, "principalArn": principal}
-            describe = partial(snapshot.aws.eks.describe_access_entry, **it)
             if snapshot.bare:
-                entry = describe()["accessEntry"]
+                entry = _described(snapshot, self.cluster, principal)
                 signed = owner(entry.get("tags", {}))
                 return [Live(principal, entry["accessEntryArn"], owner=signed)]
-            listing = ("list_associated_access_policies", "associatedAccessPolicies")
-            policies = partial(snapshot.all, snapshot.aws.eks, *listing, **it)
-            answer, associated = gather(describe, policies)
-            return [self._live(principal, answer["accessEntry"], associated)]
+            entry, associated = gather(
+                partial(_described, snapshot, self.cluster, principal),
+                partial(_associated, snapshot, self.cluster, principal),
+            )
+            return [self._live(principal, entry, associated)]
         return []
 
     def _live(self, principal: str, entry: JsonMapping, associated: Sequence[JsonMapping]) -> Live:
         scopes = {p["policyArn"]: _namespaces(p["accessScope"]) for p in associated}
         facts: JsonObject = {
-            "policy": self.policy if self.policy in scopes else next(iter(scopes), None),
+            "policy": self.policy
+            if self.policy in scopes
+            else None
+            if self.policies_apart
+            else next(iter(scopes), None),
             "namespaces": scopes.get(self.policy, None if self.policy else frozenset()),
             "groups": frozenset(entry.get("kubernetesGroups", ())),
         }
@@ -160,6 +165,100 @@ class AccessEntry(Resource):
     def delete(self, aws: Aws, live: Live) -> None:
         """Delete the entry and, with it, its associations."""
         aws.eks.delete_access_entry(clusterName=self.cluster.name, principalArn=live.id)
+
+
+@frozen
+class AccessPolicy(Resource):
+    """A further access policy of a principal, in namespaces or in the whole cluster.
+
+    An association has no tags: that of our entry is ours.
+    """
+
+    entry: AccessEntry
+    policy: str
+    """ARN."""
+    namespaces: tuple[str, ...]
+    """Empty for the whole cluster."""
+
+    kind = "eks/AccessPolicy"
+    step = "eks"
+    schema = 2
+    deleted_at_once = True
+    facts = answers = ("namespaces",)
+
+    @property
+    def deleted_with(self) -> Resource | None:
+        """The cluster: EKS deletes its entries with it."""
+        return self.entry.cluster
+
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        """Find it among the policies of its principal."""
+        cluster, principal = self.entry.cluster, self.entry.principal
+        with absent("ResourceNotFoundException"):
+            if snapshot.peek(("eks", cluster.name)) == []:
+                return []
+            entry, associated = gather(
+                partial(_described, snapshot, cluster, principal),
+                partial(_associated, snapshot, cluster, principal),
+            )
+            signed = owner(entry.get("tags", {}))
+            return [self._live(x, signed) for x in associated if x["policyArn"] == self.policy]
+        return []
+
+    def _live(self, found: JsonMapping, signed: str | None) -> Live:
+        return Live(
+            f"{self.entry.principal} {self.policy}",
+            owner=signed,
+            facts={"namespaces": _namespaces(found["accessScope"])},
+        )
+
+    def expected(self, name: str, references: References) -> Fact:
+        """A set of namespaces."""
+        return frozenset(self.namespaces)
+
+    def create(self, aws: Aws, references: References, token: str) -> Live:
+        """Associate it; may be repeated."""
+        scope: Json = {"type": "cluster"}
+        if self.namespaces:
+            scope = {"type": "namespace", "namespaces": list(self.namespaces)}
+        found = aws.eks.associate_access_policy(
+            clusterName=self.entry.cluster.name,
+            principalArn=self.entry.principal,
+            policyArn=self.policy,
+            accessScope=scope,
+        )["associatedAccessPolicy"]
+        return self._live({"accessScope": scope, **found}, aws.lineage)
+
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> Live:
+        """Associate it with the declared namespaces."""
+        return self.create(aws, references, "")
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Disassociate it."""
+        with absent("ResourceNotFoundException"):
+            aws.eks.disassociate_access_policy(
+                clusterName=self.entry.cluster.name,
+                principalArn=self.entry.principal,
+                policyArn=self.policy,
+            )
+
+
+def _described(snapshot: Snapshot, cluster: Cluster, principal: str) -> JsonMapping:
+    """Describe an entry, once per snapshot."""
+    it: JsonObject = {"clusterName": cluster.name, "principalArn": principal}
+
+    def ask() -> JsonMapping:
+        found: JsonMapping = snapshot.aws.eks.describe_access_entry(**it)["accessEntry"]
+        return found
+
+    return snapshot.once(("access entry", cluster.name, principal), ask)
+
+
+def _associated(snapshot: Snapshot, cluster: Cluster, principal: str) -> Sequence[JsonMapping]:
+    """List the policies of an entry, once per snapshot."""
+    listing = ("list_associated_access_policies", "associatedAccessPolicies")
+    it: JsonObject = {"clusterName": cluster.name, "principalArn": principal}
+    return snapshot.all(snapshot.aws.eks, *listing, **it)
 
 
 @frozen

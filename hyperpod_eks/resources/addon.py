@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.failures import absent
-from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, numbers
+from hyperpod_eks.aws.published import BROKEN_ADDONS, broken, no_upgrade, numbers
 from hyperpod_eks.aws.snapshot import Snapshot
 from hyperpod_eks.aws.tags import owner
 from hyperpod_eks.config import variables
@@ -336,6 +336,13 @@ class Addon(Resource):
         declared = json.loads(self.configuration or "{}")
         return json.dumps(variables.digested(values, declared), sort_keys=True)
 
+    def immutable_reason(self, name: str, differs: Differs) -> str:
+        """Return why EKS does not update it from its version to the declared one."""
+        if name != "version":
+            return ""
+        is_, declared = differs[name]
+        return no_upgrade(self.label, str(is_ or ""), str(declared or ""))
+
     def create(self, aws: Aws, references: References, token: str) -> Live:
         """Create it; idempotent by client token.  Without a version EKS chooses its default."""
         said = ""
@@ -372,6 +379,9 @@ class Addon(Resource):
             request["addonVersion"] = self.version
         elif "kubernetes" in differs:
             request["addonVersion"], _ = default_version(aws, self.label, kubernetes)
+            is_ = str(live.attributes.get("version") or "")
+            if why := no_upgrade(self.label, is_, request["addonVersion"]):
+                raise Usage(f"{self.key}: it stays at {is_}: {why}", setting=f"addons.{self.label}")
             aws.eks.tag_resource(resourceArn=live.arn, tags={KUBERNETES: kubernetes})
         if "configuration" in differs:
             request["configurationValues"] = json.dumps(self._configuration(), sort_keys=True)

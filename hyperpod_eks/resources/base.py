@@ -86,6 +86,8 @@ class Live:
     """Whether it is busy for lack of nodes: it is waited for only once nodes have joined."""
     lags: bool = False
     """Whether it works although AWS does not report so yet."""
+    holds_nothing: bool = False
+    """Whether its creation has failed, so that it is deleted and created again without a word."""
     premature: bool = False
     """Whether it failed, still empty, because its role had not propagated everywhere."""
     warnings: tuple[str, ...] = ()
@@ -216,6 +218,10 @@ class Resource(ABC):
     """Fields that AWS cannot change in place, with the reasons."""
     absence: ClassVar[Facts] = {}
     """Facts whose absence in AWS's answer means a value, with that value; others are unknown."""
+    asks: ClassVar[tuple[str, ...]] = ()
+    """Facts that are set back only with consent if somebody else has changed them."""
+    initial: ClassVar[Facts] = {}
+    """The values that facts have at first, if a create does not set them."""
     guards: ClassVar[Mapping[str, Guard]] = {}
     """A `Guard` for each protective field, by the last part of the field's name."""
     data: ClassVar[bool] = False
@@ -298,6 +304,10 @@ class Resource(ABC):
     @property
     def takes_along(self) -> str:
         """What of others its delete deletes, in words: create asks before it deletes such a one."""
+        return ""
+
+    def contents(self, snapshot: Snapshot) -> str:
+        """Return what `takes_along` means just now, in words, for the question."""
         return ""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from enum import StrEnum
@@ -202,6 +203,25 @@ def compare_facts(
         unknown=tuple(unknown),
         sent=after,
     )
+
+
+def overwritten(observation: Observation) -> list[str]:
+    """Return what somebody else has set and an update would set back, a line each."""
+    want, sent = observation.want, observation.sent or {}
+    lines = []
+    for name, (is_, declared) in observation.differs.items():
+        past = sent[name].value if name in sent else plain(want.initial.get(name))
+        if name in want.asks and plain(is_) != past:
+            wanted = want.initial.get(name) if declared is None else declared
+            lines.append(
+                f"{want.key}: somebody else has set {name} to {_shown(is_)}; it becomes"
+                f" {_shown(wanted)}"
+            )
+    return lines
+
+
+def _shown(value: Fact) -> str:
+    return json.dumps(plain(value), sort_keys=True)
 
 
 def _no_longer_declared(

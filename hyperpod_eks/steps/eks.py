@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hyperpod_eks.frozen import frozen
 from hyperpod_eks.resolve.resolved import ResolvedConfig
-from hyperpod_eks.resources.access_entry import CALLER, AccessEntry, CallersEntries, NodesEntry
+from hyperpod_eks.resources.access_entry import (
+    CALLER,
+    AccessEntry,
+    AccessPolicy,
+    CallersEntries,
+    NodesEntry,
+)
 from hyperpod_eks.resources.base import Resource
 from hyperpod_eks.resources.eks import Cluster
 from hyperpod_eks.resources.iam import Role
@@ -21,6 +27,8 @@ class Control:
 
     cluster: Cluster
     access: tuple[AccessEntry, ...]
+    policies: tuple[AccessPolicy, ...] = ()
+    """Of the teams' people."""
     left: tuple[NodesEntry, ...] = ()
     """Leftovers of HyperPod in an EKS cluster that is not owned."""
 
@@ -29,10 +37,12 @@ def step(resolved: ResolvedConfig, role: Role, net: Network, left: tuple[Resourc
     """Declare log group, cluster and access entries, the caller's own entry first."""
     cluster = _cluster(resolved, role, net, left)
     access = _access(resolved, cluster)
+    policies = tuple(_policies(resolved, access))
     if not resolved.eks_is_theirs:
-        return Control(cluster, access)
+        return Control(cluster, access, policies)
     node_role = resolved.iam_name("hyperpod", "iam/execution-role")
-    return Control(cluster, access, (NodesEntry("nodes-entry", cluster=cluster, role=node_role),))
+    left = (NodesEntry("nodes-entry", cluster=cluster, role=node_role),)
+    return Control(cluster, access, policies, left)
 
 
 def _cluster(
@@ -66,7 +76,8 @@ def _cluster(
 
 
 def _access(resolved: ResolvedConfig, cluster: Cluster) -> tuple[AccessEntry, ...]:
-    asked = resolved.config.eks.access
+    asked, members = resolved.config.eks.access, resolved.config.people
+    everybody = list(dict.fromkeys([*(each.principal_arn for each in asked), *members]))
     admin = resolved.access_policy("AmazonEKSClusterAdminPolicy")
     callers = (
         (CallersEntries("callers-entries", cluster=cluster),) if resolved.eks_is_theirs else ()
@@ -74,16 +85,43 @@ def _access(resolved: ResolvedConfig, cluster: Cluster) -> tuple[AccessEntry, ..
     entries = [AccessEntry(CALLER, cluster=cluster, principal="", policy=admin, after=callers)]
     entries += [
         AccessEntry(
-            access_label(entry.principal_arn, [each.principal_arn for each in asked]),
+            access_label(entry.principal_arn, everybody),
             cluster=cluster,
             principal=entry.principal_arn,
             policy=resolved.access_policy(entry.policy) if entry.policy else "",
             namespaces=entry.namespaces,
             groups=entry.kubernetes_groups,
+            policies_apart=not entry.policy and entry.principal_arn in members,
         )
         for entry in asked
     ]
+    listed = [each.principal_arn for each in asked]
+    entries += [
+        AccessEntry(
+            access_label(arn, everybody),
+            cluster=cluster,
+            principal=arn,
+            policy="",
+            policies_apart=True,
+        )
+        for arn in members
+        if arn not in listed
+    ]
     return tuple(entries)
+
+
+def _policies(resolved: ResolvedConfig, access: tuple[AccessEntry, ...]) -> Iterator[AccessPolicy]:
+    """Yield the access policies of the teams' people, each after its principal's entry."""
+    entries = {each.principal: each for each in access}
+    for arn, policies in resolved.config.people.items():
+        entry = entries[arn]
+        for name, namespaces in policies.items():
+            yield AccessPolicy(
+                f"{entry.label}-{name}",
+                entry=entry,
+                policy=resolved.access_policy(name),
+                namespaces=tuple(sorted(namespaces)),
+            )
 
 
 def access_label(principal: str, everybody: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hyperpod_eks.config.objects import label
 from hyperpod_eks.config.request import request
@@ -76,12 +76,12 @@ def volumes(
     cluster: Cluster,
     files: Sequence[FileSystem],
     access: tuple[Resource, ...],
-    namespaces: Sequence[Object],
+    namespaces: Mapping[str, Resource],
 ) -> tuple[Object, ...]:
     """Declare a volume and its claim for each namespace; they need no node.
 
-    A claim is in one namespace, and a volume has one claim.  ``namespaces`` are those that the
-    config declares.
+    A claim is in one namespace, and a volume has one claim.  ``namespaces`` has those that the
+    config declares, by name, with what creates them.
     """
     found: list[Object] = []
     for one in files:
@@ -91,7 +91,7 @@ def volumes(
         made = _object(cluster, storage_class(name), access)
         found.append(made)
         for space in spaces:
-            theirs = [each for each in namespaces if each.name == space]
+            theirs = (namespaces[space],) if space in namespaces else ()
             document = persistent_volume(name, space)
             place = document["metadata"]["name"]
             volume = Volume(

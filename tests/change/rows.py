@@ -48,6 +48,7 @@ BASE: dict[str, Any] = {
 G, A, R = "instance_groups[].", "eks.access[].", "restricted_instance_groups[]."
 P = "pod_identity[]."
 L = "storage.fsx_lustre.<name>."
+TEAMS = "cli/test_task_governance"
 READ_ONLY, LOGS = (
     f"arn:aws:iam::aws:policy/{name}"
     for name in ("AmazonS3ReadOnlyAccess", "CloudWatchAgentServerPolicy")
@@ -423,6 +424,40 @@ ROWS = (
         shown="cli/test_scaling::test_a_group_leaves_its_pool_and_the_cluster_together",
     ),
     Row("auto_scaling.node_pools[].spec", IN_PLACE, "the NodePool is applied", shown=POOLS),
+    Row(
+        "teams",
+        CONSENT,
+        "a compute quota for each; SageMaker deletes a team's namespace with its quota",
+        shown=f"{TEAMS}::test_a_team_is_deleted_with_consent_that_names_its_namespace",
+    ),
+    *(
+        Row(
+            f"teams.<name>.{name}",
+            IN_PLACE,
+            "UpdateComputeQuota; what somebody else has set is set back with --yes",
+            shown=TEAMS,
+        )
+        for name in (
+            "quota",
+            "fair_share_weight",
+            "resource_sharing_config",
+            "preempt_team_tasks",
+            "activation_state",
+        )
+    ),
+    *(
+        Row(f"teams.<name>.{name}", IN_PLACE, "access entries and policies change", shown=TEAMS)
+        for name in ("people", "policies", "namespaces")
+    ),
+    *(
+        Row(
+            f"scheduler_config.{name}",
+            IN_PLACE,
+            "UpdateClusterSchedulerConfig; what somebody else has set is set back with --yes",
+            shown=TEAMS,
+        )
+        for name in ("priority_classes", "fair_share", "idle_resource_sharing")
+    ),
     Row("deletion_protection", IN_PLACE, "UpdateClusterConfig; off needs --yes", True),
 )
 

@@ -464,8 +464,8 @@ def test_a_clean_account_shows_nothing(user: User) -> None:
 
 
 def test_every_check_has_a_crafted_account() -> None:
-    # below, in test_preflight_existing and in test_network
-    elsewhere = {"addon-versions", "settings", "existing", "chart-download"}
+    # below, in test_preflight_existing, test_network and test_task_governance
+    elsewhere = {"addon-versions", "settings", "existing", "chart-download", "task-governance"}
     assert set(CRAFTED) | set(QUOTA) | elsewhere == set(preflight.IDS)
 
 

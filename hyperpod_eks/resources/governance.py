@@ -1,0 +1,373 @@
+"""HyperPod task governance: a cluster's scheduler policy, and a compute quota for each team."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import ClassVar
+
+from hyperpod_eks.aws.client import Aws
+from hyperpod_eks.aws.failures import absent
+from hyperpod_eks.aws.snapshot import Snapshot
+from hyperpod_eks.aws.tags import owner
+from hyperpod_eks.config.teams import team_namespace
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
+from hyperpod_eks.frozen import frozen
+from hyperpod_eks.kube.contents import contents, retain_volumes
+from hyperpod_eks.resolve.resolved import ResolvedConfig
+from hyperpod_eks.resources import eks
+from hyperpod_eks.resources.base import (
+    MINUTE,
+    Differs,
+    Fact,
+    Facts,
+    Live,
+    References,
+    Resource,
+    State,
+)
+from hyperpod_eks.resources.hyperpod.api import describe
+from hyperpod_eks.resources.hyperpod.cluster import Cluster
+from hyperpod_eks.resources.permissions import Statement, Statements, actions
+from hyperpod_eks.workers import gather
+
+STATES = {
+    "Created": State.READY,
+    "Updated": State.READY,
+    "UpdateFailed": State.READY,  # `status` differs then
+    "UpdateRollbackFailed": State.READY,
+    "CreateFailed": State.FAILED,
+    "CreateRollbackFailed": State.FAILED,
+    "DeleteFailed": State.STUCK,  # never replaced: its namespace is in use
+    "DeleteRollbackFailed": State.STUCK,
+    "Deleting": State.LEAVING,
+}
+"""By SchedulerResourceStatus; an unknown one is busy."""
+GONE = "Deleted"
+"""The status of deleted ones, which stay in lists."""
+IN_EFFECT = "in effect"
+"""The fact `status` of one whose last update has not failed."""
+
+
+@frozen
+class Governed(Resource):
+    """What task governance keeps for a HyperPod cluster: a policy, or a quota.
+
+    Both have a version, which an update must name (``TargetVersion``): one that was changed since
+    it was read is not overwritten.  One whose creation failed, because the add-on did not run yet,
+    can only be deleted and created again.
+    """
+
+    cluster: Cluster
+    control: eks.Cluster
+    name: str
+    settings: JsonMapping
+    """The declared facts."""
+
+    kind = "sagemaker/Governed"
+    step = "teams"
+    schema = 2
+    patience = 15 * MINUTE
+    usual = "1 min"
+    typical = 30.0
+    typical_change = 30.0
+    noun: ClassVar[str] = ""
+    """The name of the kind in the API."""
+    method: ClassVar[str] = ""
+    """The end of the names of its methods."""
+
+    def find(self, snapshot: Snapshot) -> Sequence[Live]:
+        """Find it by its name, or what is there in its place, on this cluster."""
+        found = describe(snapshot, self.cluster.name)
+        if found is None:
+            return []
+        rows = snapshot.all(
+            snapshot.aws.sagemaker,
+            f"list_{self.method}s",
+            f"{self.noun}Summaries",
+            ClusterArn=found["ClusterArn"],
+        )
+        there = [each for each in rows if each.get("Status") != GONE and self._is_it(each)]
+        ours = [each for each in there if each.get("Name") == self.name] or there
+        lives = [self._look(snapshot.aws, each) for each in ours]
+        return [each for each in lives if each]
+
+    @abstractmethod
+    def _is_it(self, row: JsonMapping) -> bool:
+        """Whether a summary is of this one, or of one in its place."""
+
+    @abstractmethod
+    def _described(self, found: JsonMapping) -> JsonMapping:
+        """Return the facts of a description."""
+
+    def _look(self, aws: Aws, row: JsonMapping) -> Live | None:
+        id_, arn = row[f"{self.noun}Id"], row[f"{self.noun}Arn"]
+        ask = partial(getattr(aws.sagemaker, f"describe_{self.method}"), **{f"{self.noun}Id": id_})
+        with absent("ResourceNotFound"):
+            found, tags = gather(ask, partial(aws.sagemaker.list_tags, ResourceArn=arn))
+            if found.get("Status") != GONE:
+                return self._live(found, owner(tags.get("Tags") or ()))
+        return None
+
+    def _live(self, found: JsonMapping, signed: str | None) -> Live:
+        status, reason = str(found.get("Status") or ""), str(found.get("FailureReason") or "")
+        words = f"{reason} ({status})" if reason else status
+        failed = status.startswith("Update") and status.endswith("Failed")
+        facts = self._described(found)
+        return Live(
+            found[f"{self.noun}Id"],
+            found.get(f"{self.noun}Arn", ""),
+            owner=signed,
+            state=STATES.get(status, State.BUSY),
+            why=words,
+            facts={**facts, "status": words if failed else IN_EFFECT},
+            attributes={
+                "status": status,
+                "version": found.get(f"{self.noun}Version"),
+                "described": dict(found),
+            },
+            holds_nothing=status in ("CreateFailed", "CreateRollbackFailed"),
+        )
+
+    def names(self, live: Live | None = None) -> Iterable[str]:
+        """The declared settings, and that the last update has not failed."""
+        return (*self.settings, "status")
+
+    def expected(self, name: str, references: References) -> Fact:
+        """The declared value."""
+        return IN_EFFECT if name == "status" else self.settings[name]
+
+    def authoritative(self, name: str) -> bool:
+        """Only the status."""
+        return name == "status"
+
+    def reverts(self, name: str) -> bool:
+        """Settings that have a default."""
+        return name in self.initial
+
+    def create(self, aws: Aws, references: References, token: str) -> Live:
+        """Create it; its name is unique on the cluster.  There is no client token."""
+        made = getattr(aws.sagemaker, f"create_{self.method}")(
+            Name=self.name,
+            ClusterArn=references(self.cluster).arn,
+            Tags=aws.pairs(self.label),
+            **self._request(self.settings, {}),
+        )
+        return Live(
+            made[f"{self.noun}Id"],
+            made[f"{self.noun}Arn"],
+            owner=aws.lineage,
+            state=State.BUSY,
+            why="Creating",
+        )
+
+    @abstractmethod
+    def _request(self, settings: JsonMapping, before: JsonMapping) -> JsonObject:
+        """Return settings as members of a request; ``before`` has what AWS describes."""
+
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
+        """Restore its tags, or set the settings at the version that was read."""
+        if live.owner is None:
+            aws.sagemaker.add_tags(ResourceArn=live.arn, Tags=aws.pairs(self.label))
+        if differs.keys() - {"owner"}:
+            getattr(aws.sagemaker, f"update_{self.method}")(
+                **{f"{self.noun}Id": live.id},
+                TargetVersion=live.attributes["version"],
+                **self._request(self.settings, live.attributes["described"]),
+            )
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Start its deletion."""
+        getattr(aws.sagemaker, f"delete_{self.method}")(**{f"{self.noun}Id": live.id})
+
+
+@frozen
+class SchedulerPolicy(Governed):
+    """The cluster's policy: classes of priority, and how idle compute is shared.
+
+    A cluster has one; that of somebody else is never changed.
+    """
+
+    kind = "sagemaker/ClusterSchedulerConfig"
+    noun = "ClusterSchedulerConfig"
+    method = "cluster_scheduler_config"
+    asks = ("priority_classes", "fair_share", "idle_resource_sharing")
+    initial: ClassVar[Facts] = {"priority_classes": [], "fair_share": "Enabled"}
+    members: ClassVar[Mapping[str, str]] = {
+        "fair_share": "FairShare",
+        "idle_resource_sharing": "IdleResourceSharing",
+    }
+
+    @classmethod
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
+        """Actions on policies; AddTags is a dependent action of the create."""
+        return _permissions(resolved, cls.noun, "cluster-scheduler-config")
+
+    def _is_it(self, row: JsonMapping) -> bool:
+        return True
+
+    def _described(self, found: JsonMapping) -> JsonMapping:
+        config = found.get("SchedulerConfig") or {}
+        facts = {name: config[member] for name, member in self.members.items() if member in config}
+        classes = config.get("PriorityClasses")
+        return facts if classes is None else {**facts, "priority_classes": in_order(classes)}
+
+    def _request(self, settings: JsonMapping, before: JsonMapping) -> JsonObject:
+        config: JsonObject = {
+            member: settings[name] for name, member in self.members.items() if name in settings
+        }
+        if classes := settings.get("priority_classes"):
+            config["PriorityClasses"] = classes
+        return {"SchedulerConfig": config}
+
+
+@frozen
+class ComputeQuota(Governed):
+    """A team's quota, and with it the team's namespace and queues in Kubernetes."""
+
+    team: str
+    policy: SchedulerPolicy
+
+    kind = "sagemaker/ComputeQuota"
+    noun = "ComputeQuota"
+    method = "compute_quota"
+    asks = (
+        "quota",
+        "strategy",
+        "borrow_limit",
+        "absolute_borrow_limits",
+        "preempt_team_tasks",
+        "fair_share_weight",
+        "activation_state",
+    )
+    initial: ClassVar[Facts] = {
+        "quota": [],
+        "strategy": "LendAndBorrow",
+        "borrow_limit": 50,
+        "preempt_team_tasks": "LowerPriority",
+        "fair_share_weight": 0,
+        "activation_state": "Enabled",
+    }
+
+    @classmethod
+    def permissions(cls, resolved: ResolvedConfig, declared: Sequence[Resource]) -> Statements:
+        """Actions on quotas; AddTags is a dependent action of the create."""
+        return _permissions(resolved, cls.noun, "compute-quota")
+
+    @property
+    def takes_along(self) -> str:
+        """The team's namespace, which SageMaker deletes."""
+        return f"with the namespace {team_namespace(self.team)} and everything in it"
+
+    def contents(self, snapshot: Snapshot) -> str:
+        """Return what is in the team's namespace now."""
+        access = eks.access(snapshot, self.control.name)
+        return contents(access, team_namespace(self.team)) if access else ""
+
+    def _is_it(self, row: JsonMapping) -> bool:
+        target = row.get("ComputeQuotaTarget") or {}
+        return row.get("Name") == self.name or target.get("TeamName") == self.team
+
+    def _described(self, found: JsonMapping) -> JsonMapping:
+        config = found.get("ComputeQuotaConfig") or {}
+        sharing = config.get("ResourceSharingConfig") or {}
+        target = found.get("ComputeQuotaTarget") or {}
+        facts: JsonObject = {
+            "strategy": sharing.get("Strategy"),
+            "borrow_limit": sharing.get("BorrowLimit"),
+            "preempt_team_tasks": config.get("PreemptTeamTasks"),
+            "fair_share_weight": target.get("FairShareWeight"),
+            "activation_state": found.get("ActivationState"),
+        }
+        for name, rows in (
+            ("quota", config.get("ComputeQuotaResources")),
+            ("absolute_borrow_limits", sharing.get("AbsoluteBorrowLimits")),
+        ):
+            if rows is not None:
+                facts[name] = _aligned(rows, self.settings.get(name) or ())
+        return {name: value for name, value in facts.items() if value is not None}
+
+    def _request(self, settings: JsonMapping, before: JsonMapping) -> JsonObject:
+        """Return the whole config: members that an update leaves out may be reset."""
+        sharing = _members(
+            settings,
+            Strategy="strategy",
+            BorrowLimit="borrow_limit",
+            AbsoluteBorrowLimits="absolute_borrow_limits",
+        )
+        if sharing:
+            sharing.setdefault("Strategy", self.initial["strategy"])
+        config = _members(
+            settings, ComputeQuotaResources="quota", PreemptTeamTasks="preempt_team_tasks"
+        )
+        if sharing:
+            config["ResourceSharingConfig"] = sharing
+        weight = _members(settings, FairShareWeight="fair_share_weight")
+        return {
+            "ComputeQuotaConfig": config,
+            "ComputeQuotaTarget": {"TeamName": self.team, **weight},
+            **_members(settings, ActivationState="activation_state"),
+        }
+
+    def update(self, aws: Aws, references: References, live: Live, differs: Differs) -> None:
+        """As every kind; a state that is no longer declared becomes that of a new quota."""
+        if "activation_state" in differs and "activation_state" not in self.settings:
+            aws.sagemaker.update_compute_quota(
+                ComputeQuotaId=live.id,
+                TargetVersion=live.attributes["version"],
+                ActivationState=self.initial["activation_state"],
+                **self._request(self.settings, {}),
+            )
+            return
+        super().update(aws, references, live, differs)
+
+    def delete(self, aws: Aws, live: Live) -> None:
+        """Start its deletion, and with it that of the namespace.
+
+        The volumes of the namespace's claims are data: their policy becomes Retain first
+        (Kubernetes documentation, "Change the Reclaim Policy of a PersistentVolume").
+        """
+        snapshot = Snapshot(aws)
+        if access := eks.access(snapshot, self.control.name):
+            retain_volumes(access, team_namespace(self.team))
+        super().delete(aws, live)
+
+
+def _permissions(resolved: ResolvedConfig, noun: str, resource: str) -> Iterator[Statement]:
+    """Yield the statements of one kind, if the config has teams."""
+    if not resolved.config.teams:
+        return
+    own = (resolved.arn("sagemaker", f"{resource}/*"),)
+    names = [f"{verb}{noun}" for verb in ("Create", "Delete", "Describe", "Update")]
+    cluster = resolved.arn("sagemaker", "cluster/*")
+    tags = actions("sagemaker", "AddTags", "ListTags")
+    yield Statement("TeamsMake", (*actions("sagemaker", *names), *tags), (*own, cluster))
+    yield Statement("TeamsLook", actions("sagemaker", f"List{noun}s"))
+
+
+def _members(settings: JsonMapping, **names: str) -> JsonObject:
+    """Return the declared settings among ``names`` under the names of the API."""
+    return {member: settings[name] for member, name in names.items() if name in settings}
+
+
+def in_order(rows: Iterable[JsonMapping]) -> list[Json]:
+    """Return rows sorted by what identifies them: AWS may describe them in another order."""
+    return sorted((dict(each) for each in rows), key=_identity)
+
+
+def _identity(row: JsonMapping) -> tuple[str, str, str]:
+    """What identifies a row: a class's name, or a type with its kind of partition."""
+    partition = row.get("AcceleratorPartition") or {}
+    return str(row.get("Name")), str(row.get("InstanceType")), str(partition.get("Type"))
+
+
+def _aligned(rows: Iterable[JsonMapping], declared: Iterable[JsonMapping]) -> list[Json]:
+    """Return described amounts without what AWS may have added to those that are declared."""
+    wanted = {_identity(each): each.keys() for each in declared}
+
+    def asked(row: JsonMapping) -> JsonMapping:
+        names = set(wanted.get(_identity(row), ()))
+        return {n: row[n] for n in names} if names and names <= row.keys() else row
+
+    return in_order(map(asked, rows))

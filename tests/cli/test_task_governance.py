@@ -1,0 +1,333 @@
+"""Teams: quotas by task governance, their namespaces and people, and who may lose them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from hyperpod_eks.aws.client import Identity
+from hyperpod_eks.config.load import load
+from hyperpod_eks.errors import Usage
+from hyperpod_eks.local import CHART
+from hyperpod_eks.local.kubernetes import Fault
+from hyperpod_eks.local.stack import Stack
+from hyperpod_eks.preflight.teams import governance
+from tests.cli.test_objects import kubernetes
+from tests.conftest import Clients, Said, User, at_work, in_a_copy
+from tests.local.ground import role
+from tests.local.test_governance import JOBS, QUEUE, SPACE, job
+from tests.rounds import rounds
+
+BASE = """name: demo
+instance_groups: [{name: a, instance_type: ml.m5.2xlarge, instance_count: 2}]
+"""
+PERSON = "arn:aws:iam::123456789012:role/vision"
+TEAMS = f"""teams:
+  vision:
+    quota: [{{instance_type: ml.m5.2xlarge, count: 1}}]
+    fair_share_weight: 60
+    people: [{PERSON}]
+  speech:
+    quota: [{{instance_type: ml.m5.2xlarge, count: 1}}]
+scheduler_config:
+  priority_classes: {{training: 80, inference: 100}}
+"""
+CREATE = ("create", "-f", "c.yaml", "--chart", str(CHART))
+PLAN = ("plan", "-f", "c.yaml", "--chart", str(CHART), "--detailed-exitcode")
+NAMESPACES = "/api/v1/namespaces"
+OWN_NAMESPACE = """teams: {a: {}}
+objects: [{apiVersion: v1, kind: Namespace, metadata: {name: hyperpod-ns-a}}]"""
+HERE = Identity("arn:aws:iam::123456789012:user/me", "123456789012", "aws", "ca-central-1")
+
+
+def declare(user: User, teams: str = TEAMS, *changes: tuple[str, str]) -> None:
+    for old, new in changes:
+        assert old in teams
+        teams = teams.replace(old, new)
+    (user.folder / "c.yaml").write_text(BASE + teams)
+
+
+@pytest.fixture(scope="module")
+def made(
+    one_stack: Stack, session: boto3.Session, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[User]:
+    """A cluster with two teams."""
+    with at_work(one_stack, tmp_path_factory.mktemp("teams")) as user:
+        role(Clients(session, one_stack.endpoint), "vision", "ec2.amazonaws.com")
+        declare(user)
+        said = user.types(*CREATE)
+        assert said.code == 0, said.err
+        yield user
+
+
+@pytest.fixture
+def aws(made: User, session: boto3.Session) -> Clients:
+    return Clients(session, made.stack.endpoint)
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def spaces() -> set[str]:
+    return {each["metadata"]["name"] for each in kubernetes("GET", NAMESPACES)["items"]}
+
+
+def quota(aws: Clients, team: str = "vision") -> Any:
+    for each in aws.sagemaker.list_compute_quotas()["ComputeQuotaSummaries"]:
+        if each["ComputeQuotaTarget"]["TeamName"] == team and each["Status"] != "Deleted":
+            return aws.sagemaker.describe_compute_quota(ComputeQuotaId=each["ComputeQuotaId"])
+    return None
+
+
+def test_create_makes_a_policy_and_a_quota_for_each_team(made: User, aws: Clients) -> None:
+    assert {"hyperpod-ns-vision", "hyperpod-ns-speech"} <= spaces()
+    found = quota(aws)
+    assert found["Name"] == "demo-vision"
+    assert found["ComputeQuotaTarget"] == {"TeamName": "vision", "FairShareWeight": 60}
+    (summary,) = aws.sagemaker.list_cluster_scheduler_configs()["ClusterSchedulerConfigSummaries"]
+    id_ = summary["ClusterSchedulerConfigId"]
+    policy = aws.sagemaker.describe_cluster_scheduler_config(ClusterSchedulerConfigId=id_)
+    assert policy["SchedulerConfig"]["PriorityClasses"] == [
+        {"Name": "inference", "Weight": 100},
+        {"Name": "training", "Weight": 80},
+    ]
+    policies = aws.eks.list_associated_access_policies(clusterName="demo", principalArn=PERSON)
+    scopes = {
+        each["policyArn"].rpartition("/")[2]: each["accessScope"]
+        for each in policies["associatedAccessPolicies"]
+    }
+    assert scopes == {
+        "AmazonSagemakerHyperpodUserClusterPolicy": {"type": "cluster"},
+        "AmazonSagemakerHyperpodTrainingPolicy": {"type": "namespace", "namespaces": [SPACE]},
+    }
+
+
+def test_a_second_create_changes_nothing_in_four_rounds(made: User) -> None:
+    assert made.types(*PLAN).code == 0
+    made.mutations()
+    with rounds(made.stack) as chain:
+        assert made.types(*CREATE).code == 0
+    assert made.mutations() == []
+    assert len(chain) <= 4
+
+
+def test_a_declared_change_is_sent_without_a_question(
+    made: User, aws: Clients, tmp_path: Path
+) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        declare(user, TEAMS, ("weight: 60", "weight: 70"))
+        before = quota(aws)["ComputeQuotaVersion"]
+        said = user.types(*CREATE)
+        assert said.code == 0, said.err
+        found = quota(aws)
+        assert found["ComputeQuotaTarget"]["FairShareWeight"] == 70
+        assert found["ComputeQuotaVersion"] == before + 1
+        declare(user, TEAMS, ("    fair_share_weight: 60\n", ""))
+        assert user.types(*CREATE).code == 0
+        assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 0
+        declare(user)
+        assert user.types(*CREATE).code == 0
+        assert user.types(*PLAN).code == 0
+
+
+def test_what_somebody_else_has_set_is_set_back_with_yes_only(
+    made: User, aws: Clients, tmp_path: Path
+) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        found = quota(aws)
+        aws.sagemaker.update_compute_quota(
+            ComputeQuotaId=found["ComputeQuotaId"],
+            TargetVersion=found["ComputeQuotaVersion"],
+            ComputeQuotaTarget={"TeamName": "vision", "FairShareWeight": 5},
+        )
+        said = user.types(*PLAN)
+        assert said.code == 5
+        assert "somebody else has set fair_share_weight to 5" in words(said.out)
+        refused = user.types(*CREATE)
+        assert refused.code == 2
+        assert "somebody else has set fair_share_weight to 5; it becomes 60" in refused.err
+        assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 5
+        assert user.types(*CREATE, "--yes").code == 0
+        assert quota(aws)["ComputeQuotaTarget"]["FairShareWeight"] == 60
+
+
+def test_a_team_is_deleted_with_consent_that_names_its_namespace(
+    made: User, aws: Clients, tmp_path: Path
+) -> None:
+    with in_a_copy(made, tmp_path / "copy") as user:
+        kubernetes("POST", JOBS, job("night-run", QUEUE))
+        declare(user, TEAMS, (TEAMS[TEAMS.index("  vision") : TEAMS.index("  speech")], ""))
+        assert "with the namespace hyperpod-ns-vision" in words(user.types(*PLAN).out)
+        refused = user.types(*CREATE)
+        assert refused.code == 2
+        assert "the namespace hyperpod-ns-vision and everything in it" in refused.err
+        assert "job night-run" in refused.err
+        assert SPACE in spaces()
+        assert user.types(*CREATE, "--yes").code == 0
+        assert SPACE not in spaces()
+        assert quota(aws) is None
+        declare(user)
+        assert user.types(*CREATE).code == 0
+        assert SPACE in spaces()
+    made_again = made.types(*PLAN)
+    assert made_again.code == 0, made_again.out
+
+
+def test_a_region_without_task_governance_is_a_warning() -> None:
+    config = SimpleNamespace(teams={"vision": object()})
+    there: Any = SimpleNamespace(config=config, aws=SimpleNamespace(identity=HERE))
+    (found,) = governance(there)
+    assert (found.id, found.severity) == ("task-governance", "warning")
+    assert "not offered in ca-central-1" in found.says
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("teams: {a_b: {}}", "is not the name of a team"),
+        ("teams: {a: {quota: [{instance_type: ml.m5.2xlarge}]}}", "names no amount"),
+        ("teams: {a: {quota: [{instance_type: ml.m5.big, count: 1}]}}", "ml.m5.big"),
+        (
+            "teams: {a: {resource_sharing_config: {strategy: Lend, borrow_limit: 9}}}",
+            "has borrow_limit with strategy Lend",
+        ),
+        ("teams: {a: {fair_share_weight: 101}}", "101"),
+        ("teams: {a: {people: [me]}}", "is not the ARN"),
+        ("scheduler_config: {fair_share: Enabled}", "has no effect without teams"),
+        (OWN_NAMESPACE, "SageMaker creates it with the team's quota"),
+        ("teams: {a: {}}\ncharts: {kueue: {chart: ./kueue}}", "installs a second Kueue"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"{BASE}region: us-west-2\n{text}\n")
+    with pytest.raises(Usage) as refused:
+        load(str(tmp_path / "c.yaml"), {}, {}, files=False)
+    assert says in str(refused.value)
+
+
+# --- ways to lose it ----------------------------------------------------------------------------
+
+Way = Callable[[User, Clients], tuple[Said, int]]
+VISION = TEAMS[TEAMS.index("  vision") : TEAMS.index("  speech")]
+
+
+def creates(*changes: tuple[str, str], code: int = 2, options: tuple[str, ...] = ()) -> Way:
+    """Declare something else, and create without consent."""
+
+    def way(user: User, aws: Clients) -> tuple[Said, int]:
+        declare(user, TEAMS, *changes)
+        return user.types(*CREATE, *options), code
+
+    return way
+
+
+def types(*words: str, code: int = 0) -> Way:
+    return lambda user, aws: (user.types(*words), code)
+
+
+def has(aws: Clients, status: str) -> None:
+    """Let the quota be in a status."""
+    from hyperpod_eks.local.aws.hyperpod_clusters import of_region  # noqa: PLC0415  loads moto
+    from hyperpod_eks.local.aws.hyperpod_governance import QUOTA  # noqa: PLC0415
+
+    id_ = {"ComputeQuotaId": quota(aws)["ComputeQuotaId"]}
+    of_region("us-west-2").governance.find(QUOTA, id_)["Status"] = status
+
+
+def lost_manifest(user: User, aws: Clients) -> tuple[Said, int]:
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    return user.types(*CREATE), 0
+
+
+def lost_with_the_team(user: User, aws: Clients) -> tuple[Said, int]:
+    """Nobody knows of the quota any more: it stays."""
+    (user.folder / "demo.hyperpod-eks.json").unlink()
+    declare(user, TEAMS, (VISION, ""))
+    return user.types(*CREATE, "--yes"), 0
+
+
+def failed_update(user: User, aws: Clients) -> tuple[Said, int]:
+    has(aws, "UpdateFailed")
+    return user.types(*CREATE, "--replace-failed"), 0
+
+
+def failed_delete(user: User, aws: Clients) -> tuple[Said, int]:
+    has(aws, "DeleteFailed")
+    try:
+        return user.types(*CREATE, "--replace-failed"), 1
+    finally:
+        has(aws, "Created")
+
+
+def unreadable(user: User, aws: Clients) -> tuple[Said, int]:
+    declare(user, TEAMS, (VISION, ""))
+    cluster = next(iter(user.stack.sim.clusters.values()))
+    cluster.faults.append(Fault(403, "Forbidden", "no", path="namespaces/hyperpod", times=99))
+    try:
+        return user.types(*CREATE), 2
+    finally:
+        cluster.faults.clear()
+
+
+def changed_meanwhile(user: User, aws: Clients) -> tuple[Said, int]:
+    found = quota(aws)
+    aws.sagemaker.update_compute_quota(
+        ComputeQuotaId=found["ComputeQuotaId"],
+        TargetVersion=found["ComputeQuotaVersion"],
+        ComputeQuotaTarget={"TeamName": "vision", "FairShareWeight": 1},
+    )
+    return user.types(*CREATE), 2
+
+
+WAYS: dict[str, Way] = {
+    "the team is no longer declared": creates((VISION, "")),
+    "the team has another name": creates(("  vision:", "  seeing:")),
+    "no team is declared": creates((TEAMS, "")),
+    "the policy is no longer declared": creates((TEAMS[TEAMS.index("scheduler") :], ""), code=0),
+    "its quota is empty": creates(("    quota: [{instance_type: ml.m5.2xlarge, count: 1}]\n    f",
+                                   "    f"), code=0),
+    "it is disabled": creates(("weight: 60", "weight: 60\n    activation_state: Disabled"), code=0),
+    "its name is no name": creates(("  vision:", "  Vision:")),
+    "plan": types(*PLAN),
+    "orphans": types("orphans"),
+    "delete is only shown": types("delete", "demo", "--dry-run"),
+    "delete is not confirmed": types("delete", "demo", code=2),
+    "another name is deleted": types("delete", "other", "--yes", code=6),
+    "the manifest is lost": lost_manifest,
+    "the manifest is lost, and the team with it": lost_with_the_team,
+    "its update has failed": failed_update,
+    "its delete has failed": failed_delete,
+    "what is in it cannot be read": unreadable,
+    "somebody else changes it": changed_meanwhile,
+}  # fmt: skip
+
+
+@pytest.mark.sample("its delete has failed", "no team is declared")
+@pytest.mark.parametrize("name", WAYS)
+def test_nothing_but_consent_takes_a_teams_namespace(
+    made: User, aws: Clients, tmp_path: Path, name: str
+) -> None:
+    before = kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"]
+    with in_a_copy(made, tmp_path / "copy") as user:
+        said, code = WAYS[name](user, aws)
+        assert said.code == code, said.err
+        assert kubernetes("GET", f"{NAMESPACES}/{SPACE}")["metadata"]["uid"] == before
+        declare(user)
+        assert user.types(*CREATE, "--yes").code == 0
+    assert made.types(*PLAN).code == 0
+
+
+def test_delete_deletes_the_quotas_before_the_cluster(made: User, aws: Clients) -> None:
+    made.mutations()
+    said = made.types("delete", "demo", "--yes")
+    assert said.code == 0, said.err
+    calls = made.mutations()
+    order = ["DeleteComputeQuota", "DeleteClusterSchedulerConfig", "DeleteCluster"]
+    places = [calls.index(f"sagemaker.{each}") for each in order]
+    assert places == sorted(places)
