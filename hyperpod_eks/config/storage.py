@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue
 
 from hyperpod_eks.config import storage_checks as checks
 from hyperpod_eks.config.rules import Aws, Check, Members, Pattern
-from hyperpod_eks.config.section import Key, Section, ZoneId
+from hyperpod_eks.config.section import GROUP, Key, Section, ZoneId
 
 EVENTS = "CreateDataRepositoryAssociation.S3.AutoImportPolicy.Events[]"
 LUSTRE = "CreateFileSystem.LustreConfiguration."
@@ -176,6 +176,19 @@ class FsxLustre(Section):
             " each must exist, or be among `objects`. `[]` for none.",
         ),
     ] = ("default",)
+    mount_on: Annotated[
+        Mapping[
+            str,
+            Annotated[
+                str,
+                Aws("sagemaker", GROUP + "InstanceStorageConfigs.FsxLustreConfig.MountPath"),
+            ],
+        ],
+        Field(
+            description="Where the nodes of instance groups mount it, like `{workers: /fsx}`, for"
+            " programs outside of pods. HyperPod waits for the file system then."
+        ),
+    ] = {}
     s3: Annotated[
         tuple[S3Link, ...],
         Field(

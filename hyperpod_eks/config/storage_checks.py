@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from hyperpod_eks.aws import service_model as model
+from hyperpod_eks.config.group_checks import MAX_STORAGES
 from hyperpod_eks.config.objects import fault, label
 from hyperpod_eks.config.rules import Finding, get
 
@@ -118,15 +119,44 @@ def storage(config: Config) -> Iterator[Finding]:
         for setting, text in _existing(one) if one.file_system_id else _new(config, one):
             at_key = isinstance(getattr(one, setting), Mapping)
             yield Finding((*loc, setting), text, at_key)
+        for group, text in _mounts(config, name, one):
+            yield Finding((*loc, "mount_on", group), text)
     for index, each in enumerate(config.objects):
         if not fault(each) and (name := ours.get(label(each), "")):
             text = f"declares {label(each)}, which storage.fsx_lustre.{name} creates; remove one"
             yield Finding(("objects", index), text)
 
 
+def _mounts(config: Config, name: str, one: FsxLustre) -> Faults:
+    """The rules of InstanceStorageConfigs, beside those of the groups themselves."""
+    groups, others = {group.name: group for group in config.groups}, config.storage.fsx_lustre
+    for group, path in one.mount_on.items():
+        if group not in groups:
+            known = ", ".join(groups)
+            yield group, f"{model.show(group)} is no instance group; choose one of: {known}"
+            continue
+        storages = groups[group].instance_storage_configs
+        taken = [get(get(each, "fsx_lustre_config"), "mount_path") for each in storages]
+        taken += [get(get(each, "fsx_open_zfs_config"), "mount_path") for each in storages]
+        taken += [x.mount_on.get(group) for other, x in others.items() if other != name]
+        if path in taken:
+            text = f"{path} is the path of another file system on these nodes; choose another path"
+            yield group, text
+        sizes = [get(get(each, "ebs_volume_config"), "volume_size_in_gb") for each in storages]
+        extra = bool(groups[group].ebs_volume_size_in_gb) and not any(sizes)
+        count = len(storages) + extra + sum(group in each.mount_on for each in others.values())
+        if count > MAX_STORAGES:
+            text = f"is one of {count} volumes and file systems of each node of {group}"
+            rule = f"CreateCluster InstanceStorageConfigs has at most {MAX_STORAGES}"
+            yield group, f"{text} ({rule}); remove one"
+
+
 def _existing(one: FsxLustre) -> Faults:
     for setting, about in type(one).model_fields.items():
-        if setting in ("file_system_id", "namespaces") or getattr(one, setting) == about.default:
+        if (
+            setting in ("file_system_id", "namespaces", "mount_on")
+            or getattr(one, setting) == about.default
+        ):
             continue
         text = "cannot be set together with file_system_id (an existing one is never changed)"
         yield setting, f"{text}; remove one of them"

@@ -134,12 +134,15 @@ class ResolvedConfig:
         return (self.zone_for(group.instance_types[0]),)
 
     def file_system_zone(self, name: str) -> str:
-        """Return a file system's zone: the declared one, where it is, or that of the first group.
+        """Return a file system's zone: the declared one, where it is, or that of nodes.
 
-        Raises Usage for a zone without a subnet.
+        The nodes are those of the first group that mounts it, else of the first group.  Raises
+        Usage for a zone without a subnet.
         """
-        declared = self.config.storage.fsx_lustre[name].availability_zone_id
-        zone = declared or self.file_system_zones.get(name) or self.homes(self.config.groups[0])[0]
+        one, groups = self.config.storage.fsx_lustre[name], self.config.groups
+        group = next((each for each in groups if each.name in one.mount_on), groups[0])
+        there = one.availability_zone_id or self.file_system_zones.get(name)
+        zone = there or self.homes(group)[0]
         if zone not in self.zones:
             setting = f"storage.fsx_lustre.{name}.availability_zone_id"
             raise Usage(

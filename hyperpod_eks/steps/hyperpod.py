@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from hyperpod_eks.config.groups import InstanceGroup, RestrictedInstanceGroup
 from hyperpod_eks.config.request import request
 from hyperpod_eks.config.scaling import pooled
@@ -10,6 +12,7 @@ from hyperpod_eks.documents import JsonObject
 from hyperpod_eks.resolve.resolved import ResolvedConfig
 from hyperpod_eks.resources import eks
 from hyperpod_eks.resources.base import Resource
+from hyperpod_eks.resources.fsx import FileSystem
 from hyperpod_eks.resources.hyperpod.cluster import SETTINGS, Cluster
 from hyperpod_eks.resources.hyperpod.groups import GroupSpecification
 from hyperpod_eks.resources.hyperpod.nodes import Nodes
@@ -33,6 +36,7 @@ def step(
     settings = request(config, "CreateCluster.")
     if config.auto_scaling:
         settings["AutoScaling"] = request(config.auto_scaling, "CreateCluster.AutoScaling.")
+    groups = tuple(_declared(resolved, group, scripts) for group in config.groups)
     cluster = Cluster(
         "cluster",
         name=resolved.name,
@@ -40,14 +44,33 @@ def step(
         role=roles.execution,
         scaler=roles.scaler,
         security_group=net.security_group,
-        groups=tuple(_declared(resolved, group, scripts) for group in config.groups),
+        groups=groups,
         zones=tuple(net.nodes.items()),
         settings={member: settings.get(member) for member in SETTINGS},
         scales_itself=config.scales_itself,
+        mounts=tuple(_mounts(resolved, groups, ready)),
         pooled=tuple(sorted(pooled(config.auto_scaling, config.objects))),
         after=(roles.service_linked, *net.egress, scripts, *ready, logs),
     )
     return Nodes("nodes", cluster=cluster, control=control)
+
+
+def _mounts(
+    resolved: ResolvedConfig, groups: Sequence[GroupSpecification], ready: Sequence[Resource]
+) -> Iterator[tuple[str, FileSystem]]:
+    """Yield the file systems that nodes mount, which are the last of their groups' storages."""
+    files = {each.label: each for each in ready if isinstance(each, FileSystem)}
+    for group in groups:
+        names = _mounted(resolved, group.name)
+        count = len(group.members.get("InstanceStorageConfigs", ())) - len(names)
+        for number, name in enumerate(names, count):
+            yield f"{group.name}.instance_storage_configs.{number}", files[name]
+
+
+def _mounted(resolved: ResolvedConfig, group: str) -> dict[str, str]:
+    """Return the paths of the file systems that a group's nodes mount, by name."""
+    files = resolved.config.storage.fsx_lustre
+    return {name: one.mount_on[group] for name, one in files.items() if group in one.mount_on}
 
 
 def _declared(
@@ -59,6 +82,9 @@ def _declared(
     restricted = isinstance(group, RestrictedInstanceGroup)
     members = request(group, RESTRICTED if restricted else GROUP)
     _size_and_encrypt(members, group.ebs_volume_size_in_gb, resolved.config.encryption.volumes)
+    for path in _mounted(resolved, group.name).values():
+        storages = members.setdefault("InstanceStorageConfigs", [])
+        storages.append({"FsxLustreConfig": {"MountPath": path}})
     if not restricted:
         default = {"OnCreate": resolved.config.lifecycle.on_create}
         own = members.pop("LifeCycleConfig", default)

@@ -64,6 +64,7 @@ MIRRORED = "cli/test_mirror::test_images_that_a_template_names_are_replaced"
 CHARTS = "test_further_charts::test_charts_come_change_and_go_with_the_config"
 FILES = "cli/test_storage::test_no_change_of_the_config_loses_it"
 SPACES = "cli/test_storage::test_more_namespaces_and_space_are_added_in_place"
+MOUNTS = "cli/test_storage::test_nodes_mount_a_new_one_once_it_exists"
 LINKS = "cli/test_storage::test_links_to_s3_come_change_and_go_without_files"
 LUSTRE = "cli/test_storage::test_settings_change_in_place_or_not_at_all"
 STATE = "cli/test_s3_state::test_another_place_of_the_manifest_changes_nothing_else"
@@ -361,6 +362,7 @@ ROWS = (
     ),
     Row(L + "file_system_id", REFUSED, THEIRS, shown=FILES),
     Row(L + "namespaces", IN_PLACE, "volumes and claims come and go; data stays", shown=SPACES),
+    Row(L + "mount_on", IN_PLACE, NODES, shown=MOUNTS),
     *(
         Row(L + name, IN_PLACE, why, shown=LUSTRE)
         for name, why in {

@@ -130,6 +130,62 @@ def test_its_driver_is_installed_with_a_role(made: User, session: boto3.Session)
     assert role
 
 
+def test_nodes_mount_a_new_one_once_it_exists(user: User, session: boto3.Session) -> None:
+    aws = Clients(session, user.stack.endpoint)
+    groups = """instance_groups:
+- {name: a, instance_type: ml.m5.2xlarge, instance_count: 1, availability_zone_ids: [usw2-az1]}
+- {name: b, instance_type: ml.m5.2xlarge, instance_count: 1, availability_zone_ids: [usw2-az2]}
+"""
+    write(user, groups + of(mount_on={"b": "/fsx"}, namespaces=[]))
+
+    def mounts() -> list[Any]:
+        found = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"]
+        return [each["InstanceStorageConfigs"][1:] for each in found]
+
+    def names(one: Any) -> list[Any]:
+        mount = one["LustreConfiguration"]["MountName"]
+        lustre = {"DnsName": one["DNSName"], "MountName": mount, "MountPath": "/fsx"}
+        return [[], [{"FsxLustreConfig": lustre}]]
+
+    user.makes("demo", "-f", "c.yaml")
+    (one,) = files(user).values()
+    (b,) = aws.sagemaker.describe_cluster(ClusterName="demo")["InstanceGroups"][1:]
+    assert one["SubnetIds"] == b["OverrideVpcConfig"]["Subnets"]
+    assert mounts() == names(one)
+    assert user.makes("demo", "-f", "c.yaml")["changed"] is False
+    backend(user).systems.clear()  # somebody has deleted it
+    grow_old(user)
+    document = user.types("plan", "-f", "c.yaml", "--chart", str(CHART), "-o", "json").document
+    rows = {row["key"]: row for row in document["resources"]}
+    assert rows["storage/data"]["action"] == "create"
+    fact = "b.instance_storage_configs.1.fsx_lustre_config.dns_name"
+    assert rows["hyperpod/cluster"]["differs"][fact][1] == "known once storage/data exists"
+    user.makes("demo", "-f", "c.yaml")
+    (two,) = files(user).values()
+    assert mounts() == names(two) != names(one)
+
+
+def test_what_nodes_mount_is_checked(user: User) -> None:
+    write(user, of(mount_on={"worker": "/fsx", "worker-group": "fsx"}))
+    said = user.types("validate", "-f", "c.yaml")
+    assert said.code == 2
+    assert "mount_on.worker-group" in said.err
+    write(user, of(mount_on={"worker": "/fsx"}))
+    said = user.types("validate", "-f", "c.yaml")
+    assert '"worker" is no instance group; choose one of: worker-group' in said.err
+    group = {
+        "name": "a", "instance_type": "ml.m5.2xlarge", "instance_count": 1,
+        "instance_storage_configs": [
+            {"fsx_open_zfs_config": {"dns_name": f"fs-{n}123456789.fsx.amazonaws.com",
+                                     "mount_path": f"/{n}"}} for n in (0, 1, 2)
+        ],
+    }  # fmt: skip
+    write(user, f"instance_groups: [{json.dumps(group)}]\n" + of(mount_on={"a": "/2"}))
+    said = user.types("validate", "-f", "c.yaml")
+    assert "/2 is the path of another file system on these nodes" in said.err
+    assert "is one of 5 volumes and file systems of each node of a" in said.err
+
+
 @pytest.mark.prove
 def test_more_namespaces_and_space_are_added_in_place(made: User) -> None:
     (id_,) = files(made)
@@ -199,6 +255,15 @@ def test_the_prompt_names_what_is_lost(made: User) -> None:
 
 
 # --- ways to lose it ----------------------------------------------------------------------------
+
+
+def grow_old(user: User) -> None:
+    """Let an hour pass since everything was recorded: what is gone cannot only be hidden then."""
+    path = user.folder / "demo.hyperpod-eks.json"
+    document = json.loads(path.read_text())
+    for record in document["resources"].values():
+        record["since"] -= 3600
+    path.write_text(json.dumps(document))
 
 
 def write(user: User, settings: str) -> None:
@@ -299,10 +364,8 @@ def test_a_failed_one_that_another_manifest_may_have_seen_ready_is_kept(user: Us
     assert user.types(*create).code != 0
     (id_,) = files(user)
     path = user.folder / "demo.hyperpod-eks.json"
-    document = json.loads(path.read_text())
-    for record in document["resources"].values():
-        record["since"] -= 3600  # else what is gone may only be hidden yet
-    content = json.dumps(document)
+    grow_old(user)
+    content = path.read_text()
     path.write_text(content.replace(id_, "fs-0123456789abcdef0"))
     rows = user.types("delete", "demo", "--dry-run", "-o", "json").document["plan"]
     assert [row["action"] for row in rows if row["key"] == "storage/data"] == ["keep"]

@@ -44,10 +44,15 @@ from hyperpod_eks.resources.hyperpod.diff import (
 from hyperpod_eks.resources.hyperpod.groups import (
     DEEP_CHECKS,
     KEPT,
+    LUSTRE,
     GroupSpecification,
+    Mounts,
     by_list,
     deeply_checked,
     lost_nodes,
+    mounted,
+    mounting,
+    renew,
 )
 from hyperpod_eks.resources.hyperpod.permissions import permissions
 from hyperpod_eks.resources.hyperpod.trouble import governance, is_premature, leaving
@@ -99,6 +104,8 @@ class Cluster(Resource):
     """The request's members in ``SETTINGS``."""
     scales_itself: bool
     """Whether Karpenter sets the number of nodes."""
+    mounts: Mounts = field(default=(), kw_only=True)
+    """The file systems that nodes mount."""
     pooled: tuple[str, ...] = field(default=(), kw_only=True)
     """The groups of the config's node pools; the others' counts are the config's then."""
 
@@ -129,14 +136,15 @@ class Cluster(Resource):
         return self.patience + (DEEP_CHECKS if deeply_checked(self.groups) else 0.0)
 
     def needs(self) -> Iterator[Resource]:
-        """Those of the fields, and the subnets in ``zones``."""
+        """Those of the fields, and those in ``zones`` and ``mounts``."""
         yield from super().needs()
-        yield from (subnet for _, subnet in self.zones)
+        yield from (need for _, need in (*self.zones, *self.mounts))
 
     def create_requires(self) -> Iterator[Resource]:
-        """All but the VPC CNI, which nodes do not need in their first minutes, and file systems,
-        which pods mount."""
+        """All but the VPC CNI, which nodes do not need in their first minutes, and file systems
+        that only pods mount."""
         yield from (need for need in self.needs() if need.step not in ("addons", "storage"))
+        yield from (file_system for _, file_system in self.mounts)
 
     def create_after(self) -> Iterator[Resource]:
         """The VPC CNI, whose version CreateCluster checks."""
@@ -301,6 +309,8 @@ class Cluster(Resource):
                     yield from leaves(member, value, group.name)
             if group.placed:
                 yield f"{group.name}.{PLACE}", None
+        for prefix, _ in self.mounts:
+            yield from ((f"{prefix}.{LUSTRE}.{each}", None) for each in ("dns_name", "mount_name"))
 
     def names(self, live: Live | None = None) -> Iterable[str]:
         """The declared facts, and the undeclared groups that exist."""
@@ -335,7 +345,7 @@ class Cluster(Resource):
             return {**vpc, "Subnets": sorted(subnets[zone].label for zone in group.zones)}
         if group and setting == "execution_role":
             return group.members.get("ExecutionRole") or references(self.role).arn
-        return self._facts.get(name, MISSING)
+        return mounted(self.mounts, name, references) or self._facts.get(name, MISSING)
 
     @classmethod
     def unpacked(cls, name: str, value: Json) -> Json:
@@ -382,7 +392,7 @@ class Cluster(Resource):
         """
         return {
             "ExecutionRole": references(self.role).arn,
-            **group.members,
+            **mounting(group, self.mounts, references),
             "OverrideVpcConfig": self._vpc(group.zones, references),
         }
 
@@ -431,7 +441,7 @@ class Cluster(Resource):
             aws.sagemaker.add_tags(ResourceArn=live.arn, Tags=aws.pairs(self.label))
             return
         if all(map(is_image, differs)):
-            self._renew(aws, {name: declared for name, (_, declared) in differs.items()})
+            renew(aws, self.name, {name: declared for name, (_, declared) in differs.items()})
             return
         request = self._request(live.attributes["described"], references, differs)
         aws.sagemaker.update_cluster(ClusterName=self.name, **request)
@@ -475,20 +485,6 @@ class Cluster(Resource):
             if not group.placed and home.get("Subnets") and home.get("SecurityGroupIds"):
                 spec["OverrideVpcConfig"] = home
         return spec
-
-    def _renew(self, aws: Aws, images: JsonMapping) -> None:
-        """Call UpdateClusterSoftware for the groups in ``images``, which share one image."""
-        image = next((v for name, v in images.items() if name.endswith(".image_id")), None)
-        groups: list[Json] = []
-        for name in dict.fromkeys(each.partition(".")[0] for each in images):
-            release = images.get(f"{name}.image_release_version")
-            groups.append(
-                {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
-            )
-        update: JsonObject = {"ImageId": image} if image else {}
-        aws.sagemaker.update_cluster_software(
-            ClusterName=self.name, InstanceGroups=groups, **update
-        )
 
     def prices(self, *, extended: bool) -> Iterator[Item]:
         """Nodes, their extra volumes and their file systems."""

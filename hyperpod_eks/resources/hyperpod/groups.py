@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from hyperpod_eks.aws import prices
+from hyperpod_eks.aws.client import Aws
 from hyperpod_eks.aws.prices import Item
 from hyperpod_eks.aws.service_model import to_config
-from hyperpod_eks.documents import JsonMapping, JsonObject
+from hyperpod_eks.documents import Json, JsonMapping, JsonObject
 from hyperpod_eks.frozen import frozen
-from hyperpod_eks.resources.base import MINUTE, Differs
+from hyperpod_eks.resources.base import MINUTE, Differs, NotReady, References
+from hyperpod_eks.resources.fsx import FileSystem
 from hyperpod_eks.resources.hyperpod.diff import MISSING, THERE, is_image, its, member_of
 
 DEEP_CHECKS = 240 * MINUTE
@@ -86,6 +88,43 @@ def by_list(specs: Sequence[tuple[GroupSpecification, JsonMapping]]) -> JsonObje
     return {member: specs for member, specs in lists.items() if specs}
 
 
+LUSTRE = "fsx_lustre_config"
+Mounts = tuple[tuple[str, FileSystem], ...]
+"""File systems that nodes mount, each with the name of its fact: GROUP.instance_storage_configs.N.
+What identifies a file system is known once it exists."""
+
+
+def mounted(mounts: Mounts, name: str, references: References) -> str | None:
+    """Return the declared DNS name or mount name of a mount, None for another fact.
+
+    Raises NotReady for a file system without one.
+    """
+    for prefix, file_system in mounts:
+        if name in (f"{prefix}.{LUSTRE}.dns_name", f"{prefix}.{LUSTRE}.mount_name"):
+            found = references(file_system).attributes.get(name.rpartition(".")[2])
+            if not found:
+                raise NotReady(file_system.key)
+            return str(found)
+    return None
+
+
+def mounting(group: GroupSpecification, mounts: Mounts, references: References) -> JsonObject:
+    """Return the members of a group with the names of the file systems that it mounts."""
+    members = dict(group.members)
+    storages: list[JsonObject] = [*members.get("InstanceStorageConfigs", ())]
+    for prefix, _ in mounts:
+        name, _, number = prefix.partition(".instance_storage_configs.")
+        if name == group.name:
+            names = {
+                member: mounted(mounts, f"{prefix}.{LUSTRE}.{to_config(member)}", references)
+                for member in ("DnsName", "MountName")
+            }
+            here = storages[int(number)]["FsxLustreConfig"]
+            storages[int(number)] = {"FsxLustreConfig": {**names, **here}}
+            members["InstanceStorageConfigs"] = storages
+    return members
+
+
 def deeply_checked(groups: Sequence[object]) -> list[str]:
     """Return the groups whose new nodes run deep health checks before they accept pods."""
     return [
@@ -129,3 +168,16 @@ def renewal(group: str, count: int) -> str:
         f"instance group {group}: {its(count)} get{'s' * (count == 1)} a new image; pods are not"
         " drained, and root volumes are replaced"
     )
+
+
+def renew(aws: Aws, cluster: str, images: JsonMapping) -> None:
+    """Call UpdateClusterSoftware for the groups in ``images``, which share one image."""
+    image = next((v for name, v in images.items() if name.endswith(".image_id")), None)
+    groups: list[Json] = []
+    for name in dict.fromkeys(each.partition(".")[0] for each in images):
+        release = images.get(f"{name}.image_release_version")
+        groups.append(
+            {"InstanceGroupName": name, **({"ImageReleaseVersion": release} if release else {})}
+        )
+    update: JsonObject = {"ImageId": image} if image else {}
+    aws.sagemaker.update_cluster_software(ClusterName=cluster, InstanceGroups=groups, **update)
