@@ -56,7 +56,8 @@ def life(
         at_work(one_stack, tmp_path_factory.mktemp("life")) as user,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr("hyperpod_eks.engine.loop.FRESH", 600.0)  # no read is repeated under load
+        for name in ("loop.FRESH", "destroy.FRESH", "destroy.SHORTEST"):
+            patch.setattr(f"hyperpod_eks.engine.{name}", 600.0)  # no read is repeated under load
         seen = -1
         while seen != len(one_stack.calls):  # threads of earlier tests may still make calls
             seen = len(one_stack.calls)
