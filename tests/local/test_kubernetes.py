@@ -587,7 +587,7 @@ def test_stop_ends_connections_watches_and_threads(pki: Pki) -> None:
         events = watcher.watch("/api/v1/namespaces?watch=1")
         assert next(events)[0] == "ADDED"
         cluster.stop()
-        assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) <= before  # threads of earlier tests may end
         clock.advance(60)  # scheduled actions do nothing
         assert not any(key.startswith("pods/") for key in cluster.snapshot())
         with suppress(http.client.HTTPException, OSError):
