@@ -20,6 +20,7 @@ KILLS = "tests/prove/test_kills.py"
 LOCKS = "tests/cli/test_s3_state.py"
 CLAIM = "tests/cli/test_claim.py"
 DATA = "tests/cli/test_storage.py"
+MIRROR = "tests/prove/test_mirror.py"
 SCALING = "tests/cli/test_scaling.py"
 VOLUMES = "tests/cli/test_volumes.py"
 
@@ -437,6 +438,20 @@ MUTANTS = (
         "_retire(at, data=False)",
         DATA,
         "keeps_it_and_what",
+    ),
+    Mutant(
+        "an index is copied without its images",
+        "aws/registry.py",
+        'if target.digest(into, each["digest"]) is None:',
+        "if False:",
+        MIRROR,
+    ),
+    Mutant(
+        "an image is called copied before it is",
+        "mirror.py",
+        '            above = f"{upstream}',
+        '            said(image)\n            above = f"{upstream}',
+        MIRROR,
     ),
     Mutant(
         "a group leaves the cluster before its node class",

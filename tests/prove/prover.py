@@ -88,6 +88,7 @@ SCENARIOS = {
     "roles for pods": ENDINGS_OF_CHANGES,
     "a node pool": ENDINGS_OF_CHANGES,
     "delete with a node pool": ENDINGS_OF_CHANGES,
+    "a node pool less": ENDINGS_OF_CHANGES,
 }
 """The endings of each scenario, whose index is the seed of AWS's behaviour.
 
@@ -158,6 +159,9 @@ class Prover:
         self.created("delete, state in S3" if is_in_s3(scenario) else "scale")
         if scenario == "a node pool":
             return "create", A_POOL
+        if scenario == "a node pool less":
+            self.finish("create", A_POOL)
+            return "create", TWO_NODES | {"auto_scaling": {"mode": "Disable"}}
         if scenario == "delete with a node pool":
             self.finish("create", A_POOL)
             return "delete", A_POOL
