@@ -364,6 +364,7 @@ def test_without_private_subnets_of_an_eks_cluster_nothing_is_created(owner: Own
     owner.stack.sim.echo = None
 
 
+@pytest.mark.prove
 def test_the_nodes_of_an_eks_cluster_that_is_there_can_live_in_one_zone(owner: Owner) -> None:
     net = a_vpc(owner)
     an_eks_cluster(owner, net)

@@ -97,6 +97,7 @@ def test_the_action_creates_a_cluster_and_deletes_it(user: User, config: str) ->
     assert user.types("status", "demo").code == 8
 
 
+@pytest.mark.prove
 def test_the_job_of_gitlab_leaves_what_another_job_created(user: User, config: str) -> None:
     user.has("demo", "--run", "6")
     folder = {"CI_PROJECT_DIR": str(user.folder)}

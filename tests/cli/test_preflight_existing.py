@@ -148,7 +148,17 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+LONG = (
+    "no such subnet", "subnets of another VPC", "no such group", "a role for others",
+    "dark subnets", "small subnets", "a closed group and EFA", "a zone without a subnet of theirs",
+)  # fmt: skip
+"""Others of the same kinds are tried by `make test`."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(one, marks=[pytest.mark.prove] if one in LONG else []) for one in CASES],
+)
 def test_preflight_finds_what_create_finds(account: Account, case: str) -> None:
     user, (text, words) = account.user, CASES[case]
     for name in sorted(account.ids, key=len, reverse=True):

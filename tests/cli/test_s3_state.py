@@ -47,6 +47,7 @@ def keys(bucket: Any) -> list[str]:
     return [each["Key"] for each in bucket.list_objects_v2(Bucket=BUCKET).get("Contents", ())]
 
 
+@pytest.mark.prove
 def test_a_life_from_two_folders(user: User, bucket: Any, tmp_path: Path, monkeypatch: Any) -> None:
     made = user.makes("demo", "--manifest", URL)
     assert made["cluster"]["name"] == "demo"
